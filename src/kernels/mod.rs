@@ -1,0 +1,8 @@
+//! Measured kernels: the pack, lookups with evidence, rooflines where nothing was measured.
+
+pub mod ops;
+pub mod surface;
+pub mod table;
+
+pub use surface::{Evidence, Reading, Surface};
+pub use table::{KernelDb, Table};

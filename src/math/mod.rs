@@ -1,0 +1,3 @@
+//! Small numerics that several floors need.
+
+pub mod combinatorics;

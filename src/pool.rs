@@ -1,0 +1,50 @@
+//! A rayon pool keyed by process id.
+//!
+//! Rayon's global pool does not survive `fork`: a child process would wait for ever for threads
+//! that exist only in its parent. Every parallel piece of the crate runs in [`install`], which
+//! builds a pool of its own in each process.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::error::{Error, Result};
+
+static POOL: Mutex<Option<(u32, usize, &'static rayon::ThreadPool)>> = Mutex::new(None);
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+/// Number of worker threads to use from now on; 0 means one per core.
+pub fn set_threads(n: usize) {
+    THREADS.store(n, Ordering::Relaxed);
+}
+
+/// Number of worker threads in use: `set_threads`, else `DISAGG_NUM_THREADS`, else the cores.
+pub fn threads() -> usize {
+    let wanted = match THREADS.load(Ordering::Relaxed) {
+        0 => std::env::var("DISAGG_NUM_THREADS").ok().and_then(|v| v.parse().ok()).unwrap_or(0),
+        n => n,
+    };
+    if wanted > 0 { wanted } else { std::thread::available_parallelism().map_or(1, usize::from) }
+}
+
+/// Runs `work` inside this process's pool.
+pub fn install<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
+    let pid = std::process::id();
+    let n = threads();
+    let mut slot = POOL.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let pool = match *slot {
+        Some((p, m, pool)) if p == pid && m == n => pool,
+        _ => {
+            let built = rayon::ThreadPoolBuilder::new()
+                .num_threads(n)
+                .thread_name(|i| format!("disagg-{i}"))
+                .build()
+                .map_err(|e| Error::data("threads", format!("cannot start {n} worker threads: {e}")))?;
+            // Leaked on purpose: a pool inherited through fork cannot be joined, and there is one per process.
+            let pool: &'static rayon::ThreadPool = Box::leak(Box::new(built));
+            *slot = Some((pid, n, pool));
+            pool
+        }
+    };
+    drop(slot);
+    Ok(pool.install(work))
+}

@@ -1,0 +1,1 @@
+//! HF `config.json` of the families GQA-MoE, MLA-MoE, MLA+DSA-MoE and dense GQA.

@@ -1,0 +1,2 @@
+//! The crate's integration tests: one binary, one module a subject.
+#![allow(clippy::unwrap_used)]
