@@ -1,1 +1,4 @@
 //! serving
+
+mod half_duplex;
+pub mod pipeline;
