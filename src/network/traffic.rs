@@ -47,7 +47,7 @@ pub fn return_bytes(hidden: u32) -> f64 {
 /// picks `topk_groups` of `groups` groups of consecutive experts (0 or all groups: no limit).
 pub fn distinct_nodes(experts: u32, nodes: u32, k: u32, groups: u32, topk_groups: u32) -> f64 {
     let free = distinct_groups(experts, nodes, k);
-    if groups <= 1 || topk_groups == 0 || topk_groups >= groups || nodes <= 1 || experts % groups != 0 {
+    if groups <= 1 || topk_groups == 0 || topk_groups >= groups || nodes <= 1 || !experts.is_multiple_of(groups) {
         return free;
     }
     let limited = |n: u32| limited_nodes(experts, n, k, groups, topk_groups);

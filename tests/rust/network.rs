@@ -432,11 +432,11 @@ fn placement_decides_the_tier() {
     let big = comm.a2f(&unit(8, 64), 4096.0).seconds;
     let one_each = 4096.0 * unit(8, 64).copies() * 7392.0 / 50e9;
     assert!(big < one_each);
-    // Few attention GPUs take in fewer bytes when the FFN side sums first; many do not gain.
+    // Few attention GPUs take in fewer bytes when the FFN side sums first; one token only pays twice.
     let rack = self::comm("gb200");
-    let sums = |a: u32, f: u32| rack.f2a(&AfdShape { prereduce: true, ..unit(a, f) }, 1024.0).seconds;
-    assert!(sums(4, 64) < 0.7 * rack.f2a(&unit(4, 64), 1024.0).seconds);
-    assert!(sums(64, 4) > rack.f2a(&unit(64, 4), 1024.0).seconds);
+    let sums = |tokens: f64| rack.f2a(&AfdShape { prereduce: true, ..unit(4, 64) }, tokens).seconds;
+    assert!(sums(1024.0) < 0.7 * rack.f2a(&unit(4, 64), 1024.0).seconds);
+    assert!(sums(1.0) > 1.5 * rack.f2a(&unit(4, 64), 1.0).seconds);
 }
 
 #[test]
