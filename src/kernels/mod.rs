@@ -1,8 +1,11 @@
 //! Measured kernels: the pack, lookups with evidence, rooflines where nothing was measured.
 
+pub mod db;
 pub mod ops;
+pub mod pack;
 pub mod surface;
 pub mod table;
 
+pub use db::{KernelDb, TableInfo};
 pub use surface::{Evidence, Reading, Surface};
-pub use table::{KernelDb, Table};
+pub use table::Table;
