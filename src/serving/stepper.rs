@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::pipeline::{self, Stages};
+use super::pipeline::{self, INLINE_MICROBATCHES, Rows, Stages};
 use crate::cost::memory::{self, Memory};
 use crate::cost::{AfdUnit, Batch, LayerStages, Library, Total, Worker};
 use crate::error::Result;
@@ -207,6 +207,8 @@ fn context<'a>(lib: &'a Library, workload: &'a Workload) -> memory::Context<'a> 
     }
 }
 
+const NO_STAGES: Stages = Stages { attention: 0.0, a2f: 0.0, ffn: 0.0, f2a: 0.0 };
+
 fn stage_times(s: &LayerStages) -> Stages {
     Stages { attention: s.attention.seconds, a2f: s.a2f.seconds, ffn: s.ffn.seconds, f2a: s.f2a.seconds }
 }
@@ -220,73 +222,98 @@ impl Unit {
         &self.memory
     }
 
-    /// Sizes of the micro-batches of a step: whole sequences when the batch is whole.
+    /// Micro-batches of a step: whole sequences when the batch is whole, else equal parts.
     pub fn parts(&self, batch: &Batch) -> Vec<Batch> {
+        let mut out = Vec::with_capacity(self.microbatches as usize);
+        self.for_each_part(batch, |b| out.push(b));
+        out
+    }
+
+    fn for_each_part(&self, batch: &Batch, mut take: impl FnMut(Batch)) {
         let m = self.microbatches.max(1);
         let whole = batch.decode.fract() == 0.0 && batch.decode > 0.0;
         if !whole || batch.has_prefill() {
             let parts = if batch.has_prefill() { m } else { m.min(batch.decode.ceil().max(1.0) as u32) };
-            return vec![micro(batch, parts); parts as usize];
+            let part = micro(batch, parts);
+            (0..parts).for_each(|_| take(part));
+            return;
         }
         let b = batch.decode as u32;
         let parts = m.min(b.max(1));
-        (0..parts)
-            .map(|i| {
-                let size = b / parts + u32::from(i < b % parts);
-                batch.scaled(f64::from(size) / batch.decode)
-            })
-            .collect()
+        for i in 0..parts {
+            let size = b / parts + u32::from(i < b % parts);
+            take(batch.scaled(f64::from(size) / batch.decode));
+        }
     }
 
     /// One step of all micro-batches.
     pub fn step(&self, batch: &Batch, overlapped: bool) -> StepTime {
-        let parts = self.parts(batch);
-        self.schedule(&parts, overlapped)
+        if self.microbatches as usize > INLINE_MICROBATCHES {
+            return self.schedule(&self.parts(batch), overlapped);
+        }
+        let mut parts = [Batch::default(); INLINE_MICROBATCHES];
+        let mut n = 0;
+        self.for_each_part(batch, |b| {
+            parts[n] = b;
+            n += 1;
+        });
+        self.schedule(&parts[..n], overlapped)
     }
 
     /// Costs and schedule of micro-batches that may differ.
     fn schedule(&self, parts: &[Batch], overlapped: bool) -> StepTime {
+        let n = parts.len();
+        let mut inline = [[NO_STAGES; INLINE_MICROBATCHES]; 4];
+        let mut heap: Vec<Stages> = Vec::new();
+        // Four rows of one entry per micro-batch: full-attention and sliding MoE layers, dense layers, ends.
+        let [full, sliding, dense, ends]: [&mut [Stages]; 4] = if n <= INLINE_MICROBATCHES {
+            inline.each_mut().map(|row| &mut row[..n])
+        } else {
+            heap.resize(4 * n, NO_STAGES);
+            let (a, rest) = heap.split_at_mut(n);
+            let (b, rest) = rest.split_at_mut(n);
+            let (c, d) = rest.split_at_mut(n);
+            [a, b, c, d]
+        };
         let counts = &self.unit.counts;
         let dense_layers = (counts.dense[0] + counts.dense[1]) as u32;
         let mut work = Total::default();
-        // [0]: full attention, [1]: sliding; equal neighbours are priced once.
-        let mut rows: [Vec<Stages>; 2] = [Vec::new(), Vec::new()];
-        let mut dense: Vec<Stages> = Vec::new();
-        let mut ends: Vec<Stages> = Vec::new();
-        let mut last: Option<(Batch, [LayerStages; 2], Total, Total)> = None;
-        for b in parts {
-            let (stages, dense_cost, end) = match &last {
-                Some((prev, s, d, e)) if prev == b => (*s, *d, *e),
-                _ => {
-                    let mut s = [LayerStages::default(); 2];
-                    for (i, stage) in s.iter_mut().enumerate() {
-                        if counts.moe[i] > 0.0 {
-                            *stage = self.unit.stages(b, i == 1);
-                        }
-                    }
-                    let d = if dense_layers > 0 { self.unit.dense(b, false) } else { Total::default() };
-                    (s, d, self.unit.ends(b))
+        let mut part_work = Total::default();
+        for (i, b) in parts.iter().enumerate() {
+            if i > 0 && *b == parts[i - 1] {
+                for row in [&mut *full, &mut *sliding, &mut *dense, &mut *ends] {
+                    row[i] = row[i - 1];
                 }
-            };
-            for i in 0..2 {
-                rows[i].push(stage_times(&stages[i]));
-                let s = &stages[i];
-                work = work.plus(&s.attention.plus(&s.a2f).plus(&s.ffn).plus(&s.f2a).times(counts.moe[i]));
+            } else {
+                part_work = Total::default();
+                for (row, is_sliding) in [(&mut *full, false), (&mut *sliding, true)] {
+                    let layers = counts.moe[usize::from(is_sliding)];
+                    if layers > 0.0 {
+                        let s = self.unit.stages(b, is_sliding);
+                        row[i] = stage_times(&s);
+                        part_work = part_work.plus(&s.attention.plus(&s.a2f).plus(&s.ffn).plus(&s.f2a).times(layers));
+                    }
+                }
+                if dense_layers > 0 {
+                    let d = self.unit.dense(b, false);
+                    dense[i] = attention_only(&d);
+                    part_work = part_work.plus(&d.times(f64::from(dense_layers)));
+                }
+                let e = self.unit.ends(b);
+                ends[i] = attention_only(&e);
+                part_work = part_work.plus(&e);
             }
-            dense.push(attention_only(&dense_cost));
-            ends.push(attention_only(&end));
-            work = work.plus(&dense_cost.times(f64::from(dense_layers))).plus(&end);
-            last = Some((*b, stages, dense_cost, end));
+            work = work.plus(&part_work);
         }
-        let mut groups: Vec<(u32, Vec<Stages>)> = Vec::with_capacity(self.groups.len() + 2);
+        let mut rows: Vec<Rows<'_>> = Vec::with_capacity(self.groups.len() + 2);
         if dense_layers > 0 {
-            groups.push((dense_layers, dense));
+            rows.push(Rows { layers: dense_layers, stages: dense });
         }
-        for (n, sliding) in &self.groups {
-            groups.push((*n, rows[usize::from(*sliding)].clone()));
+        for (layers, is_sliding) in &self.groups {
+            rows.push(Rows { layers: *layers, stages: if *is_sliding { sliding } else { full } });
         }
-        groups.push((1, ends));
-        StepTime { seconds: pipeline::schedule(&groups, self.half_duplex, overlapped), work }
+        rows.push(Rows { layers: 1, stages: ends });
+        StepTime { seconds: pipeline::step_time(&rows, self.half_duplex, overlapped), work }
     }
 
     /// Rounds of prompts: consecutive chunks of each sequence are micro-batches. A chunk at layer l
