@@ -1,10 +1,13 @@
 //! Measured kernels: the pack, lookups with evidence, rooflines where nothing was measured.
 
+pub mod db;
 pub mod grid;
 pub mod ops;
+pub mod pack;
 pub mod roofline;
 pub mod surface;
 pub mod table;
 
+pub use db::{KernelDb, TableInfo};
 pub use surface::{Evidence, Reading, Surface};
-pub use table::{KernelDb, Table};
+pub use table::Table;
