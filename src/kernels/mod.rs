@@ -1,8 +1,10 @@
 //! Measured kernels: the pack, lookups with evidence, rooflines where nothing was measured.
 
 pub mod db;
+pub mod grid;
 pub mod ops;
 pub mod pack;
+pub mod roofline;
 pub mod surface;
 pub mod table;
 
