@@ -64,7 +64,7 @@ impl Check {
 /// `did you mean 4?`: the divisor of `whole` nearest to `value`, the larger one on ties.
 pub(crate) fn nearest_divisors(value: u32, whole: u32) -> String {
     let root = f64::from(whole).sqrt() as u32 + 1;
-    let divisors = (1..=root).filter(|d| whole % d == 0).flat_map(|d| [d, whole / d]);
+    let divisors = (1..=root).filter(|d| whole.is_multiple_of(*d)).flat_map(|d| [d, whole / d]);
     let best = divisors.min_by_key(|d| (d.abs_diff(value), u32::MAX - d));
     best.map_or(String::new(), |d| format!("did you mean {d}?"))
 }

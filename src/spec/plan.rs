@@ -173,6 +173,8 @@ pub struct AfdPlan {
 }
 
 /// What fills the prefill or the decode slot of a P/D plan.
+// Plans are made one at a time and passed by reference: a box would cost more than the space.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Slot {
@@ -189,6 +191,7 @@ pub struct PdPlan {
 }
 
 /// Any deployment plan.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Plan {
@@ -244,7 +247,7 @@ impl PoolPlan {
     /// an expert for every rank.
     pub fn ep_for(&self, experts: u32) -> u32 {
         let ranks = self.gpus / self.moe_tp.max(1);
-        self.ep.unwrap_or_else(|| (1..=ranks.min(experts)).rev().find(|ep| ranks % ep == 0).unwrap_or(1)).max(1)
+        self.ep.unwrap_or_else(|| (1..=ranks.min(experts)).rev().find(|ep| ranks.is_multiple_of(*ep)).unwrap_or(1)).max(1)
     }
 
     /// Expert-parallel groups of an FFN pool; each holds all experts.
