@@ -3,3 +3,4 @@
 
 mod pipeline;
 mod kernels_pack;
+mod specs;
