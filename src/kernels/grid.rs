@@ -164,7 +164,7 @@ impl Grid {
         }
         let evidence = evidence.max(Evidence::Extrapolated);
         if !beyond {
-            return Reading { seconds: edge.max(self.roofline.least(&at).min(edge)), evidence };
+            return Reading { seconds: edge, evidence };
         }
         let s_edge = self.roofline.smooth(&at);
         let mut seconds = edge;

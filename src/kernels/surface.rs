@@ -86,11 +86,13 @@ impl Node {
                 let at = [x[0], x[1], *anchor];
                 let base = lane.eval(&at);
                 let (from, to) = (donor.eval(&at), donor.eval(x));
-                Reading {
-                    seconds: base.seconds + (to.seconds - from.seconds).max(0.0),
-                    // A floor-free donor is tagged as roofline at its own small end; what is added there is small.
-                    evidence: base.evidence.max(to.evidence.min(Evidence::Extrapolated)).max(Evidence::Interpolated),
+                let grown = (to.seconds - from.seconds).max(0.0);
+                let mut evidence = base.evidence.max(Evidence::Interpolated);
+                if grown > base.seconds {
+                    // A floor-free donor is tagged as roofline near its own floor; its growth is measured.
+                    evidence = evidence.max(to.evidence.min(Evidence::Extrapolated));
                 }
+                Reading { seconds: base.seconds + grown, evidence }
             }
             Node::Regimes { split, below, above } => {
                 if x[1] + x[2] > *split {

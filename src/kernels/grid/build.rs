@@ -27,10 +27,6 @@ impl Points {
         self.map.iter().map(|(k, v)| (k.map(f64::from_bits), v.0, v.1))
     }
 
-    pub fn get(&self, x: &[f64; 3]) -> Option<f64> {
-        self.map.get(&x.map(f64::to_bits)).map(|v| v.0)
-    }
-
     pub fn remove(&mut self, x: &[f64; 3]) {
         self.map.remove(&x.map(f64::to_bits));
     }
@@ -180,6 +176,8 @@ impl Work {
         let average = t / self.smooth[lo];
         let mut kappa = average;
         let mut low = self.neighbour(lo, a, false);
+        // One point alone says nothing about the slope: it counts little beside other axes.
+        let trust = if low.is_some() { 1.0 } else { 4.0 };
         // Take the slope over at least an octave.
         while let Some(j) = low {
             let far = self.axes[a].x[self.position(j, a)] <= 0.51 * self.axes[a].x[self.position(lo, a)];
@@ -193,7 +191,7 @@ impl Work {
         let least = self.roofline.least(&self.node(i)) - self.roofline.least(&self.node(lo));
         let grown = (kappa * (self.smooth[i] - self.smooth[lo])).max(least).max(0.0);
         let (x0, x1) = (self.axes[a].x[self.position(lo, a)], self.axes[a].x[self.position(i, a)]);
-        Some((t + grown, ((1.0 + x1) / (1.0 + x0)).log2()))
+        Some((t + grown, trust * ((1.0 + x1) / (1.0 + x0)).log2()))
     }
 
     /// Estimate of node `i` below the first value on axis `a`: utilisation held.
@@ -324,44 +322,55 @@ impl Work {
     }
 }
 
-/// Points more than 4x off from the interpolation of both neighbours along every axis that has both,
-/// and last points of an axis that jump 2.5x away from a trend that was steady before.
+/// Points more than 4x off from the interpolation of both neighbours along every axis that has both
+/// (where those neighbours agree), and whole last lines of an axis that jump over 2.5x away from a
+/// trend that was steady before.
 fn outliers(work: &Work) -> Vec<([f64; 3], String)> {
+    let dims = work.axes.len();
     let mut found = Vec::new();
+    // For the last line of each axis: points judged, and those that jump.
+    let mut edges: Vec<(usize, Vec<(usize, f64)>)> = vec![(0, Vec::new()); dims];
     for i in 0..work.seconds.len() {
         let Some(t) = work.seconds[i] else { continue };
-        let mut judged = 0;
-        let mut off = 0;
-        let mut edge = None;
-        for a in 0..work.axes.len() {
-            let (lo, hi) = (work.neighbour(i, a, false), work.neighbour(i, a, true));
-            match (lo, hi) {
+        let (mut judged, mut off) = (0, 0);
+        for (a, edge) in edges.iter_mut().enumerate() {
+            match (work.neighbour(i, a, false), work.neighbour(i, a, true)) {
                 (Some(l), Some(h)) => {
                     let agree = work.ratio(l) / work.ratio(h);
-                    if !(0.2..5.0).contains(&agree) {
-                        continue;
+                    if let (true, Some((e, _))) = ((0.2..5.0).contains(&agree), work.between(i, a)) {
+                        judged += 1;
+                        off += usize::from(!(0.25..4.0).contains(&(t / e)));
                     }
-                    judged += 1;
-                    let Some((e, _)) = work.between(i, a) else { continue };
-                    let rel = t / e;
-                    off += usize::from(!(0.25..4.0).contains(&rel));
                 }
-                (Some(l), None) if work.axes.len() > 1 => {
+                (Some(l), None) if dims > 1 && work.position(i, a) + 1 == work.axes[a].x.len() => {
                     let Some(l2) = work.neighbour(l, a, false) else { continue };
                     let (jump, before) = (work.ratio(i) / work.ratio(l), work.ratio(l) / work.ratio(l2));
+                    edge.0 += 1;
                     if jump > 2.5 && (0.5..1.5).contains(&before) {
-                        edge = Some((a, jump));
+                        edge.1.push((i, jump));
                     }
                 }
                 _ => {}
             }
         }
-        let x = work.node(i);
         if judged > 0 && off == judged {
-            found.push((x, format!("{:?}: {:.4} ms is over 4x off its neighbours", &x[..work.axes.len()], t * 1e3)));
-        } else if let Some((a, jump)) = edge {
-            let message = format!("{:?}: {:.4} ms jumps {jump:.1}x against its roofline at the end of axis {a}", &x[..work.axes.len()], t * 1e3);
-            found.push((x, message));
+            let x = work.node(i);
+            found.push((x, format!("{:?}: {:.4} ms is over 4x off its neighbours", &x[..dims], t * 1e3)));
+        }
+    }
+    for (a, (judged, jumping)) in edges.iter().enumerate() {
+        // The few odd points of a sound line stay; a line that jumps as a whole goes as a whole.
+        if *judged < 3 || 2 * jumping.len() <= *judged {
+            continue;
+        }
+        let jump = jumping.iter().map(|j| j.1).sum::<f64>() / jumping.len() as f64;
+        let last = work.axes[a].x.len() - 1;
+        for i in 0..work.seconds.len() {
+            if work.position(i, a) == last && let Some(t) = work.seconds[i] {
+                let x = work.node(i);
+                let reason = format!("{:?}: {:.4} ms, the last line of axis {a} jumps {jump:.1}x against the roofline", &x[..dims], t * 1e3);
+                found.push((x, reason));
+            }
         }
     }
     found

@@ -163,8 +163,8 @@ pub(super) fn blend(sites: &[Site], target: &Roofline, evidence: Evidence) -> Po
     }
     let mut points = Points::default();
     for (x, (sum, weight, e)) in sums {
-        // A point that only the lighter sites have would make a step; the grid fills it better.
-        if weight > 0.3 * total {
+        // A point that only some of the sites have would make a step; the grid fills it better.
+        if weight > 0.75 * total {
             let x = x.map(f64::from_bits);
             points.insert(x, (sum / weight).exp() * target.smooth(&x), e);
         }
@@ -188,15 +188,6 @@ pub(super) fn bracket(values: &[f64], at: f64) -> (usize, usize, f64, Evidence) 
     }
     let (a, b) = (values[up - 1], values[up]);
     (up - 1, up, (at / a).ln() / (b / a).ln(), Evidence::Interpolated)
-}
-
-/// Caps the evidence of all points at `evidence` or worse.
-pub(super) fn tag(points: &Points, evidence: Evidence) -> Points {
-    let mut tagged = Points::default();
-    for (x, seconds, e) in points.iter() {
-        tagged.insert(x, seconds, e.max(evidence));
-    }
-    tagged
 }
 
 /// A surface from points, or from the bare roofline (tagged) when there are none.
