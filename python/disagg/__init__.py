@@ -1,4 +1,4 @@
-"""How far can disaggregation go?
+"""Explore how far disaggregation of LLM serving can go.
 
 A design-space explorer for serving mixture-of-experts language models, priced from measured GPU
 kernels: aggregated chunked prefill, prefill/decode disaggregation, attention-FFN disaggregation
