@@ -1,4 +1,4 @@
-"""How far can disaggregation go?
+"""Explore how far disaggregation of LLM serving can go.
 
 A design-space explorer for serving mixture-of-experts language models, priced from measured GPU
 kernels: aggregated chunked prefill, prefill/decode disaggregation, attention-FFN disaggregation
@@ -7,6 +7,7 @@ kernels: aggregated chunked prefill, prefill/decode disaggregation, attention-FF
 
 from __future__ import annotations
 
+from disagg import plots
 from disagg._versions import __version__, set_num_threads, show_versions
 from disagg.errors import (
     CancelledError,
@@ -59,6 +60,7 @@ __all__ = [
     "SpecError",
     "Workers",
     "__version__",
+    "plots",
     "set_num_threads",
     "show_versions",
 ]

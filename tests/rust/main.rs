@@ -3,4 +3,5 @@
 
 mod pipeline;
 mod kernels_pack;
+mod layers;
 mod specs;

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Generic, NoReturn, Self, TypeVar, cast, overload
 
 from disagg import _core, _html
-from disagg.errors import SpecError
+from disagg.errors import Problem, SpecError
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -26,13 +26,16 @@ def near(name: str, known: list[str]) -> str:
     return _core.near(name, known)
 
 
-def checked(function: F) -> F:
+def checked(function: F, *, probe: bool = False) -> F:
     """Turn a wrong call (unknown, missing or positional argument) into a `SpecError` that names the argument.
 
     Parameters
     ----------
     function
         The function to guard. Its signature and documentation are kept.
+    probe
+        Whether to call the function once more without unknown arguments, only for the problems it
+        finds in the known ones (for constructors, which do nothing else).
 
     Examples
     --------
@@ -53,6 +56,8 @@ def checked(function: F) -> F:
             problems = _wrong_call(function, signature, args, kwargs)
             if not problems:
                 raise
+            if probe:
+                problems += _more_problems(function, signature, args, kwargs)
             raise SpecError(problems) from e
         return function(*args, **kwargs)
 
@@ -61,10 +66,10 @@ def checked(function: F) -> F:
 
 def _wrong_call(
     function: Callable[..., Any], signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> list[tuple[str, str, str]]:
+) -> list[Problem]:
     names = [n for n in signature.parameters if n != "self"]
     title = function.__qualname__.removesuffix(".__init__").split(".")[-1]
-    problems = [(n, f"is not an argument of {title}", near(n, names)) for n in kwargs if n not in names]
+    problems = [Problem(n, f"is not an argument of {title}", near(n, names)) for n in kwargs if n not in names]
     kinds = inspect.Parameter
     positional = [
         n for n, p in signature.parameters.items() if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
@@ -73,17 +78,33 @@ def _wrong_call(
         given = len(args) - ("self" in positional)
         takes = len(positional) - ("self" in positional)
         hint = f"write {title}({names[takes]}=...)" if takes < len(names) else ""
-        problems.append(("", f"{title} takes {takes} argument(s) without a name, {given} were given", hint))
+        problems.append(Problem("", f"{title} takes {takes} argument(s) without a name, {given} were given", hint))
     else:
         supplied = set(positional[: len(args)]) | set(kwargs)
         problems += [
-            (n, f"is required by {title}", "")
+            Problem(n, f"is required by {title}")
             for n, p in signature.parameters.items()
             if p.default is kinds.empty
             and n not in supplied
             and p.kind not in (kinds.VAR_KEYWORD, kinds.VAR_POSITIONAL)
         ]
     return problems
+
+
+def _more_problems(
+    function: Callable[..., Any], signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> list[Problem]:
+    """Find what else is wrong once the unknown arguments are left out."""
+    known = {n: v for n, v in kwargs.items() if n in signature.parameters}
+    try:
+        signature.bind(*args, **known)
+    except TypeError:
+        return []
+    try:
+        function(*args, **known)
+    except SpecError as e:
+        return e.problems
+    return []
 
 
 class Field(Generic[T]):
@@ -145,7 +166,7 @@ class Spec:
         super().__init_subclass__(**kwargs)
         cls._kind = cls.__name__
         cls._names = tuple(n for n in inspect.signature(cls.__init__).parameters if n != "self")
-        cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
+        cls.__init__ = checked(cls.__init__, probe=True)  # type: ignore[method-assign]
         if not hashable:
             cls.__hash__ = None  # type: ignore[assignment]
         REGISTRY[cls.__name__] = cls
