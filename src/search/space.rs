@@ -64,10 +64,10 @@ pub fn workers(lib: &Library, budget: u32, prefill: bool) -> Vec<Parallel> {
     out
 }
 
-/// AFD unit sizes: powers of two and their halves' sums, the budget and its divisors.
+/// AFD unit sizes: those of workers, three quarters of the powers of two, and seven nodes.
 fn unit_sizes(budget: u32) -> Vec<u32> {
     let mut sizes = worker_sizes(budget);
-    sizes.extend([3, 6, 12, 24, 40, 48, 56, 80, 96, 112].into_iter().filter(|g| *g <= budget));
+    sizes.extend([3, 6, 12, 24, 48, 56, 96].into_iter().filter(|g| *g <= budget));
     sizes.retain(|g| *g >= 2);
     sizes.sort_unstable();
     sizes.dedup();
