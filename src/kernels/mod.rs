@@ -2,6 +2,9 @@
 
 pub mod db;
 pub mod grid;
+pub mod import;
+pub mod lanes;
+pub mod lookup;
 pub mod ops;
 pub mod pack;
 pub mod roofline;
@@ -9,5 +12,6 @@ pub mod surface;
 pub mod table;
 
 pub use db::{KernelDb, TableInfo};
+pub use lookup::{Latency, Query, lookup};
 pub use surface::{Evidence, Reading, Surface};
 pub use table::Table;

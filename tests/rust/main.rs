@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod pipeline;
+mod kernels_lookup;
 mod kernels_pack;
 mod layers;
 mod specs;
