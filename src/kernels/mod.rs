@@ -4,6 +4,7 @@ pub mod db;
 pub mod grid;
 pub mod ops;
 pub mod pack;
+pub mod report;
 pub mod roofline;
 pub mod surface;
 pub mod table;
