@@ -7,6 +7,7 @@ pub mod lanes;
 pub mod lookup;
 pub mod ops;
 pub mod pack;
+pub mod report;
 pub mod roofline;
 pub mod surface;
 pub mod table;

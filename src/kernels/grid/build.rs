@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Axis, Blend, Grid, Scale, node, slope, strides};
 use crate::kernels::roofline::Roofline;
-use crate::kernels::surface::Evidence;
+use crate::kernels::surface::{Check, Evidence};
 
 /// Later points along an axis cost at least this share of earlier ones.
 pub(crate) const TOLERANCE: f64 = 0.9;
@@ -71,7 +71,14 @@ pub(crate) fn build(points: &Points, recipe: &Recipe) -> Option<(Grid, Vec<Strin
         }
     }
     let mut work = Work::new(&points, recipe)?;
-    work.order(true);
+    let altered = work.order(true);
+    let first = (0..work.seconds.len()).find(|&i| work.seconds[i].is_some())?;
+    let check = Check {
+        floor: work.seconds[first].unwrap_or(0.0),
+        least: recipe.roofline.least(&work.node(first)),
+        altered,
+        points: points.len(),
+    };
     if recipe.graph {
         work.without_floor();
     }
@@ -79,7 +86,7 @@ pub(crate) fn build(points: &Points, recipe: &Recipe) -> Option<(Grid, Vec<Strin
     work.order(false);
     let Work { axes, seconds, flags, .. } = work;
     let seconds: Vec<f64> = seconds.into_iter().map(|s| s.unwrap_or(0.0)).collect();
-    Some((Grid::new(axes, &seconds, flags, recipe.blend, recipe.roofline), dropped))
+    Some((Grid::new(axes, &seconds, flags, recipe.blend, recipe.roofline, check), dropped))
 }
 
 struct Work {
@@ -255,7 +262,8 @@ impl Work {
     }
 
     /// Restores the order along every axis: more is never less than `TOLERANCE` of what came before.
-    fn order(&mut self, measured_only: bool) {
+    /// Returns how many measured points had to give way.
+    fn order(&mut self, measured_only: bool) -> usize {
         let original = self.seconds.clone();
         for _ in 0..4 {
             let mut changed = false;
@@ -278,13 +286,16 @@ impl Work {
                 break;
             }
         }
+        let mut altered = 0;
         if measured_only {
             for (i, &before) in original.iter().enumerate() {
                 if self.seconds[i] != before {
+                    altered += 1;
                     self.flags[i] = self.flags[i].max(Evidence::Interpolated);
                 }
             }
         }
+        altered
     }
 
     /// `launch="graph"`: where the lane's floor exceeds 3x its own roofline + 5 us, times near the

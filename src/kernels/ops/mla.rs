@@ -248,6 +248,12 @@ fn module(source: &Source, d: &Dims, heads: u32, gemm: Dtype, kv: Dtype, decode:
     Some((points, rows.source()))
 }
 
+/// The attention kernel of an MLA model alone; `None` when the framework has no kernel table.
+/// Axes: (sequences, length) in prefill without a past, (sequences, context) in decode.
+pub fn mla_kernel(source: &Source, model: &Model, heads: u32, kv: Dtype, decode: bool) -> Result<Option<Surface>> {
+    Ok(kernel(source, &dims(model)?, heads, kv, decode))
+}
+
 /// The whole attention block of an MLA or DSA model in prefill, projections included. Axes: sequences, new tokens, past.
 pub fn mla_context(source: &Source, model: &Model, heads: u32, gemm: Dtype, kv: Dtype) -> Result<Surface> {
     let d = dims(model)?;
