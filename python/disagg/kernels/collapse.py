@@ -1,7 +1,7 @@
 """From rows as measured to distinct keys: repeats become their median, their spread is kept.
 
-The same steps are taken by the core for imported tables (``kernels::db``); a test holds the two
-together.
+The same steps are taken by the core for imported tables (``kernels::import``);
+``tests/golden/kernel_collapse.json`` holds the two together.
 """
 
 from __future__ import annotations

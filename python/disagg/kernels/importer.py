@@ -185,11 +185,12 @@ def _key(path: Path, name: str, column) -> np.ndarray:
     if kind in "iub":
         return values.astype(np.int64)
     if kind == "f":
-        whole = values.astype(np.int64)
+        with np.errstate(invalid="ignore"):
+            whole = values.astype(np.int64)
         bad = np.flatnonzero(whole != values)
         if len(bad):
             raise KernelDataError(path, f"{values[bad[0]]} is not a whole number", name, int(bad[0]))
         return whole
-    if kind == "O" and all(isinstance(v, str) for v in set(values.tolist())):
+    if kind == "O" and all(isinstance(v, str) for v in values):
         return values
     raise KernelDataError(path, f"expected integers or text, found {column.type}", name)
