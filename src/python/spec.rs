@@ -39,12 +39,14 @@ macro_rules! kinds {
                 match kind {
                     $(stringify!($name) => serde_path_to_error::deserialize::<_, $ty>(value)
                         .map(Data::$name)
-                        .map_err(|e| {
-                            let path = e.path().to_string();
-                            (if path == "." { String::new() } else { path }, e.into_inner().to_string())
-                        }),)*
+                        .map_err(|e| spec::json::locate(&e)),)*
                     _ => Err((String::new(), format!("unknown variant `{kind}`"))),
                 }
+            }
+
+            /// Everything wrong with the data, whatever it will be combined with.
+            fn check(&self) -> Problems {
+                match self { $(Data::$name(data) => data.check()),* }
             }
 
             fn tag(kind: &str) -> &'static str {
@@ -105,10 +107,6 @@ impl Data {
                 Err(Error::Spec(problems))
             }
         }
-    }
-
-    fn check(&self) -> Problems {
-        Problems::new()
     }
 }
 
@@ -273,6 +271,7 @@ fn model() -> spec::Model {
         tied_embeddings: false,
         mtp_layers: 0,
         quant: spec::Quant::default(),
+        bf16_parts: Vec::new(),
     }
 }
 
