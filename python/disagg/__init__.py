@@ -20,6 +20,7 @@ from disagg.errors import (
     SpecError,
 )
 from disagg.frame import Frame
+from disagg.result import Estimate, Step
 from disagg.specs import (
     AFD,
     PD,
@@ -42,9 +43,11 @@ from disagg.specs import (
     systems,
     workloads,
 )
+from disagg.study import LEVELS, Study
 
 __all__ = [
     "AFD",
+    "LEVELS",
     "PD",
     "SLO",
     "Aggregated",
@@ -55,6 +58,7 @@ __all__ = [
     "Device",
     "DisaggError",
     "Distribution",
+    "Estimate",
     "Fabric",
     "Frame",
     "InfeasibleError",
@@ -68,6 +72,8 @@ __all__ = [
     "Quant",
     "Serving",
     "SpecError",
+    "Step",
+    "Study",
     "Workers",
     "Workload",
     "__version__",

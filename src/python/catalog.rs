@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::convert;
 use super::errors::guard;
-use super::spec::{Data, Spec};
+use super::spec::{Data, Spec, wrong_children};
 use crate::error::{Error, Problems, Result, near};
 use crate::spec::{self, catalog, json};
 use crate::units::GB;
@@ -86,7 +86,7 @@ pub fn model_facts<'py>(py: Python<'py>, model: &Spec, quant: Option<&Spec>) -> 
 #[pyfunction]
 pub fn cluster(fields: &Bound<'_, PyDict>) -> PyResult<Spec> {
     let mut problems = Problems::new();
-    let given = object(fields, &mut problems);
+    let given = object("Cluster", fields, &mut problems);
     guard(|| build_cluster(&given, problems).map(Spec::new))
 }
 
@@ -142,7 +142,7 @@ fn build_cluster(given: &Map<String, Value>, mut problems: Problems) -> Result<D
 #[pyfunction]
 pub fn workload(fields: &Bound<'_, PyDict>) -> PyResult<Spec> {
     let mut problems = Problems::new();
-    let given = object(fields, &mut problems);
+    let given = object("Workload", fields, &mut problems);
     guard(|| build_workload(given, problems).map(Spec::new))
 }
 
@@ -175,7 +175,9 @@ fn build_workload(mut given: Map<String, Value>, mut problems: Problems) -> Resu
                 given.insert(name.into(), json!({"kind": "fixed", "value": 0.0}));
             }
             None | Some(Value::Null) => {
-                problems.push(name, "is required", "tokens, a number or a Distribution");
+                if !problems.0.iter().any(|p| p.path == name) {
+                    problems.push(name, "is required", "tokens, a number or a Distribution");
+                }
                 given.insert(name.into(), json!({"kind": "fixed", "value": 1.0}));
             }
             Some(Value::Object(_)) => {}
@@ -214,7 +216,7 @@ pub fn distribution_facts(distribution: &Spec, q: f64) -> PyResult<(f64, f64)> {
 #[pyfunction]
 pub fn assumptions(profile: &str, switches: &Bound<'_, PyDict>) -> PyResult<Spec> {
     let mut problems = Problems::new();
-    let switches = object(switches, &mut problems);
+    let switches = object("Assumptions", switches, &mut problems);
     guard(|| {
         let mut made = match profile.trim_end_matches('*') {
             "physical" => spec::Assumptions::physical(),
@@ -275,11 +277,17 @@ fn not_a_plan(found: &Spec) -> Error {
     Error::spec("plan", format!("a {} is not a plan", found.data.kind()), hint)
 }
 
-fn object(fields: &Bound<'_, PyDict>, problems: &mut Problems) -> Map<String, Value> {
-    match convert::to_json(fields.as_any(), "", problems) {
-        Value::Object(map) => map,
-        _ => Map::new(),
+/// The fields as JSON; a spec of a class that does not belong in its field is a problem, and left out.
+fn object(kind: &str, fields: &Bound<'_, PyDict>, problems: &mut Problems) -> Map<String, Value> {
+    let Value::Object(mut map) = convert::to_json(fields.as_any(), "", problems) else {
+        return Map::new();
+    };
+    let before = problems.0.len();
+    wrong_children(kind, fields, problems);
+    for p in &problems.0[before..] {
+        map.insert(p.path.clone(), Value::Null);
     }
+    map
 }
 
 /// Parses the whole, adds what was wrong before, and says all of it in the user's own paths.

@@ -452,7 +452,7 @@ impl Spec {
 }
 
 /// A spec of the wrong class in a field, said in the names of the classes.
-fn wrong_children(kind: &str, fields: &Bound<'_, PyDict>, problems: &mut Problems) {
+pub fn wrong_children(kind: &str, fields: &Bound<'_, PyDict>, problems: &mut Problems) {
     for (name, value) in fields {
         let (Ok(name), Ok(spec)) = (name.extract::<String>(), convert::raw(&value)) else {
             continue;
