@@ -1,8 +1,18 @@
 //! Measured kernels: the pack, lookups with evidence, rooflines where nothing was measured.
 
+pub mod db;
+pub mod grid;
+pub mod import;
+pub mod lanes;
+pub mod lookup;
 pub mod ops;
+pub mod pack;
+pub mod report;
+pub mod roofline;
 pub mod surface;
 pub mod table;
 
+pub use db::{KernelDb, TableInfo};
+pub use lookup::{Latency, Query, lookup};
 pub use surface::{Evidence, Reading, Surface};
-pub use table::{KernelDb, Table};
+pub use table::Table;

@@ -1,19 +1,148 @@
 //! Tables of measured rows: repeated rows collapsed to their median, provenance kept.
+//!
+//! Rows are sorted by their keys, first column slowest, and every key is distinct; finding rows is
+//! a walk of binary searches. Measures keep the unit of the source; [`Table::unit`] says which.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
-use crate::error::Result;
+use serde::{Deserialize, Serialize};
+
+pub use super::db::KernelDb;
+use crate::units::{MS, US};
 
 /// A key column of a table.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Key {
-    Int { name: String, values: Vec<i64> },
-    Text { name: String, codes: Vec<u16>, labels: Vec<String> },
+    Int {
+        name: String,
+        values: Vec<i64>,
+    },
+    /// `codes` index `labels`, which are sorted.
+    Text {
+        name: String,
+        codes: Vec<u16>,
+        labels: Vec<String>,
+    },
 }
 
-/// One measured table: every row has a distinct key; measures are medians of repeats in seconds.
-#[derive(Clone, Debug)]
+impl Key {
+    pub fn name(&self) -> &str {
+        match self {
+            Key::Int { name, .. } | Key::Text { name, .. } => name,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        match self {
+            Key::Int { values, .. } => values.len(),
+            Key::Text { codes, .. } => codes.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn is_text(&self) -> bool {
+        matches!(self, Key::Text { .. })
+    }
+
+    /// The value in `row` as a sortable number: the integer itself, or the code of the label.
+    pub fn code(&self, row: usize) -> i64 {
+        match self {
+            Key::Int { values, .. } => values[row],
+            Key::Text { codes, .. } => i64::from(codes[row]),
+        }
+    }
+
+    /// Code of a label or number that occurs in the column's vocabulary.
+    pub fn code_of(&self, value: &Value) -> Option<i64> {
+        match (self, value) {
+            (Key::Int { .. }, Value::Number(x)) if x.fract() == 0.0 && x.abs() < 9.0e15 => Some(*x as i64),
+            (Key::Text { labels, .. }, Value::Text(t)) => labels.binary_search(t).ok().map(|i| i as i64),
+            _ => None,
+        }
+    }
+
+    /// A code as the user would write it.
+    pub fn show(&self, code: i64) -> String {
+        match self {
+            Key::Int { .. } => code.to_string(),
+            Key::Text { labels, .. } => labels.get(code as usize).cloned().unwrap_or_default(),
+        }
+    }
+}
+
+/// A value of a key column, as it is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    Number(f64),
+    Text(String),
+}
+
+impl From<i64> for Value {
+    fn from(x: i64) -> Self {
+        Value::Number(x as f64)
+    }
+}
+
+impl From<&str> for Value {
+    fn from(t: &str) -> Self {
+        Value::Text(t.to_string())
+    }
+}
+
+/// What a measured number counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    Milliseconds,
+    Microseconds,
+    /// Bandwidth, power: not a time.
+    Other,
+}
+
+impl Unit {
+    /// Seconds in one of this unit; none where it is not a time.
+    pub fn seconds(self) -> Option<f64> {
+        match self {
+            Unit::Milliseconds => Some(MS),
+            Unit::Microseconds => Some(US),
+            Unit::Other => None,
+        }
+    }
+}
+
+/// Spread of rows that were measured more than once, as largest / least - 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Noise {
+    pub repeated_keys: usize,
+    pub spread_median: f64,
+    pub spread_p95: f64,
+    pub spread_max: f64,
+}
+
+/// Where a table comes from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Provenance {
+    /// Name of the import, or empty for the shipped pack.
+    pub import: String,
+    /// Path inside the source.
+    pub path: String,
+    pub family: String,
+    /// Of the source file; empty where it was handed over in memory.
+    pub sha256: String,
+    pub kernel_sources: Vec<String>,
+    pub rows_in_source: usize,
+    /// What was done with repeated rows.
+    pub duplicates: String,
+    pub noise: Noise,
+}
+
+/// One measured table: every row has a distinct key; measures are medians of repeats.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Table {
     pub system: String,
     pub framework: String,
@@ -21,26 +150,108 @@ pub struct Table {
     /// Parquet file stem without `_perf`.
     pub name: String,
     pub keys: Vec<Key>,
-    /// (name, values in milliseconds as measured, f32) per measured column.
+    /// (name, values as measured, f32) per measured column: milliseconds, or microseconds where
+    /// [`Table::unit`] says so (the DeepEP and `moe_a2a` tables).
     pub measures: Vec<(String, Vec<f32>)>,
+    pub provenance: Provenance,
 }
 
-/// All tables of the pack and of imported directories; tables are decoded on first use.
-#[derive(Debug)]
-pub struct KernelDb {
-    _private: (),
+impl Table {
+    pub fn rows(&self) -> usize {
+        self.keys.first().map_or(0, Key::len)
+    }
+
+    pub fn key_index(&self, name: &str) -> Option<usize> {
+        self.keys.iter().position(|k| k.name() == name)
+    }
+
+    pub fn key(&self, name: &str) -> Option<&Key> {
+        self.keys.iter().find(|k| k.name() == name)
+    }
+
+    pub fn measure(&self, name: &str) -> Option<&[f32]> {
+        self.measures.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_slice())
+    }
+
+    /// Unit of a measured column. Names that end in `_us` say it; `latency` is milliseconds but in
+    /// `moe_a2a`, whose writer sums the microseconds of its phases.
+    pub fn unit(&self, measure: &str) -> Unit {
+        if measure.ends_with("_us") || (self.name == "moe_a2a" && measure == "latency") {
+            Unit::Microseconds
+        } else if measure == "latency" || measure.ends_with("_ms") {
+            Unit::Milliseconds
+        } else {
+            Unit::Other
+        }
+    }
+
+    /// A measured time in seconds; none where there is no such column or it is not a time.
+    pub fn seconds(&self, row: usize, measure: &str) -> Option<f64> {
+        let scale = self.unit(measure).seconds()?;
+        self.measure(measure)?.get(row).map(|&v| f64::from(v) * scale)
+    }
+
+    /// Codes that occur in key column `key` among `rows`, rising.
+    pub fn distinct(&self, key: usize, rows: &[u32]) -> Vec<i64> {
+        let mut codes: Vec<i64> = rows.iter().map(|&r| self.keys[key].code(r as usize)).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        codes
+    }
+
+    /// Rows whose key columns have the given values, rising; empty where a name or value is unknown.
+    pub fn find(&self, wanted: &[(&str, Value)]) -> Vec<u32> {
+        let mut codes = BTreeMap::new();
+        for (name, value) in wanted {
+            let Some(key) = self.key_index(name) else { return Vec::new() };
+            let Some(code) = self.keys[key].code_of(value) else { return Vec::new() };
+            codes.insert(key, code);
+        }
+        self.select(&codes)
+    }
+
+    /// Rows where key column `k` has code `codes[k]`, rising.
+    pub fn select(&self, codes: &BTreeMap<usize, i64>) -> Vec<u32> {
+        let mut out = Vec::new();
+        let last = codes.keys().next_back().map_or(0, |&k| k + 1);
+        self.walk(0, last, 0, self.rows(), codes, &mut out);
+        out
+    }
+
+    fn walk(&self, k: usize, last: usize, from: usize, to: usize, want: &BTreeMap<usize, i64>, out: &mut Vec<u32>) {
+        if k == last {
+            out.extend(from as u32..to as u32);
+            return;
+        }
+        let key = &self.keys[k];
+        if let Some(&code) = want.get(&k) {
+            let a = bound(key, from, to, code, Ordering::Less);
+            let b = bound(key, a, to, code, Ordering::Equal);
+            if a < b {
+                self.walk(k + 1, last, a, b, want, out);
+            }
+            return;
+        }
+        let mut a = from;
+        while a < to {
+            let b = bound(key, a, to, key.code(a), Ordering::Equal);
+            self.walk(k + 1, last, a, b, want, out);
+            a = b;
+        }
+    }
 }
 
-impl KernelDb {
-    /// Opens the pack in `dir`; nothing but the index is read.
-    pub fn open(dir: &Path) -> Result<Arc<KernelDb>> {
-        let _ = dir;
-        todo!()
+/// First row in `from..to`, where the column rises, whose code is beyond `code` (`Equal`) or not
+/// before it (`Less`).
+fn bound(key: &Key, from: usize, to: usize, code: i64, upto: Ordering) -> usize {
+    let (mut a, mut b) = (from, to);
+    while a < b {
+        let middle = a.midpoint(b);
+        if key.code(middle).cmp(&code) <= upto {
+            a = middle + 1;
+        } else {
+            b = middle;
+        }
     }
-
-    /// The table of that name; `version` none: the framework's current one, else the newest that has it.
-    pub fn table(&self, system: &str, framework: &str, name: &str, version: Option<&str>) -> Result<Arc<Table>> {
-        let _ = (system, framework, name, version);
-        todo!()
-    }
+    a
 }

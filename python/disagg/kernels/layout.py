@@ -1,0 +1,108 @@
+"""What a directory of kernel measurements looks like, and which of its tables the pack takes.
+
+Layout (that of the wheel ``aiconfigurator-core``, Apache-2.0, and of any user's own measurements)::
+
+    <root>/<system>/<family>/<framework>/<version>/<table>_perf.parquet
+
+A column is a *measure* if its name says so (``latency``, ``*_us``, ...); a few describe the file
+and not the row (``framework``, ``version``, ``device``); every other column is a *key*.
+"""
+
+from __future__ import annotations
+
+import re
+
+PACK_VERSION = 1
+SUFFIX = "_perf.parquet"
+
+SYSTEMS = ("h100_sxm", "h200_sxm", "b200_sxm", "b300_sxm", "gb200", "gb300")
+
+#: Columns that repeat the path or describe the run. The version inside a file is sometimes that of
+#: an older run that was carried over, so the directory's is the one that counts.
+DESCRIPTIVE = frozenset({"framework", "version", "device"})
+
+_MEASURE = re.compile(r"^(latency|avg_ms|power|power_limit|.+_(us|ms|gbps))$")
+
+
+def is_measure(column: str) -> bool:
+    """Whether a column of that name holds a measured number rather than part of the key."""
+    return _MEASURE.match(column) is not None
+
+
+def ignored(table: str) -> frozenset[str]:
+    """Key columns that do not matter.
+
+    An attention module is fixed by architecture, dtypes, heads and lengths; ``model`` and
+    ``tp_size`` only say which run of the collector asked for it.
+    """
+    if table.startswith("dsa_") or "mla_context" in table or "mla_generation" in table or table.endswith("_mla"):
+        return frozenset({"model", "tp_size"})
+    return frozenset()
+
+
+#: Key columns without which a known table cannot be read.
+REQUIRED = {
+    "gemm": ("gemm_dtype", "m", "n", "k"),
+    "context_attention": (
+        "batch_size", "isl", "num_heads", "num_key_value_heads", "head_dim", "window_size", "attn_dtype",
+        "kv_cache_dtype",
+    ),
+    "generation_attention": (
+        "batch_size", "step", "num_heads", "num_key_value_heads", "head_dim", "window_size", "kv_cache_dtype",
+    ),
+    "moe": (
+        "moe_dtype", "num_tokens", "hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size", "moe_ep_size",
+        "distribution",
+    ),
+    "dsa_context_module": ("architecture", "kv_cache_dtype", "gemm_type", "num_heads", "batch_size", "isl", "step"),
+    "dsa_generation_module": ("architecture", "kv_cache_dtype", "gemm_type", "num_heads", "batch_size", "step"),
+    "nccl": ("op_name", "nccl_dtype", "num_gpus", "message_size"),
+    "custom_allreduce": ("allreduce_dtype", "num_gpus", "message_size"),
+}
+
+#: Rows are sorted by their keys; the first of these that varies is sorted last, which puts
+#: neighbours on the smoothest axis next to each other and compresses best.
+LAST_AXIS = ("m", "num_tokens", "num_token", "message_size", "step", "isl")
+
+_CURRENT = {"trtllm": "1.3.0rc20", "sglang": "0.5.14", "vllm": "0.24.0"}
+
+#: family -> tables taken from each framework's current version.
+_CURRENT_TABLES = {
+    "gemm": ("gemm",),
+    "attention": ("context_attention", "generation_attention"),
+    "mla": ("context_mla", "generation_mla", "mla_context_module", "mla_generation_module"),
+    "mla_bmm": ("mla_bmm",),
+    "sparse_attention": ("dsa_context_module", "dsa_generation_module"),
+    "moe": ("moe",),
+    "comm": ("custom_allreduce", "moe_a2a"),
+    "quantize": ("computescale", "scale_matrix"),
+    "mhc": ("mhc_module",),
+}
+
+#: (family, framework, version, table): tables that only an older version holds.
+_OLDER = frozenset(
+    {
+        ("comm", "sglang", "0.5.6.post2", "wideep_deepep_ll"),
+        ("comm", "sglang", "0.5.6.post2", "wideep_deepep_normal"),
+        ("comm", "sglang", "0.5.12", "wideep_deepep_ll"),
+        ("comm", "sglang", "0.5.12", "wideep_deepep_normal"),
+        ("comm", "trtllm", "1.3.0rc10", "trtllm_alltoall"),
+        ("comm", "trtllm", "1.3.0rc11", "moe_a2a"),
+        ("mla", "sglang", "0.5.10", "wideep_context_mla"),
+        ("mla", "sglang", "0.5.10", "wideep_generation_mla"),
+        ("moe", "sglang", "0.5.10", "wideep_context_moe"),
+        ("moe", "sglang", "0.5.10", "wideep_generation_moe"),
+        ("moe", "trtllm", "1.3.0rc10", "wideep_moe"),
+    }
+)
+
+
+def in_pack(system: str, family: str, framework: str, version: str, table: str) -> bool:
+    """Whether the shipped pack takes this table."""
+    if system not in SYSTEMS:
+        return False
+    if (family, framework, version, table) in _OLDER:
+        return True
+    if family == "comm" and framework == "nccl":
+        return table == "nccl"
+    return _CURRENT.get(framework) == version and table in _CURRENT_TABLES.get(family, ())

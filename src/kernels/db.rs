@@ -1,0 +1,274 @@
+//! The kernel database: the tables of the shipped pack and of imports, decoded on first use.
+//!
+//! A database does not change; importing gives a new one that shares what was already decoded.
+
+use std::cmp::Ordering;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use super::pack::{self, IndexEntry};
+use super::table::{Provenance, Table};
+use crate::error::{Error, Result, near};
+
+/// The version of each framework that lookups mean when they name none.
+const CURRENT: [(&str, &str); 3] = [("sglang", "0.5.14"), ("trtllm", "1.3.0rc20"), ("vllm", "0.24.0")];
+
+/// One table that can be had.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TableInfo {
+    pub system: String,
+    pub framework: String,
+    pub version: String,
+    pub name: String,
+    pub rows: usize,
+    /// Whether this is what [`KernelDb::table`] gives when no version is named.
+    pub default: bool,
+    pub provenance: Provenance,
+}
+
+#[derive(Debug)]
+enum Held {
+    /// In the pack: decoded on first use.
+    Packed { dir: PathBuf, entry: Box<IndexEntry>, table: OnceLock<Arc<Table>> },
+    Memory(Arc<Table>),
+}
+
+#[derive(Debug)]
+struct Slot {
+    system: String,
+    framework: String,
+    version: String,
+    name: String,
+    /// 0 for the pack, then one more for each import.
+    layer: usize,
+    held: Held,
+}
+
+impl Slot {
+    fn info(&self, default: bool) -> TableInfo {
+        let (rows, provenance) = match &self.held {
+            Held::Packed { entry, .. } => (entry.rows, entry.provenance.clone()),
+            Held::Memory(table) => (table.rows(), table.provenance.clone()),
+        };
+        TableInfo {
+            system: self.system.clone(),
+            framework: self.framework.clone(),
+            version: self.version.clone(),
+            name: self.name.clone(),
+            rows,
+            default,
+            provenance,
+        }
+    }
+
+    fn table(&self) -> Result<Arc<Table>> {
+        match &self.held {
+            Held::Memory(table) => Ok(table.clone()),
+            Held::Packed { dir, entry, table } => match table.get() {
+                Some(t) => Ok(t.clone()),
+                // Two threads may decode the same table once; both get the one that is kept.
+                None => {
+                    let decoded = Arc::new(pack::read_table(dir, entry)?);
+                    Ok(table.get_or_init(|| decoded).clone())
+                }
+            },
+        }
+    }
+}
+
+/// All tables of the pack and of imported directories; tables are decoded on first use.
+#[derive(Debug)]
+pub struct KernelDb {
+    origin: String,
+    imports: Vec<String>,
+    /// Sorted by system, framework, name, then the one to be preferred first.
+    slots: Vec<Arc<Slot>>,
+}
+
+impl KernelDb {
+    /// Opens the pack in `dir`; nothing but the index is read.
+    pub fn open(dir: &Path) -> Result<Arc<KernelDb>> {
+        let index = pack::read_index(dir)?;
+        let slots = index
+            .tables
+            .into_iter()
+            .map(|e| {
+                Arc::new(Slot {
+                    system: e.system.clone(),
+                    framework: e.framework.clone(),
+                    version: e.version.clone(),
+                    name: e.table.clone(),
+                    layer: 0,
+                    held: Held::Packed { dir: dir.to_path_buf(), entry: Box::new(e), table: OnceLock::new() },
+                })
+            })
+            .collect();
+        Ok(Arc::new(KernelDb { origin: index.origin, imports: Vec::new(), slots }.sorted()))
+    }
+
+    /// A database without any table, to import into.
+    pub fn empty() -> Arc<KernelDb> {
+        Arc::new(KernelDb { origin: String::new(), imports: Vec::new(), slots: Vec::new() })
+    }
+
+    /// This database with the tables of an import in front of those it has.
+    ///
+    /// `name` is what the source is called in results, and may be given for `version` to mean it.
+    /// Where no version is asked for, a table of the latest import wins over the pack's.
+    pub fn with_tables(&self, name: &str, tables: Vec<Table>) -> Result<Arc<KernelDb>> {
+        if name.trim().is_empty() {
+            return Err(Error::spec("name", "an import needs a name", ""));
+        }
+        if self.imports.iter().any(|n| n == name) {
+            return Err(Error::spec("name", format!("there is an import named '{name}' already"), "take another name"));
+        }
+        let layer = self.imports.len() + 1;
+        let mut slots = self.slots.clone();
+        let mut seen = std::collections::BTreeSet::new();
+        for mut table in tables {
+            let id = (table.system.clone(), table.framework.clone(), table.version.clone(), table.name.clone());
+            if !seen.insert(id) {
+                let path = format!("{}/{}/{}/{}", table.system, table.framework, table.version, table.name);
+                return Err(Error::data(path, "this table is in the import twice"));
+            }
+            table.provenance.import = name.to_string();
+            slots.push(Arc::new(Slot {
+                system: table.system.clone(),
+                framework: table.framework.clone(),
+                version: table.version.clone(),
+                name: table.name.clone(),
+                layer,
+                held: Held::Memory(Arc::new(table)),
+            }));
+        }
+        let mut imports = self.imports.clone();
+        imports.push(name.to_string());
+        Ok(Arc::new(KernelDb { origin: self.origin.clone(), imports, slots }.sorted()))
+    }
+
+    fn sorted(mut self) -> Self {
+        self.slots.sort_by(|a, b| {
+            (&a.system, &a.framework, &a.name)
+                .cmp(&(&b.system, &b.framework, &b.name))
+                .then(b.layer.cmp(&a.layer))
+                .then_with(|| is_current(b).cmp(&is_current(a)))
+                .then_with(|| compare_versions(&b.version, &a.version))
+        });
+        self
+    }
+
+    /// One line on where the pack's numbers come from.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    pub fn systems(&self) -> Vec<String> {
+        dedup(self.slots.iter().map(|s| s.system.clone()))
+    }
+
+    /// Frameworks with a table for `system`; `nccl` is one.
+    pub fn frameworks(&self, system: &str) -> Result<Vec<String>> {
+        let found = dedup(self.slots.iter().filter(|s| s.system == system).map(|s| s.framework.clone()));
+        if found.is_empty() {
+            return Err(unknown("system", system, self.systems()));
+        }
+        Ok(found)
+    }
+
+    /// Every table and version of `framework` on `system`; of each name the default comes first.
+    pub fn tables(&self, system: &str, framework: &str) -> Result<Vec<TableInfo>> {
+        let known = self.frameworks(system)?;
+        let mut out: Vec<TableInfo> = Vec::new();
+        for s in self.slots.iter().filter(|s| s.system == system && s.framework == framework) {
+            let first = out.last().is_none_or(|t| t.name != s.name);
+            out.push(s.info(first));
+        }
+        if out.is_empty() {
+            return Err(unknown("framework", framework, known));
+        }
+        Ok(out)
+    }
+
+    /// The table of that name; `version` none: the framework's current one, else the newest that has it.
+    ///
+    /// `version` may also be the name of an import. The suffixes `_perf` and `_perf.parquet` are accepted.
+    pub fn table(&self, system: &str, framework: &str, name: &str, version: Option<&str>) -> Result<Arc<Table>> {
+        let bare = name.strip_suffix(".parquet").unwrap_or(name);
+        let bare = bare.strip_suffix("_perf").unwrap_or(bare);
+        let same = |s: &&Arc<Slot>| s.system == system && s.framework == framework && s.name == bare;
+        let mut any = false;
+        for slot in self.slots.iter().filter(same) {
+            any = true;
+            if version.is_none_or(|v| v == slot.version || self.imports.get(slot.layer.wrapping_sub(1)).is_some_and(|n| n == v)) {
+                return slot.table();
+            }
+        }
+        if any {
+            let versions: Vec<&str> = self.slots.iter().filter(same).map(|s| s.version.as_str()).collect();
+            return Err(unknown("version", version.unwrap_or_default(), versions));
+        }
+        let names = dedup(self.tables(system, framework)?.into_iter().map(|t| t.name));
+        Err(unknown("table", name, names))
+    }
+}
+
+fn is_current(slot: &Slot) -> bool {
+    CURRENT.iter().any(|(f, v)| slot.framework == *f && slot.version == *v)
+}
+
+fn dedup(sorted: impl Iterator<Item = String>) -> Vec<String> {
+    let mut out: Vec<String> = sorted.collect();
+    out.dedup();
+    out
+}
+
+fn unknown(what: &str, name: &str, known: impl IntoIterator<Item = impl AsRef<str>>) -> Error {
+    Error::spec(what, format!("no measurements for {what} '{name}'"), near(name, known))
+}
+
+/// Orders versions as people do: by number, a release candidate before its release, a post-release after.
+pub fn compare_versions(a: &str, b: &str) -> Ordering {
+    let (a, b) = (version_parts(a), version_parts(b));
+    let end = (1, 0, String::new());
+    for i in 0..a.len().max(b.len()) {
+        let order = a.get(i).unwrap_or(&end).cmp(b.get(i).unwrap_or(&end));
+        if order.is_ne() {
+            return order;
+        }
+    }
+    Ordering::Equal
+}
+
+/// (rank, number, word) per part: words that come before a release 0, the end 1, post 2, numbers 3.
+fn version_parts(v: &str) -> Vec<(u8, u64, String)> {
+    let mut out: Vec<(u8, u64, String)> = Vec::new();
+    let mut rest = v;
+    while let Some(c) = rest.chars().next() {
+        let digits = c.is_ascii_digit();
+        let end = rest.find(|x: char| x == '.' || x.is_ascii_digit() != digits).unwrap_or(rest.len());
+        if end == 0 {
+            rest = &rest[1..];
+            continue;
+        }
+        let (part, tail) = rest.split_at(end);
+        rest = tail;
+        out.push(match part.parse::<u64>() {
+            Ok(n) if digits => (3, n, String::new()),
+            _ => (if part == "post" { 2 } else { 0 }, 0, part.to_string()),
+        });
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_rise_as_people_read_them() {
+        let rising = ["0.5.6", "0.5.6.post2", "0.5.12", "0.24.0", "1.3.0rc9", "1.3.0rc20", "1.3.0", "2.27", "2.27.3"];
+        for w in rising.windows(2) {
+            assert_eq!(compare_versions(w[0], w[1]), Ordering::Less, "{w:?}");
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! The shipped pack: its index, and the decoding of one table.
+//!
+//! Written by `python/disagg/kernels/build.py`, whose module text describes the format. A frame is
+//! checked (length, CRC-32) before it is unpacked, and every read while unpacking is bounds-checked,
+//! so a damaged file is an error that names it and never a wrong number.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::table::{Key, Provenance, Table};
+use crate::error::{Error, Result};
+
+const FORMAT: &str = "disagg-kernels";
+const VERSION: u32 = 1;
+/// A table is a few megabytes; more than this in an index is damage.
+const LARGEST: usize = 1 << 30;
+
+/// One table's line in the index.
+#[derive(Clone, Debug, Deserialize)]
+pub struct IndexEntry {
+    pub system: String,
+    pub framework: String,
+    pub version: String,
+    pub table: String,
+    pub file: String,
+    pub offset: u64,
+    pub bytes: usize,
+    pub unpacked: usize,
+    pub crc32: u32,
+    pub rows: usize,
+    pub provenance: Provenance,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Index {
+    format: String,
+    pack_version: u32,
+    pub origin: String,
+    pub tables: Vec<IndexEntry>,
+}
+
+/// Reads `index.json` in `dir`.
+pub fn read_index(dir: &Path) -> Result<Index> {
+    let path = dir.join("index.json");
+    let shown = path.display().to_string();
+    let text = std::fs::read_to_string(&path)
+        .map_err(|e| Error::data(&shown, format!("the kernel pack's index cannot be read: {e}")))?;
+    let index: Index =
+        serde_json::from_str(&text).map_err(|e| Error::data(&shown, format!("not the index of a kernel pack: {e}")))?;
+    if index.format != FORMAT {
+        return Err(Error::data(&shown, format!("format is '{}', not '{FORMAT}'", index.format)));
+    }
+    if index.pack_version != VERSION {
+        return Err(Error::data(
+            &shown,
+            format!("pack version {}, this build reads version {VERSION}", index.pack_version),
+        ));
+    }
+    for e in &index.tables {
+        if e.bytes > LARGEST || e.unpacked > LARGEST || e.rows > e.unpacked || Path::new(&e.file).components().count() != 1 {
+            return Err(Error::data(&shown, format!("the entry of table '{}' makes no sense", e.table)));
+        }
+    }
+    Ok(index)
+}
+
+/// Reads, checks and decodes one table.
+pub fn read_table(dir: &Path, entry: &IndexEntry) -> Result<Table> {
+    let path = dir.join(&entry.file);
+    let what = format!("table {}/{}/{}", entry.framework, entry.version, entry.table);
+    let bad = |message: String| Error::data(path.display().to_string(), format!("{what}: {message}"));
+
+    let mut file = File::open(&path).map_err(|e| bad(format!("cannot be opened: {e}")))?;
+    let held = file.metadata().map_err(|e| bad(format!("cannot be read: {e}")))?.len();
+    if entry.offset.checked_add(entry.bytes as u64).is_none_or(|end| end > held) {
+        return Err(bad(format!(
+            "truncated: needs bytes {} to {}, the file has {held}",
+            entry.offset,
+            entry.offset.saturating_add(entry.bytes as u64)
+        )));
+    }
+    let mut frame = vec![0; entry.bytes];
+    file.seek(SeekFrom::Start(entry.offset))
+        .and_then(|_| file.read_exact(&mut frame))
+        .map_err(|e| bad(format!("cannot be read: {e}")))?;
+    let found = crc32(&frame);
+    if found != entry.crc32 {
+        return Err(bad(format!("checksum is {found:08x}, the index says {:08x}: the file is damaged", entry.crc32)));
+    }
+    let mut payload = Vec::with_capacity(entry.unpacked);
+    ruzstd::decoding::FrameDecoder::new()
+        .decode_all_to_vec(&frame, &mut payload)
+        .map_err(|e| bad(format!("cannot be unpacked: {e}")))?;
+    decode(&payload, entry).map_err(bad)
+}
+
+#[derive(Deserialize)]
+struct Header {
+    rows: usize,
+    keys: Vec<KeyHead>,
+    measures: Vec<MeasureHead>,
+}
+
+#[derive(Deserialize)]
+struct KeyHead {
+    name: String,
+    width: usize,
+    #[serde(default)]
+    int: Option<Vec<i64>>,
+    #[serde(default)]
+    text: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+struct MeasureHead {
+    name: String,
+    coding: String,
+    #[serde(default)]
+    width: usize,
+}
+
+type Decoded<T> = std::result::Result<T, String>;
+
+/// Takes the next `n` bytes.
+fn take<'a>(rest: &mut &'a [u8], n: usize) -> Decoded<&'a [u8]> {
+    if n > rest.len() {
+        return Err(format!("a column needs {n} bytes where {} are left", rest.len()));
+    }
+    let (head, tail) = rest.split_at(n);
+    *rest = tail;
+    Ok(head)
+}
+
+fn take_u32(rest: &mut &[u8]) -> Decoded<usize> {
+    Ok(take(rest, 4)?.iter().rev().fold(0, |x, &b| x << 8 | usize::from(b)))
+}
+
+fn decode(payload: &[u8], entry: &IndexEntry) -> Decoded<Table> {
+    let mut rest = payload;
+    let length = take_u32(&mut rest)?;
+    let header: Header =
+        serde_json::from_slice(take(&mut rest, length)?).map_err(|e| format!("its header makes no sense: {e}"))?;
+    let n = header.rows;
+    if n != entry.rows || n == 0 || header.keys.is_empty() {
+        return Err(format!("its header has {n} rows, the index {}", entry.rows));
+    }
+    let keys = header.keys.into_iter().map(|k| decode_key(&mut rest, k, n)).collect::<Decoded<Vec<Key>>>()?;
+    let measures = header
+        .measures
+        .into_iter()
+        .map(|m| Ok((m.name.clone(), decode_measure(&mut rest, &m, n)?)))
+        .collect::<Decoded<Vec<_>>>()?;
+    if !rest.is_empty() {
+        return Err(format!("{} bytes are left over", rest.len()));
+    }
+    Ok(Table {
+        system: entry.system.clone(),
+        framework: entry.framework.clone(),
+        version: entry.version.clone(),
+        name: entry.table.clone(),
+        keys,
+        measures,
+        provenance: entry.provenance.clone(),
+    })
+}
+
+fn decode_key(rest: &mut &[u8], head: KeyHead, n: usize) -> Decoded<Key> {
+    let count = head.int.as_ref().map_or(0, Vec::len) + head.text.as_ref().map_or(0, Vec::len);
+    let mut codes = vec![0u16; n];
+    let mut code = 0u16;
+    match head.width {
+        0 => {}
+        1 => {
+            for (c, &d) in codes.iter_mut().zip(take(rest, n)?) {
+                code = u16::from((code as u8).wrapping_add(d));
+                *c = code;
+            }
+        }
+        2 => {
+            for (c, d) in codes.iter_mut().zip(take(rest, 2 * n)?.chunks_exact(2)) {
+                code = code.wrapping_add(u16::from_le_bytes([d[0], d[1]]));
+                *c = code;
+            }
+        }
+        w => return Err(format!("key column '{}' has width {w}", head.name)),
+    }
+    if codes.iter().any(|&c| usize::from(c) >= count) {
+        return Err(format!("key column '{}' has a code beyond its {count} values", head.name));
+    }
+    match (head.int, head.text) {
+        (Some(values), None) => {
+            Ok(Key::Int { name: head.name, values: codes.iter().map(|&c| values[usize::from(c)]).collect() })
+        }
+        (None, Some(labels)) => Ok(Key::Text { name: head.name, codes, labels }),
+        _ => Err(format!("key column '{}' is neither integers nor text", head.name)),
+    }
+}
+
+fn decode_measure(rest: &mut &[u8], head: &MeasureHead, n: usize) -> Decoded<Vec<f32>> {
+    if head.coding == "plain" {
+        return Ok(words(take(rest, 4 * n)?, n).into_iter().map(f32::from_bits).collect());
+    }
+    if head.coding != "dict" || !(1..=3).contains(&head.width) {
+        return Err(format!("measure '{}' has coding '{}' of width {}", head.name, head.coding, head.width));
+    }
+    let count = take_u32(rest)?;
+    let mut bits = 0u32;
+    let distinct: Vec<f32> = words(take(rest, count.saturating_mul(4))?, count)
+        .into_iter()
+        .map(|difference| {
+            bits = bits.wrapping_add(difference);
+            f32::from_bits(bits)
+        })
+        .collect();
+    words(take(rest, head.width * n)?, n)
+        .into_iter()
+        .map(|i| distinct.get(i as usize).copied())
+        .collect::<Option<Vec<f32>>>()
+        .ok_or_else(|| format!("measure '{}' has an index beyond its {count} values", head.name))
+}
+
+/// Little-endian words from byte planes; `planes` holds a whole number of planes of `n` bytes.
+fn words(planes: &[u8], n: usize) -> Vec<u32> {
+    let mut out = vec![0u32; n];
+    if n > 0 {
+        for (p, plane) in planes.chunks_exact(n).enumerate() {
+            for (w, &b) in out.iter_mut().zip(plane) {
+                *w |= u32::from(b) << (8 * p);
+            }
+        }
+    }
+    out
+}
+
+/// CRC-32 (IEEE 802.3, as zlib computes it), four bytes a step.
+fn crc32(data: &[u8]) -> u32 {
+    const TABLES: [[u32; 256]; 4] = crc_tables();
+    let mut crc = !0u32;
+    let mut chunks = data.chunks_exact(4);
+    for c in &mut chunks {
+        crc ^= u32::from_le_bytes([c[0], c[1], c[2], c[3]]);
+        crc = TABLES[3][(crc & 255) as usize]
+            ^ TABLES[2][(crc >> 8 & 255) as usize]
+            ^ TABLES[1][(crc >> 16 & 255) as usize]
+            ^ TABLES[0][(crc >> 24) as usize];
+    }
+    for &b in chunks.remainder() {
+        crc = crc >> 8 ^ TABLES[0][((crc ^ u32::from(b)) & 255) as usize];
+    }
+    !crc
+}
+
+const fn crc_tables() -> [[u32; 256]; 4] {
+    let mut t = [[0u32; 256]; 4];
+    let mut i = 0;
+    while i < 256 {
+        let mut c = i as u32;
+        let mut bit = 0;
+        while bit < 8 {
+            c = if c & 1 == 1 { c >> 1 ^ 0xEDB8_8320 } else { c >> 1 };
+            bit += 1;
+        }
+        t[0][i] = c;
+        i += 1;
+    }
+    let mut k = 1;
+    while k < 4 {
+        let mut i = 0;
+        while i < 256 {
+            t[k][i] = t[k - 1][i] >> 8 ^ t[0][(t[k - 1][i] & 255) as usize];
+            i += 1;
+        }
+        k += 1;
+    }
+    t
+}
+
+#[cfg(test)]
+mod tests {
+    use super::crc32;
+
+    #[test]
+    fn the_checksum_is_zlibs() {
+        assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
+        assert_eq!(crc32(b""), 0);
+    }
+}
