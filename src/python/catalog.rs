@@ -62,7 +62,7 @@ pub fn model_from_hf(
 #[pyfunction]
 pub fn model_facts<'py>(py: Python<'py>, model: &Spec, quant: Option<&Spec>) -> PyResult<Bound<'py, PyAny>> {
     let facts = guard(|| {
-        let (Data::Model(model), wanted) = (&*model.data, quant.map(|q| &*q.data)) else {
+        let (Data::Model(model), wanted) = (model.data(), quant.map(|q| q.data())) else {
             return Err(Error::spec("model", "is not a Model", ""));
         };
         let wanted = match wanted {
@@ -193,7 +193,7 @@ fn build_workload(mut given: Map<String, Value>, mut problems: Problems) -> Resu
 /// Facts of a workload: means, and the stationary KV load of a decode slot.
 #[pyfunction]
 pub fn workload_facts<'py>(py: Python<'py>, workload: &Spec) -> PyResult<Bound<'py, PyAny>> {
-    let facts = guard(|| match &*workload.data {
+    let facts = guard(|| match workload.data() {
         Data::Workload(w) => Ok(json!({"mean": w.means(), "theta": w.theta(), "theta_std": w.slot_load_std()})),
         _ => Err(Error::spec("workload", "is not a Workload", "")),
     })?;
@@ -203,7 +203,7 @@ pub fn workload_facts<'py>(py: Python<'py>, workload: &Spec) -> PyResult<Bound<'
 /// The value below which a share `q` of a distribution lies, and its mean.
 #[pyfunction]
 pub fn distribution_facts(distribution: &Spec, q: f64) -> PyResult<(f64, f64)> {
-    guard(|| match &*distribution.data {
+    guard(|| match distribution.data() {
         Data::Distribution(_) if !(0.0..=1.0).contains(&q) => {
             Err(Error::spec("q", format!("{q} is not a share"), "from 0 to 1"))
         }
@@ -243,7 +243,7 @@ pub fn assumptions(profile: &str, switches: &Bound<'_, PyDict>) -> PyResult<Spec
 /// Every switch of a set of assumptions: name, value, allowed values, meaning, source.
 #[pyfunction]
 pub fn switches<'py>(py: Python<'py>, assumptions: &Spec) -> PyResult<Bound<'py, PyAny>> {
-    let rows = guard(|| match &*assumptions.data {
+    let rows = guard(|| match assumptions.data() {
         Data::Assumptions(a) => json::to_value(&a.switches(), "assumptions"),
         _ => Err(Error::spec("assumptions", "is not a set of assumptions", "")),
     })?;
@@ -254,7 +254,7 @@ pub fn switches<'py>(py: Python<'py>, assumptions: &Spec) -> PyResult<Bound<'py,
 #[pyfunction]
 pub fn plan_facts(plan: &Spec) -> PyResult<(&'static str, u32)> {
     guard(|| {
-        let plan = plan.data.plan().ok_or_else(|| not_a_plan(plan))?;
+        let plan = plan.data().plan().ok_or_else(|| not_a_plan(plan))?;
         Ok((plan.level(), plan.gpus()))
     })
 }
@@ -263,8 +263,8 @@ pub fn plan_facts(plan: &Spec) -> PyResult<(&'static str, u32)> {
 #[pyfunction]
 pub fn check_plan(plan: &Spec, model: &Spec, cluster: &Spec) -> PyResult<()> {
     guard(|| {
-        let made = plan.data.plan().ok_or_else(|| not_a_plan(plan))?;
-        match (&*model.data, &*cluster.data) {
+        let made = plan.data().plan().ok_or_else(|| not_a_plan(plan))?;
+        match (model.data(), cluster.data()) {
             (Data::Model(model), Data::Cluster(cluster)) => made.check(model, cluster).into_result(),
             (Data::Model(_), _) => Err(Error::spec("cluster", "is not a Cluster", "")),
             _ => Err(Error::spec("model", "is not a Model", "")),
@@ -274,7 +274,7 @@ pub fn check_plan(plan: &Spec, model: &Spec, cluster: &Spec) -> PyResult<()> {
 
 fn not_a_plan(found: &Spec) -> Error {
     let hint = "expected Aggregated, PD or AFD";
-    Error::spec("plan", format!("a {} is not a plan", found.data.kind()), hint)
+    Error::spec("plan", format!("a {} is not a plan", found.data().kind()), hint)
 }
 
 /// The fields as JSON; a spec of a class that does not belong in its field is a problem, and left out.

@@ -9,7 +9,9 @@ mod columns;
 mod convert;
 mod door;
 mod errors;
+mod kernels;
 mod run;
+mod serve;
 mod spec;
 
 use pyo3::prelude::*;
@@ -23,6 +25,13 @@ mod _core {
     };
     #[pymodule_export]
     use super::door::{_frame, _spin, near, num_threads, set_num_threads, versions};
+    #[pymodule_export]
+    use super::kernels::{
+        kernels_at, kernels_frameworks, kernels_import, kernels_lookup, kernels_origin, kernels_report, kernels_systems,
+        kernels_table, kernels_tables,
+    };
+    #[pymodule_export]
+    use super::serve::{Engine, Study, explore};
     #[pymodule_export]
     use super::spec::Spec;
 }

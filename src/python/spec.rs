@@ -373,12 +373,16 @@ fn short(value: &Value) -> String {
 /// The native side of a spec: data, JSON form, equality. Users see the classes of `disagg.specs`.
 #[pyclass(frozen, module = "disagg._core")]
 pub struct Spec {
-    pub data: Arc<Data>,
+    data: Arc<Data>,
 }
 
 impl Spec {
     pub fn new(data: Data) -> Self {
         Spec { data: Arc::new(data) }
+    }
+
+    pub fn data(&self) -> &Data {
+        &self.data
     }
 
     pub fn to_value(&self) -> Value {
