@@ -1,11 +1,14 @@
 //! Measured kernels: the pack, lookups with evidence, rooflines where nothing was measured.
 
 pub mod db;
+pub mod grid;
 pub mod import;
 pub mod lanes;
 pub mod lookup;
+mod off_grid;
 pub mod ops;
 pub mod pack;
+pub mod roofline;
 pub mod surface;
 pub mod table;
 

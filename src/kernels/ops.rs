@@ -1,12 +1,29 @@
 //! The operators a layer program is made of, each compiled to a [`Surface`] from the default lane
 //! of its table, or to its roofline (tagged) where the pack holds nothing.
+//!
+//! How a time is found (physics.md section 2): exact grid point - the measured value; inside -
+//! interpolated; beyond along tokens, context and batch - the marginal cost goes on; along every other
+//! axis the utilisation of the nearest measured points is held. A lane that lacks a format falls back
+//! on the nearest one that exists, tagged as extrapolated; nothing here fails for want of data.
+
+mod attention;
+mod dsa;
+mod gemm;
+mod memory;
+mod mla;
+mod moe;
+mod rows;
 
 use std::sync::Arc;
 
-use super::surface::Surface;
 use super::table::KernelDb;
-use crate::error::Result;
-use crate::spec::{Device, Dtype, Model};
+use crate::spec::Device;
+
+pub use attention::{context_attention, generation_attention};
+pub use gemm::gemm;
+pub use memory::memory;
+pub use mla::{mla_context, mla_generation};
+pub use moe::{grouped_moe, moe};
 
 /// Where kernel times come from.
 #[derive(Clone, Debug)]
@@ -19,37 +36,6 @@ pub struct Source {
     pub graph: bool,
 }
 
-/// Dense GEMM (m, k) x (k, n). Axis: m (rows = tokens).
-pub fn gemm(source: &Source, dtype: Dtype, n: u32, k: u32) -> Result<Surface> {
-    let _ = (source, dtype, n, k);
-    todo!()
-}
-
-/// GQA prefill attention kernel over a past. Axes: sequences, new tokens per sequence, past tokens per sequence.
-/// `window` 0: full attention. Heads are those of one TP rank.
-pub fn context_attention(source: &Source, heads: u32, kv_heads: u32, head_dim: u32, window: u32, attention: Dtype, kv: Dtype) -> Result<Surface> {
-    let _ = (source, heads, kv_heads, head_dim, window, attention, kv);
-    todo!()
-}
-
-/// GQA decode attention kernel. Axes: sequences, context tokens.
-pub fn generation_attention(source: &Source, heads: u32, kv_heads: u32, head_dim: u32, window: u32, kv: Dtype) -> Result<Surface> {
-    let _ = (source, heads, kv_heads, head_dim, window, kv);
-    todo!()
-}
-
-/// The whole attention block of an MLA or DSA model in prefill, projections included. Axes: sequences, new tokens, past.
-pub fn mla_context(source: &Source, model: &Model, heads: u32, gemm: Dtype, kv: Dtype) -> Result<Surface> {
-    let _ = (source, model, heads, gemm, kv);
-    todo!()
-}
-
-/// The whole attention block of an MLA or DSA model in decode. Axes: sequences, context tokens.
-pub fn mla_generation(source: &Source, model: &Model, heads: u32, gemm: Dtype, kv: Dtype) -> Result<Surface> {
-    let _ = (source, model, heads, gemm, kv);
-    todo!()
-}
-
 /// Shape of one expert layer as one rank sees it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ExpertShape {
@@ -59,22 +45,4 @@ pub struct ExpertShape {
     pub experts: u32,
     pub moe_tp: u32,
     pub ep: u32,
-}
-
-/// Fused MoE kernel of the hottest rank. Axis: tokens entering the layer (all ranks together).
-pub fn moe(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &str) -> Result<Surface> {
-    let _ = (source, shape, dtype, distribution);
-    todo!()
-}
-
-/// Grouped wide-EP kernel (DeepEP layout); `None` where no such table exists for the shape. Axis as `moe`.
-pub fn grouped_moe(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &str, decode: bool) -> Result<Option<Surface>> {
-    let _ = (source, shape, dtype, distribution, decode);
-    todo!()
-}
-
-/// Memory-bound elementwise work. Axis: bytes moved.
-pub fn memory(source: &Source) -> Surface {
-    let _ = source;
-    todo!()
 }

@@ -1,6 +1,15 @@
 //! A compiled kernel time: straight-line evaluation over at most three axes, with evidence.
+//!
+//! A surface is a small tree over measured grids: a grid, a sum of parts, a kernel stretched over a
+//! past, a lane continued with another lane's increments, two regimes of one kernel, or a bare
+//! roofline. It is built once and evaluated without allocation; cloning it shares the tables.
+
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+use super::grid::Grid;
+use super::roofline::{Roofline, visible_pairs};
 
 /// How well a time is known, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -19,21 +28,127 @@ pub struct Reading {
     pub evidence: Evidence,
 }
 
+/// Inputs are cut off here: far beyond any table, and small enough that squares stay finite.
+const LARGEST: f64 = 1e12;
+
+/// A part of a surface.
+#[derive(Clone, Debug)]
+pub(crate) enum Node {
+    Grid(Arc<Grid>),
+    Roofline(Roofline),
+    /// The inner node's first axis is the product of the first `axes` axes (tokens = sequences x new).
+    Tokens { inner: Box<Node>, axes: usize },
+    Sum(Vec<Node>),
+    /// A prefill kernel measured without a past, over (sequences, length), stretched over a past:
+    /// T(new, past) = T(full) pairs(new, past)/pairs(full, 0), full = new + past (physics.md section 2);
+    /// never below the kernel without its past, nor below its roofline.
+    Past { inner: Box<Node>, window: f64, floor: Roofline },
+    /// `lane` up to `anchor` tokens of past, beyond it plus the growth of `donor` from there.
+    Increment { lane: Box<Node>, donor: Box<Node>, anchor: f64 },
+    /// One kernel while new + past <= split, another beyond (DSA: dense attention, then the indexer).
+    Regimes { split: f64, below: Box<Node>, above: Box<Node> },
+}
+
+impl Node {
+    pub(crate) fn eval(&self, x: &[f64; 3]) -> Reading {
+        match self {
+            Node::Grid(g) => g.eval(x),
+            Node::Roofline(r) => Reading { seconds: r.least(x), evidence: Evidence::Roofline },
+            Node::Tokens { inner, axes } => inner.eval(&[x[..*axes].iter().product(), 0.0, 0.0]),
+            Node::Sum(parts) => {
+                let mut total = Reading { seconds: 0.0, evidence: Evidence::Measured };
+                let mut largest = 0.0;
+                for part in parts {
+                    let r = part.eval(x);
+                    total.seconds += r.seconds;
+                    if r.seconds > largest {
+                        largest = r.seconds;
+                        total.evidence = r.evidence;
+                    }
+                }
+                total
+            }
+            Node::Past { inner, window, floor } => {
+                let alone = inner.eval(&[x[0], x[1], 0.0]);
+                if x[2] <= 0.0 {
+                    return alone;
+                }
+                let full = x[1] + x[2];
+                let whole = inner.eval(&[x[0], full, 0.0]);
+                let share = visible_pairs(x[1], x[2], *window) / visible_pairs(full, 0.0, *window);
+                let seconds = (whole.seconds * share).max(alone.seconds).max(floor.least(x));
+                Reading { seconds, evidence: whole.evidence.max(alone.evidence).max(Evidence::Interpolated) }
+            }
+            Node::Increment { lane, donor, anchor } => {
+                if x[2] <= *anchor {
+                    return lane.eval(x);
+                }
+                let at = [x[0], x[1], *anchor];
+                let base = lane.eval(&at);
+                let (from, to) = (donor.eval(&at), donor.eval(x));
+                let grown = (to.seconds - from.seconds).max(0.0);
+                let mut evidence = base.evidence.max(Evidence::Interpolated);
+                if grown > base.seconds {
+                    // A floor-free donor is tagged as roofline near its own floor; its growth is measured.
+                    evidence = evidence.max(to.evidence.min(Evidence::Extrapolated));
+                }
+                Reading { seconds: base.seconds + grown, evidence }
+            }
+            Node::Regimes { split, below, above } => {
+                if x[1] + x[2] > *split {
+                    return above.eval(x);
+                }
+                let r = below.eval(x);
+                // More tokens never cost less than 0.9x: the first kernel is no better than the second
+                // would be at the split, even where the framework still runs it.
+                let bound = above.eval(&[x[0], x[1], (*split - x[1]).max(0.0)]).seconds / 0.9;
+                if r.seconds <= bound { r } else { Reading { seconds: bound, evidence: r.evidence.max(Evidence::Interpolated) } }
+            }
+        }
+    }
+}
+
 /// A kernel time over up to three axes; built once by `kernels::ops`, evaluated without allocation.
 #[derive(Clone, Debug)]
 pub struct Surface {
-    _private: (),
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    node: Node,
+    source: String,
+    /// Points of the lane that were not used, each with its reason.
+    dropped: Vec<String>,
 }
 
 impl Surface {
-    /// Time at `x` (one value per axis, in the order the constructor in `ops` documents).
+    pub(crate) fn new(node: Node, source: impl Into<String>, dropped: Vec<String>) -> Surface {
+        Surface { inner: Arc::new(Inner { node, source: source.into(), dropped }) }
+    }
+
+    pub(crate) fn node(&self) -> &Node {
+        &self.inner.node
+    }
+
+    /// Time at `x` (one value per axis, in the order the constructor in `ops` documents; missing axes are zero).
+    /// Any positive input gives a positive finite time.
     pub fn at(&self, x: &[f64]) -> Reading {
-        let _ = x;
-        todo!()
+        let mut y = [0.0; 3];
+        for (to, from) in y.iter_mut().zip(x) {
+            // `max` also turns a NaN into zero.
+            *to = from.max(0.0).min(LARGEST);
+        }
+        self.inner.node.eval(&y)
     }
 
     /// Lane the numbers come from: framework, version, table, kernel source (for explain()).
     pub fn source(&self) -> &str {
-        todo!()
+        &self.inner.source
+    }
+
+    /// Measured points of the lane that were found to be outliers and are not used.
+    pub fn dropped(&self) -> &[String] {
+        &self.inner.dropped
     }
 }

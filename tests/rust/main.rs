@@ -1,4 +1,8 @@
 //! The crate's integration tests: one binary, one module a subject.
 #![allow(clippy::unwrap_used)]
+
+mod pipeline;
 mod kernels_lookup;
 mod kernels_pack;
+mod layers;
+mod specs;

@@ -1,0 +1,223 @@
+//! A measured grid over up to three axes and its evaluation.
+//!
+//! Inside: multilinear in the scaled coordinates of the axes, either of the times themselves or of
+//! their ratio to the smooth roofline (`Blend`), whichever leave-one-out prefers for the table.
+//! Beyond an axis: the marginal cost goes on, T(x) = T(edge) + kappa [S(x) - S(edge)], where S is the
+//! smooth roofline and kappa the measured slope of the last octave against it; so a linear roofline
+//! gives slope continuation, and a quadratic or saturating one is followed. Never less than what the
+//! roofline itself grows by. Below an axis: the smallest point's value. Continuous everywhere.
+
+pub(crate) mod build;
+
+use super::roofline::Roofline;
+use super::surface::{Evidence, Reading};
+
+/// Coordinate in which an axis is interpolated.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Scale {
+    Linear,
+    Sqrt,
+    /// ln(1 + x): the past axis starts at zero.
+    Log,
+}
+
+impl Scale {
+    pub(crate) fn apply(self, x: f64) -> f64 {
+        match self {
+            Scale::Linear => x,
+            Scale::Sqrt => x.sqrt(),
+            Scale::Log => (1.0 + x).ln(),
+        }
+    }
+}
+
+/// What is blended between nodes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Blend {
+    Time,
+    /// Time over smooth roofline.
+    Ratio,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Axis {
+    pub x: Vec<f64>,
+    u: Vec<f64>,
+    scale: Scale,
+    /// Lower end of the last octave: the slope beyond the edge is taken from here.
+    anchor: f64,
+}
+
+struct Place {
+    index: usize,
+    weight: f64,
+    clamped: f64,
+    outside: bool,
+}
+
+impl Axis {
+    pub(crate) fn new(x: Vec<f64>, scale: Scale) -> Axis {
+        let last = x.last().copied().unwrap_or(0.0);
+        let anchor = x.iter().rev().copied().find(|&v| v <= 0.51 * last).unwrap_or(x[0]);
+        Axis { u: x.iter().map(|&v| scale.apply(v)).collect(), x, scale, anchor }
+    }
+
+    fn place(&self, x: f64) -> Place {
+        let n = self.x.len();
+        let last = self.x[n - 1];
+        if x >= last {
+            return Place { index: n - 1, weight: 0.0, clamped: last, outside: x > last };
+        }
+        if x <= self.x[0] {
+            return Place { index: 0, weight: 0.0, clamped: self.x[0], outside: x < self.x[0] };
+        }
+        let index = self.x.partition_point(|&v| v <= x) - 1;
+        if self.x[index] == x {
+            return Place { index, weight: 0.0, clamped: x, outside: false };
+        }
+        let u = self.scale.apply(x);
+        let weight = (u - self.u[index]) / (self.u[index + 1] - self.u[index]);
+        Place { index, weight, clamped: x, outside: false }
+    }
+}
+
+/// A full box of nodes; holes of the measurement are filled at build time and flagged.
+#[derive(Clone, Debug)]
+pub(crate) struct Grid {
+    pub axes: Vec<Axis>,
+    pub strides: [usize; 3],
+    /// Seconds, or the ratio to the smooth roofline.
+    values: Vec<f64>,
+    flags: Vec<Evidence>,
+    pub blend: Blend,
+    pub roofline: Roofline,
+}
+
+impl Grid {
+    /// Takes seconds per node (row-major, last axis fastest).
+    pub(crate) fn new(axes: Vec<Axis>, seconds: &[f64], flags: Vec<Evidence>, blend: Blend, roofline: Roofline) -> Grid {
+        let strides = strides(&axes);
+        let mut grid = Grid { axes, strides, values: seconds.to_vec(), flags, blend, roofline };
+        if blend == Blend::Ratio {
+            for i in 0..grid.values.len() {
+                grid.values[i] /= roofline.smooth(&grid.node(i));
+            }
+        }
+        grid
+    }
+
+    /// Coordinates of node `i`.
+    pub(crate) fn node(&self, i: usize) -> [f64; 3] {
+        node(&self.axes, &self.strides, i)
+    }
+
+    fn inside(&self, places: &[Place; 3], x: &[f64; 3]) -> (f64, Evidence) {
+        let dims = self.axes.len();
+        let base: usize = (0..dims).map(|a| places[a].index * self.strides[a]).sum();
+        let mut total = 0.0;
+        let mut evidence = self.flags[base];
+        let mut heaviest = 0.0;
+        let mut exact = true;
+        for corner in 0..(1usize << dims) {
+            let mut weight = 1.0;
+            let mut at = base;
+            for (a, place) in places.iter().enumerate().take(dims) {
+                if corner >> a & 1 == 1 {
+                    weight *= place.weight;
+                    at += self.strides[a];
+                } else {
+                    weight *= 1.0 - place.weight;
+                }
+            }
+            if weight <= 0.0 {
+                continue;
+            }
+            exact &= weight >= 1.0;
+            total += weight * self.values[at];
+            if weight > heaviest {
+                heaviest = weight;
+                evidence = self.flags[at];
+            }
+        }
+        if self.blend == Blend::Ratio {
+            total *= self.roofline.smooth(x);
+        }
+        (total, if exact { evidence } else { evidence.max(Evidence::Interpolated) })
+    }
+
+    pub(crate) fn eval(&self, x: &[f64; 3]) -> Reading {
+        let dims = self.axes.len();
+        let none = || Place { index: 0, weight: 0.0, clamped: 0.0, outside: false };
+        let mut places = [none(), none(), none()];
+        let mut at = [0.0; 3];
+        let mut outside = false;
+        let mut beyond = false;
+        for a in 0..dims {
+            places[a] = self.axes[a].place(x[a]);
+            at[a] = places[a].clamped;
+            outside |= places[a].outside;
+            beyond |= x[a] > at[a];
+        }
+        let (edge, evidence) = self.inside(&places, &at);
+        if !outside {
+            return Reading { seconds: edge, evidence };
+        }
+        let evidence = evidence.max(Evidence::Extrapolated);
+        if !beyond {
+            return Reading { seconds: edge, evidence };
+        }
+        let s_edge = self.roofline.smooth(&at);
+        let mut seconds = edge;
+        let mut here = at;
+        for a in 0..dims {
+            if x[a] <= at[a] {
+                continue;
+            }
+            // Slope over the last octave of this axis, the other coordinates where they are.
+            let axis = &self.axes[a];
+            let mut kappa = edge / s_edge;
+            if axis.anchor < at[a] {
+                let mut low = at;
+                low[a] = axis.anchor;
+                let keep = std::mem::replace(&mut places[a], axis.place(axis.anchor));
+                let (t_low, _) = self.inside(&places, &low);
+                places[a] = keep;
+                kappa = slope(edge - t_low, s_edge - self.roofline.smooth(&low), edge / s_edge);
+            }
+            let mut next = here;
+            next[a] = x[a];
+            let smooth = self.roofline.smooth(&next) - self.roofline.smooth(&here);
+            let least = self.roofline.least(&next) - self.roofline.least(&here);
+            seconds += (kappa * smooth).max(least).max(0.0);
+            here = next;
+        }
+        Reading { seconds, evidence }
+    }
+}
+
+/// The measured slope against the smooth roofline's; never below what overlap of arithmetic and
+/// traffic explains, never above a few times the average.
+pub(crate) fn slope(dt: f64, ds: f64, average: f64) -> f64 {
+    if ds <= 0.0 {
+        return average;
+    }
+    (dt / ds).clamp(0.6, (4.0 * average).max(0.6))
+}
+
+pub(crate) fn strides(axes: &[Axis]) -> [usize; 3] {
+    let mut strides = [0; 3];
+    let mut step = 1;
+    for a in (0..axes.len()).rev() {
+        strides[a] = step;
+        step *= axes[a].x.len();
+    }
+    strides
+}
+
+pub(crate) fn node(axes: &[Axis], strides: &[usize; 3], i: usize) -> [f64; 3] {
+    let mut x = [0.0; 3];
+    for (a, axis) in axes.iter().enumerate() {
+        x[a] = axis.x[i / strides[a] % axis.x.len()];
+    }
+    x
+}

@@ -1,0 +1,450 @@
+//! From measured points to a full box: outliers out, launch floors off if asked, holes filled, order kept.
+
+use std::collections::BTreeMap;
+
+use super::{Axis, Blend, Grid, Scale, node, slope, strides};
+use crate::kernels::roofline::Roofline;
+use crate::kernels::surface::Evidence;
+
+/// Later points along an axis cost at least this share of earlier ones.
+pub(crate) const TOLERANCE: f64 = 0.9;
+
+/// Measured (or blended) points of one lane.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Points {
+    /// Coordinates as bits (they are non-negative, so bit order is number order), seconds, evidence.
+    map: BTreeMap<[u64; 3], (f64, Evidence)>,
+}
+
+impl Points {
+    pub fn insert(&mut self, x: [f64; 3], seconds: f64, evidence: Evidence) {
+        if seconds.is_finite() && seconds > 0.0 {
+            self.map.insert(x.map(f64::to_bits), (seconds, evidence));
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = ([f64; 3], f64, Evidence)> + '_ {
+        self.map.iter().map(|(k, v)| (k.map(f64::from_bits), v.0, v.1))
+    }
+
+    pub fn remove(&mut self, x: &[f64; 3]) {
+        self.map.remove(&x.map(f64::to_bits));
+    }
+
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// The points that satisfy a condition on their coordinates.
+    pub fn filter(&self, keep: impl Fn(&[f64; 3]) -> bool) -> Points {
+        Points { map: self.map.iter().filter(|(k, _)| keep(&k.map(f64::from_bits))).map(|(k, v)| (*k, *v)).collect() }
+    }
+}
+
+/// How a lane is compiled.
+#[derive(Clone, Debug)]
+pub(crate) struct Recipe {
+    pub scales: Vec<Scale>,
+    pub blend: Blend,
+    pub roofline: Roofline,
+    /// Replace eager-mode launch floors (`launch="graph"`).
+    pub graph: bool,
+}
+
+/// The compiled grid and the points that were left out, each with its reason; `None` without points.
+pub(crate) fn build(points: &Points, recipe: &Recipe) -> Option<(Grid, Vec<String>)> {
+    let mut points = points.clone();
+    let mut dropped = Vec::new();
+    // Points on a whole bad line only show once the next line is gone: a few rounds.
+    for _ in 0..3 {
+        let found = outliers(&Work::new(&points, recipe)?);
+        if found.is_empty() {
+            break;
+        }
+        for (x, reason) in found {
+            points.remove(&x);
+            dropped.push(reason);
+        }
+    }
+    let mut work = Work::new(&points, recipe)?;
+    work.order(true);
+    if recipe.graph {
+        work.without_floor();
+    }
+    work.fill();
+    work.order(false);
+    let Work { axes, seconds, flags, .. } = work;
+    let seconds: Vec<f64> = seconds.into_iter().map(|s| s.unwrap_or(0.0)).collect();
+    Some((Grid::new(axes, &seconds, flags, recipe.blend, recipe.roofline), dropped))
+}
+
+struct Work {
+    axes: Vec<Axis>,
+    strides: [usize; 3],
+    seconds: Vec<Option<f64>>,
+    smooth: Vec<f64>,
+    flags: Vec<Evidence>,
+    roofline: Roofline,
+}
+
+impl Work {
+    fn new(points: &Points, recipe: &Recipe) -> Option<Work> {
+        if points.is_empty() {
+            return None;
+        }
+        let axes: Vec<Axis> = (0..recipe.scales.len())
+            .map(|a| {
+                let mut x: Vec<f64> = points.iter().map(|p| p.0[a]).collect();
+                x.sort_by(f64::total_cmp);
+                x.dedup();
+                Axis::new(x, recipe.scales[a])
+            })
+            .collect();
+        let strides = strides(&axes);
+        let size = axes.iter().map(|a| a.x.len()).product();
+        let mut work = Work {
+            strides,
+            seconds: vec![None; size],
+            smooth: (0..size).map(|i| recipe.roofline.smooth(&node(&axes, &strides, i))).collect(),
+            flags: vec![Evidence::Extrapolated; size],
+            roofline: recipe.roofline,
+            axes,
+        };
+        for (x, seconds, evidence) in points.iter() {
+            let i = (0..work.axes.len()).map(|a| work.axes[a].x.partition_point(|&v| v < x[a]) * strides[a]).sum::<usize>();
+            work.seconds[i] = Some(seconds);
+            work.flags[i] = evidence;
+        }
+        Some(work)
+    }
+
+    fn node(&self, i: usize) -> [f64; 3] {
+        node(&self.axes, &self.strides, i)
+    }
+
+    /// Position of node `i` on axis `a`.
+    fn position(&self, i: usize, a: usize) -> usize {
+        i / self.strides[a] % self.axes[a].x.len()
+    }
+
+    /// The nearest node with a value on axis `a`, below (`step` -1) or above (+1) node `i`.
+    fn neighbour(&self, i: usize, a: usize, up: bool) -> Option<usize> {
+        let (mut at, n) = (self.position(i, a), self.axes[a].x.len());
+        let mut j = i;
+        loop {
+            if up {
+                at += 1;
+                if at >= n {
+                    return None;
+                }
+                j += self.strides[a];
+            } else {
+                if at == 0 {
+                    return None;
+                }
+                at -= 1;
+                j -= self.strides[a];
+            }
+            if self.seconds[j].is_some() {
+                return Some(j);
+            }
+        }
+    }
+
+    fn ratio(&self, i: usize) -> f64 {
+        self.seconds[i].unwrap_or(0.0) / self.smooth[i]
+    }
+
+    /// Estimate of node `i` from both neighbours on axis `a`, and the gap between them in octaves.
+    fn between(&self, i: usize, a: usize) -> Option<(f64, f64)> {
+        let (lo, hi) = (self.neighbour(i, a, false)?, self.neighbour(i, a, true)?);
+        let axis = &self.axes[a];
+        let (pl, p, ph) = (self.position(lo, a), self.position(i, a), self.position(hi, a));
+        let w = (axis.u[p] - axis.u[pl]) / (axis.u[ph] - axis.u[pl]);
+        let ratio = self.ratio(lo) * (1.0 - w) + self.ratio(hi) * w;
+        Some((ratio * self.smooth[i], ((1.0 + axis.x[ph]) / (1.0 + axis.x[pl])).log2()))
+    }
+
+    /// Estimate of node `i` beyond the last value on axis `a`: the marginal cost goes on.
+    fn beyond(&self, i: usize, a: usize) -> Option<(f64, f64)> {
+        let lo = self.neighbour(i, a, false)?;
+        let t = self.seconds[lo]?;
+        let average = t / self.smooth[lo];
+        let mut kappa = average;
+        let mut low = self.neighbour(lo, a, false);
+        // One point alone says nothing about the slope: it counts little beside other axes.
+        let trust = if low.is_some() { 1.0 } else { 4.0 };
+        // Take the slope over at least an octave.
+        while let Some(j) = low {
+            let far = self.axes[a].x[self.position(j, a)] <= 0.51 * self.axes[a].x[self.position(lo, a)];
+            let next = self.neighbour(j, a, false);
+            if far || next.is_none() {
+                kappa = slope(t - self.seconds[j]?, self.smooth[lo] - self.smooth[j], average);
+                break;
+            }
+            low = next;
+        }
+        let least = self.roofline.least(&self.node(i)) - self.roofline.least(&self.node(lo));
+        let grown = (kappa * (self.smooth[i] - self.smooth[lo])).max(least).max(0.0);
+        let (x0, x1) = (self.axes[a].x[self.position(lo, a)], self.axes[a].x[self.position(i, a)]);
+        Some((t + grown, trust * ((1.0 + x1) / (1.0 + x0)).log2()))
+    }
+
+    /// Estimate of node `i` below the first value on axis `a`: utilisation held.
+    fn before(&self, i: usize, a: usize) -> Option<(f64, f64)> {
+        let hi = self.neighbour(i, a, true)?;
+        let (x0, x1) = (self.axes[a].x[self.position(i, a)], self.axes[a].x[self.position(hi, a)]);
+        Some((self.seconds[hi]? * self.smooth[i] / self.smooth[hi], ((1.0 + x1) / (1.0 + x0)).log2()))
+    }
+
+    fn combine(estimates: impl Iterator<Item = (f64, f64)>) -> Option<f64> {
+        let (mut sum, mut weights) = (0.0, 0.0);
+        for (seconds, gap) in estimates {
+            let w = 1.0 / (gap * gap).max(1e-6);
+            sum += w * seconds.ln();
+            weights += w;
+        }
+        (weights > 0.0).then(|| (sum / weights).exp())
+    }
+
+    /// Values for every hole: between neighbours where there are, else the slope goes on, else utilisation is held.
+    fn fill(&mut self) {
+        let dims = self.axes.len();
+        while self.seconds.iter().any(Option::is_none) {
+            let mut found: Vec<(usize, f64, Evidence)> = Vec::new();
+            for rank in 0..3 {
+                for i in 0..self.seconds.len() {
+                    if self.seconds[i].is_some() {
+                        continue;
+                    }
+                    let estimate = match rank {
+                        0 => Self::combine((0..dims).filter_map(|a| self.between(i, a))),
+                        1 => Self::combine((0..dims).filter_map(|a| self.beyond(i, a))),
+                        _ => Self::combine((0..dims).filter_map(|a| self.before(i, a))),
+                    };
+                    if let Some(seconds) = estimate {
+                        let evidence = if rank == 0 { Evidence::Interpolated } else { Evidence::Extrapolated };
+                        found.push((i, seconds, evidence));
+                    }
+                }
+                if !found.is_empty() {
+                    break;
+                }
+            }
+            if found.is_empty() {
+                // Cannot happen while one value exists: some hole shares a line with it or with a filled one.
+                return;
+            }
+            for (i, seconds, evidence) in found {
+                self.seconds[i] = Some(seconds);
+                self.flags[i] = self.flags[i].min(evidence).max(evidence);
+            }
+        }
+    }
+
+    /// Lines of the box along axis `a`, as node indices.
+    fn lines(&self, a: usize) -> impl Iterator<Item = Vec<usize>> + '_ {
+        let n = self.axes[a].x.len();
+        (0..self.seconds.len())
+            .filter(move |&i| self.position(i, a) == 0)
+            .map(move |i| (0..n).map(|k| i + k * self.strides[a]).collect())
+    }
+
+    /// Restores the order along every axis: more is never less than `TOLERANCE` of what came before.
+    fn order(&mut self, measured_only: bool) {
+        let original = self.seconds.clone();
+        for _ in 0..4 {
+            let mut changed = false;
+            for a in 0..self.axes.len() {
+                let lines: Vec<Vec<usize>> = self.lines(a).collect();
+                for line in lines {
+                    let line: Vec<usize> = line.into_iter().filter(|&i| self.seconds[i].is_some()).collect();
+                    let mut t: Vec<f64> = line.iter().filter_map(|&i| self.seconds[i]).collect();
+                    let weight: Vec<f64> =
+                        line.iter().map(|&i| if self.flags[i] <= Evidence::Interpolated { 1.0 } else { 0.05 }).collect();
+                    if relax(&mut t, &weight) {
+                        changed = true;
+                        for (&i, t) in line.iter().zip(t) {
+                            self.seconds[i] = Some(t);
+                        }
+                    }
+                }
+            }
+            if !changed {
+                break;
+            }
+        }
+        if measured_only {
+            for (i, &before) in original.iter().enumerate() {
+                if self.seconds[i] != before {
+                    self.flags[i] = self.flags[i].max(Evidence::Interpolated);
+                }
+            }
+        }
+    }
+
+    /// `launch="graph"`: where the lane's floor exceeds 3x its own roofline + 5 us, times near the
+    /// floor are the host's, not the device's. An asynchronous launch costs max(host, device): at 1.5
+    /// floors and more the time is the device's and stays; from there the time falls in a straight
+    /// line to the roofline at the floor itself. (Subtracting the floor everywhere would take half of
+    /// a GEMM that three other frameworks confirm.)
+    fn without_floor(&mut self) {
+        let Some(first) = (0..self.seconds.len()).find(|&i| self.seconds[i].is_some()) else { return };
+        let least = self.roofline.least(&self.node(first));
+        // The floor is noisy: the upper decile of all times whose roofline is no more than the smallest's double.
+        let mut small: Vec<f64> = (0..self.seconds.len())
+            .filter(|&i| self.roofline.least(&self.node(i)) <= 2.0 * least)
+            .filter_map(|i| self.seconds[i])
+            .collect();
+        small.sort_by(f64::total_cmp);
+        if self.seconds[first].unwrap_or(0.0) <= 3.0 * least + 5e-6 {
+            return;
+        }
+        let floor = small[(small.len() - 1) * 9 / 10].max(self.seconds[first].unwrap_or(0.0));
+        let knee = 1.5 * floor;
+        for i in 0..self.seconds.len() {
+            let Some(t) = self.seconds[i] else { continue };
+            if t >= knee {
+                continue;
+            }
+            let bound = self.roofline.least(&self.node(i));
+            let share = ((t - floor) / (knee - floor)).max(0.0);
+            let graph = (least + share * (knee - least)).max(bound).min(t);
+            if graph < 0.95 * t {
+                self.flags[i] = Evidence::Roofline;
+            }
+            self.seconds[i] = Some(graph);
+        }
+    }
+}
+
+/// Points more than 4x off from the interpolation of both neighbours along every axis that has both
+/// (where those neighbours agree), and whole last lines of an axis that jump over 2.5x away from a
+/// trend that was steady before.
+fn outliers(work: &Work) -> Vec<([f64; 3], String)> {
+    let dims = work.axes.len();
+    let mut found = Vec::new();
+    // For the last line of each axis: points judged, and those that jump.
+    let mut edges: Vec<(usize, Vec<(usize, f64)>)> = vec![(0, Vec::new()); dims];
+    for i in 0..work.seconds.len() {
+        let Some(t) = work.seconds[i] else { continue };
+        let (mut judged, mut off) = (0, 0);
+        for (a, edge) in edges.iter_mut().enumerate() {
+            match (work.neighbour(i, a, false), work.neighbour(i, a, true)) {
+                (Some(l), Some(h)) => {
+                    let agree = work.ratio(l) / work.ratio(h);
+                    if let (true, Some((e, _))) = ((0.2..5.0).contains(&agree), work.between(i, a)) {
+                        judged += 1;
+                        off += usize::from(!(0.25..4.0).contains(&(t / e)));
+                    }
+                }
+                (Some(l), None) if dims > 1 && work.position(i, a) + 1 == work.axes[a].x.len() => {
+                    let Some(l2) = work.neighbour(l, a, false) else { continue };
+                    let (jump, before) = (work.ratio(i) / work.ratio(l), work.ratio(l) / work.ratio(l2));
+                    edge.0 += 1;
+                    if jump > 2.5 && (0.5..1.5).contains(&before) {
+                        edge.1.push((i, jump));
+                    }
+                }
+                _ => {}
+            }
+        }
+        if judged > 0 && off == judged {
+            let x = work.node(i);
+            found.push((x, format!("{:?}: {:.4} ms is over 4x off its neighbours", &x[..dims], t * 1e3)));
+        }
+    }
+    for (a, (judged, jumping)) in edges.iter().enumerate() {
+        // The few odd points of a sound line stay; a line that jumps as a whole goes as a whole.
+        if *judged < 3 || 2 * jumping.len() <= *judged {
+            continue;
+        }
+        let jump = jumping.iter().map(|j| j.1).sum::<f64>() / jumping.len() as f64;
+        let last = work.axes[a].x.len() - 1;
+        for i in 0..work.seconds.len() {
+            if work.position(i, a) == last && let Some(t) = work.seconds[i] {
+                let x = work.node(i);
+                let reason = format!("{:?}: {:.4} ms, the last line of axis {a} jumps {jump:.1}x against the roofline", &x[..dims], t * 1e3);
+                found.push((x, reason));
+            }
+        }
+    }
+    found
+}
+
+/// Makes `t` keep the tolerated order with as little change as possible: points in a violating pair are
+/// pulled to within the tolerance around the isotonic L1 fit of the logarithms. True if anything changed.
+fn relax(t: &mut [f64], weight: &[f64]) -> bool {
+    let n = t.len();
+    let mut high = 0.0f64;
+    let mut bad = vec![false; n];
+    for i in 0..n {
+        bad[i] = t[i] < TOLERANCE * high * (1.0 - 1e-9);
+        high = high.max(t[i]);
+    }
+    if !bad.contains(&true) {
+        return false;
+    }
+    let mut low = f64::INFINITY;
+    for i in (0..n).rev() {
+        bad[i] |= low < TOLERANCE * t[i] * (1.0 - 1e-9);
+        low = low.min(t[i]);
+    }
+    let fit = isotonic(t, weight);
+    let half = TOLERANCE.sqrt();
+    for strict in [false, true] {
+        let before = t.to_vec();
+        for i in 0..n {
+            if bad[i] || strict {
+                t[i] = before[i].clamp(fit[i] * half, fit[i] / half);
+            }
+        }
+        let mut high = 0.0f64;
+        let fine = t.iter().all(|&v| {
+            let ok = v >= TOLERANCE * high * (1.0 - 1e-9);
+            high = high.max(v);
+            ok
+        });
+        if fine {
+            break;
+        }
+    }
+    true
+}
+
+/// Weighted L1 isotonic fit: pool adjacent violators, each block at its weighted median.
+fn isotonic(t: &[f64], weight: &[f64]) -> Vec<f64> {
+    let mut blocks: Vec<(f64, Vec<(f64, f64)>)> = Vec::new();
+    for (&v, &w) in t.iter().zip(weight) {
+        let mut members = vec![(v, w)];
+        let mut level = v;
+        while let Some((below, _)) = blocks.last() {
+            if *below <= level {
+                break;
+            }
+            if let Some((_, mut other)) = blocks.pop() {
+                members.append(&mut other);
+            }
+            level = median(&mut members);
+        }
+        blocks.push((level, members));
+    }
+    blocks.iter().flat_map(|(level, members)| std::iter::repeat_n(*level, members.len())).collect()
+}
+
+fn median(members: &mut [(f64, f64)]) -> f64 {
+    members.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let half: f64 = members.iter().map(|m| m.1).sum::<f64>() / 2.0;
+    let mut sum = 0.0;
+    for m in members.iter() {
+        sum += m.1;
+        if sum >= half {
+            return m.0;
+        }
+    }
+    members.last().map_or(0.0, |m| m.0)
+}

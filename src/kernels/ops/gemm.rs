@@ -1,0 +1,94 @@
+//! Dense GEMMs. Axis: m. Sites: (n, k); between sites the utilisation is blended on log axes, outside it is held.
+
+use crate::kernels::grid::build::{Points, Recipe};
+use crate::kernels::grid::{Blend, Scale};
+use crate::kernels::roofline::{self, Roofline};
+use crate::kernels::surface::{Evidence, Surface};
+use crate::spec::Dtype;
+
+use super::Source;
+use super::rows::{Rows, Site, blend, bracket, compile, table};
+
+/// Formats to try, nearest first. Weight-only formats have no dense GEMM rows; BF16 ones are scaled by roofline.
+fn formats(dtype: Dtype) -> &'static [Dtype] {
+    match dtype {
+        Dtype::Bf16 => &[Dtype::Bf16],
+        Dtype::Fp8 => &[Dtype::Fp8, Dtype::Fp8Block, Dtype::Bf16],
+        Dtype::Fp8Block => &[Dtype::Fp8Block, Dtype::Fp8, Dtype::Bf16],
+        Dtype::Nvfp4 => &[Dtype::Nvfp4, Dtype::Fp8Block, Dtype::Fp8, Dtype::Bf16],
+        Dtype::Int4Wo | Dtype::W4a16Mxfp4 => &[Dtype::Bf16],
+        Dtype::W4a8Mxfp4Mxfp8 => &[Dtype::Fp8, Dtype::Fp8Block, Dtype::Bf16],
+    }
+}
+
+pub(super) fn recipe(source: &Source, roofline: Roofline) -> Recipe {
+    Recipe { scales: vec![Scale::Linear], blend: Blend::Time, roofline, graph: source.graph }
+}
+
+/// Points of the (n, k) curve; empty when the pack has no GEMM table.
+pub(super) fn points(source: &Source, dtype: Dtype, n: u32, k: u32) -> (Points, Roofline, String) {
+    let device = &source.device;
+    let target = roofline::gemm(device, dtype, f64::from(n), f64::from(k));
+    let Some(t) = table(source, &source.framework, "gemm") else {
+        return (Points::default(), target, format!("{} gemm", source.framework));
+    };
+    let all = Rows::new(&t);
+    for (rank, &format) in formats(dtype).iter().enumerate() {
+        let rows = all.clone().text("gemm_dtype", |l| l == format.name());
+        if rows.is_empty() {
+            continue;
+        }
+        let fallback = if rank == 0 { Evidence::Measured } else { Evidence::Extrapolated };
+        let sites = rows.sites(["n", "k"]);
+        let (near, evidence) = corners(&sites, f64::from(n), f64::from(k));
+        let sites: Vec<Site> = near
+            .iter()
+            .map(|&((sn, sk), weight)| Site {
+                points: rows.clone().retain2("n", "k", |a, b| a == sn && b == sk).points(&[("m", 0.0)]),
+                roofline: roofline::gemm(device, format, sn as f64, sk as f64),
+                weight,
+            })
+            .collect();
+        let points = blend(&sites, &target, evidence.max(fallback));
+        let used = rows.clone().retain2("n", "k", |a, b| near.iter().any(|s| s.0 == (a, b)));
+        return (points, target, used.source());
+    }
+    (Points::default(), target, format!("{} gemm {}", source.framework, dtype.name()))
+}
+
+/// The measured sites around (n, k) with their weights: up to four corners of the cell, else the nearest.
+fn corners(sites: &[([i64; 2], usize)], n: f64, k: f64) -> (Vec<((i64, i64), f64)>, Evidence) {
+    // A site with a handful of rows is a failed measurement.
+    let most = sites.iter().map(|s| s.1).max().unwrap_or(0);
+    let sites: Vec<(i64, i64)> = sites.iter().filter(|s| 2 * s.1 > most).map(|s| (s.0[0], s.0[1])).collect();
+    let axis = |pick: fn(&(i64, i64)) -> i64| {
+        let mut v: Vec<f64> = sites.iter().map(|s| pick(s) as f64).collect();
+        v.sort_by(f64::total_cmp);
+        v.dedup();
+        v
+    };
+    let (ns, ks) = (axis(|s| s.0), axis(|s| s.1));
+    let (n0, n1, wn, en) = bracket(&ns, n);
+    let (k0, k1, wk, ek) = bracket(&ks, k);
+    let mut near: Vec<((i64, i64), f64)> = Vec::new();
+    for (ni, wn) in [(n0, 1.0 - wn), (n1, wn)] {
+        for (ki, wk) in [(k0, 1.0 - wk), (k1, wk)] {
+            let site = (ns[ni] as i64, ks[ki] as i64);
+            if wn * wk > 0.0 && sites.binary_search(&site).is_ok() {
+                near.push((site, wn * wk));
+            }
+        }
+    }
+    if !near.is_empty() {
+        return (near, en.max(ek));
+    }
+    let distance = |s: &(i64, i64)| (s.0 as f64 / n).ln().powi(2) + (s.1 as f64 / k).ln().powi(2);
+    let nearest = sites.iter().min_by(|a, b| distance(a).total_cmp(&distance(b)));
+    (nearest.map(|&s| (s, 1.0)).into_iter().collect(), Evidence::Extrapolated)
+}
+
+/// Dense GEMM (m, k) x (k, n). Axis: m (rows = tokens).
+pub fn gemm(source: &Source, dtype: Dtype, n: u32, k: u32) -> crate::error::Result<Surface> {
+    let (points, target, lane) = points(source, dtype, n, k);
+    Ok(compile(&points, &recipe(source, target), &lane))
+}

@@ -1,0 +1,13 @@
+//! Memory-bound elementwise work: bytes over the reachable bandwidth plus one launch.
+
+use crate::kernels::roofline::{self, Roofline, Work};
+use crate::kernels::surface::{Node, Surface};
+
+use super::Source;
+
+/// Memory-bound elementwise work. Axis: bytes moved.
+pub fn memory(source: &Source) -> Surface {
+    let work = Work::Linear { math: 0.0, memory0: 0.0, memory: 1.0 / roofline::bandwidth(&source.device) };
+    let roofline = Roofline { work, launch: source.device.launch_s };
+    Surface::new(Node::Roofline(roofline), "roofline: bytes / (0.8 bandwidth) + launch", Vec::new())
+}

@@ -1,0 +1,300 @@
+//! Multi-head latent attention without an indexer: whole blocks.
+//!
+//! trtllm and vllm measured the block as a module; its kernel part alone grows with a past, by the
+//! increments of the attention kernel stretched over pairs (own kernel table, else module minus
+//! projections). sglang measured kernels: the block is the sum of the projections (fused q_a + kv_a,
+//! q_b, kv_b in prefill or the absorbed BMMs in decode, o) and the kernel.
+//! Context: kernel tables count `step` + 1 (steps are 2^k - 1), module tables `step` (2^k).
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::kernels::grid::build::{Points, Recipe, build};
+use crate::kernels::grid::{Blend, Scale};
+use crate::kernels::roofline::{self, Attend, Block, Index, Roofline, Work};
+use crate::kernels::surface::{Evidence, Node, Surface};
+use crate::spec::{Attention, Device, Dtype, Indexer, Model};
+use crate::{Error, error};
+
+use super::attention::{formats, kv_bytes};
+use super::rows::{Rows, Site, blend, bracket, compile, table};
+use super::{Source, dsa, gemm};
+
+/// The dimensions of an MLA block.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dims {
+    pub hidden: f64,
+    pub q_lora: f64,
+    pub kv_lora: f64,
+    pub nope: f64,
+    pub rope: f64,
+    pub v: f64,
+    pub indexer: Option<Indexer>,
+}
+
+fn dims(model: &Model) -> error::Result<Dims> {
+    match &model.attention {
+        Attention::Mla { q_lora, kv_lora, nope, rope, v, indexer, .. } => Ok(Dims {
+            hidden: f64::from(model.hidden),
+            q_lora: f64::from(*q_lora),
+            kv_lora: f64::from(*kv_lora),
+            nope: f64::from(*nope),
+            rope: f64::from(*rope),
+            v: f64::from(*v),
+            indexer: *indexer,
+        }),
+        Attention::Gqa { .. } => Err(Error::spec("model.attention", "is not MLA", "use the GQA operators")),
+    }
+}
+
+/// The block's roofline, `heads` heads of one rank (physics.md section 1).
+pub(super) fn block(device: &Device, d: &Dims, heads: f64, gemm: Dtype, kv: Dtype, decode: bool) -> Block {
+    let bw = roofline::bandwidth(device);
+    let q_out = heads * (d.nope + d.rope);
+    let q = if d.q_lora > 0.0 { d.hidden * d.q_lora + d.q_lora * q_out } else { d.hidden * q_out };
+    let mut weights = q + d.hidden * (d.kv_lora + d.rope) + heads * d.v * d.hidden + heads * d.kv_lora * (d.nope + d.v);
+    let mut index = None;
+    if let Some(i) = d.indexer {
+        let (n, di) = (f64::from(i.heads), f64::from(i.head_dim));
+        weights += d.hidden * di + d.q_lora.max(1.0) * n * di + d.hidden * n;
+        index = Some(Index { pair: 2.0 * n * di / device.fp8_flops, kv: (di + 4.0) / bw });
+    }
+    Block {
+        weights: weights * gemm.weight_bytes() / bw,
+        token_math: 2.0 * weights / roofline::flops(device, gemm),
+        token_memory: 4.0 * d.hidden / bw,
+        index,
+        attend: attend(device, d, heads, kv, decode),
+    }
+}
+
+/// The kernel's roofline: absorbed (latent keys) in decode and DSA, per-head keys in plain prefill.
+fn attend(device: &Device, d: &Dims, heads: f64, kv: Dtype, decode: bool) -> Attend {
+    let bw = roofline::bandwidth(device);
+    let latent = d.kv_lora + d.rope;
+    let absorbed = decode || d.indexer.is_some();
+    let per_pair = if absorbed { 2.0 * heads * (latent + d.kv_lora) } else { 2.0 * heads * (d.nope + d.rope + d.v) };
+    let fp8 = kv != Dtype::Bf16;
+    let row = match (d.indexer, fp8) {
+        // FP8 latent, its scales, and the rotary part in BF16.
+        (Some(_), true) => d.kv_lora + d.kv_lora / 128.0 * 4.0 + 2.0 * d.rope,
+        _ => latent * kv_bytes(kv),
+    };
+    Attend {
+        pair: per_pair / if fp8 { device.fp8_flops } else { device.bf16_flops },
+        io: 2.0 * heads * (d.nope + d.rope + d.v) / bw,
+        kv: if absorbed { row / bw } else { 2.0 * heads * (d.nope + d.rope + d.v) / bw },
+        window: d.indexer.map_or(f64::INFINITY, |i| f64::from(i.topk)),
+        sparse: d.indexer.is_some(),
+    }
+}
+
+/// Points of a table at the wanted heads, other keys already chosen.
+fn at_heads(rows: &Rows, heads: u32, axes: &[(&str, f64)], roof: impl Fn(f64) -> Roofline, fallback: Evidence) -> Points {
+    let counts: Vec<f64> = rows.sites(["num_heads"]).iter().map(|s| s.0[0] as f64).collect();
+    if counts.is_empty() {
+        return Points::default();
+    }
+    let (lo, hi, w, evidence) = bracket(&counts, f64::from(heads));
+    let sites: Vec<Site> = [(lo, 1.0 - w), (hi, w)]
+        .into_iter()
+        .filter(|s| s.1 > 0.0)
+        .map(|(i, weight)| Site {
+            points: rows.clone().int("num_heads", counts[i] as i64).points(axes),
+            roofline: roof(counts[i]),
+            weight,
+        })
+        .collect();
+    blend(&sites, &roof(f64::from(heads)), evidence.max(fallback))
+}
+
+/// The tables hold DeepSeek-V3's block; another model's is scaled by roofline.
+fn as_measured(d: &Dims) -> Evidence {
+    let v3 = [d.hidden, d.q_lora, d.kv_lora, d.nope, d.rope, d.v] == [7168.0, 1536.0, 512.0, 128.0, 64.0, 128.0];
+    if v3 { Evidence::Measured } else { Evidence::Extrapolated }
+}
+
+const V3: Dims = Dims { hidden: 7168.0, q_lora: 1536.0, kv_lora: 512.0, nope: 128.0, rope: 64.0, v: 128.0, indexer: None };
+
+fn kernel_roofline(source: &Source, d: &Dims, heads: f64, kv: Dtype, decode: bool) -> Roofline {
+    let a = attend(&source.device, d, heads, kv, decode);
+    Roofline { work: if decode { Work::Decode(a) } else { Work::Context(a) }, launch: source.device.launch_s }
+}
+
+fn block_roofline(source: &Source, d: &Dims, heads: f64, gemm: Dtype, kv: Dtype, decode: bool) -> Roofline {
+    let b = block(&source.device, d, heads, gemm, kv, decode);
+    Roofline { work: if decode { Work::BlockDecode(b) } else { Work::BlockContext(b) }, launch: source.device.launch_s }
+}
+
+fn grid2(source: &Source, points: &Points, roofline: Roofline, blend: Blend, lane: &str) -> Surface {
+    compile(points, &Recipe { scales: vec![Scale::Linear, Scale::Linear], blend, roofline, graph: source.graph }, lane)
+}
+
+/// The attention kernel alone; `None` when the framework has no kernel table.
+fn kernel(source: &Source, d: &Dims, heads: u32, kv: Dtype, decode: bool) -> Option<Surface> {
+    let name = if decode { "generation_mla" } else { "context_mla" };
+    let t = table(source, &source.framework, name)?;
+    let (rows, rank) = Rows::new(&t).first_text("kv_cache_dtype", &formats(kv));
+    let fallback = if rank == Some(0) { as_measured(d) } else { Evidence::Extrapolated };
+    let axes: &[(&str, f64)] = if decode { &[("batch_size", 0.0), ("step", 1.0)] } else { &[("batch_size", 0.0), ("isl", 0.0)] };
+    let points = at_heads(&rows, heads, axes, |h| kernel_roofline(source, d, h, kv, decode), fallback);
+    let blend = if decode { Blend::Time } else { Blend::Ratio };
+    Some(grid2(source, &points, kernel_roofline(source, d, f64::from(heads), kv, decode), blend, &rows.source()))
+}
+
+fn past(kernel: &Surface, floor: Roofline) -> Node {
+    Node::Past { inner: Box::new(kernel.node().clone()), window: f64::INFINITY, floor }
+}
+
+/// Sums curves over tokens into one grid.
+fn sum_curves(parts: &[(Points, Roofline)], graph: bool) -> Node {
+    let mut at: Vec<f64> = parts.iter().flat_map(|p| p.0.iter().map(|q| q.0[0]).collect::<Vec<_>>()).collect();
+    at.sort_by(f64::total_cmp);
+    at.dedup();
+    let (mut math0, mut mem0, mut mem1, mut launch) = (0.0, 0.0, 0.0, 0.0);
+    let mut nodes = Vec::new();
+    for (points, roofline) in parts {
+        if let Work::Linear { math, memory0, memory } = roofline.work {
+            math0 += math;
+            mem0 += memory0;
+            mem1 += memory;
+            launch += roofline.launch;
+        }
+        let recipe = Recipe { scales: vec![Scale::Linear], blend: Blend::Time, roofline: *roofline, graph };
+        nodes.push(build(points, &recipe).map_or(Node::Roofline(*roofline), |(g, _)| Node::Grid(Arc::new(g))));
+    }
+    let sum = Node::Sum(nodes);
+    let mut points = Points::default();
+    for m in at {
+        let r = sum.eval(&[m, 0.0, 0.0]);
+        points.insert([m, 0.0, 0.0], r.seconds, r.evidence);
+    }
+    let roofline = Roofline { work: Work::Linear { math: math0, memory0: mem0, memory: mem1 }, launch };
+    // The floors are already off the parts.
+    let recipe = Recipe { scales: vec![Scale::Linear], blend: Blend::Time, roofline, graph: false };
+    build(&points, &recipe).map_or(Node::Roofline(roofline), |(g, _)| Node::Grid(Arc::new(g)))
+}
+
+/// Absorbed batched GEMMs of decode (latent queries in, per-head values out).
+fn absorbed(source: &Source, d: &Dims, heads: u32, dtype: Dtype) -> Vec<(Points, Roofline)> {
+    let bw = roofline::bandwidth(&source.device);
+    let roof = |h: f64, width: f64| Roofline {
+        work: Work::Linear {
+            math: 2.0 * h * d.kv_lora * width / roofline::flops(&source.device, dtype),
+            memory0: h * d.kv_lora * width * dtype.weight_bytes() / bw,
+            memory: 2.0 * h * (d.kv_lora + width) / bw,
+        },
+        launch: source.device.launch_s,
+    };
+    let t = table(source, &source.framework, "mla_bmm");
+    [("pre", d.nope), ("post", d.v)]
+        .into_iter()
+        .map(|(op, width)| {
+            let points = t.as_deref().map_or_else(Points::default, |t| {
+                let rows = Rows::new(t).text("op_name", |l| l.ends_with(op));
+                let (rows, rank) = rows.first_text("bmm_dtype", &formats(dtype));
+                let fallback = if rank == Some(0) { as_measured(d) } else { Evidence::Extrapolated };
+                at_heads(&rows, heads, &[("num_tokens", 0.0)], |h| roof(h, width), fallback)
+            });
+            (points, roof(f64::from(heads), width))
+        })
+        .collect()
+}
+
+/// Projections per token: fused down-projections, q_b, o, and kv_b (prefill) or the absorbed BMMs (decode).
+fn projections(source: &Source, d: &Dims, heads: u32, dtype: Dtype, decode: bool) -> Node {
+    let h = f64::from(heads);
+    let q_out = h * (d.nope + d.rope);
+    let down = d.kv_lora + d.rope;
+    let mut shapes = vec![(d.hidden, h * d.v)];
+    if d.q_lora > 0.0 {
+        shapes.extend([(d.q_lora + down, d.hidden), (q_out, d.q_lora)]);
+    } else {
+        shapes.extend([(down, d.hidden), (q_out, d.hidden)]);
+    }
+    if !decode {
+        shapes.push((h * (d.nope + d.v), d.kv_lora));
+    }
+    let mut parts: Vec<(Points, Roofline)> = shapes
+        .into_iter()
+        .map(|(n, k)| {
+            let (points, roofline, _) = gemm::points(source, dtype, n as u32, k as u32);
+            (points, roofline)
+        })
+        .collect();
+    if decode {
+        parts.extend(absorbed(source, d, heads, dtype));
+    }
+    sum_curves(&parts, source.graph)
+}
+
+/// The measured module over (sequences, length or context); `None` when the framework has none.
+fn module(source: &Source, d: &Dims, heads: u32, gemm: Dtype, kv: Dtype, decode: bool) -> Option<(Points, String)> {
+    let name = if decode { "mla_generation_module" } else { "mla_context_module" };
+    let t = table(source, &source.framework, name)?;
+    let (rows, kv_rank) = Rows::new(&t).first_text("kv_cache_dtype", &formats(kv));
+    let (rows, gemm_rank) = rows.first_text("gemm_type", dsa::gemm_types(gemm));
+    // The arithmetic stays BF16 where both were measured: FP8 attention is the exception in practice.
+    let (rows, _) = rows.first_text("mla_dtype", &[&["bfloat16"]]);
+    let asked = kv_rank == Some(0) && gemm_rank == Some(0);
+    let fallback = if asked { as_measured(d) } else { Evidence::Extrapolated };
+    let axes: &[(&str, f64)] = if decode { &[("batch_size", 0.0), ("step", 0.0)] } else { &[("batch_size", 0.0), ("isl", 0.0)] };
+    let measured = at_heads(&rows, heads, axes, |h| block_roofline(source, &V3, h, gemm, kv, decode), fallback);
+    if measured.is_empty() {
+        return None;
+    }
+    let site = Site { points: measured, roofline: block_roofline(source, &V3, f64::from(heads), gemm, kv, decode), weight: 1.0 };
+    let points = blend(&[site], &block_roofline(source, d, f64::from(heads), gemm, kv, decode), as_measured(d));
+    Some((points, rows.source()))
+}
+
+/// The whole attention block of an MLA or DSA model in prefill, projections included. Axes: sequences, new tokens, past.
+pub fn mla_context(source: &Source, model: &Model, heads: u32, gemm: Dtype, kv: Dtype) -> Result<Surface> {
+    let d = dims(model)?;
+    if d.indexer.is_some() {
+        return dsa::context(source, model, &d, heads, gemm, kv);
+    }
+    let floor = kernel_roofline(source, &d, f64::from(heads), kv, false);
+    let own = kernel(source, &d, heads, kv, false);
+    let Some((points, lane)) = module(source, &d, heads, gemm, kv, false) else {
+        let proj = Node::Tokens { inner: Box::new(projections(source, &d, heads, gemm, false)), axes: 2 };
+        let (attend, lane, dropped) = match own {
+            Some(k) => (past(&k, floor), k.source().to_string(), k.dropped().to_vec()),
+            None => (Node::Roofline(floor), "roofline".to_string(), Vec::new()),
+        };
+        return Ok(Surface::new(Node::Sum(vec![proj, attend]), format!("projections (gemm) + {lane}"), dropped));
+    };
+    let roofline = block_roofline(source, &d, f64::from(heads), gemm, kv, false);
+    let block = grid2(source, &points, roofline, Blend::Ratio, &lane);
+    let donor = own.unwrap_or_else(|| {
+        // No kernel table: what the module costs beyond its projections.
+        let proj = projections(source, &d, heads, gemm, false);
+        let mut rest = Points::default();
+        for (x, t, e) in points.iter() {
+            let p = proj.eval(&[x[0] * x[1], 0.0, 0.0]).seconds;
+            rest.insert(x, (t - p).max(floor.least(&x)), e.max(Evidence::Interpolated));
+        }
+        grid2(source, &rest, floor, Blend::Ratio, &lane)
+    });
+    let label = format!("{lane}, past by increments of {}", donor.source());
+    let node = Node::Increment { lane: Box::new(block.node().clone()), donor: Box::new(past(&donor, floor)), anchor: 0.0 };
+    Ok(Surface::new(node, label, block.dropped().to_vec()))
+}
+
+/// The whole attention block of an MLA or DSA model in decode. Axes: sequences, context tokens.
+pub fn mla_generation(source: &Source, model: &Model, heads: u32, gemm: Dtype, kv: Dtype) -> Result<Surface> {
+    let d = dims(model)?;
+    if d.indexer.is_some() {
+        return dsa::generation(source, model, &d, heads, gemm, kv);
+    }
+    if let Some((points, lane)) = module(source, &d, heads, gemm, kv, true) {
+        let roofline = block_roofline(source, &d, f64::from(heads), gemm, kv, true);
+        return Ok(grid2(source, &points, roofline, Blend::Time, &lane));
+    }
+    let proj = Node::Tokens { inner: Box::new(projections(source, &d, heads, gemm, true)), axes: 1 };
+    let (attend, lane, dropped) = match kernel(source, &d, heads, kv, true) {
+        Some(k) => (k.node().clone(), k.source().to_string(), k.dropped().to_vec()),
+        None => (Node::Roofline(kernel_roofline(source, &d, f64::from(heads), kv, true)), "roofline".to_string(), Vec::new()),
+    };
+    Ok(Surface::new(Node::Sum(vec![proj, attend]), format!("projections (gemm, mla_bmm) + {lane}"), dropped))
+}

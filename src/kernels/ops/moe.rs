@@ -1,0 +1,231 @@
+//! Expert kernels of the hottest rank. Axis: tokens entering the layer, all ranks together.
+//!
+//! `num_tokens` is global in every table. Fused tables: by their documentation. Wide-EP tables
+//! (sglang `wideep_{context,generation}_moe`, DeepSeek-V3 shape only): the token range of a row group
+//! scales with ep (16..16,384 tokens per rank in context, 1..128 in generation), and the marginal time
+//! per token falls as 1/ep - b200 uniform context 0.171, 0.087, 0.026, 0.016 us per token at ep 2, 4,
+//! 16, 32, which is 2.1 PFLOP/s on tokens x 8 / ep rows; were the count per rank, the marginal time
+//! would not depend on ep. trtllm `wideep_moe` has dp_num_tokens = num_tokens / ep beside it.
+//!
+//! A row already is the hottest rank of its load distribution: no imbalance factor is applied.
+//! The fullest rank holds ceil(E/ep) experts; an ep that was not measured is blended between the
+//! measured neighbours in log(local experts) at equal tokens (so at equal tokens per expert), as ratio
+//! to the smooth roofline of the local experts. MoE-TP not measured: utilisation of the nearest held.
+//! Lanes: trtllm NVFP4 min_latency up to 128 tokens, else cutlass; never a nongated kernel.
+
+use crate::error::Result;
+use crate::kernels::grid::build::{Points, Recipe};
+use crate::kernels::grid::{Blend, Scale};
+use crate::kernels::roofline::{self, Roofline};
+use crate::kernels::surface::{Evidence, Surface};
+use crate::spec::{Device, Dtype};
+
+use super::rows::{Rows, Site, blend, bracket, compile, table};
+use super::{ExpertShape, Source};
+
+/// The lane that is faster at few tokens is used up to this many.
+const MIN_LATENCY_TOKENS: f64 = 128.0;
+
+fn formats(dtype: Dtype) -> &'static [Dtype] {
+    match dtype {
+        Dtype::Bf16 => &[Dtype::Bf16],
+        Dtype::Fp8 => &[Dtype::Fp8, Dtype::Fp8Block, Dtype::Bf16],
+        Dtype::Fp8Block => &[Dtype::Fp8Block, Dtype::Fp8, Dtype::Bf16],
+        Dtype::Nvfp4 => &[Dtype::Nvfp4, Dtype::W4a8Mxfp4Mxfp8, Dtype::Fp8Block, Dtype::Bf16],
+        Dtype::Int4Wo => &[Dtype::Int4Wo, Dtype::W4a16Mxfp4, Dtype::Bf16],
+        Dtype::W4a16Mxfp4 => &[Dtype::W4a16Mxfp4, Dtype::Int4Wo, Dtype::W4a8Mxfp4Mxfp8, Dtype::Bf16],
+        Dtype::W4a8Mxfp4Mxfp8 => &[Dtype::W4a8Mxfp4Mxfp8, Dtype::W4a16Mxfp4, Dtype::Nvfp4, Dtype::Bf16],
+    }
+}
+
+/// Experts on the fullest rank; an ep beyond the number of experts leaves one.
+fn local(experts: i64, ep: i64) -> f64 {
+    (experts as f64 / ep.max(1) as f64).ceil().max(1.0)
+}
+
+fn roof(device: &Device, dtype: Dtype, s: &[i64; 4], tp: i64, ep: i64) -> Roofline {
+    let [hidden, inter, topk, experts] = *s;
+    roofline::experts(device, dtype, hidden as f64, inter as f64 / tp.max(1) as f64, experts as f64, local(experts, ep), topk as f64)
+}
+
+/// Points of one (moe_tp, ep) site: one kernel source, or the two that share the token axis.
+fn site_points(rows: &Rows) -> Points {
+    let fast = rows.clone().text("kernel_source", |l| l.contains("min_latency"));
+    let rest = rows.clone().text("kernel_source", |l| !l.contains("min_latency"));
+    let axis = [("num_tokens", 0.0)];
+    let has_source = !rows.labels("kernel_source").is_empty();
+    if !has_source || fast.is_empty() {
+        return main_source(&rest).points(&axis);
+    }
+    if rest.is_empty() {
+        return fast.points(&axis);
+    }
+    let mut points = main_source(&rest).points(&axis).filter(|x| x[0] > MIN_LATENCY_TOKENS);
+    for (x, t, e) in fast.points(&axis).filter(|x| x[0] <= MIN_LATENCY_TOKENS).iter() {
+        points.insert(x, t, e);
+    }
+    points
+}
+
+/// The source that covers most of the rows, where several measured the same ones.
+fn main_source<'a>(rows: &Rows<'a>) -> Rows<'a> {
+    let labels = rows.labels("kernel_source");
+    match labels.first() {
+        Some(most) if labels.len() > 1 => {
+            let all = rows.points(&[("num_tokens", 0.0)]).len();
+            let one = rows.clone().text("kernel_source", |l| l == most);
+            // Sources that split the token axis between them are one lane.
+            if one.points(&[("num_tokens", 0.0)]).len() == all { one } else { rows.clone() }
+        }
+        _ => rows.clone(),
+    }
+}
+
+/// Measured sites around (tp, ep) with weights.
+fn sites(measured: &[(i64, i64)], experts: i64, tp: i64, ep: i64) -> (Vec<((i64, i64), f64)>, Evidence) {
+    if measured.contains(&(tp, ep)) {
+        return (vec![((tp, ep), 1.0)], Evidence::Measured);
+    }
+    let want = local(experts, ep);
+    // The nearest MoE-TP whose expert counts reach the wanted one.
+    let mut best: Option<(f64, i64)> = None;
+    for &(t, _) in measured {
+        let locals = measured.iter().filter(|s| s.0 == t).map(|s| local(experts, s.1));
+        let (lo, hi) = locals.fold((f64::INFINITY, 0.0f64), |(l, h), v| (l.min(v), h.max(v)));
+        let cost = (t as f64 / tp as f64).ln().abs() + (lo / want).ln().max(0.0) + (want / hi).ln().max(0.0);
+        if best.is_none_or(|b| cost < b.0 - 1e-12) {
+            best = Some((cost, t));
+        }
+    }
+    let Some((_, t)) = best else { return (Vec::new(), Evidence::Roofline) };
+    let mut eps: Vec<(f64, i64)> = measured.iter().filter(|s| s.0 == t).map(|s| (local(experts, s.1), s.1)).collect();
+    // Of two eps with the same fullest rank, the one nearer to the wanted ep stands for it.
+    eps.sort_by(|a, b| a.0.total_cmp(&b.0).then((a.1 - ep).abs().cmp(&(b.1 - ep).abs())));
+    eps.dedup_by_key(|s| s.0);
+    let locals: Vec<f64> = eps.iter().map(|s| s.0).collect();
+    let (lo, hi, w, evidence) = bracket(&locals, want);
+    let mut near = vec![((t, eps[lo].1), 1.0 - w)];
+    if w > 0.0 {
+        near.push(((t, eps[hi].1), w));
+    }
+    let evidence = if t == tp { evidence.max(Evidence::Interpolated) } else { Evidence::Extrapolated };
+    (near, evidence)
+}
+
+fn curve(source: &Source, rows: &Rows, shape: ExpertShape, dtype: Dtype, format: Dtype, fallback: Evidence) -> (Points, Roofline, String) {
+    let device = &source.device;
+    let want = [shape.hidden, shape.intermediate, shape.topk, shape.experts].map(i64::from);
+    let (tp, ep) = (i64::from(shape.moe_tp.max(1)), i64::from(shape.ep.max(1)));
+    let target = roof(device, dtype, &want, tp, ep);
+    let columns = ["hidden_size", "inter_size", "topk", "num_experts"];
+    let shapes = rows.sites(columns);
+    let distance = |s: &[i64; 4]| {
+        let d = |i: usize| (s[i] as f64 / want[i] as f64).ln().powi(2);
+        d(0) + d(1) + 2.0 * d(2) + 2.0 * d(3)
+    };
+    let Some(&(used, _)) = shapes.iter().min_by(|a, b| distance(&a.0).total_cmp(&distance(&b.0))) else {
+        return (Points::default(), target, rows.source());
+    };
+    let mut rows = rows.clone();
+    for (column, value) in columns.iter().zip(used) {
+        rows = rows.int(column, value);
+    }
+    let measured: Vec<(i64, i64)> = rows.sites(["moe_tp_size", "moe_ep_size"]).iter().map(|s| (s.0[0], s.0[1])).collect();
+    // At another number of experts the fullest rank's share is what carries over.
+    let near_ep = if used[3] == want[3] { ep } else { (ep * used[3] / want[3]).max(1) };
+    let (near, evidence) = sites(&measured, used[3], tp, near_ep);
+    let fallback = if used == want { fallback } else { Evidence::Extrapolated };
+    let blended: Vec<Site> = near
+        .iter()
+        .map(|&((t, e), weight)| Site {
+            points: site_points(&rows.clone().int("moe_tp_size", t).int("moe_ep_size", e)),
+            roofline: roof(device, format, &used, t, e),
+            weight,
+        })
+        .collect();
+    let lane = rows.retain2("moe_tp_size", "moe_ep_size", |t, e| near.iter().any(|n| n.0 == (t, e)));
+    (blend(&blended, &target, evidence.max(fallback)), target, lane.source())
+}
+
+fn recipe(source: &Source, roofline: Roofline) -> Recipe {
+    Recipe { scales: vec![Scale::Linear], blend: Blend::Time, roofline, graph: source.graph }
+}
+
+/// Distributions to try: the wanted one, its other names, then the skewed ones.
+fn distributions(name: &str) -> Vec<Vec<&str>> {
+    let even = ["balanced", "uniform"];
+    let mut order = vec![if even.contains(&name) { even.to_vec() } else { vec![name] }];
+    for other in ["power_law_1.01", "power_law_1.2"] {
+        if other != name {
+            order.push(vec![other]);
+        }
+    }
+    if !even.contains(&name) {
+        order.push(even.to_vec());
+    }
+    order
+}
+
+fn pick<'a>(rows: Rows<'a>, distribution: &str) -> (Rows<'a>, Evidence) {
+    let order = distributions(distribution);
+    let order: Vec<&[&str]> = order.iter().map(Vec::as_slice).collect();
+    let (rows, rank) = rows.first_text("distribution", &order);
+    (rows, if rank == Some(0) { Evidence::Measured } else { Evidence::Extrapolated })
+}
+
+/// Fused MoE kernel of the hottest rank. Axis: tokens entering the layer (all ranks together).
+pub fn moe(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &str) -> Result<Surface> {
+    let want = [shape.hidden, shape.intermediate, shape.topk, shape.experts].map(i64::from);
+    let mut best: Option<(Points, Roofline, String)> = None;
+    if let Some(t) = table(source, &source.framework, "moe") {
+        let all = Rows::new(&t).text("kernel_source", |l| !l.contains("nongated"));
+        // The right shape in another format is nearer than another shape in the right format.
+        for exact in [true, false] {
+            for (rank, &format) in formats(dtype).iter().enumerate() {
+                let mut rows = all.clone().text("moe_dtype", |l| l == format.name());
+                if exact {
+                    for (column, value) in ["hidden_size", "inter_size", "topk", "num_experts"].iter().zip(want) {
+                        rows = rows.int(column, value);
+                    }
+                }
+                if rows.is_empty() || best.is_some() {
+                    continue;
+                }
+                let (rows, skew) = pick(rows, distribution);
+                let fallback = if rank == 0 { skew } else { Evidence::Extrapolated };
+                best = Some(curve(source, &rows, shape, dtype, format, fallback));
+            }
+        }
+    }
+    let (points, target, lane) = best.unwrap_or_else(|| {
+        let target = roof(&source.device, dtype, &want, i64::from(shape.moe_tp.max(1)), i64::from(shape.ep.max(1)));
+        (Points::default(), target, format!("{} moe", source.framework))
+    });
+    Ok(compile(&points, &recipe(source, target), &lane))
+}
+
+/// Grouped wide-EP kernel (DeepEP layout); `None` where no such table exists for the shape. Axis as `moe`.
+pub fn grouped_moe(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &str, decode: bool) -> Result<Option<Surface>> {
+    let name = match (source.framework.as_str(), decode) {
+        ("sglang", false) => "wideep_context_moe",
+        ("sglang", true) => "wideep_generation_moe",
+        ("trtllm", _) => "wideep_moe",
+        _ => return Ok(None),
+    };
+    let Some(t) = table(source, &source.framework, name) else { return Ok(None) };
+    let eplb = distribution.ends_with("_eplb");
+    let rows = Rows::new(&t)
+        .text("moe_dtype", |l| l == dtype.name() || (dtype == Dtype::Fp8 && l == "fp8_block"))
+        .text("op_name", |l| l.ends_with("_eplb") == eplb)
+        .int("hidden_size", i64::from(shape.hidden))
+        .int("inter_size", i64::from(shape.intermediate))
+        .int("topk", i64::from(shape.topk))
+        .int("num_experts", i64::from(shape.experts))
+        .int("num_slots", i64::from(shape.experts));
+    if rows.is_empty() || shape.moe_tp > 1 {
+        return Ok(None);
+    }
+    let (rows, fallback) = pick(rows, distribution);
+    let (points, target, lane) = curve(source, &rows, shape, dtype, dtype, fallback);
+    Ok(Some(compile(&points, &recipe(source, target), &lane)))
+}

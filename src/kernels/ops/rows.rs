@@ -1,0 +1,207 @@
+//! Rows of a table by column, and the blending of lanes measured at other shapes.
+
+use std::collections::BTreeMap;
+
+use crate::kernels::grid::build::{Points, Recipe, build};
+use crate::kernels::roofline::Roofline;
+use crate::kernels::surface::{Evidence, Node, Surface};
+use crate::kernels::table::{Key, Table};
+
+use std::sync::Arc;
+
+use super::Source;
+
+/// Rows of a table that are still in play.
+#[derive(Clone)]
+pub(super) struct Rows<'a> {
+    pub table: &'a Table,
+    keep: Vec<u32>,
+}
+
+impl<'a> Rows<'a> {
+    pub fn new(table: &'a Table) -> Rows<'a> {
+        let n = table.measures.first().map_or(0, |m| m.1.len());
+        Rows { table, keep: (0..n as u32).collect() }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.keep.is_empty()
+    }
+
+    fn key(&self, name: &str) -> Option<&'a Key> {
+        self.table.keys.iter().find(|k| match k {
+            Key::Int { name: n, .. } | Key::Text { name: n, .. } => n == name,
+        })
+    }
+
+    /// Rows whose text column is accepted; a table without the column keeps all.
+    pub fn text(mut self, name: &str, accept: impl Fn(&str) -> bool) -> Rows<'a> {
+        if let Some(Key::Text { codes, labels, .. }) = self.key(name) {
+            let good: Vec<bool> = labels.iter().map(|l| accept(l)).collect();
+            self.keep.retain(|&i| good[codes[i as usize] as usize]);
+        }
+        self
+    }
+
+    /// Rows of the first of `choices` (each a set of equivalent labels) that has any; its rank, or
+    /// `None` when the table has no such column or none of the choices.
+    pub fn first_text(&self, name: &str, choices: &[&[&str]]) -> (Rows<'a>, Option<usize>) {
+        for (rank, labels) in choices.iter().enumerate() {
+            let rows = self.clone().text(name, |l| labels.contains(&l));
+            if !rows.is_empty() {
+                return (rows, Some(rank));
+            }
+        }
+        (self.clone(), None)
+    }
+
+    /// Rows with that value; a table without the column keeps all.
+    pub fn int(mut self, name: &str, value: i64) -> Rows<'a> {
+        if let Some(Key::Int { values, .. }) = self.key(name) {
+            self.keep.retain(|&i| values[i as usize] == value);
+        }
+        self
+    }
+
+    /// Rows whose values in two columns satisfy a condition (missing columns read as zero).
+    pub fn retain2(mut self, a: &str, b: &str, keep: impl Fn(i64, i64) -> bool) -> Rows<'a> {
+        let (a, b) = (self.column(a), self.column(b));
+        let at = |c: Option<&[i64]>, i: u32| c.map_or(0, |v| v[i as usize]);
+        self.keep.retain(|&i| keep(at(a, i), at(b, i)));
+        self
+    }
+
+    fn column(&self, name: &str) -> Option<&'a [i64]> {
+        match self.key(name) {
+            Some(Key::Int { values, .. }) => Some(values),
+            _ => None,
+        }
+    }
+
+    /// Distinct values of some columns, sorted, with the number of rows of each.
+    pub fn sites<const N: usize>(&self, names: [&str; N]) -> Vec<([i64; N], usize)> {
+        let columns = names.map(|n| self.column(n));
+        let mut found: BTreeMap<[i64; N], usize> = BTreeMap::new();
+        for &i in &self.keep {
+            *found.entry(columns.map(|c| c.map_or(0, |v| v[i as usize]))).or_default() += 1;
+        }
+        found.into_iter().collect()
+    }
+
+    /// Labels of a text column among these rows, most frequent first (ties by name).
+    pub fn labels(&self, name: &str) -> Vec<String> {
+        let Some(Key::Text { codes, labels, .. }) = self.key(name) else { return Vec::new() };
+        let mut count = vec![0usize; labels.len()];
+        for &i in &self.keep {
+            count[codes[i as usize] as usize] += 1;
+        }
+        let mut order: Vec<usize> = (0..labels.len()).filter(|&l| count[l] > 0).collect();
+        order.sort_by(|&a, &b| count[b].cmp(&count[a]).then(labels[a].cmp(&labels[b])));
+        order.into_iter().map(|l| labels[l].clone()).collect()
+    }
+
+    /// Points over the named axes; repeated keys (columns that do not matter) give their median.
+    /// `shift` is added to each axis' value.
+    pub fn points(&self, axes: &[(&str, f64)]) -> Points {
+        let columns: Vec<(Option<&[i64]>, f64)> = axes.iter().map(|(n, s)| (self.column(n), *s)).collect();
+        let latency = self
+            .table
+            .measures
+            .iter()
+            .find(|m| m.0 == "latency")
+            .or_else(|| self.table.measures.first())
+            .map_or(&[][..], |m| &m.1[..]);
+        let mut found: BTreeMap<[u64; 3], Vec<f64>> = BTreeMap::new();
+        for &i in &self.keep {
+            let mut x = [0.0; 3];
+            for (to, (column, shift)) in x.iter_mut().zip(&columns) {
+                *to = column.map_or(0.0, |v| v[i as usize] as f64) + shift;
+            }
+            found.entry(x.map(f64::to_bits)).or_default().push(f64::from(latency[i as usize]) * 1e-3);
+        }
+        let mut points = Points::default();
+        for (x, mut times) in found {
+            times.sort_by(f64::total_cmp);
+            let (m, n) = (times.len() / 2, times.len());
+            let median = if n % 2 == 1 { times[m] } else { 0.5 * (times[m - 1] + times[m]) };
+            points.insert(x.map(f64::from_bits), median, Evidence::Measured);
+        }
+        points
+    }
+
+    /// `sglang 0.5.14 gemm [kernel source]`.
+    pub fn source(&self) -> String {
+        let t = self.table;
+        let kernels = self.labels("kernel_source");
+        format!("{} {} {} {} [{}]", t.system, t.framework, t.version, t.name, kernels.join(", "))
+    }
+}
+
+/// One measured shape taking part in a blend.
+pub(super) struct Site {
+    pub points: Points,
+    pub roofline: Roofline,
+    pub weight: f64,
+}
+
+/// Points at a shape that was not measured: the ratios to the smooth roofline of the measured shapes,
+/// blended in logarithms, times the shape's own roofline. A single site of the same roofline passes
+/// through untouched when `evidence` is `Measured`.
+pub(super) fn blend(sites: &[Site], target: &Roofline, evidence: Evidence) -> Points {
+    if let ([only], Evidence::Measured) = (sites, evidence) {
+        return only.points.clone();
+    }
+    let mut sums: BTreeMap<[u64; 3], (f64, f64, Evidence)> = BTreeMap::new();
+    let total: f64 = sites.iter().map(|s| s.weight).sum();
+    for site in sites {
+        for (x, seconds, e) in site.points.iter() {
+            let sum = sums.entry(x.map(f64::to_bits)).or_insert((0.0, 0.0, evidence));
+            sum.0 += site.weight * (seconds / site.roofline.smooth(&x)).ln();
+            sum.1 += site.weight;
+            sum.2 = sum.2.max(e);
+        }
+    }
+    let mut points = Points::default();
+    for (x, (sum, weight, e)) in sums {
+        // A point that only some of the sites have would make a step; the grid fills it better.
+        if weight > 0.75 * total {
+            let x = x.map(f64::from_bits);
+            points.insert(x, (sum / weight).exp() * target.smooth(&x), e);
+        }
+    }
+    points
+}
+
+/// Weights of the two neighbours of `at` among sorted `values` on a log axis: indices, weight of the
+/// upper, and whether `at` is one of them (Measured), between (Interpolated) or outside (Extrapolated).
+pub(super) fn bracket(values: &[f64], at: f64) -> (usize, usize, f64, Evidence) {
+    let n = values.len();
+    let up = values.partition_point(|&v| v < at);
+    if up < n && values[up] == at {
+        return (up, up, 0.0, Evidence::Measured);
+    }
+    if up == 0 {
+        return (0, 0, 0.0, Evidence::Extrapolated);
+    }
+    if up == n {
+        return (n - 1, n - 1, 0.0, Evidence::Extrapolated);
+    }
+    let (a, b) = (values[up - 1], values[up]);
+    (up - 1, up, (at / a).ln() / (b / a).ln(), Evidence::Interpolated)
+}
+
+/// A surface from points, or from the bare roofline (tagged) when there are none.
+pub(super) fn compile(points: &Points, recipe: &Recipe, lane: &str) -> Surface {
+    match build(points, recipe) {
+        Some((grid, dropped)) => {
+            let dropped = dropped.into_iter().map(|d| format!("{lane}: {d}")).collect();
+            Surface::new(Node::Grid(Arc::new(grid)), lane, dropped)
+        }
+        None => Surface::new(Node::Roofline(recipe.roofline), format!("roofline ({lane})"), Vec::new()),
+    }
+}
+
+/// A table of the source's framework; `None` where the pack has none.
+pub(super) fn table(source: &Source, framework: &str, name: &str) -> Option<Arc<Table>> {
+    source.db.table(&source.system, framework, name, None).ok().filter(|t| t.measures.first().is_some_and(|m| !m.1.is_empty()))
+}
