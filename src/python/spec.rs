@@ -39,22 +39,9 @@ macro_rules! kinds {
             /// Deserialises; the error names the first wrong field.
             fn read(kind: &str, value: &Value) -> Result<Data> {
                 match kind {
-
-    /// The plan that this is, if it is one.
-    pub fn plan(&self) -> Option<spec::Plan> {
-        match self {
-            Data::Aggregated(a) => Some(spec::Plan::Aggregated(a.clone())),
-            Data::PD(p) => Some(spec::Plan::Pd(p.clone())),
-            Data::AFD(a) => Some(spec::Plan::Afd(a.clone())),
-            _ => None,
-        }
-    }
+                    $(stringify!($name) => json::from_value::<$ty>(value.clone(), "").map(Data::$name),)*
+                    _ => Err(Error::spec("kind", format!("'{kind}' is not a spec"), near(kind, Data::KINDS))),
                 }
-            }
-
-            /// Everything wrong with the data, whatever it will be combined with.
-            fn check(&self) -> Problems {
-                match self { $(Data::$name(data) => data.check()),* }
             }
 
             fn tag(kind: &str) -> &'static str {
@@ -116,8 +103,6 @@ impl Data {
             }
         }
     }
-<<<<<<< HEAD
-=======
 
     /// What the spec's own check finds, with paths from the spec itself.
     fn check(&self) -> Problems {
@@ -133,7 +118,7 @@ impl Data {
                 ("workload.prefix", probe.check())
             }
             Data::SLO(s) => ("slo", s.check()),
-            Data::Quant(s) => ("quant", s.check_formats()),
+            Data::Quant(s) => ("quant", s.check()),
             Data::Serving(s) => ("serving", s.check()),
             Data::Assumptions(s) => ("assumptions", s.check()),
             // A plan is checked against a model and a cluster; alone, it must only count from one.
@@ -171,7 +156,6 @@ fn zeros(value: &Value, path: &str, problems: &mut Problems) {
             zeros(item, &join(path, field), problems);
         }
     }
->>>>>>> face
 }
 
 /// The value without its `kind` tag; a tag of another kind is refused.
