@@ -67,14 +67,14 @@ impl AfdUnit {
         let replicas = (plan.ffn.gpus / (ep * moe_tp)).max(1);
         let counts = LayerCounts::of(&lib.model);
         let dense = if counts.dense[0] + counts.dense[1] > 0.0 {
-            Some(GatedMlp::new(lib, lib.quant.gemm, lib.model.dense_intermediate, tp)?)
+            Some(GatedMlp::new(lib, lib.formats.dense_gemm, lib.model.dense_intermediate, tp)?)
         } else {
             None
         };
         let shared_on_ffn = plan.shared_expert == Side::Ffn;
         let shared = if moe.shared_intermediate > 0 {
             let home = if shared_on_ffn { ffn_lib } else { lib };
-            Some(GatedMlp::new(home, lib.quant.gemm, moe.shared_intermediate, 1)?)
+            Some(GatedMlp::new(home, lib.formats.shared_gemm, moe.shared_intermediate, 1)?)
         } else {
             None
         };
@@ -91,7 +91,7 @@ impl AfdUnit {
             ffn_gpus: plan.ffn.gpus,
             ep,
             moe_tp,
-            dispatch_dtype: lib.quant.comm,
+            dispatch_dtype: lib.formats.comm,
             prereduce: plan.prereduce,
             shared_copy: shared.is_some() && shared_on_ffn,
             half_duplex: plan.duplex == crate::spec::plan::Duplex::Half,

@@ -59,7 +59,7 @@ impl AttentionPart {
                 let width = (heads / tp + 2 * (kv_heads / tp).max(1)) * head_dim;
                 let inner = heads / tp * head_dim;
                 let pair = |n, k| -> Result<[Arc<Surface>; 2]> {
-                    Ok([lib.gemm(false, lib.quant.gemm, n, k)?, lib.gemm(true, lib.quant.gemm, n, k)?])
+                    Ok([lib.gemm(false, lib.formats.attention_gemm, n, k)?, lib.gemm(true, lib.formats.attention_gemm, n, k)?])
                 };
                 let projections = Projections {
                     qkv: pair(width, lib.model.hidden)?,
@@ -82,7 +82,7 @@ impl AttentionPart {
             hidden: f64::from(lib.model.hidden),
             tp,
             cp,
-            kv_row: super::memory::kv_row_bytes(&lib.model, lib.quant.kv),
+            kv_row: lib.model.attention.kv_bytes_per_token(lib.formats.kv),
         })
     }
 

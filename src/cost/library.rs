@@ -11,6 +11,7 @@ use crate::kernels::ops::{self, ExpertShape, Source};
 use crate::kernels::{KernelDb, Surface};
 use crate::network::Comm;
 use crate::spec::serving::Launch;
+use crate::spec::dtype::Formats;
 use crate::spec::{Assumptions, Attention, Cluster, Dtype, Model, Quant, Serving};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,8 +27,9 @@ pub struct Library {
     pub model: Model,
     pub cluster: Cluster,
     pub framework: String,
-    /// Formats in use; every field is set.
-    pub quant: Formats,
+    /// Formats asked for, and those in force.
+    pub quant: Quant,
+    pub formats: Formats,
     pub serving: Serving,
     pub assumptions: Assumptions,
     pub comm: Comm,
@@ -36,37 +38,6 @@ pub struct Library {
     decode_graph: bool,
     prefill_graph: bool,
     cache: Mutex<BTreeMap<Key, Option<Arc<Surface>>>>,
-}
-
-/// Formats of every part, resolved.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Formats {
-    pub gemm: Dtype,
-    pub moe: Dtype,
-    pub attention: Dtype,
-    pub kv: Dtype,
-    pub comm: Dtype,
-}
-
-impl Formats {
-    /// The checkpoint's formats, overridden field by field.
-    pub fn resolve(asked: &Quant, checkpoint: &Quant) -> Formats {
-        let gemm = asked.gemm.or(checkpoint.gemm).unwrap_or(Dtype::Bf16);
-        let moe = asked.moe.or(checkpoint.moe).unwrap_or(gemm);
-        let comm = asked.comm.or(checkpoint.comm).unwrap_or(match moe {
-            Dtype::Fp8 | Dtype::Fp8Block => Dtype::Fp8Block,
-            Dtype::Nvfp4 => Dtype::Nvfp4,
-            Dtype::W4a8Mxfp4Mxfp8 => Dtype::Fp8Block,
-            _ => Dtype::Bf16,
-        });
-        Formats {
-            gemm,
-            moe,
-            attention: asked.attention.or(checkpoint.attention).unwrap_or(Dtype::Bf16),
-            kv: asked.kv.or(checkpoint.kv).unwrap_or(Dtype::Bf16),
-            comm,
-        }
-    }
 }
 
 impl Library {
@@ -91,7 +62,8 @@ impl Library {
             model: model.clone(),
             cluster: cluster.clone(),
             framework: framework.to_string(),
-            quant: Formats::resolve(quant, &model.quant),
+            quant: *quant,
+            formats: model.formats(quant),
             serving: serving.clone(),
             assumptions: assumptions.clone(),
             comm,
@@ -138,10 +110,10 @@ impl Library {
         let source = self.source(self.decode_graph);
         self.must(Key::Generation { tp, window }, || match &self.model.attention {
             Attention::Gqa { heads, kv_heads, head_dim, .. } => {
-                ops::generation_attention(source, heads / tp, (kv_heads / tp).max(1), *head_dim, window, self.quant.kv)
+                ops::generation_attention(source, heads / tp, (kv_heads / tp).max(1), *head_dim, window, self.formats.kv)
             }
             Attention::Mla { heads, .. } => {
-                ops::mla_generation(source, &self.model, heads / tp, self.quant.gemm, self.quant.kv)
+                ops::mla_generation(source, &self.model, heads / tp, self.formats.attention_gemm, self.formats.kv)
             }
         })
     }
@@ -157,10 +129,10 @@ impl Library {
                 (kv_heads / tp).max(1),
                 *head_dim,
                 window,
-                self.quant.attention,
-                self.quant.kv,
+                self.formats.attention,
+                self.formats.kv,
             ),
-            Attention::Mla { heads, .. } => ops::mla_context(source, &self.model, heads / tp, self.quant.gemm, self.quant.kv),
+            Attention::Mla { heads, .. } => ops::mla_context(source, &self.model, heads / tp, self.formats.attention_gemm, self.formats.kv),
         })
     }
 
@@ -182,7 +154,7 @@ impl Library {
         let Some((shape, load)) = self.expert_shape(ep, moe_tp) else { return Ok(None) };
         let graph = self.graph(decode);
         self.cached(Key::Experts { graph, tokens_ep: ep, moe_tp, grouped: false, decode: false }, || {
-            ops::moe(self.source(graph), shape, self.quant.moe, &load).map(Some)
+            ops::moe(self.source(graph), shape, self.formats.moe, &load).map(Some)
         })
     }
 
@@ -191,7 +163,7 @@ impl Library {
         let Some((shape, load)) = self.expert_shape(ep, 1) else { return Ok(None) };
         let graph = self.graph(decode);
         self.cached(Key::Experts { graph, tokens_ep: ep, moe_tp: 1, grouped: true, decode }, || {
-            ops::grouped_moe(self.source(graph), shape, self.quant.moe, &load, decode)
+            ops::grouped_moe(self.source(graph), shape, self.formats.moe, &load, decode)
         })
     }
 

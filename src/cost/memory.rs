@@ -8,11 +8,9 @@
 use crate::spec::assumptions::KvReserve;
 use crate::spec::plan::Side;
 use crate::spec::workload::PrefixScope;
-use crate::spec::{AfdPlan, Assumptions, Attention, Dtype, Model, Parallel, Serving, Workload};
+use crate::spec::dtype::Formats;
+use crate::spec::{AfdPlan, Assumptions, Attention, Model, Parallel, Quant, Serving, Workload};
 use crate::units::{GIB, MIB};
-
-use super::library::Formats;
-use super::worker::is_sliding;
 
 /// One line of the memory table.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -70,62 +68,6 @@ impl Memory {
     }
 }
 
-/// Bytes of KV that one token adds in one layer, before any TP split.
-pub fn kv_row_bytes(model: &Model, kv: Dtype) -> f64 {
-    let fp8 = kv != Dtype::Bf16;
-    match &model.attention {
-        Attention::Gqa { kv_heads, head_dim, .. } => f64::from(2 * kv_heads * head_dim) * if fp8 { 1.0 } else { 2.0 },
-        Attention::Mla { kv_lora, rope, indexer, .. } => {
-            let latent = f64::from(kv_lora + rope);
-            match (indexer, fp8) {
-                // FP8 sparse layout: latent in FP8 with 4 scales of 4 B, rope in BF16; index keys FP8 + scale.
-                (Some(ix), true) => f64::from(*kv_lora) + 16.0 + 2.0 * f64::from(*rope) + f64::from(ix.head_dim) + 4.0,
-                (Some(ix), false) => 2.0 * latent + f64::from(ix.head_dim) + 4.0,
-                (None, true) => latent,
-                (None, false) => 2.0 * latent,
-            }
-        }
-    }
-}
-
-/// KV bytes of one sequence of `tokens`, all layers, on one rank of `tp`.
-pub fn kv_sequence_bytes(model: &Model, kv: Dtype, tokens: f64, tp: u32) -> f64 {
-    let row = kv_row_bytes(model, kv);
-    let (split, window) = match &model.attention {
-        Attention::Gqa { kv_heads, window, .. } => {
-            (f64::from(tp.min(*kv_heads)), window.as_ref().map_or(0.0, |w| f64::from(w.tokens)))
-        }
-        Attention::Mla { .. } => (1.0, 0.0),
-    };
-    let sliding = (0..model.layers).filter(|l| is_sliding(model, *l)).count() as f64;
-    let full = f64::from(model.layers) - sliding;
-    row * (full * tokens + sliding * tokens.min(window)) / split
-}
-
-/// Parameters of one layer's attention on one rank of `tp`; down-projections and the indexer are replicated.
-pub fn attention_params(model: &Model, tp: u32) -> f64 {
-    let h = f64::from(model.hidden);
-    let tp = f64::from(tp);
-    match &model.attention {
-        Attention::Gqa { heads, kv_heads, head_dim, .. } => {
-            let (n, kv, d) = (f64::from(*heads), f64::from(*kv_heads), f64::from(*head_dim));
-            2.0 * h * n * d / tp + 2.0 * h * d * (kv / tp).max(1.0)
-        }
-        Attention::Mla { heads, q_lora, kv_lora, nope, rope, v, indexer } => {
-            let n = f64::from(*heads);
-            let (q, c, np, r, v) =
-                (f64::from(*q_lora), f64::from(*kv_lora), f64::from(*nope), f64::from(*rope), f64::from(*v));
-            let queries = if q > 0.0 { q } else { h };
-            let split = (queries * n * (np + r) + n * c * (np + v) + n * v * h) / tp;
-            let index = indexer.map_or(0.0, |ix| {
-                let (ni, di) = (f64::from(ix.heads), f64::from(ix.head_dim));
-                queries * ni * di + h * di + h * ni
-            });
-            split + h * (q + c + r) + index
-        }
-    }
-}
-
 struct Weights {
     attention: f64,
     dense: f64,
@@ -136,20 +78,17 @@ struct Weights {
     head: f64,
 }
 
-/// Weight bytes of each part: attention per layer, dense FFN per dense layer, one expert of one layer ...
-fn weights(model: &Model, formats: &Formats, tp: u32, shared_shards: u32) -> Weights {
-    let h = f64::from(model.hidden);
-    let gemm = formats.gemm.weight_bytes();
-    let mlp = |i: u32| 3.0 * h * f64::from(i);
-    let table = f64::from(model.vocab) * h * 2.0 / f64::from(tp);
+/// Weight bytes of each part on one rank: attention per layer, dense FFN per dense layer, one expert of one layer ...
+fn weights(model: &Model, quant: &Quant, tp: u32, shared_shards: u32) -> Weights {
+    let t = f64::from(tp);
     Weights {
-        attention: attention_params(model, tp) * gemm,
-        dense: mlp(model.dense_intermediate) * gemm / f64::from(tp),
-        router: model.moe.as_ref().map_or(0.0, |m| h * f64::from(m.experts) * 2.0),
-        shared: model.moe.as_ref().map_or(0.0, |m| mlp(m.shared_intermediate) * gemm / f64::from(shared_shards)),
-        expert: model.moe.as_ref().map_or(0.0, |m| mlp(m.intermediate) * formats.moe.weight_bytes()),
-        embedding: table,
-        head: if model.tied_embeddings { 0.0 } else { table },
+        attention: model.attention_weight_bytes_per_rank(quant, tp),
+        dense: model.dense_ffn_weight_bytes(quant) / t,
+        router: model.router_weight_bytes(),
+        shared: model.shared_expert_weight_bytes(quant) / f64::from(shared_shards),
+        expert: model.expert_weight_bytes(quant),
+        embedding: model.embedding_bytes() / t,
+        head: model.head_bytes() / t,
     }
 }
 
@@ -188,7 +127,7 @@ fn kv_terms(model: &Model, formats: &Formats, w: &Workload, a: &Assumptions, tp:
         KvReserve::Full => m.isl + m.osl,
         KvReserve::Mean => (w.theta() - m.prefix).max(m.isl),
     };
-    let bytes = |tokens| kv_sequence_bytes(model, formats.kv, tokens, tp);
+    let bytes = |tokens| model.kv_bytes_per_rank(tokens, formats.kv, tp);
     match w.prefix_scope {
         PrefixScope::Request => (bytes(m.prefix + own), 0.0),
         PrefixScope::Shared => (bytes(own), bytes(m.prefix)),
@@ -198,6 +137,7 @@ fn kv_terms(model: &Model, formats: &Formats, w: &Workload, a: &Assumptions, tp:
 /// What all memory formulas need.
 pub struct Context<'a> {
     pub model: &'a Model,
+    pub quant: &'a Quant,
     pub formats: &'a Formats,
     pub serving: &'a Serving,
     pub assumptions: &'a Assumptions,
@@ -212,7 +152,7 @@ pub fn worker(cx: &Context<'_>, p: &Parallel, pool: &'static str) -> Memory {
     let dense_layers = if model.moe.is_none() { model.layers } else { model.dense_layers };
     let moe_layers = model.layers - dense_layers;
     let whole_shared = p.dp * p.cp > 1;
-    let w = weights(model, cx.formats, p.tp, if whole_shared { 1 } else { p.tp });
+    let w = weights(model, cx.quant, p.tp, if whole_shared { 1 } else { p.tp });
     let local = model.moe.as_ref().map_or(0.0, |m| f64::from(m.experts.div_ceil(p.ep())) / f64::from(p.moe_tp));
     let bytes = stage(model.layers) * w.attention
         + stage(dense_layers) * w.dense
@@ -237,7 +177,7 @@ pub fn worker(cx: &Context<'_>, p: &Parallel, pool: &'static str) -> Memory {
 pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_capacity: f64) -> (Memory, Memory) {
     let model = cx.model;
     let tp = plan.attention.tp;
-    let w = weights(model, cx.formats, tp, 1);
+    let w = weights(model, cx.quant, tp, 1);
     let moe_layers = f64::from(model.layers - model.dense_layers);
     let shared_on_ffn = plan.shared_expert == Side::Ffn;
     let side = |on: bool| if on { w.shared } else { 0.0 };

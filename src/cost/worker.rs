@@ -97,7 +97,7 @@ impl Worker {
         let p = parallel;
         let counts = LayerCounts::of(&lib.model);
         let dense = if counts.dense[0] + counts.dense[1] > 0.0 {
-            Some(GatedMlp::new(lib, lib.quant.gemm, lib.model.dense_intermediate, p.tp)?)
+            Some(GatedMlp::new(lib, lib.formats.dense_gemm, lib.model.dense_intermediate, p.tp)?)
         } else {
             None
         };
@@ -107,8 +107,8 @@ impl Worker {
                     .ok_or_else(|| Error::data("kernels", "no expert kernel for a model with experts"))?;
                 let shared = if m.shared_intermediate > 0 {
                     Some([
-                        GatedMlp::new(lib, lib.quant.gemm, m.shared_intermediate, p.tp)?,
-                        GatedMlp::new(lib, lib.quant.gemm, m.shared_intermediate, 1)?,
+                        GatedMlp::new(lib, lib.formats.shared_gemm, m.shared_intermediate, p.tp)?,
+                        GatedMlp::new(lib, lib.formats.shared_gemm, m.shared_intermediate, 1)?,
                     ])
                 } else {
                     None
@@ -129,7 +129,7 @@ impl Worker {
                     groups: m.groups,
                     topk_groups: m.topk_groups,
                     ep: p.ep(),
-                    dispatch_dtype: lib.quant.comm,
+                    dispatch_dtype: lib.formats.comm,
                 };
                 Some(MoePart { router: Router::new(lib, m.experts)?, experts, shared, a2a, lanes })
             }
@@ -281,7 +281,7 @@ impl Worker {
                         comm.combine(&moe.a2a, own, kind),
                     ),
                     _ => (
-                        comm.all_gather(all * self.hidden * self.lib.quant.comm.activation_bytes(), gpus),
+                        comm.all_gather(all * self.hidden * self.lib.formats.comm.activation_bytes(), gpus),
                         moe.experts.fused(all, decode),
                         comm.reduce_scatter(all * row, gpus),
                     ),

@@ -10,7 +10,7 @@
 pub(crate) mod build;
 
 use super::roofline::Roofline;
-use super::surface::{Evidence, Reading};
+use super::surface::{Check, Evidence, Reading};
 
 /// Coordinate in which an axis is interpolated.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -91,13 +91,14 @@ pub(crate) struct Grid {
     flags: Vec<Evidence>,
     pub blend: Blend,
     pub roofline: Roofline,
+    pub check: Check,
 }
 
 impl Grid {
     /// Takes seconds per node (row-major, last axis fastest).
-    pub(crate) fn new(axes: Vec<Axis>, seconds: &[f64], flags: Vec<Evidence>, blend: Blend, roofline: Roofline) -> Grid {
+    pub(crate) fn new(axes: Vec<Axis>, seconds: &[f64], flags: Vec<Evidence>, blend: Blend, roofline: Roofline, check: Check) -> Grid {
         let strides = strides(&axes);
-        let mut grid = Grid { axes, strides, values: seconds.to_vec(), flags, blend, roofline };
+        let mut grid = Grid { axes, strides, values: seconds.to_vec(), flags, blend, roofline, check };
         if blend == Blend::Ratio {
             for i in 0..grid.values.len() {
                 grid.values[i] /= roofline.smooth(&grid.node(i));

@@ -8,6 +8,7 @@ pub mod lookup;
 mod off_grid;
 pub mod ops;
 pub mod pack;
+pub mod report;
 pub mod roofline;
 pub mod surface;
 pub mod table;

@@ -22,7 +22,7 @@ use crate::spec::Device;
 pub use attention::{context_attention, generation_attention};
 pub use gemm::gemm;
 pub use memory::memory;
-pub use mla::{mla_context, mla_generation};
+pub use mla::{mla_context, mla_generation, mla_kernel};
 pub use moe::{grouped_moe, moe};
 
 /// Where kernel times come from.

@@ -49,7 +49,31 @@ pub(crate) enum Node {
     Regimes { split: f64, below: Box<Node>, above: Box<Node> },
 }
 
+/// What building a grid found: its floor against its roofline there, and points out of order.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Check {
+    pub floor: f64,
+    pub least: f64,
+    pub altered: usize,
+    pub points: usize,
+}
+
 impl Node {
+    /// Checks of the lane's own grids (not of a donor's).
+    fn checks(&self, found: &mut Vec<Check>) {
+        match self {
+            Node::Grid(g) => found.push(g.check),
+            Node::Roofline(_) => {}
+            Node::Tokens { inner, .. } | Node::Past { inner, .. } => inner.checks(found),
+            Node::Sum(parts) => parts.iter().for_each(|p| p.checks(found)),
+            Node::Increment { lane, .. } => lane.checks(found),
+            Node::Regimes { below, above, .. } => {
+                below.checks(found);
+                above.checks(found);
+            }
+        }
+    }
+
     pub(crate) fn eval(&self, x: &[f64; 3]) -> Reading {
         match self {
             Node::Grid(g) => g.eval(x),
@@ -125,6 +149,13 @@ struct Inner {
 impl Surface {
     pub(crate) fn new(node: Node, source: impl Into<String>, dropped: Vec<String>) -> Surface {
         Surface { inner: Arc::new(Inner { node, source: source.into(), dropped }) }
+    }
+
+    /// What building its grids found, for the evidence report.
+    pub(crate) fn checks(&self) -> Vec<Check> {
+        let mut found = Vec::new();
+        self.inner.node.checks(&mut found);
+        found
     }
 
     pub(crate) fn node(&self) -> &Node {

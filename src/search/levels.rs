@@ -24,6 +24,9 @@ pub struct Task<'a> {
     pub control: &'a Control,
 }
 
+/// Least gain in rate between neighbours on a slot's frontier: 1 %, well under what the tables know.
+const THINNING: f64 = 1.01;
+
 const MICROBATCHES: [u32; 4] = [1, 2, 3, 4];
 /// Micro-batches of AFD prefill, where a prompt is cut into as many chunks.
 const PREFILL_MICROBATCHES: [u32; 5] = [1, 2, 4, 8, 16];
@@ -70,7 +73,10 @@ impl Task<'_> {
                 if batch < m {
                     continue;
                 }
-                for chunk in chunk_grid(&self.load, batch, self.per_decode()) {
+                let chunks = chunk_grid(&self.load, batch, self.per_decode());
+                // Every other budget for AFD units, whose space is wider in every other way.
+                let stride = if layout.is_afd() { 2 } else { 1 };
+                for chunk in chunks.into_iter().rev().step_by(stride) {
                     let point = aggregated::solve(&stepper, &self.load, f64::from(batch), f64::from(chunk), count);
                     let main = Part { layout: *layout, batch, chunk, count };
                     rows.push(Row { level, framework: self.framework, main, prefill: None, point });
@@ -212,6 +218,11 @@ fn frontier<S: Clone>(
     gain: impl Fn(&Candidate<S>) -> f64,
 ) -> Vec<Candidate<S>> {
     // Stable sort: ties keep the order of enumeration, so the answer does not depend on threads.
+    let mut top: std::collections::BTreeMap<(u32, u32), f64> = std::collections::BTreeMap::new();
+    for c in &all {
+        let g = top.entry(class(c)).or_insert(0.0);
+        *g = g.max(gain(c));
+    }
     all.sort_by(|a, b| {
         class(a).cmp(&class(b)).then(cost(a).total_cmp(&cost(b))).then(gain(b).total_cmp(&gain(a)))
     });
@@ -221,7 +232,8 @@ fn frontier<S: Clone>(
         let k = class(&c);
         let g = gain(&c);
         match current {
-            Some((kk, best)) if kk == k && g <= best => {}
+            // A step of the frontier must gain THINNING, but its end is always kept.
+            Some((kk, best)) if kk == k && (g <= best || g < best * THINNING && g < top[&k]) => {}
             _ => {
                 current = Some((k, g));
                 out.push(c);

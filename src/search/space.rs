@@ -50,7 +50,7 @@ pub fn workers(lib: &Library, budget: u32, prefill: bool) -> Vec<Parallel> {
                         continue;
                     }
                     let dp = stage / (tp * cp);
-                    for moe_tp in moe_widths(model, lib.quant.moe, stage) {
+                    for moe_tp in moe_widths(model, lib.formats.moe, stage) {
                         let ep = stage / moe_tp;
                         if model.moe.is_some() && ep > experts || model.moe.is_none() && (moe_tp > 1 || dp * cp > 1) {
                             continue;
@@ -64,10 +64,10 @@ pub fn workers(lib: &Library, budget: u32, prefill: bool) -> Vec<Parallel> {
     out
 }
 
-/// AFD unit sizes: powers of two and their halves' sums, the budget and its divisors.
+/// AFD unit sizes: those of workers, three quarters of the powers of two, and seven nodes.
 fn unit_sizes(budget: u32) -> Vec<u32> {
     let mut sizes = worker_sizes(budget);
-    sizes.extend([3, 6, 12, 24, 40, 48, 56, 80, 96, 112].into_iter().filter(|g| *g <= budget));
+    sizes.extend([3, 6, 12, 24, 48, 56, 96].into_iter().filter(|g| *g <= budget));
     sizes.retain(|g| *g >= 2);
     sizes.sort_unstable();
     sizes.dedup();
@@ -101,7 +101,7 @@ pub fn units(lib: &Library, budget: u32, microbatches: &[u32]) -> Vec<Layout> {
                 if !a.is_multiple_of(tp) {
                     continue;
                 }
-                for moe_tp in moe_widths(model, lib.quant.moe, f) {
+                for moe_tp in moe_widths(model, lib.formats.moe, f) {
                     // Wide experts first: split one only where the pool cannot be filled otherwise, or is small.
                     let ep = (f / moe_tp).min(moe.experts);
                     if !f.is_multiple_of(ep * moe_tp) || (moe_tp > 1 && f > 16 && f / moe_tp < moe.experts) {

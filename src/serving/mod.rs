@@ -7,6 +7,7 @@
 pub mod aggregated;
 pub mod engine;
 pub mod estimate;
+pub mod framework;
 mod half_duplex;
 pub mod pd;
 pub mod pipeline;

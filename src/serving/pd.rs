@@ -113,7 +113,7 @@ pub fn combine(
         };
     }
     // The wire: bytes per request over the NICs (or NVLink) of the smaller side.
-    let shipped = crate::cost::memory::kv_sequence_bytes(&lib.model, lib.quant.kv, load.ship_to_decode + load.ship_to_prefill, 1);
+    let shipped = lib.model.kv_bytes(load.ship_to_decode + load.ship_to_prefill, lib.formats.kv);
     let speed = if same_domain { lib.cluster.fabric.nvlink_bytes_per_s } else { lib.cluster.fabric.nic_bytes_per_s };
     let ports = f64::from((np * p.kv_gpus()).min(nd * d.kv_gpus()));
     let wire = ports * speed / shipped.max(1.0);

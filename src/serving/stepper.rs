@@ -199,7 +199,8 @@ impl Stepper {
 fn context<'a>(lib: &'a Library, workload: &'a Workload) -> memory::Context<'a> {
     memory::Context {
         model: &lib.model,
-        formats: &lib.quant,
+        quant: &lib.quant,
+        formats: &lib.formats,
         serving: &lib.serving,
         assumptions: &lib.assumptions,
         workload,
@@ -358,7 +359,7 @@ fn micro(batch: &Batch, parts: u32) -> Batch {
 /// KV transfer of one request from prefill to decode: seconds of the whole, and of one layer.
 pub fn kv_seconds(from: &Stepper, to: &Stepper, tokens: f64, lib: &Library, same_domain: bool) -> (CommTime, CommTime) {
     let links = from.kv_links().min(to.kv_links()).max(1);
-    let bytes = memory::kv_sequence_bytes(&lib.model, lib.quant.kv, tokens, 1);
+    let bytes = lib.model.kv_bytes(tokens, lib.formats.kv);
     let layers = f64::from(lib.model.layers);
-    (lib.comm.kv_transfer(bytes, links, same_domain), lib.comm.kv_transfer(bytes / layers, links, same_domain))
+    (lib.comm.kv_transfer(bytes, links, same_domain), lib.comm.kv_layer(bytes / layers, links, same_domain))
 }

@@ -160,7 +160,8 @@ impl Assumptions {
             fields.insert("profile".into(), Value::String(format!("{}*", self.profile)));
         }
         let new = Assumptions::from_value(Value::Object(fields))?;
-        let problems = new.check();
+        let mut problems = Problems::new();
+        problems.nest("assumptions", new.check());
         json::checked(new, problems)
     }
 
@@ -170,9 +171,9 @@ impl Assumptions {
         pairs.filter(|(a, b)| a.value != b.value).map(|(a, b)| (a.name, a.value, b.value)).collect()
     }
 
-    /// Everything that is wrong; paths start with `assumptions`.
+    /// Everything that is wrong; paths are relative to it.
     pub fn check(&self) -> Problems {
-        let mut c = Check::new("assumptions");
+        let mut c = Check::new();
         c.range("afd_alpha_scale", self.afd_alpha_scale, 0.0, 100.0);
         c.problems
     }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::error::{Error, Result, near};
+use crate::error::{Error, Problems, Result, near};
 
 use super::distribution::Distribution;
 use super::hardware::{Cluster, Device, Fabric};
@@ -154,7 +154,8 @@ pub fn systems() -> Vec<String> {
 pub fn cluster(name: &str, gpus: u32) -> Result<Cluster> {
     let (device, fabric) = system(name)?;
     let cluster = Cluster { system: system_name(name)?, gpus, device, fabric };
-    let problems = cluster.check();
+    let mut problems = Problems::new();
+    problems.nest("cluster", cluster.check());
     json::checked(cluster, problems)
 }
 

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::error::Problems;
+
 use super::json;
 use super::limits::{Check, LONG};
 
@@ -199,12 +201,20 @@ impl Distribution {
         }
     }
 
+    /// Everything that is wrong with a distribution of counts; paths are relative to it.
+    pub fn check(&self) -> Problems {
+        let mut c = Check::new();
+        self.check_from(&mut c, "", 0.0);
+        c.problems
+    }
+
     /// What is wrong, for values from `low` up. `field` is what the user calls it (`isl`).
-    pub(crate) fn check(&self, c: &mut Check, field: &str, low: f64) {
-        let inner = |name: &str| format!("{field}.{name}");
+    pub(crate) fn check_from(&self, c: &mut Check, field: &str, low: f64) {
+        let inner = |name: &str| if field.is_empty() { name.to_string() } else { format!("{field}.{name}") };
         match self {
             Distribution::Fixed { value } => {
-                c.range(field, *value, low, LONG);
+                // A fixed length is written as a plain number, so it has no inner field.
+                c.range(if field.is_empty() { "value" } else { field }, *value, low, LONG);
             }
             Distribution::Uniform { low: a, high: b } => {
                 let good = c.range(&inner("low"), *a, low, LONG) & c.range(&inner("high"), *b, low, LONG);
@@ -222,7 +232,7 @@ impl Distribution {
                     c.wrong(&inner("p90"), format!("{p90} does not go with mean {mean}"), hint);
                 }
             }
-            Distribution::Quantiles { values, at } => check_table(c, field, values, at, low),
+            Distribution::Quantiles { values, at } => check_table(c, [inner("values"), inner("at")], values, at, low),
             Distribution::Geometric { mean } => {
                 c.range(&inner("mean"), *mean, 1.0, LONG);
             }
@@ -230,8 +240,7 @@ impl Distribution {
     }
 }
 
-fn check_table(c: &mut Check, field: &str, values: &[f64], at: &[f64], low: f64) {
-    let name = format!("{field}.values");
+fn check_table(c: &mut Check, [name, at_name]: [String; 2], values: &[f64], at: &[f64], low: f64) {
     if values.len() < 2 {
         c.wrong(&name, format!("needs at least 2 values, has {}", values.len()), "a fixed length is a number");
     }
@@ -240,7 +249,7 @@ fn check_table(c: &mut Check, field: &str, values: &[f64], at: &[f64], low: f64)
     } else if let Some(i) = (1..values.len()).find(|i| values[*i] < values[i - 1]) {
         c.wrong(&name, format!("must not fall: {} after {}", values[i], values[i - 1]), "sort them");
     }
-    let name = format!("{field}.at");
+    let name = at_name;
     if at.is_empty() {
         return;
     }
@@ -284,7 +293,7 @@ pub(crate) fn normal_quantile(p: f64) -> f64 {
         -3.969683028665376e+01,
         2.209460984245205e+02,
         -2.759285104469687e+02,
-        1.383577518672690e+02,
+        1.38357751867269e+02,
         -3.066479806614716e+01,
         2.506628277459239e+00,
     ];

@@ -147,10 +147,10 @@ fn list(formats: &[Dtype]) -> String {
 }
 
 impl Quant {
-    /// Formats that a part can never have, whatever the device; paths start with `quant`.
-    pub fn check_formats(&self) -> Problems {
+    /// Formats that a part can never have, whatever the device; paths are relative to it.
+    pub fn check(&self) -> Problems {
         use Dtype::*;
-        let mut c = Check::new("quant");
+        let mut c = Check::new();
         let parts: [(&str, Option<Dtype>, &[Dtype]); 5] = [
             ("gemm", self.gemm, &[Bf16, Fp8, Fp8Block, Nvfp4]),
             ("moe", self.moe, &Dtype::ALL),
@@ -168,10 +168,10 @@ impl Quant {
         c.problems
     }
 
-    /// Whether these formats, on top of the checkpoint's, run on a device; paths start with `quant`.
-    pub fn check(&self, checkpoint: &Quant, device: &Device) -> Problems {
-        let mut problems = self.check_formats();
-        let mut c = Check::new("quant");
+    /// Whether these formats, on top of the checkpoint's, run on a device; paths are relative to it.
+    pub fn check_on(&self, checkpoint: &Quant, device: &Device) -> Problems {
+        let mut problems = self.check();
+        let mut c = Check::new();
         let q = self.resolve(checkpoint);
         for (part, format, chosen) in
             [("gemm", q.gemm, self.gemm), ("moe", q.moe, self.moe), ("attention", q.attention, self.attention)]

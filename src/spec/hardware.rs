@@ -61,9 +61,9 @@ impl Device {
         self.fp4_flops > 0.0
     }
 
-    /// Everything that is wrong; paths start with `device`.
+    /// Everything that is wrong; paths are relative to it.
     pub fn check(&self) -> Problems {
-        let mut c = Check::new("device");
+        let mut c = Check::new();
         if self.name.is_empty() {
             c.wrong("name", "is empty", "");
         }
@@ -82,9 +82,9 @@ impl Device {
 }
 
 impl Fabric {
-    /// Everything that is wrong; paths start with `fabric`.
+    /// Everything that is wrong; paths are relative to it.
     pub fn check(&self) -> Problems {
-        let mut c = Check::new("fabric");
+        let mut c = Check::new();
         c.count("domain_gpus", self.domain_gpus, 1, MANY);
         c.count("node_gpus", self.node_gpus, 1, MANY);
         c.positive("nvlink_bytes_per_s", self.nvlink_bytes_per_s, 1e16);
@@ -95,16 +95,16 @@ impl Fabric {
 }
 
 impl Cluster {
-    /// Everything that is wrong; paths start with `cluster`.
+    /// Everything that is wrong; paths are relative to it.
     pub fn check(&self) -> Problems {
-        let mut c = Check::new("cluster");
+        let mut c = Check::new();
         if self.system.is_empty() {
             c.wrong("system", "is empty", "");
         }
         c.count("gpus", self.gpus, 1, MANY);
         let mut problems = c.problems;
-        problems.nest("cluster", self.device.check());
-        problems.nest("cluster", self.fabric.check());
+        problems.nest("device", self.device.check());
+        problems.nest("fabric", self.fabric.check());
         problems
     }
 }

@@ -6,10 +6,11 @@
 
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Problems, Result};
 
 use super::fields::{Fields, kind};
 use super::hf_quant;
+use super::json;
 use super::model::{Attention, Indexer, Model, Moe, SlidingWindow};
 
 /// Fields whose presence (with a value that switches something on) is refused, and why.
@@ -138,8 +139,9 @@ fn read(top: &Map<String, Value>, text: &Map<String, Value>, prefix: &str, name:
     // An exclusion list like `self_attn*` also matches parts that this model does not have.
     let has: Vec<_> = quant.bf16_parts.into_iter().filter(|p| model.has(*p)).collect();
     model.bf16_parts = has;
-    model.check().into_result()?;
-    Ok(model)
+    let mut problems = Problems::new();
+    problems.nest("model", model.check());
+    json::checked(model, problems)
 }
 
 fn refuse(f: &mut Fields) {

@@ -48,12 +48,12 @@ fn join(root: &str, path: &str) -> String {
 }
 
 /// Path and message of an error, with the path of a tagged enum's inside joined on.
-fn locate(error: &serde_path_to_error::Error<serde_json::Error>) -> (String, String) {
+pub fn locate(error: &serde_path_to_error::Error<serde_json::Error>) -> (String, String) {
     let outer = error.path().to_string();
     let message = error.inner().to_string();
     match message.split_once(MARK) {
-        Some((inner, rest)) => (join(&outer, inner).trim_start_matches("..").to_string(), rest.to_string()),
-        None => (outer, message),
+        Some((inner, rest)) => (join(if outer == "." { "" } else { &outer }, inner), rest.to_string()),
+        None => (if outer == "." { String::new() } else { outer }, message),
     }
 }
 
@@ -150,6 +150,12 @@ json_methods! {
     super::dtype::Quant => "quant",
     super::serving::Serving => "serving",
     super::plan::Parallel => "parallel",
+    super::plan::Workers => "workers",
+    super::plan::Aggregated => "plan",
+    super::plan::PdPlan => "plan",
+    super::plan::AfdPlan => "plan",
+    super::plan::PoolPlan => "pool",
+    super::plan::Placement => "placement",
     super::plan::Plan => "plan",
     super::assumptions::Assumptions => "assumptions",
 }

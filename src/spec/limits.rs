@@ -8,19 +8,37 @@ pub(crate) const MANY: u32 = 1_000_000;
 /// Longest sequence.
 pub(crate) const LONG: f64 = 1e8;
 
-/// Collects the problems of one spec under its root path.
+/// Collects the problems of one spec; paths are built only for what is wrong.
+#[derive(Default)]
 pub(crate) struct Check {
-    root: String,
+    at: Vec<&'static str>,
     pub problems: Problems,
 }
 
 impl Check {
-    pub fn new(root: impl Into<String>) -> Self {
-        Check { root: root.into(), problems: Problems::new() }
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Starts under a root (`plan`).
+    pub fn under(root: &'static str) -> Self {
+        Check { at: vec![root], problems: Problems::new() }
+    }
+
+    /// Checks a part, whose fields are named below `field`.
+    pub fn within<T>(&mut self, field: &'static str, part: impl FnOnce(&mut Self) -> T) -> T {
+        self.at.push(field);
+        let result = part(self);
+        self.at.pop();
+        result
     }
 
     pub fn path(&self, field: &str) -> String {
-        if field.is_empty() { self.root.clone() } else { format!("{}.{field}", self.root) }
+        let mut parts = self.at.clone();
+        if !field.is_empty() {
+            parts.push(field);
+        }
+        parts.join(".")
     }
 
     pub fn wrong(&mut self, field: &str, message: impl Into<String>, hint: impl Into<String>) {

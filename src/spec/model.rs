@@ -154,9 +154,9 @@ pub struct Model {
 }
 
 impl Model {
-    /// Everything that is wrong with these facts; paths start with `model`.
+    /// Everything that is wrong with these facts; paths are relative to it.
     pub fn check(&self) -> Problems {
-        let mut c = Check::new("model");
+        let mut c = Check::new();
         if self.name.is_empty() {
             c.wrong("name", "is empty", "");
         }
@@ -207,7 +207,7 @@ impl Model {
             }
         }
         let mut problems = c.problems;
-        problems.nest("model", q.check_formats());
+        problems.nest("quant", q.check());
         problems
     }
 

@@ -247,7 +247,9 @@ impl PoolPlan {
     /// an expert for every rank.
     pub fn ep_for(&self, experts: u32) -> u32 {
         let ranks = self.gpus / self.moe_tp.max(1);
-        self.ep.unwrap_or_else(|| (1..=ranks.min(experts)).rev().find(|ep| ranks.is_multiple_of(*ep)).unwrap_or(1)).max(1)
+        self.ep
+            .unwrap_or_else(|| (1..=ranks.min(experts)).rev().find(|ep| ranks.is_multiple_of(*ep)).unwrap_or(1))
+            .max(1)
     }
 
     /// Expert-parallel groups of an FFN pool; each holds all experts.

@@ -55,9 +55,9 @@ impl Serving {
         if self.mtp == 0 { 1.0 } else { 1.0 + self.acceptance.unwrap_or(0.0) }
     }
 
-    /// Everything that is wrong; paths start with `serving`.
+    /// Everything that is wrong; paths are relative to it.
     pub fn check(&self) -> Problems {
-        let mut c = Check::new("serving");
+        let mut c = Check::new();
         c.count("mtp", self.mtp, 0, 16);
         let most = f64::from(self.mtp);
         match self.acceptance {

@@ -16,9 +16,9 @@ pub struct Slo {
 }
 
 impl Slo {
-    /// Everything that is wrong; paths start with `slo`.
+    /// Everything that is wrong; paths are relative to it.
     pub fn check(&self) -> Problems {
-        let mut c = Check::new("slo");
+        let mut c = Check::new();
         for (field, limit) in [("ttft_ms", self.ttft_ms), ("tpot_ms", self.tpot_ms)] {
             if let Some(ms) = limit {
                 c.positive(field, ms, 1e9);

@@ -160,13 +160,13 @@ impl Workload {
         [whole(drawn[0], 0.0), whole(drawn[1], 1.0), whole(drawn[2], 1.0)]
     }
 
-    /// Everything that is wrong; paths start with `workload`.
+    /// Everything that is wrong; paths are relative to it.
     pub fn check(&self) -> Problems {
-        let mut c = Check::new("workload");
+        let mut c = Check::new();
         if self.lengths.is_empty() {
-            self.prefix.check(&mut c, "prefix", 0.0);
-            self.isl.check(&mut c, "isl", 1.0);
-            self.osl.check(&mut c, "osl", 1.0);
+            self.prefix.check_from(&mut c, "prefix", 0.0);
+            self.isl.check_from(&mut c, "isl", 1.0);
+            self.osl.check_from(&mut c, "osl", 1.0);
         }
         for (i, sample) in self.lengths.iter().enumerate() {
             for (name, (value, low)) in ["prefix", "isl", "osl"].iter().zip(sample.iter().zip([0.0, 1.0, 1.0])) {

@@ -1,0 +1,428 @@
+//! How good the predictor is: leave-one-out over every table, and lanes that look wrong by rule.
+//!
+//! Leave-one-out takes measured rows away and asks the operators for them, as a user's call would:
+//! `point` hides the one row; an axis name hides every row of the lane with that value on that axis,
+//! so that the prediction must come from the neighbouring values (`edge`: it was the first or last
+//! value, so the prediction is an extrapolation). Rows that no default lane uses are not asked for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::db::KernelDb;
+use super::ops::{self, ExpertShape, Source};
+use super::surface::{Evidence, Surface};
+use super::table::{Key, Table};
+use crate::error::{Error, Result};
+use crate::spec::{Attention, Dtype, Indexer, Model, Quant};
+
+/// Errors of one axis of one table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LooRow {
+    pub table: String,
+    /// Value of the column that tells the lanes apart (the number format).
+    pub lane: String,
+    /// `point`, or the hidden axis.
+    pub axis: String,
+    /// `first` or `last` when the hidden value was the end of its axis, so that it was extrapolated; else empty.
+    pub edge: &'static str,
+    pub n: usize,
+    /// Relative errors |predicted / measured - 1|.
+    pub median: f64,
+    pub p90: f64,
+    /// Median spread of repeated rows (largest / least - 1): no predictor can do better.
+    pub noise: f64,
+}
+
+/// A lane that looks wrong, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Suspect {
+    pub table: String,
+    pub lane: String,
+    pub reason: String,
+}
+
+/// How a table's rows are asked for.
+struct Probe {
+    /// Columns that pick a group of lanes; rows of other groups do not matter.
+    group: &'static [&'static str],
+    /// Columns to hide by value.
+    axes: &'static [&'static str],
+}
+
+const GEMM: Probe = Probe { group: &["gemm_dtype"], axes: &["m", "n", "k"] };
+const CONTEXT: Probe = Probe {
+    group: &["attn_dtype", "kv_cache_dtype", "head_dim", "window_size", "num_key_value_heads"],
+    axes: &["batch_size", "isl", "num_heads"],
+};
+const DECODE: Probe = Probe {
+    group: &["attn_dtype", "kv_cache_dtype", "head_dim", "window_size", "num_key_value_heads"],
+    axes: &["batch_size", "step", "num_heads"],
+};
+const DSA_CONTEXT: Probe = Probe { group: &["architecture", "kv_cache_dtype", "gemm_type"], axes: &["batch_size", "isl", "step", "num_heads"] };
+const DSA_DECODE: Probe = Probe { group: &["architecture", "kv_cache_dtype", "gemm_type"], axes: &["batch_size", "step", "num_heads"] };
+const MLA_CONTEXT: Probe = Probe { group: &["mla_dtype", "kv_cache_dtype", "gemm_type"], axes: &["batch_size", "isl", "num_heads"] };
+const MLA_DECODE: Probe = Probe { group: &["mla_dtype", "kv_cache_dtype", "gemm_type"], axes: &["batch_size", "step", "num_heads"] };
+const MOE: Probe = Probe {
+    group: &["moe_dtype", "hidden_size", "inter_size", "topk", "num_experts", "distribution", "num_slots", "op_name"],
+    axes: &["num_tokens", "moe_ep_size"],
+};
+
+fn probe(table: &str) -> Option<&'static Probe> {
+    Some(match table {
+        "gemm" => &GEMM,
+        "context_attention" => &CONTEXT,
+        "generation_attention" => &DECODE,
+        "dsa_context_module" => &DSA_CONTEXT,
+        "dsa_generation_module" => &DSA_DECODE,
+        "mla_context_module" | "context_mla" => &MLA_CONTEXT,
+        "mla_generation_module" | "generation_mla" => &MLA_DECODE,
+        "moe" | "wideep_context_moe" | "wideep_generation_moe" | "wideep_moe" => &MOE,
+        _ => return None,
+    })
+}
+
+/// Tables that leave-one-out knows how to ask for.
+pub const TABLES: [&str; 13] = [
+    "gemm",
+    "context_attention",
+    "generation_attention",
+    "dsa_context_module",
+    "dsa_generation_module",
+    "mla_context_module",
+    "mla_generation_module",
+    "context_mla",
+    "generation_mla",
+    "moe",
+    "wideep_context_moe",
+    "wideep_generation_moe",
+    "wideep_moe",
+];
+
+fn int(table: &Table, name: &str, row: usize) -> i64 {
+    match table.key(name) {
+        Some(Key::Int { values, .. }) => values[row],
+        _ => 0,
+    }
+}
+
+fn text<'a>(table: &'a Table, name: &str, row: usize) -> &'a str {
+    match table.key(name) {
+        Some(Key::Text { codes, labels, .. }) => &labels[codes[row] as usize],
+        _ => "",
+    }
+}
+
+fn dtype(label: &str) -> Option<Dtype> {
+    match label {
+        "fp8_e4m3" => Some(Dtype::Fp8),
+        _ => Dtype::ALL.into_iter().find(|d| d.name() == label),
+    }
+}
+
+/// A model of the architecture that a module table names.
+fn model(architecture: &str, sparse: bool) -> Model {
+    let glm = architecture.starts_with("Glm");
+    let (hidden, heads, q_lora, nope, v, index) = if glm { (6144, 64, 2048, 192, 256, 32) } else { (7168, 128, 1536, 128, 128, 64) };
+    Model {
+        name: architecture.to_string(),
+        source: "dimensions of the measured modules".to_string(),
+        architecture: architecture.to_string(),
+        layers: 1,
+        hidden,
+        vocab: 1,
+        max_context: u32::MAX,
+        attention: Attention::Mla {
+            heads,
+            q_lora,
+            kv_lora: 512,
+            nope,
+            rope: 64,
+            v,
+            indexer: sparse.then_some(Indexer { heads: index, head_dim: 128, topk: 2048 }),
+        },
+        dense_layers: 0,
+        dense_intermediate: 0,
+        moe: None,
+        tied_embeddings: false,
+        mtp_layers: 0,
+        quant: Quant::default(),
+        bf16_parts: Vec::new(),
+    }
+}
+
+/// The surface that serves a row, and where on it the row is; `None` for rows of other operators.
+fn ask(source: &Source, table: &Table, row: usize) -> Option<(Surface, [f64; 3])> {
+    let i = |name: &str| int(table, name, row);
+    let u = |name: &str| u32::try_from(i(name)).unwrap_or(0);
+    let t = |name: &str| text(table, name, row);
+    let f = |name: &str| i(name) as f64;
+    let kv = || dtype(t("kv_cache_dtype"));
+    let surface = match table.name.as_str() {
+        "gemm" => (ops::gemm(source, dtype(t("gemm_dtype"))?, u("n"), u("k")).ok()?, [f("m"), 0.0, 0.0]),
+        "context_attention" => {
+            let s = ops::context_attention(source, u("num_heads"), u("num_key_value_heads"), u("head_dim"), u("window_size"), dtype(t("attn_dtype"))?, kv()?);
+            (s.ok()?, [f("batch_size"), f("isl"), 0.0])
+        }
+        "generation_attention" => {
+            let s = ops::generation_attention(source, u("num_heads"), u("num_key_value_heads"), u("head_dim"), u("window_size"), kv()?);
+            (s.ok()?, [f("batch_size"), f("step") + 1.0, 0.0])
+        }
+        "dsa_context_module" | "dsa_generation_module" => {
+            if t("op_name").contains("skip_indexer") {
+                return None;
+            }
+            let m = model(t("architecture"), true);
+            if table.name == "dsa_context_module" {
+                (ops::mla_context(source, &m, u("num_heads"), dtype(t("gemm_type"))?, kv()?).ok()?, [f("batch_size"), f("isl"), f("step")])
+            } else {
+                (ops::mla_generation(source, &m, u("num_heads"), dtype(t("gemm_type"))?, kv()?).ok()?, [f("batch_size"), f("step"), 0.0])
+            }
+        }
+        "mla_context_module" | "mla_generation_module" => {
+            if t("mla_dtype") != "bfloat16" {
+                return None;
+            }
+            let m = model("DeepseekV3ForCausalLM", false);
+            if table.name == "mla_context_module" {
+                (ops::mla_context(source, &m, u("num_heads"), dtype(t("gemm_type"))?, kv()?).ok()?, [f("batch_size"), f("isl"), 0.0])
+            } else {
+                (ops::mla_generation(source, &m, u("num_heads"), dtype(t("gemm_type"))?, kv()?).ok()?, [f("batch_size"), f("step"), 0.0])
+            }
+        }
+        "context_mla" | "generation_mla" => {
+            let m = model("DeepseekV3ForCausalLM", false);
+            let decode = table.name == "generation_mla";
+            let s = ops::mla_kernel(source, &m, u("num_heads"), kv()?, decode).ok()??;
+            (s, if decode { [f("batch_size"), f("step") + 1.0, 0.0] } else { [f("batch_size"), f("isl"), 0.0] })
+        }
+        _ => {
+            let shape = ExpertShape {
+                hidden: u("hidden_size"),
+                intermediate: u("inter_size"),
+                topk: u("topk"),
+                experts: u("num_experts"),
+                moe_tp: u("moe_tp_size"),
+                ep: u("moe_ep_size"),
+            };
+            let format = dtype(t("moe_dtype"))?;
+            let distribution = t("distribution");
+            let s = match table.name.as_str() {
+                "moe" => {
+                    let fast = t("kernel_source").contains("min_latency");
+                    if t("kernel_source").contains("nongated") || (fast && i("num_tokens") > 128) {
+                        return None;
+                    }
+                    ops::moe(source, shape, format, distribution).ok()?
+                }
+                name => ops::grouped_moe(source, shape, format, distribution, name != "wideep_context_moe").ok()??,
+            };
+            (s, [f("num_tokens"), 0.0, 0.0])
+        }
+    };
+    let label = t("kernel_source");
+    (label.is_empty() || surface.0.source().contains(label)).then_some(surface)
+}
+
+/// The table with only the rows that satisfy a condition.
+fn subset(table: &Table, keep: impl Fn(usize) -> bool) -> Table {
+    let rows: Vec<usize> = (0..table.rows()).filter(|&r| keep(r)).collect();
+    let keys = table
+        .keys
+        .iter()
+        .map(|k| match k {
+            Key::Int { name, values } => Key::Int { name: name.clone(), values: rows.iter().map(|&r| values[r]).collect() },
+            Key::Text { name, codes, labels } => {
+                Key::Text { name: name.clone(), codes: rows.iter().map(|&r| codes[r]).collect(), labels: labels.clone() }
+            }
+        })
+        .collect();
+    let measures = table.measures.iter().map(|(n, v)| (n.clone(), rows.iter().map(|&r| v[r]).collect())).collect();
+    Table { keys, measures, ..empty(table) }
+}
+
+/// A table's names and provenance without its rows.
+fn empty(table: &Table) -> Table {
+    Table {
+        system: table.system.clone(),
+        framework: table.framework.clone(),
+        version: table.version.clone(),
+        name: table.name.clone(),
+        keys: Vec::new(),
+        measures: Vec::new(),
+        provenance: table.provenance.clone(),
+    }
+}
+
+fn with(source: &Source, tables: Vec<Table>) -> Result<Source> {
+    Ok(Source { db: KernelDb::empty().with_tables("leave-one-out", tables)?, ..source.clone() })
+}
+
+/// A small generator with a fixed stream: SplitMix64.
+struct Draw(u64);
+
+impl Draw {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) % n.max(1) as u64) as usize
+    }
+}
+
+/// Leave-one-out errors of one table of the source's framework: `samples` rows, drawn with `seed`.
+pub fn leave_one_out(source: &Source, table: &str, samples: usize, seed: u64) -> Result<Vec<LooRow>> {
+    let Some(probe) = probe(table) else {
+        return Err(Error::spec("table", format!("leave-one-out does not know '{table}'"), crate::error::near(table, TABLES)));
+    };
+    let whole = source.db.table(&source.system, &source.framework, table, None)?;
+    let mut draw = Draw(seed);
+    let mut errors: BTreeMap<(String, usize, &'static str), Vec<f64>> = BTreeMap::new();
+    let mut groups: BTreeMap<Vec<i64>, Arc<Table>> = BTreeMap::new();
+    for _ in 0..samples {
+        let row = draw.below(whole.rows());
+        let key = |r: usize| -> Vec<i64> { probe.group.iter().filter_map(|n| whole.key(n).map(|k| k.code(r))).collect() };
+        let wanted = key(row);
+        let lane = probe.group.first().map_or(String::new(), |n| text(&whole, n, row).to_string());
+        let group = groups.entry(wanted.clone()).or_insert_with(|| Arc::new(subset(&whole, |r| key(r) == wanted))).clone();
+        // The same row inside its group.
+        let at = (0..row).filter(|&r| key(r) == wanted).count();
+        let Some(seconds) = group.seconds(at, "latency") else { continue };
+        let here = with(source, vec![(*group).clone()])?;
+        if ask(&here, &group, at).is_none() {
+            continue;
+        }
+        // Repeats under keys that do not matter are one point.
+        let same = |r: usize, names: &[&str]| names.iter().all(|n| group.key(n).is_none_or(|k| k.code(r) == k.code(at)));
+        let mut all: Vec<&str> = probe.axes.to_vec();
+        all.extend(["n", "k", "moe_tp_size"]);
+        for axis in 0..=probe.axes.len() {
+            let (hidden, edge) = match axis.checked_sub(1) {
+                None => (subset(&group, |r| !same(r, &all)), ""),
+                Some(a) => {
+                    let name = probe.axes[a];
+                    let runtime = matches!(name, "m" | "batch_size" | "isl" | "step" | "num_tokens");
+                    // A runtime axis is hidden on this lane only; a shape axis together with its whole lane.
+                    let lane: Vec<&str> =
+                        all.iter().copied().filter(|n| !matches!(*n, "m" | "batch_size" | "isl" | "step" | "num_tokens")).collect();
+                    let mut columns = if runtime { lane } else { Vec::new() };
+                    if name == "moe_ep_size" {
+                        columns = vec!["moe_tp_size"];
+                    }
+                    if !columns.contains(&name) {
+                        columns.push(name);
+                    }
+                    let others: Vec<&str> = columns.iter().copied().filter(|c| *c != name).collect();
+                    let (mut low, mut high) = (i64::MAX, i64::MIN);
+                    for r in (0..group.rows()).filter(|&r| same(r, &others)) {
+                        low = low.min(int(&group, name, r));
+                        high = high.max(int(&group, name, r));
+                    }
+                    let value = int(&group, name, at);
+                    let edge = if value == low { "first" } else if value == high { "last" } else { "" };
+                    (subset(&group, |r| !same(r, &columns)), edge)
+                }
+            };
+            if hidden.rows() == 0 || hidden.rows() == group.rows() {
+                continue;
+            }
+            let without = with(source, vec![hidden])?;
+            let Some((surface, x)) = predicted(&without, &group, at) else { continue };
+            let reading = surface.at(&x);
+            if reading.evidence != Evidence::Roofline {
+                errors.entry((lane.clone(), axis, edge)).or_default().push((reading.seconds / seconds - 1.0).abs());
+            }
+        }
+    }
+    let noise = whole.provenance.noise.spread_median;
+    Ok(errors
+        .into_iter()
+        .map(|((lane, axis, edge), mut e)| {
+            e.sort_by(f64::total_cmp);
+            LooRow {
+                table: table.to_string(),
+                lane,
+                axis: axis.checked_sub(1).map_or("point", |a| probe.axes[a]).to_string(),
+                edge,
+                n: e.len(),
+                median: e[(e.len() - 1) / 2],
+                p90: e[(e.len() - 1) * 9 / 10],
+                noise,
+            }
+        })
+        .collect())
+}
+
+/// As `ask`, with the row read from the whole group and the tables without it; the lane may have lost its label.
+fn predicted(source: &Source, group: &Table, row: usize) -> Option<(Surface, [f64; 3])> {
+    let mut plain = empty(group);
+    plain.keys = group
+        .keys
+        .iter()
+        .map(|k| match k {
+            Key::Int { name, values } => Key::Int { name: name.clone(), values: vec![values[row]] },
+            Key::Text { name, codes, labels } => {
+                // The kernel source is the lane's to choose.
+                let label = if name == "kernel_source" { String::new() } else { labels[codes[row] as usize].clone() };
+                Key::Text { name: name.clone(), codes: vec![0], labels: vec![label] }
+            }
+        })
+        .collect();
+    ask(source, &plain, 0)
+}
+
+/// Lanes of the source's framework that look wrong: outliers, eager-mode floors, times out of order,
+/// balanced loads slower than skewed ones. One lane per group of the table's columns is looked at.
+pub fn suspects(source: &Source, table: &str) -> Result<Vec<Suspect>> {
+    let Some(probe) = probe(table) else { return Ok(Vec::new()) };
+    let whole = source.db.table(&source.system, &source.framework, table, None)?;
+    let measured = Source { graph: false, ..source.clone() };
+    // Of each group the row in the middle stands for it.
+    let mut groups: BTreeMap<Vec<i64>, Vec<usize>> = BTreeMap::new();
+    for r in 0..whole.rows() {
+        groups.entry(probe.group.iter().filter_map(|n| whole.key(n).map(|k| k.code(r))).collect()).or_default().push(r);
+    }
+    let mut found: BTreeMap<String, Suspect> = BTreeMap::new();
+    for rows in groups.values() {
+        let Some((surface, x)) = ask(&measured, &whole, rows[rows.len() / 2]) else { continue };
+        let lane = surface.source().to_string();
+        let mut push = |kind: &str, reason: String| {
+            found.entry(format!("{lane} {kind}")).or_insert(Suspect { table: table.to_string(), lane: lane.clone(), reason });
+        };
+        for d in surface.dropped().iter().take(1) {
+            push("outlier", format!("{} points not used, the first: {d}", surface.dropped().len()));
+        }
+        for check in surface.checks() {
+            if check.floor > 3.0 * check.least + 5e-6 {
+                push("floor", format!("floor {:.0} us against a roofline of {:.0} us", check.floor * 1e6, check.least * 1e6));
+            }
+            if check.altered * 20 > check.points {
+                push("order", format!("{} of {} points cost less than 0.9x of smaller ones", check.altered, check.points));
+            }
+        }
+        let distribution = text(&whole, "distribution", rows[0]);
+        if matches!(distribution, "balanced" | "uniform")
+            && let Some(skewed) = skewed(&measured, &whole, rows[rows.len() / 2])
+        {
+            let (even, hot) = (surface.at(&[16384.0]).seconds, skewed.at(&[16384.0]).seconds);
+            if even > 1.1 * hot {
+                let message = format!("balanced {:.2} ms against skewed {:.2} ms at 16,384 tokens ({x:?} looked at)", even * 1e3, hot * 1e3);
+                push("balanced", message);
+            }
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
+fn skewed(source: &Source, table: &Table, row: usize) -> Option<Surface> {
+    let mut one = subset(table, |r| r == row);
+    for key in &mut one.keys {
+        if let Key::Text { name, codes, labels } = key
+            && (name == "distribution" || name == "kernel_source")
+        {
+            *labels = vec![if name == "distribution" { "power_law_1.01".to_string() } else { String::new() }];
+            codes[0] = 0;
+        }
+    }
+    ask(source, &one, 0).map(|s| s.0)
+}
