@@ -200,7 +200,7 @@ fn points_off_the_grid_lie_between_their_neighbours() {
     between("h200_sxm/trtllm/gemm", &gemm, "n", 4096, 4608.0, 7168);
     between("h200_sxm/sglang/context_attention", &attention(128), "isl", 1024, 1300.0, 1536);
     between("b200_sxm/trtllm/moe", &moe(1024), "num_tokens", 1024, 1200.0, 1536);
-    between("b200_sxm/sglang/dsa_generation_module", &dsa(), "step", 8192, 9000.0, 10_000);
+    between("b200_sxm/sglang/dsa_generation_module", &dsa(), "step", 8192, 9000.0, 16_384);
     let nccl = [("op_name", "all_gather".into()), ("nccl_dtype", "half".into()), ("num_gpus", n(8))];
     between("b200_sxm/nccl/nccl", &nccl, "message_size", 1 << 20, 1.5e6, 1 << 21);
     let far = with(&nccl, &[("message_size", n(1 << 30))]);
