@@ -118,7 +118,7 @@ impl Data {
                 ("workload.prefix", probe.check())
             }
             Data::SLO(s) => ("slo", s.check()),
-            Data::Quant(s) => ("quant", s.check_formats()),
+            Data::Quant(s) => ("quant", s.check()),
             Data::Serving(s) => ("serving", s.check()),
             Data::Assumptions(s) => ("assumptions", s.check()),
             // A plan is checked against a model and a cluster; alone, it must only count from one.
