@@ -42,11 +42,10 @@ def explain(estimate: Estimate) -> str:
         f"  plan: {e.plan!r}",
         f"  kernels: {e.framework or 'none'}; evidence: {shares or 'none'}",
     ]
-    if e.context_exceeded:
-        lines.append("  the workload is longer than the model's context: extrapolated")
+    lines += [f"  {lane}" for lane in e.lanes]
+    lines += [f"  warning: {w}" for w in e.warnings]
     lines += _times(e.breakdown)
     lines += _memory(e.memory)
-    lines += [f"  note: {n}" for n in e.notes]
     return "\n".join(lines)
 
 

@@ -64,7 +64,7 @@ class Study:
     points
         One row a distinct plan that was priced.
     estimates
-        The best estimate of each level that has one.
+        The best estimate of each level, or its nearest miss; under ``"afd"`` that of the two AFD levels.
     objective
         What was made as good as possible.
     """
@@ -92,18 +92,6 @@ class Study:
         ):
             object.__setattr__(self, name, value)
 
-    @classmethod
-    def _from_core(
-        cls, table: Any, points: Any, best: list[tuple[str, tuple[str, dict[str, Any]]]], *, objective: str
-    ) -> Study:
-        """Take over what the native core gives: two tables and (level, estimate) pairs."""
-        return cls(
-            table=Frame._from_core(table),
-            points=Frame._from_core(points),
-            estimates={level: Estimate._from_core(payload) for level, payload in best},
-            objective=objective,
-        )
-
     def __setattr__(self, name: str, value: object) -> NoReturn:
         """Refuse: results are frozen."""
         raise AttributeError("Study is frozen")
@@ -120,8 +108,8 @@ class Study:
 
     @property
     def estimates(self) -> dict[str, Estimate]:
-        """The best estimate of each level that has one."""
-        return dict(self._estimates)
+        """The best estimate of each level, or its nearest miss."""
+        return {n: e for n, e in self._estimates.items() if n in LEVELS}
 
     @property
     def objective(self) -> str:
@@ -152,23 +140,32 @@ class Study:
             ``"aggregated"``, ``"pd"``, ``"aggregated+afd"``, ``"pd+afd"``; ``"afd"``: the better of the two
             AFD levels; None: the best of all.
 
+        Returns
+        -------
+        Estimate
+            The best plan within the limits; where there is none, the nearest miss (``feasible`` is False).
+
         Raises
         ------
         SpecError
-            If there is no such level.
+            If there is no such level, or it was not searched.
         InfeasibleError
-            If no plan of the level was feasible; says what came nearest.
+            If the level has no plan at all.
         """
         levels = self._levels(level)
+        searched = set(self._table["level"].tolist())
+        if not searched.intersection(levels):
+            raise SpecError([("level", f"'{level}' was not searched", f"searched: {', '.join(sorted(searched))}")])
         found = [self._estimates[n] for n in levels if n in self._estimates]
         feasible = [e for e in found if e.feasible]
-        if not feasible:
-            miss = "; ".join(
-                f"{e.level}: TTFT {e.ttft_ms:.4g} ms, TPOT {e.tpot_ms:.4g} ms ({e.binding})" for e in found
-            )
-            raise InfeasibleError(f"no plan of {' or '.join(levels)} is feasible", "the SLO", miss or "no plan at all")
-        choose = max if better(self._objective) == "max" else min
-        return choose(feasible, key=lambda e: float(getattr(e, self._objective)))
+        if feasible:
+            choose = max if better(self._objective) == "max" else min
+            return choose(feasible, key=lambda e: float(getattr(e, self._objective)))
+        if level is not None and level in self._estimates:
+            return self._estimates[level]
+        if found:
+            return found[0]
+        raise InfeasibleError(f"there is no plan of {' or '.join(levels)}", "a layout that divides", "none")
 
     def frontier(
         self, level: str | None = None, *, x: str = "tokens_per_s_per_user", y: str = "tokens_per_s_per_gpu"
@@ -229,7 +226,7 @@ class Study:
     def __repr__(self) -> str:
         """One line: the levels, what each reaches, and how many plans were priced."""
         parts = []
-        for level, e in self._estimates.items():
+        for level, e in self.estimates.items():
             reached = f"{getattr(e, self._objective):.6g}" if e.feasible else "infeasible"
             parts.append(f"{level}={reached} ({e.binding})")
         return f"Study({len(self._points)} plans, {self._objective}: {', '.join(parts)})"

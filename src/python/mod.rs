@@ -27,8 +27,8 @@ mod _core {
     use super::door::{_frame, _spin, near, num_threads, set_num_threads, versions};
     #[pymodule_export]
     use super::kernels::{
-        kernels_at, kernels_frameworks, kernels_import, kernels_lookup, kernels_origin, kernels_report, kernels_systems,
-        kernels_table, kernels_tables,
+        kernels_at, kernels_frameworks, kernels_import, kernels_lookup, kernels_origin, kernels_report,
+        kernels_systems, kernels_table, kernels_tables,
     };
     #[pymodule_export]
     use super::serve::{Engine, Study, explore};

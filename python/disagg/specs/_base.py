@@ -91,6 +91,29 @@ def _wrong_call(
     return problems
 
 
+def expect(**given: tuple[Any, ...]) -> None:
+    """Raise one `SpecError` for every argument of the wrong class.
+
+    Parameters
+    ----------
+    **given
+        Argument name to ``(value, class, ...)``.
+
+    Examples
+    --------
+    >>> expect(n=(1, int), m=("a", int, float))
+    Traceback (most recent call last):
+    disagg.errors.SpecError: m: a str does not fit here; expected a int or a float
+    """
+    problems = []
+    for name, (value, *classes) in given.items():
+        if not isinstance(value, tuple(classes)):
+            wanted = " or a ".join(c.__name__ for c in classes if c is not type(None))
+            problems.append(Problem(name, f"a {type(value).__name__} does not fit here", f"expected a {wanted}"))
+    if problems:
+        raise SpecError(problems)
+
+
 def _more_problems(
     function: Callable[..., Any], signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> list[Problem]:
