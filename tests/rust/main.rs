@@ -6,3 +6,6 @@ mod kernels_lookup;
 mod kernels_pack;
 mod layers;
 mod specs;
+mod kernels_pack;
+mod network;
+mod pipeline;

@@ -1,0 +1,1 @@
+use disagg::network::{A2aKind, A2aShape, AfdShape, Comm};
