@@ -3,6 +3,13 @@
 use serde::Serialize;
 
 use crate::kernels::{Evidence, Reading};
+use crate::network::CommTime;
+
+impl From<CommTime> for Reading {
+    fn from(t: CommTime) -> Reading {
+        Reading { seconds: t.seconds, evidence: t.evidence }
+    }
+}
 
 /// Operators by the names a breakdown shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
