@@ -52,10 +52,10 @@ class SpecError(DisaggError, ValueError):
     --------
     >>> import disagg as dg
     >>> try:
-    ...     dg.Parallel(tp="eight", dq=2)
+    ...     dg.Parallel(tp="eight", moe_pt=2)
     ... except dg.SpecError as e:
     ...     print(e.problems[0].path, "|", e.problems[0].hint)
-    dq | did you mean 'dp'?
+    moe_pt | did you mean 'moe_tp'?
     """
 
     def __init__(self, problems: Iterable[Iterable[str]]) -> None:

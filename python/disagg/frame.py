@@ -22,7 +22,7 @@ Sense = Literal["max", "min"]
 _LESS_IS_BETTER = ("_ms", "_s", "_us", "_ns", "_bytes", "_gib", "_gb", "_w", "gpus", "watts", "usd_per_mtok", "error")
 
 
-def _sense(column: str, given: Sense | None) -> Sense:
+def better(column: str, given: Sense | None = None) -> Sense:
     """Which way is better: times, memory, GPUs and money down, everything else up."""
     if given not in (None, "max", "min"):
         raise SpecError([("sense", f"'{given}' is not known", "expected 'max' or 'min'")])
@@ -276,7 +276,7 @@ class Frame:
         """
         part = self.filter(**equals) if equals else self
         values = _numbers(part, column)
-        up = _sense(column, sense) == "max"
+        up = better(column, sense) == "max"
         if len(values) == 0 or np.isnan(values).all():
             raise SpecError([(column, "there is no row to choose from", "loosen the conditions")])
         return part.row(int(np.nanargmax(values) if up else np.nanargmin(values)))
@@ -304,8 +304,8 @@ class Frame:
         [5.0, 6.0]
         """
         a, b = _numbers(self, x), _numbers(self, y)
-        cost_a = -a if _sense(x, sense[0]) == "max" else a
-        cost_b = -b if _sense(y, sense[1]) == "max" else b
+        cost_a = -a if better(x, sense[0]) == "max" else a
+        cost_b = -b if better(y, sense[1]) == "max" else b
         rows = np.flatnonzero(~(np.isnan(a) | np.isnan(b)))
         order = rows[np.lexsort((cost_b[rows], cost_a[rows]))]
         if len(order) == 0:

@@ -86,6 +86,18 @@ struct Rise {
     per_log2: f64,
 }
 
+/// What is known of a kernel beside its rows.
+#[derive(Clone, Copy)]
+struct Law {
+    kind: A2aKind,
+    /// Bytes per token and copy of a row with that hidden size.
+    payload: fn(u32) -> f64,
+    rule: PortRule,
+    /// Where there are no rows: the line drawn for eight ranks.
+    start: Start,
+    rise: Rise,
+}
+
 impl Rise {
     fn alpha(&self, n: u32, wires: &Wires) -> f64 {
         let (most, _, domains) = packed(n, wires.domain);
@@ -130,13 +142,13 @@ impl Phase {
         self.beta(&shape, payload, ep)
     }
 
-    /// `payload`: bytes per token and copy of a row with that hidden size. Without any rows: the
-    /// line of the starting parameters, tagged roofline.
-    fn new(kind: A2aKind, rows: ByEp, payload: fn(u32) -> f64, rule: PortRule, start: Start, rise: Rise, wires: Wires, top: u32) -> Option<Phase> {
+    /// From measured rows; without any, from the line of the starting parameters, tagged roofline.
+    fn new(rows: ByEp, law: Law, wires: Wires, top: u32) -> Option<Phase> {
+        let Law { kind, payload, rule, start, rise } = law;
         let mut phase = Phase::empty(kind, wires, rule);
         let rows = if rows.is_empty() { phase.invented(payload, start)? } else { rows };
         // The share of NVLink that the DeepSeek-V3 shape gets on the group nearest to eight in a domain.
-        let (&base, first) = rows.iter().filter(|(n, _)| **n <= wires.domain.min(8)).next_back()?;
+        let (&base, first) = rows.iter().rfind(|(n, _)| **n <= wires.domain.min(8))?;
         let standard = first.iter().find(|r| (r.hidden, r.topk, r.experts) == (7168, 8, 256)).or(first.first())?;
         let fitted = fit::line(&standard.curve.points());
         if let Some(line) = fitted {
@@ -175,7 +187,8 @@ impl Phase {
 
     fn invented(&self, payload: fn(u32) -> f64, start: Start) -> Option<ByEp> {
         let ep = self.wires.domain.clamp(2, 8);
-        let mut shaped = Shaped { hidden: 7168, topk: 8, experts: 256, curve: Curve::line(start.alpha, 1.0, 1.0, 2.0)? };
+        let mut shaped =
+            Shaped { hidden: 7168, topk: 8, experts: 256, curve: Curve::line(start.alpha, 1.0, 1.0, 2.0)? };
         let rate = 1.0 / self.beta_of_row(&shaped, payload(7168), ep);
         shaped.curve = Curve::line(start.alpha, rate, 1.0, 65536.0)?;
         Some(ByEp::from([(ep, vec![shaped])]))
@@ -262,7 +275,7 @@ impl AllToAll {
                 step: across.base - h100_alpha,
                 per_log2: across.per_log2,
             };
-            Phase::new(A2aKind::LowLatency, rows, payload, rule, start, rise, wires, gpus)
+            Phase::new(rows, Law { kind: A2aKind::LowLatency, payload, rule, start, rise }, wires, gpus)
         };
         let h100 = super::constants::H100;
         let low_latency = Kernel {
@@ -275,7 +288,7 @@ impl AllToAll {
         let ht = |rows, payload, start: Start, per_log2: f64, inside: f64| {
             let rule = PortRule { eta_nvlink: start.eta, eta_nic: NORMAL_ETA_NIC, p: f64::INFINITY };
             let rise = Rise { inside: if rack { inside } else { 0.0 }, step: 0.0, per_log2 };
-            Phase::new(A2aKind::Normal, rows, payload, rule, start, rise, wires, gpus)
+            Phase::new(rows, Law { kind: A2aKind::Normal, payload, rule, start, rise }, wires, gpus)
         };
         let normal = Kernel {
             dispatch: ht(out, fp8, NORMAL_DISPATCH, NORMAL_DISPATCH_PER_LOG2, ONE_SIDED_DISPATCH.per_rank)
@@ -289,8 +302,8 @@ impl AllToAll {
                 let rule = PortRule { eta_nvlink: start.eta, eta_nic: 1.0, p: f64::INFINITY };
                 let rise = Rise { inside: start.per_rank, step: 0.0, per_log2: 0.0 };
                 // Three doublings stand between the base of the line and the eight ranks it is drawn for.
-                let eight = Start { alpha: start.alpha + 3.0 * start.per_rank, ..start };
-                Phase::new(A2aKind::OneSided, rows, payload, rule, eight, rise, wires, wires.domain)
+                let start = Start { alpha: start.alpha + 3.0 * start.per_rank, ..start };
+                Phase::new(rows, Law { kind: A2aKind::OneSided, payload, rule, start, rise }, wires, wires.domain)
             };
             Some(Kernel {
                 dispatch: os(out, nvfp4, ONE_SIDED_DISPATCH).ok_or_else(missing)?,

@@ -3,11 +3,12 @@
 //! Per token of an attention rank (`tp` GPUs, each sending 1/tp of the vector):
 //!
 //! ```text
-//! copies         C = D_c (+ 1 - D_c/G for a shared expert that sits in one of the G groups only)
+//! copies         C = D_c
 //! attention out  T C moe_tp b / tp                       each copy reaches all moe_tp ranks
 //! FFN in         (M/tp) T h moe_tp b / (moe_tp R)        h = P(hit) of the fullest group, R replicas
 //! ```
 //!
+//! The shared expert sits on every FFN GPU, so its token rides a routed copy and costs no other.
 //! D_c: expected distinct EP groups, equal or not; with uneven experts (256 over 126) the fullest
 //! group's h sets the FFN side. F2A carries the same partial sums in BF16 the other way, then an
 //! all-gather over tp. `prereduce`: the FFN pool first sums the partials among its own GPUs (all
@@ -52,7 +53,7 @@ pub struct AfdShape {
     pub dispatch_dtype: Dtype,
     /// The FFN pool sums a token's partial results before they go back.
     pub prereduce: bool,
-    /// The token also needs its shared expert, which sits in one EP group.
+    /// The token also needs its shared expert on some FFN GPU: at least one copy goes out.
     pub shared_copy: bool,
     /// A2F and F2A share one direction of the links (the schedule's business).
     pub half_duplex: bool,
@@ -103,14 +104,12 @@ impl AfdShape {
     /// Copies of a token: distinct EP groups it goes to.
     pub fn copies(&self) -> f64 {
         let routed = distinct_groups(self.experts, self.ep.max(1), self.topk);
-        if self.shared_copy { routed + (1.0 - routed / f64::from(self.ep.max(1))) } else { routed }
+        if self.shared_copy { routed.max(1.0) } else { routed }
     }
 
     /// Probability that a token goes to the fullest EP group.
     pub fn hit(&self) -> f64 {
-        let ep = self.ep.max(1);
-        let routed = hit_probability(self.experts, self.experts.div_ceil(ep), self.topk);
-        if self.shared_copy { routed + (1.0 - routed) / f64::from(ep) } else { routed }
+        hit_probability(self.experts, self.experts.div_ceil(self.ep.max(1)), self.topk)
     }
 
     /// FFN GPUs that serve one token set: replicas of the expert pool split the tokens.
@@ -201,9 +200,20 @@ impl Afd<'_> {
         CommTime { seconds, evidence: Evidence::Extrapolated }
     }
 
-    fn hop(&self, shape: &AfdShape, tokens: f64, payload: f64, reduced: bool, phase: impl Fn(&Kernel) -> &Phase) -> CommTime {
+    fn hop(
+        &self,
+        shape: &AfdShape,
+        tokens: f64,
+        payload: f64,
+        reduced: bool,
+        phase: impl Fn(&Kernel) -> &Phase,
+    ) -> CommTime {
         let gpus = shape.attention_gpus + shape.ffn_gpus;
-        let own = if reduced { shape.reduced(tokens, payload, self.wires) } else { shape.direct(tokens, payload, self.wires) };
+        let own = if reduced {
+            shape.reduced(tokens, payload, self.wires)
+        } else {
+            shape.direct(tokens, payload, self.wires)
+        };
         match &self.kernels.one_sided {
             Some(kernel) if own.domains == 1 => self.price(&own, phase(kernel), gpus),
             _ => {

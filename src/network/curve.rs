@@ -77,8 +77,9 @@ impl Curve {
 
     /// `alpha + x / rate` where there is no table: a roofline.
     pub fn line(alpha: f64, rate: f64, from: f64, to: f64) -> Option<Curve> {
-        let points: Vec<(f64, f64)> =
-            std::iter::successors(Some(from), |x| (*x < to).then_some(x * 2.0)).map(|x| (x, alpha + x / rate)).collect();
+        let points: Vec<(f64, f64)> = std::iter::successors(Some(from), |x| (*x < to).then_some(x * 2.0))
+            .map(|x| (x, alpha + x / rate))
+            .collect();
         Curve::new(&points, Evidence::Roofline)
     }
 
@@ -88,10 +89,13 @@ impl Curve {
             (_, Some(k)) if (k.x - x).abs() <= 1e-9 * x => {
                 (k.t, if k.verbatim { Evidence::Measured } else { Evidence::Interpolated })
             }
-            (None, Some(first)) => (first.t, Evidence::Extrapolated),
+            // Two octaves below the first point is still that launch.
+            (None, Some(first)) => {
+                (first.t, if x >= 0.25 * first.x { Evidence::Interpolated } else { Evidence::Extrapolated })
+            }
             (Some(a), Some(b)) => {
                 let w = (x.ln() - a.ln_x) / (b.ln_x - a.ln_x);
-                ((a.ln_t + w * (b.ln_t - a.ln_t)).exp(), Evidence::Interpolated)
+                ((a.ln_t + w * (b.ln_t - a.ln_t)).exp().clamp(a.t, b.t), Evidence::Interpolated)
             }
             (Some(last), None) => (last.t + self.slope * (x - last.x), Evidence::Extrapolated),
             (None, None) => (f64::INFINITY, Evidence::Roofline),
@@ -107,11 +111,6 @@ impl Curve {
     /// The points, for fits.
     pub fn points(&self) -> Vec<(f64, f64)> {
         self.knots.iter().map(|k| (k.x, k.t)).collect()
-    }
-
-    pub fn lowered(mut self, floor: Evidence) -> Curve {
-        self.floor = self.floor.max(floor);
-        self
     }
 }
 
@@ -153,13 +152,17 @@ impl Lane {
             lo
         } else {
             let hi = at(self.hi, self.stretch);
-            CommTime { seconds: lo.seconds * ((hi.seconds / lo.seconds).ln() * self.w).exp(), evidence: lo.evidence.max(hi.evidence) }
+            CommTime {
+                seconds: lo.seconds * ((hi.seconds / lo.seconds).ln() * self.w).exp(),
+                evidence: lo.evidence.max(hi.evidence),
+            }
         };
         CommTime { seconds: t.seconds + self.shift, evidence: t.evidence.max(self.evidence) }
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -169,7 +172,7 @@ mod tests {
         assert_eq!(c.at(4.0), CommTime { seconds: 3.0, evidence: Evidence::Measured });
         assert_eq!(c.at(2.0), CommTime { seconds: 3.0, evidence: Evidence::Interpolated });
         assert_eq!(c.at(0.1).seconds, 2.0);
-        assert_eq!(c.at(16.0), CommTime { seconds: 8.0, evidence: Evidence::Extrapolated });
+        assert_eq!(c.at(16.0), CommTime { seconds: 5.0 + 8.0 / 3.0, evidence: Evidence::Extrapolated });
         let mut last = 0.0;
         for i in 0..400 {
             let t = c.at(0.05 * f64::from(i)).seconds;

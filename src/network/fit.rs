@@ -69,6 +69,7 @@ pub fn rising_slope(points: &[(f64, f64)]) -> f64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -47,26 +47,40 @@ pub fn return_bytes(hidden: u32) -> f64 {
 /// picks `topk_groups` of `groups` groups of consecutive experts (0 or all groups: no limit).
 pub fn distinct_nodes(experts: u32, nodes: u32, k: u32, groups: u32, topk_groups: u32) -> f64 {
     let free = distinct_groups(experts, nodes, k);
-    if groups <= 1 || topk_groups == 0 || topk_groups >= groups || nodes <= 1 || experts % groups != 0 {
+    if groups <= 1 || topk_groups == 0 || topk_groups >= groups || nodes <= 1 || !experts.is_multiple_of(groups) {
         return free;
     }
-    let per_group = experts / groups;
-    let limited = if nodes.is_multiple_of(groups) {
-        // Each chosen group is whole nodes: k experts over those of the chosen groups.
-        distinct_groups(per_group * topk_groups, topk_groups * (nodes / groups), k)
-    } else if groups.is_multiple_of(nodes) {
-        // A node holds several groups, j of them chosen with hypergeometric probability.
-        let per_node = groups / nodes;
-        let pool = per_group * topk_groups;
-        let hit: f64 = (1..=per_node.min(topk_groups))
-            .map(|j| hypergeometric(groups, per_node, topk_groups, j) * hit_probability(pool, per_group * j, k))
-            .sum();
-        f64::from(nodes) * hit
+    let limited = |n: u32| limited_nodes(experts, n, k, groups, topk_groups);
+    let (below, above) = if nodes >= groups {
+        (nodes / groups * groups, nodes.div_ceil(groups) * groups)
     } else {
-        // Uneven: no more nodes than the chosen groups can touch.
-        f64::from(topk_groups * (nodes.div_ceil(groups) + 1)).min(f64::from(nodes))
+        let divides = |n: &u32| groups.is_multiple_of(*n);
+        ((1..=nodes).rev().find(divides).unwrap_or(1), (nodes..=groups).find(divides).unwrap_or(groups))
     };
-    limited.min(free)
+    // Groups that straddle nodes: between the node counts that do not cut them.
+    let reached = if below == above {
+        limited(nodes)
+    } else {
+        let w = f64::from(nodes - below) / f64::from(above - below);
+        limited(below) * (1.0 - w) + limited(above) * w
+    };
+    reached.min(free)
+}
+
+/// Exact where nodes are whole groups or groups whole nodes.
+fn limited_nodes(experts: u32, nodes: u32, k: u32, groups: u32, topk_groups: u32) -> f64 {
+    let per_group = experts / groups;
+    if nodes.is_multiple_of(groups) {
+        // Each chosen group is whole nodes: k experts over those of the chosen groups.
+        return distinct_groups(per_group * topk_groups, topk_groups * (nodes / groups), k);
+    }
+    // A node holds several groups, j of them chosen with hypergeometric probability.
+    let per_node = groups / nodes;
+    let pool = per_group * topk_groups;
+    let hit: f64 = (1..=per_node.min(topk_groups))
+        .map(|j| hypergeometric(groups, per_node, topk_groups, j) * hit_probability(pool, per_group * j, k))
+        .sum();
+    f64::from(nodes) * hit
 }
 
 /// Probability of `j` marked among `draws` from `total` with `marked` marked.
@@ -94,10 +108,7 @@ pub fn packed(ranks: u32, domain: u32) -> (u32, u32, u32) {
 pub fn low_latency(k: u32, ep: u32, domain: u32) -> Ports {
     let (k, n) = (f64::from(k), f64::from(ep.max(1)));
     let (most, least, domains) = packed(ep, domain);
-    Ports {
-        nvlink: k * f64::from(most - 1) / n,
-        nic: if domains > 1 { k * (1.0 - f64::from(least) / n) } else { 0.0 },
-    }
+    Ports { nvlink: k * f64::from(most - 1) / n, nic: if domains > 1 { k * (1.0 - f64::from(least) / n) } else { 0.0 } }
 }
 
 /// One copy per destination GPU, one domain.
@@ -143,13 +154,19 @@ mod tests {
             assert!(distinct_nodes(256, nodes, 8, 8, 4) <= distinct_nodes(256, nodes, 8, 0, 0) + 1e-12, "{nodes}");
         }
         assert!(distinct_nodes(256, 16, 8, 8, 4) <= 8.0);
+        let mut last = 0.0;
+        for nodes in 1..=64 {
+            let d = distinct_nodes(256, nodes, 8, 8, 4);
+            assert!(d >= last, "{nodes}");
+            last = d;
+        }
     }
 
     #[test]
     fn ports_of_schemes() {
         assert_eq!(low_latency(8, 8, 8), Ports { nvlink: 7.0, nic: 0.0 });
         assert_eq!(low_latency(8, 64, 8), Ports { nvlink: 7.0 / 8.0, nic: 7.0 });
-        assert_eq!(low_latency(8, 12, 8).nic, 8.0 * 8.0 / 12.0);
+        assert!((low_latency(8, 12, 8).nic - 8.0 * 8.0 / 12.0).abs() < 1e-12);
         assert!((one_sided(256, 8, 64).nvlink - 7.676 * 63.0 / 64.0).abs() < 1e-3);
         assert_eq!(packed(20, 8), (8, 4, 3));
         assert_eq!(packed(4, 8), (4, 4, 1));

@@ -6,7 +6,6 @@ use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::spec::{Data, Spec};
 use super::{columns, errors, run};
 use crate::columns::{Column, Columns};
 use crate::error::Error;
@@ -73,17 +72,4 @@ pub fn _frame<'py>(py: Python<'py>, x: PyReadonlyArray1<'_, f64>) -> PyResult<Bo
 #[pyfunction]
 pub fn near(name: &str, known: Vec<String>) -> String {
     crate::error::near(name, known)
-}
-
-/// The assumptions of a named profile.
-#[pyfunction]
-pub fn assumptions(profile: &str) -> PyResult<Spec> {
-    errors::guard(|| match profile {
-        "physical" => Ok(Spec::new(Data::Assumptions(crate::spec::Assumptions::physical()))),
-        _ => Err(Error::spec(
-            "profile",
-            format!("'{profile}' is not a profile"),
-            crate::error::near(profile, ["physical"]),
-        )),
-    })
 }

@@ -14,12 +14,13 @@ use serde_json::{Map, Value};
 use super::convert::{self, join};
 use super::errors::guard;
 use crate::error::{Error, Problems, Result, near};
-use crate::spec;
+use crate::spec::{self, json};
 
 /// Declares the kinds of spec: name in Python, type, and the `kind` tag its JSON carries ("" for none).
 macro_rules! kinds {
     ($($name:ident($ty:ty) $tag:literal),* $(,)?) => {
-        /// Any spec.
+        /// Any spec; always behind an `Arc`, so that its size does not matter. The names are the field's own.
+        #[allow(clippy::large_enum_variant, clippy::upper_case_acronyms)]
         #[derive(Clone, Debug, PartialEq)]
         pub enum Data { $($name($ty)),* }
 
@@ -35,15 +36,11 @@ macro_rules! kinds {
                 match self { $(Data::$name(data) => serde_json::to_value(data)),* }
             }
 
-            fn read(kind: &str, value: &Value) -> std::result::Result<Data, (String, String)> {
+            /// Deserialises; the error names the first wrong field.
+            fn read(kind: &str, value: &Value) -> Result<Data> {
                 match kind {
-                    $(stringify!($name) => serde_path_to_error::deserialize::<_, $ty>(value)
-                        .map(Data::$name)
-                        .map_err(|e| {
-                            let path = e.path().to_string();
-                            (if path == "." { String::new() } else { path }, e.into_inner().to_string())
-                        }),)*
-                    _ => Err((String::new(), format!("unknown variant `{kind}`"))),
+                    $(stringify!($name) => json::from_value::<$ty>(value.clone(), "").map(Data::$name),)*
+                    _ => Err(Error::spec("kind", format!("'{kind}' is not a spec"), near(kind, Data::KINDS))),
                 }
             }
 
@@ -96,19 +93,68 @@ impl Data {
                 data.check().into_result()?;
                 Ok(data)
             }
-            Err((path, message)) => {
+            Err(first) => {
                 let mut problems = Problems::new();
                 diagnose(kind, &value, &mut problems);
                 if problems.is_empty() {
-                    explain(&path, &message, &mut problems);
+                    reword(first, &mut problems);
                 }
                 Err(Error::Spec(problems))
             }
         }
     }
 
+    /// What the spec's own check finds, with paths from the spec itself.
     fn check(&self) -> Problems {
-        Problems::new()
+        let (root, mut problems) = match self {
+            Data::Model(s) => ("model", s.check()),
+            Data::Cluster(s) => ("cluster", s.check()),
+            Data::Device(s) => ("device", s.check()),
+            Data::Fabric(s) => ("fabric", s.check()),
+            Data::Workload(s) => ("workload", s.check()),
+            Data::Distribution(s) => {
+                let mut probe = spec::Workload::fixed("", 0.0, 1.0, 1.0);
+                probe.prefix = s.clone();
+                ("workload.prefix", probe.check())
+            }
+            Data::SLO(s) => ("slo", s.check()),
+            Data::Quant(s) => ("quant", s.check()),
+            Data::Serving(s) => ("serving", s.check()),
+            Data::Assumptions(s) => ("assumptions", s.check()),
+            // A plan is checked against a model and a cluster; alone, it must only count from one.
+            _ => {
+                let mut problems = Problems::new();
+                zeros(&self.to_value(), "", &mut problems);
+                ("", problems)
+            }
+        };
+        for p in &mut problems.0 {
+            if let Some(rest) = p.path.strip_prefix(root) {
+                p.path = rest.trim_start_matches('.').to_string();
+            }
+        }
+        problems
+    }
+
+    /// The plan that this is, if it is one.
+    pub fn plan(&self) -> Option<spec::Plan> {
+        match self {
+            Data::Aggregated(a) => Some(spec::Plan::Aggregated(a.clone())),
+            Data::PD(p) => Some(spec::Plan::Pd(p.clone())),
+            Data::AFD(a) => Some(spec::Plan::Afd(a.clone())),
+            _ => None,
+        }
+    }
+}
+
+/// Counts of a plan that are zero.
+fn zeros(value: &Value, path: &str, problems: &mut Problems) {
+    for (field, item) in value.as_object().into_iter().flatten() {
+        if item.as_u64() == Some(0) {
+            problems.push(join(path, field), "0 is not possible", "1 or more");
+        } else if field != "device" {
+            zeros(item, &join(path, field), problems);
+        }
     }
 }
 
@@ -168,8 +214,8 @@ fn diagnose(kind: &str, value: &Value, problems: &mut Problems) {
         }
         let mut probe = example.clone();
         probe.insert(field.clone(), item.clone());
-        if let Err((path, message)) = Data::read(kind, &Value::Object(probe)) {
-            explain(&path, &message, problems);
+        if let Err(error) = Data::read(kind, &Value::Object(probe)) {
+            reword(error, problems);
         }
     }
     for field in example.keys().filter(|f| !given.contains_key(*f)) {
@@ -186,19 +232,8 @@ fn example(kind: &str) -> Option<Map<String, Value>> {
     let parallel = spec::Parallel::default();
     let pool = spec::PoolPlan { gpus: 1, tp: 1, ep: None, moe_tp: 1, device: None };
     let workers = spec::Workers { count: 1, parallel, batch: None, chunk_tokens: None };
-    let fixed = spec::Distribution::Fixed { value: 1.0 };
     let plain = match kind {
-        "Workload" => serde_json::to_value(spec::Workload {
-            name: String::new(),
-            source: String::new(),
-            prefix: fixed.clone(),
-            isl: fixed.clone(),
-            osl: fixed,
-            lengths: Vec::new(),
-            prefix_scope: spec::workload::PrefixScope::default(),
-            prefix_home: spec::workload::PrefixHome::default(),
-            strict_context: false,
-        }),
+        "Workload" => serde_json::to_value(spec::Workload::fixed("", 0.0, 1.0, 1.0)),
         "Device" => serde_json::to_value(device()),
         "Fabric" => serde_json::to_value(fabric()),
         "Cluster" => {
@@ -273,31 +308,24 @@ fn model() -> spec::Model {
         tied_embeddings: false,
         mtp_layers: 0,
         quant: spec::Quant::default(),
+        bf16_parts: Vec::new(),
     }
 }
 
-/// Turns what serde says into what is wrong and what would do.
-fn explain(path: &str, message: &str, problems: &mut Problems) {
-    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    let name = quoted.first().copied().unwrap_or("");
-    let known = quoted.get(1..).unwrap_or(&[]);
-    if message.starts_with("missing field") {
-        problems.push(join(path, name), "is required", "");
-    } else if message.starts_with("unknown field") {
-        // serde's path ends in the unknown field itself.
-        let path = if path.ends_with(name) { path.to_string() } else { join(path, name) };
-        problems.push(path, "is not a known field", near(name, known));
-    } else if message.starts_with("unknown variant") {
-        problems.push(path, format!("'{name}' is not known"), near(name, known));
-    } else if let Some((found, wanted)) = message
-        .strip_prefix("invalid type: ")
-        .or_else(|| message.strip_prefix("invalid value: "))
-        .or_else(|| message.strip_prefix("invalid length "))
-        .and_then(|m| m.split_once(", expected "))
-    {
-        problems.push(path, format!("{} does not fit", said(found)), format!("expected {}", wish(wanted)));
-    } else {
-        problems.push(path, message, "");
+/// The reader's words in those of somebody who writes Python.
+fn reword(error: Error, problems: &mut Problems) {
+    let Error::Spec(found) = error else {
+        return;
+    };
+    for p in found.0 {
+        let path = p.path.trim_start_matches('.').to_string();
+        let split = ["wrong type: ", "wrong value: "].iter().find_map(|start| p.message.strip_prefix(start));
+        match split.and_then(|m| m.split_once(", expected ")) {
+            Some((found, wanted)) => {
+                problems.push(path, format!("{} does not fit", said(found)), format!("expected {}", wish(wanted)));
+            }
+            None => problems.push(path, p.message, p.hint),
+        }
     }
 }
 
@@ -319,9 +347,7 @@ fn said(found: &str) -> String {
 
 fn wish(wanted: &str) -> String {
     match wanted {
-        "u16" | "u32" | "u64" => "a whole number, 0 or more".to_string(),
-        "i32" | "i64" => "a whole number".to_string(),
-        "f64" => "a number".to_string(),
+        "a whole number" => "a whole number, 0 or more".to_string(),
         "a boolean" => "True or False".to_string(),
         "a sequence" => "a list".to_string(),
         _ => wanted
@@ -347,12 +373,16 @@ fn short(value: &Value) -> String {
 /// The native side of a spec: data, JSON form, equality. Users see the classes of `disagg.specs`.
 #[pyclass(frozen, module = "disagg._core")]
 pub struct Spec {
-    pub data: Arc<Data>,
+    data: Arc<Data>,
 }
 
 impl Spec {
     pub fn new(data: Data) -> Self {
         Spec { data: Arc::new(data) }
+    }
+
+    pub fn data(&self) -> &Data {
+        &self.data
     }
 
     pub fn to_value(&self) -> Value {
@@ -426,7 +456,7 @@ impl Spec {
 }
 
 /// A spec of the wrong class in a field, said in the names of the classes.
-fn wrong_children(kind: &str, fields: &Bound<'_, PyDict>, problems: &mut Problems) {
+pub fn wrong_children(kind: &str, fields: &Bound<'_, PyDict>, problems: &mut Problems) {
     for (name, value) in fields {
         let (Ok(name), Ok(spec)) = (name.extract::<String>(), convert::raw(&value)) else {
             continue;

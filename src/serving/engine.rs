@@ -150,9 +150,10 @@ pub fn chunk_grid(load: &Load, batch: u32, per_decode: f64) -> Vec<u32> {
         .filter(|piece| *piece >= 16.0 || *piece >= load.isl)
         .map(|piece| (piece + f64::from(batch) * per_decode).min(4e9) as u32)
         .collect();
-    if load.isl < 4096.0 {
-        // Several prompts in one step.
-        for n in [2.0, 4.0, 8.0] {
+    // Several prompts in one step: a budget above one prompt only matters when prompts come faster
+    // than one an iteration, that is from OSL - 1 decoding sequences on.
+    for n in [2.0, 4.0, 8.0] {
+        if n * load.isl <= 32_768.0 && f64::from(batch) > 0.5 * n * (load.osl - 1.0) {
             grid.push((n * load.isl + f64::from(batch) * per_decode) as u32);
         }
     }

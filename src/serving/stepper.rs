@@ -361,5 +361,5 @@ pub fn kv_seconds(from: &Stepper, to: &Stepper, tokens: f64, lib: &Library, same
     let links = from.kv_links().min(to.kv_links()).max(1);
     let bytes = lib.model.kv_bytes(tokens, lib.formats.kv);
     let layers = f64::from(lib.model.layers);
-    (lib.comm.kv_transfer(bytes, links, same_domain), lib.comm.kv_transfer(bytes / layers, links, same_domain))
+    (lib.comm.kv_transfer(bytes, links, same_domain), lib.comm.kv_layer(bytes / layers, links, same_domain))
 }

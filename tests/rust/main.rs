@@ -5,6 +5,8 @@ mod pipeline;
 mod kernels_lookup;
 mod kernels_pack;
 mod layers;
+mod network;
+mod pipeline;
 mod specs;
 mod kernels_pack;
 mod network;

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from disagg.specs._base import Field, Spec
-from disagg.specs.hardware import Device
+from disagg import _core
+from disagg.specs._base import Field, Spec, checked
+from disagg.specs.hardware import Cluster, Device
+from disagg.specs.model import Model
 
 Side = Literal["attention", "ffn"]
 
@@ -53,6 +55,44 @@ class Parallel(Spec, hashable=True):
         self._build(tp=tp, dp=dp, pp=pp, cp=cp, ep=ep, moe_tp=moe_tp)
 
 
+class Plan(Spec):
+    """What the three kinds of plan share."""
+
+    @property
+    def level(self) -> str:
+        """``aggregated``, ``pd``, ``aggregated+afd`` or ``pd+afd``."""
+        return _core.plan_facts(self._raw)[0]
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that the plan takes."""
+        return _core.plan_facts(self._raw)[1]
+
+    @checked
+    def check(self, model: Model, cluster: Cluster) -> None:
+        """Check the plan against a model and a cluster.
+
+        Parameters
+        ----------
+        model, cluster
+            What is to be served, and on what.
+
+        Raises
+        ------
+        SpecError
+            With every problem, e.g. a width that does not divide the heads, or too many GPUs.
+
+        Examples
+        --------
+        >>> import disagg as dg
+        >>> plan = dg.Aggregated(parallel=dg.Parallel(tp=3))
+        >>> plan.check(dg.Model("deepseek-ai/DeepSeek-V3.2"), dg.Cluster("b200_sxm", gpus=8))
+        Traceback (most recent call last):
+        disagg.errors.SpecError: plan.parallel.tp: 3 does not divide 128 attention heads; did you mean 4?
+        """
+        _core.check_plan(self._raw, model._raw, cluster._raw)
+
+
 class Workers(Spec, hashable=True):
     """Equal workers that fill the prefill or the decode slot of a `PD` plan.
 
@@ -85,7 +125,7 @@ class Workers(Spec, hashable=True):
         self._build(count=count, parallel=parallel, batch=batch, chunk_tokens=chunk_tokens)
 
 
-class Aggregated(Spec, hashable=True):
+class Aggregated(Plan, hashable=True):
     """Chunked prefill and decode on the same GPUs.
 
     Parameters
@@ -185,7 +225,7 @@ class Placement(Spec, hashable=True):
         self._build(attention=attention, ffn=ffn, prefill=prefill, decode=decode)
 
 
-class AFD(Spec, hashable=True):
+class AFD(Plan, hashable=True):
     """Attention and experts on different GPUs (attention-FFN disaggregation).
 
     Alone it serves prefill and decode (level ``aggregated+afd``); in a slot of `PD` the slot decides.
@@ -270,7 +310,7 @@ class AFD(Spec, hashable=True):
         )
 
 
-class PD(Spec, hashable=True):
+class PD(Plan, hashable=True):
     """Prefill and decode on different GPUs.
 
     Parameters

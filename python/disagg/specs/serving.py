@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from disagg import _core
+from disagg.frame import Frame
 from disagg.specs._base import Field, Spec
 
 Dtype = Literal["bfloat16", "fp8", "fp8_block", "nvfp4", "int4_wo", "w4a16_mxfp4", "w4a8_mxfp4_mxfp8"]
@@ -153,8 +154,7 @@ class Assumptions(Spec):
     """
 
     def __init__(self, profile: str = "physical", **switches: Any) -> None:
-        base = _core.assumptions(profile)
-        self._build(**{**base.to_dict(), **switches}) if switches else self._adopt(base)
+        self._adopt(_core.assumptions(profile, switches))
 
     def __getattr__(self, name: str) -> Any:
         """Read a switch."""
@@ -171,28 +171,42 @@ class Assumptions(Spec):
         """Give the default profile: what the physics says."""
         return cls("physical")
 
-    def switches(self) -> dict[str, Any]:
-        """Give every switch and its value."""
-        return {k: v for k, v in self.to_dict().items() if k != "profile"}
+    def replace(self, **changes: Any) -> Assumptions:
+        """Give a copy with some switches changed.
 
-    def diff(self, other: Assumptions) -> dict[str, tuple[Any, Any]]:
+        Raises
+        ------
+        SpecError
+            If a switch is unknown or its value does not fit.
+        """
+        return Assumptions(self.profile, **{**self._values(), **changes})
+
+    def switches(self) -> Frame:
+        """Give every switch: name, value, allowed values, meaning, source."""
+        rows = _core.switches(self._raw)
+        return Frame({key: [str(r[key]) for r in rows] for key in ("name", "value", "allowed", "meaning", "source")})
+
+    def diff(self, other: Assumptions) -> Frame:
         """Give the switches that differ, with both values.
 
         Examples
         --------
         >>> import disagg as dg
         >>> a = dg.Assumptions.physical()
-        >>> a.diff(a.replace(kv_transfer="bulk"))
-        {'kv_transfer': ('layer-wise', 'bulk')}
+        >>> print(a.diff(a.replace(kv_transfer="bulk")))
+               name        this  other
+        kv_transfer  layer-wise   bulk
         """
-        mine, theirs = self.switches(), other.switches()
-        return {k: (mine.get(k), theirs.get(k)) for k in [*mine, *theirs] if mine.get(k) != theirs.get(k)}
+        mine, theirs = self._values(), other._values()
+        names = [n for n in mine if mine[n] != theirs[n]]
+        return Frame({"name": names, "this": [str(mine[n]) for n in names], "other": [str(theirs[n]) for n in names]})
 
-    def _args(self) -> dict[str, Any]:
-        return self.to_dict()
+    def _values(self) -> dict[str, Any]:
+        return {r["name"]: r["value"] for r in _core.switches(self._raw)}
 
     def _call(self) -> tuple[str, list[tuple[str, str]]]:
-        profile = str(self.to_dict()["profile"])
-        changed = Assumptions(profile).diff(self)
-        name = f"Assumptions.{profile}"
-        return (f"{name}().replace" if changed else name), [(k, repr(v)) for k, (_, v) in changed.items()]
+        profile = str(self.profile).rstrip("*")
+        base = Assumptions(profile)._values()
+        changed = [(n, repr(v)) for n, v in self._values().items() if v != base[n]]
+        name = f"Assumptions.{profile}()"
+        return (f"{name}.replace" if changed else name.removesuffix("()")), changed
