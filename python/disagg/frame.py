@@ -32,15 +32,6 @@ def better(column: str, given: Sense | None = None) -> Sense:
     return "min" if not rate and column.endswith(_LESS_IS_BETTER) else "max"
 
 
-def _text(value: Any) -> str:
-    """Give one cell as text."""
-    if value is None:
-        return ""
-    if isinstance(value, (float, np.floating)):
-        return f"{float(value):.5g}"
-    return str(value)
-
-
 class Frame:
     """Named columns of equal length.
 
@@ -404,7 +395,7 @@ class Frame:
 
     def __str__(self) -> str:
         """Show the first rows as aligned text."""
-        shown = [[_text(v) for v in self.row(i).values()] for i in range(min(len(self), _html.MAX_ROWS))]
+        shown = [[_html.cell(v) for v in self.row(i).values()] for i in range(min(len(self), _html.MAX_ROWS))]
         lines = [self.columns, *shown]
         widths = [max(len(r[i]) for r in lines) for i in range(len(self.columns))]
         body = ["  ".join(c.rjust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in lines]
@@ -412,7 +403,7 @@ class Frame:
         return "\n".join([*body, f"... {more} more rows"] if more > 0 else body)
 
     def _repr_html_(self) -> str:
-        shown = [[_text(v) for v in self.row(i).values()] for i in range(min(len(self), _html.MAX_ROWS))]
+        shown = [[_html.cell(v) for v in self.row(i).values()] for i in range(min(len(self), _html.MAX_ROWS))]
         numeric = [not isinstance(v, Text) and v.dtype.kind in "fiu" for v in self._data.values()]
         title = f"Frame ({len(self)} rows)"
         return _html.table(title, self.columns, shown, numeric=numeric, more=len(self) - len(shown))
