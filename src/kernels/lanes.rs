@@ -55,13 +55,21 @@ pub fn default_sources(table: &Table, rows: &mut Vec<u32>) {
 }
 
 /// Key columns along which times may be interpolated.
-pub fn is_axis(table: &Table, column: &str) -> bool {
-    match column {
-        "m" | "n" | "k" | "num_tokens" | "num_token" | "batch_size" | "isl" | "step" | "message_size" => true,
-        // Heads of GQA attention come with KV heads; those of MLA stand alone.
-        "num_heads" => table.key("num_key_value_heads").is_none(),
-        _ => false,
-    }
+pub fn is_axis(column: &str) -> bool {
+    matches!(
+        column,
+        "m" | "n"
+            | "k"
+            | "num_tokens"
+            | "num_token"
+            | "batch_size"
+            | "isl"
+            | "step"
+            | "message_size"
+            | "num_heads"
+            | "num_key_value_heads"
+            | "moe_ep_size"
+    )
 }
 
 /// Key columns that follow from the token count of their row.

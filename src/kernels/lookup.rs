@@ -1,6 +1,6 @@
 //! The string-keyed lookup: one measured time, asked for by the names of a table's own columns.
 //!
-//! A grid point is answered verbatim. Keys may be left out where the rest says which row is meant;
+//! A grid point is answered verbatim, others as `kernels::off_grid` says. Keys may be left out where the rest says which row is meant;
 //! `kernel_source` is chosen by the lane defaults (`kernels::lanes`). Anything that stays ambiguous
 //! or unknown is an error that says what to give. For a few look-ups and for tests of the data;
 //! a search compiles `Surface`s instead.
@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use super::db::KernelDb;
 use super::import::{canonical, ignored};
 use super::lanes::{default_sources, is_axis, is_dependent, is_nongated, own_operator};
-use super::surface::{Evidence, Reading};
+use super::off_grid::{Cache, Lane};
+use super::surface::Evidence;
 use super::table::{Key, Table, Value};
 use crate::error::{Error, Result, near};
 use crate::units::MS;
@@ -39,27 +40,6 @@ pub struct Latency {
     pub source: String,
 }
 
-/// One lane of a table around a point that was not measured.
-#[derive(Clone, Debug)]
-pub struct Lane<'a> {
-    pub table: &'a Table,
-    /// Rows of the lane; they agree in every key column but the axes.
-    pub rows: &'a [u32],
-    /// Key columns along which the point lies off the grid.
-    pub axes: &'a [usize],
-    /// The point, one coordinate per axis.
-    pub at: &'a [f64],
-    /// Seconds of each of `rows`.
-    pub seconds: &'a [f64],
-}
-
-/// Answers points off the grid.
-fn off_grid(lane: &Lane<'_>) -> Result<Reading> {
-    let at: Vec<String> =
-        lane.axes.iter().zip(lane.at).map(|(&k, x)| format!("{}={x}", lane.table.keys[k].name())).collect();
-    Err(Error::spec(at.join(", "), format!("not a grid point of table '{}'", lane.table.name), ""))
-}
-
 /// Looks up one time.
 pub fn lookup(db: &KernelDb, query: &Query) -> Result<Latency> {
     let mut all = lookup_all(db, query)?;
@@ -86,6 +66,15 @@ pub fn lookup_all(db: &KernelDb, query: &Query) -> Result<Vec<Latency>> {
             columns.push((k, values));
         }
     }
+    let asked = Asked {
+        db,
+        table: &table,
+        measures,
+        // Operators price `latency` of the default version; anything else stays within its rows.
+        priced: query.measure.as_deref().is_none_or(|m| m.trim() == "latency"),
+        versioned: query.version.is_some(),
+    };
+    let mut cache = Cache::new();
     (0..count)
         .map(|i| {
             let mut given = BTreeMap::new();
@@ -93,7 +82,7 @@ pub fn lookup_all(db: &KernelDb, query: &Query) -> Result<Vec<Latency>> {
                 let value = &values[if values.len() == 1 { 0 } else { i }];
                 given.insert(*k, coordinate(&table.keys[*k], value)?);
             }
-            one(&table, &measures, &given)
+            asked.one(&given, &mut cache)
         })
         .collect()
 }
@@ -161,41 +150,67 @@ fn coordinate(key: &Key, value: &Value) -> Result<f64> {
     }
 }
 
-fn one(table: &Table, measures: &[(&[f32], f64)], given: &BTreeMap<usize, f64>) -> Result<Latency> {
-    let whole = |x: f64| x.fract() == 0.0 && x.abs() < 9.0e15;
-    let ms = |row: u32| measures.iter().map(|(v, unit)| f64::from(v[row as usize]) * unit).sum::<f64>();
-    if given.values().all(|&x| whole(x)) {
-        let codes = given.iter().map(|(&k, &x)| (k, x as i64)).collect();
-        let found = table.select(&codes);
-        if !found.is_empty() {
-            let rows = lane(table, found, given, &[])?;
-            return Ok(Latency { ms: ms(rows[0]), evidence: Evidence::Measured, source: source(table, &rows) });
-        }
+/// One table and measure of a query.
+struct Asked<'a> {
+    db: &'a KernelDb,
+    table: &'a Table,
+    measures: Vec<(&'a [f32], f64)>,
+    priced: bool,
+    versioned: bool,
+}
+
+impl Asked<'_> {
+    fn ms(&self, row: u32) -> f64 {
+        self.measures.iter().map(|(v, unit)| f64::from(v[row as usize]) * unit).sum()
     }
 
-    // Off the grid: first along the axes whose value was never measured, then along all of them.
-    let known = |k: usize, x: f64| whole(x) && !table.select(&BTreeMap::from([(k, x as i64)])).is_empty();
-    let numbers: Vec<usize> = given.keys().copied().filter(|&k| !table.keys[k].is_text()).collect();
-    if let Some(&k) = numbers.iter().find(|&&k| !is_axis(table, table.keys[k].name()) && !known(k, given[&k])) {
-        let all: Vec<u32> = (0..table.rows() as u32).collect();
-        return Err(not_measured(table, k, given[&k], &all));
-    }
-    let axes: Vec<usize> = numbers.iter().copied().filter(|&k| is_axis(table, table.keys[k].name())).collect();
-    let off: Vec<usize> = axes.iter().copied().filter(|&k| !known(k, given[&k])).collect();
-    for free in [&off, &axes] {
-        let codes =
-            given.iter().filter(|(k, _)| !free.contains(k)).map(|(&k, &x)| (k, x as i64)).collect::<BTreeMap<_, _>>();
-        let found = table.select(&codes);
-        if free.is_empty() || found.is_empty() {
-            continue;
+    fn one(&self, given: &BTreeMap<usize, f64>, cache: &mut Cache) -> Result<Latency> {
+        let table = self.table;
+        let whole = |x: f64| x.fract() == 0.0 && x.abs() < 9.0e15;
+        if given.values().all(|&x| whole(x)) {
+            let codes = given.iter().map(|(&k, &x)| (k, x as i64)).collect();
+            let found = table.select(&codes);
+            if !found.is_empty() {
+                let rows = lane(table, found, given, &[])?;
+                let source = source(table, &rows);
+                return Ok(Latency { ms: self.ms(rows[0]), evidence: Evidence::Measured, source });
+            }
         }
-        let rows = lane(table, found, given, free)?;
-        let at: Vec<f64> = free.iter().map(|k| given[k]).collect();
-        let seconds: Vec<f64> = rows.iter().map(|&r| ms(r) * MS).collect();
-        let reading = off_grid(&Lane { table, rows: &rows, axes: free, at: &at, seconds: &seconds })?;
-        return Ok(Latency { ms: reading.seconds / MS, evidence: reading.evidence, source: source(table, &rows) });
+
+        // Off the grid: first along the axes whose value was never measured, then along all of them.
+        let known = |k: usize, x: f64| whole(x) && !table.select(&BTreeMap::from([(k, x as i64)])).is_empty();
+        let numbers: Vec<usize> = given.keys().copied().filter(|&k| !table.keys[k].is_text()).collect();
+        if let Some(&k) = numbers.iter().find(|&&k| !is_axis(table.keys[k].name()) && !known(k, given[&k])) {
+            let all: Vec<u32> = (0..table.rows() as u32).collect();
+            return Err(not_measured(table, k, given[&k], &all));
+        }
+        let axes: Vec<usize> = numbers.iter().copied().filter(|&k| is_axis(table.keys[k].name())).collect();
+        if let Some(&k) = axes.iter().find(|&&k| given[&k] < 0.0) {
+            return Err(Error::spec(table.keys[k].name(), format!("{} is negative", given[&k]), ""));
+        }
+        let off: Vec<usize> = axes.iter().copied().filter(|&k| !known(k, given[&k])).collect();
+        for free in [&off, &axes] {
+            let fixed = given.iter().filter(|(k, _)| !free.contains(k)).map(|(&k, &x)| (k, x as i64)).collect();
+            let found = if free.is_empty() { Vec::new() } else { table.select(&fixed) };
+            if !found.is_empty() {
+                let rows = lane(table, found, given, free)?;
+                return self.off_grid(&Lane { table, rows: &rows, free, given }, cache);
+            }
+        }
+        Err(combination(table, given, &axes))
     }
-    Err(combination(table, given, &axes))
+
+    fn off_grid(&self, lane: &Lane<'_>, cache: &mut Cache) -> Result<Latency> {
+        if self.priced {
+            let named = self.table.key_index("kernel_source").is_some_and(|k| lane.given.contains_key(&k));
+            if let Some((reading, source)) = lane.by_operator(self.db, named || self.versioned, cache)? {
+                return Ok(Latency { ms: reading.seconds / MS, evidence: reading.evidence, source: imported(self.table, source) });
+            }
+        }
+        let seconds: Vec<f64> = lane.rows.iter().map(|&r| self.ms(r) * MS).collect();
+        let reading = lane.by_rows(&seconds)?;
+        Ok(Latency { ms: reading.seconds / MS, evidence: reading.evidence, source: source(self.table, lane.rows) })
+    }
 }
 
 /// Narrows rows to one lane by the defaults; an error where more than one is left.
@@ -254,16 +269,21 @@ fn sources_partition(table: &Table, source: usize, rows: &[u32], free: &[usize])
     })
 }
 
+/// `[import: ]system framework version table [kernel sources]`, as surfaces name their lanes.
 fn source(table: &Table, rows: &[u32]) -> String {
-    let mut text = format!("{} {} {}", table.framework, table.version, table.name);
-    if !table.provenance.import.is_empty() {
-        text = format!("{}: {text}", table.provenance.import);
-    }
+    let mut text = format!("{} {} {} {}", table.system, table.framework, table.version, table.name);
     if let Some(k) = table.key_index("kernel_source") {
         let names: Vec<String> = table.distinct(k, rows).iter().map(|&c| table.keys[k].show(c)).collect();
         text = format!("{text} [{}]", names.join(", "));
     }
-    text
+    imported(table, text)
+}
+
+fn imported(table: &Table, source: String) -> String {
+    match table.provenance.import.as_str() {
+        "" => source,
+        name => format!("{name}: {source}"),
+    }
 }
 
 fn not_measured(table: &Table, k: usize, x: f64, among: &[u32]) -> Error {

@@ -5,6 +5,7 @@ pub mod grid;
 pub mod import;
 pub mod lanes;
 pub mod lookup;
+mod off_grid;
 pub mod ops;
 pub mod pack;
 pub mod report;

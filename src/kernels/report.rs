@@ -19,10 +19,12 @@ use crate::spec::{Attention, Dtype, Indexer, Model, Quant};
 #[derive(Clone, Debug, PartialEq)]
 pub struct LooRow {
     pub table: String,
+    /// Value of the column that tells the lanes apart (the number format).
+    pub lane: String,
     /// `point`, or the hidden axis.
     pub axis: String,
-    /// The hidden value was the first or last of its axis.
-    pub edge: bool,
+    /// `first` or `last` when the hidden value was the end of its axis, so that it was extrapolated; else empty.
+    pub edge: &'static str,
     pub n: usize,
     /// Relative errors |predicted / measured - 1|.
     pub median: f64,
@@ -275,12 +277,13 @@ pub fn leave_one_out(source: &Source, table: &str, samples: usize, seed: u64) ->
     };
     let whole = source.db.table(&source.system, &source.framework, table, None)?;
     let mut draw = Draw(seed);
-    let mut errors: BTreeMap<(usize, bool), Vec<f64>> = BTreeMap::new();
+    let mut errors: BTreeMap<(String, usize, &'static str), Vec<f64>> = BTreeMap::new();
     let mut groups: BTreeMap<Vec<i64>, Arc<Table>> = BTreeMap::new();
     for _ in 0..samples {
         let row = draw.below(whole.rows());
         let key = |r: usize| -> Vec<i64> { probe.group.iter().filter_map(|n| whole.key(n).map(|k| k.code(r))).collect() };
         let wanted = key(row);
+        let lane = probe.group.first().map_or(String::new(), |n| text(&whole, n, row).to_string());
         let group = groups.entry(wanted.clone()).or_insert_with(|| Arc::new(subset(&whole, |r| key(r) == wanted))).clone();
         // The same row inside its group.
         let at = (0..row).filter(|&r| key(r) == wanted).count();
@@ -295,7 +298,7 @@ pub fn leave_one_out(source: &Source, table: &str, samples: usize, seed: u64) ->
         all.extend(["n", "k", "moe_tp_size"]);
         for axis in 0..=probe.axes.len() {
             let (hidden, edge) = match axis.checked_sub(1) {
-                None => (subset(&group, |r| !same(r, &all)), false),
+                None => (subset(&group, |r| !same(r, &all)), ""),
                 Some(a) => {
                     let name = probe.axes[a];
                     let runtime = matches!(name, "m" | "batch_size" | "isl" | "step" | "num_tokens");
@@ -303,9 +306,7 @@ pub fn leave_one_out(source: &Source, table: &str, samples: usize, seed: u64) ->
                     let lane: Vec<&str> =
                         all.iter().copied().filter(|n| !matches!(*n, "m" | "batch_size" | "isl" | "step" | "num_tokens")).collect();
                     let mut columns = if runtime { lane } else { Vec::new() };
-                    if name == "n" || name == "k" {
-                        columns = vec!["n", "k"];
-                    } else if name == "moe_ep_size" {
+                    if name == "moe_ep_size" {
                         columns = vec!["moe_tp_size"];
                     }
                     if !columns.contains(&name) {
@@ -318,7 +319,8 @@ pub fn leave_one_out(source: &Source, table: &str, samples: usize, seed: u64) ->
                         high = high.max(int(&group, name, r));
                     }
                     let value = int(&group, name, at);
-                    (subset(&group, |r| !same(r, &columns)), value == low || value == high)
+                    let edge = if value == low { "first" } else if value == high { "last" } else { "" };
+                    (subset(&group, |r| !same(r, &columns)), edge)
                 }
             };
             if hidden.rows() == 0 || hidden.rows() == group.rows() {
@@ -328,17 +330,18 @@ pub fn leave_one_out(source: &Source, table: &str, samples: usize, seed: u64) ->
             let Some((surface, x)) = predicted(&without, &group, at) else { continue };
             let reading = surface.at(&x);
             if reading.evidence != Evidence::Roofline {
-                errors.entry((axis, edge)).or_default().push((reading.seconds / seconds - 1.0).abs());
+                errors.entry((lane.clone(), axis, edge)).or_default().push((reading.seconds / seconds - 1.0).abs());
             }
         }
     }
     let noise = whole.provenance.noise.spread_median;
     Ok(errors
         .into_iter()
-        .map(|((axis, edge), mut e)| {
+        .map(|((lane, axis, edge), mut e)| {
             e.sort_by(f64::total_cmp);
             LooRow {
                 table: table.to_string(),
+                lane,
                 axis: axis.checked_sub(1).map_or("point", |a| probe.axes[a]).to_string(),
                 edge,
                 n: e.len(),

@@ -187,7 +187,8 @@ impl Phase {
 
     fn invented(&self, payload: fn(u32) -> f64, start: Start) -> Option<ByEp> {
         let ep = self.wires.domain.clamp(2, 8);
-        let mut shaped = Shaped { hidden: 7168, topk: 8, experts: 256, curve: Curve::line(start.alpha, 1.0, 1.0, 2.0)? };
+        let mut shaped =
+            Shaped { hidden: 7168, topk: 8, experts: 256, curve: Curve::line(start.alpha, 1.0, 1.0, 2.0)? };
         let rate = 1.0 / self.beta_of_row(&shaped, payload(7168), ep);
         shaped.curve = Curve::line(start.alpha, rate, 1.0, 65536.0)?;
         Some(ByEp::from([(ep, vec![shaped])]))

@@ -200,9 +200,20 @@ impl Afd<'_> {
         CommTime { seconds, evidence: Evidence::Extrapolated }
     }
 
-    fn hop(&self, shape: &AfdShape, tokens: f64, payload: f64, reduced: bool, phase: impl Fn(&Kernel) -> &Phase) -> CommTime {
+    fn hop(
+        &self,
+        shape: &AfdShape,
+        tokens: f64,
+        payload: f64,
+        reduced: bool,
+        phase: impl Fn(&Kernel) -> &Phase,
+    ) -> CommTime {
         let gpus = shape.attention_gpus + shape.ffn_gpus;
-        let own = if reduced { shape.reduced(tokens, payload, self.wires) } else { shape.direct(tokens, payload, self.wires) };
+        let own = if reduced {
+            shape.reduced(tokens, payload, self.wires)
+        } else {
+            shape.direct(tokens, payload, self.wires)
+        };
         match &self.kernels.one_sided {
             Some(kernel) if own.domains == 1 => self.price(&own, phase(kernel), gpus),
             _ => {

@@ -119,7 +119,8 @@ impl Collectives {
     /// domain shares out over its GPUs.
     fn rails(&self, bytes: f64, least: u32, domains: u32, passes: f64) -> CommTime {
         let share = ring_share(domains) * bytes / f64::from(least);
-        let seconds = passes * (NIC_ALPHA_PER_LOG2 * f64::from(domains).log2() + share / (ETA_NIC * self.wires.nic(domains)));
+        let seconds =
+            passes * (NIC_ALPHA_PER_LOG2 * f64::from(domains).log2() + share / (ETA_NIC * self.wires.nic(domains)));
         CommTime { seconds, evidence: Evidence::Extrapolated }
     }
 

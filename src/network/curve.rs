@@ -77,8 +77,9 @@ impl Curve {
 
     /// `alpha + x / rate` where there is no table: a roofline.
     pub fn line(alpha: f64, rate: f64, from: f64, to: f64) -> Option<Curve> {
-        let points: Vec<(f64, f64)> =
-            std::iter::successors(Some(from), |x| (*x < to).then_some(x * 2.0)).map(|x| (x, alpha + x / rate)).collect();
+        let points: Vec<(f64, f64)> = std::iter::successors(Some(from), |x| (*x < to).then_some(x * 2.0))
+            .map(|x| (x, alpha + x / rate))
+            .collect();
         Curve::new(&points, Evidence::Roofline)
     }
 
@@ -151,7 +152,10 @@ impl Lane {
             lo
         } else {
             let hi = at(self.hi, self.stretch);
-            CommTime { seconds: lo.seconds * ((hi.seconds / lo.seconds).ln() * self.w).exp(), evidence: lo.evidence.max(hi.evidence) }
+            CommTime {
+                seconds: lo.seconds * ((hi.seconds / lo.seconds).ln() * self.w).exp(),
+                evidence: lo.evidence.max(hi.evidence),
+            }
         };
         CommTime { seconds: t.seconds + self.shift, evidence: t.evidence.max(self.evidence) }
     }

@@ -44,7 +44,14 @@ fn open_or_twin(db: &KernelDb, system: &str, framework: &str, name: &str, versio
 }
 
 /// Points (size, seconds) of `rows`, by the values of the `by` columns. The measures are added up.
-fn points(table: &Table, rows: &[u32], by: &[&str], size: &str, scale: f64, measures: &[&str]) -> BTreeMap<Vec<i64>, Vec<(f64, f64)>> {
+fn points(
+    table: &Table,
+    rows: &[u32],
+    by: &[&str],
+    size: &str,
+    scale: f64,
+    measures: &[&str],
+) -> BTreeMap<Vec<i64>, Vec<(f64, f64)>> {
     let mut out: BTreeMap<Vec<i64>, Vec<(f64, f64)>> = BTreeMap::new();
     let Some(x) = table.key(size) else { return out };
     for &row in rows {
@@ -136,20 +143,22 @@ pub fn deepep(db: &KernelDb, system: &str, node: u32, normal: bool) -> Result<(B
     let (mut out, mut back) = (ByEp::new(), ByEp::new());
     let new = open_or_twin(db, system, "sglang", name, Some("0.5.12"))?;
     // Without that version: whatever there is (an import).
-    let new = if new.is_none() { open(db, system, "sglang", name, None)?.map(|t| (t, Evidence::Measured)) } else { new };
+    let new =
+        if new.is_none() { open(db, system, "sglang", name, None)?.map(|t| (t, Evidence::Measured)) } else { new };
     let copied = if system == "h100_sxm" { Evidence::Measured } else { Evidence::Interpolated };
     let old = open(db, system, "sglang", name, Some("0.5.6.post2"))?.map(|t| (t, copied));
     for (table, floor) in [new, old].into_iter().flatten() {
         let nodes = table.key("node_num");
-        let rows: Vec<u32> = (0..table.rows() as u32)
-            .filter(|r| !normal || nodes.is_none_or(|k| k.code(*r as usize) < 8))
-            .collect();
+        let rows: Vec<u32> =
+            (0..table.rows() as u32).filter(|r| !normal || nodes.is_none_or(|k| k.code(*r as usize) < 8)).collect();
         let by = ["node_num", "hidden_size", "num_topk", "num_experts"];
         let sms = |rows: &[u32], key: &str| -> Vec<u32> {
             let Some(k) = table.key(key) else { return rows.to_vec() };
             rows.iter().copied().filter(|r| k.code(*r as usize) == NORMAL_SMS).collect()
         };
-        for (into, measures, key) in [(&mut out, out_measures, "dispatch_sms"), (&mut back, back_measures, "combine_sms")] {
+        for (into, measures, key) in
+            [(&mut out, out_measures, "dispatch_sms"), (&mut back, back_measures, "combine_sms")]
+        {
             for (ep, shapes) in by_ep(points(&table, &sms(&rows, key), &by, "num_token", 1.0, measures), node, floor) {
                 into.entry(ep).or_insert(shapes);
             }

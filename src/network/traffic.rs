@@ -108,10 +108,7 @@ pub fn packed(ranks: u32, domain: u32) -> (u32, u32, u32) {
 pub fn low_latency(k: u32, ep: u32, domain: u32) -> Ports {
     let (k, n) = (f64::from(k), f64::from(ep.max(1)));
     let (most, least, domains) = packed(ep, domain);
-    Ports {
-        nvlink: k * f64::from(most - 1) / n,
-        nic: if domains > 1 { k * (1.0 - f64::from(least) / n) } else { 0.0 },
-    }
+    Ports { nvlink: k * f64::from(most - 1) / n, nic: if domains > 1 { k * (1.0 - f64::from(least) / n) } else { 0.0 } }
 }
 
 /// One copy per destination GPU, one domain.

@@ -232,8 +232,9 @@ pub fn kernels_report<'py>(
     })?;
     let mut out = Columns::new();
     out.push("table", Column::from_strings(rows.iter().map(|r| r.table.as_str())));
+    out.push("lane", Column::from_strings(rows.iter().map(|r| r.lane.as_str())));
     out.push("axis", Column::from_strings(rows.iter().map(|r| r.axis.as_str())));
-    out.push("edge", Column::Bool(rows.iter().map(|r| r.edge).collect()));
+    out.push("edge", Column::from_strings(rows.iter().map(|r| r.edge)));
     out.push("n", Column::I64(rows.iter().map(|r| r.n as i64).collect()));
     out.push("median_error", Column::F64(rows.iter().map(|r| r.median).collect()));
     out.push("p90_error", Column::F64(rows.iter().map(|r| r.p90).collect()));

@@ -68,7 +68,10 @@ fn common(
         serving: serving.map_or(Ok(Serving::default()), |s| serving_of(s, "serving"))?,
         assumptions: assumptions.map_or(Ok(Assumptions::physical()), |a| assumptions_of(a, "assumptions"))?,
     };
-    c.quant.check_on(&c.model.quant, &c.cluster.device).into_result()?;
+    let mut problems = Problems::new();
+    problems.nest("quant", c.quant.check_on(&c.model.quant, &c.cluster.device));
+    problems.nest("serving", c.serving.check());
+    problems.into_result()?;
     Ok(c)
 }
 

@@ -123,7 +123,7 @@ pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<St
                 rows.extend(task.pair(1, &prefill, &decode)?);
             }
             if wants("pd+afd") && !units.is_empty() {
-                let afd_decode = levels::decode_frontier(&task.decode(&units, dense(q.batches_per_octave))?);
+                let afd_decode = levels::decode_frontier(&task.decode(&units, dense(q.batches_per_octave - 1))?);
                 let afd_prefill =
                     levels::prefill_frontier(&task.prefill(&levels::prefill_unit_layouts(&lib, q.cluster.gpus))?);
                 rows.extend(task.pair(3, &prefill, &afd_decode)?);

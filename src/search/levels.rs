@@ -24,8 +24,8 @@ pub struct Task<'a> {
     pub control: &'a Control,
 }
 
-/// Least gain in rate between neighbours on a slot's frontier: 1 %, well under what the tables know.
-const THINNING: f64 = 1.01;
+/// Least gain in rate between neighbours on a slot's frontier: 2 %, well under what the tables know.
+const THINNING: f64 = 1.02;
 
 const MICROBATCHES: [u32; 4] = [1, 2, 3, 4];
 /// Micro-batches of AFD prefill, where a prompt is cut into as many chunks.

@@ -92,11 +92,6 @@ pub fn shares(seconds: &[f64; 4]) -> std::collections::BTreeMap<&'static str, f6
     CLASSES.iter().map(|(n, e)| (*n, if all > 0.0 { seconds[*e as usize] / all } else { 0.0 })).collect()
 }
 
-/// Name of an evidence class.
-pub fn evidence_name(e: Evidence) -> &'static str {
-    CLASSES[e as usize].0
-}
-
 fn rows(phase: &'static str, pool: &'static str, scale: f64, d: &Detail) -> Vec<BreakdownRow> {
     d.entries
         .iter()
@@ -415,6 +410,6 @@ pub fn breakdown_columns(rows: &[BreakdownRow]) -> Columns {
     c.push("op", Column::from_strings(rows.iter().map(|r| r.op)));
     c.push("ms", Column::F64(rows.iter().map(|r| r.ms).collect()));
     c.push("share", Column::F64(rows.iter().map(|r| r.ms / phase_ms(r.phase).max(1e-300)).collect()));
-    c.push("evidence", Column::from_strings(rows.iter().map(|r| evidence_name(r.evidence))));
+    c.push("evidence", Column::from_strings(rows.iter().map(|r| r.evidence.name())));
     c
 }

@@ -189,8 +189,5 @@ fn same(jobs: &[Job], free: &[f64; 3], old_jobs: &[Job], old_free: &[f64; 3], to
     jobs.iter().zip(old_jobs).all(|(a, b)| {
         (a.stage, a.group, a.layer) == (b.stage, b.group, b.layer)
             && ((a.ready - base) - (b.ready - old_base)).abs() <= tolerance
-    }) && free
-        .iter()
-        .zip(old_free)
-        .all(|(a, b)| ((a - base).max(0.0) - (b - old_base).max(0.0)).abs() <= tolerance)
+    }) && free.iter().zip(old_free).all(|(a, b)| ((a - base).max(0.0) - (b - old_base).max(0.0)).abs() <= tolerance)
 }

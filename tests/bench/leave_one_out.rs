@@ -39,7 +39,7 @@ fn main() {
     let wanted = |i: usize, name: &str| args.get(i).is_none_or(|a| a == "all" || a == name);
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/python/disagg/data/kernels");
     let db = KernelDb::open(Path::new(dir)).expect("the pack opens");
-    println!("{:9} {:7} {:22} {:13} {:5} {:>5} {:>8} {:>8} {:>8}", "system", "lane", "table", "hidden", "", "n", "median", "p90", "noise");
+    println!("{:9} {:7} {:22} {:22} {:13} {:5} {:>5} {:>8} {:>8} {:>8}", "system", "from", "table", "lane", "hidden", "", "n", "median", "p90", "noise");
     for system in db.systems().into_iter().filter(|s| wanted(1, s)) {
         for framework in ["trtllm", "sglang", "vllm"].into_iter().filter(|f| wanted(2, f)) {
             let source = Source { db: db.clone(), system: system.clone(), framework: framework.into(), device: device(&system), graph: false };
@@ -47,9 +47,10 @@ fn main() {
                 let Ok(rows) = leave_one_out(&source, table, samples, 1) else { continue };
                 for r in rows {
                     println!(
-                        "{system:9} {framework:7} {table:22} {:13} {:5} {:5} {:7.1}% {:7.1}% {:7.1}%",
+                        "{system:9} {framework:7} {table:22} {:22} {:13} {:5} {:5} {:7.1}% {:7.1}% {:7.1}%",
+                        r.lane,
                         r.axis,
-                        if r.edge { "edge" } else { "" },
+                        r.edge,
                         r.n,
                         r.median * 100.0,
                         r.p90 * 100.0,

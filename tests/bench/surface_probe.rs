@@ -53,6 +53,7 @@ fn v32(indexer: bool) -> Model {
         tied_embeddings: false,
         mtp_layers: 1,
         quant: Quant::default(),
+        bf16_parts: Vec::new(),
     }
 }
 

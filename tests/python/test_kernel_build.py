@@ -127,17 +127,21 @@ def unpack(out, entry):
     (length,) = struct.unpack_from("<I", payload)
     header, at = json.loads(payload[4 : 4 + length]), 4 + length
     rows, columns = header["rows"], {}
+    planes = lambda n, width, at: sum(  # noqa: E731
+        np.frombuffer(payload, np.uint8, n, at + i * n).astype(np.uint32) << (8 * i) for i in range(width)
+    )
     for key in header["keys"]:
         codes = np.zeros(rows, np.int64)
         if key["width"]:
             kind = np.uint8 if key["width"] == 1 else np.uint16
-            codes = np.cumsum(np.frombuffer(payload, kind, rows, at), dtype=kind)
-            at += key["width"] * rows
+            count = key.get("runs", rows)
+            codes = np.cumsum(np.frombuffer(payload, kind, count, at), dtype=kind)
+            at += key["width"] * count
+            if "runs" in key:
+                codes = np.repeat(codes, planes(count, 2, at))
+                at += 2 * count
         columns[key["name"]] = [(key.get("int") or key.get("text"))[c] for c in codes]
     for measure in header["measures"]:
-        planes = lambda n, width, at: sum(  # noqa: E731
-            np.frombuffer(payload, np.uint8, n, at + i * n).astype(np.uint32) << (8 * i) for i in range(width)
-        )
         if measure["coding"] == "plain":
             bits, at = planes(rows, 4, at), at + 4 * rows
         else:
@@ -178,6 +182,27 @@ def test_a_rebuild_gives_the_same_bits(tmp_path):
     assert list(zip(columns["gemm_dtype"], columns["m"], columns["latency"], strict=True)) == [
         ("bfloat16", 1, 0.5), ("bfloat16", 2, 0.5), ("fp8", 1, 0.125),
     ]  # fmt: skip
+
+
+def test_columns_that_change_seldom_are_stored_as_runs(tmp_path):
+    pytest.importorskip("zstandard")
+    from disagg.kernels.build import build
+
+    n = 70_000  # a run of more than 65535 rows is split
+    table = {
+        "op_name": ["a"] * 5 + ["b"] * n,
+        "m": [*range(5), *range(n)],
+        "n": [7] * (n + 5),
+        "latency": np.arange(n + 5) % 1000 + 0.5,
+    }
+    table["m"] = [m % 300 for m in table["m"]]
+    table["n"] = [i // 300 for i in range(n + 5)]
+    write(tmp_path / "source", table, name="other")
+    (entry,) = build(tmp_path / "source", tmp_path / "out", everything=True)["tables"]
+    columns = unpack(tmp_path / "out", entry)
+    assert entry["rows"] == n + 5 and columns["op_name"] == table["op_name"]
+    rows = zip(columns["op_name"], columns["n"], columns["m"], columns["latency"], strict=True)
+    assert list(rows) == sorted(zip(table["op_name"], table["n"], table["m"], table["latency"], strict=True))
 
 
 def test_the_shipped_index_names_its_origin():

@@ -181,6 +181,47 @@ fn unknown_keys_and_values_are_answered_with_near_ones() {
 }
 
 #[test]
+fn points_off_the_grid_lie_between_their_neighbours() {
+    let db = KernelDb::open(&pack()).unwrap();
+    let between = |place: &str, keys: &[(&str, Value)], name: &str, lo: i64, at: f64, hi: i64| {
+        let [lo, mid, hi] = [lo as f64, at, hi as f64].map(|x| {
+            let mut keys = keys.to_vec();
+            keys.retain(|k| k.0 != name);
+            keys.push((name, Value::Number(x)));
+            ask(&db, place, &keys).unwrap()
+        });
+        assert_eq!((lo.evidence, hi.evidence), (Evidence::Measured, Evidence::Measured), "{place} {name}");
+        assert!(mid.evidence > Evidence::Measured, "{place} {name}");
+        assert!(mid.ms > 0.9 * lo.ms && mid.ms < hi.ms / 0.9, "{place} {name}: {} {} {}", lo.ms, mid.ms, hi.ms);
+        mid
+    };
+    let gemm = [("gemm_dtype", "fp8".into()), ("m", n(1024)), ("n", n(7168)), ("k", n(2048))];
+    between("h200_sxm/trtllm/gemm", &gemm, "m", 1024, 1100.0, 1280);
+    between("h200_sxm/trtllm/gemm", &gemm, "n", 4096, 4608.0, 7168);
+    between("h200_sxm/sglang/context_attention", &attention(128), "isl", 1024, 1300.0, 1536);
+    between("b200_sxm/trtllm/moe", &moe(1024), "num_tokens", 1024, 1200.0, 1536);
+    between("b200_sxm/sglang/dsa_generation_module", &dsa(), "step", 8192, 9000.0, 16_384);
+    let nccl = [("op_name", "all_gather".into()), ("nccl_dtype", "half".into()), ("num_gpus", n(8))];
+    between("b200_sxm/nccl/nccl", &nccl, "message_size", 1 << 20, 1.5e6, 1 << 21);
+    let far = with(&nccl, &[("message_size", n(1 << 30))]);
+    let (edge, far) = (with(&nccl, &[("message_size", n(1 << 29))]), ask(&db, "b200_sxm/nccl/nccl", &far).unwrap());
+    let ratio = far.ms / ask(&db, "b200_sxm/nccl/nccl", &edge).unwrap().ms;
+    assert_eq!(far.evidence, Evidence::Extrapolated);
+    assert!((1.9..2.1).contains(&ratio), "{ratio}");
+    // An odd EP size, a named kernel, a named version.
+    between("b200_sxm/trtllm/moe", &moe(1024), "moe_ep_size", 32, 28.0, 16);
+    let named = with(&moe(1024), &[("kernel_source", "moe_torch_flow_min_latency".into())]);
+    let one = between("b200_sxm/trtllm/moe", &named, "num_tokens", 1024, 1200.0, 1536);
+    assert!(one.source.contains("min_latency") && !one.source.contains("cutlass"), "{}", one.source);
+    // A system without a data sheet interpolates the rows themselves.
+    let table = db.table("h200_sxm", "trtllm", "gemm", None).unwrap();
+    let mine = Table { system: "my_gpu".into(), ..(*table).clone() };
+    let mine = KernelDb::empty().with_tables("lab", vec![mine]).unwrap();
+    let at = |m: i64| ask(&mine, "my_gpu/trtllm/gemm", &[gemm[0].clone(), ("m", n(m)), gemm[2].clone(), gemm[3].clone()]).unwrap().ms;
+    assert!(at(1100) > 0.9 * at(1024) && at(1100) < at(1280) / 0.9);
+}
+
+#[test]
 fn numbers_broadcast() {
     let db = KernelDb::open(&pack()).unwrap();
     let mut q = query("h200_sxm/trtllm/gemm", &[("gemm_dtype", "bfloat16".into()), ("n", n(7168)), ("k", n(2048))]);
@@ -257,7 +298,7 @@ fn an_import_stands_in_front_of_the_pack_under_its_own_name() {
     let gemm = [("gemm_dtype", "bfloat16".into()), ("m", n(64)), ("n", n(7168)), ("k", n(2048))];
     let got = ask(&mine, "h200_sxm/trtllm/gemm", &gemm).unwrap();
     assert_eq!((got.ms, got.evidence), (0.5, Evidence::Measured));
-    assert_eq!(got.source, "lab: trtllm 9.9 gemm");
+    assert_eq!(got.source, "lab: h200_sxm trtllm 9.9 gemm");
     assert_eq!(ask(&mine, "my_gpu/trtllm/gemm", &gemm).unwrap().ms, 0.25);
     assert!(mine.systems().contains(&"my_gpu".to_string()));
     // The pack's table is still there by its version, the first database has not changed.

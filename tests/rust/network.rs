@@ -3,8 +3,8 @@
 
 use std::sync::{Arc, OnceLock};
 
-use disagg::kernels::{Evidence, KernelDb, Table};
 use disagg::kernels::table::Value;
+use disagg::kernels::{Evidence, KernelDb, Table};
 use disagg::math::combinatorics::{distinct_groups, even_split, hit_probability};
 use disagg::network::traffic::{Ports, distinct_nodes, packed, payload_bytes, return_bytes};
 use disagg::network::wires::Wires;
@@ -52,7 +52,8 @@ fn db() -> Arc<KernelDb> {
 
 fn comm(system: &str) -> Comm {
     static ALL: OnceLock<Vec<Comm>> = OnceLock::new();
-    let all = ALL.get_or_init(|| SYSTEMS.iter().map(|s| Comm::new(db(), &cluster(s, 1024), "sglang", 1.0).unwrap()).collect());
+    let all = ALL
+        .get_or_init(|| SYSTEMS.iter().map(|s| Comm::new(db(), &cluster(s, 1024), "sglang", 1.0).unwrap()).collect());
     all[SYSTEMS.iter().position(|s| *s == system).unwrap()].clone()
 }
 
@@ -109,7 +110,11 @@ fn nccl_rows_are_returned_as_measured() {
             let mut verbatim = 0;
             for (id, seconds) in &rows {
                 let bytes = 2.0 * id[1] as f64;
-                let t = if op == "all_gather" { comm.all_gather(bytes, id[0] as u32) } else { comm.reduce_scatter(bytes, id[0] as u32) };
+                let t = if op == "all_gather" {
+                    comm.all_gather(bytes, id[0] as u32)
+                } else {
+                    comm.reduce_scatter(bytes, id[0] as u32)
+                };
                 if t.evidence == Evidence::Measured {
                     assert!(near(t.seconds, *seconds, 1e-9), "{system} {op} {id:?}");
                     verbatim += 1;
@@ -173,7 +178,11 @@ fn deepep_rows_are_returned_as_measured() {
                         dispatch_dtype: Dtype::Fp8,
                     };
                     let tokens = id[3] as f64;
-                    let t = if phase == 0 { comm.dispatch(&shape, tokens, kind) } else { comm.combine(&shape, tokens, kind) };
+                    let t = if phase == 0 {
+                        comm.dispatch(&shape, tokens, kind)
+                    } else {
+                        comm.combine(&shape, tokens, kind)
+                    };
                     if t.evidence == Evidence::Measured {
                         verbatim += 1;
                         assert!(near(t.seconds, *seconds, 1e-9), "{system} {name} {phase} {id:?}");
@@ -191,7 +200,8 @@ fn deepep_rows_are_returned_as_measured() {
 fn rows_across_nodes_are_h100s_own() {
     let (h100, h200) = (comm("h100_sxm"), comm("h200_sxm"));
     for (ep, out, back) in [(16, 102.1, 186.2), (32, 143.0, 263.3), (64, 166.8, 304.7)] {
-        let (d, c) = (h100.dispatch(&v3(ep), 128.0, A2aKind::LowLatency), h100.combine(&v3(ep), 128.0, A2aKind::LowLatency));
+        let (d, c) =
+            (h100.dispatch(&v3(ep), 128.0, A2aKind::LowLatency), h100.combine(&v3(ep), 128.0, A2aKind::LowLatency));
         assert!((d.seconds / US - out).abs() < 0.1 && (c.seconds / US - back).abs() < 0.1, "{ep} {d:?} {c:?}");
         assert_eq!((d.evidence, c.evidence), (Evidence::Measured, Evidence::Measured));
         // The h200 file repeats h100's values: no measurement of h200.
@@ -207,13 +217,21 @@ fn one_sided_rows_at_the_bytes_they_moved() {
     let comm = comm("gb200");
     let table = db().table("gb200", "trtllm", "trtllm_alltoall", Some("1.3.0rc10")).unwrap();
     for (op, out) in [("alltoall_dispatch", true), ("alltoall_combine", false)] {
-        let wanted = [("kernel_source", Value::from("NVLinkOneSided")), ("op_name", Value::from(op)), ("moe_dtype", Value::from("nvfp4"))];
+        let wanted = [
+            ("kernel_source", Value::from("NVLinkOneSided")),
+            ("op_name", Value::from(op)),
+            ("moe_dtype", Value::from("nvfp4")),
+        ];
         for (id, seconds) in rows(&table, &wanted, &["moe_ep_size", "num_tokens"], &["latency"]) {
             let ep = id[0] as u32;
             let shape = A2aShape { dispatch_dtype: Dtype::Nvfp4, ..v3(ep) };
             // Balanced rows reach min(EP, 8) GPUs, a random router fewer.
             let tokens = id[1] as f64 * f64::from(ep.min(8)) / distinct_groups(256, ep, 8);
-            let t = if out { comm.dispatch(&shape, tokens, A2aKind::OneSided) } else { comm.combine(&shape, tokens, A2aKind::OneSided) };
+            let t = if out {
+                comm.dispatch(&shape, tokens, A2aKind::OneSided)
+            } else {
+                comm.combine(&shape, tokens, A2aKind::OneSided)
+            };
             assert!(t.seconds <= seconds * (1.0 + 1e-6) && t.seconds > 0.7 * seconds, "{op} {id:?} {t:?} {seconds}");
         }
     }
@@ -234,15 +252,41 @@ fn published_tables_held_out() {
     let blog18 = |ep: u32, tokens: f64, out: bool| {
         let shape = A2aShape { dispatch_dtype: Dtype::Bf16, ..v3(ep) };
         let tokens = tokens * f64::from(ep.min(8)) / distinct_groups(256, ep, 8);
-        let t = if out { rack.dispatch(&shape, tokens, A2aKind::OneSided) } else { rack.combine(&shape, tokens, A2aKind::OneSided) };
+        let t = if out {
+            rack.dispatch(&shape, tokens, A2aKind::OneSided)
+        } else {
+            rack.combine(&shape, tokens, A2aKind::OneSided)
+        };
         t.seconds / US
     };
     // TensorRT-LLM blog 18, BF16, GB200: (EP, tokens, dispatch, combine).
     let rows = [
-        (8, 64.0, 22.3, 34.1), (8, 128.0, 31.7, 38.1), (8, 256.0, 50.8, 53.0), (8, 512.0, 89.5, 91.7), (8, 1024.0, 166.3, 175.6), (8, 2048.0, 311.8, 322.6),
-        (16, 64.0, 24.1, 35.6), (16, 128.0, 34.6, 39.9), (16, 256.0, 54.8, 57.0), (16, 512.0, 97.1, 98.2), (16, 1024.0, 181.2, 188.2), (16, 2048.0, 343.3, 348.4),
-        (32, 64.0, 26.2, 36.4), (32, 128.0, 37.8, 41.1), (32, 256.0, 61.5, 59.7), (32, 512.0, 109.6, 102.5), (32, 1024.0, 197.5, 197.5), (32, 2048.0, 373.7, 369.5),
-        (64, 1.0, 27.8, 32.6), (64, 16.0, 20.6, 35.0), (64, 64.0, 28.8, 37.7), (64, 128.0, 41.6, 44.5), (64, 256.0, 65.3, 62.9), (64, 512.0, 115.7, 106.7), (64, 1024.0, 209.4, 199.2), (64, 2048.0, 399.2, 372.1),
+        (8, 64.0, 22.3, 34.1),
+        (8, 128.0, 31.7, 38.1),
+        (8, 256.0, 50.8, 53.0),
+        (8, 512.0, 89.5, 91.7),
+        (8, 1024.0, 166.3, 175.6),
+        (8, 2048.0, 311.8, 322.6),
+        (16, 64.0, 24.1, 35.6),
+        (16, 128.0, 34.6, 39.9),
+        (16, 256.0, 54.8, 57.0),
+        (16, 512.0, 97.1, 98.2),
+        (16, 1024.0, 181.2, 188.2),
+        (16, 2048.0, 343.3, 348.4),
+        (32, 64.0, 26.2, 36.4),
+        (32, 128.0, 37.8, 41.1),
+        (32, 256.0, 61.5, 59.7),
+        (32, 512.0, 109.6, 102.5),
+        (32, 1024.0, 197.5, 197.5),
+        (32, 2048.0, 373.7, 369.5),
+        (64, 1.0, 27.8, 32.6),
+        (64, 16.0, 20.6, 35.0),
+        (64, 64.0, 28.8, 37.7),
+        (64, 128.0, 41.6, 44.5),
+        (64, 256.0, 65.3, 62.9),
+        (64, 512.0, 115.7, 106.7),
+        (64, 1024.0, 209.4, 199.2),
+        (64, 2048.0, 399.2, 372.1),
     ];
     let out: Vec<(f64, f64)> = rows.iter().map(|r| (blog18(r.0, r.1, true), r.2)).collect();
     let back: Vec<(f64, f64)> = rows.iter().map(|r| (blog18(r.0, r.1, false), r.3)).collect();
@@ -285,6 +329,9 @@ fn works_without_any_table() {
     }
 }
 
+/// A time over a size.
+type Price<'a> = Box<dyn Fn(f64) -> CommTime + 'a>;
+
 /// Every byte of A2F, GPU by GPU: source x destination, split by domain. The slow twin of `direct`.
 fn explicit(shape: &AfdShape, tokens: f64, payload: f64, domain: u32) -> (Vec<Ports>, Vec<Ports>) {
     let (a, f) = (shape.attention_gpus, shape.ffn_gpus);
@@ -295,7 +342,8 @@ fn explicit(shape: &AfdShape, tokens: f64, payload: f64, domain: u32) -> (Vec<Po
         for j in 0..f {
             let group = j / shape.moe_tp;
             let held = shape.experts / shape.ep + u32::from(group < n_big);
-            let bytes = tokens / f64::from(shape.attention_tp) * hit_probability(shape.experts, held, shape.topk) * payload;
+            let bytes =
+                tokens / f64::from(shape.attention_tp) * hit_probability(shape.experts, held, shape.topk) * payload;
             let same = i / domain == (a + j) / domain;
             for p in [&mut out[i as usize], &mut into[j as usize]] {
                 if same { p.nvlink += bytes } else { p.nic += bytes }
@@ -343,7 +391,7 @@ proptest! {
         let (small, large) = (x.exp2(), (x + more).exp2());
         let tp = 1u32 << tp;
         let shape = AfdShape { attention_tp: tp, ..unit(a * tp, f) };
-        let checks: Vec<(&str, Box<dyn Fn(f64) -> CommTime>)> = vec![
+        let checks: Vec<(&str, Price<'_>)> = vec![
             ("all_reduce", Box::new(|b| comm.all_reduce(64.0 * b, n, true))),
             ("eager", Box::new(|b| comm.all_reduce(64.0 * b, n, false))),
             ("all_gather", Box::new(|b| comm.all_gather(64.0 * b, n))),
@@ -455,7 +503,7 @@ fn kv_and_bad_fabrics() {
 }
 
 #[test]
-#[ignore = "prints: cargo test --release network::speed -- --ignored --nocapture"]
+#[ignore = "prints nanoseconds a call: cargo test --release network::speed -- --ignored --nocapture"]
 fn speed() {
     let comm = comm("h100_sxm");
     let time = |name: &str, f: &dyn Fn(f64) -> CommTime| {

@@ -260,3 +260,24 @@ proptest! {
         prop_assert!((t - twin).abs() <= 2e-3 * twin, "{} {}", t, twin);
     }
 }
+
+#[test]
+#[ignore = "prints nanoseconds a call: cargo test --release pipeline::speed -- --ignored --nocapture"]
+fn speed() {
+    let s = st(20.0, 5.1, 11.3, 7.7);
+    let dense = [st(18.0, 0.0, 0.0, 0.0); 4];
+    let mut uneven = [s; 4];
+    uneven[3] = st(15.0, 3.0, 10.0, 5.0);
+    for (name, full) in [("equal", [s; 4]), ("uneven", uneven)] {
+        let rows = [Rows { layers: 3, stages: &dense }, Rows { layers: 58, stages: &full }];
+        for (half, overlapped) in [(false, false), (false, true), (true, false), (true, true)] {
+            let start = std::time::Instant::now();
+            let sum: f64 = (0..2000).map(|_| step_time(std::hint::black_box(&rows), half, overlapped)).sum();
+            println!(
+                "{name} half {half} overlapped {overlapped}: {:.0} ns ({:.1})",
+                start.elapsed().as_nanos() as f64 / 2e3,
+                sum / 2e3
+            );
+        }
+    }
+}

@@ -10,7 +10,8 @@ frame unpacks to::
 
 * A key column with one value has no bytes. Any other is a code per row (1 or 2 bytes) into its
   sorted values, each code stored as the difference to the row before (rows are sorted by key, so
-  nearly all differences repeat).
+  nearly all differences repeat). A column that changes seldom has ``runs``: one such difference per
+  run of equal codes, then the lengths of the runs as u16 in byte planes.
 * A measure is f32, either ``plain`` (its four byte planes one after the other) or ``dict``: a u32
   count, the distinct bit patterns in rising order as differences in byte planes, then one index
   per row in byte planes. Timers tick, so a table repeats its numbers; the smaller coding is taken.
@@ -140,8 +141,17 @@ def _key(key: Key) -> tuple[dict[str, Any], bytes]:
     head = {"name": key.name, "width": width, "text" if key.is_text else "int": key.values}
     if width == 0:
         return head, b""
-    difference = np.diff(key.codes, prepend=0)
-    return head, difference.astype("<u1" if width == 1 else "<u2").tobytes()
+    kind = "<u1" if width == 1 else "<u2"
+    count = len(key.codes)
+    # A run starts where the code changes, and after 65535 rows at the latest.
+    starts = np.flatnonzero(np.diff(key.codes, prepend=-1))
+    ends = np.append(starts[1:], count)
+    starts = np.concatenate([np.arange(a, b, 0xFFFF) for a, b in zip(starts, ends, strict=True)])
+    if 4 * len(starts) > count:
+        return head, np.diff(key.codes, prepend=0).astype(kind).tobytes()
+    lengths = np.diff(np.append(starts, count)).astype("<u4")
+    differences = np.diff(key.codes[starts], prepend=0).astype(kind)
+    return head | {"runs": len(starts)}, differences.tobytes() + _planes(lengths, 2)
 
 
 def _dictionary(name: str, bits: np.ndarray) -> tuple[dict[str, Any], bytes]:

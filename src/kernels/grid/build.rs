@@ -27,6 +27,10 @@ impl Points {
         self.map.iter().map(|(k, v)| (k.map(f64::from_bits), v.0, v.1))
     }
 
+    pub fn get(&self, x: &[f64; 3]) -> Option<f64> {
+        self.map.get(&x.map(f64::to_bits)).map(|v| v.0)
+    }
+
     pub fn remove(&mut self, x: &[f64; 3]) {
         self.map.remove(&x.map(f64::to_bits));
     }
@@ -96,6 +100,7 @@ struct Work {
     smooth: Vec<f64>,
     flags: Vec<Evidence>,
     roofline: Roofline,
+    blend: Blend,
 }
 
 impl Work {
@@ -119,6 +124,7 @@ impl Work {
             smooth: (0..size).map(|i| recipe.roofline.smooth(&node(&axes, &strides, i))).collect(),
             flags: vec![Evidence::Extrapolated; size],
             roofline: recipe.roofline,
+            blend: recipe.blend,
             axes,
         };
         for (x, seconds, evidence) in points.iter() {
@@ -172,8 +178,25 @@ impl Work {
         let axis = &self.axes[a];
         let (pl, p, ph) = (self.position(lo, a), self.position(i, a), self.position(hi, a));
         let w = (axis.u[p] - axis.u[pl]) / (axis.u[ph] - axis.u[pl]);
-        let ratio = self.ratio(lo) * (1.0 - w) + self.ratio(hi) * w;
-        Some((ratio * self.smooth[i], ((1.0 + axis.x[ph]) / (1.0 + axis.x[pl])).log2()))
+        let seconds = match self.blend {
+            Blend::Ratio => (self.ratio(lo) * (1.0 - w) + self.ratio(hi) * w) * self.smooth[i],
+            Blend::Time => self.seconds[lo]? * (1.0 - w) + self.seconds[hi]? * w,
+        };
+        Some((seconds, ((1.0 + axis.x[ph]) / (1.0 + axis.x[pl])).log2()))
+    }
+
+    /// As `between`, the gap widened by how badly the same axis predicts the two neighbours themselves:
+    /// of two axes the one that is smoother here counts more.
+    fn judged(&self, i: usize, a: usize) -> Option<(f64, f64)> {
+        let (seconds, gap) = self.between(i, a)?;
+        let mut error = 0.01;
+        for up in [false, true] {
+            let j = self.neighbour(i, a, up)?;
+            if let (Some((e, _)), Some(t)) = (self.between(j, a), self.seconds[j]) {
+                error += (e / t).ln().abs();
+            }
+        }
+        Some((seconds, gap * error))
     }
 
     /// Estimate of node `i` beyond the last value on axis `a`: the marginal cost goes on.
@@ -211,7 +234,7 @@ impl Work {
     fn combine(estimates: impl Iterator<Item = (f64, f64)>) -> Option<f64> {
         let (mut sum, mut weights) = (0.0, 0.0);
         for (seconds, gap) in estimates {
-            let w = 1.0 / (gap * gap).max(1e-6);
+            let w = 1.0 / (gap * gap).max(1e-12);
             sum += w * seconds.ln();
             weights += w;
         }
@@ -229,7 +252,7 @@ impl Work {
                         continue;
                     }
                     let estimate = match rank {
-                        0 => Self::combine((0..dims).filter_map(|a| self.between(i, a))),
+                        0 => Self::combine((0..dims).filter_map(|a| self.judged(i, a))),
                         1 => Self::combine((0..dims).filter_map(|a| self.beyond(i, a))),
                         _ => Self::combine((0..dims).filter_map(|a| self.before(i, a))),
                     };

@@ -19,7 +19,7 @@ use crate::spec::{Dtype, Model};
 use super::Source;
 use super::attention::formats;
 use super::mla::{self, Dims};
-use super::rows::{Rows, Site, blend, bracket, compile, table};
+use super::rows::{Rows, at_heads, compile, table};
 
 /// Formats of the projections to try, nearest first.
 pub(super) fn gemm_types(gemm: Dtype) -> &'static [&'static [&'static str]] {
@@ -55,22 +55,9 @@ fn points(source: &Source, framework: &str, name: &str, model: &Model, dims: &Di
     let (rows, gemm_rank) = rows.first_text("gemm_type", gemm_types(gemm));
     let asked = arch.is_none_or(|r| r < 2) && format == Some(0) && gemm_rank == Some(0);
     let fallback = if asked { Evidence::Measured } else { Evidence::Extrapolated };
-    let counts: Vec<f64> = rows.sites(["num_heads"]).iter().map(|s| s.0[0] as f64).collect();
-    if counts.is_empty() {
-        return None;
-    }
-    let (lo, hi, w, evidence) = bracket(&counts, f64::from(heads));
     let decode = axes.len() == 2;
-    let roof = |h: f64| roofline(source, dims, h, gemm, kv, decode);
-    let mut sites = Vec::new();
-    for (i, weight) in [(lo, 1.0 - w), (hi, w)] {
-        if weight > 0.0 {
-            let points = rows.clone().int("num_heads", counts[i] as i64).points(axes);
-            sites.push(Site { points, roofline: roof(counts[i]), weight });
-        }
-    }
-    let points = blend(&sites, &roof(f64::from(heads)), evidence.max(fallback));
-    Some((points, rows.source()))
+    let points = at_heads(&rows, heads, axes, |h| roofline(source, dims, h, gemm, kv, decode), fallback);
+    (!points.is_empty()).then(|| (points, rows.source()))
 }
 
 fn roofline(source: &Source, dims: &Dims, heads: f64, gemm: Dtype, kv: Dtype, decode: bool) -> Roofline {

@@ -82,6 +82,28 @@ fn corners(sites: &[([i64; 2], usize)], n: f64, k: f64) -> (Vec<((i64, i64), f64
     if !near.is_empty() {
         return (near, en.max(ek));
     }
+    // The site itself is missing from the cross of its row and column: both directions, half each.
+    let mut along = |fixed_n: bool| {
+        let line: Vec<f64> = sites
+            .iter()
+            .filter(|s| if fixed_n { s.0 as f64 == ns[n0] } else { s.1 as f64 == ks[k0] })
+            .map(|s| if fixed_n { s.1 } else { s.0 } as f64)
+            .collect();
+        if line.is_empty() {
+            return;
+        }
+        let (lo, hi, w, e) = bracket(&line, if fixed_n { k } else { n });
+        for (i, w) in [(lo, 1.0 - w), (hi, w)] {
+            if w > 0.0 && e == Evidence::Interpolated {
+                near.push((if fixed_n { (ns[n0] as i64, line[i] as i64) } else { (line[i] as i64, ks[k0] as i64) }, 0.5 * w));
+            }
+        }
+    };
+    along(true);
+    along(false);
+    if !near.is_empty() {
+        return (near, Evidence::Interpolated.max(en).max(ek));
+    }
     let distance = |s: &(i64, i64)| (s.0 as f64 / n).ln().powi(2) + (s.1 as f64 / k).ln().powi(2);
     let nearest = sites.iter().min_by(|a, b| distance(a).total_cmp(&distance(b)));
     (nearest.map(|&s| (s, 1.0)).into_iter().collect(), Evidence::Extrapolated)

@@ -17,7 +17,7 @@ use crate::spec::{Attention, Device, Dtype, Indexer, Model};
 use crate::{Error, error};
 
 use super::attention::{formats, kv_bytes};
-use super::rows::{Rows, Site, blend, bracket, compile, table};
+use super::rows::{Rows, Site, at_heads, blend, compile, table};
 use super::{Source, dsa, gemm};
 
 /// The dimensions of an MLA block.
@@ -87,25 +87,6 @@ fn attend(device: &Device, d: &Dims, heads: f64, kv: Dtype, decode: bool) -> Att
         window: d.indexer.map_or(f64::INFINITY, |i| f64::from(i.topk)),
         sparse: d.indexer.is_some(),
     }
-}
-
-/// Points of a table at the wanted heads, other keys already chosen.
-fn at_heads(rows: &Rows, heads: u32, axes: &[(&str, f64)], roof: impl Fn(f64) -> Roofline, fallback: Evidence) -> Points {
-    let counts: Vec<f64> = rows.sites(["num_heads"]).iter().map(|s| s.0[0] as f64).collect();
-    if counts.is_empty() {
-        return Points::default();
-    }
-    let (lo, hi, w, evidence) = bracket(&counts, f64::from(heads));
-    let sites: Vec<Site> = [(lo, 1.0 - w), (hi, w)]
-        .into_iter()
-        .filter(|s| s.1 > 0.0)
-        .map(|(i, weight)| Site {
-            points: rows.clone().int("num_heads", counts[i] as i64).points(axes),
-            roofline: roof(counts[i]),
-            weight,
-        })
-        .collect();
-    blend(&sites, &roof(f64::from(heads)), evidence.max(fallback))
 }
 
 /// The tables hold DeepSeek-V3's block; another model's is scaled by roofline.

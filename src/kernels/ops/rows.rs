@@ -172,6 +172,42 @@ pub(super) fn blend(sites: &[Site], target: &Roofline, evidence: Evidence) -> Po
     points
 }
 
+/// Points of a block at a number of heads: measured, blended between the neighbouring counts, or beyond
+/// them by the marginal cost of a head, T(h) = T(h0) + kappa [S(h) - S(h0)] with kappa from the two last
+/// counts. (Holding the utilisation instead takes a third off an MLA block whose indexer, latent
+/// projections and launches do not shrink with the heads.)
+pub(super) fn at_heads(rows: &Rows, heads: u32, axes: &[(&str, f64)], roof: impl Fn(f64) -> Roofline, fallback: Evidence) -> Points {
+    let counts: Vec<f64> = rows.sites(["num_heads"]).iter().map(|s| s.0[0] as f64).collect();
+    if counts.is_empty() {
+        return Points::default();
+    }
+    let h = f64::from(heads);
+    let target = roof(h);
+    let fetch = |i: usize| rows.clone().int("num_heads", counts[i] as i64).points(axes);
+    let (lo, hi, w, evidence) = bracket(&counts, h);
+    if evidence == Evidence::Extrapolated && counts.len() > 1 {
+        let next = if lo == 0 { 1 } else { lo - 1 };
+        let (near, far) = (fetch(lo), fetch(next));
+        let (s0, s1) = (roof(counts[lo]), roof(counts[next]));
+        let mut points = Points::default();
+        for (x, t, _) in near.iter() {
+            let average = t / s0.smooth(&x);
+            let ds = s0.smooth(&x) - s1.smooth(&x);
+            // Never more than holding the utilisation would change.
+            let kappa = far.get(&x).map_or(average, |f| ((t - f) / ds).clamp(0.0, average));
+            let seconds = t + kappa * (target.smooth(&x) - s0.smooth(&x));
+            points.insert(x, seconds.max(target.least(&x).min(t)), Evidence::Extrapolated);
+        }
+        return points;
+    }
+    let sites: Vec<Site> = [(lo, 1.0 - w), (hi, w)]
+        .into_iter()
+        .filter(|s| s.1 > 0.0)
+        .map(|(i, weight)| Site { points: fetch(i), roofline: roof(counts[i]), weight })
+        .collect();
+    blend(&sites, &target, evidence.max(fallback))
+}
+
 /// Weights of the two neighbours of `at` among sorted `values` on a log axis: indices, weight of the
 /// upper, and whether `at` is one of them (Measured), between (Interpolated) or outside (Extrapolated).
 pub(super) fn bracket(values: &[f64], at: f64) -> (usize, usize, f64, Evidence) {
