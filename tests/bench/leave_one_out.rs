@@ -32,17 +32,25 @@ fn device(system: &str) -> Device {
     }
 }
 
-
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let samples = args.first().and_then(|s| s.parse().ok()).unwrap_or(60);
     let wanted = |i: usize, name: &str| args.get(i).is_none_or(|a| a == "all" || a == name);
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/python/disagg/data/kernels");
     let db = KernelDb::open(Path::new(dir)).expect("the pack opens");
-    println!("{:9} {:7} {:22} {:22} {:13} {:5} {:>5} {:>8} {:>8} {:>8}", "system", "from", "table", "lane", "hidden", "", "n", "median", "p90", "noise");
+    println!(
+        "{:9} {:7} {:22} {:22} {:13} {:5} {:>5} {:>8} {:>8} {:>8}",
+        "system", "from", "table", "lane", "hidden", "", "n", "median", "p90", "noise"
+    );
     for system in db.systems().into_iter().filter(|s| wanted(1, s)) {
         for framework in ["trtllm", "sglang", "vllm"].into_iter().filter(|f| wanted(2, f)) {
-            let source = Source { db: db.clone(), system: system.clone(), framework: framework.into(), device: device(&system), graph: false };
+            let source = Source {
+                db: db.clone(),
+                system: system.clone(),
+                framework: framework.into(),
+                device: device(&system),
+                graph: false,
+            };
             for table in TABLES.into_iter().filter(|t| wanted(3, t)) {
                 let Ok(rows) = leave_one_out(&source, table, samples, 1) else { continue };
                 for r in rows {

@@ -86,28 +86,95 @@ fn main() {
     let db = KernelDb::open(std::path::Path::new(dir)).expect("pack");
     for framework in ["trtllm", "sglang", "vllm"] {
         for graph in [false, true] {
-            let s = Source { db: db.clone(), system: system.clone(), framework: framework.into(), device: device(&system), graph };
+            let s = Source {
+                db: db.clone(),
+                system: system.clone(),
+                framework: framework.into(),
+                device: device(&system),
+                graph,
+            };
             println!("==== {system} {framework} graph={graph}");
-            show("gemm fp8_block 7168x2048", || ops::gemm(&s, Dtype::Fp8Block, 7168, 2048).expect("gemm"), &[&[1.0], &[300.0], &[4096.0], &[1e5]]);
+            show(
+                "gemm fp8_block 7168x2048",
+                || ops::gemm(&s, Dtype::Fp8Block, 7168, 2048).expect("gemm"),
+                &[&[1.0], &[300.0], &[4096.0], &[1e5]],
+            );
             show("gemm bf16 lm head", || ops::gemm(&s, Dtype::Bf16, 129_280, 7168).expect("gemm"), &[&[1.0], &[300.0]]);
-            show("gemm fp8_block q_b", || ops::gemm(&s, Dtype::Fp8Block, 24_576, 1536).expect("gemm"), &[&[1.0], &[300.0], &[4096.0]]);
-            show("context attention 64/4/128", || ops::context_attention(&s, 64, 4, 128, 0, Dtype::Bf16, Dtype::Bf16).expect("ctx"), &[&[1.0, 4096.0, 0.0], &[1.0, 4096.0, 4096.0], &[1.0, 8192.0, 1e5], &[3.0, 700.0, 0.0]]);
-            show("generation attention 64/4/128", || ops::generation_attention(&s, 64, 4, 128, 0, Dtype::Fp8).expect("gen"), &[&[1.0, 4096.0], &[100.0, 5000.0], &[64.0, 5e5]]);
-            show("generation attention 7/1/128", || ops::generation_attention(&s, 7, 1, 128, 0, Dtype::Fp8).expect("gen"), &[&[1.0, 4096.0], &[100.0, 5000.0]]);
+            show(
+                "gemm fp8_block q_b",
+                || ops::gemm(&s, Dtype::Fp8Block, 24_576, 1536).expect("gemm"),
+                &[&[1.0], &[300.0], &[4096.0]],
+            );
+            show(
+                "context attention 64/4/128",
+                || ops::context_attention(&s, 64, 4, 128, 0, Dtype::Bf16, Dtype::Bf16).expect("ctx"),
+                &[&[1.0, 4096.0, 0.0], &[1.0, 4096.0, 4096.0], &[1.0, 8192.0, 1e5], &[3.0, 700.0, 0.0]],
+            );
+            show(
+                "generation attention 64/4/128",
+                || ops::generation_attention(&s, 64, 4, 128, 0, Dtype::Fp8).expect("gen"),
+                &[&[1.0, 4096.0], &[100.0, 5000.0], &[64.0, 5e5]],
+            );
+            show(
+                "generation attention 7/1/128",
+                || ops::generation_attention(&s, 7, 1, 128, 0, Dtype::Fp8).expect("gen"),
+                &[&[1.0, 4096.0], &[100.0, 5000.0]],
+            );
             for heads in [128, 16] {
                 for kv in [Dtype::Fp8, Dtype::Bf16] {
-                    show(&format!("V3.2 context {heads} {kv:?}"), || ops::mla_context(&s, &v32(true), heads, Dtype::Fp8Block, kv).expect("dsa"), &[&[1.0, 512.0, 0.0], &[1.0, 512.0, 128.0], &[1.0, 512.0, 4096.0], &[1.0, 4096.0, 0.0], &[1.0, 4096.0, 65536.0], &[1.0, 16384.0, 131072.0], &[1.0, 8192.0, 516_000.0], &[4.0, 100.0, 70_000.0]]);
-                    show(&format!("V3.2 generation {heads} {kv:?}"), || ops::mla_generation(&s, &v32(true), heads, Dtype::Fp8Block, kv).expect("dsa"), &[&[1.0, 4096.0], &[128.0, 4096.0], &[128.0, 4608.0], &[1024.0, 4096.0], &[8.0, 528_000.0]]);
+                    show(
+                        &format!("V3.2 context {heads} {kv:?}"),
+                        || ops::mla_context(&s, &v32(true), heads, Dtype::Fp8Block, kv).expect("dsa"),
+                        &[
+                            &[1.0, 512.0, 0.0],
+                            &[1.0, 512.0, 128.0],
+                            &[1.0, 512.0, 4096.0],
+                            &[1.0, 4096.0, 0.0],
+                            &[1.0, 4096.0, 65536.0],
+                            &[1.0, 16384.0, 131072.0],
+                            &[1.0, 8192.0, 516_000.0],
+                            &[4.0, 100.0, 70_000.0],
+                        ],
+                    );
+                    show(
+                        &format!("V3.2 generation {heads} {kv:?}"),
+                        || ops::mla_generation(&s, &v32(true), heads, Dtype::Fp8Block, kv).expect("dsa"),
+                        &[&[1.0, 4096.0], &[128.0, 4096.0], &[128.0, 4608.0], &[1024.0, 4096.0], &[8.0, 528_000.0]],
+                    );
                 }
             }
-            show("V3 context 128", || ops::mla_context(&s, &v32(false), 128, Dtype::Fp8Block, Dtype::Fp8).expect("mla"), &[&[1.0, 4096.0, 0.0], &[1.0, 4096.0, 65536.0], &[1.0, 512.0, 4096.0]]);
-            show("V3 generation 128", || ops::mla_generation(&s, &v32(false), 128, Dtype::Fp8Block, Dtype::Fp8).expect("mla"), &[&[1.0, 4096.0], &[128.0, 4608.0], &[1024.0, 131_072.0]]);
+            show(
+                "V3 context 128",
+                || ops::mla_context(&s, &v32(false), 128, Dtype::Fp8Block, Dtype::Fp8).expect("mla"),
+                &[&[1.0, 4096.0, 0.0], &[1.0, 4096.0, 65536.0], &[1.0, 512.0, 4096.0]],
+            );
+            show(
+                "V3 generation 128",
+                || ops::mla_generation(&s, &v32(false), 128, Dtype::Fp8Block, Dtype::Fp8).expect("mla"),
+                &[&[1.0, 4096.0], &[128.0, 4608.0], &[1024.0, 131_072.0]],
+            );
             for ep in [1, 3, 8, 28, 64, 126, 256] {
                 let shape = ExpertShape { hidden: 7168, intermediate: 2048, topk: 8, experts: 256, moe_tp: 1, ep };
-                show(&format!("moe ep {ep}"), || ops::moe(&s, shape, Dtype::Fp8Block, "power_law_1.01").expect("moe"), &[&[1.0], &[128.0], &[4000.0], &[65536.0]]);
+                show(
+                    &format!("moe ep {ep}"),
+                    || ops::moe(&s, shape, Dtype::Fp8Block, "power_law_1.01").expect("moe"),
+                    &[&[1.0], &[128.0], &[4000.0], &[65536.0]],
+                );
                 for decode in [true, false] {
-                    if let Some(g) = ops::grouped_moe(&s, shape, if framework == "trtllm" { Dtype::Nvfp4 } else { Dtype::Fp8Block }, "power_law_1.01", decode).expect("grouped") {
-                        show(&format!("grouped ep {ep} decode {decode}"), || g, &[&[1.0], &[128.0], &[4000.0], &[65536.0]]);
+                    if let Some(g) = ops::grouped_moe(
+                        &s,
+                        shape,
+                        if framework == "trtllm" { Dtype::Nvfp4 } else { Dtype::Fp8Block },
+                        "power_law_1.01",
+                        decode,
+                    )
+                    .expect("grouped")
+                    {
+                        show(
+                            &format!("grouped ep {ep} decode {decode}"),
+                            || g,
+                            &[&[1.0], &[128.0], &[4000.0], &[65536.0]],
+                        );
                     }
                 }
             }
