@@ -1,1 +1,69 @@
-//! cost
+//! A model's layer program, priced: one step on one worker or one AFD unit, and the memory it takes.
+//!
+//! A step is described by what one attention rank carries ([`Batch`]); every operator reads its
+//! time from a compiled surface and hands it to a [`Sink`] together with how well it is known.
+//! Sources: physics.md sections 1, 3 and 4. Limits: identical sequences within a rank (means).
+
+pub mod afd;
+pub mod attention;
+pub mod ffn;
+pub mod library;
+pub mod memory;
+pub mod sink;
+pub mod worker;
+
+pub use afd::{AfdUnit, LayerStages};
+pub use library::Library;
+pub use memory::{Memory, MemoryItem};
+pub use sink::{Detail, Entry, Op, Sink, Total};
+pub use worker::Worker;
+
+/// What one attention rank carries in one step. Counts may be fractional: they are means.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Batch {
+    /// Decoding sequences.
+    pub decode: f64,
+    /// Tokens already in KV of each decoding sequence.
+    pub context: f64,
+    /// Tokens that each decoding sequence feeds (1 + draft tokens).
+    pub per_decode: f64,
+    /// Sequences with prompt tokens in this step.
+    pub sequences: f64,
+    /// New prompt tokens of each of those.
+    pub new: f64,
+    /// Tokens in KV before the new ones.
+    pub past: f64,
+    /// Share of the attention ranks that carry the prompt tokens in this step (1: all of them).
+    pub busy: f64,
+    /// Prompts that end in this step and so need logits.
+    pub ending: f64,
+}
+
+impl Batch {
+    pub fn decode(batch: f64, context: f64, per_decode: f64) -> Batch {
+        Batch { decode: batch, context, per_decode, busy: 1.0, ..Batch::default() }
+    }
+
+    pub fn prefill(sequences: f64, new: f64, past: f64) -> Batch {
+        Batch { sequences, new, past, per_decode: 1.0, busy: 1.0, ending: sequences, ..Batch::default() }
+    }
+
+    /// Tokens of a rank that carries a prompt chunk.
+    pub fn tokens(&self) -> f64 {
+        self.decode * self.per_decode + self.sequences * self.new
+    }
+
+    /// Mean tokens over all ranks: what the experts see, divided by the ranks.
+    pub fn mean_tokens(&self) -> f64 {
+        self.decode * self.per_decode + self.busy * self.sequences * self.new
+    }
+
+    pub fn has_prefill(&self) -> bool {
+        self.sequences > 0.0 && self.new > 0.0
+    }
+
+    /// The same batch with every count scaled: one of several equal micro-batches.
+    pub fn scaled(&self, share: f64) -> Batch {
+        Batch { decode: self.decode * share, sequences: self.sequences * share, ending: self.ending * share, ..*self }
+    }
+}

@@ -45,6 +45,17 @@ struct Slot {
 }
 
 impl Slot {
+    fn in_memory(layer: usize, table: Table) -> Slot {
+        Slot {
+            system: table.system.clone(),
+            framework: table.framework.clone(),
+            version: table.version.clone(),
+            name: table.name.clone(),
+            layer,
+            held: Held::Memory(Arc::new(table)),
+        }
+    }
+
     fn info(&self, default: bool) -> TableInfo {
         let (rows, provenance) = match &self.held {
             Held::Packed { entry, .. } => (entry.rows, entry.provenance.clone()),
@@ -132,18 +143,18 @@ impl KernelDb {
                 return Err(Error::data(path, "this table is in the import twice"));
             }
             table.provenance.import = name.to_string();
-            slots.push(Arc::new(Slot {
-                system: table.system.clone(),
-                framework: table.framework.clone(),
-                version: table.version.clone(),
-                name: table.name.clone(),
-                layer,
-                held: Held::Memory(Arc::new(table)),
-            }));
+            slots.push(Arc::new(Slot::in_memory(layer, table)));
         }
         let mut imports = self.imports.clone();
         imports.push(name.to_string());
         Ok(Arc::new(KernelDb { origin: self.origin.clone(), imports, slots }.sorted()))
+    }
+
+    /// This database with some tables in front, for one use.
+    pub(super) fn overlaid(&self, tables: Vec<Table>) -> Arc<KernelDb> {
+        let mut slots = self.slots.clone();
+        slots.extend(tables.into_iter().map(|t| Arc::new(Slot::in_memory(self.imports.len() + 1, t))));
+        Arc::new(KernelDb { origin: self.origin.clone(), imports: self.imports.clone(), slots }.sorted())
     }
 
     fn sorted(mut self) -> Self {

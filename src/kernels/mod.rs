@@ -2,6 +2,10 @@
 
 pub mod db;
 pub mod grid;
+pub mod import;
+pub mod lanes;
+pub mod lookup;
+mod off_grid;
 pub mod ops;
 pub mod pack;
 pub mod report;
@@ -10,5 +14,6 @@ pub mod surface;
 pub mod table;
 
 pub use db::{KernelDb, TableInfo};
+pub use lookup::{Latency, Query, lookup};
 pub use surface::{Evidence, Reading, Surface};
 pub use table::Table;

@@ -108,6 +108,9 @@ struct Header {
 struct KeyHead {
     name: String,
     width: usize,
+    /// Number of runs of equal codes, for a column that is stored as runs.
+    #[serde(default)]
+    runs: Option<usize>,
     #[serde(default)]
     int: Option<Vec<i64>>,
     #[serde(default)]
@@ -168,71 +171,114 @@ fn decode(payload: &[u8], entry: &IndexEntry) -> Decoded<Table> {
 }
 
 fn decode_key(rest: &mut &[u8], head: KeyHead, n: usize) -> Decoded<Key> {
-    let count = head.int.as_ref().map_or(0, Vec::len) + head.text.as_ref().map_or(0, Vec::len);
-    let mut codes = vec![0u16; n];
-    let mut code = 0u16;
-    match head.width {
-        0 => {}
-        1 => {
-            for (c, &d) in codes.iter_mut().zip(take(rest, n)?) {
-                code = u16::from((code as u8).wrapping_add(d));
-                *c = code;
-            }
-        }
-        2 => {
-            for (c, d) in codes.iter_mut().zip(take(rest, 2 * n)?.chunks_exact(2)) {
-                code = code.wrapping_add(u16::from_le_bytes([d[0], d[1]]));
-                *c = code;
-            }
-        }
-        w => return Err(format!("key column '{}' has width {w}", head.name)),
-    }
-    if codes.iter().any(|&c| usize::from(c) >= count) {
-        return Err(format!("key column '{}' has a code beyond its {count} values", head.name));
-    }
+    let stored = Stored { name: &head.name, width: head.width, runs: head.runs };
     match (head.int, head.text) {
         (Some(values), None) => {
-            Ok(Key::Int { name: head.name, values: codes.iter().map(|&c| values[usize::from(c)]).collect() })
+            let values = decode_codes(rest, &stored, n, values.len(), |c| values[c])?;
+            Ok(Key::Int { name: head.name, values })
         }
-        (None, Some(labels)) => Ok(Key::Text { name: head.name, codes, labels }),
+        (None, Some(labels)) => {
+            let codes = decode_codes(rest, &stored, n, labels.len(), |c| c as u16)?;
+            Ok(Key::Text { name: head.name, codes, labels })
+        }
         _ => Err(format!("key column '{}' is neither integers nor text", head.name)),
     }
 }
 
+/// How the codes of a key column are stored.
+struct Stored<'a> {
+    name: &'a str,
+    width: usize,
+    runs: Option<usize>,
+}
+
+/// The values of `n` codes; `value` is only asked for codes below `count`.
+fn decode_codes<T: Copy>(
+    rest: &mut &[u8],
+    stored: &Stored<'_>,
+    n: usize,
+    count: usize,
+    value: impl Fn(usize) -> T,
+) -> Decoded<Vec<T>> {
+    let name = stored.name;
+    let beyond = || format!("key column '{name}' has a code beyond its {count} values");
+    let mut out = Vec::with_capacity(n);
+    let width = stored.width;
+    if width == 0 {
+        if count != 1 {
+            return Err(beyond());
+        }
+        out.resize(n, value(0));
+        return Ok(out);
+    }
+    if width > 2 {
+        return Err(format!("key column '{name}' has width {width}"));
+    }
+    let parts = stored.runs.unwrap_or(n);
+    if parts > n {
+        return Err(format!("key column '{name}' has {parts} runs in {n} rows"));
+    }
+    let differences = take(rest, width * parts)?;
+    let lengths = if stored.runs.is_some() { Some(take(rest, 2 * parts)?) } else { None };
+    let mask = if width == 1 { 0xFF } else { 0xFFFF };
+    let mut code = 0usize;
+    for i in 0..parts {
+        let difference = match width {
+            1 => usize::from(differences[i]),
+            _ => usize::from(u16::from_le_bytes([differences[2 * i], differences[2 * i + 1]])),
+        };
+        code = (code + difference) & mask;
+        if code >= count {
+            return Err(beyond());
+        }
+        match lengths {
+            None => out.push(value(code)),
+            Some(planes) => {
+                let end = out.len() + word(planes, parts, 2, i) as usize;
+                if end > n {
+                    return Err(format!("key column '{name}' has more than {n} rows"));
+                }
+                out.resize(end, value(code));
+            }
+        }
+    }
+    if out.len() != n {
+        return Err(format!("key column '{name}' has {} rows, the table {n}", out.len()));
+    }
+    Ok(out)
+}
+
 fn decode_measure(rest: &mut &[u8], head: &MeasureHead, n: usize) -> Decoded<Vec<f32>> {
     if head.coding == "plain" {
-        return Ok(words(take(rest, 4 * n)?, n).into_iter().map(f32::from_bits).collect());
+        let planes = take(rest, 4 * n)?;
+        return Ok((0..n).map(|i| f32::from_bits(word(planes, n, 4, i))).collect());
     }
     if head.coding != "dict" || !(1..=3).contains(&head.width) {
         return Err(format!("measure '{}' has coding '{}' of width {}", head.name, head.coding, head.width));
     }
     let count = take_u32(rest)?;
+    let planes = take(rest, count.saturating_mul(4))?;
     let mut bits = 0u32;
-    let distinct: Vec<f32> = words(take(rest, count.saturating_mul(4))?, count)
-        .into_iter()
-        .map(|difference| {
-            bits = bits.wrapping_add(difference);
+    let distinct: Vec<f32> = (0..count)
+        .map(|i| {
+            bits = bits.wrapping_add(word(planes, count, 4, i));
             f32::from_bits(bits)
         })
         .collect();
-    words(take(rest, head.width * n)?, n)
-        .into_iter()
-        .map(|i| distinct.get(i as usize).copied())
-        .collect::<Option<Vec<f32>>>()
-        .ok_or_else(|| format!("measure '{}' has an index beyond its {count} values", head.name))
-}
-
-/// Little-endian words from byte planes; `planes` holds a whole number of planes of `n` bytes.
-fn words(planes: &[u8], n: usize) -> Vec<u32> {
-    let mut out = vec![0u32; n];
-    if n > 0 {
-        for (p, plane) in planes.chunks_exact(n).enumerate() {
-            for (w, &b) in out.iter_mut().zip(plane) {
-                *w |= u32::from(b) << (8 * p);
-            }
+    let planes = take(rest, head.width * n)?;
+    let mut out = Vec::with_capacity(n);
+    for i in 0..n {
+        match distinct.get(word(planes, n, head.width, i) as usize) {
+            Some(&v) => out.push(v),
+            None => return Err(format!("measure '{}' has an index beyond its {count} values", head.name)),
         }
     }
-    out
+    Ok(out)
+}
+
+/// Word `i` of `n` little-endian words of `width` bytes, stored as byte planes.
+fn word(planes: &[u8], n: usize, width: usize, i: usize) -> u32 {
+    (0..width).fold(0, |w, p| w | u32::from(planes[p * n + i]) << (8 * p))
 }
 
 /// CRC-32 (IEEE 802.3, as zlib computes it), four bytes a step.

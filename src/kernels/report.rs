@@ -153,6 +153,7 @@ fn model(architecture: &str, sparse: bool) -> Model {
         tied_embeddings: false,
         mtp_layers: 0,
         quant: Quant::default(),
+        bf16_parts: Vec::new(),
     }
 }
 

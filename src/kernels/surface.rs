@@ -22,6 +22,18 @@ pub enum Evidence {
     Roofline = 3,
 }
 
+impl Evidence {
+    /// The word that results use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Evidence::Measured => "measured",
+            Evidence::Interpolated => "interpolated",
+            Evidence::Extrapolated => "extrapolated",
+            Evidence::Roofline => "roofline",
+        }
+    }
+}
+
 /// A time and how well it is known.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Reading {

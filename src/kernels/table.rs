@@ -191,6 +191,34 @@ impl Table {
         self.measure(measure)?.get(row).map(|&v| f64::from(v) * scale)
     }
 
+    /// The table with only these rows, which must rise.
+    pub fn subset(&self, rows: &[u32]) -> Table {
+        let keys = self.keys.iter().map(|k| match k {
+            Key::Int { name, values } => {
+                Key::Int { name: name.clone(), values: rows.iter().map(|&r| values[r as usize]).collect() }
+            }
+            Key::Text { name, codes, labels } => Key::Text {
+                name: name.clone(),
+                codes: rows.iter().map(|&r| codes[r as usize]).collect(),
+                labels: labels.clone(),
+            },
+        });
+        let measures =
+            self.measures.iter().map(|(n, v)| (n.clone(), rows.iter().map(|&r| v[r as usize]).collect::<Vec<f32>>()));
+        Table { keys: keys.collect(), measures: measures.collect(), ..self.clone_head() }
+    }
+
+    fn clone_head(&self) -> Table {
+        Table {
+            system: self.system.clone(),
+            framework: self.framework.clone(),
+            version: self.version.clone(),
+            name: self.name.clone(),
+            provenance: self.provenance.clone(),
+            ..Table::default()
+        }
+    }
+
     /// Codes that occur in key column `key` among `rows`, rising.
     pub fn distinct(&self, key: usize, rows: &[u32]) -> Vec<i64> {
         let mut codes: Vec<i64> = rows.iter().map(|&r| self.keys[key].code(r as usize)).collect();

@@ -1,2 +1,151 @@
 //! Communication behind one narrow interface: the measured tables where they reach, an
-//! alpha-beta continuation beyond. The calibrated network layer will replace the inside.
+//! alpha-beta continuation over the fabric beyond.
+//!
+//! `t = alpha + (port bytes) / (eta bandwidth)`: the ports get the bytes (traffic), the kernel the
+//! alpha (curve, a2a, collective), what no table holds a named constant (constants). Built once
+//! per cluster and framework; a call is arithmetic over small arrays, no allocation, no lookup by
+//! name. Times are positive, finite and never fall with bytes or tokens; one rank costs nothing.
+//! Evidence: a table row `Measured`; between rows, ranks or shapes `Interpolated`; larger groups,
+//! other fabrics and everything of AFD and KV `Extrapolated`; no table at all `Roofline`.
+
+pub mod a2a;
+pub mod afd;
+mod collective;
+mod constants;
+mod curve;
+mod fit;
+mod tables;
+pub mod traffic;
+pub mod wires;
+
+use std::sync::Arc;
+
+pub use a2a::{A2aKind, A2aShape};
+pub use afd::AfdShape;
+pub use curve::CommTime;
+
+use self::a2a::AllToAll;
+use self::afd::Afd;
+use self::collective::Collectives;
+use self::constants::{KV_BULK_ALPHA, KV_ETA, KV_LAYER_ALPHA, KV_NVLINK_ALPHA};
+use self::wires::Wires;
+use crate::error::{Error, Result};
+use crate::kernels::{Evidence, KernelDb};
+use crate::spec::Cluster;
+
+/// How `ranks` consecutive GPUs sit on the fabric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Group {
+    pub ranks: u32,
+    /// GPUs of the group inside one scale-up domain.
+    pub per_domain: u32,
+}
+
+#[derive(Debug)]
+struct Inner {
+    wires: Wires,
+    collectives: Collectives,
+    all_to_all: AllToAll,
+    alpha_scale: f64,
+}
+
+/// Communication times of one cluster and framework; cheap to clone and share.
+#[derive(Clone, Debug)]
+pub struct Comm {
+    inner: Arc<Inner>,
+}
+
+impl Comm {
+    /// Reads the tables of the cluster's system once. `afd_alpha_scale` multiplies every alpha of
+    /// A2F and F2A, which no public measurement covers.
+    pub fn new(db: Arc<KernelDb>, cluster: &Cluster, framework: &str, afd_alpha_scale: f64) -> Result<Comm> {
+        let fabric = &cluster.fabric;
+        for (path, rate) in [("nvlink_bytes_per_s", fabric.nvlink_bytes_per_s), ("nic_bytes_per_s", fabric.nic_bytes_per_s)] {
+            if !(rate.is_finite() && rate > 0.0) {
+                return Err(Error::spec(format!("cluster.fabric.{path}"), format!("{rate} is not a bandwidth"), ""));
+            }
+        }
+        if !(afd_alpha_scale.is_finite() && afd_alpha_scale >= 0.0) {
+            return Err(Error::spec("afd_alpha_scale", format!("{afd_alpha_scale} is not a factor"), "1 leaves alpha as it is"));
+        }
+        let wires = Wires::new(fabric);
+        let starts = constants::starts(cluster);
+        let collectives = Collectives::new(&db, &cluster.system, framework, &starts, wires)?;
+        let all_to_all = AllToAll::new(&db, &cluster.system, &starts, wires, cluster.gpus)?;
+        Ok(Comm { inner: Arc::new(Inner { wires, collectives, all_to_all, alpha_scale: afd_alpha_scale }) })
+    }
+
+    /// `ranks` GPUs packed from the start of a domain.
+    pub fn group(&self, ranks: u32) -> Group {
+        Group { ranks, per_domain: ranks.min(self.inner.wires.domain) }
+    }
+
+    /// All-to-all kernels that exist here.
+    pub fn kinds(&self) -> &[A2aKind] {
+        self.inner.all_to_all.kinds()
+    }
+
+    /// `bytes`: the full buffer of one rank, BF16. The faster of the framework's own kernel and NCCL.
+    pub fn all_reduce(&self, bytes: f64, ranks: u32, graph: bool) -> CommTime {
+        self.inner.collectives.all_reduce(bytes, ranks, graph)
+    }
+
+    /// `bytes`: the full gathered buffer.
+    pub fn all_gather(&self, bytes: f64, ranks: u32) -> CommTime {
+        self.inner.collectives.all_gather(bytes, ranks)
+    }
+
+    /// `bytes`: the full buffer before scattering.
+    pub fn reduce_scatter(&self, bytes: f64, ranks: u32) -> CommTime {
+        self.inner.collectives.reduce_scatter(bytes, ranks)
+    }
+
+    /// `tokens` per source GPU.
+    pub fn dispatch(&self, shape: &A2aShape, tokens: f64, kind: A2aKind) -> CommTime {
+        self.inner.all_to_all.dispatch(shape, tokens, kind)
+    }
+
+    /// `tokens` per source GPU, that is per GPU they come back to.
+    pub fn combine(&self, shape: &A2aShape, tokens: f64, kind: A2aKind) -> CommTime {
+        self.inner.all_to_all.combine(shape, tokens, kind)
+    }
+
+    fn afd(&self) -> Afd<'_> {
+        Afd { kernels: &self.inner.all_to_all, wires: &self.inner.wires, alpha_scale: self.inner.alpha_scale }
+    }
+
+    /// `tokens` per attention rank (of `attention_tp` GPUs) and micro-batch.
+    pub fn a2f(&self, shape: &AfdShape, tokens: f64) -> CommTime {
+        self.afd().a2f(shape, tokens)
+    }
+
+    /// As [`Comm::a2f`]; ends in the all-gather over `attention_tp`.
+    pub fn f2a(&self, shape: &AfdShape, tokens: f64) -> CommTime {
+        let hop = self.afd().f2a(shape, tokens);
+        if shape.attention_tp <= 1 {
+            return hop;
+        }
+        hop.then(self.all_gather(tokens * traffic::return_bytes(shape.hidden), shape.attention_tp))
+    }
+
+    fn kv(&self, alpha: f64, bytes: f64, links: u32, same_domain: bool) -> CommTime {
+        let links = f64::from(links.max(1));
+        let (alpha, rate) = if same_domain { (KV_NVLINK_ALPHA, self.inner.wires.nvlink) } else { (alpha, self.inner.wires.nic(2)) };
+        CommTime { seconds: alpha + bytes / (links * KV_ETA * rate), evidence: Evidence::Extrapolated }
+    }
+
+    /// The KV of one whole request over `links` parallel pairs of GPUs.
+    pub fn kv_transfer(&self, bytes: f64, links: u32, same_domain: bool) -> CommTime {
+        self.kv(KV_BULK_ALPHA, bytes, links, same_domain)
+    }
+
+    /// One layer of it, on a transfer already set up.
+    pub fn kv_layer(&self, bytes: f64, links: u32, same_domain: bool) -> CommTime {
+        self.kv(KV_LAYER_ALPHA, bytes, links, same_domain)
+    }
+
+    /// One hop of pipeline parallelism, one GPU to one.
+    pub fn p2p(&self, bytes: f64, same_domain: bool) -> CommTime {
+        self.inner.collectives.pair(bytes, same_domain)
+    }
+}

@@ -1,1 +1,37 @@
-//! python
+//! The Python face: PyO3 bindings and nothing else. No physics lives here.
+//!
+//! Every binding takes specs ([`spec::Spec`]) and plain numbers, calls the floors below, and gives
+//! back a spec, a JSON string of scalars or [`crate::columns::Columns`] moved to numpy. Anything
+//! that may take longer than a few milliseconds goes through [`run::run`].
+
+mod catalog;
+mod columns;
+mod convert;
+mod door;
+mod errors;
+mod kernels;
+mod run;
+mod serve;
+mod spec;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+mod _core {
+    #[pymodule_export]
+    use super::catalog::{
+        assumptions, check_plan, cluster, distribution_facts, model_facts, model_from_hf, plan_facts, preset, presets,
+        switches, workload, workload_facts,
+    };
+    #[pymodule_export]
+    use super::door::{_frame, _spin, near, num_threads, set_num_threads, versions};
+    #[pymodule_export]
+    use super::kernels::{
+        kernels_at, kernels_frameworks, kernels_import, kernels_lookup, kernels_origin, kernels_report,
+        kernels_systems, kernels_table, kernels_tables,
+    };
+    #[pymodule_export]
+    use super::serve::{Engine, Study, explore};
+    #[pymodule_export]
+    use super::spec::Spec;
+}

@@ -1,1 +1,11 @@
-//! search
+//! The design space of each level of disaggregation, searched whole at one GPU budget.
+
+pub mod explore;
+pub mod levels;
+pub mod row;
+pub mod space;
+pub mod study;
+
+pub use explore::{LEVELS, Question, explore};
+pub use row::{Layout, Part, Row};
+pub use study::Study;

@@ -1,1 +1,20 @@
-//! serving
+//! Plan -> compiled engine -> steady state: aggregated, prefill/decode and AFD deployments.
+//!
+//! Every level is a composition of *steppers* (a worker, or an AFD unit with its micro-batch
+//! pipeline): aggregated serving mixes prefill chunks and decode on one stepper, P/D puts one in
+//! each slot. Formulas: physics.md section 5. Limits: identical requests (means), closed loop.
+
+pub mod aggregated;
+pub mod engine;
+pub mod estimate;
+pub mod framework;
+mod half_duplex;
+pub mod pd;
+pub mod pipeline;
+pub mod point;
+pub mod stepper;
+
+pub use engine::Engine;
+pub use estimate::{Estimate, MemoryRow, StageRow};
+pub use point::{Binding, Load, Point};
+pub use stepper::{StepTime, Stepper};

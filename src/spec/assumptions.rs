@@ -3,6 +3,12 @@
 //! Only the `physical` profile exists so far; the switches are those of physics.md section 7.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Problems, Result, near};
+
+use super::json;
+use super::limits::Check;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -69,5 +75,106 @@ impl Assumptions {
             shared_expert_overlap: true,
             afd_alpha_scale: 1.0,
         }
+    }
+}
+
+/// One modelling choice: what it is set to, what it may be, what it means and who says so.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Switch {
+    pub name: &'static str,
+    pub value: Value,
+    pub allowed: &'static str,
+    pub meaning: &'static str,
+    pub source: &'static str,
+}
+
+/// Name, allowed values, meaning, source; in the order of the fields.
+const SWITCHES: [(&str, &str, &str, &str); 6] = [
+    (
+        "prefill_sync",
+        "uncoordinated | aligned",
+        "whether the attention ranks prefill on the same steps",
+        "engines schedule each rank by its own queue",
+    ),
+    (
+        "first_token_from",
+        "decode | prefill",
+        "which side sends the first token of a P/D deployment",
+        "vLLM and SGLang routers answer from the decode worker",
+    ),
+    ("kv_transfer", "layer-wise | bulk", "KV shipped layer by layer beside prefill, or after it", "Mooncake (FAST25)"),
+    (
+        "kv_reserve",
+        "full | mean",
+        "KV charged a sequence: its final length, or the stationary mean theta",
+        "full never evicts; theta is arXiv 2601.21351",
+    ),
+    (
+        "shared_expert_overlap",
+        "true | false",
+        "the shared expert runs beside the routed path in decode",
+        "TensorRT-LLM and SGLang use a second stream",
+    ),
+    (
+        "afd_alpha_scale",
+        "a number from 0 to 100",
+        "scales every start-up time of A2F and F2A, which no public measurement covers",
+        "assumption: 1 is the one-sided dispatch of the same fabric",
+    ),
+];
+
+impl Assumptions {
+    fn fields(&self) -> Map<String, Value> {
+        match json::to_value(self, "assumptions") {
+            Ok(Value::Object(map)) => map,
+            // Plain enums, a bool and a number always make an object.
+            _ => Map::new(),
+        }
+    }
+
+    /// All switches with their values, meanings and sources.
+    pub fn switches(&self) -> Vec<Switch> {
+        let mut fields = self.fields();
+        SWITCHES
+            .iter()
+            .map(|&(name, allowed, meaning, source)| Switch {
+                name,
+                value: fields.remove(name).unwrap_or(Value::Null),
+                allowed,
+                meaning,
+                source,
+            })
+            .collect()
+    }
+
+    /// A copy with one switch set, by name.
+    pub fn replace(&self, name: &str, value: Value) -> Result<Self> {
+        if !SWITCHES.iter().any(|s| s.0 == name) {
+            let hint = near(name, SWITCHES.iter().map(|s| s.0));
+            return Err(Error::spec(format!("assumptions.{name}"), "unknown switch", hint));
+        }
+        let mut fields = self.fields();
+        let changed = fields.insert(name.into(), value.clone()) != Some(value);
+        if changed && !self.profile.ends_with('*') {
+            // The profile's name stays, marked as no longer the profile itself.
+            fields.insert("profile".into(), Value::String(format!("{}*", self.profile)));
+        }
+        let new = Assumptions::from_value(Value::Object(fields))?;
+        let mut problems = Problems::new();
+        problems.nest("assumptions", new.check());
+        json::checked(new, problems)
+    }
+
+    /// Switches on which two sets differ: name, this value, the other's.
+    pub fn diff(&self, other: &Self) -> Vec<(&'static str, Value, Value)> {
+        let pairs = self.switches().into_iter().zip(other.switches());
+        pairs.filter(|(a, b)| a.value != b.value).map(|(a, b)| (a.name, a.value, b.value)).collect()
+    }
+
+    /// Everything that is wrong; paths are relative to it.
+    pub fn check(&self) -> Problems {
+        let mut c = Check::new();
+        c.range("afd_alpha_scale", self.afd_alpha_scale, 0.0, 100.0);
+        c.problems
     }
 }

@@ -1,1 +1,183 @@
 //! Presets of models, systems and workloads, each a data file with its source.
+//!
+//! The files live in the Python package (`python/disagg/data`) and are compiled in, so that neither
+//! tests nor the extension need a path at run time.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::error::{Error, Problems, Result, near};
+
+use super::distribution::Distribution;
+use super::hardware::{Cluster, Device, Fabric};
+use super::json;
+use super::model::Model;
+use super::workload::{PrefixHome, PrefixScope, Workload};
+
+macro_rules! data {
+    ($kind:literal: $($file:literal)*) => {
+        &[$(($file, include_str!(concat!("../../python/disagg/data/", $kind, "/", $file, ".json")))),*]
+    };
+}
+
+/// File stem and text of every model preset.
+pub const MODEL_FILES: &[(&str, &str)] = data! { "models":
+    "deepseek-v3.2" "deepseek-v3" "deepseek-r1" "deepseek-v3.2-nvfp4" "deepseek-v3.1-nvfp4"
+    "kimi-k2-instruct" "kimi-k2.5" "kimi-k2.5-nvfp4"
+    "qwen3-235b-a22b" "qwen3-235b-a22b-fp8" "qwen3-235b-a22b-nvfp4" "qwen3-30b-a3b" "qwen3-30b-a3b-fp8"
+    "qwen3-32b" "qwen3-32b-fp8"
+    "glm-5" "glm-5-fp8" "glm-5-nvfp4"
+    "gpt-oss-120b" "gpt-oss-20b"
+    "minimax-m2.5" "minimax-m2.5-nvfp4"
+    "mixtral-8x22b-v0.1" "mixtral-8x7b-v0.1"
+    "meta-llama-3.1-70b" "meta-llama-3.1-405b"
+};
+
+/// File stem and text of every system preset.
+pub const SYSTEM_FILES: &[(&str, &str)] = data! { "systems":
+    "h100_sxm" "h200_sxm" "b200_sxm" "b300_sxm" "gb200" "gb300"
+};
+
+/// File stem and text of every workload preset.
+pub const WORKLOAD_FILES: &[(&str, &str)] = data! { "workloads":
+    "paper-chat" "paper-coding" "paper-agentic"
+    "chat-short" "chat-long-multiturn" "code-completion" "agentic-coding" "agentic-swe-small" "reasoning"
+    "long-context-rag-sum" "tool-agent-shared-prefix" "api-short"
+    "inferencemax-chat" "inferencemax-reasoning" "inferencemax-summarization"
+};
+
+/// What every preset file has: who it is, and the rest.
+#[derive(Deserialize)]
+struct Entry<T> {
+    name: String,
+    #[serde(default)]
+    aliases: Vec<String>,
+    #[serde(flatten)]
+    body: T,
+}
+
+#[derive(Deserialize)]
+struct ModelBody {
+    source: String,
+    config: Value,
+}
+
+#[derive(Deserialize)]
+struct SystemBody {
+    device: Device,
+    fabric: Fabric,
+}
+
+#[derive(Deserialize)]
+struct WorkloadBody {
+    source: String,
+    prefix: Distribution,
+    isl: Distribution,
+    osl: Distribution,
+}
+
+#[derive(Deserialize)]
+struct Nothing {}
+
+fn entry<T: DeserializeOwned>(kind: &str, file: &str, text: &str) -> Result<Entry<T>> {
+    json::parse(text, &format!("{kind}/{file}.json"))
+}
+
+/// `_` and `-` and case are one to a user.
+fn fold(name: &str) -> String {
+    name.trim().to_lowercase().replace('_', "-")
+}
+
+fn short(name: &str) -> &str {
+    name.rsplit_once('/').map_or(name, |(_, s)| s)
+}
+
+/// The file that `wanted` names, by full name, name without organisation, or alias.
+fn find(kind: &str, files: &'static [(&str, &str)], wanted: &str) -> Result<(&'static str, &'static str)> {
+    let key = fold(wanted);
+    let mut names = Vec::new();
+    for &(file, text) in files {
+        let e: Entry<Nothing> = entry(kind, file, text)?;
+        let known = |n: &String| fold(n) == key || fold(short(n)) == key;
+        if known(&e.name) || e.aliases.iter().any(known) {
+            return Ok((file, text));
+        }
+        names.push(e.name);
+    }
+    // Compare like with like: a name without organisation against such names.
+    let shown: Vec<&str> = if wanted.contains('/') {
+        names.iter().map(String::as_str).collect()
+    } else {
+        names.iter().map(|n| short(n)).collect()
+    };
+    let what = kind.trim_end_matches('s');
+    Err(Error::spec(what, format!("unknown {what} '{wanted}'"), near(wanted, shown)))
+}
+
+fn names(kind: &str, files: &[(&str, &str)]) -> Vec<String> {
+    // The files are part of the crate and parsed by a test; one that fails is left out here.
+    files.iter().filter_map(|(file, text)| entry::<Nothing>(kind, file, text).ok().map(|e| e.name)).collect()
+}
+
+/// A model preset by name, with or without its organisation, in any case.
+pub fn model(name: &str) -> Result<Model> {
+    let (file, text) = find("models", MODEL_FILES, name)?;
+    let e: Entry<ModelBody> = entry("models", file, text)?;
+    Model::from_hf(&e.body.config, &e.name, &e.body.source)
+}
+
+/// Names of all model presets.
+pub fn models() -> Vec<String> {
+    names("models", MODEL_FILES)
+}
+
+/// A system preset by name or alias (`b200_sxm`, `b200`).
+pub fn system(name: &str) -> Result<(Device, Fabric)> {
+    let (file, text) = find("systems", SYSTEM_FILES, name)?;
+    let e: Entry<SystemBody> = entry("systems", file, text)?;
+    Ok((e.body.device, e.body.fabric))
+}
+
+/// The name under which the kernel tables know a system (`b200` gives `b200_sxm`).
+pub fn system_name(name: &str) -> Result<String> {
+    let (file, text) = find("systems", SYSTEM_FILES, name)?;
+    Ok(entry::<Nothing>("systems", file, text)?.name)
+}
+
+/// Names of all system presets.
+pub fn systems() -> Vec<String> {
+    names("systems", SYSTEM_FILES)
+}
+
+/// A cluster of a preset system with its default fabric.
+pub fn cluster(name: &str, gpus: u32) -> Result<Cluster> {
+    let (device, fabric) = system(name)?;
+    let cluster = Cluster { system: system_name(name)?, gpus, device, fabric };
+    let mut problems = Problems::new();
+    problems.nest("cluster", cluster.check());
+    json::checked(cluster, problems)
+}
+
+/// A workload preset by name.
+pub fn workload(name: &str) -> Result<Workload> {
+    let (file, text) = find("workloads", WORKLOAD_FILES, name)?;
+    let e: Entry<WorkloadBody> = entry("workloads", file, text)?;
+    let b = e.body;
+    Ok(Workload {
+        name: e.name,
+        source: b.source,
+        prefix: b.prefix,
+        isl: b.isl,
+        osl: b.osl,
+        lengths: Vec::new(),
+        prefix_scope: PrefixScope::default(),
+        prefix_home: PrefixHome::default(),
+        strict_context: false,
+    })
+}
+
+/// Names of all workload presets.
+pub fn workloads() -> Vec<String> {
+    names("workloads", WORKLOAD_FILES)
+}

@@ -2,6 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Problems;
+
+use super::hardware::Device;
+use super::limits::Check;
+
 /// A number format as the kernel tables name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -60,6 +65,22 @@ impl Dtype {
         }
     }
 
+    /// Bytes of one cached key or value element, scales left to the cache's own layout.
+    pub fn kv_bytes(self) -> f64 {
+        match self {
+            Dtype::Fp8 | Dtype::Fp8Block => 1.0,
+            other => other.activation_bytes(),
+        }
+    }
+
+    /// What dispatch carries when the experts run in this format: the activations they read.
+    pub fn payload(self) -> Dtype {
+        match self {
+            Dtype::Int4Wo | Dtype::W4a16Mxfp4 => Dtype::Bf16,
+            other => other,
+        }
+    }
+
     /// Bytes one activation element takes on the wire or in memory, scales included.
     pub fn activation_bytes(self) -> f64 {
         match self {
@@ -83,4 +104,92 @@ pub struct Quant {
     pub kv: Option<Dtype>,
     /// Payload of dispatch and A2F (combine and F2A go back in BF16).
     pub comm: Option<Dtype>,
+}
+
+/// Which format each part really runs in: a checkpoint's formats with the user's choices on top.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Formats {
+    /// GEMMs of dense layers and of whatever the checkpoint does not single out.
+    pub gemm: Dtype,
+    /// Projections of the attention block (the format that most of its weights have).
+    pub attention_gemm: Dtype,
+    pub shared_gemm: Dtype,
+    pub dense_gemm: Dtype,
+    pub moe: Dtype,
+    /// Attention arithmetic.
+    pub attention: Dtype,
+    pub kv: Dtype,
+    pub comm: Dtype,
+}
+
+impl Quant {
+    /// This choice on top of a checkpoint's formats. A changed expert format changes the payload
+    /// of dispatch with it, unless that is chosen too.
+    pub fn resolve(&self, checkpoint: &Quant) -> Quant {
+        let comm = match (self.comm, self.moe) {
+            (Some(comm), _) => Some(comm),
+            (None, Some(moe)) if Some(moe) != checkpoint.moe => Some(moe.payload()),
+            _ => checkpoint.comm,
+        };
+        Quant {
+            gemm: self.gemm.or(checkpoint.gemm),
+            moe: self.moe.or(checkpoint.moe),
+            attention: self.attention.or(checkpoint.attention),
+            kv: self.kv.or(checkpoint.kv),
+            comm,
+        }
+    }
+}
+
+fn list(formats: &[Dtype]) -> String {
+    let names: Vec<&str> = formats.iter().map(|d| d.name()).collect();
+    format!("one of {}", names.join(", "))
+}
+
+impl Quant {
+    /// Formats that a part can never have, whatever the device; paths are relative to it.
+    pub fn check(&self) -> Problems {
+        use Dtype::*;
+        let mut c = Check::new();
+        let parts: [(&str, Option<Dtype>, &[Dtype]); 5] = [
+            ("gemm", self.gemm, &[Bf16, Fp8, Fp8Block, Nvfp4]),
+            ("moe", self.moe, &Dtype::ALL),
+            ("attention", self.attention, &[Bf16, Fp8]),
+            ("kv", self.kv, &[Bf16, Fp8]),
+            ("comm", self.comm, &[Bf16, Fp8, Fp8Block, Nvfp4, W4a8Mxfp4Mxfp8]),
+        ];
+        for (part, format, possible) in parts {
+            if let Some(f) = format
+                && !possible.contains(&f)
+            {
+                c.wrong(part, format!("{} is no format of {part}", f.name()), list(possible));
+            }
+        }
+        c.problems
+    }
+
+    /// Whether these formats, on top of the checkpoint's, run on a device; paths are relative to it.
+    pub fn check_on(&self, checkpoint: &Quant, device: &Device) -> Problems {
+        let mut problems = self.check();
+        let mut c = Check::new();
+        let q = self.resolve(checkpoint);
+        for (part, format, chosen) in
+            [("gemm", q.gemm, self.gemm), ("moe", q.moe, self.moe), ("attention", q.attention, self.attention)]
+        {
+            let Some(f) = format else { continue };
+            let (flops, units, instead) = match f {
+                Dtype::Nvfp4 => (device.fp4_flops, "FP4", "fp8_block"),
+                Dtype::W4a8Mxfp4Mxfp8 => (device.fp4_flops, "FP4", "w4a16_mxfp4"),
+                Dtype::Fp8 | Dtype::Fp8Block => (device.fp8_flops, "FP8", "bfloat16"),
+                Dtype::Bf16 | Dtype::Int4Wo | Dtype::W4a16Mxfp4 => continue,
+            };
+            if flops <= 0.0 {
+                let whose = if chosen.is_some() { "" } else { " (the checkpoint's format)" };
+                let message = format!("{}{whose} needs {units} units, {} has none", f.name(), device.name);
+                c.wrong(part, message, format!("{part}='{instead}' runs there"));
+            }
+        }
+        problems.0.extend(c.problems.0);
+        problems
+    }
 }

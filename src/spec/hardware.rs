@@ -2,6 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Problems;
+
+use super::limits::{Check, MANY};
+
 /// One GPU.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -49,4 +53,58 @@ pub struct Cluster {
     pub gpus: u32,
     pub device: Device,
     pub fabric: Fabric,
+}
+
+impl Device {
+    /// Whether the device multiplies FP4 numbers.
+    pub fn has_fp4(&self) -> bool {
+        self.fp4_flops > 0.0
+    }
+
+    /// Everything that is wrong; paths are relative to it.
+    pub fn check(&self) -> Problems {
+        let mut c = Check::new();
+        if self.name.is_empty() {
+            c.wrong("name", "is empty", "");
+        }
+        // Generous bounds: what-if hardware is welcome, slips of a unit are not.
+        c.positive("bf16_flops", self.bf16_flops, 1e20);
+        c.range("fp8_flops", self.fp8_flops, 0.0, 1e20);
+        c.range("fp4_flops", self.fp4_flops, 0.0, 1e20);
+        c.positive("hbm_bytes_per_s", self.hbm_bytes_per_s, 1e16);
+        c.positive("hbm_bytes", self.hbm_bytes, 1e15);
+        c.range("launch_s", self.launch_s, 0.0, 1.0);
+        c.range("power_w", self.power_w, 0.0, 1e6);
+        c.range("usd_per_hour", self.usd_per_hour, 0.0, 1e6);
+        c.count("sm", self.sm, 1, 10_000);
+        c.problems
+    }
+}
+
+impl Fabric {
+    /// Everything that is wrong; paths are relative to it.
+    pub fn check(&self) -> Problems {
+        let mut c = Check::new();
+        c.count("domain_gpus", self.domain_gpus, 1, MANY);
+        c.count("node_gpus", self.node_gpus, 1, MANY);
+        c.positive("nvlink_bytes_per_s", self.nvlink_bytes_per_s, 1e16);
+        c.positive("nic_bytes_per_s", self.nic_bytes_per_s, 1e16);
+        c.range("oversubscription", self.oversubscription, 1.0, 1000.0);
+        c.problems
+    }
+}
+
+impl Cluster {
+    /// Everything that is wrong; paths are relative to it.
+    pub fn check(&self) -> Problems {
+        let mut c = Check::new();
+        if self.system.is_empty() {
+            c.wrong("system", "is empty", "");
+        }
+        c.count("gpus", self.gpus, 1, MANY);
+        let mut problems = c.problems;
+        problems.nest("device", self.device.check());
+        problems.nest("fabric", self.fabric.check());
+        problems
+    }
 }

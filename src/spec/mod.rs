@@ -4,20 +4,30 @@
 
 pub mod assumptions;
 pub mod catalog;
+pub mod distribution;
 pub mod dtype;
+mod fields;
 pub mod hardware;
-pub mod hf_config;
+mod hf_config;
+mod hf_quant;
+pub mod json;
+mod limits;
+mod memory;
 pub mod model;
 pub mod plan;
+mod plan_check;
 pub mod serving;
 pub mod slo;
 pub mod workload;
 
-pub use assumptions::Assumptions;
-pub use dtype::{Dtype, Quant};
+pub use assumptions::{Assumptions, Switch};
+pub use distribution::Distribution;
+pub use dtype::{Dtype, Formats, Quant};
 pub use hardware::{Cluster, Device, Fabric};
-pub use model::{Attention, Indexer, Model, Moe, SlidingWindow};
-pub use plan::{AfdPlan, Aggregated, Parallel, PdPlan, Placement, Plan, PoolPlan, Slot, Workers};
-pub use serving::Serving;
+pub use model::{Attention, Indexer, Model, Moe, Part, SlidingWindow};
+pub use plan::{
+    AfdPlan, Aggregated, Duplex, Parallel, PdPlan, PipelineMode, Placement, Plan, PoolPlan, Side, Slot, Workers,
+};
+pub use serving::{Launch, Serving};
 pub use slo::Slo;
-pub use workload::{Distribution, Workload};
+pub use workload::{PrefixHome, PrefixScope, Workload};

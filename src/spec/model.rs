@@ -1,8 +1,12 @@
 //! What a model is made of: the facts a layer program needs, nothing about time.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::error::{Problems, near};
 
 use super::dtype::Quant;
+use super::json;
+use super::limits::{Check, nearest_divisors};
 
 /// Sliding-window layers of an otherwise full-attention model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +29,7 @@ pub struct Indexer {
 }
 
 /// Attention of all layers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Attention {
     /// Grouped-query attention.
@@ -41,6 +45,40 @@ pub enum Attention {
         v: u32,
         indexer: Option<Indexer>,
     },
+}
+
+impl<'de> Deserialize<'de> for Attention {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Gqa {
+            heads: u32,
+            kv_heads: u32,
+            head_dim: u32,
+            #[serde(default)]
+            window: Option<SlidingWindow>,
+        }
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Mla {
+            heads: u32,
+            q_lora: u32,
+            kv_lora: u32,
+            nope: u32,
+            rope: u32,
+            v: u32,
+            #[serde(default)]
+            indexer: Option<Indexer>,
+        }
+        let (kind, inside) = json::tagged(deserializer, &["gqa", "mla"])?;
+        Ok(if kind == "gqa" {
+            let Gqa { heads, kv_heads, head_dim, window } = json::inside(inside)?;
+            Attention::Gqa { heads, kv_heads, head_dim, window }
+        } else {
+            let Mla { heads, q_lora, kv_lora, nope, rope, v, indexer } = json::inside(inside)?;
+            Attention::Mla { heads, q_lora, kv_lora, nope, rope, v, indexer }
+        })
+    }
 }
 
 impl Attention {
@@ -68,6 +106,24 @@ pub struct Moe {
     pub distribution: String,
 }
 
+/// A part of the model that a quantised checkpoint may leave in BF16.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// Query projection of GQA, or of MLA without query compression.
+    Q,
+    /// Key and value projections of GQA.
+    Kv,
+    QA,
+    QB,
+    KvA,
+    KvB,
+    O,
+    Indexer,
+    SharedExpert,
+    DenseFfn,
+}
+
 /// A language model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -92,4 +148,103 @@ pub struct Model {
     pub mtp_layers: u32,
     /// Formats of the checkpoint; every field is set.
     pub quant: Quant,
+    /// Parts that the checkpoint leaves in BF16 whatever `quant.gemm` says.
+    #[serde(default)]
+    pub bf16_parts: Vec<Part>,
 }
+
+impl Model {
+    /// Everything that is wrong with these facts; paths are relative to it.
+    pub fn check(&self) -> Problems {
+        let mut c = Check::new();
+        if self.name.is_empty() {
+            c.wrong("name", "is empty", "");
+        }
+        c.count("layers", self.layers, 1, 10_000);
+        c.count("hidden", self.hidden, 1, 1_000_000);
+        c.count("vocab", self.vocab, 1, 100_000_000);
+        c.count("max_context", self.max_context, 1, 1_000_000_000);
+        c.count("mtp_layers", self.mtp_layers, 0, 1000);
+        self.check_attention(&mut c);
+        match &self.moe {
+            Some(moe) => {
+                c.count("moe.experts", moe.experts, 1, 65_536);
+                if c.count("moe.topk", moe.topk, 1, 65_536) && moe.topk > moe.experts {
+                    c.wrong("moe.topk", format!("{} exceeds {} experts", moe.topk, moe.experts), "");
+                }
+                c.count("moe.intermediate", moe.intermediate, 1, 10_000_000);
+                c.count("moe.shared_intermediate", moe.shared_intermediate, 0, 10_000_000);
+                let grouped = c.count("moe.groups", moe.groups, 1, 65_536);
+                if grouped && moe.experts % moe.groups != 0 {
+                    let message = format!("{} does not divide {} experts", moe.groups, moe.experts);
+                    c.wrong("moe.groups", message, nearest_divisors(moe.groups, moe.experts));
+                }
+                c.count("moe.topk_groups", moe.topk_groups, 1, moe.groups.max(1));
+                if !DISTRIBUTIONS.contains(&moe.distribution.as_str()) {
+                    let message = format!("unknown load distribution '{}'", moe.distribution);
+                    c.wrong("moe.distribution", message, near(&moe.distribution, DISTRIBUTIONS));
+                }
+                c.count("dense_layers", self.dense_layers, 0, self.layers);
+                c.count("dense_intermediate", self.dense_intermediate, u32::from(self.dense_layers > 0), 10_000_000);
+            }
+            None => {
+                if self.dense_layers != self.layers {
+                    c.wrong("dense_layers", format!("must be all {} layers when moe is none", self.layers), "");
+                }
+                c.count("dense_intermediate", self.dense_intermediate, 1, 10_000_000);
+            }
+        }
+        let q = &self.quant;
+        for (field, set) in [
+            ("gemm", q.gemm.is_some()),
+            ("moe", q.moe.is_some()),
+            ("attention", q.attention.is_some()),
+            ("kv", q.kv.is_some()),
+            ("comm", q.comm.is_some()),
+        ] {
+            if !set {
+                c.wrong(&format!("quant.{field}"), "must be set: it is the checkpoint's own format", "");
+            }
+        }
+        let mut problems = c.problems;
+        problems.nest("quant", q.check());
+        problems
+    }
+
+    fn check_attention(&self, c: &mut Check) {
+        const HEAD: u32 = 65_536;
+        match &self.attention {
+            Attention::Gqa { heads, kv_heads, head_dim, window } => {
+                c.count("attention.heads", *heads, 1, HEAD);
+                c.count("attention.head_dim", *head_dim, 1, HEAD);
+                if c.count("attention.kv_heads", *kv_heads, 1, HEAD) && heads % kv_heads != 0 {
+                    let message = format!("{kv_heads} does not divide {heads} attention heads");
+                    c.wrong("attention.kv_heads", message, nearest_divisors(*kv_heads, *heads));
+                }
+                if let Some(w) = window {
+                    c.count("attention.window.tokens", w.tokens, 1, 1_000_000_000);
+                    if w.layers.len() != self.layers as usize {
+                        let message = format!("has {} entries for {} layers", w.layers.len(), self.layers);
+                        c.wrong("attention.window.layers", message, "");
+                    }
+                }
+            }
+            Attention::Mla { heads, q_lora, kv_lora, nope, rope, v, indexer } => {
+                c.count("attention.heads", *heads, 1, HEAD);
+                c.count("attention.q_lora", *q_lora, 0, HEAD);
+                c.count("attention.kv_lora", *kv_lora, 1, HEAD);
+                c.count("attention.nope", *nope, 1, HEAD);
+                c.count("attention.rope", *rope, 1, HEAD);
+                c.count("attention.v", *v, 1, HEAD);
+                if let Some(i) = indexer {
+                    c.count("attention.indexer.heads", i.heads, 1, HEAD);
+                    c.count("attention.indexer.head_dim", i.head_dim, 1, HEAD);
+                    c.count("attention.indexer.topk", i.topk, 1, 100_000_000);
+                }
+            }
+        }
+    }
+}
+
+/// Load distributions that the expert tables hold.
+pub const DISTRIBUTIONS: [&str; 3] = ["balanced", "power_law_1.01", "power_law_1.2"];

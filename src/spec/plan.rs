@@ -1,8 +1,9 @@
 //! Deployment plans: which GPUs do what. `None` means "choose for me".
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::hardware::Device;
+use super::json;
 
 fn one() -> u32 {
     1
@@ -36,12 +37,12 @@ impl Default for Parallel {
 impl Parallel {
     /// GPUs of one worker.
     pub fn gpus(&self) -> u32 {
-        self.tp * self.dp * self.cp * self.pp
+        self.stage_gpus().saturating_mul(self.pp)
     }
 
     /// GPUs of one pipeline stage.
     pub fn stage_gpus(&self) -> u32 {
-        self.tp * self.dp * self.cp
+        self.tp.saturating_mul(self.dp).saturating_mul(self.cp)
     }
 
     pub fn ep(&self) -> u32 {
@@ -172,7 +173,9 @@ pub struct AfdPlan {
 }
 
 /// What fills the prefill or the decode slot of a P/D plan.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+// Plans are made one at a time and passed by reference: a box would cost more than the space.
+#[allow(clippy::large_enum_variant)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Slot {
     Workers(Workers),
@@ -188,7 +191,8 @@ pub struct PdPlan {
 }
 
 /// Any deployment plan.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Plan {
     Aggregated(Aggregated),
@@ -204,6 +208,84 @@ impl Plan {
             Plan::Afd(_) => "aggregated+afd",
             Plan::Pd(PdPlan { prefill: Slot::Workers(_), decode: Slot::Workers(_) }) => "pd",
             Plan::Pd(_) => "pd+afd",
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Slot {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (kind, inside) = json::tagged(deserializer, &["workers", "afd"])?;
+        if kind == "afd" { json::inside(inside).map(Slot::Afd) } else { json::inside(inside).map(Slot::Workers) }
+    }
+}
+
+impl<'de> Deserialize<'de> for Plan {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (kind, inside) = json::tagged(deserializer, &["aggregated", "pd", "afd"])?;
+        match kind.as_str() {
+            "aggregated" => json::inside(inside).map(Plan::Aggregated),
+            "pd" => json::inside(inside).map(Plan::Pd),
+            _ => json::inside(inside).map(Plan::Afd),
+        }
+    }
+}
+
+impl Workers {
+    pub fn gpus(&self) -> u32 {
+        self.count.saturating_mul(self.parallel.gpus())
+    }
+}
+
+impl Aggregated {
+    pub fn gpus(&self) -> u32 {
+        self.replicas.saturating_mul(self.parallel.gpus())
+    }
+}
+
+impl PoolPlan {
+    /// Expert-parallel width of an FFN pool: as asked, or the widest that divides the pool and has
+    /// an expert for every rank.
+    pub fn ep_for(&self, experts: u32) -> u32 {
+        let ranks = self.gpus / self.moe_tp.max(1);
+        self.ep
+            .unwrap_or_else(|| (1..=ranks.min(experts)).rev().find(|ep| ranks.is_multiple_of(*ep)).unwrap_or(1))
+            .max(1)
+    }
+
+    /// Expert-parallel groups of an FFN pool; each holds all experts.
+    pub fn groups_for(&self, experts: u32) -> u32 {
+        self.gpus / self.ep_for(experts).saturating_mul(self.moe_tp).max(1)
+    }
+
+    /// Attention ranks of an attention pool.
+    pub fn ranks(&self) -> u32 {
+        self.gpus / self.tp.max(1)
+    }
+}
+
+impl AfdPlan {
+    /// GPUs of all units.
+    pub fn gpus(&self) -> u32 {
+        self.attention.gpus.saturating_add(self.ffn.gpus).saturating_mul(self.units)
+    }
+}
+
+impl Slot {
+    pub fn gpus(&self) -> u32 {
+        match self {
+            Slot::Workers(w) => w.gpus(),
+            Slot::Afd(a) => a.gpus(),
+        }
+    }
+}
+
+impl Plan {
+    /// GPUs that the plan takes; those of the cluster beyond it stand idle.
+    pub fn gpus(&self) -> u32 {
+        match self {
+            Plan::Aggregated(a) => a.gpus(),
+            Plan::Pd(p) => p.prefill.gpus().saturating_add(p.decode.gpus()),
+            Plan::Afd(a) => a.gpus(),
         }
     }
 }

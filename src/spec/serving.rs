@@ -2,6 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Problems, near};
+
+use super::limits::Check;
+use super::model::DISTRIBUTIONS;
+
 /// Whether kernel times keep the launch floors they were measured with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -41,5 +46,39 @@ impl Default for Serving {
             launch: None,
             framework_reserve_gib: 3.5,
         }
+    }
+}
+
+impl Serving {
+    /// Tokens that one decode step adds to a sequence: 1 and the accepted draft tokens.
+    pub fn tokens_per_step(&self) -> f64 {
+        if self.mtp == 0 { 1.0 } else { 1.0 + self.acceptance.unwrap_or(0.0) }
+    }
+
+    /// Everything that is wrong; paths are relative to it.
+    pub fn check(&self) -> Problems {
+        let mut c = Check::new();
+        c.count("mtp", self.mtp, 0, 16);
+        let most = f64::from(self.mtp);
+        match self.acceptance {
+            None if self.mtp > 0 => {
+                let hint = format!("mean accepted draft tokens per step, from 0 to {}", self.mtp);
+                c.wrong("acceptance", "is required when mtp is above 0", hint);
+            }
+            Some(a) if !(a >= 0.0 && a <= most) => {
+                let hint =
+                    if self.mtp == 0 { "set mtp as well" } else { "it counts tokens per step, all drafts together" };
+                c.wrong("acceptance", format!("must be from 0 to mtp = {}, is {a}", self.mtp), hint);
+            }
+            _ => {}
+        }
+        if let Some(d) = &self.imbalance
+            && !DISTRIBUTIONS.contains(&d.as_str())
+        {
+            c.wrong("imbalance", format!("unknown load distribution '{d}'"), near(d, DISTRIBUTIONS));
+        }
+        c.count("eplb_slots", self.eplb_slots, 0, 65_536);
+        c.range("framework_reserve_gib", self.framework_reserve_gib, 0.0, 1e4);
+        c.problems
     }
 }

@@ -2,17 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A distribution of token counts.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum Distribution {
-    Fixed { value: f64 },
-    Uniform { low: f64, high: f64 },
-    Lognormal { mean: f64, p90: f64 },
-    /// Values at evenly spaced probabilities 0, 1/(n-1), ..., 1; linear between.
-    Quantiles { values: Vec<f64> },
-    Geometric { mean: f64 },
-}
+use crate::error::Problems;
+
+use super::distribution::Distribution;
+use super::limits::{Check, LONG};
 
 /// Where a prefix lives (memory) and how it is shared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,4 +45,138 @@ pub struct Workload {
     pub prefix_home: PrefixHome,
     #[serde(default)]
     pub strict_context: bool,
+}
+
+/// Means of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Means {
+    pub prefix: f64,
+    pub isl: f64,
+    pub osl: f64,
+}
+
+/// E[P], E[P^2], E[D], E[D^2], E[D^3], E[PD], E[P^2 D], E[P D^2] with P = prefix + isl and D = osl.
+struct Moments {
+    d: f64,
+    dd: f64,
+    ddd: f64,
+    pd: f64,
+    ppd: f64,
+    pdd: f64,
+}
+
+impl Workload {
+    /// A workload of constant lengths.
+    pub fn fixed(name: &str, prefix: f64, isl: f64, osl: f64) -> Self {
+        Workload {
+            name: name.into(),
+            source: String::new(),
+            prefix: Distribution::fixed(prefix),
+            isl: Distribution::fixed(isl),
+            osl: Distribution::fixed(osl),
+            lengths: Vec::new(),
+            prefix_scope: PrefixScope::default(),
+            prefix_home: PrefixHome::default(),
+            strict_context: false,
+        }
+    }
+
+    /// Whether every request has the same lengths.
+    pub fn is_fixed(&self) -> bool {
+        if self.lengths.is_empty() {
+            self.prefix.is_fixed() && self.isl.is_fixed() && self.osl.is_fixed()
+        } else {
+            self.lengths.iter().all(|l| *l == self.lengths[0])
+        }
+    }
+
+    pub fn means(&self) -> Means {
+        if self.lengths.is_empty() {
+            return Means { prefix: self.prefix.mean(), isl: self.isl.mean(), osl: self.osl.mean() };
+        }
+        let n = self.lengths.len() as f64;
+        let mean = |i: usize| self.lengths.iter().map(|l| l[i]).sum::<f64>() / n;
+        Means { prefix: mean(0), isl: mean(1), osl: mean(2) }
+    }
+
+    /// Stationary mean KV tokens of a busy decode slot: E[DP + D(D-1)/2] / E[D] (arXiv 2601.21351).
+    /// Exact for fixed lengths, joint samples and independent marginals.
+    pub fn theta(&self) -> f64 {
+        let m = self.moments();
+        (m.pd + (m.dd - m.d) / 2.0) / m.d
+    }
+
+    /// Standard deviation of the KV tokens of a busy decode slot, seen at a random step.
+    pub fn slot_load_std(&self) -> f64 {
+        let m = self.moments();
+        // Sum over k < D of (P + k)^2.
+        let square = (m.ppd + (m.pdd - m.pd) + (2.0 * m.ddd - 3.0 * m.dd + m.d) / 6.0) / m.d;
+        (square - self.theta().powi(2)).max(0.0).sqrt()
+    }
+
+    fn moments(&self) -> Moments {
+        if self.lengths.is_empty() {
+            let (x, i, d) = (&self.prefix, &self.isl, &self.osl);
+            let p = x.mean() + i.mean();
+            let pp = x.variance() + i.variance() + p * p;
+            let (d1, d2) = (d.mean(), d.moment(2));
+            return Moments { d: d1, dd: d2, ddd: d.moment(3), pd: p * d1, ppd: pp * d1, pdd: p * d2 };
+        }
+        let n = self.lengths.len() as f64;
+        let mean = |f: &dyn Fn(f64, f64) -> f64| self.lengths.iter().map(|[x, i, d]| f(x + i, *d)).sum::<f64>() / n;
+        Moments {
+            d: mean(&|_, d| d),
+            dd: mean(&|_, d| d * d),
+            ddd: mean(&|_, d| d * d * d),
+            pd: mean(&|p, d| p * d),
+            ppd: mean(&|p, d| p * p * d),
+            pdd: mean(&|p, d| p * d * d),
+        }
+    }
+
+    /// Mean length of a finished sequence.
+    pub fn mean_final_tokens(&self) -> f64 {
+        let m = self.means();
+        m.prefix + m.isl + m.osl
+    }
+
+    /// Longest sequence: the largest lengths together, or the 99.9 % points where there is no largest.
+    pub fn peak_tokens(&self) -> f64 {
+        if self.lengths.is_empty() {
+            return self.prefix.peak() + self.isl.peak() + self.osl.peak();
+        }
+        self.lengths.iter().map(|l| l.iter().sum::<f64>()).fold(0.0, f64::max)
+    }
+
+    /// One request (prefix, isl, osl) in whole tokens from three uniforms in [0, 1); joint samples use the first.
+    pub fn sample(&self, u: [f64; 3]) -> [u32; 3] {
+        let drawn = if self.lengths.is_empty() {
+            [self.prefix.sample(u[0]), self.isl.sample(u[1]), self.osl.sample(u[2])]
+        } else {
+            let i = (u[0].clamp(0.0, 1.0) * self.lengths.len() as f64) as usize;
+            self.lengths[i.min(self.lengths.len() - 1)]
+        };
+        let whole = |x: f64, low: f64| x.round().clamp(low, LONG) as u32;
+        [whole(drawn[0], 0.0), whole(drawn[1], 1.0), whole(drawn[2], 1.0)]
+    }
+
+    /// Everything that is wrong; paths are relative to it.
+    pub fn check(&self) -> Problems {
+        let mut c = Check::new();
+        if self.lengths.is_empty() {
+            self.prefix.check_from(&mut c, "prefix", 0.0);
+            self.isl.check_from(&mut c, "isl", 1.0);
+            self.osl.check_from(&mut c, "osl", 1.0);
+        }
+        for (i, sample) in self.lengths.iter().enumerate() {
+            for (name, (value, low)) in ["prefix", "isl", "osl"].iter().zip(sample.iter().zip([0.0, 1.0, 1.0])) {
+                c.range(&format!("lengths[{i}].{name}"), *value, low, LONG);
+            }
+            // A bad file has one reason, not a hundred thousand.
+            if c.problems.0.len() >= 10 {
+                break;
+            }
+        }
+        c.problems
+    }
 }

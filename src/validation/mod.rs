@@ -1,1 +1,117 @@
-//! validation
+//! Published figures against predictions, every row with its source and its status.
+//!
+//! Sections: `deployed` (end-to-end figures of deployments), `silicon` (5,221 measured points of
+//! the InferenceX sample) and `literature` (formulas and tables of papers). Nothing here is fitted:
+//! a row that cannot be computed says why, and counts as such.
+
+pub mod deployed;
+pub mod figures;
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use crate::columns::{Column, Columns};
+use crate::control::Control;
+use crate::error::{Error, Result, near};
+use crate::kernels::KernelDb;
+
+/// All sections, in the order in which they are reported.
+pub const SECTIONS: [&str; 1] = ["deployed"];
+
+/// One figure and its prediction.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    pub section: &'static str,
+    pub name: String,
+    pub system: String,
+    pub model: String,
+    pub framework: String,
+    pub metric: &'static str,
+    pub target: f64,
+    /// NaN where nothing could be computed.
+    pub predicted: f64,
+    pub source: String,
+    /// `ok`, `ok:...`, `relabelled:<rule>`, `not-computable:<reason>`, `unsupported-model`.
+    pub status: String,
+    pub note: String,
+}
+
+impl Row {
+    /// Signed error relative to the target.
+    pub fn error(&self) -> f64 {
+        self.predicted / self.target - 1.0
+    }
+}
+
+/// Rows as columns.
+pub fn columns(rows: &[Row]) -> Columns {
+    let mut c = Columns::new();
+    c.push("section", Column::from_strings(rows.iter().map(|r| r.section)));
+    c.push("name", Column::from_strings(rows.iter().map(|r| &r.name)));
+    c.push("system", Column::from_strings(rows.iter().map(|r| &r.system)));
+    c.push("model", Column::from_strings(rows.iter().map(|r| &r.model)));
+    c.push("framework", Column::from_strings(rows.iter().map(|r| &r.framework)));
+    c.push("metric", Column::from_strings(rows.iter().map(|r| r.metric)));
+    c.push("target", Column::F64(rows.iter().map(|r| r.target).collect()));
+    c.push("predicted", Column::F64(rows.iter().map(|r| r.predicted).collect()));
+    c.push("error", Column::F64(rows.iter().map(Row::error).collect()));
+    c.push("source", Column::from_strings(rows.iter().map(|r| &r.source)));
+    c.push("status", Column::from_strings(rows.iter().map(|r| &r.status)));
+    c.push("note", Column::from_strings(rows.iter().map(|r| &r.note)));
+    c
+}
+
+fn section(db: &Arc<KernelDb>, name: &str, control: &Control) -> Result<Vec<Row>> {
+    match name {
+        "deployed" => deployed::rows(db, control),
+        _ => Err(Error::spec("sections", format!("unknown section '{name}'"), near(name, SECTIONS))),
+    }
+}
+
+/// Rows of the sections asked for; none named: all of them.
+pub fn rows(db: &Arc<KernelDb>, sections: &[&str], control: &Control) -> Result<Vec<Row>> {
+    let names: Vec<&str> = if sections.is_empty() { SECTIONS.to_vec() } else { sections.to_vec() };
+    let mut out = Vec::new();
+    for name in names {
+        out.extend(section(db, name, control)?);
+    }
+    Ok(out)
+}
+
+/// Figures against predictions: section, name, system, model, framework, metric, target, predicted,
+/// error (signed, relative), source, status, note.
+pub fn run(db: &Arc<KernelDb>, sections: &[&str], control: &Control) -> Result<Columns> {
+    Ok(columns(&rows(db, sections, control)?))
+}
+
+/// A number with three or four digits that matter.
+fn short(v: f64) -> String {
+    match v.abs() {
+        a if !a.is_finite() => "-".into(),
+        a if a >= 1000.0 => format!("{v:.0}"),
+        a if a >= 10.0 => format!("{v:.1}"),
+        _ => format!("{v:.3}"),
+    }
+}
+
+fn table(out: &mut String, rows: &[Row]) {
+    out.push_str("| figure | system | metric | published | predicted | error | status |\n|---|---|---|---:|---:|---:|---|\n");
+    for r in rows {
+        let error = if r.error().is_finite() { format!("{:+.1} %", r.error() * 100.0) } else { "-".into() };
+        let (target, predicted) = (short(r.target), short(r.predicted));
+        let _ = writeln!(out, "| {} | {} | {} | {target} | {predicted} | {error} | {} |", r.name, r.system, r.metric, r.status);
+    }
+}
+
+/// The sections as markdown tables.
+pub fn report(db: &Arc<KernelDb>, sections: &[&str], control: &Control) -> Result<String> {
+    let names: Vec<&str> = if sections.is_empty() { SECTIONS.to_vec() } else { sections.to_vec() };
+    let mut out = String::new();
+    for name in names {
+        let _ = writeln!(out, "### {name}\n");
+        let rows = section(db, name, control)?;
+        table(&mut out, &rows);
+        out.push('\n');
+    }
+    Ok(out)
+}

@@ -2,59 +2,8 @@
 //! `cargo run --release --example surface_probe [system]`
 use disagg::kernels::ops::{self, ExpertShape, Source};
 use disagg::kernels::{KernelDb, Surface};
-use disagg::spec::{Attention, Device, Dtype, Indexer, Model, Quant};
+use disagg::spec::{Dtype, catalog};
 use std::time::Instant;
-
-fn device(system: &str) -> Device {
-    let (bf16, fp8, fp4, bw, sm) = match system {
-        "h100_sxm" => (989e12, 1978e12, 0.0, 3.35e12, 90),
-        "h200_sxm" => (989e12, 1978e12, 0.0, 4.8e12, 90),
-        "b200_sxm" => (2250e12, 4500e12, 9000e12, 7.7e12, 100),
-        "b300_sxm" => (2250e12, 4500e12, 14000e12, 7.75e12, 103),
-        "gb200" => (2500e12, 5000e12, 10000e12, 8e12, 100),
-        _ => (2500e12, 5000e12, 15000e12, 8e12, 103),
-    };
-    Device {
-        name: system.into(),
-        source: "probe".into(),
-        bf16_flops: bf16,
-        fp8_flops: fp8,
-        fp4_flops: fp4,
-        hbm_bytes_per_s: bw,
-        hbm_bytes: 180e9,
-        launch_s: 2e-6,
-        power_w: 1000.0,
-        usd_per_hour: 3.0,
-        sm,
-    }
-}
-
-fn v32(indexer: bool) -> Model {
-    Model {
-        name: "V3.2".into(),
-        source: String::new(),
-        architecture: "DeepseekV32ForCausalLM".into(),
-        layers: 61,
-        hidden: 7168,
-        vocab: 129_280,
-        max_context: 163_840,
-        attention: Attention::Mla {
-            heads: 128,
-            q_lora: 1536,
-            kv_lora: 512,
-            nope: 128,
-            rope: 64,
-            v: 128,
-            indexer: indexer.then_some(Indexer { heads: 64, head_dim: 128, topk: 2048 }),
-        },
-        dense_layers: 3,
-        dense_intermediate: 18432,
-        moe: None,
-        tied_embeddings: false,
-        mtp_layers: 1,
-        quant: Quant::default(),
-    }
-}
 
 fn show(name: &str, build: impl FnOnce() -> Surface, at: &[&[f64]]) {
     let start = Instant::now();
@@ -82,6 +31,10 @@ fn show(name: &str, build: impl FnOnce() -> Surface, at: &[&[f64]]) {
 
 fn main() {
     let system = std::env::args().nth(1).unwrap_or_else(|| "b200_sxm".into());
+    let (device, _) = catalog::system(&system).expect("a system of the pack");
+    let v32 = |sparse: bool| {
+        catalog::model(if sparse { "deepseek-ai/DeepSeek-V3.2" } else { "deepseek-ai/DeepSeek-V3" }).expect("a preset")
+    };
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/python/disagg/data/kernels");
     let db = KernelDb::open(std::path::Path::new(dir)).expect("pack");
     for framework in ["trtllm", "sglang", "vllm"] {
@@ -90,7 +43,7 @@ fn main() {
                 db: db.clone(),
                 system: system.clone(),
                 framework: framework.into(),
-                device: device(&system),
+                device: device.clone(),
                 graph,
             };
             println!("==== {system} {framework} graph={graph}");

@@ -7,23 +7,11 @@ use disagg::kernels::ops::{self, ExpertShape, Source};
 use disagg::kernels::report;
 use disagg::kernels::table::{Key, Table};
 use disagg::kernels::{Evidence, KernelDb, Surface};
-use disagg::spec::{Attention, Device, Dtype, Indexer, Model, Quant};
+use disagg::spec::{Device, Dtype, Model, catalog};
 use proptest::prelude::*;
 
 fn device() -> Device {
-    Device {
-        name: "b200_sxm".into(),
-        source: "test".into(),
-        bf16_flops: 2250e12,
-        fp8_flops: 4500e12,
-        fp4_flops: 9000e12,
-        hbm_bytes_per_s: 7.7e12,
-        hbm_bytes: 180e9,
-        launch_s: 2e-6,
-        power_w: 1000.0,
-        usd_per_hour: 1.0,
-        sm: 100,
-    }
+    catalog::system("b200_sxm").unwrap().0
 }
 
 fn pack() -> Arc<KernelDb> {
@@ -37,30 +25,7 @@ fn source(framework: &str, graph: bool) -> Source {
 }
 
 fn deepseek(sparse: bool) -> Model {
-    Model {
-        name: "deepseek-ai/DeepSeek-V3.2".into(),
-        source: String::new(),
-        architecture: if sparse { "DeepseekV32ForCausalLM".into() } else { "DeepseekV3ForCausalLM".into() },
-        layers: 61,
-        hidden: 7168,
-        vocab: 129_280,
-        max_context: 163_840,
-        attention: Attention::Mla {
-            heads: 128,
-            q_lora: 1536,
-            kv_lora: 512,
-            nope: 128,
-            rope: 64,
-            v: 128,
-            indexer: sparse.then_some(Indexer { heads: 64, head_dim: 128, topk: 2048 }),
-        },
-        dense_layers: 3,
-        dense_intermediate: 18_432,
-        moe: None,
-        tied_embeddings: false,
-        mtp_layers: 1,
-        quant: Quant::default(),
-    }
+    catalog::model(if sparse { "deepseek-ai/DeepSeek-V3.2" } else { "deepseek-ai/DeepSeek-V3" }).unwrap()
 }
 
 fn experts(ep: u32) -> ExpertShape {

@@ -10,7 +10,8 @@ frame unpacks to::
 
 * A key column with one value has no bytes. Any other is a code per row (1 or 2 bytes) into its
   sorted values, each code stored as the difference to the row before (rows are sorted by key, so
-  nearly all differences repeat).
+  nearly all differences repeat). A column that changes seldom has ``runs``: one such difference per
+  run of equal codes, then the lengths of the runs as u16 in byte planes.
 * A measure is f32, either ``plain`` (its four byte planes one after the other) or ``dict``: a u32
   count, the distinct bit patterns in rising order as differences in byte planes, then one index
   per row in byte planes. Timers tick, so a table repeats its numbers; the smaller coding is taken.
@@ -27,6 +28,7 @@ import tempfile
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +40,7 @@ LEVEL = 19
 ORIGIN = "aiconfigurator-core 0.12.0 (PyPI), Apache-2.0, Copyright NVIDIA CORPORATION & AFFILIATES"
 
 
-def build(source: str | Path, out: str | Path, origin: str = ORIGIN, everything: bool = False) -> dict:
+def build(source: str | Path, out: str | Path, origin: str = ORIGIN, everything: bool = False) -> dict[str, Any]:
     """Writes the pack of ``source`` (wheel file, unpacked wheel or data directory) into ``out``.
 
     Parameters
@@ -117,7 +119,7 @@ def build(source: str | Path, out: str | Path, origin: str = ORIGIN, everything:
     return index
 
 
-def _payload(table: Collapsed, compressor) -> bytes:
+def _payload(table: Collapsed, compressor: Any) -> bytes:
     """A frame's content, with whichever coding of each measure is smaller once compressed."""
     heads, bodies = [], []
     for name, values in table.measures:
@@ -132,18 +134,27 @@ def _payload(table: Collapsed, compressor) -> bytes:
     return struct.pack("<I", len(text)) + text + b"".join(b for _, b in keys) + b"".join(bodies)
 
 
-def _key(key: Key) -> tuple[dict, bytes]:
-    width = 0 if len(key.values) == 1 else 1 if len(key.values) <= 256 else 2
-    if len(key.values) > 65536:
+def _key(key: Key) -> tuple[dict[str, Any], bytes]:
+    width = 0 if len(key.values) == 1 else 1 if len(key.values) <= 1 << 8 else 2
+    if len(key.values) > 1 << 16:
         raise KernelDataError("pack", "more than 65536 distinct values", key.name)
     head = {"name": key.name, "width": width, "text" if key.is_text else "int": key.values}
     if width == 0:
         return head, b""
-    difference = np.diff(key.codes, prepend=0)
-    return head, difference.astype("<u1" if width == 1 else "<u2").tobytes()
+    kind = "<u1" if width == 1 else "<u2"
+    count = len(key.codes)
+    # A run starts where the code changes, and after 65535 rows at the latest.
+    starts = np.flatnonzero(np.diff(key.codes, prepend=-1))
+    ends = np.append(starts[1:], count)
+    starts = np.concatenate([np.arange(a, b, 0xFFFF) for a, b in zip(starts, ends, strict=True)])
+    if 4 * len(starts) > count:
+        return head, np.diff(key.codes, prepend=0).astype(kind).tobytes()
+    lengths = np.diff(np.append(starts, count)).astype("<u4")
+    differences = np.diff(key.codes[starts], prepend=0).astype(kind)
+    return head | {"runs": len(starts)}, differences.tobytes() + _planes(lengths, 2)
 
 
-def _dictionary(name: str, bits: np.ndarray) -> tuple[dict, bytes]:
+def _dictionary(name: str, bits: np.ndarray) -> tuple[dict[str, Any], bytes]:
     distinct, index = np.unique(bits, return_inverse=True)
     width = 1 if len(distinct) <= 1 << 8 else 2 if len(distinct) <= 1 << 16 else 3
     differences = np.diff(distinct, prepend=np.uint32(0)).astype("<u4")

@@ -1,0 +1,118 @@
+# Everything here does its own set-up: Python >= 3.11 and a Rust toolchain are all it assumes.
+#
+#   make demo    build, install and run the main study
+#   make test    every check, as CI runs it
+#   make check   the developer's inner loop
+#   make bench   ratios measured on this machine
+#   make stubs   compare the types of the native core with the binary
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+MAKEFLAGS   += --no-print-directory
+
+PYTHON    ?= python3
+VENV      := $(CURDIR)/.venv
+VENV_TEST := $(CURDIR)/.venv-test
+WHEELS    := $(CURDIR)/out/wheels
+PIP       := -m pip --disable-pip-version-check --quiet
+
+export PYTHONDONTWRITEBYTECODE = 1
+export MPLBACKEND              = Agg
+unexport PYTHONPATH VIRTUAL_ENV CONDA_PREFIX
+
+# Says what it does and how long it took.
+define step
+@start=$$SECONDS; echo "==> $(1)"; { $(2); }; echo "    $$((SECONDS - start)) s"
+endef
+
+.PHONY: help demo test check bench stubs clean \
+        fmt clippy test-rust wheel test-venv lint types test-notebooks test-python
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+# --- set-up ----------------------------------------------------------------------------------------
+
+$(VENV)/ready: tests/requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("disagg needs Python >= 3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/python $(PIP) install $$(grep -E '^(maturin|numpy|matplotlib)==' tests/requirements.txt)
+	touch $@
+
+$(VENV)/tools: $(VENV)/ready
+	@$(VENV)/bin/python $(PIP) install -r tests/requirements.txt
+	touch $@
+
+$(VENV_TEST)/ready: tests/requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit("disagg needs Python >= 3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv --clear $(VENV_TEST)
+	$(VENV_TEST)/bin/python $(PIP) install -r tests/requirements.txt
+	touch $@
+
+# --- the main study --------------------------------------------------------------------------------
+
+demo: $(VENV)/ready
+	$(call step,build,rm -rf $(WHEELS) && $(VENV)/bin/maturin build --release --locked --quiet --interpreter $(VENV)/bin/python --out $(WHEELS))
+	$(call step,install,$(VENV)/bin/python $(PIP) install --force-reinstall --no-deps $(WHEELS)/disagg-*.whl)
+	@mkdir -p out && cd out && $(VENV)/bin/python -m disagg.demo
+
+# --- every check -----------------------------------------------------------------------------------
+
+test: fmt clippy test-rust wheel lint types test-notebooks test-python
+
+fmt:
+	$(call step,cargo fmt,cargo fmt --check)
+
+clippy:
+	$(call step,clippy without Python,cargo clippy --locked --quiet --all-targets -- -D warnings)
+	$(call step,clippy with Python,cargo clippy --locked --quiet --all-targets --features python -- -D warnings)
+
+test-rust:
+	$(call step,cargo test,cargo test --locked)
+
+wheel: $(VENV_TEST)/ready
+	$(call step,wheel,rm -rf $(WHEELS) && $(VENV_TEST)/bin/maturin build --release --locked --quiet --interpreter $(VENV_TEST)/bin/python --out $(WHEELS))
+	$(call step,install the wheel,$(VENV_TEST)/bin/python $(PIP) install --force-reinstall --no-deps $(WHEELS)/disagg-*.whl && $(VENV_TEST)/bin/python $(PIP) check)
+
+lint: $(VENV_TEST)/ready
+	$(call step,ruff,$(VENV_TEST)/bin/ruff check --no-cache && $(VENV_TEST)/bin/ruff format --no-cache --check)
+
+types: $(VENV_TEST)/ready
+	$(call step,mypy,$(VENV_TEST)/bin/mypy --no-incremental)
+	$(call step,stubtest,cd tests && MYPYPATH= $(VENV_TEST)/bin/python -m mypy.stubtest disagg._core)
+
+# The tests run against the installed wheel: from tests/, where the source tree cannot be imported.
+test-notebooks: $(VENV_TEST)/ready
+	@shopt -s nullglob
+	books=(notebooks/*.ipynb)
+	if [ $${#books[@]} -gt 0 ]; then
+	  echo "==> notebooks"
+	  cd tests
+	  $(VENV_TEST)/bin/python -m pytest -p no:cacheprovider -W default --nbmake --nbmake-timeout=300 "$${books[@]/#/../}"
+	fi
+
+test-python: $(VENV_TEST)/ready
+	@cd tests
+	$(VENV_TEST)/bin/python -m pytest -p no:cacheprovider -W error --durations=10 --doctest-modules --pyargs python disagg
+
+# --- the developer's inner loop --------------------------------------------------------------------
+
+check: $(VENV)/tools fmt
+	$(call step,clippy,cargo clippy --locked --quiet --all-targets --features python -- -D warnings)
+	$(call step,cargo test --lib,cargo test --locked --quiet --lib)
+	$(call step,ruff,$(VENV)/bin/ruff check --quiet && $(VENV)/bin/ruff format --quiet --check)
+	$(call step,build,rm -rf out/quick && $(VENV)/bin/maturin build --profile quick --locked --quiet --interpreter $(VENV)/bin/python --out out/quick && $(VENV)/bin/python $(PIP) install --force-reinstall --no-deps out/quick/disagg-*.whl)
+	@cd tests && $(VENV)/bin/python -m pytest -q -x -m "not slow" python
+
+bench: $(VENV)/tools
+	$(call step,build,rm -rf $(WHEELS) && $(VENV)/bin/maturin build --release --locked --quiet --interpreter $(VENV)/bin/python --out $(WHEELS) && $(VENV)/bin/python $(PIP) install --force-reinstall --no-deps $(WHEELS)/disagg-*.whl)
+	@cd tests && for bench in bench/*.py; do echo "==> $$bench"; $(VENV)/bin/python "$$bench"; done
+
+stubs: wheel
+	$(call step,stubtest,cd tests && MYPYPATH= $(VENV_TEST)/bin/python -m mypy.stubtest disagg._core)
+
+clean:
+	rm -rf $(VENV) $(VENV_TEST) out
+	cargo clean

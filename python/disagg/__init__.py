@@ -1,0 +1,57 @@
+"""Explore how far disaggregation of LLM serving can go.
+
+A design-space explorer for serving mixture-of-experts language models, priced from measured GPU
+kernels: aggregated chunked prefill, prefill/decode disaggregation, attention-FFN disaggregation
+(AFD) and their combinations.
+"""
+
+from __future__ import annotations
+
+# fmt: off
+from disagg._serve import estimate, explore
+from disagg._versions import __version__, set_num_threads, show_versions
+from disagg.errors import (
+    CancelledError,
+    DataError,
+    DisaggError,
+    InfeasibleError,
+    InternalError,
+    MissingPackageError,
+    Problem,
+    SpecError,
+)
+from disagg.frame import Frame
+from disagg.result import Estimate, Step
+from disagg.specs import (
+    AFD,
+    PD,
+    SLO,
+    Aggregated,
+    Assumptions,
+    Cluster,
+    Device,
+    Distribution,
+    Fabric,
+    Model,
+    Parallel,
+    Placement,
+    Pool,
+    Quant,
+    Serving,
+    Workers,
+    Workload,
+    models,
+    systems,
+    workloads,
+)
+from disagg.study import LEVELS, Study
+
+from disagg import kernels, plots  # isort: skip
+
+__all__ = [
+    "AFD", "LEVELS", "PD", "SLO", "Aggregated", "Assumptions", "CancelledError", "Cluster", "DataError", "Device",
+    "DisaggError", "Distribution", "Estimate", "Fabric", "Frame", "InfeasibleError", "InternalError",
+    "MissingPackageError", "Model", "Parallel", "Placement", "Pool", "Problem", "Quant", "Serving", "SpecError", "Step",
+    "Study", "Workers", "Workload", "__version__", "estimate", "explore", "kernels", "models", "plots",
+    "set_num_threads", "show_versions", "systems", "workloads",
+]

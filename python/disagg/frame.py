@@ -1,0 +1,510 @@
+"""Frame: a tidy table of named numpy columns, the form in which every result leaves the core."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from disagg import _core, _html
+from disagg._optional import require
+from disagg.errors import SpecError
+
+__all__ = ["Frame"]
+
+Array = npt.NDArray[Any]
+Sense = Literal["max", "min"]
+
+_LESS_IS_BETTER = ("_ms", "_s", "_us", "_ns", "_bytes", "_gib", "_gb", "_w", "gpus", "watts", "usd_per_mtok", "error")
+
+
+def better(column: str, given: Sense | None = None) -> Sense:
+    """Which way is better: times, memory, GPUs and money down, everything else up."""
+    if given not in (None, "max", "min"):
+        raise SpecError([("sense", f"'{given}' is not known", "expected 'max' or 'min'")])
+    if given is not None:
+        return given
+    rate = column.startswith(("tokens_per_s", "requests_per_s", "goodput"))
+    return "min" if not rate and column.endswith(_LESS_IS_BETTER) else "max"
+
+
+def _column(name: str, values: Any) -> Array:
+    """One column as a numpy array: floats, integers, truth values or text."""
+    try:
+        array = np.array(values)
+    except ValueError as e:
+        raise SpecError([(name, "is not a list of plain values", "all values need the same shape")]) from e
+    if array.ndim != 1:
+        raise SpecError([(name, f"a column has one axis, this has {array.ndim}", "give a list of values")])
+    if array.dtype.kind in "fiubU":
+        return array
+    if array.size == 0:
+        return array.astype(np.float64)
+    items = array.tolist()
+    if all(isinstance(v, (bool, int, float)) or v is None for v in items):
+        return np.array([np.nan if v is None else float(v) for v in items])
+    if all(isinstance(v, str) or v is None for v in items):
+        if all(v is not None for v in items):
+            return np.array(items)
+        out = np.empty(len(items), dtype=object)
+        out[:] = items
+        return out
+    raise SpecError([(name, "holds values that are neither numbers nor text", "give plain values")])
+
+
+def _text(value: Any) -> str:
+    """Give one cell as text."""
+    if value is None:
+        return ""
+    if isinstance(value, (float, np.floating)):
+        return f"{float(value):.5g}"
+    return str(value)
+
+
+class Frame:
+    """Named columns of equal length.
+
+    Parameters
+    ----------
+    columns
+        Column name to values (a sequence or a one-axis array of numbers, truth values or text).
+    attrs
+        Facts about the whole table (spec, seed, version ...), JSON-able.
+
+    Raises
+    ------
+    SpecError
+        If columns differ in length or hold anything but numbers and text.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> f = dg.Frame({"gpus": [8, 16], "tokens_per_s": [100.0, 180.0]})
+    >>> f["tokens_per_s"].max()
+    np.float64(180.0)
+    >>> f.best("tokens_per_s")["gpus"]
+    16
+    """
+
+    __slots__ = ("_attrs", "_data")
+
+    def __init__(self, columns: Mapping[str, Any], *, attrs: Mapping[str, Any] | None = None) -> None:
+        self._adopt({str(name): _column(str(name), values) for name, values in columns.items()}, attrs or {})
+
+    def _adopt(self, data: dict[str, Array], attrs: Mapping[str, Any]) -> None:
+        lengths = {name: len(values) for name, values in data.items()}
+        if len(set(lengths.values())) > 1:
+            raise SpecError(
+                [(n, f"has {k} rows", f"all columns need {max(lengths.values())}") for n, k in lengths.items()]
+            )
+        self._data: dict[str, Array] = {name: values.view() for name, values in data.items()}
+        self._attrs: dict[str, Any] = dict(attrs)
+        for values in self._data.values():
+            values.flags.writeable = False
+
+    @classmethod
+    def _of(cls, data: dict[str, Array], attrs: Mapping[str, Any]) -> Frame:
+        """Make a frame of arrays that are already sound, without a copy."""
+        self = cls.__new__(cls)
+        self._adopt(data, attrs)
+        return self
+
+    @classmethod
+    def _from_core(cls, payload: tuple[dict[str, Any], dict[str, str]]) -> Frame:
+        """Take over what the native core gives: arrays as they are, categories as codes and labels."""
+        columns, attrs = payload
+        data: dict[str, Array] = {}
+        for name, value in columns.items():
+            if isinstance(value, tuple):
+                codes, labels = value
+                some_none = bool((codes < 0).any())
+                pool = np.array([*labels, None], dtype=object) if some_none else np.array(labels, dtype=np.str_)
+                data[name] = pool[codes]
+            else:
+                data[name] = value
+        return cls._of(data, {k: _attr(v) for k, v in attrs.items()})
+
+    # --- looking ---------------------------------------------------------------------------------
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns, in order."""
+        return list(self._data)
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """Facts about the whole table (a copy)."""
+        return dict(self._attrs)
+
+    def __len__(self) -> int:
+        """Give the number of rows."""
+        return len(next(iter(self._data.values()))) if self._data else 0
+
+    def __getitem__(self, name: str) -> Array:
+        """Give one column as a read-only numpy array."""
+        if name not in self._data:
+            raise SpecError([(str(name), "is not a column", _core.near(str(name), self.columns))])
+        return self._data[name]
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such a column."""
+        return name in self._data
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the column names."""
+        return iter(self._data)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return self.columns
+
+    def row(self, index: int) -> dict[str, Any]:
+        """Give one row as a dict of plain Python values.
+
+        Raises
+        ------
+        IndexError
+            If there is no such row.
+        """
+        return {
+            name: values[index].item() if hasattr(values[index], "item") else values[index]
+            for name, values in self._data.items()
+        }
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Go through the rows as dicts; for small tables."""
+        return (self.row(i) for i in range(len(self)))
+
+    # --- choosing --------------------------------------------------------------------------------
+
+    def take(self, index: Any) -> Frame:
+        """Give the rows at `index` (positions, a mask or a slice), in that order."""
+        return Frame._of({name: values[index] for name, values in self._data.items()}, self._attrs)
+
+    def select(self, *names: str) -> Frame:
+        """Give only the named columns."""
+        return Frame._of({name: self[name] for name in names}, self._attrs)
+
+    def with_columns(self, **columns: Any) -> Frame:
+        """Give the same table with columns added or replaced."""
+        return Frame({**self._data, **columns}, attrs=self._attrs)
+
+    def filter(self, mask: Array | Callable[[Frame], Array] | None = None, /, **equals: Any) -> Frame:
+        """Keep some rows.
+
+        Parameters
+        ----------
+        mask
+            Truth values, one a row, or a function of the frame that gives them.
+        **equals
+            Column names and the value each must have.
+
+        Returns
+        -------
+        Frame
+            The rows that satisfy all conditions, in order.
+
+        Raises
+        ------
+        SpecError
+            If a column is unknown or the mask does not fit.
+
+        Examples
+        --------
+        >>> import disagg as dg
+        >>> f = dg.Frame({"level": ["pd", "pd+afd"], "tpot_ms": [20.0, 9.0]})
+        >>> len(f.filter(level="pd")), f.filter(lambda f: f["tpot_ms"] < 15)["level"].tolist()
+        (1, ['pd+afd'])
+        """
+        keep = np.ones(len(self), dtype=bool)
+        if mask is not None:
+            given = np.asarray(mask(self) if callable(mask) else mask)
+            if given.shape != keep.shape or given.dtype != np.bool_:
+                message = f"has shape {given.shape} of {given.dtype}"
+                raise SpecError([("mask", message, f"expected {len(self)} truth values")])
+            keep &= given
+        for name, value in equals.items():
+            keep &= np.asarray(self[name] == value, dtype=bool)
+        return self.take(keep)
+
+    def sort(self, *names: str, descending: bool = False) -> Frame:
+        """Sort by columns, the first one first; equal rows keep their order.
+
+        Examples
+        --------
+        >>> import disagg as dg
+        >>> dg.Frame({"x": [2, 1, 3]}).sort("x", descending=True)["x"].tolist()
+        [3, 2, 1]
+        """
+        order = np.arange(len(self))
+        for name in reversed(names):
+            values = self[name].astype(str) if self[name].dtype == object else self[name]
+            _, keys = np.unique(values, return_inverse=True)
+            keys = keys[order]
+            order = order[np.argsort(-keys if descending else keys, kind="stable")]
+        return self.take(order)
+
+    def head(self, n: int = 5) -> Frame:
+        """Give the first `n` rows."""
+        return self.take(slice(0, max(n, 0)))
+
+    def best(self, column: str, *, sense: Sense | None = None, **equals: Any) -> dict[str, Any]:
+        """Give the best row as a dict.
+
+        Parameters
+        ----------
+        column
+            What to compare. Rows without a number there do not take part.
+        sense
+            ``"max"`` or ``"min"``; None: times, memory, GPUs and money down, everything else up.
+        **equals
+            Conditions as in `filter`.
+
+        Raises
+        ------
+        SpecError
+            If no row takes part.
+
+        Examples
+        --------
+        >>> import disagg as dg
+        >>> dg.Frame({"tp": [1, 2], "tpot_ms": [9.0, 7.0]}).best("tpot_ms")
+        {'tp': 2, 'tpot_ms': 7.0}
+        """
+        part = self.filter(**equals) if equals else self
+        values = _numbers(part, column)
+        up = better(column, sense) == "max"
+        if len(values) == 0 or np.isnan(values).all():
+            raise SpecError([(column, "there is no row to choose from", "loosen the conditions")])
+        return part.row(int(np.nanargmax(values) if up else np.nanargmin(values)))
+
+    def frontier(self, x: str, y: str, *, sense: tuple[Sense | None, Sense | None] = (None, None)) -> Frame:
+        """Give the rows that no other row beats in both columns, sorted by `x`.
+
+        Parameters
+        ----------
+        x, y
+            Columns of numbers. Rows without a number in either do not take part.
+        sense
+            ``"max"`` or ``"min"`` for each; None: as in `best`.
+
+        Returns
+        -------
+        Frame
+            The Pareto frontier. Of equal rows the first stays.
+
+        Examples
+        --------
+        >>> import disagg as dg
+        >>> f = dg.Frame({"tpot_ms": [5.0, 6.0, 7.0], "tokens_per_s": [1.0, 3.0, 2.0]})
+        >>> f.frontier("tpot_ms", "tokens_per_s")["tpot_ms"].tolist()
+        [5.0, 6.0]
+        """
+        a, b = _numbers(self, x), _numbers(self, y)
+        cost_a = -a if better(x, sense[0]) == "max" else a
+        cost_b = -b if better(y, sense[1]) == "max" else b
+        rows = np.flatnonzero(~(np.isnan(a) | np.isnan(b)))
+        order = rows[np.lexsort((cost_b[rows], cost_a[rows]))]
+        if len(order) == 0:
+            return self.take(order)
+        so_far = np.minimum.accumulate(cost_b[order])
+        keep = np.ones(len(order), dtype=bool)
+        keep[1:] = cost_b[order][1:] < so_far[:-1]
+        front = order[keep]
+        return self.take(front[np.argsort(a[front], kind="stable")])
+
+    # --- leaving ---------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, list[Any]]:
+        """Give the columns as lists of plain Python values."""
+        return {name: values.tolist() for name, values in self._data.items()}
+
+    def to_json(self) -> str:
+        """Give the table as JSON text; `from_json` gives an equal table back, to the last bit."""
+        columns = {name: {"dtype": _kind(v), "values": _plain(v)} for name, v in self._data.items()}
+        return json.dumps({"columns": columns, "attrs": self._attrs}, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Frame:
+        """Read a table back from the text that `to_json` gave.
+
+        Raises
+        ------
+        SpecError
+            If the text is not such a table.
+        """
+        try:
+            data = json.loads(text)
+            columns = {n: _unplain(c["dtype"], c["values"]) for n, c in data["columns"].items()}
+            attrs = data["attrs"]
+        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            raise SpecError([("json", f"is not a frame: {e}", "give the text that to_json() gave")]) from e
+        return cls(columns, attrs=attrs)
+
+    def to_pandas(self) -> Any:
+        """Give a pandas ``DataFrame`` (needs pandas); ``attrs`` go along."""
+        frame = require("pandas", extra="frames").DataFrame(dict(self._data))
+        frame.attrs.update(self._attrs)
+        return frame
+
+    def to_polars(self) -> Any:
+        """Give a polars ``DataFrame`` (needs polars)."""
+        return require("polars", extra="frames").DataFrame({n: _arrowable(v) for n, v in self._data.items()})
+
+    def to_arrow(self) -> Any:
+        """Give a pyarrow ``Table`` (needs pyarrow); ``attrs`` go along as schema metadata."""
+        pa = require("pyarrow", extra="frames")
+        arrays = {n: pa.array(_arrowable(v)) for n, v in self._data.items()}
+        table = pa.table(arrays)
+        return table.replace_schema_metadata({"disagg": json.dumps(self._attrs)}) if self._attrs else table
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Hand the table to any Arrow consumer (needs pyarrow)."""
+        return self.to_arrow().__arrow_c_stream__(requested_schema)
+
+    def to_parquet(self, path: str | Path) -> None:
+        """Write a Parquet file (needs pyarrow)."""
+        require("pyarrow.parquet", extra="frames").write_table(self.to_arrow(), str(path))
+
+    def to_xarray(self, dims: Sequence[str]) -> Any:
+        """Give an xarray ``Dataset`` over a full grid (needs xarray).
+
+        Parameters
+        ----------
+        dims
+            The columns that span the grid; every combination of their values must stand in
+            exactly one row.
+
+        Returns
+        -------
+        xarray.Dataset
+            One variable for every other column.
+
+        Raises
+        ------
+        SpecError
+            If combinations are missing (the first are named) or stand twice.
+        """
+        xr = require("xarray", extra="frames")
+        axes, codes = [], []
+        for name in dims:
+            values, inverse = np.unique(self[name], return_inverse=True)
+            axes.append(values)
+            codes.append(inverse)
+        shape = tuple(len(a) for a in axes)
+        flat = np.ravel_multi_index(codes, shape) if dims else np.zeros(0, dtype=np.intp)
+        counts = np.bincount(flat, minlength=int(np.prod(shape)))
+        _full_grid(dims, axes, shape, counts)
+        order = np.argsort(flat, kind="stable")
+        variables = {n: (tuple(dims), v[order].reshape(shape)) for n, v in self._data.items() if n not in dims}
+        return xr.Dataset(variables, coords=dict(zip(dims, axes, strict=True)), attrs=self._attrs)
+
+    # --- showing, comparing, keeping -------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        """One line: size and column names; a small frame shows its rows too when printed."""
+        return f"Frame({len(self)} rows: {', '.join(self.columns)})"
+
+    def __str__(self) -> str:
+        """Show the first rows as aligned text."""
+        shown = [[_text(v) for v in self.row(i).values()] for i in range(min(len(self), _html.MAX_ROWS))]
+        lines = [self.columns, *shown]
+        widths = [max(len(r[i]) for r in lines) for i in range(len(self.columns))]
+        body = ["  ".join(c.rjust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in lines]
+        more = len(self) - len(shown)
+        return "\n".join([*body, f"... {more} more rows"] if more > 0 else body)
+
+    def _repr_html_(self) -> str:
+        shown = [[_text(v) for v in self.row(i).values()] for i in range(min(len(self), _html.MAX_ROWS))]
+        numeric = [v.dtype.kind in "fiu" for v in self._data.values()]
+        title = f"Frame ({len(self)} rows)"
+        return _html.table(title, self.columns, shown, numeric=numeric, more=len(self) - len(shown))
+
+    def __eq__(self, other: object) -> bool:
+        """Compare columns, their order, values (not-a-number equals itself) and attrs."""
+        if not isinstance(other, Frame):
+            return NotImplemented
+        return (
+            self.columns == other.columns
+            and self._attrs == other._attrs
+            and all(_same(self[n], other[n]) for n in self.columns)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the arrays as they are."""
+        return _rebuild, (dict(self._data), self._attrs)
+
+    def __copy__(self) -> Frame:
+        """Return itself: it is frozen."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Frame:
+        """Return itself: it is frozen."""
+        return self
+
+
+def _rebuild(data: dict[str, Any], attrs: dict[str, Any]) -> Frame:
+    return Frame._of(data, attrs)
+
+
+def _attr(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _numbers(frame: Frame, name: str) -> npt.NDArray[np.float64]:
+    values = frame[name]
+    if values.dtype.kind not in "fiub":
+        numeric = [n for n in frame.columns if frame[n].dtype.kind in "fiu"]
+        raise SpecError([(name, "is not a column of numbers", f"numbers: {', '.join(numeric)}")])
+    return values.astype(np.float64)
+
+
+def _same(a: Array, b: Array) -> bool:
+    if a.shape != b.shape or (a.dtype.kind in "OU") != (b.dtype.kind in "OU"):
+        return False
+    if a.dtype.kind == "f" and b.dtype.kind == "f":
+        return bool(np.array_equal(a, b, equal_nan=True))
+    return bool(np.array_equal(a, b))
+
+
+def _kind(values: Array) -> str:
+    return "text" if values.dtype.kind in "OU" else values.dtype.name
+
+
+def _plain(values: Array) -> list[Any]:
+    if values.dtype.kind != "f":
+        return list(values.tolist())
+    return [v if np.isfinite(v) else str(v) for v in values.tolist()]
+
+
+def _unplain(dtype: str, values: list[Any]) -> Any:
+    if dtype == "text":
+        return values or np.array([], dtype=np.str_)
+    return np.array([float(v) if isinstance(v, str) else v for v in values], dtype=dtype)
+
+
+def _arrowable(values: Array) -> Any:
+    """Text as lists: neither pyarrow nor polars reads fixed-width text or None among objects well."""
+    return values.tolist() if values.dtype.kind in "OU" else values
+
+
+def _full_grid(dims: Sequence[str], axes: list[Array], shape: tuple[int, ...], counts: Array) -> None:
+    if (counts == 1).all() and dims:
+        return
+    wrong = np.flatnonzero(counts != 1)
+    points = []
+    for flat in wrong[:3]:
+        where = np.unravel_index(int(flat), shape)
+        at = ", ".join(f"{d}={a[i]}" for d, a, i in zip(dims, axes, where, strict=True))
+        points.append(f"{at} ({'missing' if counts[flat] == 0 else f'{counts[flat]} rows'})")
+    more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""  # noqa: PLR2004
+    message = f"the rows are not a full grid: {'; '.join(points)}{more}" if points else "no axis was named"
+    raise SpecError([("dims", message, "filter to a full grid or name other columns")])

@@ -1,0 +1,10 @@
+"""Plots: functions from a `Frame` to matplotlib `Axes`, in one house style.
+
+Every function takes ``ax=``, labels units, uses colours that colour-blind readers can tell apart,
+says so when there is nothing to draw, and never calls ``plt.show()``.
+"""
+
+from disagg.plots.bars import breakdown, memory, pipeline
+from disagg.plots.lines import pareto, ratio
+
+__all__ = ["breakdown", "memory", "pareto", "pipeline", "ratio"]

@@ -1,0 +1,430 @@
+"""Results: what an estimate says, where each millisecond goes, and how well it is known."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self, cast
+
+from disagg import _core, _html
+from disagg.errors import SpecError
+from disagg.frame import Frame
+from disagg.specs import Assumptions, Cluster, Model, Quant, Serving, Workload
+from disagg.specs._base import Spec, checked, expect, wrap
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Estimate", "Result", "Step"]
+
+_INPUTS: dict[str, type[Spec]] = {
+    "model": Model,
+    "cluster": Cluster,
+    "workload": Workload,
+    "quant": Quant,
+    "serving": Serving,
+}
+
+
+def _number(value: Any) -> str:
+    """Give a value as a person would write it."""
+    if isinstance(value, float):
+        return "none" if math.isnan(value) else f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"  # noqa: PLR2004
+    return str(value)
+
+
+def _rebuild(cls: type[Result], scalars: dict[str, Any], frames: dict[str, Frame]) -> Result:
+    return cls(scalars, frames)
+
+
+class Result:
+    """Plain data from the core: scalars and named Frames. Frozen, compared by value.
+
+    Parameters
+    ----------
+    scalars
+        Named values, JSON-able.
+    frames
+        Named tables: `Frame`, or columns.
+    """
+
+    __slots__ = ("_frames", "_scalars")
+
+    _shown: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, scalars: Mapping[str, Any], frames: Mapping[str, Any]) -> None:
+        tables = {n: f if isinstance(f, Frame) else Frame(f) for n, f in frames.items()}
+        object.__setattr__(self, "_scalars", dict(scalars))
+        object.__setattr__(self, "_frames", tables)
+
+    _scalars: dict[str, Any]
+    _frames: dict[str, Frame]
+
+    @classmethod
+    def _from_core(cls, payload: tuple[str, dict[str, Any]], inputs: Mapping[str, Any] | None = None) -> Self:
+        """Take over what the native core gives: scalars as JSON text, frames as columns; and the inputs."""
+        text, frames = payload
+        scalars = {**json.loads(text), **({"inputs": dict(inputs)} if inputs else {})}
+        return cls(scalars, {n: Frame._from_core(f) for n, f in frames.items()})
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        """Refuse: results are frozen."""
+        raise AttributeError(f"{type(self).__name__} is frozen")
+
+    def _float(self, name: str) -> float:
+        value = self._scalars.get(name)
+        return math.nan if value is None else float(value)
+
+    def _frame(self, name: str) -> Frame:
+        return self._frames.get(name, Frame({}))
+
+    def _facts(self) -> list[tuple[str, str]]:
+        found = ((n, getattr(self, n)) for n in self._shown)
+        return [(n, repr(v) if isinstance(v, (str, bool)) else _number(v)) for n, v in found if v is not None]
+
+    def to_json(self) -> str:
+        """Give the result as JSON text; `from_json` gives an equal result back, to the last bit."""
+        frames = {n: json.loads(f.to_json()) for n, f in self._frames.items()}
+        return json.dumps({"scalars": self._scalars, "frames": frames}, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read a result back from the text that `to_json` gave.
+
+        Raises
+        ------
+        SpecError
+            If the text is not such a result.
+        """
+        try:
+            data = json.loads(text)
+            return cls(data["scalars"], {n: Frame.from_json(json.dumps(f)) for n, f in data["frames"].items()})
+        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            raise SpecError([("json", f"is not a result: {e}", "give the text that to_json() gave")]) from e
+
+    def __eq__(self, other: object) -> bool:
+        """Compare by value."""
+        if type(self) is not type(other):
+            return NotImplemented
+        return self._scalars == other._scalars and self._frames == other._frames
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """One line with the main facts."""
+        return f"{type(self).__name__}({', '.join(f'{n}={v}' for n, v in self._facts())})"
+
+    def _repr_html_(self) -> str:
+        return _html.table(type(self).__name__, [], [list(f) for f in self._facts()])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the plain data."""
+        return _rebuild, (type(self), self._scalars, self._frames)
+
+    def __copy__(self) -> Self:
+        """Return itself: it is frozen."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return itself: it is frozen."""
+        return self
+
+
+class Step(Result):
+    """One step of a plan's engine."""
+
+    _shown = ("kind", "ms")
+
+    @property
+    def kind(self) -> str:
+        """``decode``, ``prefill`` or ``mixed``."""
+        return str(self._scalars.get("kind", ""))
+
+    @property
+    def ms(self) -> float:
+        """Time of the step, milliseconds."""
+        return self._float("ms")
+
+    @property
+    def breakdown(self) -> Frame:
+        """Where it goes: phase, pool, op, ms, share, evidence."""
+        return self._frame("breakdown")
+
+
+class _EstimatePlots:
+    """Plots of one estimate."""
+
+    def __init__(self, estimate: Estimate) -> None:
+        self._estimate = estimate
+
+    def breakdown(self, *, part: str = "op", ax: Axes | None = None) -> Axes:
+        """Draw where each millisecond goes; `part` is ``"op"`` or ``"evidence"``."""
+        from disagg import plots
+
+        return plots.breakdown(self._estimate.breakdown, part=part, ax=ax)
+
+    def pipeline(self, *, ax: Axes | None = None) -> Axes:
+        """Draw the stage times of the micro-batch pipeline."""
+        from disagg import plots
+
+        return plots.pipeline(self._estimate.pipeline, ax=ax)
+
+    def memory(self, *, ax: Axes | None = None) -> Axes:
+        """Draw what fills each GPU."""
+        from disagg import plots
+
+        return plots.memory(self._estimate.memory, ax=ax)
+
+
+class Estimate(Result):
+    """The steady state of one plan: latency, throughput, memory, breakdown, evidence.
+
+    Made by ``dg.estimate(...)`` and by a study. Every time is in milliseconds, every rate counts the
+    whole deployment unless its name says per GPU or per user.
+    """
+
+    _shown = (
+        "level",
+        "gpus",
+        "feasible",
+        "binding",
+        "ttft_ms",
+        "tpot_ms",
+        "tokens_per_s",
+        "tokens_per_s_per_gpu",
+        "tokens_per_s_per_user",
+        "concurrency",
+    )
+
+    @property
+    def level(self) -> str:
+        """``aggregated``, ``pd``, ``aggregated+afd`` or ``pd+afd``."""
+        return str(self._scalars.get("level", ""))
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the plan fits into memory and meets what was asked."""
+        return bool(self._scalars.get("feasible", False))
+
+    @property
+    def binding(self) -> str:
+        """What limits it: ``ttft``, ``tpot``, ``memory:<pool>``, ``bandwidth:<port>`` ..."""
+        return str(self._scalars.get("binding") or "")
+
+    @property
+    def ttft_ms(self) -> float:
+        """Time to first token, milliseconds."""
+        return self._float("ttft_ms")
+
+    @property
+    def tpot_ms(self) -> float:
+        """Mean time between later tokens of one request, milliseconds."""
+        return self._float("tpot_ms")
+
+    @property
+    def itl_worst_ms(self) -> float:
+        """Longest time between two tokens, milliseconds."""
+        return self._float("itl_worst_ms")
+
+    @property
+    def requests_per_s(self) -> float:
+        """Finished requests per second."""
+        return self._float("requests_per_s")
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Output tokens per second of the whole deployment."""
+        return self._float("tokens_per_s")
+
+    @property
+    def tokens_per_s_per_gpu(self) -> float:
+        """Output tokens per second and GPU of the budget."""
+        return self._float("tokens_per_s_per_gpu")
+
+    @property
+    def tokens_per_s_per_user(self) -> float:
+        """Output tokens per second of one user: 1000 / tpot_ms."""
+        return self._float("tokens_per_s_per_user")
+
+    @property
+    def concurrency(self) -> float:
+        """Requests in flight."""
+        return self._float("concurrency")
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of the budget."""
+        return int(self._scalars.get("gpus", 0))
+
+    @property
+    def gpus_used(self) -> int:
+        """GPUs of the plan; the rest of the budget idles and is counted."""
+        return int(self._scalars.get("gpus_used", self.gpus))
+
+    @property
+    def usd_per_mtok(self) -> float:
+        """US dollars per million output tokens."""
+        return self._float("usd_per_mtok")
+
+    @property
+    def watts(self) -> float:
+        """Power of all GPUs at their board limit, watts."""
+        return self._float("watts")
+
+    @property
+    def context_exceeded(self) -> bool:
+        """Whether the workload is longer than the model's context."""
+        return bool(self._scalars.get("context_exceeded", False))
+
+    @property
+    def framework(self) -> str:
+        """Framework whose kernels were used."""
+        return str(self._scalars.get("framework", ""))
+
+    @property
+    def evidence(self) -> dict[str, float]:
+        """Share of the time per class: measured, interpolated, extrapolated, roofline."""
+        return dict(self._scalars.get("evidence", {}))
+
+    @property
+    def compute_evidence(self) -> dict[str, float]:
+        """As `evidence`, of computing alone, without communication."""
+        return dict(self._scalars.get("compute_evidence", {}))
+
+    @property
+    def lanes(self) -> list[str]:
+        """Which implementation of the expert layers was taken, by phase."""
+        return list(self._scalars.get("lanes", []))
+
+    @property
+    def warnings(self) -> list[str]:
+        """What should be known, in words."""
+        return list(self._scalars.get("warnings", []))
+
+    @property
+    def plan(self) -> Any:
+        """The plan, with what was left open filled in."""
+        found = self._scalars.get("plan")
+        return None if found is None else wrap(found, ("Aggregated", "PD", "AFD"))
+
+    @property
+    def inputs(self) -> dict[str, Spec]:
+        """The specs it was made from: model, cluster, workload, and quant and serving where given."""
+        found = self._scalars.get("inputs", {})
+        return {n: cls.from_dict(found[n]) for n, cls in _INPUTS.items() if found.get(n) is not None}
+
+    @property
+    def assumptions(self) -> Assumptions:
+        """The modelling choices."""
+        found = self._scalars.get("assumptions")
+        return Assumptions.physical() if found is None else Assumptions.from_dict(found)
+
+    @property
+    def memory(self) -> Frame:
+        """Memory per GPU: pool, item, gib."""
+        return self._frame("memory")
+
+    @property
+    def breakdown(self) -> Frame:
+        """Where each millisecond goes: phase, pool, op, ms, share, evidence."""
+        return self._frame("breakdown")
+
+    @property
+    def pipeline(self) -> Frame:
+        """Stage times of the micro-batch pipeline; empty without one."""
+        return self._frame("pipeline")
+
+    @property
+    def plot(self) -> _EstimatePlots:
+        """Plots: ``.breakdown()``, ``.pipeline()``, ``.memory()``."""
+        return _EstimatePlots(self)
+
+    @checked
+    def step(
+        self,
+        kind: Literal["decode", "prefill", "mixed"],
+        *,
+        batch: float | None = None,
+        context: float | None = None,
+        new: float | None = None,
+        past: float | None = None,
+    ) -> Step:
+        """Price one step of the plan's engine.
+
+        Parameters
+        ----------
+        kind
+            ``"decode"``: `batch` sequences of `context` tokens per attention rank; ``"prefill"``: `batch`
+            sequences of `new` tokens over `past`; ``"mixed"``: both.
+        batch
+            Sequences per attention rank; None: 1.
+        context
+            Tokens in the KV cache of a decoding sequence; None: the workload's stationary mean.
+        new, past
+            New tokens and cached tokens of a prefilling sequence; None: the workload's means.
+
+        Raises
+        ------
+        SpecError
+            If a number does not fit, or the estimate does not hold what it was made from.
+        """
+        given = self.inputs
+        if not {"model", "cluster", "workload"} <= given.keys():
+            raise SpecError([("step", "this estimate does not hold what it was made from", "use dg.estimate(...)")])
+        workload = cast("Workload", given["workload"])
+        mean = workload.mean
+        raw = {n: s._raw for n, s in given.items()}
+        engine = _core.Engine(
+            raw["model"],
+            raw["cluster"],
+            raw["workload"],
+            self.plan._raw,
+            self.framework or None,
+            raw.get("quant"),
+            raw.get("serving"),
+            self.assumptions._raw,
+        )
+        numbers = {
+            "batch": 1.0 if batch is None else batch,
+            "context": workload.theta if context is None else context,
+            "new": mean["isl"] if new is None else new,
+            "past": mean["prefix"] if past is None else past,
+        }
+        expect(**{n: (v, int, float) for n, v in numbers.items()})
+        ms, rows = engine.step(kind, **{n: float(v) for n, v in numbers.items()})
+        return Step({"kind": kind, "ms": ms, **numbers}, {"breakdown": Frame._from_core(rows)})
+
+    def explain(self) -> str:
+        """Say where each microsecond goes and how well it is known, as text."""
+        from disagg._explain import explain
+
+        return explain(self)
+
+    def compare(self, other: Estimate) -> Frame:
+        """Compare with another estimate.
+
+        Parameters
+        ----------
+        other
+            The estimate to compare with.
+
+        Returns
+        -------
+        Frame
+            A row a quantity: ``quantity``, ``this``, ``other``, ``difference``, ``ratio`` (other / this)
+            and ``reason``: the part of the breakdown that changed most.
+        """
+        from disagg._explain import compare
+
+        return compare(self, other)
+
+    def _repr_html_(self) -> str:
+        shares = ", ".join(f"{v:.0%} {k}" for k, v in self.evidence.items() if v > 0)
+        return _html.table("Estimate", [], [list(f) for f in self._facts()], note=shares)
+
+    def __repr__(self) -> str:
+        """One line with the main facts."""
+        shares = ", ".join(f"{k}={v:.2f}" for k, v in self.evidence.items() if v > 0)
+        facts = ", ".join(f"{n}={v}" for n, v in self._facts())
+        return f"Estimate({facts}{', ' if shares else ''}{shares})"

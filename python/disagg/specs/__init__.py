@@ -1,0 +1,30 @@
+"""Specs: plain, frozen data that say what is to be served, on what, and how."""
+
+from disagg.specs.hardware import Cluster, Device, Fabric, systems
+from disagg.specs.model import Model, models
+from disagg.specs.plan import AFD, PD, Aggregated, Parallel, Placement, Pool, Workers
+from disagg.specs.serving import SLO, Assumptions, Quant, Serving
+from disagg.specs.workload import Distribution, Workload, workloads
+
+__all__ = [
+    "AFD",
+    "PD",
+    "SLO",
+    "Aggregated",
+    "Assumptions",
+    "Cluster",
+    "Device",
+    "Distribution",
+    "Fabric",
+    "Model",
+    "Parallel",
+    "Placement",
+    "Pool",
+    "Quant",
+    "Serving",
+    "Workers",
+    "Workload",
+    "models",
+    "systems",
+    "workloads",
+]

@@ -1,0 +1,273 @@
+"""Devices and how they are joined."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from disagg import _core
+from disagg.specs._base import Field, Spec, checked
+
+
+def systems() -> list[str]:
+    """List the system presets: the machines whose kernels were measured.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> "b200_sxm" in dg.systems()
+    True
+    """
+    return _core.presets("systems")
+
+
+class Device(Spec):
+    """One GPU: peaks, capacities and costs. Per GPU, SI units.
+
+    Parameters
+    ----------
+    name, source
+        What it is, and where the figures come from.
+    bf16_flops, fp8_flops, fp4_flops
+        Dense peak, FLOP/s; 0: no such units.
+    hbm_bytes_per_s, hbm_bytes
+        Memory bandwidth and capacity.
+    launch_s
+        Least time of one kernel launch under a CUDA graph, seconds.
+    power_w
+        Board power, watts.
+    usd_per_hour
+        Price of one GPU-hour, US dollars.
+    sm
+        Compute capability (90 Hopper, 100 Blackwell).
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> dg.Device.preset("b200_sxm").replace(hbm_bytes=288e9).hbm_bytes
+    288000000000.0
+    """
+
+    name: Field[str] = Field("What it is.")
+    source: Field[str] = Field("Where the figures come from.")
+    bf16_flops: Field[float] = Field("Dense BF16 peak, FLOP/s.")
+    fp8_flops: Field[float] = Field("Dense FP8 peak, FLOP/s.")
+    fp4_flops: Field[float] = Field("Dense FP4 peak, FLOP/s; 0: none.")
+    hbm_bytes_per_s: Field[float] = Field("Memory bandwidth, bytes/s.")
+    hbm_bytes: Field[float] = Field("Memory capacity, bytes.")
+    launch_s: Field[float] = Field("Least time of a kernel launch under a CUDA graph, seconds.")
+    power_w: Field[float] = Field("Board power, watts.")
+    usd_per_hour: Field[float] = Field("Price of one GPU-hour, US dollars.")
+    sm: Field[int] = Field("Compute capability (90 Hopper, 100 Blackwell).")
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        bf16_flops: float,
+        fp8_flops: float,
+        hbm_bytes_per_s: float,
+        hbm_bytes: float,
+        sm: int,
+        fp4_flops: float = 0.0,
+        launch_s: float = 2e-6,
+        power_w: float = 1000.0,
+        usd_per_hour: float = 0.0,
+        source: str = "user",
+    ) -> None:
+        self._build(
+            name=name,
+            source=source,
+            bf16_flops=bf16_flops,
+            fp8_flops=fp8_flops,
+            fp4_flops=fp4_flops,
+            hbm_bytes_per_s=hbm_bytes_per_s,
+            hbm_bytes=hbm_bytes,
+            launch_s=launch_s,
+            power_w=power_w,
+            usd_per_hour=usd_per_hour,
+            sm=sm,
+        )
+
+    @classmethod
+    @checked
+    def preset(cls, system: str) -> Device:
+        """Give the device of a system preset, with its sources.
+
+        Raises
+        ------
+        SpecError
+            If there is no such system; near names are listed.
+        """
+        return cls._from_raw(_core.preset("Device", system))
+
+    def _call(self) -> tuple[str, list[tuple[str, str]]]:
+        return _as_preset(self, self.name) or super()._call()
+
+
+class Fabric(Spec):
+    """How GPUs are joined. Bandwidths per GPU and direction, bytes/s.
+
+    Parameters
+    ----------
+    domain_gpus
+        GPUs in one scale-up (NVLink) domain.
+    node_gpus
+        GPUs in one host.
+    nvlink_bytes_per_s, nic_bytes_per_s
+        Scale-up and scale-out bandwidth.
+    oversubscription
+        1: non-blocking; 2: half the bandwidth above the leaf.
+    source
+        Where the figures come from.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> dg.Fabric.preset("gb200").domain_gpus
+    72
+    """
+
+    domain_gpus: Field[int] = Field("GPUs in one scale-up (NVLink) domain.")
+    node_gpus: Field[int] = Field("GPUs in one host.")
+    nvlink_bytes_per_s: Field[float] = Field("Scale-up bandwidth, bytes/s.")
+    nic_bytes_per_s: Field[float] = Field("Scale-out bandwidth, bytes/s.")
+    oversubscription: Field[float] = Field("1: non-blocking; 2: half the bandwidth above the leaf.")
+    source: Field[str] = Field("Where the figures come from.")
+
+    def __init__(
+        self,
+        *,
+        domain_gpus: int,
+        node_gpus: int,
+        nvlink_bytes_per_s: float,
+        nic_bytes_per_s: float,
+        oversubscription: float = 1.0,
+        source: str = "user",
+    ) -> None:
+        self._build(
+            domain_gpus=domain_gpus,
+            node_gpus=node_gpus,
+            nvlink_bytes_per_s=nvlink_bytes_per_s,
+            nic_bytes_per_s=nic_bytes_per_s,
+            oversubscription=oversubscription,
+            source=source,
+        )
+
+    @classmethod
+    @checked
+    def preset(cls, system: str) -> Fabric:
+        """Give the fabric of a system preset, with its sources.
+
+        Raises
+        ------
+        SpecError
+            If there is no such system; near names are listed.
+        """
+        return cls._from_raw(_core.preset("Fabric", system))
+
+
+class Cluster(Spec):
+    """GPUs of one kind and their fabric.
+
+    Parameters
+    ----------
+    system
+        A system preset: its kernel tables, device and fabric are used.
+    gpus
+        The GPU budget.
+    nic_gb_per_s
+        Scale-out bandwidth per GPU and direction, GB/s (50 is 400 Gb/s); None: the preset's.
+    oversubscription
+        1: non-blocking; 2: half the bandwidth above the leaf.
+    device, fabric
+        What-if hardware in place of the preset's.
+
+    Raises
+    ------
+    SpecError
+        If the system is unknown or a figure does not fit.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> dg.Cluster("b200_sxm", gpus=128)
+    Cluster('b200_sxm', gpus=128, nic_gb_per_s=50.0, oversubscription=1.0)
+    """
+
+    system: Field[str] = Field("System whose kernel tables are used.")
+    gpus: Field[int] = Field("The GPU budget.")
+    device: Field[Device] = Field("The GPU.", "Device")
+    fabric: Field[Fabric] = Field("How the GPUs are joined.", "Fabric")
+
+    def __init__(
+        self,
+        system: str,
+        *,
+        gpus: int,
+        nic_gb_per_s: float | None = None,
+        oversubscription: float = 1.0,
+        device: Device | None = None,
+        fabric: Fabric | None = None,
+    ) -> None:
+        fields = {
+            "system": system,
+            "gpus": gpus,
+            "nic_gb_per_s": nic_gb_per_s,
+            "oversubscription": oversubscription,
+            "device": device,
+            "fabric": fabric,
+        }
+        self._adopt(_core.cluster(fields))
+
+    @property
+    def nic_gb_per_s(self) -> float:
+        """Scale-out bandwidth per GPU and direction, GB/s."""
+        return self.fabric.nic_bytes_per_s / 1e9
+
+    @property
+    def oversubscription(self) -> float:
+        """1: non-blocking; 2: half the bandwidth above the leaf."""
+        return self.fabric.oversubscription
+
+    def _args(self) -> dict[str, Any]:
+        args: dict[str, Any] = {
+            "system": self.system,
+            "gpus": self.gpus,
+            "nic_gb_per_s": self.nic_gb_per_s,
+            "oversubscription": self.oversubscription,
+        }
+        if self.device != Device.preset(self.system):
+            args["device"] = self.device
+        if Cluster(**args).fabric != self.fabric:
+            args["fabric"] = self.fabric
+        return args
+
+    def replace(self, **changes: Any) -> Cluster:
+        """Give a copy with some arguments changed; another `system` brings its own device and fabric.
+
+        Raises
+        ------
+        SpecError
+            If an argument is unknown or its value does not fit.
+        """
+        args = self._args()
+        if "fabric" in changes or "system" in changes:
+            # Figures of the old fabric do not carry over unless they were asked for again.
+            args = {"system": args["system"], "gpus": args["gpus"]}
+        elif "fabric" in args and {"nic_gb_per_s", "oversubscription"} & set(changes):
+            args = {k: v for k, v in args.items() if k not in ("nic_gb_per_s", "oversubscription")}
+        return Cluster(**{**args, **changes})
+
+    def _call(self) -> tuple[str, list[tuple[str, str]]]:
+        (_, system), *rest = [(n, repr(v)) for n, v in self._args().items()]
+        return "Cluster", [("", system), *rest]
+
+
+def _as_preset(spec: Device, name: str) -> tuple[str, list[tuple[str, str]]] | None:
+    """Say a device as a preset and what differs from it, when it goes by a preset's name."""
+    if name not in systems():
+        return None
+    base = Device.preset(name)
+    changed = [(n, repr(v)) for n, v in spec._args().items() if v != cast("Any", getattr(base, n))]
+    call = f"Device.preset({name!r})"
+    return (f"{call}.replace", changed) if changed else ("Device.preset", [("", repr(name))])

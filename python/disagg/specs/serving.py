@@ -1,0 +1,212 @@
+"""How the engine serves, what it must keep, and which modelling choices are made."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from disagg import _core
+from disagg.frame import Frame
+from disagg.specs._base import Field, Spec
+
+Dtype = Literal["bfloat16", "fp8", "fp8_block", "nvfp4", "int4_wo", "w4a16_mxfp4", "w4a8_mxfp4_mxfp8"]
+
+
+class SLO(Spec):
+    """Per-user latency limits; None means no limit.
+
+    Parameters
+    ----------
+    ttft_ms
+        Time to first token, milliseconds.
+    tpot_ms
+        Time per output token after the first, milliseconds.
+    percentile
+        Which percentile must keep them (50 to 99.9, simulator only); None: the mean.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> dg.SLO(ttft_ms=50, tpot_ms=15)
+    SLO(ttft_ms=50.0, tpot_ms=15.0)
+    """
+
+    ttft_ms: Field[float | None] = Field("Time to first token, milliseconds; None: no limit.")
+    tpot_ms: Field[float | None] = Field("Time per output token, milliseconds; None: no limit.")
+    percentile: Field[float | None] = Field("Percentile that must keep the limits; None: the mean.")
+
+    def __init__(
+        self, *, ttft_ms: float | None = None, tpot_ms: float | None = None, percentile: float | None = None
+    ) -> None:
+        self._build(ttft_ms=ttft_ms, tpot_ms=tpot_ms, percentile=percentile)
+
+
+class Quant(Spec, hashable=True):
+    """Number formats; None means as the checkpoint says.
+
+    Parameters
+    ----------
+    gemm, moe
+        Format of dense and expert weights.
+    attention
+        Format of the attention arithmetic.
+    kv
+        Format of the KV cache.
+    comm
+        Payload of dispatch and A2F (combine and F2A go back in BF16).
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> dg.Quant(moe="nvfp4", kv="fp8")
+    Quant(moe='nvfp4', kv='fp8')
+    """
+
+    gemm: Field[str | None] = Field("Format of dense weights.")
+    moe: Field[str | None] = Field("Format of expert weights.")
+    attention: Field[str | None] = Field("Format of the attention arithmetic.")
+    kv: Field[str | None] = Field("Format of the KV cache.")
+    comm: Field[str | None] = Field("Payload of dispatch and A2F.")
+
+    def __init__(
+        self,
+        *,
+        gemm: Dtype | None = None,
+        moe: Dtype | None = None,
+        attention: Dtype | None = None,
+        kv: Dtype | None = None,
+        comm: Dtype | None = None,
+    ) -> None:
+        self._build(gemm=gemm, moe=moe, attention=attention, kv=kv, comm=comm)
+
+
+class Serving(Spec):
+    """How the engine serves: speculation, balance, overlap, launch mode.
+
+    Parameters
+    ----------
+    mtp
+        Draft tokens per step.
+    acceptance
+        Mean accepted draft tokens per step, 0 to `mtp`; required when ``mtp > 0``.
+    imbalance
+        Load distribution of the expert rows (``"power_law_1.01"``, ``"balanced"`` ...); None: the model's.
+    eplb_slots
+        Redundant expert slots.
+    two_batch_overlap
+        Whether two half batches overlap compute and communication.
+    fused_dispatch
+        Whether dispatch and expert GEMM are one kernel.
+    launch
+        ``"graph"`` or ``"measured"`` launch floors; None: graph for decode, measured for prefill.
+    framework_reserve_gib
+        Memory the framework keeps for itself, GiB per GPU.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> dg.Serving(mtp=1, acceptance=0.8).acceptance
+    0.8
+    """
+
+    mtp: Field[int] = Field("Draft tokens per step.")
+    acceptance: Field[float | None] = Field("Mean accepted draft tokens per step.")
+    imbalance: Field[str | None] = Field("Load distribution of the expert rows; None: the model's.")
+    eplb_slots: Field[int] = Field("Redundant expert slots.")
+    two_batch_overlap: Field[bool] = Field("Whether two half batches overlap compute and communication.")
+    fused_dispatch: Field[bool] = Field("Whether dispatch and expert GEMM are one kernel.")
+    launch: Field[str | None] = Field("'graph' or 'measured'; None: graph for decode, measured for prefill.")
+    framework_reserve_gib: Field[float] = Field("Memory the framework keeps for itself, GiB per GPU.")
+
+    def __init__(
+        self,
+        *,
+        mtp: int = 0,
+        acceptance: float | None = None,
+        imbalance: str | None = None,
+        eplb_slots: int = 0,
+        two_batch_overlap: bool = False,
+        fused_dispatch: bool = False,
+        launch: Literal["graph", "measured"] | None = None,
+        framework_reserve_gib: float = 3.5,
+    ) -> None:
+        self._build(
+            mtp=mtp,
+            acceptance=acceptance,
+            imbalance=imbalance,
+            eplb_slots=eplb_slots,
+            two_batch_overlap=two_batch_overlap,
+            fused_dispatch=fused_dispatch,
+            launch=launch,
+            framework_reserve_gib=framework_reserve_gib,
+        )
+
+
+class Assumptions(Spec):
+    """Modelling choices that published tools make differently, each a named switch.
+
+    Start from a profile and replace single switches.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> dg.Assumptions.physical().replace(kv_transfer="bulk")
+    Assumptions.physical().replace(kv_transfer='bulk')
+    """
+
+    def __init__(self, profile: str = "physical", **switches: Any) -> None:
+        self._adopt(_core.assumptions(profile, switches))
+
+    def __getattr__(self, name: str) -> Any:
+        """Read a switch."""
+        if name.startswith("_") or name not in (known := self.to_dict()):
+            raise AttributeError(f"Assumptions has no switch '{name}'")
+        return known[name]
+
+    def __dir__(self) -> list[str]:
+        """List the switches too."""
+        return [*super().__dir__(), *self.to_dict()]
+
+    @classmethod
+    def physical(cls) -> Assumptions:
+        """Give the default profile: what the physics says."""
+        return cls("physical")
+
+    def replace(self, **changes: Any) -> Assumptions:
+        """Give a copy with some switches changed.
+
+        Raises
+        ------
+        SpecError
+            If a switch is unknown or its value does not fit.
+        """
+        return Assumptions(self.profile, **{**self._values(), **changes})
+
+    def switches(self) -> Frame:
+        """Give every switch: name, value, allowed values, meaning, source."""
+        rows = _core.switches(self._raw)
+        return Frame({key: [str(r[key]) for r in rows] for key in ("name", "value", "allowed", "meaning", "source")})
+
+    def diff(self, other: Assumptions) -> Frame:
+        """Give the switches that differ, with both values.
+
+        Examples
+        --------
+        >>> import disagg as dg
+        >>> a = dg.Assumptions.physical()
+        >>> print(a.diff(a.replace(kv_transfer="bulk")))
+               name        this  other
+        kv_transfer  layer-wise   bulk
+        """
+        mine, theirs = self._values(), other._values()
+        names = [n for n in mine if mine[n] != theirs[n]]
+        return Frame({"name": names, "this": [str(mine[n]) for n in names], "other": [str(theirs[n]) for n in names]})
+
+    def _values(self) -> dict[str, Any]:
+        return {r["name"]: r["value"] for r in _core.switches(self._raw)}
+
+    def _call(self) -> tuple[str, list[tuple[str, str]]]:
+        profile = str(self.profile).rstrip("*")
+        base = Assumptions(profile)._values()
+        changed = [(n, repr(v)) for n, v in self._values().items() if v != base[n]]
+        name = f"Assumptions.{profile}()"
+        return (f"{name}.replace" if changed else name.removesuffix("()")), changed

@@ -1,0 +1,222 @@
+"""What is asked of the system: lengths of prefix, prompt and answer, in tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from disagg import _core
+from disagg.specs._base import Field, Spec, checked
+
+
+def workloads() -> list[str]:
+    """List the workload presets.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> "paper-chat" in dg.workloads()
+    True
+    """
+    return _core.presets("workloads")
+
+
+class Distribution(Spec):
+    """A distribution of token counts. Built by its named constructors.
+
+    Parameters
+    ----------
+    kind
+        ``"fixed"``, ``"uniform"``, ``"lognormal"``, ``"quantiles"`` or ``"geometric"``.
+    **values
+        The values of that kind.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> dg.Distribution.uniform(100, 300).mean
+    200.0
+    """
+
+    kind: Field[str] = Field("Which distribution it is.")
+
+    def __init__(self, kind: str, **values: Any) -> None:
+        self._build(kind=kind, **values)
+
+    @classmethod
+    @checked
+    def fixed(cls, value: float) -> Distribution:
+        """Give one value always."""
+        return cls("fixed", value=value)
+
+    @classmethod
+    @checked
+    def uniform(cls, low: float, high: float) -> Distribution:
+        """Give all values from `low` to `high` alike."""
+        return cls("uniform", low=low, high=high)
+
+    @classmethod
+    @checked
+    def lognormal(cls, *, mean: float, p90: float) -> Distribution:
+        """Give a lognormal by its mean and 90 % point."""
+        return cls("lognormal", mean=mean, p90=p90)
+
+    @classmethod
+    @checked
+    def quantiles(cls, values: Sequence[float], at: Sequence[float] | None = None) -> Distribution:
+        """Give a measured distribution by its quantiles, linear between them.
+
+        Parameters
+        ----------
+        values
+            Values at the probabilities `at`, rising.
+        at
+            Probabilities from 0 to 1; None: evenly spaced.
+        """
+        return cls("quantiles", values=values, **({} if at is None else {"at": at}))
+
+    @classmethod
+    @checked
+    def geometric(cls, *, mean: float) -> Distribution:
+        """Give 1, 2, 3 ... with a constant chance to stop."""
+        return cls("geometric", mean=mean)
+
+    @property
+    def mean(self) -> float:
+        """Mean, tokens."""
+        return _core.distribution_facts(self._raw, 0.5)[0]
+
+    @checked
+    def quantile(self, q: float) -> float:
+        """Give the value below which a share `q` (0 to 1) lies, tokens."""
+        return _core.distribution_facts(self._raw, q)[1]
+
+    def _args(self) -> dict[str, Any]:
+        return self.to_dict()
+
+    def _call(self) -> tuple[str, list[tuple[str, str]]]:
+        fields = self.to_dict()
+        return f"Distribution.{fields.pop('kind')}", [(n, repr(v)) for n, v in fields.items()]
+
+
+Lengths = float | Distribution
+
+
+class Workload(Spec):
+    """What is asked of the system. `isl` counts NEW tokens, `prefix` cached ones.
+
+    Parameters
+    ----------
+    isl, osl
+        New prompt tokens and output tokens: a number or a `Distribution`.
+    prefix
+        Cached tokens before the prompt.
+    lengths
+        Joint samples ``(prefix, isl, osl)`` in place of the three.
+    prefix_scope
+        ``"request"``: private KV per sequence (an agent's session); ``"shared"``: one copy per
+        attention rank (a system prompt).
+    prefix_home
+        Which side of a `PD` plan keeps the prefix: ``"both"``, ``"prefill"`` or ``"decode"``.
+    strict_context
+        Whether a sequence longer than the model's context is an error rather than a warning.
+    name, source
+        What it is called and where the lengths come from.
+
+    Raises
+    ------
+    SpecError
+        If a length does not fit; every problem is named.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> dg.Workload(isl=512, osl=256, prefix=4096).theta
+    4735.5
+    """
+
+    name: Field[str] = Field("What it is called.")
+    source: Field[str] = Field("Where the lengths come from.")
+    prefix: Field[Distribution] = Field("Cached tokens before the prompt.", "Distribution")
+    isl: Field[Distribution] = Field("New prompt tokens.", "Distribution")
+    osl: Field[Distribution] = Field("Output tokens.", "Distribution")
+    prefix_scope: Field[str] = Field("'request' or 'shared'.")
+    prefix_home: Field[str] = Field("'both', 'prefill' or 'decode'.")
+    strict_context: Field[bool] = Field("Whether a sequence longer than the model's context is an error.")
+
+    def __init__(
+        self,
+        *,
+        isl: Lengths | None = None,
+        osl: Lengths | None = None,
+        prefix: Lengths | None = None,
+        lengths: Sequence[tuple[float, float, float]] | None = None,
+        prefix_scope: Literal["request", "shared"] = "request",
+        prefix_home: Literal["both", "prefill", "decode"] = "both",
+        strict_context: bool = False,
+        name: str = "custom",
+        source: str = "user",
+    ) -> None:
+        fields = {
+            "isl": isl,
+            "osl": osl,
+            "prefix": prefix,
+            "lengths": lengths,
+            "prefix_scope": prefix_scope,
+            "prefix_home": prefix_home,
+            "strict_context": strict_context,
+            "name": name,
+            "source": source,
+        }
+        self._adopt(_core.workload(fields))
+
+    @classmethod
+    @checked
+    def preset(cls, name: str) -> Workload:
+        """Give a preset: the paper's cases and measured ones, with their sources.
+
+        Raises
+        ------
+        SpecError
+            If there is no such preset; near names are listed.
+
+        Examples
+        --------
+        >>> import disagg as dg
+        >>> dg.Workload.preset("paper-chat").osl
+        Distribution.fixed(value=256.0)
+        """
+        return cls._from_raw(_core.preset("Workload", name))
+
+    @property
+    def lengths(self) -> list[tuple[float, float, float]] | None:
+        """Joint samples (prefix, isl, osl), if the workload is made of them."""
+        found = self._raw.get("lengths")
+        return [tuple(row) for row in found] if found else None
+
+    @property
+    def mean(self) -> dict[str, float]:
+        """Mean ``prefix``, ``isl`` and ``osl``, tokens."""
+        return dict(_core.workload_facts(self._raw)["mean"])
+
+    @property
+    def theta(self) -> float:
+        """Stationary mean KV tokens of a busy decode slot: E[DP + D(D-1)/2] / E[D] (arXiv 2601.21351)."""
+        return float(_core.workload_facts(self._raw)["theta"])
+
+    def _args(self) -> dict[str, Any]:
+        args = super()._args()
+        if self.lengths is not None:
+            return {**args, "isl": None, "osl": None, "prefix": None}
+        for name in ("isl", "osl", "prefix"):
+            one = args[name].to_dict()
+            args[name] = one["value"] if one["kind"] == "fixed" else args[name]
+        return args
+
+    def _call(self) -> tuple[str, list[tuple[str, str]]]:
+        if self.name in workloads():
+            base = Workload.preset(self.name)
+            changed = [(n, repr(v)) for n, v in self._args().items() if v != base._args()[n]]
+            call = f"Workload.preset({self.name!r})"
+            return (f"{call}.replace", changed) if changed else ("Workload.preset", [("", repr(self.name))])
+        return super()._call()

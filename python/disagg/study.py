@@ -1,0 +1,252 @@
+"""Study: every level of disaggregation, best against best, under the same budget."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from html import escape
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from disagg import _core
+from disagg.errors import InfeasibleError, SpecError
+from disagg.frame import Frame, better
+from disagg.result import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["LEVELS", "Study"]
+
+LEVELS = ("aggregated", "pd", "aggregated+afd", "pd+afd")
+_FAMILIES = {"afd": ("aggregated+afd", "pd+afd")}
+
+
+class _StudyPlots:
+    """Plots of a study."""
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+
+    def pareto(
+        self, *, x: str = "tokens_per_s_per_user", y: str = "tokens_per_s_per_gpu", ax: Axes | None = None
+    ) -> Axes:
+        """Draw every feasible point and the frontier of each level."""
+        from disagg import plots
+
+        return plots.pareto(self._study.points, x=x, y=y, ax=ax)
+
+    def breakdown(self, *, part: str = "op", ax: Axes | None = None) -> Axes:
+        """Draw where time goes in the best plan of each level."""
+        from disagg import plots
+
+        return plots.breakdown(self._study.estimates, part=part, ax=ax)
+
+    def ratio(self, *, y: str = "tokens_per_s", ax: Axes | None = None) -> Axes:
+        """Draw throughput against the attention share of the AFD plans."""
+        from disagg import plots
+
+        return plots.ratio(self._study.points, y=y, ax=ax)
+
+    def memory(self, *, ax: Axes | None = None) -> Axes:
+        """Draw what fills each GPU in the best plan of each level."""
+        from disagg import plots
+
+        return plots.memory(self._study.estimates, ax=ax)
+
+
+class Study:
+    """What an exploration found. Made by ``dg.explore(...)``.
+
+    Parameters
+    ----------
+    table
+        One row a level.
+    points
+        One row a distinct plan that was priced.
+    estimates
+        The best estimate of each level, or its nearest miss; under ``"afd"`` that of the two AFD levels.
+    objective
+        What was made as good as possible.
+    """
+
+    __slots__ = ("_estimates", "_objective", "_points", "_table")
+
+    _table: Frame
+    _points: Frame
+    _estimates: dict[str, Estimate]
+    _objective: str
+
+    def __init__(
+        self,
+        *,
+        table: Frame,
+        points: Frame,
+        estimates: Mapping[str, Estimate],
+        objective: str = "tokens_per_s",
+    ) -> None:
+        for name, value in (
+            ("_table", table),
+            ("_points", points),
+            ("_estimates", dict(estimates)),
+            ("_objective", objective),
+        ):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        """Refuse: results are frozen."""
+        raise AttributeError("Study is frozen")
+
+    @property
+    def table(self) -> Frame:
+        """One row a level: its best plan, what it reaches and what binds it."""
+        return self._table
+
+    @property
+    def points(self) -> Frame:
+        """One row a distinct plan that was priced."""
+        return self._points
+
+    @property
+    def estimates(self) -> dict[str, Estimate]:
+        """The best estimate of each level, or its nearest miss."""
+        return {n: e for n, e in self._estimates.items() if n in LEVELS}
+
+    @property
+    def objective(self) -> str:
+        """What was made as good as possible."""
+        return self._objective
+
+    @property
+    def plot(self) -> _StudyPlots:
+        """Plots: ``.pareto()``, ``.breakdown()``, ``.ratio()``, ``.memory()``."""
+        return _StudyPlots(self)
+
+    def _levels(self, level: str | None) -> tuple[str, ...]:
+        if level is None:
+            return LEVELS
+        if level in _FAMILIES:
+            return _FAMILIES[level]
+        if level not in LEVELS:
+            known = [*LEVELS, *_FAMILIES]
+            raise SpecError([("level", f"'{level}' is not a level", _core.near(str(level), known))])
+        return (level,)
+
+    def best(self, level: str | None = None) -> Estimate:
+        """Give the best estimate of a level.
+
+        Parameters
+        ----------
+        level
+            ``"aggregated"``, ``"pd"``, ``"aggregated+afd"``, ``"pd+afd"``; ``"afd"``: the better of the two
+            AFD levels; None: the best of all.
+
+        Returns
+        -------
+        Estimate
+            The best plan within the limits; where there is none, the nearest miss (``feasible`` is False).
+
+        Raises
+        ------
+        SpecError
+            If there is no such level, or it was not searched.
+        InfeasibleError
+            If the level has no plan at all.
+        """
+        levels = self._levels(level)
+        searched = set(self._table["level"].tolist())
+        if not searched.intersection(levels):
+            raise SpecError([("level", f"'{level}' was not searched", f"searched: {', '.join(sorted(searched))}")])
+        found = [self._estimates[n] for n in levels if n in self._estimates]
+        feasible = [e for e in found if e.feasible]
+        if feasible:
+            choose = max if better(self._objective) == "max" else min
+            return choose(feasible, key=lambda e: float(getattr(e, self._objective)))
+        if level is not None and level in self._estimates:
+            return self._estimates[level]
+        if found:
+            return found[0]
+        raise InfeasibleError(f"there is no plan of {' or '.join(levels)}", "a layout that divides", "none")
+
+    def frontier(
+        self, level: str | None = None, *, x: str = "tokens_per_s_per_user", y: str = "tokens_per_s_per_gpu"
+    ) -> Frame:
+        """Give the feasible points of a level that no other beats in both `x` and `y`.
+
+        Parameters
+        ----------
+        level
+            As in `best`; None: all levels together.
+        x, y
+            Columns of `points`.
+        """
+        levels = self._levels(level)
+        keep = [a and b in levels for a, b in zip(self._points["feasible"], self._points["level"], strict=True)]
+        return self._points.take([i for i, k in enumerate(keep) if k]).frontier(x, y)
+
+    def to_json(self) -> str:
+        """Give the study as JSON text; `from_json` gives an equal study back, to the last bit."""
+        return json.dumps(
+            {
+                "objective": self._objective,
+                "table": json.loads(self._table.to_json()),
+                "points": json.loads(self._points.to_json()),
+                "estimates": {n: json.loads(e.to_json()) for n, e in self._estimates.items()},
+            },
+            allow_nan=False,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Study:
+        """Read a study back from the text that `to_json` gave.
+
+        Raises
+        ------
+        SpecError
+            If the text is not a study.
+        """
+        try:
+            data = json.loads(text)
+            return cls(
+                table=Frame.from_json(json.dumps(data["table"])),
+                points=Frame.from_json(json.dumps(data["points"])),
+                estimates={n: Estimate.from_json(json.dumps(e)) for n, e in data["estimates"].items()},
+                objective=data["objective"],
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            raise SpecError([("json", f"is not a study: {e}", "give the text that to_json() gave")]) from e
+
+    def __eq__(self, other: object) -> bool:
+        """Compare by value."""
+        if not isinstance(other, Study):
+            return NotImplemented
+        return all(getattr(self, n) == getattr(other, n) for n in self.__slots__)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """One line: the levels, what each reaches, and how many plans were priced."""
+        parts = []
+        for level, e in self.estimates.items():
+            reached = f"{getattr(e, self._objective):.6g}" if e.feasible else "infeasible"
+            parts.append(f"{level}={reached} ({e.binding})")
+        return f"Study({len(self._points)} plans, {self._objective}: {', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        table = self._table._repr_html_()
+        return f"{table}<div>{len(self._points)} plans priced; objective: {escape(self._objective)}</div>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the plain data."""
+        return _rebuild, (self._table, self._points, self._estimates, self._objective)
+
+    def __copy__(self) -> Study:
+        """Return itself: it is frozen."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Study:
+        """Return itself: it is frozen."""
+        return self
+
+
+def _rebuild(table: Frame, points: Frame, estimates: dict[str, Estimate], objective: str) -> Study:
+    return Study(table=table, points=points, estimates=estimates, objective=objective)

@@ -1,0 +1,231 @@
+//! One AFD unit: an attention pool and an FFN pool, and the four stages of a layer between them.
+//!
+//! Attention pool: `D = gpus / tp` ranks; router, dense layers, embedding and LM head live here.
+//! FFN pool: replicas of `ep x moe_tp` GPUs holding all routed experts, and the shared expert.
+//! Stages of one micro-batch and layer (physics.md section 5): attention, A2F, FFN, F2A; attention
+//! TP ends in a reduce-scatter (the all-gather of the way back is part of F2A), MoE-TP in a
+//! reduce-scatter inside the FFN pool. Neither is free.
+//! Limits: router and dense layers on the attention side only.
+
+use std::sync::Arc;
+
+use super::attention::AttentionPart;
+use super::ffn::{self, Experts, GatedMlp, Router};
+use super::library::Library;
+use super::sink::{Op, Sink, Total};
+use super::worker::LayerCounts;
+use super::Batch;
+use crate::error::{Error, Result};
+use crate::kernels::Surface;
+use crate::math::combinatorics::distinct_groups;
+use crate::network::AfdShape;
+use crate::spec::plan::Side;
+use crate::spec::{AfdPlan, Dtype};
+
+/// The four stage costs of one micro-batch at one layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LayerStages {
+    pub attention: Total,
+    pub a2f: Total,
+    pub ffn: Total,
+    pub f2a: Total,
+}
+
+/// An AFD unit of one layout.
+pub struct AfdUnit {
+    pub attention_gpus: u32,
+    pub attention_tp: u32,
+    pub ffn_gpus: u32,
+    pub replicas: u32,
+    lib: Arc<Library>,
+    /// Library of the FFN pool (other hardware if the plan says so).
+    ffn_lib: Arc<Library>,
+    pub counts: LayerCounts,
+    attention: AttentionPart,
+    router: Router,
+    dense: Option<GatedMlp>,
+    pub experts: Experts,
+    shared: Option<GatedMlp>,
+    shared_on_ffn: bool,
+    shape: AfdShape,
+    logits: [Arc<Surface>; 2],
+    memory: [Surface; 2],
+    hidden: f64,
+    topk: u32,
+    expert_count: u32,
+    overlap: bool,
+}
+
+impl AfdUnit {
+    pub fn new(lib: &Arc<Library>, ffn_lib: &Arc<Library>, plan: &AfdPlan) -> Result<AfdUnit> {
+        let Some(moe) = &lib.model.moe else {
+            return Err(Error::spec("plan", format!("{} has no experts to put on an FFN pool", lib.model.name), "use Aggregated or PD"));
+        };
+        let tp = plan.attention.tp;
+        let moe_tp = plan.ffn.moe_tp;
+        let ep = plan.ffn.ep.unwrap_or((plan.ffn.gpus / moe_tp).min(moe.experts)).max(1);
+        let replicas = (plan.ffn.gpus / (ep * moe_tp)).max(1);
+        let counts = LayerCounts::of(&lib.model);
+        let dense = if counts.dense[0] + counts.dense[1] > 0.0 {
+            Some(GatedMlp::new(lib, lib.formats.dense_gemm, lib.model.dense_intermediate, tp)?)
+        } else {
+            None
+        };
+        let shared_on_ffn = plan.shared_expert == Side::Ffn;
+        let shared = if moe.shared_intermediate > 0 {
+            let home = if shared_on_ffn { ffn_lib } else { lib };
+            Some(GatedMlp::new(home, lib.formats.shared_gemm, moe.shared_intermediate, 1)?)
+        } else {
+            None
+        };
+        let experts = Experts::new(ffn_lib, ep, moe_tp)?
+            .ok_or_else(|| Error::data("kernels", "no expert kernel for a model with experts"))?;
+        let shape = AfdShape {
+            hidden: lib.model.hidden,
+            topk: moe.topk,
+            experts: moe.experts,
+            groups: moe.groups,
+            topk_groups: moe.topk_groups,
+            attention_gpus: plan.attention.gpus,
+            attention_tp: tp,
+            ffn_gpus: plan.ffn.gpus,
+            ep,
+            moe_tp,
+            dispatch_dtype: lib.formats.comm,
+            prereduce: plan.prereduce,
+            shared_copy: shared.is_some() && shared_on_ffn,
+            half_duplex: plan.duplex == crate::spec::plan::Duplex::Half,
+            same_domain_fraction: f64::NAN,
+        };
+        let vocab = lib.model.vocab.div_ceil(tp);
+        Ok(AfdUnit {
+            attention_gpus: plan.attention.gpus,
+            attention_tp: tp,
+            ffn_gpus: plan.ffn.gpus,
+            replicas,
+            counts,
+            attention: AttentionPart::new(lib, tp, 1)?,
+            router: Router::new(lib, moe.experts)?,
+            dense,
+            experts,
+            shared,
+            shared_on_ffn,
+            shape,
+            logits: [
+                lib.gemm(false, Dtype::Bf16, vocab, lib.model.hidden)?,
+                lib.gemm(true, Dtype::Bf16, vocab, lib.model.hidden)?,
+            ],
+            memory: [lib.memory(false), lib.memory(true)],
+            hidden: f64::from(lib.model.hidden),
+            topk: moe.topk,
+            expert_count: moe.experts,
+            overlap: lib.assumptions.shared_expert_overlap,
+            lib: lib.clone(),
+            ffn_lib: ffn_lib.clone(),
+        })
+    }
+
+    pub fn library(&self) -> &Arc<Library> {
+        &self.lib
+    }
+
+    /// Attention-DP ranks.
+    pub fn ranks(&self) -> f64 {
+        f64::from(self.attention_gpus / self.attention_tp)
+    }
+
+    /// Embedding, final norm and LM head of one micro-batch: attention-pool work once a step.
+    pub fn price_ends<S: Sink>(&self, batch: &Batch, sink: &mut S) {
+        let decode = !batch.has_prefill();
+        let mode = usize::from(decode);
+        sink.add(Op::Embedding, 1.0, self.memory[mode].at(&[batch.tokens() * self.hidden * 4.0]));
+        let rows = batch.decode * batch.per_decode + batch.ending;
+        if rows > 0.0 {
+            ffn::norm(&self.memory, self.hidden, rows, decode, 1.0, sink);
+            sink.add(Op::Logits, 1.0, self.logits[mode].at(&[rows]));
+        }
+    }
+
+    /// A dense layer: all of it on the attention pool.
+    pub fn price_dense<S: Sink>(&self, batch: &Batch, sliding: bool, sink: &mut S) {
+        let decode = !batch.has_prefill();
+        let tokens = batch.tokens();
+        self.attention.price(&self.lib.comm, batch, sliding, 1.0, sink);
+        if self.attention_tp > 1 {
+            let reduce = self.lib.comm.all_reduce(tokens * self.hidden * 2.0, self.attention_tp, self.lib.graph(decode));
+            sink.add(Op::TpReduce, 2.0, reduce.into());
+        }
+        ffn::norm(&self.memory, self.hidden, tokens, decode, 1.0, sink);
+        if let Some(mlp) = &self.dense {
+            mlp.price(Op::DenseFfn, tokens, decode, 1.0, sink);
+        }
+    }
+
+    /// Attention stage of a MoE layer.
+    pub fn price_attention<S: Sink>(&self, batch: &Batch, sliding: bool, sink: &mut S) {
+        let decode = !batch.has_prefill();
+        let tokens = batch.tokens();
+        self.attention.price(&self.lib.comm, batch, sliding, 1.0, sink);
+        if self.attention_tp > 1 {
+            sink.add(Op::TpReduce, 1.0, self.lib.comm.reduce_scatter(tokens * self.hidden * 2.0, self.attention_tp).into());
+        }
+        let own = tokens / f64::from(self.attention_tp);
+        self.router.price(own, decode, 1.0, sink);
+        if let (Some(shared), false) = (&self.shared, self.shared_on_ffn) {
+            shared.price(Op::SharedExpert, own, decode, 1.0, sink);
+        }
+    }
+
+    pub fn price_a2f<S: Sink>(&self, batch: &Batch, sink: &mut S) {
+        sink.add(Op::A2f, 1.0, self.lib.comm.a2f(&self.shape, batch.tokens()).into());
+    }
+
+    /// FFN stage: experts on the tokens of all attention ranks, and the shared expert.
+    pub fn price_ffn<S: Sink>(&self, batch: &Batch, sink: &mut S) {
+        let decode = !batch.has_prefill();
+        let all = self.ranks() * batch.mean_tokens();
+        let tokens = all / f64::from(self.replicas);
+        let experts = self.experts.best(tokens, decode);
+        sink.add(Op::Experts, 1.0, experts);
+        let mut beside = experts.seconds;
+        if self.experts.moe_tp > 1 {
+            // Rows on one EP group: the expected copies of all tokens, spread over the groups.
+            let copies = distinct_groups(self.expert_count, self.experts.ep, self.topk);
+            let rows = tokens * copies / f64::from(self.experts.ep);
+            let reduce = self.ffn_lib.comm.reduce_scatter(rows * self.hidden * 2.0, self.experts.moe_tp);
+            sink.add(Op::MoeTpReduce, 1.0, reduce.into());
+            beside += reduce.seconds;
+        }
+        if let (Some(shared), true) = (&self.shared, self.shared_on_ffn) {
+            let beside = if decode && self.overlap { beside } else { 0.0 };
+            shared.price_beside(Op::SharedExpert, all / f64::from(self.ffn_gpus), decode, 1.0, beside, sink);
+        }
+    }
+
+    pub fn price_f2a<S: Sink>(&self, batch: &Batch, sink: &mut S) {
+        sink.add(Op::F2a, 1.0, self.lib.comm.f2a(&self.shape, batch.tokens()).into());
+    }
+
+    /// The four stages of a MoE layer.
+    pub fn stages(&self, batch: &Batch, sliding: bool) -> LayerStages {
+        let mut s = LayerStages::default();
+        self.price_attention(batch, sliding, &mut s.attention);
+        self.price_a2f(batch, &mut s.a2f);
+        self.price_ffn(batch, &mut s.ffn);
+        self.price_f2a(batch, &mut s.f2a);
+        s
+    }
+
+    /// A dense layer as a total.
+    pub fn dense(&self, batch: &Batch, sliding: bool) -> Total {
+        let mut t = Total::default();
+        self.price_dense(batch, sliding, &mut t);
+        t
+    }
+
+    pub fn ends(&self, batch: &Batch) -> Total {
+        let mut t = Total::default();
+        self.price_ends(batch, &mut t);
+        t
+    }
+}

@@ -1,0 +1,226 @@
+//! What sits in each GPU's memory, pool by pool (physics.md section 4).
+//!
+//! bytes = weights that really sit there + KV of the sequences held + activations of the tokens in
+//! flight + communication buffers + framework reserve. MLA and indexer KV are replicated over TP
+//! ranks, GQA KV is split by min(tp, kv_heads). Limits: activations are an estimate (rows that a
+//! layer keeps alive at once), not a trace.
+
+use crate::spec::assumptions::KvReserve;
+use crate::spec::plan::Side;
+use crate::spec::workload::PrefixScope;
+use crate::spec::dtype::Formats;
+use crate::spec::{AfdPlan, Assumptions, Attention, Model, Parallel, Quant, Serving, Workload};
+use crate::units::{GIB, MIB};
+
+/// One line of the memory table.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct MemoryItem {
+    pub pool: &'static str,
+    pub item: &'static str,
+    pub bytes: f64,
+}
+
+/// Memory of one GPU of one pool, as a function of what it holds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Memory {
+    pub pool: &'static str,
+    pub capacity: f64,
+    pub weights: f64,
+    /// KV per resident sequence.
+    pub kv_per_sequence: f64,
+    /// KV held once per rank whatever the batch (a shared prefix).
+    pub kv_shared: f64,
+    pub activation_per_token: f64,
+    pub buffers: f64,
+    pub reserve: f64,
+}
+
+impl Memory {
+    /// Bytes with `sequences` resident per attention rank and `tokens` in flight.
+    pub fn bytes(&self, sequences: f64, tokens: f64) -> f64 {
+        self.fixed(tokens) + self.kv_per_sequence * sequences
+    }
+
+    fn fixed(&self, tokens: f64) -> f64 {
+        self.weights + self.kv_shared + self.activation_per_token * tokens + self.buffers + self.reserve
+    }
+
+    /// Most sequences per rank that fit beside `tokens` in flight; negative when not even none fit.
+    pub fn sequences(&self, tokens: f64) -> f64 {
+        let free = self.capacity - self.fixed(tokens);
+        if self.kv_per_sequence > 0.0 { free / self.kv_per_sequence } else if free >= 0.0 { f64::INFINITY } else { -1.0 }
+    }
+
+    pub fn fits(&self, sequences: f64, tokens: f64) -> bool {
+        self.bytes(sequences, tokens) <= self.capacity
+    }
+
+    pub fn items(&self, sequences: f64, tokens: f64) -> Vec<MemoryItem> {
+        let item = |item, bytes| MemoryItem { pool: self.pool, item, bytes };
+        vec![
+            item("weights", self.weights),
+            item("kv", self.kv_per_sequence * sequences + self.kv_shared),
+            item("activations", self.activation_per_token * tokens),
+            item("communication buffers", self.buffers),
+            item("framework reserve", self.reserve),
+            item("capacity", self.capacity),
+        ]
+    }
+}
+
+struct Weights {
+    attention: f64,
+    dense: f64,
+    router: f64,
+    shared: f64,
+    expert: f64,
+    embedding: f64,
+    head: f64,
+}
+
+/// Weight bytes of each part on one rank: attention per layer, dense FFN per dense layer, one expert of one layer ...
+fn weights(model: &Model, quant: &Quant, tp: u32, shared_shards: u32) -> Weights {
+    let t = f64::from(tp);
+    Weights {
+        attention: model.attention_weight_bytes_per_rank(quant, tp),
+        dense: model.dense_ffn_weight_bytes(quant) / t,
+        router: model.router_weight_bytes(),
+        shared: model.shared_expert_weight_bytes(quant) / f64::from(shared_shards),
+        expert: model.expert_weight_bytes(quant),
+        embedding: model.embedding_bytes() / t,
+        head: model.head_bytes() / t,
+    }
+}
+
+/// NCCL buffers by ranks (342 MiB at 2, 392 MiB from 4 on): reference/aiconfigurator.md section 2.
+fn buffers(ranks: u32) -> f64 {
+    match ranks {
+        0 | 1 => 0.0,
+        2 | 3 => 342.0 * MIB,
+        _ => 392.0 * MIB,
+    }
+}
+
+/// Rows a layer keeps alive per token, in BF16: residual, normed input, block output and their
+/// successors (8 hidden rows), query and attention output of the rank's heads, and the dispatched
+/// copies with their gate/up products on the rank's share of the experts.
+fn activation_per_token(model: &Model, tp: u32, moe_tp: u32, ranks_per_row: f64) -> f64 {
+    let h = f64::from(model.hidden);
+    let per_head = match &model.attention {
+        Attention::Gqa { head_dim, .. } => 2.0 * f64::from(*head_dim),
+        Attention::Mla { kv_lora, rope, v, .. } => f64::from(kv_lora + rope + v),
+    };
+    let heads = f64::from(model.attention.heads()) / f64::from(tp);
+    let experts = model.moe.as_ref().map_or(3.0 * f64::from(model.dense_intermediate) / f64::from(tp), |m| {
+        f64::from(m.topk) * (2.0 * h + 3.0 * f64::from(m.intermediate) / f64::from(moe_tp)) * ranks_per_row
+    });
+    2.0 * (8.0 * h + heads * per_head + experts)
+}
+
+/// KV terms of a sequence under a workload: (per sequence, shared per rank).
+///
+/// Attention reads the prefix from the memory of whoever computes, so every pool that attends holds
+/// it for the sequences it has in flight; `prefix_home` decides only what P/D must ship.
+fn kv_terms(model: &Model, formats: &Formats, w: &Workload, a: &Assumptions, tp: u32) -> (f64, f64) {
+    let m = w.means();
+    let own = match a.kv_reserve {
+        KvReserve::Full => m.isl + m.osl,
+        KvReserve::Mean => (w.theta() - m.prefix).max(m.isl),
+    };
+    let bytes = |tokens| model.kv_bytes_per_rank(tokens, formats.kv, tp);
+    match w.prefix_scope {
+        PrefixScope::Request => (bytes(m.prefix + own), 0.0),
+        PrefixScope::Shared => (bytes(own), bytes(m.prefix)),
+    }
+}
+
+/// What all memory formulas need.
+pub struct Context<'a> {
+    pub model: &'a Model,
+    pub quant: &'a Quant,
+    pub formats: &'a Formats,
+    pub serving: &'a Serving,
+    pub assumptions: &'a Assumptions,
+    pub workload: &'a Workload,
+    pub capacity: f64,
+}
+
+/// Memory of one GPU of a worker.
+pub fn worker(cx: &Context<'_>, p: &Parallel, pool: &'static str) -> Memory {
+    let model = cx.model;
+    let stage = |layers: u32| f64::from(layers.div_ceil(p.pp));
+    let dense_layers = if model.moe.is_none() { model.layers } else { model.dense_layers };
+    let moe_layers = model.layers - dense_layers;
+    let whole_shared = p.dp * p.cp > 1;
+    let w = weights(model, cx.quant, p.tp, if whole_shared { 1 } else { p.tp });
+    let local = model.moe.as_ref().map_or(0.0, |m| f64::from(m.experts.div_ceil(p.ep())) / f64::from(p.moe_tp));
+    let bytes = stage(model.layers) * w.attention
+        + stage(dense_layers) * w.dense
+        + stage(moe_layers) * (w.router + w.shared + local * w.expert)
+        + w.embedding
+        + w.head;
+    let (per_sequence, shared) = kv_terms(model, cx.formats, cx.workload, cx.assumptions, p.tp);
+    // Pipeline stages hold L/pp layers of pp batches: the same bytes in all.
+    Memory {
+        pool,
+        capacity: cx.capacity,
+        weights: bytes,
+        kv_per_sequence: per_sequence,
+        kv_shared: shared / f64::from(p.pp),
+        activation_per_token: activation_per_token(model, p.tp, p.moe_tp, 1.0 / f64::from(p.tp)) / f64::from(p.cp),
+        buffers: buffers(p.stage_gpus()),
+        reserve: cx.serving.framework_reserve_gib * GIB,
+    }
+}
+
+/// Memory of one GPU of each pool of an AFD unit: (attention, ffn).
+pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_capacity: f64) -> (Memory, Memory) {
+    let model = cx.model;
+    let tp = plan.attention.tp;
+    let w = weights(model, cx.quant, tp, 1);
+    let moe_layers = f64::from(model.layers - model.dense_layers);
+    let shared_on_ffn = plan.shared_expert == Side::Ffn;
+    let side = |on: bool| if on { w.shared } else { 0.0 };
+    let attention = f64::from(model.layers) * w.attention
+        + f64::from(model.dense_layers) * w.dense
+        + moe_layers * (w.router + side(!shared_on_ffn))
+        + w.embedding
+        + w.head;
+    let local = model.moe.as_ref().map_or(0.0, |m| f64::from(m.experts.div_ceil(ep)) / f64::from(plan.ffn.moe_tp));
+    let ffn = moe_layers * (local * w.expert + side(shared_on_ffn));
+    let (per_sequence, shared) = kv_terms(model, cx.formats, cx.workload, cx.assumptions, tp);
+    let reserve = cx.serving.framework_reserve_gib * GIB;
+    let h = f64::from(model.hidden);
+    let topk = model.moe.as_ref().map_or(0.0, |m| f64::from(m.topk));
+    let inter = model.moe.as_ref().map_or(0.0, |m| f64::from(m.intermediate) / f64::from(plan.ffn.moe_tp));
+    let per_head = match &model.attention {
+        Attention::Gqa { head_dim, .. } => 2.0 * f64::from(*head_dim),
+        Attention::Mla { kv_lora, rope, v, .. } => f64::from(kv_lora + rope + v),
+    };
+    let heads = f64::from(model.attention.heads()) / f64::from(tp);
+    (
+        Memory {
+            pool: "attention",
+            capacity: cx.capacity,
+            weights: attention,
+            kv_per_sequence: per_sequence,
+            kv_shared: shared,
+            // Residual rows, the rank's heads, and the send and receive buffers of A2F and F2A.
+            activation_per_token: 2.0 * (8.0 * h + heads * per_head + 2.0 * topk * h / f64::from(tp)),
+            buffers: buffers(plan.attention.gpus),
+            reserve,
+        },
+        Memory {
+            pool: "ffn",
+            capacity: ffn_capacity,
+            weights: ffn,
+            kv_per_sequence: 0.0,
+            kv_shared: 0.0,
+            // Per token of one attention rank: its routed copies spread over the pool's GPUs.
+            activation_per_token: 2.0 * topk * (2.0 * h + 3.0 * inter) * f64::from(plan.attention.gpus / tp)
+                / f64::from(plan.ffn.gpus.max(1)),
+            buffers: buffers(plan.ffn.gpus),
+            reserve,
+        },
+    )
+}

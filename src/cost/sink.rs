@@ -1,0 +1,173 @@
+//! Where operator times go: a bare total in the search, a full list for `explain()`.
+
+use serde::Serialize;
+
+use crate::kernels::{Evidence, Reading};
+use crate::network::CommTime;
+
+impl From<CommTime> for Reading {
+    fn from(t: CommTime) -> Reading {
+        Reading { seconds: t.seconds, evidence: t.evidence }
+    }
+}
+
+/// Operators by the names a breakdown shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Op {
+    Embedding,
+    Norm,
+    Qkv,
+    AttentionDecode,
+    AttentionPrefill,
+    AttentionOut,
+    ContextExchange,
+    TpReduce,
+    Router,
+    DenseFfn,
+    SharedExpert,
+    Dispatch,
+    Experts,
+    Combine,
+    MoeTpReduce,
+    A2f,
+    F2a,
+    Logits,
+    PipelineHop,
+}
+
+impl Op {
+    pub fn name(self) -> &'static str {
+        match self {
+            Op::Embedding => "embedding",
+            Op::Norm => "norm",
+            Op::Qkv => "qkv",
+            Op::AttentionDecode => "attention_decode",
+            Op::AttentionPrefill => "attention_prefill",
+            Op::AttentionOut => "attention_out",
+            Op::ContextExchange => "context_exchange",
+            Op::TpReduce => "tp_reduce",
+            Op::Router => "router",
+            Op::DenseFfn => "dense_ffn",
+            Op::SharedExpert => "shared_expert",
+            Op::Dispatch => "dispatch",
+            Op::Experts => "experts",
+            Op::Combine => "combine",
+            Op::MoeTpReduce => "moe_tp_reduce",
+            Op::A2f => "a2f",
+            Op::F2a => "f2a",
+            Op::Logits => "logits",
+            Op::PipelineHop => "pipeline_hop",
+        }
+    }
+
+    /// Whether this is arithmetic or memory work (kernels) rather than communication.
+    pub fn is_compute(self) -> bool {
+        !matches!(
+            self,
+            Op::ContextExchange | Op::TpReduce | Op::Dispatch | Op::Combine | Op::MoeTpReduce | Op::A2f | Op::F2a | Op::PipelineHop
+        )
+    }
+}
+
+/// Takes operator times.
+pub trait Sink {
+    /// Whether entries are kept one by one.
+    const DETAIL: bool;
+
+    /// `count` executions of `op`, each taking `reading`.
+    fn add(&mut self, op: Op, count: f64, reading: Reading);
+
+    /// A sum made elsewhere, taken over whole (only called where `DETAIL` is false).
+    fn merge(&mut self, total: &Total);
+}
+
+/// Seconds in all, and how they divide over evidence classes, compute only and all.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Total {
+    pub seconds: f64,
+    /// Seconds by evidence class (measured, interpolated, extrapolated, roofline).
+    pub by_evidence: [f64; 4],
+    /// The same for compute operators only.
+    pub compute: [f64; 4],
+}
+
+impl Total {
+    pub fn plus(&self, other: &Total) -> Total {
+        let mut t = *self;
+        t.merge(other);
+        t
+    }
+
+    pub fn times(&self, x: f64) -> Total {
+        Total { seconds: self.seconds * x, by_evidence: self.by_evidence.map(|v| v * x), compute: self.compute.map(|v| v * x) }
+    }
+}
+
+impl Sink for Total {
+    const DETAIL: bool = false;
+
+    #[inline]
+    fn add(&mut self, op: Op, count: f64, reading: Reading) {
+        let s = count * reading.seconds;
+        self.seconds += s;
+        self.by_evidence[reading.evidence as usize] += s;
+        if op.is_compute() {
+            self.compute[reading.evidence as usize] += s;
+        }
+    }
+
+    #[inline]
+    fn merge(&mut self, total: &Total) {
+        self.seconds += total.seconds;
+        for i in 0..4 {
+            self.by_evidence[i] += total.by_evidence[i];
+            self.compute[i] += total.compute[i];
+        }
+    }
+}
+
+/// One line of a breakdown.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Entry {
+    pub op: Op,
+    /// Executions in the step (layers).
+    pub count: f64,
+    /// Seconds of all executions.
+    pub seconds: f64,
+    pub evidence: Evidence,
+}
+
+/// Keeps every entry, merging those of the same operator and evidence.
+#[derive(Clone, Debug, Default)]
+pub struct Detail {
+    pub entries: Vec<Entry>,
+}
+
+impl Detail {
+    pub fn seconds(&self) -> f64 {
+        self.entries.iter().map(|e| e.seconds).sum()
+    }
+}
+
+impl Sink for Detail {
+    const DETAIL: bool = true;
+
+    fn add(&mut self, op: Op, count: f64, reading: Reading) {
+        if count <= 0.0 || reading.seconds <= 0.0 {
+            return;
+        }
+        let seconds = count * reading.seconds;
+        match self.entries.iter_mut().find(|e| e.op == op && e.evidence == reading.evidence) {
+            Some(e) => {
+                e.count += count;
+                e.seconds += seconds;
+            }
+            None => self.entries.push(Entry { op, count, seconds, evidence: reading.evidence }),
+        }
+    }
+
+    fn merge(&mut self, _total: &Total) {
+        // A bare total has no operators to list; callers re-run in detail instead.
+    }
+}

@@ -1,0 +1,100 @@
+//! Lanes: which kernel's row answers where several measured the same shape.
+//!
+//! These defaults choose between rows that were asked for alike; what they leave ambiguous stays
+//! so, and the caller says it. A `kernel_source` that was named is never second-guessed.
+
+use super::table::{Key, Table};
+
+/// Up to this many tokens trtllm runs its low-latency NVFP4 kernel.
+const MIN_LATENCY_TOKENS: i64 = 128;
+
+/// Kernel source that a framework runs by itself where several were measured; none: no default.
+///
+/// Attention: sglang takes FA3 on Hopper and Triton on Blackwell (wide-EP MLA alike). The NVLink
+/// all-to-all takes its one-sided kernel first. Custom all-reduce counts as it runs in serving,
+/// inside a CUDA graph.
+fn preferred(table: &Table, label: &str) -> bool {
+    let hopper = table.system.starts_with('h');
+    match (table.framework.as_str(), table.name.as_str()) {
+        ("sglang", "context_attention" | "generation_attention" | "wideep_context_mla" | "wideep_generation_mla") => {
+            label == if hopper { "fa3" } else { "triton" }
+        }
+        (_, "custom_allreduce") => label.ends_with("_graph"),
+        ("trtllm", "trtllm_alltoall") => label == "NVLinkOneSided",
+        _ => false,
+    }
+}
+
+/// Whether a kernel computes experts without a gate: wrong for a SwiGLU model, so only on request.
+pub fn is_nongated(source: &str) -> bool {
+    source.ends_with("_nongated")
+}
+
+/// Of `rows`, those of the operator the table is named for, where it holds variants too
+/// (`..._skip_indexer`, `..._eplb`).
+pub fn own_operator(table: &Table, rows: &mut Vec<u32>) {
+    if let Some(Key::Text { codes, labels, .. }) = table.key("op_name")
+        && let Some(own) = labels.iter().position(|l| *l == table.name)
+    {
+        keep_if_any(rows, |r| usize::from(codes[r]) == own);
+    }
+}
+
+/// Of `rows`, which agree in what was asked for, those of the default lane.
+///
+/// Rows of other sources go where the default has rows; where it has none, all stay. Non-gated
+/// expert kernels always go. The result may be empty, or still hold several sources.
+pub fn default_sources(table: &Table, rows: &mut Vec<u32>) {
+    let Some(Key::Text { codes, labels, .. }) = table.key("kernel_source") else { return };
+    let label = |r: usize| labels[usize::from(codes[r])].as_str();
+    rows.retain(|&r| !is_nongated(label(r as usize)));
+    keep_if_any(rows, |r| preferred(table, label(r)));
+    if (table.framework.as_str(), table.name.as_str()) == ("trtllm", "moe") {
+        split_min_latency(table, rows, label);
+    }
+}
+
+/// Key columns along which times may be interpolated.
+pub fn is_axis(column: &str) -> bool {
+    matches!(
+        column,
+        "m" | "n"
+            | "k"
+            | "num_tokens"
+            | "num_token"
+            | "batch_size"
+            | "isl"
+            | "step"
+            | "message_size"
+            | "num_heads"
+            | "num_key_value_heads"
+            | "moe_ep_size"
+    )
+}
+
+/// Key columns that follow from the token count of their row.
+pub fn is_dependent(column: &str) -> bool {
+    matches!(column, "dp_num_tokens" | "rank0_num_tokens")
+}
+
+/// Drops the low-latency kernel's rows above its range and the other kernel's within it, where
+/// both exist.
+fn split_min_latency<'a>(table: &Table, rows: &mut Vec<u32>, label: impl Fn(usize) -> &'a str) {
+    let Some(tokens) = table.key("num_tokens") else { return };
+    let low = |r: usize| label(r).ends_with("_min_latency");
+    let mut within = rows.clone();
+    within.retain(|&r| tokens.code(r as usize) <= MIN_LATENCY_TOKENS);
+    let mut beyond = rows.clone();
+    beyond.retain(|&r| tokens.code(r as usize) > MIN_LATENCY_TOKENS);
+    keep_if_any(&mut within, low);
+    keep_if_any(&mut beyond, |r| !low(r));
+    within.append(&mut beyond);
+    within.sort_unstable();
+    *rows = within;
+}
+
+fn keep_if_any(rows: &mut Vec<u32>, keep: impl Fn(usize) -> bool) {
+    if rows.iter().any(|&r| keep(r as usize)) {
+        rows.retain(|&r| keep(r as usize));
+    }
+}

@@ -1,0 +1,342 @@
+//! Dispatch and combine of expert parallelism.
+//!
+//! Measured EP sizes: the table of the kernel, at tokens that put the same time on the ports:
+//! `t(T) = curve(T beta(shape, EP) / beta(row)) + shift(EP)`, beta the port seconds per token of
+//! traffic.rs under the kernel's port rule. The measured shape at a measured EP is the row itself;
+//! another hidden size, top-k, payload or routing moves along the curve; another EP moves along
+//! the curve of the largest measured one and adds the alpha of the further nodes. Between
+//! measured EPs: geometric interpolation.
+//!
+//! Kernels: DeepEP low-latency (no dedup, ports add as a p-norm), DeepEP normal (dedup per node,
+//! pipelined: the busiest port), one-sided NVLink (dedup per GPU, one rack). Source:
+//! reference/network.md 1.1, 4.6. Limits: low-latency kernels have buffers for 1,024 tokens a rank
+//! or so; beyond, the price just goes on rising. Few experts a rank (E <= 16) starve the
+//! low-latency kernel of SMs: shapes are matched to the nearest measured number of experts.
+//! Rows of the one-sided kernel are balanced (a token reaches min(EP, k) GPUs), a random router
+//! reaches D < min(EP, k), so its own shape is interpolated, not measured.
+
+use super::constants::{
+    AcrossNodes, LL_COMBINE, LL_DISPATCH, NORMAL_COMBINE, NORMAL_COMBINE_PER_LOG2, NORMAL_DISPATCH,
+    NORMAL_DISPATCH_PER_LOG2, NORMAL_ETA_NIC, ONE_SIDED_COMBINE, ONE_SIDED_DISPATCH, Start, Starts,
+};
+use super::curve::{CommTime, Curve, Lane};
+use super::fit;
+use super::tables::{self, ByEp, Shaped};
+use super::traffic::{self, Ports, packed, payload_bytes, return_bytes};
+use super::wires::{PortRule, Wires};
+use crate::error::Result;
+use crate::kernels::{Evidence, KernelDb};
+use crate::spec::Dtype;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum A2aKind {
+    LowLatency,
+    Normal,
+    OneSided,
+}
+
+/// One expert-parallel exchange; `groups` and `topk_groups` of group-limited routing (0 or 1: none).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct A2aShape {
+    pub hidden: u32,
+    pub topk: u32,
+    pub experts: u32,
+    pub groups: u32,
+    pub topk_groups: u32,
+    pub ep: u32,
+    pub dispatch_dtype: Dtype,
+}
+
+/// Largest group priced from its own table entry; beyond, the last entry's alpha.
+const MOST_RANKS: u32 = 4096;
+
+/// A row of the table with what it moved.
+#[derive(Debug)]
+struct Row {
+    shape: Shaped,
+    /// Port seconds per token of this row.
+    beta: f64,
+    /// Bytes per token and copy.
+    payload: f64,
+}
+
+/// One kernel in one direction.
+#[derive(Debug)]
+pub struct Phase {
+    kind: A2aKind,
+    wires: Wires,
+    pub rule: PortRule,
+    ranks: Vec<u32>,
+    /// By measured EP.
+    rows: Vec<Vec<Row>>,
+    /// By EP.
+    lanes: Vec<Lane>,
+    /// Alpha by EP, for the AFD hops that borrow it.
+    alphas: Vec<f64>,
+}
+
+/// How alpha rises with the group.
+#[derive(Clone, Copy)]
+struct Rise {
+    /// Per log2 of the ranks inside the domain.
+    inside: f64,
+    /// Step from one domain to two, less `per_log2`.
+    step: f64,
+    /// Per log2 of the domains.
+    per_log2: f64,
+}
+
+/// What is known of a kernel beside its rows.
+#[derive(Clone, Copy)]
+struct Law {
+    kind: A2aKind,
+    /// Bytes per token and copy of a row with that hidden size.
+    payload: fn(u32) -> f64,
+    rule: PortRule,
+    /// Where there are no rows: the line drawn for eight ranks.
+    start: Start,
+    rise: Rise,
+}
+
+impl Rise {
+    fn alpha(&self, n: u32, wires: &Wires) -> f64 {
+        let (most, _, domains) = packed(n, wires.domain);
+        let across = if domains > 1 { self.step + self.per_log2 * f64::from(domains).log2() } else { 0.0 };
+        self.inside * f64::from(most).log2() + across
+    }
+}
+
+impl Phase {
+    /// Payloads through the ports per token, uniform routing.
+    fn ports(&self, shape: &A2aShape, ep: u32) -> Ports {
+        match self.kind {
+            A2aKind::LowLatency => traffic::low_latency(shape.topk, ep, self.wires.domain),
+            A2aKind::OneSided => traffic::one_sided(shape.experts, shape.topk, ep),
+            A2aKind::Normal => {
+                traffic::normal(shape.experts, shape.topk, shape.groups, shape.topk_groups, ep, self.wires.domain)
+            }
+        }
+    }
+
+    fn beta(&self, shape: &A2aShape, payload: f64, ep: u32) -> f64 {
+        let (_, _, domains) = packed(ep, self.wires.domain);
+        self.rule.seconds(self.ports(shape, ep).scale(payload), &self.wires, domains)
+    }
+
+    /// Port seconds per token of a row of the table.
+    fn beta_of_row(&self, row: &Shaped, payload: f64, ep: u32) -> f64 {
+        if self.kind == A2aKind::OneSided {
+            // Measured with a balanced router.
+            let copies = f64::from(row.topk.min(ep)) * (1.0 - 1.0 / f64::from(ep));
+            return self.rule.seconds(Ports { nvlink: copies * payload, nic: 0.0 }, &self.wires, 1);
+        }
+        let shape = A2aShape {
+            hidden: row.hidden,
+            topk: row.topk,
+            experts: row.experts,
+            groups: 0,
+            topk_groups: 0,
+            ep,
+            dispatch_dtype: Dtype::Fp8,
+        };
+        self.beta(&shape, payload, ep)
+    }
+
+    /// From measured rows; without any, from the line of the starting parameters, tagged roofline.
+    fn new(rows: ByEp, law: Law, wires: Wires, top: u32) -> Option<Phase> {
+        let Law { kind, payload, rule, start, rise } = law;
+        let mut phase = Phase::empty(kind, wires, rule);
+        let rows = if rows.is_empty() { phase.invented(payload, start)? } else { rows };
+        // The share of NVLink that the DeepSeek-V3 shape gets on the group nearest to eight in a domain.
+        let (&base, first) = rows.iter().rfind(|(n, _)| **n <= wires.domain.min(8))?;
+        let standard = first.iter().find(|r| (r.hidden, r.topk, r.experts) == (7168, 8, 256)).or(first.first())?;
+        let fitted = fit::line(&standard.curve.points());
+        if let Some(line) = fitted {
+            let ideal = PortRule { eta_nvlink: 1.0, ..rule };
+            let wire = Phase::empty(kind, wires, ideal).beta_of_row(standard, payload(standard.hidden), base);
+            phase.rule.eta_nvlink = (wire * line.rate).clamp(0.05, 1.05);
+        }
+        let alpha = fitted.map_or(start.alpha, |l| l.alpha);
+        phase.ranks = rows.keys().copied().collect();
+        for (ep, shapes) in rows {
+            let rows = shapes
+                .into_iter()
+                .map(|shape| {
+                    let bytes = payload(shape.hidden);
+                    Row { beta: phase.beta_of_row(&shape, bytes, ep), payload: bytes, shape }
+                })
+                .collect();
+            phase.rows.push(rows);
+        }
+        for n in 0..=top.clamp(wires.domain, MOST_RANKS) {
+            let n = n.max(2);
+            let mut lane = Lane::place(&phase.ranks, n);
+            let from = phase.ranks[lane.lo];
+            if lane.evidence == Evidence::Extrapolated {
+                lane.shift = (rise.alpha(n, &wires) - rise.alpha(from, &wires)).max(-0.5 * alpha);
+            }
+            phase.lanes.push(lane);
+            phase.alphas.push((alpha + rise.alpha(n, &wires) - rise.alpha(base, &wires)).max(0.5 * alpha));
+        }
+        Some(phase)
+    }
+
+    fn empty(kind: A2aKind, wires: Wires, rule: PortRule) -> Phase {
+        Phase { kind, wires, rule, ranks: Vec::new(), rows: Vec::new(), lanes: Vec::new(), alphas: Vec::new() }
+    }
+
+    fn invented(&self, payload: fn(u32) -> f64, start: Start) -> Option<ByEp> {
+        let ep = self.wires.domain.clamp(2, 8);
+        let mut shaped =
+            Shaped { hidden: 7168, topk: 8, experts: 256, curve: Curve::line(start.alpha, 1.0, 1.0, 2.0)? };
+        let rate = 1.0 / self.beta_of_row(&shaped, payload(7168), ep);
+        shaped.curve = Curve::line(start.alpha, rate, 1.0, 65536.0)?;
+        Some(ByEp::from([(ep, vec![shaped])]))
+    }
+
+    /// The measured row for a shape: its own, else the nearest in bytes and experts.
+    fn row(&self, i: usize, shape: &A2aShape) -> (&Row, bool) {
+        let apart = |a: u32, b: u32| {
+            let (a, b) = (f64::from(a.max(1)), f64::from(b.max(1)));
+            if a > b { a / b } else { b / a }
+        };
+        let rows = &self.rows[i];
+        let (mut best, mut least) = (&rows[0], f64::INFINITY);
+        for row in rows {
+            let s = &row.shape;
+            if s.hidden == shape.hidden && s.topk == shape.topk && s.experts == shape.experts {
+                return (row, true);
+            }
+            let d = apart(s.experts, shape.experts) * apart(s.hidden * s.topk, shape.hidden * shape.topk);
+            if d < least {
+                (best, least) = (row, d);
+            }
+        }
+        (best, false)
+    }
+
+    fn at(&self, shape: &A2aShape, payload: f64, tokens: f64) -> CommTime {
+        let ep = shape.ep;
+        if ep <= 1 {
+            return CommTime::ZERO;
+        }
+        let lane = &self.lanes[(ep as usize).min(self.lanes.len() - 1)];
+        lane.eval(|i, _| {
+            let (row, same) = self.row(i, shape);
+            // Between two measured groups each is asked for itself.
+            let here = if lane.evidence == Evidence::Extrapolated { ep } else { self.ranks[i] };
+            let t = row.shape.curve.at(tokens * self.beta(shape, payload, here) / row.beta);
+            let known = if same && payload == row.payload { Evidence::Measured } else { Evidence::Interpolated };
+            t.at_best(known)
+        })
+    }
+
+    /// Launch cost of a group of `n` consecutive GPUs.
+    pub fn alpha(&self, n: u32) -> f64 {
+        self.alphas[(n as usize).min(self.alphas.len() - 1)]
+    }
+}
+
+/// Both directions of one kernel.
+#[derive(Debug)]
+pub struct Kernel {
+    pub dispatch: Phase,
+    pub combine: Phase,
+}
+
+/// The all-to-all kernels of one system.
+#[derive(Debug)]
+pub struct AllToAll {
+    pub low_latency: Kernel,
+    pub normal: Kernel,
+    pub one_sided: Option<Kernel>,
+    kinds: Vec<A2aKind>,
+    domain: u32,
+}
+
+fn fp8(hidden: u32) -> f64 {
+    payload_bytes(hidden, Dtype::Fp8)
+}
+
+fn nvfp4(hidden: u32) -> f64 {
+    payload_bytes(hidden, Dtype::Nvfp4)
+}
+
+impl AllToAll {
+    pub fn new(db: &KernelDb, system: &str, starts: &Starts, wires: Wires, gpus: u32) -> Result<AllToAll> {
+        let missing = || crate::Error::data(system, "no usable all-to-all times");
+        // DeepEP rows were taken inside one node; `domain` of a rack is larger.
+        let rack = wires.domain > 8;
+        let (out, back) = tables::deepep(db, system, wires.node, false)?;
+        let ll = |rows, payload, start: Start, across: AcrossNodes, h100_alpha: f64, inside: f64| {
+            let rule = PortRule { eta_nvlink: start.eta, eta_nic: across.eta_nic, p: across.p };
+            let rise = Rise {
+                inside: if rack { inside } else { 0.0 },
+                step: across.base - h100_alpha,
+                per_log2: across.per_log2,
+            };
+            Phase::new(rows, Law { kind: A2aKind::LowLatency, payload, rule, start, rise }, wires, gpus)
+        };
+        let h100 = super::constants::H100;
+        let low_latency = Kernel {
+            dispatch: ll(out, fp8, starts.dispatch, LL_DISPATCH, h100.dispatch.alpha, ONE_SIDED_DISPATCH.per_rank)
+                .ok_or_else(missing)?,
+            combine: ll(back, return_bytes, starts.combine, LL_COMBINE, h100.combine.alpha, ONE_SIDED_COMBINE.per_rank)
+                .ok_or_else(missing)?,
+        };
+        let (out, back) = tables::deepep(db, system, wires.node, true)?;
+        let ht = |rows, payload, start: Start, per_log2: f64, inside: f64| {
+            let rule = PortRule { eta_nvlink: start.eta, eta_nic: NORMAL_ETA_NIC, p: f64::INFINITY };
+            let rise = Rise { inside: if rack { inside } else { 0.0 }, step: 0.0, per_log2 };
+            Phase::new(rows, Law { kind: A2aKind::Normal, payload, rule, start, rise }, wires, gpus)
+        };
+        let normal = Kernel {
+            dispatch: ht(out, fp8, NORMAL_DISPATCH, NORMAL_DISPATCH_PER_LOG2, ONE_SIDED_DISPATCH.per_rank)
+                .ok_or_else(missing)?,
+            combine: ht(back, return_bytes, NORMAL_COMBINE, NORMAL_COMBINE_PER_LOG2, ONE_SIDED_COMBINE.per_rank)
+                .ok_or_else(missing)?,
+        };
+        let one_sided = if rack {
+            let (out, back) = tables::one_sided(db, system)?;
+            let os = |rows, payload, start: Start| {
+                let rule = PortRule { eta_nvlink: start.eta, eta_nic: 1.0, p: f64::INFINITY };
+                let rise = Rise { inside: start.per_rank, step: 0.0, per_log2: 0.0 };
+                // Three doublings stand between the base of the line and the eight ranks it is drawn for.
+                let start = Start { alpha: start.alpha + 3.0 * start.per_rank, ..start };
+                Phase::new(rows, Law { kind: A2aKind::OneSided, payload, rule, start, rise }, wires, wires.domain)
+            };
+            Some(Kernel {
+                dispatch: os(out, nvfp4, ONE_SIDED_DISPATCH).ok_or_else(missing)?,
+                combine: os(back, return_bytes, ONE_SIDED_COMBINE).ok_or_else(missing)?,
+            })
+        } else {
+            None
+        };
+        let mut kinds = vec![A2aKind::LowLatency, A2aKind::Normal];
+        if one_sided.is_some() {
+            kinds.push(A2aKind::OneSided);
+        }
+        Ok(AllToAll { low_latency, normal, one_sided, kinds, domain: wires.domain })
+    }
+
+    pub fn kinds(&self) -> &[A2aKind] {
+        &self.kinds
+    }
+
+    /// One-sided kernels reach one rack only; beyond it low-latency does the work.
+    fn kernel(&self, kind: A2aKind, ep: u32) -> &Kernel {
+        match (kind, &self.one_sided) {
+            (A2aKind::Normal, _) => &self.normal,
+            (A2aKind::OneSided, Some(k)) if ep <= self.domain => k,
+            _ => &self.low_latency,
+        }
+    }
+
+    pub fn dispatch(&self, shape: &A2aShape, tokens: f64, kind: A2aKind) -> CommTime {
+        self.kernel(kind, shape.ep).dispatch.at(shape, payload_bytes(shape.hidden, shape.dispatch_dtype), tokens)
+    }
+
+    pub fn combine(&self, shape: &A2aShape, tokens: f64, kind: A2aKind) -> CommTime {
+        self.kernel(kind, shape.ep).combine.at(shape, return_bytes(shape.hidden), tokens)
+    }
+}

@@ -1,0 +1,54 @@
+//! The fabric as the closed forms see it: link rates per GPU and one direction.
+
+use super::constants::LEAF_DOMAINS;
+use super::traffic::Ports;
+use crate::spec::Fabric;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Wires {
+    /// GPUs of one scale-up domain.
+    pub domain: u32,
+    pub node: u32,
+    pub nvlink: f64,
+    nic: f64,
+    oversubscription: f64,
+}
+
+impl Wires {
+    pub fn new(fabric: &Fabric) -> Wires {
+        Wires {
+            domain: fabric.domain_gpus.max(1),
+            node: fabric.node_gpus.max(1),
+            nvlink: fabric.nvlink_bytes_per_s,
+            nic: fabric.nic_bytes_per_s,
+            oversubscription: fabric.oversubscription.max(1.0),
+        }
+    }
+
+    /// NIC rate of a group of that many domains: beyond one leaf the uplinks are shared.
+    pub fn nic(&self, domains: u32) -> f64 {
+        if domains > LEAF_DOMAINS { self.nic / self.oversubscription } else { self.nic }
+    }
+}
+
+/// How one kernel uses the ports: shares of the wire, and how NVLink and NIC time add up.
+#[derive(Clone, Copy, Debug)]
+pub struct PortRule {
+    pub eta_nvlink: f64,
+    pub eta_nic: f64,
+    /// 1: one after the other; infinite: fully pipelined.
+    pub p: f64,
+}
+
+impl PortRule {
+    /// Seconds for `bytes` through a GPU's ports in a group of `domains` domains.
+    pub fn seconds(&self, bytes: Ports, wires: &Wires, domains: u32) -> f64 {
+        let nvlink = bytes.nvlink / (self.eta_nvlink * wires.nvlink);
+        let nic = bytes.nic / (self.eta_nic * wires.nic(domains));
+        let (most, least) = (nvlink.max(nic), nvlink.min(nic));
+        if least <= 0.0 || self.p.is_infinite() {
+            return most;
+        }
+        most * (1.0 + (least / most).powf(self.p)).powf(1.0 / self.p)
+    }
+}

@@ -1,0 +1,315 @@
+//! Presets, Hugging Face configs, and specs whose constructor says more than their fields.
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use serde_json::{Map, Value, json};
+
+use super::convert;
+use super::errors::guard;
+use super::spec::{Data, Spec, wrong_children};
+use crate::error::{Error, Problems, Result, near};
+use crate::spec::{self, catalog, json};
+use crate::units::GB;
+
+/// Names of the presets of a kind: `models`, `systems` or `workloads`.
+#[pyfunction]
+pub fn presets(kind: &str) -> PyResult<Vec<String>> {
+    guard(|| match kind {
+        "models" => Ok(catalog::models()),
+        "systems" => Ok(catalog::systems()),
+        "workloads" => Ok(catalog::workloads()),
+        _ => Err(Error::spec("kind", format!("there are no {kind}"), near(kind, ["models", "systems", "workloads"]))),
+    })
+}
+
+/// One preset: a `Model`, `Workload`, `Device` or `Fabric` (the last two by system).
+#[pyfunction]
+pub fn preset(kind: &str, name: &str) -> PyResult<Spec> {
+    guard(|| {
+        let data = match kind {
+            "Model" => Data::Model(catalog::model(name)?),
+            "Workload" => Data::Workload(catalog::workload(name)?),
+            "Device" => Data::Device(catalog::system(name)?.0),
+            "Fabric" => Data::Fabric(catalog::system(name)?.1),
+            _ => return Err(Error::spec("kind", format!("{kind} has no presets"), "")),
+        };
+        Ok(Spec::new(data))
+    })
+}
+
+/// A model from the content of a Hugging Face `config.json` (and of `hf_quant_config.json`).
+#[pyfunction]
+pub fn model_from_hf(
+    config: &Bound<'_, PyDict>,
+    quant: Option<&Bound<'_, PyDict>>,
+    name: &str,
+    source: &str,
+) -> PyResult<Spec> {
+    let mut problems = Problems::new();
+    let config = convert::to_json(config.as_any(), "", &mut problems);
+    let quant = quant.map(|q| convert::to_json(q.as_any(), "quantization", &mut problems));
+    guard(|| {
+        problems.into_result()?;
+        let model = match &quant {
+            Some(quant) => spec::Model::from_hf_with_quant(&config, quant, name, source)?,
+            None => spec::Model::from_hf(&config, name, source)?,
+        };
+        Ok(Spec::new(Data::Model(model)))
+    })
+}
+
+/// Sizes of a model in the formats of `quant` (none: the checkpoint's).
+#[pyfunction]
+pub fn model_facts<'py>(py: Python<'py>, model: &Spec, quant: Option<&Spec>) -> PyResult<Bound<'py, PyAny>> {
+    let facts = guard(|| {
+        let (Data::Model(model), wanted) = (model.data(), quant.map(|q| q.data())) else {
+            return Err(Error::spec("model", "is not a Model", ""));
+        };
+        let wanted = match wanted {
+            None => spec::Quant::default(),
+            Some(Data::Quant(quant)) => *quant,
+            Some(_) => return Err(Error::spec("quant", "is not a Quant", "")),
+        };
+        let quant = wanted.resolve(&model.quant);
+        let kv = model.formats(&quant).kv;
+        Ok(json!({
+            "kv_bytes_per_token": model.kv_bytes_per_token(kv),
+            "weight_bytes": model.weight_bytes(&quant),
+            "parameters": model.parameters(),
+            "active_parameters": model.active_parameters(),
+        }))
+    })?;
+    convert::to_python(py, &facts)
+}
+
+/// A cluster from what its constructor takes: `system gpus nic_gb_per_s oversubscription device fabric`.
+#[pyfunction]
+pub fn cluster(fields: &Bound<'_, PyDict>) -> PyResult<Spec> {
+    let mut problems = Problems::new();
+    let given = object("Cluster", fields, &mut problems);
+    guard(|| build_cluster(&given, problems).map(Spec::new))
+}
+
+fn build_cluster(given: &Map<String, Value>, mut problems: Problems) -> Result<Data> {
+    let field = |name: &str| given.get(name).filter(|v| !v.is_null()).cloned();
+    let mut whole = Map::new();
+    whole.insert("gpus".into(), given.get("gpus").cloned().unwrap_or_default());
+    let system = match field("system") {
+        Some(Value::String(name)) => match catalog::system_name(&name) {
+            Ok(name) => name,
+            Err(Error::Spec(found)) => {
+                problems.0.extend(found.0);
+                "b200_sxm".to_string()
+            }
+            Err(other) => return Err(other),
+        },
+        _ => {
+            problems.push("system", "is not the name of a system", near("", catalog::systems()));
+            "b200_sxm".to_string()
+        }
+    };
+    let (device, fabric) = catalog::system(&system)?;
+    let own_fabric = field("fabric").is_some();
+    whole.insert("system".into(), system.into());
+    whole.insert("device".into(), field("device").unwrap_or(Data::Device(device).to_value()));
+    let mut fabric = field("fabric").unwrap_or(Data::Fabric(fabric).to_value());
+    if let Some(fabric) = fabric.as_object_mut() {
+        match field("nic_gb_per_s").map(|v| v.as_f64()) {
+            Some(Some(gb)) if gb > 0.0 => {
+                fabric.insert("nic_bytes_per_s".into(), (gb * GB).into());
+            }
+            Some(_) => problems.push("nic_gb_per_s", "is not a bandwidth", "a number above 0, GB/s per GPU"),
+            None => {}
+        }
+        match field("oversubscription").map(|v| v.as_f64()) {
+            // A fabric of the user's own keeps its own figure unless another than the default is given.
+            Some(Some(by)) if !(own_fabric && by == 1.0) => {
+                fabric.insert("oversubscription".into(), by.into());
+            }
+            Some(None) => problems.push("oversubscription", "is not a number", "1 is a non-blocking fabric"),
+            _ => {}
+        }
+    }
+    whole.insert("fabric".into(), fabric);
+    finish("Cluster", whole, problems, |path| match path {
+        "fabric.nic_bytes_per_s" if field("nic_gb_per_s").is_some() => "nic_gb_per_s".to_string(),
+        "fabric.oversubscription" if !own_fabric => "oversubscription".to_string(),
+        _ => path.to_string(),
+    })
+}
+
+/// A workload from what its constructor takes: lengths as numbers or distributions, or joint samples.
+#[pyfunction]
+pub fn workload(fields: &Bound<'_, PyDict>) -> PyResult<Spec> {
+    let mut problems = Problems::new();
+    let given = object("Workload", fields, &mut problems);
+    guard(|| build_workload(given, problems).map(Spec::new))
+}
+
+fn build_workload(mut given: Map<String, Value>, mut problems: Problems) -> Result<Data> {
+    let joint = given.get("lengths").is_some_and(|v| !v.is_null());
+    if joint {
+        for (i, name) in ["prefix", "isl", "osl"].iter().enumerate() {
+            if given.get(*name).is_some_and(|v| !v.is_null()) {
+                problems.push(*name, "stands beside lengths, which say it all", "leave one of the two out");
+            }
+            let column = |sample: &Value| sample.get(i).and_then(Value::as_f64);
+            let values: Vec<f64> =
+                given.get("lengths").and_then(Value::as_array).into_iter().flatten().filter_map(column).collect();
+            let mean = if values.is_empty() { 1.0 } else { values.iter().sum::<f64>() / values.len() as f64 };
+            given.insert((*name).into(), mean.into());
+        }
+        if given.get("lengths").and_then(Value::as_array).is_some_and(Vec::is_empty) {
+            problems.push("lengths", "is empty", "give (prefix, isl, osl) of at least one request");
+        }
+    } else {
+        given.remove("lengths");
+    }
+    for name in ["prefix", "isl", "osl"] {
+        match given.get(name) {
+            Some(Value::Number(n)) => {
+                let fixed = json!({"kind": "fixed", "value": n.as_f64()});
+                given.insert(name.into(), fixed);
+            }
+            None | Some(Value::Null) if name == "prefix" => {
+                given.insert(name.into(), json!({"kind": "fixed", "value": 0.0}));
+            }
+            None | Some(Value::Null) => {
+                if !problems.0.iter().any(|p| p.path == name) {
+                    problems.push(name, "is required", "tokens, a number or a Distribution");
+                }
+                given.insert(name.into(), json!({"kind": "fixed", "value": 1.0}));
+            }
+            Some(Value::Object(_)) => {}
+            Some(_) => {
+                problems.push(name, "is neither a number of tokens nor a Distribution", "");
+                given.insert(name.into(), json!({"kind": "fixed", "value": 1.0}));
+            }
+        }
+    }
+    finish("Workload", given, problems, |path| path.trim_end_matches(".value").to_string())
+}
+
+/// Facts of a workload: means, and the stationary KV load of a decode slot.
+#[pyfunction]
+pub fn workload_facts<'py>(py: Python<'py>, workload: &Spec) -> PyResult<Bound<'py, PyAny>> {
+    let facts = guard(|| match workload.data() {
+        Data::Workload(w) => Ok(json!({"mean": w.means(), "theta": w.theta(), "theta_std": w.slot_load_std()})),
+        _ => Err(Error::spec("workload", "is not a Workload", "")),
+    })?;
+    convert::to_python(py, &facts)
+}
+
+/// The value below which a share `q` of a distribution lies, and its mean.
+#[pyfunction]
+pub fn distribution_facts(distribution: &Spec, q: f64) -> PyResult<(f64, f64)> {
+    guard(|| match distribution.data() {
+        Data::Distribution(_) if !(0.0..=1.0).contains(&q) => {
+            Err(Error::spec("q", format!("{q} is not a share"), "from 0 to 1"))
+        }
+        Data::Distribution(d) => Ok((d.mean(), d.quantile(q))),
+        _ => Err(Error::spec("distribution", "is not a Distribution", "")),
+    })
+}
+
+/// The assumptions of a named profile, with some switches changed.
+#[pyfunction]
+pub fn assumptions(profile: &str, switches: &Bound<'_, PyDict>) -> PyResult<Spec> {
+    let mut problems = Problems::new();
+    let switches = object("Assumptions", switches, &mut problems);
+    guard(|| {
+        let mut made = match profile.trim_end_matches('*') {
+            "physical" => spec::Assumptions::physical(),
+            other => {
+                let message = format!("'{other}' is not a profile");
+                return Err(Error::spec("profile", message, near(other, ["physical"])));
+            }
+        };
+        for (name, value) in &switches {
+            match made.replace(name, value.clone()) {
+                Ok(changed) => made = changed,
+                Err(Error::Spec(found)) => problems.0.extend(found.0),
+                Err(other) => return Err(other),
+            }
+        }
+        for p in &mut problems.0 {
+            p.path = p.path.trim_start_matches("assumptions.").to_string();
+        }
+        problems.into_result()?;
+        Ok(Spec::new(Data::Assumptions(made)))
+    })
+}
+
+/// Every switch of a set of assumptions: name, value, allowed values, meaning, source.
+#[pyfunction]
+pub fn switches<'py>(py: Python<'py>, assumptions: &Spec) -> PyResult<Bound<'py, PyAny>> {
+    let rows = guard(|| match assumptions.data() {
+        Data::Assumptions(a) => json::to_value(&a.switches(), "assumptions"),
+        _ => Err(Error::spec("assumptions", "is not a set of assumptions", "")),
+    })?;
+    convert::to_python(py, &rows)
+}
+
+/// Level and GPUs of a plan.
+#[pyfunction]
+pub fn plan_facts(plan: &Spec) -> PyResult<(&'static str, u32)> {
+    guard(|| {
+        let plan = plan.data().plan().ok_or_else(|| not_a_plan(plan))?;
+        Ok((plan.level(), plan.gpus()))
+    })
+}
+
+/// Everything that is wrong with a plan for a model and a cluster.
+#[pyfunction]
+pub fn check_plan(plan: &Spec, model: &Spec, cluster: &Spec) -> PyResult<()> {
+    guard(|| {
+        let made = plan.data().plan().ok_or_else(|| not_a_plan(plan))?;
+        match (model.data(), cluster.data()) {
+            (Data::Model(model), Data::Cluster(cluster)) => made.check(model, cluster).into_result(),
+            (Data::Model(_), _) => Err(Error::spec("cluster", "is not a Cluster", "")),
+            _ => Err(Error::spec("model", "is not a Model", "")),
+        }
+    })
+}
+
+fn not_a_plan(found: &Spec) -> Error {
+    let hint = "expected Aggregated, PD or AFD";
+    Error::spec("plan", format!("a {} is not a plan", found.data().kind()), hint)
+}
+
+/// The fields as JSON; a spec of a class that does not belong in its field is a problem, and left out.
+fn object(kind: &str, fields: &Bound<'_, PyDict>, problems: &mut Problems) -> Map<String, Value> {
+    let Value::Object(mut map) = convert::to_json(fields.as_any(), "", problems) else {
+        return Map::new();
+    };
+    let before = problems.0.len();
+    wrong_children(kind, fields, problems);
+    for p in &problems.0[before..] {
+        map.insert(p.path.clone(), Value::Null);
+    }
+    map
+}
+
+/// Parses the whole, adds what was wrong before, and says all of it in the user's own paths.
+fn finish(
+    kind: &str,
+    whole: Map<String, Value>,
+    mut problems: Problems,
+    path: impl Fn(&str) -> String,
+) -> Result<Data> {
+    let top = |path: &str| path.split('.').next().unwrap_or_default().to_string();
+    match Data::parse(kind, &Value::Object(whole)) {
+        Ok(data) => problems.into_result().map(|()| data),
+        Err(Error::Spec(found)) => {
+            let named: Vec<String> = problems.0.iter().map(|p| top(&p.path)).collect();
+            for mut p in found.0 {
+                p.path = path(&p.path);
+                if !named.contains(&top(&p.path)) {
+                    problems.0.push(p);
+                }
+            }
+            Err(Error::Spec(problems))
+        }
+        Err(other) => Err(other),
+    }
+}

@@ -1,0 +1,243 @@
+//! The measured kernels: opening the pack, listing, tables, look-ups, imports, the report.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use numpy::PyReadonlyArray1;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use super::spec::{Data, Spec};
+use super::{columns, errors, run};
+use crate::columns::{Column, Columns};
+use crate::error::{Error, Result};
+use crate::kernels::import::RawColumn;
+use crate::kernels::lookup::{Query, lookup_all};
+use crate::kernels::ops::Source;
+use crate::kernels::table::{Key, Provenance, Value};
+use crate::kernels::{Evidence, KernelDb, Table, report};
+
+/// Where the pack lies, and the database once somebody asked for it.
+static PACK: Mutex<(Option<PathBuf>, Option<Arc<KernelDb>>)> = Mutex::new((None, None));
+
+/// The database; opened at first use.
+pub fn db() -> Result<Arc<KernelDb>> {
+    let mut pack = PACK.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(db) = &pack.1 {
+        return Ok(db.clone());
+    }
+    let dir = pack.0.clone().ok_or_else(|| Error::data("kernels", "nobody has said where the kernel pack lies"))?;
+    let db = KernelDb::open(&dir)?;
+    pack.1 = Some(db.clone());
+    Ok(db)
+}
+
+/// Says where the kernel pack lies; nothing is read yet.
+#[pyfunction]
+pub fn kernels_at(path: PathBuf) {
+    let mut pack = PACK.lock().unwrap_or_else(PoisonError::into_inner);
+    *pack = (Some(path), None);
+}
+
+/// One line on where the pack's numbers come from.
+#[pyfunction]
+pub fn kernels_origin() -> PyResult<String> {
+    errors::guard(|| Ok(db()?.origin().to_string()))
+}
+
+/// Systems with measured kernels.
+#[pyfunction]
+pub fn kernels_systems() -> PyResult<Vec<String>> {
+    errors::guard(|| Ok(db()?.systems()))
+}
+
+/// Frameworks measured on a system.
+#[pyfunction]
+pub fn kernels_frameworks(system: &str) -> PyResult<Vec<String>> {
+    errors::guard(|| db()?.frameworks(system))
+}
+
+/// Tables of a framework on a system: name, version, rows, default, repeats and spread.
+#[pyfunction]
+pub fn kernels_tables<'py>(py: Python<'py>, system: &str, framework: &str) -> PyResult<Bound<'py, PyTuple>> {
+    let found = errors::guard(|| db()?.tables(system, framework))?;
+    let mut out = Columns::new();
+    out.push("table", Column::from_strings(found.iter().map(|t| t.name.as_str())));
+    out.push("version", Column::from_strings(found.iter().map(|t| t.version.as_str())));
+    out.push("rows", Column::I64(found.iter().map(|t| t.rows as i64).collect()));
+    out.push("default", Column::Bool(found.iter().map(|t| t.default).collect()));
+    out.push("import", Column::from_strings(found.iter().map(|t| t.provenance.import.as_str())));
+    out.push("repeated", Column::I64(found.iter().map(|t| t.provenance.noise.repeated_keys as i64).collect()));
+    out.push("spread_median", Column::F64(found.iter().map(|t| t.provenance.noise.spread_median).collect()));
+    columns::to_python(py, out)
+}
+
+/// A whole table: keys, then measures as measured.
+#[pyfunction]
+#[pyo3(signature = (system, framework, name, version=None))]
+pub fn kernels_table<'py>(
+    py: Python<'py>,
+    system: &str,
+    framework: &str,
+    name: &str,
+    version: Option<&str>,
+) -> PyResult<Bound<'py, PyTuple>> {
+    let out = py.detach(|| errors::guard(|| Ok(as_columns(&*db()?.table(system, framework, name, version)?))))?;
+    columns::to_python(py, out)
+}
+
+fn as_columns(table: &Table) -> Columns {
+    let mut out = Columns::new();
+    for key in &table.keys {
+        let column = match key {
+            Key::Int { values, .. } => Column::I64(values.clone()),
+            Key::Text { codes, labels, .. } => {
+                Column::Cat { codes: codes.iter().map(|c| i32::from(*c)).collect(), labels: labels.clone() }
+            }
+        };
+        out.push(key.name(), column);
+    }
+    for (name, values) in &table.measures {
+        out.push(name, Column::F64(values.iter().map(|v| f64::from(*v)).collect()));
+    }
+    let text = |s: &str| serde_json::Value::from(s).to_string();
+    out.attrs.insert("system".into(), text(&table.system));
+    out.attrs.insert("framework".into(), text(&table.framework));
+    out.attrs.insert("version".into(), text(&table.version));
+    out.attrs.insert("table".into(), text(&table.name));
+    out.attrs.insert("provenance".into(), serde_json::to_string(&table.provenance).unwrap_or_else(|_| "null".into()));
+    out
+}
+
+/// Values of one key column as Python hands them over.
+#[derive(FromPyObject)]
+pub enum Values<'py> {
+    #[pyo3(transparent)]
+    Numbers(PyReadonlyArray1<'py, f64>),
+    #[pyo3(transparent)]
+    Texts(Vec<String>),
+}
+
+/// Looks up measured times; keys are (name, values), of one length or of length one.
+#[pyfunction]
+pub fn kernels_lookup<'py>(
+    py: Python<'py>,
+    system: String,
+    framework: String,
+    table: String,
+    version: Option<String>,
+    measure: Option<String>,
+    keys: Vec<(String, Values<'_>)>,
+) -> PyResult<Bound<'py, PyTuple>> {
+    let keys = keys
+        .into_iter()
+        .map(|(name, values)| {
+            let values = match values {
+                Values::Numbers(array) => columns::floats(&array).into_iter().map(Value::Number).collect(),
+                Values::Texts(texts) => texts.into_iter().map(Value::Text).collect(),
+            };
+            (name, values)
+        })
+        .collect();
+    let query = Query { system, framework, table, version, measure, keys };
+    let found = py.detach(|| errors::guard(|| lookup_all(&*db()?, &query)))?;
+    let mut out = Columns::new();
+    out.push("ms", Column::F64(found.iter().map(|l| l.ms).collect()));
+    out.push("evidence", Column::from_strings(found.iter().map(|l| word(l.evidence))));
+    out.push("source", Column::from_strings(found.iter().map(|l| l.source.as_str())));
+    columns::to_python(py, out)
+}
+
+fn word(evidence: Evidence) -> &'static str {
+    match evidence {
+        Evidence::Measured => "measured",
+        Evidence::Interpolated => "interpolated",
+        Evidence::Extrapolated => "extrapolated",
+        Evidence::Roofline => "roofline",
+    }
+}
+
+/// Puts imported tables in front of the pack's: dicts as `disagg.kernels.importer` reads them.
+#[pyfunction]
+pub fn kernels_import(name: &str, tables: Vec<Bound<'_, PyDict>>) -> PyResult<usize> {
+    let mut made = Vec::with_capacity(tables.len());
+    for table in &tables {
+        let text = |field: &str| -> PyResult<String> {
+            table.get_item(field)?.map_or_else(|| Ok(String::new()), |v| v.extract())
+        };
+        let mut raw = Vec::new();
+        if let Some(found) = table.get_item("columns")? {
+            for (column, values) in found.cast::<PyDict>()? {
+                raw.push((column.extract::<String>()?, raw_column(&values)?));
+            }
+        }
+        let provenance = Provenance {
+            path: text("path")?,
+            family: text("family")?,
+            sha256: text("sha256")?,
+            ..Provenance::default()
+        };
+        let (system, framework, version, table) =
+            (text("system")?, text("framework")?, text("version")?, text("table")?);
+        made.push(errors::guard(|| Table::from_columns(&system, &framework, &version, &table, raw, provenance))?);
+    }
+    let count = made.len();
+    errors::guard(|| {
+        let new = db()?.with_tables(name, made)?;
+        PACK.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(new);
+        Ok(count)
+    })
+}
+
+fn raw_column(values: &Bound<'_, PyAny>) -> PyResult<RawColumn> {
+    if let Ok(array) = values.extract::<PyReadonlyArray1<'_, i64>>() {
+        Ok(RawColumn::Int(array.as_array().to_vec()))
+    } else if let Ok(array) = values.extract::<PyReadonlyArray1<'_, f64>>() {
+        Ok(RawColumn::Measure(array.as_array().to_vec()))
+    } else {
+        Ok(RawColumn::Text(values.extract::<Vec<String>>()?))
+    }
+}
+
+/// Leave-one-out errors of the tables of a framework on a device.
+#[pyfunction]
+#[pyo3(signature = (system, framework, device, samples, seed, progress=None))]
+pub fn kernels_report<'py>(
+    py: Python<'py>,
+    system: String,
+    framework: String,
+    device: &Spec,
+    samples: usize,
+    seed: u64,
+    progress: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Bound<'py, PyTuple>> {
+    let device = errors::guard(|| match device.data() {
+        Data::Device(d) => Ok(d.clone()),
+        other => Err(Error::spec("device", format!("is a {}, not a Device", other.kind()), "")),
+    })?;
+    let rows = run::run(py, progress, move |control| {
+        let db = db()?;
+        let source =
+            Source { db: db.clone(), system: system.clone(), framework: framework.clone(), device, graph: false };
+        let measured: Vec<String> = db.tables(&system, &framework)?.into_iter().map(|t| t.name).collect();
+        let tables: Vec<&str> = report::TABLES.iter().copied().filter(|t| measured.iter().any(|m| m == t)).collect();
+        control.set_total(tables.len() as u64);
+        let mut rows = Vec::new();
+        for table in tables {
+            control.check()?;
+            rows.extend(report::leave_one_out(&source, table, samples, seed)?);
+            control.advance(1);
+        }
+        Ok(rows)
+    })?;
+    let mut out = Columns::new();
+    out.push("table", Column::from_strings(rows.iter().map(|r| r.table.as_str())));
+    out.push("lane", Column::from_strings(rows.iter().map(|r| r.lane.as_str())));
+    out.push("axis", Column::from_strings(rows.iter().map(|r| r.axis.as_str())));
+    out.push("edge", Column::from_strings(rows.iter().map(|r| r.edge)));
+    out.push("n", Column::I64(rows.iter().map(|r| r.n as i64).collect()));
+    out.push("median_error", Column::F64(rows.iter().map(|r| r.median).collect()));
+    out.push("p90_error", Column::F64(rows.iter().map(|r| r.p90).collect()));
+    out.push("noise", Column::F64(rows.iter().map(|r| r.noise).collect()));
+    columns::to_python(py, out)
+}

@@ -1,0 +1,93 @@
+//! The door: every long native call goes through [`run`].
+//!
+//! The work runs on a thread of its own while the caller's thread, without the GIL, wakes every
+//! 50 ms to let Python handle signals (the stop button) and to report progress. A Python error in
+//! either cancels the work, waits for it and is raised. No signal handler is installed, so the
+//! user's own handlers work as ever.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pyo3::prelude::*;
+
+use super::errors::{InternalError, from_panic};
+use crate::control::Control;
+use crate::error::Result;
+
+/// How often signals are looked at.
+const TICK: Duration = Duration::from_millis(50);
+/// Least time between two progress calls: at most 20 a second, the last one included.
+const PROGRESS: Duration = Duration::from_millis(60);
+
+/// Runs `work` off the caller's thread. `progress` is called as `progress(done, total)` on the
+/// caller's thread; `total` is 0 while it is not known.
+pub fn run<T: Send>(
+    py: Python<'_>,
+    progress: Option<&Bound<'_, PyAny>>,
+    work: impl FnOnce(&Control) -> Result<T> + Send,
+) -> PyResult<T> {
+    let control = Control::new();
+    let callback: Option<Py<PyAny>> = progress.filter(|p| !p.is_none()).map(|p| p.clone().unbind());
+    let mut reported: Option<(u64, u64)> = None;
+    let outcome = {
+        let (control, callback, reported) = (&control, &callback, &mut reported);
+        py.detach(move || {
+            thread::scope(|scope| {
+                let (done, finished) = channel();
+                let worker = thread::Builder::new().name("disagg-door".into()).spawn_scoped(scope, move || {
+                    // The receiver outlives the worker; a failed send would only mean nobody waits any more.
+                    let _ = done.send(catch_unwind(AssertUnwindSafe(|| work(control))));
+                });
+                if let Err(e) = worker {
+                    return Err(InternalError::new_err((format!("cannot start a thread: {e}"),)));
+                }
+                let mut raised: Option<PyErr> = None;
+                let mut last = Instant::now();
+                let result = loop {
+                    match finished.recv_timeout(TICK) {
+                        Ok(result) => break result,
+                        Err(RecvTimeoutError::Disconnected) => {
+                            return Err(InternalError::new_err(("the worker vanished",)));
+                        }
+                        Err(RecvTimeoutError::Timeout) if raised.is_some() => {}
+                        Err(RecvTimeoutError::Timeout) => {
+                            let due = last.elapsed() >= PROGRESS;
+                            let report = callback.as_ref().filter(|_| due);
+                            if due {
+                                last = Instant::now();
+                                *reported = Some(control.progress());
+                            }
+                            if let Err(e) = attend(report, control.progress()) {
+                                control.cancel();
+                                raised = Some(e);
+                            }
+                        }
+                    }
+                };
+                match (raised, result) {
+                    (Some(e), _) => Err(e),
+                    (None, Ok(result)) => result.map_err(PyErr::from),
+                    (None, Err(payload)) => Err(from_panic(payload.as_ref())),
+                }
+            })
+        })
+    }?;
+    if let Some(callback) = callback
+        && reported != Some(control.progress())
+    {
+        callback.call1(py, control.progress())?;
+    }
+    Ok(outcome)
+}
+
+fn attend(callback: Option<&Py<PyAny>>, (done, total): (u64, u64)) -> PyResult<()> {
+    Python::attach(|py| {
+        py.check_signals()?;
+        match callback {
+            Some(callback) => callback.call1(py, (done, total)).map(|_| ()),
+            None => Ok(()),
+        }
+    })
+}

@@ -1,0 +1,264 @@
+//! Engines and studies: compile, estimate, step, explore.
+
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use super::spec::{Data, Spec};
+use super::{columns, errors, kernels, run};
+use crate::cost::Library;
+use crate::error::{Error, Problems, Result, near};
+use crate::search;
+use crate::serving::estimate::{Estimate, StepKind, breakdown_columns};
+use crate::serving::{self, framework};
+use crate::spec::{Assumptions, Cluster, Model, Plan, Quant, Serving, Slo, Workload};
+
+macro_rules! take {
+    ($name:ident, $kind:ident, $ty:ty) => {
+        fn $name(s: &Spec, path: &str) -> Result<$ty> {
+            match s.data() {
+                Data::$kind(x) => Ok(x.clone()),
+                other => Err(Error::spec(path, format!("is a {}, not a {}", other.kind(), stringify!($kind)), "")),
+            }
+        }
+    };
+}
+take!(model_of, Model, Model);
+take!(cluster_of, Cluster, Cluster);
+take!(workload_of, Workload, Workload);
+take!(slo_of, SLO, Slo);
+take!(quant_of, Quant, Quant);
+take!(serving_of, Serving, Serving);
+take!(assumptions_of, Assumptions, Assumptions);
+
+fn plan_of(s: &Spec) -> Result<Plan> {
+    match s.data() {
+        Data::Aggregated(a) => Ok(Plan::Aggregated(a.clone())),
+        Data::PD(p) => Ok(Plan::Pd(p.clone())),
+        Data::AFD(a) => Ok(Plan::Afd(a.clone())),
+        other => Err(Error::spec("plan", format!("is a {}, not a plan", other.kind()), "give Aggregated, PD or AFD")),
+    }
+}
+
+/// The specs every question shares.
+struct Common {
+    model: Model,
+    cluster: Cluster,
+    workload: Workload,
+    quant: Quant,
+    serving: Serving,
+    assumptions: Assumptions,
+}
+
+#[allow(clippy::too_many_arguments)]
+fn common(
+    model: &Spec,
+    cluster: &Spec,
+    workload: &Spec,
+    quant: Option<&Spec>,
+    serving: Option<&Spec>,
+    assumptions: Option<&Spec>,
+) -> Result<Common> {
+    let c = Common {
+        model: model_of(model, "model")?,
+        cluster: cluster_of(cluster, "cluster")?,
+        workload: workload_of(workload, "workload")?,
+        quant: quant.map_or(Ok(Quant::default()), |q| quant_of(q, "quant"))?,
+        serving: serving.map_or(Ok(Serving::default()), |s| serving_of(s, "serving"))?,
+        assumptions: assumptions.map_or(Ok(Assumptions::physical()), |a| assumptions_of(a, "assumptions"))?,
+    };
+    let mut problems = Problems::new();
+    problems.nest("quant", c.quant.check_on(&c.model.quant, &c.cluster.device));
+    problems.nest("serving", c.serving.check());
+    problems.into_result()?;
+    Ok(c)
+}
+
+fn check_framework(name: &str, path: &str, system: &str) -> Result<()> {
+    let known = kernels::db()?.frameworks(system)?;
+    let serving: Vec<&str> = framework::FRAMEWORKS.iter().copied().filter(|f| known.iter().any(|k| k == f)).collect();
+    if serving.contains(&name) {
+        Ok(())
+    } else {
+        Err(Error::spec(path, format!("'{name}' is not a framework with kernels for {system}"), near(name, serving)))
+    }
+}
+
+/// A plan compiled for a model, a cluster and a workload.
+#[pyclass(frozen, module = "disagg._core")]
+pub struct Engine {
+    inner: Arc<serving::Engine>,
+}
+
+#[pymethods]
+impl Engine {
+    #[new]
+    #[pyo3(signature = (model, cluster, workload, plan, framework=None, quant=None, serving=None, assumptions=None))]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        py: Python<'_>,
+        model: &Spec,
+        cluster: &Spec,
+        workload: &Spec,
+        plan: &Spec,
+        framework: Option<&str>,
+        quant: Option<&Spec>,
+        serving: Option<&Spec>,
+        assumptions: Option<&Spec>,
+    ) -> PyResult<Engine> {
+        errors::guard(|| {
+            let c = common(model, cluster, workload, quant, serving, assumptions)?;
+            let plan = plan_of(plan)?;
+            let framework = framework.map(str::to_string);
+            py.detach(move || {
+                let name = pick(&c, framework)?;
+                let lib = library(&c, &name)?;
+                Ok(Engine { inner: Arc::new(serving::Engine::new(&lib, &c.workload, &plan)?) })
+            })
+        })
+    }
+
+    /// (scalars as JSON, {name: columns}) of the estimate.
+    fn estimate<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let e = errors::guard(|| self.inner.estimate())?;
+        estimate_to_python(py, e)
+    }
+
+    /// One step: (milliseconds, operator columns).
+    #[pyo3(signature = (kind, batch, context, new, past))]
+    fn step<'py>(
+        &self,
+        py: Python<'py>,
+        kind: &str,
+        batch: f64,
+        context: f64,
+        new: f64,
+        past: f64,
+    ) -> PyResult<Bound<'py, PyTuple>> {
+        let (time, rows) = errors::guard(|| {
+            let kind = match kind {
+                "decode" => StepKind::Decode,
+                "prefill" => StepKind::Prefill,
+                "mixed" => StepKind::Mixed,
+                _ => {
+                    return Err(Error::spec(
+                        "kind",
+                        format!("'{kind}' is not a kind of step"),
+                        near(kind, ["decode", "prefill", "mixed"]),
+                    ));
+                }
+            };
+            self.inner.step(kind, batch, context, new, past)
+        })?;
+        let frame = columns::to_python(py, breakdown_columns(&rows))?;
+        PyTuple::new(py, [(time.seconds * 1e3).into_pyobject(py)?.into_any(), frame.into_any()])
+    }
+}
+
+fn pick(c: &Common, name: Option<String>) -> Result<String> {
+    match name {
+        Some(n) => {
+            check_framework(&n, "framework", &c.cluster.system)?;
+            Ok(n)
+        }
+        None => framework::default_framework(&kernels::db()?, &c.model, &c.cluster, &c.quant),
+    }
+}
+
+fn library(c: &Common, framework: &str) -> Result<Arc<Library>> {
+    let mut p = Problems::new();
+    p.nest("workload", c.workload.check());
+    p.nest("serving", c.serving.check());
+    p.into_result()?;
+    Ok(Arc::new(Library::new(kernels::db()?, &c.model, &c.cluster, framework, &c.quant, &c.serving, &c.assumptions)?))
+}
+
+fn estimate_to_python(py: Python<'_>, e: Estimate) -> PyResult<Bound<'_, PyTuple>> {
+    let scalars = errors::guard(|| {
+        serde_json::to_string(&e.scalars).map_err(|x| Error::data("estimate", format!("cannot write JSON: {x}")))
+    })?;
+    let frames = PyDict::new(py);
+    frames.set_item("memory", columns::to_python(py, e.memory_columns())?)?;
+    frames.set_item("breakdown", columns::to_python(py, e.breakdown_columns())?)?;
+    frames.set_item("pipeline", columns::to_python(py, e.pipeline_columns())?)?;
+    PyTuple::new(py, [scalars.into_pyobject(py)?.into_any(), frames.into_any()])
+}
+
+/// The outcome of a search.
+#[pyclass(frozen, module = "disagg._core")]
+pub struct Study {
+    inner: Arc<search::Study>,
+}
+
+#[pymethods]
+impl Study {
+    fn table<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        columns::to_python(py, self.inner.table())
+    }
+
+    fn points<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let inner = self.inner.clone();
+        let c = py.detach(move || inner.points());
+        columns::to_python(py, c)
+    }
+
+    /// (scalars as JSON, {name: columns}) of the best plan of a level, or of its nearest miss.
+    fn best<'py>(&self, py: Python<'py>, level: &str) -> PyResult<Bound<'py, PyTuple>> {
+        let e = errors::guard(|| self.inner.best(level))?;
+        estimate_to_python(py, e)
+    }
+
+    fn __len__(&self) -> usize {
+        self.inner.rows.len()
+    }
+}
+
+/// Searches every level of disaggregation.
+#[pyfunction]
+#[pyo3(signature = (model, cluster, workload, slo, levels, frameworks=None, quant=None, serving=None, assumptions=None, objective="tokens_per_s", progress=None))]
+#[allow(clippy::too_many_arguments)]
+pub fn explore(
+    py: Python<'_>,
+    model: &Spec,
+    cluster: &Spec,
+    workload: &Spec,
+    slo: &Spec,
+    levels: Vec<String>,
+    frameworks: Option<Vec<String>>,
+    quant: Option<&Spec>,
+    serving: Option<&Spec>,
+    assumptions: Option<&Spec>,
+    objective: &str,
+    progress: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Study> {
+    let (c, slo) =
+        errors::guard(|| Ok((common(model, cluster, workload, quant, serving, assumptions)?, slo_of(slo, "slo")?)))?;
+    let objective = objective.to_string();
+    run::run(py, progress, move |control| {
+        let frameworks = match frameworks {
+            Some(names) if names.is_empty() => {
+                return Err(Error::spec(
+                    "frameworks",
+                    "no framework to explore",
+                    "leave it out, or name trtllm, sglang or vllm",
+                ));
+            }
+            Some(names) => {
+                for (i, n) in names.iter().enumerate() {
+                    check_framework(n, &format!("frameworks[{i}]"), &c.cluster.system)?;
+                }
+                names
+            }
+            None => vec![framework::default_framework(&kernels::db()?, &c.model, &c.cluster, &c.quant)?],
+        };
+        let mut q = search::Question::new(c.model, c.cluster, c.workload, slo, "");
+        q.frameworks = frameworks;
+        q.levels = levels;
+        q.quant = c.quant;
+        q.serving = c.serving;
+        q.assumptions = c.assumptions;
+        q.objective = objective;
+        Ok(Study { inner: Arc::new(search::explore(&kernels::db()?, &q, control)?) })
+    })
+}

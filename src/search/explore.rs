@@ -1,0 +1,136 @@
+//! The central question: which level of disaggregation serves this workload within its limits,
+//! how fast, on which partition, and what stops the others?
+//!
+//! Each level is searched over its own whole space at the same GPU budget; whole workers and units
+//! fill the budget and what is left over idles, but is counted. P/D pairs the Pareto frontiers of
+//! its two slots (rate against latency, per worker size), which loses nothing: a slot candidate
+//! that another beats on both cannot be in the best pair of that size.
+
+use std::sync::Arc;
+
+use super::levels::{self, Task};
+use super::row::Row;
+use super::study::Study;
+use crate::control::Control;
+use crate::cost::Library;
+use crate::error::{Error, Problems, Result, near};
+use crate::kernels::KernelDb;
+use crate::serving::Load;
+use crate::spec::{Assumptions, Cluster, Model, Quant, Serving, Slo, Workload};
+
+/// The four levels of disaggregation.
+pub const LEVELS: [&str; 4] = ["aggregated", "pd", "aggregated+afd", "pd+afd"];
+
+/// What a study optimises.
+pub const OBJECTIVES: [&str; 3] = ["tokens_per_s", "tokens_per_s_per_gpu", "tokens_per_s_per_user"];
+
+/// Everything `explore` is asked.
+#[derive(Clone)]
+pub struct Question {
+    pub model: Model,
+    pub cluster: Cluster,
+    pub workload: Workload,
+    pub slo: Slo,
+    pub levels: Vec<String>,
+    /// Frameworks whose kernels are compared; at least one.
+    pub frameworks: Vec<String>,
+    pub quant: Quant,
+    pub serving: Serving,
+    pub assumptions: Assumptions,
+    pub objective: String,
+    /// Batches priced per doubling.
+    pub batches_per_octave: u32,
+}
+
+impl Question {
+    pub fn new(model: Model, cluster: Cluster, workload: Workload, slo: Slo, framework: &str) -> Question {
+        Question {
+            model,
+            cluster,
+            workload,
+            slo,
+            levels: LEVELS.iter().map(|l| (*l).to_string()).collect(),
+            frameworks: vec![framework.to_string()],
+            quant: Quant::default(),
+            serving: Serving::default(),
+            assumptions: Assumptions::physical(),
+            objective: "tokens_per_s".into(),
+            batches_per_octave: 5,
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let mut p = Problems::new();
+        for (i, l) in self.levels.iter().enumerate() {
+            if !LEVELS.contains(&l.as_str()) {
+                p.push(format!("levels[{i}]"), format!("'{l}' is not a level"), near(l, LEVELS));
+            }
+        }
+        if self.levels.is_empty() {
+            p.push("levels", "no level to explore", format!("known: {}", LEVELS.join(", ")));
+        }
+        if !OBJECTIVES.contains(&self.objective.as_str()) {
+            p.push("objective", format!("'{}' is not an objective", self.objective), near(&self.objective, OBJECTIVES));
+        }
+        p.nest("model", self.model.check());
+        p.nest("cluster", self.cluster.check());
+        p.nest("workload", self.workload.check());
+        p.nest("slo", self.slo.check());
+        p.nest("serving", self.serving.check());
+        p.into_result()
+    }
+}
+
+/// Searches every level asked for.
+pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<Study> {
+    q.check()?;
+    let wants = |level: &str| q.levels.iter().any(|l| l == level);
+    let mut rows: Vec<Row> = Vec::new();
+    let mut libraries = Vec::new();
+    for (i, framework) in q.frameworks.iter().enumerate() {
+        let lib = Arc::new(Library::new(
+            db.clone(),
+            &q.model,
+            &q.cluster,
+            framework,
+            &q.quant,
+            &q.serving,
+            &q.assumptions,
+        )?);
+        libraries.push(lib.clone());
+        let task = Task {
+            lib: &lib,
+            workload: &q.workload,
+            load: Load::of(&q.workload),
+            budget: q.cluster.gpus,
+            framework: u8::try_from(i).map_err(|_| Error::spec("frameworks", "too many", ""))?,
+            control,
+        };
+        let dense = |n: u32| n.max(1);
+        let workers = levels::worker_layouts(&lib, q.cluster.gpus, false);
+        let units = levels::unit_layouts(&lib, q.cluster.gpus);
+        if wants("aggregated") {
+            rows.extend(task.mixed(0, &workers, dense(q.batches_per_octave))?);
+        }
+        if wants("aggregated+afd") {
+            rows.extend(task.mixed(2, &units, dense(q.batches_per_octave / 2))?);
+        }
+        if wants("pd") || wants("pd+afd") {
+            let prefill = levels::prefill_frontier(&task.prefill(&levels::worker_layouts(&lib, q.cluster.gpus, true))?);
+            let decode_all = task.decode(&workers, dense(q.batches_per_octave * 2))?;
+            let decode = levels::decode_frontier(&decode_all);
+            if wants("pd") {
+                rows.extend(task.pair(1, &prefill, &decode)?);
+            }
+            if wants("pd+afd") && !units.is_empty() {
+                let afd_decode = levels::decode_frontier(&task.decode(&units, dense(q.batches_per_octave - 1))?);
+                let afd_prefill =
+                    levels::prefill_frontier(&task.prefill(&levels::prefill_unit_layouts(&lib, q.cluster.gpus))?);
+                rows.extend(task.pair(3, &prefill, &afd_decode)?);
+                rows.extend(task.pair(3, &afd_prefill, &decode)?);
+                rows.extend(task.pair(3, &afd_prefill, &afd_decode)?);
+            }
+        }
+    }
+    Ok(Study::new(q.clone(), libraries, rows))
+}

@@ -1,0 +1,287 @@
+//! One level at a time: its layouts priced over batches and chunks, in parallel, in a fixed order.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::row::{Layout, Part, Row};
+use super::space;
+use crate::control::Control;
+use crate::cost::Library;
+use crate::error::Result;
+use crate::serving::engine::{chunk_grid, most_sequences};
+use crate::serving::pd::{self, DecodeSide, PrefillSide};
+use crate::serving::{Binding, Load, Point, Stepper, aggregated};
+use crate::spec::Workload;
+
+/// What a level is searched for.
+pub struct Task<'a> {
+    pub lib: &'a Arc<Library>,
+    pub workload: &'a Workload,
+    pub load: Load,
+    pub budget: u32,
+    pub framework: u8,
+    pub control: &'a Control,
+}
+
+/// Least gain in rate between neighbours on a slot's frontier: 2 %, well under what the tables know.
+const THINNING: f64 = 1.02;
+
+const MICROBATCHES: [u32; 4] = [1, 2, 3, 4];
+/// Micro-batches of AFD prefill, where a prompt is cut into as many chunks.
+const PREFILL_MICROBATCHES: [u32; 5] = [1, 2, 4, 8, 16];
+
+impl Task<'_> {
+    fn stepper(&self, layout: &Layout) -> Result<Stepper> {
+        match layout {
+            Layout::Worker(p) => Stepper::worker(self.lib, *p, self.workload, "worker"),
+            Layout::Afd { .. } => match layout.afd_plan(1, 1, None) {
+                Some(plan) => Stepper::afd(self.lib, self.lib, &plan, self.workload),
+                None => unreachable!("the arm is an AFD layout"),
+            },
+        }
+    }
+
+    fn per_decode(&self) -> f64 {
+        1.0 + f64::from(self.lib.serving.mtp)
+    }
+
+    fn infeasible(&self, level: u8, layout: Layout, stepper: &Stepper) -> Row {
+        let (short, bytes) = stepper.memory_check(1.0, self.per_decode());
+        let point = Point::unplaced(Binding::Memory(short.unwrap_or("worker")), bytes);
+        let count = (self.budget / layout.gpus()).max(1);
+        Row { level, framework: self.framework, main: Part { layout, batch: 1, chunk: 1, count }, prefill: None, point }
+    }
+
+    /// Chunked prefill and decode on the same GPUs, workers or AFD units.
+    pub fn mixed(&self, level: u8, layouts: &[Layout], per_octave: u32) -> Result<Vec<Row>> {
+        self.each(layouts, |layout| {
+            let stepper = self.stepper(layout)?;
+            let count = self.budget / layout.gpus();
+            let mut rows = Vec::new();
+            let least = self.load.isl.min(512.0);
+            let most = most_sequences(&stepper, least);
+            if most < 1.0 {
+                rows.push(self.infeasible(level, *layout, &stepper));
+                return Ok(rows);
+            }
+            let m = match layout {
+                Layout::Afd { microbatches, .. } => *microbatches,
+                Layout::Worker(_) => 1,
+            };
+            for batch in space::batches(most, per_octave) {
+                if batch < m {
+                    continue;
+                }
+                let chunks = chunk_grid(&self.load, batch, self.per_decode());
+                // Every other budget for AFD units, whose space is wider in every other way.
+                let stride = if layout.is_afd() { 2 } else { 1 };
+                for chunk in chunks.into_iter().rev().step_by(stride) {
+                    let point = aggregated::solve(&stepper, &self.load, f64::from(batch), f64::from(chunk), count);
+                    let main = Part { layout: *layout, batch, chunk, count };
+                    rows.push(Row { level, framework: self.framework, main, prefill: None, point });
+                }
+            }
+            Ok(rows)
+        })
+    }
+
+    /// Candidates for the decode slot, every batch priced.
+    pub fn decode(&self, layouts: &[Layout], per_octave: u32) -> Result<Vec<(Layout, Arc<Stepper>, Vec<DecodeSide>)>> {
+        let found = self.each(layouts, |layout| {
+            let stepper = self.stepper(layout)?;
+            let most = most_sequences(&stepper, 1.0);
+            let m = match layout {
+                Layout::Afd { microbatches, .. } => *microbatches,
+                Layout::Worker(_) => 1,
+            };
+            let sides: Vec<DecodeSide> = if most < 1.0 {
+                Vec::new()
+            } else {
+                space::batches(most, per_octave)
+                    .into_iter()
+                    .filter(|b| *b >= m)
+                    .map(|b| pd::decode_side(&stepper, &self.load, f64::from(b)))
+                    .filter(|d| d.short.is_none())
+                    .collect()
+            };
+            Ok(vec![(*layout, Arc::new(stepper), sides)])
+        })?;
+        Ok(found)
+    }
+
+    /// Candidates for the prefill slot: (layout, stepper, [(sequences per rank, chunk, side)]).
+    #[allow(clippy::type_complexity)]
+    pub fn prefill(&self, layouts: &[Layout]) -> Result<Vec<(Layout, Arc<Stepper>, Vec<(u32, u32, PrefillSide)>)>> {
+        self.each(layouts, |layout| {
+            let stepper = self.stepper(layout)?;
+            let isl = self.load.isl;
+            let mut sides = Vec::new();
+            let pieces: Vec<f64> = match layout {
+                Layout::Worker(_) => vec![1.0, 2.0, 4.0, 8.0, 16.0, 32.0],
+                Layout::Afd { microbatches, .. } => vec![f64::from(*microbatches)],
+            };
+            for piece in pieces {
+                let chunk = (isl / piece).ceil();
+                if chunk < 16.0 && piece > 1.0 {
+                    continue;
+                }
+                for sequences in [1u32, 2, 4, 8, 16, 32] {
+                    if f64::from(sequences) * chunk > 65_536.0 && sequences > 1 {
+                        continue;
+                    }
+                    // More sequences per rank only help while their chunk is small.
+                    if sequences > 1 && f64::from(sequences / 2) * chunk >= 16_384.0 {
+                        continue;
+                    }
+                    let side = pd::prefill_side(&stepper, &self.load, f64::from(sequences), chunk);
+                    if side.short.is_none() {
+                        sides.push((sequences, chunk as u32, side));
+                    }
+                }
+            }
+            Ok(vec![(*layout, Arc::new(stepper), sides)])
+        })
+    }
+
+    fn each<T: Send>(&self, layouts: &[Layout], work: impl Fn(&Layout) -> Result<Vec<T>> + Sync) -> Result<Vec<T>> {
+        let parts: Vec<Result<Vec<T>>> = crate::pool::install(|| {
+            layouts
+                .par_iter()
+                .map(|layout| {
+                    self.control.check()?;
+                    let out = work(layout)?;
+                    self.control.advance(1);
+                    Ok(out)
+                })
+                .collect()
+        })?;
+        let mut out = Vec::new();
+        for p in parts {
+            out.extend(p?);
+        }
+        Ok(out)
+    }
+}
+
+/// Layouts of plain workers.
+pub fn worker_layouts(lib: &Library, budget: u32, prefill: bool) -> Vec<Layout> {
+    space::workers(lib, budget, prefill).into_iter().map(Layout::Worker).collect()
+}
+
+/// Layouts of AFD units for decode and for mixed steps.
+pub fn unit_layouts(lib: &Library, budget: u32) -> Vec<Layout> {
+    space::units(lib, budget, &MICROBATCHES)
+}
+
+/// Layouts of AFD units for prefill.
+pub fn prefill_unit_layouts(lib: &Library, budget: u32) -> Vec<Layout> {
+    space::units(lib, budget, &PREFILL_MICROBATCHES)
+}
+
+/// A candidate of one slot, reduced to what pairing needs.
+#[derive(Clone)]
+pub struct Candidate<S> {
+    pub layout: Layout,
+    pub stepper: Arc<Stepper>,
+    pub batch: u32,
+    pub chunk: u32,
+    pub side: S,
+}
+
+/// For each worker size and number of KV links, the prefill candidates no other beats on both rate and latency.
+pub fn prefill_frontier(found: &[(Layout, Arc<Stepper>, Vec<(u32, u32, PrefillSide)>)]) -> Vec<Candidate<PrefillSide>> {
+    let mut all: Vec<Candidate<PrefillSide>> = Vec::new();
+    for (layout, stepper, sides) in found {
+        for (batch, chunk, side) in sides {
+            all.push(Candidate { layout: *layout, stepper: stepper.clone(), batch: *batch, chunk: *chunk, side: *side });
+        }
+    }
+    frontier(all, |c| (c.layout.gpus(), c.stepper.kv_links()), |c| c.side.prefill.latency_s, |c| c.side.rate)
+}
+
+/// For each worker size, the decode candidates no other beats on both rate and step time.
+pub fn decode_frontier(found: &[(Layout, Arc<Stepper>, Vec<DecodeSide>)]) -> Vec<Candidate<DecodeSide>> {
+    let mut all = Vec::new();
+    for (layout, stepper, sides) in found {
+        for side in sides {
+            all.push(Candidate { layout: *layout, stepper: stepper.clone(), batch: side.batch as u32, chunk: 0, side: *side });
+        }
+    }
+    frontier(all, |c| (c.layout.gpus(), 0), |c| c.side.step.seconds, |c| c.side.rate)
+}
+
+fn frontier<S: Clone>(
+    mut all: Vec<Candidate<S>>,
+    class: impl Fn(&Candidate<S>) -> (u32, u32),
+    cost: impl Fn(&Candidate<S>) -> f64,
+    gain: impl Fn(&Candidate<S>) -> f64,
+) -> Vec<Candidate<S>> {
+    // Stable sort: ties keep the order of enumeration, so the answer does not depend on threads.
+    let mut top: std::collections::BTreeMap<(u32, u32), f64> = std::collections::BTreeMap::new();
+    for c in &all {
+        let g = top.entry(class(c)).or_insert(0.0);
+        *g = g.max(gain(c));
+    }
+    all.sort_by(|a, b| {
+        class(a).cmp(&class(b)).then(cost(a).total_cmp(&cost(b))).then(gain(b).total_cmp(&gain(a)))
+    });
+    let mut out: Vec<Candidate<S>> = Vec::new();
+    let mut current: Option<((u32, u32), f64)> = None;
+    for c in all {
+        let k = class(&c);
+        let g = gain(&c);
+        match current {
+            // A step of the frontier must gain THINNING, but its end is always kept.
+            Some((kk, best)) if kk == k && (g <= best || g < best * THINNING && g < top[&k]) => {}
+            _ => {
+                current = Some((k, g));
+                out.push(c);
+            }
+        }
+    }
+    out
+}
+
+impl Task<'_> {
+    /// Every pairing of the two slots' frontiers, with the best whole numbers of each within the budget.
+    pub fn pair(&self, level: u8, prefill: &[Candidate<PrefillSide>], decode: &[Candidate<DecodeSide>]) -> Result<Vec<Row>> {
+        let rows: Vec<Vec<Row>> = crate::pool::install(|| {
+            decode
+                .par_iter()
+                .map(|d| {
+                    if self.control.is_cancelled() {
+                        return Vec::new();
+                    }
+                    prefill.iter().filter_map(|p| self.best_numbers(level, p, d)).collect()
+                })
+                .collect()
+        })?;
+        self.control.check()?;
+        Ok(rows.into_iter().flatten().collect())
+    }
+
+    fn best_numbers(&self, level: u8, p: &Candidate<PrefillSide>, d: &Candidate<DecodeSide>) -> Option<Row> {
+        let (gp, gd) = (p.layout.gpus(), d.layout.gpus());
+        if gp + gd > self.budget {
+            return None;
+        }
+        let mut best: Option<(f64, u32, u32)> = None;
+        for np in 1..=(self.budget - gd) / gp {
+            let nd = (self.budget - np * gp) / gd;
+            let rate = (f64::from(np) * p.side.rate).min(f64::from(nd) * d.side.rate);
+            if best.is_none_or(|(r, ..)| rate > r * (1.0 + 1e-12)) {
+                best = Some((rate, np, nd));
+            }
+        }
+        let (_, np, nd) = best?;
+        let point = pd::combine(&p.stepper, &p.side, np, &d.stepper, &d.side, nd, &self.load);
+        Some(Row {
+            level,
+            framework: self.framework,
+            main: Part { layout: d.layout, batch: d.batch, chunk: 0, count: nd },
+            prefill: Some(Part { layout: p.layout, batch: p.batch, chunk: p.chunk, count: np }),
+            point,
+        })
+    }
+}

@@ -1,0 +1,142 @@
+//! Chunked prefill and decode on the same GPUs (a worker, or an AFD unit that serves both).
+//!
+//! D attention ranks in lockstep, chunk budget C per rank, B slots per rank of which `B_dec` decode.
+//! Room for prefill r = C - B_dec; chunks n = ceil(ISL/r); prompt tokens needed per iteration
+//! p = B_dec ISL/(OSL-1). A mixed step carries s = min(r, max(ISL, p)) prompt tokens (one prompt's
+//! chunk, or more when prompts come faster than one per iteration), so f = p/s of a rank's
+//! iterations are mixed. Uncoordinated ranks share the MoE barrier: f_sys = 1 - (1-f)^D, and a
+//! mixed system step finds f/f_sys of the ranks prefilling. Mean iteration
+//! t = f_sys t_mix + (1-f_sys) t_dec; TPOT = t; worst ITL = t_mix; TTFT = n t_mix;
+//! B = B_dec + rate TTFT closes the loop. Source: physics.md section 5 (which charges a mixed step
+//! the whole budget r; a budget above the prompt is a cap, not a load).
+//! f >= 1 is prefill-bound: every step is mixed and B_dec = s (OSL-1)/ISL.
+
+use super::point::{Binding, Load, Point};
+use super::stepper::{StepTime, Stepper};
+use crate::cost::Batch;
+use crate::spec::assumptions::PrefillSync;
+
+/// The steps a deployment alternates between.
+struct Mix {
+    decode: StepTime,
+    mixed: StepTime,
+    f_sys: f64,
+    chunks: f64,
+    prefill_bound: bool,
+    mean_s: f64,
+}
+
+/// Iterations at `decoding` sequences per rank under a chunk budget.
+fn mix(s: &Stepper, load: &Load, decoding: f64, chunk: f64, progress: f64) -> Option<Mix> {
+    let lib = s.library();
+    let per_decode = 1.0 + f64::from(lib.serving.mtp);
+    let room = chunk - decoding * per_decode;
+    if room < 1.0 {
+        return None;
+    }
+    let chunks = (load.isl / room).ceil().max(1.0);
+    let steps = ((load.osl - 1.0) / progress).max(1e-9);
+    let needed = if load.osl > 1.0 { decoding * load.isl / steps } else { room };
+    let carried = room.min(load.isl.max(needed));
+    let f = (needed / carried).min(1.0);
+    let f_sys = match lib.assumptions.prefill_sync {
+        PrefillSync::Aligned => f,
+        PrefillSync::Uncoordinated => 1.0 - (1.0 - f).powf(s.ranks()),
+    };
+    // One prompt's chunk, at the mean past of the prompt's chunks; several prompts when p > ISL.
+    let per_prompt = (load.isl / chunks).min(carried);
+    let sequences = (carried / per_prompt).max(1.0);
+    let batch = Batch {
+        decode: decoding,
+        context: load.context,
+        per_decode,
+        sequences,
+        new: per_prompt,
+        past: load.prefix + (load.isl - per_prompt) / 2.0,
+        busy: if f_sys > 0.0 { f / f_sys } else { 1.0 },
+        ending: sequences / chunks,
+    };
+    let mixed = s.step(&batch);
+    let decode = if decoding > 0.0 { s.decode(decoding, load.context) } else { StepTime::default() };
+    let mean_s = f_sys * mixed.seconds + (1.0 - f_sys) * decode.seconds;
+    Some(Mix { decode, mixed, f_sys, chunks, prefill_bound: needed >= carried * (1.0 - 1e-12), mean_s })
+}
+
+/// Steady state of `replicas` equal deployments with `batch` slots per attention rank.
+pub fn solve(s: &Stepper, load: &Load, batch: f64, chunk: f64, replicas: u32) -> Point {
+    let tokens_in_flight = chunk.min(batch * (1.0 + f64::from(s.library().serving.mtp)) + load.isl.max(1.0) * batch);
+    let (short, memory) = s.memory_check(batch, tokens_in_flight);
+    if let Some(pool) = short {
+        return Point::unplaced(Binding::Memory(pool), memory);
+    }
+    let progress = 1.0 + s.library().serving.acceptance.unwrap_or(0.0);
+    let steps = (load.osl - 1.0) / progress;
+    let deployments = s.ranks() * s.stages_in_flight() * f64::from(replicas);
+    if load.osl <= 1.0 {
+        // Nothing to decode: prompts stream through, one after another.
+        let Some(m) = mix(s, load, 0.0, chunk, progress) else {
+            return Point::unplaced(Binding::Divisibility, memory);
+        };
+        let ttft = m.chunks * m.mixed.seconds;
+        return Point {
+            ttft_s: ttft,
+            tpot_s: 0.0,
+            itl_worst_s: m.mixed.seconds,
+            requests_per_s: deployments * chunk.min(load.isl.max(chunk)) / load.isl / m.mixed.seconds,
+            concurrency: deployments * batch.min(chunk / load.isl).max(1.0),
+            memory_bytes: memory,
+            binding: Binding::PrefillRate,
+            evidence: m.mixed.work,
+            decode_batch: 0.0,
+        };
+    }
+    // Fixed point B = B_dec (1 + TTFT / (steps t)); a contraction, since TTFT is a few steps of many.
+    let cap = (chunk - 1.0) / (1.0 + f64::from(s.library().serving.mtp));
+    let mut decoding = (batch * 0.9).min(cap);
+    let mut found: Option<Mix> = None;
+    for _ in 0..24 {
+        let Some(m) = mix(s, load, decoding, chunk, progress) else {
+            return Point::unplaced(Binding::Divisibility, memory);
+        };
+        let ttft = m.chunks * m.mixed.seconds;
+        let next = (batch / (1.0 + ttft / (steps * m.mean_s))).min(cap);
+        let bound = m.prefill_bound;
+        let settled = (next - decoding).abs() <= 1e-6 * batch;
+        found = Some(m);
+        if bound && next > decoding {
+            break;
+        }
+        if settled {
+            break;
+        }
+        decoding = if bound { next.min(decoding) * 0.5 + decoding * 0.5 } else { next };
+    }
+    let Some(mut m) = found else {
+        return Point::unplaced(Binding::Divisibility, memory);
+    };
+    let mut binding = Binding::None;
+    let mut ttft = m.chunks * m.mixed.seconds;
+    if m.prefill_bound {
+        // Every step is mixed; decode holds what prefill can feed, the other slots wait for prefill.
+        let share = steps / (load.isl + steps * (1.0 + f64::from(s.library().serving.mtp)));
+        decoding = decoding.min(chunk * share).min(batch);
+        if let Some(again) = mix(s, load, decoding, chunk, progress) {
+            m = again;
+        }
+        let rate = decoding / (steps * m.mean_s);
+        ttft = (m.chunks * m.mixed.seconds).max((batch - decoding) / rate);
+        binding = Binding::PrefillRate;
+    }
+    let rate = decoding / (steps * m.mean_s);
+    Point {
+        ttft_s: ttft,
+        tpot_s: m.mean_s / progress,
+        itl_worst_s: m.mixed.seconds,
+        requests_per_s: deployments * rate,
+        concurrency: deployments * batch,
+        memory_bytes: memory,
+        binding,
+        evidence: m.mixed.work.times(m.f_sys).plus(&m.decode.work.times(1.0 - m.f_sys)),
+        decode_batch: decoding,
+    }
+}

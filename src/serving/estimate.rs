@@ -1,0 +1,415 @@
+//! What an engine says about its plan: scalars, memory, where the time goes, how well it is known.
+
+use super::engine::{Compiled, Engine};
+use super::point::Binding;
+use super::stepper::{Kind, StepTime, Stepper};
+use crate::columns::{Column, Columns};
+use crate::cost::{Batch, Detail};
+use crate::error::{Error, Result};
+use crate::kernels::Evidence;
+use crate::units::GIB;
+
+/// One line of a breakdown: an operator of one phase on one pool.
+#[derive(Clone, Debug)]
+pub struct BreakdownRow {
+    pub phase: &'static str,
+    pub pool: &'static str,
+    pub op: &'static str,
+    pub ms: f64,
+    pub evidence: Evidence,
+}
+
+/// One line of the memory table.
+#[derive(Clone, Debug)]
+pub struct MemoryRow {
+    pub pool: String,
+    pub item: &'static str,
+    pub gib: f64,
+}
+
+/// Stage times of one micro-batch at one MoE layer.
+#[derive(Clone, Debug)]
+pub struct StageRow {
+    pub phase: &'static str,
+    pub stage: &'static str,
+    pub ms: f64,
+    /// Share of the step during which the stage's resource is busy.
+    pub utilization: f64,
+}
+
+/// Scalars of an estimate; frames beside them.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Scalars {
+    pub level: String,
+    pub model: String,
+    pub system: String,
+    pub framework: String,
+    pub workload: String,
+    pub feasible: bool,
+    pub binding: String,
+    pub ttft_ms: f64,
+    pub tpot_ms: f64,
+    pub itl_worst_ms: f64,
+    pub requests_per_s: f64,
+    pub tokens_per_s: f64,
+    pub tokens_per_s_per_gpu: f64,
+    pub tokens_per_s_per_user: f64,
+    pub concurrency: f64,
+    pub gpus: u32,
+    pub gpus_used: u32,
+    pub usd_per_mtok: f64,
+    pub watts: f64,
+    pub context_exceeded: bool,
+    pub memory_gib: f64,
+    pub decode_batch: f64,
+    /// Shares of operator time, all operators.
+    pub evidence: std::collections::BTreeMap<&'static str, f64>,
+    /// Shares of compute time only.
+    pub compute_evidence: std::collections::BTreeMap<&'static str, f64>,
+    pub lanes: Vec<String>,
+    pub warnings: Vec<String>,
+    pub plan: crate::spec::Plan,
+    pub assumptions: crate::spec::Assumptions,
+}
+
+pub struct Estimate {
+    pub scalars: Scalars,
+    pub memory: Vec<MemoryRow>,
+    pub breakdown: Vec<BreakdownRow>,
+    pub pipeline: Vec<StageRow>,
+}
+
+const CLASSES: [(&str, Evidence); 4] = [
+    ("measured", Evidence::Measured),
+    ("interpolated", Evidence::Interpolated),
+    ("extrapolated", Evidence::Extrapolated),
+    ("roofline", Evidence::Roofline),
+];
+
+/// Shares of each evidence class.
+pub fn shares(seconds: &[f64; 4]) -> std::collections::BTreeMap<&'static str, f64> {
+    let all: f64 = seconds.iter().sum();
+    CLASSES.iter().map(|(n, e)| (*n, if all > 0.0 { seconds[*e as usize] / all } else { 0.0 })).collect()
+}
+
+fn rows(phase: &'static str, pool: &'static str, scale: f64, d: &Detail) -> Vec<BreakdownRow> {
+    d.entries
+        .iter()
+        .map(|e| BreakdownRow { phase, pool, op: e.op.name(), ms: e.seconds * scale * 1e3, evidence: e.evidence })
+        .collect()
+}
+
+/// Operator rows of one step.
+fn step_rows(s: &Stepper, phase: &'static str, batch: &Batch) -> Vec<BreakdownRow> {
+    match &s.kind {
+        Kind::Worker(w, _) => {
+            let mut d = Detail::default();
+            w.price(batch, &mut d);
+            rows(phase, "worker", 1.0, &d)
+        }
+        Kind::Afd(u) => {
+            let parts = u.parts(batch);
+            let mut out = Vec::new();
+            let mut seen: Vec<(Batch, f64)> = Vec::new();
+            for p in parts {
+                match seen.iter_mut().find(|(b, _)| *b == p) {
+                    Some((_, n)) => *n += 1.0,
+                    None => seen.push((p, 1.0)),
+                }
+            }
+            let counts = u.unit.counts;
+            for (b, n) in seen {
+                let mut ends = Detail::default();
+                u.unit.price_ends(&b, &mut ends);
+                out.extend(rows(phase, "attention", n, &ends));
+                let dense = counts.dense[0] + counts.dense[1];
+                if dense > 0.0 {
+                    let mut d = Detail::default();
+                    u.unit.price_dense(&b, false, &mut d);
+                    out.extend(rows(phase, "attention", n * dense, &d));
+                }
+                for (i, layers) in counts.moe.iter().enumerate().filter(|(_, l)| **l > 0.0) {
+                    let mut parts: [Detail; 4] = Default::default();
+                    u.unit.price_attention(&b, i == 1, &mut parts[0]);
+                    u.unit.price_a2f(&b, &mut parts[1]);
+                    u.unit.price_ffn(&b, &mut parts[2]);
+                    u.unit.price_f2a(&b, &mut parts[3]);
+                    for (pool, d) in ["attention", "network", "ffn", "network"].into_iter().zip(&parts) {
+                        out.extend(rows(phase, pool, n * layers, d));
+                    }
+                }
+            }
+            merge(out)
+        }
+    }
+}
+
+fn merge(rows: Vec<BreakdownRow>) -> Vec<BreakdownRow> {
+    let mut out: Vec<BreakdownRow> = Vec::new();
+    for r in rows {
+        match out.iter_mut().find(|o| o.phase == r.phase && o.pool == r.pool && o.op == r.op && o.evidence == r.evidence) {
+            Some(o) => o.ms += r.ms,
+            None => out.push(r),
+        }
+    }
+    out
+}
+
+fn stage_rows(s: &Stepper, phase: &'static str, batch: &Batch) -> Vec<StageRow> {
+    let Kind::Afd(u) = &s.kind else { return Vec::new() };
+    let parts = u.parts(batch);
+    let Some(first) = parts.first() else { return Vec::new() };
+    let sliding = u.unit.counts.moe[0] <= 0.0;
+    let st = u.unit.stages(first, sliding);
+    let step = u.step(batch, u.overlapped).seconds;
+    let layers = u.unit.counts.moe[0] + u.unit.counts.moe[1];
+    [("attention", st.attention), ("a2f", st.a2f), ("ffn", st.ffn), ("f2a", st.f2a)]
+        .into_iter()
+        .map(|(stage, t)| StageRow {
+            phase,
+            stage,
+            ms: t.seconds * 1e3,
+            utilization: (t.seconds * layers * parts.len() as f64 / step).min(1.0),
+        })
+        .collect()
+}
+
+fn memory_rows(prefix: &str, s: &Stepper, sequences: f64, tokens: f64) -> Vec<MemoryRow> {
+    s.memory()
+        .iter()
+        .flat_map(|m| {
+            let pool = match (prefix, m.pool) {
+                ("", p) => p.to_string(),
+                (slot, "worker") => slot.to_string(),
+                (slot, p) => format!("{slot}.{p}"),
+            };
+            m.items(sequences, tokens)
+                .into_iter()
+                .map(move |i| MemoryRow { pool: pool.clone(), item: i.item, gib: i.bytes / GIB })
+        })
+        .collect()
+}
+
+/// A step asked for by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepKind {
+    Decode,
+    Prefill,
+    Mixed,
+}
+
+impl Engine {
+    fn decode_batch(&self) -> Batch {
+        let lib = self.library();
+        Batch::decode(self.point.decode_batch, self.load.context, 1.0 + f64::from(lib.serving.mtp))
+    }
+
+    /// The stepper that a step of this kind runs on.
+    fn stepper(&self, kind: StepKind) -> &Stepper {
+        match (&self.compiled, kind) {
+            (Compiled::Mixed { stepper, .. }, _) => stepper,
+            (Compiled::Pd { prefill, .. }, StepKind::Prefill) => prefill,
+            (Compiled::Pd { decode, .. }, _) => decode,
+        }
+    }
+
+    /// One step of the plan's engine with its operators.
+    ///
+    /// `batch` decoding sequences per rank at `context`; `new` prompt tokens over `past` (per rank).
+    pub fn step(&self, kind: StepKind, batch: f64, context: f64, new: f64, past: f64) -> Result<(StepTime, Vec<BreakdownRow>)> {
+        let mut problems = crate::Problems::new();
+        for (name, value) in [("batch", batch), ("context", context), ("new", new), ("past", past)] {
+            if !value.is_finite() || value < 0.0 {
+                problems.push(name, format!("{value} is not a number of sequences or tokens"), "give a finite number >= 0");
+            }
+        }
+        let need = |p: &mut crate::Problems, name: &str, value: f64| {
+            if value <= 0.0 {
+                p.push(name, "must be positive for this kind of step", "");
+            }
+        };
+        if kind != StepKind::Prefill {
+            need(&mut problems, "batch", batch);
+        }
+        if kind != StepKind::Decode {
+            need(&mut problems, "new", new);
+        }
+        problems.into_result()?;
+        let mtp = f64::from(self.library().serving.mtp);
+        let (phase, b) = match kind {
+            StepKind::Decode => ("decode", Batch::decode(batch, context, 1.0 + mtp)),
+            StepKind::Prefill => ("prefill", Batch::prefill(batch.max(1.0), new, past)),
+            StepKind::Mixed => {
+                ("mixed", Batch { per_decode: 1.0 + mtp, decode: batch, context, ..Batch::prefill(1.0, new, past) })
+            }
+        };
+        let s = self.stepper(kind);
+        Ok((s.step(&b), step_rows(s, phase, &b)))
+    }
+
+    /// Everything there is to say about the plan.
+    pub fn estimate(&self) -> Result<Estimate> {
+        let lib = self.library().clone();
+        let mut warnings = Vec::new();
+        let peak = self.workload.peak_tokens();
+        let exceeded = peak > f64::from(lib.model.max_context);
+        if exceeded {
+            let text = format!(
+                "context_exceeded: {peak:.0} tokens on a model trained for {}; times beyond the tables are extrapolated",
+                lib.model.max_context
+            );
+            if self.workload.strict_context {
+                return Err(Error::spec("workload", text, "leave strict_context off to price it all the same"));
+            }
+            warnings.push(text);
+        }
+        let stands = self.point.stands();
+        let mut breakdown = Vec::new();
+        let mut pipeline = Vec::new();
+        let mut memory = Vec::new();
+        let mut lanes = Vec::new();
+        let load = &self.load;
+        let batch_of = |b: Option<u32>| f64::from(b.unwrap_or(1));
+        match &self.compiled {
+            Compiled::Mixed { stepper, .. } => {
+                let (slots, chunk) = match &self.plan {
+                    crate::spec::Plan::Aggregated(a) => (batch_of(a.batch), batch_of(a.chunk_tokens)),
+                    crate::spec::Plan::Afd(a) => (batch_of(a.batch), batch_of(a.chunk_tokens)),
+                    crate::spec::Plan::Pd(_) => (1.0, 1.0),
+                };
+                memory.extend(memory_rows("", stepper, slots, chunk.min(load.isl + slots)));
+                if stands {
+                    if self.point.decode_batch > 0.0 {
+                        let d = self.decode_batch();
+                        breakdown.extend(step_rows(stepper, "decode", &d));
+                        pipeline.extend(stage_rows(stepper, "decode", &d));
+                        lanes.extend(lane("decode", stepper, &d));
+                    }
+                    let piece = load.isl / (load.isl / (chunk - self.point.decode_batch).max(1.0)).ceil().max(1.0);
+                    let mut m = Batch::prefill(1.0, piece, load.prefix + (load.isl - piece) / 2.0);
+                    m.decode = self.point.decode_batch;
+                    m.context = load.context;
+                    m.per_decode = 1.0 + f64::from(lib.serving.mtp);
+                    breakdown.extend(step_rows(stepper, "mixed", &m));
+                    pipeline.extend(stage_rows(stepper, "mixed", &m));
+                    lanes.extend(lane("mixed", stepper, &m));
+                }
+            }
+            Compiled::Pd { prefill, decode, .. } => {
+                let (ps, pc) = match &self.plan {
+                    crate::spec::Plan::Pd(pd) => match &pd.prefill {
+                        crate::spec::Slot::Workers(w) => (batch_of(w.batch), batch_of(w.chunk_tokens)),
+                        crate::spec::Slot::Afd(a) => (batch_of(a.batch), batch_of(a.chunk_tokens)),
+                    },
+                    _ => (1.0, load.isl),
+                };
+                let db = match &self.plan {
+                    crate::spec::Plan::Pd(pd) => match &pd.decode {
+                        crate::spec::Slot::Workers(w) => batch_of(w.batch),
+                        crate::spec::Slot::Afd(a) => batch_of(a.batch),
+                    },
+                    _ => 1.0,
+                };
+                memory.extend(memory_rows("prefill", prefill, ps, ps * pc.min(load.isl)));
+                memory.extend(memory_rows("decode", decode, db, db));
+                if stands {
+                    if self.point.decode_batch > 0.0 {
+                        let d = self.decode_batch();
+                        breakdown.extend(step_rows(decode, "decode", &d));
+                        pipeline.extend(stage_rows(decode, "decode", &d));
+                        lanes.extend(lane("decode", decode, &d));
+                    }
+                    let chunks = (load.isl / pc.max(1.0)).ceil().max(1.0);
+                    let piece = load.isl / chunks;
+                    // The mean chunk, as often as there are chunks.
+                    let b = Batch::prefill(ps, piece, load.prefix + (load.isl - piece) / 2.0);
+                    let mut all = step_rows(prefill, "prefill", &b);
+                    for r in &mut all {
+                        r.ms *= chunks;
+                    }
+                    breakdown.extend(all);
+                    pipeline.extend(stage_rows(prefill, "prefill", &b));
+                    lanes.extend(lane("prefill", prefill, &b));
+                }
+            }
+        }
+        let gpus = lib.cluster.gpus;
+        let tokens = self.tokens_per_s();
+        let device = &lib.cluster.device;
+        let user = if self.point.tpot_s > 0.0 { 1.0 / self.point.tpot_s } else { f64::NAN };
+        let scalars = Scalars {
+            level: self.plan.level().to_string(),
+            model: lib.model.name.clone(),
+            system: lib.cluster.system.clone(),
+            framework: lib.framework.clone(),
+            workload: self.workload.name.clone(),
+            feasible: stands,
+            binding: if self.point.binding == Binding::None { String::new() } else { self.point.binding.label() },
+            ttft_ms: self.point.ttft_s * 1e3,
+            tpot_ms: self.point.tpot_s * 1e3,
+            itl_worst_ms: self.point.itl_worst_s * 1e3,
+            requests_per_s: self.point.requests_per_s,
+            tokens_per_s: tokens,
+            tokens_per_s_per_gpu: tokens / f64::from(gpus),
+            tokens_per_s_per_user: user,
+            concurrency: self.point.concurrency,
+            gpus,
+            gpus_used: self.gpus(),
+            usd_per_mtok: device.usd_per_hour * f64::from(gpus) / 3600.0 / tokens * 1e6,
+            watts: device.power_w * f64::from(gpus),
+            context_exceeded: exceeded,
+            memory_gib: self.point.memory_bytes / GIB,
+            decode_batch: self.point.decode_batch,
+            evidence: shares(&self.point.evidence.by_evidence),
+            compute_evidence: shares(&self.point.evidence.compute),
+            lanes,
+            warnings,
+            plan: self.plan.clone(),
+            assumptions: lib.assumptions.clone(),
+        };
+        Ok(Estimate { scalars, memory, breakdown, pipeline })
+    }
+}
+
+fn lane(phase: &str, s: &Stepper, batch: &Batch) -> Option<String> {
+    match &s.kind {
+        Kind::Worker(w, _) => w.lane(batch).map(|l| format!("{phase}: {}", l.name())),
+        Kind::Afd(u) => Some(format!("{phase}: AFD, {} micro-batches", u.microbatches)),
+    }
+}
+
+impl Estimate {
+    pub fn memory_columns(&self) -> Columns {
+        let mut c = Columns::new();
+        c.push("pool", Column::from_strings(self.memory.iter().map(|r| &r.pool)));
+        c.push("item", Column::from_strings(self.memory.iter().map(|r| r.item)));
+        c.push("gib", Column::F64(self.memory.iter().map(|r| r.gib).collect()));
+        c
+    }
+
+    pub fn breakdown_columns(&self) -> Columns {
+        breakdown_columns(&self.breakdown)
+    }
+
+    pub fn pipeline_columns(&self) -> Columns {
+        let mut c = Columns::new();
+        c.push("phase", Column::from_strings(self.pipeline.iter().map(|r| r.phase)));
+        c.push("stage", Column::from_strings(self.pipeline.iter().map(|r| r.stage)));
+        c.push("ms", Column::F64(self.pipeline.iter().map(|r| r.ms).collect()));
+        c.push("utilization", Column::F64(self.pipeline.iter().map(|r| r.utilization).collect()));
+        c
+    }
+}
+
+/// Breakdown rows as columns; `share` is the share of the phase's operator time.
+pub fn breakdown_columns(rows: &[BreakdownRow]) -> Columns {
+    let phase_ms = |phase: &str| rows.iter().filter(|r| r.phase == phase).map(|r| r.ms).sum::<f64>();
+    let mut c = Columns::new();
+    c.push("phase", Column::from_strings(rows.iter().map(|r| r.phase)));
+    c.push("pool", Column::from_strings(rows.iter().map(|r| r.pool)));
+    c.push("op", Column::from_strings(rows.iter().map(|r| r.op)));
+    c.push("ms", Column::F64(rows.iter().map(|r| r.ms).collect()));
+    c.push("share", Column::F64(rows.iter().map(|r| r.ms / phase_ms(r.phase).max(1e-300)).collect()));
+    c.push("evidence", Column::from_strings(rows.iter().map(|r| r.evidence.name())));
+    c
+}

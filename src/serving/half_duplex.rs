@@ -1,0 +1,193 @@
+//! The AFD pipeline when A2F and F2A share one resource: an event run, FIFO by ready time, F2A
+//! first on ties (design/physics.md 5). Micro-batches still never overtake one another; only the
+//! order of A2F against F2A on the shared link is found as the run goes.
+//!
+//! Jobs are served in the order in which they become ready, over all resources: whatever becomes
+//! ready later cannot be ahead in any queue, so one scan per job is the whole event queue.
+
+use super::pipeline::{INLINE_MICROBATCHES, Rows};
+
+#[derive(Clone, Copy, PartialEq, PartialOrd)]
+enum Stage {
+    // The order settles ties: what may free or feed the link first, then F2A before A2F.
+    Ffn,
+    F2a,
+    Attention,
+    A2f,
+    Done,
+}
+
+/// Where one micro-batch stands.
+#[derive(Clone, Copy)]
+struct Job {
+    stage: Stage,
+    ready: f64,
+    group: usize,
+    layer: u32,
+    /// Attention-only time still owed, done together with the next attention.
+    owed: f64,
+    steps: u32,
+}
+
+struct Run<'a, 'b> {
+    rows: &'a [Rows<'b>],
+    overlapped: bool,
+    jobs: &'a mut [Job],
+    /// Attention, link, FFN.
+    free: [f64; 3],
+}
+
+const START: Job = Job { stage: Stage::Attention, ready: 0.0, group: 0, layer: 0, owed: 0.0, steps: 0 };
+
+/// Layers to run before the mean of the second half stands for a period that was not found
+/// (cycles of tens of steps exist; the mean is then within one stage in some thousand).
+const MAX_LAYERS: usize = 8192;
+
+pub(super) fn step_time(rows: &[Rows<'_>], m: usize, overlapped: bool) -> f64 {
+    let mut inline = [START; INLINE_MICROBATCHES];
+    let mut inline_kept = inline;
+    let (mut heap, mut heap_kept);
+    let (jobs, kept) = if m <= INLINE_MICROBATCHES {
+        (&mut inline[..m], &mut inline_kept[..m])
+    } else {
+        heap = vec![START; m];
+        heap_kept = heap.clone();
+        (&mut heap[..], &mut heap_kept[..])
+    };
+    let mut run = Run { rows, overlapped, jobs, free: [0.0; 3] };
+    for i in 0..m {
+        run.settle(i);
+    }
+    if overlapped { run.period(kept) } else { run.makespan() }
+}
+
+impl Run<'_, '_> {
+    /// Takes micro-batch `i` to its next layer with work beyond attention, adding up the
+    /// attention-only layers on the way.
+    fn settle(&mut self, i: usize) {
+        let job = &mut self.jobs[i];
+        loop {
+            let Some(rows) = self.rows.get(job.group) else {
+                if !self.overlapped {
+                    if job.owed == 0.0 {
+                        job.stage = Stage::Done;
+                    }
+                    return;
+                }
+                job.group = 0;
+                continue;
+            };
+            if job.layer >= rows.layers {
+                job.group += 1;
+                job.layer = 0;
+            } else if rows.stages.iter().all(|s| s.a2f == 0.0 && s.ffn == 0.0 && s.f2a == 0.0) {
+                job.owed += f64::from(rows.layers) * rows.stages[i].attention;
+                job.group += 1;
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Serves the job that became ready first; returns its micro-batch.
+    fn serve(&mut self) -> Option<usize> {
+        let mut next: Option<usize> = None;
+        for (i, job) in self.jobs.iter().enumerate() {
+            let first = next.is_none_or(|n| {
+                let best = &self.jobs[n];
+                // Equal stages at equal times: the micro-batch that is behind by a layer is the earlier one in the ring.
+                (job.ready, job.stage, job.steps, job.group, job.layer)
+                    < (best.ready, best.stage, best.steps, best.group, best.layer)
+            });
+            if job.stage != Stage::Done && first {
+                next = Some(i);
+            }
+        }
+        let i = next?;
+        let job = self.jobs[i];
+        let (resource, time, then) = match self.rows.get(job.group).map(|r| r.stages[i]) {
+            Some(s) => match job.stage {
+                Stage::Attention => (0, job.owed + s.attention, Stage::A2f),
+                Stage::A2f => (1, s.a2f, Stage::Ffn),
+                Stage::Ffn => (2, s.ffn, Stage::F2a),
+                Stage::F2a | Stage::Done => (1, s.f2a, Stage::Attention),
+            },
+            // Trailing attention-only layers of a step alone.
+            None => (0, job.owed, Stage::Done),
+        };
+        let end = job.ready.max(self.free[resource]) + time;
+        self.free[resource] = end;
+        let job = &mut self.jobs[i];
+        job.ready = end;
+        let was = std::mem::replace(&mut job.stage, then);
+        if was == Stage::Attention {
+            job.owed = 0.0;
+        } else if was == Stage::F2a {
+            job.layer += 1;
+            if self.last_layer(i) {
+                self.jobs[i].steps += 1;
+            }
+            self.settle(i);
+        }
+        Some(i)
+    }
+
+    /// Whether micro-batch `i` has just left the last layer of the step that is not attention-only.
+    fn last_layer(&self, i: usize) -> bool {
+        let job = &self.jobs[i];
+        job.layer >= self.rows[job.group].layers
+            && self.rows[job.group + 1..]
+                .iter()
+                .all(|r| r.layers == 0 || r.stages.iter().all(|s| s.a2f == 0.0 && s.ffn == 0.0 && s.f2a == 0.0))
+    }
+
+    fn makespan(&mut self) -> f64 {
+        while self.serve().is_some() {}
+        self.jobs.iter().fold(0.0, |t, j| t.max(j.ready))
+    }
+
+    /// Runs steps until the state at the end of micro-batch 0's step repeats one seen before. One
+    /// earlier state is kept and renewed at steps 4, 8, 16, ..: any period is found in the end.
+    fn period(&mut self, kept: &mut [Job]) -> f64 {
+        let mut kept_free = self.free;
+        let (mut kept_at, mut kept_step, mut renew) = (f64::NAN, 0, 2);
+        let (mut half, mut now) = (0.0, 0.0);
+        let layers: usize = self.rows.iter().map(|r| r.layers as usize).sum();
+        let steps = 2 * (MAX_LAYERS / 2 / layers.max(1)).max(8);
+        for k in 0..steps {
+            let before = self.jobs[0].steps;
+            while self.jobs[0].steps == before {
+                if self.serve().is_none() {
+                    return 0.0;
+                }
+            }
+            now = self.jobs[0].ready;
+            if k > kept_step && kept_at.is_finite() {
+                let mean = (now - kept_at) / (k - kept_step) as f64;
+                if same(self.jobs, &self.free, kept, &kept_free, 1e-12 * now) {
+                    return mean;
+                }
+            }
+            if k == renew || k == 0 {
+                kept.copy_from_slice(self.jobs);
+                (kept_free, kept_at, kept_step) = (self.free, now, k);
+                renew = (2 * k).max(2);
+            }
+            if k == steps / 2 - 1 {
+                half = now;
+            }
+        }
+        (now - half) / (steps / 2) as f64
+    }
+}
+
+/// Whether two states are the same but for a common shift in time. A resource that is free before
+/// any job is ready is just free, however long it has been.
+fn same(jobs: &[Job], free: &[f64; 3], old_jobs: &[Job], old_free: &[f64; 3], tolerance: f64) -> bool {
+    let first = |jobs: &[Job]| jobs.iter().fold(f64::INFINITY, |t, j| t.min(j.ready));
+    let (base, old_base) = (first(jobs), first(old_jobs));
+    jobs.iter().zip(old_jobs).all(|(a, b)| {
+        (a.stage, a.group, a.layer) == (b.stage, b.group, b.layer)
+            && ((a.ready - base) - (b.ready - old_base)).abs() <= tolerance
+    }) && free.iter().zip(old_free).all(|(a, b)| ((a - base).max(0.0) - (b - old_base).max(0.0)).abs() <= tolerance)
+}
