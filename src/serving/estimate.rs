@@ -1,5 +1,6 @@
 //! What an engine says about its plan: scalars, memory, where the time goes, how well it is known.
 
+use super::aggregated;
 use super::engine::{Compiled, Engine};
 use super::point::Binding;
 use super::stepper::{Kind, StepTime, Stepper};
@@ -293,7 +294,8 @@ impl Engine {
                     crate::spec::Plan::Afd(a) => (batch_of(a.batch), batch_of(a.chunk_tokens)),
                     crate::spec::Plan::Pd(_) => (1.0, 1.0),
                 };
-                memory.extend(memory_rows("", stepper, slots, chunk.min(load.isl + slots)));
+                let in_flight = aggregated::tokens_in_flight(stepper, load, slots, chunk);
+                memory.extend(memory_rows("", stepper, slots, in_flight));
                 if stands {
                     if self.point.decode_batch > 0.0 {
                         let d = self.decode_batch();
@@ -301,14 +303,12 @@ impl Engine {
                         pipeline.extend(stage_rows(stepper, "decode", &d));
                         lanes.extend(lane("decode", stepper, &d));
                     }
-                    let piece = load.isl / (load.isl / (chunk - self.point.decode_batch).max(1.0)).ceil().max(1.0);
-                    let mut m = Batch::prefill(1.0, piece, load.prefix + (load.isl - piece) / 2.0);
-                    m.decode = self.point.decode_batch;
-                    m.context = load.context;
-                    m.per_decode = 1.0 + f64::from(lib.serving.mtp);
-                    breakdown.extend(step_rows(stepper, "mixed", &m));
-                    pipeline.extend(stage_rows(stepper, "mixed", &m));
-                    lanes.extend(lane("mixed", stepper, &m));
+                    let chunk = if load.osl > 1.0 { chunk } else { chunk.min(slots * load.isl) };
+                    if let Some(m) = aggregated::mixed_batch(stepper, load, self.point.decode_batch, chunk) {
+                        breakdown.extend(step_rows(stepper, "mixed", &m));
+                        pipeline.extend(stage_rows(stepper, "mixed", &m));
+                        lanes.extend(lane("mixed", stepper, &m));
+                    }
                 }
             }
             Compiled::Pd { prefill, decode, .. } => {
@@ -327,7 +327,7 @@ impl Engine {
                     _ => 1.0,
                 };
                 memory.extend(memory_rows("prefill", prefill, ps, ps * pc.min(load.isl)));
-                memory.extend(memory_rows("decode", decode, db, db));
+                memory.extend(memory_rows("decode", decode, db, db * (1.0 + f64::from(lib.serving.mtp))));
                 if stands {
                     if self.point.decode_batch > 0.0 {
                         let d = self.decode_batch();
