@@ -163,7 +163,7 @@ fn lowered(d: &Stepper, load: &Load, full: &DecodeSide, rate: f64) -> (StepTime,
             high_gap *= if kept < 0 { 0.5 } else { 1.0 };
             kept = -1;
         }
-        if high_gap.abs() < 1e-3 * rate || high - low < 1e-3 * full.batch {
+        if high_gap.abs() < 1e-3 * rate || high - low < 1e-3 * high {
             break;
         }
     }

@@ -56,7 +56,7 @@ impl Plan {
                 c.within("prefill", |c| fit_slot(c, &p.prefill, model, cluster, Phase::Prefill));
                 c.within("decode", |c| fit_slot(c, &p.decode, model, cluster, Phase::Decode));
             }
-            Plan::Afd(a) => fit_afd(&mut c, a, model, cluster),
+            Plan::Afd(a) => fit_afd(&mut c, a, model, cluster, Phase::Both),
         }
         let gpus = self.gpus();
         // A plan whose parts are out of range has no meaningful size.
@@ -118,13 +118,6 @@ fn afd(c: &mut Check, a: &AfdPlan) -> bool {
     if let Some(p) = &a.placement {
         good &= c.within("placement", |c| placement(c, p));
     }
-    if let (true, Some(m), Some(b)) = (good, a.microbatches, a.batch)
-        && b < m
-    {
-        let message = format!("{b} sequences cannot fill {m} micro-batches");
-        c.wrong("batch", message, format!("batch={m}, or microbatches={b}"));
-        good = false;
-    }
     good
 }
 
@@ -154,7 +147,7 @@ fn fit_slot(c: &mut Check, slot: &Slot, model: &Model, cluster: &Cluster, phase:
                 c.within("parallel", |c| fit_parallel(c, &w.parallel, model, phase));
             }
         }
-        Slot::Afd(a) => fit_afd(c, a, model, cluster),
+        Slot::Afd(a) => fit_afd(c, a, model, cluster, phase),
     }
 }
 
@@ -231,9 +224,17 @@ fn no_experts(c: &mut Check, ep: Option<u32>, model: &Model) {
     }
 }
 
-fn fit_afd(c: &mut Check, a: &AfdPlan, model: &Model, cluster: &Cluster) {
+fn fit_afd(c: &mut Check, a: &AfdPlan, model: &Model, cluster: &Cluster, phase: Phase) {
     if !afd(c, a) {
         return;
+    }
+    // The micro-batches of prefill are chunks: one sequence may fill them all.
+    if let (Some(m), Some(b)) = (a.microbatches, a.batch)
+        && phase != Phase::Prefill
+        && b < m
+    {
+        let message = format!("{b} sequences cannot fill {m} micro-batches");
+        c.wrong("batch", message, format!("batch={m}, or microbatches={b}"));
     }
     c.within("attention", |c| {
         let p = &a.attention;

@@ -134,7 +134,9 @@ proptest! {
             aggregated::solve(&worker(lib, split(8, 1, 1), &w), &load, f64::from(batch), 2048.0, 1)
         };
         let (t, u) = (one(&together), one(&apart));
-        prop_assert!(t == u || (t.ttft_s.is_nan() && u.ttft_s.is_nan()));
+        if t.stands() {
+            prop_assert!(gap(t.requests_per_s, u.requests_per_s) < 1e-9 && gap(t.ttft_s, u.ttft_s) < 1e-9);
+        }
     }
 
     /// More bandwidth for KV never raises TTFT; layer by layer is never slower than in bulk; a first
@@ -252,7 +254,9 @@ fn one_output_token_is_prefill_only() {
             assert!(p.stands(), "{p:?}");
             assert_eq!((p.tpot_s, p.decode_batch), (0.0, 0.0));
             let slots = 3.0 * s.ranks() * s.stages_in_flight() * f64::from(batch);
-            assert!(p.concurrency <= slots * (1.0 + 1e-9), "isl {isl} b{batch} c{chunk}: {} in {slots} slots", p.concurrency);
+            // A prompt that does not divide into chunks shares its last step with the next one.
+            let whole = f64::from(isl.div_ceil(chunk) * chunk) / f64::from(isl);
+            assert!(p.concurrency <= slots * whole.max(1.0) * (1.0 + 1e-9), "isl {isl} b{batch} c{chunk}: {} in {slots} slots", p.concurrency);
             near(little(&p, 1.0), p.concurrency, 1e-3, "Little");
         }
         let lib = lab::small();
@@ -325,7 +329,7 @@ fn pipelines_keep_a_batch_a_stage() {
 
 #[test]
 fn slots_are_bound_by_the_slower_side() {
-    let w = lab::chat();
+    let w = workload(0, 4096, 24);
     let load = Load::of(&w);
     let lib = lab::small();
     let s = worker(&lib, split(1, 1, 1), &w);
