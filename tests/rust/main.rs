@@ -1,6 +1,7 @@
 //! The crate's integration tests: one binary, one module a subject.
 #![allow(clippy::unwrap_used)]
 
+mod binding;
 mod cost;
 mod kernels_lookup;
 mod kernels_pack;
@@ -8,6 +9,7 @@ mod lab;
 mod layers;
 mod network;
 mod pipeline;
+mod search;
 mod serving;
 mod specs;
 mod surfaces;
