@@ -281,7 +281,9 @@ proptest! {
             let mut y = x;
             y[axis % axes] *= factor;
             let (small, large) = (s.at(&x[..*axes]).seconds, s.at(&y[..*axes]).seconds);
-            prop_assert!(large >= 0.899 * small, "{}: {x:?} {small}, {y:?} {large}", s.source());
+            // DSA changes its kernel at new + past = 2,048; two measured kernels meet there.
+            let switch = *axes == 3 && x[1] + x[2] <= 2048.0 && y[1] + y[2] > 2048.0;
+            prop_assert!(large >= if switch { 0.75 } else { 0.899 } * small, "{}: {x:?} {small}, {y:?} {large}", s.source());
         }
     }
 

@@ -234,7 +234,7 @@ impl Work {
             let far = self.axes[a].x[self.position(j, a)] <= 0.51 * self.axes[a].x[self.position(lo, a)];
             let next = self.neighbour(j, a, false);
             if far || next.is_none() {
-                kappa = slope(t - self.seconds[j]?, self.smooth[lo] - self.smooth[j], average);
+                kappa = slope(t - self.seconds[j]?, self.smooth[lo] - self.smooth[j], t, self.smooth[lo], self.roofline.launch);
                 break;
             }
             low = next;
@@ -352,16 +352,17 @@ impl Work {
     fn without_floor(&mut self) {
         let Some(first) = (0..self.seconds.len()).find(|&i| self.seconds[i].is_some()) else { return };
         let least = self.roofline.least(&self.node(first));
-        // The floor is noisy: the upper decile of all times whose roofline is no more than the smallest's double.
+        let lowest = self.seconds[first].unwrap_or(0.0);
+        if lowest <= 3.0 * least + 5e-6 {
+            return;
+        }
+        // The floor is noisy: the upper decile of all times where the device has a tenth of it to do.
         let mut small: Vec<f64> = (0..self.seconds.len())
-            .filter(|&i| self.roofline.least(&self.node(i)) <= 2.0 * least)
+            .filter(|&i| self.roofline.least(&self.node(i)) <= least + 0.1 * lowest)
             .filter_map(|i| self.seconds[i])
             .collect();
         small.sort_by(f64::total_cmp);
-        if self.seconds[first].unwrap_or(0.0) <= 3.0 * least + 5e-6 {
-            return;
-        }
-        let floor = small[(small.len() - 1) * 9 / 10].max(self.seconds[first].unwrap_or(0.0));
+        let floor = small[(small.len() - 1) * 9 / 10].max(lowest);
         let knee = 1.5 * floor;
         for i in 0..self.seconds.len() {
             let Some(t) = self.seconds[i] else { continue };
