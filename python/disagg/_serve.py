@@ -192,7 +192,7 @@ def explore(
             continue
     return Study(
         table=_with_attrs(found.table(), attrs),
-        points=_with_attrs(found.points(), attrs),
+        points=lambda: _with_attrs(found.points(), attrs),
         estimates=estimates,
         objective=objective,
     )

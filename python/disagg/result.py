@@ -34,6 +34,11 @@ def _number(value: Any) -> str:
     return str(value)
 
 
+def _best_first(shares: Mapping[str, float]) -> dict[str, float]:
+    order = ("measured", "interpolated", "extrapolated", "roofline")
+    return {n: float(shares[n]) for n in (*order, *sorted(set(shares) - set(order))) if n in shares}
+
+
 def _rebuild(cls: type[Result], scalars: dict[str, Any], frames: dict[str, Frame]) -> Result:
     return cls(scalars, frames)
 
@@ -285,12 +290,12 @@ class Estimate(Result):
     @property
     def evidence(self) -> dict[str, float]:
         """Share of the time per class: measured, interpolated, extrapolated, roofline."""
-        return dict(self._scalars.get("evidence", {}))
+        return _best_first(self._scalars.get("evidence", {}))
 
     @property
     def compute_evidence(self) -> dict[str, float]:
         """As `evidence`, of computing alone, without communication."""
-        return dict(self._scalars.get("compute_evidence", {}))
+        return _best_first(self._scalars.get("compute_evidence", {}))
 
     @property
     def lanes(self) -> list[str]:

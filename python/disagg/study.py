@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from html import escape
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+import numpy as np
 
 from disagg import _core
 from disagg.errors import InfeasibleError, SpecError
@@ -62,7 +64,7 @@ class Study:
     table
         One row a level.
     points
-        One row a distinct plan that was priced.
+        One row a distinct plan that was priced: a table, or a function that gives it when it is first asked for.
     estimates
         The best estimate of each level, or its nearest miss; under ``"afd"`` that of the two AFD levels.
     objective
@@ -72,7 +74,7 @@ class Study:
     __slots__ = ("_estimates", "_objective", "_points", "_table")
 
     _table: Frame
-    _points: Frame
+    _points: Frame | Callable[[], Frame]
     _estimates: dict[str, Estimate]
     _objective: str
 
@@ -80,7 +82,7 @@ class Study:
         self,
         *,
         table: Frame,
-        points: Frame,
+        points: Frame | Callable[[], Frame],
         estimates: Mapping[str, Estimate],
         objective: str = "tokens_per_s",
     ) -> None:
@@ -104,7 +106,14 @@ class Study:
     @property
     def points(self) -> Frame:
         """One row a distinct plan that was priced."""
-        return self._points
+        if not isinstance(self._points, Frame):
+            object.__setattr__(self, "_points", self._points())
+        return cast("Frame", self._points)
+
+    @property
+    def priced(self) -> int:
+        """How many plans were priced."""
+        return int(self._table["points"].sum()) if "points" in self._table else len(self.points)
 
     @property
     def estimates(self) -> dict[str, Estimate]:
@@ -180,8 +189,8 @@ class Study:
             Columns of `points`.
         """
         levels = self._levels(level)
-        keep = [a and b in levels for a, b in zip(self._points["feasible"], self._points["level"], strict=True)]
-        return self._points.take([i for i, k in enumerate(keep) if k]).frontier(x, y)
+        wanted = np.isin(self.points["level"], levels) & self.points["feasible"]
+        return self.points.filter(wanted).frontier(x, y)
 
     def to_json(self) -> str:
         """Give the study as JSON text; `from_json` gives an equal study back, to the last bit."""
@@ -189,7 +198,7 @@ class Study:
             {
                 "objective": self._objective,
                 "table": json.loads(self._table.to_json()),
-                "points": json.loads(self._points.to_json()),
+                "points": json.loads(self.points.to_json()),
                 "estimates": {n: json.loads(e.to_json()) for n, e in self._estimates.items()},
             },
             allow_nan=False,
@@ -219,7 +228,7 @@ class Study:
         """Compare by value."""
         if not isinstance(other, Study):
             return NotImplemented
-        return all(getattr(self, n) == getattr(other, n) for n in self.__slots__)
+        return all(getattr(self, n) == getattr(other, n) for n in ("table", "_estimates", "objective", "points"))
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -228,16 +237,16 @@ class Study:
         parts = []
         for level, e in self.estimates.items():
             reached = f"{getattr(e, self._objective):.6g}" if e.feasible else "infeasible"
-            parts.append(f"{level}={reached} ({e.binding})")
-        return f"Study({len(self._points)} plans, {self._objective}: {', '.join(parts)})"
+            parts.append(f"{level}={reached} ({e.binding or 'best'})")
+        return f"Study({self.priced} plans, {self._objective}: {', '.join(parts)})"
 
     def _repr_html_(self) -> str:
         table = self._table._repr_html_()
-        return f"{table}<div>{len(self._points)} plans priced; objective: {escape(self._objective)}</div>"
+        return f"{table}<div>{self.priced} plans priced; objective: {escape(self._objective)}</div>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the plain data."""
-        return _rebuild, (self._table, self._points, self._estimates, self._objective)
+        return _rebuild, (self._table, self.points, self._estimates, self._objective)
 
     def __copy__(self) -> Study:
         """Return itself: it is frozen."""
