@@ -179,7 +179,15 @@ pub fn gemm(device: &Device, dtype: Dtype, n: f64, k: f64) -> Roofline {
 }
 
 /// Grouped experts; `local` experts on the fullest rank.
-pub fn experts(device: &Device, dtype: Dtype, hidden: f64, inter: f64, experts: f64, local: f64, topk: f64) -> Roofline {
+pub fn experts(
+    device: &Device,
+    dtype: Dtype,
+    hidden: f64,
+    inter: f64,
+    experts: f64,
+    local: f64,
+    topk: f64,
+) -> Roofline {
     let bw = bandwidth(device);
     Roofline {
         work: Work::Experts(Experts {

@@ -171,7 +171,7 @@ fn library(c: &Common, framework: &str) -> Result<Arc<Library>> {
     p.nest("workload", c.workload.check());
     p.nest("serving", c.serving.check());
     p.into_result()?;
-    Ok(Arc::new(Library::new(kernels::db()?, &c.model, &c.cluster, framework, &c.quant, &c.serving, &c.assumptions)?))
+    Library::shared(&kernels::db()?, &c.model, &c.cluster, framework, &c.quant, &c.serving, &c.assumptions)
 }
 
 fn estimate_to_python(py: Python<'_>, e: Estimate) -> PyResult<Bound<'_, PyTuple>> {

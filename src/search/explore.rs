@@ -16,6 +16,7 @@ use crate::cost::Library;
 use crate::error::{Error, Problems, Result, near};
 use crate::kernels::KernelDb;
 use crate::serving::Load;
+use crate::serving::engine::unmodelled_serving;
 use crate::spec::{Assumptions, Cluster, Model, Quant, Serving, Slo, Workload};
 
 /// The four levels of disaggregation.
@@ -77,6 +78,7 @@ impl Question {
         p.nest("workload", self.workload.check());
         p.nest("slo", self.slo.check());
         p.nest("serving", self.serving.check());
+        unmodelled_serving(&mut p, &self.serving);
         p.into_result()
     }
 }
@@ -88,15 +90,15 @@ pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<St
     let mut rows: Vec<Row> = Vec::new();
     let mut libraries = Vec::new();
     for (i, framework) in q.frameworks.iter().enumerate() {
-        let lib = Arc::new(Library::new(
-            db.clone(),
+        let lib = Library::shared(
+            db,
             &q.model,
             &q.cluster,
             framework,
             &q.quant,
             &q.serving,
             &q.assumptions,
-        )?);
+        )?;
         libraries.push(lib.clone());
         let task = Task {
             lib: &lib,

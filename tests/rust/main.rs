@@ -1,13 +1,10 @@
 //! The crate's integration tests: one binary, one module a subject.
 #![allow(clippy::unwrap_used)]
 
-mod pipeline;
 mod kernels_lookup;
 mod kernels_pack;
 mod layers;
 mod network;
 mod pipeline;
 mod specs;
-mod kernels_pack;
-mod network;
-mod pipeline;
+mod surfaces;

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use super::{Axis, Blend, Grid, Scale, node, slope, strides};
+use super::{Axis, Grid, Scale, node, slope, strides};
 use crate::kernels::roofline::Roofline;
 use crate::kernels::surface::{Check, Evidence};
 
 /// Later points along an axis cost at least this share of earlier ones.
 pub(crate) const TOLERANCE: f64 = 0.9;
+
+/// Doublings beyond the end of every axis that become nodes.
+const OCTAVES: i32 = 5;
 
 /// Measured (or blended) points of one lane.
 #[derive(Clone, Debug, Default)]
@@ -53,7 +56,6 @@ impl Points {
 #[derive(Clone, Debug)]
 pub(crate) struct Recipe {
     pub scales: Vec<Scale>,
-    pub blend: Blend,
     pub roofline: Roofline,
     /// Replace eager-mode launch floors (`launch="graph"`).
     pub graph: bool,
@@ -88,9 +90,12 @@ pub(crate) fn build(points: &Points, recipe: &Recipe) -> Option<(Grid, Vec<Strin
     }
     work.fill();
     work.order(false);
+    let mut work = work.extended();
+    work.fill();
+    work.order(false);
     let Work { axes, seconds, flags, .. } = work;
     let seconds: Vec<f64> = seconds.into_iter().map(|s| s.unwrap_or(0.0)).collect();
-    Some((Grid::new(axes, &seconds, flags, recipe.blend, recipe.roofline, check), dropped))
+    Some((Grid::new(axes, seconds, flags, recipe.roofline, check), dropped))
 }
 
 struct Work {
@@ -100,7 +105,6 @@ struct Work {
     smooth: Vec<f64>,
     flags: Vec<Evidence>,
     roofline: Roofline,
-    blend: Blend,
 }
 
 impl Work {
@@ -124,15 +128,37 @@ impl Work {
             smooth: (0..size).map(|i| recipe.roofline.smooth(&node(&axes, &strides, i))).collect(),
             flags: vec![Evidence::Extrapolated; size],
             roofline: recipe.roofline,
-            blend: recipe.blend,
             axes,
         };
         for (x, seconds, evidence) in points.iter() {
-            let i = (0..work.axes.len()).map(|a| work.axes[a].x.partition_point(|&v| v < x[a]) * strides[a]).sum::<usize>();
+            let i =
+                (0..work.axes.len()).map(|a| work.axes[a].x.partition_point(|&v| v < x[a]) * strides[a]).sum::<usize>();
             work.seconds[i] = Some(seconds);
             work.flags[i] = evidence;
         }
         Some(work)
+    }
+
+    /// The same box with empty nodes beyond the end of every axis.
+    fn extended(&self) -> Work {
+        let axes: Vec<Axis> = self.axes.iter().map(|a| a.extended(OCTAVES)).collect();
+        let strides = strides(&axes);
+        let size = axes.iter().map(|a| a.x.len()).product();
+        let mut work = Work {
+            strides,
+            seconds: vec![None; size],
+            smooth: (0..size).map(|i| self.roofline.smooth(&node(&axes, &strides, i))).collect(),
+            flags: vec![Evidence::Extrapolated; size],
+            roofline: self.roofline,
+            axes,
+        };
+        for i in 0..self.seconds.len() {
+            let j: usize = (0..self.axes.len()).map(|a| self.position(i, a) * strides[a]).sum();
+            work.seconds[j] = self.seconds[i];
+            work.smooth[j] = self.smooth[i];
+            work.flags[j] = self.flags[i];
+        }
+        work
     }
 
     fn node(&self, i: usize) -> [f64; 3] {
@@ -178,10 +204,7 @@ impl Work {
         let axis = &self.axes[a];
         let (pl, p, ph) = (self.position(lo, a), self.position(i, a), self.position(hi, a));
         let w = (axis.u[p] - axis.u[pl]) / (axis.u[ph] - axis.u[pl]);
-        let seconds = match self.blend {
-            Blend::Ratio => (self.ratio(lo) * (1.0 - w) + self.ratio(hi) * w) * self.smooth[i],
-            Blend::Time => self.seconds[lo]? * (1.0 - w) + self.seconds[hi]? * w,
-        };
+        let seconds = self.seconds[lo]? * (1.0 - w) + self.seconds[hi]? * w;
         Some((seconds, ((1.0 + axis.x[ph]) / (1.0 + axis.x[pl])).log2()))
     }
 
@@ -295,8 +318,10 @@ impl Work {
                 for line in lines {
                     let line: Vec<usize> = line.into_iter().filter(|&i| self.seconds[i].is_some()).collect();
                     let mut t: Vec<f64> = line.iter().filter_map(|&i| self.seconds[i]).collect();
-                    let weight: Vec<f64> =
-                        line.iter().map(|&i| if self.flags[i] <= Evidence::Interpolated { 1.0 } else { 0.05 }).collect();
+                    let weight: Vec<f64> = line
+                        .iter()
+                        .map(|&i| if self.flags[i] <= Evidence::Interpolated { 1.0 } else { 0.05 })
+                        .collect();
                     if relax(&mut t, &weight) {
                         changed = true;
                         for (&i, t) in line.iter().zip(t) {
@@ -400,9 +425,15 @@ fn outliers(work: &Work) -> Vec<([f64; 3], String)> {
         let jump = jumping.iter().map(|j| j.1).sum::<f64>() / jumping.len() as f64;
         let last = work.axes[a].x.len() - 1;
         for i in 0..work.seconds.len() {
-            if work.position(i, a) == last && let Some(t) = work.seconds[i] {
+            if work.position(i, a) == last
+                && let Some(t) = work.seconds[i]
+            {
                 let x = work.node(i);
-                let reason = format!("{:?}: {:.4} ms, the last line of axis {a} jumps {jump:.1}x against the roofline", &x[..dims], t * 1e3);
+                let reason = format!(
+                    "{:?}: {:.4} ms, the last line of axis {a} jumps {jump:.1}x against the roofline",
+                    &x[..dims],
+                    t * 1e3
+                );
                 found.push((x, reason));
             }
         }

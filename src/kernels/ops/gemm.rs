@@ -1,13 +1,13 @@
 //! Dense GEMMs. Axis: m. Sites: (n, k); between sites the utilisation is blended on log axes, outside it is held.
 
+use crate::kernels::grid::Scale;
 use crate::kernels::grid::build::{Points, Recipe};
-use crate::kernels::grid::{Blend, Scale};
 use crate::kernels::roofline::{self, Roofline};
 use crate::kernels::surface::{Evidence, Surface};
 use crate::spec::Dtype;
 
 use super::Source;
-use super::rows::{Rows, Site, blend, bracket, compile, table};
+use super::rows::{Rows, Site, Weighted, blend, bracket, compile, table};
 
 /// Formats to try, nearest first. Weight-only formats have no dense GEMM rows; BF16 ones are scaled by roofline.
 fn formats(dtype: Dtype) -> &'static [Dtype] {
@@ -22,7 +22,7 @@ fn formats(dtype: Dtype) -> &'static [Dtype] {
 }
 
 pub(super) fn recipe(source: &Source, roofline: Roofline) -> Recipe {
-    Recipe { scales: vec![Scale::Linear], blend: Blend::Time, roofline, graph: source.graph }
+    Recipe { scales: vec![Scale::Linear], roofline, graph: source.graph }
 }
 
 /// Points of the (n, k) curve; empty when the pack has no GEMM table.
@@ -57,7 +57,7 @@ pub(super) fn points(source: &Source, dtype: Dtype, n: u32, k: u32) -> (Points, 
 }
 
 /// The measured sites around (n, k) with their weights: up to four corners of the cell, else the nearest.
-fn corners(sites: &[([i64; 2], usize)], n: f64, k: f64) -> (Vec<((i64, i64), f64)>, Evidence) {
+fn corners(sites: &[([i64; 2], usize)], n: f64, k: f64) -> (Weighted, Evidence) {
     // A site with a handful of rows is a failed measurement.
     let most = sites.iter().map(|s| s.1).max().unwrap_or(0);
     let sites: Vec<(i64, i64)> = sites.iter().filter(|s| 2 * s.1 > most).map(|s| (s.0[0], s.0[1])).collect();
@@ -70,7 +70,7 @@ fn corners(sites: &[([i64; 2], usize)], n: f64, k: f64) -> (Vec<((i64, i64), f64
     let (ns, ks) = (axis(|s| s.0), axis(|s| s.1));
     let (n0, n1, wn, en) = bracket(&ns, n);
     let (k0, k1, wk, ek) = bracket(&ks, k);
-    let mut near: Vec<((i64, i64), f64)> = Vec::new();
+    let mut near: Weighted = Vec::new();
     for (ni, wn) in [(n0, 1.0 - wn), (n1, wn)] {
         for (ki, wk) in [(k0, 1.0 - wk), (k1, wk)] {
             let site = (ns[ni] as i64, ks[ki] as i64);
@@ -95,7 +95,10 @@ fn corners(sites: &[([i64; 2], usize)], n: f64, k: f64) -> (Vec<((i64, i64), f64
         let (lo, hi, w, e) = bracket(&line, if fixed_n { k } else { n });
         for (i, w) in [(lo, 1.0 - w), (hi, w)] {
             if w > 0.0 && e == Evidence::Interpolated {
-                near.push((if fixed_n { (ns[n0] as i64, line[i] as i64) } else { (line[i] as i64, ks[k0] as i64) }, 0.5 * w));
+                near.push((
+                    if fixed_n { (ns[n0] as i64, line[i] as i64) } else { (line[i] as i64, ks[k0] as i64) },
+                    0.5 * w,
+                ));
             }
         }
     };
