@@ -65,7 +65,13 @@ def pareto(
         ax.scatter(some[x], some[y], s=6, color=colour, alpha=0.15, linewidths=0, zorder=1, rasterized=True)
         every = max(1, len(front) // MOST_MARKERS)
         wide = 1.2 + 1.2 * i
-        style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 5 + i, "markevery": every, "linewidth": wide}
+        style: dict[str, Any] = {
+            "color": colour,
+            "marker": marker,
+            "markersize": 5 + i,
+            "markevery": every,
+            "linewidth": wide,
+        }
         ax.plot(front[x], front[y], label=group, zorder=4 - 0.1 * i, alpha=0.9, **style)
     if groups != [None]:
         ax.legend(frameon=False)
