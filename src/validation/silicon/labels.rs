@@ -5,6 +5,7 @@
 //! | `tp-times-ep` | moe_tp = moe_ep = n, tp (or dp) = n*n: "tp8_ep8" read as 64 | n GPUs, ep n |
 //! | `ep-times-dp` | tp = dp = n, ep = n*n: attention DP over the n GPUs of the node | dp n, ep n |
 //! | `dp-from-experts` | no dp, and k times as many expert GPUs as tp | attention DP k |
+//! | `dp-from-batch` | experts, no dp, concurrency = tp x batch: the batch is a rank's | attention DP tp |
 //! | `zero-size` | a size of 0 | 1 |
 //! | `replicas-from-batch` | concurrency = r x batch x dp | r replicas |
 //! | `concurrency-from-batch` | no concurrency | batch x dp |
@@ -143,11 +144,15 @@ pub fn clean(raw: &Raw, dense: bool) -> std::result::Result<Clean, &'static str>
     if !dense && s.tp == s.moe_tp && s.moe_ep == Some(1) && s.tp.is_some_and(|tp| tp > 8) {
         return Err("flattened-disagg");
     }
-    let parallel = layout(s, dense, &mut rules)?;
+    let mut parallel = layout(s, dense, &mut rules)?;
     let labelled_dp = f64::from(s.dp.unwrap_or(1).max(1));
     let (concurrency, replicas) = match (raw.concurrency, raw.batch) {
         (Some(c), Some(b)) => {
             let ratio = c / (b * labelled_dp);
+            if !dense && s.dp.is_none() && parallel.tp > 1 && parallel.dp == 1 && ratio == f64::from(parallel.tp) {
+                rules.push("dp-from-batch");
+                (parallel.dp, parallel.tp) = (parallel.tp, 1);
+            }
             let replicas = if ratio >= 2.0 && ratio.fract() == 0.0 && parallel.dp == 1 { ratio as u32 } else { 1 };
             (c, replicas)
         }

@@ -45,11 +45,18 @@ impl Point {
 
 type Key = (&'static str, String, String, String);
 
-fn library(db: &Arc<KernelDb>, name: &str, quant: &Quant, system: &str, framework: &str) -> Result<Arc<Library>> {
-    let model = labels::resolve(name)?;
-    let cluster = catalog::cluster(system, GPUS)?;
-    let (serving, assumptions) = (Serving::default(), Assumptions::physical());
-    Ok(Arc::new(Library::new(db.clone(), &model, &cluster, framework, quant, &serving, &assumptions)?))
+/// How every row is served and modelled.
+#[derive(Clone, Debug, Default)]
+pub struct Choices {
+    pub serving: Serving,
+    pub assumptions: Assumptions,
+}
+
+fn library(db: &Arc<KernelDb>, key: &Key, quant: &Quant, choices: &Choices) -> Result<Arc<Library>> {
+    let model = labels::resolve(key.0)?;
+    let cluster = catalog::cluster(&key.2, GPUS)?;
+    let lib = Library::new(db.clone(), &model, &cluster, &key.3, quant, &choices.serving, &choices.assumptions)?;
+    Ok(Arc::new(lib))
 }
 
 /// Concurrency and layout in words.
@@ -97,8 +104,13 @@ fn key(raw: &Raw) -> Option<(Key, Vec<&'static str>)> {
     Some(((name, format!("{quant:?}"), raw.system.clone(), raw.framework.clone()), rules))
 }
 
-/// Every row of the sample with its prediction, in the order of the file.
+/// Every row of the sample with its prediction, in the order of the file, as the defaults have it.
 pub fn points(db: &Arc<KernelDb>, control: &Control) -> Result<Vec<Point>> {
+    points_with(db, &Choices::default(), control)
+}
+
+/// [`points`] under other choices (launch mode, load distribution, ...), to see what they are worth.
+pub fn points_with(db: &Arc<KernelDb>, choices: &Choices, control: &Control) -> Result<Vec<Point>> {
     let raws = data::load()?;
     control.set_total(raws.len() as u64);
     let mut wanted: BTreeMap<Key, Quant> = BTreeMap::new();
@@ -113,7 +125,7 @@ pub fn points(db: &Arc<KernelDb>, control: &Control) -> Result<Vec<Point>> {
             .par_iter()
             .map(|(k, quant)| {
                 control.check()?;
-                Ok((k.clone(), library(db, k.0, quant, &k.2, &k.3)?))
+                Ok((k.clone(), library(db, k, quant, choices)?))
             })
             .collect()
     })?;
