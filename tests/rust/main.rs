@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cost;
+mod breakdown;
 mod kernels_lookup;
 mod kernels_pack;
 mod lab;
