@@ -1,4 +1,4 @@
-"""The main study, ``python -m disagg.demo``: three workloads, two sets of limits, four levels, every framework's kernels.
+"""The main study, ``python -m disagg.demo``: three workloads, two sets of limits, four levels, every framework.
 
 Prints tables and writes a self-contained HTML report. Everything it shows comes from `disagg.explore`.
 """
@@ -26,13 +26,14 @@ CASES = (("paper-chat", 50.0), ("paper-coding", 100.0), ("paper-agentic", 150.0)
 STRICT_TPOT_MS = 15.0
 RELAXED = dg.SLO(ttft_ms=2000, tpot_ms=50)
 BANDS = ("strict", "relaxed")
+LANES = ("sglang", "trtllm", "vllm")
 
 HEAD = ("level", "verdict", "tok/s", "/GPU", "/user", "TTFT ms", "TPOT ms", "idle")
 HEAD_MORE = ("known", "known compute", "least TTFT", "least TPOT", "plans priced")
 LEGEND = (
-    "verdict: 'best', 'dominated' (feasible, another level gives more), or what binds the nearest miss, which is shown. "
-    "known: share of the time\nthat is measured or interpolated, of all time and of compute time. "
-    "least TTFT, TPOT: the least any plan of the level reaches, each on its own (ms)."
+    "verdict: best; equal to it; dominated (feasible, less); or no, and what binds its nearest miss, which is shown.",
+    "known: share of the time that is measured or interpolated, of all time and of compute time.",
+    "least TTFT, TPOT: the least that any plan of the level reaches, each on its own, in ms.",
 )
 
 
@@ -110,42 +111,48 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"  # noqa: PLR2004
 
 
-def _verdict(row: dict[str, Any]) -> str:
-    if row["feasible"]:
-        return "dominated" if row["binding"] == "dominated" else "best"
-    return f"no: {row['binding']}"
+def _verdict(row: dict[str, Any], best: dict[str, Any] | None) -> str:
+    if best is None or not row["feasible"]:
+        return f"no: {row['binding']}"
+    if row["level"] == best["level"]:
+        return "best"
+    return "dominated" if row["tokens_per_s"] < best["tokens_per_s"] else "equal"
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
+def _cells(row: dict[str, Any], best: dict[str, Any] | None) -> list[str]:
     rates = [_number(row[n]) for n in ("tokens_per_s", "tokens_per_s_per_gpu", "tokens_per_s_per_user")]
     times = [_number(row[n]) for n in ("ttft_ms", "tpot_ms", "idle_gpus")]
     known = [f"{row[n]:.0%}" for n in ("measured_share", "compute_measured_share")]
     least = [_number(row[n]) for n in ("least_ttft_ms", "least_tpot_ms")]
-    return [row["level"], _verdict(row), *rates, *times, *known, *least, f"{row['points']:,}"]
+    return [row["level"], _verdict(row, best), *rates, *times, *known, *least, f"{row['points']:,}"]
 
 
 def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:
     widths = [max(len(r[i]) for r in (head, *rows)) for i in range(len(head))]
     lines = [
-        "  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True))).rstrip()
+        "  ".join(
+            c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True))
+        ).rstrip()
         for r in (head, *rows)
     ]
     return "\n".join([lines[0], "-" * max(len(line) for line in lines), *lines[1:]])
 
 
+def _rows(answer: Answer) -> list[list[str]]:
+    best = answer.winner
+    return [_cells(r, best) for r in answer.table.rows()]
+
+
+def _plans(answer: Answer) -> list[list[str]]:
+    return [[n, words(e.plan)] for n, e in answer.estimates.items()]
+
+
 def _text(answer: Answer) -> str:
-    rows = [_cells(r) for r in answer.table.rows()]
-    plans = [f"  {n}: {words(e.plan)}" for n, e in answer.estimates.items()]
-    return "\n".join([_aligned((*HEAD, *HEAD_MORE), rows, left=2), *plans])
+    plans = [f"  {name}: {plan}" for name, plan in _plans(answer)]
+    return "\n".join([_aligned((*HEAD, *HEAD_MORE), _rows(answer), left=2), *plans])
 
 
-def _frame(answer: Answer) -> dg.Frame:
-    """Give the table of an answer as text columns, with the plans, for the report."""
-    head = (*HEAD, *HEAD_MORE, "plan")
-    rows = [
-        [*_cells(r), words(answer.estimates[r["level"]].plan) if r["level"] in answer.estimates else "none"]
-        for r in answer.table.rows()
-    ]
+def _frame(head: Sequence[str], rows: Sequence[Sequence[str]]) -> dg.Frame:
     return dg.Frame({n: [r[i] for r in rows] for i, n in enumerate(head)})
 
 
@@ -155,7 +162,11 @@ def _summary(answers: Sequence[Answer]) -> tuple[tuple[str, ...], list[list[str]
     for a in answers:
         best = a.winner
         near = a.table.best("least_ttft_ms")
-        won = [best["level"], _number(best["tokens_per_s"]), _number(best["tokens_per_s_per_gpu"])] if best else ["none", "-", "-"]
+        won = (
+            [best["level"], _number(best["tokens_per_s"]), _number(best["tokens_per_s_per_gpu"])]
+            if best
+            else ["none", "-", "-"]
+        )
         others = ", ".join(
             f"{r['level']} {_other(r, best)}" for r in a.table.rows() if best is None or r["level"] != best["level"]
         )
@@ -173,7 +184,7 @@ def _paper(answers: Sequence[Answer]) -> str:
     """Hold the paper's headline against what was found."""
     strict = [a for a in answers if a.band == "strict"]
     lines = [
-        "The paper (arXiv 2605.28302, figure 2) says: under the strict limits only AFD is feasible, with about 4,000 tok/s."
+        "The paper (arXiv 2605.28302, figure 2): within the strict limits only AFD is feasible, at about 4,000 tok/s."
     ]
     for a in strict:
         rows = {r["level"]: r for r in a.table.rows()}
@@ -185,8 +196,8 @@ def _paper(answers: Sequence[Answer]) -> str:
             near = min(rows.values(), key=lambda r: float(r["least_ttft_ms"]))
             least = f"{near['least_ttft_ms']:.0f} ms ({near['level']})"
             lines.append(
-                f"  {a.workload} with {a.framework} kernels: no level is feasible; the least TTFT of any plan is {least} "
-                f"against {a.slo.ttft_ms:g} ms."
+                f"  {a.workload} with {a.framework} kernels: no level is feasible; "
+                f"the least TTFT of any plan is {least} against {a.slo.ttft_ms:g} ms."
             )
     return "\n".join(lines)
 
@@ -201,25 +212,26 @@ def _known(answers: Sequence[Answer]) -> str:
     return "\n".join(lines)
 
 
-def _figures(study: dg.Study, answer: Answer) -> list[tuple[str, Any]]:
+def _figures(study: dg.Study) -> list[Any]:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    drawn = [
-        ("frontier of each level", study.plot.pareto()),
-        ("throughput against the attention share of the GPUs", study.plot.ratio()),
-        ("where each millisecond goes", study.plot.breakdown()),
-        ("what fills a GPU", study.plot.memory()),
-    ]
-    return [(f"{answer.workload}, {answer.band} limits: {name}", ax) for name, ax in drawn]
+    drawn = {
+        "Frontier of each level, within the limits": study.plot.pareto(),
+        "Throughput of AFD against its split": study.plot.ratio(),
+        "Where each millisecond goes": study.plot.breakdown(),
+        "What fills a GPU": study.plot.memory(),
+    }
+    for title, ax in drawn.items():
+        ax.set_title(title, fontsize="medium", loc="left")
+    return list(drawn.values())
 
 
-def _explained(answers: Sequence[Answer]) -> Iterator[tuple[str, dg.Estimate]]:
-    for a in answers:
-        best = a.winner
-        level = best["level"] if best else min(a.table.rows(), key=lambda r: float(r["ttft_ms"]))["level"]
-        if level in a.estimates:
-            yield f"{a.workload}, {a.band} limits: {'best plan' if best else 'a nearest miss'}", a.estimates[level]
+def _explained(answer: Answer) -> str:
+    """Explain the best plan, or the nearest miss with the least TTFT."""
+    best = answer.winner or answer.table.best("ttft_ms")
+    found = answer.estimates.get(best["level"])
+    return found.explain() if found else f"{answer.title}: no plan at all"
 
 
 def _ask(
@@ -235,19 +247,25 @@ def _ask(
 
 
 def _report(
-    out: Path, title: str, main: Sequence[Answer], every: Sequence[Answer], figures: Sequence[tuple[str, Any]], seconds: float
+    out: Path,
+    title: str,
+    main: Sequence[Answer],
+    every: Sequence[Answer],
+    *,
+    figures: dict[str, list[Any]],
+    seconds: float,
 ) -> Path:
     from disagg.report import text, write_report
 
-    head, rows = _summary(every)
-    lanes = dg.Frame({n: [r[i] for r in rows] for i, n in enumerate(head)})
+    legend = "".join(f"<p>{line}</p>" for line in LEGEND)
     sections: list[tuple[str, Any]] = [
-        ("In short", [text(f"{_paper(every)}\n\n{_known(main)}"), text(LEGEND)]),
-        ("Every framework's kernels", lanes),
-        *((a.title, _frame(a)) for a in main),
-        *figures,
-        *((name, text(e.explain())) for name, e in _explained(main)),
+        ("In short", [text(f"{_paper(every)}\n\n{_known(main)}"), legend]),
+        ("Every framework's kernels: share of the best where feasible", _frame(*_summary(every))),
     ]
+    for a in main:
+        tables = [_frame((*HEAD, *HEAD_MORE), _rows(a)), _frame(("level", "plan"), _plans(a))]
+        pictures = figures.get(a.workload, []) if a.band == "relaxed" else []
+        sections.append((a.title, [*tables, *pictures, text(_explained(a))]))
     footer = f"disagg {dg.__version__}; kernels: aiconfigurator-core 0.12.0 (Apache-2.0); made in {seconds:.0f} s"
     return write_report(out, title, sections, footer=footer)
 
@@ -312,34 +330,35 @@ def _run(given: argparse.Namespace, tell: Callable[[str], object]) -> Path:
     start = time.perf_counter()
     model, cluster = dg.Model(given.model), dg.Cluster(given.system, gpus=given.gpus)
     title = f"How far can disaggregation go? {model.name} on {cluster.gpus} {given.system}"
-    tell(f"{title}\n{cluster!r}\n\n{LEGEND}")
+    tell("\n".join([title, repr(cluster), "", *LEGEND]))
     cases = CASES[:1] if given.quick else CASES
     mine: list[Answer] = []
-    figures: list[tuple[str, Any]] = []
+    figures: dict[str, list[Any]] = {}
     for case in cases:
         for band in BANDS:
             answer, study = _ask(model, cluster, case, band, given.framework)
             mine.append(answer)
             tell(f"\n{answer.title}: {len(study.points):,} plans priced in {answer.seconds:.1f} s\n{_text(answer)}")
             if band == "relaxed":
-                figures += _pictures(study, answer, tell)
+                figures[answer.workload] = _pictures(study, tell)
             del study
     every = list(mine)
-    others = [f for f in dg.kernels.frameworks(given.system) if f != mine[0].framework]
+    measured = dg.kernels.frameworks(given.system)
+    others = [f for f in LANES if f in measured and f != mine[0].framework]
     if given.framework is None and not given.quick:
         every += _lanes(model, cluster, cases, others, tell)
     every.sort(key=lambda a: ([c[0] for c in CASES].index(a.workload), BANDS.index(a.band)))
-    tell(f"\nThe verdict by framework (whose kernels), share of the best where feasible:\n{_aligned(*_summary(every), left=3)}")
+    tell(f"\nEvery framework's kernels: share of the best where feasible\n{_aligned(*_summary(every), left=4)}")
     tell(f"\n{_paper(every)}\n\n{_known(mine)}")
-    path = _report(given.out, title, mine, every, figures, time.perf_counter() - start)
+    path = _report(given.out, title, mine, every, figures=figures, seconds=time.perf_counter() - start)
     tell(f"\nreport: {path} ({path.stat().st_size / 1e3:,.0f} kB), {time.perf_counter() - start:.0f} s in all")
     return path
 
 
-def _pictures(study: dg.Study, answer: Answer, tell: Callable[[str], object]) -> list[tuple[str, Any]]:
+def _pictures(study: dg.Study, tell: Callable[[str], object]) -> list[Any]:
     try:
-        return _figures(study, answer)
-    except ImportError as e:
+        return _figures(study)
+    except dg.MissingPackageError as e:
         tell(f"no pictures: {e}")
         return []
 
