@@ -87,7 +87,6 @@ impl Question {
             let text = format!("context_exceeded: {peak:.0} tokens on a model trained for {}", self.model.max_context);
             p.push("workload", text, "leave strict_context off to price it all the same");
         }
-        unmodelled_serving(&mut p, &self.serving);
         p.into_result()
     }
 }

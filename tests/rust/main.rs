@@ -3,6 +3,7 @@
 
 mod binding;
 mod cost;
+mod breakdown;
 mod kernels_lookup;
 mod kernels_pack;
 mod lab;
