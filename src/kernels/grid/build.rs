@@ -50,13 +50,33 @@ impl Points {
     }
 }
 
+/// What an operator found about the launch floors of a lane, and what is to be done about them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Floors {
+    /// The lane has none.
+    None,
+    /// Measured in eager mode and to be priced so.
+    Kept,
+    /// Measured in eager mode, to be priced as under a CUDA graph.
+    Removed,
+}
+
+impl Floors {
+    pub fn new(eager: bool, graph: bool) -> Floors {
+        match (eager, graph) {
+            (false, _) => Floors::None,
+            (true, false) => Floors::Kept,
+            (true, true) => Floors::Removed,
+        }
+    }
+}
+
 /// How a lane is compiled.
 #[derive(Clone, Debug)]
 pub(crate) struct Recipe {
     pub scales: Vec<Scale>,
     pub roofline: Roofline,
-    /// Replace eager-mode launch floors (`launch="graph"`).
-    pub graph: bool,
+    pub floors: Floors,
 }
 
 /// The compiled grid and the points that were left out, each with its reason; `None` without points.
@@ -80,10 +100,11 @@ pub(crate) fn build(points: &Points, recipe: &Recipe) -> Option<(Grid, Vec<Strin
     let check = Check {
         floor: work.seconds[first].unwrap_or(0.0),
         least: recipe.roofline.least(&work.node(first)),
+        eager: recipe.floors != Floors::None,
         altered,
         points: points.len(),
     };
-    if recipe.graph {
+    if recipe.floors == Floors::Removed {
         work.without_floor();
     }
     work.fill();
@@ -348,8 +369,8 @@ impl Work {
         altered
     }
 
-    /// `launch="graph"`: where the lane's floor exceeds 3x its own roofline + 5 us, times near the
-    /// floor are the host's, not the device's. An asynchronous launch costs max(host, device): at 1.5
+    /// `launch="graph"` of a lane that its operator found to be an eager one: where the floor exceeds
+    /// 3x its own roofline + 5 us, times near the floor are the host's, not the device's. An asynchronous launch costs max(host, device): at 1.5
     /// floors and more the time is the device's and stays; from there the time falls in a straight
     /// line to the roofline at the floor itself. (Subtracting the floor everywhere would take half of
     /// a GEMM that three other frameworks confirm.)

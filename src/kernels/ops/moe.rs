@@ -15,12 +15,12 @@
 
 use crate::error::Result;
 use crate::kernels::grid::Scale;
-use crate::kernels::grid::build::{Points, Recipe};
-use crate::kernels::roofline::{self, Roofline};
+use crate::kernels::grid::build::{Floors, Points, Recipe};
+use crate::kernels::roofline::{self, Roofline, Work};
 use crate::kernels::surface::{Evidence, Surface};
 use crate::spec::{Device, Dtype};
 
-use super::rows::{Rows, Site, Weighted, blend, bracket, compile, table};
+use super::rows::{Rows, Site, Weighted, blend, bracket, compile, is_floor, table};
 use super::{ExpertShape, Source};
 
 /// The lane that is faster at few tokens is used up to this many.
@@ -163,8 +163,14 @@ fn curve(
     (blend(&blended, &target, evidence.max(fallback)), target, lane.source())
 }
 
-fn recipe(source: &Source, roofline: Roofline) -> Recipe {
-    Recipe { scales: vec![Scale::Linear], roofline, graph: source.graph }
+/// The floor of a hot rank is judged against a roofline that reads every expert its tokens can pick: a
+/// skewed token may send all of its copies to one rank.
+fn recipe(source: &Source, points: &Points, roofline: Roofline) -> Recipe {
+    let eager = points.iter().next().is_some_and(|(x, t, _)| match roofline.work {
+        Work::Experts(e) => is_floor(t, roofline.launch + e.local.min(x[0] * e.topk) * e.expert_memory),
+        _ => false,
+    });
+    Recipe { scales: vec![Scale::Linear], roofline, floors: Floors::new(eager, source.graph) }
 }
 
 /// Distributions to try: the wanted one, its other names, then the skewed ones.
@@ -217,7 +223,7 @@ pub fn moe(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &str
         let target = roof(&source.device, dtype, &want, i64::from(shape.moe_tp.max(1)), i64::from(shape.ep.max(1)));
         (Points::default(), target, format!("{} moe", source.framework))
     });
-    Ok(compile(&points, &recipe(source, target), &lane))
+    Ok(compile(&points, &recipe(source, &points, target), &lane))
 }
 
 /// Grouped wide-EP kernel (DeepEP layout); `None` where no such table exists for the shape. Axis as `moe`.
@@ -249,5 +255,5 @@ pub fn grouped_moe(
     }
     let (rows, fallback) = pick(rows, distribution);
     let (points, target, lane) = curve(source, &rows, shape, dtype, dtype, fallback);
-    Ok(Some(compile(&points, &recipe(source, target), &lane)))
+    Ok(Some(compile(&points, &recipe(source, &points, target), &lane)))
 }
