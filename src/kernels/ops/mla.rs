@@ -11,9 +11,9 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::kernels::grid::Scale;
 use crate::kernels::grid::build::{Points, Recipe, build};
-use crate::kernels::roofline::{self, Attend, Block, Index, Roofline, Work};
+use crate::kernels::roofline::{self, Attend, Block, Index, Roofline, Work, kernels};
 use crate::kernels::surface::{Evidence, Node, Surface};
-use crate::spec::{Attention, Device, Dtype, Indexer, Model};
+use crate::spec::{Attention, Device, Dtype, Indexer, Model, Part};
 use crate::{Error, error};
 
 use super::attention::{PARABOLA, formats, kv_bytes};
@@ -100,12 +100,18 @@ const V3: Dims =
 
 fn kernel_roofline(source: &Source, d: &Dims, heads: f64, kv: Dtype, decode: bool) -> Roofline {
     let a = attend(&source.device, d, heads, kv, decode);
-    Roofline { work: if decode { Work::Decode(a) } else { Work::Context(a) }, launch: source.device.launch_s }
+    Roofline {
+        work: if decode { Work::Decode(a) } else { Work::Context(a) },
+        launch: kernels::ATTENTION * source.device.launch_s,
+    }
 }
 
 fn block_roofline(source: &Source, d: &Dims, heads: f64, gemm: Dtype, kv: Dtype, decode: bool) -> Roofline {
     let b = block(&source.device, d, heads, gemm, kv, decode);
-    Roofline { work: if decode { Work::BlockDecode(b) } else { Work::BlockContext(b) }, launch: source.device.launch_s }
+    Roofline {
+        work: if decode { Work::BlockDecode(b) } else { Work::BlockContext(b) },
+        launch: kernels::MLA * source.device.launch_s,
+    }
 }
 
 fn grid2(source: &Source, points: &Points, roofline: Roofline, second: Scale, lane: &str) -> Surface {
@@ -137,21 +143,21 @@ fn past(kernel: &Surface, floor: Roofline) -> Node {
 }
 
 /// Sums curves over tokens into one grid.
-fn sum_curves(parts: &[(Points, Roofline)], graph: bool) -> Node {
+fn sum_curves(parts: &[(Points, Recipe)]) -> Node {
     let mut at: Vec<f64> = parts.iter().flat_map(|p| p.0.iter().map(|q| q.0[0]).collect::<Vec<_>>()).collect();
     at.sort_by(f64::total_cmp);
     at.dedup();
     let (mut math0, mut mem0, mut mem1, mut launch) = (0.0, 0.0, 0.0, 0.0);
     let mut nodes = Vec::new();
-    for (points, roofline) in parts {
+    for (points, recipe) in parts {
+        let roofline = recipe.roofline;
         if let Work::Linear { math, memory0, memory } = roofline.work {
             math0 += math;
             mem0 += memory0;
             mem1 += memory;
             launch += roofline.launch;
         }
-        let recipe = Recipe { scales: vec![Scale::Linear], roofline: *roofline, graph };
-        nodes.push(build(points, &recipe).map_or(Node::Roofline(*roofline), |(g, _)| Node::Grid(Arc::new(g))));
+        nodes.push(build(points, recipe).map_or(Node::Roofline(roofline), |(g, _)| Node::Grid(Arc::new(g))));
     }
     let sum = Node::Sum(nodes);
     let mut points = Points::default();
@@ -166,7 +172,7 @@ fn sum_curves(parts: &[(Points, Roofline)], graph: bool) -> Node {
 }
 
 /// Absorbed batched GEMMs of decode (latent queries in, per-head values out).
-fn absorbed(source: &Source, d: &Dims, heads: u32, dtype: Dtype) -> Vec<(Points, Roofline)> {
+fn absorbed(source: &Source, d: &Dims, heads: u32, dtype: Dtype) -> Vec<(Points, Recipe)> {
     let bw = roofline::bandwidth(&source.device);
     let roof = |h: f64, width: f64| Roofline {
         work: Work::Linear {
@@ -186,36 +192,39 @@ fn absorbed(source: &Source, d: &Dims, heads: u32, dtype: Dtype) -> Vec<(Points,
                 let fallback = if rank == Some(0) { as_measured(d) } else { Evidence::Extrapolated };
                 at_heads(&rows, heads, &[("num_tokens", 0.0)], |h| roof(h, width), fallback)
             });
-            (points, roof(f64::from(heads), width))
+            let roofline = roof(f64::from(heads), width);
+            (points, Recipe { scales: vec![Scale::Linear], roofline, graph: false })
         })
         .collect()
 }
 
 /// Projections per token: fused down-projections, q_b, o, and kv_b (prefill) or the absorbed BMMs (decode).
-fn projections(source: &Source, d: &Dims, heads: u32, dtype: Dtype, decode: bool) -> Node {
+/// `of`: the format of each part; fused parts run in the wider of theirs.
+fn projections(source: &Source, d: &Dims, heads: u32, of: impl Fn(Part) -> Dtype, decode: bool) -> Node {
     let h = f64::from(heads);
     let q_out = h * (d.nope + d.rope);
     let down = d.kv_lora + d.rope;
-    let mut shapes = vec![(d.hidden, h * d.v)];
+    let mut shapes = vec![(d.hidden, h * d.v, of(Part::O))];
     if d.q_lora > 0.0 {
-        shapes.extend([(d.q_lora + down, d.hidden), (q_out, d.q_lora)]);
+        let fused = if of(Part::QA) == Dtype::Bf16 { Dtype::Bf16 } else { of(Part::KvA) };
+        shapes.extend([(d.q_lora + down, d.hidden, fused), (q_out, d.q_lora, of(Part::QB))]);
     } else {
-        shapes.extend([(down, d.hidden), (q_out, d.hidden)]);
+        shapes.extend([(down, d.hidden, of(Part::KvA)), (q_out, d.hidden, of(Part::Q))]);
     }
     if !decode {
-        shapes.push((h * (d.nope + d.v), d.kv_lora));
+        shapes.push((h * (d.nope + d.v), d.kv_lora, of(Part::KvB)));
     }
-    let mut parts: Vec<(Points, Roofline)> = shapes
+    let mut parts: Vec<(Points, Recipe)> = shapes
         .into_iter()
-        .map(|(n, k)| {
-            let (points, roofline, _) = gemm::points(source, dtype, n as u32, k as u32);
-            (points, roofline)
+        .map(|(n, k, dtype)| {
+            let (points, recipe, _) = gemm::points(source, dtype, n as u32, k as u32);
+            (points, recipe)
         })
         .collect();
     if decode {
-        parts.extend(absorbed(source, d, heads, dtype));
+        parts.extend(absorbed(source, d, heads, of(Part::KvB)));
     }
-    sum_curves(&parts, source.graph)
+    sum_curves(&parts)
 }
 
 /// The measured module over (sequences, length or context); `None` when the framework has none.
@@ -258,7 +267,10 @@ pub fn mla_context(source: &Source, model: &Model, heads: u32, gemm: Dtype, kv: 
     let floor = kernel_roofline(source, &d, f64::from(heads), kv, false);
     let own = kernel(source, &d, heads, kv, false);
     let Some((points, lane)) = module(source, &d, heads, gemm, kv, false) else {
-        let proj = Node::Tokens { inner: Box::new(projections(source, &d, heads, gemm, false)), axes: 2 };
+        let proj = Node::Tokens {
+            inner: Box::new(projections(source, &d, heads, |part| model.part_format(part, gemm), false)),
+            axes: 2,
+        };
         let (attend, lane, dropped) = match own {
             Some(k) => {
                 let points = kernel_points(source, &d, heads, kv, false).map_or_else(Points::default, |p| p.0);
@@ -273,7 +285,7 @@ pub fn mla_context(source: &Source, model: &Model, heads: u32, gemm: Dtype, kv: 
     let block = grid2(source, &points, roofline, BLOCK, &lane);
     let donor = own.unwrap_or_else(|| {
         // No kernel table: what the module costs beyond its projections.
-        let proj = projections(source, &d, heads, gemm, false);
+        let proj = projections(source, &d, heads, |_| gemm, false);
         let mut rest = Points::default();
         for (x, t, e) in points.iter() {
             let p = proj.eval(&[x[0] * x[1], 0.0, 0.0]).seconds;
@@ -298,7 +310,10 @@ pub fn mla_generation(source: &Source, model: &Model, heads: u32, gemm: Dtype, k
         let roofline = block_roofline(source, &d, f64::from(heads), gemm, kv, true);
         return Ok(grid2(source, &points, roofline, Scale::Linear, &lane));
     }
-    let proj = Node::Tokens { inner: Box::new(projections(source, &d, heads, gemm, true)), axes: 1 };
+    let proj = Node::Tokens {
+        inner: Box::new(projections(source, &d, heads, |part| model.part_format(part, gemm), true)),
+        axes: 1,
+    };
     let (attend, lane, dropped) = match kernel(source, &d, heads, kv, true) {
         Some(k) => (k.node().clone(), k.source().to_string(), k.dropped().to_vec()),
         None => (
