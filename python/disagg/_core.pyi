@@ -6,6 +6,43 @@ from typing import Any, TypeAlias, final
 import numpy as np
 import numpy.typing as npt
 
+__all__ = [
+    "Engine",
+    "Spec",
+    "Study",
+    "_frame",
+    "_spin",
+    "assumptions",
+    "check_plan",
+    "cluster",
+    "distribution_facts",
+    "explore",
+    "kernels_at",
+    "kernels_frameworks",
+    "kernels_import",
+    "kernels_lookup",
+    "kernels_origin",
+    "kernels_report",
+    "kernels_systems",
+    "kernels_table",
+    "kernels_tables",
+    "model_facts",
+    "model_from_hf",
+    "near",
+    "num_threads",
+    "plan_facts",
+    "preset",
+    "presets",
+    "set_num_threads",
+    "switches",
+    "validation_report",
+    "validation_run",
+    "validation_sections",
+    "versions",
+    "workload",
+    "workload_facts",
+]
+
 _Payload: TypeAlias = tuple[dict[str, Any], dict[str, str]]
 
 _EstimatePayload: TypeAlias = tuple[str, dict[str, _Payload]]

@@ -45,7 +45,7 @@ def main():
     many = seconds(search, 2)
     print(f"plans a second      {study.priced / many:10.0f}")
     print(f"threads             {one / many:10.2f} times one thread, on {_core.num_threads()}")
-    print(f"a study pickled     {seconds(lambda: pickle.loads(pickle.dumps(study)), 2):10.3f} s, {study.priced} plans")  # noqa: S301
+    print(f"a study pickled     {seconds(lambda: pickle.loads(pickle.dumps(study)), 2):10.3f} s, {study.priced} plans")
 
 
 if __name__ == "__main__":
