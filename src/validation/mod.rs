@@ -32,7 +32,7 @@ pub struct Row {
     /// NaN where nothing could be computed.
     pub predicted: f64,
     pub source: String,
-    /// `ok`, `ok:...`, `relabelled:<rule>`, `not-computable:<reason>`, `unsupported-model`.
+    /// `ok`, `ok:...`, `relabelled:<rule>`, `suspect:<why>`, `not-computable:<reason>`, `unsupported-model`.
     pub status: String,
     pub note: String,
 }

@@ -53,11 +53,13 @@ fn kind(status: &str) -> String {
     if status.starts_with("relabelled") { "relabelled".into() } else { status.into() }
 }
 
-/// All groups, `all` first.
+/// All groups, `all` first. The cuts by framework, system, model and load leave suspect rows out.
 pub fn groups(points: &[Point]) -> Vec<Group> {
     let mut out = vec![
         group("all", "all".into(), points.iter()),
         group("all", "with experts".into(), points.iter().filter(|p| p.experts)),
+        group("all", "not suspect".into(), points.iter().filter(|p| p.credible())),
+        group("all", "with experts, not suspect".into(), points.iter().filter(|p| p.experts && p.credible())),
     ];
     type Name = fn(&Point) -> String;
     let cuts: [(&'static str, Name); 6] = [
@@ -70,7 +72,8 @@ pub fn groups(points: &[Point]) -> Vec<Group> {
     ];
     for (by, name) in cuts {
         let mut cut: BTreeMap<String, Vec<&Point>> = BTreeMap::new();
-        for p in points {
+        let every = by == "status" || by == "mode";
+        for p in points.iter().filter(|p| every || p.credible()) {
             cut.entry(name(p)).or_default().push(p);
         }
         out.extend(cut.into_iter().map(|(k, v)| group(by, k, v.into_iter())));
