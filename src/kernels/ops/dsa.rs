@@ -113,6 +113,6 @@ pub(super) fn generation(source: &Source, model: &Model, dims: &Dims, heads: u32
     let Some((points, lane)) = points(source, &source.framework, name, model, dims, heads, gemm, kv, &axes) else {
         return Ok(Surface::new(Node::Roofline(floor), format!("roofline ({} {name})", source.framework), Vec::new()));
     };
-    let recipe = Recipe { scales: vec![Scale::Linear, Scale::Linear], blend: Blend::Time, roofline: floor, graph: source.graph };
+    let recipe = Recipe { scales: vec![Scale::Linear, Scale::Linear], blend: Blend::Time, roofline: floor, graph: false };
     Ok(compile(&points, &recipe, &lane))
 }

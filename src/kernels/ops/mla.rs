@@ -108,7 +108,7 @@ fn block_roofline(source: &Source, d: &Dims, heads: f64, gemm: Dtype, kv: Dtype,
 }
 
 fn grid2(source: &Source, points: &Points, roofline: Roofline, blend: Blend, lane: &str) -> Surface {
-    compile(points, &Recipe { scales: vec![Scale::Linear, Scale::Linear], blend, roofline, graph: source.graph }, lane)
+    compile(points, &Recipe { scales: vec![Scale::Linear, Scale::Linear], blend, roofline, graph: false }, lane)
 }
 
 /// The attention kernel alone; `None` when the framework has no kernel table.

@@ -148,7 +148,7 @@ fn curve(source: &Source, rows: &Rows, shape: ExpertShape, dtype: Dtype, format:
 }
 
 fn recipe(source: &Source, roofline: Roofline) -> Recipe {
-    Recipe { scales: vec![Scale::Linear], blend: Blend::Time, roofline, graph: source.graph }
+    Recipe { scales: vec![Scale::Linear], blend: Blend::Time, roofline, graph: false }
 }
 
 /// Distributions to try: the wanted one, its other names, then the skewed ones.
