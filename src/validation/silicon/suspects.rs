@@ -3,7 +3,7 @@
 //!
 //! `unlabelled-mtp`: a model with MTP heads, and a row with the same label that is a third slower:
 //! speculation is not flagged anywhere in the sample. `faster-under-load`: fewer milliseconds a token
-//! than every row of the same deployment at half the load or less, by a fifth: TPOT cannot fall so.
+//! than every row of the same deployment at an eighth to half of the load, by a fifth: TPOT cannot fall so.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::Point;
 
 /// A row below this share of the slowest row of its label is taken for speculative decoding.
 const MTP_SHARE: f64 = 0.75;
-/// A row below this share of every row at half its load or less.
+/// A row below this share of every row at an eighth to half of its load.
 const LOAD_SHARE: f64 = 0.8;
 
 fn family(model: &str) -> &str {
@@ -44,7 +44,7 @@ pub fn mark(points: &mut [Point]) {
         let Some(all) = by_label.get(&key) else { continue };
         let tpot = p.raw.tpot_ms;
         let slowest = all.iter().filter(|r| r.0 == load).map(|r| r.1).fold(0.0, f64::max);
-        let lighter = all.iter().filter(|r| 2 * r.0 <= load).map(|r| r.1).fold(f64::INFINITY, f64::min);
+        let lighter = all.iter().filter(|r| 2 * r.0 <= load && 8 * r.0 >= load).map(|r| r.1).fold(f64::INFINITY, f64::min);
         if has_mtp(&p.raw.model) && tpot < MTP_SHARE * slowest {
             p.status = "suspect:unlabelled-mtp".into();
         } else if lighter.is_finite() && tpot < LOAD_SHARE * lighter {
