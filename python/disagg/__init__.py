@@ -7,7 +7,8 @@ kernels: aggregated chunked prefill, prefill/decode disaggregation, attention-FF
 
 from __future__ import annotations
 
-from disagg import plots
+# fmt: off
+from disagg._serve import estimate, explore
 from disagg._versions import __version__, set_num_threads, show_versions
 from disagg.errors import (
     CancelledError,
@@ -45,42 +46,12 @@ from disagg.specs import (
 )
 from disagg.study import LEVELS, Study
 
+from disagg import kernels, plots, validation  # isort: skip
+
 __all__ = [
-    "AFD",
-    "LEVELS",
-    "PD",
-    "SLO",
-    "Aggregated",
-    "Assumptions",
-    "CancelledError",
-    "Cluster",
-    "DataError",
-    "Device",
-    "DisaggError",
-    "Distribution",
-    "Estimate",
-    "Fabric",
-    "Frame",
-    "InfeasibleError",
-    "InternalError",
-    "MissingPackageError",
-    "Model",
-    "Parallel",
-    "Placement",
-    "Pool",
-    "Problem",
-    "Quant",
-    "Serving",
-    "SpecError",
-    "Step",
-    "Study",
-    "Workers",
-    "Workload",
-    "__version__",
-    "models",
-    "plots",
-    "set_num_threads",
-    "show_versions",
-    "systems",
-    "workloads",
+    "AFD", "LEVELS", "PD", "SLO", "Aggregated", "Assumptions", "CancelledError", "Cluster", "DataError", "Device",
+    "DisaggError", "Distribution", "Estimate", "Fabric", "Frame", "InfeasibleError", "InternalError",
+    "MissingPackageError", "Model", "Parallel", "Placement", "Pool", "Problem", "Quant", "Serving", "SpecError", "Step",
+    "Study", "Workers", "Workload", "__version__", "estimate", "explore", "kernels", "models", "plots",
+    "set_num_threads", "show_versions", "systems", "validation", "workloads",
 ]

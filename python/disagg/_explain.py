@@ -25,8 +25,13 @@ _QUANTITIES = (
     "gpus",
     "usd_per_mtok",
 )
-# Which phase of the breakdown stands behind a latency.
-_PHASE = {"ttft_ms": "prefill", "tpot_ms": "decode", "itl_worst_ms": "mixed", "tokens_per_s_per_user": "decode"}
+# Which phases of the breakdown stand behind a latency: what one level calls prefill another does in mixed steps.
+_PHASES = {
+    "ttft_ms": ("prefill", "mixed"),
+    "tpot_ms": ("decode",),
+    "itl_worst_ms": ("mixed",),
+    "tokens_per_s_per_user": ("decode",),
+}
 
 
 def explain(estimate: Estimate) -> str:
@@ -42,11 +47,10 @@ def explain(estimate: Estimate) -> str:
         f"  plan: {e.plan!r}",
         f"  kernels: {e.framework or 'none'}; evidence: {shares or 'none'}",
     ]
-    if e.context_exceeded:
-        lines.append("  the workload is longer than the model's context: extrapolated")
+    lines += [f"  {lane}" for lane in e.lanes]
+    lines += [f"  warning: {w}" for w in e.warnings]
     lines += _times(e.breakdown)
     lines += _memory(e.memory)
-    lines += [f"  note: {n}" for n in e.notes]
     return "\n".join(lines)
 
 
@@ -81,12 +85,11 @@ def _memory(frame: Frame) -> list[str]:
     return lines
 
 
-def _parts(frame: Frame, phase: str | None) -> dict[str, float]:
+def _parts(frame: Frame, phases: tuple[str, ...]) -> dict[str, float]:
     found: dict[str, float] = {}
     for r in frame.rows():
-        if phase in (None, r["phase"]):
-            key = f"{r['phase']} {r['pool']} {r['op']}"
-            found[key] = found.get(key, 0.0) + float(r["ms"])
+        if r["phase"] in phases:
+            found[str(r["op"])] = found.get(str(r["op"]), 0.0) + float(r["ms"])
     return found
 
 
@@ -96,14 +99,15 @@ def _reason(name: str, a: Estimate, b: Estimate) -> str:
             f"concurrency {a.concurrency:,.4g} -> {b.concurrency:,.4g}, TPOT {a.tpot_ms:.4g} -> {b.tpot_ms:.4g} ms, "
             f"bound by {a.binding or 'nothing'} -> {b.binding or 'nothing'}"
         )
-    if name not in _PHASE:
+    if name not in _PHASES:
         return ""
-    mine, theirs = _parts(a.breakdown, _PHASE[name]), _parts(b.breakdown, _PHASE[name])
+    mine, theirs = _parts(a.breakdown, _PHASES[name]), _parts(b.breakdown, _PHASES[name])
     changes = {k: theirs.get(k, 0.0) - mine.get(k, 0.0) for k in [*mine, *theirs]}
     if not changes:
         return ""
     most = max(changes, key=lambda k: abs(changes[k]))
-    return f"{most} {changes[most]:+.4g} ms" if changes[most] else "the same parts"
+    where = " and ".join(_PHASES[name])
+    return f"{most} in {where} {changes[most]:+.4g} ms" if changes[most] else "the same parts"
 
 
 def compare(a: Estimate, b: Estimate) -> Frame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from typing import Any
 
 MAX_ROWS = 20
 
@@ -16,6 +17,15 @@ def _row(cells: Iterable[str], tag: str, aligns: Sequence[str]) -> str:
         for cell, align in zip(cells, aligns, strict=True)
     )
     return f"<tr>{body}</tr>"
+
+
+def cell(value: Any) -> str:
+    """One value as the text of a table cell."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.5g}"  # noqa: PLR2004
+    return str(value)
 
 
 def table(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 import warnings
@@ -9,6 +10,7 @@ from importlib import metadata
 
 from disagg import _core
 
+_core.kernels_at(os.path.join(os.path.dirname(__file__), "data", "kernels"))  # noqa: PTH118, PTH120 - cheaper to import
 _NATIVE = _core.versions()
 
 __version__: str = _NATIVE["version"]
@@ -23,7 +25,7 @@ def versions() -> dict[str, str]:
         "disagg": __version__,
         "build": str(_NATIVE["profile"]),
         "threads": str(_core.num_threads()),
-        "kernel pack": str(_NATIVE.get("pack", "none")),
+        "kernel pack": _core.kernels_origin(),
         "python": sys.version.split()[0],
         "platform": platform.platform(terse=True),
     }

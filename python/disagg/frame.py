@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from disagg import _core, _html
+from disagg._columns import Array, Column, Text, column, plain, ranks, same, unplain
 from disagg._optional import require
 from disagg.errors import SpecError
 
 __all__ = ["Frame"]
 
-Array = npt.NDArray[Any]
 Sense = Literal["max", "min"]
 
 _LESS_IS_BETTER = ("_ms", "_s", "_us", "_ns", "_bytes", "_gib", "_gb", "_w", "gpus", "watts", "usd_per_mtok", "error")
@@ -30,39 +30,6 @@ def better(column: str, given: Sense | None = None) -> Sense:
         return given
     rate = column.startswith(("tokens_per_s", "requests_per_s", "goodput"))
     return "min" if not rate and column.endswith(_LESS_IS_BETTER) else "max"
-
-
-def _column(name: str, values: Any) -> Array:
-    """One column as a numpy array: floats, integers, truth values or text."""
-    try:
-        array = np.array(values)
-    except ValueError as e:
-        raise SpecError([(name, "is not a list of plain values", "all values need the same shape")]) from e
-    if array.ndim != 1:
-        raise SpecError([(name, f"a column has one axis, this has {array.ndim}", "give a list of values")])
-    if array.dtype.kind in "fiubU":
-        return array
-    if array.size == 0:
-        return array.astype(np.float64)
-    items = array.tolist()
-    if all(isinstance(v, (bool, int, float)) or v is None for v in items):
-        return np.array([np.nan if v is None else float(v) for v in items])
-    if all(isinstance(v, str) or v is None for v in items):
-        if all(v is not None for v in items):
-            return np.array(items)
-        out = np.empty(len(items), dtype=object)
-        out[:] = items
-        return out
-    raise SpecError([(name, "holds values that are neither numbers nor text", "give plain values")])
-
-
-def _text(value: Any) -> str:
-    """Give one cell as text."""
-    if value is None:
-        return ""
-    if isinstance(value, (float, np.floating)):
-        return f"{float(value):.5g}"
-    return str(value)
 
 
 class Frame:
@@ -93,22 +60,22 @@ class Frame:
     __slots__ = ("_attrs", "_data")
 
     def __init__(self, columns: Mapping[str, Any], *, attrs: Mapping[str, Any] | None = None) -> None:
-        self._adopt({str(name): _column(str(name), values) for name, values in columns.items()}, attrs or {})
+        self._adopt({str(name): column(str(name), values) for name, values in columns.items()}, attrs or {})
 
-    def _adopt(self, data: dict[str, Array], attrs: Mapping[str, Any]) -> None:
+    def _adopt(self, data: dict[str, Column], attrs: Mapping[str, Any]) -> None:
         lengths = {name: len(values) for name, values in data.items()}
         if len(set(lengths.values())) > 1:
-            raise SpecError(
-                [(n, f"has {k} rows", f"all columns need {max(lengths.values())}") for n, k in lengths.items()]
-            )
-        self._data: dict[str, Array] = {name: values.view() for name, values in data.items()}
+            most = max(lengths.values())
+            raise SpecError([(n, f"has {k} rows", f"all columns need {most}") for n, k in lengths.items() if k != most])
+        self._data: dict[str, Column] = {n: v if isinstance(v, Text) else v.view() for n, v in data.items()}
         self._attrs: dict[str, Any] = dict(attrs)
         for values in self._data.values():
-            values.flags.writeable = False
+            if not isinstance(values, Text):
+                values.flags.writeable = False
 
     @classmethod
-    def _of(cls, data: dict[str, Array], attrs: Mapping[str, Any]) -> Frame:
-        """Make a frame of arrays that are already sound, without a copy."""
+    def _of(cls, data: dict[str, Column], attrs: Mapping[str, Any]) -> Frame:
+        """Make a frame of columns that are already sound, without a copy."""
         self = cls.__new__(cls)
         self._adopt(data, attrs)
         return self
@@ -117,15 +84,7 @@ class Frame:
     def _from_core(cls, payload: tuple[dict[str, Any], dict[str, str]]) -> Frame:
         """Take over what the native core gives: arrays as they are, categories as codes and labels."""
         columns, attrs = payload
-        data: dict[str, Array] = {}
-        for name, value in columns.items():
-            if isinstance(value, tuple):
-                codes, labels = value
-                some_none = bool((codes < 0).any())
-                pool = np.array([*labels, None], dtype=object) if some_none else np.array(labels, dtype=np.str_)
-                data[name] = pool[codes]
-            else:
-                data[name] = value
+        data: dict[str, Column] = {n: Text(*v) if isinstance(v, tuple) else v for n, v in columns.items()}
         return cls._of(data, {k: _attr(v) for k, v in attrs.items()})
 
     # --- looking ---------------------------------------------------------------------------------
@@ -146,6 +105,10 @@ class Frame:
 
     def __getitem__(self, name: str) -> Array:
         """Give one column as a read-only numpy array."""
+        values = self._column(name)
+        return values.array() if isinstance(values, Text) else values
+
+    def _column(self, name: str) -> Column:
         if name not in self._data:
             raise SpecError([(str(name), "is not a column", _core.near(str(name), self.columns))])
         return self._data[name]
@@ -169,10 +132,14 @@ class Frame:
         IndexError
             If there is no such row.
         """
-        return {
-            name: values[index].item() if hasattr(values[index], "item") else values[index]
-            for name, values in self._data.items()
-        }
+        found = {}
+        for name, values in self._data.items():
+            if isinstance(values, Text):
+                code = int(values.codes[index])
+                found[name] = None if code < 0 else values.labels[code]
+            else:
+                found[name] = values[index].item()
+        return found
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Go through the rows as dicts; for small tables."""
@@ -186,11 +153,11 @@ class Frame:
 
     def select(self, *names: str) -> Frame:
         """Give only the named columns."""
-        return Frame._of({name: self[name] for name in names}, self._attrs)
+        return Frame._of({name: self._column(name) for name in names}, self._attrs)
 
     def with_columns(self, **columns: Any) -> Frame:
         """Give the same table with columns added or replaced."""
-        return Frame({**self._data, **columns}, attrs=self._attrs)
+        return Frame._of({**self._data, **{n: column(n, v) for n, v in columns.items()}}, self._attrs)
 
     def filter(self, mask: Array | Callable[[Frame], Array] | None = None, /, **equals: Any) -> Frame:
         """Keep some rows.
@@ -227,7 +194,8 @@ class Frame:
                 raise SpecError([("mask", message, f"expected {len(self)} truth values")])
             keep &= given
         for name, value in equals.items():
-            keep &= np.asarray(self[name] == value, dtype=bool)
+            values = self._column(name)
+            keep &= values.equals(value) if isinstance(values, Text) else np.asarray(values == value, dtype=bool)
         return self.take(keep)
 
     def sort(self, *names: str, descending: bool = False) -> Frame:
@@ -241,8 +209,7 @@ class Frame:
         """
         order = np.arange(len(self))
         for name in reversed(names):
-            values = self[name].astype(str) if self[name].dtype == object else self[name]
-            _, keys = np.unique(values, return_inverse=True)
+            keys = ranks(self._column(name))
             keys = keys[order]
             order = order[np.argsort(-keys if descending else keys, kind="stable")]
         return self.take(order)
@@ -320,11 +287,11 @@ class Frame:
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Give the columns as lists of plain Python values."""
-        return {name: values.tolist() for name, values in self._data.items()}
+        return {name: self[name].tolist() for name in self.columns}
 
     def to_json(self) -> str:
         """Give the table as JSON text; `from_json` gives an equal table back, to the last bit."""
-        columns = {name: {"dtype": _kind(v), "values": _plain(v)} for name, v in self._data.items()}
+        columns = {name: plain(v) for name, v in self._data.items()}
         return json.dumps({"columns": columns, "attrs": self._attrs}, allow_nan=False)
 
     @classmethod
@@ -338,26 +305,44 @@ class Frame:
         """
         try:
             data = json.loads(text)
-            columns = {n: _unplain(c["dtype"], c["values"]) for n, c in data["columns"].items()}
-            attrs = data["attrs"]
-        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            return cls._of({n: unplain(c) for n, c in data["columns"].items()}, data["attrs"])
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as e:
             raise SpecError([("json", f"is not a frame: {e}", "give the text that to_json() gave")]) from e
-        return cls(columns, attrs=attrs)
 
     def to_pandas(self) -> Any:
         """Give a pandas ``DataFrame`` (needs pandas); ``attrs`` go along."""
-        frame = require("pandas", extra="frames").DataFrame(dict(self._data))
+        pd = require("pandas", extra="frames")
+        frame = pd.DataFrame(
+            {
+                n: pd.Categorical.from_codes(v.codes, list(v.labels)) if isinstance(v, Text) else v
+                for n, v in self._data.items()
+            }
+        )
         frame.attrs.update(self._attrs)
         return frame
 
     def to_polars(self) -> Any:
         """Give a polars ``DataFrame`` (needs polars)."""
-        return require("polars", extra="frames").DataFrame({n: _arrowable(v) for n, v in self._data.items()})
+        pl = require("polars", extra="frames")
+        columns = {}
+        for name, values in self._data.items():
+            if isinstance(values, Text):
+                labels = pl.Series(name, [*values.labels, None], dtype=pl.String)
+                columns[name] = labels.gather(np.where(values.codes < 0, len(values.labels), values.codes))
+            else:
+                columns[name] = pl.Series(name, values)
+        return pl.DataFrame(columns)
 
     def to_arrow(self) -> Any:
         """Give a pyarrow ``Table`` (needs pyarrow); ``attrs`` go along as schema metadata."""
         pa = require("pyarrow", extra="frames")
-        arrays = {n: pa.array(_arrowable(v)) for n, v in self._data.items()}
+        arrays = {}
+        for name, values in self._data.items():
+            if isinstance(values, Text):
+                codes = pa.array(values.codes, mask=values.codes < 0)
+                arrays[name] = pa.DictionaryArray.from_arrays(codes, pa.array(values.labels, type=pa.string()))
+            else:
+                arrays[name] = pa.array(values)
         table = pa.table(arrays)
         return table.replace_schema_metadata({"disagg": json.dumps(self._attrs)}) if self._attrs else table
 
@@ -399,7 +384,7 @@ class Frame:
         counts = np.bincount(flat, minlength=int(np.prod(shape)))
         _full_grid(dims, axes, shape, counts)
         order = np.argsort(flat, kind="stable")
-        variables = {n: (tuple(dims), v[order].reshape(shape)) for n, v in self._data.items() if n not in dims}
+        variables = {n: (tuple(dims), self[n][order].reshape(shape)) for n in self.columns if n not in dims}
         return xr.Dataset(variables, coords=dict(zip(dims, axes, strict=True)), attrs=self._attrs)
 
     # --- showing, comparing, keeping -------------------------------------------------------------
@@ -410,7 +395,7 @@ class Frame:
 
     def __str__(self) -> str:
         """Show the first rows as aligned text."""
-        shown = [[_text(v) for v in self.row(i).values()] for i in range(min(len(self), _html.MAX_ROWS))]
+        shown = [[_html.cell(v) for v in self.row(i).values()] for i in range(min(len(self), _html.MAX_ROWS))]
         lines = [self.columns, *shown]
         widths = [max(len(r[i]) for r in lines) for i in range(len(self.columns))]
         body = ["  ".join(c.rjust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in lines]
@@ -418,8 +403,8 @@ class Frame:
         return "\n".join([*body, f"... {more} more rows"] if more > 0 else body)
 
     def _repr_html_(self) -> str:
-        shown = [[_text(v) for v in self.row(i).values()] for i in range(min(len(self), _html.MAX_ROWS))]
-        numeric = [v.dtype.kind in "fiu" for v in self._data.values()]
+        shown = [[_html.cell(v) for v in self.row(i).values()] for i in range(min(len(self), _html.MAX_ROWS))]
+        numeric = [not isinstance(v, Text) and v.dtype.kind in "fiu" for v in self._data.values()]
         title = f"Frame ({len(self)} rows)"
         return _html.table(title, self.columns, shown, numeric=numeric, more=len(self) - len(shown))
 
@@ -430,7 +415,7 @@ class Frame:
         return (
             self.columns == other.columns
             and self._attrs == other._attrs
-            and all(_same(self[n], other[n]) for n in self.columns)
+            and all(same(self._column(n), other._column(n)) for n in self.columns)
         )
 
     __hash__ = None  # type: ignore[assignment]
@@ -448,7 +433,7 @@ class Frame:
         return self
 
 
-def _rebuild(data: dict[str, Any], attrs: dict[str, Any]) -> Frame:
+def _rebuild(data: dict[str, Column], attrs: dict[str, Any]) -> Frame:
     return Frame._of(data, attrs)
 
 
@@ -460,40 +445,11 @@ def _attr(text: str) -> Any:
 
 
 def _numbers(frame: Frame, name: str) -> npt.NDArray[np.float64]:
-    values = frame[name]
-    if values.dtype.kind not in "fiub":
-        numeric = [n for n in frame.columns if frame[n].dtype.kind in "fiu"]
+    values = frame._column(name)
+    if isinstance(values, Text):
+        numeric = [n for n in frame.columns if not isinstance(frame._column(n), Text)]
         raise SpecError([(name, "is not a column of numbers", f"numbers: {', '.join(numeric)}")])
     return values.astype(np.float64)
-
-
-def _same(a: Array, b: Array) -> bool:
-    if a.shape != b.shape or (a.dtype.kind in "OU") != (b.dtype.kind in "OU"):
-        return False
-    if a.dtype.kind == "f" and b.dtype.kind == "f":
-        return bool(np.array_equal(a, b, equal_nan=True))
-    return bool(np.array_equal(a, b))
-
-
-def _kind(values: Array) -> str:
-    return "text" if values.dtype.kind in "OU" else values.dtype.name
-
-
-def _plain(values: Array) -> list[Any]:
-    if values.dtype.kind != "f":
-        return list(values.tolist())
-    return [v if np.isfinite(v) else str(v) for v in values.tolist()]
-
-
-def _unplain(dtype: str, values: list[Any]) -> Any:
-    if dtype == "text":
-        return values or np.array([], dtype=np.str_)
-    return np.array([float(v) if isinstance(v, str) else v for v in values], dtype=dtype)
-
-
-def _arrowable(values: Array) -> Any:
-    """Text as lists: neither pyarrow nor polars reads fixed-width text or None among objects well."""
-    return values.tolist() if values.dtype.kind in "OU" else values
 
 
 def _full_grid(dims: Sequence[str], axes: list[Array], shape: tuple[int, ...], counts: Array) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self, cast
 
-from disagg import _html
+from disagg import _core, _html
 from disagg.errors import SpecError
 from disagg.frame import Frame
 from disagg.specs import Assumptions, Cluster, Model, Quant, Serving, Workload
-from disagg.specs._base import Spec, wrap
+from disagg.specs._base import Spec, checked, expect, wrap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,6 @@ _INPUTS: dict[str, type[Spec]] = {
     "workload": Workload,
     "quant": Quant,
     "serving": Serving,
-    "assumptions": Assumptions,
 }
 
 
@@ -33,6 +32,11 @@ def _number(value: Any) -> str:
     if isinstance(value, float):
         return "none" if math.isnan(value) else f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"  # noqa: PLR2004
     return str(value)
+
+
+def _best_first(shares: Mapping[str, float]) -> dict[str, float]:
+    order = ("measured", "interpolated", "extrapolated", "roofline")
+    return {n: float(shares[n]) for n in (*order, *sorted(set(shares) - set(order))) if n in shares}
 
 
 def _rebuild(cls: type[Result], scalars: dict[str, Any], frames: dict[str, Frame]) -> Result:
@@ -63,10 +67,11 @@ class Result:
     _frames: dict[str, Frame]
 
     @classmethod
-    def _from_core(cls, payload: tuple[str, dict[str, Any]]) -> Self:
-        """Take over what the native core gives: scalars as JSON text, frames as columns."""
-        scalars, frames = payload
-        return cls(json.loads(scalars), {n: Frame._from_core(f) for n, f in frames.items()})
+    def _from_core(cls, payload: tuple[str, dict[str, Any]], inputs: Mapping[str, Any] | None = None) -> Self:
+        """Take over what the native core gives: scalars as JSON text, frames as columns; and the inputs."""
+        text, frames = payload
+        scalars = {**json.loads(text), **({"inputs": dict(inputs)} if inputs else {})}
+        return cls(scalars, {n: Frame._from_core(f) for n, f in frames.items()})
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         """Refuse: results are frozen."""
@@ -254,8 +259,13 @@ class Estimate(Result):
 
     @property
     def gpus(self) -> int:
-        """GPUs of the plan."""
+        """GPUs of the budget."""
         return int(self._scalars.get("gpus", 0))
+
+    @property
+    def gpus_used(self) -> int:
+        """GPUs of the plan; the rest of the budget idles and is counted."""
+        return int(self._scalars.get("gpus_used", self.gpus))
 
     @property
     def usd_per_mtok(self) -> float:
@@ -280,12 +290,22 @@ class Estimate(Result):
     @property
     def evidence(self) -> dict[str, float]:
         """Share of the time per class: measured, interpolated, extrapolated, roofline."""
-        return dict(self._scalars.get("evidence", {}))
+        return _best_first(self._scalars.get("evidence", {}))
 
     @property
-    def notes(self) -> list[str]:
-        """What was chosen or should be known, in words."""
-        return list(self._scalars.get("notes", []))
+    def compute_evidence(self) -> dict[str, float]:
+        """As `evidence`, of computing alone, without communication."""
+        return _best_first(self._scalars.get("compute_evidence", {}))
+
+    @property
+    def lanes(self) -> list[str]:
+        """Which implementation of the expert layers was taken, by phase."""
+        return list(self._scalars.get("lanes", []))
+
+    @property
+    def warnings(self) -> list[str]:
+        """What should be known, in words."""
+        return list(self._scalars.get("warnings", []))
 
     @property
     def plan(self) -> Any:
@@ -295,14 +315,14 @@ class Estimate(Result):
 
     @property
     def inputs(self) -> dict[str, Spec]:
-        """The specs it was made from: model, cluster, workload, quant, serving, assumptions."""
+        """The specs it was made from: model, cluster, workload, and quant and serving where given."""
         found = self._scalars.get("inputs", {})
         return {n: cls.from_dict(found[n]) for n, cls in _INPUTS.items() if found.get(n) is not None}
 
     @property
     def assumptions(self) -> Assumptions:
         """The modelling choices."""
-        found = self._scalars.get("inputs", {}).get("assumptions")
+        found = self._scalars.get("assumptions")
         return Assumptions.physical() if found is None else Assumptions.from_dict(found)
 
     @property
@@ -324,6 +344,62 @@ class Estimate(Result):
     def plot(self) -> _EstimatePlots:
         """Plots: ``.breakdown()``, ``.pipeline()``, ``.memory()``."""
         return _EstimatePlots(self)
+
+    @checked
+    def step(
+        self,
+        kind: Literal["decode", "prefill", "mixed"],
+        *,
+        batch: float | None = None,
+        context: float | None = None,
+        new: float | None = None,
+        past: float | None = None,
+    ) -> Step:
+        """Price one step of the plan's engine.
+
+        Parameters
+        ----------
+        kind
+            ``"decode"``: `batch` sequences of `context` tokens per attention rank; ``"prefill"``: `batch`
+            sequences of `new` tokens over `past`; ``"mixed"``: both.
+        batch
+            Sequences per attention rank; None: 1.
+        context
+            Tokens in the KV cache of a decoding sequence; None: the workload's stationary mean.
+        new, past
+            New tokens and cached tokens of a prefilling sequence; None: the workload's means.
+
+        Raises
+        ------
+        SpecError
+            If a number does not fit, or the estimate does not hold what it was made from.
+        """
+        expect(kind=(kind, str))
+        given = self.inputs
+        if not {"model", "cluster", "workload"} <= given.keys():
+            raise SpecError([("step", "this estimate does not hold what it was made from", "use dg.estimate(...)")])
+        workload = cast("Workload", given["workload"])
+        mean = workload.mean
+        raw = {n: s._raw for n, s in given.items()}
+        engine = _core.Engine(
+            raw["model"],
+            raw["cluster"],
+            raw["workload"],
+            self.plan._raw,
+            self.framework or None,
+            raw.get("quant"),
+            raw.get("serving"),
+            self.assumptions._raw,
+        )
+        numbers = {
+            "batch": 1.0 if batch is None else batch,
+            "context": workload.theta if context is None else context,
+            "new": mean["isl"] if new is None else new,
+            "past": mean["prefix"] if past is None else past,
+        }
+        expect(**{n: (v, int, float) for n, v in numbers.items()})
+        ms, rows = engine.step(kind, **{n: float(v) for n, v in numbers.items()})
+        return Step({"kind": kind, "ms": ms, **numbers}, {"breakdown": Frame._from_core(rows)})
 
     def explain(self) -> str:
         """Say where each microsecond goes and how well it is known, as text."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from html import escape
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+import numpy as np
 
 from disagg import _core
 from disagg.errors import InfeasibleError, SpecError
@@ -62,9 +64,9 @@ class Study:
     table
         One row a level.
     points
-        One row a distinct plan that was priced.
+        One row a distinct plan that was priced: a table, or a function that gives it when it is first asked for.
     estimates
-        The best estimate of each level that has one.
+        The best estimate of each level, or its nearest miss; under ``"afd"`` that of the two AFD levels.
     objective
         What was made as good as possible.
     """
@@ -72,7 +74,7 @@ class Study:
     __slots__ = ("_estimates", "_objective", "_points", "_table")
 
     _table: Frame
-    _points: Frame
+    _points: Frame | Callable[[], Frame]
     _estimates: dict[str, Estimate]
     _objective: str
 
@@ -80,7 +82,7 @@ class Study:
         self,
         *,
         table: Frame,
-        points: Frame,
+        points: Frame | Callable[[], Frame],
         estimates: Mapping[str, Estimate],
         objective: str = "tokens_per_s",
     ) -> None:
@@ -91,18 +93,6 @@ class Study:
             ("_objective", objective),
         ):
             object.__setattr__(self, name, value)
-
-    @classmethod
-    def _from_core(
-        cls, table: Any, points: Any, best: list[tuple[str, tuple[str, dict[str, Any]]]], *, objective: str
-    ) -> Study:
-        """Take over what the native core gives: two tables and (level, estimate) pairs."""
-        return cls(
-            table=Frame._from_core(table),
-            points=Frame._from_core(points),
-            estimates={level: Estimate._from_core(payload) for level, payload in best},
-            objective=objective,
-        )
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         """Refuse: results are frozen."""
@@ -116,12 +106,19 @@ class Study:
     @property
     def points(self) -> Frame:
         """One row a distinct plan that was priced."""
-        return self._points
+        if not isinstance(self._points, Frame):
+            object.__setattr__(self, "_points", self._points())
+        return cast("Frame", self._points)
+
+    @property
+    def priced(self) -> int:
+        """How many plans were priced."""
+        return int(self._table["points"].sum()) if "points" in self._table else len(self.points)
 
     @property
     def estimates(self) -> dict[str, Estimate]:
-        """The best estimate of each level that has one."""
-        return dict(self._estimates)
+        """The best estimate of each level, or its nearest miss."""
+        return {n: e for n, e in self._estimates.items() if n in LEVELS}
 
     @property
     def objective(self) -> str:
@@ -152,23 +149,32 @@ class Study:
             ``"aggregated"``, ``"pd"``, ``"aggregated+afd"``, ``"pd+afd"``; ``"afd"``: the better of the two
             AFD levels; None: the best of all.
 
+        Returns
+        -------
+        Estimate
+            The best plan within the limits; where there is none, the nearest miss (``feasible`` is False).
+
         Raises
         ------
         SpecError
-            If there is no such level.
+            If there is no such level, or it was not searched.
         InfeasibleError
-            If no plan of the level was feasible; says what came nearest.
+            If the level has no plan at all.
         """
         levels = self._levels(level)
+        searched = set(self._table["level"].tolist())
+        if not searched.intersection(levels):
+            raise SpecError([("level", f"'{level}' was not searched", f"searched: {', '.join(sorted(searched))}")])
         found = [self._estimates[n] for n in levels if n in self._estimates]
         feasible = [e for e in found if e.feasible]
-        if not feasible:
-            miss = "; ".join(
-                f"{e.level}: TTFT {e.ttft_ms:.4g} ms, TPOT {e.tpot_ms:.4g} ms ({e.binding})" for e in found
-            )
-            raise InfeasibleError(f"no plan of {' or '.join(levels)} is feasible", "the SLO", miss or "no plan at all")
-        choose = max if better(self._objective) == "max" else min
-        return choose(feasible, key=lambda e: float(getattr(e, self._objective)))
+        if feasible:
+            choose = max if better(self._objective) == "max" else min
+            return choose(feasible, key=lambda e: float(getattr(e, self._objective)))
+        if level is not None and level in self._estimates:
+            return self._estimates[level]
+        if found:
+            return found[0]
+        raise InfeasibleError(f"there is no plan of {' or '.join(levels)}", "a layout that divides", "none")
 
     def frontier(
         self, level: str | None = None, *, x: str = "tokens_per_s_per_user", y: str = "tokens_per_s_per_gpu"
@@ -183,8 +189,8 @@ class Study:
             Columns of `points`.
         """
         levels = self._levels(level)
-        keep = [a and b in levels for a, b in zip(self._points["feasible"], self._points["level"], strict=True)]
-        return self._points.take([i for i, k in enumerate(keep) if k]).frontier(x, y)
+        wanted = np.isin(self.points["level"], levels) & self.points["feasible"]
+        return self.points.filter(wanted).frontier(x, y)
 
     def to_json(self) -> str:
         """Give the study as JSON text; `from_json` gives an equal study back, to the last bit."""
@@ -192,7 +198,7 @@ class Study:
             {
                 "objective": self._objective,
                 "table": json.loads(self._table.to_json()),
-                "points": json.loads(self._points.to_json()),
+                "points": json.loads(self.points.to_json()),
                 "estimates": {n: json.loads(e.to_json()) for n, e in self._estimates.items()},
             },
             allow_nan=False,
@@ -222,25 +228,25 @@ class Study:
         """Compare by value."""
         if not isinstance(other, Study):
             return NotImplemented
-        return all(getattr(self, n) == getattr(other, n) for n in self.__slots__)
+        return all(getattr(self, n) == getattr(other, n) for n in ("table", "_estimates", "objective", "points"))
 
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         """One line: the levels, what each reaches, and how many plans were priced."""
         parts = []
-        for level, e in self._estimates.items():
+        for level, e in self.estimates.items():
             reached = f"{getattr(e, self._objective):.6g}" if e.feasible else "infeasible"
-            parts.append(f"{level}={reached} ({e.binding})")
-        return f"Study({len(self._points)} plans, {self._objective}: {', '.join(parts)})"
+            parts.append(f"{level}={reached} ({e.binding or 'best'})")
+        return f"Study({self.priced} plans, {self._objective}: {', '.join(parts)})"
 
     def _repr_html_(self) -> str:
         table = self._table._repr_html_()
-        return f"{table}<div>{len(self._points)} plans priced; objective: {escape(self._objective)}</div>"
+        return f"{table}<div>{self.priced} plans priced; objective: {escape(self._objective)}</div>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the plain data."""
-        return _rebuild, (self._table, self._points, self._estimates, self._objective)
+        return _rebuild, (self._table, self.points, self._estimates, self._objective)
 
     def __copy__(self) -> Study:
         """Return itself: it is frozen."""

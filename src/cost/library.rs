@@ -172,3 +172,49 @@ impl Library {
         ops::memory(self.source(self.graph(decode)))
     }
 }
+
+/// Libraries kept for the next question of the same kind: compiling surfaces takes tens of
+/// milliseconds, pricing with them microseconds.
+static SHARED: Mutex<Vec<(Arc<KernelDb>, Arc<Library>)>> = Mutex::new(Vec::new());
+
+/// Libraries kept at most; the one used longest ago goes first.
+const KEPT: usize = 12;
+
+impl Library {
+    /// The library of these specs, compiled once per process and database.
+    pub fn shared(
+        db: &Arc<KernelDb>,
+        model: &Model,
+        cluster: &Cluster,
+        framework: &str,
+        quant: &Quant,
+        serving: &Serving,
+        assumptions: &Assumptions,
+    ) -> Result<Arc<Library>> {
+        let fits = |(owner, lib): &(Arc<KernelDb>, Arc<Library>)| {
+            Arc::ptr_eq(owner, db)
+                && lib.framework == framework
+                && lib.quant == *quant
+                && lib.serving == *serving
+                && lib.assumptions == *assumptions
+                && lib.cluster == *cluster
+                && lib.model == *model
+        };
+        {
+            let mut kept = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(i) = kept.iter().position(fits) {
+                let found = kept.remove(i);
+                let lib = found.1.clone();
+                kept.push(found);
+                return Ok(lib);
+            }
+        }
+        let lib = Arc::new(Library::new(db.clone(), model, cluster, framework, quant, serving, assumptions)?);
+        let mut kept = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= KEPT {
+            kept.remove(0);
+        }
+        kept.push((db.clone(), lib.clone()));
+        Ok(lib)
+    }
+}

@@ -5,6 +5,7 @@
 //! or unknown is an error that says what to give. For a few look-ups and for tests of the data;
 //! a search compiles `Surface`s instead.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use super::db::KernelDb;
@@ -73,6 +74,7 @@ pub fn lookup_all(db: &KernelDb, query: &Query) -> Result<Vec<Latency>> {
         // Operators price `latency` of the default version; anything else stays within its rows.
         priced: query.measure.as_deref().is_none_or(|m| m.trim() == "latency"),
         versioned: query.version.is_some(),
+        occurring: vec![OnceCell::new(); table.keys.len()],
     };
     let mut cache = Cache::new();
     (0..count)
@@ -157,9 +159,19 @@ struct Asked<'a> {
     measures: Vec<(&'a [f32], f64)>,
     priced: bool,
     versioned: bool,
+    /// Codes of each key column, listed when a point off the grid first asks.
+    occurring: Vec<OnceCell<Vec<i64>>>,
 }
 
 impl Asked<'_> {
+    fn occurs(&self, k: usize, x: f64) -> bool {
+        let codes = self.occurring[k].get_or_init(|| {
+            let all: Vec<u32> = (0..self.table.rows() as u32).collect();
+            self.table.distinct(k, &all)
+        });
+        x.fract() == 0.0 && codes.binary_search(&(x as i64)).is_ok()
+    }
+
     fn ms(&self, row: u32) -> f64 {
         self.measures.iter().map(|(v, unit)| f64::from(v[row as usize]) * unit).sum()
     }
@@ -178,7 +190,7 @@ impl Asked<'_> {
         }
 
         // Off the grid: first along the axes whose value was never measured, then along all of them.
-        let known = |k: usize, x: f64| whole(x) && !table.select(&BTreeMap::from([(k, x as i64)])).is_empty();
+        let known = |k: usize, x: f64| self.occurs(k, x);
         let numbers: Vec<usize> = given.keys().copied().filter(|&k| !table.keys[k].is_text()).collect();
         if let Some(&k) = numbers.iter().find(|&&k| !is_axis(table.keys[k].name()) && !known(k, given[&k])) {
             let all: Vec<u32> = (0..table.rows() as u32).collect();

@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 
 use super::db::KernelDb;
+use super::grid::Scale;
 use super::grid::build::{Points, Recipe, build};
-use super::grid::{Blend, Scale};
 use super::ops::{self, ExpertShape, Source};
 use super::roofline::{Roofline, Work};
 use super::surface::{Evidence, Reading, Surface};
@@ -63,7 +63,12 @@ impl Lane<'_> {
     ///
     /// `only`: the operator must not look at other rows of this table than those of the lane's text
     /// keys (a kernel source or version was named).
-    pub(super) fn by_operator(&self, db: &KernelDb, only: bool, cache: &mut Cache) -> Result<Option<(Reading, String)>> {
+    pub(super) fn by_operator(
+        &self,
+        db: &KernelDb,
+        only: bool,
+        cache: &mut Cache,
+    ) -> Result<Option<(Reading, String)>> {
         let Some((label, x)) = self.shape() else { return Ok(None) };
         if let Some(surface) = cache.get(&label) {
             return Ok(Some((surface.at(&x), surface.source().to_string())));
@@ -102,7 +107,9 @@ impl Lane<'_> {
         let rest: Vec<String> = (0..self.table.keys.len())
             .filter(|&k| !axes.iter().any(|(a, _)| *a == self.table.keys[k].name()))
             .map(|k| match (&self.table.keys[k], self.given.get(&k)) {
-                (key @ Key::Int { .. }, None) => self.rows.first().map(|&r| key.code(r as usize)).unwrap_or(0).to_string(),
+                (key @ Key::Int { .. }, None) => {
+                    self.rows.first().map(|&r| key.code(r as usize)).unwrap_or(0).to_string()
+                }
                 (Key::Int { .. }, Some(x)) => x.to_string(),
                 (key, _) => self.text(key.name()).unwrap_or_default().to_string(),
             })
@@ -125,7 +132,8 @@ impl Lane<'_> {
 
     fn attention(&self, source: &Source) -> Result<Option<Surface>> {
         let size = ["num_heads", "num_key_value_heads", "head_dim", "window_size"].map(|c| self.whole(c));
-        let ([Some(heads), Some(kv_heads), Some(head_dim), Some(window)], Some(kv)) = (size, self.dtype("kv_cache_dtype"))
+        let ([Some(heads), Some(kv_heads), Some(head_dim), Some(window)], Some(kv)) =
+            (size, self.dtype("kv_cache_dtype"))
         else {
             return Ok(None);
         };
@@ -137,7 +145,8 @@ impl Lane<'_> {
     }
 
     fn experts(&self, source: &Source) -> Result<Option<Surface>> {
-        let size = ["hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size", "moe_ep_size"].map(|c| self.whole(c));
+        let size =
+            ["hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size", "moe_ep_size"].map(|c| self.whole(c));
         let [Some(hidden), Some(intermediate), Some(topk), Some(experts), Some(moe_tp), Some(ep)] = size else {
             return Ok(None);
         };
@@ -157,7 +166,8 @@ impl Lane<'_> {
             Some("DeepseekV3ForCausalLM") => catalog::model("deepseek-ai/DeepSeek-V3")?,
             _ => return Ok(None),
         };
-        let (Some(heads), Some(gemm), Some(kv)) = (self.whole("num_heads"), self.dtype("gemm_type"), self.dtype("kv_cache_dtype"))
+        let (Some(heads), Some(gemm), Some(kv)) =
+            (self.whole("num_heads"), self.dtype("gemm_type"), self.dtype("kv_cache_dtype"))
         else {
             return Ok(None);
         };
@@ -202,12 +212,8 @@ impl Lane<'_> {
         // No data sheet to compare with: an affine yardstick, flat within the first half of the axis.
         let unit = 1e-18;
         let work = Work::Linear { math: 0.0, memory0: unit * 0.5 * (last as f64).max(1.0), memory: unit };
-        let recipe = Recipe {
-            scales: vec![Scale::Linear; axes.len()],
-            blend: Blend::Time,
-            roofline: Roofline { work, launch: 0.0 },
-            graph: false,
-        };
+        let recipe =
+            Recipe { scales: vec![Scale::Linear; axes.len()], roofline: Roofline { work, launch: 0.0 }, graph: false };
         match build(&points, &recipe) {
             Some((grid, _)) => Ok(grid.eval(&place(&|k| self.given[&k]))),
             None => Err(self.not_a_grid_point()),

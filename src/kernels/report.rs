@@ -5,6 +5,8 @@
 //! so that the prediction must come from the neighbouring values (`edge`: it was the first or last
 //! value, so the prediction is an extrapolation). Rows that no default lane uses are not asked for.
 
+mod suspects;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -14,6 +16,8 @@ use super::surface::{Evidence, Surface};
 use super::table::{Key, Table};
 use crate::error::{Error, Result};
 use crate::spec::{Attention, Dtype, Indexer, Model, Quant};
+
+pub use suspects::{Suspect, suspects};
 
 /// Errors of one axis of one table.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,14 +37,6 @@ pub struct LooRow {
     pub noise: f64,
 }
 
-/// A lane that looks wrong, and why.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Suspect {
-    pub table: String,
-    pub lane: String,
-    pub reason: String,
-}
-
 /// How a table's rows are asked for.
 struct Probe {
     /// Columns that pick a group of lanes; rows of other groups do not matter.
@@ -58,10 +54,16 @@ const DECODE: Probe = Probe {
     group: &["attn_dtype", "kv_cache_dtype", "head_dim", "window_size", "num_key_value_heads"],
     axes: &["batch_size", "step", "num_heads"],
 };
-const DSA_CONTEXT: Probe = Probe { group: &["architecture", "kv_cache_dtype", "gemm_type"], axes: &["batch_size", "isl", "step", "num_heads"] };
-const DSA_DECODE: Probe = Probe { group: &["architecture", "kv_cache_dtype", "gemm_type"], axes: &["batch_size", "step", "num_heads"] };
-const MLA_CONTEXT: Probe = Probe { group: &["mla_dtype", "kv_cache_dtype", "gemm_type"], axes: &["batch_size", "isl", "num_heads"] };
-const MLA_DECODE: Probe = Probe { group: &["mla_dtype", "kv_cache_dtype", "gemm_type"], axes: &["batch_size", "step", "num_heads"] };
+const DSA_CONTEXT: Probe = Probe {
+    group: &["architecture", "kv_cache_dtype", "gemm_type"],
+    axes: &["batch_size", "isl", "step", "num_heads"],
+};
+const DSA_DECODE: Probe =
+    Probe { group: &["architecture", "kv_cache_dtype", "gemm_type"], axes: &["batch_size", "step", "num_heads"] };
+const MLA_CONTEXT: Probe =
+    Probe { group: &["mla_dtype", "kv_cache_dtype", "gemm_type"], axes: &["batch_size", "isl", "num_heads"] };
+const MLA_DECODE: Probe =
+    Probe { group: &["mla_dtype", "kv_cache_dtype", "gemm_type"], axes: &["batch_size", "step", "num_heads"] };
 const MOE: Probe = Probe {
     group: &["moe_dtype", "hidden_size", "inter_size", "topk", "num_experts", "distribution", "num_slots", "op_name"],
     axes: &["num_tokens", "moe_ep_size"],
@@ -122,7 +124,8 @@ fn dtype(label: &str) -> Option<Dtype> {
 /// A model of the architecture that a module table names.
 fn model(architecture: &str, sparse: bool) -> Model {
     let glm = architecture.starts_with("Glm");
-    let (hidden, heads, q_lora, nope, v, index) = if glm { (6144, 64, 2048, 192, 256, 32) } else { (7168, 128, 1536, 128, 128, 64) };
+    let (hidden, heads, q_lora, nope, v, index) =
+        if glm { (6144, 64, 2048, 192, 256, 32) } else { (7168, 128, 1536, 128, 128, 64) };
     Model {
         name: architecture.to_string(),
         source: "dimensions of the measured modules".to_string(),
@@ -160,11 +163,26 @@ fn ask(source: &Source, table: &Table, row: usize) -> Option<(Surface, [f64; 3])
     let surface = match table.name.as_str() {
         "gemm" => (ops::gemm(source, dtype(t("gemm_dtype"))?, u("n"), u("k")).ok()?, [f("m"), 0.0, 0.0]),
         "context_attention" => {
-            let s = ops::context_attention(source, u("num_heads"), u("num_key_value_heads"), u("head_dim"), u("window_size"), dtype(t("attn_dtype"))?, kv()?);
+            let s = ops::context_attention(
+                source,
+                u("num_heads"),
+                u("num_key_value_heads"),
+                u("head_dim"),
+                u("window_size"),
+                dtype(t("attn_dtype"))?,
+                kv()?,
+            );
             (s.ok()?, [f("batch_size"), f("isl"), 0.0])
         }
         "generation_attention" => {
-            let s = ops::generation_attention(source, u("num_heads"), u("num_key_value_heads"), u("head_dim"), u("window_size"), kv()?);
+            let s = ops::generation_attention(
+                source,
+                u("num_heads"),
+                u("num_key_value_heads"),
+                u("head_dim"),
+                u("window_size"),
+                kv()?,
+            );
             (s.ok()?, [f("batch_size"), f("step") + 1.0, 0.0])
         }
         "dsa_context_module" | "dsa_generation_module" => {
@@ -173,9 +191,15 @@ fn ask(source: &Source, table: &Table, row: usize) -> Option<(Surface, [f64; 3])
             }
             let m = model(t("architecture"), true);
             if table.name == "dsa_context_module" {
-                (ops::mla_context(source, &m, u("num_heads"), dtype(t("gemm_type"))?, kv()?).ok()?, [f("batch_size"), f("isl"), f("step")])
+                (
+                    ops::mla_context(source, &m, u("num_heads"), dtype(t("gemm_type"))?, kv()?).ok()?,
+                    [f("batch_size"), f("isl"), f("step")],
+                )
             } else {
-                (ops::mla_generation(source, &m, u("num_heads"), dtype(t("gemm_type"))?, kv()?).ok()?, [f("batch_size"), f("step"), 0.0])
+                (
+                    ops::mla_generation(source, &m, u("num_heads"), dtype(t("gemm_type"))?, kv()?).ok()?,
+                    [f("batch_size"), f("step"), 0.0],
+                )
             }
         }
         "mla_context_module" | "mla_generation_module" => {
@@ -184,9 +208,15 @@ fn ask(source: &Source, table: &Table, row: usize) -> Option<(Surface, [f64; 3])
             }
             let m = model("DeepseekV3ForCausalLM", false);
             if table.name == "mla_context_module" {
-                (ops::mla_context(source, &m, u("num_heads"), dtype(t("gemm_type"))?, kv()?).ok()?, [f("batch_size"), f("isl"), 0.0])
+                (
+                    ops::mla_context(source, &m, u("num_heads"), dtype(t("gemm_type"))?, kv()?).ok()?,
+                    [f("batch_size"), f("isl"), 0.0],
+                )
             } else {
-                (ops::mla_generation(source, &m, u("num_heads"), dtype(t("gemm_type"))?, kv()?).ok()?, [f("batch_size"), f("step"), 0.0])
+                (
+                    ops::mla_generation(source, &m, u("num_heads"), dtype(t("gemm_type"))?, kv()?).ok()?,
+                    [f("batch_size"), f("step"), 0.0],
+                )
             }
         }
         "context_mla" | "generation_mla" => {
@@ -230,10 +260,14 @@ fn subset(table: &Table, keep: impl Fn(usize) -> bool) -> Table {
         .keys
         .iter()
         .map(|k| match k {
-            Key::Int { name, values } => Key::Int { name: name.clone(), values: rows.iter().map(|&r| values[r]).collect() },
-            Key::Text { name, codes, labels } => {
-                Key::Text { name: name.clone(), codes: rows.iter().map(|&r| codes[r]).collect(), labels: labels.clone() }
+            Key::Int { name, values } => {
+                Key::Int { name: name.clone(), values: rows.iter().map(|&r| values[r]).collect() }
             }
+            Key::Text { name, codes, labels } => Key::Text {
+                name: name.clone(),
+                codes: rows.iter().map(|&r| codes[r]).collect(),
+                labels: labels.clone(),
+            },
         })
         .collect();
     let measures = table.measures.iter().map(|(n, v)| (n.clone(), rows.iter().map(|&r| v[r]).collect())).collect();
@@ -273,7 +307,11 @@ impl Draw {
 /// Leave-one-out errors of one table of the source's framework: `samples` rows, drawn with `seed`.
 pub fn leave_one_out(source: &Source, table: &str, samples: usize, seed: u64) -> Result<Vec<LooRow>> {
     let Some(probe) = probe(table) else {
-        return Err(Error::spec("table", format!("leave-one-out does not know '{table}'"), crate::error::near(table, TABLES)));
+        return Err(Error::spec(
+            "table",
+            format!("leave-one-out does not know '{table}'"),
+            crate::error::near(table, TABLES),
+        ));
     };
     let whole = source.db.table(&source.system, &source.framework, table, None)?;
     let mut draw = Draw(seed);
@@ -281,10 +319,12 @@ pub fn leave_one_out(source: &Source, table: &str, samples: usize, seed: u64) ->
     let mut groups: BTreeMap<Vec<i64>, Arc<Table>> = BTreeMap::new();
     for _ in 0..samples {
         let row = draw.below(whole.rows());
-        let key = |r: usize| -> Vec<i64> { probe.group.iter().filter_map(|n| whole.key(n).map(|k| k.code(r))).collect() };
+        let key =
+            |r: usize| -> Vec<i64> { probe.group.iter().filter_map(|n| whole.key(n).map(|k| k.code(r))).collect() };
         let wanted = key(row);
         let lane = probe.group.first().map_or(String::new(), |n| text(&whole, n, row).to_string());
-        let group = groups.entry(wanted.clone()).or_insert_with(|| Arc::new(subset(&whole, |r| key(r) == wanted))).clone();
+        let group =
+            groups.entry(wanted.clone()).or_insert_with(|| Arc::new(subset(&whole, |r| key(r) == wanted))).clone();
         // The same row inside its group.
         let at = (0..row).filter(|&r| key(r) == wanted).count();
         let Some(seconds) = group.seconds(at, "latency") else { continue };
@@ -293,7 +333,8 @@ pub fn leave_one_out(source: &Source, table: &str, samples: usize, seed: u64) ->
             continue;
         }
         // Repeats under keys that do not matter are one point.
-        let same = |r: usize, names: &[&str]| names.iter().all(|n| group.key(n).is_none_or(|k| k.code(r) == k.code(at)));
+        let same =
+            |r: usize, names: &[&str]| names.iter().all(|n| group.key(n).is_none_or(|k| k.code(r) == k.code(at)));
         let mut all: Vec<&str> = probe.axes.to_vec();
         all.extend(["n", "k", "moe_tp_size"]);
         for axis in 0..=probe.axes.len() {
@@ -303,8 +344,11 @@ pub fn leave_one_out(source: &Source, table: &str, samples: usize, seed: u64) ->
                     let name = probe.axes[a];
                     let runtime = matches!(name, "m" | "batch_size" | "isl" | "step" | "num_tokens");
                     // A runtime axis is hidden on this lane only; a shape axis together with its whole lane.
-                    let lane: Vec<&str> =
-                        all.iter().copied().filter(|n| !matches!(*n, "m" | "batch_size" | "isl" | "step" | "num_tokens")).collect();
+                    let lane: Vec<&str> = all
+                        .iter()
+                        .copied()
+                        .filter(|n| !matches!(*n, "m" | "batch_size" | "isl" | "step" | "num_tokens"))
+                        .collect();
                     let mut columns = if runtime { lane } else { Vec::new() };
                     if name == "moe_ep_size" {
                         columns = vec!["moe_tp_size"];
@@ -319,7 +363,13 @@ pub fn leave_one_out(source: &Source, table: &str, samples: usize, seed: u64) ->
                         high = high.max(int(&group, name, r));
                     }
                     let value = int(&group, name, at);
-                    let edge = if value == low { "first" } else if value == high { "last" } else { "" };
+                    let edge = if value == low {
+                        "first"
+                    } else if value == high {
+                        "last"
+                    } else {
+                        ""
+                    };
                     (subset(&group, |r| !same(r, &columns)), edge)
                 }
             };
@@ -369,60 +419,4 @@ fn predicted(source: &Source, group: &Table, row: usize) -> Option<(Surface, [f6
         })
         .collect();
     ask(source, &plain, 0)
-}
-
-/// Lanes of the source's framework that look wrong: outliers, eager-mode floors, times out of order,
-/// balanced loads slower than skewed ones. One lane per group of the table's columns is looked at.
-pub fn suspects(source: &Source, table: &str) -> Result<Vec<Suspect>> {
-    let Some(probe) = probe(table) else { return Ok(Vec::new()) };
-    let whole = source.db.table(&source.system, &source.framework, table, None)?;
-    let measured = Source { graph: false, ..source.clone() };
-    // Of each group the row in the middle stands for it.
-    let mut groups: BTreeMap<Vec<i64>, Vec<usize>> = BTreeMap::new();
-    for r in 0..whole.rows() {
-        groups.entry(probe.group.iter().filter_map(|n| whole.key(n).map(|k| k.code(r))).collect()).or_default().push(r);
-    }
-    let mut found: BTreeMap<String, Suspect> = BTreeMap::new();
-    for rows in groups.values() {
-        let Some((surface, x)) = ask(&measured, &whole, rows[rows.len() / 2]) else { continue };
-        let lane = surface.source().to_string();
-        let mut push = |kind: &str, reason: String| {
-            found.entry(format!("{lane} {kind}")).or_insert(Suspect { table: table.to_string(), lane: lane.clone(), reason });
-        };
-        for d in surface.dropped().iter().take(1) {
-            push("outlier", format!("{} points not used, the first: {d}", surface.dropped().len()));
-        }
-        for check in surface.checks() {
-            if check.floor > 3.0 * check.least + 5e-6 {
-                push("floor", format!("floor {:.0} us against a roofline of {:.0} us", check.floor * 1e6, check.least * 1e6));
-            }
-            if check.altered * 20 > check.points {
-                push("order", format!("{} of {} points cost less than 0.9x of smaller ones", check.altered, check.points));
-            }
-        }
-        let distribution = text(&whole, "distribution", rows[0]);
-        if matches!(distribution, "balanced" | "uniform")
-            && let Some(skewed) = skewed(&measured, &whole, rows[rows.len() / 2])
-        {
-            let (even, hot) = (surface.at(&[16384.0]).seconds, skewed.at(&[16384.0]).seconds);
-            if even > 1.1 * hot {
-                let message = format!("balanced {:.2} ms against skewed {:.2} ms at 16,384 tokens ({x:?} looked at)", even * 1e3, hot * 1e3);
-                push("balanced", message);
-            }
-        }
-    }
-    Ok(found.into_values().collect())
-}
-
-fn skewed(source: &Source, table: &Table, row: usize) -> Option<Surface> {
-    let mut one = subset(table, |r| r == row);
-    for key in &mut one.keys {
-        if let Key::Text { name, codes, labels } = key
-            && (name == "distribution" || name == "kernel_source")
-        {
-            *labels = vec![if name == "distribution" { "power_law_1.01".to_string() } else { String::new() }];
-            codes[0] = 0;
-        }
-    }
-    ask(source, &one, 0).map(|s| s.0)
 }

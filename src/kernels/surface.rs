@@ -1,8 +1,9 @@
 //! A compiled kernel time: straight-line evaluation over at most three axes, with evidence.
 //!
-//! A surface is a small tree over measured grids: a grid, a sum of parts, a kernel stretched over a
-//! past, a lane continued with another lane's increments, two regimes of one kernel, or a bare
-//! roofline. It is built once and evaluated without allocation; cloning it shares the tables.
+//! A surface is a small tree over measured grids: a grid, a sum of parts, two regimes of one kernel, or
+//! a bare roofline. A kernel stretched over a past and a lane continued with another lane's increments
+//! are trees too, but only while building: their values are baked into one grid. A surface is built
+//! once and evaluated without allocation; cloning it shares the tables.
 
 use std::sync::Arc;
 
@@ -49,16 +50,31 @@ pub(crate) enum Node {
     Grid(Arc<Grid>),
     Roofline(Roofline),
     /// The inner node's first axis is the product of the first `axes` axes (tokens = sequences x new).
-    Tokens { inner: Box<Node>, axes: usize },
+    Tokens {
+        inner: Box<Node>,
+        axes: usize,
+    },
     Sum(Vec<Node>),
     /// A prefill kernel measured without a past, over (sequences, length), stretched over a past:
     /// T(new, past) = T(full) pairs(new, past)/pairs(full, 0), full = new + past (physics.md section 2);
     /// never below the kernel without its past, nor below its roofline.
-    Past { inner: Box<Node>, window: f64, floor: Roofline },
+    Past {
+        inner: Box<Node>,
+        window: f64,
+        floor: Roofline,
+    },
     /// `lane` up to `anchor` tokens of past, beyond it plus the growth of `donor` from there.
-    Increment { lane: Box<Node>, donor: Box<Node>, anchor: f64 },
+    Increment {
+        lane: Box<Node>,
+        donor: Box<Node>,
+        anchor: f64,
+    },
     /// One kernel while new + past <= split, another beyond (DSA: dense attention, then the indexer).
-    Regimes { split: f64, below: Box<Node>, above: Box<Node> },
+    Regimes {
+        split: f64,
+        below: Box<Node>,
+        above: Box<Node>,
+    },
 }
 
 /// What building a grid found: its floor against its roofline there, and points out of order.
@@ -134,11 +150,7 @@ impl Node {
                 if x[1] + x[2] > *split {
                     return above.eval(x);
                 }
-                let r = below.eval(x);
-                // More tokens never cost less than 0.9x: the first kernel is no better than the second
-                // would be at the split, even where the framework still runs it.
-                let bound = above.eval(&[x[0], x[1], (*split - x[1]).max(0.0)]).seconds / 0.9;
-                if r.seconds <= bound { r } else { Reading { seconds: bound, evidence: r.evidence.max(Evidence::Interpolated) } }
+                below.eval(x)
             }
         }
     }
@@ -156,18 +168,25 @@ struct Inner {
     source: String,
     /// Points of the lane that were not used, each with its reason.
     dropped: Vec<String>,
+    checks: Vec<Check>,
 }
 
 impl Surface {
     pub(crate) fn new(node: Node, source: impl Into<String>, dropped: Vec<String>) -> Surface {
-        Surface { inner: Arc::new(Inner { node, source: source.into(), dropped }) }
+        let mut checks = Vec::new();
+        node.checks(&mut checks);
+        Surface { inner: Arc::new(Inner { node, source: source.into(), dropped, checks }) }
+    }
+
+    /// Another node made of this surface's lane: what was found out about the lane stays.
+    pub(crate) fn with(&self, node: Node, source: impl Into<String>) -> Surface {
+        let (dropped, checks) = (self.inner.dropped.clone(), self.inner.checks.clone());
+        Surface { inner: Arc::new(Inner { node, source: source.into(), dropped, checks }) }
     }
 
     /// What building its grids found, for the evidence report.
-    pub(crate) fn checks(&self) -> Vec<Check> {
-        let mut found = Vec::new();
-        self.inner.node.checks(&mut found);
-        found
+    pub(crate) fn checks(&self) -> &[Check] {
+        &self.inner.checks
     }
 
     pub(crate) fn node(&self) -> &Node {
@@ -179,8 +198,8 @@ impl Surface {
     pub fn at(&self, x: &[f64]) -> Reading {
         let mut y = [0.0; 3];
         for (to, from) in y.iter_mut().zip(x) {
-            // `max` also turns a NaN into zero.
-            *to = from.max(0.0).min(LARGEST);
+            // Also turns a NaN into zero.
+            *to = if *from > 0.0 { from.min(LARGEST) } else { 0.0 };
         }
         self.inner.node.eval(&y)
     }

@@ -15,7 +15,7 @@ use crate::kernels::import::RawColumn;
 use crate::kernels::lookup::{Query, lookup_all};
 use crate::kernels::ops::Source;
 use crate::kernels::table::{Key, Provenance, Value};
-use crate::kernels::{KernelDb, Table, report};
+use crate::kernels::{Evidence, KernelDb, Table, report};
 
 /// Where the pack lies, and the database once somebody asked for it.
 static PACK: Mutex<(Option<PathBuf>, Option<Arc<KernelDb>>)> = Mutex::new((None, None));
@@ -34,9 +34,9 @@ pub fn db() -> Result<Arc<KernelDb>> {
 
 /// Says where the kernel pack lies; nothing is read yet.
 #[pyfunction]
-pub fn kernels_at(dir: PathBuf) {
+pub fn kernels_at(path: PathBuf) {
     let mut pack = PACK.lock().unwrap_or_else(PoisonError::into_inner);
-    *pack = (Some(dir), None);
+    *pack = (Some(path), None);
 }
 
 /// One line on where the pack's numbers come from.
@@ -120,7 +120,6 @@ pub enum Values<'py> {
 
 /// Looks up measured times; keys are (name, values), of one length or of length one.
 #[pyfunction]
-#[pyo3(signature = (system, framework, table, version, measure, keys))]
 pub fn kernels_lookup<'py>(
     py: Python<'py>,
     system: String,
@@ -144,9 +143,18 @@ pub fn kernels_lookup<'py>(
     let found = py.detach(|| errors::guard(|| lookup_all(&*db()?, &query)))?;
     let mut out = Columns::new();
     out.push("ms", Column::F64(found.iter().map(|l| l.ms).collect()));
-    out.push("evidence", Column::from_strings(found.iter().map(|l| l.evidence.name())));
+    out.push("evidence", Column::from_strings(found.iter().map(|l| word(l.evidence))));
     out.push("source", Column::from_strings(found.iter().map(|l| l.source.as_str())));
     columns::to_python(py, out)
+}
+
+fn word(evidence: Evidence) -> &'static str {
+    match evidence {
+        Evidence::Measured => "measured",
+        Evidence::Interpolated => "interpolated",
+        Evidence::Extrapolated => "extrapolated",
+        Evidence::Roofline => "roofline",
+    }
 }
 
 /// Puts imported tables in front of the pack's: dicts as `disagg.kernels.importer` reads them.
@@ -163,8 +171,12 @@ pub fn kernels_import(name: &str, tables: Vec<Bound<'_, PyDict>>) -> PyResult<us
                 raw.push((column.extract::<String>()?, raw_column(&values)?));
             }
         }
-        let provenance =
-            Provenance { path: text("path")?, family: text("family")?, sha256: text("sha256")?, ..Provenance::default() };
+        let provenance = Provenance {
+            path: text("path")?,
+            family: text("family")?,
+            sha256: text("sha256")?,
+            ..Provenance::default()
+        };
         let (system, framework, version, table) =
             (text("system")?, text("framework")?, text("version")?, text("table")?);
         made.push(errors::guard(|| Table::from_columns(&system, &framework, &version, &table, raw, provenance))?);
@@ -205,7 +217,8 @@ pub fn kernels_report<'py>(
     })?;
     let rows = run::run(py, progress, move |control| {
         let db = db()?;
-        let source = Source { db: db.clone(), system: system.clone(), framework: framework.clone(), device, graph: false };
+        let source =
+            Source { db: db.clone(), system: system.clone(), framework: framework.clone(), device, graph: false };
         let measured: Vec<String> = db.tables(&system, &framework)?.into_iter().map(|t| t.name).collect();
         let tables: Vec<&str> = report::TABLES.iter().copied().filter(|t| measured.iter().any(|m| m == t)).collect();
         control.set_total(tables.len() as u64);

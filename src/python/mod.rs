@@ -13,6 +13,7 @@ mod kernels;
 mod run;
 mod serve;
 mod spec;
+mod validation;
 
 use pyo3::prelude::*;
 
@@ -27,11 +28,13 @@ mod _core {
     use super::door::{_frame, _spin, near, num_threads, set_num_threads, versions};
     #[pymodule_export]
     use super::kernels::{
-        kernels_at, kernels_frameworks, kernels_import, kernels_lookup, kernels_origin, kernels_report, kernels_systems,
-        kernels_table, kernels_tables,
+        kernels_at, kernels_frameworks, kernels_import, kernels_lookup, kernels_origin, kernels_report,
+        kernels_systems, kernels_table, kernels_tables,
     };
     #[pymodule_export]
     use super::serve::{Engine, Study, explore};
     #[pymodule_export]
     use super::spec::Spec;
+    #[pymodule_export]
+    use super::validation::{validation_report, validation_run, validation_sections};
 }

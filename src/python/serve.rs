@@ -127,14 +127,26 @@ impl Engine {
 
     /// One step: (milliseconds, operator columns).
     #[pyo3(signature = (kind, batch, context, new, past))]
-    fn step<'py>(&self, py: Python<'py>, kind: &str, batch: f64, context: f64, new: f64, past: f64) -> PyResult<Bound<'py, PyTuple>> {
+    fn step<'py>(
+        &self,
+        py: Python<'py>,
+        kind: &str,
+        batch: f64,
+        context: f64,
+        new: f64,
+        past: f64,
+    ) -> PyResult<Bound<'py, PyTuple>> {
         let (time, rows) = errors::guard(|| {
             let kind = match kind {
                 "decode" => StepKind::Decode,
                 "prefill" => StepKind::Prefill,
                 "mixed" => StepKind::Mixed,
                 _ => {
-                    return Err(Error::spec("kind", format!("'{kind}' is not a kind of step"), near(kind, ["decode", "prefill", "mixed"])));
+                    return Err(Error::spec(
+                        "kind",
+                        format!("'{kind}' is not a kind of step"),
+                        near(kind, ["decode", "prefill", "mixed"]),
+                    ));
                 }
             };
             self.inner.step(kind, batch, context, new, past)
@@ -159,15 +171,7 @@ fn library(c: &Common, framework: &str) -> Result<Arc<Library>> {
     p.nest("workload", c.workload.check());
     p.nest("serving", c.serving.check());
     p.into_result()?;
-    Ok(Arc::new(Library::new(
-        kernels::db()?,
-        &c.model,
-        &c.cluster,
-        framework,
-        &c.quant,
-        &c.serving,
-        &c.assumptions,
-    )?))
+    Library::shared(&kernels::db()?, &c.model, &c.cluster, framework, &c.quant, &c.serving, &c.assumptions)
 }
 
 fn estimate_to_python(py: Python<'_>, e: Estimate) -> PyResult<Bound<'_, PyTuple>> {
@@ -228,14 +232,17 @@ pub fn explore(
     objective: &str,
     progress: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Study> {
-    let (c, slo) = errors::guard(|| {
-        Ok((common(model, cluster, workload, quant, serving, assumptions)?, slo_of(slo, "slo")?))
-    })?;
+    let (c, slo) =
+        errors::guard(|| Ok((common(model, cluster, workload, quant, serving, assumptions)?, slo_of(slo, "slo")?)))?;
     let objective = objective.to_string();
     run::run(py, progress, move |control| {
         let frameworks = match frameworks {
             Some(names) if names.is_empty() => {
-                return Err(Error::spec("frameworks", "no framework to explore", "leave it out, or name trtllm, sglang or vllm"));
+                return Err(Error::spec(
+                    "frameworks",
+                    "no framework to explore",
+                    "leave it out, or name trtllm, sglang or vllm",
+                ));
             }
             Some(names) => {
                 for (i, n) in names.iter().enumerate() {

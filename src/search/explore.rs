@@ -16,6 +16,7 @@ use crate::cost::Library;
 use crate::error::{Error, Problems, Result, near};
 use crate::kernels::KernelDb;
 use crate::serving::Load;
+use crate::serving::engine::unmodelled_serving;
 use crate::spec::{Assumptions, Cluster, Model, Quant, Serving, Slo, Workload};
 
 /// The four levels of disaggregation.
@@ -77,6 +78,7 @@ impl Question {
         p.nest("workload", self.workload.check());
         p.nest("slo", self.slo.check());
         p.nest("serving", self.serving.check());
+        unmodelled_serving(&mut p, &self.serving);
         p.into_result()
     }
 }
@@ -88,15 +90,7 @@ pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<St
     let mut rows: Vec<Row> = Vec::new();
     let mut libraries = Vec::new();
     for (i, framework) in q.frameworks.iter().enumerate() {
-        let lib = Arc::new(Library::new(
-            db.clone(),
-            &q.model,
-            &q.cluster,
-            framework,
-            &q.quant,
-            &q.serving,
-            &q.assumptions,
-        )?);
+        let lib = Library::shared(db, &q.model, &q.cluster, framework, &q.quant, &q.serving, &q.assumptions)?;
         libraries.push(lib.clone());
         let task = Task {
             lib: &lib,
@@ -116,14 +110,15 @@ pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<St
             rows.extend(task.mixed(2, &units, dense(q.batches_per_octave / 2))?);
         }
         if wants("pd") || wants("pd+afd") {
-            let prefill = levels::prefill_frontier(&task.prefill(&levels::worker_layouts(&lib, q.cluster.gpus, true))?);
+            let prefill =
+                levels::prefill_frontier(&task.prefill(&levels::worker_layouts(&lib, q.cluster.gpus, true))?);
             let decode_all = task.decode(&workers, dense(q.batches_per_octave * 2))?;
             let decode = levels::decode_frontier(&decode_all);
             if wants("pd") {
                 rows.extend(task.pair(1, &prefill, &decode)?);
             }
             if wants("pd+afd") && !units.is_empty() {
-                let afd_decode = levels::decode_frontier(&task.decode(&units, dense(q.batches_per_octave))?);
+                let afd_decode = levels::decode_frontier(&task.decode(&units, dense(q.batches_per_octave - 1))?);
                 let afd_prefill =
                     levels::prefill_frontier(&task.prefill(&levels::prefill_unit_layouts(&lib, q.cluster.gpus))?);
                 rows.extend(task.pair(3, &prefill, &afd_decode)?);

@@ -7,14 +7,23 @@ use super::pd::{self, DecodeSide, PrefillSide};
 use super::point::{Binding, Load, Point};
 use super::stepper::Stepper;
 use crate::cost::Library;
-use crate::error::{Error, Result};
-use crate::spec::{AfdPlan, Plan, Slot, Workload};
+use crate::error::{Error, Problems, Result};
+use crate::spec::plan::Side;
+use crate::spec::{AfdPlan, Plan, Serving, Slot, Workload};
 
 /// What a plan compiles to.
 pub enum Compiled {
     /// One stepper that serves prefill and decode, and how many of it.
-    Mixed { stepper: Stepper, replicas: u32 },
-    Pd { prefill: Stepper, prefill_count: u32, decode: Stepper, decode_count: u32 },
+    Mixed {
+        stepper: Stepper,
+        replicas: u32,
+    },
+    Pd {
+        prefill: Stepper,
+        prefill_count: u32,
+        decode: Stepper,
+        decode_count: u32,
+    },
 }
 
 /// A compiled plan.
@@ -27,21 +36,12 @@ pub struct Engine {
     pub point: Point,
 }
 
-fn ffn_library(lib: &Arc<Library>, plan: &AfdPlan) -> Result<Arc<Library>> {
-    match (&plan.attention.device, &plan.ffn.device) {
-        (None, None) => Ok(lib.clone()),
-        _ => Err(Error::spec(
-            "plan.ffn.device",
-            "pools of different hardware are not modelled yet",
-            "leave device out, or set it on the cluster",
-        )),
-    }
-}
-
 impl Engine {
     /// Compiles and prices a plan; fields left open are chosen (largest feasible batch, best chunk).
     pub fn new(lib: &Arc<Library>, workload: &Workload, plan: &Plan) -> Result<Engine> {
-        plan.check(&lib.model, &lib.cluster).into_result()?;
+        let mut problems = plan.check(&lib.model, &lib.cluster);
+        unmodelled(&mut problems, plan, &lib.serving);
+        problems.into_result()?;
         let load = Load::of(workload);
         match plan {
             Plan::Aggregated(a) => {
@@ -59,7 +59,7 @@ impl Engine {
                 for m in ms {
                     let mut tried = a.clone();
                     tried.microbatches = Some(m);
-                    let stepper = Stepper::afd(lib, &ffn_library(lib, a)?, &tried, workload)?;
+                    let stepper = Stepper::afd(lib, lib, &tried, workload)?;
                     let (batch, chunk, point) = choose_mixed(&stepper, &load, a.batch, a.chunk_tokens, a.units);
                     tried.batch = Some(batch);
                     tried.chunk_tokens = Some(chunk);
@@ -102,6 +102,51 @@ impl Engine {
     /// Output tokens per second of the whole deployment.
     pub fn tokens_per_s(&self) -> f64 {
         self.point.requests_per_s * self.load.osl
+    }
+}
+
+/// Options that specs can say and this version cannot price yet: refused rather than ignored.
+pub fn unmodelled(problems: &mut Problems, plan: &Plan, serving: &Serving) {
+    unmodelled_serving(problems, serving);
+    let mut afd = |path: &str, a: &AfdPlan| {
+        for (field, side) in [("router", a.router), ("dense", a.dense)] {
+            if side == Side::Ffn {
+                problems.push(format!("{path}.{field}"), "on the FFN side is not modelled yet", "use 'attention'");
+            }
+        }
+        if a.placement.is_some() {
+            problems.push(format!("{path}.placement"), "by hand is not modelled yet", "leave it out: pools are packed");
+        }
+        for (pool, p) in [("attention", &a.attention), ("ffn", &a.ffn)] {
+            if p.device.is_some() {
+                let hint = "leave it out, or change the cluster's device";
+                problems.push(format!("{path}.{pool}.device"), "hardware of one pool is not modelled yet", hint);
+            }
+        }
+    };
+    match plan {
+        Plan::Aggregated(_) => {}
+        Plan::Afd(a) => afd("plan", a),
+        Plan::Pd(pd) => {
+            for (slot, s) in [("plan.prefill", &pd.prefill), ("plan.decode", &pd.decode)] {
+                if let Slot::Afd(a) = s {
+                    afd(slot, a);
+                }
+            }
+        }
+    }
+}
+
+/// The same for the way of serving.
+pub fn unmodelled_serving(problems: &mut Problems, serving: &Serving) {
+    for (field, on) in [
+        ("eplb_slots", serving.eplb_slots > 0),
+        ("two_batch_overlap", serving.two_batch_overlap),
+        ("fused_dispatch", serving.fused_dispatch),
+    ] {
+        if on {
+            problems.push(format!("serving.{field}"), "is not modelled yet", "leave it out");
+        }
     }
 }
 
@@ -179,7 +224,12 @@ fn choose_mixed(s: &Stepper, load: &Load, batch: Option<u32>, chunk: Option<u32>
     best.unwrap_or((1, 1, Point::unplaced(Binding::Divisibility, 0.0)))
 }
 
-fn choose_prefill(lib: &Arc<Library>, w: &Workload, load: &Load, slot: &Slot) -> Result<(Stepper, Slot, PrefillSide, u32)> {
+fn choose_prefill(
+    lib: &Arc<Library>,
+    w: &Workload,
+    load: &Load,
+    slot: &Slot,
+) -> Result<(Stepper, Slot, PrefillSide, u32)> {
     let chunk_or = |c: Option<u32>| c.map_or(load.isl.max(1.0), f64::from);
     match slot {
         Slot::Workers(k) => {
@@ -197,10 +247,12 @@ fn choose_prefill(lib: &Arc<Library>, w: &Workload, load: &Load, slot: &Slot) ->
             let m = a.microbatches.unwrap_or(4);
             a.microbatches = Some(m);
             let sequences = f64::from(a.batch.unwrap_or(1));
-            let chunk = a.chunk_tokens.map_or((chunk_or(None) * sequences / f64::from(m)).ceil().min(load.isl).max(1.0), f64::from);
+            let chunk = a
+                .chunk_tokens
+                .map_or((chunk_or(None) * sequences / f64::from(m)).ceil().min(load.isl).max(1.0), f64::from);
             a.batch = Some(sequences as u32);
             a.chunk_tokens = Some(chunk as u32);
-            let s = Stepper::afd(lib, &ffn_library(lib, &a)?, &a, w)?;
+            let s = Stepper::afd(lib, lib, &a, w)?;
             let side = pd::prefill_side(&s, load, sequences, chunk);
             let n = a.units;
             Ok((s, Slot::Afd(a), side, n))
@@ -208,13 +260,20 @@ fn choose_prefill(lib: &Arc<Library>, w: &Workload, load: &Load, slot: &Slot) ->
     }
 }
 
-fn choose_decode(lib: &Arc<Library>, w: &Workload, load: &Load, slot: &Slot) -> Result<(Stepper, Slot, u32, DecodeSide)> {
+fn choose_decode(
+    lib: &Arc<Library>,
+    w: &Workload,
+    load: &Load,
+    slot: &Slot,
+) -> Result<(Stepper, Slot, u32, DecodeSide)> {
     let pick = |s: &Stepper, batch: Option<u32>| {
         let grid = batch.map_or_else(|| batch_grid(most_sequences(s, 1.0).max(1.0)), |b| vec![b]);
         let mut best: Option<DecodeSide> = None;
         for b in grid {
             let d = pd::decode_side(s, load, f64::from(b));
-            let wins = best.as_ref().is_none_or(|q| (q.short.is_some() && d.short.is_none()) || (d.short.is_none() && d.rate > q.rate));
+            let wins = best
+                .as_ref()
+                .is_none_or(|q| (q.short.is_some() && d.short.is_none()) || (d.short.is_none() && d.rate > q.rate));
             if wins {
                 best = Some(d);
             }
@@ -236,7 +295,7 @@ fn choose_decode(lib: &Arc<Library>, w: &Workload, load: &Load, slot: &Slot) -> 
             for m in choices(a.microbatches) {
                 let mut tried = a.clone();
                 tried.microbatches = Some(m);
-                let s = Stepper::afd(lib, &ffn_library(lib, a)?, &tried, w)?;
+                let s = Stepper::afd(lib, lib, &tried, w)?;
                 if let Some(d) = pick(&s, a.batch) {
                     tried.batch = Some(d.batch as u32);
                     if best.as_ref().is_none_or(|(_, _, q)| d.short.is_none() && d.rate > q.rate) {

@@ -22,7 +22,7 @@ pub fn measured_shares(db: &Arc<KernelDb>, model: &Model, cluster: &Cluster, qua
     let parallel = Parallel { dp, ..Parallel::default() };
     let mut out: Vec<(String, f64)> = Vec::new();
     for f in FRAMEWORKS.iter().filter(|f| known.iter().any(|k| k == *f)) {
-        let lib = Arc::new(Library::new(db.clone(), model, cluster, f, quant, &Serving::default(), &Assumptions::physical())?);
+        let lib = Library::shared(db, model, cluster, f, quant, &Serving::default(), &Assumptions::physical())?;
         let worker = Worker::new(&lib, parallel)?;
         let total: Total = worker.step(&Batch::decode(32.0, 4096.0, 1.0)).plus(&worker.step(&Batch::prefill(1.0, 4096.0, 0.0)));
         let all: f64 = total.compute.iter().sum();

@@ -119,11 +119,8 @@ pub fn combine(
     let wire = ports * speed / shipped.max(1.0);
     let demand = nd_f * decode.rate;
     let rate = supply.min(demand).min(wire);
-    let (step, batch) = if rate < demand * (1.0 - 1e-9) {
-        lowered(d, load, decode, rate / nd_f)
-    } else {
-        (decode.step, decode.batch)
-    };
+    let (step, batch) =
+        if rate < demand * (1.0 - 1e-9) { lowered(d, load, decode, rate / nd_f) } else { (decode.step, decode.batch) };
     let binding = if wire < supply.min(demand) {
         Binding::Bandwidth(if same_domain { "nvlink" } else { "nic" })
     } else if supply < demand * (1.0 - 1e-9) {
@@ -146,26 +143,31 @@ pub fn combine(
     }
 }
 
-/// The batch at which one decode worker gives `rate`: bisection, since rate grows with the batch.
+/// The batch at which one decode worker gives `rate`, found from above by false position (Illinois):
+/// rate grows with the batch, less and less.
 fn lowered(d: &Stepper, load: &Load, full: &DecodeSide, rate: f64) -> (StepTime, f64) {
-    let (mut low, mut high) = (0.0, full.batch);
+    let (mut low, mut low_gap) = (0.0, -rate);
+    let (mut high, mut high_gap) = (full.batch, full.rate - rate);
     let mut step = full.step;
-    let mut batch = full.batch;
-    for _ in 0..14 {
-        let b = 0.5 * (low + high);
+    let mut kept = 0;
+    for _ in 0..24 {
+        let b = low + (high - low) * (-low_gap / (high_gap - low_gap)).clamp(0.02, 0.98);
         let s = d.decode(b, load.context);
-        if decode_rate(d, load, b, s.seconds) >= rate {
-            high = b;
-            step = s;
-            batch = b;
+        let gap = decode_rate(d, load, b, s.seconds) - rate;
+        if gap >= 0.0 {
+            (high, high_gap, step) = (b, gap, s);
+            low_gap *= if kept > 0 { 0.5 } else { 1.0 };
+            kept = 1;
         } else {
-            low = b;
+            (low, low_gap) = (b, gap);
+            high_gap *= if kept < 0 { 0.5 } else { 1.0 };
+            kept = -1;
         }
-        if high - low < 2e-3 * full.batch {
+        if high_gap.abs() < 1e-3 * rate || high - low < 1e-3 * full.batch {
             break;
         }
     }
-    (step, batch)
+    (step, high)
 }
 
 /// Whether the whole deployment sits in one scale-up domain.

@@ -24,7 +24,11 @@ fn main() {
             let t = Instant::now();
             let q = Question::new(model.clone(), cluster.clone(), w, slo, &framework);
             let study = explore(&db, &q, &Control::new()).unwrap();
-            println!("== {name}, TTFT {ttft} ms, TPOT {tpot} ms: {} plans in {:.2} s", study.rows.len(), t.elapsed().as_secs_f64());
+            println!(
+                "== {name}, TTFT {ttft} ms, TPOT {tpot} ms: {} plans in {:.2} s",
+                study.rows.len(),
+                t.elapsed().as_secs_f64()
+            );
             print(&study.table());
         }
     }

@@ -6,32 +6,7 @@ use std::path::Path;
 use disagg::kernels::KernelDb;
 use disagg::kernels::ops::Source;
 use disagg::kernels::report::{TABLES, leave_one_out, suspects};
-use disagg::spec::Device;
-
-fn device(system: &str) -> Device {
-    let (bf16, fp8, fp4, bw, sm) = match system {
-        "h100_sxm" => (989e12, 1978e12, 0.0, 3.35e12, 90),
-        "h200_sxm" => (989e12, 1978e12, 0.0, 4.8e12, 90),
-        "b200_sxm" => (2250e12, 4500e12, 9000e12, 7.7e12, 100),
-        "b300_sxm" => (2250e12, 4500e12, 14000e12, 7.75e12, 103),
-        "gb200" => (2500e12, 5000e12, 10000e12, 8e12, 100),
-        _ => (2500e12, 5000e12, 15000e12, 8e12, 103),
-    };
-    Device {
-        name: system.into(),
-        source: "probe".into(),
-        bf16_flops: bf16,
-        fp8_flops: fp8,
-        fp4_flops: fp4,
-        hbm_bytes_per_s: bw,
-        hbm_bytes: 180e9,
-        launch_s: 2e-6,
-        power_w: 1000.0,
-        usd_per_hour: 3.0,
-        sm,
-    }
-}
-
+use disagg::spec::catalog;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -39,10 +14,20 @@ fn main() {
     let wanted = |i: usize, name: &str| args.get(i).is_none_or(|a| a == "all" || a == name);
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/python/disagg/data/kernels");
     let db = KernelDb::open(Path::new(dir)).expect("the pack opens");
-    println!("{:9} {:7} {:22} {:22} {:13} {:5} {:>5} {:>8} {:>8} {:>8}", "system", "from", "table", "lane", "hidden", "", "n", "median", "p90", "noise");
+    println!(
+        "{:9} {:7} {:22} {:22} {:13} {:5} {:>5} {:>8} {:>8} {:>8}",
+        "system", "from", "table", "lane", "hidden", "", "n", "median", "p90", "noise"
+    );
     for system in db.systems().into_iter().filter(|s| wanted(1, s)) {
+        let (device, _) = catalog::system(&system).expect("the pack's systems have data sheets");
         for framework in ["trtllm", "sglang", "vllm"].into_iter().filter(|f| wanted(2, f)) {
-            let source = Source { db: db.clone(), system: system.clone(), framework: framework.into(), device: device(&system), graph: false };
+            let source = Source {
+                db: db.clone(),
+                system: system.clone(),
+                framework: framework.into(),
+                device: device.clone(),
+                graph: false,
+            };
             for table in TABLES.into_iter().filter(|t| wanted(3, t)) {
                 let Ok(rows) = leave_one_out(&source, table, samples, 1) else { continue };
                 for r in rows {

@@ -2,60 +2,8 @@
 //! `cargo run --release --example surface_probe [system]`
 use disagg::kernels::ops::{self, ExpertShape, Source};
 use disagg::kernels::{KernelDb, Surface};
-use disagg::spec::{Attention, Device, Dtype, Indexer, Model, Quant};
+use disagg::spec::{Dtype, catalog};
 use std::time::Instant;
-
-fn device(system: &str) -> Device {
-    let (bf16, fp8, fp4, bw, sm) = match system {
-        "h100_sxm" => (989e12, 1978e12, 0.0, 3.35e12, 90),
-        "h200_sxm" => (989e12, 1978e12, 0.0, 4.8e12, 90),
-        "b200_sxm" => (2250e12, 4500e12, 9000e12, 7.7e12, 100),
-        "b300_sxm" => (2250e12, 4500e12, 14000e12, 7.75e12, 103),
-        "gb200" => (2500e12, 5000e12, 10000e12, 8e12, 100),
-        _ => (2500e12, 5000e12, 15000e12, 8e12, 103),
-    };
-    Device {
-        name: system.into(),
-        source: "probe".into(),
-        bf16_flops: bf16,
-        fp8_flops: fp8,
-        fp4_flops: fp4,
-        hbm_bytes_per_s: bw,
-        hbm_bytes: 180e9,
-        launch_s: 2e-6,
-        power_w: 1000.0,
-        usd_per_hour: 3.0,
-        sm,
-    }
-}
-
-fn v32(indexer: bool) -> Model {
-    Model {
-        name: "V3.2".into(),
-        source: String::new(),
-        architecture: "DeepseekV32ForCausalLM".into(),
-        layers: 61,
-        hidden: 7168,
-        vocab: 129_280,
-        max_context: 163_840,
-        attention: Attention::Mla {
-            heads: 128,
-            q_lora: 1536,
-            kv_lora: 512,
-            nope: 128,
-            rope: 64,
-            v: 128,
-            indexer: indexer.then_some(Indexer { heads: 64, head_dim: 128, topk: 2048 }),
-        },
-        dense_layers: 3,
-        dense_intermediate: 18432,
-        moe: None,
-        tied_embeddings: false,
-        mtp_layers: 1,
-        quant: Quant::default(),
-        bf16_parts: Vec::new(),
-    }
-}
 
 fn show(name: &str, build: impl FnOnce() -> Surface, at: &[&[f64]]) {
     let start = Instant::now();
@@ -83,32 +31,103 @@ fn show(name: &str, build: impl FnOnce() -> Surface, at: &[&[f64]]) {
 
 fn main() {
     let system = std::env::args().nth(1).unwrap_or_else(|| "b200_sxm".into());
+    let (device, _) = catalog::system(&system).expect("a system of the pack");
+    let v32 = |sparse: bool| {
+        catalog::model(if sparse { "deepseek-ai/DeepSeek-V3.2" } else { "deepseek-ai/DeepSeek-V3" }).expect("a preset")
+    };
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/python/disagg/data/kernels");
     let db = KernelDb::open(std::path::Path::new(dir)).expect("pack");
     for framework in ["trtllm", "sglang", "vllm"] {
         for graph in [false, true] {
-            let s = Source { db: db.clone(), system: system.clone(), framework: framework.into(), device: device(&system), graph };
+            let s = Source {
+                db: db.clone(),
+                system: system.clone(),
+                framework: framework.into(),
+                device: device.clone(),
+                graph,
+            };
             println!("==== {system} {framework} graph={graph}");
-            show("gemm fp8_block 7168x2048", || ops::gemm(&s, Dtype::Fp8Block, 7168, 2048).expect("gemm"), &[&[1.0], &[300.0], &[4096.0], &[1e5]]);
+            show(
+                "gemm fp8_block 7168x2048",
+                || ops::gemm(&s, Dtype::Fp8Block, 7168, 2048).expect("gemm"),
+                &[&[1.0], &[300.0], &[4096.0], &[1e5]],
+            );
             show("gemm bf16 lm head", || ops::gemm(&s, Dtype::Bf16, 129_280, 7168).expect("gemm"), &[&[1.0], &[300.0]]);
-            show("gemm fp8_block q_b", || ops::gemm(&s, Dtype::Fp8Block, 24_576, 1536).expect("gemm"), &[&[1.0], &[300.0], &[4096.0]]);
-            show("context attention 64/4/128", || ops::context_attention(&s, 64, 4, 128, 0, Dtype::Bf16, Dtype::Bf16).expect("ctx"), &[&[1.0, 4096.0, 0.0], &[1.0, 4096.0, 4096.0], &[1.0, 8192.0, 1e5], &[3.0, 700.0, 0.0]]);
-            show("generation attention 64/4/128", || ops::generation_attention(&s, 64, 4, 128, 0, Dtype::Fp8).expect("gen"), &[&[1.0, 4096.0], &[100.0, 5000.0], &[64.0, 5e5]]);
-            show("generation attention 7/1/128", || ops::generation_attention(&s, 7, 1, 128, 0, Dtype::Fp8).expect("gen"), &[&[1.0, 4096.0], &[100.0, 5000.0]]);
+            show(
+                "gemm fp8_block q_b",
+                || ops::gemm(&s, Dtype::Fp8Block, 24_576, 1536).expect("gemm"),
+                &[&[1.0], &[300.0], &[4096.0]],
+            );
+            show(
+                "context attention 64/4/128",
+                || ops::context_attention(&s, 64, 4, 128, 0, Dtype::Bf16, Dtype::Bf16).expect("ctx"),
+                &[&[1.0, 4096.0, 0.0], &[1.0, 4096.0, 4096.0], &[1.0, 8192.0, 1e5], &[3.0, 700.0, 0.0]],
+            );
+            show(
+                "generation attention 64/4/128",
+                || ops::generation_attention(&s, 64, 4, 128, 0, Dtype::Fp8).expect("gen"),
+                &[&[1.0, 4096.0], &[100.0, 5000.0], &[64.0, 5e5]],
+            );
+            show(
+                "generation attention 7/1/128",
+                || ops::generation_attention(&s, 7, 1, 128, 0, Dtype::Fp8).expect("gen"),
+                &[&[1.0, 4096.0], &[100.0, 5000.0]],
+            );
             for heads in [128, 16] {
                 for kv in [Dtype::Fp8, Dtype::Bf16] {
-                    show(&format!("V3.2 context {heads} {kv:?}"), || ops::mla_context(&s, &v32(true), heads, Dtype::Fp8Block, kv).expect("dsa"), &[&[1.0, 512.0, 0.0], &[1.0, 512.0, 128.0], &[1.0, 512.0, 4096.0], &[1.0, 4096.0, 0.0], &[1.0, 4096.0, 65536.0], &[1.0, 16384.0, 131072.0], &[1.0, 8192.0, 516_000.0], &[4.0, 100.0, 70_000.0]]);
-                    show(&format!("V3.2 generation {heads} {kv:?}"), || ops::mla_generation(&s, &v32(true), heads, Dtype::Fp8Block, kv).expect("dsa"), &[&[1.0, 4096.0], &[128.0, 4096.0], &[128.0, 4608.0], &[1024.0, 4096.0], &[8.0, 528_000.0]]);
+                    show(
+                        &format!("V3.2 context {heads} {kv:?}"),
+                        || ops::mla_context(&s, &v32(true), heads, Dtype::Fp8Block, kv).expect("dsa"),
+                        &[
+                            &[1.0, 512.0, 0.0],
+                            &[1.0, 512.0, 128.0],
+                            &[1.0, 512.0, 4096.0],
+                            &[1.0, 4096.0, 0.0],
+                            &[1.0, 4096.0, 65536.0],
+                            &[1.0, 16384.0, 131072.0],
+                            &[1.0, 8192.0, 516_000.0],
+                            &[4.0, 100.0, 70_000.0],
+                        ],
+                    );
+                    show(
+                        &format!("V3.2 generation {heads} {kv:?}"),
+                        || ops::mla_generation(&s, &v32(true), heads, Dtype::Fp8Block, kv).expect("dsa"),
+                        &[&[1.0, 4096.0], &[128.0, 4096.0], &[128.0, 4608.0], &[1024.0, 4096.0], &[8.0, 528_000.0]],
+                    );
                 }
             }
-            show("V3 context 128", || ops::mla_context(&s, &v32(false), 128, Dtype::Fp8Block, Dtype::Fp8).expect("mla"), &[&[1.0, 4096.0, 0.0], &[1.0, 4096.0, 65536.0], &[1.0, 512.0, 4096.0]]);
-            show("V3 generation 128", || ops::mla_generation(&s, &v32(false), 128, Dtype::Fp8Block, Dtype::Fp8).expect("mla"), &[&[1.0, 4096.0], &[128.0, 4608.0], &[1024.0, 131_072.0]]);
+            show(
+                "V3 context 128",
+                || ops::mla_context(&s, &v32(false), 128, Dtype::Fp8Block, Dtype::Fp8).expect("mla"),
+                &[&[1.0, 4096.0, 0.0], &[1.0, 4096.0, 65536.0], &[1.0, 512.0, 4096.0]],
+            );
+            show(
+                "V3 generation 128",
+                || ops::mla_generation(&s, &v32(false), 128, Dtype::Fp8Block, Dtype::Fp8).expect("mla"),
+                &[&[1.0, 4096.0], &[128.0, 4608.0], &[1024.0, 131_072.0]],
+            );
             for ep in [1, 3, 8, 28, 64, 126, 256] {
                 let shape = ExpertShape { hidden: 7168, intermediate: 2048, topk: 8, experts: 256, moe_tp: 1, ep };
-                show(&format!("moe ep {ep}"), || ops::moe(&s, shape, Dtype::Fp8Block, "power_law_1.01").expect("moe"), &[&[1.0], &[128.0], &[4000.0], &[65536.0]]);
+                show(
+                    &format!("moe ep {ep}"),
+                    || ops::moe(&s, shape, Dtype::Fp8Block, "power_law_1.01").expect("moe"),
+                    &[&[1.0], &[128.0], &[4000.0], &[65536.0]],
+                );
                 for decode in [true, false] {
-                    if let Some(g) = ops::grouped_moe(&s, shape, if framework == "trtllm" { Dtype::Nvfp4 } else { Dtype::Fp8Block }, "power_law_1.01", decode).expect("grouped") {
-                        show(&format!("grouped ep {ep} decode {decode}"), || g, &[&[1.0], &[128.0], &[4000.0], &[65536.0]]);
+                    if let Some(g) = ops::grouped_moe(
+                        &s,
+                        shape,
+                        if framework == "trtllm" { Dtype::Nvfp4 } else { Dtype::Fp8Block },
+                        "power_law_1.01",
+                        decode,
+                    )
+                    .expect("grouped")
+                    {
+                        show(
+                            &format!("grouped ep {ep} decode {decode}"),
+                            || g,
+                            &[&[1.0], &[128.0], &[4000.0], &[65536.0]],
+                        );
                     }
                 }
             }

@@ -2,31 +2,19 @@
 
 import json
 import struct
-import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from disagg.kernels import collapse, importer, layout
+from disagg.kernels.importer import KernelDataError, import_dir
+
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
 ROOT = Path(__file__).resolve().parents[2]
-try:
-    from disagg.kernels import KernelDataError, import_dir
-except ImportError:  # the extension is not built: these tools do without it
-    import importlib.machinery
-    import types
-
-    for name in [m for m in sys.modules if m.split(".")[0] == "disagg"]:
-        del sys.modules[name]
-    bare = types.ModuleType("disagg")
-    bare.__path__ = [str(ROOT / "python" / "disagg")]
-    sys.modules["disagg"] = bare
-    from disagg.kernels import KernelDataError, import_dir
-
-from disagg.kernels import collapse, importer, layout  # noqa: E402
 
 
 def gemm(**changes):

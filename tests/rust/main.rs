@@ -12,3 +12,4 @@ mod pipeline;
 mod serving;
 mod specs;
 mod surfaces;
+mod validation;

@@ -1,8 +1,19 @@
-"""Measured kernels: reading tables of measurements and building the compact pack that is shipped.
+"""Measured kernels: what there is, look-ups with evidence, imports, and the shipped pack.
 
-Only names are imported here; pyarrow and zstandard are loaded by the functions that need them.
+Heavy packages (pyarrow, zstandard) are loaded by the functions that need them.
 """
 
-from .importer import KernelDataError, import_dir
+from disagg.kernels.importer import KernelDataError
+from disagg.kernels.query import Latency, frameworks, import_dir, lookup, report, systems, table, tables
 
-__all__ = ["KernelDataError", "import_dir"]
+__all__ = [
+    "KernelDataError",
+    "Latency",
+    "frameworks",
+    "import_dir",
+    "lookup",
+    "report",
+    "systems",
+    "table",
+    "tables",
+]

@@ -7,6 +7,7 @@ import sys
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run a command; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m disagg.kernels", description="Tools for tables of kernel times.")
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="build the compact pack, the same bits every time")

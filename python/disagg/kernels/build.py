@@ -28,6 +28,7 @@ import tempfile
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,7 @@ LEVEL = 19
 ORIGIN = "aiconfigurator-core 0.12.0 (PyPI), Apache-2.0, Copyright NVIDIA CORPORATION & AFFILIATES"
 
 
-def build(source: str | Path, out: str | Path, origin: str = ORIGIN, everything: bool = False) -> dict:
+def build(source: str | Path, out: str | Path, origin: str = ORIGIN, everything: bool = False) -> dict[str, Any]:
     """Writes the pack of ``source`` (wheel file, unpacked wheel or data directory) into ``out``.
 
     Parameters
@@ -118,7 +119,7 @@ def build(source: str | Path, out: str | Path, origin: str = ORIGIN, everything:
     return index
 
 
-def _payload(table: Collapsed, compressor) -> bytes:
+def _payload(table: Collapsed, compressor: Any) -> bytes:
     """A frame's content, with whichever coding of each measure is smaller once compressed."""
     heads, bodies = [], []
     for name, values in table.measures:
@@ -133,9 +134,9 @@ def _payload(table: Collapsed, compressor) -> bytes:
     return struct.pack("<I", len(text)) + text + b"".join(b for _, b in keys) + b"".join(bodies)
 
 
-def _key(key: Key) -> tuple[dict, bytes]:
-    width = 0 if len(key.values) == 1 else 1 if len(key.values) <= 256 else 2
-    if len(key.values) > 65536:
+def _key(key: Key) -> tuple[dict[str, Any], bytes]:
+    width = 0 if len(key.values) == 1 else 1 if len(key.values) <= 1 << 8 else 2
+    if len(key.values) > 1 << 16:
         raise KernelDataError("pack", "more than 65536 distinct values", key.name)
     head = {"name": key.name, "width": width, "text" if key.is_text else "int": key.values}
     if width == 0:
@@ -153,7 +154,7 @@ def _key(key: Key) -> tuple[dict, bytes]:
     return head | {"runs": len(starts)}, differences.tobytes() + _planes(lengths, 2)
 
 
-def _dictionary(name: str, bits: np.ndarray) -> tuple[dict, bytes]:
+def _dictionary(name: str, bits: np.ndarray) -> tuple[dict[str, Any], bytes]:
     distinct, index = np.unique(bits, return_inverse=True)
     width = 1 if len(distinct) <= 1 << 8 else 2 if len(distinct) <= 1 << 16 else 3
     differences = np.diff(distinct, prepend=np.uint32(0)).astype("<u4")

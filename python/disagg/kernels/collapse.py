@@ -7,6 +7,7 @@ The same steps are taken by the core for imported tables (``kernels::import``);
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -18,11 +19,12 @@ class Key:
     """A key column as codes into its sorted distinct values."""
 
     name: str
-    values: list
+    values: list[Any]
     codes: np.ndarray
 
     @property
     def is_text(self) -> bool:
+        """Whether the values are text."""
         return isinstance(self.values[0], str)
 
 
@@ -37,6 +39,7 @@ class Collapsed:
 
     @property
     def rows(self) -> int:
+        """Distinct keys."""
         return len(self.keys[0].codes)
 
 
@@ -67,7 +70,8 @@ def collapse(table: str, columns: dict[str, np.ndarray]) -> Collapsed:
         key.codes = key.codes[starts]
 
     repeated = np.flatnonzero(ends - starts > 1)
-    measures, noise = [], {}
+    measures: list[tuple[str, np.ndarray]] = []
+    noise: dict[str, float] = {}
     for name in (n for n in columns if layout.is_measure(n)):
         values = columns[name][order]
         out = values[starts]
@@ -97,5 +101,5 @@ def _encode(name: str, values: np.ndarray) -> Key:
         distinct = sorted(set(values.tolist()))
         index = {v: i for i, v in enumerate(distinct)}
         return Key(name, distinct, np.array([index[v] for v in values.tolist()], np.int64))
-    distinct, codes = np.unique(values, return_inverse=True)
-    return Key(name, [int(v) for v in distinct], codes.astype(np.int64))
+    numbers, codes = np.unique(values, return_inverse=True)
+    return Key(name, [int(v) for v in numbers], codes.astype(np.int64))

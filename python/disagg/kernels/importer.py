@@ -14,11 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+
+from disagg.errors import DataError
 
 from . import layout
 
+Array = npt.NDArray[Any]
 
-class KernelDataError(ValueError):
+
+class KernelDataError(DataError, ValueError):
     """A file of measurements cannot be used.
 
     Attributes
@@ -30,20 +35,25 @@ class KernelDataError(ValueError):
         Row of the file, counted from 0.
     """
 
-    def __init__(self, path: Any, message: str, column: str | None = None, row: int | None = None):
+    def __init__(self, path: Any, message: str, column: str | None = None, row: int | None = None) -> None:
         where = str(path)
         if column is not None:
             where += f", column '{column}'"
         if row is not None:
             where += f", row {row}"
-        super().__init__(f"{where}: {message}")
-        self.path, self.column, self.row, self.message = str(path), column, row, message
+        super().__init__(where, message)
+        self.path, self.column, self.row = str(path), column, row
+        self._where = where
 
-    def __reduce__(self):
+    def __str__(self) -> str:
+        """Where it is and what is wrong."""
+        return f"{self._where}: {self.message}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self.path, self.message, self.column, self.row))
 
 
-def find_root(path: str | os.PathLike) -> Path:
+def find_root(path: str | os.PathLike[str]) -> Path:
     """The directory below which ``<system>/<family>/<framework>/<version>`` starts.
 
     Accepts that directory itself, an unpacked wheel, or the installed package's directory.
@@ -69,7 +79,7 @@ def find_tables(root: Path) -> list[tuple[str, str, str, str, str, Path]]:
     return sorted(found)
 
 
-def read_table(path: str | os.PathLike, table: str | None = None) -> dict[str, np.ndarray]:
+def read_table(path: str | os.PathLike[str], table: str | None = None) -> dict[str, Array]:
     """All columns of one parquet file but the descriptive ones.
 
     Returns
@@ -88,7 +98,7 @@ def read_table(path: str | os.PathLike, table: str | None = None) -> dict[str, n
     if table is None:
         table = path.name.removesuffix(layout.SUFFIX)
     raw = _read_arrow(path)
-    columns: dict[str, np.ndarray] = {}
+    columns: dict[str, Array] = {}
     for name in raw.column_names:
         if name in layout.DESCRIPTIVE:
             continue
@@ -107,7 +117,7 @@ def read_table(path: str | os.PathLike, table: str | None = None) -> dict[str, n
     return columns
 
 
-def import_dir(path: str | os.PathLike, *, name: str) -> list[dict[str, Any]]:
+def import_dir(path: str | os.PathLike[str], *, name: str) -> list[dict[str, Any]]:
     """Reads every table below a directory in the layout of :mod:`disagg.kernels.layout`.
 
     Parameters
@@ -150,7 +160,7 @@ def import_dir(path: str | os.PathLike, *, name: str) -> list[dict[str, Any]]:
     return tables
 
 
-def _read_arrow(path: Path):
+def _read_arrow(path: Path) -> Any:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -166,8 +176,8 @@ def _read_arrow(path: Path):
         raise KernelDataError(path, f"not a readable parquet file: {str(error).splitlines()[0]}") from error
 
 
-def _measure(path: Path, name: str, column) -> np.ndarray:
-    values = column.to_numpy(zero_copy_only=False)
+def _measure(path: Path, name: str, column: Any) -> Array:
+    values: Array = column.to_numpy(zero_copy_only=False)
     if not np.issubdtype(values.dtype, np.number):
         raise KernelDataError(path, f"expected numbers, found {column.type}", name)
     values = values.astype(np.float64)
@@ -179,14 +189,14 @@ def _measure(path: Path, name: str, column) -> np.ndarray:
     return values
 
 
-def _key(path: Path, name: str, column) -> np.ndarray:
-    values = column.to_numpy(zero_copy_only=False)
+def _key(path: Path, name: str, column: Any) -> Array:
+    values: Array = column.to_numpy(zero_copy_only=False)
     kind = values.dtype.kind
     if kind in "iub":
         return values.astype(np.int64)
     if kind == "f":
         with np.errstate(invalid="ignore"):
-            whole = values.astype(np.int64)
+            whole: Array = values.astype(np.int64)
         bad = np.flatnonzero(whole != values)
         if len(bad):
             raise KernelDataError(path, f"{values[bad[0]]} is not a whole number", name, int(bad[0]))

@@ -70,8 +70,10 @@ def _bars(frame: Frame, *names: str) -> list[str]:
     return found
 
 
-def breakdown(frame: Frame | Mapping[str, Any], *, part: str = "op", ax: Axes | None = None) -> Axes:
-    """Draw where each millisecond goes: one stacked bar a phase and pool.
+def breakdown(
+    frame: Frame | Mapping[str, Any], *, part: str = "op", unit: str = "share", ax: Axes | None = None
+) -> Axes:
+    """Draw where time goes: one stacked bar a phase and pool.
 
     Parameters
     ----------
@@ -80,6 +82,9 @@ def breakdown(frame: Frame | Mapping[str, Any], *, part: str = "op", ax: Axes | 
         to estimates or breakdowns.
     part
         Column that splits a bar: ``"op"`` or ``"evidence"``.
+    unit
+        ``"share"``: of the phase's operator time, so that a decode step and a prefill are both legible (the
+        milliseconds stand beside each bar); ``"ms"``: milliseconds.
     ax
         Where to draw; None: new axes.
 
@@ -91,16 +96,29 @@ def breakdown(frame: Frame | Mapping[str, Any], *, part: str = "op", ax: Axes | 
     --------
     >>> import disagg as dg
     >>> f = dg.Frame({"phase": ["decode"] * 2, "pool": ["ffn"] * 2, "op": ["experts", "a2f"], "ms": [3.0, 1.0]})
-    >>> dg.plots.breakdown(f).get_xlabel()
+    >>> dg.plots.breakdown(f, unit="ms").get_xlabel()
     'time (ms)'
     """
+    if unit not in ("share", "ms"):
+        raise SpecError([("unit", f"'{unit}' is not known", "expected 'share' or 'ms'")])
     table = _joined(frame, "breakdown")
     bars = _bars(table, "phase", "pool") if len(table) else []
-    ax = _style.axes(ax, height=1.5 + 0.5 * _count(table, bars))
-    ax.set_xlabel("time (ms)")
+    ax = _style.axes(ax, height=1.5 + 0.4 * _count(table, bars))
+    ax.set_xlabel("time (ms)" if unit == "ms" else "share of the phase's operator time (%)")
     if not bars:
         return _style.nothing(ax, "the breakdown is empty")
-    _draw(ax, *_stacks(table, bars, part, "ms"))
+    columns, heights = _stacks(table, bars, part, "ms")
+    total = np.sum(list(heights.values()), axis=0)
+    scale = np.ones(len(columns))
+    if unit == "share":
+        phases = [n for n in bars if n != "pool"]
+        names, whole = _stacks(table, phases, part, "ms")
+        sums = dict(zip(names, np.sum(list(whole.values()), axis=0), strict=True))
+        scale = np.array([100 / max(next(v for n, v in sums.items() if c.startswith(n)), 1e-300) for c in columns])
+    _draw(ax, columns, {n: h * scale for n, h in heights.items()})
+    for i, ms in enumerate(total):
+        ax.text(ms * scale[i], i, f" {_style.number(ms)} ms", va="center", fontsize="small")
+    ax.margins(x=0.15)
     return ax
 
 

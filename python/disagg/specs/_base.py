@@ -91,6 +91,29 @@ def _wrong_call(
     return problems
 
 
+def expect(**given: tuple[Any, ...]) -> None:
+    """Raise one `SpecError` for every argument of the wrong class.
+
+    Parameters
+    ----------
+    **given
+        Argument name to ``(value, class, ...)``.
+
+    Examples
+    --------
+    >>> expect(n=(1, int), m=("a", int, float))
+    Traceback (most recent call last):
+    disagg.errors.SpecError: m: a str does not fit here; expected a int or a float
+    """
+    problems = []
+    for name, (value, *classes) in given.items():
+        if not isinstance(value, tuple(classes)):
+            wanted = " or a ".join(c.__name__ for c in classes if c is not type(None))
+            problems.append(Problem(name, f"a {type(value).__name__} does not fit here", f"expected a {wanted}"))
+    if problems:
+        raise SpecError(problems)
+
+
 def _more_problems(
     function: Callable[..., Any], signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> list[Problem]:
@@ -236,6 +259,7 @@ class Spec:
         SpecError
             If it is not JSON or not a spec of this class.
         """
+        expect(text=(text, str))
         return cls._from_raw(_core.Spec.from_json(cls._kind, text))
 
     def to_dict(self) -> dict[str, Any]:
@@ -245,6 +269,7 @@ class Spec:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Self:
         """Build a spec from what `to_dict` gave."""
+        expect(fields=(fields, dict))
         return cls._from_raw(_core.Spec(cls._kind, fields))
 
     def __eq__(self, other: object) -> bool:

@@ -4,18 +4,22 @@
 //! where it was measured, else the source with most rows; the others have one source per shape).
 
 use crate::error::Result;
+use crate::kernels::grid::Scale;
 use crate::kernels::grid::build::{Points, Recipe};
-use crate::kernels::grid::{Blend, Scale};
+use crate::kernels::roofline::kernels::ATTENTION;
 use crate::kernels::roofline::{self, Attend, Roofline, Work};
 use crate::kernels::surface::{Evidence, Node, Surface};
 use crate::spec::{Device, Dtype};
 
 use super::Source;
-use super::rows::{Rows, Site, blend, bracket, compile, table};
+use super::rows::{Rows, Site, bake, blend, bracket, compile, compile_baked, octaves, table};
 
 pub(super) const BF16: &[&str] = &["bfloat16", "float16", "half"];
 /// Two spellings of one lane.
 pub(super) const FP8: &[&str] = &["fp8", "fp8_e4m3"];
+
+/// Coordinate of the length of a prefill kernel.
+pub(super) const PARABOLA: Scale = Scale::Parabola(2048.0);
 
 /// Labels of a KV or attention format, the wanted one first.
 pub(super) fn formats(dtype: Dtype) -> [&'static [&'static str]; 2] {
@@ -67,7 +71,14 @@ fn default_source<'a>(source: &Source, rows: Rows<'a>) -> Rows<'a> {
 
 /// Points at the shape: exact heads, else blended between head counts of the same grouping, else the nearest.
 #[allow(clippy::too_many_arguments)]
-fn points(source: &Source, rows: &Rows, shape: Shape, axes: &[(&str, f64)], roof: impl Fn(Shape) -> Roofline, fallback: Evidence) -> (Points, String) {
+fn points(
+    source: &Source,
+    rows: &Rows,
+    shape: Shape,
+    axes: &[(&str, f64)],
+    roof: impl Fn(Shape) -> Roofline,
+    fallback: Evidence,
+) -> (Points, String) {
     let near = |name: &str, at: f64| {
         let values = rows.sites([name]);
         values.iter().map(|v| v.0[0]).min_by(|a, b| (*a as f64 / at).ln().abs().total_cmp(&(*b as f64 / at).ln().abs()))
@@ -82,7 +93,8 @@ fn points(source: &Source, rows: &Rows, shape: Shape, axes: &[(&str, f64)], roof
         evidence = Evidence::Extrapolated;
     }
     let rows = default_source(source, rows.int("window_size", window));
-    let measured: Vec<(i64, i64)> = rows.sites(["num_heads", "num_key_value_heads"]).iter().map(|s| (s.0[0], s.0[1])).collect();
+    let measured: Vec<(i64, i64)> =
+        rows.sites(["num_heads", "num_key_value_heads"]).iter().map(|s| (s.0[0], s.0[1])).collect();
     let (h, g) = (shape.heads, shape.heads / shape.kv_heads);
     let mut near: Vec<((i64, i64), f64)> = Vec::new();
     if measured.contains(&(shape.heads as i64, shape.kv_heads as i64)) {
@@ -122,10 +134,21 @@ fn points(source: &Source, rows: &Rows, shape: Shape, axes: &[(&str, f64)], roof
 
 /// GQA prefill attention kernel over a past. Axes: sequences, new tokens per sequence, past tokens per sequence.
 /// `window` 0: full attention. Heads are those of one TP rank.
-pub fn context_attention(source: &Source, heads: u32, kv_heads: u32, head_dim: u32, window: u32, attention: Dtype, kv: Dtype) -> Result<Surface> {
+pub fn context_attention(
+    source: &Source,
+    heads: u32,
+    kv_heads: u32,
+    head_dim: u32,
+    window: u32,
+    attention: Dtype,
+    kv: Dtype,
+) -> Result<Surface> {
     let shape = Shape { heads: f64::from(heads), kv_heads: f64::from(kv_heads), head_dim: f64::from(head_dim), window };
     let device = &source.device;
-    let roof = |s: Shape| Roofline { work: Work::Context(attend(device, s, attention, kv)), launch: device.launch_s };
+    let roof = |s: Shape| Roofline {
+        work: Work::Context(attend(device, s, attention, kv)),
+        launch: ATTENTION * device.launch_s,
+    };
     let floor = roof(shape);
     let Some(t) = table(source, &source.framework, "context_attention") else {
         return Ok(Surface::new(Node::Roofline(floor), "roofline (context_attention)", Vec::new()));
@@ -134,18 +157,30 @@ pub fn context_attention(source: &Source, heads: u32, kv_heads: u32, head_dim: u
     let (rows, rank) = rows.first_text("attn_dtype", &formats(attention));
     let fallback = if kv_rank == Some(0) && rank == Some(0) { Evidence::Measured } else { Evidence::Extrapolated };
     let (points, lane) = points(source, &rows, shape, &[("batch_size", 0.0), ("isl", 0.0)], roof, fallback);
-    let recipe = Recipe { scales: vec![Scale::Linear, Scale::Linear], blend: Blend::Ratio, roofline: floor, graph: source.graph };
+    let length = if window == 0 { PARABOLA } else { Scale::Linear };
+    let recipe = Recipe { scales: vec![Scale::Linear, length], roofline: floor, graph: source.graph };
     let kernel = compile(&points, &recipe, &lane);
     let window = if window == 0 { f64::INFINITY } else { f64::from(window) };
     let node = Node::Past { inner: Box::new(kernel.node().clone()), window, floor };
-    Ok(Surface::new(node, kernel.source(), kernel.dropped().to_vec()))
+    let node = compile_baked(&bake(&node, &points, &octaves()), length, floor);
+    Ok(kernel.with(node, kernel.source()))
 }
 
 /// GQA decode attention kernel. Axes: sequences, context tokens.
-pub fn generation_attention(source: &Source, heads: u32, kv_heads: u32, head_dim: u32, window: u32, kv: Dtype) -> Result<Surface> {
+pub fn generation_attention(
+    source: &Source,
+    heads: u32,
+    kv_heads: u32,
+    head_dim: u32,
+    window: u32,
+    kv: Dtype,
+) -> Result<Surface> {
     let shape = Shape { heads: f64::from(heads), kv_heads: f64::from(kv_heads), head_dim: f64::from(head_dim), window };
     let device = &source.device;
-    let roof = |s: Shape| Roofline { work: Work::Decode(attend(device, s, Dtype::Bf16, kv)), launch: device.launch_s };
+    let roof = |s: Shape| Roofline {
+        work: Work::Decode(attend(device, s, Dtype::Bf16, kv)),
+        launch: ATTENTION * device.launch_s,
+    };
     let floor = roof(shape);
     let Some(t) = table(source, &source.framework, "generation_attention") else {
         return Ok(Surface::new(Node::Roofline(floor), "roofline (generation_attention)", Vec::new()));
@@ -153,6 +188,6 @@ pub fn generation_attention(source: &Source, heads: u32, kv_heads: u32, head_dim
     let (rows, rank) = Rows::new(&t).first_text("kv_cache_dtype", &formats(kv));
     let fallback = if rank == Some(0) { Evidence::Measured } else { Evidence::Extrapolated };
     let (points, lane) = points(source, &rows, shape, &[("batch_size", 0.0), ("step", 1.0)], roof, fallback);
-    let recipe = Recipe { scales: vec![Scale::Linear, Scale::Linear], blend: Blend::Time, roofline: floor, graph: source.graph };
+    let recipe = Recipe { scales: vec![Scale::Linear, Scale::Linear], roofline: floor, graph: source.graph };
     Ok(compile(&points, &recipe, &lane))
 }

@@ -10,16 +10,16 @@
 //! own and would add 0.6 ms a layer to lanes that need 0.2.
 
 use crate::error::Result;
+use crate::kernels::grid::Scale;
 use crate::kernels::grid::build::{Points, Recipe};
-use crate::kernels::grid::{Blend, Scale};
-use crate::kernels::roofline::{Roofline, Work};
+use crate::kernels::roofline::{Roofline, Work, kernels};
 use crate::kernels::surface::{Evidence, Node, Surface};
 use crate::spec::{Dtype, Model};
 
 use super::Source;
 use super::attention::formats;
 use super::mla::{self, Dims};
-use super::rows::{Rows, at_heads, compile, table};
+use super::rows::{Rows, at_heads, bake, compile, table};
 
 /// Formats of the projections to try, nearest first.
 pub(super) fn gemm_types(gemm: Dtype) -> &'static [&'static [&'static str]] {
@@ -43,76 +43,131 @@ fn architecture(model: &Model, dims: &Dims) -> [String; 3] {
     [model.architecture.clone(), first, second]
 }
 
-/// Points of one lane at the wanted heads, over (batch, isl, step) or (batch, step).
-fn points(source: &Source, framework: &str, name: &str, model: &Model, dims: &Dims, heads: u32, gemm: Dtype, kv: Dtype, axes: &[(&str, f64)]) -> Option<(Points, String)> {
-    let t = table(source, framework, name)?;
-    let rows = Rows::new(&t).text("op_name", |l| !l.contains("skip_indexer"));
-    let names = architecture(model, dims);
-    let labels: Vec<[&str; 1]> = names.iter().map(|n| [n.as_str()]).collect();
-    let labels: Vec<&[&str]> = labels.iter().map(|l| &l[..]).collect();
-    let (rows, arch) = rows.first_text("architecture", &labels);
-    let (rows, format) = rows.first_text("kv_cache_dtype", &formats(kv));
-    let (rows, gemm_rank) = rows.first_text("gemm_type", gemm_types(gemm));
-    let asked = arch.is_none_or(|r| r < 2) && format == Some(0) && gemm_rank == Some(0);
-    let fallback = if asked { Evidence::Measured } else { Evidence::Extrapolated };
-    let decode = axes.len() == 2;
-    let points = at_heads(&rows, heads, axes, |h| roofline(source, dims, h, gemm, kv, decode), fallback);
-    (!points.is_empty()).then(|| (points, rows.source()))
+/// A block as it is asked for.
+#[derive(Clone, Copy)]
+struct Want<'a> {
+    source: &'a Source,
+    model: &'a Model,
+    dims: &'a Dims,
+    heads: u32,
+    gemm: Dtype,
+    kv: Dtype,
 }
 
-fn roofline(source: &Source, dims: &Dims, heads: f64, gemm: Dtype, kv: Dtype, decode: bool) -> Roofline {
-    let block = mla::block(&source.device, dims, heads, gemm, kv, decode);
-    let work = if decode { Work::BlockDecode(block) } else { Work::BlockContext(block) };
-    Roofline { work, launch: source.device.launch_s }
+impl Want<'_> {
+    /// Points of one lane at the wanted heads, over (batch, isl, step) or (batch, step).
+    fn points(&self, framework: &str, name: &str, axes: &[(&str, f64)]) -> Option<(Points, String)> {
+        let t = table(self.source, framework, name)?;
+        let rows = Rows::new(&t).text("op_name", |l| !l.contains("skip_indexer"));
+        let names = architecture(self.model, self.dims);
+        let labels: Vec<[&str; 1]> = names.iter().map(|n| [n.as_str()]).collect();
+        let labels: Vec<&[&str]> = labels.iter().map(|l| &l[..]).collect();
+        let (rows, arch) = rows.first_text("architecture", &labels);
+        let (rows, format) = rows.first_text("kv_cache_dtype", &formats(self.kv));
+        let (rows, gemm) = rows.first_text("gemm_type", gemm_types(self.gemm));
+        // The model's own name or that of its family; the other family only stands in.
+        let asked = arch.is_none_or(|r| r < 2) && format == Some(0) && gemm == Some(0);
+        let fallback = if asked { Evidence::Measured } else { Evidence::Extrapolated };
+        let points = at_heads(&rows, self.heads, axes, |h| self.roofline(h, axes.len() == 2), fallback);
+        (!points.is_empty()).then(|| (points, rows.source()))
+    }
+
+    fn roofline(&self, heads: f64, decode: bool) -> Roofline {
+        let block = mla::block(&self.source.device, self.dims, heads, self.gemm, self.kv, decode);
+        let work = if decode { Work::BlockDecode(block) } else { Work::BlockContext(block) };
+        Roofline { work, launch: kernels::DSA * self.source.device.launch_s }
+    }
 }
 
 /// The two kernels of a prefill lane, each a grid of its own.
 fn regimes(points: &Points, roofline: Roofline, graph: bool, topk: f64, lane: &str) -> (Node, Vec<String>) {
-    let recipe = |graph| Recipe { scales: vec![Scale::Linear, Scale::Linear, Scale::Linear], blend: Blend::Time, roofline, graph };
+    let recipe = Recipe { scales: vec![Scale::Linear; 3], roofline, graph };
     let dense = points.filter(|x| x[1] + x[2] <= topk);
     let sparse = points.filter(|x| x[1] + x[2] > topk);
-    let (below, above) = (compile(&dense, &recipe(graph), lane), compile(&sparse, &recipe(graph), lane));
+    if dense.is_empty() || sparse.is_empty() {
+        let one = compile(points, &recipe, lane);
+        return (one.node().clone(), one.dropped().to_vec());
+    }
+    let above = compile(&sparse, &recipe, lane);
+    // With many sequences and few new tokens sglang's dense kernel costs up to 4x its sparse one at the
+    // switch (64 x 4 new over 1,536: 5.4 ms, over 2,048: 1.4 ms). More tokens must not cost less: there
+    // the dense times are capped.
+    let below = compile(&dense, &recipe, lane);
     let mut dropped = below.dropped().to_vec();
     dropped.extend_from_slice(above.dropped());
-    let node = if dense.is_empty() || sparse.is_empty() {
-        compile(points, &recipe(graph), lane).node().clone()
-    } else {
-        Node::Regimes { split: topk, below: Box::new(below.node().clone()), above: Box::new(above.node().clone()) }
-    };
-    (node, dropped)
+    let mut capped = Points::default();
+    for (x, _, _) in dense.iter() {
+        let r = below.node().eval(&x);
+        let bound = above.node().eval(&[x[0], x[1], topk - x[1]]).seconds;
+        if r.seconds > 1.15 * bound {
+            capped.insert(x, bound / 0.95, r.evidence.max(Evidence::Interpolated));
+        } else {
+            capped.insert(x, r.seconds, r.evidence);
+        }
+    }
+    // The floors are off already.
+    let below = compile(&capped, &Recipe { graph: false, ..recipe }, lane);
+    let (below, above) = (Box::new(below.node().clone()), Box::new(above.node().clone()));
+    (Node::Regimes { split: topk, below, above }, dropped)
 }
+
+/// Past nodes of a lane that takes sglang's increments: sglang's own steps.
+const PASTS: [f64; 16] = [
+    256.0, 512.0, 1024.0, 1536.0, 2048.0, 3072.0, 4096.0, 6144.0, 8192.0, 10_240.0, 12_288.0, 16_384.0, 32_768.0,
+    65_536.0, 131_072.0, 163_840.0,
+];
 
 const CONTEXT: [(&str, f64); 3] = [("batch_size", 0.0), ("isl", 0.0), ("step", 0.0)];
 
-pub(super) fn context(source: &Source, model: &Model, dims: &Dims, heads: u32, gemm: Dtype, kv: Dtype) -> Result<Surface> {
+pub(super) fn context(
+    source: &Source,
+    model: &Model,
+    dims: &Dims,
+    heads: u32,
+    gemm: Dtype,
+    kv: Dtype,
+) -> Result<Surface> {
     let name = "dsa_context_module";
     let topk = dims.indexer.map_or(f64::INFINITY, |i| f64::from(i.topk));
-    let floor = roofline(source, dims, f64::from(heads), gemm, kv, false);
-    let fetch = |framework: &str| points(source, framework, name, model, dims, heads, gemm, kv, &CONTEXT);
+    let want = Want { source, model, dims, heads, gemm, kv };
+    let floor = want.roofline(f64::from(heads), false);
+    let fetch = |framework: &str| want.points(framework, name, &CONTEXT);
     let Some((own, lane)) = fetch(&source.framework) else {
         return Ok(Surface::new(Node::Roofline(floor), format!("roofline ({} {name})", source.framework), Vec::new()));
     };
     let (node, dropped) = regimes(&own, floor, source.graph, topk, &lane);
     let anchor = own.iter().map(|p| p.0[2]).fold(0.0, f64::max);
+    let surface = Surface::new(node.clone(), lane.clone(), dropped);
     // A dense past axis reaches tens of thousands of tokens; {0, 128} is none.
     if anchor > 1024.0 {
-        return Ok(Surface::new(node, lane, dropped));
+        return Ok(surface);
     }
     let (donor, donor_lane) = match fetch("sglang") {
         Some((points, lane)) => (regimes(&points, floor, true, topk, &lane).0, lane),
         None => (Node::Roofline(floor), "roofline".to_string()),
     };
     let node = Node::Increment { lane: Box::new(node), donor: Box::new(donor), anchor };
-    Ok(Surface::new(node, format!("{lane}, past beyond {anchor} by increments of {donor_lane}"), dropped))
+    let mut pasts: Vec<f64> = PASTS.into_iter().filter(|&p| p > anchor).collect();
+    pasts.splice(0..0, if anchor > 0.0 { vec![0.0, anchor] } else { vec![0.0] });
+    let (node, _) = regimes(&bake(&node, &own, &pasts), floor, false, topk, &lane);
+    Ok(surface.with(node, format!("{lane}, past beyond {anchor} by increments of {donor_lane}")))
 }
 
-pub(super) fn generation(source: &Source, model: &Model, dims: &Dims, heads: u32, gemm: Dtype, kv: Dtype) -> Result<Surface> {
+pub(super) fn generation(
+    source: &Source,
+    model: &Model,
+    dims: &Dims,
+    heads: u32,
+    gemm: Dtype,
+    kv: Dtype,
+) -> Result<Surface> {
     let name = "dsa_generation_module";
-    let floor = roofline(source, dims, f64::from(heads), gemm, kv, true);
+    let want = Want { source, model, dims, heads, gemm, kv };
+    let floor = want.roofline(f64::from(heads), true);
     let axes = [("batch_size", 0.0), ("step", 0.0)];
-    let Some((points, lane)) = points(source, &source.framework, name, model, dims, heads, gemm, kv, &axes) else {
+    let Some((points, lane)) = want.points(&source.framework, name, &axes) else {
         return Ok(Surface::new(Node::Roofline(floor), format!("roofline ({} {name})", source.framework), Vec::new()));
     };
-    let recipe = Recipe { scales: vec![Scale::Linear, Scale::Linear], blend: Blend::Time, roofline: floor, graph: false };
+    let recipe = Recipe { scales: vec![Scale::Linear, Scale::Linear], roofline: floor, graph: source.graph };
     Ok(compile(&points, &recipe, &lane))
 }

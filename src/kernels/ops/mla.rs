@@ -9,15 +9,15 @@
 use std::sync::Arc;
 
 use crate::error::Result;
+use crate::kernels::grid::Scale;
 use crate::kernels::grid::build::{Points, Recipe, build};
-use crate::kernels::grid::{Blend, Scale};
-use crate::kernels::roofline::{self, Attend, Block, Index, Roofline, Work};
+use crate::kernels::roofline::{self, Attend, Block, Index, Roofline, Work, kernels};
 use crate::kernels::surface::{Evidence, Node, Surface};
-use crate::spec::{Attention, Device, Dtype, Indexer, Model};
+use crate::spec::{Attention, Device, Dtype, Indexer, Model, Part};
 use crate::{Error, error};
 
-use super::attention::{formats, kv_bytes};
-use super::rows::{Rows, Site, at_heads, blend, compile, table};
+use super::attention::{PARABOLA, formats, kv_bytes};
+use super::rows::{Rows, Site, at_heads, bake, blend, compile, compile_baked, octaves, table};
 use super::{Source, dsa, gemm};
 
 /// The dimensions of an MLA block.
@@ -95,32 +95,47 @@ fn as_measured(d: &Dims) -> Evidence {
     if v3 { Evidence::Measured } else { Evidence::Extrapolated }
 }
 
-const V3: Dims = Dims { hidden: 7168.0, q_lora: 1536.0, kv_lora: 512.0, nope: 128.0, rope: 64.0, v: 128.0, indexer: None };
+const V3: Dims =
+    Dims { hidden: 7168.0, q_lora: 1536.0, kv_lora: 512.0, nope: 128.0, rope: 64.0, v: 128.0, indexer: None };
 
 fn kernel_roofline(source: &Source, d: &Dims, heads: f64, kv: Dtype, decode: bool) -> Roofline {
     let a = attend(&source.device, d, heads, kv, decode);
-    Roofline { work: if decode { Work::Decode(a) } else { Work::Context(a) }, launch: source.device.launch_s }
+    Roofline {
+        work: if decode { Work::Decode(a) } else { Work::Context(a) },
+        launch: kernels::ATTENTION * source.device.launch_s,
+    }
 }
 
 fn block_roofline(source: &Source, d: &Dims, heads: f64, gemm: Dtype, kv: Dtype, decode: bool) -> Roofline {
     let b = block(&source.device, d, heads, gemm, kv, decode);
-    Roofline { work: if decode { Work::BlockDecode(b) } else { Work::BlockContext(b) }, launch: source.device.launch_s }
+    Roofline {
+        work: if decode { Work::BlockDecode(b) } else { Work::BlockContext(b) },
+        launch: kernels::MLA * source.device.launch_s,
+    }
 }
 
-fn grid2(source: &Source, points: &Points, roofline: Roofline, blend: Blend, lane: &str) -> Surface {
-    compile(points, &Recipe { scales: vec![Scale::Linear, Scale::Linear], blend, roofline, graph: false }, lane)
+fn grid2(source: &Source, points: &Points, roofline: Roofline, second: Scale, lane: &str) -> Surface {
+    compile(points, &Recipe { scales: vec![Scale::Linear, second], roofline, graph: source.graph }, lane)
 }
 
-/// The attention kernel alone; `None` when the framework has no kernel table.
-fn kernel(source: &Source, d: &Dims, heads: u32, kv: Dtype, decode: bool) -> Option<Surface> {
+/// Coordinate of the length of a block: mostly projections, which are linear, so a wider parabola.
+const BLOCK: Scale = Scale::Parabola(8192.0);
+
+/// Points of the attention kernel alone and their lane; `None` when the framework has no kernel table.
+fn kernel_points(source: &Source, d: &Dims, heads: u32, kv: Dtype, decode: bool) -> Option<(Points, String)> {
     let name = if decode { "generation_mla" } else { "context_mla" };
     let t = table(source, &source.framework, name)?;
     let (rows, rank) = Rows::new(&t).first_text("kv_cache_dtype", &formats(kv));
     let fallback = if rank == Some(0) { as_measured(d) } else { Evidence::Extrapolated };
-    let axes: &[(&str, f64)] = if decode { &[("batch_size", 0.0), ("step", 1.0)] } else { &[("batch_size", 0.0), ("isl", 0.0)] };
-    let points = at_heads(&rows, heads, axes, |h| kernel_roofline(source, d, h, kv, decode), fallback);
-    let blend = if decode { Blend::Time } else { Blend::Ratio };
-    Some(grid2(source, &points, kernel_roofline(source, d, f64::from(heads), kv, decode), blend, &rows.source()))
+    let axes: &[(&str, f64)] =
+        if decode { &[("batch_size", 0.0), ("step", 1.0)] } else { &[("batch_size", 0.0), ("isl", 0.0)] };
+    Some((at_heads(&rows, heads, axes, |h| kernel_roofline(source, d, h, kv, decode), fallback), rows.source()))
+}
+
+fn kernel(source: &Source, d: &Dims, heads: u32, kv: Dtype, decode: bool) -> Option<Surface> {
+    let (points, lane) = kernel_points(source, d, heads, kv, decode)?;
+    let second = if decode { Scale::Linear } else { PARABOLA };
+    Some(grid2(source, &points, kernel_roofline(source, d, f64::from(heads), kv, decode), second, &lane))
 }
 
 fn past(kernel: &Surface, floor: Roofline) -> Node {
@@ -128,21 +143,21 @@ fn past(kernel: &Surface, floor: Roofline) -> Node {
 }
 
 /// Sums curves over tokens into one grid.
-fn sum_curves(parts: &[(Points, Roofline)], graph: bool) -> Node {
+fn sum_curves(parts: &[(Points, Recipe)]) -> Node {
     let mut at: Vec<f64> = parts.iter().flat_map(|p| p.0.iter().map(|q| q.0[0]).collect::<Vec<_>>()).collect();
     at.sort_by(f64::total_cmp);
     at.dedup();
     let (mut math0, mut mem0, mut mem1, mut launch) = (0.0, 0.0, 0.0, 0.0);
     let mut nodes = Vec::new();
-    for (points, roofline) in parts {
+    for (points, recipe) in parts {
+        let roofline = recipe.roofline;
         if let Work::Linear { math, memory0, memory } = roofline.work {
             math0 += math;
             mem0 += memory0;
             mem1 += memory;
             launch += roofline.launch;
         }
-        let recipe = Recipe { scales: vec![Scale::Linear], blend: Blend::Time, roofline: *roofline, graph };
-        nodes.push(build(points, &recipe).map_or(Node::Roofline(*roofline), |(g, _)| Node::Grid(Arc::new(g))));
+        nodes.push(build(points, recipe).map_or(Node::Roofline(roofline), |(g, _)| Node::Grid(Arc::new(g))));
     }
     let sum = Node::Sum(nodes);
     let mut points = Points::default();
@@ -152,12 +167,12 @@ fn sum_curves(parts: &[(Points, Roofline)], graph: bool) -> Node {
     }
     let roofline = Roofline { work: Work::Linear { math: math0, memory0: mem0, memory: mem1 }, launch };
     // The floors are already off the parts.
-    let recipe = Recipe { scales: vec![Scale::Linear], blend: Blend::Time, roofline, graph: false };
+    let recipe = Recipe { scales: vec![Scale::Linear], roofline, graph: false };
     build(&points, &recipe).map_or(Node::Roofline(roofline), |(g, _)| Node::Grid(Arc::new(g)))
 }
 
 /// Absorbed batched GEMMs of decode (latent queries in, per-head values out).
-fn absorbed(source: &Source, d: &Dims, heads: u32, dtype: Dtype) -> Vec<(Points, Roofline)> {
+fn absorbed(source: &Source, d: &Dims, heads: u32, dtype: Dtype) -> Vec<(Points, Recipe)> {
     let bw = roofline::bandwidth(&source.device);
     let roof = |h: f64, width: f64| Roofline {
         work: Work::Linear {
@@ -177,36 +192,39 @@ fn absorbed(source: &Source, d: &Dims, heads: u32, dtype: Dtype) -> Vec<(Points,
                 let fallback = if rank == Some(0) { as_measured(d) } else { Evidence::Extrapolated };
                 at_heads(&rows, heads, &[("num_tokens", 0.0)], |h| roof(h, width), fallback)
             });
-            (points, roof(f64::from(heads), width))
+            let roofline = roof(f64::from(heads), width);
+            (points, Recipe { scales: vec![Scale::Linear], roofline, graph: false })
         })
         .collect()
 }
 
 /// Projections per token: fused down-projections, q_b, o, and kv_b (prefill) or the absorbed BMMs (decode).
-fn projections(source: &Source, d: &Dims, heads: u32, dtype: Dtype, decode: bool) -> Node {
+/// `of`: the format of each part; fused parts run in the wider of theirs.
+fn projections(source: &Source, d: &Dims, heads: u32, of: impl Fn(Part) -> Dtype, decode: bool) -> Node {
     let h = f64::from(heads);
     let q_out = h * (d.nope + d.rope);
     let down = d.kv_lora + d.rope;
-    let mut shapes = vec![(d.hidden, h * d.v)];
+    let mut shapes = vec![(d.hidden, h * d.v, of(Part::O))];
     if d.q_lora > 0.0 {
-        shapes.extend([(d.q_lora + down, d.hidden), (q_out, d.q_lora)]);
+        let fused = if of(Part::QA) == Dtype::Bf16 { Dtype::Bf16 } else { of(Part::KvA) };
+        shapes.extend([(d.q_lora + down, d.hidden, fused), (q_out, d.q_lora, of(Part::QB))]);
     } else {
-        shapes.extend([(down, d.hidden), (q_out, d.hidden)]);
+        shapes.extend([(down, d.hidden, of(Part::KvA)), (q_out, d.hidden, of(Part::Q))]);
     }
     if !decode {
-        shapes.push((h * (d.nope + d.v), d.kv_lora));
+        shapes.push((h * (d.nope + d.v), d.kv_lora, of(Part::KvB)));
     }
-    let mut parts: Vec<(Points, Roofline)> = shapes
+    let mut parts: Vec<(Points, Recipe)> = shapes
         .into_iter()
-        .map(|(n, k)| {
-            let (points, roofline, _) = gemm::points(source, dtype, n as u32, k as u32);
-            (points, roofline)
+        .map(|(n, k, dtype)| {
+            let (points, recipe, _) = gemm::points(source, dtype, n as u32, k as u32);
+            (points, recipe)
         })
         .collect();
     if decode {
-        parts.extend(absorbed(source, d, heads, dtype));
+        parts.extend(absorbed(source, d, heads, of(Part::KvB)));
     }
-    sum_curves(&parts, source.graph)
+    sum_curves(&parts)
 }
 
 /// The measured module over (sequences, length or context); `None` when the framework has none.
@@ -219,12 +237,17 @@ fn module(source: &Source, d: &Dims, heads: u32, gemm: Dtype, kv: Dtype, decode:
     let (rows, _) = rows.first_text("mla_dtype", &[&["bfloat16"]]);
     let asked = kv_rank == Some(0) && gemm_rank == Some(0);
     let fallback = if asked { as_measured(d) } else { Evidence::Extrapolated };
-    let axes: &[(&str, f64)] = if decode { &[("batch_size", 0.0), ("step", 0.0)] } else { &[("batch_size", 0.0), ("isl", 0.0)] };
+    let axes: &[(&str, f64)] =
+        if decode { &[("batch_size", 0.0), ("step", 0.0)] } else { &[("batch_size", 0.0), ("isl", 0.0)] };
     let measured = at_heads(&rows, heads, axes, |h| block_roofline(source, &V3, h, gemm, kv, decode), fallback);
     if measured.is_empty() {
         return None;
     }
-    let site = Site { points: measured, roofline: block_roofline(source, &V3, f64::from(heads), gemm, kv, decode), weight: 1.0 };
+    let site = Site {
+        points: measured,
+        roofline: block_roofline(source, &V3, f64::from(heads), gemm, kv, decode),
+        weight: 1.0,
+    };
     let points = blend(&[site], &block_roofline(source, d, f64::from(heads), gemm, kv, decode), as_measured(d));
     Some((points, rows.source()))
 }
@@ -244,28 +267,37 @@ pub fn mla_context(source: &Source, model: &Model, heads: u32, gemm: Dtype, kv: 
     let floor = kernel_roofline(source, &d, f64::from(heads), kv, false);
     let own = kernel(source, &d, heads, kv, false);
     let Some((points, lane)) = module(source, &d, heads, gemm, kv, false) else {
-        let proj = Node::Tokens { inner: Box::new(projections(source, &d, heads, gemm, false)), axes: 2 };
+        let proj = Node::Tokens {
+            inner: Box::new(projections(source, &d, heads, |part| model.part_format(part, gemm), false)),
+            axes: 2,
+        };
         let (attend, lane, dropped) = match own {
-            Some(k) => (past(&k, floor), k.source().to_string(), k.dropped().to_vec()),
+            Some(k) => {
+                let points = kernel_points(source, &d, heads, kv, false).map_or_else(Points::default, |p| p.0);
+                let node = compile_baked(&bake(&past(&k, floor), &points, &octaves()), PARABOLA, floor);
+                (node, k.source().to_string(), k.dropped().to_vec())
+            }
             None => (Node::Roofline(floor), "roofline".to_string(), Vec::new()),
         };
         return Ok(Surface::new(Node::Sum(vec![proj, attend]), format!("projections (gemm) + {lane}"), dropped));
     };
     let roofline = block_roofline(source, &d, f64::from(heads), gemm, kv, false);
-    let block = grid2(source, &points, roofline, Blend::Ratio, &lane);
+    let block = grid2(source, &points, roofline, BLOCK, &lane);
     let donor = own.unwrap_or_else(|| {
         // No kernel table: what the module costs beyond its projections.
-        let proj = projections(source, &d, heads, gemm, false);
+        let proj = projections(source, &d, heads, |_| gemm, false);
         let mut rest = Points::default();
         for (x, t, e) in points.iter() {
             let p = proj.eval(&[x[0] * x[1], 0.0, 0.0]).seconds;
             rest.insert(x, (t - p).max(floor.least(&x)), e.max(Evidence::Interpolated));
         }
-        grid2(source, &rest, floor, Blend::Ratio, &lane)
+        grid2(source, &rest, floor, PARABOLA, &lane)
     });
     let label = format!("{lane}, past by increments of {}", donor.source());
-    let node = Node::Increment { lane: Box::new(block.node().clone()), donor: Box::new(past(&donor, floor)), anchor: 0.0 };
-    Ok(Surface::new(node, label, block.dropped().to_vec()))
+    let node =
+        Node::Increment { lane: Box::new(block.node().clone()), donor: Box::new(past(&donor, floor)), anchor: 0.0 };
+    let node = compile_baked(&bake(&node, &points, &octaves()), BLOCK, roofline);
+    Ok(block.with(node, label))
 }
 
 /// The whole attention block of an MLA or DSA model in decode. Axes: sequences, context tokens.
@@ -276,12 +308,19 @@ pub fn mla_generation(source: &Source, model: &Model, heads: u32, gemm: Dtype, k
     }
     if let Some((points, lane)) = module(source, &d, heads, gemm, kv, true) {
         let roofline = block_roofline(source, &d, f64::from(heads), gemm, kv, true);
-        return Ok(grid2(source, &points, roofline, Blend::Time, &lane));
+        return Ok(grid2(source, &points, roofline, Scale::Linear, &lane));
     }
-    let proj = Node::Tokens { inner: Box::new(projections(source, &d, heads, gemm, true)), axes: 1 };
+    let proj = Node::Tokens {
+        inner: Box::new(projections(source, &d, heads, |part| model.part_format(part, gemm), true)),
+        axes: 1,
+    };
     let (attend, lane, dropped) = match kernel(source, &d, heads, kv, true) {
         Some(k) => (k.node().clone(), k.source().to_string(), k.dropped().to_vec()),
-        None => (Node::Roofline(kernel_roofline(source, &d, f64::from(heads), kv, true)), "roofline".to_string(), Vec::new()),
+        None => (
+            Node::Roofline(kernel_roofline(source, &d, f64::from(heads), kv, true)),
+            "roofline".to_string(),
+            Vec::new(),
+        ),
     };
     Ok(Surface::new(Node::Sum(vec![proj, attend]), format!("projections (gemm, mla_bmm) + {lane}"), dropped))
 }

@@ -14,13 +14,13 @@
 //! Lanes: trtllm NVFP4 min_latency up to 128 tokens, else cutlass; never a nongated kernel.
 
 use crate::error::Result;
+use crate::kernels::grid::Scale;
 use crate::kernels::grid::build::{Points, Recipe};
-use crate::kernels::grid::{Blend, Scale};
 use crate::kernels::roofline::{self, Roofline};
 use crate::kernels::surface::{Evidence, Surface};
 use crate::spec::{Device, Dtype};
 
-use super::rows::{Rows, Site, blend, bracket, compile, table};
+use super::rows::{Rows, Site, Weighted, blend, bracket, compile, table};
 use super::{ExpertShape, Source};
 
 /// The lane that is faster at few tokens is used up to this many.
@@ -45,7 +45,15 @@ fn local(experts: i64, ep: i64) -> f64 {
 
 fn roof(device: &Device, dtype: Dtype, s: &[i64; 4], tp: i64, ep: i64) -> Roofline {
     let [hidden, inter, topk, experts] = *s;
-    roofline::experts(device, dtype, hidden as f64, inter as f64 / tp.max(1) as f64, experts as f64, local(experts, ep), topk as f64)
+    roofline::experts(
+        device,
+        dtype,
+        hidden as f64,
+        inter as f64 / tp.max(1) as f64,
+        experts as f64,
+        local(experts, ep),
+        topk as f64,
+    )
 }
 
 /// Points of one (moe_tp, ep) site: one kernel source, or the two that share the token axis.
@@ -82,7 +90,7 @@ fn main_source<'a>(rows: &Rows<'a>) -> Rows<'a> {
 }
 
 /// Measured sites around (tp, ep) with weights.
-fn sites(measured: &[(i64, i64)], experts: i64, tp: i64, ep: i64) -> (Vec<((i64, i64), f64)>, Evidence) {
+fn sites(measured: &[(i64, i64)], experts: i64, tp: i64, ep: i64) -> (Weighted, Evidence) {
     if measured.contains(&(tp, ep)) {
         return (vec![((tp, ep), 1.0)], Evidence::Measured);
     }
@@ -112,7 +120,14 @@ fn sites(measured: &[(i64, i64)], experts: i64, tp: i64, ep: i64) -> (Vec<((i64,
     (near, evidence)
 }
 
-fn curve(source: &Source, rows: &Rows, shape: ExpertShape, dtype: Dtype, format: Dtype, fallback: Evidence) -> (Points, Roofline, String) {
+fn curve(
+    source: &Source,
+    rows: &Rows,
+    shape: ExpertShape,
+    dtype: Dtype,
+    format: Dtype,
+    fallback: Evidence,
+) -> (Points, Roofline, String) {
     let device = &source.device;
     let want = [shape.hidden, shape.intermediate, shape.topk, shape.experts].map(i64::from);
     let (tp, ep) = (i64::from(shape.moe_tp.max(1)), i64::from(shape.ep.max(1)));
@@ -130,7 +145,8 @@ fn curve(source: &Source, rows: &Rows, shape: ExpertShape, dtype: Dtype, format:
     for (column, value) in columns.iter().zip(used) {
         rows = rows.int(column, value);
     }
-    let measured: Vec<(i64, i64)> = rows.sites(["moe_tp_size", "moe_ep_size"]).iter().map(|s| (s.0[0], s.0[1])).collect();
+    let measured: Vec<(i64, i64)> =
+        rows.sites(["moe_tp_size", "moe_ep_size"]).iter().map(|s| (s.0[0], s.0[1])).collect();
     // At another number of experts the fullest rank's share is what carries over.
     let near_ep = if used[3] == want[3] { ep } else { (ep * used[3] / want[3]).max(1) };
     let (near, evidence) = sites(&measured, used[3], tp, near_ep);
@@ -148,7 +164,7 @@ fn curve(source: &Source, rows: &Rows, shape: ExpertShape, dtype: Dtype, format:
 }
 
 fn recipe(source: &Source, roofline: Roofline) -> Recipe {
-    Recipe { scales: vec![Scale::Linear], blend: Blend::Time, roofline, graph: false }
+    Recipe { scales: vec![Scale::Linear], roofline, graph: source.graph }
 }
 
 /// Distributions to try: the wanted one, its other names, then the skewed ones.
@@ -205,7 +221,13 @@ pub fn moe(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &str
 }
 
 /// Grouped wide-EP kernel (DeepEP layout); `None` where no such table exists for the shape. Axis as `moe`.
-pub fn grouped_moe(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &str, decode: bool) -> Result<Option<Surface>> {
+pub fn grouped_moe(
+    source: &Source,
+    shape: ExpertShape,
+    dtype: Dtype,
+    distribution: &str,
+    decode: bool,
+) -> Result<Option<Surface>> {
     let name = match (source.framework.as_str(), decode) {
         ("sglang", false) => "wideep_context_moe",
         ("sglang", true) => "wideep_generation_moe",

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::kernels::grid::Scale;
 use crate::kernels::grid::build::{Points, Recipe, build};
 use crate::kernels::roofline::Roofline;
 use crate::kernels::surface::{Evidence, Node, Surface};
@@ -137,6 +138,9 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// Measured sites (two keys each) around a wanted one, with their weights.
+pub(super) type Weighted = Vec<((i64, i64), f64)>;
+
 /// One measured shape taking part in a blend.
 pub(super) struct Site {
     pub points: Points,
@@ -176,7 +180,13 @@ pub(super) fn blend(sites: &[Site], target: &Roofline, evidence: Evidence) -> Po
 /// them by the marginal cost of a head, T(h) = T(h0) + kappa [S(h) - S(h0)] with kappa from the two last
 /// counts. (Holding the utilisation instead takes a third off an MLA block whose indexer, latent
 /// projections and launches do not shrink with the heads.)
-pub(super) fn at_heads(rows: &Rows, heads: u32, axes: &[(&str, f64)], roof: impl Fn(f64) -> Roofline, fallback: Evidence) -> Points {
+pub(super) fn at_heads(
+    rows: &Rows,
+    heads: u32,
+    axes: &[(&str, f64)],
+    roof: impl Fn(f64) -> Roofline,
+    fallback: Evidence,
+) -> Points {
     let counts: Vec<f64> = rows.sites(["num_heads"]).iter().map(|s| s.0[0] as f64).collect();
     if counts.is_empty() {
         return Points::default();
@@ -237,7 +247,43 @@ pub(super) fn compile(points: &Points, recipe: &Recipe, lane: &str) -> Surface {
     }
 }
 
+/// Values of a prefill node at every (sequences, new, past) of a box, so that it can be compiled to one grid:
+/// evaluated at once instead of part by part, and kept in order along the past as well.
+pub(super) fn bake(node: &Node, points: &Points, pasts: &[f64]) -> Points {
+    let axis = |a: usize| {
+        let mut v: Vec<f64> = points.iter().map(|p| p.0[a]).collect();
+        v.sort_by(f64::total_cmp);
+        v.dedup();
+        v
+    };
+    let mut baked = Points::default();
+    for &b in &axis(0) {
+        for &new in &axis(1) {
+            for &past in pasts {
+                let r = node.eval(&[b, new, past]);
+                baked.insert([b, new, past], r.seconds, r.evidence);
+            }
+        }
+    }
+    baked
+}
+
+/// Nodes of a past axis that no table has: zero and every octave from 16 tokens to a million.
+pub(super) fn octaves() -> Vec<f64> {
+    std::iter::once(0.0).chain((4..=20).map(|o| f64::from(1u32 << o))).collect()
+}
+
+/// A baked box compiled; the floors are already off and the outliers out.
+pub(super) fn compile_baked(points: &Points, length: Scale, roofline: Roofline) -> Node {
+    let recipe = Recipe { scales: vec![Scale::Linear, length, Scale::Linear], roofline, graph: false };
+    build(points, &recipe).map_or(Node::Roofline(roofline), |(g, _)| Node::Grid(Arc::new(g)))
+}
+
 /// A table of the source's framework; `None` where the pack has none.
 pub(super) fn table(source: &Source, framework: &str, name: &str) -> Option<Arc<Table>> {
-    source.db.table(&source.system, framework, name, None).ok().filter(|t| t.measures.first().is_some_and(|m| !m.1.is_empty()))
+    source
+        .db
+        .table(&source.system, framework, name, None)
+        .ok()
+        .filter(|t| t.measures.first().is_some_and(|m| !m.1.is_empty()))
 }

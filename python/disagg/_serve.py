@@ -1,0 +1,208 @@
+"""The two central questions: what does this plan give, and which level of disaggregation is best?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from disagg import _core
+from disagg._versions import __version__
+from disagg.errors import InfeasibleError, Problem, SpecError
+from disagg.frame import Frame
+from disagg.progress import Progress, reporter
+from disagg.result import Estimate
+from disagg.specs import AFD, PD, SLO, Aggregated, Assumptions, Cluster, Model, Quant, Serving, Workload
+from disagg.specs._base import Spec, checked, expect
+from disagg.study import LEVELS, Study
+
+
+def _inputs(**specs: Spec | None) -> dict[str, Any]:
+    """Give the specs of a question as plain data, for the record."""
+    return {name: spec.to_dict() for name, spec in specs.items() if spec is not None}
+
+
+def _raw(spec: Spec | None) -> _core.Spec | None:
+    return None if spec is None else spec._raw
+
+
+@checked
+def estimate(
+    model: Model,
+    cluster: Cluster,
+    workload: Workload,
+    plan: Aggregated | PD | AFD,
+    *,
+    framework: str | None = None,
+    quant: Quant | None = None,
+    serving: Serving | None = None,
+    assumptions: Assumptions | None = None,
+) -> Estimate:
+    """Price one plan in its steady state, from measured kernels.
+
+    Parameters
+    ----------
+    model, cluster, workload
+        What is served, on what, and for whom.
+    plan
+        Which GPUs do what; None inside it means "choose for me", and the choice stands in the result.
+    framework
+        Whose kernels: ``"trtllm"``, ``"sglang"`` or ``"vllm"``; None: the one with the largest measured share.
+    quant
+        Number formats; None: the checkpoint's.
+    serving
+        Speculation, balance, overlap, launch mode.
+    assumptions
+        Modelling choices; None: ``Assumptions.physical()``.
+
+    Returns
+    -------
+    Estimate
+        Latencies in milliseconds, rates per second, memory in GiB, the breakdown and the evidence.
+
+    Raises
+    ------
+    SpecError
+        If an input does not fit; every problem is named.
+    InfeasibleError
+        If something is short; says what and by how much.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> plan = dg.Aggregated(parallel=dg.Parallel(dp=8))
+    >>> est = dg.estimate(dg.Model("deepseek-ai/DeepSeek-V3.2"), dg.Cluster("b200_sxm", gpus=8),
+    ...                   dg.Workload.preset("paper-chat"), plan)
+    >>> est.gpus, est.level
+    (8, 'aggregated')
+    """
+    expect(
+        model=(model, Model),
+        cluster=(cluster, Cluster),
+        workload=(workload, Workload),
+        plan=(plan, Aggregated, PD, AFD),
+        framework=(framework, str, type(None)),
+        quant=(quant, Quant, type(None)),
+        serving=(serving, Serving, type(None)),
+        assumptions=(assumptions, Assumptions, type(None)),
+    )
+    engine = _core.Engine(
+        model._raw, cluster._raw, workload._raw, plan._raw, framework, _raw(quant), _raw(serving), _raw(assumptions)
+    )
+    inputs = _inputs(model=model, cluster=cluster, workload=workload, quant=quant, serving=serving)
+    return Estimate._from_core(engine.estimate(), inputs)
+
+
+@checked
+def explore(
+    model: Model,
+    cluster: Cluster,
+    workload: Workload,
+    slo: SLO,
+    *,
+    levels: Sequence[str] = LEVELS,
+    frameworks: Sequence[str] | None = None,
+    quant: Quant | None = None,
+    serving: Serving | None = None,
+    assumptions: Assumptions | None = None,
+    objective: str = "tokens_per_s",
+    progress: Progress = None,
+) -> Study:
+    """Search every level of disaggregation, best against best, under the same GPU budget.
+
+    Parameters
+    ----------
+    model, cluster, workload
+        What is served, on what (the budget), and for whom.
+    slo
+        Limits that a plan must keep.
+    levels
+        Which levels to search.
+    frameworks
+        Whose kernels to compare; None: the one with the largest measured share.
+    quant, serving, assumptions
+        As in `estimate`.
+    objective
+        ``"tokens_per_s"``, ``"tokens_per_s_per_gpu"`` or ``"tokens_per_s_per_user"``.
+    progress
+        None: a bar after one second where somebody can see it; True; False; or ``f(done, total)``.
+
+    Returns
+    -------
+    Study
+        The verdict on each level, every plan priced, and the best plan of each level.
+
+    Raises
+    ------
+    SpecError
+        If an input does not fit; every problem is named.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> study = dg.explore(dg.Model("deepseek-ai/DeepSeek-V3.2"), dg.Cluster("b200_sxm", gpus=16),
+    ...                    dg.Workload.preset("paper-chat"), dg.SLO(tpot_ms=50), levels=["aggregated"])
+    >>> study.table["level"].tolist()
+    ['aggregated']
+    """
+    if isinstance(frameworks, str):
+        frameworks = [frameworks]
+    if isinstance(levels, str):
+        levels = [levels]
+    expect(
+        model=(model, Model),
+        cluster=(cluster, Cluster),
+        workload=(workload, Workload),
+        slo=(slo, SLO),
+        quant=(quant, Quant, type(None)),
+        serving=(serving, Serving, type(None)),
+        assumptions=(assumptions, Assumptions, type(None)),
+        objective=(objective, str),
+    )
+    _names("levels", levels)
+    if frameworks is not None:
+        _names("frameworks", frameworks)
+    with reporter(progress, "plans") as report:
+        found = _core.explore(
+            model._raw,
+            cluster._raw,
+            workload._raw,
+            slo._raw,
+            list(levels),
+            None if frameworks is None else list(frameworks),
+            _raw(quant),
+            _raw(serving),
+            _raw(assumptions),
+            objective,
+            report,
+        )
+    inputs = _inputs(model=model, cluster=cluster, workload=workload, quant=quant, serving=serving)
+    attrs = {
+        "version": __version__,
+        "objective": objective,
+        **{n: repr(s) for n, s in (("model", model), ("cluster", cluster), ("workload", workload), ("slo", slo))},
+        "assumptions": repr(assumptions or Assumptions.physical()),
+    }
+    estimates: dict[str, Estimate] = {}
+    wanted = [n for n in LEVELS if n in levels]
+    for level in [*wanted, "afd"] if any("afd" in n for n in wanted) else wanted:
+        try:
+            estimates[level] = Estimate._from_core(found.best(level), inputs)
+        except InfeasibleError:
+            continue
+    return Study(
+        table=_with_attrs(found.table(), attrs),
+        points=lambda: _with_attrs(found.points(), attrs),
+        estimates=estimates,
+        objective=objective,
+    )
+
+
+def _names(name: str, values: object) -> None:
+    if not isinstance(values, Sequence) or not all(isinstance(v, str) for v in values):
+        raise SpecError([Problem(name, "is not a list of names", "e.g. ['pd', 'pd+afd']")])
+
+
+def _with_attrs(payload: tuple[dict[str, Any], dict[str, str]], attrs: dict[str, Any]) -> Frame:
+    columns, own = payload
+    return Frame._from_core((columns, {**own, **{k: json.dumps(v) for k, v in attrs.items()}}))

@@ -1,0 +1,345 @@
+//! Compiled kernel surfaces: verbatim hits, edges, order, odd EPs, prefill over a past.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use disagg::kernels::ops::{self, ExpertShape, Source};
+use disagg::kernels::report;
+use disagg::kernels::table::{Key, Table};
+use disagg::kernels::{Evidence, KernelDb, Surface};
+use disagg::spec::{Device, Dtype, Model, catalog};
+use proptest::prelude::*;
+
+fn device() -> Device {
+    catalog::system("b200_sxm").unwrap().0
+}
+
+fn pack() -> Arc<KernelDb> {
+    static DB: OnceLock<Arc<KernelDb>> = OnceLock::new();
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/disagg/data/kernels");
+    DB.get_or_init(|| KernelDb::open(&dir).unwrap()).clone()
+}
+
+fn source(framework: &str, graph: bool) -> Source {
+    Source { db: pack(), system: "b200_sxm".into(), framework: framework.into(), device: device(), graph }
+}
+
+fn deepseek(sparse: bool) -> Model {
+    catalog::model(if sparse { "deepseek-ai/DeepSeek-V3.2" } else { "deepseek-ai/DeepSeek-V3" }).unwrap()
+}
+
+fn experts(ep: u32) -> ExpertShape {
+    ExpertShape { hidden: 7168, intermediate: 2048, topk: 8, experts: 256, moe_tp: 1, ep }
+}
+
+/// A database with one made-up GEMM table: (m, milliseconds) of one (n, k).
+fn made_up(curve: &[(i64, f32)], graph: bool) -> Source {
+    let int = |name: &str, values: Vec<i64>| Key::Int { name: name.into(), values };
+    let n = curve.len();
+    let table = Table {
+        system: "b200_sxm".into(),
+        framework: "trtllm".into(),
+        version: "1".into(),
+        name: "gemm".into(),
+        keys: vec![
+            Key::Text { name: "gemm_dtype".into(), codes: vec![0; n], labels: vec!["bfloat16".into()] },
+            int("m", curve.iter().map(|c| c.0).collect()),
+            int("n", vec![4096; n]),
+            int("k", vec![4096; n]),
+        ],
+        measures: vec![("latency".into(), curve.iter().map(|c| c.1).collect())],
+        ..Table::default()
+    };
+    let db = KernelDb::empty().with_tables("made-up", vec![table]).unwrap();
+    Source { db, ..source("trtllm", graph) }
+}
+
+fn made_up_gemm(curve: &[(i64, f32)], graph: bool) -> Surface {
+    ops::gemm(&made_up(curve, graph), Dtype::Bf16, 4096, 4096).unwrap()
+}
+
+#[test]
+fn a_grid_point_is_the_measured_value() {
+    let s = made_up_gemm(&[(1, 0.010), (16, 0.012), (64, 0.020), (256, 0.050)], false);
+    let r = s.at(&[64.0]);
+    assert_eq!(r.seconds, f64::from(0.020_f32) * 1e-3);
+    assert_eq!(r.evidence, Evidence::Measured);
+    let between = s.at(&[40.0]);
+    assert_eq!(between.evidence, Evidence::Interpolated);
+    assert!((between.seconds - 16e-6).abs() < 1e-10, "linear between nodes: {between:?}");
+    assert_eq!(s.at(&[0.5]).evidence, Evidence::Extrapolated);
+    assert_eq!(s.at(&[0.5]).seconds, s.at(&[1.0]).seconds);
+}
+
+#[test]
+fn beyond_the_last_point_the_slope_goes_on() {
+    // 0.2 us a row on the last octave, which is above the roofline's 0.015.
+    let s = made_up_gemm(&[(128, 0.030), (256, 0.0556), (512, 0.1068)], false);
+    let (edge, far) = (s.at(&[512.0]).seconds, s.at(&[1512.0]));
+    assert!((far.seconds - edge - 200e-6).abs() < 2e-6, "{far:?}");
+    assert_eq!(far.evidence, Evidence::Extrapolated);
+    // A flat lane still pays what the roofline pays.
+    let flat = made_up_gemm(&[(128, 0.030), (256, 0.030), (512, 0.030)], false);
+    let grown = flat.at(&[100_512.0]).seconds - flat.at(&[512.0]).seconds;
+    assert!(grown >= 0.6 * 100_000.0 * 2.0 * 4096.0 * 4096.0 / 2250e12, "{grown}");
+}
+
+#[test]
+fn a_spike_is_an_outlier_and_a_dip_gives_way() {
+    let s = made_up_gemm(&[(16, 0.010), (32, 0.011), (64, 38.8), (128, 0.015), (256, 0.020)], false);
+    assert_eq!(s.dropped().len(), 1);
+    assert!(s.at(&[64.0]).seconds < 15e-6);
+    let dip = made_up_gemm(&[(16, 0.010), (32, 0.011), (64, 0.006), (128, 0.015)], false);
+    assert!(dip.dropped().is_empty());
+    assert!(dip.at(&[64.0]).seconds >= 0.9 * dip.at(&[32.0]).seconds);
+    assert_ne!(dip.at(&[64.0]).evidence, Evidence::Measured);
+}
+
+#[test]
+fn a_graph_takes_the_launch_floor_off_and_leaves_large_sizes() {
+    let curve = [(1, 0.250), (64, 0.250), (1024, 0.250), (8192, 0.500), (32768, 2.0)];
+    let (eager, graph) = (made_up_gemm(&curve, false), made_up_gemm(&curve, true));
+    assert_eq!(eager.at(&[64.0]).evidence, Evidence::Measured);
+    let r = graph.at(&[64.0]);
+    assert_eq!(r.evidence, Evidence::Roofline);
+    assert!(r.seconds < 20e-6, "{r:?}");
+    assert_eq!(graph.at(&[32768.0]), eager.at(&[32768.0]));
+    // A lane without such a floor is untouched.
+    let sound = [(1, 0.010), (64, 0.011), (1024, 0.03)];
+    assert_eq!(made_up_gemm(&sound, true).at(&[64.0]), made_up_gemm(&sound, false).at(&[64.0]));
+}
+
+#[test]
+fn nothing_measured_is_a_tagged_roofline() {
+    let empty = Source { db: KernelDb::empty(), ..source("trtllm", true) };
+    let surfaces = [
+        ops::gemm(&empty, Dtype::Fp8Block, 4096, 4096).unwrap(),
+        ops::context_attention(&empty, 8, 1, 128, 0, Dtype::Bf16, Dtype::Fp8).unwrap(),
+        ops::generation_attention(&empty, 8, 1, 128, 128, Dtype::Fp8).unwrap(),
+        ops::mla_context(&empty, &deepseek(true), 128, Dtype::Fp8Block, Dtype::Fp8).unwrap(),
+        ops::mla_generation(&empty, &deepseek(false), 128, Dtype::Fp8Block, Dtype::Fp8).unwrap(),
+        ops::moe(&empty, experts(8), Dtype::Nvfp4, "balanced").unwrap(),
+        ops::memory(&empty),
+    ];
+    for s in surfaces {
+        let r = s.at(&[4.0, 100.0, 1000.0]);
+        assert!(r.seconds > 0.0 && r.seconds.is_finite(), "{}", s.source());
+        assert_eq!(r.evidence, Evidence::Roofline, "{}", s.source());
+    }
+    assert!(ops::grouped_moe(&empty, experts(8), Dtype::Fp8Block, "uniform", true).unwrap().is_none());
+}
+
+#[test]
+fn measured_rows_of_the_pack_come_back_verbatim() {
+    // One row each of the parquet files (b200).
+    let t = source("trtllm", false);
+    let near = |s: &Surface, x: &[f64], ms: f64| {
+        let r = s.at(x);
+        assert!((r.seconds / (ms * 1e-3) - 1.0).abs() < 1e-3, "{} at {x:?}: {r:?}, not {ms} ms", s.source());
+        assert_eq!(r.evidence, Evidence::Measured);
+    };
+    let dsa = ops::mla_context(&t, &deepseek(true), 128, Dtype::Fp8Block, Dtype::Fp8).unwrap();
+    near(&dsa, &[1.0, 4096.0, 0.0], 2.5896);
+    near(&dsa, &[1.0, 512.0, 128.0], 0.2832);
+    let dsa = ops::mla_generation(&t, &deepseek(true), 128, Dtype::Fp8Block, Dtype::Fp8).unwrap();
+    near(&dsa, &[128.0, 4096.0], 0.2435);
+    let g = source("sglang", false);
+    let dsa = ops::mla_context(&g, &deepseek(true), 128, Dtype::Fp8Block, Dtype::Fp8).unwrap();
+    near(&dsa, &[1.0, 4096.0, 65_536.0], 4.9054);
+    let grouped = ops::grouped_moe(&g, experts(64), Dtype::Fp8Block, "power_law_1.01", false).unwrap().unwrap();
+    near(&grouped, &[65_536.0], 2.3300);
+}
+
+#[test]
+fn trtllm_past_grows_by_what_sglang_measured() {
+    let at = |framework: &str, x: [f64; 3]| {
+        ops::mla_context(&source(framework, false), &deepseek(true), 128, Dtype::Fp8Block, Dtype::Fp8)
+            .unwrap()
+            .at(&x)
+            .seconds
+    };
+    // Well above sglang's eager floor its growth is taken over as it is.
+    let grown = at("trtllm", [1.0, 4096.0, 65_536.0]) - at("trtllm", [1.0, 4096.0, 128.0]);
+    let donor = at("sglang", [1.0, 4096.0, 65_536.0]) - at("sglang", [1.0, 4096.0, 128.0]);
+    assert!((grown / donor - 1.0).abs() < 0.03, "{grown} {donor}");
+    // Where sglang only shows its launch floor (0.8 ms dense, 1.4 ms sparse), trtllm does not inherit it.
+    let grown = at("trtllm", [1.0, 512.0, 4096.0]) - at("trtllm", [1.0, 512.0, 0.0]);
+    assert!((0.0..0.15e-3).contains(&grown), "{grown}");
+}
+
+#[test]
+fn odd_expert_parallel_sizes_lie_between_their_neighbours() {
+    for framework in ["trtllm", "sglang", "vllm"] {
+        let s = source(framework, false);
+        let at =
+            |ep: u32, x: f64| ops::moe(&s, experts(ep), Dtype::Fp8Block, "power_law_1.01").unwrap().at(&[x]).seconds;
+        for (low, odd, high) in [(2, 3, 4), (4, 5, 8), (16, 28, 32), (64, 126, 128)] {
+            for tokens in [1.0, 100.0, 3000.0, 16384.0, 60000.0] {
+                let (a, b, c) = (at(low, tokens), at(odd, tokens), at(high, tokens));
+                assert!(b <= 1.05 * a.max(c) && b >= 0.95 * a.min(c), "{framework} ep {odd} at {tokens}: {a} {b} {c}");
+            }
+        }
+        // The fullest rank counts: 126 ranks hold 3 experts, as 86 do.
+        assert_eq!(at(126, 64.0), at(86, 64.0));
+        assert_eq!(at(300, 64.0), at(256, 64.0));
+    }
+}
+
+#[test]
+fn a_shape_axis_is_continuous_through_its_sites() {
+    let s = source("trtllm", false);
+    let at = |n: u32| ops::gemm(&s, Dtype::Fp8Block, n, 7168).unwrap().at(&[64.0]).seconds;
+    for n in [4096, 5120, 7168] {
+        assert!((at(n) / at(n + 1) - 1.0).abs() < 0.01);
+        assert!((at(n) / at(n - 1) - 1.0).abs() < 0.01);
+    }
+}
+
+#[test]
+fn the_bad_batch_1024_line_of_sglang_decode_is_not_used() {
+    let s = ops::mla_generation(&source("sglang", false), &deepseek(true), 128, Dtype::Fp8Block, Dtype::Fp8).unwrap();
+    assert!(!s.dropped().is_empty());
+    let (half, whole) = (s.at(&[512.0, 64.0]).seconds, s.at(&[1024.0, 64.0]).seconds);
+    assert!(whole < 2.5 * half, "{half} {whole}");
+}
+
+#[test]
+fn leave_one_out_stays_within_its_bounds() {
+    for (framework, table, bound) in [
+        ("trtllm", "gemm", 0.035),
+        ("trtllm", "dsa_generation_module", 0.03),
+        ("sglang", "dsa_context_module", 0.04),
+        ("sglang", "moe", 0.05),
+    ] {
+        let rows = report::leave_one_out(&source(framework, false), table, 40, 7).unwrap();
+        let points: Vec<_> = rows.iter().filter(|r| r.axis == "point").collect();
+        let n: usize = points.iter().map(|r| r.n).sum();
+        let median = points.iter().map(|r| r.median * r.n as f64).sum::<f64>() / n as f64;
+        assert!(n >= 15 && median < bound, "{framework} {table}: {median} of {n}");
+    }
+    assert!(report::leave_one_out(&source("trtllm", false), "gem", 1, 1).is_err());
+}
+
+#[test]
+fn suspects_are_found_by_rule() {
+    let vllm = report::suspects(&source("vllm", false), "gemm").unwrap();
+    assert!(vllm.iter().any(|s| s.reason.starts_with("floor")), "{vllm:?}");
+    let sglang = report::suspects(&source("sglang", false), "dsa_generation_module").unwrap();
+    assert!(sglang.iter().any(|s| s.reason.contains("not used")), "{sglang:?}");
+}
+
+/// A surface of every operator, on every framework.
+fn zoo() -> &'static [(Surface, usize)] {
+    static ZOO: OnceLock<Vec<(Surface, usize)>> = OnceLock::new();
+    ZOO.get_or_init(|| {
+        let mut all = Vec::new();
+        for framework in ["trtllm", "sglang", "vllm"] {
+            for graph in [false, true] {
+                let s = source(framework, graph);
+                all.push((ops::gemm(&s, Dtype::Fp8Block, 7168, 2048).unwrap(), 1));
+                all.push((ops::gemm(&s, Dtype::Int4Wo, 30_000, 999).unwrap(), 1));
+                all.push((ops::context_attention(&s, 64, 4, 128, 0, Dtype::Bf16, Dtype::Bf16).unwrap(), 3));
+                all.push((ops::context_attention(&s, 7, 1, 64, 128, Dtype::Fp8, Dtype::Fp8).unwrap(), 3));
+                all.push((ops::generation_attention(&s, 16, 2, 128, 0, Dtype::Fp8).unwrap(), 2));
+                for (heads, kv) in [(128, Dtype::Fp8), (16, Dtype::Bf16), (4, Dtype::Fp8)] {
+                    for sparse in [true, false] {
+                        all.push((ops::mla_context(&s, &deepseek(sparse), heads, Dtype::Fp8Block, kv).unwrap(), 3));
+                        all.push((ops::mla_generation(&s, &deepseek(sparse), heads, Dtype::Nvfp4, kv).unwrap(), 2));
+                    }
+                }
+                for ep in [1, 28, 64, 300] {
+                    all.push((ops::moe(&s, experts(ep), Dtype::Fp8Block, "power_law_1.01").unwrap(), 1));
+                    for decode in [true, false] {
+                        if let Some(g) = ops::grouped_moe(&s, experts(ep), Dtype::Fp8Block, "balanced", decode).unwrap()
+                        {
+                            all.push((g, 1));
+                        }
+                    }
+                }
+                all.push((ops::memory(&s), 1));
+            }
+        }
+        all
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn any_input_gives_a_positive_finite_time(b in -3.0..9.0_f64, c in -3.0..9.0_f64, p in -3.0..9.0_f64) {
+        for (s, _) in zoo() {
+            let r = s.at(&[10f64.powf(b), 10f64.powf(c), 10f64.powf(p)]);
+            prop_assert!(r.seconds > 0.0 && r.seconds.is_finite(), "{}", s.source());
+        }
+    }
+
+    #[test]
+    fn more_never_costs_less_than_nine_tenths(b in 0.0..3.3_f64, c in 0.0..4.5_f64, p in 0.0..5.3_f64, axis in 0..3_usize, factor in 1.0..4.0_f64) {
+        for (s, axes) in zoo() {
+            let x = [10f64.powf(b), 10f64.powf(c), 10f64.powf(p)];
+            let mut y = x;
+            y[axis % axes] *= factor;
+            let (small, large) = (s.at(&x[..*axes]).seconds, s.at(&y[..*axes]).seconds);
+            // DSA changes its kernel at new + past = 2,048; two measured kernels meet there.
+            let switch = *axes == 3 && x[1] + x[2] <= 2048.0 && y[1] + y[2] > 2048.0;
+            prop_assert!(large >= if switch { 0.75 } else { 0.899 } * small, "{}: {x:?} {small}, {y:?} {large}", s.source());
+        }
+    }
+
+    #[test]
+    fn a_small_step_is_a_small_change(b in 0.0..3.5_f64, c in 0.0..5.0_f64, p in 0.0..5.5_f64, axis in 0..3_usize) {
+        for (s, axes) in zoo() {
+            let x = [10f64.powf(b), 10f64.powf(c), 10f64.powf(p)];
+            // DSA changes its kernel at new + past = 2,048: a real step.
+            if *axes == 3 && (x[1] + x[2]) / 2048.0 > 0.999 && (x[1] + x[2]) / 2048.0 < 1.001 {
+                continue;
+            }
+            let mut y = x;
+            y[axis % axes] *= 1.0 + 1e-6;
+            let (a, b) = (s.at(&x[..*axes]).seconds, s.at(&y[..*axes]).seconds);
+            prop_assert!((b / a - 1.0).abs() < 1e-3, "{}: {x:?} {a} {b}", s.source());
+        }
+    }
+}
+
+#[test]
+fn the_slope_beyond_131k_meets_the_half_million_rows() {
+    // GLM-5.2 was measured to a million tokens (BF16 projections); hidden beyond 131,072 it is continued.
+    let whole = source("sglang", false);
+    let glm = catalog::model("zai-org/GLM-5").unwrap();
+    for (name, decode) in [("dsa_generation_module", true), ("dsa_context_module", false)] {
+        let table = whole.db.table("b200_sxm", "sglang", name, None).unwrap();
+        let Some(Key::Int { values, .. }) = table.key("step") else { panic!("no step column") };
+        let short: Vec<u32> = (0..values.len() as u32).filter(|&r| values[r as usize] <= 131_072).collect();
+        let db = KernelDb::empty().with_tables("short", vec![table.subset(&short)]).unwrap();
+        let cut = Source { db, ..whole.clone() };
+        for heads in [8, 64] {
+            for kv in [Dtype::Bf16, Dtype::Fp8] {
+                let at = |s: &Source, x: &[f64]| {
+                    let surface = if decode {
+                        ops::mla_generation(s, &glm, heads, Dtype::Bf16, kv)
+                    } else {
+                        ops::mla_context(s, &glm, heads, Dtype::Bf16, kv)
+                    };
+                    surface.unwrap().at(x)
+                };
+                let points: &[&[f64]] =
+                    if decode { &[&[1.0, 524_288.0], &[1.0, 1_000_000.0]] } else { &[&[1.0, 4096.0, 524_288.0]] };
+                for &x in points {
+                    let (known, guess) = (at(&whole, x), at(&cut, x));
+                    let error = guess.seconds / known.seconds - 1.0;
+                    println!(
+                        "{name} {heads} {kv:?} {x:?}: {:.1} us {:?}, continued {:.1} us {:?}, {:.1} %",
+                        known.seconds * 1e6,
+                        known.evidence,
+                        guess.seconds * 1e6,
+                        guess.evidence,
+                        error * 100.0
+                    );
+                    assert!(error.abs() < 0.35, "{name} {heads} {kv:?} {x:?}: {error}");
+                }
+            }
+        }
+    }
+}
