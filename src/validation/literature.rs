@@ -12,11 +12,11 @@ const BAIDU: &str = "arXiv 2602.09721, dead-zone bound 2 BW M / FLOPS";
 const MEGASCALE: &str = "arXiv 2504.02263, m >= 2 (1 + Tc/Tf)";
 const INSIGHTS: &str = "arXiv 2505.09343, table 1";
 
-fn row(name: &str, system: &str, model: &str, metric: &'static str, target: f64, predicted: f64, source: &str, note: &str) -> Row {
+fn row(name: &str, model: &str, metric: &'static str, [target, predicted]: [f64; 2], source: &str, note: &str) -> Row {
     Row {
         section: "literature",
         name: name.into(),
-        system: system.into(),
+        system: String::new(),
         model: model.into(),
         framework: String::new(),
         metric,
@@ -60,27 +60,41 @@ pub fn rows() -> Result<Vec<Row>> {
     let v3 = catalog::model("deepseek-ai/DeepSeek-V3")?;
     let width = v3.moe.as_ref().map_or(0.0, |m| f64::from(m.intermediate));
     let mut out = vec![
-        row("dead-zone-h800", "H800", &v3.name, "hfu", 0.331, dead_zone(160e9, width, 1979e12), BAIDU, "160 GB/s, 1,979 TFLOP/s"),
-        row("dead-zone-b200", "B200", &v3.name, "hfu", 0.364, dead_zone(400e9, width, 4.5e15), BAIDU, "400 GB/s, 4,500 TFLOP/s"),
+        row(
+            "dead-zone-h800",
+            &v3.name,
+            "hfu",
+            [0.331, dead_zone(160e9, width, 1979e12)],
+            BAIDU,
+            "H800: 160 GB/s, 1,979 TFLOP/s",
+        ),
+        row(
+            "dead-zone-b200",
+            &v3.name,
+            "hfu",
+            [0.364, dead_zone(400e9, width, 4.5e15)],
+            BAIDU,
+            "B200: 400 GB/s, 4,500 TFLOP/s",
+        ),
     ];
-    for (name, ratio, m) in [("megascale-m-quarter", 0.25, 3.0), ("megascale-m-half", 0.5, 3.0), ("megascale-m-three-quarters", 0.75, 4.0)] {
+    for (name, ratio, m) in
+        [("megascale-m-quarter", 0.25, 3.0), ("megascale-m-half", 0.5, 3.0), ("megascale-m-three-quarters", 0.75, 4.0)]
+    {
         let note = format!("Tc = {ratio} Tf on the schedule of the engine, 60 layers");
-        out.push(row(name, "", "", "micro-batches", m, micro_batches_to_hide(ratio, 60), MEGASCALE, &note));
+        out.push(row(name, "", "micro-batches", [m, micro_batches_to_hide(ratio, 60)], MEGASCALE, &note));
     }
     out.push(row(
         "megascale-second-micro-batch",
         "",
-        "",
         "throughput ratio",
-        1.9,
-        second_micro_batch(0.1, 60),
+        [1.9, second_micro_batch(0.1, 60)],
         "arXiv 2504.02263, measured m = 1 to 2",
         "the schedule knows no fixed cost of a micro-batch, the measurement does",
     ));
     for (name, kb) in [("deepseek-ai/DeepSeek-V3", 70.272), ("meta-llama/Meta-Llama-3.1-405B", 516.096)] {
         let m = catalog::model(name)?;
         let bytes = m.kv_bytes(1.0, Dtype::Bf16);
-        out.push(row(&format!("kv-per-token {name}"), "", name, "kB", kb, bytes / 1e3, INSIGHTS, "BF16, all layers"));
+        out.push(row(&format!("kv-per-token {name}"), name, "kB", [kb, bytes / 1e3], INSIGHTS, "BF16, all layers"));
     }
     let sizes = [
         ("deepseek-ai/DeepSeek-V3", 671.0, 37.0, "arXiv 2412.19437"),
@@ -90,9 +104,16 @@ pub fn rows() -> Result<Vec<Row>> {
     ];
     for (name, total, active, source) in sizes {
         let m = catalog::model(name)?;
-        out.push(row(&format!("parameters {name}"), "", name, "billions", total, m.parameters() / 1e9, source, "without MTP layers"));
+        out.push(row(
+            &format!("parameters {name}"),
+            name,
+            "billions",
+            [total, m.parameters() / 1e9],
+            source,
+            "without MTP layers",
+        ));
         let note = "the embedding table is counted; papers differ on that";
-        out.push(row(&format!("active {name}"), "", name, "billions", active, m.active_parameters() / 1e9, source, note));
+        out.push(row(&format!("active {name}"), name, "billions", [active, m.active_parameters() / 1e9], source, note));
     }
     Ok(out)
 }

@@ -13,7 +13,7 @@ use disagg::validation::silicon::summary;
 use disagg::validation::{self, SECTIONS, figures::FIGURES, silicon};
 
 /// Deployed figures predicted within 25 %. It may rise, never fall in silence.
-const WITHIN_A_QUARTER: usize = 7;
+const WITHIN_A_QUARTER: usize = 9;
 
 fn db() -> Arc<KernelDb> {
     KernelDb::open(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/python/disagg/data/kernels"))).unwrap()
@@ -81,10 +81,13 @@ fn rows_say_what_they_ran_or_why_not() {
     assert_eq!(clean(&silent, false).unwrap().rules, ["concurrency-from-batch"]);
     let copies = Raw { sizes: sizes(2, None, 1, 1), concurrency: Some(128.0), batch: Some(32.0), ..raw() };
     let copies = clean(&copies, true).unwrap();
-    assert_eq!((&copies.deployment, copies.rules.as_slice()), (
-        &Deployment::Aggregated { parallel: Parallel { tp: 2, ..Parallel::default() }, replicas: 4 },
-        ["replicas-from-batch"].as_slice()
-    ));
+    assert_eq!(
+        (&copies.deployment, copies.rules.as_slice()),
+        (
+            &Deployment::Aggregated { parallel: Parallel { tp: 2, ..Parallel::default() }, replicas: 4 },
+            ["replicas-from-batch"].as_slice()
+        )
+    );
     let ranks = Raw { sizes: sizes(4, None, 1, 4), concurrency: Some(224.0), batch: Some(56.0), ..raw() };
     let ranks = clean(&ranks, false).unwrap();
     assert_eq!(ranks.deployment, Deployment::Aggregated { parallel: parallel(1, 4, 4, 1), replicas: 1 });
@@ -150,7 +153,20 @@ fn no_row_of_the_sample_is_lost() {
 fn every_deployment_has_a_finite_prediction() {
     let c = validation::run(&db(), &["deployed"], &Control::new()).unwrap();
     assert_eq!(c.rows(), FIGURES.len());
-    let names = ["section", "name", "system", "model", "framework", "metric", "target", "predicted", "error", "source", "status", "note"];
+    let names = [
+        "section",
+        "name",
+        "system",
+        "model",
+        "framework",
+        "metric",
+        "target",
+        "predicted",
+        "error",
+        "source",
+        "status",
+        "note",
+    ];
     assert_eq!(c.names, names);
     let Some(Column::F64(errors)) = c.get("error") else { panic!("no errors") };
     assert!(errors.iter().all(|e| e.is_finite() && *e > -1.0));
@@ -159,7 +175,12 @@ fn every_deployment_has_a_finite_prediction() {
     for f in FIGURES {
         assert!(validation::deployed_breakdown(&db(), f.name).unwrap().rows() > 5, "{}", f.name);
     }
-    assert!(validation::deployed_breakdown(&db(), "sglang-h100-decod").unwrap_err().to_string().contains("sglang-h100-decode"));
+    assert!(
+        validation::deployed_breakdown(&db(), "sglang-h100-decod")
+            .unwrap_err()
+            .to_string()
+            .contains("sglang-h100-decode")
+    );
 }
 
 #[test]

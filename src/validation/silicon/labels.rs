@@ -141,7 +141,11 @@ pub fn clean(raw: &Raw, dense: bool) -> std::result::Result<Clean, &'static str>
         }
         let concurrency = raw.concurrency.ok_or("no-concurrency")?;
         rules.dedup();
-        return Ok(Clean { deployment: Deployment::Pd { prefill: (prefill, np), decode: (decode, nd) }, concurrency, rules });
+        return Ok(Clean {
+            deployment: Deployment::Pd { prefill: (prefill, np), decode: (decode, nd) },
+            concurrency,
+            rules,
+        });
     }
     let s = &raw.sizes;
     if !dense && s.tp == s.moe_tp && s.moe_ep == Some(1) && s.tp.is_some_and(|tp| tp > 8) {

@@ -31,9 +31,18 @@ fn group<'a>(by: &'static str, name: String, points: impl Iterator<Item = &'a Po
     let bias = errors.iter().sum::<f64>() / n;
     let mut sizes: Vec<f64> = errors.iter().map(|e| e.abs()).collect();
     sizes.sort_by(f64::total_cmp);
-    let median = if sizes.is_empty() { f64::NAN } else { (sizes[(sizes.len() - 1) / 2] + sizes[sizes.len() / 2]) / 2.0 };
+    let median =
+        if sizes.is_empty() { f64::NAN } else { (sizes[(sizes.len() - 1) / 2] + sizes[sizes.len() / 2]) / 2.0 };
     let or_nan = |v: f64| if errors.is_empty() { f64::NAN } else { v };
-    Group { by, group: name, rows, computed: errors.len(), mape: or_nan(sizes.iter().sum::<f64>() / n), median, bias: or_nan(bias) }
+    Group {
+        by,
+        group: name,
+        rows,
+        computed: errors.len(),
+        mape: or_nan(sizes.iter().sum::<f64>() / n),
+        median,
+        bias: or_nan(bias),
+    }
 }
 
 fn load(p: &Point) -> String {
@@ -98,7 +107,9 @@ pub fn columns(groups: &[Group]) -> Columns {
 
 /// The groups as a markdown table.
 pub fn report(groups: &[Group]) -> String {
-    let mut out = String::from("| by | group | rows | computed | TPOT MAPE | median | bias |\n|---|---|---:|---:|---:|---:|---:|\n");
+    let mut out = String::from(
+        "| by | group | rows | computed | TPOT MAPE | median | bias |\n|---|---|---:|---:|---:|---:|---:|\n",
+    );
     let percent = |v: f64, sign: bool| match (v.is_finite(), sign) {
         (false, _) => "-".to_string(),
         (true, true) => format!("{:+.1} %", v * 100.0),
