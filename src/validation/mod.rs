@@ -6,6 +6,7 @@
 
 pub mod deployed;
 pub mod figures;
+pub mod literature;
 pub mod silicon;
 
 use std::fmt::Write as _;
@@ -17,7 +18,7 @@ use crate::error::{Error, Result, near};
 use crate::kernels::KernelDb;
 
 /// All sections, in the order in which they are reported.
-pub const SECTIONS: [&str; 2] = ["deployed", "silicon"];
+pub const SECTIONS: [&str; 3] = ["deployed", "silicon", "literature"];
 
 /// One figure and its prediction.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,7 +33,7 @@ pub struct Row {
     /// NaN where nothing could be computed.
     pub predicted: f64,
     pub source: String,
-    /// `ok`, `ok:...`, `relabelled:<rule>`, `not-computable:<reason>`, `unsupported-model`.
+    /// `ok`, `ok:...`, `relabelled:<rule>`, `suspect:<why>`, `not-computable:<reason>`, `unsupported-model`.
     pub status: String,
     pub note: String,
 }
@@ -65,6 +66,7 @@ pub fn columns(rows: &[Row]) -> Columns {
 fn section(db: &Arc<KernelDb>, name: &str, control: &Control) -> Result<Vec<Row>> {
     match name {
         "deployed" => deployed::rows(db, control),
+        "literature" => literature::rows(),
         "silicon" => Ok(silicon::rows(&silicon::points(db, control)?)),
         _ => Err(Error::spec("sections", format!("unknown section '{name}'"), near(name, SECTIONS))),
     }

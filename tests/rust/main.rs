@@ -14,3 +14,4 @@ mod search;
 mod serving;
 mod specs;
 mod surfaces;
+mod validation;
