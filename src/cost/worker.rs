@@ -8,11 +8,11 @@
 //!
 //! Pipeline parallelism: the slowest of `pp` stages holds ceil(L/pp) layers plus one hop.
 
+use super::Batch;
 use super::attention::AttentionPart;
 use super::ffn::{self, Experts, GatedMlp, Router};
 use super::library::Library;
 use super::sink::{Op, Sink, Total};
-use super::Batch;
 use crate::error::{Error, Result};
 use crate::kernels::Surface;
 use crate::network::{A2aKind, A2aShape};

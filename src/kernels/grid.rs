@@ -12,6 +12,7 @@
 //! the nodes holds among them too. Below an axis: the smallest point's value. Continuous everywhere.
 
 pub(crate) mod build;
+mod order;
 
 use super::roofline::Roofline;
 use super::surface::{Check, Evidence, Reading};
@@ -175,7 +176,7 @@ impl Grid {
                 let keep = std::mem::replace(&mut places[a], axis.place(axis.anchor));
                 let (t_low, _) = self.inside(&places);
                 places[a] = keep;
-                kappa = slope(edge - t_low, s_edge - self.roofline.smooth(&low), edge / s_edge);
+                kappa = slope(edge - t_low, s_edge - self.roofline.smooth(&low), edge, s_edge, self.roofline.launch);
             }
             let mut next = here;
             next[a] = x[a];
@@ -189,12 +190,12 @@ impl Grid {
 }
 
 /// The measured slope against the smooth roofline's; never below what overlap of arithmetic and
-/// traffic explains, never above a few times the average.
-pub(crate) fn slope(dt: f64, ds: f64, average: f64) -> f64 {
+/// traffic explains, never above a few times the average over the work proper (launches left out).
+pub(crate) fn slope(dt: f64, ds: f64, time: f64, smooth: f64, launch: f64) -> f64 {
     if ds <= 0.0 {
-        return average;
+        return time / smooth;
     }
-    (dt / ds).clamp(0.6, (4.0 * average).max(0.6))
+    (dt / ds).clamp(0.6, (4.0 * time / (smooth - launch).max(1e-12)).max(0.6))
 }
 
 pub(crate) fn strides(axes: &[Axis]) -> [usize; 3] {

@@ -55,7 +55,7 @@ pub fn workers(lib: &Library, budget: u32, prefill: bool) -> Vec<Parallel> {
                         if model.moe.is_some() && ep > experts || model.moe.is_none() && (moe_tp > 1 || dp * cp > 1) {
                             continue;
                         }
-                        out.push(Parallel { tp, dp, pp, cp, ep: Some(ep), moe_tp });
+                        out.push(Parallel { tp, dp, pp, cp, ep: model.moe.as_ref().map(|_| ep), moe_tp });
                     }
                 }
             }

@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::order::{outliers, relax};
 use super::{Axis, Grid, Scale, node, slope, strides};
 use crate::kernels::roofline::Roofline;
 use crate::kernels::surface::{Check, Evidence};
-
-/// Later points along an axis cost at least this share of earlier ones.
-pub(crate) const TOLERANCE: f64 = 0.9;
 
 /// Doublings beyond the end of every axis that become nodes.
 const OCTAVES: i32 = 5;
@@ -98,10 +96,10 @@ pub(crate) fn build(points: &Points, recipe: &Recipe) -> Option<(Grid, Vec<Strin
     Some((Grid::new(axes, seconds, flags, recipe.roofline, check), dropped))
 }
 
-struct Work {
-    axes: Vec<Axis>,
+pub(super) struct Work {
+    pub axes: Vec<Axis>,
     strides: [usize; 3],
-    seconds: Vec<Option<f64>>,
+    pub seconds: Vec<Option<f64>>,
     smooth: Vec<f64>,
     flags: Vec<Evidence>,
     roofline: Roofline,
@@ -161,17 +159,17 @@ impl Work {
         work
     }
 
-    fn node(&self, i: usize) -> [f64; 3] {
+    pub fn node(&self, i: usize) -> [f64; 3] {
         node(&self.axes, &self.strides, i)
     }
 
     /// Position of node `i` on axis `a`.
-    fn position(&self, i: usize, a: usize) -> usize {
+    pub fn position(&self, i: usize, a: usize) -> usize {
         i / self.strides[a] % self.axes[a].x.len()
     }
 
     /// The nearest node with a value on axis `a`, below (`step` -1) or above (+1) node `i`.
-    fn neighbour(&self, i: usize, a: usize, up: bool) -> Option<usize> {
+    pub fn neighbour(&self, i: usize, a: usize, up: bool) -> Option<usize> {
         let (mut at, n) = (self.position(i, a), self.axes[a].x.len());
         let mut j = i;
         loop {
@@ -194,12 +192,12 @@ impl Work {
         }
     }
 
-    fn ratio(&self, i: usize) -> f64 {
+    pub fn ratio(&self, i: usize) -> f64 {
         self.seconds[i].unwrap_or(0.0) / self.smooth[i]
     }
 
     /// Estimate of node `i` from both neighbours on axis `a`, and the gap between them in octaves.
-    fn between(&self, i: usize, a: usize) -> Option<(f64, f64)> {
+    pub fn between(&self, i: usize, a: usize) -> Option<(f64, f64)> {
         let (lo, hi) = (self.neighbour(i, a, false)?, self.neighbour(i, a, true)?);
         let axis = &self.axes[a];
         let (pl, p, ph) = (self.position(lo, a), self.position(i, a), self.position(hi, a));
@@ -236,7 +234,7 @@ impl Work {
             let far = self.axes[a].x[self.position(j, a)] <= 0.51 * self.axes[a].x[self.position(lo, a)];
             let next = self.neighbour(j, a, false);
             if far || next.is_none() {
-                kappa = slope(t - self.seconds[j]?, self.smooth[lo] - self.smooth[j], average);
+                kappa = slope(t - self.seconds[j]?, self.smooth[lo] - self.smooth[j], t, self.smooth[lo], self.roofline.launch);
                 break;
             }
             low = next;
@@ -354,16 +352,17 @@ impl Work {
     fn without_floor(&mut self) {
         let Some(first) = (0..self.seconds.len()).find(|&i| self.seconds[i].is_some()) else { return };
         let least = self.roofline.least(&self.node(first));
-        // The floor is noisy: the upper decile of all times whose roofline is no more than the smallest's double.
+        let lowest = self.seconds[first].unwrap_or(0.0);
+        if lowest <= 3.0 * least + 5e-6 {
+            return;
+        }
+        // The floor is noisy: the upper decile of all times where the device has a tenth of it to do.
         let mut small: Vec<f64> = (0..self.seconds.len())
-            .filter(|&i| self.roofline.least(&self.node(i)) <= 2.0 * least)
+            .filter(|&i| self.roofline.least(&self.node(i)) <= least + 0.1 * lowest)
             .filter_map(|i| self.seconds[i])
             .collect();
         small.sort_by(f64::total_cmp);
-        if self.seconds[first].unwrap_or(0.0) <= 3.0 * least + 5e-6 {
-            return;
-        }
-        let floor = small[(small.len() - 1) * 9 / 10].max(self.seconds[first].unwrap_or(0.0));
+        let floor = small[(small.len() - 1) * 9 / 10].max(lowest);
         let knee = 1.5 * floor;
         for i in 0..self.seconds.len() {
             let Some(t) = self.seconds[i] else { continue };
@@ -379,137 +378,4 @@ impl Work {
             self.seconds[i] = Some(graph);
         }
     }
-}
-
-/// Points more than 4x off from the interpolation of both neighbours along every axis that has both
-/// (where those neighbours agree), and whole last lines of an axis that jump over 2.5x away from a
-/// trend that was steady before.
-fn outliers(work: &Work) -> Vec<([f64; 3], String)> {
-    let dims = work.axes.len();
-    let mut found = Vec::new();
-    // For the last line of each axis: points judged, and those that jump.
-    let mut edges: Vec<(usize, Vec<(usize, f64)>)> = vec![(0, Vec::new()); dims];
-    for i in 0..work.seconds.len() {
-        let Some(t) = work.seconds[i] else { continue };
-        let (mut judged, mut off) = (0, 0);
-        for (a, edge) in edges.iter_mut().enumerate() {
-            match (work.neighbour(i, a, false), work.neighbour(i, a, true)) {
-                (Some(l), Some(h)) => {
-                    let agree = work.ratio(l) / work.ratio(h);
-                    if let (true, Some((e, _))) = ((0.2..5.0).contains(&agree), work.between(i, a)) {
-                        judged += 1;
-                        off += usize::from(!(0.25..4.0).contains(&(t / e)));
-                    }
-                }
-                (Some(l), None) if dims > 1 && work.position(i, a) + 1 == work.axes[a].x.len() => {
-                    let Some(l2) = work.neighbour(l, a, false) else { continue };
-                    let (jump, before) = (work.ratio(i) / work.ratio(l), work.ratio(l) / work.ratio(l2));
-                    edge.0 += 1;
-                    if jump > 2.5 && (0.5..1.5).contains(&before) {
-                        edge.1.push((i, jump));
-                    }
-                }
-                _ => {}
-            }
-        }
-        if judged > 0 && off == judged {
-            let x = work.node(i);
-            found.push((x, format!("{:?}: {:.4} ms is over 4x off its neighbours", &x[..dims], t * 1e3)));
-        }
-    }
-    for (a, (judged, jumping)) in edges.iter().enumerate() {
-        // The few odd points of a sound line stay; a line that jumps as a whole goes as a whole.
-        if *judged < 3 || 2 * jumping.len() <= *judged {
-            continue;
-        }
-        let jump = jumping.iter().map(|j| j.1).sum::<f64>() / jumping.len() as f64;
-        let last = work.axes[a].x.len() - 1;
-        for i in 0..work.seconds.len() {
-            if work.position(i, a) == last
-                && let Some(t) = work.seconds[i]
-            {
-                let x = work.node(i);
-                let reason = format!(
-                    "{:?}: {:.4} ms, the last line of axis {a} jumps {jump:.1}x against the roofline",
-                    &x[..dims],
-                    t * 1e3
-                );
-                found.push((x, reason));
-            }
-        }
-    }
-    found
-}
-
-/// Makes `t` keep the tolerated order with as little change as possible: points in a violating pair are
-/// pulled to within the tolerance around the isotonic L1 fit of the logarithms. True if anything changed.
-fn relax(t: &mut [f64], weight: &[f64]) -> bool {
-    let n = t.len();
-    let mut high = 0.0f64;
-    let mut bad = vec![false; n];
-    for i in 0..n {
-        bad[i] = t[i] < TOLERANCE * high * (1.0 - 1e-9);
-        high = high.max(t[i]);
-    }
-    if !bad.contains(&true) {
-        return false;
-    }
-    let mut low = f64::INFINITY;
-    for i in (0..n).rev() {
-        bad[i] |= low < TOLERANCE * t[i] * (1.0 - 1e-9);
-        low = low.min(t[i]);
-    }
-    let fit = isotonic(t, weight);
-    let half = TOLERANCE.sqrt();
-    for strict in [false, true] {
-        let before = t.to_vec();
-        for i in 0..n {
-            if bad[i] || strict {
-                t[i] = before[i].clamp(fit[i] * half, fit[i] / half);
-            }
-        }
-        let mut high = 0.0f64;
-        let fine = t.iter().all(|&v| {
-            let ok = v >= TOLERANCE * high * (1.0 - 1e-9);
-            high = high.max(v);
-            ok
-        });
-        if fine {
-            break;
-        }
-    }
-    true
-}
-
-/// Weighted L1 isotonic fit: pool adjacent violators, each block at its weighted median.
-fn isotonic(t: &[f64], weight: &[f64]) -> Vec<f64> {
-    let mut blocks: Vec<(f64, Vec<(f64, f64)>)> = Vec::new();
-    for (&v, &w) in t.iter().zip(weight) {
-        let mut members = vec![(v, w)];
-        let mut level = v;
-        while let Some((below, _)) = blocks.last() {
-            if *below <= level {
-                break;
-            }
-            if let Some((_, mut other)) = blocks.pop() {
-                members.append(&mut other);
-            }
-            level = median(&mut members);
-        }
-        blocks.push((level, members));
-    }
-    blocks.iter().flat_map(|(level, members)| std::iter::repeat_n(*level, members.len())).collect()
-}
-
-fn median(members: &mut [(f64, f64)]) -> f64 {
-    members.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let half: f64 = members.iter().map(|m| m.1).sum::<f64>() / 2.0;
-    let mut sum = 0.0;
-    for m in members.iter() {
-        sum += m.1;
-        if sum >= half {
-            return m.0;
-        }
-    }
-    members.last().map_or(0.0, |m| m.0)
 }

@@ -6,6 +6,7 @@
 use crate::error::Result;
 use crate::kernels::grid::Scale;
 use crate::kernels::grid::build::{Points, Recipe};
+use crate::kernels::roofline::kernels::ATTENTION;
 use crate::kernels::roofline::{self, Attend, Roofline, Work};
 use crate::kernels::surface::{Evidence, Node, Surface};
 use crate::spec::{Device, Dtype};
@@ -144,7 +145,10 @@ pub fn context_attention(
 ) -> Result<Surface> {
     let shape = Shape { heads: f64::from(heads), kv_heads: f64::from(kv_heads), head_dim: f64::from(head_dim), window };
     let device = &source.device;
-    let roof = |s: Shape| Roofline { work: Work::Context(attend(device, s, attention, kv)), launch: device.launch_s };
+    let roof = |s: Shape| Roofline {
+        work: Work::Context(attend(device, s, attention, kv)),
+        launch: ATTENTION * device.launch_s,
+    };
     let floor = roof(shape);
     let Some(t) = table(source, &source.framework, "context_attention") else {
         return Ok(Surface::new(Node::Roofline(floor), "roofline (context_attention)", Vec::new()));
@@ -173,7 +177,10 @@ pub fn generation_attention(
 ) -> Result<Surface> {
     let shape = Shape { heads: f64::from(heads), kv_heads: f64::from(kv_heads), head_dim: f64::from(head_dim), window };
     let device = &source.device;
-    let roof = |s: Shape| Roofline { work: Work::Decode(attend(device, s, Dtype::Bf16, kv)), launch: device.launch_s };
+    let roof = |s: Shape| Roofline {
+        work: Work::Decode(attend(device, s, Dtype::Bf16, kv)),
+        launch: ATTENTION * device.launch_s,
+    };
     let floor = roof(shape);
     let Some(t) = table(source, &source.framework, "generation_attention") else {
         return Ok(Surface::new(Node::Roofline(floor), "roofline (generation_attention)", Vec::new()));

@@ -2,7 +2,7 @@
 
 use crate::kernels::grid::Scale;
 use crate::kernels::grid::build::{Points, Recipe};
-use crate::kernels::roofline::{self, Roofline};
+use crate::kernels::roofline;
 use crate::kernels::surface::{Evidence, Surface};
 use crate::spec::Dtype;
 
@@ -21,16 +21,13 @@ fn formats(dtype: Dtype) -> &'static [Dtype] {
     }
 }
 
-pub(super) fn recipe(source: &Source, roofline: Roofline) -> Recipe {
-    Recipe { scales: vec![Scale::Linear], roofline, graph: source.graph }
-}
-
-/// Points of the (n, k) curve; empty when the pack has no GEMM table.
-pub(super) fn points(source: &Source, dtype: Dtype, n: u32, k: u32) -> (Points, Roofline, String) {
+/// Points of the (n, k) curve (none when the pack has no GEMM table), how to compile them, and their lane.
+pub(super) fn points(source: &Source, dtype: Dtype, n: u32, k: u32) -> (Points, Recipe, String) {
     let device = &source.device;
     let target = roofline::gemm(device, dtype, f64::from(n), f64::from(k));
+    let recipe = |graph| Recipe { scales: vec![Scale::Linear], roofline: target, graph };
     let Some(t) = table(source, &source.framework, "gemm") else {
-        return (Points::default(), target, format!("{} gemm", source.framework));
+        return (Points::default(), recipe(false), format!("{} gemm", source.framework));
     };
     let all = Rows::new(&t);
     for (rank, &format) in formats(dtype).iter().enumerate() {
@@ -39,8 +36,8 @@ pub(super) fn points(source: &Source, dtype: Dtype, n: u32, k: u32) -> (Points, 
             continue;
         }
         let fallback = if rank == 0 { Evidence::Measured } else { Evidence::Extrapolated };
-        let sites = rows.sites(["n", "k"]);
-        let (near, evidence) = corners(&sites, f64::from(n), f64::from(k));
+        let measured = rows.sites(["n", "k"]);
+        let (near, evidence) = corners(&measured, f64::from(n), f64::from(k));
         let sites: Vec<Site> = near
             .iter()
             .map(|&((sn, sk), weight)| Site {
@@ -51,9 +48,10 @@ pub(super) fn points(source: &Source, dtype: Dtype, n: u32, k: u32) -> (Points, 
             .collect();
         let points = blend(&sites, &target, evidence.max(fallback));
         let used = rows.clone().retain2("n", "k", |a, b| near.iter().any(|s| s.0 == (a, b)));
-        return (points, target, used.source());
+        let graph = source.graph && eager(source, &rows, &measured, format);
+        return (points, recipe(graph), used.source());
     }
-    (Points::default(), target, format!("{} gemm {}", source.framework, dtype.name()))
+    (Points::default(), recipe(false), format!("{} gemm {}", source.framework, dtype.name()))
 }
 
 /// The measured sites around (n, k) with their weights: up to four corners of the cell, else the nearest.
@@ -112,8 +110,17 @@ fn corners(sites: &[([i64; 2], usize)], n: f64, k: f64) -> (Weighted, Evidence) 
     (nearest.map(|&s| (s, 1.0)).into_iter().collect(), Evidence::Extrapolated)
 }
 
+/// Whether the lane was measured in eager mode: its smallest GEMM, which has next to nothing to do, stands
+/// over 3x + 5 us above its roofline. (A long thin GEMM may be as slow for want of parallelism, in a graph as well.)
+fn eager(source: &Source, rows: &Rows, sites: &[([i64; 2], usize)], format: Dtype) -> bool {
+    let Some(&([n, k], _)) = sites.iter().min_by_key(|s| s.0[0] * s.0[1]) else { return false };
+    let points = rows.clone().retain2("n", "k", |a, b| (a, b) == (n, k)).points(&[("m", 0.0)]);
+    let roofline = roofline::gemm(&source.device, format, n as f64, k as f64);
+    points.iter().next().is_some_and(|(x, t, _)| t > 3.0 * roofline.least(&x) + 5e-6)
+}
+
 /// Dense GEMM (m, k) x (k, n). Axis: m (rows = tokens).
 pub fn gemm(source: &Source, dtype: Dtype, n: u32, k: u32) -> crate::error::Result<Surface> {
-    let (points, target, lane) = points(source, dtype, n, k);
-    Ok(compile(&points, &recipe(source, target), &lane))
+    let (points, recipe, lane) = points(source, dtype, n, k);
+    Ok(compile(&points, &recipe, &lane))
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::kernels::grid::Scale;
 use crate::kernels::grid::build::{Points, Recipe, build};
-use crate::kernels::roofline::{self, Attend, Block, Index, Roofline, Work};
+use crate::kernels::roofline::{self, Attend, Block, Index, Roofline, Work, kernels};
 use crate::kernels::surface::{Evidence, Node, Surface};
 use crate::spec::{Attention, Device, Dtype, Indexer, Model, Part};
 use crate::{Error, error};
@@ -100,12 +100,18 @@ const V3: Dims =
 
 fn kernel_roofline(source: &Source, d: &Dims, heads: f64, kv: Dtype, decode: bool) -> Roofline {
     let a = attend(&source.device, d, heads, kv, decode);
-    Roofline { work: if decode { Work::Decode(a) } else { Work::Context(a) }, launch: source.device.launch_s }
+    Roofline {
+        work: if decode { Work::Decode(a) } else { Work::Context(a) },
+        launch: kernels::ATTENTION * source.device.launch_s,
+    }
 }
 
 fn block_roofline(source: &Source, d: &Dims, heads: f64, gemm: Dtype, kv: Dtype, decode: bool) -> Roofline {
     let b = block(&source.device, d, heads, gemm, kv, decode);
-    Roofline { work: if decode { Work::BlockDecode(b) } else { Work::BlockContext(b) }, launch: source.device.launch_s }
+    Roofline {
+        work: if decode { Work::BlockDecode(b) } else { Work::BlockContext(b) },
+        launch: kernels::MLA * source.device.launch_s,
+    }
 }
 
 fn grid2(source: &Source, points: &Points, roofline: Roofline, second: Scale, lane: &str) -> Surface {
@@ -137,21 +143,21 @@ fn past(kernel: &Surface, floor: Roofline) -> Node {
 }
 
 /// Sums curves over tokens into one grid.
-fn sum_curves(parts: &[(Points, Roofline)], graph: bool) -> Node {
+fn sum_curves(parts: &[(Points, Recipe)]) -> Node {
     let mut at: Vec<f64> = parts.iter().flat_map(|p| p.0.iter().map(|q| q.0[0]).collect::<Vec<_>>()).collect();
     at.sort_by(f64::total_cmp);
     at.dedup();
     let (mut math0, mut mem0, mut mem1, mut launch) = (0.0, 0.0, 0.0, 0.0);
     let mut nodes = Vec::new();
-    for (points, roofline) in parts {
+    for (points, recipe) in parts {
+        let roofline = recipe.roofline;
         if let Work::Linear { math, memory0, memory } = roofline.work {
             math0 += math;
             mem0 += memory0;
             mem1 += memory;
             launch += roofline.launch;
         }
-        let recipe = Recipe { scales: vec![Scale::Linear], roofline: *roofline, graph };
-        nodes.push(build(points, &recipe).map_or(Node::Roofline(*roofline), |(g, _)| Node::Grid(Arc::new(g))));
+        nodes.push(build(points, recipe).map_or(Node::Roofline(roofline), |(g, _)| Node::Grid(Arc::new(g))));
     }
     let sum = Node::Sum(nodes);
     let mut points = Points::default();
@@ -166,7 +172,7 @@ fn sum_curves(parts: &[(Points, Roofline)], graph: bool) -> Node {
 }
 
 /// Absorbed batched GEMMs of decode (latent queries in, per-head values out).
-fn absorbed(source: &Source, d: &Dims, heads: u32, dtype: Dtype) -> Vec<(Points, Roofline)> {
+fn absorbed(source: &Source, d: &Dims, heads: u32, dtype: Dtype) -> Vec<(Points, Recipe)> {
     let bw = roofline::bandwidth(&source.device);
     let roof = |h: f64, width: f64| Roofline {
         work: Work::Linear {
@@ -186,7 +192,8 @@ fn absorbed(source: &Source, d: &Dims, heads: u32, dtype: Dtype) -> Vec<(Points,
                 let fallback = if rank == Some(0) { as_measured(d) } else { Evidence::Extrapolated };
                 at_heads(&rows, heads, &[("num_tokens", 0.0)], |h| roof(h, width), fallback)
             });
-            (points, roof(f64::from(heads), width))
+            let roofline = roof(f64::from(heads), width);
+            (points, Recipe { scales: vec![Scale::Linear], roofline, graph: false })
         })
         .collect()
 }
@@ -207,17 +214,17 @@ fn projections(source: &Source, d: &Dims, heads: u32, of: impl Fn(Part) -> Dtype
     if !decode {
         shapes.push((h * (d.nope + d.v), d.kv_lora, of(Part::KvB)));
     }
-    let mut parts: Vec<(Points, Roofline)> = shapes
+    let mut parts: Vec<(Points, Recipe)> = shapes
         .into_iter()
         .map(|(n, k, dtype)| {
-            let (points, roofline, _) = gemm::points(source, dtype, n as u32, k as u32);
-            (points, roofline)
+            let (points, recipe, _) = gemm::points(source, dtype, n as u32, k as u32);
+            (points, recipe)
         })
         .collect();
     if decode {
         parts.extend(absorbed(source, d, heads, of(Part::KvB)));
     }
-    sum_curves(&parts, source.graph)
+    sum_curves(&parts)
 }
 
 /// The measured module over (sequences, length or context); `None` when the framework has none.
