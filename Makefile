@@ -109,8 +109,9 @@ check: $(VENV)/tools fmt
 	@cd tests && $(VENV)/bin/python -m pytest -q -x -m "not slow" python
 
 bench: $(VENV)/tools
-	$(call step,build,rm -rf $(WHEELS); $(VENV)/bin/maturin build --release --locked --quiet --interpreter $(VENV)/bin/python --out $(WHEELS); $(VENV)/bin/python $(PIP) install --force-reinstall --no-deps $(WHEELS)/disagg-*.whl)
-	@cd tests && for bench in bench/bench_*.py; do echo "==> $$bench"; $(VENV)/bin/python "$$bench"; done
+	$(call step,build the wheel,rm -rf $(WHEELS); $(VENV)/bin/maturin build --release --locked --quiet --interpreter $(VENV)/bin/python --out $(WHEELS); $(VENV)/bin/python $(PIP) install --force-reinstall --no-deps $(WHEELS)/disagg-*.whl)
+	$(call step,build the probes,cargo build --release --locked --quiet --examples)
+	@cd tests && $(VENV)/bin/python bench/bench.py --wheels $(WHEELS) --examples "$${CARGO_TARGET_DIR:-$(CURDIR)/target}/release/examples" && for bench in bench/bench_*.py; do echo "==> $$bench"; $(VENV)/bin/python "$$bench"; done
 
 stubs: wheel
 	$(call step,stubtest,cd tests; MYPYPATH= $(VENV_TEST)/bin/python -m mypy.stubtest disagg._core)
