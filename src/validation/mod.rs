@@ -109,11 +109,17 @@ fn short(v: f64) -> String {
 }
 
 fn table(out: &mut String, rows: &[Row]) {
-    out.push_str("| figure | system | metric | published | predicted | error | status |\n|---|---|---|---:|---:|---:|---|\n");
+    out.push_str(
+        "| figure | system | metric | published | predicted | error | status |\n|---|---|---|---:|---:|---:|---|\n",
+    );
     for r in rows {
         let error = if r.error().is_finite() { format!("{:+.1} %", r.error() * 100.0) } else { "-".into() };
         let (target, predicted) = (short(r.target), short(r.predicted));
-        let _ = writeln!(out, "| {} | {} | {} | {target} | {predicted} | {error} | {} |", r.name, r.system, r.metric, r.status);
+        let _ = writeln!(
+            out,
+            "| {} | {} | {} | {target} | {predicted} | {error} | {} |",
+            r.name, r.system, r.metric, r.status
+        );
     }
 }
 

@@ -168,10 +168,7 @@ fn memory_names_the_pool() {
     assert_eq!(bound(&Plan::Afd(unit(8, 2, 8))), "memory:ffn");
     assert_eq!(bound(&Plan::Afd(unit(4, 8, 4000))), "memory:attention");
     let p8 = workers(1, split(8, 1, 1), Some(1), None);
-    assert_eq!(
-        bound(&Plan::Pd(PdPlan { prefill: p8.clone(), decode: Slot::Afd(unit(6, 2, 8)) })),
-        "memory:decode.ffn"
-    );
+    assert_eq!(bound(&Plan::Pd(PdPlan { prefill: p8.clone(), decode: Slot::Afd(unit(6, 2, 8)) })), "memory:decode.ffn");
     assert_eq!(
         bound(&Plan::Pd(PdPlan { prefill: p8.clone(), decode: workers(1, split(1, 2, 1), Some(1), None) })),
         "memory:decode"
@@ -210,7 +207,13 @@ fn relaxing_what_binds_a_level_changes_its_verdict() {
             match v.binding {
                 Binding::None => assert!(v.feasible, "{what}"),
                 Binding::Dominated => {
-                    let best = s.verdicts.iter().filter(|o| o.feasible).filter_map(|o| o.row).map(|i| s.rows[i].point.requests_per_s).fold(0.0, f64::max);
+                    let best = s
+                        .verdicts
+                        .iter()
+                        .filter(|o| o.feasible)
+                        .filter_map(|o| o.row)
+                        .map(|i| s.rows[i].point.requests_per_s)
+                        .fold(0.0, f64::max);
                     assert!(s.rows[v.row.unwrap()].point.requests_per_s < best, "{what}");
                 }
                 _ => {

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod binding;
-mod cost;
 mod breakdown;
+mod cost;
 mod kernels_lookup;
 mod kernels_pack;
 mod lab;

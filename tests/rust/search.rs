@@ -183,8 +183,7 @@ fn thinning_loss(lib: &Arc<Library>, w: &Workload, units: bool, worst_of: &[(f64
     let budget = lib.cluster.gpus;
     let task = Task { lib, workload: w, load: Load::of(w), budget, framework: 0, control: &control };
     let prefill = task.prefill(&levels::worker_layouts(lib, budget, true)).unwrap();
-    let layouts =
-        if units { levels::unit_layouts(lib, budget) } else { levels::worker_layouts(lib, budget, false) };
+    let layouts = if units { levels::unit_layouts(lib, budget) } else { levels::worker_layouts(lib, budget, false) };
     let decode = task.decode(&layouts, 1).unwrap();
     let level = if units { 3 } else { 1 };
     let every = task.pair(level, &all_prefill(&prefill), &all_decode(&decode)).unwrap();
@@ -238,7 +237,12 @@ fn bad_questions_are_refused_whole() {
     q.cluster.gpus = 0;
     q.slo.ttft_ms = Some(-1.0);
     let text = refused(&q);
-    for part in ["levels[0]: 'aggregatd' is not a level; did you mean 'aggregated'", "objective: 'speed'", "cluster.gpus", "slo.ttft_ms"] {
+    for part in [
+        "levels[0]: 'aggregatd' is not a level; did you mean 'aggregated'",
+        "objective: 'speed'",
+        "cluster.gpus",
+        "slo.ttft_ms",
+    ] {
         assert!(text.contains(part), "{part} in: {text}");
     }
     let mut q = small_question();

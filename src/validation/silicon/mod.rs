@@ -80,7 +80,13 @@ fn describe(c: &Clean) -> String {
 }
 
 fn one(libraries: &BTreeMap<Key, Arc<Library>>, raw: &Raw) -> Result<Point> {
-    let out = |status: String, note: String, tpot_ms: f64, experts: bool| Point { raw: raw.clone(), status, note, tpot_ms, experts };
+    let out = |status: String, note: String, tpot_ms: f64, experts: bool| Point {
+        raw: raw.clone(),
+        status,
+        note,
+        tpot_ms,
+        experts,
+    };
     let Some((key, quantity_rules)) = key(raw) else {
         return Ok(out("unsupported-model".into(), String::new(), f64::NAN, true));
     };
