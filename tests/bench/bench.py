@@ -1,6 +1,6 @@
 """What `make bench` prints: accuracy as counts and ratios, speed as measured here, each beside its target.
 
-    python bench/bench.py --wheels <dir> --examples <dir> [--samples N] [--quick]
+    python bench/bench.py --wheels <dir> --examples <dir> [--samples N]
 
 Numbers of time depend on the machine and on what else it does; the least of several runs is shown.
 """
@@ -35,10 +35,15 @@ class Row(NamedTuple):
     repeat: str
 
 
+def load() -> str:
+    """How busy the machine is: a core shared with others makes every time here longer."""
+    return f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+
+
 def say(row: Row) -> None:
     """Print a line as soon as it is known."""
     verdict = {True: "yes", False: "NO", None: ""}[row.ok]
-    print(f"{row.what:46} {row.measured:>30} {row.target:>20} {verdict:>4}  {row.repeat}", flush=True)
+    print(f"{row.what:50} {row.measured:>34} {row.target:>20} {verdict:>4}  {row.repeat}", flush=True)
 
 
 def child(code: str, **env: str) -> dict[str, Any]:
@@ -203,15 +208,20 @@ chat, slo = dg.Workload.preset("paper-chat"), dg.SLO(ttft_ms=50, tpot_ms=15)
 ESTIMATE = (
     QUESTION
     + """
-plan = dg.Aggregated(parallel=dg.Parallel(dp=8), batch=16, chunk_tokens=1024)
-afd = dg.AFD(attention=dg.Pool(gpus=16), ffn=dg.Pool(gpus=112), microbatches=3)
+pools = dict(attention=dg.Pool(gpus=16), ffn=dg.Pool(gpus=112), microbatches=3)
+plans = {
+    "aggregated": dg.Aggregated(parallel=dg.Parallel(dp=8), batch=16, chunk_tokens=1024),
+    "aggregated, batch chosen": dg.Aggregated(parallel=dg.Parallel(dp=8)),
+    "AFD": dg.AFD(**pools, batch=8, chunk_tokens=544),
+    "AFD, batch chosen": dg.AFD(**pools),
+}
 def best(plan):
     def once():
         start = time.perf_counter()
         dg.estimate(model, cluster, chat, plan)
         return time.perf_counter() - start
     return once(), min(once() for _ in range(30))
-print(json.dumps(dict(aggregated=best(plan), afd=best(afd))))
+print(json.dumps({name: best(plan) for name, plan in plans.items()}))
 """
 )
 EXPLORE = (
@@ -268,11 +278,6 @@ def python_calls() -> list[Row]:
     return out
 
 
-def load() -> str:
-    """How busy the machine is: a core shared with others makes every time here longer."""
-    return f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
-
-
 def main() -> int:
     """Print the table; 0 whatever it says."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -281,7 +286,8 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=60, help="rows drawn from each table for leave-one-out")
     args = parser.parse_args()
     start = time.perf_counter()
-    print(f"{'what':46} {'measured':>30} {'target':>20} {'ok':>4}  how to repeat, and more")
+    print(load())
+    print(f"{'what':50} {'measured':>34} {'target':>20} {'ok':>4}  how to repeat, and more")
     wheel = max(args.wheels.glob("disagg-*.whl"), key=lambda p: p.stat().st_mtime)
     size = wheel.stat().st_size / 1e6
     rows = [Row("wheel", f"{size:.1f} MB", "< 30 MB", size < 30, wheel.name)]
