@@ -235,15 +235,9 @@ def report(
     Returns
     -------
     Frame
-<<<<<<< HEAD
         table, lane (its number format), axis (what was hidden; ``point``: the one row), edge (the hidden value was
         the first or last), n, median_error and p90_error (relative), noise (median spread of repeats: no predictor
         can do better).
-=======
-        table, lane (its number format), axis (what was hidden; ``point``: the one row), edge
-        (the hidden value was the first or last),
-        n, median_error and p90_error (relative), noise (median spread of repeats: no predictor can do better).
->>>>>>> bench
     """
     expect(system=(system, str), framework=(framework, str), samples=(samples, int), seed=(seed, int))
     device = Device.preset(system) if device is None else device
