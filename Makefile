@@ -108,7 +108,7 @@ check: $(VENV)/tools fmt
 
 bench: $(VENV)/tools
 	$(call step,build,rm -rf $(WHEELS) && $(VENV)/bin/maturin build --release --locked --quiet --interpreter $(VENV)/bin/python --out $(WHEELS) && $(VENV)/bin/python $(PIP) install --force-reinstall --no-deps $(WHEELS)/disagg-*.whl)
-	@cd tests && for bench in bench/*.py; do echo "==> $$bench"; $(VENV)/bin/python "$$bench"; done
+	@cd tests && for bench in bench/bench_*.py; do echo "==> $$bench"; $(VENV)/bin/python "$$bench"; done
 
 stubs: wheel
 	$(call step,stubtest,cd tests && MYPYPATH= $(VENV_TEST)/bin/python -m mypy.stubtest disagg._core)

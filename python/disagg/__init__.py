@@ -46,12 +46,12 @@ from disagg.specs import (
 )
 from disagg.study import LEVELS, Study
 
-from disagg import kernels, plots  # isort: skip
+from disagg import kernels, plots, validation  # isort: skip
 
 __all__ = [
     "AFD", "LEVELS", "PD", "SLO", "Aggregated", "Assumptions", "CancelledError", "Cluster", "DataError", "Device",
     "DisaggError", "Distribution", "Estimate", "Fabric", "Frame", "InfeasibleError", "InternalError",
     "MissingPackageError", "Model", "Parallel", "Placement", "Pool", "Problem", "Quant", "Serving", "SpecError", "Step",
     "Study", "Workers", "Workload", "__version__", "estimate", "explore", "kernels", "models", "plots",
-    "set_num_threads", "show_versions", "systems", "workloads",
+    "set_num_threads", "show_versions", "systems", "validation", "workloads",
 ]

@@ -27,7 +27,8 @@ h1 { font-size: 1.7rem; } h2 { font-size: 1.25rem; margin-top: 2.2rem; border-bo
 table { border-collapse: collapse; font-size: 0.88rem; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid var(--line); padding: 0.2rem 0.7rem; text-align: left; vertical-align: top; }
 th.n, td.n { text-align: right; }
-figure { margin: 1rem 0; } img { max-width: 100%; background: #ffffff; padding: 0.5rem; border-radius: 4px; }
+figure { display: inline-block; margin: 0.5rem 0.8rem 0.5rem 0; max-width: 35rem; vertical-align: top; }
+img { max-width: 100%; box-sizing: border-box; background: #ffffff; padding: 0.5rem; border-radius: 4px; }
 pre { overflow-x: auto; font-size: 0.82rem; border: 1px solid var(--line); padding: 0.7rem; }
 footer { color: var(--faint); font-size: 0.85rem; margin-top: 3rem; }
 """

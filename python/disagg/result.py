@@ -374,6 +374,7 @@ class Estimate(Result):
         SpecError
             If a number does not fit, or the estimate does not hold what it was made from.
         """
+        expect(kind=(kind, str))
         given = self.inputs
         if not {"model", "cluster", "workload"} <= given.keys():
             raise SpecError([("step", "this estimate does not hold what it was made from", "use dg.estimate(...)")])

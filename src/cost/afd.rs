@@ -9,12 +9,12 @@
 
 use std::sync::Arc;
 
+use super::Batch;
 use super::attention::AttentionPart;
 use super::ffn::{self, Experts, GatedMlp, Router};
 use super::library::Library;
 use super::sink::{Op, Sink, Total};
 use super::worker::LayerCounts;
-use super::Batch;
 use crate::error::{Error, Result};
 use crate::kernels::Surface;
 use crate::math::combinatorics::distinct_groups;
@@ -59,7 +59,11 @@ pub struct AfdUnit {
 impl AfdUnit {
     pub fn new(lib: &Arc<Library>, ffn_lib: &Arc<Library>, plan: &AfdPlan) -> Result<AfdUnit> {
         let Some(moe) = &lib.model.moe else {
-            return Err(Error::spec("plan", format!("{} has no experts to put on an FFN pool", lib.model.name), "use Aggregated or PD"));
+            return Err(Error::spec(
+                "plan",
+                format!("{} has no experts to put on an FFN pool", lib.model.name),
+                "use Aggregated or PD",
+            ));
         };
         let tp = plan.attention.tp;
         let moe_tp = plan.ffn.moe_tp;
@@ -152,7 +156,8 @@ impl AfdUnit {
         let tokens = batch.tokens();
         self.attention.price(&self.lib.comm, batch, sliding, 1.0, sink);
         if self.attention_tp > 1 {
-            let reduce = self.lib.comm.all_reduce(tokens * self.hidden * 2.0, self.attention_tp, self.lib.graph(decode));
+            let reduce =
+                self.lib.comm.all_reduce(tokens * self.hidden * 2.0, self.attention_tp, self.lib.graph(decode));
             sink.add(Op::TpReduce, 2.0, reduce.into());
         }
         ffn::norm(&self.memory, self.hidden, tokens, decode, 1.0, sink);
@@ -167,7 +172,11 @@ impl AfdUnit {
         let tokens = batch.tokens();
         self.attention.price(&self.lib.comm, batch, sliding, 1.0, sink);
         if self.attention_tp > 1 {
-            sink.add(Op::TpReduce, 1.0, self.lib.comm.reduce_scatter(tokens * self.hidden * 2.0, self.attention_tp).into());
+            sink.add(
+                Op::TpReduce,
+                1.0,
+                self.lib.comm.reduce_scatter(tokens * self.hidden * 2.0, self.attention_tp).into(),
+            );
         }
         let own = tokens / f64::from(self.attention_tp);
         self.router.price(own, decode, 1.0, sink);

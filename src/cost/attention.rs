@@ -8,9 +8,9 @@
 
 use std::sync::Arc;
 
+use super::Batch;
 use super::library::Library;
 use super::sink::{Op, Sink};
-use super::Batch;
 use crate::error::Result;
 use crate::kernels::Surface;
 use crate::network::Comm;
@@ -52,14 +52,21 @@ pub struct AttentionPart {
 impl AttentionPart {
     pub fn new(lib: &Library, tp: u32, cp: u32) -> Result<AttentionPart> {
         let kernels = |window: u32| -> Result<Kernels> {
-            Ok(Kernels { decode: lib.generation(tp, window)?, prefill: lib.context(tp, window)?, window: f64::from(window) })
+            Ok(Kernels {
+                decode: lib.generation(tp, window)?,
+                prefill: lib.context(tp, window)?,
+                window: f64::from(window),
+            })
         };
         let (sliding, projections) = match &lib.model.attention {
             Attention::Gqa { heads, kv_heads, head_dim, window } => {
                 let width = (heads / tp + 2 * (kv_heads / tp).max(1)) * head_dim;
                 let inner = heads / tp * head_dim;
                 let pair = |n, k| -> Result<[Arc<Surface>; 2]> {
-                    Ok([lib.gemm(false, lib.formats.attention_gemm, n, k)?, lib.gemm(true, lib.formats.attention_gemm, n, k)?])
+                    Ok([
+                        lib.gemm(false, lib.formats.attention_gemm, n, k)?,
+                        lib.gemm(true, lib.formats.attention_gemm, n, k)?,
+                    ])
                 };
                 let projections = Projections {
                     qkv: pair(width, lib.model.hidden)?,
@@ -111,7 +118,11 @@ impl AttentionPart {
         if batch.decode > 0.0 {
             let context = if kernels.window > 0.0 { batch.context.min(kernels.window) } else { batch.context };
             // Draft tokens are extra query rows over the same context.
-            sink.add(Op::AttentionDecode, count, kernels.decode.at(&[batch.decode * batch.per_decode, context.max(1.0)]));
+            sink.add(
+                Op::AttentionDecode,
+                count,
+                kernels.decode.at(&[batch.decode * batch.per_decode, context.max(1.0)]),
+            );
         }
         if batch.has_prefill() {
             let new = batch.new / cp;

@@ -70,14 +70,13 @@ pub struct Experts {
 impl Experts {
     /// `None` for a model without experts.
     pub fn new(lib: &Library, ep: u32, moe_tp: u32) -> Result<Option<Experts>> {
-        let (Some(prefill), Some(decode)) = (lib.experts_fused(false, ep, moe_tp)?, lib.experts_fused(true, ep, moe_tp)?) else {
+        let (Some(prefill), Some(decode)) =
+            (lib.experts_fused(false, ep, moe_tp)?, lib.experts_fused(true, ep, moe_tp)?)
+        else {
             return Ok(None);
         };
-        let grouped = if moe_tp == 1 {
-            [lib.experts_grouped(false, ep)?, lib.experts_grouped(true, ep)?]
-        } else {
-            [None, None]
-        };
+        let grouped =
+            if moe_tp == 1 { [lib.experts_grouped(false, ep)?, lib.experts_grouped(true, ep)?] } else { [None, None] };
         Ok(Some(Experts { fused: [prefill, decode], grouped, ep, moe_tp }))
     }
 

@@ -6,9 +6,9 @@
 //! layer keeps alive at once), not a trace.
 
 use crate::spec::assumptions::KvReserve;
+use crate::spec::dtype::Formats;
 use crate::spec::plan::Side;
 use crate::spec::workload::PrefixScope;
-use crate::spec::dtype::Formats;
 use crate::spec::{AfdPlan, Assumptions, Attention, Model, Parallel, Quant, Serving, Workload};
 use crate::units::{GIB, MIB};
 
@@ -48,7 +48,13 @@ impl Memory {
     /// Most sequences per rank that fit beside `tokens` in flight; negative when not even none fit.
     pub fn sequences(&self, tokens: f64) -> f64 {
         let free = self.capacity - self.fixed(tokens);
-        if self.kv_per_sequence > 0.0 { free / self.kv_per_sequence } else if free >= 0.0 { f64::INFINITY } else { -1.0 }
+        if self.kv_per_sequence > 0.0 {
+            free / self.kv_per_sequence
+        } else if free >= 0.0 {
+            f64::INFINITY
+        } else {
+            -1.0
+        }
     }
 
     pub fn fits(&self, sequences: f64, tokens: f64) -> bool {

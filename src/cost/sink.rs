@@ -65,7 +65,14 @@ impl Op {
     pub fn is_compute(self) -> bool {
         !matches!(
             self,
-            Op::ContextExchange | Op::TpReduce | Op::Dispatch | Op::Combine | Op::MoeTpReduce | Op::A2f | Op::F2a | Op::PipelineHop
+            Op::ContextExchange
+                | Op::TpReduce
+                | Op::Dispatch
+                | Op::Combine
+                | Op::MoeTpReduce
+                | Op::A2f
+                | Op::F2a
+                | Op::PipelineHop
         )
     }
 }
@@ -100,7 +107,11 @@ impl Total {
     }
 
     pub fn times(&self, x: f64) -> Total {
-        Total { seconds: self.seconds * x, by_evidence: self.by_evidence.map(|v| v * x), compute: self.compute.map(|v| v * x) }
+        Total {
+            seconds: self.seconds * x,
+            by_evidence: self.by_evidence.map(|v| v * x),
+            compute: self.compute.map(|v| v * x),
+        }
     }
 }
 

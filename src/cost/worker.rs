@@ -8,11 +8,11 @@
 //!
 //! Pipeline parallelism: the slowest of `pp` stages holds ceil(L/pp) layers plus one hop.
 
+use super::Batch;
 use super::attention::AttentionPart;
 use super::ffn::{self, Experts, GatedMlp, Router};
 use super::library::Library;
 use super::sink::{Op, Sink, Total};
-use super::Batch;
 use crate::error::{Error, Result};
 use crate::kernels::Surface;
 use crate::network::{A2aKind, A2aShape};
@@ -230,7 +230,13 @@ impl Worker {
 
     fn best_lane(&self, moe: &MoePart, batch: &Batch) -> (Lane, Total) {
         let mut best: Option<(Lane, Total)> = None;
+        // The first lane takes any number of tokens.
+        let own = (batch.decode * batch.per_decode + batch.sequences * batch.new / f64::from(self.parallel.cp))
+            / f64::from(self.parallel.tp);
         for lane in &moe.lanes {
+            if matches!(lane, Lane::Dispatch(kind) if own > kind.most_tokens()) {
+                continue;
+            }
             let mut t = Total::default();
             self.moe_layer(moe, *lane, batch, 1.0, &mut t);
             if best.as_ref().is_none_or(|(_, b)| t.seconds < b.seconds) {

@@ -9,8 +9,8 @@
 //!
 //! Kernels: DeepEP low-latency (no dedup, ports add as a p-norm), DeepEP normal (dedup per node,
 //! pipelined: the busiest port), one-sided NVLink (dedup per GPU, one rack). Source:
-//! reference/network.md 1.1, 4.6. Limits: low-latency kernels have buffers for 1,024 tokens a rank
-//! or so; beyond, the price just goes on rising. Few experts a rank (E <= 16) starve the
+//! reference/network.md 1.1, 4.6. Limits: low-latency kernels take 1,024 tokens a rank
+//! ([`A2aKind::most_tokens`]); asked for more, the price just goes on rising. Few experts a rank (E <= 16) starve the
 //! low-latency kernel of SMs: shapes are matched to the nearest measured number of experts.
 //! Rows of the one-sided kernel are balanced (a token reaches min(EP, k) GPUs), a random router
 //! reaches D < min(EP, k), so its own shape is interpolated, not measured.
@@ -33,6 +33,17 @@ pub enum A2aKind {
     LowLatency,
     Normal,
     OneSided,
+}
+
+impl A2aKind {
+    /// Tokens of one rank that a kernel can take in one call. DeepEP's low-latency kernels count them
+    /// below a tag of 1,024 (`FINISHED_SUM_TAG`), and their buffers hold every expert's worst case.
+    pub fn most_tokens(self) -> f64 {
+        match self {
+            A2aKind::LowLatency => 1024.0,
+            A2aKind::Normal | A2aKind::OneSided => f64::INFINITY,
+        }
+    }
 }
 
 /// One expert-parallel exchange; `groups` and `topk_groups` of group-limited routing (0 or 1: none).

@@ -13,6 +13,7 @@ mod kernels;
 mod run;
 mod serve;
 mod spec;
+mod validation;
 
 use pyo3::prelude::*;
 
@@ -34,4 +35,6 @@ mod _core {
     use super::serve::{Engine, Study, explore};
     #[pymodule_export]
     use super::spec::Spec;
+    #[pymodule_export]
+    use super::validation::{validation_report, validation_run, validation_sections};
 }

@@ -129,8 +129,12 @@ impl Data {
             }
         };
         for p in &mut problems.0 {
-            if let Some(rest) = p.path.strip_prefix(root) {
-                p.path = rest.trim_start_matches('.').to_string();
+            for part in root.split('.') {
+                if let Some(rest) = p.path.strip_prefix(part)
+                    && (rest.is_empty() || rest.starts_with('.'))
+                {
+                    p.path = rest.trim_start_matches('.').to_string();
+                }
             }
         }
         problems

@@ -90,15 +90,7 @@ pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<St
     let mut rows: Vec<Row> = Vec::new();
     let mut libraries = Vec::new();
     for (i, framework) in q.frameworks.iter().enumerate() {
-        let lib = Library::shared(
-            db,
-            &q.model,
-            &q.cluster,
-            framework,
-            &q.quant,
-            &q.serving,
-            &q.assumptions,
-        )?;
+        let lib = Library::shared(db, &q.model, &q.cluster, framework, &q.quant, &q.serving, &q.assumptions)?;
         libraries.push(lib.clone());
         let task = Task {
             lib: &lib,
@@ -118,7 +110,8 @@ pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<St
             rows.extend(task.mixed(2, &units, dense(q.batches_per_octave / 2))?);
         }
         if wants("pd") || wants("pd+afd") {
-            let prefill = levels::prefill_frontier(&task.prefill(&levels::worker_layouts(&lib, q.cluster.gpus, true))?);
+            let prefill =
+                levels::prefill_frontier(&task.prefill(&levels::worker_layouts(&lib, q.cluster.gpus, true))?);
             let decode_all = task.decode(&workers, dense(q.batches_per_octave * 2))?;
             let decode = levels::decode_frontier(&decode_all);
             if wants("pd") {

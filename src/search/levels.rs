@@ -14,6 +14,9 @@ use crate::serving::pd::{self, DecodeSide, PrefillSide};
 use crate::serving::{Binding, Load, Point, Stepper, aggregated};
 use crate::spec::Workload;
 
+/// Layouts with their steppers and what was priced on each.
+pub type Priced<S> = Vec<(Layout, Arc<Stepper>, Vec<S>)>;
+
 /// What a level is searched for.
 pub struct Task<'a> {
     pub lib: &'a Arc<Library>,
@@ -87,7 +90,7 @@ impl Task<'_> {
     }
 
     /// Candidates for the decode slot, every batch priced.
-    pub fn decode(&self, layouts: &[Layout], per_octave: u32) -> Result<Vec<(Layout, Arc<Stepper>, Vec<DecodeSide>)>> {
+    pub fn decode(&self, layouts: &[Layout], per_octave: u32) -> Result<Priced<DecodeSide>> {
         let found = self.each(layouts, |layout| {
             let stepper = self.stepper(layout)?;
             let most = most_sequences(&stepper, 1.0);
@@ -111,8 +114,7 @@ impl Task<'_> {
     }
 
     /// Candidates for the prefill slot: (layout, stepper, [(sequences per rank, chunk, side)]).
-    #[allow(clippy::type_complexity)]
-    pub fn prefill(&self, layouts: &[Layout]) -> Result<Vec<(Layout, Arc<Stepper>, Vec<(u32, u32, PrefillSide)>)>> {
+    pub fn prefill(&self, layouts: &[Layout]) -> Result<Priced<(u32, u32, PrefillSide)>> {
         self.each(layouts, |layout| {
             let stepper = self.stepper(layout)?;
             let isl = self.load.isl;
@@ -190,22 +192,34 @@ pub struct Candidate<S> {
 }
 
 /// For each worker size and number of KV links, the prefill candidates no other beats on both rate and latency.
-pub fn prefill_frontier(found: &[(Layout, Arc<Stepper>, Vec<(u32, u32, PrefillSide)>)]) -> Vec<Candidate<PrefillSide>> {
+pub fn prefill_frontier(found: &Priced<(u32, u32, PrefillSide)>) -> Vec<Candidate<PrefillSide>> {
     let mut all: Vec<Candidate<PrefillSide>> = Vec::new();
     for (layout, stepper, sides) in found {
         for (batch, chunk, side) in sides {
-            all.push(Candidate { layout: *layout, stepper: stepper.clone(), batch: *batch, chunk: *chunk, side: *side });
+            all.push(Candidate {
+                layout: *layout,
+                stepper: stepper.clone(),
+                batch: *batch,
+                chunk: *chunk,
+                side: *side,
+            });
         }
     }
     frontier(all, |c| (c.layout.gpus(), c.stepper.kv_links()), |c| c.side.prefill.latency_s, |c| c.side.rate)
 }
 
 /// For each worker size, the decode candidates no other beats on both rate and step time.
-pub fn decode_frontier(found: &[(Layout, Arc<Stepper>, Vec<DecodeSide>)]) -> Vec<Candidate<DecodeSide>> {
+pub fn decode_frontier(found: &Priced<DecodeSide>) -> Vec<Candidate<DecodeSide>> {
     let mut all = Vec::new();
     for (layout, stepper, sides) in found {
         for side in sides {
-            all.push(Candidate { layout: *layout, stepper: stepper.clone(), batch: side.batch as u32, chunk: 0, side: *side });
+            all.push(Candidate {
+                layout: *layout,
+                stepper: stepper.clone(),
+                batch: side.batch as u32,
+                chunk: 0,
+                side: *side,
+            });
         }
     }
     frontier(all, |c| (c.layout.gpus(), 0), |c| c.side.step.seconds, |c| c.side.rate)
@@ -223,9 +237,7 @@ fn frontier<S: Clone>(
         let g = top.entry(class(c)).or_insert(0.0);
         *g = g.max(gain(c));
     }
-    all.sort_by(|a, b| {
-        class(a).cmp(&class(b)).then(cost(a).total_cmp(&cost(b))).then(gain(b).total_cmp(&gain(a)))
-    });
+    all.sort_by(|a, b| class(a).cmp(&class(b)).then(cost(a).total_cmp(&cost(b))).then(gain(b).total_cmp(&gain(a))));
     let mut out: Vec<Candidate<S>> = Vec::new();
     let mut current: Option<((u32, u32), f64)> = None;
     for c in all {
@@ -245,7 +257,12 @@ fn frontier<S: Clone>(
 
 impl Task<'_> {
     /// Every pairing of the two slots' frontiers, with the best whole numbers of each within the budget.
-    pub fn pair(&self, level: u8, prefill: &[Candidate<PrefillSide>], decode: &[Candidate<DecodeSide>]) -> Result<Vec<Row>> {
+    pub fn pair(
+        &self,
+        level: u8,
+        prefill: &[Candidate<PrefillSide>],
+        decode: &[Candidate<DecodeSide>],
+    ) -> Result<Vec<Row>> {
         let rows: Vec<Vec<Row>> = crate::pool::install(|| {
             decode
                 .par_iter()

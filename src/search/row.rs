@@ -107,7 +107,15 @@ impl Row {
 }
 
 /// Columns of points, in the names of the public contract.
-pub fn columns(rows: &[Row], levels: &[&str], frameworks: &[String], system: &str, osl: f64, gpus: u32, slo: &Slo) -> Columns {
+pub fn columns(
+    rows: &[Row],
+    levels: &[&str],
+    frameworks: &[String],
+    system: &str,
+    osl: f64,
+    gpus: u32,
+    slo: &Slo,
+) -> Columns {
     let mut c = Columns::new();
     let int = |f: &dyn Fn(&Row) -> u32| Column::I64(rows.iter().map(|r| i64::from(f(r))).collect());
     let float = |f: &dyn Fn(&Row) -> f64| Column::F64(rows.iter().map(f).collect());
@@ -130,8 +138,17 @@ pub fn columns(rows: &[Row], levels: &[&str], frameworks: &[String], system: &st
         Layout::Worker(_) => (0, 0, 0, 0),
     };
     let ep = |p: &Parallel| p.ep();
-    c.push("level", Column::Cat { codes: rows.iter().map(|r| i32::from(r.level)).collect(), labels: levels.iter().map(|s| (*s).to_string()).collect() });
-    c.push("framework", Column::Cat { codes: rows.iter().map(|r| i32::from(r.framework)).collect(), labels: frameworks.to_vec() });
+    c.push(
+        "level",
+        Column::Cat {
+            codes: rows.iter().map(|r| i32::from(r.level)).collect(),
+            labels: levels.iter().map(|s| (*s).to_string()).collect(),
+        },
+    );
+    c.push(
+        "framework",
+        Column::Cat { codes: rows.iter().map(|r| i32::from(r.framework)).collect(), labels: frameworks.to_vec() },
+    );
     c.push("system", Column::Cat { codes: vec![0; rows.len()], labels: vec![system.to_string()] });
     c.push("gpus", Column::I64(vec![i64::from(gpus); rows.len()]));
     c.push("gpus_used", int(&Row::gpus));
@@ -172,9 +189,12 @@ pub fn columns(rows: &[Row], levels: &[&str], frameworks: &[String], system: &st
     c.push("memory_gib", float(&|r| r.point.memory_bytes / GIB));
     c.push("feasible", Column::Bool(rows.iter().map(|r| r.point.binding_under(slo) == Binding::None).collect()));
     c.push("binding", Column::from_strings(rows.iter().map(|r| r.point.binding_under(slo).label())));
-    c.push("measured_share", float(&|r| {
-        let e = r.point.evidence.by_evidence;
-        (e[0] + e[1]) / e.iter().sum::<f64>().max(1e-300)
-    }));
+    c.push(
+        "measured_share",
+        float(&|r| {
+            let e = r.point.evidence.by_evidence;
+            (e[0] + e[1]) / e.iter().sum::<f64>().max(1e-300)
+        }),
+    );
     c
 }

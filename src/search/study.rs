@@ -79,7 +79,9 @@ impl Study {
                 let gain = self.gain(r);
                 let wins = match v.row.filter(|_| v.feasible) {
                     None => true,
-                    Some(b) => gain > best * (1.0 + 1e-12) || (gain >= best && r.point.tpot_s < self.rows[b].point.tpot_s),
+                    Some(b) => {
+                        gain > best * (1.0 + 1e-12) || (gain >= best && r.point.tpot_s < self.rows[b].point.tpot_s)
+                    }
                 };
                 if wins {
                     best = gain;
@@ -105,8 +107,11 @@ impl Study {
     }
 
     fn mark_dominated(&mut self) {
-        let gains: Vec<f64> =
-            self.verdicts.iter().map(|v| v.row.map_or(0.0, |i| if v.feasible { self.gain(&self.rows[i]) } else { 0.0 })).collect();
+        let gains: Vec<f64> = self
+            .verdicts
+            .iter()
+            .map(|v| v.row.map_or(0.0, |i| if v.feasible { self.gain(&self.rows[i]) } else { 0.0 }))
+            .collect();
         let top = gains.iter().copied().fold(0.0, f64::max);
         for (v, g) in self.verdicts.iter_mut().zip(gains) {
             if v.feasible && g < top {
@@ -131,7 +136,8 @@ impl Study {
                         },
                         (false, false) => match (v.row, b.row) {
                             (Some(x), Some(y)) => {
-                                self.rows[x].point.excess(&self.question.slo) < self.rows[y].point.excess(&self.question.slo)
+                                self.rows[x].point.excess(&self.question.slo)
+                                    < self.rows[y].point.excess(&self.question.slo)
                             }
                             (Some(_), None) => true,
                             _ => false,
@@ -142,7 +148,9 @@ impl Study {
                     found = Some(v);
                 }
             }
-            return found.ok_or_else(|| Error::spec("level", "no AFD level was explored", "add 'aggregated+afd' or 'pd+afd' to levels"));
+            return found.ok_or_else(|| {
+                Error::spec("level", "no AFD level was explored", "add 'aggregated+afd' or 'pd+afd' to levels")
+            });
         }
         self.verdicts.iter().find(|v| LEVELS[v.level] == level).ok_or_else(|| {
             let known: Vec<&str> = self.verdicts.iter().map(|v| LEVELS[v.level]).chain(["afd"]).collect();
@@ -205,18 +213,27 @@ impl Study {
         c.push("concurrency", num(&|r| r.point.concurrency));
         c.push("gpus_used", num(&|r| f64::from(r.gpus())));
         c.push("idle_gpus", num(&|r| gpus - f64::from(r.gpus())));
-        c.push("framework", Column::from_strings(vs.iter().map(|v| {
-            row(v).map_or("", |r| self.question.frameworks[usize::from(r.framework)].as_str())
-        })));
+        c.push(
+            "framework",
+            Column::from_strings(
+                vs.iter().map(|v| row(v).map_or("", |r| self.question.frameworks[usize::from(r.framework)].as_str())),
+            ),
+        );
         c.push("plan", Column::from_strings(vs.iter().map(|v| row(v).map_or(String::new(), describe))));
-        c.push("measured_share", num(&|r| {
-            let e = r.point.evidence.by_evidence;
-            (e[0] + e[1]) / e.iter().sum::<f64>().max(1e-300)
-        }));
-        c.push("compute_measured_share", num(&|r| {
-            let e = r.point.evidence.compute;
-            (e[0] + e[1]) / e.iter().sum::<f64>().max(1e-300)
-        }));
+        c.push(
+            "measured_share",
+            num(&|r| {
+                let e = r.point.evidence.by_evidence;
+                (e[0] + e[1]) / e.iter().sum::<f64>().max(1e-300)
+            }),
+        );
+        c.push(
+            "compute_measured_share",
+            num(&|r| {
+                let e = r.point.evidence.compute;
+                (e[0] + e[1]) / e.iter().sum::<f64>().max(1e-300)
+            }),
+        );
         c.push("least_ttft_ms", Column::F64(vs.iter().map(|v| v.least_ttft_s * 1e3).collect()));
         c.push("least_tpot_ms", Column::F64(vs.iter().map(|v| v.least_tpot_s * 1e3).collect()));
         c.push("points", Column::I64(vs.iter().map(|v| v.points as i64).collect()));

@@ -14,8 +14,16 @@ use crate::spec::{AfdPlan, Plan, Serving, Slot, Workload};
 /// What a plan compiles to.
 pub enum Compiled {
     /// One stepper that serves prefill and decode, and how many of it.
-    Mixed { stepper: Stepper, replicas: u32 },
-    Pd { prefill: Stepper, prefill_count: u32, decode: Stepper, decode_count: u32 },
+    Mixed {
+        stepper: Stepper,
+        replicas: u32,
+    },
+    Pd {
+        prefill: Stepper,
+        prefill_count: u32,
+        decode: Stepper,
+        decode_count: u32,
+    },
 }
 
 /// A compiled plan.
@@ -216,7 +224,12 @@ fn choose_mixed(s: &Stepper, load: &Load, batch: Option<u32>, chunk: Option<u32>
     best.unwrap_or((1, 1, Point::unplaced(Binding::Divisibility, 0.0)))
 }
 
-fn choose_prefill(lib: &Arc<Library>, w: &Workload, load: &Load, slot: &Slot) -> Result<(Stepper, Slot, PrefillSide, u32)> {
+fn choose_prefill(
+    lib: &Arc<Library>,
+    w: &Workload,
+    load: &Load,
+    slot: &Slot,
+) -> Result<(Stepper, Slot, PrefillSide, u32)> {
     let chunk_or = |c: Option<u32>| c.map_or(load.isl.max(1.0), f64::from);
     match slot {
         Slot::Workers(k) => {
@@ -234,7 +247,9 @@ fn choose_prefill(lib: &Arc<Library>, w: &Workload, load: &Load, slot: &Slot) ->
             let m = a.microbatches.unwrap_or(4);
             a.microbatches = Some(m);
             let sequences = f64::from(a.batch.unwrap_or(1));
-            let chunk = a.chunk_tokens.map_or((chunk_or(None) * sequences / f64::from(m)).ceil().min(load.isl).max(1.0), f64::from);
+            let chunk = a
+                .chunk_tokens
+                .map_or((chunk_or(None) * sequences / f64::from(m)).ceil().min(load.isl).max(1.0), f64::from);
             a.batch = Some(sequences as u32);
             a.chunk_tokens = Some(chunk as u32);
             let s = Stepper::afd(lib, lib, &a, w)?;
@@ -245,13 +260,20 @@ fn choose_prefill(lib: &Arc<Library>, w: &Workload, load: &Load, slot: &Slot) ->
     }
 }
 
-fn choose_decode(lib: &Arc<Library>, w: &Workload, load: &Load, slot: &Slot) -> Result<(Stepper, Slot, u32, DecodeSide)> {
+fn choose_decode(
+    lib: &Arc<Library>,
+    w: &Workload,
+    load: &Load,
+    slot: &Slot,
+) -> Result<(Stepper, Slot, u32, DecodeSide)> {
     let pick = |s: &Stepper, batch: Option<u32>| {
         let grid = batch.map_or_else(|| batch_grid(most_sequences(s, 1.0).max(1.0)), |b| vec![b]);
         let mut best: Option<DecodeSide> = None;
         for b in grid {
             let d = pd::decode_side(s, load, f64::from(b));
-            let wins = best.as_ref().is_none_or(|q| (q.short.is_some() && d.short.is_none()) || (d.short.is_none() && d.rate > q.rate));
+            let wins = best
+                .as_ref()
+                .is_none_or(|q| (q.short.is_some() && d.short.is_none()) || (d.short.is_none() && d.rate > q.rate));
             if wins {
                 best = Some(d);
             }

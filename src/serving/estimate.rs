@@ -147,7 +147,10 @@ fn step_rows(s: &Stepper, phase: &'static str, batch: &Batch) -> Vec<BreakdownRo
 fn merge(rows: Vec<BreakdownRow>) -> Vec<BreakdownRow> {
     let mut out: Vec<BreakdownRow> = Vec::new();
     for r in rows {
-        match out.iter_mut().find(|o| o.phase == r.phase && o.pool == r.pool && o.op == r.op && o.evidence == r.evidence) {
+        match out
+            .iter_mut()
+            .find(|o| o.phase == r.phase && o.pool == r.pool && o.op == r.op && o.evidence == r.evidence)
+        {
             Some(o) => o.ms += r.ms,
             None => out.push(r),
         }
@@ -183,9 +186,11 @@ fn memory_rows(prefix: &str, s: &Stepper, sequences: f64, tokens: f64) -> Vec<Me
                 (slot, "worker") => slot.to_string(),
                 (slot, p) => format!("{slot}.{p}"),
             };
-            m.items(sequences, tokens)
-                .into_iter()
-                .map(move |i| MemoryRow { pool: pool.clone(), item: i.item, gib: i.bytes / GIB })
+            m.items(sequences, tokens).into_iter().map(move |i| MemoryRow {
+                pool: pool.clone(),
+                item: i.item,
+                gib: i.bytes / GIB,
+            })
         })
         .collect()
 }
@@ -216,11 +221,22 @@ impl Engine {
     /// One step of the plan's engine with its operators.
     ///
     /// `batch` decoding sequences per rank at `context`; `new` prompt tokens over `past` (per rank).
-    pub fn step(&self, kind: StepKind, batch: f64, context: f64, new: f64, past: f64) -> Result<(StepTime, Vec<BreakdownRow>)> {
+    pub fn step(
+        &self,
+        kind: StepKind,
+        batch: f64,
+        context: f64,
+        new: f64,
+        past: f64,
+    ) -> Result<(StepTime, Vec<BreakdownRow>)> {
         let mut problems = crate::Problems::new();
         for (name, value) in [("batch", batch), ("context", context), ("new", new), ("past", past)] {
             if !value.is_finite() || value < 0.0 {
-                problems.push(name, format!("{value} is not a number of sequences or tokens"), "give a finite number >= 0");
+                problems.push(
+                    name,
+                    format!("{value} is not a number of sequences or tokens"),
+                    "give a finite number >= 0",
+                );
             }
         }
         let need = |p: &mut crate::Problems, name: &str, value: f64| {

@@ -119,11 +119,8 @@ pub fn combine(
     let wire = ports * speed / shipped.max(1.0);
     let demand = nd_f * decode.rate;
     let rate = supply.min(demand).min(wire);
-    let (step, batch) = if rate < demand * (1.0 - 1e-9) {
-        lowered(d, load, decode, rate / nd_f)
-    } else {
-        (decode.step, decode.batch)
-    };
+    let (step, batch) =
+        if rate < demand * (1.0 - 1e-9) { lowered(d, load, decode, rate / nd_f) } else { (decode.step, decode.batch) };
     let binding = if wire < supply.min(demand) {
         Binding::Bandwidth(if same_domain { "nvlink" } else { "nic" })
     } else if supply < demand * (1.0 - 1e-9) {

@@ -85,11 +85,7 @@ impl Stepper {
             groups,
             memory: [a, f],
         };
-        Ok(Stepper {
-            kind: Kind::Afd(Box::new(unit)),
-            lib: lib.clone(),
-            gpus: plan.attention.gpus + plan.ffn.gpus,
-        })
+        Ok(Stepper { kind: Kind::Afd(Box::new(unit)), lib: lib.clone(), gpus: plan.attention.gpus + plan.ffn.gpus })
     }
 
     pub fn library(&self) -> &Arc<Library> {
@@ -189,7 +185,13 @@ impl Stepper {
                 }
                 // Chunks follow one another through the stages; the pipeline fills once.
                 let latency_s = work.seconds + (pp - 1.0) * slowest;
-                Prefill { latency_s, period_s: work.seconds, requests: sequences * w.ranks(), chunks, work: work.times(pp) }
+                Prefill {
+                    latency_s,
+                    period_s: work.seconds,
+                    requests: sequences * w.ranks(),
+                    chunks,
+                    work: work.times(pp),
+                }
             }
             Kind::Afd(u) => u.prefill(sequences, size, prefix, chunks),
         }
@@ -322,7 +324,8 @@ impl Unit {
     fn prefill(&self, sequences: f64, size: f64, prefix: f64, chunks: f64) -> Prefill {
         let mut parts = Vec::new();
         // With few sequences per rank they go one by one; a rank's sequences are equal.
-        let per_chunk = (sequences * chunks / f64::from(self.microbatches.max(1))).ceil().clamp(1.0, sequences.max(1.0));
+        let per_chunk =
+            (sequences * chunks / f64::from(self.microbatches.max(1))).ceil().clamp(1.0, sequences.max(1.0));
         let groups = (sequences / per_chunk).ceil().max(1.0);
         for _ in 0..groups as u32 {
             for i in 0..chunks as u32 {
@@ -332,7 +335,8 @@ impl Unit {
             }
         }
         let alone = self.schedule(&parts, false);
-        let period = if self.overlapped { self.schedule(&parts, true).seconds.min(alone.seconds) } else { alone.seconds };
+        let period =
+            if self.overlapped { self.schedule(&parts, true).seconds.min(alone.seconds) } else { alone.seconds };
         Prefill {
             latency_s: alone.seconds,
             period_s: period,

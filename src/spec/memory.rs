@@ -131,7 +131,8 @@ impl Model {
         }
     }
 
-    fn part_format(&self, part: Part, gemm: Dtype) -> Dtype {
+    /// The format of one part where GEMMs run in `gemm`.
+    pub fn part_format(&self, part: Part, gemm: Dtype) -> Dtype {
         let as_shipped = self.quant.gemm == Some(gemm);
         if as_shipped && self.bf16_parts.contains(&part) { Dtype::Bf16 } else { gemm }
     }

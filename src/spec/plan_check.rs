@@ -37,7 +37,7 @@ checks! {
     Workers => workers,
     Aggregated => aggregated,
     PdPlan => pd,
-    AfdPlan => afd,
+    AfdPlan => afd_part,
     PoolPlan => pool,
     Placement => placement,
 }
@@ -56,7 +56,7 @@ impl Plan {
                 c.within("prefill", |c| fit_slot(c, &p.prefill, model, cluster, Phase::Prefill));
                 c.within("decode", |c| fit_slot(c, &p.decode, model, cluster, Phase::Decode));
             }
-            Plan::Afd(a) => fit_afd(&mut c, a, model, cluster),
+            Plan::Afd(a) => fit_afd(&mut c, a, model, cluster, Phase::Both),
         }
         let gpus = self.gpus();
         // A plan whose parts are out of range has no meaningful size.
@@ -91,11 +91,12 @@ fn aggregated(c: &mut Check, a: &Aggregated) -> bool {
 }
 
 fn pd(c: &mut Check, p: &PdPlan) -> bool {
-    let slot = |c: &mut Check, s: &Slot| match s {
+    let slot = |c: &mut Check, s: &Slot, phase| match s {
         Slot::Workers(w) => workers(c, w),
-        Slot::Afd(a) => afd(c, a),
+        Slot::Afd(a) => afd(c, a, phase),
     };
-    c.within("prefill", |c| slot(c, &p.prefill)) & c.within("decode", |c| slot(c, &p.decode))
+    c.within("prefill", |c| slot(c, &p.prefill, Phase::Prefill))
+        & c.within("decode", |c| slot(c, &p.decode, Phase::Decode))
 }
 
 fn pool(c: &mut Check, p: &PoolPlan) -> bool {
@@ -110,7 +111,12 @@ fn pool(c: &mut Check, p: &PoolPlan) -> bool {
     good & sound
 }
 
-fn afd(c: &mut Check, a: &AfdPlan) -> bool {
+/// Which slot it will stand in is not known yet: what any slot would refuse.
+fn afd_part(c: &mut Check, a: &AfdPlan) -> bool {
+    afd(c, a, Phase::Prefill)
+}
+
+fn afd(c: &mut Check, a: &AfdPlan, phase: Phase) -> bool {
     let mut good = c.count("units", a.units, 1, MANY) & batch(c, a.batch, a.chunk_tokens);
     good &= c.count_if("microbatches", a.microbatches, 1, 64);
     good &= c.within("attention", |c| pool(c, &a.attention));
@@ -120,6 +126,8 @@ fn afd(c: &mut Check, a: &AfdPlan) -> bool {
     }
     if let (true, Some(m), Some(b)) = (good, a.microbatches, a.batch)
         && b < m
+        // The chunks of one prompt fill the micro-batches of a prefill slot.
+        && phase != Phase::Prefill
     {
         let message = format!("{b} sequences cannot fill {m} micro-batches");
         c.wrong("batch", message, format!("batch={m}, or microbatches={b}"));
@@ -154,7 +162,7 @@ fn fit_slot(c: &mut Check, slot: &Slot, model: &Model, cluster: &Cluster, phase:
                 c.within("parallel", |c| fit_parallel(c, &w.parallel, model, phase));
             }
         }
-        Slot::Afd(a) => fit_afd(c, a, model, cluster),
+        Slot::Afd(a) => fit_afd(c, a, model, cluster, phase),
     }
 }
 
@@ -231,8 +239,8 @@ fn no_experts(c: &mut Check, ep: Option<u32>, model: &Model) {
     }
 }
 
-fn fit_afd(c: &mut Check, a: &AfdPlan, model: &Model, cluster: &Cluster) {
-    if !afd(c, a) {
+fn fit_afd(c: &mut Check, a: &AfdPlan, model: &Model, cluster: &Cluster, phase: Phase) {
+    if !afd(c, a, phase) {
         return;
     }
     c.within("attention", |c| {

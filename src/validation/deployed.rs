@@ -57,6 +57,19 @@ fn closed(s: &Stepper, f: &Figure, concurrency: f64, chunk: f64) -> Point {
     aggregated::solve(s, &Load::of(&workload(f)), batch, chunk, 1)
 }
 
+/// One step of two halves, each one's exchanges beside the other's kernels.
+///
+/// Stands here until the cost layer takes `Serving::two_batch_overlap`; SMs that the exchange takes
+/// from the kernels are left out.
+fn overlapped(worker: &Worker, batch: &Batch) -> f64 {
+    let half = worker.step(&batch.scaled(0.5));
+    let compute: f64 = half.compute.iter().sum();
+    let exchange = half.seconds - compute;
+    // The first layer's kernels and the last layer's exchange have nothing to hide behind.
+    let layers = f64::from(worker.library().model.layers);
+    2.0 * compute.max(exchange) + compute.min(exchange) / layers
+}
+
 /// (prediction, what it cost or lacked).
 fn predict(db: &Arc<KernelDb>, f: &Figure) -> Result<(f64, String)> {
     let lib = library(db, f)?;
@@ -64,14 +77,16 @@ fn predict(db: &Arc<KernelDb>, f: &Figure) -> Result<(f64, String)> {
     let gpus = f64::from(f.parallel.gpus());
     let worker = Worker::new(&lib, f.parallel)?;
     if let Some(batch) = step(f) {
-        let seconds = stepper.step(&batch).seconds;
+        let plain = stepper.step(&batch).seconds;
+        let seconds = if f.two_batch_overlap { overlapped(&worker, &batch).min(plain) } else { plain };
         let progress = 1.0 + f.mtp.1;
         let held = batch.decode + batch.sequences;
         let (short, bytes) = stepper.memory_check(held, batch.tokens());
         let lane = worker.lane(&batch).map_or("", |l| l.name());
         let memory = bytes / crate::units::GIB;
         let over = if short.is_some() { ", more than there is" } else { "" };
-        let seen = format!("step {:.1} ms, {lane}, {memory:.0} GiB{over}", seconds * 1e3);
+        let overlap = if seconds < plain { format!(" ({:.1} without overlap)", plain * 1e3) } else { String::new() };
+        let seen = format!("step {:.1} ms{overlap}, {lane}, {memory:.0} GiB{over}", seconds * 1e3);
         let value = match f.task {
             Task::Tpot { .. } => seconds / progress * 1e3,
             Task::Prefill { .. } => batch.tokens() * stepper.ranks() / seconds / gpus * f.per_gpus,

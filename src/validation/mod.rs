@@ -6,6 +6,7 @@
 
 pub mod deployed;
 pub mod figures;
+pub mod silicon;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use crate::error::{Error, Result, near};
 use crate::kernels::KernelDb;
 
 /// All sections, in the order in which they are reported.
-pub const SECTIONS: [&str; 1] = ["deployed"];
+pub const SECTIONS: [&str; 2] = ["deployed", "silicon"];
 
 /// One figure and its prediction.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,6 +65,7 @@ pub fn columns(rows: &[Row]) -> Columns {
 fn section(db: &Arc<KernelDb>, name: &str, control: &Control) -> Result<Vec<Row>> {
     match name {
         "deployed" => deployed::rows(db, control),
+        "silicon" => Ok(silicon::rows(&silicon::points(db, control)?)),
         _ => Err(Error::spec("sections", format!("unknown section '{name}'"), near(name, SECTIONS))),
     }
 }
@@ -82,6 +84,16 @@ pub fn rows(db: &Arc<KernelDb>, sections: &[&str], control: &Control) -> Result<
 /// error (signed, relative), source, status, note.
 pub fn run(db: &Arc<KernelDb>, sections: &[&str], control: &Control) -> Result<Columns> {
     Ok(columns(&rows(db, sections, control)?))
+}
+
+/// Coverage and TPOT error of the section `silicon` by model, system, framework, mode and load.
+pub fn silicon_summary(db: &Arc<KernelDb>, control: &Control) -> Result<Columns> {
+    Ok(silicon::summary::columns(&silicon::summary::groups(&silicon::points(db, control)?)))
+}
+
+/// Operators of one figure of the section `deployed`.
+pub fn deployed_breakdown(db: &Arc<KernelDb>, name: &str) -> Result<Columns> {
+    deployed::breakdown(db, name)
 }
 
 /// A number with three or four digits that matter.
@@ -109,8 +121,12 @@ pub fn report(db: &Arc<KernelDb>, sections: &[&str], control: &Control) -> Resul
     let mut out = String::new();
     for name in names {
         let _ = writeln!(out, "### {name}\n");
-        let rows = section(db, name, control)?;
-        table(&mut out, &rows);
+        if name == "silicon" {
+            // Too many rows to list: their summary.
+            out.push_str(&silicon::summary::report(&silicon::summary::groups(&silicon::points(db, control)?)));
+        } else {
+            table(&mut out, &section(db, name, control)?);
+        }
         out.push('\n');
     }
     Ok(out)

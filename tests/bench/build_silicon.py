@@ -32,7 +32,7 @@ TARGET = Path(__file__).parents[2] / "python/disagg/data/validation/silicon.tsv.
 
 def collection(source: str) -> str:
     """Who measured: an InferenceX export, or the sweep of another benchmark client."""
-    first = source.split(";")[0].removeprefix("source_file=")
+    first = source.split(";", maxsplit=1)[0].removeprefix("source_file=")
     if re.fullmatch(r"\d{4}-\d\d-\d\d\.csv", first) or first.startswith("db-dump") or "gap-analysis.csv" in first:
         return "inferencex"
     return "dynamo"

@@ -1,5 +1,5 @@
 //! Validation in the terminal: `cargo run --release --example validation [section] [figure]`.
-//! With a figure of the section `deployed`, its operators.
+//! With a figure of the section `deployed`, its operators; `rows <section>`: every row, tab-separated.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
@@ -7,8 +7,11 @@ use std::time::Instant;
 
 use disagg::columns::{Column, Columns};
 use disagg::control::Control;
+use disagg::cost::{Batch, Detail, Library, Worker};
 use disagg::kernels::KernelDb;
+use disagg::spec::{Assumptions, Parallel, Quant, Serving, catalog};
 use disagg::validation;
+use std::sync::Arc;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -20,6 +23,63 @@ fn main() {
                 println!("== {}", f.name);
                 print(&validation::deployed::breakdown(&db, f.name).unwrap());
             }
+        }
+        ["rows", ref sections @ ..] => {
+            for r in validation::rows(&db, sections, &Control::new()).unwrap() {
+                let (a, b, c) = (&r.name, &r.system, &r.framework);
+                println!(
+                    "{a}\t{b}\t{c}\t{}\t{}\t{:.3}\t{:.3}\t{:.3}\t{}",
+                    r.model,
+                    r.note,
+                    r.target,
+                    r.predicted,
+                    r.error(),
+                    r.status
+                );
+            }
+        }
+        ["step", system, model, framework, tp, dp, batch, context] => {
+            let n = |s: &str| s.parse::<u32>().unwrap();
+            let model = catalog::model(model).unwrap();
+            let cluster = catalog::cluster(system, 576).unwrap();
+            for launch in [None, Some(disagg::spec::serving::Launch::Measured)] {
+                let serving = Serving { launch, ..Serving::default() };
+                let lib = Arc::new(
+                    Library::new(
+                        db.clone(),
+                        &model,
+                        &cluster,
+                        framework,
+                        &Quant::default(),
+                        &serving,
+                        &Assumptions::physical(),
+                    )
+                    .unwrap(),
+                );
+                for moe_tp in [1, n(tp) * n(dp)] {
+                    let p = Parallel { tp: n(tp), dp: n(dp), moe_tp, ..Parallel::default() };
+                    let w = Worker::new(&lib, p).unwrap();
+                    let mut d = Detail::default();
+                    let b = Batch::decode(f64::from(n(batch)), f64::from(n(context)), 1.0);
+                    w.price(&b, &mut d);
+                    println!("{launch:?} moe_tp {moe_tp}: {:.3} ms {:?}", d.seconds() * 1e3, w.lane(&b));
+                    for e in &d.entries {
+                        println!(
+                            "   {:18} {:8.1} us/layer x{:5.1} {:?}",
+                            e.op.name(),
+                            e.seconds / e.count * 1e6,
+                            e.count,
+                            e.evidence
+                        );
+                    }
+                }
+            }
+        }
+        ["silicon", "measured"] => {
+            let mut choices = validation::silicon::Choices::default();
+            choices.serving.launch = Some(disagg::spec::serving::Launch::Measured);
+            let points = validation::silicon::points_with(&db, &choices, &Control::new()).unwrap();
+            println!("{}", validation::silicon::summary::report(&validation::silicon::summary::groups(&points)));
         }
         ["deployed", figure] => print(&validation::deployed::breakdown(&db, figure).unwrap()),
         [ref sections @ ..] => {

@@ -147,7 +147,13 @@ fn what_does_not_matter_is_ignored_and_spellings_of_one_dtype_agree() {
 #[test]
 fn microseconds_come_back_as_milliseconds() {
     let db = KernelDb::open(&pack()).unwrap();
-    let keys = [("node_num", n(1)), ("hidden_size", n(7168)), ("num_token", n(128)), ("num_topk", n(8)), ("num_experts", n(256))];
+    let keys = [
+        ("node_num", n(1)),
+        ("hidden_size", n(7168)),
+        ("num_token", n(128)),
+        ("num_topk", n(8)),
+        ("num_experts", n(256)),
+    ];
     let mut q = query("h200_sxm/sglang/wideep_deepep_ll", &keys);
     let said = text(lookup(&db, &q));
     assert!(said.contains("measure=") && said.contains("dispatch_avg_t_us"), "{said}");
@@ -217,7 +223,9 @@ fn points_off_the_grid_lie_between_their_neighbours() {
     let table = db.table("h200_sxm", "trtllm", "gemm", None).unwrap();
     let mine = Table { system: "my_gpu".into(), ..(*table).clone() };
     let mine = KernelDb::empty().with_tables("lab", vec![mine]).unwrap();
-    let at = |m: i64| ask(&mine, "my_gpu/trtllm/gemm", &[gemm[0].clone(), ("m", n(m)), gemm[2].clone(), gemm[3].clone()]).unwrap().ms;
+    let at = |m: i64| {
+        ask(&mine, "my_gpu/trtllm/gemm", &[gemm[0].clone(), ("m", n(m)), gemm[2].clone(), gemm[3].clone()]).unwrap().ms
+    };
     assert!(at(1100) > 0.9 * at(1024) && at(1100) < at(1280) / 0.9);
 }
 
@@ -267,8 +275,7 @@ fn imported_rows_collapse_as_the_pack_builder_collapses_them() {
     let t = Table::from_columns("sys", "fw", "1", table, raw(&case), Provenance::default()).unwrap();
     let expected = &case["expected"];
     let names: Vec<&str> = t.keys.iter().map(Key::name).collect();
-    let keys: Vec<Vec<String>> =
-        t.keys.iter().map(|k| (0..t.rows()).map(|r| k.show(k.code(r))).collect()).collect();
+    let keys: Vec<Vec<String>> = t.keys.iter().map(|k| (0..t.rows()).map(|r| k.show(k.code(r))).collect()).collect();
     assert_eq!(serde_json::json!(names), expected["keys"]);
     assert_eq!(serde_json::json!(keys), expected["rows"]);
     let medians: Vec<f64> = t.measure("latency").unwrap().iter().map(|&v| f64::from(v)).collect();
@@ -316,18 +323,29 @@ fn an_import_stands_in_front_of_the_pack_under_its_own_name() {
 
 #[test]
 fn bad_columns_are_refused_with_column_and_row() {
-    let good = || vec![("m".to_string(), RawColumn::Int(vec![1, 2])), ("latency".to_string(), RawColumn::Measure(vec![1.0, 2.0]))];
+    let good = || {
+        vec![("m".to_string(), RawColumn::Int(vec![1, 2])), ("latency".to_string(), RawColumn::Measure(vec![1.0, 2.0]))]
+    };
     let make = |columns| Table::from_columns("s", "f", "1", "gemm", columns, Provenance::default());
     assert!(make(good()).is_ok());
     let bad: BTreeMap<&str, Vec<(String, RawColumn)>> = BTreeMap::from([
-        ("column 'latency', row 1: -2 is negative", vec![good()[0].clone(), ("latency".into(), RawColumn::Measure(vec![1.0, -2.0]))]),
-        ("column 'latency', row 0: NaN", vec![good()[0].clone(), ("latency".into(), RawColumn::Measure(vec![f64::NAN, 2.0]))]),
+        (
+            "column 'latency', row 1: -2 is negative",
+            vec![good()[0].clone(), ("latency".into(), RawColumn::Measure(vec![1.0, -2.0]))],
+        ),
+        (
+            "column 'latency', row 0: NaN",
+            vec![good()[0].clone(), ("latency".into(), RawColumn::Measure(vec![f64::NAN, 2.0]))],
+        ),
         ("column 'latency' has 1 rows", vec![good()[0].clone(), ("latency".into(), RawColumn::Measure(vec![1.0]))]),
         ("column 'm' is there twice", vec![good()[0].clone(), good()[0].clone(), good()[1].clone()]),
         ("no measured column", vec![good()[0].clone()]),
         ("no key column", vec![good()[1].clone()]),
         ("no rows", vec![]),
-        ("code 3 has no label", vec![("d".into(), RawColumn::Coded { codes: vec![0, 3], labels: vec!["a".into()] }), good()[1].clone()]),
+        (
+            "code 3 has no label",
+            vec![("d".into(), RawColumn::Coded { codes: vec![0, 3], labels: vec!["a".into()] }), good()[1].clone()],
+        ),
     ]);
     for (what, columns) in bad {
         let said = make(columns).unwrap_err().to_string();

@@ -1,10 +1,14 @@
 //! The crate's integration tests: one binary, one module a subject.
 #![allow(clippy::unwrap_used)]
 
+mod breakdown;
+mod cost;
 mod kernels_lookup;
 mod kernels_pack;
+mod lab;
 mod layers;
 mod network;
 mod pipeline;
+mod serving;
 mod specs;
 mod surfaces;

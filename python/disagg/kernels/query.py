@@ -235,7 +235,7 @@ def report(
     Returns
     -------
     Frame
-        table, axis (what was hidden; ``point``: the one row), edge (the hidden value was the first or last),
+        table, lane (its number format), axis (what was hidden; ``point``: the one row), edge (the hidden value was the first or last),
         n, median_error and p90_error (relative), noise (median spread of repeats: no predictor can do better).
     """
     expect(system=(system, str), framework=(framework, str), samples=(samples, int), seed=(seed, int))

@@ -61,6 +61,17 @@ def label(column: str) -> str:
     return " ".join(_WORDS.get(w, w) for w in [*words, last])
 
 
+def number(value: float) -> str:
+    """Give a number in three digits, never as a power of ten.
+
+    Examples
+    --------
+    >>> number(0.0123), number(12.34), number(1423.0)
+    ('0.0123', '12.3', '1,423')
+    """
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"  # noqa: PLR2004
+
+
 def axes(ax: Axes | None, *, width: float = 6.4, height: float = 4.0) -> Axes:
     """Give the axes to draw on: the caller's, or new ones."""
     if ax is None:

@@ -117,7 +117,7 @@ def breakdown(
         scale = np.array([100 / max(next(v for n, v in sums.items() if c.startswith(n)), 1e-300) for c in columns])
     _draw(ax, columns, {n: h * scale for n, h in heights.items()})
     for i, ms in enumerate(total):
-        ax.text(ms * scale[i], i, f" {ms:.3g} ms", va="center", fontsize="small")
+        ax.text(ms * scale[i], i, f" {_style.number(ms)} ms", va="center", fontsize="small")
     ax.margins(x=0.15)
     return ax
 

@@ -259,6 +259,7 @@ class Spec:
         SpecError
             If it is not JSON or not a spec of this class.
         """
+        expect(text=(text, str))
         return cls._from_raw(_core.Spec.from_json(cls._kind, text))
 
     def to_dict(self) -> dict[str, Any]:
@@ -268,6 +269,7 @@ class Spec:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Self:
         """Build a spec from what `to_dict` gave."""
+        expect(fields=(fields, dict))
         return cls._from_raw(_core.Spec(cls._kind, fields))
 
     def __eq__(self, other: object) -> bool:

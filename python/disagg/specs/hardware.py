@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from disagg import _core
-from disagg.specs._base import Field, Spec, checked
+from disagg.specs._base import Field, Spec, checked, expect
 
 
 def systems() -> list[str]:
@@ -98,6 +98,7 @@ class Device(Spec):
         SpecError
             If there is no such system; near names are listed.
         """
+        expect(system=(system, str))
         return cls._from_raw(_core.preset("Device", system))
 
     def _call(self) -> tuple[str, list[tuple[str, str]]]:
@@ -163,6 +164,7 @@ class Fabric(Spec):
         SpecError
             If there is no such system; near names are listed.
         """
+        expect(system=(system, str))
         return cls._from_raw(_core.preset("Fabric", system))
 
 

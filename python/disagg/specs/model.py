@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from disagg import _core
 from disagg.errors import DataError, SpecError
-from disagg.specs._base import Field, Spec, checked
+from disagg.specs._base import Field, Spec, checked, expect
 from disagg.specs.serving import Dtype, Quant
 
 
@@ -111,6 +111,7 @@ class Model(Spec, hashable=True):
         quant
             Number formats; None: the checkpoint's.
         """
+        expect(quant=(quant, Quant, type(None)))
         return float(_core.model_facts(self._raw, None if quant is None else quant._raw)["weight_bytes"])
 
     def replace(self, **changes: Any) -> Model:

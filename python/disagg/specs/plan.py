@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from disagg import _core
-from disagg.specs._base import Field, Spec, checked
+from disagg.specs._base import Field, Spec, checked, expect
 from disagg.specs.hardware import Cluster, Device
 from disagg.specs.model import Model
 
@@ -90,6 +90,7 @@ class Plan(Spec):
         Traceback (most recent call last):
         disagg.errors.SpecError: plan.parallel.tp: 3 does not divide 128 attention heads; did you mean 4?
         """
+        expect(model=(model, Model), cluster=(cluster, Cluster))
         _core.check_plan(self._raw, model._raw, cluster._raw)
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from disagg import _core
 from disagg.frame import Frame
-from disagg.specs._base import Field, Spec
+from disagg.specs._base import Field, Spec, expect
 
 Dtype = Literal["bfloat16", "fp8", "fp8_block", "nvfp4", "int4_wo", "w4a16_mxfp4", "w4a8_mxfp4_mxfp8"]
 
@@ -154,6 +154,7 @@ class Assumptions(Spec):
     """
 
     def __init__(self, profile: str = "physical", **switches: Any) -> None:
+        expect(profile=(profile, str))
         self._adopt(_core.assumptions(profile, switches))
 
     def __getattr__(self, name: str) -> Any:
@@ -197,9 +198,13 @@ class Assumptions(Spec):
                name        this  other
         kv_transfer  layer-wise   bulk
         """
+        expect(other=(other, Assumptions))
         mine, theirs = self._values(), other._values()
         names = [n for n in mine if mine[n] != theirs[n]]
         return Frame({"name": names, "this": [str(mine[n]) for n in names], "other": [str(theirs[n]) for n in names]})
+
+    def _args(self) -> dict[str, Any]:
+        return {"profile": self.profile, **self._values()}
 
     def _values(self) -> dict[str, Any]:
         return {r["name"]: r["value"] for r in _core.switches(self._raw)}

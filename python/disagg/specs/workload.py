@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from disagg import _core
-from disagg.specs._base import Field, Spec, checked
+from disagg.specs._base import Field, Spec, checked, expect
 
 
 def workloads() -> list[str]:
@@ -89,6 +89,7 @@ class Distribution(Spec):
     @checked
     def quantile(self, q: float) -> float:
         """Give the value below which a share `q` (0 to 1) lies, tokens."""
+        expect(q=(q, int, float))
         return _core.distribution_facts(self._raw, q)[1]
 
     def _args(self) -> dict[str, Any]:
@@ -186,6 +187,7 @@ class Workload(Spec):
         >>> dg.Workload.preset("paper-chat").osl
         Distribution.fixed(value=256.0)
         """
+        expect(name=(name, str))
         return cls._from_raw(_core.preset("Workload", name))
 
     @property

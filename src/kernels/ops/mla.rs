@@ -13,7 +13,7 @@ use crate::kernels::grid::Scale;
 use crate::kernels::grid::build::{Floors, Points, Recipe, build};
 use crate::kernels::roofline::{self, Attend, Block, Index, Roofline, Work, kernels};
 use crate::kernels::surface::{Evidence, Node, Surface};
-use crate::spec::{Attention, Device, Dtype, Indexer, Model};
+use crate::spec::{Attention, Device, Dtype, Indexer, Model, Part};
 use crate::{Error, error};
 
 use super::attention::{PARABOLA, formats, kv_bytes};
@@ -199,28 +199,30 @@ fn absorbed(source: &Source, d: &Dims, heads: u32, dtype: Dtype) -> Vec<(Points,
 }
 
 /// Projections per token: fused down-projections, q_b, o, and kv_b (prefill) or the absorbed BMMs (decode).
-fn projections(source: &Source, d: &Dims, heads: u32, dtype: Dtype, decode: bool) -> Node {
+/// `of`: the format of each part; fused parts run in the wider of theirs.
+fn projections(source: &Source, d: &Dims, heads: u32, of: impl Fn(Part) -> Dtype, decode: bool) -> Node {
     let h = f64::from(heads);
     let q_out = h * (d.nope + d.rope);
     let down = d.kv_lora + d.rope;
-    let mut shapes = vec![(d.hidden, h * d.v)];
+    let mut shapes = vec![(d.hidden, h * d.v, of(Part::O))];
     if d.q_lora > 0.0 {
-        shapes.extend([(d.q_lora + down, d.hidden), (q_out, d.q_lora)]);
+        let fused = if of(Part::QA) == Dtype::Bf16 { Dtype::Bf16 } else { of(Part::KvA) };
+        shapes.extend([(d.q_lora + down, d.hidden, fused), (q_out, d.q_lora, of(Part::QB))]);
     } else {
-        shapes.extend([(down, d.hidden), (q_out, d.hidden)]);
+        shapes.extend([(down, d.hidden, of(Part::KvA)), (q_out, d.hidden, of(Part::Q))]);
     }
     if !decode {
-        shapes.push((h * (d.nope + d.v), d.kv_lora));
+        shapes.push((h * (d.nope + d.v), d.kv_lora, of(Part::KvB)));
     }
     let mut parts: Vec<(Points, Recipe)> = shapes
         .into_iter()
-        .map(|(n, k)| {
+        .map(|(n, k, dtype)| {
             let (points, recipe, _) = gemm::points(source, dtype, n as u32, k as u32);
             (points, recipe)
         })
         .collect();
     if decode {
-        parts.extend(absorbed(source, d, heads, dtype));
+        parts.extend(absorbed(source, d, heads, of(Part::KvB)));
     }
     sum_curves(&parts)
 }
@@ -273,7 +275,10 @@ pub fn mla_context(source: &Source, model: &Model, heads: u32, gemm: Dtype, kv: 
     let floor = kernel_roofline(source, &d, f64::from(heads), kv, false);
     let own = kernel(source, &d, heads, kv, false);
     let Some((points, eager, lane)) = module(source, &d, heads, gemm, kv, false) else {
-        let proj = Node::Tokens { inner: Box::new(projections(source, &d, heads, gemm, false)), axes: 2 };
+        let proj = Node::Tokens {
+            inner: Box::new(projections(source, &d, heads, |part| model.part_format(part, gemm), false)),
+            axes: 2,
+        };
         let (attend, lane, dropped) = match own {
             Some(k) => {
                 let points = kernel_points(source, &d, heads, kv, false).map_or_else(Points::default, |p| p.0);
@@ -288,7 +293,7 @@ pub fn mla_context(source: &Source, model: &Model, heads: u32, gemm: Dtype, kv: 
     let block = grid2(&points, roofline, BLOCK, Floors::new(eager, source.graph), &lane);
     let donor = own.unwrap_or_else(|| {
         // No kernel table: what the module costs beyond its projections.
-        let proj = projections(source, &d, heads, gemm, false);
+        let proj = projections(source, &d, heads, |_| gemm, false);
         let mut rest = Points::default();
         for (x, t, e) in points.iter() {
             let p = proj.eval(&[x[0] * x[1], 0.0, 0.0]).seconds;
@@ -313,7 +318,10 @@ pub fn mla_generation(source: &Source, model: &Model, heads: u32, gemm: Dtype, k
         let roofline = block_roofline(source, &d, f64::from(heads), gemm, kv, true);
         return Ok(grid2(&points, roofline, Scale::Linear, Floors::new(eager, source.graph), &lane));
     }
-    let proj = Node::Tokens { inner: Box::new(projections(source, &d, heads, gemm, true)), axes: 1 };
+    let proj = Node::Tokens {
+        inner: Box::new(projections(source, &d, heads, |part| model.part_format(part, gemm), true)),
+        axes: 1,
+    };
     let (attend, lane, dropped) = match kernel(source, &d, heads, kv, true) {
         Some(k) => (k.node().clone(), k.source().to_string(), k.dropped().to_vec()),
         None => (

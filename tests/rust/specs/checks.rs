@@ -106,6 +106,13 @@ fn afd_pools_must_fit_the_model_and_the_cluster() {
         said(plan, "DeepSeek-V3.2", 128),
         ["plan.batch: 2 sequences cannot fill 4 micro-batches; batch=4, or microbatches=2"]
     );
+    // The chunks of one prompt fill the micro-batches of a prefill slot, not those of a decode slot.
+    let unit = json!({"kind": "afd", "attention": {"gpus": 8}, "ffn": {"gpus": 56}, "microbatches": 4, "batch": 2});
+    let plan = json!({"kind": "pd", "prefill": unit, "decode": unit});
+    assert_eq!(
+        said(plan, "DeepSeek-V3.2", 128),
+        ["plan.decode.batch: 2 sequences cannot fill 4 micro-batches; batch=4, or microbatches=2"]
+    );
     let plan = json!({"kind": "afd", "attention": {"gpus": 16}, "ffn": {"gpus": 120}, "microbatches": 65});
     assert_eq!(said(plan, "DeepSeek-V3.2", 128), ["plan.microbatches: must be from 1 to 64, is 65"]);
     let plan = json!({"kind": "afd", "attention": {"gpus": 16}, "ffn": {"gpus": 120}});

@@ -1,0 +1,78 @@
+"""Published figures against predictions: target, predicted, error, source, status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from disagg import _core
+from disagg.frame import Frame
+from disagg.progress import Progress, reporter
+from disagg.specs._base import checked, expect
+
+__all__ = ["report", "run", "sections"]
+
+
+def sections() -> list[str]:
+    """List the sections there are.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> "deployed" in dg.validation.sections()
+    True
+    """
+    return _core.validation_sections()
+
+
+@checked
+def run(*sections: str, progress: Progress = None) -> Frame:
+    """Set published figures against predictions. Nothing is fitted.
+
+    Parameters
+    ----------
+    *sections
+        Which sections; none: all.
+    progress
+        As in ``dg.explore``.
+
+    Returns
+    -------
+    Frame
+        section, name, system, model, framework, metric, target, predicted, error (signed, relative), source,
+        status (``ok``, or why a row is relabelled or cannot be computed) and note.
+
+    Raises
+    ------
+    SpecError
+        If there is no such section.
+    """
+    expect(**{f"sections[{i}]": (s, str) for i, s in enumerate(sections)})
+    with reporter(progress, "figures") as callback:
+        return Frame._from_core(_core.validation_run(list(sections), callback))
+
+
+@checked
+def report(path: str | Path, *sections: str, progress: Progress = None) -> Path:
+    """Write the sections as markdown tables.
+
+    Parameters
+    ----------
+    path
+        File to write.
+    *sections
+        Which sections; none: all.
+    progress
+        As in ``dg.explore``.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
+    expect(path=(path, str, Path), **{f"sections[{i}]": (s, str) for i, s in enumerate(sections)})
+    with reporter(progress, "figures") as callback:
+        text = _core.validation_report(list(sections), callback)
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    return file

@@ -1,0 +1,42 @@
+//! Published figures against predictions.
+
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use super::{columns, kernels, run};
+use crate::validation;
+
+/// The sections there are.
+#[pyfunction]
+pub fn validation_sections() -> Vec<&'static str> {
+    validation::SECTIONS.to_vec()
+}
+
+/// Figures against predictions of the named sections (none named: all).
+#[pyfunction]
+#[pyo3(signature = (sections, progress=None))]
+pub fn validation_run<'py>(
+    py: Python<'py>,
+    sections: Vec<String>,
+    progress: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Bound<'py, PyTuple>> {
+    let found = run::run(py, progress, move |control| {
+        let names: Vec<&str> = sections.iter().map(String::as_str).collect();
+        validation::run(&kernels::db()?, &names, control)
+    })?;
+    columns::to_python(py, found)
+}
+
+/// The named sections as markdown tables.
+#[pyfunction]
+#[pyo3(signature = (sections, progress=None))]
+pub fn validation_report(
+    py: Python<'_>,
+    sections: Vec<String>,
+    progress: Option<&Bound<'_, PyAny>>,
+) -> PyResult<String> {
+    run::run(py, progress, move |control| {
+        let names: Vec<&str> = sections.iter().map(String::as_str).collect();
+        validation::report(&kernels::db()?, &names, control)
+    })
+}

@@ -1,0 +1,170 @@
+//! What a row of the silicon sample really ran, by rules, each with a name that its status shows.
+//!
+//! | rule | what the label says | what it is taken for |
+//! |---|---|---|
+//! | `tp-times-ep` | moe_tp = moe_ep = n, tp (or dp) = n*n: "tp8_ep8" read as 64 | n GPUs, ep n |
+//! | `ep-times-dp` | tp = dp = n, ep = n*n: attention DP over the n GPUs of the node | dp n, ep n |
+//! | `dp-from-experts` | no dp, and k times as many expert GPUs as tp | attention DP k |
+//! | `dp-from-batch` | experts, no dp, concurrency = tp x batch: the batch is a rank's | attention DP tp |
+//! | `zero-size` | a size of 0 | 1 |
+//! | `replicas-from-batch` | concurrency = r x batch x dp | r replicas |
+//! | `concurrency-from-batch` | no concurrency | batch x dp |
+//! | `fp8-is-block`, `mxfp4`, `fp4-checkpoint` | a precision | the format of the checkpoint that was served |
+//!
+//! Not computable: `flattened-disagg` (prefill and decode GPUs added up as one tp),
+//! `no-worker-counts`, `inconsistent-layout`. MTP is not labelled anywhere and cannot be told.
+
+use super::data::{Raw, Sizes};
+use crate::error::Result;
+use crate::spec::{Attention, Dtype, Model, Parallel, Quant, catalog};
+
+/// Where a row runs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Deployment {
+    Aggregated { parallel: Parallel, replicas: u32 },
+    Pd { prefill: (Parallel, u32), decode: (Parallel, u32) },
+}
+
+/// A row as it is understood.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Clean {
+    pub deployment: Deployment,
+    pub concurrency: f64,
+    pub rules: Vec<&'static str>,
+}
+
+/// Model and formats of a row: catalogue name, the user's formats on top, and the rules applied.
+pub fn model(raw: &Raw) -> Option<(&'static str, Quant, Vec<&'static str>)> {
+    use Dtype::{Bf16, Fp8, Fp8Block, Nvfp4, W4a8Mxfp4Mxfp8, W4a16Mxfp4};
+    let own = Quant::default();
+    let gemm = |g: Dtype| Quant { gemm: Some(g), kv: Some(Fp8), ..own };
+    let fp4 = raw.precision == "fp4";
+    // Labels name a precision, checkpoints a format.
+    let block = if raw.gemm == "fp8" { vec!["fp8-is-block"] } else { vec![] };
+    let mla = if fp4 { vec!["fp4-checkpoint"] } else { block.clone() };
+    Some(match raw.model.as_str() {
+        "deepseek-ai/DeepSeek-R1" | "deepseek-ai/DeepSeek-V3" if fp4 => ("nvidia/DeepSeek-V3.1-NVFP4", own, mla),
+        "deepseek-ai/DeepSeek-R1" => ("deepseek-ai/DeepSeek-R1", own, mla),
+        "deepseek-ai/DeepSeek-V3" => ("deepseek-ai/DeepSeek-V3", own, mla),
+        "nvidia/DeepSeek-R1-NVFP4" | "nvidia/DeepSeek-V3.1-NVFP4" => ("nvidia/DeepSeek-V3.1-NVFP4", own, vec![]),
+        "moonshotai/Kimi-K2.5" if fp4 => ("nvidia/Kimi-K2.5-NVFP4", own, mla),
+        "moonshotai/Kimi-K2.5" => ("moonshotai/Kimi-K2.5", own, vec![]),
+        "MiniMaxAI/MiniMax-M2.5" if fp4 => ("nvidia/MiniMax-M2.5-NVFP4", own, mla),
+        "MiniMaxAI/MiniMax-M2.5" => ("MiniMaxAI/MiniMax-M2.5", own, block),
+        "Qwen/Qwen3-235B-A22B-FP8" => ("Qwen/Qwen3-235B-A22B-FP8", own, block),
+        "zhipuai/GLM-5" if fp4 => ("nvidia/GLM-5-NVFP4", own, mla),
+        "zhipuai/GLM-5" => ("zai-org/GLM-5-FP8", own, block),
+        "openai/gpt-oss-120b" => {
+            // MXFP8 activations where the device multiplies FP4.
+            let blackwell = !raw.system.starts_with('h');
+            let moe = if blackwell { W4a8Mxfp4Mxfp8 } else { W4a16Mxfp4 };
+            ("openai/gpt-oss-120b", Quant { moe: Some(moe), ..own }, vec!["mxfp4"])
+        }
+        "Qwen/Qwen3-32B" if fp4 => ("Qwen/Qwen3-32B", gemm(Nvfp4), vec![]),
+        "Qwen/Qwen3-32B" if raw.precision == "fp8" => ("Qwen/Qwen3-32B-FP8", own, block),
+        "Qwen/Qwen3-32B" => ("Qwen/Qwen3-32B", own, vec![]),
+        "nvidia/Qwen3-32B-NVFP4" => ("Qwen/Qwen3-32B", gemm(Nvfp4), vec![]),
+        "meta-llama/Llama-3.1-70B" if fp4 => ("meta-llama/Meta-Llama-3.1-70B", gemm(Nvfp4), vec![]),
+        "meta-llama/Llama-3.1-70B" => ("meta-llama/Meta-Llama-3.1-70B", gemm(Fp8), vec![]),
+        "meta-llama/Llama-3.1-8B-Instruct" | "nvidia/Llama-3.1-8B-Instruct-FP8" => {
+            let format = match (raw.precision.as_str(), raw.gemm.as_str()) {
+                ("fp8", "fp8_block") => Fp8Block,
+                ("fp8", _) => Fp8,
+                _ => Bf16,
+            };
+            (LLAMA_8B, Quant { gemm: Some(format), ..own }, vec![])
+        }
+        _ => return None,
+    })
+}
+
+/// Not in the catalogue, but the same architecture as its 70B sibling.
+const LLAMA_8B: &str = "meta-llama/Llama-3.1-8B-Instruct";
+
+/// The model behind a name of [`model`].
+pub fn resolve(name: &str) -> Result<Model> {
+    if name != LLAMA_8B {
+        return catalog::model(name);
+    }
+    let mut m = catalog::model("meta-llama/Meta-Llama-3.1-70B")?;
+    m.name = LLAMA_8B.into();
+    m.source = "config.json of huggingface.co/meta-llama/Llama-3.1-8B-Instruct".into();
+    (m.layers, m.dense_layers, m.hidden, m.dense_intermediate) = (32, 32, 4096, 14336);
+    m.attention = Attention::Gqa { heads: 32, kv_heads: 8, head_dim: 128, window: None };
+    Ok(m)
+}
+
+/// Sizes of one worker; `dense`: a model without experts, whose expert sizes mean nothing.
+pub fn layout(s: &Sizes, dense: bool, rules: &mut Vec<&'static str>) -> std::result::Result<Parallel, &'static str> {
+    let all = [s.tp, s.pp, s.dp, s.moe_tp, s.moe_ep];
+    if !dense && all.contains(&Some(0)) || dense && [s.tp, s.pp, s.dp].contains(&Some(0)) {
+        rules.push("zero-size");
+    }
+    let [tp, pp, dp, moe_tp, ep] = all.map(|v| v.unwrap_or(1).max(1));
+    let plain = Parallel { tp, dp, pp, cp: 1, ep: Some(ep), moe_tp };
+    if dense {
+        return if dp == 1 { Ok(Parallel { ep: None, moe_tp: 1, ..plain }) } else { Err("inconsistent-layout") };
+    }
+    if s.dp.is_some() && moe_tp == ep && ep > 1 && tp * dp == ep * ep && (tp == 1 || dp == 1) {
+        rules.push("tp-times-ep");
+        let (tp, dp) = if tp > 1 { (ep, 1) } else { (1, ep) };
+        return Ok(Parallel { tp, dp, moe_tp: 1, ..plain });
+    }
+    if tp == dp && tp > 1 && moe_tp == 1 && ep == tp * tp {
+        rules.push("ep-times-dp");
+        return Ok(Parallel { tp: 1, dp, ep: Some(dp), ..plain });
+    }
+    if s.dp.is_none() && moe_tp * ep > tp && (moe_tp * ep).is_multiple_of(tp) {
+        rules.push("dp-from-experts");
+        return Ok(Parallel { dp: moe_tp * ep / tp, ..plain });
+    }
+    if moe_tp * ep == tp * dp { Ok(plain) } else { Err("inconsistent-layout") }
+}
+
+/// GPUs of one scale-up node; a tp beyond it is a sum over workers.
+const WIDEST_TP: u32 = 16;
+
+/// What a row ran, or why that cannot be told.
+pub fn clean(raw: &Raw, dense: bool) -> std::result::Result<Clean, &'static str> {
+    let mut rules = Vec::new();
+    if raw.disagg {
+        let (Some(np), Some(nd)) = (raw.prefill_workers, raw.decode_workers) else {
+            return Err("no-worker-counts");
+        };
+        let prefill = layout(&raw.prefill, dense, &mut rules)?;
+        let decode = layout(&raw.decode, dense, &mut rules)?;
+        if prefill.tp > WIDEST_TP || decode.tp > WIDEST_TP {
+            return Err("inconsistent-layout");
+        }
+        let concurrency = raw.concurrency.ok_or("no-concurrency")?;
+        rules.dedup();
+        return Ok(Clean { deployment: Deployment::Pd { prefill: (prefill, np), decode: (decode, nd) }, concurrency, rules });
+    }
+    let s = &raw.sizes;
+    if !dense && s.tp == s.moe_tp && s.moe_ep == Some(1) && s.tp.is_some_and(|tp| tp > 8) {
+        return Err("flattened-disagg");
+    }
+    let mut parallel = layout(s, dense, &mut rules)?;
+    let labelled_dp = f64::from(s.dp.unwrap_or(1).max(1));
+    let (concurrency, replicas) = match (raw.concurrency, raw.batch) {
+        (Some(c), Some(b)) => {
+            let ratio = c / (b * labelled_dp);
+            if !dense && s.dp.is_none() && parallel.tp > 1 && parallel.dp == 1 && ratio == f64::from(parallel.tp) {
+                rules.push("dp-from-batch");
+                (parallel.dp, parallel.tp) = (parallel.tp, 1);
+            }
+            let replicas = if ratio >= 2.0 && ratio.fract() == 0.0 && parallel.dp == 1 { ratio as u32 } else { 1 };
+            (c, replicas)
+        }
+        (Some(c), None) => (c, 1),
+        (None, Some(b)) => {
+            rules.push("concurrency-from-batch");
+            (b * labelled_dp, 1)
+        }
+        (None, None) => return Err("no-concurrency"),
+    };
+    if replicas > 1 {
+        rules.push("replicas-from-batch");
+    }
+    Ok(Clean { deployment: Deployment::Aggregated { parallel, replicas }, concurrency, rules })
+}

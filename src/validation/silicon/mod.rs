@@ -1,0 +1,164 @@
+//! 5,221 measured serving points against predictions of TPOT; every row ends with a status.
+//!
+//! The data's framework versions differ from the kernel tables', MTP is not labelled, and the
+//! measured TTFT includes closed-loop queueing, so only TPOT is compared here. Nothing is tuned.
+
+pub mod data;
+pub mod labels;
+mod predict;
+pub mod summary;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::Row;
+use crate::control::Control;
+use crate::cost::Library;
+use crate::error::{Error, Result};
+use crate::kernels::KernelDb;
+use crate::spec::{Assumptions, Quant, Serving, catalog};
+use data::Raw;
+use labels::{Clean, Deployment};
+
+const SOURCE: &str = "InferenceX sample, aiconfigurator-core 0.12.0 systems/silicon_sample.csv";
+/// Large enough for every deployment of the sample; the layout decides what is used.
+const GPUS: u32 = 576;
+
+/// A row of the sample with its prediction.
+#[derive(Clone, Debug)]
+pub struct Point {
+    pub raw: Raw,
+    pub status: String,
+    pub note: String,
+    /// Milliseconds; NaN where nothing could be computed.
+    pub tpot_ms: f64,
+    pub experts: bool,
+}
+
+impl Point {
+    pub fn error(&self) -> f64 {
+        self.tpot_ms / self.raw.tpot_ms - 1.0
+    }
+}
+
+type Key = (&'static str, String, String, String);
+
+/// How every row is served and modelled.
+#[derive(Clone, Debug, Default)]
+pub struct Choices {
+    pub serving: Serving,
+    pub assumptions: Assumptions,
+}
+
+fn library(db: &Arc<KernelDb>, key: &Key, quant: &Quant, choices: &Choices) -> Result<Arc<Library>> {
+    let model = labels::resolve(key.0)?;
+    let cluster = catalog::cluster(&key.2, GPUS)?;
+    let lib = Library::new(db.clone(), &model, &cluster, &key.3, quant, &choices.serving, &choices.assumptions)?;
+    Ok(Arc::new(lib))
+}
+
+/// Concurrency and layout in words.
+fn describe(c: &Clean) -> String {
+    let worker = |p: &crate::spec::Parallel| {
+        let pp = if p.pp > 1 { format!(" pp{}", p.pp) } else { String::new() };
+        format!("tp{} dp{} ep{} moe_tp{}{pp}", p.tp, p.dp, p.ep(), p.moe_tp)
+    };
+    match &c.deployment {
+        Deployment::Aggregated { parallel, replicas } => format!("c{} {} x{replicas}", c.concurrency, worker(parallel)),
+        Deployment::Pd { prefill, decode } => {
+            format!("c{} {}P {} / {}D {}", c.concurrency, prefill.1, worker(&prefill.0), decode.1, worker(&decode.0))
+        }
+    }
+}
+
+fn one(libraries: &BTreeMap<Key, Arc<Library>>, raw: &Raw) -> Result<Point> {
+    let out = |status: String, note: String, tpot_ms: f64, experts: bool| Point { raw: raw.clone(), status, note, tpot_ms, experts };
+    let Some((key, quantity_rules)) = key(raw) else {
+        return Ok(out("unsupported-model".into(), String::new(), f64::NAN, true));
+    };
+    let Some(lib) = libraries.get(&key) else {
+        return Err(Error::data(raw.id.clone(), "a row without a library"));
+    };
+    let experts = lib.model.moe.is_some();
+    let clean = match labels::clean(raw, !experts) {
+        Ok(c) => c,
+        Err(reason) => return Ok(out(format!("not-computable:{reason}"), String::new(), f64::NAN, experts)),
+    };
+    let mut rules = clean.rules.clone();
+    rules.extend(quantity_rules);
+    let note = describe(&clean);
+    Ok(match predict::predict(lib, raw, &clean)? {
+        Ok(o) => {
+            let status = if rules.is_empty() { "ok".into() } else { format!("relabelled:{}", rules.join("+")) };
+            let capped = if o.capped { ", capped by memory" } else { "" };
+            out(status, format!("{note}, {:.1} decoding a rank{capped}", o.batch), o.tpot_ms, experts)
+        }
+        Err(status) => out(status, note, f64::NAN, experts),
+    })
+}
+
+fn key(raw: &Raw) -> Option<(Key, Vec<&'static str>)> {
+    let (name, quant, rules) = labels::model(raw)?;
+    Some(((name, format!("{quant:?}"), raw.system.clone(), raw.framework.clone()), rules))
+}
+
+/// Every row of the sample with its prediction, in the order of the file, as the defaults have it.
+pub fn points(db: &Arc<KernelDb>, control: &Control) -> Result<Vec<Point>> {
+    points_with(db, &Choices::default(), control)
+}
+
+/// [`points`] under other choices (launch mode, load distribution, ...), to see what they are worth.
+pub fn points_with(db: &Arc<KernelDb>, choices: &Choices, control: &Control) -> Result<Vec<Point>> {
+    let raws = data::load()?;
+    control.set_total(raws.len() as u64);
+    let mut wanted: BTreeMap<Key, Quant> = BTreeMap::new();
+    for raw in &raws {
+        if let (Some((k, _)), Some((_, quant, _))) = (key(raw), labels::model(raw)) {
+            wanted.entry(k).or_insert(quant);
+        }
+    }
+    let wanted: Vec<(Key, Quant)> = wanted.into_iter().collect();
+    let built: Vec<Result<(Key, Arc<Library>)>> = crate::pool::install(|| {
+        wanted
+            .par_iter()
+            .map(|(k, quant)| {
+                control.check()?;
+                Ok((k.clone(), library(db, k, quant, choices)?))
+            })
+            .collect()
+    })?;
+    let libraries: BTreeMap<Key, Arc<Library>> = built.into_iter().collect::<Result<_>>()?;
+    let found: Vec<Result<Point>> = crate::pool::install(|| {
+        raws.par_iter()
+            .map(|raw| {
+                control.check()?;
+                let point = one(&libraries, raw);
+                control.advance(1);
+                point
+            })
+            .collect()
+    })?;
+    found.into_iter().collect()
+}
+
+/// One row a point: TPOT against the measured one.
+pub fn rows(points: &[Point]) -> Vec<Row> {
+    points
+        .iter()
+        .map(|p| Row {
+            section: "silicon",
+            name: p.raw.id.clone(),
+            system: p.raw.system.clone(),
+            model: p.raw.model.clone(),
+            framework: p.raw.framework.clone(),
+            metric: "tpot_ms",
+            target: p.raw.tpot_ms,
+            predicted: p.tpot_ms,
+            source: SOURCE.into(),
+            status: p.status.clone(),
+            note: p.note.clone(),
+        })
+        .collect()
+}

@@ -1,0 +1,109 @@
+//! Coverage and TPOT error of the silicon sample by model, system, framework, mode and load.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::Point;
+use crate::columns::{Column, Columns};
+
+/// Error figures of one group of rows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    pub by: &'static str,
+    pub group: String,
+    pub rows: usize,
+    pub computed: usize,
+    /// Means over computed rows of |error| and error, and the median of |error|.
+    pub mape: f64,
+    pub median: f64,
+    pub bias: f64,
+}
+
+fn group<'a>(by: &'static str, name: String, points: impl Iterator<Item = &'a Point>) -> Group {
+    let (mut rows, mut errors) = (0, Vec::new());
+    for p in points {
+        rows += 1;
+        if p.error().is_finite() {
+            errors.push(p.error());
+        }
+    }
+    let n = errors.len().max(1) as f64;
+    let bias = errors.iter().sum::<f64>() / n;
+    let mut sizes: Vec<f64> = errors.iter().map(|e| e.abs()).collect();
+    sizes.sort_by(f64::total_cmp);
+    let median = if sizes.is_empty() { f64::NAN } else { (sizes[(sizes.len() - 1) / 2] + sizes[sizes.len() / 2]) / 2.0 };
+    let or_nan = |v: f64| if errors.is_empty() { f64::NAN } else { v };
+    Group { by, group: name, rows, computed: errors.len(), mape: or_nan(sizes.iter().sum::<f64>() / n), median, bias: or_nan(bias) }
+}
+
+fn load(p: &Point) -> String {
+    let c = p.note.strip_prefix('c').and_then(|n| n.split(' ').next()).and_then(|n| n.parse::<f64>().ok());
+    match c {
+        None => "unknown".into(),
+        Some(c) if c <= 8.0 => "1-8".into(),
+        Some(c) if c <= 32.0 => "9-32".into(),
+        Some(c) if c <= 128.0 => "33-128".into(),
+        Some(c) if c <= 512.0 => "129-512".into(),
+        Some(_) => "513-".into(),
+    }
+}
+
+/// The status without its details: `not-computable:<reason>` whole, rules left out.
+fn kind(status: &str) -> String {
+    if status.starts_with("relabelled") { "relabelled".into() } else { status.into() }
+}
+
+/// All groups, `all` first.
+pub fn groups(points: &[Point]) -> Vec<Group> {
+    let mut out = vec![
+        group("all", "all".into(), points.iter()),
+        group("all", "with experts".into(), points.iter().filter(|p| p.experts)),
+    ];
+    type Name = fn(&Point) -> String;
+    let cuts: [(&'static str, Name); 6] = [
+        ("mode", |p| if p.raw.disagg { "disagg".into() } else { "agg".into() }),
+        ("framework", |p| p.raw.framework.clone()),
+        ("system", |p| p.raw.system.clone()),
+        ("model", |p| format!("{} {}", p.raw.model, p.raw.precision).trim().to_string()),
+        ("concurrency", load),
+        ("status", |p| kind(&p.status)),
+    ];
+    for (by, name) in cuts {
+        let mut cut: BTreeMap<String, Vec<&Point>> = BTreeMap::new();
+        for p in points {
+            cut.entry(name(p)).or_default().push(p);
+        }
+        out.extend(cut.into_iter().map(|(k, v)| group(by, k, v.into_iter())));
+    }
+    out
+}
+
+/// by, group, rows, computed, coverage, mape, median, bias.
+pub fn columns(groups: &[Group]) -> Columns {
+    let mut c = Columns::new();
+    let f = |v: fn(&Group) -> f64| Column::F64(groups.iter().map(v).collect());
+    c.push("by", Column::from_strings(groups.iter().map(|g| g.by)));
+    c.push("group", Column::from_strings(groups.iter().map(|g| &g.group)));
+    c.push("rows", Column::I64(groups.iter().map(|g| g.rows as i64).collect()));
+    c.push("computed", Column::I64(groups.iter().map(|g| g.computed as i64).collect()));
+    c.push("coverage", f(|g| g.computed as f64 / g.rows.max(1) as f64));
+    c.push("mape", f(|g| g.mape));
+    c.push("median", f(|g| g.median));
+    c.push("bias", f(|g| g.bias));
+    c
+}
+
+/// The groups as a markdown table.
+pub fn report(groups: &[Group]) -> String {
+    let mut out = String::from("| by | group | rows | computed | TPOT MAPE | median | bias |\n|---|---|---:|---:|---:|---:|---:|\n");
+    let percent = |v: f64, sign: bool| match (v.is_finite(), sign) {
+        (false, _) => "-".to_string(),
+        (true, true) => format!("{:+.1} %", v * 100.0),
+        (true, false) => format!("{:.1} %", v * 100.0),
+    };
+    for g in groups {
+        let (mape, median, bias) = (percent(g.mape, false), percent(g.median, false), percent(g.bias, true));
+        let _ = writeln!(out, "| {} | {} | {} | {} | {mape} | {median} | {bias} |", g.by, g.group, g.rows, g.computed);
+    }
+    out
+}

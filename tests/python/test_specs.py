@@ -1,0 +1,156 @@
+"""Lines 2 to 4 of the notebook contract: frozen, readable, comparable, exact in JSON and pickle."""
+
+import copy
+import html
+import json
+import pickle
+import re
+
+import cloudpickle
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import disagg as dg
+from disagg import testing
+
+STRATEGIES = testing.specs_of()
+NAMES = {n: getattr(dg, n) for n in dg.__all__} | {"nan": float("nan"), "inf": float("inf")}
+
+every_class = pytest.mark.parametrize("name", sorted(STRATEGIES))
+
+
+@every_class
+@given(data=st.data())
+def test_json_is_exact(name, data):
+    spec = data.draw(STRATEGIES[name])
+    again = type(spec).from_json(spec.to_json())
+    assert again == spec
+    assert again.to_json() == spec.to_json()
+    assert type(spec).from_dict(spec.to_dict()) == spec
+    json.loads(spec.to_json())
+
+
+@every_class
+@given(data=st.data())
+def test_repr_is_one_line_and_evaluates_to_the_same(name, data):
+    spec = data.draw(STRATEGIES[name])
+    text = repr(spec)
+    assert "\n" not in text
+    assert eval(text, dict(NAMES)) == spec  # noqa: S307
+
+
+@every_class
+@given(data=st.data())
+def test_copies_are_equal(name, data):
+    spec = data.draw(STRATEGIES[name])
+    for twin in (
+        copy.copy(spec),
+        copy.deepcopy(spec),
+        pickle.loads(pickle.dumps(spec)),
+        cloudpickle.loads(cloudpickle.dumps(spec)),
+        spec.replace(),
+        spec.__replace__(),
+    ):
+        assert twin == spec
+        assert type(twin) is type(spec)
+
+
+@every_class
+@given(data=st.data())
+def test_equal_means_equal_hash_and_different_means_unequal(name, data):
+    a, b = data.draw(STRATEGIES[name]), data.draw(STRATEGIES[name])
+    assert (a == b) == (a.to_json() == b.to_json())
+    assert a != "text"
+    if type(a).__hash__ is not None:
+        assert hash(a) == hash(type(a).from_json(a.to_json()))
+
+
+@every_class
+@given(data=st.data())
+def test_html_states_the_same_facts(name, data):
+    spec = data.draw(STRATEGIES[name])
+    page = spec._repr_html_()
+    assert "<script" not in page
+    cells = [html.unescape(c) for c in re.findall(r"<td[^>]*>(.*?)</td>", page, flags=re.DOTALL)]
+    text = repr(spec)
+    for cell in cells:
+        assert cell in text
+    assert "color:" not in page.replace("rgba(128,128,128,0.3)", "")
+
+
+@every_class
+@given(data=st.data())
+def test_frozen(name, data):
+    spec = data.draw(STRATEGIES[name])
+    with pytest.raises(AttributeError, match="frozen"):
+        spec.tp = 1
+    with pytest.raises(AttributeError):
+        del spec._raw
+
+
+def test_defaults_make_sense():
+    assert dg.Cluster("gb200", gpus=72).fabric.domain_gpus == 72
+    assert dg.Parallel() == dg.Parallel(tp=1, dp=1, pp=1, cp=1, ep=None, moe_tp=1)
+    assert dg.SLO().ttft_ms is None
+    assert dg.Serving().framework_reserve_gib == 3.5
+
+
+def test_replace_changes_one_thing():
+    plan = dg.AFD(attention=dg.Pool(gpus=16), ffn=dg.Pool(gpus=112))
+    other = plan.replace(microbatches=3)
+    assert other.microbatches == 3
+    assert other.replace(microbatches=None) == plan
+    assert dg.Model("deepseek-ai/DeepSeek-V3.2").replace(moe={"topk": 4}).moe["experts"] == 256
+
+
+def test_cluster_takes_another_fabric():
+    c = dg.Cluster("b200_sxm", gpus=128)
+    assert c.replace(nic_gb_per_s=100.0).nic_gb_per_s == 100.0
+    assert c.replace(system="gb200").fabric == dg.Fabric.preset("gb200")
+    what_if = c.fabric.__class__.preset("b200_sxm").replace(domain_gpus=64, oversubscription=2.0)
+    assert c.replace(fabric=what_if).fabric == what_if
+    assert c.replace(fabric=what_if).replace(oversubscription=4.0).fabric.domain_gpus == 64
+
+
+def test_levels_and_sizes_of_plans():
+    w = dg.Workers(count=2, parallel=dg.Parallel(dp=8))
+    afd = dg.AFD(attention=dg.Pool(gpus=16), ffn=dg.Pool(gpus=112), units=2)
+    assert (dg.PD(prefill=w, decode=w).level, dg.PD(prefill=w, decode=w).gpus) == ("pd", 32)
+    assert dg.PD(prefill=w, decode=afd).level == "pd+afd"
+    assert (afd.level, afd.gpus) == ("aggregated+afd", 256)
+    assert isinstance(dg.PD(prefill=w, decode=afd).decode, dg.AFD)
+
+
+def test_a_config_file_and_its_dict_give_the_same_model(tmp_path):
+    config = {
+        "architectures": ["Qwen3ForCausalLM"],
+        "num_hidden_layers": 4,
+        "hidden_size": 512,
+        "vocab_size": 1000,
+        "max_position_embeddings": 4096,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "head_dim": 64,
+        "intermediate_size": 1024,
+    }
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    from_file = dg.Model(tmp_path / "tiny" / "config.json")
+    assert from_file == dg.Model(str(tmp_path / "tiny"))
+    assert from_file.name == "tiny"
+    assert str(tmp_path) not in from_file.to_json()
+    assert dg.Model(config).layers == from_file.layers == 4
+    assert dg.Model(from_file.to_dict()) == from_file
+    with pytest.raises(dg.DataError, match="cannot be read"):
+        dg.Model(tmp_path / "nothing.json")
+
+
+def test_workload_by_numbers_distributions_and_samples():
+    fixed = dg.Workload(isl=512, osl=256, prefix=4096)
+    assert fixed.theta == 4096 + 512 + 255 / 2
+    assert fixed.mean == {"prefix": 4096.0, "isl": 512.0, "osl": 256.0}
+    joint = dg.Workload(lengths=[(4096, 512, 256), (4096, 512, 256)])
+    assert joint.theta == fixed.theta
+    assert joint.lengths[0] == (4096.0, 512.0, 256.0)
+    assert dg.Workload(isl=dg.Distribution.uniform(0, 1024).replace(low=512), osl=1).isl.mean == 768.0

@@ -1,0 +1,122 @@
+//! What the law tests share: one kernel database, and small libraries, plans and steppers.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use disagg::cost::Library;
+use disagg::kernels::KernelDb;
+use disagg::serving::Stepper;
+use disagg::spec::plan::{Duplex, PipelineMode, Side};
+use disagg::spec::{
+    AfdPlan, Assumptions, Cluster, Model, Parallel, PoolPlan, Quant, Serving, Slot, Workers, Workload, catalog,
+};
+
+pub const FRAMEWORKS: [&str; 3] = ["trtllm", "sglang", "vllm"];
+
+pub fn db() -> &'static Arc<KernelDb> {
+    static DB: OnceLock<Arc<KernelDb>> = OnceLock::new();
+    DB.get_or_init(|| {
+        KernelDb::open(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/python/disagg/data/kernels"))).unwrap()
+    })
+}
+
+pub fn model(name: &str) -> Model {
+    catalog::model(name).unwrap()
+}
+
+pub fn cluster(system: &str, gpus: u32) -> Cluster {
+    catalog::cluster(system, gpus).unwrap()
+}
+
+pub fn library(model: &Model, cluster: &Cluster, framework: &str, assumptions: &Assumptions) -> Arc<Library> {
+    library_serving(model, cluster, framework, assumptions, &Serving::default())
+}
+
+pub fn library_serving(
+    model: &Model,
+    cluster: &Cluster,
+    framework: &str,
+    assumptions: &Assumptions,
+    serving: &Serving,
+) -> Arc<Library> {
+    let quant = Quant::default();
+    Arc::new(Library::new(db().clone(), model, cluster, framework, &quant, serving, assumptions).unwrap())
+}
+
+/// A preset model on a preset system, compiled once for all tests.
+pub fn lib(name: &'static str, system: &'static str, gpus: u32, framework: &'static str) -> Arc<Library> {
+    type Made = BTreeMap<(&'static str, &'static str, u32, &'static str), Arc<Library>>;
+    static MADE: OnceLock<Mutex<Made>> = OnceLock::new();
+    let mut made = MADE.get_or_init(Mutex::default).lock().unwrap();
+    made.entry((name, system, gpus, framework))
+        .or_insert_with(|| library(&model(name), &cluster(system, gpus), framework, &Assumptions::physical()))
+        .clone()
+}
+
+/// The library of the paper's model on its hardware.
+pub fn v32() -> Arc<Library> {
+    lib("deepseek-ai/DeepSeek-V3.2", "b200_sxm", 32, "trtllm")
+}
+
+/// A small mixture that fits one node several times.
+pub fn small() -> Arc<Library> {
+    lib("Qwen/Qwen3-30B-A3B", "b200_sxm", 16, "trtllm")
+}
+
+pub fn split(tp: u32, dp: u32, pp: u32) -> Parallel {
+    Parallel { tp, dp, pp, ..Parallel::default() }
+}
+
+pub fn pool(gpus: u32, tp: u32) -> PoolPlan {
+    PoolPlan { gpus, tp, ep: None, moe_tp: 1, device: None }
+}
+
+pub fn afd_plan(attention: PoolPlan, ffn: PoolPlan, microbatches: u32) -> AfdPlan {
+    AfdPlan {
+        attention,
+        ffn,
+        microbatches: Some(microbatches),
+        batch: None,
+        chunk_tokens: None,
+        pipeline: PipelineMode::Overlapped,
+        duplex: Duplex::Full,
+        router: Side::Attention,
+        shared_expert: Side::Ffn,
+        dense: Side::Attention,
+        prereduce: false,
+        placement: None,
+        units: 1,
+    }
+}
+
+pub fn worker(lib: &Arc<Library>, parallel: Parallel, workload: &Workload) -> Stepper {
+    Stepper::worker(lib, parallel, workload, "worker").unwrap()
+}
+
+pub fn unit(lib: &Arc<Library>, plan: &AfdPlan, workload: &Workload) -> Stepper {
+    Stepper::afd(lib, lib, plan, workload).unwrap()
+}
+
+pub fn workers(count: u32, parallel: Parallel, batch: Option<u32>, chunk: Option<u32>) -> Slot {
+    Slot::Workers(Workers { count, parallel, batch, chunk_tokens: chunk })
+}
+
+pub fn chat() -> Workload {
+    catalog::workload("paper-chat").unwrap()
+}
+
+/// Relative distance, for messages and bounds.
+pub fn gap(a: f64, b: f64) -> f64 {
+    (a - b).abs() / a.abs().max(b.abs()).max(1e-300)
+}
+
+#[track_caller]
+pub fn near(a: f64, b: f64, tolerance: f64, what: &str) {
+    assert!(gap(a, b) <= tolerance, "{what}: {a} against {b}, {:.2e} apart", gap(a, b));
+}
+
+/// A preset model on 8 GPUs, with a lane of its own in the cache.
+pub fn lib_of(name: &'static str, system: &'static str, framework: &'static str) -> Arc<Library> {
+    lib(name, system, 8, framework)
+}
