@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::order::{outliers, relax};
-use super::{Axis, Grid, Scale, node, slope, strides};
+use super::{Axis, Grid, STEPS, Scale, node, slope, strides};
 use crate::kernels::roofline::Roofline;
 use crate::kernels::surface::{Check, Evidence};
 
@@ -250,21 +250,19 @@ impl Work {
         let mut low = self.neighbour(lo, a, false);
         // One point alone says nothing about the slope: it counts little beside other axes.
         let trust = if low.is_some() { 1.0 } else { 4.0 };
-        // Take the slope over at least an octave.
-        while let Some(j) = low {
-            let far = self.axes[a].x[self.position(j, a)] <= 0.51 * self.axes[a].x[self.position(lo, a)];
+        let (mut times, mut smooths) = ([t; 4], [self.smooth[lo]; 4]);
+        let (mut known, mut from) = (0, self.axes[a].x[self.position(lo, a)]);
+        while let (Some(j), true) = (low, known < STEPS.len()) {
+            let x = self.axes[a].x[self.position(j, a)];
             let next = self.neighbour(j, a, false);
-            if far || next.is_none() {
-                kappa = slope(
-                    t - self.seconds[j]?,
-                    self.smooth[lo] - self.smooth[j],
-                    t,
-                    self.smooth[lo],
-                    self.roofline.launch,
-                );
-                break;
+            if x <= STEPS[known] * from || next.is_none() {
+                (times[known + 1], smooths[known + 1], from) = (self.seconds[j]?, self.smooth[j], x);
+                known += 1;
             }
             low = next;
+        }
+        if known > 0 {
+            kappa = slope(&times[..=known], &smooths[..=known], self.roofline.launch);
         }
         let least = self.roofline.least(&self.node(i)) - self.roofline.least(&self.node(lo));
         let grown = (kappa * (self.smooth[i] - self.smooth[lo])).max(least).max(0.0);
