@@ -82,9 +82,9 @@ fn main() {
             println!("{}", validation::silicon::summary::report(&validation::silicon::summary::groups(&points)));
         }
         ["deployed", figure] => print(&validation::deployed::breakdown(&db, figure).unwrap()),
-        [ref sections @ ..] => {
+        ref sections => {
             println!("{}", validation::report(&db, sections, &Control::new()).unwrap());
-            if sections == ["deployed"] {
+            if *sections == ["deployed"] {
                 for r in validation::rows(&db, sections, &Control::new()).unwrap() {
                     println!("{}: {}", r.name, r.note);
                 }

@@ -1,6 +1,7 @@
 //! The crate's integration tests: one binary, one module a subject.
 #![allow(clippy::unwrap_used)]
 
+mod binding;
 mod breakdown;
 mod cost;
 mod kernels_lookup;
@@ -9,6 +10,8 @@ mod lab;
 mod layers;
 mod network;
 mod pipeline;
+mod search;
 mod serving;
 mod specs;
 mod surfaces;
+mod validation;

@@ -227,6 +227,10 @@ pub fn moe(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &str
 }
 
 /// Grouped wide-EP kernel (DeepEP layout); `None` where no such table exists for the shape. Axis as `moe`.
+///
+/// The rows are those of one expert size (7168 x 2048, top 8). Another number of experts of that size
+/// (Kimi-K2) goes through tokens and experts per rank, and a framework without a table of its own takes
+/// sglang's, whose kernels it shares; both are tagged extrapolated.
 pub fn grouped_moe(
     source: &Source,
     shape: ExpertShape,
@@ -234,31 +238,37 @@ pub fn grouped_moe(
     distribution: &str,
     decode: bool,
 ) -> Result<Option<Surface>> {
-    let name = match (source.framework.as_str(), decode) {
-        ("sglang", false) => "wideep_context_moe",
-        ("sglang", true) => "wideep_generation_moe",
-        ("trtllm", _) => "wideep_moe",
-        _ => return Ok(None),
-    };
-    let Some(t) = table(source, &source.framework, name) else { return Ok(None) };
-    let eplb = distribution.ends_with("_eplb");
-    let rows = Rows::new(&t)
-        .text("moe_dtype", |l| l == dtype.name() || (dtype == Dtype::Fp8 && l == "fp8_block"))
-        .text("op_name", |l| l.ends_with("_eplb") == eplb)
-        .int("hidden_size", i64::from(shape.hidden))
-        .int("inter_size", i64::from(shape.intermediate))
-        .int("topk", i64::from(shape.topk))
-        .int("num_experts", i64::from(shape.experts))
-        .int("num_slots", i64::from(shape.experts));
-    if rows.is_empty() || shape.moe_tp > 1 {
+    if shape.moe_tp > 1 {
         return Ok(None);
     }
-    let (rows, fallback) = pick(rows, distribution);
-    let (points, target, lane) = curve(source, &rows, shape, dtype, dtype, fallback);
-    if name == "wideep_moe" {
-        // 58-90 us at every number of experts down to one: permutation kernels, not the host.
-        let recipe = Recipe { scales: vec![Scale::Linear], roofline: target, floors: Floors::None };
-        return Ok(Some(compile(&points, &recipe, &lane)));
+    let eplb = distribution.ends_with("_eplb");
+    let sglang = if decode { "wideep_generation_moe" } else { "wideep_context_moe" };
+    let own = if source.framework == "trtllm" { "wideep_moe" } else { sglang };
+    let lanes = [(source.framework.as_str(), own), ("sglang", sglang)];
+    for (experts, (framework, name)) in [true, false].into_iter().flat_map(|e| lanes.map(|l| (e, l))) {
+        let Some(t) = table(source, framework, name) else { continue };
+        let mut rows = Rows::new(&t)
+            .text("moe_dtype", |l| l == dtype.name() || (dtype == Dtype::Fp8 && l == "fp8_block"))
+            .text("op_name", |l| l.ends_with("_eplb") == eplb)
+            .int("hidden_size", i64::from(shape.hidden))
+            .int("inter_size", i64::from(shape.intermediate))
+            .int("topk", i64::from(shape.topk));
+        if experts {
+            rows = rows.int("num_experts", i64::from(shape.experts)).int("num_slots", i64::from(shape.experts));
+        }
+        if rows.is_empty() {
+            continue;
+        }
+        let (rows, skew) = pick(rows, distribution);
+        let lent = !experts || framework != source.framework;
+        let fallback = if lent { Evidence::Extrapolated } else { skew };
+        let (points, target, lane) = curve(source, &rows, shape, dtype, dtype, fallback);
+        if name == "wideep_moe" {
+            // 58-90 us at every number of experts down to one: permutation kernels, not the host.
+            let recipe = Recipe { scales: vec![Scale::Linear], roofline: target, floors: Floors::None };
+            return Ok(Some(compile(&points, &recipe, &lane)));
+        }
+        return Ok(Some(compile(&points, &recipe(source, &points, target), &lane)));
     }
-    Ok(Some(compile(&points, &recipe(source, &points, target), &lane)))
+    Ok(None)
 }
