@@ -381,10 +381,10 @@ impl Work {
         if lowest <= 3.0 * least + 5e-6 {
             return;
         }
-        // The floor is noisy: the upper decile of all times where the device has a tenth of it to do.
+        // The floor is noisy: the upper decile of the times near it where the device has a tenth of it to do.
         let mut small: Vec<f64> = (0..self.seconds.len())
             .filter(|&i| self.roofline.least(&self.node(i)) <= least + 0.1 * lowest)
-            .filter_map(|i| self.seconds[i])
+            .filter_map(|i| self.seconds[i].filter(|&t| t <= 1.5 * lowest))
             .collect();
         small.sort_by(f64::total_cmp);
         let floor = small[(small.len() - 1) * 9 / 10].max(lowest);
