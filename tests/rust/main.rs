@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod binding;
-mod cost;
 mod breakdown;
+mod cost;
 mod kernels_lookup;
 mod kernels_pack;
 mod lab;
@@ -14,3 +14,4 @@ mod search;
 mod serving;
 mod specs;
 mod surfaces;
+mod validation;

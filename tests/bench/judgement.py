@@ -1,0 +1,67 @@
+"""How the verdict moves with the choices that are judgement: a markdown table, for README.md.
+
+DeepSeek-V3.2 on 128 B200, paper-chat (prefix 4096, ISL 512, OSL 256). One row a choice; everything else as by default.
+"""
+
+import argparse
+import time
+
+import disagg as dg
+
+MODEL = "deepseek-ai/DeepSeek-V3.2"
+STRICT = dg.SLO(ttft_ms=50, tpot_ms=15)
+RELAXED = dg.SLO(ttft_ms=2000, tpot_ms=50)
+PHYSICAL = dg.Assumptions.physical()
+
+CHOICES = (
+    ("the defaults", {}),
+    ('launch floors: `Serving(launch="graph")`', {"serving": dg.Serving(launch="graph")}),
+    ('launch floors: `Serving(launch="measured")`', {"serving": dg.Serving(launch="measured")}),
+    ('kernels: `frameworks=["trtllm"]`', {"frameworks": ["trtllm"]}),
+    ('kernels: `frameworks=["vllm"]`', {"frameworks": ["vllm"]}),
+    ("NIC: `nic_gb_per_s=100`", {"nic": 100}),
+    ('prefills aligned: `prefill_sync="aligned"`', {"assumptions": PHYSICAL.replace(prefill_sync="aligned")}),
+    ("A2F/F2A latency halved: `afd_alpha_scale=0.5`", {"assumptions": PHYSICAL.replace(afd_alpha_scale=0.5)}),
+    ("A2F/F2A latency doubled: `afd_alpha_scale=2`", {"assumptions": PHYSICAL.replace(afd_alpha_scale=2.0)}),
+)
+
+
+def strict(points):
+    """Who keeps the strict limits, of the same points."""
+    kept = points.filter((points["ttft_ms"] <= STRICT.ttft_ms) & (points["tpot_ms"] <= STRICT.tpot_ms))
+    if not len(kept):
+        return f"none (least TTFT {points.best('ttft_ms')['ttft_ms']:.0f} ms)"
+    best = kept.best("tokens_per_s_per_gpu")
+    others = [n for n in dg.LEVELS if n != best["level"] and len(kept.filter(level=n))]
+    also = f"; also {', '.join(others)}" if others else ""
+    return f"{best['level']} {best['tokens_per_s_per_gpu']:,.0f}{also}"
+
+
+def row(name, gpus, choice):
+    """Explore with one choice changed."""
+    changed = dict(choice)
+    nic = {"nic_gb_per_s": changed.pop("nic")} if "nic" in changed else {}
+    cluster = dg.Cluster("b200_sxm", gpus=gpus, **nic)
+    study = dg.explore(dg.Model(MODEL), cluster, dg.Workload.preset("paper-chat"), RELAXED, progress=False, **changed)
+    per_gpu = {r["level"]: r["tokens_per_s_per_gpu"] if r["feasible"] else None for r in study.table.rows()}
+    most = max(v for v in per_gpu.values() if v)
+    cells = [("**{:,.0f}**" if v == most else "{:,.0f}").format(v) if v else "-" for v in per_gpu.values()]
+    user = study.points.best("tpot_ms")
+    return [name, *cells, f"{1000 / user['tpot_ms']:.0f} {user['level']}", strict(study.points)]
+
+
+def main():
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gpus", type=int, default=128)
+    gpus = parser.parse_args().gpus
+    start = time.perf_counter()
+    head = ["choice", *dg.LEVELS, "fastest for a user", "within the strict limits"]
+    print(f"| {' | '.join(head)} |\n|---|{'---:|' * len(dg.LEVELS)}---|---|")
+    for name, choice in CHOICES:
+        print(f"| {' | '.join(row(name, gpus, choice))} |", flush=True)
+    print(f"\nOutput tokens/s per GPU within TTFT 2 s, TPOT 50 ms; {time.perf_counter() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
