@@ -22,7 +22,7 @@ export PYTHONDONTWRITEBYTECODE = 1
 export MPLBACKEND              = Agg
 unexport PYTHONPATH VIRTUAL_ENV CONDA_PREFIX
 
-# Says what it does and how long it took.
+# Says what it does and how long it took. Steps are parted by `;`: under `set -e` a failure left of `&&` would pass.
 define step
 @start=$$SECONDS; echo "==> $(1)"; { $(2); }; echo "    $$((SECONDS - start)) s"
 endef
@@ -54,9 +54,11 @@ $(VENV_TEST)/ready: tests/requirements.txt
 # --- the main study --------------------------------------------------------------------------------
 
 demo: $(VENV)/ready
-	$(call step,build,rm -rf $(WHEELS) && $(VENV)/bin/maturin build --release --locked --quiet --interpreter $(VENV)/bin/python --out $(WHEELS))
+	$(call step,build,rm -rf $(WHEELS); $(VENV)/bin/maturin build --release --locked --quiet --interpreter $(VENV)/bin/python --out $(WHEELS))
 	$(call step,install,$(VENV)/bin/python $(PIP) install --force-reinstall --no-deps $(WHEELS)/disagg-*.whl)
-	@mkdir -p out && cd out && $(VENV)/bin/python -m disagg.demo
+	@mkdir -p out
+	cd out
+	$(VENV)/bin/python -m disagg.demo
 
 # --- every check -----------------------------------------------------------------------------------
 
@@ -73,15 +75,15 @@ test-rust:
 	$(call step,cargo test,cargo test --locked)
 
 wheel: $(VENV_TEST)/ready
-	$(call step,wheel,rm -rf $(WHEELS) && $(VENV_TEST)/bin/maturin build --release --locked --quiet --interpreter $(VENV_TEST)/bin/python --out $(WHEELS))
-	$(call step,install the wheel,$(VENV_TEST)/bin/python $(PIP) install --force-reinstall --no-deps $(WHEELS)/disagg-*.whl && $(VENV_TEST)/bin/python $(PIP) check)
+	$(call step,wheel,rm -rf $(WHEELS); $(VENV_TEST)/bin/maturin build --release --locked --quiet --interpreter $(VENV_TEST)/bin/python --out $(WHEELS))
+	$(call step,install the wheel,$(VENV_TEST)/bin/python $(PIP) install --force-reinstall --no-deps $(WHEELS)/disagg-*.whl; $(VENV_TEST)/bin/python $(PIP) check)
 
 lint: $(VENV_TEST)/ready
-	$(call step,ruff,$(VENV_TEST)/bin/ruff check --no-cache && $(VENV_TEST)/bin/ruff format --no-cache --check)
+	$(call step,ruff,$(VENV_TEST)/bin/ruff check --no-cache; $(VENV_TEST)/bin/ruff format --no-cache --check)
 
 types: $(VENV_TEST)/ready
 	$(call step,mypy,$(VENV_TEST)/bin/mypy --no-incremental)
-	$(call step,stubtest,cd tests && MYPYPATH= $(VENV_TEST)/bin/python -m mypy.stubtest disagg._core)
+	$(call step,stubtest,cd tests; MYPYPATH= $(VENV_TEST)/bin/python -m mypy.stubtest disagg._core)
 
 # The tests run against the installed wheel: from tests/, where the source tree cannot be imported.
 test-notebooks: $(VENV_TEST)/ready
@@ -102,16 +104,17 @@ test-python: $(VENV_TEST)/ready
 check: $(VENV)/tools fmt
 	$(call step,clippy,cargo clippy --locked --quiet --all-targets --features python -- -D warnings)
 	$(call step,cargo test --lib,cargo test --locked --quiet --lib)
-	$(call step,ruff,$(VENV)/bin/ruff check --quiet && $(VENV)/bin/ruff format --quiet --check)
-	$(call step,build,rm -rf out/quick && $(VENV)/bin/maturin build --profile quick --locked --quiet --interpreter $(VENV)/bin/python --out out/quick && $(VENV)/bin/python $(PIP) install --force-reinstall --no-deps out/quick/disagg-*.whl)
+	$(call step,ruff,$(VENV)/bin/ruff check --quiet; $(VENV)/bin/ruff format --quiet --check)
+	$(call step,build,rm -rf out/quick; $(VENV)/bin/maturin build --profile quick --locked --quiet --interpreter $(VENV)/bin/python --out out/quick; $(VENV)/bin/python $(PIP) install --force-reinstall --no-deps out/quick/disagg-*.whl)
 	@cd tests && $(VENV)/bin/python -m pytest -q -x -m "not slow" python
 
 bench: $(VENV)/tools
-	$(call step,build,rm -rf $(WHEELS) && $(VENV)/bin/maturin build --release --locked --quiet --interpreter $(VENV)/bin/python --out $(WHEELS) && $(VENV)/bin/python $(PIP) install --force-reinstall --no-deps $(WHEELS)/disagg-*.whl)
-	@cd tests && for bench in bench/bench_*.py; do echo "==> $$bench"; $(VENV)/bin/python "$$bench"; done
+	$(call step,build the wheel,rm -rf $(WHEELS); $(VENV)/bin/maturin build --release --locked --quiet --interpreter $(VENV)/bin/python --out $(WHEELS); $(VENV)/bin/python $(PIP) install --force-reinstall --no-deps $(WHEELS)/disagg-*.whl)
+	$(call step,build the probes,cargo build --release --locked --quiet --examples)
+	@cd tests && $(VENV)/bin/python bench/bench.py --wheels $(WHEELS) --examples "$${CARGO_TARGET_DIR:-$(CURDIR)/target}/release/examples" && for bench in bench/bench_*.py; do echo "==> $$bench"; $(VENV)/bin/python "$$bench"; done
 
 stubs: wheel
-	$(call step,stubtest,cd tests && MYPYPATH= $(VENV_TEST)/bin/python -m mypy.stubtest disagg._core)
+	$(call step,stubtest,cd tests; MYPYPATH= $(VENV_TEST)/bin/python -m mypy.stubtest disagg._core)
 
 clean:
 	rm -rf $(VENV) $(VENV_TEST) out

@@ -67,8 +67,8 @@ impl AfdUnit {
         };
         let tp = plan.attention.tp;
         let moe_tp = plan.ffn.moe_tp;
-        let ep = plan.ffn.ep.unwrap_or((plan.ffn.gpus / moe_tp).min(moe.experts)).max(1);
-        let replicas = (plan.ffn.gpus / (ep * moe_tp)).max(1);
+        let ep = plan.ffn.ep_for(moe.experts);
+        let replicas = plan.ffn.groups_for(moe.experts).max(1);
         let counts = LayerCounts::of(&lib.model);
         let dense = if counts.dense[0] + counts.dense[1] > 0.0 {
             Some(GatedMlp::new(lib, lib.formats.dense_gemm, lib.model.dense_intermediate, tp)?)

@@ -10,8 +10,8 @@ use crate::error::Result;
 use crate::kernels::ops::{self, ExpertShape, Source};
 use crate::kernels::{KernelDb, Surface};
 use crate::network::Comm;
-use crate::spec::serving::Launch;
 use crate::spec::dtype::Formats;
+use crate::spec::serving::Launch;
 use crate::spec::{Assumptions, Attention, Cluster, Dtype, Model, Quant, Serving};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,9 +109,14 @@ impl Library {
     pub fn generation(&self, tp: u32, window: u32) -> Result<Arc<Surface>> {
         let source = self.source(self.decode_graph);
         self.must(Key::Generation { tp, window }, || match &self.model.attention {
-            Attention::Gqa { heads, kv_heads, head_dim, .. } => {
-                ops::generation_attention(source, heads / tp, (kv_heads / tp).max(1), *head_dim, window, self.formats.kv)
-            }
+            Attention::Gqa { heads, kv_heads, head_dim, .. } => ops::generation_attention(
+                source,
+                heads / tp,
+                (kv_heads / tp).max(1),
+                *head_dim,
+                window,
+                self.formats.kv,
+            ),
             Attention::Mla { heads, .. } => {
                 ops::mla_generation(source, &self.model, heads / tp, self.formats.attention_gemm, self.formats.kv)
             }
@@ -132,7 +137,9 @@ impl Library {
                 self.formats.attention,
                 self.formats.kv,
             ),
-            Attention::Mla { heads, .. } => ops::mla_context(source, &self.model, heads / tp, self.formats.attention_gemm, self.formats.kv),
+            Attention::Mla { heads, .. } => {
+                ops::mla_context(source, &self.model, heads / tp, self.formats.attention_gemm, self.formats.kv)
+            }
         })
     }
 

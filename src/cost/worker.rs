@@ -237,6 +237,11 @@ impl Worker {
             if matches!(lane, Lane::Dispatch(kind) if own > kind.most_tokens()) {
                 continue;
             }
+            // The normal kernels read their sizes on the host, so a decode step under graphs cannot have them.
+            let decode = !batch.has_prefill();
+            if *lane == Lane::Dispatch(A2aKind::Normal) && decode && self.lib.graph(true) {
+                continue;
+            }
             let mut t = Total::default();
             self.moe_layer(moe, *lane, batch, 1.0, &mut t);
             if best.as_ref().is_none_or(|(_, b)| t.seconds < b.seconds) {

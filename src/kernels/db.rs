@@ -29,7 +29,11 @@ pub struct TableInfo {
 #[derive(Debug)]
 enum Held {
     /// In the pack: decoded on first use.
-    Packed { dir: PathBuf, entry: Box<IndexEntry>, table: OnceLock<Arc<Table>> },
+    Packed {
+        dir: PathBuf,
+        entry: Box<IndexEntry>,
+        table: OnceLock<Arc<Table>>,
+    },
     Memory(Arc<Table>),
 }
 
@@ -210,7 +214,9 @@ impl KernelDb {
         let mut any = false;
         for slot in self.slots.iter().filter(same) {
             any = true;
-            if version.is_none_or(|v| v == slot.version || self.imports.get(slot.layer.wrapping_sub(1)).is_some_and(|n| n == v)) {
+            if version.is_none_or(|v| {
+                v == slot.version || self.imports.get(slot.layer.wrapping_sub(1)).is_some_and(|n| n == v)
+            }) {
                 return slot.table();
             }
         }

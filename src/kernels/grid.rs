@@ -6,7 +6,7 @@
 //! with one exception: the length of a prefill kernel, whose time is a parabola, is interpolated in
 //! x (1 + x/2048) (isl of attention 2.0-3.7 % against 3.5-6.6 %). It also keeps the order of the nodes.
 //! Beyond an axis: the marginal cost goes on, T(x) = T(edge) + kappa [S(x) - S(edge)], where S is the
-//! smooth roofline and kappa the measured slope of the last octave against it; so a linear roofline
+//! smooth roofline and kappa the measured slope at the end of the line against it; so a linear roofline
 //! gives slope continuation, and a quadratic or saturating one is followed. Never less than what the
 //! roofline itself grows by. The first octaves of that are nodes like the others, so that the order of
 //! the nodes holds among them too. Below an axis: the smallest point's value. Continuous everywhere.
@@ -41,8 +41,8 @@ pub(crate) struct Axis {
     scale: Scale,
     /// Last measured value; the nodes beyond it continue the slope, octave by octave.
     pub end: f64,
-    /// Lower end of the last octave: the slope beyond the edge is taken from here.
-    anchor: f64,
+    /// Nodes below the edge, about an octave apart: the slope beyond the edge is judged between them.
+    anchors: [f64; 3],
 }
 
 struct Place {
@@ -55,8 +55,12 @@ struct Place {
 impl Axis {
     pub(crate) fn new(x: Vec<f64>, scale: Scale) -> Axis {
         let last = x.last().copied().unwrap_or(0.0);
-        let anchor = x.iter().rev().copied().find(|&v| v <= 0.51 * last).unwrap_or(x[0]);
-        Axis { end: last, u: x.iter().map(|&v| scale.apply(v)).collect(), x, scale, anchor }
+        let mut from = last;
+        let anchors = STEPS.map(|step| {
+            from = x.iter().rev().copied().find(|&v| v <= step * from).unwrap_or(x[0]);
+            from
+        });
+        Axis { end: last, u: x.iter().map(|&v| scale.apply(v)).collect(), x, scale, anchors }
     }
 
     /// The axis with `octaves` doublings beyond its end.
@@ -170,13 +174,23 @@ impl Grid {
             // Slope over the last octave of this axis, the other coordinates where they are.
             let axis = &self.axes[a];
             let mut kappa = edge / s_edge;
-            if axis.anchor < at[a] {
+            let (mut times, mut smooths) = ([edge; 4], [s_edge; 4]);
+            let mut known = 0;
+            for (i, anchor) in axis.anchors.iter().enumerate() {
+                let above = if i == 0 { at[a] } else { axis.anchors[i - 1] };
+                if *anchor >= above {
+                    break;
+                }
                 let mut low = at;
-                low[a] = axis.anchor;
-                let keep = std::mem::replace(&mut places[a], axis.place(axis.anchor));
-                let (t_low, _) = self.inside(&places);
+                low[a] = *anchor;
+                let keep = std::mem::replace(&mut places[a], axis.place(*anchor));
+                times[i + 1] = self.inside(&places).0;
+                smooths[i + 1] = self.roofline.smooth(&low);
                 places[a] = keep;
-                kappa = slope(edge - t_low, s_edge - self.roofline.smooth(&low), edge, s_edge, self.roofline.launch);
+                known = i + 1;
+            }
+            if known > 0 {
+                kappa = slope(&times[..=known], &smooths[..=known], self.roofline.launch);
             }
             let mut next = here;
             next[a] = x[a];
@@ -189,13 +203,33 @@ impl Grid {
     }
 }
 
-/// The measured slope against the smooth roofline's; never below what overlap of arithmetic and
-/// traffic explains, never above a few times the average over the work proper (launches left out).
-pub(crate) fn slope(dt: f64, ds: f64, time: f64, smooth: f64, launch: f64) -> f64 {
-    if ds <= 0.0 {
-        return time / smooth;
+/// How far below the one before it the next anchor must lie: a fifth, then an octave each.
+const STEPS: [f64; 3] = [0.81, 0.51, 0.51];
+
+/// The measured slope against the smooth roofline's at the end of a line, from up to four points of
+/// it, the edge first. Where the line bends upwards all the way its last octave is the marginal cost;
+/// else a step of the launch floor or noise lies in it and the median of its slopes is taken. Never
+/// below what overlap of arithmetic and traffic explains, never above a few times the average over
+/// the work proper (launches left out).
+pub(crate) fn slope(times: &[f64], smooths: &[f64], launch: f64) -> f64 {
+    let n = times.len() - 1;
+    let mut slopes = [0.0; 3];
+    for i in 0..n {
+        let ds = smooths[i] - smooths[i + 1];
+        slopes[i] = if ds > 0.0 { (times[i] - times[i + 1]) / ds } else { times[0] / smooths[0] };
     }
-    (dt / ds).clamp(0.6, (4.0 * time / (smooth - launch).max(1e-12)).max(0.6))
+    let slopes = &mut slopes[..n];
+    let bends_up = slopes.windows(2).all(|w| w[0] >= w[1]);
+    let kappa = if bends_up {
+        // The first two anchors span the last octave.
+        let far = n.min(2);
+        let ds = smooths[0] - smooths[far];
+        if ds > 0.0 { (times[0] - times[far]) / ds } else { slopes[0] }
+    } else {
+        slopes.sort_by(f64::total_cmp);
+        (slopes[(n - 1) / 2] + slopes[n / 2]) / 2.0
+    };
+    kappa.clamp(0.6, (4.0 * times[0] / (smooths[0] - launch).max(1e-12)).max(0.6))
 }
 
 pub(crate) fn strides(axes: &[Axis]) -> [usize; 3] {

@@ -216,7 +216,11 @@ impl Asked<'_> {
         if self.priced {
             let named = self.table.key_index("kernel_source").is_some_and(|k| lane.given.contains_key(&k));
             if let Some((reading, source)) = lane.by_operator(self.db, named || self.versioned, cache)? {
-                return Ok(Latency { ms: reading.seconds / MS, evidence: reading.evidence, source: imported(self.table, source) });
+                return Ok(Latency {
+                    ms: reading.seconds / MS,
+                    evidence: reading.evidence,
+                    source: imported(self.table, source),
+                });
             }
         }
         let seconds: Vec<f64> = lane.rows.iter().map(|&r| self.ms(r) * MS).collect();

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::db::KernelDb;
 use super::grid::Scale;
-use super::grid::build::{Points, Recipe, build};
+use super::grid::build::{Floors, Points, Recipe, build};
 use super::ops::{self, ExpertShape, Source};
 use super::roofline::{Roofline, Work};
 use super::surface::{Evidence, Reading, Surface};
@@ -212,8 +212,11 @@ impl Lane<'_> {
         // No data sheet to compare with: an affine yardstick, flat within the first half of the axis.
         let unit = 1e-18;
         let work = Work::Linear { math: 0.0, memory0: unit * 0.5 * (last as f64).max(1.0), memory: unit };
-        let recipe =
-            Recipe { scales: vec![Scale::Linear; axes.len()], roofline: Roofline { work, launch: 0.0 }, graph: false };
+        let recipe = Recipe {
+            scales: vec![Scale::Linear; axes.len()],
+            roofline: Roofline { work, launch: 0.0 },
+            floors: Floors::None,
+        };
         match build(&points, &recipe) {
             Some((grid, _)) => Ok(grid.eval(&place(&|k| self.given[&k]))),
             None => Err(self.not_a_grid_point()),

@@ -60,7 +60,11 @@ pub fn read_index(dir: &Path) -> Result<Index> {
         ));
     }
     for e in &index.tables {
-        if e.bytes > LARGEST || e.unpacked > LARGEST || e.rows > e.unpacked || Path::new(&e.file).components().count() != 1 {
+        if e.bytes > LARGEST
+            || e.unpacked > LARGEST
+            || e.rows > e.unpacked
+            || Path::new(&e.file).components().count() != 1
+        {
             return Err(Error::data(&shown, format!("the entry of table '{}' makes no sense", e.table)));
         }
     }

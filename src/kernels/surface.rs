@@ -82,6 +82,8 @@ pub(crate) enum Node {
 pub(crate) struct Check {
     pub floor: f64,
     pub least: f64,
+    /// The operator takes the floor for the host's.
+    pub eager: bool,
     pub altered: usize,
     pub points: usize,
 }

@@ -60,13 +60,19 @@ impl Comm {
     /// A2F and F2A, which no public measurement covers.
     pub fn new(db: Arc<KernelDb>, cluster: &Cluster, framework: &str, afd_alpha_scale: f64) -> Result<Comm> {
         let fabric = &cluster.fabric;
-        for (path, rate) in [("nvlink_bytes_per_s", fabric.nvlink_bytes_per_s), ("nic_bytes_per_s", fabric.nic_bytes_per_s)] {
+        for (path, rate) in
+            [("nvlink_bytes_per_s", fabric.nvlink_bytes_per_s), ("nic_bytes_per_s", fabric.nic_bytes_per_s)]
+        {
             if !(rate.is_finite() && rate > 0.0) {
                 return Err(Error::spec(format!("cluster.fabric.{path}"), format!("{rate} is not a bandwidth"), ""));
             }
         }
         if !(afd_alpha_scale.is_finite() && afd_alpha_scale >= 0.0) {
-            return Err(Error::spec("afd_alpha_scale", format!("{afd_alpha_scale} is not a factor"), "1 leaves alpha as it is"));
+            return Err(Error::spec(
+                "afd_alpha_scale",
+                format!("{afd_alpha_scale} is not a factor"),
+                "1 leaves alpha as it is",
+            ));
         }
         let wires = Wires::new(fabric);
         let starts = constants::starts(cluster);
@@ -130,7 +136,8 @@ impl Comm {
 
     fn kv(&self, alpha: f64, bytes: f64, links: u32, same_domain: bool) -> CommTime {
         let links = f64::from(links.max(1));
-        let (alpha, rate) = if same_domain { (KV_NVLINK_ALPHA, self.inner.wires.nvlink) } else { (alpha, self.inner.wires.nic(2)) };
+        let (alpha, rate) =
+            if same_domain { (KV_NVLINK_ALPHA, self.inner.wires.nvlink) } else { (alpha, self.inner.wires.nic(2)) };
         CommTime { seconds: alpha + bytes / (links * KV_ETA * rate), evidence: Evidence::Extrapolated }
     }
 

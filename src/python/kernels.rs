@@ -199,6 +199,36 @@ fn raw_column(values: &Bound<'_, PyAny>) -> PyResult<RawColumn> {
     }
 }
 
+/// Runs one report over every table of a framework that it knows, with progress by table.
+fn by_table<T: Send + 'static>(
+    py: Python<'_>,
+    system: String,
+    framework: String,
+    device: &Spec,
+    progress: Option<&Bound<'_, PyAny>>,
+    each: impl Fn(&Source, &str) -> Result<Vec<T>> + Send + 'static,
+) -> PyResult<Vec<T>> {
+    let device = errors::guard(|| match device.data() {
+        Data::Device(d) => Ok(d.clone()),
+        other => Err(Error::spec("device", format!("is a {}, not a Device", other.kind()), "")),
+    })?;
+    run::run(py, progress, move |control| {
+        let db = db()?;
+        let source =
+            Source { db: db.clone(), system: system.clone(), framework: framework.clone(), device, graph: false };
+        let measured: Vec<String> = db.tables(&system, &framework)?.into_iter().map(|t| t.name).collect();
+        let tables: Vec<&str> = report::TABLES.iter().copied().filter(|t| measured.iter().any(|m| m == t)).collect();
+        control.set_total(tables.len() as u64);
+        let mut rows = Vec::new();
+        for table in tables {
+            control.check()?;
+            rows.extend(each(&source, table)?);
+            control.advance(1);
+        }
+        Ok(rows)
+    })
+}
+
 /// Leave-one-out errors of the tables of a framework on a device.
 #[pyfunction]
 #[pyo3(signature = (system, framework, device, samples, seed, progress=None))]
@@ -211,24 +241,8 @@ pub fn kernels_report<'py>(
     seed: u64,
     progress: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Bound<'py, PyTuple>> {
-    let device = errors::guard(|| match device.data() {
-        Data::Device(d) => Ok(d.clone()),
-        other => Err(Error::spec("device", format!("is a {}, not a Device", other.kind()), "")),
-    })?;
-    let rows = run::run(py, progress, move |control| {
-        let db = db()?;
-        let source =
-            Source { db: db.clone(), system: system.clone(), framework: framework.clone(), device, graph: false };
-        let measured: Vec<String> = db.tables(&system, &framework)?.into_iter().map(|t| t.name).collect();
-        let tables: Vec<&str> = report::TABLES.iter().copied().filter(|t| measured.iter().any(|m| m == t)).collect();
-        control.set_total(tables.len() as u64);
-        let mut rows = Vec::new();
-        for table in tables {
-            control.check()?;
-            rows.extend(report::leave_one_out(&source, table, samples, seed)?);
-            control.advance(1);
-        }
-        Ok(rows)
+    let rows = by_table(py, system, framework, device, progress, move |source, table| {
+        report::leave_one_out(source, table, samples, seed)
     })?;
     let mut out = Columns::new();
     out.push("table", Column::from_strings(rows.iter().map(|r| r.table.as_str())));
@@ -239,5 +253,23 @@ pub fn kernels_report<'py>(
     out.push("median_error", Column::F64(rows.iter().map(|r| r.median).collect()));
     out.push("p90_error", Column::F64(rows.iter().map(|r| r.p90).collect()));
     out.push("noise", Column::F64(rows.iter().map(|r| r.noise).collect()));
+    columns::to_python(py, out)
+}
+
+/// Lanes of a framework's tables that look wrong on a device, and why.
+#[pyfunction]
+#[pyo3(signature = (system, framework, device, progress=None))]
+pub fn kernels_suspects<'py>(
+    py: Python<'py>,
+    system: String,
+    framework: String,
+    device: &Spec,
+    progress: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Bound<'py, PyTuple>> {
+    let rows = by_table(py, system, framework, device, progress, report::suspects)?;
+    let mut out = Columns::new();
+    out.push("table", Column::from_strings(rows.iter().map(|r| r.table.as_str())));
+    out.push("lane", Column::from_strings(rows.iter().map(|r| r.lane.as_str())));
+    out.push("reason", Column::from_strings(rows.iter().map(|r| r.reason.as_str())));
     columns::to_python(py, out)
 }

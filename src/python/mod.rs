@@ -29,7 +29,7 @@ mod _core {
     #[pymodule_export]
     use super::kernels::{
         kernels_at, kernels_frameworks, kernels_import, kernels_lookup, kernels_origin, kernels_report,
-        kernels_systems, kernels_table, kernels_tables,
+        kernels_suspects, kernels_systems, kernels_table, kernels_tables,
     };
     #[pymodule_export]
     use super::serve::{Engine, Study, explore};

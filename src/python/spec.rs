@@ -256,7 +256,7 @@ fn example(kind: &str) -> Option<Map<String, Value>> {
             decode: spec::Slot::Workers(workers),
         }),
         "AFD" => serde_json::from_value::<spec::AfdPlan>(serde_json::json!({"attention": pool, "ffn": pool}))
-            .and_then(|plan| serde_json::to_value(plan)),
+            .and_then(serde_json::to_value),
         "Pool" => serde_json::to_value(pool),
         "Placement" => serde_json::to_value(spec::Placement::default()),
         "Assumptions" => serde_json::to_value(spec::Assumptions::default()),

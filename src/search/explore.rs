@@ -79,6 +79,14 @@ impl Question {
         p.nest("slo", self.slo.check());
         p.nest("serving", self.serving.check());
         unmodelled_serving(&mut p, &self.serving);
+        if self.frameworks.is_empty() {
+            p.push("frameworks", "no framework to compare", "name one whose kernels are known for the system");
+        }
+        let peak = self.workload.peak_tokens();
+        if self.workload.strict_context && peak > f64::from(self.model.max_context) {
+            let text = format!("context_exceeded: {peak:.0} tokens on a model trained for {}", self.model.max_context);
+            p.push("workload", text, "leave strict_context off to price it all the same");
+        }
         p.into_result()
     }
 }
@@ -110,22 +118,33 @@ pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<St
             rows.extend(task.mixed(2, &units, dense(q.batches_per_octave / 2))?);
         }
         if wants("pd") || wants("pd+afd") {
-            let prefill =
-                levels::prefill_frontier(&task.prefill(&levels::worker_layouts(&lib, q.cluster.gpus, true))?);
+            let prefill_all = task.prefill(&levels::worker_layouts(&lib, q.cluster.gpus, true))?;
+            let prefill = levels::prefill_frontier(&prefill_all);
             let decode_all = task.decode(&workers, dense(q.batches_per_octave * 2))?;
             let decode = levels::decode_frontier(&decode_all);
             if wants("pd") {
-                rows.extend(task.pair(1, &prefill, &decode)?);
+                let found = task.pair(1, &prefill, &decode)?;
+                rows.extend(nearest_if_none(found, || task.closest_pair(1, &prefill_all, &decode_all)));
             }
             if wants("pd+afd") && !units.is_empty() {
-                let afd_decode = levels::decode_frontier(&task.decode(&units, dense(q.batches_per_octave - 1))?);
-                let afd_prefill =
-                    levels::prefill_frontier(&task.prefill(&levels::prefill_unit_layouts(&lib, q.cluster.gpus))?);
-                rows.extend(task.pair(3, &prefill, &afd_decode)?);
-                rows.extend(task.pair(3, &afd_prefill, &decode)?);
-                rows.extend(task.pair(3, &afd_prefill, &afd_decode)?);
+                let units_all = task.decode(&units, dense(q.batches_per_octave - 1))?;
+                let afd_decode = levels::decode_frontier(&units_all);
+                let afd_prefill_all = task.prefill(&levels::prefill_unit_layouts(&lib, q.cluster.gpus))?;
+                let afd_prefill = levels::prefill_frontier(&afd_prefill_all);
+                let mut found = task.pair(3, &prefill, &afd_decode)?;
+                found.extend(task.pair(3, &afd_prefill, &decode)?);
+                found.extend(task.pair(3, &afd_prefill, &afd_decode)?);
+                rows.extend(nearest_if_none(found, || task.closest_pair(3, &prefill_all, &units_all)));
             }
         }
     }
     Ok(Study::new(q.clone(), libraries, rows))
+}
+
+/// A level none of whose plans fits still says what is short, on its nearest miss.
+fn nearest_if_none(mut found: Vec<Row>, nearest: impl FnOnce() -> Option<Row>) -> Vec<Row> {
+    if found.is_empty() {
+        found.extend(nearest());
+    }
+    found
 }

@@ -11,7 +11,7 @@ use crate::cost::Library;
 use crate::error::Result;
 use crate::serving::engine::{chunk_grid, most_sequences};
 use crate::serving::pd::{self, DecodeSide, PrefillSide};
-use crate::serving::{Binding, Load, Point, Stepper, aggregated};
+use crate::serving::{Load, Stepper, aggregated};
 use crate::spec::Workload;
 
 /// Layouts with their steppers and what was priced on each.
@@ -49,11 +49,54 @@ impl Task<'_> {
         1.0 + f64::from(self.lib.serving.mtp)
     }
 
-    fn infeasible(&self, level: u8, layout: Layout, stepper: &Stepper) -> Row {
-        let (short, bytes) = stepper.memory_check(1.0, self.per_decode());
-        let point = Point::unplaced(Binding::Memory(short.unwrap_or("worker")), bytes);
+    /// The smallest step of a layout whose memory does not hold it: a level's nearest miss.
+    fn infeasible(&self, level: u8, layout: Layout, stepper: &Stepper, least: f64) -> Row {
+        let batch = layout.microbatches();
+        let chunk = (least + f64::from(batch) * self.per_decode()).ceil();
         let count = (self.budget / layout.gpus()).max(1);
-        Row { level, framework: self.framework, main: Part { layout, batch: 1, chunk: 1, count }, prefill: None, point }
+        let point = aggregated::solve(stepper, &self.load, f64::from(batch), chunk, count);
+        let main = Part { layout, batch, chunk: chunk as u32, count };
+        Row { level, framework: self.framework, main, prefill: None, point }
+    }
+
+    /// The nearest miss of a level of pairs none of which stands: the pair whose fullest GPU is the least full.
+    pub fn closest_pair(
+        &self,
+        level: u8,
+        prefill: &Priced<(u32, u32, PrefillSide)>,
+        decode: &Priced<DecodeSide>,
+    ) -> Option<Row> {
+        let mut best: Option<(f64, usize, usize)> = None;
+        let fill = |s: &Stepper, batch: f64, tokens: f64| {
+            s.memory().iter().map(|m| m.bytes(batch, tokens) / m.capacity).fold(0.0, f64::max)
+        };
+        let chunk = |l: &Layout| (self.load.isl / f64::from(l.microbatches())).ceil();
+        let prefills: Vec<f64> = prefill.iter().map(|(l, s, _)| fill(s, 1.0, chunk(l).min(self.load.isl))).collect();
+        let decodes: Vec<f64> = decode
+            .iter()
+            .map(|(l, s, _)| fill(s, f64::from(l.microbatches()), f64::from(l.microbatches()) * self.per_decode()))
+            .collect();
+        for (i, (p, ..)) in prefill.iter().enumerate() {
+            for (j, (d, ..)) in decode.iter().enumerate() {
+                let full = prefills[i].max(decodes[j]);
+                if p.gpus() + d.gpus() <= self.budget && best.is_none_or(|(b, ..)| full < b) {
+                    best = Some((full, i, j));
+                }
+            }
+        }
+        let (_, i, j) = best?;
+        let ((p, ps, _), (d, ds, _)) = (&prefill[i], &decode[j]);
+        let batch = d.microbatches();
+        let side = pd::prefill_side(ps, &self.load, 1.0, chunk(p));
+        let decode = pd::decode_side(ds, &self.load, f64::from(batch));
+        let point = pd::combine(ps, &side, 1, ds, &decode, 1, &self.load);
+        Some(Row {
+            level,
+            framework: self.framework,
+            main: Part { layout: *d, batch, chunk: 0, count: 1 },
+            prefill: Some(Part { layout: *p, batch: 1, chunk: chunk(p) as u32, count: 1 }),
+            point,
+        })
     }
 
     /// Chunked prefill and decode on the same GPUs, workers or AFD units.
@@ -65,13 +108,10 @@ impl Task<'_> {
             let least = self.load.isl.min(512.0);
             let most = most_sequences(&stepper, least);
             if most < 1.0 {
-                rows.push(self.infeasible(level, *layout, &stepper));
+                rows.push(self.infeasible(level, *layout, &stepper, least));
                 return Ok(rows);
             }
-            let m = match layout {
-                Layout::Afd { microbatches, .. } => *microbatches,
-                Layout::Worker(_) => 1,
-            };
+            let m = layout.microbatches();
             for batch in space::batches(most, per_octave) {
                 if batch < m {
                     continue;
@@ -94,10 +134,7 @@ impl Task<'_> {
         let found = self.each(layouts, |layout| {
             let stepper = self.stepper(layout)?;
             let most = most_sequences(&stepper, 1.0);
-            let m = match layout {
-                Layout::Afd { microbatches, .. } => *microbatches,
-                Layout::Worker(_) => 1,
-            };
+            let m = layout.microbatches();
             let sides: Vec<DecodeSide> = if most < 1.0 {
                 Vec::new()
             } else {
@@ -286,7 +323,9 @@ impl Task<'_> {
         let mut best: Option<(f64, u32, u32)> = None;
         for np in 1..=(self.budget - gd) / gp {
             let nd = (self.budget - np * gp) / gd;
-            let rate = (f64::from(np) * p.side.rate).min(f64::from(nd) * d.side.rate);
+            let rate = (f64::from(np) * p.side.rate)
+                .min(f64::from(nd) * d.side.rate)
+                .min(pd::wire_rate(&p.stepper, np, &d.stepper, nd, &self.load));
             if best.is_none_or(|(r, ..)| rate > r * (1.0 + 1e-12)) {
                 best = Some((rate, np, nd));
             }

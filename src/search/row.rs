@@ -25,6 +25,14 @@ impl Layout {
         matches!(self, Layout::Afd { .. })
     }
 
+    /// Micro-batches of a unit; a worker takes its batch whole.
+    pub fn microbatches(&self) -> u32 {
+        match self {
+            Layout::Worker(_) => 1,
+            Layout::Afd { microbatches, .. } => *microbatches,
+        }
+    }
+
     pub fn afd_plan(&self, units: u32, batch: u32, chunk: Option<u32>) -> Option<AfdPlan> {
         let Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, microbatches } = *self else { return None };
         Some(AfdPlan {

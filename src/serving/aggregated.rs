@@ -24,12 +24,32 @@ struct Mix {
     chunks: f64,
     prefill_bound: bool,
     mean_s: f64,
+    batch: Batch,
+}
+
+/// What a mixed step carries on a rank that prefills, at `decoding` sequences under a chunk budget.
+pub fn mixed_batch(s: &Stepper, load: &Load, decoding: f64, chunk: f64) -> Option<Batch> {
+    mix(s, load, decoding, chunk, progress(s)).map(|m| m.batch)
+}
+
+/// Most tokens that a rank's step can carry: the budget, or all that its slots have.
+pub fn tokens_in_flight(s: &Stepper, load: &Load, batch: f64, chunk: f64) -> f64 {
+    chunk.min(batch * per_decode(s) + load.isl.max(1.0) * batch)
+}
+
+fn per_decode(s: &Stepper) -> f64 {
+    1.0 + f64::from(s.library().serving.mtp)
+}
+
+/// Tokens that a decode step adds to a sequence.
+fn progress(s: &Stepper) -> f64 {
+    1.0 + s.library().serving.acceptance.unwrap_or(0.0)
 }
 
 /// Iterations at `decoding` sequences per rank under a chunk budget.
 fn mix(s: &Stepper, load: &Load, decoding: f64, chunk: f64, progress: f64) -> Option<Mix> {
     let lib = s.library();
-    let per_decode = 1.0 + f64::from(lib.serving.mtp);
+    let per_decode = per_decode(s);
     let room = chunk - decoding * per_decode;
     if room < 1.0 {
         return None;
@@ -59,31 +79,33 @@ fn mix(s: &Stepper, load: &Load, decoding: f64, chunk: f64, progress: f64) -> Op
     let mixed = s.step(&batch);
     let decode = if decoding > 0.0 { s.decode(decoding, load.context) } else { StepTime::default() };
     let mean_s = f_sys * mixed.seconds + (1.0 - f_sys) * decode.seconds;
-    Some(Mix { decode, mixed, f_sys, chunks, prefill_bound: needed >= carried * (1.0 - 1e-12), mean_s })
+    Some(Mix { decode, mixed, f_sys, chunks, prefill_bound: needed >= carried * (1.0 - 1e-12), mean_s, batch })
 }
 
 /// Steady state of `replicas` equal deployments with `batch` slots per attention rank.
 pub fn solve(s: &Stepper, load: &Load, batch: f64, chunk: f64, replicas: u32) -> Point {
-    let tokens_in_flight = chunk.min(batch * (1.0 + f64::from(s.library().serving.mtp)) + load.isl.max(1.0) * batch);
-    let (short, memory) = s.memory_check(batch, tokens_in_flight);
+    let (short, memory) = s.memory_check(batch, tokens_in_flight(s, load, batch, chunk));
     if let Some(pool) = short {
         return Point::unplaced(Binding::Memory(pool), memory);
     }
-    let progress = 1.0 + s.library().serving.acceptance.unwrap_or(0.0);
+    let progress = progress(s);
     let steps = (load.osl - 1.0) / progress;
     let deployments = s.ranks() * s.stages_in_flight() * f64::from(replicas);
     if load.osl <= 1.0 {
-        // Nothing to decode: prompts stream through, one after another.
-        let Some(m) = mix(s, load, 0.0, chunk, progress) else {
+        // Nothing to decode: prompts stream through, one after another, no more at a time than slots.
+        let budget = chunk.min(batch * load.isl);
+        let Some(m) = mix(s, load, 0.0, budget, progress) else {
             return Point::unplaced(Binding::Divisibility, memory);
         };
         let ttft = m.chunks * m.mixed.seconds;
+        let rate = budget / load.isl / m.mixed.seconds;
         return Point {
             ttft_s: ttft,
             tpot_s: 0.0,
             itl_worst_s: m.mixed.seconds,
-            requests_per_s: deployments * chunk.min(load.isl.max(chunk)) / load.isl / m.mixed.seconds,
-            concurrency: deployments * batch.min(chunk / load.isl).max(1.0),
+            requests_per_s: deployments * rate,
+            // The last chunk of a prompt shares its step with the first of the next.
+            concurrency: deployments * rate * ttft,
             memory_bytes: memory,
             binding: Binding::PrefillRate,
             evidence: m.mixed.work,
@@ -91,7 +113,11 @@ pub fn solve(s: &Stepper, load: &Load, batch: f64, chunk: f64, replicas: u32) ->
         };
     }
     // Fixed point B = B_dec (1 + TTFT / (steps t)); a contraction, since TTFT is a few steps of many.
-    let cap = (chunk - 1.0) / (1.0 + f64::from(s.library().serving.mtp));
+    let cap = (chunk - 1.0) / per_decode(s);
+    if cap < 1.0 {
+        // Not even one sequence can decode beside one prompt token.
+        return Point::unplaced(Binding::Divisibility, memory);
+    }
     let mut decoding = (batch * 0.9).min(cap);
     let mut found: Option<Mix> = None;
     for _ in 0..24 {
@@ -118,7 +144,7 @@ pub fn solve(s: &Stepper, load: &Load, batch: f64, chunk: f64, replicas: u32) ->
     let mut ttft = m.chunks * m.mixed.seconds;
     if m.prefill_bound {
         // Every step is mixed; decode holds what prefill can feed, the other slots wait for prefill.
-        let share = steps / (load.isl + steps * (1.0 + f64::from(s.library().serving.mtp)));
+        let share = steps / (load.isl + steps * per_decode(s));
         decoding = decoding.min(chunk * share).min(batch);
         if let Some(again) = mix(s, load, decoding, chunk, progress) {
             m = again;

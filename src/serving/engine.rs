@@ -230,15 +230,14 @@ fn choose_prefill(
     load: &Load,
     slot: &Slot,
 ) -> Result<(Stepper, Slot, PrefillSide, u32)> {
-    let chunk_or = |c: Option<u32>| c.map_or(load.isl.max(1.0), f64::from);
     match slot {
         Slot::Workers(k) => {
             let s = Stepper::worker(lib, k.parallel, w, "worker")?;
-            let chunk = k.chunk_tokens.map_or(load.isl.min(16384.0), f64::from);
+            let chunk = k.chunk_tokens.map_or(load.isl.min(16384.0).ceil(), f64::from);
             let side = pd::prefill_side(&s, load, f64::from(k.batch.unwrap_or(1)), chunk);
             let mut k = k.clone();
             k.batch = Some(k.batch.unwrap_or(1));
-            k.chunk_tokens = Some(chunk.ceil() as u32);
+            k.chunk_tokens = Some(chunk as u32);
             let n = k.count;
             Ok((s, Slot::Workers(k), side, n))
         }
@@ -247,9 +246,9 @@ fn choose_prefill(
             let m = a.microbatches.unwrap_or(4);
             a.microbatches = Some(m);
             let sequences = f64::from(a.batch.unwrap_or(1));
-            let chunk = a
-                .chunk_tokens
-                .map_or((chunk_or(None) * sequences / f64::from(m)).ceil().min(load.isl).max(1.0), f64::from);
+            // Whole tokens: what the plan says is what is priced.
+            let piece = (load.isl * sequences / f64::from(m)).min(load.isl).ceil().max(1.0);
+            let chunk = a.chunk_tokens.map_or(piece, f64::from);
             a.batch = Some(sequences as u32);
             a.chunk_tokens = Some(chunk as u32);
             let s = Stepper::afd(lib, lib, &a, w)?;

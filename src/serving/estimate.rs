@@ -1,8 +1,9 @@
 //! What an engine says about its plan: scalars, memory, where the time goes, how well it is known.
 
+use super::aggregated;
 use super::engine::{Compiled, Engine};
 use super::point::Binding;
-use super::stepper::{Kind, StepTime, Stepper};
+use super::stepper::{Kind, StepTime, Stepper, Unit};
 use crate::columns::{Column, Columns};
 use crate::cost::{Batch, Detail};
 use crate::error::{Error, Result};
@@ -107,41 +108,51 @@ fn step_rows(s: &Stepper, phase: &'static str, batch: &Batch) -> Vec<BreakdownRo
             w.price(batch, &mut d);
             rows(phase, "worker", 1.0, &d)
         }
-        Kind::Afd(u) => {
-            let parts = u.parts(batch);
-            let mut out = Vec::new();
-            let mut seen: Vec<(Batch, f64)> = Vec::new();
-            for p in parts {
-                match seen.iter_mut().find(|(b, _)| *b == p) {
-                    Some((_, n)) => *n += 1.0,
-                    None => seen.push((p, 1.0)),
-                }
-            }
-            let counts = u.unit.counts;
-            for (b, n) in seen {
-                let mut ends = Detail::default();
-                u.unit.price_ends(&b, &mut ends);
-                out.extend(rows(phase, "attention", n, &ends));
-                let dense = counts.dense[0] + counts.dense[1];
-                if dense > 0.0 {
-                    let mut d = Detail::default();
-                    u.unit.price_dense(&b, false, &mut d);
-                    out.extend(rows(phase, "attention", n * dense, &d));
-                }
-                for (i, layers) in counts.moe.iter().enumerate().filter(|(_, l)| **l > 0.0) {
-                    let mut parts: [Detail; 4] = Default::default();
-                    u.unit.price_attention(&b, i == 1, &mut parts[0]);
-                    u.unit.price_a2f(&b, &mut parts[1]);
-                    u.unit.price_ffn(&b, &mut parts[2]);
-                    u.unit.price_f2a(&b, &mut parts[3]);
-                    for (pool, d) in ["attention", "network", "ffn", "network"].into_iter().zip(&parts) {
-                        out.extend(rows(phase, pool, n * layers, d));
-                    }
-                }
-            }
-            merge(out)
+        Kind::Afd(u) => unit_rows(u, phase, &u.parts(batch)),
+    }
+}
+
+/// Operator rows of all steps or micro-batches of a prefill round.
+fn prefill_rows(s: &Stepper, parts: &[Batch]) -> Vec<BreakdownRow> {
+    match &s.kind {
+        Kind::Worker(..) => merge(parts.iter().flat_map(|b| step_rows(s, "prefill", b)).collect()),
+        Kind::Afd(u) => unit_rows(u, "prefill", parts),
+    }
+}
+
+/// Operator rows of micro-batches on an AFD unit.
+fn unit_rows(u: &Unit, phase: &'static str, parts: &[Batch]) -> Vec<BreakdownRow> {
+    let mut out = Vec::new();
+    let mut seen: Vec<(Batch, f64)> = Vec::new();
+    for p in parts {
+        match seen.iter_mut().find(|(b, _)| b == p) {
+            Some((_, n)) => *n += 1.0,
+            None => seen.push((*p, 1.0)),
         }
     }
+    let counts = u.unit.counts;
+    for (b, n) in seen {
+        let mut ends = Detail::default();
+        u.unit.price_ends(&b, &mut ends);
+        out.extend(rows(phase, "attention", n, &ends));
+        let dense = counts.dense[0] + counts.dense[1];
+        if dense > 0.0 {
+            let mut d = Detail::default();
+            u.unit.price_dense(&b, false, &mut d);
+            out.extend(rows(phase, "attention", n * dense, &d));
+        }
+        for (i, layers) in counts.moe.iter().enumerate().filter(|(_, l)| **l > 0.0) {
+            let mut parts: [Detail; 4] = Default::default();
+            u.unit.price_attention(&b, i == 1, &mut parts[0]);
+            u.unit.price_a2f(&b, &mut parts[1]);
+            u.unit.price_ffn(&b, &mut parts[2]);
+            u.unit.price_f2a(&b, &mut parts[3]);
+            for (pool, d) in ["attention", "network", "ffn", "network"].into_iter().zip(&parts) {
+                out.extend(rows(phase, pool, n * layers, d));
+            }
+        }
+    }
+    merge(out)
 }
 
 fn merge(rows: Vec<BreakdownRow>) -> Vec<BreakdownRow> {
@@ -161,10 +172,22 @@ fn merge(rows: Vec<BreakdownRow>) -> Vec<BreakdownRow> {
 fn stage_rows(s: &Stepper, phase: &'static str, batch: &Batch) -> Vec<StageRow> {
     let Kind::Afd(u) = &s.kind else { return Vec::new() };
     let parts = u.parts(batch);
-    let Some(first) = parts.first() else { return Vec::new() };
+    parts
+        .first()
+        .map_or_else(Vec::new, |first| stages_of(u, phase, first, parts.len(), u.step(batch, u.overlapped).seconds))
+}
+
+/// Stages of the middle chunk of a prefill round.
+fn prefill_stages(s: &Stepper, parts: &[Batch]) -> Vec<StageRow> {
+    let Kind::Afd(u) = &s.kind else { return Vec::new() };
+    let middle = parts.get(parts.len() / 2);
+    middle.map_or_else(Vec::new, |b| stages_of(u, "prefill", b, parts.len(), u.schedule(parts, u.overlapped).seconds))
+}
+
+/// Stage times of micro-batch `b`, one of `parts` like it in a pass of `step` seconds.
+fn stages_of(u: &Unit, phase: &'static str, b: &Batch, parts: usize, step: f64) -> Vec<StageRow> {
     let sliding = u.unit.counts.moe[0] <= 0.0;
-    let st = u.unit.stages(first, sliding);
-    let step = u.step(batch, u.overlapped).seconds;
+    let st = u.unit.stages(b, sliding);
     let layers = u.unit.counts.moe[0] + u.unit.counts.moe[1];
     [("attention", st.attention), ("a2f", st.a2f), ("ffn", st.ffn), ("f2a", st.f2a)]
         .into_iter()
@@ -172,7 +195,7 @@ fn stage_rows(s: &Stepper, phase: &'static str, batch: &Batch) -> Vec<StageRow> 
             phase,
             stage,
             ms: t.seconds * 1e3,
-            utilization: (t.seconds * layers * parts.len() as f64 / step).min(1.0),
+            utilization: (t.seconds * layers * parts as f64 / step).min(1.0),
         })
         .collect()
 }
@@ -293,7 +316,8 @@ impl Engine {
                     crate::spec::Plan::Afd(a) => (batch_of(a.batch), batch_of(a.chunk_tokens)),
                     crate::spec::Plan::Pd(_) => (1.0, 1.0),
                 };
-                memory.extend(memory_rows("", stepper, slots, chunk.min(load.isl + slots)));
+                let in_flight = aggregated::tokens_in_flight(stepper, load, slots, chunk);
+                memory.extend(memory_rows("", stepper, slots, in_flight));
                 if stands {
                     if self.point.decode_batch > 0.0 {
                         let d = self.decode_batch();
@@ -301,14 +325,12 @@ impl Engine {
                         pipeline.extend(stage_rows(stepper, "decode", &d));
                         lanes.extend(lane("decode", stepper, &d));
                     }
-                    let piece = load.isl / (load.isl / (chunk - self.point.decode_batch).max(1.0)).ceil().max(1.0);
-                    let mut m = Batch::prefill(1.0, piece, load.prefix + (load.isl - piece) / 2.0);
-                    m.decode = self.point.decode_batch;
-                    m.context = load.context;
-                    m.per_decode = 1.0 + f64::from(lib.serving.mtp);
-                    breakdown.extend(step_rows(stepper, "mixed", &m));
-                    pipeline.extend(stage_rows(stepper, "mixed", &m));
-                    lanes.extend(lane("mixed", stepper, &m));
+                    let chunk = if load.osl > 1.0 { chunk } else { chunk.min(slots * load.isl) };
+                    if let Some(m) = aggregated::mixed_batch(stepper, load, self.point.decode_batch, chunk) {
+                        breakdown.extend(step_rows(stepper, "mixed", &m));
+                        pipeline.extend(stage_rows(stepper, "mixed", &m));
+                        lanes.extend(lane("mixed", stepper, &m));
+                    }
                 }
             }
             Compiled::Pd { prefill, decode, .. } => {
@@ -327,7 +349,7 @@ impl Engine {
                     _ => 1.0,
                 };
                 memory.extend(memory_rows("prefill", prefill, ps, ps * pc.min(load.isl)));
-                memory.extend(memory_rows("decode", decode, db, db));
+                memory.extend(memory_rows("decode", decode, db, db * (1.0 + f64::from(lib.serving.mtp))));
                 if stands {
                     if self.point.decode_batch > 0.0 {
                         let d = self.decode_batch();
@@ -335,17 +357,12 @@ impl Engine {
                         pipeline.extend(stage_rows(decode, "decode", &d));
                         lanes.extend(lane("decode", decode, &d));
                     }
-                    let chunks = (load.isl / pc.max(1.0)).ceil().max(1.0);
-                    let piece = load.isl / chunks;
-                    // The mean chunk, as often as there are chunks.
-                    let b = Batch::prefill(ps, piece, load.prefix + (load.isl - piece) / 2.0);
-                    let mut all = step_rows(prefill, "prefill", &b);
-                    for r in &mut all {
-                        r.ms *= chunks;
+                    let parts = prefill.prefill_parts(ps, load.isl, load.prefix, pc);
+                    breakdown.extend(prefill_rows(prefill, &parts));
+                    if let Some(b) = parts.get(parts.len() / 2) {
+                        pipeline.extend(prefill_stages(prefill, &parts));
+                        lanes.extend(lane("prefill", prefill, b));
                     }
-                    breakdown.extend(all);
-                    pipeline.extend(stage_rows(prefill, "prefill", &b));
-                    lanes.extend(lane("prefill", prefill, &b));
                 }
             }
         }

@@ -15,7 +15,12 @@ use crate::spec::{Assumptions, Cluster, Model, Parallel, Quant, Serving};
 pub const FRAMEWORKS: [&str; 3] = ["trtllm", "sglang", "vllm"];
 
 /// Measured share of compute time of each framework that has tables for the system, best first.
-pub fn measured_shares(db: &Arc<KernelDb>, model: &Model, cluster: &Cluster, quant: &Quant) -> Result<Vec<(String, f64)>> {
+pub fn measured_shares(
+    db: &Arc<KernelDb>,
+    model: &Model,
+    cluster: &Cluster,
+    quant: &Quant,
+) -> Result<Vec<(String, f64)>> {
     let known = db.frameworks(&cluster.system)?;
     let node = cluster.fabric.node_gpus.min(cluster.gpus).max(1);
     let dp = if model.moe.is_some() { node } else { 1 };
@@ -24,7 +29,8 @@ pub fn measured_shares(db: &Arc<KernelDb>, model: &Model, cluster: &Cluster, qua
     for f in FRAMEWORKS.iter().filter(|f| known.iter().any(|k| k == *f)) {
         let lib = Library::shared(db, model, cluster, f, quant, &Serving::default(), &Assumptions::physical())?;
         let worker = Worker::new(&lib, parallel)?;
-        let total: Total = worker.step(&Batch::decode(32.0, 4096.0, 1.0)).plus(&worker.step(&Batch::prefill(1.0, 4096.0, 0.0)));
+        let total: Total =
+            worker.step(&Batch::decode(32.0, 4096.0, 1.0)).plus(&worker.step(&Batch::prefill(1.0, 4096.0, 0.0)));
         let all: f64 = total.compute.iter().sum();
         out.push(((*f).to_string(), (total.compute[0] + total.compute[1]) / all.max(1e-300)));
     }

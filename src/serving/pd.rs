@@ -76,6 +76,17 @@ fn transfer_wait(p: &Stepper, d: &Stepper, load: &Load, side: &PrefillSide, same
     wait
 }
 
+/// Requests per second whose KV the NICs (or NVLink) of the smaller side carry.
+pub fn wire_rate(p: &Stepper, np: u32, d: &Stepper, nd: u32, load: &Load) -> f64 {
+    let lib = p.library();
+    let fabric = &lib.cluster.fabric;
+    let shipped = lib.model.kv_bytes(load.ship_to_decode + load.ship_to_prefill, lib.formats.kv);
+    let near = same_domain(p, np, d, nd, fabric.domain_gpus);
+    let speed = if near { fabric.nvlink_bytes_per_s } else { fabric.nic_bytes_per_s };
+    let ports = f64::from((np * p.kv_gpus()).min(nd * d.kv_gpus()));
+    ports * speed / shipped.max(1.0)
+}
+
 /// Steady state of `np` prefill and `nd` decode workers or units.
 pub fn combine(
     p: &Stepper,
@@ -112,11 +123,7 @@ pub fn combine(
             decode_batch: 0.0,
         };
     }
-    // The wire: bytes per request over the NICs (or NVLink) of the smaller side.
-    let shipped = lib.model.kv_bytes(load.ship_to_decode + load.ship_to_prefill, lib.formats.kv);
-    let speed = if same_domain { lib.cluster.fabric.nvlink_bytes_per_s } else { lib.cluster.fabric.nic_bytes_per_s };
-    let ports = f64::from((np * p.kv_gpus()).min(nd * d.kv_gpus()));
-    let wire = ports * speed / shipped.max(1.0);
+    let wire = wire_rate(p, np, d, nd, load);
     let demand = nd_f * decode.rate;
     let rate = supply.min(demand).min(wire);
     let (step, batch) =
@@ -163,7 +170,7 @@ fn lowered(d: &Stepper, load: &Load, full: &DecodeSide, rate: f64) -> (StepTime,
             high_gap *= if kept < 0 { 0.5 } else { 1.0 };
             kept = -1;
         }
-        if high_gap.abs() < 1e-3 * rate || high - low < 1e-3 * full.batch {
+        if high_gap.abs() < 1e-3 * rate || high - low < 1e-3 * high {
             break;
         }
     }

@@ -168,18 +168,15 @@ impl Stepper {
 
     /// Prefill of rounds of `sequences` per rank, `isl` new tokens over `prefix`, in chunks.
     pub fn prefill(&self, sequences: f64, isl: f64, prefix: f64, chunk: f64) -> Prefill {
-        let chunks = (isl / chunk.max(1.0)).ceil().max(1.0);
-        let size = isl / chunks;
+        let chunks = chunks_of(isl, chunk);
+        let parts = self.prefill_parts(sequences, isl, prefix, chunk);
         match &self.kind {
             Kind::Worker(w, _) => {
                 let pp = f64::from(w.parallel.pp);
                 let mut work = Total::default();
                 let mut slowest: f64 = 0.0;
-                for i in 0..chunks as u32 {
-                    let past = prefix + f64::from(i) * size;
-                    let mut b = Batch::prefill(sequences, size, past);
-                    b.ending = if f64::from(i) + 1.0 >= chunks { sequences } else { 0.0 };
-                    let t = w.stage(&b);
+                for b in &parts {
+                    let t = w.stage(b);
                     slowest = slowest.max(t.seconds);
                     work = work.plus(&t);
                 }
@@ -193,9 +190,34 @@ impl Stepper {
                     work: work.times(pp),
                 }
             }
-            Kind::Afd(u) => u.prefill(sequences, size, prefix, chunks),
+            Kind::Afd(u) => u.prefill(&parts, sequences, chunks),
         }
     }
+
+    /// The steps (worker) or micro-batches (AFD unit) of such a round, in order.
+    pub fn prefill_parts(&self, sequences: f64, isl: f64, prefix: f64, chunk: f64) -> Vec<Batch> {
+        let chunks = chunks_of(isl, chunk);
+        let groups = match &self.kind {
+            Kind::Worker(..) => 1.0,
+            Kind::Afd(u) => u.prefill_groups(sequences, chunks),
+        };
+        let each = sequences / groups;
+        let size = isl / chunks;
+        let mut parts = Vec::with_capacity((groups * chunks) as usize);
+        for _ in 0..groups as u32 {
+            for i in 0..chunks as u32 {
+                let mut b = Batch::prefill(each, size, prefix + f64::from(i) * size);
+                b.ending = if f64::from(i) + 1.0 >= chunks { each } else { 0.0 };
+                parts.push(b);
+            }
+        }
+        parts
+    }
+}
+
+/// Equal chunks of a prompt under a budget.
+fn chunks_of(isl: f64, chunk: f64) -> f64 {
+    (isl / chunk.max(1.0)).ceil().max(1.0)
 }
 
 fn context<'a>(lib: &'a Library, workload: &'a Workload) -> memory::Context<'a> {
@@ -264,7 +286,7 @@ impl Unit {
     }
 
     /// Costs and schedule of micro-batches that may differ.
-    fn schedule(&self, parts: &[Batch], overlapped: bool) -> StepTime {
+    pub fn schedule(&self, parts: &[Batch], overlapped: bool) -> StepTime {
         let n = parts.len();
         let mut inline = [[NO_STAGES; INLINE_MICROBATCHES]; 4];
         let mut heap: Vec<Stages> = Vec::new();
@@ -319,24 +341,19 @@ impl Unit {
         StepTime { seconds: pipeline::step_time(&rows, self.half_duplex, overlapped), work }
     }
 
-    /// Rounds of prompts: consecutive chunks of each sequence are micro-batches. A chunk at layer l
-    /// follows the one before it through the attention stage, which keeps causality.
-    fn prefill(&self, sequences: f64, size: f64, prefix: f64, chunks: f64) -> Prefill {
-        let mut parts = Vec::new();
-        // With few sequences per rank they go one by one; a rank's sequences are equal.
+    /// In how many groups the sequences of a prefill round go one after another: with few per rank, one by one.
+    fn prefill_groups(&self, sequences: f64, chunks: f64) -> f64 {
         let per_chunk =
             (sequences * chunks / f64::from(self.microbatches.max(1))).ceil().clamp(1.0, sequences.max(1.0));
-        let groups = (sequences / per_chunk).ceil().max(1.0);
-        for _ in 0..groups as u32 {
-            for i in 0..chunks as u32 {
-                let mut b = Batch::prefill(sequences / groups, size, prefix + f64::from(i) * size);
-                b.ending = if f64::from(i) + 1.0 >= chunks { b.sequences } else { 0.0 };
-                parts.push(b);
-            }
-        }
-        let alone = self.schedule(&parts, false);
+        (sequences / per_chunk).ceil().max(1.0)
+    }
+
+    /// Rounds of prompts: consecutive chunks of each sequence are micro-batches. A chunk at layer l
+    /// follows the one before it through the attention stage, which keeps causality.
+    fn prefill(&self, parts: &[Batch], sequences: f64, chunks: f64) -> Prefill {
+        let alone = self.schedule(parts, false);
         let period =
-            if self.overlapped { self.schedule(&parts, true).seconds.min(alone.seconds) } else { alone.seconds };
+            if self.overlapped { self.schedule(parts, true).seconds.min(alone.seconds) } else { alone.seconds };
         Prefill {
             latency_s: alone.seconds,
             period_s: period,

@@ -15,6 +15,7 @@ use crate::error::{Error, Result, near};
 use crate::kernels::KernelDb;
 use crate::serving::estimate::{BreakdownRow, breakdown_columns};
 use crate::serving::{Load, Point, Stepper, aggregated};
+use crate::spec::assumptions::PrefillSync;
 use crate::spec::{Assumptions, Serving, Workload, catalog};
 
 fn library(db: &Arc<KernelDb>, f: &Figure) -> Result<Arc<Library>> {
@@ -30,7 +31,9 @@ fn library(db: &Arc<KernelDb>, f: &Figure) -> Result<Arc<Library>> {
         two_batch_overlap: f.two_batch_overlap,
         ..Serving::default()
     };
-    Ok(Arc::new(Library::new(db.clone(), &model, &cluster, f.framework, &f.quant, &serving, &Assumptions::physical())?))
+    let prefill_sync = if f.lockstep { PrefillSync::Aligned } else { PrefillSync::Uncoordinated };
+    let assumptions = Assumptions { prefill_sync, ..Assumptions::physical() };
+    Ok(Arc::new(Library::new(db.clone(), &model, &cluster, f.framework, &f.quant, &serving, &assumptions)?))
 }
 
 /// The step that a figure times; `None` for a closed loop.
@@ -121,13 +124,22 @@ fn metric(f: &Figure) -> &'static str {
     }
 }
 
+fn status(f: &Figure) -> &'static str {
+    match f.task {
+        // What waits in a closed loop is the simulator's to say.
+        Task::Closed { metric: Metric::TtftMs, .. } => "ok:without-queue",
+        _ if !f.stated => "ok:layout-assumed",
+        _ => "ok",
+    }
+}
+
 /// One row a figure.
 pub fn rows(db: &Arc<KernelDb>, control: &Control) -> Result<Vec<Row>> {
     let mut out = Vec::new();
     for f in FIGURES {
         control.check()?;
         let (predicted, status, seen) = match predict(db, f) {
-            Ok((v, seen)) => (v, if f.stated { "ok" } else { "ok:layout-assumed" }.to_string(), seen),
+            Ok((v, seen)) => (v, status(f).to_string(), seen),
             Err(Error::Cancelled) => return Err(Error::Cancelled),
             Err(e) => (f64::NAN, "not-computable:error".to_string(), e.to_string()),
         };

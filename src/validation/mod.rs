@@ -6,6 +6,7 @@
 
 pub mod deployed;
 pub mod figures;
+pub mod literature;
 pub mod silicon;
 
 use std::fmt::Write as _;
@@ -17,7 +18,7 @@ use crate::error::{Error, Result, near};
 use crate::kernels::KernelDb;
 
 /// All sections, in the order in which they are reported.
-pub const SECTIONS: [&str; 2] = ["deployed", "silicon"];
+pub const SECTIONS: [&str; 3] = ["deployed", "silicon", "literature"];
 
 /// One figure and its prediction.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,7 +33,7 @@ pub struct Row {
     /// NaN where nothing could be computed.
     pub predicted: f64,
     pub source: String,
-    /// `ok`, `ok:...`, `relabelled:<rule>`, `not-computable:<reason>`, `unsupported-model`.
+    /// `ok`, `ok:...`, `relabelled:<rule>`, `suspect:<why>`, `not-computable:<reason>`, `unsupported-model`.
     pub status: String,
     pub note: String,
 }
@@ -65,6 +66,7 @@ pub fn columns(rows: &[Row]) -> Columns {
 fn section(db: &Arc<KernelDb>, name: &str, control: &Control) -> Result<Vec<Row>> {
     match name {
         "deployed" => deployed::rows(db, control),
+        "literature" => literature::rows(),
         "silicon" => Ok(silicon::rows(&silicon::points(db, control)?)),
         _ => Err(Error::spec("sections", format!("unknown section '{name}'"), near(name, SECTIONS))),
     }
@@ -107,11 +109,17 @@ fn short(v: f64) -> String {
 }
 
 fn table(out: &mut String, rows: &[Row]) {
-    out.push_str("| figure | system | metric | published | predicted | error | status |\n|---|---|---|---:|---:|---:|---|\n");
+    out.push_str(
+        "| figure | system | metric | published | predicted | error | status |\n|---|---|---|---:|---:|---:|---|\n",
+    );
     for r in rows {
         let error = if r.error().is_finite() { format!("{:+.1} %", r.error() * 100.0) } else { "-".into() };
         let (target, predicted) = (short(r.target), short(r.predicted));
-        let _ = writeln!(out, "| {} | {} | {} | {target} | {predicted} | {error} | {} |", r.name, r.system, r.metric, r.status);
+        let _ = writeln!(
+            out,
+            "| {} | {} | {} | {target} | {predicted} | {error} | {} |",
+            r.name, r.system, r.metric, r.status
+        );
     }
 }
 

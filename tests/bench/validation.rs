@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use disagg::columns::{Column, Columns};
 use disagg::control::Control;
-use disagg::kernels::KernelDb;
-use disagg::validation;
 use disagg::cost::{Batch, Detail, Library, Worker};
+use disagg::kernels::KernelDb;
 use disagg::spec::{Assumptions, Parallel, Quant, Serving, catalog};
+use disagg::validation;
 use std::sync::Arc;
 
 fn main() {
@@ -27,7 +27,15 @@ fn main() {
         ["rows", ref sections @ ..] => {
             for r in validation::rows(&db, sections, &Control::new()).unwrap() {
                 let (a, b, c) = (&r.name, &r.system, &r.framework);
-                println!("{a}\t{b}\t{c}\t{}\t{}\t{:.3}\t{:.3}\t{:.3}\t{}", r.model, r.note, r.target, r.predicted, r.error(), r.status);
+                println!(
+                    "{a}\t{b}\t{c}\t{}\t{}\t{:.3}\t{:.3}\t{:.3}\t{}",
+                    r.model,
+                    r.note,
+                    r.target,
+                    r.predicted,
+                    r.error(),
+                    r.status
+                );
             }
         }
         ["step", system, model, framework, tp, dp, batch, context] => {
@@ -37,7 +45,16 @@ fn main() {
             for launch in [None, Some(disagg::spec::serving::Launch::Measured)] {
                 let serving = Serving { launch, ..Serving::default() };
                 let lib = Arc::new(
-                    Library::new(db.clone(), &model, &cluster, framework, &Quant::default(), &serving, &Assumptions::physical()).unwrap(),
+                    Library::new(
+                        db.clone(),
+                        &model,
+                        &cluster,
+                        framework,
+                        &Quant::default(),
+                        &serving,
+                        &Assumptions::physical(),
+                    )
+                    .unwrap(),
                 );
                 for moe_tp in [1, n(tp) * n(dp)] {
                     let p = Parallel { tp: n(tp), dp: n(dp), moe_tp, ..Parallel::default() };
@@ -47,7 +64,13 @@ fn main() {
                     w.price(&b, &mut d);
                     println!("{launch:?} moe_tp {moe_tp}: {:.3} ms {:?}", d.seconds() * 1e3, w.lane(&b));
                     for e in &d.entries {
-                        println!("   {:18} {:8.1} us/layer x{:5.1} {:?}", e.op.name(), e.seconds / e.count * 1e6, e.count, e.evidence);
+                        println!(
+                            "   {:18} {:8.1} us/layer x{:5.1} {:?}",
+                            e.op.name(),
+                            e.seconds / e.count * 1e6,
+                            e.count,
+                            e.evidence
+                        );
                     }
                 }
             }
@@ -59,9 +82,9 @@ fn main() {
             println!("{}", validation::silicon::summary::report(&validation::silicon::summary::groups(&points)));
         }
         ["deployed", figure] => print(&validation::deployed::breakdown(&db, figure).unwrap()),
-        [ref sections @ ..] => {
+        ref sections => {
             println!("{}", validation::report(&db, sections, &Control::new()).unwrap());
-            if sections == ["deployed"] {
+            if *sections == ["deployed"] {
                 for r in validation::rows(&db, sections, &Control::new()).unwrap() {
                     println!("{}: {}", r.name, r.note);
                 }

@@ -102,8 +102,7 @@ fn check_unit(lib: &Arc<Library>, what: &str) {
 /// Every catalogued model compiles and prices on every lane, and details add up to totals.
 #[test]
 fn every_model_prices_on_every_lane() {
-    let pairs: Vec<(&str, &str)> =
-        CATALOGUE.iter().flat_map(|m| ["b200_sxm", "h200_sxm"].map(|s| (*m, s))).collect();
+    let pairs: Vec<(&str, &str)> = CATALOGUE.iter().flat_map(|m| ["b200_sxm", "h200_sxm"].map(|s| (*m, s))).collect();
     let check = |(name, system): &(&str, &str)| {
         let model = lab::model(name);
         let cluster = lab::cluster(system, 8);

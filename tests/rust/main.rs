@@ -1,14 +1,17 @@
 //! The crate's integration tests: one binary, one module a subject.
 #![allow(clippy::unwrap_used)]
 
-mod cost;
+mod binding;
 mod breakdown;
+mod cost;
 mod kernels_lookup;
 mod kernels_pack;
 mod lab;
 mod layers;
 mod network;
 mod pipeline;
+mod search;
 mod serving;
 mod specs;
 mod surfaces;
+mod validation;

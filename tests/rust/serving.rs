@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use disagg::cost::{Batch, Library};
+use disagg::serving::engine::Compiled;
 use disagg::serving::pd;
 use disagg::serving::stepper::Kind;
 use disagg::serving::{Binding, Engine, Load, Point, Stepper, aggregated};
@@ -134,7 +135,9 @@ proptest! {
             aggregated::solve(&worker(lib, split(8, 1, 1), &w), &load, f64::from(batch), 2048.0, 1)
         };
         let (t, u) = (one(&together), one(&apart));
-        prop_assert!(t == u || (t.ttft_s.is_nan() && u.ttft_s.is_nan()));
+        if t.stands() {
+            prop_assert!(gap(t.requests_per_s, u.requests_per_s) < 1e-9 && gap(t.ttft_s, u.ttft_s) < 1e-9);
+        }
     }
 
     /// More bandwidth for KV never raises TTFT; layer by layer is never slower than in bulk; a first
@@ -252,11 +255,20 @@ fn one_output_token_is_prefill_only() {
             assert!(p.stands(), "{p:?}");
             assert_eq!((p.tpot_s, p.decode_batch), (0.0, 0.0));
             let slots = 3.0 * s.ranks() * s.stages_in_flight() * f64::from(batch);
-            assert!(p.concurrency <= slots * (1.0 + 1e-9), "isl {isl} b{batch} c{chunk}: {} in {slots} slots", p.concurrency);
+            // A prompt that does not divide into chunks shares its last step with the next one.
+            let whole = f64::from(isl.div_ceil(chunk) * chunk) / f64::from(isl);
+            assert!(
+                p.concurrency <= slots * whole.max(1.0) * (1.0 + 1e-9),
+                "isl {isl} b{batch} c{chunk}: {} in {slots} slots",
+                p.concurrency
+            );
             near(little(&p, 1.0), p.concurrency, 1e-3, "Little");
         }
         let lib = lab::small();
-        let one = PdPlan { prefill: workers(1, split(1, 1, 1), None, None), decode: workers(1, split(1, 1, 1), Some(1), None) };
+        let one = PdPlan {
+            prefill: workers(1, split(1, 1, 1), None, None),
+            decode: workers(1, split(1, 1, 1), Some(1), None),
+        };
         let p = engine(&lib, &w, &Plan::Pd(one)).point;
         assert!(p.stands() && p.tpot_s == 0.0 && p.requests_per_s > 0.0);
         near(little(&p, 1.0), p.concurrency, 0.05, "Little, up to the wire");
@@ -274,7 +286,10 @@ fn small_budgets_never_give_nonsense() {
                     let p = aggregated::solve(&s, &load, batch, chunk, 1);
                     if p.stands() {
                         let all = [p.ttft_s, p.tpot_s, p.itl_worst_s, p.requests_per_s, p.concurrency];
-                        assert!(all.iter().all(|x| x.is_finite() && *x > 0.0), "isl {isl} osl {osl} b{batch} c{chunk}: {p:?}");
+                        assert!(
+                            all.iter().all(|x| x.is_finite() && *x > 0.0),
+                            "isl {isl} osl {osl} b{batch} c{chunk}: {p:?}"
+                        );
                         assert!(p.decode_batch < chunk);
                     } else {
                         assert_ne!(p.binding, Binding::None);
@@ -325,7 +340,7 @@ fn pipelines_keep_a_batch_a_stage() {
 
 #[test]
 fn slots_are_bound_by_the_slower_side() {
-    let w = lab::chat();
+    let w = workload(0, 4096, 24);
     let load = Load::of(&w);
     let lib = lab::small();
     let s = worker(&lib, split(1, 1, 1), &w);
@@ -400,7 +415,11 @@ fn plans() -> Vec<Plan> {
 #[test]
 fn engines_agree_with_themselves() {
     let lib = lab::v32();
-    for w in [lab::chat(), workload(0, 513, 2), Workload { lengths: vec![[0.0, 100.0, 30.0], [64.0, 401.0, 9.0]], ..lab::chat() }] {
+    for w in [
+        lab::chat(),
+        workload(0, 513, 2),
+        Workload { lengths: vec![[0.0, 100.0, 30.0], [64.0, 401.0, 9.0]], ..lab::chat() },
+    ] {
         for plan in plans() {
             let e = engine(&lib, &w, &plan);
             assert_eq!(e.gpus(), plan.gpus());
@@ -434,10 +453,6 @@ fn breakdowns_are_of_the_steps_priced() {
             let e = engine(&lib, &w, &plan);
             let x = e.estimate().unwrap();
             let ms = |phase: &str| x.breakdown.iter().filter(|r| r.phase == phase).map(|r| r.ms).sum::<f64>();
-            // The evidence of a point is mixed and decode steps by their share, or decode and prefill per request.
-            let classes = |phase: &str, c: usize| {
-                x.breakdown.iter().filter(|r| r.phase == phase && r.evidence as usize == c).map(|r| r.ms).sum::<f64>()
-            };
             match &e.plan {
                 Plan::Aggregated(a) if a.parallel.pp == 1 => {
                     near(ms("mixed"), e.point.itl_worst_s * 1e3, 1e-9, &format!("mixed step of {:?}", e.plan));
@@ -446,8 +461,14 @@ fn breakdowns_are_of_the_steps_priced() {
                     if let Slot::Workers(_) = pd.decode {
                         near(ms("decode"), e.point.itl_worst_s * 1e3, 1e-9, &format!("decode step of {:?}", e.plan));
                     }
-                    let all: f64 = (0..4).map(|c| classes("prefill", c)).sum();
-                    assert!(all > 0.0);
+                    let (prefill, batch, chunk) = match (&e.compiled, &pd.prefill) {
+                        (Compiled::Pd { prefill, .. }, Slot::Workers(w)) => (prefill, w.batch, w.chunk_tokens),
+                        (Compiled::Pd { prefill, .. }, Slot::Afd(a)) => (prefill, a.batch, a.chunk_tokens),
+                        _ => panic!("a P/D plan"),
+                    };
+                    let (batch, chunk) = (f64::from(batch.unwrap()), f64::from(chunk.unwrap()));
+                    let round = prefill.prefill(batch, e.load.isl, e.load.prefix, chunk);
+                    near(ms("prefill"), round.work.seconds * 1e3, 1e-9, &format!("prefill of {:?}", e.plan));
                 }
                 _ => {}
             }
@@ -594,7 +615,12 @@ fn the_fixed_point_agrees_with_a_simulation() {
             let off = [signed(p.requests_per_s, rate), signed(p.ttft_s, ttft), signed(p.tpot_s, tpot)];
             println!(
                 "{} {prefix}/{isl}/{osl} b{batch} c{chunk} {:?}: rate {:+.3} ttft {:+.3} tpot {:+.3} (B_dec {:.2})",
-                s.library().model.name, p.binding, off[0], off[1], off[2], p.decode_batch
+                s.library().model.name,
+                p.binding,
+                off[0],
+                off[1],
+                off[2],
+                p.decode_batch
             );
             for (w, o) in worst.iter_mut().zip(off) {
                 *w = w.max(o.abs());

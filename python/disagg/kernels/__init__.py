@@ -4,7 +4,7 @@ Heavy packages (pyarrow, zstandard) are loaded by the functions that need them.
 """
 
 from disagg.kernels.importer import KernelDataError
-from disagg.kernels.query import Latency, frameworks, import_dir, lookup, report, systems, table, tables
+from disagg.kernels.query import Latency, frameworks, import_dir, lookup, report, suspects, systems, table, tables
 
 __all__ = [
     "KernelDataError",
@@ -13,6 +13,7 @@ __all__ = [
     "import_dir",
     "lookup",
     "report",
+    "suspects",
     "systems",
     "table",
     "tables",

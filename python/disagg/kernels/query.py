@@ -235,8 +235,9 @@ def report(
     Returns
     -------
     Frame
-        table, lane (its number format), axis (what was hidden; ``point``: the one row), edge (the hidden value was the first or last),
-        n, median_error and p90_error (relative), noise (median spread of repeats: no predictor can do better).
+        table, lane (its number format), axis (what was hidden; ``point``: the one row), edge (the hidden value was
+        the first or last), n, median_error and p90_error (relative), noise (median spread of repeats: no predictor
+        can do better).
     """
     expect(system=(system, str), framework=(framework, str), samples=(samples, int), seed=(seed, int))
     device = Device.preset(system) if device is None else device
@@ -248,3 +249,36 @@ def report(
     attrs = {"system": system, "framework": framework, "samples": samples, "seed": seed}
     frame = Frame._from_core(rows)
     return Frame._of({n: frame[n] for n in frame.columns}, attrs)
+
+
+@checked
+def suspects(
+    system: str = "b200_sxm",
+    framework: str = "sglang",
+    *,
+    device: Device | None = None,
+    progress: Progress = None,
+) -> Frame:
+    """List the lanes whose rows look wrong by rule; each is used unless the reason says otherwise.
+
+    Parameters
+    ----------
+    system, framework
+        Whose tables.
+    device
+        Device behind the rooflines; None: the system's.
+    progress
+        As in ``dg.explore``.
+
+    Returns
+    -------
+    Frame
+        table, lane, reason (a row far off its neighbours, a launch floor far above the roofline, times that fall
+        where there is more to do, a balanced load slower than a skewed one).
+    """
+    expect(system=(system, str), framework=(framework, str))
+    device = Device.preset(system) if device is None else device
+    expect(device=(device, Device))
+    with reporter(progress, "tables") as callback:
+        frame = Frame._from_core(_core.kernels_suspects(system, framework, device._raw, callback))
+    return Frame._of({n: frame[n] for n in frame.columns}, {"system": system, "framework": framework})

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::order::{outliers, relax};
-use super::{Axis, Grid, Scale, node, slope, strides};
+use super::{Axis, Grid, STEPS, Scale, node, slope, strides};
 use crate::kernels::roofline::Roofline;
 use crate::kernels::surface::{Check, Evidence};
 
@@ -50,13 +50,33 @@ impl Points {
     }
 }
 
+/// What an operator found about the launch floors of a lane, and what is to be done about them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Floors {
+    /// The lane has none.
+    None,
+    /// Measured in eager mode and to be priced so.
+    Kept,
+    /// Measured in eager mode, to be priced as under a CUDA graph.
+    Removed,
+}
+
+impl Floors {
+    pub fn new(eager: bool, graph: bool) -> Floors {
+        match (eager, graph) {
+            (false, _) => Floors::None,
+            (true, false) => Floors::Kept,
+            (true, true) => Floors::Removed,
+        }
+    }
+}
+
 /// How a lane is compiled.
 #[derive(Clone, Debug)]
 pub(crate) struct Recipe {
     pub scales: Vec<Scale>,
     pub roofline: Roofline,
-    /// Replace eager-mode launch floors (`launch="graph"`).
-    pub graph: bool,
+    pub floors: Floors,
 }
 
 /// The compiled grid and the points that were left out, each with its reason; `None` without points.
@@ -80,10 +100,11 @@ pub(crate) fn build(points: &Points, recipe: &Recipe) -> Option<(Grid, Vec<Strin
     let check = Check {
         floor: work.seconds[first].unwrap_or(0.0),
         least: recipe.roofline.least(&work.node(first)),
+        eager: recipe.floors != Floors::None,
         altered,
         points: points.len(),
     };
-    if recipe.graph {
+    if recipe.floors == Floors::Removed {
         work.without_floor();
     }
     work.fill();
@@ -229,15 +250,19 @@ impl Work {
         let mut low = self.neighbour(lo, a, false);
         // One point alone says nothing about the slope: it counts little beside other axes.
         let trust = if low.is_some() { 1.0 } else { 4.0 };
-        // Take the slope over at least an octave.
-        while let Some(j) = low {
-            let far = self.axes[a].x[self.position(j, a)] <= 0.51 * self.axes[a].x[self.position(lo, a)];
+        let (mut times, mut smooths) = ([t; 4], [self.smooth[lo]; 4]);
+        let (mut known, mut from) = (0, self.axes[a].x[self.position(lo, a)]);
+        while let (Some(j), true) = (low, known < STEPS.len()) {
+            let x = self.axes[a].x[self.position(j, a)];
             let next = self.neighbour(j, a, false);
-            if far || next.is_none() {
-                kappa = slope(t - self.seconds[j]?, self.smooth[lo] - self.smooth[j], t, self.smooth[lo], self.roofline.launch);
-                break;
+            if x <= STEPS[known] * from || next.is_none() {
+                (times[known + 1], smooths[known + 1], from) = (self.seconds[j]?, self.smooth[j], x);
+                known += 1;
             }
             low = next;
+        }
+        if known > 0 {
+            kappa = slope(&times[..=known], &smooths[..=known], self.roofline.launch);
         }
         let least = self.roofline.least(&self.node(i)) - self.roofline.least(&self.node(lo));
         let grown = (kappa * (self.smooth[i] - self.smooth[lo])).max(least).max(0.0);
@@ -344,8 +369,8 @@ impl Work {
         altered
     }
 
-    /// `launch="graph"`: where the lane's floor exceeds 3x its own roofline + 5 us, times near the
-    /// floor are the host's, not the device's. An asynchronous launch costs max(host, device): at 1.5
+    /// `launch="graph"` of a lane that its operator found to be an eager one: where the floor exceeds
+    /// 3x its own roofline + 5 us, times near the floor are the host's, not the device's. An asynchronous launch costs max(host, device): at 1.5
     /// floors and more the time is the device's and stays; from there the time falls in a straight
     /// line to the roofline at the floor itself. (Subtracting the floor everywhere would take half of
     /// a GEMM that three other frameworks confirm.)
@@ -356,10 +381,10 @@ impl Work {
         if lowest <= 3.0 * least + 5e-6 {
             return;
         }
-        // The floor is noisy: the upper decile of all times where the device has a tenth of it to do.
+        // The floor is noisy: the upper decile of the times near it where the device has a tenth of it to do.
         let mut small: Vec<f64> = (0..self.seconds.len())
             .filter(|&i| self.roofline.least(&self.node(i)) <= least + 0.1 * lowest)
-            .filter_map(|i| self.seconds[i])
+            .filter_map(|i| self.seconds[i].filter(|&t| t <= 1.5 * lowest))
             .collect();
         small.sort_by(f64::total_cmp);
         let floor = small[(small.len() - 1) * 9 / 10].max(lowest);

@@ -1,11 +1,13 @@
 //! GQA attention kernels. Prefill grid: (sequences, length), stretched over a past by its share of
 //! query-key pairs; decode grid: (sequences, context), context = measured step + 1 (the new token sees itself).
+//! No lane of these kernels was measured in eager mode (floors of 4-20 us are the kernels' own), so
+//! `launch="graph"` changes nothing.
 //! Lanes: the framework's default kernel of the architecture (sglang: fa3 on Hopper, triton on Blackwell
 //! where it was measured, else the source with most rows; the others have one source per shape).
 
 use crate::error::Result;
 use crate::kernels::grid::Scale;
-use crate::kernels::grid::build::{Points, Recipe};
+use crate::kernels::grid::build::{Floors, Points, Recipe};
 use crate::kernels::roofline::kernels::ATTENTION;
 use crate::kernels::roofline::{self, Attend, Roofline, Work};
 use crate::kernels::surface::{Evidence, Node, Surface};
@@ -158,7 +160,7 @@ pub fn context_attention(
     let fallback = if kv_rank == Some(0) && rank == Some(0) { Evidence::Measured } else { Evidence::Extrapolated };
     let (points, lane) = points(source, &rows, shape, &[("batch_size", 0.0), ("isl", 0.0)], roof, fallback);
     let length = if window == 0 { PARABOLA } else { Scale::Linear };
-    let recipe = Recipe { scales: vec![Scale::Linear, length], roofline: floor, graph: source.graph };
+    let recipe = Recipe { scales: vec![Scale::Linear, length], roofline: floor, floors: Floors::None };
     let kernel = compile(&points, &recipe, &lane);
     let window = if window == 0 { f64::INFINITY } else { f64::from(window) };
     let node = Node::Past { inner: Box::new(kernel.node().clone()), window, floor };
@@ -188,6 +190,6 @@ pub fn generation_attention(
     let (rows, rank) = Rows::new(&t).first_text("kv_cache_dtype", &formats(kv));
     let fallback = if rank == Some(0) { Evidence::Measured } else { Evidence::Extrapolated };
     let (points, lane) = points(source, &rows, shape, &[("batch_size", 0.0), ("step", 1.0)], roof, fallback);
-    let recipe = Recipe { scales: vec![Scale::Linear, Scale::Linear], roofline: floor, graph: source.graph };
+    let recipe = Recipe { scales: vec![Scale::Linear, Scale::Linear], roofline: floor, floors: Floors::None };
     Ok(compile(&points, &recipe, &lane))
 }

@@ -11,7 +11,7 @@
 
 use crate::error::Result;
 use crate::kernels::grid::Scale;
-use crate::kernels::grid::build::{Points, Recipe};
+use crate::kernels::grid::build::{Floors, Points, Recipe};
 use crate::kernels::roofline::{Roofline, Work, kernels};
 use crate::kernels::surface::{Evidence, Node, Surface};
 use crate::spec::{Dtype, Model};
@@ -19,7 +19,7 @@ use crate::spec::{Dtype, Model};
 use super::Source;
 use super::attention::formats;
 use super::mla::{self, Dims};
-use super::rows::{Rows, at_heads, bake, compile, table};
+use super::rows::{Rows, at_heads, bake, compile, eager_at_heads, table};
 
 /// Formats of the projections to try, nearest first.
 pub(super) fn gemm_types(gemm: Dtype) -> &'static [&'static [&'static str]] {
@@ -55,8 +55,8 @@ struct Want<'a> {
 }
 
 impl Want<'_> {
-    /// Points of one lane at the wanted heads, over (batch, isl, step) or (batch, step).
-    fn points(&self, framework: &str, name: &str, axes: &[(&str, f64)]) -> Option<(Points, String)> {
+    /// Points of one lane at the wanted heads, over (batch, isl, step) or (batch, step); whether the lane is an eager one.
+    fn points(&self, framework: &str, name: &str, axes: &[(&str, f64)]) -> Option<(Points, bool, String)> {
         let t = table(self.source, framework, name)?;
         let rows = Rows::new(&t).text("op_name", |l| !l.contains("skip_indexer"));
         let names = architecture(self.model, self.dims);
@@ -69,7 +69,8 @@ impl Want<'_> {
         let asked = arch.is_none_or(|r| r < 2) && format == Some(0) && gemm == Some(0);
         let fallback = if asked { Evidence::Measured } else { Evidence::Extrapolated };
         let points = at_heads(&rows, self.heads, axes, |h| self.roofline(h, axes.len() == 2), fallback);
-        (!points.is_empty()).then(|| (points, rows.source()))
+        let eager = eager_at_heads(&rows, axes, |h| self.roofline(h, axes.len() == 2));
+        (!points.is_empty()).then(|| (points, eager, rows.source()))
     }
 
     fn roofline(&self, heads: f64, decode: bool) -> Roofline {
@@ -80,15 +81,17 @@ impl Want<'_> {
 }
 
 /// The two kernels of a prefill lane, each a grid of its own.
-fn regimes(points: &Points, roofline: Roofline, graph: bool, topk: f64, lane: &str) -> (Node, Vec<String>) {
-    let recipe = Recipe { scales: vec![Scale::Linear; 3], roofline, graph };
+fn regimes(points: &Points, roofline: Roofline, floors: Floors, topk: f64, lane: &str) -> (Node, Vec<String>) {
+    let recipe = Recipe { scales: vec![Scale::Linear; 3], roofline, floors };
     let dense = points.filter(|x| x[1] + x[2] <= topk);
     let sparse = points.filter(|x| x[1] + x[2] > topk);
     if dense.is_empty() || sparse.is_empty() {
         let one = compile(points, &recipe, lane);
         return (one.node().clone(), one.dropped().to_vec());
     }
-    let above = compile(&sparse, &recipe, lane);
+    // A lane whose smallest indexed chunk already is real work has no floor there to see.
+    let small = sparse.iter().next().is_some_and(|p| roofline.least(&p.0) <= 3.0 * roofline.launch);
+    let above = compile(&sparse, &Recipe { floors: if small { floors } else { Floors::None }, ..recipe.clone() }, lane);
     // With many sequences and few new tokens sglang's dense kernel costs up to 4x its sparse one at the
     // switch (64 x 4 new over 1,536: 5.4 ms, over 2,048: 1.4 ms). More tokens must not cost less: there
     // the dense times are capped.
@@ -106,7 +109,7 @@ fn regimes(points: &Points, roofline: Roofline, graph: bool, topk: f64, lane: &s
         }
     }
     // The floors are off already.
-    let below = compile(&capped, &Recipe { graph: false, ..recipe }, lane);
+    let below = compile(&capped, &Recipe { floors: Floors::None, ..recipe }, lane);
     let (below, above) = (Box::new(below.node().clone()), Box::new(above.node().clone()));
     (Node::Regimes { split: topk, below, above }, dropped)
 }
@@ -132,10 +135,10 @@ pub(super) fn context(
     let want = Want { source, model, dims, heads, gemm, kv };
     let floor = want.roofline(f64::from(heads), false);
     let fetch = |framework: &str| want.points(framework, name, &CONTEXT);
-    let Some((own, lane)) = fetch(&source.framework) else {
+    let Some((own, eager, lane)) = fetch(&source.framework) else {
         return Ok(Surface::new(Node::Roofline(floor), format!("roofline ({} {name})", source.framework), Vec::new()));
     };
-    let (node, dropped) = regimes(&own, floor, source.graph, topk, &lane);
+    let (node, dropped) = regimes(&own, floor, Floors::new(eager, source.graph), topk, &lane);
     let anchor = own.iter().map(|p| p.0[2]).fold(0.0, f64::max);
     let surface = Surface::new(node.clone(), lane.clone(), dropped);
     // A dense past axis reaches tens of thousands of tokens; {0, 128} is none.
@@ -143,13 +146,13 @@ pub(super) fn context(
         return Ok(surface);
     }
     let (donor, donor_lane) = match fetch("sglang") {
-        Some((points, lane)) => (regimes(&points, floor, true, topk, &lane).0, lane),
+        Some((points, eager, lane)) => (regimes(&points, floor, Floors::new(eager, true), topk, &lane).0, lane),
         None => (Node::Roofline(floor), "roofline".to_string()),
     };
     let node = Node::Increment { lane: Box::new(node), donor: Box::new(donor), anchor };
     let mut pasts: Vec<f64> = PASTS.into_iter().filter(|&p| p > anchor).collect();
     pasts.splice(0..0, if anchor > 0.0 { vec![0.0, anchor] } else { vec![0.0] });
-    let (node, _) = regimes(&bake(&node, &own, &pasts), floor, false, topk, &lane);
+    let (node, _) = regimes(&bake(&node, &own, &pasts), floor, Floors::None, topk, &lane);
     Ok(surface.with(node, format!("{lane}, past beyond {anchor} by increments of {donor_lane}")))
 }
 
@@ -165,9 +168,13 @@ pub(super) fn generation(
     let want = Want { source, model, dims, heads, gemm, kv };
     let floor = want.roofline(f64::from(heads), true);
     let axes = [("batch_size", 0.0), ("step", 0.0)];
-    let Some((points, lane)) = want.points(&source.framework, name, &axes) else {
+    let Some((points, eager, lane)) = want.points(&source.framework, name, &axes) else {
         return Ok(Surface::new(Node::Roofline(floor), format!("roofline ({} {name})", source.framework), Vec::new()));
     };
-    let recipe = Recipe { scales: vec![Scale::Linear, Scale::Linear], roofline: floor, graph: source.graph };
+    let recipe = Recipe {
+        scales: vec![Scale::Linear, Scale::Linear],
+        roofline: floor,
+        floors: Floors::new(eager, source.graph),
+    };
     Ok(compile(&points, &recipe, &lane))
 }

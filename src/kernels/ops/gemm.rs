@@ -1,13 +1,13 @@
 //! Dense GEMMs. Axis: m. Sites: (n, k); between sites the utilisation is blended on log axes, outside it is held.
 
 use crate::kernels::grid::Scale;
-use crate::kernels::grid::build::{Points, Recipe};
+use crate::kernels::grid::build::{Floors, Points, Recipe};
 use crate::kernels::roofline;
 use crate::kernels::surface::{Evidence, Surface};
 use crate::spec::Dtype;
 
 use super::Source;
-use super::rows::{Rows, Site, Weighted, blend, bracket, compile, table};
+use super::rows::{Rows, Site, Weighted, blend, bracket, compile, is_floor, table};
 
 /// Formats to try, nearest first. Weight-only formats have no dense GEMM rows; BF16 ones are scaled by roofline.
 fn formats(dtype: Dtype) -> &'static [Dtype] {
@@ -25,9 +25,9 @@ fn formats(dtype: Dtype) -> &'static [Dtype] {
 pub(super) fn points(source: &Source, dtype: Dtype, n: u32, k: u32) -> (Points, Recipe, String) {
     let device = &source.device;
     let target = roofline::gemm(device, dtype, f64::from(n), f64::from(k));
-    let recipe = |graph| Recipe { scales: vec![Scale::Linear], roofline: target, graph };
+    let recipe = |floors| Recipe { scales: vec![Scale::Linear], roofline: target, floors };
     let Some(t) = table(source, &source.framework, "gemm") else {
-        return (Points::default(), recipe(false), format!("{} gemm", source.framework));
+        return (Points::default(), recipe(Floors::None), format!("{} gemm", source.framework));
     };
     let all = Rows::new(&t);
     for (rank, &format) in formats(dtype).iter().enumerate() {
@@ -48,10 +48,10 @@ pub(super) fn points(source: &Source, dtype: Dtype, n: u32, k: u32) -> (Points, 
             .collect();
         let points = blend(&sites, &target, evidence.max(fallback));
         let used = rows.clone().retain2("n", "k", |a, b| near.iter().any(|s| s.0 == (a, b)));
-        let graph = source.graph && eager(source, &rows, &measured, format);
-        return (points, recipe(graph), used.source());
+        let floors = Floors::new(eager(source, &rows, &measured, format), source.graph);
+        return (points, recipe(floors), used.source());
     }
-    (Points::default(), recipe(false), format!("{} gemm {}", source.framework, dtype.name()))
+    (Points::default(), recipe(Floors::None), format!("{} gemm {}", source.framework, dtype.name()))
 }
 
 /// The measured sites around (n, k) with their weights: up to four corners of the cell, else the nearest.
@@ -116,7 +116,7 @@ fn eager(source: &Source, rows: &Rows, sites: &[([i64; 2], usize)], format: Dtyp
     let Some(&([n, k], _)) = sites.iter().min_by_key(|s| s.0[0] * s.0[1]) else { return false };
     let points = rows.clone().retain2("n", "k", |a, b| (a, b) == (n, k)).points(&[("m", 0.0)]);
     let roofline = roofline::gemm(&source.device, format, n as f64, k as f64);
-    points.iter().next().is_some_and(|(x, t, _)| t > 3.0 * roofline.least(&x) + 5e-6)
+    points.iter().next().is_some_and(|(x, t, _)| is_floor(t, roofline.least(&x)))
 }
 
 /// Dense GEMM (m, k) x (k, n). Axis: m (rows = tokens).

@@ -10,14 +10,14 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::kernels::grid::Scale;
-use crate::kernels::grid::build::{Points, Recipe, build};
+use crate::kernels::grid::build::{Floors, Points, Recipe, build};
 use crate::kernels::roofline::{self, Attend, Block, Index, Roofline, Work, kernels};
 use crate::kernels::surface::{Evidence, Node, Surface};
 use crate::spec::{Attention, Device, Dtype, Indexer, Model, Part};
 use crate::{Error, error};
 
 use super::attention::{PARABOLA, formats, kv_bytes};
-use super::rows::{Rows, Site, at_heads, bake, blend, compile, compile_baked, octaves, table};
+use super::rows::{Rows, Site, at_heads, bake, blend, compile, compile_baked, eager_at_heads, octaves, table};
 use super::{Source, dsa, gemm};
 
 /// The dimensions of an MLA block.
@@ -114,8 +114,8 @@ fn block_roofline(source: &Source, d: &Dims, heads: f64, gemm: Dtype, kv: Dtype,
     }
 }
 
-fn grid2(source: &Source, points: &Points, roofline: Roofline, second: Scale, lane: &str) -> Surface {
-    compile(points, &Recipe { scales: vec![Scale::Linear, second], roofline, graph: source.graph }, lane)
+fn grid2(points: &Points, roofline: Roofline, second: Scale, floors: Floors, lane: &str) -> Surface {
+    compile(points, &Recipe { scales: vec![Scale::Linear, second], roofline, floors }, lane)
 }
 
 /// Coordinate of the length of a block: mostly projections, which are linear, so a wider parabola.
@@ -135,7 +135,7 @@ fn kernel_points(source: &Source, d: &Dims, heads: u32, kv: Dtype, decode: bool)
 fn kernel(source: &Source, d: &Dims, heads: u32, kv: Dtype, decode: bool) -> Option<Surface> {
     let (points, lane) = kernel_points(source, d, heads, kv, decode)?;
     let second = if decode { Scale::Linear } else { PARABOLA };
-    Some(grid2(source, &points, kernel_roofline(source, d, f64::from(heads), kv, decode), second, &lane))
+    Some(grid2(&points, kernel_roofline(source, d, f64::from(heads), kv, decode), second, Floors::None, &lane))
 }
 
 fn past(kernel: &Surface, floor: Roofline) -> Node {
@@ -167,7 +167,7 @@ fn sum_curves(parts: &[(Points, Recipe)]) -> Node {
     }
     let roofline = Roofline { work: Work::Linear { math: math0, memory0: mem0, memory: mem1 }, launch };
     // The floors are already off the parts.
-    let recipe = Recipe { scales: vec![Scale::Linear], roofline, graph: false };
+    let recipe = Recipe { scales: vec![Scale::Linear], roofline, floors: Floors::None };
     build(&points, &recipe).map_or(Node::Roofline(roofline), |(g, _)| Node::Grid(Arc::new(g)))
 }
 
@@ -193,7 +193,7 @@ fn absorbed(source: &Source, d: &Dims, heads: u32, dtype: Dtype) -> Vec<(Points,
                 at_heads(&rows, heads, &[("num_tokens", 0.0)], |h| roof(h, width), fallback)
             });
             let roofline = roof(f64::from(heads), width);
-            (points, Recipe { scales: vec![Scale::Linear], roofline, graph: false })
+            (points, Recipe { scales: vec![Scale::Linear], roofline, floors: Floors::None })
         })
         .collect()
 }
@@ -228,7 +228,14 @@ fn projections(source: &Source, d: &Dims, heads: u32, of: impl Fn(Part) -> Dtype
 }
 
 /// The measured module over (sequences, length or context); `None` when the framework has none.
-fn module(source: &Source, d: &Dims, heads: u32, gemm: Dtype, kv: Dtype, decode: bool) -> Option<(Points, String)> {
+fn module(
+    source: &Source,
+    d: &Dims,
+    heads: u32,
+    gemm: Dtype,
+    kv: Dtype,
+    decode: bool,
+) -> Option<(Points, bool, String)> {
     let name = if decode { "mla_generation_module" } else { "mla_context_module" };
     let t = table(source, &source.framework, name)?;
     let (rows, kv_rank) = Rows::new(&t).first_text("kv_cache_dtype", &formats(kv));
@@ -249,7 +256,8 @@ fn module(source: &Source, d: &Dims, heads: u32, gemm: Dtype, kv: Dtype, decode:
         weight: 1.0,
     };
     let points = blend(&[site], &block_roofline(source, d, f64::from(heads), gemm, kv, decode), as_measured(d));
-    Some((points, rows.source()))
+    let eager = eager_at_heads(&rows, axes, |h| block_roofline(source, &V3, h, gemm, kv, decode));
+    Some((points, eager, rows.source()))
 }
 
 /// The attention kernel of an MLA model alone; `None` when the framework has no kernel table.
@@ -266,7 +274,7 @@ pub fn mla_context(source: &Source, model: &Model, heads: u32, gemm: Dtype, kv: 
     }
     let floor = kernel_roofline(source, &d, f64::from(heads), kv, false);
     let own = kernel(source, &d, heads, kv, false);
-    let Some((points, lane)) = module(source, &d, heads, gemm, kv, false) else {
+    let Some((points, eager, lane)) = module(source, &d, heads, gemm, kv, false) else {
         let proj = Node::Tokens {
             inner: Box::new(projections(source, &d, heads, |part| model.part_format(part, gemm), false)),
             axes: 2,
@@ -282,7 +290,7 @@ pub fn mla_context(source: &Source, model: &Model, heads: u32, gemm: Dtype, kv: 
         return Ok(Surface::new(Node::Sum(vec![proj, attend]), format!("projections (gemm) + {lane}"), dropped));
     };
     let roofline = block_roofline(source, &d, f64::from(heads), gemm, kv, false);
-    let block = grid2(source, &points, roofline, BLOCK, &lane);
+    let block = grid2(&points, roofline, BLOCK, Floors::new(eager, source.graph), &lane);
     let donor = own.unwrap_or_else(|| {
         // No kernel table: what the module costs beyond its projections.
         let proj = projections(source, &d, heads, |_| gemm, false);
@@ -291,7 +299,7 @@ pub fn mla_context(source: &Source, model: &Model, heads: u32, gemm: Dtype, kv: 
             let p = proj.eval(&[x[0] * x[1], 0.0, 0.0]).seconds;
             rest.insert(x, (t - p).max(floor.least(&x)), e.max(Evidence::Interpolated));
         }
-        grid2(source, &rest, floor, PARABOLA, &lane)
+        grid2(&rest, floor, PARABOLA, Floors::new(eager, source.graph), &lane)
     });
     let label = format!("{lane}, past by increments of {}", donor.source());
     let node =
@@ -306,9 +314,9 @@ pub fn mla_generation(source: &Source, model: &Model, heads: u32, gemm: Dtype, k
     if d.indexer.is_some() {
         return dsa::generation(source, model, &d, heads, gemm, kv);
     }
-    if let Some((points, lane)) = module(source, &d, heads, gemm, kv, true) {
+    if let Some((points, eager, lane)) = module(source, &d, heads, gemm, kv, true) {
         let roofline = block_roofline(source, &d, f64::from(heads), gemm, kv, true);
-        return Ok(grid2(source, &points, roofline, Scale::Linear, &lane));
+        return Ok(grid2(&points, roofline, Scale::Linear, Floors::new(eager, source.graph), &lane));
     }
     let proj = Node::Tokens {
         inner: Box::new(projections(source, &d, heads, |part| model.part_format(part, gemm), true)),

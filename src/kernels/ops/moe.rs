@@ -15,12 +15,12 @@
 
 use crate::error::Result;
 use crate::kernels::grid::Scale;
-use crate::kernels::grid::build::{Points, Recipe};
-use crate::kernels::roofline::{self, Roofline};
+use crate::kernels::grid::build::{Floors, Points, Recipe};
+use crate::kernels::roofline::{self, Roofline, Work};
 use crate::kernels::surface::{Evidence, Surface};
 use crate::spec::{Device, Dtype};
 
-use super::rows::{Rows, Site, Weighted, blend, bracket, compile, table};
+use super::rows::{Rows, Site, Weighted, blend, bracket, compile, is_floor, table};
 use super::{ExpertShape, Source};
 
 /// The lane that is faster at few tokens is used up to this many.
@@ -163,8 +163,14 @@ fn curve(
     (blend(&blended, &target, evidence.max(fallback)), target, lane.source())
 }
 
-fn recipe(source: &Source, roofline: Roofline) -> Recipe {
-    Recipe { scales: vec![Scale::Linear], roofline, graph: source.graph }
+/// The floor of a hot rank is judged against a roofline that reads every expert its tokens can pick: a
+/// skewed token may send all of its copies to one rank.
+fn recipe(source: &Source, points: &Points, roofline: Roofline) -> Recipe {
+    let eager = points.iter().next().is_some_and(|(x, t, _)| match roofline.work {
+        Work::Experts(e) => is_floor(t, roofline.launch + e.local.min(x[0] * e.topk) * e.expert_memory),
+        _ => false,
+    });
+    Recipe { scales: vec![Scale::Linear], roofline, floors: Floors::new(eager, source.graph) }
 }
 
 /// Distributions to try: the wanted one, its other names, then the skewed ones.
@@ -217,10 +223,14 @@ pub fn moe(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &str
         let target = roof(&source.device, dtype, &want, i64::from(shape.moe_tp.max(1)), i64::from(shape.ep.max(1)));
         (Points::default(), target, format!("{} moe", source.framework))
     });
-    Ok(compile(&points, &recipe(source, target), &lane))
+    Ok(compile(&points, &recipe(source, &points, target), &lane))
 }
 
 /// Grouped wide-EP kernel (DeepEP layout); `None` where no such table exists for the shape. Axis as `moe`.
+///
+/// The rows are those of one expert size (7168 x 2048, top 8). Another number of experts of that size
+/// (Kimi-K2) goes through tokens and experts per rank, and a framework without a table of its own takes
+/// sglang's, whose kernels it shares; both are tagged extrapolated.
 pub fn grouped_moe(
     source: &Source,
     shape: ExpertShape,
@@ -228,26 +238,37 @@ pub fn grouped_moe(
     distribution: &str,
     decode: bool,
 ) -> Result<Option<Surface>> {
-    let name = match (source.framework.as_str(), decode) {
-        ("sglang", false) => "wideep_context_moe",
-        ("sglang", true) => "wideep_generation_moe",
-        ("trtllm", _) => "wideep_moe",
-        _ => return Ok(None),
-    };
-    let Some(t) = table(source, &source.framework, name) else { return Ok(None) };
-    let eplb = distribution.ends_with("_eplb");
-    let rows = Rows::new(&t)
-        .text("moe_dtype", |l| l == dtype.name() || (dtype == Dtype::Fp8 && l == "fp8_block"))
-        .text("op_name", |l| l.ends_with("_eplb") == eplb)
-        .int("hidden_size", i64::from(shape.hidden))
-        .int("inter_size", i64::from(shape.intermediate))
-        .int("topk", i64::from(shape.topk))
-        .int("num_experts", i64::from(shape.experts))
-        .int("num_slots", i64::from(shape.experts));
-    if rows.is_empty() || shape.moe_tp > 1 {
+    if shape.moe_tp > 1 {
         return Ok(None);
     }
-    let (rows, fallback) = pick(rows, distribution);
-    let (points, target, lane) = curve(source, &rows, shape, dtype, dtype, fallback);
-    Ok(Some(compile(&points, &recipe(source, target), &lane)))
+    let eplb = distribution.ends_with("_eplb");
+    let sglang = if decode { "wideep_generation_moe" } else { "wideep_context_moe" };
+    let own = if source.framework == "trtllm" { "wideep_moe" } else { sglang };
+    let lanes = [(source.framework.as_str(), own), ("sglang", sglang)];
+    for (experts, (framework, name)) in [true, false].into_iter().flat_map(|e| lanes.map(|l| (e, l))) {
+        let Some(t) = table(source, framework, name) else { continue };
+        let mut rows = Rows::new(&t)
+            .text("moe_dtype", |l| l == dtype.name() || (dtype == Dtype::Fp8 && l == "fp8_block"))
+            .text("op_name", |l| l.ends_with("_eplb") == eplb)
+            .int("hidden_size", i64::from(shape.hidden))
+            .int("inter_size", i64::from(shape.intermediate))
+            .int("topk", i64::from(shape.topk));
+        if experts {
+            rows = rows.int("num_experts", i64::from(shape.experts)).int("num_slots", i64::from(shape.experts));
+        }
+        if rows.is_empty() {
+            continue;
+        }
+        let (rows, skew) = pick(rows, distribution);
+        let lent = !experts || framework != source.framework;
+        let fallback = if lent { Evidence::Extrapolated } else { skew };
+        let (points, target, lane) = curve(source, &rows, shape, dtype, dtype, fallback);
+        if name == "wideep_moe" {
+            // 58-90 us at every number of experts down to one: permutation kernels, not the host.
+            let recipe = Recipe { scales: vec![Scale::Linear], roofline: target, floors: Floors::None };
+            return Ok(Some(compile(&points, &recipe, &lane)));
+        }
+        return Ok(Some(compile(&points, &recipe(source, &points, target), &lane)));
+    }
+    Ok(None)
 }

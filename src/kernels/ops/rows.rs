@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::kernels::grid::Scale;
-use crate::kernels::grid::build::{Points, Recipe, build};
+use crate::kernels::grid::build::{Floors, Points, Recipe, build};
 use crate::kernels::roofline::Roofline;
 use crate::kernels::surface::{Evidence, Node, Surface};
 use crate::kernels::table::{Key, Table};
@@ -218,6 +218,20 @@ pub(super) fn at_heads(
     blend(&sites, &target, evidence.max(fallback))
 }
 
+/// Whether a time at the smallest size is the host's and not the device's (physics.md section 3).
+pub(super) fn is_floor(seconds: f64, least: f64) -> bool {
+    seconds > 3.0 * least + 5e-6
+}
+
+/// Whether a block's lane was measured in eager mode: at every number of heads its smallest point is a
+/// floor. Judged for the lane as a whole, or one rank's share of the heads would lose its floor and another not.
+pub(super) fn eager_at_heads(rows: &Rows, axes: &[(&str, f64)], roof: impl Fn(f64) -> Roofline) -> bool {
+    rows.sites(["num_heads"]).iter().all(|(h, _)| {
+        let points = rows.clone().int("num_heads", h[0]).points(axes);
+        points.iter().next().is_some_and(|(x, t, _)| is_floor(t, roof(h[0] as f64).least(&x)))
+    })
+}
+
 /// Weights of the two neighbours of `at` among sorted `values` on a log axis: indices, weight of the
 /// upper, and whether `at` is one of them (Measured), between (Interpolated) or outside (Extrapolated).
 pub(super) fn bracket(values: &[f64], at: f64) -> (usize, usize, f64, Evidence) {
@@ -275,7 +289,7 @@ pub(super) fn octaves() -> Vec<f64> {
 
 /// A baked box compiled; the floors are already off and the outliers out.
 pub(super) fn compile_baked(points: &Points, length: Scale, roofline: Roofline) -> Node {
-    let recipe = Recipe { scales: vec![Scale::Linear, length, Scale::Linear], roofline, graph: false };
+    let recipe = Recipe { scales: vec![Scale::Linear, length, Scale::Linear], roofline, floors: Floors::None };
     build(points, &recipe).map_or(Node::Roofline(roofline), |(g, _)| Node::Grid(Arc::new(g)))
 }
 

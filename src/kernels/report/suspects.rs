@@ -42,7 +42,7 @@ pub fn suspects(source: &Source, table: &str) -> Result<Vec<Suspect>> {
             push("outlier", format!("{} points not used, the first: {d}", surface.dropped().len()));
         }
         for check in surface.checks() {
-            if check.floor > 3.0 * check.least + 5e-6 {
+            if check.eager && check.floor > 3.0 * check.least + 5e-6 {
                 push(
                     "floor",
                     format!("floor {:.0} us against a roofline of {:.0} us", check.floor * 1e6, check.least * 1e6),

@@ -41,11 +41,14 @@ pub fn model(raw: &Raw) -> Option<(&'static str, Quant, Vec<&'static str>)> {
     let fp4 = raw.precision == "fp4";
     // Labels name a precision, checkpoints a format.
     let block = if raw.gemm == "fp8" { vec!["fp8-is-block"] } else { vec![] };
+    // SGLang's `--kv-cache-dtype auto` keeps BF16; its recipes ask for FP8 on Blackwell only.
+    let keeps_bf16 = raw.framework == "sglang" && raw.system.starts_with('h');
+    let deepseek = if keeps_bf16 { Quant { kv: Some(Bf16), ..own } } else { own };
     let mla = if fp4 { vec!["fp4-checkpoint"] } else { block.clone() };
     Some(match raw.model.as_str() {
         "deepseek-ai/DeepSeek-R1" | "deepseek-ai/DeepSeek-V3" if fp4 => ("nvidia/DeepSeek-V3.1-NVFP4", own, mla),
-        "deepseek-ai/DeepSeek-R1" => ("deepseek-ai/DeepSeek-R1", own, mla),
-        "deepseek-ai/DeepSeek-V3" => ("deepseek-ai/DeepSeek-V3", own, mla),
+        "deepseek-ai/DeepSeek-R1" => ("deepseek-ai/DeepSeek-R1", deepseek, mla),
+        "deepseek-ai/DeepSeek-V3" => ("deepseek-ai/DeepSeek-V3", deepseek, mla),
         "nvidia/DeepSeek-R1-NVFP4" | "nvidia/DeepSeek-V3.1-NVFP4" => ("nvidia/DeepSeek-V3.1-NVFP4", own, vec![]),
         "moonshotai/Kimi-K2.5" if fp4 => ("nvidia/Kimi-K2.5-NVFP4", own, mla),
         "moonshotai/Kimi-K2.5" => ("moonshotai/Kimi-K2.5", own, vec![]),
@@ -138,7 +141,11 @@ pub fn clean(raw: &Raw, dense: bool) -> std::result::Result<Clean, &'static str>
         }
         let concurrency = raw.concurrency.ok_or("no-concurrency")?;
         rules.dedup();
-        return Ok(Clean { deployment: Deployment::Pd { prefill: (prefill, np), decode: (decode, nd) }, concurrency, rules });
+        return Ok(Clean {
+            deployment: Deployment::Pd { prefill: (prefill, np), decode: (decode, nd) },
+            concurrency,
+            rules,
+        });
     }
     let s = &raw.sizes;
     if !dense && s.tp == s.moe_tp && s.moe_ep == Some(1) && s.tp.is_some_and(|tp| tp > 8) {

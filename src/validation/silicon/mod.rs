@@ -7,6 +7,7 @@ pub mod data;
 pub mod labels;
 mod predict;
 pub mod summary;
+mod suspects;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,6 +39,11 @@ pub struct Point {
 }
 
 impl Point {
+    /// Whether nothing in the sample contradicts the row.
+    pub fn credible(&self) -> bool {
+        !self.status.starts_with("suspect")
+    }
+
     pub fn error(&self) -> f64 {
         self.tpot_ms / self.raw.tpot_ms - 1.0
     }
@@ -74,7 +80,13 @@ fn describe(c: &Clean) -> String {
 }
 
 fn one(libraries: &BTreeMap<Key, Arc<Library>>, raw: &Raw) -> Result<Point> {
-    let out = |status: String, note: String, tpot_ms: f64, experts: bool| Point { raw: raw.clone(), status, note, tpot_ms, experts };
+    let out = |status: String, note: String, tpot_ms: f64, experts: bool| Point {
+        raw: raw.clone(),
+        status,
+        note,
+        tpot_ms,
+        experts,
+    };
     let Some((key, quantity_rules)) = key(raw) else {
         return Ok(out("unsupported-model".into(), String::new(), f64::NAN, true));
     };
@@ -140,7 +152,9 @@ pub fn points_with(db: &Arc<KernelDb>, choices: &Choices, control: &Control) -> 
             })
             .collect()
     })?;
-    found.into_iter().collect()
+    let mut points: Vec<Point> = found.into_iter().collect::<Result<_>>()?;
+    suspects::mark(&mut points);
+    Ok(points)
 }
 
 /// One row a point: TPOT against the measured one.

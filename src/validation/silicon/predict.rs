@@ -44,7 +44,13 @@ fn outcome(p: &Point, capped: bool) -> std::result::Result<Outcome, String> {
     }
 }
 
-fn aggregated(s: &Stepper, load: &Load, wanted: f64, budget: f64, replicas: u32) -> std::result::Result<Outcome, String> {
+fn aggregated(
+    s: &Stepper,
+    load: &Load,
+    wanted: f64,
+    budget: f64,
+    replicas: u32,
+) -> std::result::Result<Outcome, String> {
     let most = most_sequences(s, budget.min(load.isl.max(1.0) * wanted.max(1.0) + wanted)).floor();
     if most < 1.0 {
         return Err("not-computable:memory".into());

@@ -31,9 +31,18 @@ fn group<'a>(by: &'static str, name: String, points: impl Iterator<Item = &'a Po
     let bias = errors.iter().sum::<f64>() / n;
     let mut sizes: Vec<f64> = errors.iter().map(|e| e.abs()).collect();
     sizes.sort_by(f64::total_cmp);
-    let median = if sizes.is_empty() { f64::NAN } else { (sizes[(sizes.len() - 1) / 2] + sizes[sizes.len() / 2]) / 2.0 };
+    let median =
+        if sizes.is_empty() { f64::NAN } else { (sizes[(sizes.len() - 1) / 2] + sizes[sizes.len() / 2]) / 2.0 };
     let or_nan = |v: f64| if errors.is_empty() { f64::NAN } else { v };
-    Group { by, group: name, rows, computed: errors.len(), mape: or_nan(sizes.iter().sum::<f64>() / n), median, bias: or_nan(bias) }
+    Group {
+        by,
+        group: name,
+        rows,
+        computed: errors.len(),
+        mape: or_nan(sizes.iter().sum::<f64>() / n),
+        median,
+        bias: or_nan(bias),
+    }
 }
 
 fn load(p: &Point) -> String {
@@ -53,11 +62,13 @@ fn kind(status: &str) -> String {
     if status.starts_with("relabelled") { "relabelled".into() } else { status.into() }
 }
 
-/// All groups, `all` first.
+/// All groups, `all` first. The cuts by framework, system, model and load leave suspect rows out.
 pub fn groups(points: &[Point]) -> Vec<Group> {
     let mut out = vec![
         group("all", "all".into(), points.iter()),
         group("all", "with experts".into(), points.iter().filter(|p| p.experts)),
+        group("all", "not suspect".into(), points.iter().filter(|p| p.credible())),
+        group("all", "with experts, not suspect".into(), points.iter().filter(|p| p.experts && p.credible())),
     ];
     type Name = fn(&Point) -> String;
     let cuts: [(&'static str, Name); 6] = [
@@ -70,7 +81,8 @@ pub fn groups(points: &[Point]) -> Vec<Group> {
     ];
     for (by, name) in cuts {
         let mut cut: BTreeMap<String, Vec<&Point>> = BTreeMap::new();
-        for p in points {
+        let every = by == "status" || by == "mode";
+        for p in points.iter().filter(|p| every || p.credible()) {
             cut.entry(name(p)).or_default().push(p);
         }
         out.extend(cut.into_iter().map(|(k, v)| group(by, k, v.into_iter())));
@@ -95,7 +107,9 @@ pub fn columns(groups: &[Group]) -> Columns {
 
 /// The groups as a markdown table.
 pub fn report(groups: &[Group]) -> String {
-    let mut out = String::from("| by | group | rows | computed | TPOT MAPE | median | bias |\n|---|---|---:|---:|---:|---:|---:|\n");
+    let mut out = String::from(
+        "| by | group | rows | computed | TPOT MAPE | median | bias |\n|---|---|---:|---:|---:|---:|---:|\n",
+    );
     let percent = |v: f64, sign: bool| match (v.is_finite(), sign) {
         (false, _) => "-".to_string(),
         (true, true) => format!("{:+.1} %", v * 100.0),

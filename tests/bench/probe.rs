@@ -1,0 +1,78 @@
+//! The hot paths alone, to be timed or counted: `cargo run --release --example probe <what> <calls>`.
+//! `what`: `grid` (DSA prefill, three axes), `curve` (GEMM, one axis), `lookup` (by column names), `step`
+//! (one decode step of 8 GPUs), `tables` (decode every table of a system, once per call).
+//! Prints nanoseconds a call, set-up left out.
+#![allow(clippy::unwrap_used)]
+
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use disagg::cost::{Batch, Library, Worker};
+use disagg::kernels::{KernelDb, Query, lookup};
+use disagg::spec::{Assumptions, Dtype, Parallel, Quant, Serving, catalog};
+
+const SYSTEM: &str = "b200_sxm";
+const FRAMEWORK: &str = "sglang";
+
+fn library(db: &Arc<KernelDb>) -> Arc<Library> {
+    let model = catalog::model("deepseek-ai/DeepSeek-V3.2").unwrap();
+    let cluster = catalog::cluster(SYSTEM, 8).unwrap();
+    let (quant, serving) = (Quant::default(), Serving::default());
+    Library::shared(db, &model, &cluster, FRAMEWORK, &quant, &serving, &Assumptions::physical()).unwrap()
+}
+
+fn timed(calls: u32, mut call: impl FnMut(u32) -> f64) {
+    black_box(call(0));
+    let start = Instant::now();
+    let sum: f64 = (0..calls).map(&mut call).sum();
+    black_box(sum);
+    println!("{:.1}", start.elapsed().as_secs_f64() / f64::from(calls) * 1e9);
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let calls: u32 = args[1].parse().unwrap();
+    let dir = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/python/disagg/data/kernels"));
+    let db = KernelDb::open(dir).unwrap();
+    // No two calls in a row ask for the same point.
+    let wobble = |i: u32| f64::from(i % 97);
+    match args[0].as_str() {
+        "grid" => {
+            let s = library(&db).context(1, 0).unwrap();
+            timed(calls, |i| s.at(&[1.0 + (f64::from(i % 3)), 300.0 + wobble(i), 4000.0 + 17.0 * wobble(i)]).seconds);
+        }
+        "curve" => {
+            let s = library(&db).gemm(false, Dtype::Fp8Block, 4096, 7168).unwrap();
+            timed(calls, |i| s.at(&[300.0 + 11.0 * wobble(i)]).seconds);
+        }
+        "lookup" => {
+            let keys: [(&str, disagg::kernels::table::Value); 4] =
+                [("gemm_dtype", "fp8_block".into()), ("n", 4096.into()), ("k", 7168.into()), ("m", 128.into())];
+            let query = Query {
+                system: SYSTEM.into(),
+                framework: FRAMEWORK.into(),
+                table: "gemm".into(),
+                keys: keys.map(|(k, v)| (k.to_string(), vec![v])).to_vec(),
+                ..Query::default()
+            };
+            timed(calls, |_| lookup(&db, black_box(&query)).unwrap().ms);
+        }
+        "step" => {
+            let worker = Worker::new(&library(&db), Parallel { dp: 8, ..Parallel::default() }).unwrap();
+            timed(calls, |i| worker.step(&Batch::decode(32.0 + wobble(i), 4608.0, 1.0)).seconds);
+        }
+        "tables" => timed(calls, |_| {
+            let db = KernelDb::open(dir).unwrap();
+            let mut rows = 0;
+            for framework in db.frameworks(SYSTEM).unwrap() {
+                for t in db.tables(SYSTEM, &framework).unwrap() {
+                    rows += db.table(SYSTEM, &framework, &t.name, Some(&t.version)).unwrap().rows();
+                }
+            }
+            rows as f64
+        }),
+        other => panic!("no probe named {other}"),
+    }
+}

@@ -1,0 +1,238 @@
+//! What binds is what binds (physics.md section 8): relaxing only the limit that is named changes the
+//! verdict or what binds next.
+
+use std::sync::Arc;
+
+use disagg::control::Control;
+use disagg::cost::Library;
+use disagg::search::{LEVELS, Question, Study, explore};
+use disagg::serving::pd;
+use disagg::serving::{Binding, Engine, Load, aggregated};
+use disagg::spec::{Aggregated, Cluster, PdPlan, Plan, Slo, Slot, Workload};
+use proptest::prelude::*;
+
+use crate::lab::{self, afd_plan, pool, split, worker, workers};
+
+const ROOM: f64 = 1e14;
+
+fn relaxed(cluster: &Cluster) -> Cluster {
+    let mut c = cluster.clone();
+    c.device.hbm_bytes = ROOM;
+    c
+}
+
+/// A plan from numbers, of each kind.
+fn plan(kind: usize, batch: u32, chunk: u32, n: u32) -> Plan {
+    let mut afd = afd_plan(pool(n, 1), pool(8 - n.min(7), 1), 2);
+    afd.batch = Some(batch.max(2));
+    afd.chunk_tokens = Some(chunk + 2 * batch.max(2));
+    match kind {
+        0 => Plan::Aggregated(Aggregated {
+            parallel: split(1, 8, 1),
+            batch: Some(batch),
+            chunk_tokens: Some(chunk),
+            replicas: 1,
+        }),
+        1 => Plan::Aggregated(Aggregated {
+            parallel: split(4, 1, 1),
+            batch: Some(batch),
+            chunk_tokens: Some(chunk),
+            replicas: 2,
+        }),
+        2 => Plan::Afd(afd),
+        3 => Plan::Pd(PdPlan {
+            prefill: workers(1, split(n.next_power_of_two(), 1, 1), Some(1), Some(chunk)),
+            decode: workers(1, split(1, 8, 1), Some(batch), None),
+        }),
+        _ => Plan::Pd(PdPlan {
+            prefill: workers(1, split(1, 8, 1), Some(1 + batch / 64), Some(chunk)),
+            decode: Slot::Afd(afd),
+        }),
+    }
+}
+
+fn relax_limit(slo: &Slo, binding: Binding) -> Slo {
+    let mut s = *slo;
+    match binding {
+        Binding::Ttft => s.ttft_ms = None,
+        Binding::Tpot => s.tpot_ms = None,
+        _ => {}
+    }
+    s
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn relaxing_what_binds_a_plan_changes_what_binds(
+        kind in 0usize..5, batch in 1u32..600, chunk in 1u32..4096, n in 1u32..8,
+        prefix in 0u32..20_000, isl in 1u32..4096, osl in 1u32..600,
+        ttft in 0.1f64..3.0, tpot in 0.1f64..3.0,
+    ) {
+        let w = Workload::fixed("law", f64::from(prefix), f64::from(isl), f64::from(osl));
+        let lib = lab::lib("deepseek-ai/DeepSeek-V3.2", "h200_sxm", 16, "sglang");
+        let plan = plan(kind, batch, chunk, n);
+        let e = match Engine::new(&lib, &w, &plan) {
+            Ok(e) => e,
+            Err(e) => return Err(TestCaseError::fail(format!("{plan:?}: {e}"))),
+        };
+        let p = e.point;
+        match p.binding {
+            Binding::Memory(pool) => {
+                let roomy = lab::library(&lib.model, &relaxed(&lib.cluster), "sglang", &lib.assumptions);
+                let q = Engine::new(&roomy, &w, &plan).unwrap().point;
+                prop_assert!(q.stands() || q.binding != p.binding, "more room in {pool}: still {:?}", q.binding);
+                // Exactly that pool was over: no other limit of the plan changes.
+                prop_assert!(p.memory_bytes > lib.cluster.device.hbm_bytes);
+                let enough = Cluster { device: disagg::spec::Device { hbm_bytes: p.memory_bytes, ..lib.cluster.device.clone() }, ..lib.cluster.clone() };
+                let just = lab::library(&lib.model, &enough, "sglang", &lib.assumptions);
+                let q = Engine::new(&just, &w, &plan).unwrap().point;
+                prop_assert!(!matches!(q.binding, Binding::Memory(_)), "{:?} of the fullest GPU is enough", q.binding);
+            }
+            Binding::Divisibility => {
+                // A budget with room for a token beside each decoding sequence.
+                let wide = match plan {
+                    Plan::Aggregated(a) => Plan::Aggregated(Aggregated { chunk_tokens: Some(chunk + batch + 2), ..a }),
+                    other => return Err(TestCaseError::fail(format!("{other:?} does not divide"))),
+                };
+                let q = Engine::new(&lib, &w, &wide).unwrap().point;
+                prop_assert!(q.binding != Binding::Divisibility);
+            }
+            _ => {
+                prop_assert!(p.stands());
+                // Limits around what the plan reaches.
+                let slo = Slo { ttft_ms: Some(p.ttft_s * 1e3 * ttft), tpot_ms: (osl > 1).then_some(p.tpot_s * 1e3 * tpot), percentile: None };
+                let b = p.binding_under(&slo);
+                let within = ttft >= 1.0 && (osl == 1 || tpot >= 1.0);
+                prop_assert_eq!(b == Binding::None, within, "{:?} under {:?}", p, slo);
+                prop_assert_eq!(p.excess(&slo) <= 1.0, within);
+                if b != Binding::None {
+                    let after = p.binding_under(&relax_limit(&slo, b));
+                    prop_assert!(after != b, "{b:?} still binds without its limit");
+                }
+            }
+        }
+    }
+}
+
+/// A plan that stands names what limits its rate; more of that, and only of that, gives more.
+#[test]
+fn what_limits_the_rate_is_named() {
+    let lib = lab::small();
+    // Aggregated: more budget a step relieves prefill, and only where it binds.
+    let w = Workload::fixed("law", 0.0, 2048.0, 32.0);
+    let load = Load::of(&w);
+    let s = worker(&lib, split(1, 1, 1), &w);
+    let at = |chunk: f64| aggregated::solve(&s, &load, 32.0, chunk, 1);
+    let (tight, wide) = (at(256.0), at(16_384.0));
+    assert_eq!(tight.binding, Binding::PrefillRate);
+    assert_eq!(wide.binding, Binding::None);
+    assert!(wide.requests_per_s > tight.requests_per_s);
+
+    // P/D: prefill-rate, then another prefill worker; bandwidth, then a faster NIC.
+    let side = pd::prefill_side(&s, &load, 1.0, load.isl);
+    let d = pd::decode_side(&s, &load, 64.0);
+    let pair = |np, nd| pd::combine(&s, &side, np, &s, &d, nd, &load);
+    let bound = pair(1, 4);
+    assert_eq!(bound.binding, Binding::PrefillRate);
+    assert!(pair(2, 4).requests_per_s > bound.requests_per_s);
+    lab::near(pair(1, 5).requests_per_s, bound.requests_per_s, 1e-12, "more decode does not help");
+
+    let slow = |nic: f64| {
+        let mut cluster = lib.cluster.clone();
+        cluster.fabric.nic_bytes_per_s = nic;
+        cluster.fabric.domain_gpus = 1;
+        let lib = lab::library(&lib.model, &cluster, "trtllm", &lib.assumptions);
+        let s = worker(&lib, split(1, 1, 1), &w);
+        let side = pd::prefill_side(&s, &load, 1.0, load.isl);
+        pd::combine(&s, &side, 2, &s, &pd::decode_side(&s, &load, 64.0), 2, &load)
+    };
+    let starved = slow(5e7);
+    assert_eq!(starved.binding, Binding::Bandwidth("nic"));
+    let fed = slow(5e10);
+    assert!(fed.binding != Binding::Bandwidth("nic") && fed.requests_per_s > starved.requests_per_s);
+}
+
+/// Each pool of a unit is named by itself, inside a slot too.
+#[test]
+fn memory_names_the_pool() {
+    let w = Workload::fixed("law", 4096.0, 512.0, 256.0);
+    let lib: Arc<Library> = lab::lib("deepseek-ai/DeepSeek-V3.2", "h200_sxm", 16, "sglang");
+    let bound = |plan: &Plan| Engine::new(&lib, &w, plan).unwrap().point.binding.label();
+    let unit = |a: u32, f: u32, batch: u32| {
+        let mut p = afd_plan(pool(a, 1), pool(f, 1), 1);
+        (p.batch, p.chunk_tokens) = (Some(batch), Some(batch + 512));
+        p
+    };
+    assert_eq!(bound(&Plan::Afd(unit(8, 2, 8))), "memory:ffn");
+    assert_eq!(bound(&Plan::Afd(unit(4, 8, 4000))), "memory:attention");
+    let p8 = workers(1, split(8, 1, 1), Some(1), None);
+    assert_eq!(bound(&Plan::Pd(PdPlan { prefill: p8.clone(), decode: Slot::Afd(unit(6, 2, 8)) })), "memory:decode.ffn");
+    assert_eq!(
+        bound(&Plan::Pd(PdPlan { prefill: p8.clone(), decode: workers(1, split(1, 2, 1), Some(1), None) })),
+        "memory:decode"
+    );
+    assert_eq!(
+        bound(&Plan::Pd(PdPlan { prefill: workers(1, split(2, 1, 1), Some(1), None), decode: p8 })),
+        "memory:prefill"
+    );
+    let worker = Aggregated { parallel: split(1, 2, 1), batch: None, chunk_tokens: None, replicas: 1 };
+    assert_eq!(bound(&Plan::Aggregated(worker)), "memory:worker");
+}
+
+fn study(q: &Question) -> Study {
+    explore(lab::db(), q, &Control::new()).unwrap()
+}
+
+/// The same for the verdicts of studies: limits tight and wide, memory short and ample.
+#[test]
+fn relaxing_what_binds_a_level_changes_its_verdict() {
+    let mut bound = std::collections::BTreeSet::new();
+    for (name, system, gpus, ttft, tpot) in [
+        ("Qwen/Qwen3-30B-A3B", "b200_sxm", 6, 3.0, 1.0),
+        ("Qwen/Qwen3-30B-A3B", "b200_sxm", 6, 1.0, 100.0),
+        ("Qwen/Qwen3-30B-A3B", "b200_sxm", 6, 100.0, 3.0),
+        ("Qwen/Qwen3-30B-A3B", "b200_sxm", 6, 22.0, 4.2),
+        ("deepseek-ai/DeepSeek-V3", "h200_sxm", 4, 1e4, 1e3),
+        ("deepseek-ai/DeepSeek-V3", "h200_sxm", 4, 1.0, 1.0),
+    ] {
+        let slo = Slo { ttft_ms: Some(ttft), tpot_ms: Some(tpot), percentile: None };
+        let mut q = Question::new(lab::model(name), lab::cluster(system, gpus), lab::chat(), slo, "trtllm");
+        q.batches_per_octave = 1;
+        let s = study(&q);
+        for v in &s.verdicts {
+            let what = format!("{name} within {ttft}/{tpot} ms: {} {:?}", LEVELS[v.level], v.binding);
+            bound.insert(v.binding.label());
+            match v.binding {
+                Binding::None => assert!(v.feasible, "{what}"),
+                Binding::Dominated => {
+                    let best = s
+                        .verdicts
+                        .iter()
+                        .filter(|o| o.feasible)
+                        .filter_map(|o| o.row)
+                        .map(|i| s.rows[i].point.requests_per_s)
+                        .fold(0.0, f64::max);
+                    assert!(s.rows[v.row.unwrap()].point.requests_per_s < best, "{what}");
+                }
+                _ => {
+                    assert!(!v.feasible, "{what}");
+                    let mut relaxed_q = q.clone();
+                    relaxed_q.levels = vec![LEVELS[v.level].to_string()];
+                    match v.binding {
+                        Binding::Memory(_) => relaxed_q.cluster = relaxed(&q.cluster),
+                        other => relaxed_q.slo = relax_limit(&q.slo, other),
+                    }
+                    let after = study(&relaxed_q).verdicts[0].clone();
+                    assert!(after.feasible || after.binding != v.binding, "{what}: still {:?}", after.binding);
+                }
+            }
+        }
+    }
+    println!("{bound:?}");
+    for word in ["", "ttft", "tpot", "dominated"] {
+        assert!(bound.contains(word), "{word} was never seen: {bound:?}");
+    }
+    assert!(bound.iter().any(|b| b.starts_with("memory:")));
+}

@@ -1,0 +1,361 @@
+//! Laws of the search: determinism, rows that compile to what they say, nothing lost by thinning,
+//! verdicts with reasons.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use disagg::control::Control;
+use disagg::cost::Library;
+use disagg::search::levels::{self, Candidate, Priced, Task};
+use disagg::search::{LEVELS, Question, Row, Study, explore};
+use disagg::serving::pd::{DecodeSide, PrefillSide};
+use disagg::serving::{Binding, Engine, Load};
+use disagg::spec::workload::PrefixHome;
+use disagg::spec::{Plan, Serving, Slo, Slot, Workload};
+use disagg::{Error, pool};
+
+use crate::lab;
+
+fn slo(ttft_ms: f64, tpot_ms: f64) -> Slo {
+    Slo { ttft_ms: Some(ttft_ms), tpot_ms: Some(tpot_ms), percentile: None }
+}
+
+fn question(model: &str, system: &str, gpus: u32, w: Workload, slo: Slo) -> Question {
+    let mut q = Question::new(lab::model(model), lab::cluster(system, gpus), w, slo, "trtllm");
+    q.batches_per_octave = 2;
+    q
+}
+
+fn small_question() -> Question {
+    question("Qwen/Qwen3-30B-A3B", "b200_sxm", 8, lab::chat(), slo(200.0, 15.0))
+}
+
+fn run(q: &Question) -> Study {
+    explore(lab::db(), q, &Control::new()).unwrap()
+}
+
+/// One study for the tests that only look at it.
+fn small_study() -> &'static Study {
+    static MADE: std::sync::OnceLock<Study> = std::sync::OnceLock::new();
+    MADE.get_or_init(|| run(&small_question()))
+}
+
+fn v32_study() -> &'static Study {
+    static MADE: std::sync::OnceLock<Study> = std::sync::OnceLock::new();
+    MADE.get_or_init(|| run(&question("nvidia/DeepSeek-V3.2-NVFP4", "b200_sxm", 8, lab::chat(), slo(500.0, 40.0))))
+}
+
+fn said(study: &Study) -> String {
+    let verdicts: Vec<String> = study.verdicts.iter().map(|v| format!("{v:?}")).collect();
+    format!("{:?} {verdicts:?}", study.rows)
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_study() {
+    let mut seen: Option<String> = None;
+    for threads in [1, 2, 3] {
+        pool::set_threads(threads);
+        // The debug form of a float is exact.
+        let all = said(&run(&small_question()));
+        assert!(all.len() > 100_000);
+        match &seen {
+            None => seen = Some(all),
+            Some(first) => assert!(*first == all, "{threads} threads answer differently"),
+        }
+    }
+    pool::set_threads(0);
+    assert!(seen.unwrap() == said(small_study()));
+}
+
+#[test]
+fn no_plan_is_priced_twice() {
+    for study in [small_study(), v32_study()] {
+        let mut seen = BTreeSet::new();
+        for r in &study.rows {
+            let key = format!("{} {} {:?} {:?}", r.level, r.framework, r.main, r.prefill);
+            assert!(seen.insert(key), "twice: {r:?}");
+            assert!(r.gpus() <= study.question.cluster.gpus);
+            assert_eq!(LEVELS[usize::from(r.level)], r.plan().level(), "{r:?}");
+        }
+        assert_eq!(study.points().rows(), study.rows.len());
+    }
+}
+
+/// Bits, since what does not stand has no numbers.
+fn same(a: &disagg::serving::Point, b: &disagg::serving::Point) -> bool {
+    format!("{a:?}") == format!("{b:?}")
+}
+
+#[test]
+fn rows_compile_to_their_points() {
+    for study in [small_study(), v32_study()] {
+        for (level, name) in LEVELS.iter().enumerate() {
+            let rows: Vec<&Row> = study.rows.iter().filter(|r| usize::from(r.level) == level).collect();
+            let stride = rows.len() / 100 + 1;
+            for r in rows.iter().step_by(stride) {
+                let lib = &study.libraries[usize::from(r.framework)];
+                let e = Engine::new(lib, &study.question.workload, &r.plan())
+                    .unwrap_or_else(|err| panic!("{name} {:?}: {err}", r.plan()));
+                assert!(same(&e.point, &r.point), "{:?}\nengine {:?}\nrow    {:?}", r.plan(), e.point, r.point);
+                assert_eq!(e.plan, r.plan(), "nothing left to choose");
+            }
+        }
+    }
+}
+
+#[test]
+fn verdicts_are_the_best_rows() {
+    for study in [small_study(), v32_study()] {
+        let limits = &study.question.slo;
+        let mut gains = Vec::new();
+        for v in &study.verdicts {
+            let rows: Vec<&Row> = study.rows.iter().filter(|r| usize::from(r.level) == v.level).collect();
+            assert_eq!(v.points, rows.len());
+            let met = |r: &&&Row| r.point.stands() && r.point.binding_under(limits) == Binding::None;
+            let best = rows.iter().filter(met).map(|r| r.point.requests_per_s).fold(f64::NAN, f64::max);
+            assert_eq!(v.feasible, best.is_finite());
+            let chosen = &study.rows[v.row.unwrap()];
+            if v.feasible {
+                assert_eq!(chosen.point.requests_per_s, best);
+                gains.push((best, v.binding));
+                let e = study.best(LEVELS[v.level]).unwrap();
+                assert_eq!(e.scalars.requests_per_s, best);
+                assert_eq!(e.scalars.binding, v.binding.label());
+                assert_eq!(e.scalars.gpus, study.question.cluster.gpus, "idle GPUs are paid for");
+                let per_gpu = best * e.scalars.tokens_per_s / e.scalars.requests_per_s / f64::from(e.scalars.gpus);
+                lab::near(e.scalars.tokens_per_s_per_gpu, per_gpu, 1e-12, "per GPU");
+            }
+            for r in rows.iter().filter(|r| r.point.stands()) {
+                assert!(r.point.ttft_s >= v.least_ttft_s && r.point.tpot_s >= v.least_tpot_s);
+            }
+        }
+        let top = gains.iter().map(|g| g.0).fold(0.0, f64::max);
+        for (gain, binding) in gains {
+            assert_eq!(binding == Binding::None, gain == top);
+        }
+        // The better of the two AFD levels.
+        let afd = study.verdict_of("afd").unwrap();
+        let of = |l: &str| study.verdict_of(l).unwrap();
+        let gain = |l: &str| of(l).row.filter(|_| of(l).feasible).map_or(0.0, |i| study.rows[i].point.requests_per_s);
+        if afd.feasible {
+            assert_eq!(study.rows[afd.row.unwrap()].point.requests_per_s, gain("aggregated+afd").max(gain("pd+afd")));
+        }
+        assert!(study.best("afd").unwrap().scalars.level.ends_with("afd"));
+    }
+}
+
+// --- thinning --------------------------------------------------------------------------------------------
+
+fn all_prefill(found: &Priced<(u32, u32, PrefillSide)>) -> Vec<Candidate<PrefillSide>> {
+    let one = |layout, stepper: &Arc<_>, (batch, chunk, side): &(u32, u32, PrefillSide)| Candidate {
+        layout,
+        stepper: Arc::clone(stepper),
+        batch: *batch,
+        chunk: *chunk,
+        side: *side,
+    };
+    found.iter().flat_map(|(l, s, sides)| sides.iter().map(move |x| one(*l, s, x))).collect()
+}
+
+fn all_decode(found: &Priced<DecodeSide>) -> Vec<Candidate<DecodeSide>> {
+    let one = |layout, stepper: &Arc<_>, side: &DecodeSide| Candidate {
+        layout,
+        stepper: Arc::clone(stepper),
+        batch: side.batch as u32,
+        chunk: 0,
+        side: *side,
+    };
+    found.iter().flat_map(|(l, s, sides)| sides.iter().map(move |x| one(*l, s, x))).collect()
+}
+
+/// Requests per second of the best pair within limits, and the limits' own least latencies.
+fn best(rows: &[Row], limits: &Slo) -> f64 {
+    rows.iter()
+        .filter(|r| r.point.stands() && r.point.binding_under(limits) == Binding::None)
+        .map(|r| r.point.requests_per_s)
+        .fold(0.0, f64::max)
+}
+
+/// Best rate over all pairs against all pairs of the thinned frontiers, under several limits: the
+/// largest loss.
+fn thinning_loss(lib: &Arc<Library>, w: &Workload, units: bool, worst_of: &[(f64, f64)]) -> f64 {
+    let control = Control::new();
+    let budget = lib.cluster.gpus;
+    let task = Task { lib, workload: w, load: Load::of(w), budget, framework: 0, control: &control };
+    let prefill = task.prefill(&levels::worker_layouts(lib, budget, true)).unwrap();
+    let layouts = if units { levels::unit_layouts(lib, budget) } else { levels::worker_layouts(lib, budget, false) };
+    let decode = task.decode(&layouts, 1).unwrap();
+    let level = if units { 3 } else { 1 };
+    let every = task.pair(level, &all_prefill(&prefill), &all_decode(&decode)).unwrap();
+    let thin = task.pair(level, &levels::prefill_frontier(&prefill), &levels::decode_frontier(&decode)).unwrap();
+    let least = |rows: &[Row], f: &dyn Fn(&Row) -> f64| rows.iter().map(f).fold(f64::INFINITY, f64::min);
+    let (ttft, tpot) = (least(&every, &|r| r.point.ttft_s), least(&every, &|r| r.point.tpot_s));
+    println!("{} on {budget}: {} pairs, {} after thinning", lib.model.name, every.len(), thin.len());
+    let mut loss = 0.0_f64;
+    for (a, b) in worst_of {
+        let limits = slo(ttft * 1e3 * a, tpot * 1e3 * b);
+        let (all, kept) = (best(&every, &limits), best(&thin, &limits));
+        println!("  ttft x{a} tpot x{b}: {all:.3} against {kept:.3} requests/s");
+        if all > 0.0 {
+            loss = loss.max(1.0 - kept / all);
+        }
+    }
+    loss
+}
+
+/// Limits as multiples of the least latency that any pair reaches.
+const LIMITS: [(f64, f64); 6] = [(1.05, 20.0), (1.3, 1.5), (2.0, 2.0), (4.0, 1.2), (10.0, 4.0), (1e3, 1e3)];
+
+#[test]
+fn thinning_loses_next_to_nothing() {
+    let mut long = lab::chat();
+    long.prefix_home = PrefixHome::Prefill;
+    for (gpus, w, units) in [(8, lab::chat(), false), (8, long.clone(), false), (6, long, true)] {
+        let lib = lab::lib("Qwen/Qwen3-30B-A3B", "h200_sxm", gpus, "trtllm");
+        let loss = thinning_loss(&lib, &w, units, &LIMITS);
+        println!("  loss {loss:.4}");
+        // Two frontiers, each thinned by 2 %, and the granularity that follows a lowered batch.
+        assert!(loss <= 0.05, "{loss}");
+    }
+}
+
+// --- bad and hard questions --------------------------------------------------------------------------------
+
+fn refused(q: &Question) -> String {
+    match explore(lab::db(), q, &Control::new()) {
+        Err(e @ Error::Spec(_)) => e.to_string(),
+        Err(e) => panic!("{e}"),
+        Ok(_) => panic!("answered"),
+    }
+}
+
+#[test]
+fn bad_questions_are_refused_whole() {
+    let mut q = small_question();
+    q.levels = vec!["aggregatd".into(), "pd".into()];
+    q.objective = "speed".into();
+    q.cluster.gpus = 0;
+    q.slo.ttft_ms = Some(-1.0);
+    let text = refused(&q);
+    for part in [
+        "levels[0]: 'aggregatd' is not a level; did you mean 'aggregated'",
+        "objective: 'speed'",
+        "cluster.gpus",
+        "slo.ttft_ms",
+    ] {
+        assert!(text.contains(part), "{part} in: {text}");
+    }
+    let mut q = small_question();
+    q.levels.clear();
+    assert!(refused(&q).contains("levels: no level to explore"));
+    let mut q = small_question();
+    q.frameworks.clear();
+    assert!(refused(&q).contains("frameworks"));
+    let mut q = small_question();
+    q.serving = Serving { two_batch_overlap: true, ..Serving::default() };
+    assert!(refused(&q).contains("serving.two_batch_overlap"), "what is not priced is not searched as if it were");
+    let mut q = small_question();
+    q.frameworks = vec!["nosuch".into()];
+    assert!(explore(lab::db(), &q, &Control::new()).is_err());
+    assert!(small_study().verdict_of("pdd").is_err() && small_study().best("nothing").is_err());
+    let mut q = small_question();
+    q.levels = vec!["pd".into()];
+    q.cluster.gpus = 4;
+    let s = run(&q);
+    assert!(s.verdict_of("afd").unwrap_err().to_string().contains("no AFD level was explored"));
+    assert_eq!(s.verdicts.len(), 1);
+}
+
+#[test]
+fn a_cancelled_search_stops() {
+    let control = Control::new();
+    control.cancel();
+    assert!(matches!(explore(lab::db(), &small_question(), &control), Err(Error::Cancelled)));
+}
+
+#[test]
+fn longer_than_the_model_is_searched_unless_strict() {
+    let mut q = small_question();
+    q.cluster.gpus = 2;
+    q.levels = vec!["aggregated".into()];
+    q.workload = Workload::fixed("long", 60_000.0, 512.0, 64.0);
+    let e = run(&q).best("aggregated").unwrap();
+    assert!(e.scalars.context_exceeded);
+    q.workload.strict_context = true;
+    assert!(refused(&q).contains("context_exceeded"));
+}
+
+#[test]
+fn dense_models_have_no_afd_and_say_so() {
+    let q = question("Qwen/Qwen3-32B", "h200_sxm", 4, lab::chat(), slo(2000.0, 50.0));
+    let s = run(&q);
+    for level in ["aggregated+afd", "pd+afd", "afd"] {
+        let v = s.verdict_of(level).unwrap();
+        assert!(!v.feasible && v.row.is_none() && v.points == 0);
+        assert_eq!(v.binding.label(), "divisibility");
+        assert!(matches!(s.best(level), Err(Error::Infeasible { .. })));
+    }
+    assert!(s.verdict_of("aggregated").unwrap().feasible && s.verdict_of("pd").unwrap().feasible);
+    assert_eq!(s.table().rows(), 4);
+}
+
+/// 671 billion parameters on two GPUs: every level says which memory is short, on its nearest miss.
+#[test]
+fn a_model_bigger_than_the_cluster_binds_on_memory() {
+    for gpus in [2, 4] {
+        let s = run(&question("deepseek-ai/DeepSeek-V3", "h200_sxm", gpus, lab::chat(), slo(1e4, 1e3)));
+        for v in &s.verdicts {
+            let what = format!("{} on {gpus}: {v:?}", LEVELS[v.level]);
+            // Two pools and a prefill worker need three GPUs.
+            if LEVELS[v.level] == "pd+afd" && gpus == 2 {
+                assert!(v.row.is_none() && v.binding == Binding::Divisibility, "{what}");
+                continue;
+            }
+            assert!(!v.feasible, "{what}");
+            assert!(v.binding.label().starts_with("memory:"), "{what}");
+            let r = &s.rows[v.row.unwrap()];
+            assert!(r.point.memory_bytes > s.question.cluster.device.hbm_bytes, "{what}");
+            let e = s.best(LEVELS[v.level]).unwrap_or_else(|e| panic!("{what}: {e}"));
+            assert!(!e.scalars.feasible && e.scalars.binding == v.binding.label(), "{what}");
+            assert!(e.scalars.memory_gib > 141.0, "{what}");
+        }
+        s.points();
+        s.table();
+    }
+}
+
+#[test]
+fn one_gpu_has_no_pairs() {
+    let mut q = small_question();
+    q.cluster.gpus = 1;
+    let s = run(&q);
+    assert!(s.verdict_of("aggregated").unwrap().feasible);
+    for level in ["pd", "aggregated+afd", "pd+afd"] {
+        let v = s.verdict_of(level).unwrap();
+        assert!(v.row.is_none() && v.binding == Binding::Divisibility, "{level}: {v:?}");
+    }
+}
+
+#[test]
+fn idle_gpus_are_counted() {
+    // Seven GPUs: most layouts leave some over.
+    let mut q = small_question();
+    q.cluster.gpus = 7;
+    q.levels = vec!["aggregated".into(), "pd".into()];
+    let s = run(&q);
+    let c = s.points();
+    let column = |name: &str| c.names.iter().position(|n| n == name).map(|i| &c.columns[i]).unwrap();
+    let disagg::columns::Column::F64(per_gpu) = column("tokens_per_s_per_gpu") else { panic!("numbers") };
+    let mut idle = 0;
+    for (r, x) in s.rows.iter().zip(per_gpu) {
+        let tokens = r.point.requests_per_s * s.question.workload.means().osl;
+        lab::near(*x * 7.0, tokens, 1e-12, "all seven count");
+        idle += usize::from(r.gpus() < 7);
+        if let (Plan::Pd(pd), true) = (r.plan(), r.prefill.is_some())
+            && let Slot::Workers(w) = &pd.decode
+        {
+            assert!(r.gpus() + w.parallel.gpus() > 7, "room for one more decode worker: {r:?}");
+        }
+    }
+    assert!(idle > 0);
+}
