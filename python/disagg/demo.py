@@ -6,6 +6,7 @@ Prints tables and writes a self-contained HTML report. Everything it shows comes
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -106,9 +107,13 @@ def words(plan: dg.Aggregated | dg.PD | dg.AFD | dg.Workers) -> str:
 
 
 def _number(value: float) -> str:
-    if value != value or value in (float("inf"), float("-inf")):  # noqa: PLR0124 - not a number
+    if not math.isfinite(value):
         return "-"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"  # noqa: PLR2004
+
+
+def _share(value: float) -> str:
+    return f"{value:.0%}" if math.isfinite(value) else "-"
 
 
 def _verdict(row: dict[str, Any], best: dict[str, Any] | None) -> str:
@@ -122,7 +127,7 @@ def _verdict(row: dict[str, Any], best: dict[str, Any] | None) -> str:
 def _cells(row: dict[str, Any], best: dict[str, Any] | None) -> list[str]:
     rates = [_number(row[n]) for n in ("tokens_per_s", "tokens_per_s_per_gpu", "tokens_per_s_per_user")]
     times = [_number(row[n]) for n in ("ttft_ms", "tpot_ms", "idle_gpus")]
-    known = [f"{row[n]:.0%}" for n in ("measured_share", "compute_measured_share")]
+    known = [_share(row[n]) for n in ("measured_share", "compute_measured_share")]
     least = [_number(row[n]) for n in ("least_ttft_ms", "least_tpot_ms")]
     return [row["level"], _verdict(row, best), *rates, *times, *known, *least, f"{row['points']:,}"]
 
@@ -161,7 +166,7 @@ def _summary(answers: Sequence[Answer]) -> tuple[tuple[str, ...], list[list[str]
     rows = []
     for a in answers:
         best = a.winner
-        near = a.table.best("least_ttft_ms")
+        least = [_number(min(a.table[f"least_{what}_ms"])) for what in ("ttft", "tpot")]
         won = (
             [best["level"], _number(best["tokens_per_s"]), _number(best["tokens_per_s_per_gpu"])]
             if best
@@ -170,8 +175,18 @@ def _summary(answers: Sequence[Answer]) -> tuple[tuple[str, ...], list[list[str]
         others = ", ".join(
             f"{r['level']} {_other(r, best)}" for r in a.table.rows() if best is None or r["level"] != best["level"]
         )
-        rows.append([a.workload, a.band, a.framework, *won, f"{_number(near['least_ttft_ms'])}", others])
-    return ("workload", "limits", "kernels", "best level", "tok/s", "/GPU", "least TTFT", "the others"), rows
+        rows.append([a.workload, a.band, a.framework, *won, *least, others])
+    return (
+        "workload",
+        "limits",
+        "kernels",
+        "best level",
+        "tok/s",
+        "/GPU",
+        "least TTFT",
+        "least TPOT",
+        "the others",
+    ), rows
 
 
 def _other(row: dict[str, Any], best: dict[str, Any] | None) -> str:
@@ -193,12 +208,11 @@ def _paper(answers: Sequence[Answer]) -> str:
             reach = ", ".join(f"{n} {_number(rows[n]['tokens_per_s'])} tok/s" for n in feasible)
             lines.append(f"  {a.workload} with {a.framework} kernels: feasible here: {reach}.")
         else:
-            near = min(rows.values(), key=lambda r: float(r["least_ttft_ms"]))
-            least = f"{near['least_ttft_ms']:.0f} ms ({near['level']})"
-            lines.append(
-                f"  {a.workload} with {a.framework} kernels: no level is feasible; "
-                f"the least TTFT of any plan is {least} against {a.slo.ttft_ms:g} ms."
+            least = ", ".join(
+                f"least {what.upper()} {_number(min(r[f'least_{what}_ms'] for r in rows.values()))} ms against {limit:g}"
+                for what, limit in (("ttft", a.slo.ttft_ms or math.inf), ("tpot", a.slo.tpot_ms or math.inf))
             )
+            lines.append(f"  {a.workload} with {a.framework} kernels: no level is feasible; {least}, each on its own.")
     return "\n".join(lines)
 
 
@@ -207,7 +221,7 @@ def _known(answers: Sequence[Answer]) -> str:
     first = [a for a in answers if a.workload == answers[0].workload]
     lines = [f"Compute time that is measured or interpolated, {first[0].workload}, best plan or nearest miss:"]
     for a in first:
-        shares = ", ".join(f"{r['level']} {r['compute_measured_share']:.0%}" for r in a.table.rows())
+        shares = ", ".join(f"{r['level']} {_share(r['compute_measured_share'])}" for r in a.table.rows())
         lines.append(f"  {a.band:<8} {a.framework}: {shares}")
     return "\n".join(lines)
 
@@ -227,10 +241,17 @@ def _figures(study: dg.Study) -> list[Any]:
     return list(drawn.values())
 
 
+def _misses(row: dict[str, Any]) -> float:
+    """Order of the nearest misses: their TTFT; what does not fit at all comes last."""
+    ttft = float(row["ttft_ms"])
+    return ttft if math.isfinite(ttft) else math.inf
+
+
 def _explained(answer: Answer) -> str:
     """Explain the best plan, or the nearest miss with the least TTFT."""
-    best = answer.winner or answer.table.best("ttft_ms")
-    found = answer.estimates.get(best["level"])
+    rows = [r for r in answer.table.rows() if r["level"] in answer.estimates]
+    best = answer.winner or min(rows, key=_misses, default=None)
+    found = answer.estimates.get(best["level"]) if best else None
     return found.explain() if found else f"{answer.title}: no plan at all"
 
 
@@ -343,7 +364,8 @@ def _run(given: argparse.Namespace, tell: Callable[[str], object]) -> Path:
                 figures[answer.workload] = _pictures(study, tell)
             del study
     every = list(mine)
-    measured = dg.kernels.frameworks(given.system)
+    system = str(cluster.to_dict()["system"])
+    measured = dg.kernels.frameworks(system)
     others = [f for f in LANES if f in measured and f != mine[0].framework]
     if given.framework is None and not given.quick:
         every += _lanes(model, cluster, cases, others, tell)

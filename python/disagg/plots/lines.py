@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 MOST_DOTS = 3000
 MOST_MARKERS = 15
-# The line of a ratio plot runs through the best of each step of the attention share, in percent.
-RATIO_STEP = 5
 
 
 def pareto(
@@ -92,8 +90,8 @@ def ratio(
 ) -> Axes:
     """Draw the best throughput of each split of an AFD unit against the attention share of its GPUs.
 
-    A dot is a split; the line runs through the best split of every 5 %. Odd splits rarely fill the budget without
-    idle GPUs, so neighbouring dots differ for reasons of their own.
+    A mark is a split. They are not joined: odd splits rarely fill the budget without idle GPUs, and of the slots of
+    P/D only the frontier is paired, so what lies between two marks is not known.
 
     Parameters
     ----------
@@ -136,10 +134,7 @@ def ratio(
         share, at = np.unique(rows["_share"], return_inverse=True)
         best = np.full(len(share), -np.inf)
         np.maximum.at(best, at, rows[y].astype(np.float64))
-        ax.scatter(share, best, s=8, color=colour, alpha=0.35, linewidths=0)
-        step = np.minimum(share // RATIO_STEP, 100 // RATIO_STEP - 1)
-        top = [int(np.flatnonzero(step == n)[np.argmax(best[step == n])]) for n in np.unique(step)]
-        ax.plot(share[top], best[top], color=colour, marker=marker, markersize=4, label=group)
+        ax.scatter(share, best, s=18, color=colour, marker=marker, alpha=0.8, linewidths=0, label=group)
     if groups != [None]:
         ax.legend(frameon=False)
     ax.yaxis.set_major_formatter("{x:,.0f}")
