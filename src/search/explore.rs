@@ -3,8 +3,10 @@
 //!
 //! Each level is searched over its own whole space at the same GPU budget; whole workers and units
 //! fill the budget and what is left over idles, but is counted. P/D pairs the Pareto frontiers of
-//! its two slots (rate against latency, per worker size), which loses nothing: a slot candidate
-//! that another beats on both cannot be in the best pair of that size.
+//! its two slots (rate, latency and ways for KV, per worker size): a slot candidate that another
+//! beats on all of them cannot be in the best pair of that size. Not exact in two ways: a step of a
+//! frontier gains at least 2 %, and a decode batch that is lowered to what prefill supplies starts
+//! from the batches priced (worth up to 3 % at the eight an octave).
 
 use std::sync::Arc;
 
@@ -60,7 +62,8 @@ impl Question {
         }
     }
 
-    fn check(&self) -> Result<()> {
+    /// `known`: frameworks with kernels for the system.
+    fn check(&self, known: &[String]) -> Result<()> {
         let mut p = Problems::new();
         for (i, l) in self.levels.iter().enumerate() {
             if !LEVELS.contains(&l.as_str()) {
@@ -82,6 +85,11 @@ impl Question {
         if self.frameworks.is_empty() {
             p.push("frameworks", "no framework to compare", "name one whose kernels are known for the system");
         }
+        for (i, f) in self.frameworks.iter().enumerate().filter(|(_, f)| !known.contains(f)) {
+            // Without its tables everything would be a roofline.
+            let text = format!("'{f}' is not a framework with kernels for {}", self.cluster.system);
+            p.push(format!("frameworks[{i}]"), text, near(f, known));
+        }
         let peak = self.workload.peak_tokens();
         if self.workload.strict_context && peak > f64::from(self.model.max_context) {
             let text = format!("context_exceeded: {peak:.0} tokens on a model trained for {}", self.model.max_context);
@@ -93,7 +101,7 @@ impl Question {
 
 /// Searches every level asked for.
 pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<Study> {
-    q.check()?;
+    q.check(&db.frameworks(&q.cluster.system)?)?;
     let wants = |level: &str| q.levels.iter().any(|l| l == level);
     let mut rows: Vec<Row> = Vec::new();
     let mut libraries = Vec::new();

@@ -228,7 +228,7 @@ pub struct Candidate<S> {
     pub side: S,
 }
 
-/// For each worker size and number of KV links, the prefill candidates no other beats on both rate and latency.
+/// The prefill candidates that no other of their size beats on rate, latency and ways for KV.
 pub fn prefill_frontier(found: &Priced<(u32, u32, PrefillSide)>) -> Vec<Candidate<PrefillSide>> {
     let mut all: Vec<Candidate<PrefillSide>> = Vec::new();
     for (layout, stepper, sides) in found {
@@ -242,10 +242,10 @@ pub fn prefill_frontier(found: &Priced<(u32, u32, PrefillSide)>) -> Vec<Candidat
             });
         }
     }
-    frontier(all, |c| (c.layout.gpus(), c.stepper.kv_links()), |c| c.side.prefill.latency_s, |c| c.side.rate)
+    frontier(all, |c| c.side.prefill.latency_s, |c| c.side.rate)
 }
 
-/// For each worker size, the decode candidates no other beats on both rate and step time.
+/// The decode candidates that no other of their size beats on rate, step time and ways for KV.
 pub fn decode_frontier(found: &Priced<DecodeSide>) -> Vec<Candidate<DecodeSide>> {
     let mut all = Vec::new();
     for (layout, stepper, sides) in found {
@@ -259,34 +259,51 @@ pub fn decode_frontier(found: &Priced<DecodeSide>) -> Vec<Candidate<DecodeSide>>
             });
         }
     }
-    frontier(all, |c| (c.layout.gpus(), 0), |c| c.side.step.seconds, |c| c.side.rate)
+    frontier(all, |c| c.side.step.seconds, |c| c.side.rate)
+}
+
+/// What pairing asks of a slot beside rate and latency: its size, how many GPUs move a sequence's KV
+/// side by side, and how many hold KV in all (the wire's ports).
+type Class = [u32; 3];
+
+fn class(layout: &Layout, s: &Stepper) -> Class {
+    [layout.gpus(), s.kv_links(), s.kv_gpus()]
+}
+
+/// Whether a slot of class `a` can stand in for one of class `b`: as large, and no fewer ways for its KV.
+fn covers(a: &Class, b: &Class) -> bool {
+    a[0] == b[0] && a[1] >= b[1] && a[2] >= b[2]
 }
 
 fn frontier<S: Clone>(
     mut all: Vec<Candidate<S>>,
-    class: impl Fn(&Candidate<S>) -> (u32, u32),
     cost: impl Fn(&Candidate<S>) -> f64,
     gain: impl Fn(&Candidate<S>) -> f64,
 ) -> Vec<Candidate<S>> {
-    // Stable sort: ties keep the order of enumeration, so the answer does not depend on threads.
-    let mut top: std::collections::BTreeMap<(u32, u32), f64> = std::collections::BTreeMap::new();
+    let class = |c: &Candidate<S>| class(&c.layout, &c.stepper);
+    let mut top: std::collections::BTreeMap<Class, f64> = std::collections::BTreeMap::new();
     for c in &all {
         let g = top.entry(class(c)).or_insert(0.0);
         *g = g.max(gain(c));
     }
-    all.sort_by(|a, b| class(a).cmp(&class(b)).then(cost(a).total_cmp(&cost(b))).then(gain(b).total_cmp(&gain(a))));
+    // Stable sort: ties keep the order of enumeration, so the answer does not depend on threads.
+    all.sort_by(|a, b| {
+        class(a)[0]
+            .cmp(&class(b)[0])
+            .then(cost(a).total_cmp(&cost(b)))
+            .then(gain(b).total_cmp(&gain(a)))
+            .then(class(b).cmp(&class(a)))
+    });
+    // Best gain so far of each class; costs only rise.
+    let mut so_far: std::collections::BTreeMap<Class, f64> = std::collections::BTreeMap::new();
     let mut out: Vec<Candidate<S>> = Vec::new();
-    let mut current: Option<((u32, u32), f64)> = None;
     for c in all {
-        let k = class(&c);
-        let g = gain(&c);
-        match current {
-            // A step of the frontier must gain THINNING, but its end is always kept.
-            Some((kk, best)) if kk == k && (g <= best || g < best * THINNING && g < top[&k]) => {}
-            _ => {
-                current = Some((k, g));
-                out.push(c);
-            }
+        let (k, g) = (class(&c), gain(&c));
+        let best = so_far.iter().filter(|(a, _)| covers(a, &k)).map(|(_, g)| *g).fold(0.0, f64::max);
+        // A step of the frontier must gain THINNING, but the end of a class is kept if nothing beats it.
+        if g > best && (g >= best * THINNING || g >= top[&k]) {
+            so_far.insert(k, g);
+            out.push(c);
         }
     }
     out

@@ -142,11 +142,11 @@ fn what_limits_the_rate_is_named() {
     let slow = |nic: f64| {
         let mut cluster = lib.cluster.clone();
         cluster.fabric.nic_bytes_per_s = nic;
-        cluster.fabric.domain_gpus = 1;
         let lib = lab::library(&lib.model, &cluster, "trtllm", &lib.assumptions);
         let s = worker(&lib, split(1, 1, 1), &w);
         let side = pd::prefill_side(&s, &load, 1.0, load.isl);
-        pd::combine(&s, &side, 2, &s, &pd::decode_side(&s, &load, 64.0), 2, &load)
+        // More than one domain, so the NICs carry the KV.
+        pd::combine(&s, &side, 5, &s, &pd::decode_side(&s, &load, 64.0), 5, &load)
     };
     let starved = slow(5e7);
     assert_eq!(starved.binding, Binding::Bandwidth("nic"));

@@ -11,7 +11,7 @@ use disagg::search::{LEVELS, Question, Row, Study, explore};
 use disagg::serving::pd::{DecodeSide, PrefillSide};
 use disagg::serving::{Binding, Engine, Load};
 use disagg::spec::workload::PrefixHome;
-use disagg::spec::{Plan, Serving, Slo, Slot, Workload};
+use disagg::spec::{Assumptions, Plan, Serving, Slo, Slot, Workload};
 use disagg::{Error, pool};
 
 use crate::lab;
@@ -89,13 +89,13 @@ fn same(a: &disagg::serving::Point, b: &disagg::serving::Point) -> bool {
 #[test]
 fn rows_compile_to_their_points() {
     for study in [small_study(), v32_study()] {
-        for (level, name) in LEVELS.iter().enumerate() {
+        for level in 0..LEVELS.len() {
             let rows: Vec<&Row> = study.rows.iter().filter(|r| usize::from(r.level) == level).collect();
             let stride = rows.len() / 100 + 1;
             for r in rows.iter().step_by(stride) {
                 let lib = &study.libraries[usize::from(r.framework)];
                 let e = Engine::new(lib, &study.question.workload, &r.plan())
-                    .unwrap_or_else(|err| panic!("{name} {:?}: {err}", r.plan()));
+                    .unwrap_or_else(|err| panic!("{} {:?}: {err}", LEVELS[level], r.plan()));
                 assert!(same(&e.point, &r.point), "{:?}\nengine {:?}\nrow    {:?}", r.plan(), e.point, r.point);
                 assert_eq!(e.plan, r.plan(), "nothing left to choose");
             }
@@ -178,13 +178,13 @@ fn best(rows: &[Row], limits: &Slo) -> f64 {
 
 /// Best rate over all pairs against all pairs of the thinned frontiers, under several limits: the
 /// largest loss.
-fn thinning_loss(lib: &Arc<Library>, w: &Workload, units: bool, worst_of: &[(f64, f64)]) -> f64 {
+fn thinning_loss(lib: &Arc<Library>, w: &Workload, units: bool, per_octave: u32, worst_of: &[(f64, f64)]) -> f64 {
     let control = Control::new();
     let budget = lib.cluster.gpus;
     let task = Task { lib, workload: w, load: Load::of(w), budget, framework: 0, control: &control };
     let prefill = task.prefill(&levels::worker_layouts(lib, budget, true)).unwrap();
     let layouts = if units { levels::unit_layouts(lib, budget) } else { levels::worker_layouts(lib, budget, false) };
-    let decode = task.decode(&layouts, 1).unwrap();
+    let decode = task.decode(&layouts, per_octave).unwrap();
     let level = if units { 3 } else { 1 };
     let every = task.pair(level, &all_prefill(&prefill), &all_decode(&decode)).unwrap();
     let thin = task.pair(level, &levels::prefill_frontier(&prefill), &levels::decode_frontier(&decode)).unwrap();
@@ -210,12 +210,40 @@ const LIMITS: [(f64, f64); 6] = [(1.05, 20.0), (1.3, 1.5), (2.0, 2.0), (4.0, 1.2
 fn thinning_loses_next_to_nothing() {
     let mut long = lab::chat();
     long.prefix_home = PrefixHome::Prefill;
-    for (gpus, w, units) in [(8, lab::chat(), false), (8, long.clone(), false), (6, long, true)] {
-        let lib = lab::lib("Qwen/Qwen3-30B-A3B", "h200_sxm", gpus, "trtllm");
-        let loss = thinning_loss(&lib, &w, units, &LIMITS);
-        println!("  loss {loss:.4}");
-        // Two frontiers, each thinned by 2 %, and the granularity that follows a lowered batch.
-        assert!(loss <= 0.05, "{loss}");
+    long.prefix = disagg::spec::Distribution::fixed(16_384.0);
+    let mut worst = 0.0_f64;
+    for (gpus, w, units, per_octave) in [(8, lab::chat(), false, 8), (4, long.clone(), true, 4)] {
+        let mut cluster = lab::cluster("h200_sxm", gpus);
+        // KV crosses slow NICs: how many ports send and receive it decides TTFT.
+        cluster.fabric.nic_bytes_per_s = 5e9;
+        let lib = lab::library(&lab::model("Qwen/Qwen3-30B-A3B"), &cluster, "trtllm", &Assumptions::physical());
+        worst = worst.max(thinning_loss(&lib, &w, units, per_octave, &LIMITS));
+    }
+    // Seen: 3.3 %, from the granularity of batches between which one is lowered (7.7 % at four an octave).
+    assert!(worst <= 0.05, "{worst}");
+}
+
+/// The KV of a long prefix crosses NICs: a decode slot that receives over eight of them is kept although
+/// another of its size is faster at decoding.
+#[test]
+fn ways_for_kv_survive_thinning() {
+    let mut w = Workload::fixed("long", 100_000.0, 512.0, 256.0);
+    w.prefix_home = PrefixHome::Prefill;
+    for units in [false, true] {
+        let lib = lab::lib("nvidia/DeepSeek-V3.2-NVFP4", "b200_sxm", 24, "trtllm");
+        let control = Control::new();
+        let task = Task { lib: &lib, workload: &w, load: Load::of(&w), budget: 24, framework: 0, control: &control };
+        let prefill = levels::prefill_frontier(&task.prefill(&levels::worker_layouts(&lib, 24, true)).unwrap());
+        let layouts = if units { levels::unit_layouts(&lib, 24) } else { levels::worker_layouts(&lib, 24, false) };
+        let decode = task.decode(&layouts, 3).unwrap();
+        let every = task.pair(1, &prefill, &all_decode(&decode)).unwrap();
+        let thin = task.pair(1, &prefill, &levels::decode_frontier(&decode)).unwrap();
+        let ttft = every.iter().map(|r| r.point.ttft_s).fold(f64::INFINITY, f64::min);
+        for over in [1.01, 1.05, 1.3, 2.0, 10.0] {
+            let limits = slo(ttft * 1e3 * over, 30.0);
+            let (all, kept) = (best(&every, &limits), best(&thin, &limits));
+            assert!(all > 0.0 && kept >= 0.95 * all, "units {units}, ttft x{over}: {all} against {kept}");
+        }
     }
 }
 
@@ -255,8 +283,11 @@ fn bad_questions_are_refused_whole() {
     q.serving = Serving { two_batch_overlap: true, ..Serving::default() };
     assert!(refused(&q).contains("serving.two_batch_overlap"), "what is not priced is not searched as if it were");
     let mut q = small_question();
-    q.frameworks = vec!["nosuch".into()];
-    assert!(explore(lab::db(), &q, &Control::new()).is_err());
+    q.frameworks = vec!["trtllm".into(), "sglong".into()];
+    assert!(
+        refused(&q)
+            .contains("frameworks[1]: 'sglong' is not a framework with kernels for b200_sxm; did you mean 'sglang'")
+    );
     assert!(small_study().verdict_of("pdd").is_err() && small_study().best("nothing").is_err());
     let mut q = small_question();
     q.levels = vec!["pd".into()];
