@@ -209,7 +209,7 @@ def _paper(answers: Sequence[Answer]) -> str:
             lines.append(f"  {a.workload} with {a.framework} kernels: feasible here: {reach}.")
         else:
             least = ", ".join(
-                f"least {what.upper()} {_number(min(r[f'least_{what}_ms'] for r in rows.values()))} ms against {limit:g}"
+                f"least {what.upper()} {_number(min(a.table[f'least_{what}_ms']))} ms against {limit:g}"
                 for what, limit in (("ttft", a.slo.ttft_ms or math.inf), ("tpot", a.slo.tpot_ms or math.inf))
             )
             lines.append(f"  {a.workload} with {a.framework} kernels: no level is feasible; {least}, each on its own.")
