@@ -127,18 +127,18 @@ pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<St
         }
         if wants("pd") || wants("pd+afd") {
             let prefill_all = task.prefill(&levels::worker_layouts(&lib, q.cluster.gpus, true))?;
-            let prefill = levels::prefill_frontier(&prefill_all);
+            let prefill = levels::prefill_frontier(&prefill_all, &task.load);
             let decode_all = task.decode(&workers, dense(q.batches_per_octave * 2))?;
-            let decode = levels::decode_frontier(&decode_all);
+            let decode = levels::decode_frontier(&decode_all, &task.load);
             if wants("pd") {
                 let found = task.pair(1, &prefill, &decode)?;
                 rows.extend(nearest_if_none(found, || task.closest_pair(1, &prefill_all, &decode_all)));
             }
             if wants("pd+afd") && !units.is_empty() {
                 let units_all = task.decode(&units, dense(q.batches_per_octave - 1))?;
-                let afd_decode = levels::decode_frontier(&units_all);
+                let afd_decode = levels::decode_frontier(&units_all, &task.load);
                 let afd_prefill_all = task.prefill(&levels::prefill_unit_layouts(&lib, q.cluster.gpus))?;
-                let afd_prefill = levels::prefill_frontier(&afd_prefill_all);
+                let afd_prefill = levels::prefill_frontier(&afd_prefill_all, &task.load);
                 let mut found = task.pair(3, &prefill, &afd_decode)?;
                 found.extend(task.pair(3, &afd_prefill, &decode)?);
                 found.extend(task.pair(3, &afd_prefill, &afd_decode)?);

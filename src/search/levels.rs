@@ -229,7 +229,7 @@ pub struct Candidate<S> {
 }
 
 /// The prefill candidates that no other of their size beats on rate, latency and ways for KV.
-pub fn prefill_frontier(found: &Priced<(u32, u32, PrefillSide)>) -> Vec<Candidate<PrefillSide>> {
+pub fn prefill_frontier(found: &Priced<(u32, u32, PrefillSide)>, load: &Load) -> Vec<Candidate<PrefillSide>> {
     let mut all: Vec<Candidate<PrefillSide>> = Vec::new();
     for (layout, stepper, sides) in found {
         for (batch, chunk, side) in sides {
@@ -242,11 +242,11 @@ pub fn prefill_frontier(found: &Priced<(u32, u32, PrefillSide)>) -> Vec<Candidat
             });
         }
     }
-    frontier(all, |c| c.side.prefill.latency_s, |c| c.side.rate)
+    frontier(all, load, |c| c.side.prefill.latency_s, |c| c.side.rate)
 }
 
 /// The decode candidates that no other of their size beats on rate, step time and ways for KV.
-pub fn decode_frontier(found: &Priced<DecodeSide>) -> Vec<Candidate<DecodeSide>> {
+pub fn decode_frontier(found: &Priced<DecodeSide>, load: &Load) -> Vec<Candidate<DecodeSide>> {
     let mut all = Vec::new();
     for (layout, stepper, sides) in found {
         for side in sides {
@@ -259,15 +259,24 @@ pub fn decode_frontier(found: &Priced<DecodeSide>) -> Vec<Candidate<DecodeSide>>
             });
         }
     }
-    frontier(all, |c| c.side.step.seconds, |c| c.side.rate)
+    frontier(all, load, |c| c.side.step.seconds, |c| c.side.rate)
 }
 
 /// What pairing asks of a slot beside rate and latency: its size, how many GPUs move a sequence's KV
 /// side by side, and how many hold KV in all (the wire's ports).
 type Class = [u32; 3];
 
-fn class(layout: &Layout, s: &Stepper) -> Class {
-    [layout.gpus(), s.kv_links(), s.kv_gpus()]
+/// A wait for KV that is not worth a plan of its own: well under what the tables know of any TTFT.
+const SMALL_WAIT_S: f64 = 2e-3;
+
+/// Ways that are ample for what this candidate ships count as unlimited, so that it competes with all.
+fn class(layout: &Layout, s: &Stepper, load: &Load, rate: f64) -> Class {
+    let lib = s.library();
+    let bytes = lib.model.kv_bytes(load.ship_to_decode + load.ship_to_prefill, lib.formats.kv);
+    let nic = lib.cluster.fabric.nic_bytes_per_s;
+    let links = if bytes / nic <= SMALL_WAIT_S { u32::MAX } else { s.kv_links() };
+    let ports = if f64::from(s.kv_gpus()) * nic >= rate * bytes { u32::MAX } else { s.kv_gpus() };
+    [layout.gpus(), links, ports]
 }
 
 /// Whether a slot of class `a` can stand in for one of class `b`: as large, and no fewer ways for its KV.
@@ -277,10 +286,11 @@ fn covers(a: &Class, b: &Class) -> bool {
 
 fn frontier<S: Clone>(
     mut all: Vec<Candidate<S>>,
+    load: &Load,
     cost: impl Fn(&Candidate<S>) -> f64,
     gain: impl Fn(&Candidate<S>) -> f64,
 ) -> Vec<Candidate<S>> {
-    let class = |c: &Candidate<S>| class(&c.layout, &c.stepper);
+    let class = |c: &Candidate<S>| class(&c.layout, &c.stepper, load, gain(c));
     let mut top: std::collections::BTreeMap<Class, f64> = std::collections::BTreeMap::new();
     for c in &all {
         let g = top.entry(class(c)).or_insert(0.0);
