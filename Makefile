@@ -106,7 +106,8 @@ check: $(VENV)/tools fmt
 	$(call step,cargo test --lib,cargo test --locked --quiet --lib)
 	$(call step,ruff,$(VENV)/bin/ruff check --quiet; $(VENV)/bin/ruff format --quiet --check)
 	$(call step,build,rm -rf out/quick; $(VENV)/bin/maturin build --profile quick --locked --quiet --interpreter $(VENV)/bin/python --out out/quick; $(VENV)/bin/python $(PIP) install --force-reinstall --no-deps out/quick/disagg-*.whl)
-	@cd tests && $(VENV)/bin/python -m pytest -q -x -m "not slow" python
+	@cd tests
+	DISAGG_QUICK=1 $(VENV)/bin/python -m pytest -q -x -m "not slow" python
 
 bench: $(VENV)/tools
 	$(call step,build the wheel,rm -rf $(WHEELS); $(VENV)/bin/maturin build --release --locked --quiet --interpreter $(VENV)/bin/python --out $(WHEELS); $(VENV)/bin/python $(PIP) install --force-reinstall --no-deps $(WHEELS)/disagg-*.whl)

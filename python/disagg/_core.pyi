@@ -23,6 +23,7 @@ __all__ = [
     "kernels_lookup",
     "kernels_origin",
     "kernels_report",
+    "kernels_suspects",
     "kernels_systems",
     "kernels_table",
     "kernels_tables",

@@ -209,10 +209,14 @@ def _paper(answers: Sequence[Answer]) -> str:
             lines.append(f"  {a.workload} with {a.framework} kernels: feasible here: {reach}.")
         else:
             least = ", ".join(
-                f"least {what.upper()} {_number(min(a.table[f'least_{what}_ms']))} ms against {limit:g}"
-                for what, limit in (("ttft", a.slo.ttft_ms or math.inf), ("tpot", a.slo.tpot_ms or math.inf))
+                f"least {what.upper()} {_number(min(r[key] for r in rows.values()))} ms against {limit:g}"
+                for what, key, limit in (
+                    ("ttft", "least_ttft_ms", a.slo.ttft_ms or math.inf),
+                    ("tpot", "least_tpot_ms", a.slo.tpot_ms or math.inf),
+                )
             )
-            lines.append(f"  {a.workload} with {a.framework} kernels: no level is feasible; {least}, each on its own.")
+            who = f"{a.workload} with {a.framework} kernels"
+            lines.append(f"  {who}: no level is feasible; {least}, each on its own.")
     return "\n".join(lines)
 
 

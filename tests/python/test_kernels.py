@@ -101,6 +101,7 @@ def test_the_report_has_an_error_for_every_table():
         dg.kernels.report(samples=0)
 
 
+@pytest.mark.slow
 def test_validation_gives_targets_and_predictions(tmp_path):
     frame = dg.validation.run(progress=False)
     assert {"section", "target", "predicted", "error", "source", "status"} <= set(frame.columns)

@@ -89,13 +89,13 @@ fn same(a: &disagg::serving::Point, b: &disagg::serving::Point) -> bool {
 #[test]
 fn rows_compile_to_their_points() {
     for study in [small_study(), v32_study()] {
-        for level in 0..LEVELS.len() {
+        for (level, name) in LEVELS.iter().enumerate() {
             let rows: Vec<&Row> = study.rows.iter().filter(|r| usize::from(r.level) == level).collect();
             let stride = rows.len() / 100 + 1;
             for r in rows.iter().step_by(stride) {
                 let lib = &study.libraries[usize::from(r.framework)];
                 let e = Engine::new(lib, &study.question.workload, &r.plan())
-                    .unwrap_or_else(|err| panic!("{} {:?}: {err}", LEVELS[level], r.plan()));
+                    .unwrap_or_else(|err| panic!("{name} {:?}: {err}", r.plan()));
                 assert!(same(&e.point, &r.point), "{:?}\nengine {:?}\nrow    {:?}", r.plan(), e.point, r.point);
                 assert_eq!(e.plan, r.plan(), "nothing left to choose");
             }
