@@ -37,7 +37,17 @@ def strict(points):
     return f"{best['level']} {best['tokens_per_s_per_gpu']:,.0f}{also}"
 
 
-def row(name, gpus, choice):
+def draw(study, path):
+    """Draw the picture of README.md."""
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
+    study.plot.pareto(ax=left).set_title("frontier of each level, within TTFT 2 s and TPOT 50 ms", fontsize="medium")
+    study.plot.ratio(ax=right).set_title("throughput of AFD by its split", fontsize="medium")
+    figure.savefig(path, dpi=90)
+
+
+def row(name, gpus, choice, picture=None):
     """Explore with one choice changed."""
     changed = dict(choice)
     nic = {"nic_gb_per_s": changed.pop("nic")} if "nic" in changed else {}
@@ -47,6 +57,8 @@ def row(name, gpus, choice):
     most = max(v for v in per_gpu.values() if v)
     cells = [("**{:,.0f}**" if v == most else "{:,.0f}").format(v) if v else "-" for v in per_gpu.values()]
     user = study.points.best("tpot_ms")
+    if picture is not None:
+        draw(study, picture)
     return [name, *cells, f"{1000 / user['tpot_ms']:.0f} {user['level']}", strict(study.points)]
 
 
@@ -54,12 +66,14 @@ def main():
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gpus", type=int, default=128)
-    gpus = parser.parse_args().gpus
+    parser.add_argument("--picture", help="also draw the defaults into this file")
+    given = parser.parse_args()
     start = time.perf_counter()
     head = ["choice", *dg.LEVELS, "fastest for a user", "within the strict limits"]
     print(f"| {' | '.join(head)} |\n|---|{'---:|' * len(dg.LEVELS)}---|---|")
     for name, choice in CHOICES:
-        print(f"| {' | '.join(row(name, gpus, choice))} |", flush=True)
+        picture = given.picture if not choice else None
+        print(f"| {' | '.join(row(name, given.gpus, choice, picture))} |", flush=True)
     print(f"\nOutput tokens/s per GPU within TTFT 2 s, TPOT 50 ms; {time.perf_counter() - start:.0f} s")
 
 
