@@ -9,7 +9,7 @@ use super::space;
 use crate::control::Control;
 use crate::cost::Library;
 use crate::error::Result;
-use crate::serving::engine::{chunk_grid, most_sequences};
+use crate::serving::choose::{chunk_grid, most_sequences};
 use crate::serving::pd::{self, DecodeSide, PrefillSide};
 use crate::serving::{Load, Stepper, aggregated};
 use crate::spec::Workload;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::aggregated;
+use super::choose;
 use super::pd::{self, DecodeSide, PrefillSide};
-use super::point::{Binding, Load, Point};
+use super::point::{Load, Point};
 use super::stepper::Stepper;
 use crate::cost::Library;
 use crate::error::{Error, Problems, Result};
@@ -46,30 +46,29 @@ impl Engine {
         match plan {
             Plan::Aggregated(a) => {
                 let stepper = Stepper::worker(lib, a.parallel, workload, "worker")?;
-                let (batch, chunk, point) = choose_mixed(&stepper, &load, a.batch, a.chunk_tokens, a.replicas);
+                let found = choose::mixed(&[&stepper], &load, a.batch, a.chunk_tokens, a.replicas);
                 let mut a = a.clone();
-                a.batch = Some(batch);
-                a.chunk_tokens = Some(chunk);
+                a.batch = Some(found.batch);
+                a.chunk_tokens = Some(found.chunk);
                 let compiled = Compiled::Mixed { stepper, replicas: a.replicas };
-                Ok(Engine { compiled, load, workload: workload.clone(), plan: Plan::Aggregated(a), point })
+                let (workload, plan) = (workload.clone(), Plan::Aggregated(a));
+                Ok(Engine { compiled, load, workload, plan, point: found.point })
             }
             Plan::Afd(a) => {
-                let ms = choices(a.microbatches);
-                let mut best: Option<(Stepper, AfdPlan, Point)> = None;
-                for m in ms {
-                    let mut tried = a.clone();
-                    tried.microbatches = Some(m);
-                    let stepper = Stepper::afd(lib, lib, &tried, workload)?;
-                    let (batch, chunk, point) = choose_mixed(&stepper, &load, a.batch, a.chunk_tokens, a.units);
-                    tried.batch = Some(batch);
-                    tried.chunk_tokens = Some(chunk);
-                    if best.as_ref().is_none_or(|(_, _, p)| better(&point, p)) {
-                        best = Some((stepper, tried, point));
-                    }
+                let mut a = a.clone();
+                let open = choose::microbatches(a.microbatches);
+                let mut steppers = Vec::with_capacity(open.len());
+                for m in &open {
+                    a.microbatches = Some(*m);
+                    steppers.push(Stepper::afd(lib, lib, &a, workload)?);
                 }
-                let (stepper, a, point) = best.ok_or_else(|| Error::spec("plan.microbatches", "no choice left", ""))?;
-                let compiled = Compiled::Mixed { stepper, replicas: a.units };
-                Ok(Engine { compiled, load, workload: workload.clone(), plan: Plan::Afd(a), point })
+                let refs: Vec<&Stepper> = steppers.iter().collect();
+                let found = choose::mixed(&refs, &load, a.batch, a.chunk_tokens, a.units);
+                a.microbatches = Some(open[found.stepper]);
+                a.batch = Some(found.batch);
+                a.chunk_tokens = Some(found.chunk);
+                let compiled = Compiled::Mixed { stepper: steppers.swap_remove(found.stepper), replicas: a.units };
+                Ok(Engine { compiled, load, workload: workload.clone(), plan: Plan::Afd(a), point: found.point })
             }
             Plan::Pd(pd) => {
                 let (prefill, prefill_slot, side, np) = choose_prefill(lib, workload, &load, &pd.prefill)?;
@@ -150,80 +149,6 @@ pub fn unmodelled_serving(problems: &mut Problems, serving: &Serving) {
     }
 }
 
-fn better(a: &Point, b: &Point) -> bool {
-    match (a.stands(), b.stands()) {
-        (true, false) => true,
-        (false, true) => false,
-        _ => a.requests_per_s > b.requests_per_s,
-    }
-}
-
-fn choices(m: Option<u32>) -> Vec<u32> {
-    m.map_or_else(|| (1..=4).collect(), |m| vec![m])
-}
-
-/// Batches tried when the user leaves the batch open: dense at the small end, then by eighths.
-pub fn batch_grid(most: f64) -> Vec<u32> {
-    let mut grid = Vec::new();
-    let mut b: u32 = 1;
-    let most = most.min(4096.0);
-    while f64::from(b) <= most {
-        grid.push(b);
-        b += match b {
-            0..16 => 1,
-            16..32 => 2,
-            32..64 => 4,
-            64..128 => 8,
-            128..256 => 16,
-            256..512 => 32,
-            _ => 128,
-        };
-    }
-    grid
-}
-
-/// Most sequences per rank that any pool of the stepper holds with `tokens` in flight.
-pub fn most_sequences(s: &Stepper, tokens: f64) -> f64 {
-    s.memory().iter().map(|m| m.sequences(tokens)).fold(f64::INFINITY, f64::min)
-}
-
-/// Chunk budgets worth trying for a batch: the prompt in 1, 2, 3, 4, 6, 8, 12, 16, 32 pieces beside the decode tokens.
-pub fn chunk_grid(load: &Load, batch: u32, per_decode: f64) -> Vec<u32> {
-    let mut grid: Vec<u32> = [1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32.0]
-        .iter()
-        .map(|n| (load.isl / n).ceil().max(1.0))
-        .filter(|piece| *piece >= 16.0 || *piece >= load.isl)
-        .map(|piece| (piece + f64::from(batch) * per_decode).min(4e9) as u32)
-        .collect();
-    // Several prompts in one step: a budget above one prompt only matters when prompts come faster
-    // than one an iteration, that is from OSL - 1 decoding sequences on.
-    for n in [2.0, 4.0, 8.0] {
-        if n * load.isl <= 32_768.0 && f64::from(batch) > 0.5 * n * (load.osl - 1.0) {
-            grid.push((n * load.isl + f64::from(batch) * per_decode) as u32);
-        }
-    }
-    grid.sort_unstable();
-    grid.dedup();
-    grid
-}
-
-fn choose_mixed(s: &Stepper, load: &Load, batch: Option<u32>, chunk: Option<u32>, replicas: u32) -> (u32, u32, Point) {
-    let per_decode = 1.0 + f64::from(s.library().serving.mtp);
-    let most = most_sequences(s, load.isl.min(8192.0)).max(1.0);
-    let batches = batch.map_or_else(|| batch_grid(most), |b| vec![b]);
-    let mut best: Option<(u32, u32, Point)> = None;
-    for b in batches {
-        let chunks = chunk.map_or_else(|| chunk_grid(load, b, per_decode), |c| vec![c]);
-        for c in chunks {
-            let p = aggregated::solve(s, load, f64::from(b), f64::from(c), replicas);
-            if best.as_ref().is_none_or(|(_, _, q)| better(&p, q)) {
-                best = Some((b, c, p));
-            }
-        }
-    }
-    best.unwrap_or((1, 1, Point::unplaced(Binding::Divisibility, 0.0)))
-}
-
 fn choose_prefill(
     lib: &Arc<Library>,
     w: &Workload,
@@ -266,7 +191,7 @@ fn choose_decode(
     slot: &Slot,
 ) -> Result<(Stepper, Slot, u32, DecodeSide)> {
     let pick = |s: &Stepper, batch: Option<u32>| {
-        let grid = batch.map_or_else(|| batch_grid(most_sequences(s, 1.0).max(1.0)), |b| vec![b]);
+        let grid = batch.map_or_else(|| choose::batch_grid(choose::most_sequences(s, 1.0).max(1.0)), |b| vec![b]);
         let mut best: Option<DecodeSide> = None;
         for b in grid {
             let d = pd::decode_side(s, load, f64::from(b));
@@ -291,7 +216,7 @@ fn choose_decode(
         }
         Slot::Afd(a) => {
             let mut best: Option<(Stepper, AfdPlan, DecodeSide)> = None;
-            for m in choices(a.microbatches) {
+            for m in choose::microbatches(a.microbatches) {
                 let mut tried = a.clone();
                 tried.microbatches = Some(m);
                 let s = Stepper::afd(lib, lib, &tried, w)?;

@@ -5,6 +5,7 @@
 //! each slot. Formulas: physics.md section 5. Limits: identical requests (means), closed loop.
 
 pub mod aggregated;
+pub mod choose;
 pub mod engine;
 pub mod estimate;
 pub mod framework;

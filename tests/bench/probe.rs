@@ -1,6 +1,7 @@
 //! The hot paths alone, to be timed or counted: `cargo run --release --example probe <what> <calls>`.
 //! `what`: `grid` (DSA prefill, three axes), `curve` (GEMM, one axis), `lookup` (by column names), `step`
-//! (one decode step of 8 GPUs), `tables` (decode every table of a system, once per call).
+//! (one decode step of 8 GPUs), `open` and `open-afd` (a whole estimate that chooses batch, chunk and
+//! micro-batches itself), `tables` (decode every table of a system, once per call).
 //! Prints nanoseconds a call, set-up left out.
 #![allow(clippy::unwrap_used)]
 
@@ -11,7 +12,8 @@ use std::time::Instant;
 
 use disagg::cost::{Batch, Library, Worker};
 use disagg::kernels::{KernelDb, Query, lookup};
-use disagg::spec::{Assumptions, Dtype, Parallel, Quant, Serving, catalog};
+use disagg::serving::Engine;
+use disagg::spec::{Aggregated, Assumptions, Dtype, Parallel, PdPlan, Plan, Quant, Serving, Slot, Workers, catalog};
 
 const SYSTEM: &str = "b200_sxm";
 const FRAMEWORK: &str = "sglang";
@@ -21,6 +23,24 @@ fn library(db: &Arc<KernelDb>) -> Arc<Library> {
     let cluster = catalog::cluster(SYSTEM, 8).unwrap();
     let (quant, serving) = (Quant::default(), Serving::default());
     Library::shared(db, &model, &cluster, FRAMEWORK, &quant, &serving, &Assumptions::physical()).unwrap()
+}
+
+/// A plan of 8 GPUs that leaves everything open.
+fn catalog_plan(what: &str) -> Plan {
+    let parallel = Parallel { dp: 8, ..Parallel::default() };
+    let half = Parallel { dp: 4, ..Parallel::default() };
+    let text = match what {
+        "open-afd" => r#"{"attention": {"gpus": 2}, "ffn": {"gpus": 6}}"#,
+        _ => "",
+    };
+    match what {
+        "open" => Plan::Aggregated(Aggregated { parallel, batch: None, chunk_tokens: None, replicas: 1 }),
+        "open-pd" => {
+            let slot = || Slot::Workers(Workers { count: 1, parallel: half, batch: None, chunk_tokens: None });
+            Plan::Pd(PdPlan { prefill: slot(), decode: slot() })
+        }
+        _ => Plan::Afd(serde_json::from_str(text).unwrap()),
+    }
 }
 
 fn timed(calls: u32, mut call: impl FnMut(u32) -> f64) {
@@ -62,6 +82,12 @@ fn main() {
         "step" => {
             let worker = Worker::new(&library(&db), Parallel { dp: 8, ..Parallel::default() }).unwrap();
             timed(calls, |i| worker.step(&Batch::decode(32.0 + wobble(i), 4608.0, 1.0)).seconds);
+        }
+        "open" | "open-afd" | "open-pd" => {
+            let lib = library(&db);
+            let w = catalog::workload("paper-chat").unwrap();
+            let plan = catalog_plan(&args[0]);
+            timed(calls, |_| Engine::new(&lib, &w, &plan).unwrap().estimate().unwrap().scalars.tokens_per_s);
         }
         "tables" => timed(calls, |_| {
             let db = KernelDb::open(dir).unwrap();

@@ -3,6 +3,7 @@
 
 mod binding;
 mod breakdown;
+mod choose;
 mod cost;
 mod kernels_lookup;
 mod kernels_pack;

@@ -11,7 +11,7 @@ use super::data::Raw;
 use super::labels::{Clean, Deployment};
 use crate::cost::Library;
 use crate::error::Result;
-use crate::serving::engine::most_sequences;
+use crate::serving::choose::most_sequences;
 use crate::serving::{Load, Point, Stepper, aggregated, pd};
 use crate::spec::{Parallel, Workload};
 
