@@ -4,6 +4,7 @@
 mod binding;
 mod breakdown;
 mod cost;
+mod design;
 mod kernels_lookup;
 mod kernels_pack;
 mod lab;
