@@ -1,5 +1,6 @@
 //! Spaces of the user's own: numbering, constraints, samples, prices.
 
+use std::slice;
 use std::sync::Arc;
 
 use disagg::Error;
@@ -145,9 +146,12 @@ fn wrong_spaces_are_refused_by_name() {
         (space(&[tp.clone(), tp.clone()], &[]), vec!["is there twice"]),
         (space(&[("plan.batch", json!([]))], &[]), vec!["has no values"]),
         (space(&[("plan.batch", json!([1, 2, 1]))], &[]), vec!["same value twice"]),
-        (space(&[tp.clone()], &["tp > 4"]), vec!["where", "no point keeps 'tp > 4'"]),
-        (space(&[tp.clone()], &["tp >= 1", "tp > 2", "tp < 4"]), vec!["no point keeps 'tp > 2' and 'tp < 4' together"]),
-        (space(&[tp.clone()], &["dp > 1"]), vec!["where[0]", "'dp' is not an axis"]),
+        (space(slice::from_ref(&tp), &["tp > 4"]), vec!["where", "no point keeps 'tp > 4'"]),
+        (
+            space(slice::from_ref(&tp), &["tp >= 1", "tp > 2", "tp < 4"]),
+            vec!["no point keeps 'tp > 2' and 'tp < 4' together"],
+        ),
+        (space(slice::from_ref(&tp), &["dp > 1"]), vec!["where[0]", "'dp' is not an axis"]),
         (space(&[("cluster.system", json!(["h100_sxm", "h200_sxm"]))], &["system > 1"]), vec!["are not numbers"]),
     ] {
         let text = said(result);

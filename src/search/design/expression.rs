@@ -274,6 +274,7 @@ impl Expression {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -290,7 +291,6 @@ mod tests {
     }
 
     #[test]
-    #[allow(clippy::unwrap_used)]
     fn means_what_python_means() {
         assert!(holds("tp * dp <= 64", 8.0, 8.0));
         assert!(!holds("tp * dp < 64", 8.0, 8.0));
@@ -303,7 +303,6 @@ mod tests {
     }
 
     #[test]
-    #[allow(clippy::unwrap_used)]
     fn says_what_is_wrong() {
         for (text, part) in [
             ("tp = 4", "did you mean '=='"),

@@ -72,10 +72,8 @@ pub fn price(
     for (i, m) in metrics.iter().enumerate().filter(|(_, m)| !METRICS.contains(&m.as_str())) {
         problems.push(format!("metrics[{i}]"), format!("'{m}' is not a metric"), near(m, METRICS));
     }
-    if let Some(p) = points.iter().find(|p| **p >= space.size()) {
-        problems.push("points", format!("{p} is not a point of a space of {}", space.size()), "");
-    }
     problems.into_result()?;
+    space.check_points(points)?;
     control.set_total(points.len() as u64);
     // Axes that lead into each part.
     let into: Vec<Vec<usize>> = ROOTS
@@ -226,12 +224,7 @@ fn read(memory: &mut Memory, root: &str, value: Option<Value>) -> Result<()> {
 
 /// Point number, axis values, metrics, feasible, binding, status.
 fn columns(space: &Space, points: &[u64], metrics: &[String], rows: &[Priced]) -> Columns {
-    let mut out = Columns::new();
-    out.push("point", Column::I64(points.iter().map(|p| *p as i64).collect()));
-    let choices: Vec<Vec<usize>> = points.iter().map(|p| space.choices(*p)).collect();
-    for (a, axis) in space.description.axes.iter().enumerate() {
-        out.push(axis.path.clone(), axis_column(&axis.values, choices.iter().map(|c| c[a])));
-    }
+    let mut out = axis_columns(space, points);
     for (i, m) in metrics.iter().enumerate() {
         out.push(m.clone(), Column::F64(rows.iter().map(|r| r.metrics[i]).collect()));
     }
@@ -239,6 +232,31 @@ fn columns(space: &Space, points: &[u64], metrics: &[String], rows: &[Priced]) -
     out.push("binding", Column::from_strings(rows.iter().map(|r| &r.binding)));
     out.push("status", Column::from_strings(rows.iter().map(|r| &r.status)));
     out
+}
+
+fn axis_columns(space: &Space, points: &[u64]) -> Columns {
+    let mut out = Columns::new();
+    out.push("point", Column::I64(points.iter().map(|p| *p as i64).collect()));
+    let choices: Vec<Vec<usize>> = points.iter().map(|p| space.choices(*p)).collect();
+    for (a, axis) in space.description.axes.iter().enumerate() {
+        out.push(axis.path.clone(), axis_column(&axis.values, choices.iter().map(|c| c[a])));
+    }
+    out
+}
+
+impl Space {
+    /// Point numbers and axis values, without a price.
+    pub fn values(&self, points: &[u64]) -> Result<Columns> {
+        self.check_points(points)?;
+        Ok(axis_columns(self, points))
+    }
+
+    fn check_points(&self, points: &[u64]) -> Result<()> {
+        match points.iter().find(|p| **p >= self.size()) {
+            Some(p) => Err(Error::spec("points", format!("{p} is not a point of a space of {}", self.size()), "")),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Whole numbers, numbers or words, as the values of the axis are.
