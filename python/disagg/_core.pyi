@@ -19,6 +19,7 @@ __all__ = [
     "design_metrics",
     "distribution_facts",
     "explore",
+    "frontier",
     "kernels_at",
     "kernels_frameworks",
     "kernels_import",
@@ -115,6 +116,9 @@ def explore(
     objective: str = "tokens_per_s",
     progress: _Report = None,
 ) -> Study: ...
+def frontier(
+    costs: list[npt.NDArray[np.float64]], epsilon: float
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]: ...
 def kernels_at(path: str) -> None: ...
 def kernels_frameworks(system: str) -> list[str]: ...
 def kernels_import(name: str, tables: list[dict[str, Any]]) -> int: ...

@@ -26,6 +26,8 @@ mod _core {
         switches, workload, workload_facts,
     };
     #[pymodule_export]
+    use super::columns::frontier;
+    #[pymodule_export]
     use super::design::{DesignSpace, design_metrics};
     #[pymodule_export]
     use super::door::{_frame, _spin, near, num_threads, set_num_threads, versions};
