@@ -22,6 +22,7 @@ from disagg.errors import (
 )
 from disagg.frame import Frame
 from disagg.result import Estimate, Step
+from disagg.space import Space
 from disagg.specs import (
     AFD,
     PD,
@@ -45,13 +46,52 @@ from disagg.specs import (
     workloads,
 )
 from disagg.study import LEVELS, Study
+from disagg.sweep import sweep
 
 from disagg import kernels, plots, validation  # isort: skip
 
 __all__ = [
-    "AFD", "LEVELS", "PD", "SLO", "Aggregated", "Assumptions", "CancelledError", "Cluster", "DataError", "Device",
-    "DisaggError", "Distribution", "Estimate", "Fabric", "Frame", "InfeasibleError", "InternalError",
-    "MissingPackageError", "Model", "Parallel", "Placement", "Pool", "Problem", "Quant", "Serving", "SpecError", "Step",
-    "Study", "Workers", "Workload", "__version__", "estimate", "explore", "kernels", "models", "plots",
-    "set_num_threads", "show_versions", "systems", "validation", "workloads",
+    "AFD",
+    "LEVELS",
+    "PD",
+    "SLO",
+    "Aggregated",
+    "Assumptions",
+    "CancelledError",
+    "Cluster",
+    "DataError",
+    "Device",
+    "DisaggError",
+    "Distribution",
+    "Estimate",
+    "Fabric",
+    "Frame",
+    "InfeasibleError",
+    "InternalError",
+    "MissingPackageError",
+    "Model",
+    "Parallel",
+    "Placement",
+    "Pool",
+    "Problem",
+    "Quant",
+    "Serving",
+    "Space",
+    "SpecError",
+    "Step",
+    "Study",
+    "Workers",
+    "Workload",
+    "__version__",
+    "estimate",
+    "explore",
+    "kernels",
+    "models",
+    "plots",
+    "set_num_threads",
+    "show_versions",
+    "sweep",
+    "systems",
+    "validation",
+    "workloads",
 ]

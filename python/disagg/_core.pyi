@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "DesignSpace",
     "Engine",
     "Spec",
     "Study",
@@ -15,8 +16,10 @@ __all__ = [
     "assumptions",
     "check_plan",
     "cluster",
+    "design_metrics",
     "distribution_facts",
     "explore",
+    "frontier",
     "kernels_at",
     "kernels_frameworks",
     "kernels_import",
@@ -48,6 +51,16 @@ _Payload: TypeAlias = tuple[dict[str, Any], dict[str, str]]
 
 _EstimatePayload: TypeAlias = tuple[str, dict[str, _Payload]]
 _Report: TypeAlias = Callable[[int, int], object] | None
+
+@final
+class DesignSpace:
+    def __new__(cls, text: str) -> DesignSpace: ...
+    @property
+    def size(self) -> int: ...
+    def to_json(self) -> str: ...
+    def sample(self, n: int, method: str, seed: int) -> npt.NDArray[np.int64]: ...
+    def price(self, points: npt.NDArray[np.int64], metrics: list[str], progress: _Report = None) -> _Payload: ...
+    def values(self, points: npt.NDArray[np.int64]) -> _Payload: ...
 
 @final
 class Engine:
@@ -88,6 +101,7 @@ class Spec:
 def assumptions(profile: str, switches: dict[str, Any]) -> Spec: ...
 def check_plan(plan: Spec, model: Spec, cluster: Spec) -> None: ...
 def cluster(fields: dict[str, Any]) -> Spec: ...
+def design_metrics() -> list[str]: ...
 def distribution_facts(distribution: Spec, q: float) -> tuple[float, float]: ...
 def explore(
     model: Spec,
@@ -102,6 +116,9 @@ def explore(
     objective: str = "tokens_per_s",
     progress: _Report = None,
 ) -> Study: ...
+def frontier(
+    costs: list[npt.NDArray[np.float64]], epsilon: float
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]: ...
 def kernels_at(path: str) -> None: ...
 def kernels_frameworks(system: str) -> list[str]: ...
 def kernels_import(name: str, tables: list[dict[str, Any]]) -> int: ...

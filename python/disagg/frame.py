@@ -248,40 +248,57 @@ class Frame:
             raise SpecError([(column, "there is no row to choose from", "loosen the conditions")])
         return part.row(int(np.nanargmax(values) if up else np.nanargmin(values)))
 
-    def frontier(self, x: str, y: str, *, sense: tuple[Sense | None, Sense | None] = (None, None)) -> Frame:
-        """Give the rows that no other row beats in both columns, sorted by `x`.
+    def frontier(
+        self,
+        x: str,
+        y: str,
+        z: str | None = None,
+        *,
+        sense: tuple[Sense | None, ...] = (None, None, None),
+        epsilon: float = 0.0,
+    ) -> Frame:
+        """Give the rows that no other row beats in all of the columns, sorted by `x`.
 
         Parameters
         ----------
-        x, y
-            Columns of numbers. Rows without a number in either do not take part.
+        x, y, z
+            Two or three columns of numbers. Rows without a number in one do not take part.
         sense
             ``"max"`` or ``"min"`` for each; None: as in `best`.
+        epsilon
+            Above 0: rows are given too that would stand were each of their numbers better by this
+            fraction; a column ``tie`` says which those are.
 
         Returns
         -------
         Frame
-            The Pareto frontier. Of equal rows the first stays.
+            The exact Pareto frontier. Of equal rows the first stays.
+
+        Raises
+        ------
+        SpecError
+            If a column is not of numbers or `epsilon` is not from 0 to below 1.
 
         Examples
         --------
         >>> import disagg as dg
-        >>> f = dg.Frame({"tpot_ms": [5.0, 6.0, 7.0], "tokens_per_s": [1.0, 3.0, 2.0]})
+        >>> f = dg.Frame({"tpot_ms": [5.0, 6.0, 7.0], "tokens_per_s": [1.0, 3.0, 2.99]})
         >>> f.frontier("tpot_ms", "tokens_per_s")["tpot_ms"].tolist()
         [5.0, 6.0]
+        >>> f.frontier("tpot_ms", "tokens_per_s", epsilon=0.2)["tie"].tolist()
+        [False, False, True]
         """
-        a, b = _numbers(self, x), _numbers(self, y)
-        cost_a = -a if better(x, sense[0]) == "max" else a
-        cost_b = -b if better(y, sense[1]) == "max" else b
-        rows = np.flatnonzero(~(np.isnan(a) | np.isnan(b)))
-        order = rows[np.lexsort((cost_b[rows], cost_a[rows]))]
-        if len(order) == 0:
-            return self.take(order)
-        so_far = np.minimum.accumulate(cost_b[order])
-        keep = np.ones(len(order), dtype=bool)
-        keep[1:] = cost_b[order][1:] < so_far[:-1]
-        front = order[keep]
-        return self.take(front[np.argsort(a[front], kind="stable")])
+        names = [x, y] if z is None else [x, y, z]
+        senses = [*sense, None, None, None][: len(names)]
+        values = [_numbers(self, n) for n in names]
+        costs = [
+            np.ascontiguousarray(-v if better(n, s) == "max" else v)
+            for n, s, v in zip(names, senses, values, strict=True)
+        ]
+        rows, ties = _core.frontier(costs, float(epsilon))
+        order = np.argsort(values[0][rows], kind="stable")
+        front = self.take(rows[order])
+        return front.with_columns(tie=ties[order]) if epsilon > 0 else front
 
     # --- leaving ---------------------------------------------------------------------------------
 

@@ -1,3 +1,4 @@
 //! Small numerics that several floors need.
 
 pub mod combinatorics;
+pub mod pareto;

@@ -4,7 +4,10 @@ use numpy::{IntoPyArray, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
+use super::errors::guard;
+
 use crate::columns::{Column, Columns};
+use crate::error::Problems;
 
 /// `(names -> array | (codes int32, labels), attrs)`, what `Frame._from_core` takes.
 pub fn to_python(py: Python<'_>, columns: Columns) -> PyResult<Bound<'_, PyTuple>> {
@@ -30,4 +33,33 @@ pub fn to_python(py: Python<'_>, columns: Columns) -> PyResult<Bound<'_, PyTuple
 /// A column of numbers from a numpy array of doubles (the one copy on the way in).
 pub fn floats(array: &PyReadonlyArray1<'_, f64>) -> Vec<f64> {
     array.as_array().to_vec()
+}
+
+/// Rows of the Pareto frontier of two or three columns of costs, and whether each is a tie only.
+#[pyfunction]
+pub fn frontier<'py>(
+    py: Python<'py>,
+    costs: Vec<PyReadonlyArray1<'py, f64>>,
+    epsilon: f64,
+) -> PyResult<Bound<'py, PyTuple>> {
+    let columns: Vec<Vec<f64>> = costs.iter().map(floats).collect();
+    guard(|| {
+        let mut p = Problems::new();
+        if !(2..=3).contains(&columns.len()) || columns.iter().any(|c| c.len() != columns[0].len()) {
+            p.push("costs", "are not two or three columns of equal length", "");
+        }
+        if !(0.0..1.0).contains(&epsilon) {
+            p.push("epsilon", format!("must be from 0 to below 1, is {epsilon}"), "0.01 reports ties within 1 %");
+        }
+        if columns.first().is_some_and(|c| c.len() > u32::MAX as usize) {
+            p.push("costs", "have more rows than can be sorted at once", "");
+        }
+        p.into_result()
+    })?;
+    let found = py.detach(move || {
+        let costs: Vec<&[f64]> = columns.iter().map(Vec::as_slice).collect();
+        crate::math::pareto::frontier(&costs, epsilon)
+    });
+    let (rows, ties): (Vec<i64>, Vec<bool>) = found.into_iter().map(|(i, tie)| (i as i64, tie)).unzip();
+    PyTuple::new(py, [rows.into_pyarray(py).into_any(), ties.into_pyarray(py).into_any()])
 }

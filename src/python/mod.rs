@@ -7,6 +7,7 @@
 mod catalog;
 mod columns;
 mod convert;
+mod design;
 mod door;
 mod errors;
 mod kernels;
@@ -24,6 +25,10 @@ mod _core {
         assumptions, check_plan, cluster, distribution_facts, model_facts, model_from_hf, plan_facts, preset, presets,
         switches, workload, workload_facts,
     };
+    #[pymodule_export]
+    use super::columns::frontier;
+    #[pymodule_export]
+    use super::design::{DesignSpace, design_metrics};
     #[pymodule_export]
     use super::door::{_frame, _spin, near, num_threads, set_num_threads, versions};
     #[pymodule_export]

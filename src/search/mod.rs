@@ -1,5 +1,6 @@
 //! The design space of each level of disaggregation, searched whole at one GPU budget.
 
+pub mod design;
 pub mod explore;
 pub mod levels;
 pub mod row;

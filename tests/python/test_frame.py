@@ -191,3 +191,14 @@ def test_empty_frames_behave():
     assert f._repr_html_()
     assert str(f) == ""
     assert len(dg.Frame({"x": [], "y": []}).frontier("x", "y")) == 0
+
+
+def test_frontier_in_three_columns_and_ties():
+    f = dg.Frame(
+        {"a_ms": [1.0, 1.0, 2.0, 2.0, np.nan], "b_ms": [3.0, 3.0, 2.0, 2.1, 0.0], "c_ms": [1.0, 1.0, 5.0, 5.1, 0.0]}
+    )
+    assert f.frontier("a_ms", "b_ms", "c_ms")["b_ms"].tolist() == [3.0, 2.0]
+    ties = f.frontier("a_ms", "b_ms", "c_ms", epsilon=0.1)
+    assert ties["tie"].tolist() == [False, True, False, True]
+    with pytest.raises(dg.SpecError, match="epsilon: must be from 0 to below 1"):
+        f.frontier("a_ms", "b_ms", epsilon=2)

@@ -5,6 +5,7 @@ mod binding;
 mod breakdown;
 mod choose;
 mod cost;
+mod design;
 mod kernels_lookup;
 mod kernels_pack;
 mod lab;

@@ -1,0 +1,17 @@
+//! Design spaces of the user's own: axes over the fields of a question, constraints between them,
+//! points by number, samples, and their price.
+//!
+//! A space is a base question (model, cluster, workload, plan, serving, assumptions) and a list of
+//! axes, each a dotted path into it with the values to take. Points are numbered in the order of
+//! the axes, the last axis fastest, points that break a constraint left out; so a slice of numbers
+//! is a unit of work that any machine can price from the space's JSON alone.
+
+mod expression;
+mod price;
+mod sample;
+mod space;
+
+pub use expression::Expression;
+pub use price::{METRICS, price};
+pub use sample::{METHODS, sample};
+pub use space::{Axis, Description, Space};

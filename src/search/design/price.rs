@@ -1,0 +1,281 @@
+//! Points of a space priced by the same engine as `estimate`, in parallel, in the order of their numbers.
+//!
+//! Parts of a question that the neighbouring point shares (model, cluster, workload ...) are read
+//! and compiled once. A point that cannot be priced is a row with its reason in `status`; nothing
+//! is dropped and nothing stops the others. Evidence: `measured_share` is the share of compute
+//! time that is measured or interpolated.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use serde_json::{Map, Value};
+
+use super::space::{ROOTS, Space, set};
+use crate::columns::{Column, Columns};
+use crate::control::Control;
+use crate::cost::Library;
+use crate::error::{Error, Problems, Result, near};
+use crate::kernels::KernelDb;
+use crate::serving::{Engine, framework};
+use crate::spec::{Assumptions, Cluster, Model, Plan, Quant, Serving, Workload};
+
+/// Numbers that a point can be asked for.
+pub const METRICS: [&str; 12] = [
+    "ttft_ms",
+    "tpot_ms",
+    "itl_worst_ms",
+    "requests_per_s",
+    "tokens_per_s",
+    "tokens_per_s_per_gpu",
+    "tokens_per_s_per_user",
+    "concurrency",
+    "gpus",
+    "memory_gib",
+    "usd_per_mtok",
+    "measured_share",
+];
+
+/// Points that one thread takes at a time: neighbours share their parts.
+const BLOCK: usize = 64;
+
+struct Priced {
+    metrics: Vec<f64>,
+    feasible: bool,
+    binding: String,
+    status: String,
+}
+
+/// The parts of a question as last read, by the choices on the axes that lead into them.
+#[derive(Default)]
+struct Memory {
+    keys: Vec<Option<Vec<usize>>>,
+    model: Option<Model>,
+    cluster: Option<Cluster>,
+    workload: Option<Workload>,
+    plan: Option<Plan>,
+    quant: Quant,
+    serving: Serving,
+    assumptions: Option<Assumptions>,
+    framework: Option<String>,
+    lib: Option<Arc<Library>>,
+}
+
+/// Prices the points with these numbers.
+pub fn price(
+    db: &Arc<KernelDb>,
+    space: &Space,
+    points: &[u64],
+    metrics: &[String],
+    control: &Control,
+) -> Result<Columns> {
+    let mut problems = Problems::new();
+    for (i, m) in metrics.iter().enumerate().filter(|(_, m)| !METRICS.contains(&m.as_str())) {
+        problems.push(format!("metrics[{i}]"), format!("'{m}' is not a metric"), near(m, METRICS));
+    }
+    problems.into_result()?;
+    space.check_points(points)?;
+    control.set_total(points.len() as u64);
+    // Axes that lead into each part.
+    let into: Vec<Vec<usize>> = ROOTS
+        .iter()
+        .map(|root| {
+            let under = |p: &str| p == *root || p.strip_prefix(root).is_some_and(|rest| rest.starts_with('.'));
+            (0..space.description.axes.len()).filter(|a| under(&space.description.axes[*a].path)).collect()
+        })
+        .collect();
+    let blocks: Vec<Result<Vec<Priced>>> = crate::pool::install(|| {
+        points
+            .par_chunks(BLOCK)
+            .map(|block| {
+                let mut memory = Memory { keys: vec![None; ROOTS.len()], ..Memory::default() };
+                let mut out = Vec::with_capacity(block.len());
+                for &p in block {
+                    control.check()?;
+                    out.push(one(db, space, &into, p, metrics, &mut memory));
+                    control.advance(1);
+                }
+                Ok(out)
+            })
+            .collect()
+    })?;
+    let mut rows = Vec::with_capacity(points.len());
+    for b in blocks {
+        rows.extend(b?);
+    }
+    Ok(columns(space, points, metrics, &rows))
+}
+
+fn one(
+    db: &Arc<KernelDb>,
+    space: &Space,
+    into: &[Vec<usize>],
+    point: u64,
+    metrics: &[String],
+    memory: &mut Memory,
+) -> Priced {
+    match evaluate(db, space, into, point, memory) {
+        Ok(engine) => {
+            let tokens = engine.tokens_per_s();
+            let point = &engine.point;
+            let gpus = f64::from(engine.gpus());
+            let compute: f64 = point.evidence.compute.iter().sum();
+            let value = |m: &str| match m {
+                "ttft_ms" => point.ttft_s * 1e3,
+                "tpot_ms" => point.tpot_s * 1e3,
+                "itl_worst_ms" => point.itl_worst_s * 1e3,
+                "requests_per_s" => point.requests_per_s,
+                "tokens_per_s" => tokens,
+                "tokens_per_s_per_gpu" => tokens / f64::from(engine.library().cluster.gpus),
+                "tokens_per_s_per_user" => 1.0 / point.tpot_s,
+                "concurrency" => point.concurrency,
+                "gpus" => gpus,
+                "memory_gib" => point.memory_bytes / crate::units::GIB,
+                "usd_per_mtok" => {
+                    let cluster = &engine.library().cluster;
+                    f64::from(cluster.gpus) * cluster.device.usd_per_hour / 3600.0 / tokens * 1e6
+                }
+                _ if compute > 0.0 => (point.evidence.compute[0] + point.evidence.compute[1]) / compute,
+                _ => f64::NAN,
+            };
+            let feasible = point.stands();
+            Priced {
+                metrics: metrics
+                    .iter()
+                    .map(|m| if feasible || m == "memory_gib" || m == "gpus" { value(m) } else { f64::NAN })
+                    .collect(),
+                feasible,
+                binding: point.binding.label(),
+                status: "ok".into(),
+            }
+        }
+        Err(e) => Priced {
+            metrics: vec![f64::NAN; metrics.len()],
+            feasible: false,
+            binding: "error".into(),
+            status: e.to_string().replace('\n', "; "),
+        },
+    }
+}
+
+fn evaluate(db: &Arc<KernelDb>, space: &Space, into: &[Vec<usize>], point: u64, memory: &mut Memory) -> Result<Engine> {
+    let choices = space.choices(point);
+    // Below a part that changed everything compiled from it is stale.
+    let mut stale = false;
+    for (root, axes) in into.iter().enumerate() {
+        let key: Vec<usize> = axes.iter().map(|a| choices[*a]).collect();
+        if memory.keys[root].as_ref() == Some(&key) {
+            continue;
+        }
+        memory.keys[root] = None;
+        let mut part = Map::new();
+        if let Some(base) = space.description.question.get(ROOTS[root]) {
+            part.insert(ROOTS[root].into(), base.clone());
+        }
+        for &a in axes {
+            set(&mut part, &space.description.axes[a].path, space.value(a, choices[a]))?;
+        }
+        read(memory, ROOTS[root], part.remove(ROOTS[root]))?;
+        memory.keys[root] = Some(key);
+        stale |= !matches!(ROOTS[root], "plan" | "workload");
+    }
+    let missing = || Error::spec("space", "a part of the question is missing", "");
+    let (model, cluster) = (memory.model.as_ref().ok_or_else(missing)?, memory.cluster.as_ref().ok_or_else(missing)?);
+    let (workload, plan) = (memory.workload.as_ref().ok_or_else(missing)?, memory.plan.as_ref().ok_or_else(missing)?);
+    if stale {
+        memory.lib = None;
+    }
+    if memory.lib.is_none() {
+        let mut p = Problems::new();
+        p.nest("model", model.check());
+        p.nest("cluster", cluster.check());
+        p.nest("quant", memory.quant.check_on(&model.quant, &cluster.device));
+        p.nest("serving", memory.serving.check());
+        p.into_result()?;
+        let name = match &memory.framework {
+            Some(f) => f.clone(),
+            None => framework::default_framework(db, model, cluster, &memory.quant)?,
+        };
+        let assumptions = memory.assumptions.clone().unwrap_or_else(Assumptions::physical);
+        memory.lib = Some(Library::shared(db, model, cluster, &name, &memory.quant, &memory.serving, &assumptions)?);
+    }
+    let lib = memory.lib.as_ref().ok_or_else(missing)?;
+    let mut p = Problems::new();
+    p.nest("workload", workload.check());
+    p.into_result()?;
+    Engine::new(lib, workload, plan)
+}
+
+fn read(memory: &mut Memory, root: &str, value: Option<Value>) -> Result<()> {
+    let value = value.unwrap_or(Value::Null);
+    match root {
+        "model" => memory.model = Some(Model::from_value(value)?),
+        "cluster" => memory.cluster = Some(Cluster::from_value(value)?),
+        "workload" => memory.workload = Some(Workload::from_value(value)?),
+        "plan" => memory.plan = Some(Plan::from_value(value)?),
+        "quant" => memory.quant = if value.is_null() { Quant::default() } else { Quant::from_value(value)? },
+        "serving" => memory.serving = if value.is_null() { Serving::default() } else { Serving::from_value(value)? },
+        "assumptions" => {
+            memory.assumptions = if value.is_null() { None } else { Some(Assumptions::from_value(value)?) };
+        }
+        _ => memory.framework = value.as_str().map(str::to_string),
+    }
+    Ok(())
+}
+
+/// Point number, axis values, metrics, feasible, binding, status.
+fn columns(space: &Space, points: &[u64], metrics: &[String], rows: &[Priced]) -> Columns {
+    let mut out = axis_columns(space, points);
+    for (i, m) in metrics.iter().enumerate() {
+        out.push(m.clone(), Column::F64(rows.iter().map(|r| r.metrics[i]).collect()));
+    }
+    out.push("feasible", Column::Bool(rows.iter().map(|r| r.feasible).collect()));
+    out.push("binding", Column::from_strings(rows.iter().map(|r| &r.binding)));
+    out.push("status", Column::from_strings(rows.iter().map(|r| &r.status)));
+    out
+}
+
+fn axis_columns(space: &Space, points: &[u64]) -> Columns {
+    let mut out = Columns::new();
+    out.push("point", Column::I64(points.iter().map(|p| *p as i64).collect()));
+    let choices: Vec<Vec<usize>> = points.iter().map(|p| space.choices(*p)).collect();
+    for (a, axis) in space.description.axes.iter().enumerate() {
+        out.push(axis.path.clone(), axis_column(&axis.values, choices.iter().map(|c| c[a])));
+    }
+    out
+}
+
+impl Space {
+    /// Point numbers and axis values, without a price.
+    pub fn values(&self, points: &[u64]) -> Result<Columns> {
+        self.check_points(points)?;
+        Ok(axis_columns(self, points))
+    }
+
+    fn check_points(&self, points: &[u64]) -> Result<()> {
+        match points.iter().find(|p| **p >= self.size()) {
+            Some(p) => Err(Error::spec("points", format!("{p} is not a point of a space of {}", self.size()), "")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whole numbers, numbers or words, as the values of the axis are.
+fn axis_column(values: &[Value], choices: impl Iterator<Item = usize>) -> Column {
+    if values.iter().all(|v| v.as_i64().is_some()) {
+        return Column::I64(choices.map(|c| values[c].as_i64().unwrap_or_default()).collect());
+    }
+    if values.iter().all(|v| v.as_f64().is_some()) {
+        return Column::F64(choices.map(|c| values[c].as_f64().unwrap_or(f64::NAN)).collect());
+    }
+    let labels: Vec<String> = values.iter().map(label).collect();
+    Column::Cat { codes: choices.map(|c| c as i32).collect(), labels }
+}
+
+/// A value in a word: itself, or the name of what it describes.
+fn label(value: &Value) -> String {
+    match value {
+        Value::String(s) => s.clone(),
+        Value::Object(map) => map.get("name").and_then(Value::as_str).map_or_else(|| value.to_string(), str::to_string),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,334 @@
+//! A base question, axes over its fields, constraints, and the numbering of the points.
+//!
+//! Points are the mixed-radix numbers of the axes' value lists, last axis fastest. Constraints are
+//! tested as soon as the axes they read are set: the assignments of the leading axes that survive
+//! are kept as a list, the axes behind them are a plain product. So `size` is exact, point `i` is
+//! found in constant time, and memory is bounded by the constrained axes alone.
+//! Limits: at most [`MOST_PREFIXES`] surviving assignments of the constrained axes.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::expression::Expression;
+use crate::error::{Error, Problems, Result, near};
+use crate::spec::catalog;
+
+/// Surviving assignments of the constrained axes that are kept at most (8 bytes each).
+const MOST_PREFIXES: usize = 50_000_000;
+
+/// The parts of a question, in the order in which they are built.
+pub const ROOTS: [&str; 8] = ["model", "cluster", "workload", "plan", "framework", "quant", "serving", "assumptions"];
+
+/// One axis: a dotted path into the question and the values that it takes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Axis {
+    pub path: String,
+    pub values: Vec<Value>,
+}
+
+/// A space as JSON carries it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Description {
+    /// `model`, `cluster`, `workload`, `plan`, and optionally `framework`, `quant`, `serving`, `assumptions`.
+    pub question: Map<String, Value>,
+    pub axes: Vec<Axis>,
+    #[serde(rename = "where")]
+    pub constraints: Vec<String>,
+}
+
+/// A space ready to be counted, sampled and priced.
+#[derive(Clone, Debug)]
+pub struct Space {
+    pub description: Description,
+    pub constraints: Vec<Expression>,
+    /// Values of each axis as numbers; NaN where a value is none.
+    numbers: Vec<Vec<f64>>,
+    /// Leading axes that constraints read.
+    constrained: usize,
+    /// Surviving assignments of those, as mixed-radix numbers; `None`: all of them.
+    prefixes: Option<Vec<u64>>,
+    /// Points behind each of them.
+    tail: u64,
+}
+
+fn number(value: &Value) -> f64 {
+    match value {
+        Value::Number(n) => n.as_f64().unwrap_or(f64::NAN),
+        Value::Bool(b) => f64::from(u8::from(*b)),
+        _ => f64::NAN,
+    }
+}
+
+impl Space {
+    /// Checks a description as a whole and counts its points.
+    pub fn new(description: Description) -> Result<Space> {
+        let mut problems = Problems::new();
+        for root in ["model", "cluster", "workload", "plan"] {
+            if !description.question.contains_key(root) {
+                problems.push(root, "is missing", "");
+            }
+        }
+        for root in description.question.keys().filter(|k| !ROOTS.contains(&k.as_str())) {
+            problems.push(root, "is not a part of a question", near(root, ROOTS));
+        }
+        for (i, axis) in description.axes.iter().enumerate() {
+            let at = format!("axes.{}", axis.path);
+            if axis.values.is_empty() {
+                problems.push(at.clone(), "has no values", "give at least one, or leave the axis out");
+            }
+            if description.axes[..i].iter().any(|a| a.path == axis.path) {
+                problems.push(at.clone(), "is there twice", "");
+            }
+            if axis.values.iter().enumerate().any(|(j, v)| axis.values[..j].contains(v)) {
+                problems.push(at.clone(), "has the same value twice", "");
+            }
+            // The first value must find its place.
+            if let Some(first) = axis.values.first()
+                && let Err(Error::Spec(inner)) = set(&mut description.question.clone(), &axis.path, first)
+            {
+                problems.nest("axes", inner);
+            }
+        }
+        problems.into_result()?;
+        let numbers: Vec<Vec<f64>> = description.axes.iter().map(|a| a.values.iter().map(number).collect()).collect();
+        let mut problems = Problems::new();
+        let mut constraints = Vec::new();
+        for (i, text) in description.constraints.iter().enumerate() {
+            let path = format!("where[{i}]");
+            match Expression::new(text, &path, &|name| resolve(&description.axes, name)) {
+                Ok(e) => {
+                    for &a in e.axes.iter().filter(|a| numbers[**a].iter().any(|x| x.is_nan())) {
+                        let axis = &description.axes[a].path;
+                        problems.push(&path, format!("'{text}': values of {axis} are not numbers"), "");
+                    }
+                    constraints.push(e);
+                }
+                Err(Error::Spec(inner)) => problems.0.extend(inner.0),
+                Err(other) => return Err(other),
+            }
+        }
+        problems.into_result()?;
+        let constrained = constraints.iter().flat_map(|c| c.axes.iter().map(|a| a + 1)).max().unwrap_or(0);
+        let mut space = Space { description, constraints, numbers, constrained, prefixes: None, tail: 1 };
+        space.tail = space.product(constrained..space.radices().len())?;
+        if !space.constraints.is_empty() {
+            let all: Vec<usize> = (0..space.constraints.len()).collect();
+            let found = space.survivors(&all, usize::MAX)?;
+            if found.is_empty() {
+                return Err(space.contradiction()?);
+            }
+            space.prefixes = Some(found);
+        }
+        space.product(0..0)?;
+        Ok(space)
+    }
+
+    fn radices(&self) -> Vec<u64> {
+        self.description.axes.iter().map(|a| a.values.len() as u64).collect()
+    }
+
+    fn product(&self, range: std::ops::Range<usize>) -> Result<u64> {
+        self.radices()[range].iter().try_fold(1u64, |p, r| p.checked_mul(*r)).ok_or_else(|| {
+            Error::spec("axes", "the space has more points than can be numbered", "give fewer values an axis")
+        })
+    }
+
+    /// Points in all.
+    pub fn size(&self) -> u64 {
+        let heads = match &self.prefixes {
+            Some(p) => p.len() as u64,
+            None => self.radices()[..self.constrained].iter().product(),
+        };
+        heads.saturating_mul(self.tail)
+    }
+
+    /// Assignments of the constrained axes that keep `kept` constraints, at most `limit` of them.
+    fn survivors(&self, kept: &[usize], limit: usize) -> Result<Vec<u64>> {
+        // Each constraint is tested at the last axis it reads.
+        let mut due: Vec<Vec<usize>> = vec![Vec::new(); self.constrained];
+        let mut out = Vec::new();
+        for &c in kept {
+            match self.constraints[c].axes.last() {
+                Some(last) => due[*last].push(c),
+                // A constraint without axes holds always or never.
+                None if self.constraints[c].holds(|_| f64::NAN) => {}
+                None => return Ok(out),
+            }
+        }
+        let mut choice = vec![0usize; self.constrained];
+        self.descend(0, 0, &due, &mut choice, &mut out, limit)?;
+        Ok(out)
+    }
+
+    fn descend(
+        &self,
+        depth: usize,
+        code: u64,
+        due: &[Vec<usize>],
+        choice: &mut [usize],
+        out: &mut Vec<u64>,
+        limit: usize,
+    ) -> Result<()> {
+        if depth == self.constrained {
+            if out.len() >= MOST_PREFIXES {
+                let text = format!("more than {MOST_PREFIXES} assignments of the constrained axes");
+                return Err(Error::spec("where", text, "put the constrained axes first, or give them fewer values"));
+            }
+            out.push(code);
+            return Ok(());
+        }
+        let radix = self.numbers[depth].len() as u64;
+        for v in 0..self.numbers[depth].len() {
+            choice[depth] = v;
+            let holds = due[depth].iter().all(|c| self.constraints[*c].holds(|a| self.numbers[a][choice[a]]));
+            if holds {
+                self.descend(depth + 1, code * radix + v as u64, due, choice, out, limit)?;
+                if out.len() >= limit {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Names a smallest set of constraints that no point keeps.
+    fn contradiction(&self) -> Result<Error> {
+        let mut core: Vec<usize> = (0..self.constraints.len()).collect();
+        let mut i = 0;
+        while i < core.len() {
+            let mut without = core.clone();
+            without.remove(i);
+            if self.survivors(&without, 1)?.is_empty() { core = without } else { i += 1 }
+        }
+        let texts: Vec<String> = core.iter().map(|c| format!("'{}'", self.constraints[*c].text)).collect();
+        let message = match texts.as_slice() {
+            [one] => format!("no point keeps {one}"),
+            many => format!("no point keeps {} together", many.join(" and ")),
+        };
+        Ok(Error::spec("where", message, "widen an axis or drop a constraint"))
+    }
+
+    /// Choice on each axis of point `i`.
+    pub fn choices(&self, i: u64) -> Vec<usize> {
+        let (head, mut rest) = (i / self.tail, i % self.tail);
+        let mut code = self.prefixes.as_ref().map_or(head, |p| p[head as usize]);
+        let radices = self.radices();
+        let mut out = vec![0usize; radices.len()];
+        for (a, r) in radices.iter().enumerate().rev() {
+            let from = if a >= self.constrained { &mut rest } else { &mut code };
+            out[a] = (*from % r) as usize;
+            *from /= r;
+        }
+        out
+    }
+
+    /// Number of the point with these choices, if it keeps the constraints.
+    pub fn index_of(&self, choices: &[usize]) -> Option<u64> {
+        let (mut head, mut rest) = (0u64, 0u64);
+        for (a, (c, r)) in choices.iter().zip(self.radices()).enumerate() {
+            let to = if a >= self.constrained { &mut rest } else { &mut head };
+            *to = *to * r + *c as u64;
+        }
+        let head = match &self.prefixes {
+            Some(p) => p.binary_search(&head).ok()? as u64,
+            None => head,
+        };
+        Some(head * self.tail + rest)
+    }
+
+    pub fn value(&self, axis: usize, choice: usize) -> &Value {
+        &self.description.axes[axis].values[choice]
+    }
+
+    pub fn lengths(&self) -> Vec<usize> {
+        self.description.axes.iter().map(|a| a.values.len()).collect()
+    }
+}
+
+/// The axis that a name means: its whole path, or the end of it.
+fn resolve(axes: &[Axis], name: &str) -> std::result::Result<usize, String> {
+    let ends = |path: &str| path == name || path.strip_suffix(name).is_some_and(|front| front.ends_with('.'));
+    if let Some(i) = axes.iter().position(|a| a.path == name) {
+        return Ok(i);
+    }
+    let found: Vec<usize> = (0..axes.len()).filter(|i| ends(&axes[*i].path)).collect();
+    match found.as_slice() {
+        [one] => Ok(*one),
+        [] => Err(format!("'{name}' is not an axis; {}", near(name, axes.iter().map(|a| a.path.as_str())))),
+        many => {
+            let paths: Vec<&str> = many.iter().map(|i| axes[*i].path.as_str()).collect();
+            Err(format!("'{name}' may be {}", paths.join(" or ")))
+        }
+    }
+}
+
+/// Paths that users write and where they lead, with the factor of their unit.
+const ALIASES: [(&str, &str, f64); 2] = [
+    ("cluster.nic_gb_per_s", "cluster.fabric.nic_bytes_per_s", 1e9),
+    ("cluster.oversubscription", "cluster.fabric.oversubscription", 1.0),
+];
+
+/// Puts `value` at `path` of a question.
+pub fn set(question: &mut Map<String, Value>, path: &str, value: &Value) -> Result<()> {
+    let alias = ALIASES.iter().find(|(from, ..)| *from == path);
+    if let (Some((_, to, factor)), Some(x)) = (alias, value.as_f64()) {
+        return set(question, to, &json!(x * factor));
+    }
+    match (path, value) {
+        ("model", Value::String(name)) => {
+            let model = catalog::model(name)?;
+            question.insert("model".into(), crate::spec::json::to_value(&model, "model")?);
+            return Ok(());
+        }
+        ("cluster.system", Value::String(system)) => {
+            let gpus = question.get("cluster").and_then(|c| c.get("gpus")).and_then(Value::as_u64).unwrap_or(1);
+            let cluster = catalog::cluster(system, u32::try_from(gpus).unwrap_or(u32::MAX))?;
+            question.insert("cluster".into(), crate::spec::json::to_value(&cluster, "cluster")?);
+            return Ok(());
+        }
+        ("workload", Value::String(name)) => {
+            let workload = catalog::workload(name)?;
+            question.insert("workload".into(), crate::spec::json::to_value(&workload, "workload")?);
+            return Ok(());
+        }
+        ("workload.isl" | "workload.osl" | "workload.prefix", Value::Number(n)) => {
+            let x = n.as_f64().unwrap_or(f64::NAN);
+            let fixed = crate::spec::json::to_value(&crate::spec::Distribution::fixed(x), path)?;
+            return set(question, path, &fixed);
+        }
+        _ => {}
+    }
+    let mut parts = path.split('.');
+    let root = parts.next().unwrap_or_default();
+    if !ROOTS.contains(&root) {
+        return Err(Error::spec(path, format!("'{root}' is not a part of a question"), near(root, ROOTS)));
+    }
+    if !question.contains_key(root) {
+        let blank = match root {
+            "serving" => crate::spec::json::to_value(&crate::spec::Serving::default(), root)?,
+            "quant" => crate::spec::json::to_value(&crate::spec::Quant::default(), root)?,
+            "assumptions" => crate::spec::json::to_value(&crate::spec::Assumptions::physical(), root)?,
+            _ => Value::Null,
+        };
+        question.insert(root.into(), blank);
+    }
+    let mut at = &mut question[root];
+    for part in parts {
+        let Some(map) = at.as_object_mut() else {
+            return Err(Error::spec(
+                path,
+                format!("nothing lies below '{part}'"),
+                "the base question has no such part",
+            ));
+        };
+        if !map.contains_key(part) {
+            let hint = near(part, map.keys().filter(|k| *k != "kind"));
+            return Err(Error::spec(path, format!("has no field '{part}'"), hint));
+        }
+        at = &mut map[part];
+    }
+    *at = value.clone();
+    Ok(())
+}
