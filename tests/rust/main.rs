@@ -12,6 +12,7 @@ mod lab;
 mod layers;
 mod network;
 mod pipeline;
+mod refine;
 mod search;
 mod serving;
 mod specs;
