@@ -233,7 +233,7 @@ impl Task<'_> {
                 }
             }
         }
-        let found: Vec<(Layout, Arc<Stepper>, Vec<(u32, u32, PrefillSide)>)> = crate::pool::install(|| {
+        let found: Priced<(u32, u32, PrefillSide)> = crate::pool::install(|| {
             chosen
                 .par_iter()
                 .map(|&k| {
