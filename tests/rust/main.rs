@@ -14,6 +14,7 @@ mod lab;
 mod layers;
 mod network;
 mod pipeline;
+mod refine;
 mod search;
 mod serving;
 mod specs;
