@@ -370,7 +370,7 @@ pub fn finish(capacities: &[f64], classes: &[Class], control: &Control) -> Resul
             since[c] = now;
             rate[c] = fresh;
             epoch[c] += 1;
-            if !(fresh > 0.0) {
+            if fresh <= 0.0 {
                 return Err(Error::spec(format!("flows[{c}]"), "gets no bandwidth", "a port is taken whole"));
             }
             ends.push(Reverse(((now + left[c] / fresh).to_bits(), c as u32, epoch[c])));
