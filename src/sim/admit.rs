@@ -156,7 +156,7 @@ impl<'a> World<'a> {
             self.finish(request, instance);
         } else if prefill {
             self.seqs[r].last_token_ps = self.now;
-            self.to_decode(request);
+            self.hand_over(request);
         } else {
             self.join(request);
         }
@@ -308,7 +308,7 @@ impl<'a> World<'a> {
     }
 
     /// A prompt is done on a prefill instance: it queues for decode, its KV stays until it has gone.
-    fn to_decode(&mut self, request: u32) {
+    fn hand_over(&mut self, request: u32) {
         let r = request as usize;
         let from = self.seqs[r].port;
         self.out_of_hand(request, from);

@@ -263,8 +263,8 @@ impl Kv {
         let mut taken = 0;
         let mut i = 1;
         // Whole rounds first, then step by step.
-        if self.decoding > 0 {
-            let rounds = (free / self.decoding).saturating_sub(1).min(u64::from((most - 1) / b)) as u32;
+        if let Some(rounds) = free.checked_div(self.decoding) {
+            let rounds = rounds.saturating_sub(1).min(u64::from((most - 1) / b)) as u32;
             taken = u64::from(rounds) * self.decoding;
             i += rounds * b;
         }
