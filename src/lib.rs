@@ -23,6 +23,7 @@ pub mod cost;
 
 pub mod serving;
 
+pub mod calibrate;
 pub mod search;
 pub mod validation;
 
