@@ -1,4 +1,5 @@
 //! Small numerics that several floors need.
 
+pub mod climb;
 pub mod combinatorics;
 pub mod pareto;

@@ -70,7 +70,6 @@ fn deepep(params: &Params, cluster: &Cluster, variant: &str, op: &str) -> Result
         eta_nic: far.eta_nic,
         // The normal kernel pipelines NIC and NVLink.
         p: if variant == LOW_LATENCY { far.p } else { None },
-        ..*own
     })
 }
 

@@ -10,9 +10,13 @@
 
 pub mod a2a;
 pub mod afd;
+pub mod astra;
 mod collective;
 mod constants;
 mod curve;
+pub mod fabric;
+pub mod flows;
+pub mod fluid;
 pub mod law;
 pub mod params;
 pub mod samples;

@@ -1,17 +1,21 @@
 //! The crate's integration tests: one binary, one module a subject.
 #![allow(clippy::unwrap_used)]
 
+mod astra;
 mod binding;
 mod breakdown;
+mod calibrate;
 mod choose;
 mod cost;
 mod design;
+mod fluid;
 mod kernels_lookup;
 mod kernels_pack;
 mod lab;
 mod layers;
 mod network;
 mod pipeline;
+mod refine;
 mod search;
 mod serving;
 mod specs;
