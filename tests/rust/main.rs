@@ -18,6 +18,7 @@ mod pipeline;
 mod refine;
 mod search;
 mod serving;
+mod sim;
 mod specs;
 mod surfaces;
 mod validation;
