@@ -4,6 +4,7 @@
 mod astra;
 mod binding;
 mod breakdown;
+mod calibrate;
 mod choose;
 mod cost;
 mod design;
