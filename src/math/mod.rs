@@ -1,4 +1,5 @@
 //! Small numerics that several floors need.
 
 pub mod combinatorics;
+pub mod normal;
 pub mod pareto;

@@ -12,6 +12,7 @@ mod lab;
 mod layers;
 mod network;
 mod pipeline;
+mod provision;
 mod search;
 mod serving;
 mod specs;
