@@ -162,7 +162,7 @@ def explore(
     _names("levels", levels)
     if frameworks is not None:
         _names("frameworks", frameworks)
-    with reporter(progress, "plans") as report:
+    with reporter(progress, "layouts") as report:
         found = _core.explore(
             model._raw,
             cluster._raw,

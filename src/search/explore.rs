@@ -4,13 +4,14 @@
 //! Each level is searched over its own whole space at the same GPU budget; whole workers and units
 //! fill the budget and what is left over idles, but is counted. P/D pairs the Pareto frontiers of
 //! its two slots (rate, latency and ways for KV, per worker size): a slot candidate that another
-//! beats on all of them cannot be in the best pair of that size. Not exact in two ways: a step of a
-//! frontier gains at least 2 %, and a decode batch that is lowered to what prefill supplies starts
-//! from the batches priced (measured loss: 2.3 % at ten an octave, as workers have, 7.7 % at four, as AFD units have).
+//! beats on all of them cannot be in the best pair of that size. A step of a frontier gains at least 2 %,
+//! and batches and chunks lie on a coarse grid; the leaders of every level are therefore priced again on a
+//! fine one (`refine`), so that levels are compared best against best.
 
 use std::sync::Arc;
 
 use super::levels::{self, Task};
+use super::refine::{Aim, append_new};
 use super::row::Row;
 use super::study::Study;
 use crate::control::Control;
@@ -103,10 +104,32 @@ impl Question {
 pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<Study> {
     q.check(&db.frameworks(&q.cluster.system)?)?;
     let wants = |level: &str| q.levels.iter().any(|l| l == level);
+    let paired = wants("pd") || wants("pd+afd");
+    let mut spaces = Vec::new();
+    let mut total = 0;
+    for framework in &q.frameworks {
+        let lib = Library::shared(db, &q.model, &q.cluster, framework, &q.quant, &q.serving, &q.assumptions)?;
+        let workers = levels::worker_layouts(&lib, q.cluster.gpus, false);
+        let units = levels::unit_layouts(&lib, q.cluster.gpus);
+        let prefill_workers = levels::worker_layouts(&lib, q.cluster.gpus, true);
+        let prefill_units = levels::prefill_unit_layouts(&lib, q.cluster.gpus);
+        for (asked, layouts) in [
+            (wants("aggregated"), &workers),
+            (wants("aggregated+afd"), &units),
+            (paired, &prefill_workers),
+            (paired, &workers),
+            (wants("pd+afd"), &units),
+            (wants("pd+afd"), &prefill_units),
+        ] {
+            total += if asked { layouts.len() as u64 } else { 0 };
+        }
+        spaces.push((lib, workers, units, prefill_workers, prefill_units));
+    }
+    control.set_total(total);
+    let aim = Aim::of(q);
     let mut rows: Vec<Row> = Vec::new();
     let mut libraries = Vec::new();
-    for (i, framework) in q.frameworks.iter().enumerate() {
-        let lib = Library::shared(db, &q.model, &q.cluster, framework, &q.quant, &q.serving, &q.assumptions)?;
+    for (i, (lib, workers, units, prefill_workers, prefill_units)) in spaces.into_iter().enumerate() {
         libraries.push(lib.clone());
         let task = Task {
             lib: &lib,
@@ -118,31 +141,44 @@ pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<St
         };
         // Batches per doubling; AFD units have a space wider in every other way and take fewer.
         let octave = q.batches_per_octave.max(1);
-        let workers = levels::worker_layouts(&lib, q.cluster.gpus, false);
-        let units = levels::unit_layouts(&lib, q.cluster.gpus);
         if wants("aggregated") {
-            rows.extend(task.mixed(0, &workers, octave)?);
+            let coarse = task.mixed(0, &workers, octave)?;
+            let fine = task.refine_mixed(0, &coarse, octave, &aim)?;
+            rows.extend(coarse);
+            rows.extend(fine);
         }
         if wants("aggregated+afd") {
-            rows.extend(task.mixed(2, &units, (octave / 2).max(1))?);
+            let octave = (octave / 2).max(1);
+            let coarse = task.mixed(2, &units, octave)?;
+            let fine = task.refine_mixed(2, &coarse, octave, &aim)?;
+            rows.extend(coarse);
+            rows.extend(fine);
         }
-        if wants("pd") || wants("pd+afd") {
-            let prefill_all = task.prefill(&levels::worker_layouts(&lib, q.cluster.gpus, true))?;
+        if paired {
+            let prefill_all = task.prefill(&prefill_workers)?;
             let prefill = levels::prefill_frontier(&prefill_all, &task.load);
             let decode_all = task.decode(&workers, octave * 2)?;
             let decode = levels::decode_frontier(&decode_all, &task.load);
             if wants("pd") {
-                let found = task.pair(1, &prefill, &decode)?;
+                let mut found = task.pair(1, &prefill, &decode)?;
+                let fine = task.refine_pairs(1, &prefill_all, &decode_all, &found, &aim)?;
+                append_new(&mut found, fine);
                 rows.extend(nearest_if_none(found, || task.closest_pair(1, &prefill_all, &decode_all)));
             }
             if wants("pd+afd") && !units.is_empty() {
                 let units_all = task.decode(&units, (octave - 1).max(1))?;
                 let afd_decode = levels::decode_frontier(&units_all, &task.load);
-                let afd_prefill_all = task.prefill(&levels::prefill_unit_layouts(&lib, q.cluster.gpus))?;
+                let afd_prefill_all = task.prefill(&prefill_units)?;
                 let afd_prefill = levels::prefill_frontier(&afd_prefill_all, &task.load);
                 let mut found = task.pair(3, &prefill, &afd_decode)?;
                 found.extend(task.pair(3, &afd_prefill, &decode)?);
                 found.extend(task.pair(3, &afd_prefill, &afd_decode)?);
+                for (prefill, decode) in
+                    [(&prefill_all, &units_all), (&afd_prefill_all, &decode_all), (&afd_prefill_all, &units_all)]
+                {
+                    let fine = task.refine_pairs(3, prefill, decode, &found, &aim)?;
+                    append_new(&mut found, fine);
+                }
                 rows.extend(nearest_if_none(found, || task.closest_pair(3, &prefill_all, &units_all)));
             }
         }

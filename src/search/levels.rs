@@ -35,7 +35,7 @@ const MICROBATCHES: [u32; 4] = [1, 2, 3, 4];
 const PREFILL_MICROBATCHES: [u32; 5] = [1, 2, 4, 8, 16];
 
 impl Task<'_> {
-    fn stepper(&self, layout: &Layout) -> Result<Stepper> {
+    pub(super) fn stepper(&self, layout: &Layout) -> Result<Stepper> {
         match layout {
             Layout::Worker(p) => Stepper::worker(self.lib, *p, self.workload, "worker"),
             Layout::Afd { .. } => match layout.afd_plan(1, 1, None) {
@@ -45,7 +45,7 @@ impl Task<'_> {
         }
     }
 
-    fn per_decode(&self) -> f64 {
+    pub(super) fn per_decode(&self) -> f64 {
         1.0 + f64::from(self.lib.serving.mtp)
     }
 
@@ -230,6 +230,15 @@ pub struct Candidate<S> {
 
 /// The prefill candidates that no other of their size beats on rate, latency and ways for KV.
 pub fn prefill_frontier(found: &Priced<(u32, u32, PrefillSide)>, load: &Load) -> Vec<Candidate<PrefillSide>> {
+    prefill_thinned(found, load, THINNING)
+}
+
+/// The same with every step of the frontier, however small.
+pub fn prefill_every(found: &Priced<(u32, u32, PrefillSide)>, load: &Load) -> Vec<Candidate<PrefillSide>> {
+    prefill_thinned(found, load, 1.0)
+}
+
+fn prefill_thinned(found: &Priced<(u32, u32, PrefillSide)>, load: &Load, least: f64) -> Vec<Candidate<PrefillSide>> {
     let mut all: Vec<Candidate<PrefillSide>> = Vec::new();
     for (layout, stepper, sides) in found {
         for (batch, chunk, side) in sides {
@@ -242,7 +251,7 @@ pub fn prefill_frontier(found: &Priced<(u32, u32, PrefillSide)>, load: &Load) ->
             });
         }
     }
-    frontier(all, load, |c| c.side.prefill.latency_s, |c| c.side.rate)
+    frontier(all, load, least, |c| c.side.prefill.latency_s, |c| c.side.rate)
 }
 
 /// The decode candidates that no other of their size beats on rate, step time and ways for KV.
@@ -259,18 +268,18 @@ pub fn decode_frontier(found: &Priced<DecodeSide>, load: &Load) -> Vec<Candidate
             });
         }
     }
-    frontier(all, load, |c| c.side.step.seconds, |c| c.side.rate)
+    frontier(all, load, THINNING, |c| c.side.step.seconds, |c| c.side.rate)
 }
 
 /// What pairing asks of a slot beside rate and latency: its size, how many GPUs move a sequence's KV
 /// side by side, and how many hold KV in all (the wire's ports).
-type Class = [u32; 3];
+pub type Class = [u32; 3];
 
 /// A wait for KV that is not worth a plan of its own: well under what the tables know of any TTFT.
 const SMALL_WAIT_S: f64 = 2e-3;
 
 /// Ways that are ample for what this candidate ships count as unlimited, so that it competes with all.
-fn class(layout: &Layout, s: &Stepper, load: &Load, rate: f64) -> Class {
+pub fn class(layout: &Layout, s: &Stepper, load: &Load, rate: f64) -> Class {
     let lib = s.library();
     let bytes = lib.model.kv_bytes(load.ship_to_decode + load.ship_to_prefill, lib.formats.kv);
     let nic = lib.cluster.fabric.nic_bytes_per_s;
@@ -287,6 +296,7 @@ fn covers(a: &Class, b: &Class) -> bool {
 fn frontier<S: Clone>(
     mut all: Vec<Candidate<S>>,
     load: &Load,
+    least: f64,
     cost: impl Fn(&Candidate<S>) -> f64,
     gain: impl Fn(&Candidate<S>) -> f64,
 ) -> Vec<Candidate<S>> {
@@ -310,8 +320,8 @@ fn frontier<S: Clone>(
     for c in all {
         let (k, g) = (class(&c), gain(&c));
         let best = so_far.iter().filter(|(a, _)| covers(a, &k)).map(|(_, g)| *g).fold(0.0, f64::max);
-        // A step of the frontier must gain THINNING, but the end of a class is kept if nothing beats it.
-        if g > best && (g >= best * THINNING || g >= top[&k]) {
+        // A step of the frontier must gain `least`, but the end of a class is kept if nothing beats it.
+        if g > best && (g >= best * least || g >= top[&k]) {
             so_far.insert(k, g);
             out.push(c);
         }
@@ -342,7 +352,8 @@ impl Task<'_> {
         Ok(rows.into_iter().flatten().collect())
     }
 
-    fn best_numbers(&self, level: u8, p: &Candidate<PrefillSide>, d: &Candidate<DecodeSide>) -> Option<Row> {
+    /// (rate, workers or units of each slot) of the best whole numbers within the budget.
+    pub(super) fn numbers(&self, p: &Candidate<PrefillSide>, d: &Candidate<DecodeSide>) -> Option<(f64, u32, u32)> {
         let (gp, gd) = (p.layout.gpus(), d.layout.gpus());
         if gp + gd > self.budget {
             return None;
@@ -357,7 +368,11 @@ impl Task<'_> {
                 best = Some((rate, np, nd));
             }
         }
-        let (_, np, nd) = best?;
+        best
+    }
+
+    pub(super) fn best_numbers(&self, level: u8, p: &Candidate<PrefillSide>, d: &Candidate<DecodeSide>) -> Option<Row> {
+        let (_, np, nd) = self.numbers(p, d)?;
         let point = pd::combine(&p.stepper, &p.side, np, &d.stepper, &d.side, nd, &self.load);
         Some(Row {
             level,

@@ -3,6 +3,7 @@
 pub mod design;
 pub mod explore;
 pub mod levels;
+pub mod refine;
 pub mod row;
 pub mod space;
 pub mod study;

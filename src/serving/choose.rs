@@ -1,13 +1,13 @@
 //! What a plan leaves open: batch, chunk budget and micro-batches with the highest rate.
 //!
 //! Every choice lies on a lattice (batches x chunk budgets). The rate over it is smooth but for steps
-//! of the tables and of memory, so it is not priced everywhere: a coarse lattice first, then a pattern
-//! search (neighbours at halving distance) from the best few of it. The exhaustive search of the same
-//! lattice is its twin in the tests.
+//! of the tables and of memory, so it is not priced everywhere but climbed (`math::climb`). The exhaustive
+//! search of the same lattice is its twin in the tests.
 
 use super::aggregated;
 use super::point::{Binding, Load, Point};
 use super::stepper::Stepper;
+use crate::math::climb::{Climb, spread};
 
 /// Which of two points serves more; one that stands beats one that does not.
 pub fn better(a: &Point, b: &Point) -> bool {
@@ -86,6 +86,9 @@ pub struct Choice {
     pub point: Point,
 }
 
+/// Rows of the lattice, per stepper, that are followed up.
+const STARTS: usize = 4;
+
 /// The best of the steppers (one per number of micro-batches), with its batch and chunk budget.
 pub fn mixed(steppers: &[&Stepper], load: &Load, batch: Option<u32>, chunk: Option<u32>, replicas: u32) -> Choice {
     let mut rows: Vec<(usize, u32, Vec<u32>)> = Vec::new();
@@ -100,10 +103,7 @@ pub fn mixed(steppers: &[&Stepper], load: &Load, batch: Option<u32>, chunk: Opti
         leads.extend(some.into_iter().map(|i| rows.len() + i));
         rows.extend(lattice.into_iter().map(|(b, c)| (k, b, c)));
     }
-    let mut climb = Climb {
-        blocks: rows.iter().map(|r| r.0).collect(),
-        seen: rows.iter().map(|r| vec![None; r.2.len()]).collect(),
-    };
+    let mut climb = Climb::new(rows.iter().map(|r| (r.0, r.2.len())), better);
     climb.run(&leads, STARTS * steppers.len().min(2), |i, j| {
         let (k, b, chunks) = &rows[i];
         aggregated::solve(steppers[*k], load, f64::from(*b), f64::from(chunks[j]), replicas)
@@ -112,109 +112,4 @@ pub fn mixed(steppers: &[&Stepper], load: &Load, batch: Option<u32>, chunk: Opti
         Choice { stepper: 0, batch: 1, chunk: 1, point: Point::unplaced(Binding::Divisibility, 0.0) },
         |(i, j, point)| Choice { stepper: rows[i].0, batch: rows[i].1, chunk: rows[i].2[j], point },
     )
-}
-
-/// A pattern search over rows of unequal length, each of a block that a climb does not leave.
-struct Climb {
-    blocks: Vec<usize>,
-    seen: Vec<Vec<Option<Point>>>,
-}
-
-/// Starting points of a block that are followed up.
-const STARTS: usize = 4;
-
-impl Climb {
-    fn run(&mut self, rows: &[usize], starts: usize, mut price: impl FnMut(usize, usize) -> Point) {
-        let mut leaders: Vec<(usize, usize, Point)> = Vec::new();
-        for &i in rows {
-            let some = spread(self.seen[i].len(), 3);
-            leaders.extend(self.best_of(i, some.into_iter(), &mut price));
-        }
-        rank(&mut leaders);
-        leaders.truncate(starts);
-        // The rows that lead are looked at whole.
-        let mut starts: Vec<(usize, usize, Point)> = Vec::new();
-        for (i, _, _) in leaders {
-            starts.extend(self.best_of(i, 0..self.seen[i].len(), &mut price));
-        }
-        for (i, j, p) in starts {
-            self.climb(i, j, p, &mut price);
-        }
-    }
-
-    fn best_of(
-        &mut self,
-        i: usize,
-        columns: impl Iterator<Item = usize>,
-        price: &mut impl FnMut(usize, usize) -> Point,
-    ) -> Option<(usize, usize, Point)> {
-        let mut best: Option<(usize, usize, Point)> = None;
-        for j in columns {
-            let p = self.at(i, j, price);
-            if best.as_ref().is_none_or(|(_, _, q)| better(&p, q)) {
-                best = Some((i, j, p));
-            }
-        }
-        best
-    }
-
-    /// Moves to the best neighbour until none is better, at halving distance.
-    fn climb(&mut self, i: usize, j: usize, p: Point, price: &mut impl FnMut(usize, usize) -> Point) {
-        let (mut i, mut j, mut here) = (i, j, p);
-        let mut step = (self.blocks.iter().filter(|b| **b == self.blocks[i]).count() / 8).max(1).next_power_of_two();
-        loop {
-            let wide = if step > 2 { 2 } else { 1 };
-            let mut next = None;
-            for (di, dj) in [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1)] {
-                let Some(a) =
-                    i.checked_add_signed(di * step as isize).filter(|a| self.blocks.get(*a) == Some(&self.blocks[i]))
-                else {
-                    continue;
-                };
-                let Some(b) = j.checked_add_signed(dj * wide).filter(|b| *b < self.seen[a].len()) else { continue };
-                let q = self.at(a, b, price);
-                if better(&q, &here) {
-                    here = q;
-                    next = Some((a, b));
-                }
-            }
-            match next {
-                Some((a, b)) => (i, j) = (a, b),
-                None if step > 1 => step /= 2,
-                None => break,
-            }
-        }
-    }
-
-    fn at(&mut self, i: usize, j: usize, price: &mut impl FnMut(usize, usize) -> Point) -> Point {
-        *self.seen[i][j].get_or_insert_with(|| price(i, j))
-    }
-
-    /// The best of all that was priced; the first of equals.
-    fn best(&self) -> Option<(usize, usize, Point)> {
-        let mut best: Option<(usize, usize, Point)> = None;
-        for (i, row) in self.seen.iter().enumerate() {
-            for (j, p) in row.iter().enumerate() {
-                if let Some(p) = p
-                    && best.as_ref().is_none_or(|(_, _, q)| better(p, q))
-                {
-                    best = Some((i, j, *p));
-                }
-            }
-        }
-        best
-    }
-}
-
-/// The better first; equals stay in order.
-fn rank(found: &mut [(usize, usize, Point)]) {
-    found.sort_by(|a, b| better(&b.2, &a.2).cmp(&better(&a.2, &b.2)));
-}
-
-/// Up to `n` positions spread over `0..len`, both ends among them.
-fn spread(len: usize, n: usize) -> Vec<usize> {
-    let n = n.min(len);
-    let mut out: Vec<usize> = (0..n).map(|k| if n == 1 { 0 } else { k * (len - 1) / (n - 1) }).collect();
-    out.dedup();
-    out
 }

@@ -13,6 +13,7 @@ mod layers;
 mod network;
 mod pipeline;
 mod provision;
+mod refine;
 mod search;
 mod serving;
 mod specs;

@@ -301,6 +301,16 @@ fn bad_questions_are_refused_whole() {
 }
 
 #[test]
+fn progress_ends_at_its_total() {
+    let control = Control::new();
+    let mut q = small_question();
+    q.cluster.gpus = 2;
+    explore(lab::db(), &q, &control).unwrap();
+    let (done, total) = control.progress();
+    assert!(done == total && total > 20, "{done} of {total}");
+}
+
+#[test]
 fn a_cancelled_search_stops() {
     let control = Control::new();
     control.cancel();

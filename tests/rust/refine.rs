@@ -1,0 +1,105 @@
+//! Best against best: what the search finds, held against a much finer exhaustive grid.
+
+use disagg::control::Control;
+use disagg::search::levels;
+use disagg::search::refine::fine_chunks;
+use disagg::search::{LEVELS, Layout, Question, explore};
+use disagg::serving::{Binding, Load, Point, Stepper, aggregated, choose, pd};
+use disagg::spec::{Slo, Workload};
+
+use crate::lab;
+
+fn question(gpus: u32, w: Workload, ttft_ms: f64, tpot_ms: f64, levels: &[&str]) -> Question {
+    let slo = Slo { ttft_ms: Some(ttft_ms), tpot_ms: Some(tpot_ms), percentile: None };
+    let mut q = Question::new(lab::model(MODEL), lab::cluster(SYSTEM, gpus), w, slo, FRAMEWORK);
+    q.levels = levels.iter().map(|l| (*l).to_string()).collect();
+    q
+}
+
+const MODEL: &str = "Qwen/Qwen3-30B-A3B";
+const SYSTEM: &str = "h200_sxm";
+const FRAMEWORK: &str = "trtllm";
+
+/// Every whole batch while they are few, then every third.
+fn batches(most: f64) -> impl Iterator<Item = u32> {
+    let most = most.min(4096.0) as u32;
+    (1..=most.min(96)).chain((97..=most).step_by(3))
+}
+
+fn rate(p: &Point, slo: &Slo) -> f64 {
+    if p.stands() && p.binding_under(slo) == Binding::None { p.requests_per_s } else { 0.0 }
+}
+
+fn stepper(q: &Question, layout: &Layout) -> Stepper {
+    let lib = lab::lib(MODEL, SYSTEM, q.cluster.gpus, FRAMEWORK);
+    match layout {
+        Layout::Worker(p) => lab::worker(&lib, *p, &q.workload),
+        Layout::Afd { .. } => lab::unit(&lib, &layout.afd_plan(1, 1, None).unwrap(), &q.workload),
+    }
+}
+
+/// The slow twin of a mixed level.
+fn mixed(q: &Question, layouts: &[Layout]) -> f64 {
+    let load = Load::of(&q.workload);
+    let mut best = 0.0_f64;
+    for layout in layouts {
+        let s = stepper(q, layout);
+        for b in batches(choose::most_sequences(&s, 1.0)).filter(|b| *b >= layout.microbatches()) {
+            for c in fine_chunks(load.isl, load.osl, b, 1.0) {
+                let count = q.cluster.gpus / layout.gpus();
+                best = best.max(rate(&aggregated::solve(&s, &load, f64::from(b), f64::from(c), count), &q.slo));
+            }
+        }
+    }
+    best
+}
+
+/// The slow twin of P/D on two GPUs: every prefill step beside every decode batch.
+fn pairs(q: &Question) -> f64 {
+    assert_eq!(q.cluster.gpus, 2);
+    let load = Load::of(&q.workload);
+    let s = stepper(q, &Layout::Worker(lab::split(1, 1, 1)));
+    let decode: Vec<_> = batches(choose::most_sequences(&s, 1.0))
+        .map(|b| pd::decode_side(&s, &load, f64::from(b)))
+        .filter(|d| d.short.is_none())
+        .collect();
+    let mut best = 0.0_f64;
+    for sequences in (1..=16).chain((20..=48).step_by(4)) {
+        for pieces in 1..=32 {
+            let side = pd::prefill_side(&s, &load, f64::from(sequences), (load.isl / f64::from(pieces)).ceil());
+            for d in &decode {
+                let p = pd::combine(&s, &side, 1, &s, d, 1, &load);
+                best = best.max(rate(&p, &q.slo));
+            }
+        }
+    }
+    best
+}
+
+/// Share of the exhaustive rate that the search misses.
+fn loss(q: &Question, level: &str, every: f64) -> f64 {
+    let study = explore(lab::db(), q, &Control::new()).unwrap();
+    let of = LEVELS.iter().position(|l| *l == level).unwrap();
+    let found =
+        study.rows.iter().filter(|r| usize::from(r.level) == of).map(|r| rate(&r.point, &q.slo)).fold(0.0, f64::max);
+    let loss = 1.0 - found / every;
+    println!("{level}, {:?}: {found:.4} of {every:.4} requests/s, loses {:.2} %", q.slo, loss * 100.0);
+    assert!(every > 0.0, "nothing stands");
+    loss
+}
+
+#[test]
+fn levels_are_compared_best_against_best() {
+    let mut worst = 0.0_f64;
+    for (ttft, tpot) in [(2000.0, 30.0), (300.0, 12.0), (1e6, 1e6)] {
+        let q = question(4, lab::chat(), ttft, tpot, &["aggregated"]);
+        let lib = lab::lib(MODEL, SYSTEM, 4, FRAMEWORK);
+        worst = worst.max(loss(&q, "aggregated", mixed(&q, &levels::worker_layouts(&lib, 4, false))));
+        let q = question(2, lab::chat(), ttft, tpot, &["aggregated+afd"]);
+        let lib = lab::lib(MODEL, SYSTEM, 2, FRAMEWORK);
+        worst = worst.max(loss(&q, "aggregated+afd", mixed(&q, &levels::unit_layouts(&lib, 2))));
+        let q = question(2, lab::chat(), ttft, tpot, &["pd"]);
+        worst = worst.max(loss(&q, "pd", pairs(&q)));
+    }
+    assert!(worst <= 0.01, "{worst}");
+}
