@@ -2,6 +2,9 @@
 //!
 //! Decode kernels run under CUDA graphs by default and prefill kernels as measured (physics.md
 //! section 3, launch floors), so every operator exists once per launch mode.
+//!
+//! A device that no system of the database has (what-if hardware) takes the tables of the nearest
+//! one at the same utilisation: times scale with the ratio of the two rooflines, and are tagged so.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +15,7 @@ use crate::kernels::{KernelDb, Surface};
 use crate::network::Comm;
 use crate::spec::dtype::Formats;
 use crate::spec::serving::Launch;
-use crate::spec::{Assumptions, Attention, Cluster, Dtype, Model, Quant, Serving};
+use crate::spec::{Assumptions, Attention, Cluster, Device, Dtype, Model, Quant, Serving, catalog};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
@@ -35,6 +38,8 @@ pub struct Library {
     pub comm: Comm,
     graph: Source,
     eager: Source,
+    /// Whether the device is not the one whose tables are read.
+    what_if: bool,
     decode_graph: bool,
     prefill_graph: bool,
     cache: Mutex<BTreeMap<Key, Option<Arc<Surface>>>>,
@@ -51,11 +56,13 @@ impl Library {
         assumptions: &Assumptions,
     ) -> Result<Library> {
         let comm = Comm::new(db.clone(), cluster, framework, assumptions.afd_alpha_scale)?;
+        let (system, device) = measured_like(cluster)?;
+        let what_if = !same_speed(&device, &cluster.device);
         let source = |graph| Source {
             db: db.clone(),
-            system: cluster.system.clone(),
+            system: system.clone(),
             framework: framework.to_string(),
-            device: cluster.device.clone(),
+            device: device.clone(),
             graph,
         };
         Ok(Library {
@@ -69,6 +76,7 @@ impl Library {
             comm,
             graph: source(true),
             eager: source(false),
+            what_if,
             decode_graph: serving.launch != Some(Launch::Measured),
             prefill_graph: serving.launch == Some(Launch::Graph),
             cache: Mutex::new(BTreeMap::new()),
@@ -77,6 +85,50 @@ impl Library {
 
     fn source(&self, graph: bool) -> &Source {
         if graph { &self.graph } else { &self.eager }
+    }
+
+    /// The library of another device on the same fabric (a pool's own hardware).
+    pub fn on(self: &Arc<Self>, device: Option<&Device>) -> Result<Arc<Library>> {
+        match device {
+            Some(d) if *d != self.cluster.device => {
+                let cluster = Cluster { device: d.clone(), ..self.cluster.clone() };
+                Library::shared(
+                    &self.graph.db,
+                    &self.model,
+                    &cluster,
+                    &self.framework,
+                    &self.quant,
+                    &self.serving,
+                    &self.assumptions,
+                )
+            }
+            _ => Ok(self.clone()),
+        }
+    }
+
+    /// A kernel from the tables; on a device that has none, scaled from those of the nearest by the
+    /// two rooflines, which `bare` gives.
+    fn built(
+        &self,
+        graph: bool,
+        make: impl Fn(&Source) -> Result<Option<Surface>>,
+        bare: impl Fn(&Source) -> Result<Surface>,
+    ) -> Result<Option<Surface>> {
+        let source = self.source(graph);
+        let Some(found) = make(source)? else { return Ok(None) };
+        if !self.what_if {
+            return Ok(Some(found));
+        }
+        let roof = |device: &Device| bare(&Source { system: String::new(), device: device.clone(), ..source.clone() });
+        let device = &self.cluster.device;
+        Ok(Some(found.on_device(&roof(&source.device)?, &roof(device)?, &device.name)))
+    }
+
+    fn kernel(&self, key: Key, graph: bool, make: impl Fn(&Source) -> Result<Surface>) -> Result<Arc<Surface>> {
+        self.must(key, || {
+            let found = self.built(graph, |s| make(s).map(Some), &make)?;
+            found.ok_or_else(|| crate::Error::data("kernels", "an operator that always has a surface has none"))
+        })
     }
 
     /// Launch mode of a phase: true under CUDA graphs.
@@ -102,13 +154,12 @@ impl Library {
     /// Dense GEMM; axis: rows.
     pub fn gemm(&self, decode: bool, dtype: Dtype, n: u32, k: u32) -> Result<Arc<Surface>> {
         let graph = self.graph(decode);
-        self.must(Key::Gemm { graph, dtype, n, k }, || ops::gemm(self.source(graph), dtype, n, k))
+        self.kernel(Key::Gemm { graph, dtype, n, k }, graph, |source| ops::gemm(source, dtype, n, k))
     }
 
     /// Decode attention of one TP rank; axes: sequences, context. `window` 0: full attention.
     pub fn generation(&self, tp: u32, window: u32) -> Result<Arc<Surface>> {
-        let source = self.source(self.decode_graph);
-        self.must(Key::Generation { tp, window }, || match &self.model.attention {
+        self.kernel(Key::Generation { tp, window }, self.decode_graph, |source| match &self.model.attention {
             Attention::Gqa { heads, kv_heads, head_dim, .. } => ops::generation_attention(
                 source,
                 heads / tp,
@@ -126,8 +177,7 @@ impl Library {
     /// Prefill attention of one TP rank; axes: sequences, new tokens, past tokens.
     pub fn context(&self, tp: u32, window: u32) -> Result<Arc<Surface>> {
         let graph = self.prefill_graph;
-        let source = self.source(graph);
-        self.must(Key::Context { tp, window, graph }, || match &self.model.attention {
+        self.kernel(Key::Context { tp, window, graph }, graph, |source| match &self.model.attention {
             Attention::Gqa { heads, kv_heads, head_dim, .. } => ops::context_attention(
                 source,
                 heads / tp,
@@ -161,7 +211,8 @@ impl Library {
         let Some((shape, load)) = self.expert_shape(ep, moe_tp) else { return Ok(None) };
         let graph = self.graph(decode);
         self.cached(Key::Experts { graph, tokens_ep: ep, moe_tp, grouped: false, decode: false }, || {
-            ops::moe(self.source(graph), shape, self.formats.moe, &load).map(Some)
+            let make = |source: &Source| ops::moe(source, shape, self.formats.moe, &load);
+            self.built(graph, |s| make(s).map(Some), make)
         })
     }
 
@@ -170,14 +221,48 @@ impl Library {
         let Some((shape, load)) = self.expert_shape(ep, 1) else { return Ok(None) };
         let graph = self.graph(decode);
         self.cached(Key::Experts { graph, tokens_ep: ep, moe_tp: 1, grouped: true, decode }, || {
-            ops::grouped_moe(self.source(graph), shape, self.formats.moe, &load, decode)
+            self.built(
+                graph,
+                |source| ops::grouped_moe(source, shape, self.formats.moe, &load, decode),
+                |source| ops::moe(source, shape, self.formats.moe, &load),
+            )
         })
     }
 
     /// Elementwise memory work; axis: bytes.
     pub fn memory(&self, decode: bool) -> Surface {
-        ops::memory(self.source(self.graph(decode)))
+        // A roofline on every device.
+        ops::memory(&Source { device: self.cluster.device.clone(), ..self.source(self.graph(decode)).clone() })
     }
+}
+
+/// Whether two devices do the same work in the same time.
+fn same_speed(a: &Device, b: &Device) -> bool {
+    speeds(a) == speeds(b) && a.launch_s == b.launch_s && a.sm == b.sm
+}
+
+fn speeds(d: &Device) -> [f64; 4] {
+    [d.bf16_flops, d.fp8_flops, d.fp4_flops, d.hbm_bytes_per_s]
+}
+
+/// The system whose tables stand for a cluster's device, and its device: the one of the same speed,
+/// the cluster's own first, else the nearest in arithmetic and bandwidth.
+fn measured_like(cluster: &Cluster) -> Result<(String, Device)> {
+    let mut own = catalog::systems();
+    own.sort_by_key(|name| *name != cluster.system);
+    let mut best: Option<(f64, String, Device)> = None;
+    for name in own {
+        let (device, _) = catalog::system(&name)?;
+        // BF16, the widest of the narrow formats and bandwidth, on log scales: FP4 units missing on one
+        // side say nothing about utilisation.
+        let near = |d: &Device| [d.bf16_flops, d.fp8_flops.max(d.bf16_flops), d.hbm_bytes_per_s];
+        let apart: f64 = near(&device).iter().zip(near(&cluster.device)).map(|(a, b)| (a / b).ln().powi(2)).sum();
+        let apart = if same_speed(&device, &cluster.device) { -1.0 } else { apart };
+        if best.as_ref().is_none_or(|(b, ..)| apart < *b) {
+            best = Some((apart, name, device));
+        }
+    }
+    best.map(|(_, name, device)| (name, device)).ok_or_else(|| crate::Error::data("systems", "no system preset"))
 }
 
 /// Libraries kept for the next question of the same kind: compiling surfaces takes tens of

@@ -39,7 +39,7 @@ impl Task<'_> {
         match layout {
             Layout::Worker(p) => Stepper::worker(self.lib, *p, self.workload, "worker"),
             Layout::Afd { .. } => match layout.afd_plan(1, 1, None) {
-                Some(plan) => Stepper::afd(self.lib, self.lib, &plan, self.workload),
+                Some(plan) => Stepper::afd(self.lib, &plan, self.workload),
                 None => unreachable!("the arm is an AFD layout"),
             },
         }

@@ -5,9 +5,10 @@ use super::engine::{Compiled, Engine};
 use super::point::Binding;
 use super::stepper::{Kind, StepTime, Stepper, Unit};
 use crate::columns::{Column, Columns};
-use crate::cost::{Batch, Detail};
+use crate::cost::{Batch, Detail, draft};
 use crate::error::{Error, Result};
 use crate::kernels::Evidence;
+use crate::spec::{AfdPlan, Cluster, Plan, Slot};
 use crate::units::GIB;
 
 /// One line of a breakdown: an operator of one phase on one pool.
@@ -60,6 +61,8 @@ pub struct Scalars {
     pub gpus_used: u32,
     pub usd_per_mtok: f64,
     pub watts: f64,
+    /// Energy per output token at full board power.
+    pub joules_per_token: f64,
     pub context_exceeded: bool,
     pub memory_gib: f64,
     pub decode_batch: f64,
@@ -140,19 +143,41 @@ fn unit_rows(u: &Unit, phase: &'static str, parts: &[Batch]) -> Vec<BreakdownRow
             let mut d = Detail::default();
             u.unit.price_dense(&b, false, &mut d);
             out.extend(rows(phase, "attention", n * dense, &d));
+            if u.unit.dense_on_ffn() {
+                let mut hops = Detail::default();
+                u.unit.price_dense_hop(&b, false, &mut hops);
+                u.unit.price_dense_hop(&b, true, &mut hops);
+                out.extend(rows(phase, "network", n * dense, &hops));
+                let mut d = Detail::default();
+                u.unit.price_dense_ffn(&b, &mut d);
+                out.extend(rows(phase, "ffn", n * dense, &d));
+            }
         }
         for (i, layers) in counts.moe.iter().enumerate().filter(|(_, l)| **l > 0.0) {
-            let mut parts: [Detail; 4] = Default::default();
-            u.unit.price_attention(&b, i == 1, &mut parts[0]);
-            u.unit.price_a2f(&b, &mut parts[1]);
-            u.unit.price_ffn(&b, &mut parts[2]);
-            u.unit.price_f2a(&b, &mut parts[3]);
-            for (pool, d) in ["attention", "network", "ffn", "network"].into_iter().zip(&parts) {
-                out.extend(rows(phase, pool, n * layers, d));
+            moe_rows(u, phase, &b, i == 1, n * layers, &mut out);
+        }
+        for (b, passes) in draft::passes(u.unit.library().serving.mtp, &b) {
+            if passes > 0.0 {
+                moe_rows(u, phase, &b, false, n * passes, &mut out);
+                let mut ends = Detail::default();
+                u.unit.price_draft_ends(&b, &mut ends);
+                out.extend(rows(phase, "attention", n * passes, &ends));
             }
         }
     }
     merge(out)
+}
+
+/// Operator rows of `layers` MoE layers of one micro-batch.
+fn moe_rows(u: &Unit, phase: &'static str, b: &Batch, sliding: bool, layers: f64, out: &mut Vec<BreakdownRow>) {
+    let mut parts: [Detail; 4] = Default::default();
+    u.unit.price_attention(b, sliding, &mut parts[0]);
+    u.unit.price_a2f(b, &mut parts[1]);
+    u.unit.price_ffn(b, &mut parts[2]);
+    u.unit.price_f2a(b, &mut parts[3]);
+    for (pool, d) in ["attention", "network", "ffn", "network"].into_iter().zip(&parts) {
+        out.extend(rows(phase, pool, layers, d));
+    }
 }
 
 fn merge(rows: Vec<BreakdownRow>) -> Vec<BreakdownRow> {
@@ -187,15 +212,16 @@ fn prefill_stages(s: &Stepper, parts: &[Batch]) -> Vec<StageRow> {
 /// Stage times of micro-batch `b`, one of `parts` like it in a pass of `step` seconds.
 fn stages_of(u: &Unit, phase: &'static str, b: &Batch, parts: usize, step: f64) -> Vec<StageRow> {
     let sliding = u.unit.counts.moe[0] <= 0.0;
-    let st = u.unit.stages(b, sliding);
+    let times = u.unit.stages(b, sliding).seconds(u.unit.slowed());
     let layers = u.unit.counts.moe[0] + u.unit.counts.moe[1];
-    [("attention", st.attention), ("a2f", st.a2f), ("ffn", st.ffn), ("f2a", st.f2a)]
+    ["attention", "a2f", "ffn", "f2a"]
         .into_iter()
-        .map(|(stage, t)| StageRow {
+        .zip(times)
+        .map(|(stage, seconds)| StageRow {
             phase,
             stage,
-            ms: t.seconds * 1e3,
-            utilization: (t.seconds * layers * parts as f64 / step).min(1.0),
+            ms: seconds * 1e3,
+            utilization: (seconds * layers * parts as f64 / step).min(1.0),
         })
         .collect()
 }
@@ -229,7 +255,9 @@ pub enum StepKind {
 impl Engine {
     fn decode_batch(&self) -> Batch {
         let lib = self.library();
-        Batch::decode(self.point.decode_batch, self.load.context, 1.0 + f64::from(lib.serving.mtp))
+        let n = self.point.decode_batch;
+        let context = self.stepper(StepKind::Decode).slowest_context(n, self.load.context);
+        Batch::decode(n, context, 1.0 + f64::from(lib.serving.mtp))
     }
 
     /// The stepper that a step of this kind runs on.
@@ -368,7 +396,7 @@ impl Engine {
         }
         let gpus = lib.cluster.gpus;
         let tokens = self.tokens_per_s();
-        let device = &lib.cluster.device;
+        let (usd_per_hour, watts) = bill(&self.plan, &lib.cluster);
         let user = if self.point.tpot_s > 0.0 { 1.0 / self.point.tpot_s } else { f64::NAN };
         let scalars = Scalars {
             level: self.plan.level().to_string(),
@@ -388,8 +416,9 @@ impl Engine {
             concurrency: self.point.concurrency,
             gpus,
             gpus_used: self.gpus(),
-            usd_per_mtok: device.usd_per_hour * f64::from(gpus) / 3600.0 / tokens * 1e6,
-            watts: device.power_w * f64::from(gpus),
+            usd_per_mtok: usd_per_hour / 3600.0 / tokens * 1e6,
+            watts,
+            joules_per_token: watts / tokens,
             context_exceeded: exceeded,
             memory_gib: self.point.memory_bytes / GIB,
             decode_batch: self.point.decode_batch,
@@ -402,6 +431,28 @@ impl Engine {
         };
         Ok(Estimate { scalars, memory, breakdown, pipeline })
     }
+}
+
+/// US dollars an hour and board power of the whole budget: every pool at its own device, GPUs that
+/// the plan leaves idle at the cluster's.
+fn bill(plan: &Plan, cluster: &Cluster) -> (f64, f64) {
+    let units: Vec<&AfdPlan> = match plan {
+        Plan::Aggregated(_) => Vec::new(),
+        Plan::Afd(a) => vec![a],
+        Plan::Pd(pd) => [&pd.prefill, &pd.decode]
+            .into_iter()
+            .filter_map(|s| if let Slot::Afd(a) = s { Some(a) } else { None })
+            .collect(),
+    };
+    let all = f64::from(cluster.gpus);
+    let start = (cluster.device.usd_per_hour * all, cluster.device.power_w * all);
+    let pools = units.iter().flat_map(|a| [(&a.attention, a.units), (&a.ffn, a.units)]);
+    pools.filter_map(|(p, units)| p.device.as_ref().map(|d| (f64::from(p.gpus * units), d))).fold(
+        start,
+        |(usd, watts), (n, d)| {
+            (usd + n * (d.usd_per_hour - cluster.device.usd_per_hour), watts + n * (d.power_w - cluster.device.power_w))
+        },
+    )
 }
 
 fn lane(phase: &str, s: &Stepper, batch: &Batch) -> Option<String> {

@@ -49,7 +49,7 @@ fn decode_rate(s: &Stepper, load: &Load, batch: f64, step_s: f64) -> f64 {
 pub fn decode_side(s: &Stepper, load: &Load, batch: f64) -> DecodeSide {
     let per_decode = 1.0 + f64::from(s.library().serving.mtp);
     let (short, memory_bytes) = s.memory_check(batch, batch * per_decode);
-    let step = s.decode(batch, load.context);
+    let step = s.decode(batch, s.slowest_context(batch, load.context));
     DecodeSide { batch, step, rate: decode_rate(s, load, batch, step.seconds), memory_bytes, short }
 }
 
@@ -159,7 +159,7 @@ fn lowered(d: &Stepper, load: &Load, full: &DecodeSide, rate: f64) -> (StepTime,
     let mut kept = 0;
     for _ in 0..24 {
         let b = low + (high - low) * (-low_gap / (high_gap - low_gap)).clamp(0.02, 0.98);
-        let s = d.decode(b, load.context);
+        let s = d.decode(b, d.slowest_context(b, load.context));
         let gap = decode_rate(d, load, b, s.seconds) - rate;
         if gap >= 0.0 {
             (high, high_gap, step) = (b, gap, s);

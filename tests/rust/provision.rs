@@ -36,9 +36,12 @@ fn published_ratios() {
         assert!((r / want - 1.0).abs() < 0.01, "B {b} ({p}, {d}): {r} for {want}");
     }
     // The long run, by the same formulas (reference values to three digits).
-    for (b, p, d, want) in
-        [(128.0, 100.0, 500.0, 7.22), (256.0, 100.0, 500.0, 9.57), (512.0, 100.0, 500.0, 10.75), (256.0, 500.0, 500.0, 17.53)]
-    {
+    for (b, p, d, want) in [
+        (128.0, 100.0, 500.0, 7.22),
+        (256.0, 100.0, 500.0, 9.57),
+        (512.0, 100.0, 500.0, 10.75),
+        (256.0, 500.0, 500.0, 17.53),
+    ] {
         let r = paper(b, p, d, None).best().unwrap().ratio;
         assert!((r - want).abs() < 0.006, "B {b} ({p}, {d}): {r} for {want}");
     }
