@@ -1,11 +1,14 @@
 //! The crate's integration tests: one binary, one module a subject.
 #![allow(clippy::unwrap_used)]
 
+mod astra;
 mod binding;
 mod breakdown;
 mod choose;
 mod cost;
+mod depth;
 mod design;
+mod fluid;
 mod kernels_lookup;
 mod kernels_pack;
 mod lab;

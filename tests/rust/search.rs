@@ -283,8 +283,8 @@ fn bad_questions_are_refused_whole() {
     q.frameworks.clear();
     assert!(refused(&q).contains("frameworks"));
     let mut q = small_question();
-    q.serving = Serving { two_batch_overlap: true, ..Serving::default() };
-    assert!(refused(&q).contains("serving.two_batch_overlap"), "what is not priced is not searched as if it were");
+    q.serving = Serving { eplb_slots: 8, ..Serving::default() };
+    assert!(refused(&q).contains("serving.eplb_slots"), "what is not priced is not searched as if it were");
     let mut q = small_question();
     q.frameworks = vec!["trtllm".into(), "sglong".into()];
     assert!(
