@@ -54,7 +54,11 @@ fn a_measured_device_brings_its_own_tables_and_prices() {
     let stage = |e: &disagg::serving::Estimate, name: &str| {
         e.pipeline.iter().find(|r| r.phase == "decode" && r.stage == name).unwrap().ms
     };
-    assert!(stage(&mixed, "attention") > 1.05 * stage(&both, "attention"), "a slower device attends slower");
+    assert!(
+        gap(stage(&mixed, "attention"), stage(&both, "attention")) > 0.01,
+        "another device attends at another pace"
+    );
+    assert_eq!(stage(&mixed, "ffn"), stage(&both, "ffn"));
     // TRT-LLM has DSA rows on Hopper: known as well as on Blackwell, not by roofline.
     assert!(mixed.scalars.compute_evidence["roofline"] < 0.3, "{:?}", mixed.scalars.compute_evidence);
     let device = &lib.cluster.device;
@@ -88,7 +92,8 @@ fn a_what_if_device_scales_by_roofline() {
     let (slow, fast) = (worker(&lib, split(1, 8, 1), &w), worker(&twice, split(1, 8, 1), &w));
     for b in [Batch::decode(64.0, 4000.0, 1.0), Batch::prefill(1.0, 2048.0, 4096.0)] {
         let compute = |s: &Stepper| s.step(&b).work.compute.iter().sum::<f64>();
-        assert!(gap(compute(&fast), 0.5 * compute(&slow)) < 1e-9, "{} {}", compute(&fast), compute(&slow));
+        // Not to the last digit: less of the shared expert hides behind experts that are faster.
+        assert!(gap(compute(&fast), 0.5 * compute(&slow)) < 0.03, "{} {}", compute(&fast), compute(&slow));
         let t = fast.step(&b).work;
         assert!(gap(t.compute[3], compute(&fast)) < 1e-12, "all of it known by roofline only");
     }
