@@ -56,8 +56,8 @@ mod tests {
     #[test]
     fn excess_of_one_is_the_normal_loss() {
         // r = 1: phi(z) - z (1 - Phi(z)).
-        for z in [-12.0, -3.0, -0.5, 0.0, 0.7, 4.0] {
-            let phi = (-0.5 * z * z as f64).exp() / (2.0 * std::f64::consts::PI).sqrt();
+        for z in [-12.0_f64, -3.0, -0.5, 0.0, 0.7, 4.0] {
+            let phi = (-0.5 * z * z).exp() / (2.0 * std::f64::consts::PI).sqrt();
             let exact = phi - z * (1.0 - cdf(z));
             assert!((excess(z, 1.0) - exact).abs() < 1e-9, "{z}: {} {exact}", excess(z, 1.0));
         }

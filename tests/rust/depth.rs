@@ -58,7 +58,7 @@ fn a_measured_device_brings_its_own_tables_and_prices() {
         gap(stage(&mixed, "attention"), stage(&both, "attention")) > 0.01,
         "another device attends at another pace"
     );
-    assert_eq!(stage(&mixed, "ffn"), stage(&both, "ffn"));
+    assert!(gap(stage(&mixed, "ffn"), stage(&both, "ffn")) < 0.01, "the other pool does not");
     // TRT-LLM has DSA rows on Hopper: known as well as on Blackwell, not by roofline.
     assert!(mixed.scalars.compute_evidence["roofline"] < 0.3, "{:?}", mixed.scalars.compute_evidence);
     let device = &lib.cluster.device;
