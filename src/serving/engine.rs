@@ -33,6 +33,8 @@ pub struct Engine {
     /// The plan with every choice made.
     pub plan: Plan,
     pub point: Point,
+    /// Requests per second of an open loop, and the wait for prefill that they bring.
+    pub open_loop: Option<(f64, f64)>,
 }
 
 impl Engine {
@@ -51,7 +53,7 @@ impl Engine {
                 a.chunk_tokens = Some(found.chunk);
                 let compiled = Compiled::Mixed { stepper, replicas: a.replicas };
                 let (workload, plan) = (workload.clone(), Plan::Aggregated(a));
-                Ok(Engine { compiled, load, workload, plan, point: found.point })
+                Ok(Engine { compiled, load, workload, plan, point: found.point, open_loop: None })
             }
             Plan::Afd(a) => {
                 let mut a = a.clone();
@@ -67,7 +69,8 @@ impl Engine {
                 a.batch = Some(found.batch);
                 a.chunk_tokens = Some(found.chunk);
                 let compiled = Compiled::Mixed { stepper: steppers.swap_remove(found.stepper), replicas: a.units };
-                Ok(Engine { compiled, load, workload: workload.clone(), plan: Plan::Afd(a), point: found.point })
+                let (workload, plan) = (workload.clone(), Plan::Afd(a));
+                Ok(Engine { compiled, load, workload, plan, point: found.point, open_loop: None })
             }
             Plan::Pd(pd) => {
                 let (prefill, prefill_slot, side, np) = choose_prefill(lib, workload, &load, &pd.prefill)?;
@@ -75,7 +78,7 @@ impl Engine {
                 let point = pd::combine(&prefill, &side, np, &decode, &d, nd, &load);
                 let plan = Plan::Pd(crate::spec::PdPlan { prefill: prefill_slot, decode: decode_slot });
                 let compiled = Compiled::Pd { prefill, prefill_count: np, decode, decode_count: nd };
-                Ok(Engine { compiled, load, workload: workload.clone(), plan, point })
+                Ok(Engine { compiled, load, workload: workload.clone(), plan, point, open_loop: None })
             }
         }
     }

@@ -3,7 +3,9 @@
 use super::aggregated;
 use super::engine::{Compiled, Engine};
 use super::point::Binding;
+use super::queueing;
 use super::stepper::{Kind, StepTime, Stepper, Unit};
+use super::timeline::{self, Bar, STAGES};
 use crate::columns::{Column, Columns};
 use crate::cost::{Batch, Detail, draft};
 use crate::error::{Error, Result};
@@ -39,6 +41,13 @@ pub struct StageRow {
     pub utilization: f64,
 }
 
+/// One stage at work: of one micro-batch at one layer, over a stretch of the schedule.
+#[derive(Clone, Debug)]
+pub struct BarRow {
+    pub phase: &'static str,
+    pub bar: Bar,
+}
+
 /// Scalars of an estimate; frames beside them.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Scalars {
@@ -50,6 +59,10 @@ pub struct Scalars {
     pub feasible: bool,
     pub binding: String,
     pub ttft_ms: f64,
+    /// Of which: the wait for prefill under an open load; 0 in a closed loop.
+    pub wait_ms: f64,
+    /// The queueing formula behind it; none in a closed loop.
+    pub queueing: Option<&'static str>,
     pub tpot_ms: f64,
     pub itl_worst_ms: f64,
     pub requests_per_s: f64,
@@ -81,6 +94,7 @@ pub struct Estimate {
     pub memory: Vec<MemoryRow>,
     pub breakdown: Vec<BreakdownRow>,
     pub pipeline: Vec<StageRow>,
+    pub timeline: Vec<BarRow>,
 }
 
 const CLASSES: [(&str, Evidence); 4] = [
@@ -200,6 +214,18 @@ fn stage_rows(s: &Stepper, phase: &'static str, batch: &Batch) -> Vec<StageRow> 
     parts
         .first()
         .map_or_else(Vec::new, |first| stages_of(u, phase, first, parts.len(), u.step(batch, u.overlapped).seconds))
+}
+
+/// A stretch of the schedule of these micro-batches.
+fn bar_rows(s: &Stepper, phase: &'static str, parts: &[Batch]) -> Vec<BarRow> {
+    let Kind::Afd(u) = &s.kind else { return Vec::new() };
+    let bars = u.with_rows(parts, |rows, _| timeline::stretch(rows, u.half_duplex));
+    bars.into_iter().map(|bar| BarRow { phase, bar }).collect()
+}
+
+/// The micro-batches of a step; none without a pipeline.
+fn parts_of(s: &Stepper, batch: &Batch) -> Vec<Batch> {
+    if let Kind::Afd(u) = &s.kind { u.parts(batch) } else { Vec::new() }
 }
 
 /// Stages of the middle chunk of a prefill round.
@@ -333,6 +359,7 @@ impl Engine {
         let stands = self.point.stands();
         let mut breakdown = Vec::new();
         let mut pipeline = Vec::new();
+        let mut timeline = Vec::new();
         let mut memory = Vec::new();
         let mut lanes = Vec::new();
         let load = &self.load;
@@ -351,12 +378,14 @@ impl Engine {
                         let d = self.decode_batch();
                         breakdown.extend(step_rows(stepper, "decode", &d));
                         pipeline.extend(stage_rows(stepper, "decode", &d));
+                        timeline.extend(bar_rows(stepper, "decode", &parts_of(stepper, &d)));
                         lanes.extend(lane("decode", stepper, &d));
                     }
                     let chunk = if load.osl > 1.0 { chunk } else { chunk.min(slots * load.isl) };
                     if let Some(m) = aggregated::mixed_batch(stepper, load, self.point.decode_batch, chunk) {
                         breakdown.extend(step_rows(stepper, "mixed", &m));
                         pipeline.extend(stage_rows(stepper, "mixed", &m));
+                        timeline.extend(bar_rows(stepper, "mixed", &parts_of(stepper, &m)));
                         lanes.extend(lane("mixed", stepper, &m));
                     }
                 }
@@ -383,12 +412,14 @@ impl Engine {
                         let d = self.decode_batch();
                         breakdown.extend(step_rows(decode, "decode", &d));
                         pipeline.extend(stage_rows(decode, "decode", &d));
+                        timeline.extend(bar_rows(decode, "decode", &parts_of(decode, &d)));
                         lanes.extend(lane("decode", decode, &d));
                     }
                     let parts = prefill.prefill_parts(ps, load.isl, load.prefix, pc);
                     breakdown.extend(prefill_rows(prefill, &parts));
                     if let Some(b) = parts.get(parts.len() / 2) {
                         pipeline.extend(prefill_stages(prefill, &parts));
+                        timeline.extend(bar_rows(prefill, "prefill", &parts));
                         lanes.extend(lane("prefill", prefill, b));
                     }
                 }
@@ -407,6 +438,8 @@ impl Engine {
             feasible: stands,
             binding: if self.point.binding == Binding::None { String::new() } else { self.point.binding.label() },
             ttft_ms: self.point.ttft_s * 1e3,
+            wait_ms: self.open_loop.map_or(0.0, |(_, wait)| wait * 1e3),
+            queueing: self.open_loop.map(|_| queueing::FORMULA),
             tpot_ms: self.point.tpot_s * 1e3,
             itl_worst_ms: self.point.itl_worst_s * 1e3,
             requests_per_s: self.point.requests_per_s,
@@ -429,7 +462,7 @@ impl Engine {
             plan: self.plan.clone(),
             assumptions: lib.assumptions.clone(),
         };
-        Ok(Estimate { scalars, memory, breakdown, pipeline })
+        Ok(Estimate { scalars, memory, breakdown, pipeline, timeline })
     }
 }
 
@@ -481,6 +514,21 @@ impl Estimate {
         c.push("stage", Column::from_strings(self.pipeline.iter().map(|r| r.stage)));
         c.push("ms", Column::F64(self.pipeline.iter().map(|r| r.ms).collect()));
         c.push("utilization", Column::F64(self.pipeline.iter().map(|r| r.utilization).collect()));
+        c
+    }
+}
+
+impl Estimate {
+    /// Bars of the schedule in microseconds.
+    pub fn timeline_columns(&self) -> Columns {
+        let rows = &self.timeline;
+        let mut c = Columns::new();
+        c.push("phase", Column::from_strings(rows.iter().map(|r| r.phase)));
+        c.push("stage", Column::from_strings(rows.iter().map(|r| STAGES[r.bar.stage])));
+        c.push("microbatch", Column::I64(rows.iter().map(|r| r.bar.microbatch as i64).collect()));
+        c.push("layer", Column::I64(rows.iter().map(|r| i64::from(r.bar.layer)).collect()));
+        c.push("start_us", Column::F64(rows.iter().map(|r| r.bar.start * 1e6).collect()));
+        c.push("end_us", Column::F64(rows.iter().map(|r| r.bar.end * 1e6).collect()));
         c
     }
 }

@@ -14,6 +14,7 @@ mod kernels_pack;
 mod lab;
 mod layers;
 mod network;
+mod open_loop;
 mod pipeline;
 mod provision;
 mod refine;
