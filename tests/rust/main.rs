@@ -4,6 +4,7 @@
 mod astra;
 mod binding;
 mod breakdown;
+mod calibrate;
 mod choose;
 mod cost;
 mod depth;
@@ -20,6 +21,7 @@ mod provision;
 mod refine;
 mod search;
 mod serving;
+mod sim;
 mod specs;
 mod surfaces;
 mod validation;
