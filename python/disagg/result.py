@@ -358,7 +358,7 @@ class Estimate(Result):
 
     @property
     def timeline(self) -> Frame:
-        """A stretch of the pipeline's schedule: phase, stage, microbatch, layer, start_us, end_us; empty without one."""
+        """A stretch of the schedule: phase, stage, microbatch, layer, start_us, end_us; empty without one."""
         return self._frame("timeline")
 
     @property

@@ -12,7 +12,13 @@ PAPER = {"alpha_a": 0.00165, "beta_a": 50, "alpha_f": 0.083, "beta_f": 100, "alp
 
 @pytest.mark.parametrize(
     ("batch", "mu_p", "mu_d", "ratio"),
-    [(128, 100, 500, 7.08), (256, 100, 500, 9.34), (512, 100, 500, 10.31), (256, 100, 100, 2.17), (256, 500, 500, 17.25)],
+    [
+        (128, 100, 500, 7.08),
+        (256, 100, 500, 9.34),
+        (512, 100, 500, 10.31),
+        (256, 100, 100, 2.17),
+        (256, 500, 500, 17.25),
+    ],
 )
 def test_published_ratios(batch: int, mu_p: int, mu_d: int, ratio: float) -> None:
     found = dg.afd.provision(**PAPER, batch=batch, mu_p=mu_p, mu_d=mu_d, requests=10_000)

@@ -75,7 +75,9 @@ def timeline(frame: Frame, *, phase: str | None = None, ax: Axes | None = None) 
     computing = [s for s in ("attention", "ffn") if (stages == s).any()]
     busy = {s: float((end - start)[stages == s].sum()) / whole for s in computing}
     idle = min(busy, key=lambda s: busy[s])
-    ax.set_title(f"{wanted}: {idle} is idle {1 - busy[idle]:.0%} of the time shown".replace("%", " %"), fontsize="medium")
+    ax.set_title(
+        f"{wanted}: {idle} is idle {1 - busy[idle]:.0%} of the time shown".replace("%", " %"), fontsize="medium"
+    )
     if len({int(p) for p in parts}) > 1:
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=4, frameon=False, fontsize="small")
     return ax
