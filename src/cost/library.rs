@@ -9,20 +9,22 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::balance;
 use crate::error::Result;
 use crate::kernels::ops::{self, ExpertShape, Source};
+use crate::kernels::roofline::{self, Roofline};
 use crate::kernels::{KernelDb, Surface};
 use crate::network::Comm;
 use crate::spec::dtype::Formats;
 use crate::spec::serving::Launch;
-use crate::spec::{Assumptions, Attention, Cluster, Device, Dtype, Model, Quant, Serving, catalog};
+use crate::spec::{Assumptions, Attention, Cluster, Device, Dtype, Imbalance, Model, Quant, Serving, catalog};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
     Gemm { graph: bool, dtype: Dtype, n: u32, k: u32 },
     Generation { tp: u32, window: u32 },
     Context { tp: u32, window: u32, graph: bool },
-    Experts { graph: bool, tokens_ep: u32, moe_tp: u32, grouped: bool, decode: bool },
+    Experts { graph: bool, tokens_ep: u32, moe_tp: u32, grouped: bool, decode: bool, even: bool },
 }
 
 /// Everything that prices operators: kernel surfaces, communication, and the choices behind them.
@@ -203,24 +205,85 @@ impl Library {
             moe_tp,
             ep,
         };
-        Some((shape, self.serving.imbalance.clone().unwrap_or_else(|| moe.distribution.clone())))
+        Some((shape, self.measured_load().to_string()))
+    }
+
+    /// The load distribution whose rows are read: the one asked for, or the measured one nearest to it.
+    fn measured_load(&self) -> &str {
+        let own = self.model.moe.as_ref().map_or("balanced", |m| m.distribution.as_str());
+        match &self.serving.imbalance {
+            Some(Imbalance::Name(name)) => name,
+            Some(Imbalance::Exponent(a)) if *a > 1.1 => "power_law_1.2",
+            Some(Imbalance::Exponent(_)) => "power_law_1.01",
+            // Skewed rows are needed to scale between.
+            Some(Imbalance::Histogram(_)) if own == "balanced" => "power_law_1.01",
+            Some(Imbalance::Histogram(_)) | None => own,
+        }
+    }
+
+    /// Where the load asked for stands between the balanced row (0) and the row that is read (1);
+    /// none: it is that row.
+    pub fn skew(&self, ep: u32) -> Option<f64> {
+        let experts = self.model.moe.as_ref()?.experts;
+        let slots = self.serving.eplb_slots;
+        let exponent = match self.measured_load() {
+            "power_law_1.01" => 1.01,
+            "power_law_1.2" => 1.2,
+            _ => return None,
+        };
+        let row = balance::power_law(exponent, experts);
+        let loads = match &self.serving.imbalance {
+            Some(Imbalance::Histogram(loads)) => loads.clone(),
+            Some(Imbalance::Exponent(a)) => balance::power_law(*a, experts),
+            Some(Imbalance::Name(_)) | None if slots == 0 => return None,
+            Some(Imbalance::Name(_)) | None => row.clone(),
+        };
+        let hot = if slots > 0 { balance::balanced_rank(&loads, ep, slots) } else { balance::hot_rank(&loads, ep) };
+        let measured = balance::hot_rank(&row, ep) - 1.0;
+        Some(if measured > 0.0 { (hot - 1.0) / measured } else { 0.0 })
+    }
+
+    /// Rooflines of the fullest rank without and with its redundant copies; none without any.
+    pub fn copies(&self, ep: u32, moe_tp: u32) -> Option<[Roofline; 2]> {
+        let moe = self.model.moe.as_ref()?;
+        if self.serving.eplb_slots == 0 {
+            return None;
+        }
+        let local = moe.experts.div_ceil(ep);
+        let more = (moe.experts + self.serving.eplb_slots).div_ceil(ep);
+        let all = f64::from(moe.experts);
+        // As many rows on the rank, over more weights: the model grows with the rank.
+        let of = |local: u32, all: f64| {
+            roofline::experts(
+                &self.cluster.device,
+                self.formats.moe,
+                f64::from(self.model.hidden),
+                f64::from(moe.intermediate) / f64::from(moe_tp),
+                all,
+                f64::from(local),
+                f64::from(moe.topk),
+            )
+        };
+        Some([of(local, all), of(more, all * f64::from(more) / f64::from(local))])
     }
 
     /// Fused expert kernel; axis: tokens entering the layer, all ranks together. `None` without experts.
-    pub fn experts_fused(&self, decode: bool, ep: u32, moe_tp: u32) -> Result<Option<Arc<Surface>>> {
+    pub fn experts_fused(&self, decode: bool, ep: u32, moe_tp: u32, even: bool) -> Result<Option<Arc<Surface>>> {
         let Some((shape, load)) = self.expert_shape(ep, moe_tp) else { return Ok(None) };
+        let load = if even { "balanced".to_string() } else { load };
         let graph = self.graph(decode);
-        self.cached(Key::Experts { graph, tokens_ep: ep, moe_tp, grouped: false, decode: false }, || {
+        self.cached(Key::Experts { graph, tokens_ep: ep, moe_tp, grouped: false, decode: false, even }, || {
             let make = |source: &Source| ops::moe(source, shape, self.formats.moe, &load);
             self.built(graph, |s| make(s).map(Some), make)
         })
     }
 
     /// Grouped wide-EP kernel, where it was measured for this shape.
-    pub fn experts_grouped(&self, decode: bool, ep: u32) -> Result<Option<Arc<Surface>>> {
+    pub fn experts_grouped(&self, decode: bool, ep: u32, even: bool) -> Result<Option<Arc<Surface>>> {
         let Some((shape, load)) = self.expert_shape(ep, 1) else { return Ok(None) };
+        let load = if even { "balanced".to_string() } else { load };
         let graph = self.graph(decode);
-        self.cached(Key::Experts { graph, tokens_ep: ep, moe_tp: 1, grouped: true, decode }, || {
+        self.cached(Key::Experts { graph, tokens_ep: ep, moe_tp: 1, grouped: true, decode, even }, || {
             self.built(
                 graph,
                 |source| ops::grouped_moe(source, shape, self.formats.moe, &load, decode),

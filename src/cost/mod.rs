@@ -6,6 +6,7 @@
 
 pub mod afd;
 pub mod attention;
+pub mod balance;
 pub mod draft;
 pub mod ffn;
 pub mod library;

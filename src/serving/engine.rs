@@ -8,7 +8,7 @@ use super::point::{Load, Point};
 use super::stepper::Stepper;
 use crate::cost::Library;
 use crate::error::{Error, Problems, Result};
-use crate::spec::{AfdPlan, Duplex, Model, Plan, Serving, Slot, Workload};
+use crate::spec::{AfdPlan, Duplex, Imbalance, Model, Plan, Serving, Slot, Workload};
 
 /// What a plan compiles to.
 pub enum Compiled {
@@ -140,8 +140,12 @@ pub fn contradictions_of(problems: &mut Problems, model: &Model, serving: &Servi
     if serving.eplb_slots > 0 && model.moe.is_none() {
         problems.push("serving.eplb_slots", format!("{} has no experts to copy", model.name), "leave it out");
     }
-    if serving.eplb_slots > 0 {
-        problems.push("serving.eplb_slots", "is not modelled yet", "leave it out");
+    if let Some(Imbalance::Histogram(loads)) = &serving.imbalance {
+        let experts = model.moe.as_ref().map_or(0, |m| m.experts as usize);
+        if loads.len() != experts {
+            let message = format!("has {} loads, {} has {experts} experts", loads.len(), model.name);
+            problems.push("serving.imbalance", message, "one number an expert");
+        }
     }
 }
 

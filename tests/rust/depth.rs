@@ -5,7 +5,7 @@ use std::sync::Arc;
 use disagg::cost::{Batch, Library};
 use disagg::serving::{Engine, Load, Stepper};
 use disagg::spec::plan::{Duplex, Side};
-use disagg::spec::{AfdPlan, Assumptions, Device, Plan, Serving, Workload, catalog};
+use disagg::spec::{AfdPlan, Assumptions, Device, Imbalance, Plan, Serving, Workload, catalog};
 use proptest::prelude::*;
 
 use crate::lab::{self, afd_plan, gap, pool, split, unit, worker};
@@ -270,4 +270,36 @@ fn the_barrier_against_draws() {
     let s = worker(&lab::v32(), split(1, 16, 1), &w);
     let predicted = s.slowest_context(f64::from(batch), w.theta());
     assert!(gap(predicted, sum / f64::from(draws)) < 2e-3, "{predicted} against {}", sum / f64::from(draws));
+}
+
+// --- balance ------------------------------------------------------------------------------------------------
+
+#[test]
+fn loads_lie_between_the_measured_rows() {
+    let time = |s: Serving| {
+        let w = worker(&v32_with(&s), split(1, 32, 1), &chat());
+        w.step(&Batch::prefill(4.0, 2048.0, 0.0)).seconds
+    };
+    let named = |n: &str| time(serving(|s| s.imbalance = Some(Imbalance::Name(n.into()))));
+    let exponent = |a: f64| time(serving(|s| s.imbalance = Some(Imbalance::Exponent(a))));
+    let (even, own) = (named("balanced"), time(Serving::default()));
+    assert!(even < own, "{even} {own}");
+    // The exponent of a measured row is that row; a histogram of equal loads is the balanced one.
+    assert!(gap(exponent(1.01), own) < 1e-9);
+    let flat = time(serving(|s| s.imbalance = Some(Imbalance::Histogram(vec![3.0; 256]))));
+    assert!(gap(flat, even) < 0.02, "{flat} {even}");
+    assert!(exponent(0.5) < own && exponent(0.5) > even * 0.98);
+    // Copies balance, and never below even.
+    let eplb = |n| time(serving(|s| s.eplb_slots = n));
+    assert!(eplb(32) < own && eplb(32) >= even * 0.98, "{even} {} {own}", eplb(32));
+}
+
+#[test]
+fn redundant_copies_take_memory() {
+    let weights = |n| worker(&v32_with(&serving(|s| s.eplb_slots = n)), split(1, 32, 1), &chat()).memory()[0].weights;
+    let expert = lab::v32().model.expert_weight_bytes(&Default::default());
+    assert!(gap(weights(32) - weights(0), 58.0 * expert) < 1e-6);
+    let lib = v32_with(&serving(|s| s.imbalance = Some(Imbalance::Histogram(vec![1.0; 255]))));
+    let text = Engine::new(&lib, &chat(), &Plan::Afd(afd_plan(pool(8, 1), pool(24, 1), 1))).err().unwrap().to_string();
+    assert!(text.contains("serving.imbalance") && text.contains("255") && text.contains("256"), "{text}");
 }
