@@ -10,6 +10,7 @@
 
 pub mod a2a;
 pub mod afd;
+pub mod ask;
 pub mod astra;
 mod collective;
 mod constants;
@@ -18,6 +19,9 @@ pub mod fabric;
 mod fit;
 pub mod flows;
 pub mod fluid;
+pub mod report;
+pub mod skew;
+pub mod spread;
 mod tables;
 pub mod traffic;
 pub mod wires;

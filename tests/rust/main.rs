@@ -19,4 +19,5 @@ mod search;
 mod serving;
 mod specs;
 mod surfaces;
+mod traffic;
 mod validation;
