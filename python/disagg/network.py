@@ -114,9 +114,10 @@ def collective(
     ranks: int,
     bytes: float,  # noqa: A002 - the public contract
     dtype: str = "bfloat16",
+    placement: Sequence[int] | None = None,
     framework: str | None = None,
 ) -> Phase:
-    """Time a collective of `ranks` GPUs packed from the start of a domain.
+    """Time a collective of `ranks` GPUs.
 
     Parameters
     ----------
@@ -130,6 +131,8 @@ def collective(
         The full buffer of one rank, as nccl-tests count.
     dtype
         What is summed; only ``"bfloat16"`` was measured.
+    placement
+        GPU ids; None: packed from the start of a domain.
     framework
         Whose all-reduce stands beside NCCL's; None: the first that has tables.
 
@@ -150,7 +153,8 @@ def collective(
     >>> phase.tier, phase.evidence
     ('scale-up', 'measured')
     """
-    return _ask(cluster, "collective", framework, 1.0, {"op": op, "ranks": ranks, "bytes": bytes, "dtype": dtype})
+    args = {"op": op, "ranks": ranks, "bytes": bytes, "dtype": dtype, "placement": placement}
+    return _ask(cluster, "collective", framework, 1.0, args)
 
 
 def _exchange(what: str, cluster: Cluster, framework: str | None, args: dict[str, Any]) -> Phase:

@@ -7,7 +7,7 @@ use super::a2a::{A2aKind, A2aShape};
 use super::afd::AfdShape;
 use super::report::{BACKENDS, COLLECTIVES, Report, kind_of};
 use super::spread::{self, Spread};
-use super::{Comm, skew};
+use super::{Comm, Seats, skew};
 use crate::error::{Error, Problems, Result, near};
 use crate::spec::{Cluster, Dtype, json};
 
@@ -25,6 +25,7 @@ struct Collective {
     ranks: u32,
     bytes: f64,
     dtype: Dtype,
+    placement: Option<Vec<u32>>,
 }
 
 #[derive(Deserialize)]
@@ -125,8 +126,16 @@ pub fn phase(comm: &Comm, cluster: &Cluster, what: &str, args: Value) -> Result<
                 let text = format!("{} was not measured", a.dtype.name());
                 asked.problems.push("dtype", text, "bfloat16: bytes decide, whatever they hold");
             }
+            if let Some(ids) = &a.placement {
+                let mut wrong = spread::check(ids, &[], (a.ranks, 0), cluster.gpus);
+                for p in &mut wrong.0 {
+                    p.path = p.path.replacen("attention", "placement", 1);
+                }
+                asked.problems.0.extend(wrong.0);
+            }
             asked.done()?;
-            Ok(comm.report_collective(&a.op, a.bytes, a.ranks))
+            let seats = a.placement.map_or_else(|| comm.packed(a.ranks), |ids| Seats::of(&ids, comm.domain()));
+            Ok(comm.report_collective(&a.op, a.bytes, seats))
         }
         "dispatch" | "combine" => {
             let a: Exchange = json::from_value(args, "")?;

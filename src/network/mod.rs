@@ -16,10 +16,12 @@ mod collective;
 mod constants;
 mod curve;
 pub mod fabric;
-mod fit;
 pub mod flows;
 pub mod fluid;
+pub mod law;
+pub mod params;
 pub mod report;
+pub mod samples;
 pub mod skew;
 pub mod spread;
 mod tables;
@@ -30,6 +32,7 @@ use std::sync::Arc;
 
 pub use a2a::{A2aKind, A2aShape};
 pub use afd::AfdShape;
+pub use collective::Seats;
 pub use curve::CommTime;
 
 use self::a2a::AllToAll;
@@ -83,7 +86,7 @@ impl Comm {
             ));
         }
         let wires = Wires::new(fabric);
-        let starts = constants::starts(cluster);
+        let starts = constants::starts(cluster)?;
         let collectives = Collectives::new(&db, &cluster.system, framework, &starts, wires)?;
         let all_to_all = AllToAll::new(&db, &cluster.system, &starts, wires, cluster.gpus)?;
         Ok(Comm { inner: Arc::new(Inner { wires, collectives, all_to_all, alpha_scale: afd_alpha_scale }) })
@@ -101,17 +104,17 @@ impl Comm {
 
     /// `bytes`: the full buffer of one rank, BF16. The faster of the framework's own kernel and NCCL.
     pub fn all_reduce(&self, bytes: f64, ranks: u32, graph: bool) -> CommTime {
-        self.inner.collectives.all_reduce(bytes, ranks, graph)
+        self.inner.collectives.all_reduce(bytes, self.inner.collectives.packed(ranks), graph)
     }
 
     /// `bytes`: the full gathered buffer.
     pub fn all_gather(&self, bytes: f64, ranks: u32) -> CommTime {
-        self.inner.collectives.all_gather(bytes, ranks)
+        self.inner.collectives.all_gather(bytes, self.inner.collectives.packed(ranks))
     }
 
     /// `bytes`: the full buffer before scattering.
     pub fn reduce_scatter(&self, bytes: f64, ranks: u32) -> CommTime {
-        self.inner.collectives.reduce_scatter(bytes, ranks)
+        self.inner.collectives.reduce_scatter(bytes, self.inner.collectives.packed(ranks))
     }
 
     /// `tokens` per source GPU.

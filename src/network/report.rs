@@ -10,7 +10,7 @@ use super::afd::AfdShape;
 use super::curve::CommTime;
 use super::skew;
 use super::traffic::{self, Ports, packed, payload_bytes, return_bytes};
-use super::{Comm, wires::Wires};
+use super::{Comm, Seats, wires::Wires};
 use crate::kernels::Evidence;
 
 /// Bytes through the busiest port of a kind.
@@ -105,20 +105,29 @@ pub fn kind_of(backend: &str) -> Option<A2aKind> {
 pub const COLLECTIVES: [&str; 3] = ["all_reduce", "all_gather", "reduce_scatter"];
 
 impl Comm {
-    /// A collective of `ranks` packed GPUs; `bytes`: the full buffer.
-    pub fn report_collective(&self, op: &str, bytes: f64, ranks: u32) -> Report {
+    /// A collective of GPUs that sit like this; `bytes`: the full buffer.
+    pub fn report_collective(&self, op: &str, bytes: f64, seats: Seats) -> Report {
         let wires = &self.inner.wires;
-        let (time, least, passes) = match op {
-            "all_gather" => (self.all_gather(bytes, ranks), self.all_gather(1.0, ranks), 1.0),
-            "reduce_scatter" => (self.reduce_scatter(bytes, ranks), self.reduce_scatter(1.0, ranks), 1.0),
-            _ => (self.all_reduce(bytes, ranks, true), self.all_reduce(1.0, ranks, true), 2.0),
+        let c = &self.inner.collectives;
+        let at = |bytes: f64| match op {
+            "all_gather" => c.all_gather(bytes, seats),
+            "reduce_scatter" => c.reduce_scatter(bytes, seats),
+            _ => c.all_reduce(bytes, seats, true),
         };
-        let (most, fewest, domains) = packed(ranks, wires.domain);
+        let passes = if op == "all_reduce" { 2.0 } else { 1.0 };
         let share = |n: u32| 1.0 - 1.0 / f64::from(n.max(1));
         // Ring traffic inside the domain, then each rail passes on what its GPU holds.
-        let nic = if domains > 1 { passes * share(domains) * bytes / f64::from(fewest) } else { 0.0 };
-        let ports = both("gpu", Ports { nvlink: passes * share(most) * bytes, nic }, wires, domains, 1.0, 1.0);
-        Report::new(time, least.seconds, ports, if op == "all_reduce" { "nccl or custom" } else { "nccl" })
+        let across = seats.domains > 1;
+        let nic = if across { passes * share(seats.domains) * bytes / f64::from(seats.least) } else { 0.0 };
+        let inside = Ports { nvlink: passes * share(seats.most) * bytes, nic };
+        let ports = both("gpu", inside, wires, seats.domains, 1.0, 1.0);
+        let kernel = if op == "all_reduce" { "nccl or custom" } else { "nccl" };
+        Report::new(at(bytes), at(1.0).seconds, ports, kernel)
+    }
+
+    /// Packed from the start of a domain.
+    pub fn packed(&self, ranks: u32) -> Seats {
+        self.inner.collectives.packed(ranks)
     }
 
     fn exchange(&self, shape: &A2aShape, kind: A2aKind) -> (Ports, u32) {

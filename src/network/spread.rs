@@ -127,7 +127,7 @@ pub fn check(attention: &[u32], ffn: &[u32], sizes: (u32, u32), gpus: u32) -> Pr
     let mut seen = std::collections::BTreeMap::new();
     for (pool, ids, wanted) in [("attention", attention, sizes.0), ("ffn", ffn, sizes.1)] {
         if ids.len() != wanted as usize {
-            p.push(pool, format!("names {} GPUs for a pool of {wanted}", ids.len()), "one id a GPU");
+            p.push(pool, format!("names {} GPUs, needs {wanted}", ids.len()), "one id a GPU");
         }
         for (i, g) in ids.iter().enumerate() {
             if *g >= gpus {
@@ -177,7 +177,7 @@ mod tests {
         let text = check(&[0, 9], &[0], (2, 2), 8).to_string();
         for part in [
             "attention[1]: GPU 9 is not in a cluster of 8",
-            "ffn: names 1 GPUs for a pool of 2",
+            "ffn: names 1 GPUs, needs 2",
             "ffn[0]: GPU 0 is taken already, by attention",
         ] {
             assert!(text.contains(part), "{text}");

@@ -19,6 +19,15 @@ def test_measured_ranks_are_the_table():
     assert beyond.evidence == "extrapolated" and beyond.tier == "both" and beyond.ms > phase.ms
 
 
+def test_spread_ranks_pay_for_the_tier_they_cross():
+    h100 = dg.Cluster("h100_sxm", gpus=64)
+    packed = dg.network.collective(h100, "all_reduce", ranks=8, bytes=2**24)
+    apart = dg.network.collective(h100, "all_reduce", ranks=8, bytes=2**24, placement=[8 * i for i in range(8)])
+    assert packed.tier == "scale-up" and apart.tier == "scale-out" and apart.ms > 3 * packed.ms
+    with pytest.raises(dg.SpecError, match="placement: names 1 GPUs, needs 8"):
+        dg.network.collective(h100, "all_reduce", ranks=8, bytes=1.0, placement=[3])
+
+
 def test_phases_are_values():
     phase = dg.network.dispatch(RACK, tokens=128, ranks=64, **V3)
     assert pickle.loads(pickle.dumps(phase)) == phase

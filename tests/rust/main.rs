@@ -4,6 +4,7 @@
 mod astra;
 mod binding;
 mod breakdown;
+mod calibrate;
 mod choose;
 mod cost;
 mod design;
@@ -17,6 +18,7 @@ mod pipeline;
 mod refine;
 mod search;
 mod serving;
+mod sim;
 mod specs;
 mod surfaces;
 mod traffic;
