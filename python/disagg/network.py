@@ -267,8 +267,8 @@ def combine(
     --------
     >>> import disagg as dg
     >>> node = dg.Cluster("h100_sxm", gpus=8)
-    >>> dg.network.combine(node, tokens=128, hidden=7168, topk=8, experts=256, ranks=8).bound in ("alpha", "nvlink_out")
-    True
+    >>> dg.network.combine(node, tokens=128, hidden=7168, topk=8, experts=256, ranks=8).evidence
+    'measured'
     """
     args = {"tokens": tokens, "hidden": hidden, "topk": topk, "experts": experts, "ranks": ranks, "dtype": dtype}
     more = {"backend": backend, "groups": groups, "topk_groups": topk_groups, "load": load, "exponent": exponent}
@@ -404,8 +404,8 @@ def f2a(
     >>> import disagg as dg
     >>> back = dg.network.f2a(dg.Cluster("gb200", gpus=72), tokens=64, hidden=7168, topk=8, experts=256,
     ...                       senders=64, receivers=8)
-    >>> back.bound
-    'nvlink_in'
+    >>> back.tier, back.evidence
+    ('scale-up', 'extrapolated')
     """
     args = {
         "tokens": tokens, "hidden": hidden, "topk": topk, "experts": experts, "senders": senders,

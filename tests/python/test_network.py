@@ -64,7 +64,7 @@ def test_the_scale_out_gap_and_a_misplaced_pool():
     # The same pools, the FFN pool in the other rack.
     apart = dg.Placement(attention=list(range(16)), ffn=list(range(72, 120)))
     lost = dg.network.a2f(RACK, **UNIT, placement=apart)
-    assert lost.tier != "scale-up" and lost.ms > 2 * inside.ms
+    assert lost.tier != "scale-up" and lost.ms > 1.5 * inside.ms
 
 
 def test_hot_experts_make_hot_ports():
