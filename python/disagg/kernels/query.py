@@ -41,7 +41,7 @@ def systems() -> list[str]:
 
 @checked
 def frameworks(system: str) -> list[str]:
-    """List the frameworks measured on a system.
+    """List the frameworks that serve on a system (``tables(system, "nccl")`` has the collectives beside them).
 
     Examples
     --------
