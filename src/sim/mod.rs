@@ -1,0 +1,30 @@
+//! Requests over time: a deterministic discrete-event simulator priced by the compiled engine.
+//!
+//! Columns in ([`Requests`]), columns out ([`Outcome`]); time is integer picoseconds, ties are
+//! first in first out, and the same input gives the same bits whatever the number of threads.
+//!
+//! `Deployment::of(&engine)` (`.fixed(prefill_ps, decode_ps)` for oracles), then
+//! `simulate(&deployment, &requests, &settings, &control) -> Result<Outcome>`.
+
+pub mod deployment;
+pub mod outcome;
+pub mod request;
+pub mod settings;
+
+pub use deployment::{Role, Timing};
+pub use outcome::{NEVER, Outcome, Span, SpanKind, Status, Usage};
+pub use request::{Closed, Requests};
+pub use settings::{Preemption, Router, Scheduler, Settings, SharedTier};
+
+/// Picoseconds in a second: the simulator's clock (2^64 ps are 213 days).
+pub const PS: f64 = 1e12;
+
+/// Seconds as picoseconds, to the nearest.
+pub fn to_ps(seconds: f64) -> u64 {
+    (seconds * PS).round() as u64
+}
+
+/// Picoseconds as seconds.
+pub fn to_s(ps: u64) -> f64 {
+    ps as f64 / PS
+}
