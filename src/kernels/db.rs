@@ -188,8 +188,8 @@ impl KernelDb {
     /// collectives alone (`nccl`) have tables too, but no model runs on them.
     pub fn frameworks(&self, system: &str) -> Result<Vec<String>> {
         self.sources(system)?;
-        let computes = |s: &&Slot| s.system == system && !COLLECTIVES.contains(&s.name.as_str());
-        Ok(dedup(self.slots.iter().filter(computes).map(|s| s.framework.clone())))
+        let own = self.slots.iter().filter(|s| s.system == system && !COLLECTIVES.contains(&s.name.as_str()));
+        Ok(dedup(own.map(|s| s.framework.clone())))
     }
 
     /// Everything with a table for `system`, libraries of collectives included.
