@@ -6,6 +6,7 @@ mod breakdown;
 mod choose;
 mod cost;
 mod design;
+mod first_token;
 mod kernels_lookup;
 mod kernels_pack;
 mod lab;
