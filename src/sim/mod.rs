@@ -6,14 +6,24 @@
 //! `Deployment::of(&engine)` (`.fixed(prefill_ps, decode_ps)` for oracles), then
 //! `simulate(&deployment, &requests, &settings, &control) -> Result<Outcome>`.
 
+mod admit;
 pub mod deployment;
+pub mod itl;
+pub mod kv;
 pub mod outcome;
+pub mod policy;
+pub mod price;
 pub mod request;
+mod route;
+pub mod run;
 pub mod settings;
+mod state;
+mod step;
 
-pub use deployment::{Role, Timing};
+pub use deployment::{Deployment, Lines, PoolSpec, Role, Timing, Transfer};
 pub use outcome::{NEVER, Outcome, Span, SpanKind, Status, Usage};
 pub use request::{Closed, Requests};
+pub use run::{pricers, simulate, simulate_with};
 pub use settings::{Preemption, Router, Scheduler, Settings, SharedTier};
 
 /// Picoseconds in a second: the simulator's clock (2^64 ps are 213 days).

@@ -1,12 +1,15 @@
 //! The crate's integration tests: one binary, one module a subject.
 #![allow(clippy::unwrap_used)]
 
+mod astra;
 mod binding;
 mod breakdown;
+mod calibrate;
 mod choose;
 mod cost;
 mod design;
 mod first_token;
+mod fluid;
 mod kernels_lookup;
 mod kernels_pack;
 mod lab;
@@ -16,6 +19,7 @@ mod pipeline;
 mod refine;
 mod search;
 mod serving;
+mod sim;
 mod specs;
 mod surfaces;
 mod validation;
