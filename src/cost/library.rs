@@ -161,7 +161,7 @@ impl Library {
         let Some((shape, load)) = self.expert_shape(ep, moe_tp) else { return Ok(None) };
         let graph = self.graph(decode);
         self.cached(Key::Experts { graph, tokens_ep: ep, moe_tp, grouped: false, decode: false }, || {
-            ops::moe(self.source(graph), shape, self.formats.moe, &load).map(Some)
+            ops::served_moe(self.source(graph), shape, self.formats.moe, &load).map(Some)
         })
     }
 

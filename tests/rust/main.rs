@@ -8,6 +8,7 @@ mod calibrate;
 mod choose;
 mod cost;
 mod design;
+mod first_token;
 mod fluid;
 mod kernels_lookup;
 mod kernels_pack;
