@@ -223,6 +223,17 @@ impl Afd<'_> {
         if shape.prereduce { self.sums(shape, tokens, payload).then(back) } else { back }
     }
 
+    /// One copy of each token to one FFN GPU, whatever its experts, and one vector back from there:
+    /// routing and the exchange between experts are the FFN pool's own business.
+    pub fn home(&self, shape: &AfdShape, tokens: f64, back: bool) -> CommTime {
+        if back {
+            self.hop(shape, tokens, return_bytes(shape.hidden), true, |k| &k.combine)
+        } else {
+            // Nothing is known of the experts yet, so nothing is quantised per expert: BF16.
+            self.hop(shape, tokens, return_bytes(shape.hidden), true, |k| &k.dispatch)
+        }
+    }
+
     /// Partial sums meet inside the FFN pool: all but one of a token's move once.
     fn sums(&self, shape: &AfdShape, tokens: f64, payload: f64) -> CommTime {
         let partials = shape.copies() * f64::from(shape.moe_tp.max(1));

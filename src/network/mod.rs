@@ -145,6 +145,15 @@ impl Comm {
         hop.then(self.all_gather(tokens * traffic::return_bytes(shape.hidden), shape.attention_tp))
     }
 
+    /// `tokens` per attention rank to one FFN GPU each, or (`back`) one summed vector a token from there.
+    pub fn afd_home(&self, shape: &AfdShape, tokens: f64, back: bool) -> CommTime {
+        let hop = self.afd().home(shape, tokens, back);
+        if !back || shape.attention_tp <= 1 {
+            return hop;
+        }
+        hop.then(self.all_gather(tokens * traffic::return_bytes(shape.hidden), shape.attention_tp))
+    }
+
     fn kv(&self, alpha: f64, bytes: f64, links: u32, same_domain: bool) -> CommTime {
         let links = f64::from(links.max(1));
         let (alpha, rate) =

@@ -4,6 +4,7 @@
 //! back a spec, a JSON string of scalars or [`crate::columns::Columns`] moved to numpy. Anything
 //! that may take longer than a few milliseconds goes through [`run::run`].
 
+mod afd;
 mod catalog;
 mod columns;
 mod convert;
@@ -21,6 +22,8 @@ use pyo3::prelude::*;
 
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use super::afd::{afd_provision, afd_schedule};
     #[pymodule_export]
     use super::catalog::{
         assumptions, check_plan, cluster, distribution_facts, model_facts, model_from_hf, plan_facts, preset, presets,

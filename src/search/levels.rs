@@ -43,7 +43,7 @@ impl Task<'_> {
         match layout {
             Layout::Worker(p) => Stepper::worker(self.lib, *p, workload, "worker"),
             Layout::Afd { .. } => match layout.afd_plan(1, 1, None) {
-                Some(plan) => Stepper::afd(self.lib, self.lib, &plan, workload),
+                Some(plan) => Stepper::afd(self.lib, &plan, workload),
                 None => unreachable!("the arm is an AFD layout"),
             },
         }

@@ -71,7 +71,7 @@ fn mix(s: &Stepper, load: &Load, decoding: f64, chunk: f64, progress: f64) -> Op
     let sequences = (carried / per_prompt).max(1.0);
     let batch = Batch {
         decode: decoding,
-        context: load.context,
+        context: s.slowest_context(decoding, load.context),
         per_decode,
         sequences,
         new: per_prompt,
@@ -89,7 +89,11 @@ fn mix(s: &Stepper, load: &Load, decoding: f64, chunk: f64, progress: f64) -> Op
         mixed.seconds
     };
     let ttft_s = (chunks - 1.0) * mixed.seconds + last_s;
-    let decode = if decoding > 0.0 { s.decode(decoding, load.context) } else { StepTime::default() };
+    let decode = if decoding > 0.0 {
+        s.decode(decoding, s.slowest_context(decoding, load.context))
+    } else {
+        StepTime::default()
+    };
     let mean_s = f_sys * mixed.seconds + (1.0 - f_sys) * decode.seconds;
     Some(Mix { decode, mixed, f_sys, ttft_s, prefill_bound: needed >= carried * (1.0 - 1e-12), mean_s, batch })
 }
