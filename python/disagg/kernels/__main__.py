@@ -32,7 +32,8 @@ def _report(args: argparse.Namespace) -> int:
     except DisaggError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{'table':22} {'lane':20} {'hidden':13} {'edge':5} {'n':>4} {'median':>8} {'p90':>8} {'noise':>8} {'jitter':>8}")
+    numbers = " ".join(f"{name:>8}" for name in ("median", "p90", "noise", "jitter"))
+    print(f"{'table':22} {'lane':20} {'hidden':13} {'edge':5} {'n':>4} {numbers}")
     for i in range(len(errors)):
         r = errors.row(i)
         noise = "-" if r["noise"] != r["noise"] else f"{r['noise']:.1%}"

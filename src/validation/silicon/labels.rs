@@ -9,7 +9,6 @@
 //! | `zero-size` | a size of 0 | 1 |
 //! | `replicas-from-batch` | concurrency = r x batch x dp | r replicas |
 //! | `concurrency-from-batch` | no concurrency | batch x dp |
-//! | `modelopt-fp8` | block FP8 for NVIDIA's own FP8 checkpoint | FP8 per tensor, KV in FP8 |
 //! | `fp8-is-block`, `mxfp4`, `fp4-checkpoint` | a precision | the format of the checkpoint that was served |
 //!
 //! Not computable: `flattened-disagg` (prefill and decode GPUs added up as one tp),
@@ -70,12 +69,7 @@ pub fn model(raw: &Raw) -> Option<(&'static str, Quant, Vec<&'static str>)> {
         "nvidia/Qwen3-32B-NVFP4" => ("Qwen/Qwen3-32B", gemm(Nvfp4), vec![]),
         "meta-llama/Llama-3.1-70B" if fp4 => ("meta-llama/Meta-Llama-3.1-70B", gemm(Nvfp4), vec![]),
         "meta-llama/Llama-3.1-70B" => ("meta-llama/Meta-Llama-3.1-70B", gemm(Fp8), vec![]),
-        // ModelOpt quantises per tensor (hf_quant_config.json: FP8), whatever the label says.
-        "nvidia/Llama-3.1-8B-Instruct-FP8" => {
-            let rule = if raw.gemm == "fp8_block" { vec!["modelopt-fp8"] } else { vec![] };
-            (LLAMA_8B, gemm(Fp8), rule)
-        }
-        "meta-llama/Llama-3.1-8B-Instruct" => {
+        "meta-llama/Llama-3.1-8B-Instruct" | "nvidia/Llama-3.1-8B-Instruct-FP8" => {
             let format = match (raw.precision.as_str(), raw.gemm.as_str()) {
                 ("fp8", "fp8_block") => Fp8Block,
                 ("fp8", _) => Fp8,
