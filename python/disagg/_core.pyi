@@ -13,6 +13,8 @@ __all__ = [
     "Study",
     "_frame",
     "_spin",
+    "afd_provision",
+    "afd_schedule",
     "assumptions",
     "check_plan",
     "cluster",
