@@ -36,6 +36,7 @@ __all__ = [
     "model_from_hf",
     "near",
     "network_flows",
+    "network_phase",
     "num_threads",
     "plan_facts",
     "preset",
@@ -166,6 +167,9 @@ def network_flows(
     engine: str,
     progress: _Report = None,
 ) -> _Payload: ...
+def network_phase(
+    cluster: Spec, what: str, args: str, framework: str | None = None, alpha_scale: float = 1.0
+) -> tuple[str, _Payload]: ...
 def num_threads() -> int: ...
 def plan_facts(plan: Spec) -> tuple[str, int]: ...
 def preset(kind: str, name: str) -> Spec: ...

@@ -137,7 +137,7 @@ impl AfdUnit {
             prereduce: plan.prereduce,
             shared_copy: shared.is_some() && shared_on_ffn,
             half_duplex: plan.duplex == crate::spec::plan::Duplex::Half,
-            same_domain_fraction: f64::NAN,
+            spread: None,
         };
         let vocab = lib.model.vocab.div_ceil(tp);
         Ok(AfdUnit {

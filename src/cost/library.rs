@@ -273,7 +273,7 @@ impl Library {
         let load = if even { "balanced".to_string() } else { load };
         let graph = self.graph(decode);
         self.cached(Key::Experts { graph, tokens_ep: ep, moe_tp, grouped: false, decode: false, even }, || {
-            let make = |source: &Source| ops::moe(source, shape, self.formats.moe, &load);
+            let make = |source: &Source| ops::served_moe(source, shape, self.formats.moe, &load);
             self.built(graph, |s| make(s).map(Some), make)
         })
     }

@@ -115,7 +115,8 @@ fn buffers(ranks: u32) -> f64 {
 
 /// Rows a layer keeps alive per token, in BF16: residual, normed input, block output and their
 /// successors (8 hidden rows), query and attention output of the rank's heads, and the dispatched
-/// copies with their gate/up products on the rank's share of the experts.
+/// copies with their gate/up products on the rank's share of the experts: every copy reaches all MoE-TP
+/// ranks of its expert, so D tokens x k over ep x moe_tp GPUs are k moe_tp / tp of them a token.
 fn activation_per_token(model: &Model, tp: u32, moe_tp: u32, ranks_per_row: f64) -> f64 {
     let h = f64::from(model.hidden);
     let per_head = match &model.attention {
@@ -193,7 +194,8 @@ pub fn worker(cx: &Context<'_>, p: &Parallel, pool: &'static str) -> Memory {
         weights: bytes,
         kv_per_sequence: per_sequence,
         kv_shared: shared / f64::from(p.pp),
-        activation_per_token: activation_per_token(model, p.tp, p.moe_tp, 1.0 / f64::from(p.tp)) / f64::from(p.cp),
+        activation_per_token: activation_per_token(model, p.tp, p.moe_tp, f64::from(p.moe_tp) / f64::from(p.tp))
+            / f64::from(p.cp),
         buffers: buffers(p.stage_gpus()),
         reserve: cx.serving.framework_reserve_gib * GIB,
     }
@@ -251,8 +253,12 @@ pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_capacity: f64) -> (Mem
             weights: ffn,
             kv_per_sequence: 0.0,
             kv_shared: 0.0,
-            // Per token of one attention rank: its routed copies spread over the pool's GPUs.
-            activation_per_token: 2.0 * topk * (2.0 * h + 3.0 * inter) * f64::from(plan.attention.gpus / tp)
+            // Per token of one attention rank: its routed copies spread over the pool's GPUs, each on all MoE-TP ranks.
+            activation_per_token: 2.0
+                * topk
+                * (2.0 * h + 3.0 * inter)
+                * f64::from(plan.ffn.moe_tp)
+                * f64::from(plan.attention.gpus / tp)
                 / f64::from(plan.ffn.gpus.max(1)),
             buffers: buffers(plan.ffn.gpus),
             reserve,

@@ -41,7 +41,7 @@ mod _core {
         kernels_suspects, kernels_systems, kernels_table, kernels_tables,
     };
     #[pymodule_export]
-    use super::network::network_flows;
+    use super::network::{network_flows, network_phase};
     #[pymodule_export]
     use super::serve::{Engine, Study, explore};
     #[pymodule_export]

@@ -155,6 +155,7 @@ fn choose_prefill(
     load: &Load,
     slot: &Slot,
 ) -> Result<(Stepper, Slot, PrefillSide, u32)> {
+    let w = &w.prefill_part();
     match slot {
         Slot::Workers(k) => {
             let s = Stepper::worker(lib, k.parallel, w, "worker")?;

@@ -56,12 +56,13 @@ pub fn decode_side(s: &Stepper, load: &Load, batch: f64) -> DecodeSide {
 /// Seconds of the first token's wait that KV transfer adds.
 fn transfer_wait(p: &Stepper, d: &Stepper, load: &Load, side: &PrefillSide, same_domain: bool) -> f64 {
     let lib = p.library();
+    let together = side.prefill.together;
     let mut wait = 0.0;
     if load.ship_to_prefill > 0.0 {
-        wait += stepper::kv_seconds(d, p, load.ship_to_prefill, lib, same_domain).0.seconds;
+        wait += stepper::kv_seconds(p, d, load.ship_to_prefill, together, lib, same_domain).0.seconds;
     }
     if lib.assumptions.first_token_from == FirstToken::Decode {
-        let (whole, layer) = stepper::kv_seconds(p, d, load.ship_to_decode, lib, same_domain);
+        let (whole, layer) = stepper::kv_seconds(p, d, load.ship_to_decode, together, lib, same_domain);
         wait += match lib.assumptions.kv_transfer {
             KvTransfer::Bulk => whole.seconds,
             KvTransfer::LayerWise => {
@@ -194,9 +195,12 @@ fn lowered(d: &Stepper, load: &Load, full: &DecodeSide, rate: f64) -> (StepTime,
     (step, high)
 }
 
-/// Whether the whole deployment sits in one scale-up domain.
+/// Whether KV stays inside scale-up domains: the whole deployment sits in one, or equal shares of both
+/// sides fill several, each of which pairs its own.
 fn same_domain(p: &Stepper, np: u32, d: &Stepper, nd: u32, domain: u32) -> bool {
-    u64::from(np) * u64::from(p.gpus()) + u64::from(nd) * u64::from(d.gpus()) <= u64::from(domain)
+    let total = u64::from(np) * u64::from(p.gpus()) + u64::from(nd) * u64::from(d.gpus());
+    let racks = total.div_ceil(u64::from(domain.max(1))).max(1);
+    u64::from(np).is_multiple_of(racks) && u64::from(nd).is_multiple_of(racks) && total <= racks * u64::from(domain)
 }
 
 /// Name of a pool inside a slot, for `memory:<pool>`.

@@ -57,6 +57,8 @@ pub struct Prefill {
     /// Requests finished per round, all ranks together.
     pub requests: f64,
     pub chunks: f64,
+    /// Sequences per rank whose last chunks end together, so that their KV leaves together.
+    pub together: f64,
     pub work: Total,
 }
 
@@ -210,7 +212,14 @@ impl Stepper {
                 }
                 // Chunks follow one another through the stages; the pipeline fills once.
                 let latency_s = seconds + (pp - 1.0) * slowest;
-                Prefill { latency_s, period_s: seconds, requests: sequences * w.ranks(), chunks, work: work.times(pp) }
+                Prefill {
+                    latency_s,
+                    period_s: seconds,
+                    requests: sequences * w.ranks(),
+                    chunks,
+                    together: sequences,
+                    work: work.times(pp),
+                }
             }
             Kind::Afd(u) => u.prefill(&parts, sequences, chunks),
         }
@@ -423,15 +432,33 @@ impl Unit {
             period_s: period,
             requests: sequences * self.unit.ranks(),
             chunks,
+            together: sequences / self.prefill_groups(sequences, chunks),
             work: alone.work,
         }
     }
 }
 
-/// KV transfer of one request from prefill to decode: seconds of the whole, and of one layer.
-pub fn kv_seconds(from: &Stepper, to: &Stepper, tokens: f64, lib: &Library, same_domain: bool) -> (CommTime, CommTime) {
-    let links = from.kv_links().min(to.kv_links()).max(1);
+/// KV transfer between a prefill rank and decode ranks, `together` requests of the one at a time, each to or
+/// from another rank of the other: seconds until the last has arrived, of the whole and of one layer.
+///
+/// The prefill rank's links carry all of them, a decode rank's its own one only.
+pub fn kv_seconds(
+    prefill: &Stepper,
+    decode: &Stepper,
+    tokens: f64,
+    together: f64,
+    lib: &Library,
+    same_domain: bool,
+) -> (CommTime, CommTime) {
+    let (many, one) = (prefill.kv_links().max(1), decode.kv_links().max(1));
     let bytes = lib.model.kv_bytes(tokens, lib.formats.kv);
     let layers = f64::from(lib.model.layers);
-    (lib.comm.kv_transfer(bytes, links, same_domain), lib.comm.kv_layer(bytes / layers, links, same_domain))
+    let last = |time: &dyn Fn(f64, u32) -> CommTime, bytes: f64| {
+        let (sent, received) = (time(bytes * together.max(1.0), many), time(bytes, one.min(many)));
+        if sent.seconds > received.seconds { sent } else { received }
+    };
+    (
+        last(&|b, links| lib.comm.kv_transfer(b, links, same_domain), bytes),
+        last(&|b, links| lib.comm.kv_layer(b, links, same_domain), bytes / layers),
+    )
 }

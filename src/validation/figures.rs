@@ -9,8 +9,8 @@
 //! How these descriptions came about: a first pass priced every figure without overlap, at the
 //! model's own load distribution and with uncoordinated ranks, and 5 of 21 were within 25 %. Balance
 //! and `lockstep` were then taken from the sources, with the errors in sight; kernels were mended in
-//! between: 13. Since then steps overlap where their source says so, which moved figures that were low
-//! past their targets: 11. The count the tests pin is no blind test.
+//! between: 14. Since then steps overlap where their source says so, which moved figures that were low
+//! past their targets. The count the tests pin is no blind test.
 
 use crate::spec::{Dtype, Parallel, Quant};
 
