@@ -26,6 +26,7 @@ use super::worker::LayerCounts;
 use crate::error::{Error, Result};
 use crate::kernels::Surface;
 use crate::math::combinatorics::distinct_groups;
+use crate::network::spread::Spread;
 use crate::network::{A2aKind, A2aShape, AfdShape, CommTime};
 use crate::spec::plan::Side;
 use crate::spec::{AfdPlan, Dtype};
@@ -137,7 +138,10 @@ impl AfdUnit {
             prereduce: plan.prereduce,
             shared_copy: shared.is_some() && shared_on_ffn,
             half_duplex: plan.duplex == crate::spec::plan::Duplex::Half,
-            spread: None,
+            spread: plan
+                .placement
+                .as_ref()
+                .map(|p| Spread::slowest(&p.attention, &p.ffn, plan.units, lib.cluster.fabric.domain_gpus)),
         };
         let vocab = lib.model.vocab.div_ceil(tp);
         Ok(AfdUnit {

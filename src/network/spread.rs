@@ -7,7 +7,7 @@
 //! formula agree where they describe the same thing (property test).
 //! Limits: experts that do not divide evenly are taken at the fullest GPU (see afd.rs).
 
-use crate::error::{Error, Problems, Result};
+use crate::error::Problems;
 use crate::math::combinatorics::hit_probability;
 
 /// A unit on its domains.
@@ -91,6 +91,19 @@ impl Spread {
         s
     }
 
+    /// Of several equal units placed one after the other, the one that sends the most over the NICs:
+    /// equal units in lockstep of supply and demand are as fast as their slowest.
+    pub fn slowest(attention: &[u32], ffn: &[u32], units: u32, domain: u32) -> Spread {
+        let n = units.max(1) as usize;
+        let (a, f) = ((attention.len() / n).max(1), (ffn.len() / n).max(1));
+        attention
+            .chunks(a)
+            .zip(ffn.chunks(f))
+            .map(|(a, f)| Spread::placed(a, f, domain))
+            .max_by(|x, y| (x.attention_far + x.ffn_far).total_cmp(&(y.attention_far + y.ffn_far)))
+            .unwrap_or_else(|| Spread::placed(attention, ffn, domain))
+    }
+
     /// Destination domains of a token of `topk` of `experts` experts, uniform routing, and the largest
     /// probability that one FFN GPU has to take a token in for its domain.
     pub fn reached(&self, experts: u32, topk: u32, ffn: u32) -> (f64, f64) {
@@ -143,13 +156,6 @@ pub fn check(attention: &[u32], ffn: &[u32], sizes: (u32, u32), gpus: u32) -> Pr
         }
     }
     p
-}
-
-/// The first `count` ids of a pool and of the other, checked.
-pub fn checked(attention: &[u32], ffn: &[u32], sizes: (u32, u32), gpus: u32, path: &str) -> Result<()> {
-    let mut p = Problems::new();
-    p.nest(path, check(attention, ffn, sizes, gpus));
-    if p.is_empty() { Ok(()) } else { Err(Error::Spec(p)) }
 }
 
 #[cfg(test)]

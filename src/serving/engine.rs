@@ -109,9 +109,6 @@ impl Engine {
 /// What a way of serving, its plan and its hardware cannot have together.
 pub fn contradictions(problems: &mut Problems, plan: &Plan, lib: &Library) {
     let mut afd = |path: &str, a: &AfdPlan| {
-        if a.placement.is_some() {
-            problems.push(format!("{path}.placement"), "by hand is not modelled yet", "leave it out: pools are packed");
-        }
         for (pool, p) in [("attention", &a.attention), ("ffn", &a.ffn)] {
             if let Some(device) = &p.device {
                 let inner = lib.quant.check_on(&lib.model.quant, device);

@@ -306,3 +306,26 @@ fn redundant_copies_take_memory() {
     let text = Engine::new(&lib, &chat(), &Plan::Afd(afd_plan(pool(8, 1), pool(24, 1), 1))).err().unwrap().to_string();
     assert!(text.contains("serving.imbalance") && text.contains("255") && text.contains("256"), "{text}");
 }
+
+/// Pools placed by hand: packed ids price as no placement at all, pools in different racks pay for the NICs.
+#[test]
+fn placement_by_hand_moves_the_hops() {
+    let model = lab::model("deepseek-ai/DeepSeek-V3.2");
+    let cluster = lab::cluster("gb200", 144);
+    let lib = lab::library(&model, &cluster, "sglang", &disagg::spec::Assumptions::physical());
+    let workload = disagg::spec::catalog::workload("paper-chat").unwrap();
+    let tpot = |placement: Option<(Vec<u32>, Vec<u32>)>| {
+        let text = r#"{"kind":"afd","attention":{"gpus":16},"ffn":{"gpus":32},"microbatches":3,"batch":48,"chunk_tokens":560}"#;
+        let mut plan: disagg::spec::AfdPlan = match disagg::spec::Plan::from_json(text).unwrap() {
+            disagg::spec::Plan::Afd(a) => a,
+            _ => unreachable!(),
+        };
+        plan.placement =
+            placement.map(|(attention, ffn)| disagg::spec::Placement { attention, ffn, ..Default::default() });
+        let engine = disagg::serving::Engine::new(&lib, &workload, &disagg::spec::Plan::Afd(plan)).unwrap();
+        engine.point.tpot_s
+    };
+    let packed = tpot(None);
+    assert_eq!(tpot(Some(((0..16).collect(), (16..48).collect()))), packed);
+    assert!(tpot(Some(((0..16).collect(), (72..104).collect()))) > packed);
+}
