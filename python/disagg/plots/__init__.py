@@ -6,5 +6,6 @@ says so when there is nothing to draw, and never calls ``plt.show()``.
 
 from disagg.plots.bars import breakdown, memory, pipeline
 from disagg.plots.lines import pareto, ratio
+from disagg.plots.requests import goodput, latency, timeline
 
-__all__ = ["breakdown", "memory", "pareto", "pipeline", "ratio"]
+__all__ = ["breakdown", "goodput", "latency", "memory", "pareto", "pipeline", "ratio", "timeline"]
