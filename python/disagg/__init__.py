@@ -51,13 +51,13 @@ from disagg.study import LEVELS, Study
 from disagg.sweep import sweep
 from disagg.trace import Trace
 
-from disagg import kernels, network, plots, validation  # isort: skip
+from disagg import afd, kernels, network, plots, validation  # isort: skip
 
 __all__ = [
     "AFD", "LEVELS", "PD", "SLO", "Aggregated", "Assumptions", "CancelledError", "Cluster", "DataError", "Device",
     "DisaggError", "Distribution", "Estimate", "Fabric", "Fixed", "Frame", "InfeasibleError", "InternalError",
     "MissingPackageError", "Model", "Parallel", "Placement", "Pool", "Problem", "Quant", "Run", "Serving", "Space",
-    "SpecError", "Step", "Study", "Trace", "Workers", "Workload", "__version__", "compare_runs", "estimate",
+    "SpecError", "Step", "Study", "Trace", "Workers", "Workload", "__version__", "afd", "compare_runs", "estimate",
     "explore", "goodput_curve", "kernels", "models", "network", "plots", "set_num_threads", "show_versions",
     "simulate", "sweep", "systems", "validation", "workloads",
 ]

@@ -14,6 +14,8 @@ __all__ = [
     "Trace",
     "_frame",
     "_spin",
+    "afd_provision",
+    "afd_schedule",
     "assumptions",
     "check_plan",
     "cluster",
@@ -38,6 +40,7 @@ __all__ = [
     "model_from_hf",
     "near",
     "network_flows",
+    "network_phase",
     "num_threads",
     "perfetto",
     "plan_facts",
@@ -81,6 +84,7 @@ class Engine:
         quant: Spec | None = None,
         serving: Spec | None = None,
         assumptions: Spec | None = None,
+        load: float | None = None,
     ) -> Engine: ...
     def estimate(self) -> _EstimatePayload: ...
     def step(self, kind: str, batch: float, context: float, new: float, past: float) -> tuple[float, _Payload]: ...
@@ -124,6 +128,22 @@ class Spec:
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
 
+def afd_provision(
+    alpha_a: float,
+    beta_a: float,
+    alpha_f: float,
+    beta_f: float,
+    alpha_c: float,
+    beta_c: float,
+    batch: float,
+    mu_p: float,
+    mu_d: float,
+    requests: float | None = None,
+    barrier: bool = False,
+) -> tuple[float, float, str]: ...
+def afd_schedule(
+    stage_ms: list[float], shape: list[int], layers: int, microbatches: int, half_duplex: bool, overlapped: bool
+) -> float: ...
 def assumptions(profile: str, switches: dict[str, Any]) -> Spec: ...
 def check_plan(plan: Spec, model: Spec, cluster: Spec) -> None: ...
 def cluster(fields: dict[str, Any]) -> Spec: ...
@@ -196,6 +216,9 @@ def network_flows(
     engine: str,
     progress: _Report = None,
 ) -> _Payload: ...
+def network_phase(
+    cluster: Spec, what: str, args: str, framework: str | None = None, alpha_scale: float = 1.0
+) -> tuple[str, _Payload]: ...
 def num_threads() -> int: ...
 def perfetto(
     start_s: npt.NDArray[np.float64],

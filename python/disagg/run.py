@@ -40,7 +40,7 @@ class _RunPlots:
         """Draw what each instance did."""
         from disagg import plots
 
-        return plots.timeline(self._run.timeline, ax=ax)
+        return plots.instances(self._run.timeline, ax=ax)
 
 
 class Run(Result):

@@ -54,6 +54,8 @@ pub struct Assumptions {
     pub kv_reserve: KvReserve,
     /// Whether the shared expert runs beside the routed path in decode.
     pub shared_expert_overlap: bool,
+    /// Whether a decode step waits for the attention rank with the longest contexts.
+    pub attention_barrier: bool,
     /// Scales every alpha of A2F and F2A, which no public measurement covers.
     pub afd_alpha_scale: f64,
 }
@@ -73,6 +75,7 @@ impl Assumptions {
             kv_transfer: KvTransfer::LayerWise,
             kv_reserve: KvReserve::Full,
             shared_expert_overlap: true,
+            attention_barrier: true,
             afd_alpha_scale: 1.0,
         }
     }
@@ -89,7 +92,7 @@ pub struct Switch {
 }
 
 /// Name, allowed values, meaning, source; in the order of the fields.
-const SWITCHES: [(&str, &str, &str, &str); 6] = [
+const SWITCHES: [(&str, &str, &str, &str); 7] = [
     (
         "prefill_sync",
         "uncoordinated | aligned",
@@ -114,6 +117,12 @@ const SWITCHES: [(&str, &str, &str, &str); 6] = [
         "true | false",
         "the shared expert runs beside the routed path in decode",
         "TensorRT-LLM and SGLang use a second stream",
+    ),
+    (
+        "attention_barrier",
+        "true | false",
+        "a decode step waits for the attention rank with the longest contexts: E[max] from the slots' variance",
+        "arXiv 2601.21351 section 4; published tools use the mean",
     ),
     (
         "afd_alpha_scale",

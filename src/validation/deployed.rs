@@ -27,7 +27,7 @@ fn library(db: &Arc<KernelDb>, f: &Figure) -> Result<Arc<Library>> {
     let serving = Serving {
         mtp: f.mtp.0,
         acceptance: (f.mtp.0 > 0).then_some(f.mtp.1),
-        imbalance: f.imbalance.map(str::to_string),
+        imbalance: f.imbalance.map(|name| crate::spec::Imbalance::Name(name.to_string())),
         two_batch_overlap: f.two_batch_overlap,
         ..Serving::default()
     };

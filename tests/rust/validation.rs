@@ -13,7 +13,7 @@ use disagg::validation::silicon::summary;
 use disagg::validation::{self, SECTIONS, figures::FIGURES, silicon};
 
 /// Deployed figures predicted within 25 %. It may rise, never fall in silence.
-const WITHIN_A_QUARTER: usize = 13;
+const WITHIN_A_QUARTER: usize = 14;
 
 fn db() -> Arc<KernelDb> {
     KernelDb::open(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/python/disagg/data/kernels"))).unwrap()

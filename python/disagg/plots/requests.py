@@ -50,7 +50,7 @@ def latency(frame: Frame, *, metric: str = "ttft_ms", ax: Axes | None = None) ->
     return ax
 
 
-def timeline(frame: Frame, *, ax: Axes | None = None) -> Axes:
+def instances(frame: Frame, *, ax: Axes | None = None) -> Axes:
     """Draw what each instance did over time.
 
     Parameters
