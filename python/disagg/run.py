@@ -88,7 +88,9 @@ class Run(Result):
         expect(slo=(slo, SLO))
         r = self.requests
         found = _core.judge(
-            *(np.asarray(r[m], dtype=np.float64) for m in METRICS),
+            r["ttft_ms"],
+            r["tpot_ms"],
+            r["e2e_ms"],
             np.asarray(r["status"] == "finished", dtype=bool),
             float(self._scalars["duration_s"]),
             slo._raw,
@@ -126,7 +128,8 @@ def compare_runs(runs: Sequence[Run]) -> Frame:
     Returns
     -------
     Frame
-        ``run``, ``metric``, ``difference_ms`` (run minus the first), ``low_95_ms``, ``high_95_ms``, ``pairs``, ``left_out``.
+        ``run``, ``metric``, ``difference_ms`` (run minus the first), ``low_95_ms``, ``high_95_ms``, ``pairs``,
+        ``left_out``.
 
     Raises
     ------
@@ -144,7 +147,7 @@ def compare_runs(runs: Sequence[Run]) -> Frame:
         for metric in METRICS:
             difference = np.asarray(other[metric] - first[metric], dtype=np.float64)
             kept = np.ascontiguousarray(difference[~np.isnan(difference)])
-            mean, half, _, _, n = _core.mean_interval(kept, False)  # noqa: FBT003
+            mean, half, _, _, n = _core.mean_interval(kept, False)
             wide = np.nan if half is None else half
             rows.append((k, metric, mean, mean - wide, mean + wide, n, len(difference) - n))
     names = ("run", "metric", "difference_ms", "low_95_ms", "high_95_ms", "pairs", "left_out")

@@ -43,7 +43,7 @@ class Fixed:
         return f"Fixed(prefill_ms={self.prefill_ms}, decode_ms={self.decode_ms})"
 
 
-def _engine(  # noqa: PLR0913 - the specs of a question
+def _engine(  # noqa: PLR0917 - the specs of a question
     model: Model,
     cluster: Cluster,
     plan: Aggregated | PD | AFD,
@@ -79,7 +79,7 @@ def _engine(  # noqa: PLR0913 - the specs of a question
 
 
 @checked
-def simulate(  # noqa: PLR0913 - a contract
+def simulate(
     model: Model,
     cluster: Cluster,
     plan: Aggregated | PD | AFD,
@@ -152,7 +152,7 @@ def simulate(  # noqa: PLR0913 - a contract
 
 
 @checked
-def goodput_curve(  # noqa: PLR0913 - a contract
+def goodput_curve(
     model: Model,
     cluster: Cluster,
     plan: Aggregated | PD | AFD,

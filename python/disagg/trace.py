@@ -17,7 +17,7 @@ Path = str | PathLike[str]
 OnError = Literal["raise", "skip"]
 
 
-def _read(kind: str, path: Path, on_error: str, option: float = 0.0, n: int = 1, seed: int = 0) -> Trace:
+def _read(kind: str, path: Path, on_error: str, option: float = 0.0, *, n: int = 1, seed: int = 0) -> Trace:
     expect(path=(path, str, PathLike), on_error=(on_error, str))
     return Trace(_core.Trace.read(kind, fspath(path), on_error, float(option), n, seed))
 
@@ -100,9 +100,7 @@ class Trace:
 
     @classmethod
     @checked
-    def lengths(
-        cls, path: Path, *, rate: float, n: int = 10_000, seed: int = 0, on_error: OnError = "raise"
-    ) -> Trace:
+    def lengths(cls, path: Path, *, rate: float, n: int = 10_000, seed: int = 0, on_error: OnError = "raise") -> Trace:
         """Read a table of lengths without arrivals, and draw Poisson arrivals.
 
         Parameters
@@ -119,7 +117,7 @@ class Trace:
             ``"raise"`` or ``"skip"``.
         """
         expect(rate=(rate, int, float), n=(n, int), seed=(seed, int))
-        return _read("lengths", path, on_error, rate, n, seed)
+        return _read("lengths", path, on_error, rate, n=n, seed=seed)
 
     @classmethod
     @checked
@@ -156,7 +154,7 @@ class Trace:
 
     @property
     def requests(self) -> Frame:
-        """One row a request: ``arrival_s``, ``isl`` (whole prompt), ``osl``, ``prefix_tokens`` (in an endless cache)."""
+        """One row a request: ``arrival_s``, ``isl`` (whole prompt), ``osl``, ``prefix_tokens`` of an endless cache."""
         return Frame._from_core(self._raw.columns())
 
     def stats(self) -> dict[str, Any]:
