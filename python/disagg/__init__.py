@@ -22,6 +22,8 @@ from disagg.errors import (
 )
 from disagg.frame import Frame
 from disagg.result import Estimate, Step
+from disagg.run import Run, compare_runs
+from disagg.simulate import Fixed, goodput_curve, simulate
 from disagg.space import Space
 from disagg.specs import (
     AFD,
@@ -47,53 +49,15 @@ from disagg.specs import (
 )
 from disagg.study import LEVELS, Study
 from disagg.sweep import sweep
+from disagg.trace import Trace
 
 from disagg import afd, kernels, network, plots, validation  # isort: skip
 
 __all__ = [
-    "AFD",
-    "LEVELS",
-    "PD",
-    "SLO",
-    "Aggregated",
-    "Assumptions",
-    "CancelledError",
-    "Cluster",
-    "DataError",
-    "Device",
-    "DisaggError",
-    "Distribution",
-    "Estimate",
-    "Fabric",
-    "Frame",
-    "InfeasibleError",
-    "InternalError",
-    "MissingPackageError",
-    "Model",
-    "Parallel",
-    "Placement",
-    "Pool",
-    "Problem",
-    "Quant",
-    "Serving",
-    "Space",
-    "SpecError",
-    "Step",
-    "Study",
-    "Workers",
-    "Workload",
-    "__version__",
-    "afd",
-    "estimate",
-    "explore",
-    "kernels",
-    "models",
-    "network",
-    "plots",
-    "set_num_threads",
-    "show_versions",
-    "sweep",
-    "systems",
-    "validation",
-    "workloads",
+    "AFD", "LEVELS", "PD", "SLO", "Aggregated", "Assumptions", "CancelledError", "Cluster", "DataError", "Device",
+    "DisaggError", "Distribution", "Estimate", "Fabric", "Fixed", "Frame", "InfeasibleError", "InternalError",
+    "MissingPackageError", "Model", "Parallel", "Placement", "Pool", "Problem", "Quant", "Run", "Serving", "Space",
+    "SpecError", "Step", "Study", "Trace", "Workers", "Workload", "__version__", "afd", "compare_runs", "estimate",
+    "explore", "goodput_curve", "kernels", "models", "network", "plots", "set_num_threads", "show_versions",
+    "simulate", "sweep", "systems", "validation", "workloads",
 ]

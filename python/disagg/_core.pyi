@@ -11,6 +11,7 @@ __all__ = [
     "Engine",
     "Spec",
     "Study",
+    "Trace",
     "_frame",
     "_spin",
     "afd_provision",
@@ -22,6 +23,8 @@ __all__ = [
     "distribution_facts",
     "explore",
     "frontier",
+    "goodput_curve",
+    "judge",
     "kernels_at",
     "kernels_frameworks",
     "kernels_import",
@@ -32,16 +35,19 @@ __all__ = [
     "kernels_systems",
     "kernels_table",
     "kernels_tables",
+    "mean_interval",
     "model_facts",
     "model_from_hf",
     "near",
     "network_flows",
     "network_phase",
     "num_threads",
+    "perfetto",
     "plan_facts",
     "preset",
     "presets",
     "set_num_threads",
+    "simulate",
     "switches",
     "validation_report",
     "validation_run",
@@ -89,6 +95,25 @@ class Study:
     def table(self) -> _Payload: ...
     def points(self) -> _Payload: ...
     def best(self, level: str) -> _EstimatePayload: ...
+
+@final
+class Trace:
+    @staticmethod
+    def read(format: str, path: str, on_error: str, option: float, n: int, seed: int) -> Trace: ...  # noqa: A002
+    @staticmethod
+    def open(workload: Spec, rate: float, cv: float, n: int, seed: int) -> Trace: ...
+    @staticmethod
+    def closed(workload: Spec, users: int, n: int, think_s: float, seed: int) -> Trace: ...
+    @staticmethod
+    def from_json(text: str) -> Trace: ...
+    def to_json(self) -> str: ...
+    def columns(self) -> _Payload: ...
+    def stats(self) -> str: ...
+    def prefix_hit(self, tokens: int | None = None) -> float: ...
+    def scale(self, rate: float) -> Trace: ...
+    def window(self, start_s: float, end_s: float) -> Trace: ...
+    def lengths(self, most: int) -> list[tuple[float, float, float]]: ...
+    def __len__(self) -> int: ...
 
 @final
 class Spec:
@@ -140,6 +165,27 @@ def explore(
 def frontier(
     costs: list[npt.NDArray[np.float64]], epsilon: float
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]: ...
+def goodput_curve(
+    engine: Engine,
+    trace: Trace,
+    slo: Spec,
+    rates: list[float],
+    fixed_ms: tuple[float, float] | None,
+    scheduler: str,
+    router: str,
+    prefix_cache: bool,
+    kv_blocks: int | None,
+    seed: int,
+    progress: _Report = None,
+) -> _Payload: ...
+def judge(
+    ttft_ms: npt.NDArray[np.float64],
+    tpot_ms: npt.NDArray[np.float64],
+    e2e_ms: npt.NDArray[np.float64],
+    finished: npt.NDArray[np.bool_],
+    duration_s: float,
+    slo: Spec,
+) -> tuple[float, float, float, float, bool]: ...
 def kernels_at(path: str) -> None: ...
 def kernels_frameworks(system: str) -> list[str]: ...
 def kernels_import(name: str, tables: list[dict[str, Any]]) -> int: ...
@@ -154,6 +200,7 @@ def kernels_suspects(system: str, framework: str, device: Spec, progress: _Repor
 def kernels_systems() -> list[str]: ...
 def kernels_table(system: str, framework: str, name: str, version: str | None = None) -> _Payload: ...
 def kernels_tables(system: str, framework: str) -> _Payload: ...
+def mean_interval(values: npt.NDArray[np.float64], cut: bool) -> tuple[float, float | None, float | None, int, int]: ...
 def model_facts(model: Spec, quant: Spec | None) -> dict[str, float]: ...
 def model_from_hf(config: dict[str, Any], quant: dict[str, Any] | None, name: str, source: str) -> Spec: ...
 def near(name: str, known: list[str]) -> str: ...
@@ -171,10 +218,29 @@ def network_phase(
     cluster: Spec, what: str, args: str, framework: str | None = None, alpha_scale: float = 1.0
 ) -> tuple[str, _Payload]: ...
 def num_threads() -> int: ...
+def perfetto(
+    start_s: npt.NDArray[np.float64],
+    end_s: npt.NDArray[np.float64],
+    whole: list[npt.NDArray[np.int64]],
+    kinds: list[str],
+    names: list[str],
+) -> str: ...
 def plan_facts(plan: Spec) -> tuple[str, int]: ...
 def preset(kind: str, name: str) -> Spec: ...
 def presets(kind: str) -> list[str]: ...
 def set_num_threads(n: int) -> None: ...
+def simulate(
+    engine: Engine,
+    trace: Trace,
+    fixed_ms: tuple[float, float] | None,
+    scheduler: str,
+    router: str,
+    prefix_cache: bool,
+    kv_blocks: int | None,
+    seed: int,
+    timeline: int,
+    progress: _Report = None,
+) -> tuple[str, dict[str, _Payload]]: ...
 def switches(assumptions: Spec) -> list[dict[str, Any]]: ...
 def validation_report(sections: list[str], progress: _Report = None) -> str: ...
 def validation_run(sections: list[str], progress: _Report = None) -> _Payload: ...

@@ -15,6 +15,7 @@ mod kernels;
 mod network;
 mod run;
 mod serve;
+mod sim;
 mod spec;
 mod validation;
 
@@ -44,6 +45,8 @@ mod _core {
     use super::network::{network_flows, network_phase};
     #[pymodule_export]
     use super::serve::{Engine, Study, explore};
+    #[pymodule_export]
+    use super::sim::{Trace, goodput_curve, judge, mean_interval, perfetto, simulate};
     #[pymodule_export]
     use super::spec::Spec;
     #[pymodule_export]

@@ -16,7 +16,7 @@ use crate::spec::{Assumptions, Cluster, Model, Plan, Quant, Serving, Slo, Worklo
 
 macro_rules! take {
     ($name:ident, $kind:ident, $ty:ty) => {
-        fn $name(s: &Spec, path: &str) -> Result<$ty> {
+        pub(super) fn $name(s: &Spec, path: &str) -> Result<$ty> {
             match s.data() {
                 Data::$kind(x) => Ok(x.clone()),
                 other => Err(Error::spec(path, format!("is a {}, not a {}", other.kind(), stringify!($kind)), "")),
@@ -88,7 +88,7 @@ fn check_framework(name: &str, path: &str, system: &str) -> Result<()> {
 /// A plan compiled for a model, a cluster and a workload.
 #[pyclass(frozen, module = "disagg._core")]
 pub struct Engine {
-    inner: Arc<serving::Engine>,
+    pub(super) inner: Arc<serving::Engine>,
 }
 
 #[pymethods]

@@ -16,9 +16,12 @@
 
 mod admit;
 pub mod deployment;
+pub mod goodput;
 pub mod itl;
 pub mod kv;
+pub mod metrics;
 pub mod outcome;
+pub mod perfetto;
 pub mod policy;
 pub mod price;
 pub mod request;
@@ -26,7 +29,9 @@ mod route;
 pub mod run;
 pub mod settings;
 mod state;
+pub mod statistics;
 mod step;
+pub mod trace;
 
 pub use deployment::{Deployment, Lines, PoolSpec, Role, Timing, Transfer};
 pub use outcome::{NEVER, Outcome, Span, SpanKind, Status, Usage};

@@ -1,9 +1,11 @@
 //! What arrives: one column a property, one row a request, in order of arrival.
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::Problems;
 
 /// A closed loop: so many users, each with one request at a time and a pause after its answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Closed {
     pub users: u32,
     pub think_ps: u64,
@@ -13,7 +15,7 @@ pub struct Closed {
 ///
 /// In a closed loop the first `users` requests come at their own `arrival_ps`, every later one
 /// when an answer has ended and its user has thought; its `arrival_ps` is not read.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Requests {
     pub arrival_ps: Vec<u64>,
     /// Tokens of the whole prompt, any cached prefix included.

@@ -7,5 +7,6 @@ says so when there is nothing to draw, and never calls ``plt.show()``.
 from disagg.plots.bars import breakdown, memory, pipeline
 from disagg.plots.gantt import timeline
 from disagg.plots.lines import pareto, ratio
+from disagg.plots.requests import goodput, instances, latency
 
-__all__ = ["breakdown", "memory", "pareto", "pipeline", "ratio", "timeline"]
+__all__ = ["breakdown", "goodput", "instances", "latency", "memory", "pareto", "pipeline", "ratio", "timeline"]

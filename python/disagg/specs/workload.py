@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from disagg import _core
 from disagg.specs._base import Field, Spec, checked, expect
+
+if TYPE_CHECKING:
+    from disagg.trace import Trace
 
 
 def workloads() -> list[str]:
@@ -189,6 +192,25 @@ class Workload(Spec):
         """
         expect(name=(name, str))
         return cls._from_raw(_core.preset("Workload", name))
+
+    @classmethod
+    @checked
+    def from_trace(cls, trace: Trace) -> Workload:
+        """Give the joint lengths of a trace: at most 4096 requests, evenly spaced.
+
+        The prefix of each is what an endless cache would hold; one token at least is new.
+
+        Examples
+        --------
+        >>> import disagg as dg
+        >>> trace = dg.Trace.poisson(dg.Workload(isl=512, osl=64), rate=2.0, n=100)
+        >>> dg.Workload.from_trace(trace).mean["isl"]
+        512.0
+        """
+        from disagg.trace import Trace
+
+        expect(trace=(trace, Trace))
+        return cls(lengths=trace._raw.lengths(4096), name="trace", source=repr(trace))
 
     @property
     def lengths(self) -> list[tuple[float, float, float]] | None:

@@ -1,0 +1,154 @@
+"""Runs: what became of each request, and what the instances did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from disagg import _core
+from disagg.errors import SpecError
+from disagg.frame import Frame
+from disagg.result import Result
+from disagg.specs import SLO
+from disagg.specs._base import checked, expect
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Run", "compare_runs"]
+
+METRICS = ("ttft_ms", "tpot_ms", "e2e_ms")
+
+
+class _RunPlots:
+    """Plots of one run."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def latency(self, *, metric: str = "ttft_ms", ax: Axes | None = None) -> Axes:
+        """Draw the share of requests below each latency."""
+        from disagg import plots
+
+        return plots.latency(self._run.requests, metric=metric, ax=ax)
+
+    def timeline(self, *, ax: Axes | None = None) -> Axes:
+        """Draw what each instance did."""
+        from disagg import plots
+
+        return plots.instances(self._run.timeline, ax=ax)
+
+
+class Run(Result):
+    """A simulation: latencies of every request, instances over time, means with intervals. Made by ``dg.simulate``."""
+
+    _shown = ("arrivals", "finished", "rejected", "unfinished", "ttft_ms", "tpot_ms", "tokens_per_s")
+
+    def __getattr__(self, name: str) -> Any:
+        """Give the counts and means of the summary by their names."""
+        if name in Run._shown:
+            value = self._scalars.get(name)
+            return value["mean"] if isinstance(value, dict) else value
+        raise AttributeError(f"Run has no attribute {name!r}")
+
+    @property
+    def requests(self) -> Frame:
+        """One row a request, times in ms; not-a-number where it has none."""
+        return self._frame("requests")
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Counts, rates, and means with 95 % and 99 % batch-means half widths after the warm-up (MSER-5)."""
+        return dict(self._scalars)
+
+    def percentiles(self) -> Frame:
+        """Latencies (ms) at the 10 to 99.9 % points, linear between neighbours."""
+        return self._frame("percentiles")
+
+    @property
+    def utilization(self) -> Frame:
+        """One row an instance: busy share, KV share, mean decode batch, tokens."""
+        return self._frame("utilization")
+
+    @property
+    def timeline(self) -> Frame:
+        """Stretches of time on each instance; equal decode steps are one row."""
+        return self._frame("timeline")
+
+    @checked
+    def goodput(self, slo: SLO) -> dict[str, Any]:
+        """Give requests per second that kept the limits, their share of arrivals, and whether the percentile holds.
+
+        Requests that were rejected or did not finish miss every limit.
+        """
+        expect(slo=(slo, SLO))
+        r = self.requests
+        found = _core.judge(
+            r["ttft_ms"],
+            r["tpot_ms"],
+            r["e2e_ms"],
+            np.asarray(r["status"] == "finished", dtype=bool),
+            float(self._scalars["duration_s"]),
+            slo._raw,
+        )
+        return dict(zip(("requests_per_s", "share", "ttft_ms", "tpot_ms", "holds"), found, strict=True))
+
+    @checked
+    def to_perfetto(self, path: str | PathLike[str]) -> None:
+        """Write the timeline as Chrome trace events, which ui.perfetto.dev opens."""
+        t, u = self.timeline, self.utilization
+        names = [f"instance {i} ({pool})" for i, pool in zip(u["instance"].tolist(), u["pool"].tolist(), strict=True)]
+        whole = [t[n] for n in ("instance", "lane", "batch", "steps")]
+        Path(path).write_text(
+            _core.perfetto(t["start_s"], t["end_s"], whole, t["kind"].tolist(), names), encoding="utf-8"
+        )
+
+    @property
+    def plot(self) -> _RunPlots:
+        """Plots: ``latency``, ``timeline``."""
+        return _RunPlots(self)
+
+
+@checked
+def compare_runs(runs: Sequence[Run]) -> Frame:
+    """Compare runs of the same trace with the first one, request by request.
+
+    Common random numbers: the same request under each plan. Differences in order of arrival, intervals
+    by batch means (20 batches); requests that did not finish in both runs are left out and counted.
+
+    Parameters
+    ----------
+    runs
+        At least two.
+
+    Returns
+    -------
+    Frame
+        ``run``, ``metric``, ``difference_ms`` (run minus the first), ``low_95_ms``, ``high_95_ms``, ``pairs``,
+        ``left_out``.
+
+    Raises
+    ------
+    SpecError
+        If the runs are not of the same requests.
+    """
+    if len(runs) < 2 or not all(isinstance(r, Run) for r in runs):  # noqa: PLR2004
+        raise SpecError([("runs", "are not two or more runs", "give what simulate() gave")])
+    first = runs[0].requests
+    rows: list[tuple[int, str, float, float, float, int, int]] = []
+    for k, run in enumerate(runs[1:], 1):
+        other = run.requests
+        if len(first) != len(other) or any(not np.array_equal(first[c], other[c]) for c in ("isl", "osl")):
+            raise SpecError([(f"runs[{k}]", "is of other requests", "simulate the same trace")])
+        for metric in METRICS:
+            difference = np.asarray(other[metric] - first[metric], dtype=np.float64)
+            kept = np.ascontiguousarray(difference[~np.isnan(difference)])
+            mean, half, _, _, n = _core.mean_interval(kept, False)
+            wide = np.nan if half is None else half
+            rows.append((k, metric, mean, mean - wide, mean + wide, n, len(difference) - n))
+    names = ("run", "metric", "difference_ms", "low_95_ms", "high_95_ms", "pairs", "left_out")
+    return Frame({n: list(c) for n, c in zip(names, zip(*rows, strict=True), strict=True)})

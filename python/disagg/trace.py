@@ -1,0 +1,211 @@
+"""Traces: requests with arrivals, read from public formats or drawn."""
+
+from __future__ import annotations
+
+import json
+from os import PathLike, fspath
+from typing import Any, Literal, NoReturn
+
+from disagg import _core
+from disagg.frame import Frame
+from disagg.specs import Workload
+from disagg.specs._base import checked, expect
+
+__all__ = ["Trace"]
+
+Path = str | PathLike[str]
+OnError = Literal["raise", "skip"]
+
+
+def _read(kind: str, path: Path, on_error: str, option: float = 0.0, *, n: int = 1, seed: int = 0) -> Trace:
+    expect(path=(path, str, PathLike), on_error=(on_error, str))
+    return Trace(_core.Trace.read(kind, fspath(path), on_error, float(option), n, seed))
+
+
+class Trace:
+    """Requests with arrivals. Built by its named constructors; frozen, picklable.
+
+    Readers take plain and gzip files. A line that cannot be read is an error that names file and
+    line, or is left out and counted with ``on_error="skip"``.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> trace = dg.Trace.poisson(dg.Workload(isl=512, osl=64), rate=2.0, n=100, seed=1)
+    >>> len(trace), trace.scale(rate=8.0).stats()["rate"]
+    (100, 8.0)
+    """
+
+    __slots__ = ("_raw",)
+    _raw: _core.Trace
+
+    def __init__(self, raw: _core.Trace) -> None:
+        expect(raw=(raw, _core.Trace))
+        object.__setattr__(self, "_raw", raw)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        """Refuse: traces are frozen."""
+        raise AttributeError("Trace is frozen")
+
+    @classmethod
+    @checked
+    def mooncake(cls, path: Path, *, block_tokens: int = 512, on_error: OnError = "raise") -> Trace:
+        """Read Mooncake's JSON lines (kvcache-ai/Mooncake): milliseconds, lengths, names of prompt blocks.
+
+        Parameters
+        ----------
+        path
+            The file.
+        block_tokens
+            Tokens of one named block.
+        on_error
+            ``"raise"`` or ``"skip"``.
+
+        Raises
+        ------
+        DataError
+            With file and line.
+        """
+        expect(block_tokens=(block_tokens, int))
+        return _read("mooncake", path, on_error, block_tokens)
+
+    @classmethod
+    @checked
+    def azure(cls, path: Path, *, on_error: OnError = "raise") -> Trace:
+        """Read Azure's LLM inference trace (Azure/AzurePublicDataset, CC-BY): timestamps and lengths."""
+        return _read("azure", path, on_error)
+
+    @classmethod
+    @checked
+    def burstgpt(cls, path: Path, *, on_error: OnError = "raise") -> Trace:
+        """Read BurstGPT (HPMLL/BurstGPT): seconds and lengths; failed requests have no answer: skip them."""
+        return _read("burstgpt", path, on_error)
+
+    @classmethod
+    @checked
+    def weka(cls, path: Path, *, session_gap_s: float = 0.0, on_error: OnError = "raise") -> Trace:
+        """Read agentic sessions (callanjfox/kv-cache-tester), one JSON object each, sub-agents included.
+
+        Parameters
+        ----------
+        path
+            A session, or a session a line.
+        session_gap_s
+            Session k starts at k times this, seconds (the files do not say when sessions start).
+        on_error
+            ``"raise"`` or ``"skip"``.
+        """
+        expect(session_gap_s=(session_gap_s, int, float))
+        return _read("weka", path, on_error, session_gap_s)
+
+    @classmethod
+    @checked
+    def lengths(cls, path: Path, *, rate: float, n: int = 10_000, seed: int = 0, on_error: OnError = "raise") -> Trace:
+        """Read a table of lengths without arrivals, and draw Poisson arrivals.
+
+        Parameters
+        ----------
+        path
+            CSV, JSON lines, or histograms of marginals.
+        rate
+            Requests per second.
+        n
+            How many to draw, of histograms only.
+        seed
+            Of arrivals and histograms.
+        on_error
+            ``"raise"`` or ``"skip"``.
+        """
+        expect(rate=(rate, int, float), n=(n, int), seed=(seed, int))
+        return _read("lengths", path, on_error, rate, n=n, seed=seed)
+
+    @classmethod
+    @checked
+    def poisson(cls, workload: Workload, *, rate: float, n: int, seed: int = 0) -> Trace:
+        """Draw `n` requests of a workload with Poisson arrivals at `rate` per second."""
+        return cls.gamma(workload, rate=rate, cv=1.0, n=n, seed=seed)
+
+    @classmethod
+    @checked
+    def gamma(cls, workload: Workload, *, rate: float, cv: float, n: int, seed: int = 0) -> Trace:
+        """Draw `n` requests with Gamma gaps: `cv` is their spread over their mean (0 even, 1 Poisson, above: bursts).
+
+        Examples
+        --------
+        >>> import disagg as dg
+        >>> even = dg.Trace.gamma(dg.Workload(isl=512, osl=64), rate=4.0, cv=0.0, n=3)
+        >>> even.requests["arrival_s"].tolist()
+        [0.25, 0.5, 0.75]
+        """
+        expect(
+            workload=(workload, Workload), rate=(rate, int, float), cv=(cv, int, float), n=(n, int), seed=(seed, int)
+        )
+        return cls(_core.Trace.open(workload._raw, float(rate), float(cv), n, seed))
+
+    @classmethod
+    @checked
+    def closed(cls, workload: Workload, *, concurrency: int, n: int, think_s: float = 0.0, seed: int = 0) -> Trace:
+        """Draw a closed loop: `concurrency` users, each with one request at a time and a pause after its answer."""
+        expect(
+            workload=(workload, Workload), concurrency=(concurrency, int), n=(n, int), think_s=(think_s, int, float),
+            seed=(seed, int),
+        )  # fmt: skip
+        return cls(_core.Trace.closed(workload._raw, concurrency, n, float(think_s), seed))
+
+    @property
+    def requests(self) -> Frame:
+        """One row a request: ``arrival_s``, ``isl`` (whole prompt), ``osl``, ``prefix_tokens`` of an endless cache."""
+        return Frame._from_core(self._raw.columns())
+
+    def stats(self) -> dict[str, Any]:
+        """Requests, lines skipped, rate, mean and largest lengths, sessions, share of prompts in an endless cache."""
+        found: dict[str, Any] = json.loads(self._raw.stats())
+        return found
+
+    @checked
+    def prefix_hit(self, *, tokens: int | None = None) -> float:
+        """Give the share of prompt tokens that one LRU cache of `tokens` (None: endless) would hold."""
+        expect(tokens=(tokens, int, type(None)))
+        return self._raw.prefix_hit(tokens)
+
+    @checked
+    def scale(self, *, rate: float) -> Trace:
+        """Give the same requests at another mean rate (per second); the pattern of the gaps stays."""
+        expect(rate=(rate, int, float))
+        return type(self)(self._raw.scale(float(rate)))
+
+    @checked
+    def window(self, start_s: float, end_s: float) -> Trace:
+        """Give the requests that come from `start_s` to before `end_s`, moved to start at 0."""
+        expect(start_s=(start_s, int, float), end_s=(end_s, int, float))
+        return type(self)(self._raw.window(float(start_s), float(end_s)))
+
+    def to_json(self) -> str:
+        """Give the trace as JSON text."""
+        return self._raw.to_json()
+
+    @classmethod
+    def from_json(cls, text: str) -> Trace:
+        """Read back what `to_json` gave."""
+        expect(text=(text, str))
+        return cls(_core.Trace.from_json(text))
+
+    def __len__(self) -> int:
+        """Requests."""
+        return len(self._raw)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare by value."""
+        return self.to_json() == other.to_json() if isinstance(other, Trace) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """One line: size, rate, mean lengths."""
+        s = self.stats()
+        rate = "closed loop" if s["rate"] is None else f"{s['rate']:.3g}/s"
+        return f"Trace({s['requests']} requests, {rate}, {s['input_mean']:.0f} -> {s['output_mean']:.0f} tokens)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by JSON."""
+        return type(self).from_json, (self.to_json(),)

@@ -1,0 +1,292 @@
+//! Traces, simulations and what they say.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use numpy::PyReadonlyArray1;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use super::serve::{Engine, slo_of, workload_of};
+use super::spec::Spec;
+use super::{columns, errors, run};
+use crate::error::{Error, Problems, Result, near};
+use crate::sim::metrics::{self, Latencies};
+use crate::sim::trace::{self, draw, read};
+use crate::sim::{
+    Deployment, Router, Scheduler, Settings, Span, SpanKind, goodput, perfetto as chrome, statistics, to_ps,
+};
+
+fn on_error(name: &str) -> Result<read::OnError> {
+    match name {
+        "raise" => Ok(read::OnError::Fail),
+        "skip" => Ok(read::OnError::Skip),
+        _ => Err(Error::spec("on_error", format!("'{name}' is not known"), near(name, ["raise", "skip"]))),
+    }
+}
+
+fn text<T: serde::Serialize>(what: &T) -> Result<String> {
+    serde_json::to_string(what).map_err(|e| Error::data("result", format!("cannot write JSON: {e}")))
+}
+
+/// Requests with arrivals.
+#[pyclass(frozen, module = "disagg._core")]
+pub struct Trace {
+    inner: Arc<trace::Trace>,
+}
+
+impl Trace {
+    fn of(inner: trace::Trace) -> Trace {
+        Trace { inner: Arc::new(inner) }
+    }
+}
+
+#[pymethods]
+impl Trace {
+    /// Reads a file: `option` is the block size (mooncake), the gap between sessions (weka) or the rate (lengths).
+    #[staticmethod]
+    #[pyo3(signature = (format, path, on_error, option, n, seed))]
+    fn read(
+        py: Python<'_>,
+        format: &str,
+        path: PathBuf,
+        on_error: &str,
+        option: f64,
+        n: usize,
+        seed: u64,
+    ) -> PyResult<Trace> {
+        let on_error = errors::guard(|| self::on_error(on_error))?;
+        let format = format.to_string();
+        run::run(py, None, move |_| {
+            Ok(Trace::of(match format.as_str() {
+                "mooncake" => read::mooncake(&path, option as u32, on_error)?,
+                "azure" => read::azure(&path, on_error)?,
+                "burstgpt" => read::burstgpt(&path, on_error)?,
+                "weka" => read::weka(&path, option, on_error)?,
+                _ => read::lengths(&path, option, n, seed, on_error)?,
+            }))
+        })
+    }
+
+    #[staticmethod]
+    fn open(workload: &Spec, rate: f64, cv: f64, n: usize, seed: u64) -> PyResult<Trace> {
+        errors::guard(|| Ok(Trace::of(draw::open(&workload_of(workload, "workload")?, rate, cv, n, seed)?)))
+    }
+
+    #[staticmethod]
+    fn closed(workload: &Spec, users: u32, n: usize, think_s: f64, seed: u64) -> PyResult<Trace> {
+        errors::guard(|| Ok(Trace::of(draw::closed(&workload_of(workload, "workload")?, users, n, think_s, seed)?)))
+    }
+
+    #[staticmethod]
+    fn from_json(text: &str) -> PyResult<Trace> {
+        errors::guard(|| {
+            let found = serde_json::from_str(text).map_err(|e| Error::data("trace", format!("is not a trace: {e}")))?;
+            Ok(Trace::of(found))
+        })
+    }
+
+    fn to_json(&self) -> PyResult<String> {
+        errors::guard(|| text(&*self.inner))
+    }
+
+    fn columns<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        columns::to_python(py, self.inner.columns())
+    }
+
+    fn stats(&self) -> PyResult<String> {
+        errors::guard(|| text(&self.inner.stats()))
+    }
+
+    /// Share of prompt tokens that one cache of so many tokens (none: endless) would hold.
+    #[pyo3(signature = (tokens=None))]
+    fn prefix_hit(&self, tokens: Option<u64>) -> f64 {
+        let sum = |v: &[u32]| v.iter().map(|x| f64::from(*x)).sum::<f64>();
+        sum(&self.inner.hits(tokens)) / sum(&self.inner.requests.isl)
+    }
+
+    fn scale(&self, rate: f64) -> PyResult<Trace> {
+        errors::guard(|| Ok(Trace::of(self.inner.scale(rate)?)))
+    }
+
+    fn window(&self, start_s: f64, end_s: f64) -> PyResult<Trace> {
+        errors::guard(|| Ok(Trace::of(self.inner.window(start_s, end_s)?)))
+    }
+
+    /// Joint lengths (prefix, new, answer) of at most `most` requests.
+    fn lengths(&self, most: usize) -> Vec<(f64, f64, f64)> {
+        self.inner.lengths(most).into_iter().map(|[a, b, c]| (a, b, c)).collect()
+    }
+
+    fn __len__(&self) -> usize {
+        self.inner.requests.len()
+    }
+}
+
+fn deployment(engine: &Engine, fixed_ms: Option<(f64, f64)>) -> Result<Deployment> {
+    let found = Deployment::of(&engine.inner);
+    let Some((prefill, decode)) = fixed_ms else { return Ok(found) };
+    let mut p = Problems::new();
+    for (name, value) in [("prefill_ms", prefill), ("decode_ms", decode)] {
+        if !(value >= 0.0 && value.is_finite()) {
+            p.push(format!("timing.{name}"), format!("must not be below 0, is {value}"), "milliseconds");
+        }
+    }
+    p.into_result()?;
+    Ok(found.fixed(to_ps(prefill / 1e3), to_ps(decode / 1e3)))
+}
+
+fn settings(
+    scheduler: &str,
+    router: &str,
+    prefix_cache: bool,
+    kv_blocks: Option<u64>,
+    seed: u64,
+    timeline: usize,
+) -> Result<Settings> {
+    Ok(Settings {
+        scheduler: Scheduler::parse(scheduler).map_err(Error::Spec)?,
+        router: Router::parse(router).map_err(Error::Spec)?,
+        prefix_cache,
+        kv_blocks,
+        seed,
+        timeline,
+        ..Settings::default()
+    })
+}
+
+/// (summary as JSON, {name: columns}) of one simulation.
+#[pyfunction]
+#[pyo3(signature = (engine, trace, fixed_ms, scheduler, router, prefix_cache, kv_blocks, seed, timeline, progress=None))]
+#[allow(clippy::too_many_arguments)]
+pub fn simulate<'py>(
+    py: Python<'py>,
+    engine: &Engine,
+    trace: &Trace,
+    fixed_ms: Option<(f64, f64)>,
+    scheduler: &str,
+    router: &str,
+    prefix_cache: bool,
+    kv_blocks: Option<u64>,
+    seed: u64,
+    timeline: usize,
+    progress: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Bound<'py, PyTuple>> {
+    let (deployment, settings) = errors::guard(|| {
+        let s = settings(scheduler, router, prefix_cache, kv_blocks, seed, timeline)?;
+        Ok((deployment(engine, fixed_ms)?, s))
+    })?;
+    let trace = trace.inner.clone();
+    let (summary, tables) = run::run(py, progress, move |control| {
+        let r = &trace.requests;
+        let o = crate::sim::simulate(&deployment, r, &settings, control)?;
+        let tables = [
+            ("requests", metrics::requests(r, &o)),
+            ("percentiles", metrics::percentiles(r, &o)),
+            ("utilization", metrics::utilization(&o)),
+            ("timeline", metrics::timeline(&o)),
+        ];
+        Ok((text(&metrics::summary(r, &o, deployment.gpus()))?, tables))
+    })?;
+    let frames = PyDict::new(py);
+    for (name, table) in tables {
+        frames.set_item(name, columns::to_python(py, table)?)?;
+    }
+    PyTuple::new(py, [summary.into_pyobject(py)?.into_any(), frames.into_any()])
+}
+
+/// One row a rate.
+#[pyfunction]
+#[pyo3(signature = (engine, trace, slo, rates, fixed_ms, scheduler, router, prefix_cache, kv_blocks, seed, progress=None))]
+#[allow(clippy::too_many_arguments)]
+pub fn goodput_curve<'py>(
+    py: Python<'py>,
+    engine: &Engine,
+    trace: &Trace,
+    slo: &Spec,
+    rates: Vec<f64>,
+    fixed_ms: Option<(f64, f64)>,
+    scheduler: &str,
+    router: &str,
+    prefix_cache: bool,
+    kv_blocks: Option<u64>,
+    seed: u64,
+    progress: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Bound<'py, PyTuple>> {
+    let (deployment, settings, slo) = errors::guard(|| {
+        let s = settings(scheduler, router, prefix_cache, kv_blocks, seed, 0)?;
+        Ok((deployment(engine, fixed_ms)?, s, slo_of(slo, "slo")?))
+    })?;
+    let trace = trace.inner.clone();
+    let found =
+        run::run(py, progress, move |control| goodput::curve(&deployment, &trace, &slo, &rates, &settings, control))?;
+    columns::to_python(py, found)
+}
+
+/// Goodput of finished columns, as JSON.
+#[pyfunction]
+pub fn judge(
+    ttft_ms: PyReadonlyArray1<'_, f64>,
+    tpot_ms: PyReadonlyArray1<'_, f64>,
+    e2e_ms: PyReadonlyArray1<'_, f64>,
+    finished: PyReadonlyArray1<'_, bool>,
+    duration_s: f64,
+    slo: &Spec,
+) -> PyResult<(f64, f64, f64, f64, bool)> {
+    let l = Latencies {
+        ttft_ms: columns::floats(&ttft_ms),
+        tpot_ms: columns::floats(&tpot_ms),
+        e2e_ms: columns::floats(&e2e_ms),
+    };
+    let finished = finished.as_array().to_vec();
+    errors::guard(|| {
+        let slo = slo_of(slo, "slo")?;
+        slo.check().into_result()?;
+        let g = metrics::judge(&l, &finished, duration_s, &slo);
+        Ok((g.requests_per_s, g.share, g.ttft_ms, g.tpot_ms, g.holds))
+    })
+}
+
+/// (mean, half width at 95 %, at 99 %, values cut as warm-up, values kept).
+#[pyfunction]
+pub fn mean_interval(values: PyReadonlyArray1<'_, f64>, cut: bool) -> (f64, Option<f64>, Option<f64>, usize, usize) {
+    let i = statistics::interval(&columns::floats(&values), cut);
+    (i.mean, i.half_95, i.half_99, i.warm_up, i.values)
+}
+
+/// A timeline as Chrome trace events.
+#[pyfunction]
+pub fn perfetto(
+    start_s: PyReadonlyArray1<'_, f64>,
+    end_s: PyReadonlyArray1<'_, f64>,
+    whole: [PyReadonlyArray1<'_, i64>; 4],
+    kinds: Vec<String>,
+    names: Vec<String>,
+) -> PyResult<String> {
+    let (start, end) = (columns::floats(&start_s), columns::floats(&end_s));
+    let [instance, lane, batch, steps] = whole.map(|w| w.as_array().to_vec());
+    let n = start.len();
+    errors::guard(|| {
+        if [end.len(), instance.len(), lane.len(), batch.len(), steps.len(), kinds.len()].iter().any(|k| *k != n) {
+            return Err(Error::spec("timeline", "columns differ in length", ""));
+        }
+        let kind = |k: &str| match k {
+            "decode" => SpanKind::Decode,
+            "prefill" => SpanKind::Prefill,
+            "mixed" => SpanKind::Mixed,
+            _ => SpanKind::Transfer,
+        };
+        let spans: Vec<Span> = (0..n)
+            .map(|i| Span {
+                instance: instance[i] as u32,
+                lane: lane[i] as u32,
+                start_ps: to_ps(start[i]),
+                end_ps: to_ps(end[i]).max(to_ps(start[i])),
+                kind: kind(&kinds[i]),
+                batch: batch[i] as u32,
+                steps: steps[i] as u32,
+            })
+            .collect();
+        Ok(chrome::to_json(&spans, &names))
+    })
+}

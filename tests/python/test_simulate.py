@@ -1,0 +1,92 @@
+"""Simulations from Python: the contract of Run, common random numbers, goodput, exports."""
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import disagg as dg
+
+MODEL = dg.Model("deepseek-ai/DeepSeek-V3.2")
+CLUSTER = dg.Cluster("b200_sxm", gpus=8)
+PLAN = dg.Aggregated(parallel=dg.Parallel(dp=8), batch=16)
+TRACE = dg.Trace.poisson(dg.Workload(isl=1000, osl=50), rate=20, n=300, seed=2)
+
+
+@pytest.fixture(scope="module")
+def run() -> dg.Run:
+    return dg.simulate(MODEL, CLUSTER, PLAN, TRACE)
+
+
+def test_a_run_adds_up_and_repeats(run: dg.Run) -> None:
+    s = run.summary
+    assert s["arrivals"] == 300 == s["finished"] + s["rejected"] + s["unfinished"]
+    r = run.requests
+    assert np.allclose(r["e2e_ms"], r["ttft_ms"] + r["tpot_ms"] * (r["osl"] - 1))
+    assert (r["ttft_ms"] > 0).all()
+    assert ((run.utilization["busy"] > 0) & (run.utilization["busy"] <= 1)).all()
+    assert pickle.loads(pickle.dumps(run)) == run == dg.simulate(MODEL, CLUSTER, PLAN, TRACE)
+    median = run.percentiles().filter(percentile=50.0)["ttft_ms"][0]
+    assert median == pytest.approx(np.percentile(r["ttft_ms"], 50))
+
+
+def test_fixed_steps_are_exact() -> None:
+    trace = dg.Trace.gamma(dg.Workload(isl=1024, osl=3), rate=1, cv=0, n=4)
+    run = dg.simulate(MODEL, CLUSTER, PLAN, trace, timing=dg.Fixed(prefill_ms=20, decode_ms=10))
+    assert np.allclose(run.requests["ttft_ms"], 30)
+    assert np.allclose(run.requests["tpot_ms"], 10)
+    with pytest.raises(dg.SpecError, match="prefill_ms"):
+        dg.simulate(MODEL, CLUSTER, PLAN, trace, timing=dg.Fixed(prefill_ms=-1, decode_ms=10))
+    with pytest.raises(dg.SpecError, match="prefill-first"):
+        dg.simulate(MODEL, CLUSTER, PLAN, trace, scheduler="prefil-first")
+
+
+def test_perfetto_is_a_chrome_trace(run: dg.Run, tmp_path: Path) -> None:
+    run.to_perfetto(tmp_path / "run.json")
+    events = json.loads((tmp_path / "run.json").read_text())["traceEvents"]
+    spans = [e for e in events if e["ph"] == "X"]
+    assert len(spans) == len(run.timeline) > 0
+    assert all(e["dur"] >= 0 and {"name", "ts", "pid", "tid"} <= set(e) for e in spans)
+
+
+def test_the_same_requests_are_compared_in_pairs(run: dg.Run) -> None:
+    slow = dg.simulate(MODEL, CLUSTER, PLAN, TRACE, timing=dg.Fixed(prefill_ms=200, decode_ms=100))
+    table = dg.compare_runs([run, slow])
+    row = table.filter(metric="tpot_ms")
+    paired = slow.requests["tpot_ms"] - run.requests["tpot_ms"]
+    assert row["difference_ms"][0] == pytest.approx(paired.mean())
+    assert row["low_95_ms"][0] < row["difference_ms"][0] < row["high_95_ms"][0]
+    zero = dg.compare_runs([run, run])
+    assert (zero["difference_ms"] == 0).all()
+    other = dg.simulate(MODEL, CLUSTER, PLAN, dg.Trace.poisson(dg.Workload(isl=9, osl=9), rate=1, n=3))
+    with pytest.raises(dg.SpecError, match="other requests"):
+        dg.compare_runs([run, other])
+
+
+def test_goodput_by_hand(run: dg.Run) -> None:
+    r = run.requests
+    limit = float(np.percentile(r["ttft_ms"], 60))
+    found = run.goodput(dg.SLO(ttft_ms=limit, percentile=90))
+    assert found["share"] == pytest.approx((r["ttft_ms"] <= limit).mean())
+    assert not found["holds"]
+
+
+def test_the_highest_rate_holds_and_a_little_more_does_not() -> None:
+    fixed = dg.Fixed(prefill_ms=50, decode_ms=10)
+    slo = dg.SLO(ttft_ms=2000, percentile=90)
+    curve = dg.goodput_curve(MODEL, CLUSTER, PLAN, TRACE, slo, rates=[2000, 1], timing=fixed)
+    assert curve["rate"].tolist() == [1, 2000]
+    assert curve["holds"].tolist() == [True, False]
+    best = float(curve.attrs["highest_rate"])
+    for rate, holds in ((best, True), (best * 1.02, False)):
+        run = dg.simulate(MODEL, CLUSTER, PLAN, TRACE.scale(rate=rate), timing=fixed)
+        assert run.goodput(slo)["holds"] is holds
+
+
+def test_plots_label_their_axes(run: dg.Run) -> None:
+    assert run.plot.latency().get_xlabel() == "TTFT (ms)"
+    assert run.plot.timeline().get_xlabel() == "time (s)"
+    empty = dg.Frame({"ttft_ms": np.array([np.nan])})
+    assert "nothing to draw" in dg.plots.latency(empty).texts[0].get_text()
