@@ -13,12 +13,14 @@ use super::Batch;
 use super::attention::AttentionPart;
 use super::ffn::{self, Experts, GatedMlp, Router};
 use super::library::Library;
+use super::published;
 use super::sink::{Op, Sink, Total};
 use super::worker::LayerCounts;
 use crate::error::{Error, Result};
-use crate::kernels::Surface;
+use crate::kernels::{Evidence, Surface};
 use crate::math::combinatorics::distinct_groups;
-use crate::network::AfdShape;
+use crate::network::{AfdShape, CommTime, traffic};
+use crate::spec::assumptions::{AfdWire, Copies};
 use crate::spec::plan::Side;
 use crate::spec::{AfdPlan, Dtype};
 
@@ -155,7 +157,7 @@ impl AfdUnit {
         let decode = !batch.has_prefill();
         let tokens = batch.tokens();
         self.attention.price(&self.lib.comm, batch, sliding, 1.0, sink);
-        if self.attention_tp > 1 {
+        if self.attention_tp > 1 && self.lib.assumptions.afd_reductions {
             let reduce =
                 self.lib.comm.all_reduce(tokens * self.hidden * 2.0, self.attention_tp, self.lib.graph(decode));
             sink.add(Op::TpReduce, 2.0, reduce.into());
@@ -171,7 +173,7 @@ impl AfdUnit {
         let decode = !batch.has_prefill();
         let tokens = batch.tokens();
         self.attention.price(&self.lib.comm, batch, sliding, 1.0, sink);
-        if self.attention_tp > 1 {
+        if self.attention_tp > 1 && self.lib.assumptions.afd_reductions {
             sink.add(
                 Op::TpReduce,
                 1.0,
@@ -186,7 +188,66 @@ impl AfdUnit {
     }
 
     pub fn price_a2f<S: Sink>(&self, batch: &Batch, sink: &mut S) {
-        sink.add(Op::A2f, 1.0, self.lib.comm.a2f(&self.shape, batch.tokens()).into());
+        sink.add(Op::A2f, 1.0, self.transfer(batch.tokens(), false).into());
+    }
+
+    /// A2F (or, `back`, F2A) of one micro-batch and layer, by the copies and the wire of the assumptions.
+    fn transfer(&self, tokens: f64, back: bool) -> CommTime {
+        let a = &self.lib.assumptions;
+        let calibrated = |tokens| {
+            if back { self.lib.comm.f2a(&self.shape, tokens) } else { self.lib.comm.a2f(&self.shape, tokens) }
+        };
+        let mut time = if a.copies == Copies::Expected && a.afd_wire == AfdWire::Calibrated {
+            calibrated(tokens)
+        } else {
+            let fabric = &self.lib.cluster.fabric;
+            let bytes = self.transfer_bytes(tokens, back, a.copies);
+            let seconds = match a.afd_wire {
+                AfdWire::Bandwidth => {
+                    let link = published::tier_bandwidth(fabric, self.attention_gpus + self.ffn_gpus);
+                    published::paper_p2p(bytes, link)
+                }
+                AfdWire::NodeLink => published::node_link(bytes, fabric),
+                AfdWire::Calibrated => {
+                    // Same start-up and efficiency, other bytes.
+                    let (start, own) = (calibrated(0.0).seconds, self.transfer_bytes(tokens, back, Copies::Expected));
+                    start + (calibrated(tokens).seconds - start) * bytes / own.max(f64::MIN_POSITIVE)
+                }
+            };
+            CommTime { seconds, evidence: Evidence::Extrapolated }
+        };
+        if back && self.attention_tp > 1 && !a.afd_reductions && a.afd_wire == AfdWire::Calibrated {
+            let row = 2.0 * self.hidden;
+            time.seconds = (time.seconds - self.lib.comm.all_gather(tokens * row, self.attention_tp).seconds).max(0.0);
+        }
+        time
+    }
+
+    /// Bytes through the busier end of A2F or F2A.
+    fn transfer_bytes(&self, tokens: f64, back: bool, copies: Copies) -> f64 {
+        let (a, f) = (f64::from(self.attention_gpus), f64::from(self.ffn_gpus));
+        let (sent, received) = match copies {
+            Copies::HalfOfWorst if back => published::paper_f2a_bytes(tokens, self.hidden, self.ranks(), a, f),
+            Copies::HalfOfWorst => {
+                let copies = published::paper_copies(self.topk, self.ffn_gpus);
+                published::paper_a2f_bytes(tokens, self.hidden, self.ranks(), a, f, copies)
+            }
+            Copies::OneLink => {
+                let nodes = self.ffn_gpus.div_ceil(self.lib.cluster.fabric.node_gpus.max(1));
+                (published::one_link_bytes(tokens, self.hidden, self.expert_count, self.topk, nodes), 0.0)
+            }
+            Copies::Expected => {
+                let payload = if back {
+                    traffic::return_bytes(self.shape.hidden)
+                } else {
+                    traffic::payload_bytes(self.shape.hidden, self.shape.dispatch_dtype)
+                };
+                let moe_tp = f64::from(self.shape.moe_tp.max(1));
+                let sent = tokens * self.shape.copies() * moe_tp * payload / f64::from(self.attention_tp);
+                (sent, self.ranks() * tokens * self.shape.hit() * payload / f64::from(self.replicas))
+            }
+        };
+        sent.max(received)
     }
 
     /// FFN stage: experts on the tokens of all attention ranks, and the shared expert.
@@ -197,7 +258,7 @@ impl AfdUnit {
         let experts = self.experts.best(tokens, decode);
         sink.add(Op::Experts, 1.0, experts);
         let mut beside = experts.seconds;
-        if self.experts.moe_tp > 1 {
+        if self.experts.moe_tp > 1 && self.lib.assumptions.afd_reductions {
             // Rows on one EP group: the expected copies of all tokens, spread over the groups.
             let copies = distinct_groups(self.expert_count, self.experts.ep, self.topk);
             let rows = tokens * copies / f64::from(self.experts.ep);
@@ -212,7 +273,7 @@ impl AfdUnit {
     }
 
     pub fn price_f2a<S: Sink>(&self, batch: &Batch, sink: &mut S) {
-        sink.add(Op::F2a, 1.0, self.lib.comm.f2a(&self.shape, batch.tokens()).into());
+        sink.add(Op::F2a, 1.0, self.transfer(batch.tokens(), true).into());
     }
 
     /// The four stages of a MoE layer.

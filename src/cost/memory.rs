@@ -5,7 +5,8 @@
 //! ranks, GQA KV is split by min(tp, kv_heads). Limits: activations are an estimate (rows that a
 //! layer keeps alive at once), not a trace.
 
-use crate::spec::assumptions::KvReserve;
+use super::published::{self, Role};
+use crate::spec::assumptions::{Activations, KvReserve, SparseAttentionMemory};
 use crate::spec::dtype::Formats;
 use crate::spec::plan::Side;
 use crate::spec::workload::PrefixScope;
@@ -85,10 +86,10 @@ struct Weights {
 }
 
 /// Weight bytes of each part on one rank: attention per layer, dense FFN per dense layer, one expert of one layer ...
-fn weights(model: &Model, quant: &Quant, tp: u32, shared_shards: u32) -> Weights {
+fn weights(model: &Model, quant: &Quant, a: &Assumptions, tp: u32, shared_shards: u32) -> Weights {
     let t = f64::from(tp);
     Weights {
-        attention: model.attention_weight_bytes_per_rank(quant, tp),
+        attention: if bare_sparse(model, a) { 0.0 } else { model.attention_weight_bytes_per_rank(quant, tp) },
         dense: model.dense_ffn_weight_bytes(quant) / t,
         router: model.router_weight_bytes(),
         shared: model.shared_expert_weight_bytes(quant) / f64::from(shared_shards),
@@ -96,6 +97,11 @@ fn weights(model: &Model, quant: &Quant, tp: u32, shared_shards: u32) -> Weights
         embedding: model.embedding_bytes() / t,
         head: model.head_bytes() / t,
     }
+}
+
+/// Sparse attention whose weights and indexer cache are left out.
+fn bare_sparse(model: &Model, a: &Assumptions) -> bool {
+    a.sparse_attention_memory == SparseAttentionMemory::Ignored && model.is_dsa()
 }
 
 /// NCCL buffers by ranks (342 MiB at 2, 392 MiB from 4 on): reference/aiconfigurator.md section 2.
@@ -133,7 +139,12 @@ fn kv_terms(model: &Model, formats: &Formats, w: &Workload, a: &Assumptions, tp:
         KvReserve::Full => m.isl + m.osl,
         KvReserve::Mean => (w.theta() - m.prefix).max(m.isl),
     };
-    let bytes = |tokens| model.kv_bytes_per_rank(tokens, formats.kv, tp);
+    let counted = if bare_sparse(model, a) {
+        published::bare_latent_kv(formats.kv.kv_bytes()) / model.attention.kv_bytes_per_token(formats.kv)
+    } else {
+        1.0
+    };
+    let bytes = |tokens| model.kv_bytes_per_rank(tokens, formats.kv, tp) * counted;
     match w.prefix_scope {
         PrefixScope::Request => (bytes(m.prefix + own), 0.0),
         PrefixScope::Shared => (bytes(own), bytes(m.prefix)),
@@ -158,7 +169,7 @@ pub fn worker(cx: &Context<'_>, p: &Parallel, pool: &'static str) -> Memory {
     let dense_layers = if model.moe.is_none() { model.layers } else { model.dense_layers };
     let moe_layers = model.layers - dense_layers;
     let whole_shared = p.dp * p.cp > 1;
-    let w = weights(model, cx.quant, p.tp, if whole_shared { 1 } else { p.tp });
+    let w = weights(model, cx.quant, cx.assumptions, p.tp, if whole_shared { 1 } else { p.tp });
     let local = model.moe.as_ref().map_or(0.0, |m| f64::from(m.experts.div_ceil(p.ep())) / f64::from(p.moe_tp));
     let bytes = stage(model.layers) * w.attention
         + stage(dense_layers) * w.dense
@@ -173,7 +184,14 @@ pub fn worker(cx: &Context<'_>, p: &Parallel, pool: &'static str) -> Memory {
         weights: bytes,
         kv_per_sequence: per_sequence,
         kv_shared: shared / f64::from(p.pp),
-        activation_per_token: activation_per_token(model, p.tp, p.moe_tp, 1.0 / f64::from(p.tp)) / f64::from(p.cp),
+        activation_per_token: match cx.assumptions.activations {
+            Activations::AliveRows => {
+                activation_per_token(model, p.tp, p.moe_tp, 1.0 / f64::from(p.tp)) / f64::from(p.cp)
+            }
+            Activations::Coefficients => {
+                published::activation_per_token(model, Role::Whole, p.tp, f64::from(p.dp), p.ep()) / f64::from(p.cp)
+            }
+        },
         buffers: buffers(p.stage_gpus()),
         reserve: cx.serving.framework_reserve_gib * GIB,
     }
@@ -183,7 +201,7 @@ pub fn worker(cx: &Context<'_>, p: &Parallel, pool: &'static str) -> Memory {
 pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_capacity: f64) -> (Memory, Memory) {
     let model = cx.model;
     let tp = plan.attention.tp;
-    let w = weights(model, cx.quant, tp, 1);
+    let w = weights(model, cx.quant, cx.assumptions, tp, 1);
     let moe_layers = f64::from(model.layers - model.dense_layers);
     let shared_on_ffn = plan.shared_expert == Side::Ffn;
     let side = |on: bool| if on { w.shared } else { 0.0 };
@@ -204,6 +222,12 @@ pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_capacity: f64) -> (Mem
         Attention::Mla { kv_lora, rope, v, .. } => f64::from(kv_lora + rope + v),
     };
     let heads = f64::from(model.attention.heads()) / f64::from(tp);
+    let per_token = |own: f64, role: Role| match cx.assumptions.activations {
+        Activations::AliveRows => own,
+        Activations::Coefficients => {
+            published::activation_per_token(model, role, tp, f64::from(plan.attention.gpus / tp), ep)
+        }
+    };
     (
         Memory {
             pool: "attention",
@@ -212,7 +236,10 @@ pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_capacity: f64) -> (Mem
             kv_per_sequence: per_sequence,
             kv_shared: shared,
             // Residual rows, the rank's heads, and the send and receive buffers of A2F and F2A.
-            activation_per_token: 2.0 * (8.0 * h + heads * per_head + 2.0 * topk * h / f64::from(tp)),
+            activation_per_token: per_token(
+                2.0 * (8.0 * h + heads * per_head + 2.0 * topk * h / f64::from(tp)),
+                Role::Attention,
+            ),
             buffers: buffers(plan.attention.gpus),
             reserve,
         },
@@ -223,8 +250,11 @@ pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_capacity: f64) -> (Mem
             kv_per_sequence: 0.0,
             kv_shared: 0.0,
             // Per token of one attention rank: its routed copies spread over the pool's GPUs.
-            activation_per_token: 2.0 * topk * (2.0 * h + 3.0 * inter) * f64::from(plan.attention.gpus / tp)
-                / f64::from(plan.ffn.gpus.max(1)),
+            activation_per_token: per_token(
+                2.0 * topk * (2.0 * h + 3.0 * inter) * f64::from(plan.attention.gpus / tp)
+                    / f64::from(plan.ffn.gpus.max(1)),
+                Role::Ffn,
+            ),
             buffers: buffers(plan.ffn.gpus),
             reserve,
         },

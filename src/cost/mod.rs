@@ -9,6 +9,7 @@ pub mod attention;
 pub mod ffn;
 pub mod library;
 pub mod memory;
+pub mod published;
 pub mod sink;
 pub mod worker;
 

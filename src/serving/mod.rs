@@ -13,6 +13,7 @@ mod half_duplex;
 pub mod pd;
 pub mod pipeline;
 pub mod point;
+pub mod published;
 pub mod stepper;
 
 pub use engine::Engine;

@@ -1,6 +1,7 @@
 //! The crate's integration tests: one binary, one module a subject.
 #![allow(clippy::unwrap_used)]
 
+mod audit;
 mod binding;
 mod breakdown;
 mod choose;
@@ -12,6 +13,7 @@ mod lab;
 mod layers;
 mod network;
 mod pipeline;
+mod profiles;
 mod refine;
 mod search;
 mod serving;

@@ -4,7 +4,8 @@ Every function takes ``ax=``, labels units, uses colours that colour-blind reade
 says so when there is nothing to draw, and never calls ``plt.show()``.
 """
 
+from disagg.plots.audit import audit
 from disagg.plots.bars import breakdown, memory, pipeline
 from disagg.plots.lines import pareto, ratio
 
-__all__ = ["breakdown", "memory", "pareto", "pipeline", "ratio"]
+__all__ = ["audit", "breakdown", "memory", "pareto", "pipeline", "ratio"]
