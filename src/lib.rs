@@ -23,6 +23,8 @@ pub mod cost;
 
 pub mod serving;
 
+pub mod sim;
+
 pub mod search;
 pub mod validation;
 

@@ -48,7 +48,7 @@ from disagg.specs import (
 from disagg.study import LEVELS, Study
 from disagg.sweep import sweep
 
-from disagg import kernels, plots, validation  # isort: skip
+from disagg import kernels, network, plots, validation  # isort: skip
 
 __all__ = [
     "AFD",
@@ -87,6 +87,7 @@ __all__ = [
     "explore",
     "kernels",
     "models",
+    "network",
     "plots",
     "set_num_threads",
     "show_versions",

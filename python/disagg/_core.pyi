@@ -33,6 +33,7 @@ __all__ = [
     "model_facts",
     "model_from_hf",
     "near",
+    "network_flows",
     "num_threads",
     "plan_facts",
     "preset",
@@ -91,6 +92,7 @@ class Study:
         order: list[str],
         orders: int | None,
         seed: int,
+        batches_per_octave: int | None = None,
         progress: Any | None = None,
     ) -> _Payload: ...
 
@@ -145,6 +147,16 @@ def kernels_tables(system: str, framework: str) -> _Payload: ...
 def model_facts(model: Spec, quant: Spec | None) -> dict[str, float]: ...
 def model_from_hf(config: dict[str, Any], quant: dict[str, Any] | None, name: str, source: str) -> Spec: ...
 def near(name: str, known: list[str]) -> str: ...
+def network_flows(
+    cluster: Spec | None,
+    plain_fabric: str | None,
+    src: npt.NDArray[np.int64],
+    dst: npt.NDArray[np.int64],
+    bytes: npt.NDArray[np.float64],  # noqa: A002 - as the flows call it
+    start_s: npt.NDArray[np.float64] | None,
+    engine: str,
+    progress: _Report = None,
+) -> _Payload: ...
 def num_threads() -> int: ...
 def plan_facts(plan: Spec) -> tuple[str, int]: ...
 def preset(kind: str, name: str) -> Spec: ...

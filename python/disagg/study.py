@@ -214,6 +214,7 @@ class Study:
         order: Sequence[str] = (),
         orders: int | None = None,
         seed: int = 0,
+        batches_per_octave: int | None = None,
         progress: Progress = None,
     ) -> Frame:
         """Walk from the study's assumptions to others, one switch at a time, every level searched again.
@@ -232,6 +233,9 @@ class Study:
             six switches).
         seed
             Of the sampled orders.
+        batches_per_octave
+            Batches priced per doubling; None: as the study. Fewer are faster, and both ends are then
+            those of the coarser search.
         progress
             As in `explore`.
 
@@ -262,12 +266,13 @@ class Study:
             method=(method, str),
             orders=(orders, int, type(None)),
             seed=(seed, int),
+            batches_per_octave=(batches_per_octave, int, type(None)),
         )
         if self._core is None:
             raise SpecError([("study", "was read back and cannot be searched again", "explore again, then audit")])
         to = Assumptions.paper() if to is None else to
         with reporter(progress, "layouts") as report:
-            return Frame._from_core(self._core.audit(to._raw, method, list(order), orders, seed, report))
+            return Frame._from_core(self._core.audit(to._raw, method, list(order), orders, seed, batches_per_octave, report))
 
     def to_json(self) -> str:
         """Give the study as JSON text; `from_json` gives an equal study back, to the last bit."""

@@ -10,10 +10,14 @@
 
 pub mod a2a;
 pub mod afd;
+pub mod astra;
 mod collective;
 mod constants;
 mod curve;
+pub mod fabric;
 mod fit;
+pub mod flows;
+pub mod fluid;
 mod tables;
 pub mod traffic;
 pub mod wires;

@@ -11,6 +11,7 @@ mod design;
 mod door;
 mod errors;
 mod kernels;
+mod network;
 mod run;
 mod serve;
 mod spec;
@@ -36,6 +37,8 @@ mod _core {
         kernels_at, kernels_frameworks, kernels_import, kernels_lookup, kernels_origin, kernels_report,
         kernels_suspects, kernels_systems, kernels_table, kernels_tables,
     };
+    #[pymodule_export]
+    use super::network::network_flows;
     #[pymodule_export]
     use super::serve::{Engine, Study, explore};
     #[pymodule_export]

@@ -210,7 +210,7 @@ impl Study {
     }
 
     /// The walk from the study's assumptions to others: columns, one row a step and level.
-    #[pyo3(signature = (to, method, order, orders, seed, progress=None))]
+    #[pyo3(signature = (to, method, order, orders, seed, batches_per_octave=None, progress=None))]
     #[allow(clippy::too_many_arguments)]
     fn audit<'py>(
         &self,
@@ -220,6 +220,7 @@ impl Study {
         order: Vec<String>,
         orders: Option<u32>,
         seed: u64,
+        batches_per_octave: Option<u32>,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Bound<'py, PyTuple>> {
         let (to, method) = errors::guard(|| {
@@ -233,10 +234,10 @@ impl Study {
             };
             Ok((assumptions_of(to, "to")?, method))
         })?;
-        let study = self.inner.clone();
-        let found = run::run(py, progress, move |control| {
-            search::audit(&kernels::db()?, &study.question, &to, &method, control)
-        })?;
+        let mut question = self.inner.question.clone();
+        question.batches_per_octave = batches_per_octave.unwrap_or(question.batches_per_octave).max(1);
+        let found =
+            run::run(py, progress, move |control| search::audit(&kernels::db()?, &question, &to, &method, control))?;
         columns::to_python(py, found)
     }
 

@@ -1,12 +1,15 @@
 //! The crate's integration tests: one binary, one module a subject.
 #![allow(clippy::unwrap_used)]
 
+mod astra;
 mod audit;
 mod binding;
 mod breakdown;
 mod choose;
 mod cost;
 mod design;
+mod fluid;
+mod golden_estimates;
 mod kernels_lookup;
 mod kernels_pack;
 mod lab;
@@ -17,6 +20,7 @@ mod profiles;
 mod refine;
 mod search;
 mod serving;
+mod sim;
 mod specs;
 mod surfaces;
 mod validation;

@@ -1,0 +1,84 @@
+//! The network by itself: flows over a cluster or a plain fabric.
+
+use numpy::PyReadonlyArray1;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+use serde_json::Value;
+
+use super::spec::{Data, Spec};
+use super::{columns, errors, run};
+use crate::error::{Error, Problems, Result, near};
+use crate::network::astra::{Network, Topology};
+use crate::network::fabric::Fabric;
+use crate::network::flows::{self, Flows, Place};
+
+const PLAIN: [&str; 4] = ["topology", "npus", "gib_per_s", "latency_ns"];
+
+/// A plain fabric from its JSON.
+fn plain(text: &str) -> Result<Network> {
+    let value: Value = crate::spec::json::parse(text, "fabric")?;
+    let Value::Object(map) = value else {
+        return Err(Error::spec("fabric", "is not a dict", "topology, npus, gib_per_s, latency_ns"));
+    };
+    let mut p = Problems::new();
+    for key in map.keys().filter(|k| !PLAIN.contains(&k.as_str())) {
+        p.push(format!("fabric.{key}"), "is not a field of a plain fabric", near(key, PLAIN));
+    }
+    let mut number = |name: &str| match map.get(name).and_then(Value::as_f64) {
+        Some(x) => x,
+        None => {
+            p.push(format!("fabric.{name}"), if map.contains_key(name) { "is not a number" } else { "is missing" }, "");
+            0.0
+        }
+    };
+    let (npus, gib_per_s, latency_ns) = (number("npus"), number("gib_per_s"), number("latency_ns"));
+    let topology = match map.get("topology").and_then(Value::as_str) {
+        Some(name) => match Topology::named(name) {
+            Ok(t) => t,
+            Err(Error::Spec(inner)) => {
+                p.0.extend(inner.0);
+                Topology::Switch
+            }
+            Err(other) => return Err(other),
+        },
+        None => {
+            p.push("fabric.topology", "is missing", near("", crate::network::astra::TOPOLOGIES));
+            Topology::Switch
+        }
+    };
+    p.into_result()?;
+    // A fraction or a negative number of devices fails the network's own check.
+    let npus = if npus.fract() == 0.0 && npus >= 0.0 { npus as u32 } else { 0 };
+    Ok(Network { topology, npus, gib_per_s, latency_ns })
+}
+
+/// When each flow ends; `cluster` or `plain_fabric` (JSON) says where.
+#[pyfunction]
+#[pyo3(signature = (cluster, plain_fabric, src, dst, bytes, start_s, engine, progress=None))]
+#[allow(clippy::too_many_arguments)]
+pub fn network_flows<'py>(
+    py: Python<'py>,
+    cluster: Option<&Spec>,
+    plain_fabric: Option<&str>,
+    src: PyReadonlyArray1<'py, i64>,
+    dst: PyReadonlyArray1<'py, i64>,
+    bytes: PyReadonlyArray1<'py, f64>,
+    start_s: Option<PyReadonlyArray1<'py, f64>>,
+    engine: &str,
+    progress: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Bound<'py, PyTuple>> {
+    let place = errors::guard(|| match (cluster.map(Spec::data), plain_fabric) {
+        (Some(Data::Cluster(c)), _) => Ok(Place::Cluster(Fabric::new(&c.fabric, c.gpus))),
+        (_, Some(text)) => plain(text).map(Place::Plain),
+        _ => Err(Error::spec("cluster_or_fabric", "is neither a Cluster nor a plain fabric", "")),
+    })?;
+    let flows = Flows {
+        src: src.as_array().to_vec(),
+        dst: dst.as_array().to_vec(),
+        bytes: columns::floats(&bytes),
+        start_s: start_s.as_ref().map_or_else(Vec::new, columns::floats),
+    };
+    let engine = engine.to_string();
+    let found = run::run(py, progress, move |control| flows::run(&place, &flows, &engine, control))?;
+    columns::to_python(py, found)
+}

@@ -1,0 +1,423 @@
+//! Into the instance and out of it: KV admission, prefix hits, ends of prompts, the way to decode, preemption.
+
+use std::cmp::Reverse;
+
+use super::deployment::{PARTS, Role};
+use super::itl::Largest;
+use super::outcome::{NEVER, Span, SpanKind};
+use super::price::FINE;
+use super::route;
+use super::run::{Event, World};
+use super::settings::Preemption;
+use super::state::NONE;
+
+impl<'a> World<'a> {
+    /// Full named blocks of a prompt that may be reused.
+    pub fn names(&self, r: usize) -> &'a [u64] {
+        if !self.settings.prefix_cache || self.requests.hashes.is_empty() {
+            return &[];
+        }
+        let names = self.requests.blocks(r);
+        let full = (self.requests.isl[r] / self.requests.block_tokens) as usize;
+        &names[..full.min(names.len())]
+    }
+
+    /// Draft tokens are accepted in fractions: then a sequence's room is taken as a whole.
+    fn whole_room(&self, instance: u32) -> bool {
+        self.deployment.pools[self.instances[instance as usize].pool as usize].grow != PARTS
+    }
+
+    /// Blocks that a decoding sequence of `context` tokens holds.
+    fn room(&self, request: u32, port: u32, context: u64) -> u64 {
+        let r = request as usize;
+        let p = &self.ports[port as usize];
+        if self.whole_room(p.instance) {
+            p.kv.blocks(u64::from(self.requests.isl[r]) + u64::from(self.requests.osl[r]))
+        } else {
+            p.kv.blocks(context)
+        }
+    }
+
+    /// Lets the head of a queue in for its prompt, if its KV fits. `true` if it was.
+    pub fn admit_prompt(&mut self, port: u32) -> bool {
+        let Some(&Reverse(key)) = self.ports[port as usize].waiting.peek() else { return false };
+        let request = key as u32;
+        let r = request as usize;
+        let swapped = self.seqs[r].swapped;
+        let names = if swapped { &[] } else { self.names(r) };
+        let need = u64::from(self.seqs[r].need);
+        let osl = self.requests.osl[r];
+        let left = u64::from(osl - self.seqs[r].written);
+        let p = &mut self.ports[port as usize];
+        let leading = p.kv.cache.leading(names, self.now);
+        p.kv.cache.pin(&names[..leading]);
+        let blocks = p.kv.blocks(need) - leading as u64 * p.kv.per_name;
+        let headroom = if p.seats == 0 {
+            0
+        } else {
+            p.kv.blocks(self.policy.headroom(p.remaining, left.min(u64::from(osl)) as u32))
+        };
+        if blocks + headroom > p.kv.free() || p.kv.over() {
+            p.kv.cache.unpin(&names[..leading], self.now);
+            return false;
+        }
+        p.waiting.pop();
+        p.kv.take(blocks);
+        p.seats += 1;
+        p.remaining += left;
+        let pool = self.instances[p.instance as usize].pool as usize;
+        let tokens = u64::from(self.requests.block_tokens);
+        let mut hit = leading as u64 * tokens;
+        let mut ready = self.now;
+        if let (Some(tier), Some(spec)) = (&self.tier, self.settings.shared_tier) {
+            let there = tier.leading(names, self.now);
+            if there > leading {
+                let fetched = (there - leading) as u64 * tokens;
+                hit += fetched;
+                ready = self.tier_free_ps.max(self.now) + super::to_ps(fetched as f64 / spec.tokens_per_s);
+                self.tier_free_ps = ready;
+            }
+        }
+        let declared = self.requests.prefix.get(r).copied().unwrap_or(0);
+        hit = hit.max(u64::from(declared)).min(need.saturating_sub(1));
+        let s = &mut self.seqs[r];
+        s.named = leading as u32;
+        if swapped {
+            // Its KV comes back from the host; one token is computed again, as after any hit.
+            s.done = s.need.saturating_sub(1);
+            let bytes = need as f64 * self.deployment.pools[pool].kv_bytes_per_token;
+            let seconds = bytes / self.settings.host_bytes_per_s;
+            let instance = self.ports[port as usize].instance as usize;
+            self.instances[instance].extra += (seconds * super::PS * FINE as f64) as i64;
+        } else {
+            s.done = hit as u32;
+            if self.out.preemptions[r] == 0 {
+                self.out.prefix_hit_tokens[r] = hit as u32;
+            }
+        }
+        s.prefill_start_ps = self.now;
+        if ready > self.now {
+            let life = s.life;
+            self.push(ready, Event::Fetched(request, life));
+        } else {
+            self.ports[port as usize].prefilling.push_back(request);
+        }
+        true
+    }
+
+    pub fn fetched(&mut self, request: u32, life: u32) {
+        let s = &self.seqs[request as usize];
+        if s.life == life && s.port != NONE {
+            let port = s.port;
+            self.ports[port as usize].prefilling.push_back(request);
+            self.poke(port);
+        }
+    }
+
+    /// The last prompt token of `request` is computed.
+    pub fn prompt_done(&mut self, request: u32) {
+        let r = request as usize;
+        let port = self.seqs[r].port;
+        let instance = self.ports[port as usize].instance;
+        let names = self.names(r);
+        let swapped = self.seqs[r].swapped;
+        if !swapped {
+            let held = self.seqs[r].named as usize;
+            let p = &mut self.ports[port as usize];
+            let fresh = &names[held..];
+            p.kv.give(fresh.len() as u64 * p.kv.per_name);
+            p.kv.cache.pin(fresh);
+            p.kv.settle();
+            self.seqs[r].named = names.len() as u32;
+            if let (Some(tier), Some(spec)) = (&mut self.tier, self.settings.shared_tier) {
+                tier.pin(names);
+                tier.unpin(names, self.now);
+                tier.shrink(spec.tokens / u64::from(self.requests.block_tokens));
+            }
+        }
+        self.seqs[r].swapped = false;
+        let prefill = self.deployment.pools[self.instances[instance as usize].pool as usize].role == Role::Prefill;
+        let first = self.out.first_token_ps[r] == NEVER;
+        let osl = self.requests.osl[r];
+        if first && !(prefill && self.deployment.first_token_at_decode && osl > 1) {
+            self.out.first_token_ps[r] = self.now;
+        }
+        if !first {
+            let gap = self.now - self.seqs[r].last_token_ps;
+            self.stalls.entry(request).or_default().push((gap, 1));
+        }
+        self.seqs[r].written += 1;
+        let p = &mut self.ports[port as usize];
+        p.remaining = p.remaining.saturating_sub(1);
+        if self.seqs[r].written >= osl {
+            self.vacate(request, port, u64::from(self.seqs[r].need));
+            let s = &mut self.seqs[r];
+            s.join = s.finish;
+            self.finish(request, instance);
+        } else if prefill {
+            self.seqs[r].last_token_ps = self.now;
+            self.hand_over(request);
+        } else {
+            self.join(request);
+        }
+    }
+
+    /// Gives back the seat and the KV of a sequence that holds blocks for `tokens`.
+    fn vacate(&mut self, request: u32, port: u32, tokens: u64) {
+        let r = request as usize;
+        let named = self.seqs[r].named as usize;
+        let names = &self.names(r)[..named];
+        let left = u64::from(self.requests.osl[r] - self.seqs[r].written.min(self.requests.osl[r]));
+        let p = &mut self.ports[port as usize];
+        p.kv.give(p.kv.blocks(tokens) - named as u64 * p.kv.per_name);
+        p.kv.cache.unpin(names, self.now);
+        p.kv.settle();
+        p.seats -= 1;
+        p.remaining = p.remaining.saturating_sub(left);
+        self.seqs[r].named = 0;
+    }
+
+    /// The sequence decodes from the next step on; its blocks cover `need` tokens so far.
+    pub fn join(&mut self, request: u32) {
+        let r = request as usize;
+        let port = self.seqs[r].port;
+        let i = self.ports[port as usize].instance;
+        let (grow, micro) = {
+            let pool = &self.deployment.pools[self.instances[i as usize].pool as usize];
+            (pool.grow, pool.microbatches)
+        };
+        let context = u64::from(self.requests.isl[r]) + u64::from(self.seqs[r].written);
+        let room = self.room(request, port, context);
+        let whole = self.whole_room(i);
+        let inst = &mut self.instances[i as usize];
+        let p = &mut self.ports[port as usize];
+        let before = p.kv.blocks(u64::from(self.seqs[r].need));
+        p.kv.take(room.saturating_sub(before));
+        if !whole {
+            p.kv.join(context, inst.step);
+        }
+        if inst.decoding == 0 {
+            inst.log.last_end_ps = self.now;
+        }
+        inst.decoding += 1;
+        // The micro-batch with the fewest sequences, then the least KV.
+        let rank = port - inst.first_port;
+        let row = (rank * micro) as usize..((rank + 1) * micro) as usize;
+        let group = row.min_by_key(|g| (inst.groups[*g].n, inst.groups[*g].context, *g)).unwrap_or(0);
+        inst.groups[group].n += 1;
+        inst.groups[group].context += context * PARTS;
+        let left = u64::from(self.requests.osl[r] - self.seqs[r].written);
+        let s = &mut self.seqs[r];
+        s.base = context * PARTS;
+        s.group = group as u32;
+        s.join = inst.step;
+        s.finish = inst.step + (left * PARTS).div_ceil(grow) as u32;
+        s.place = p.running.len() as u32;
+        s.lag_ps = self.now.saturating_sub(inst.log.last_end_ps);
+        p.running.push(request);
+        if s.written == 0 {
+            inst.ends.push(Reverse((inst.step + 1, request, s.life)));
+        }
+        if s.finish > inst.step + u32::from(s.written == 0) {
+            inst.ends.push(Reverse((s.finish, request, s.life)));
+        }
+    }
+
+    /// Takes a decoding sequence out of its rank; returns its context.
+    fn part(&mut self, request: u32) -> u64 {
+        let r = request as usize;
+        let s = self.seqs[r];
+        let p = &mut self.ports[s.port as usize];
+        let inst = &mut self.instances[p.instance as usize];
+        let grow = self.deployment.pools[inst.pool as usize].grow;
+        let context = s.context(inst.step, grow);
+        if grow == PARTS {
+            p.kv.leave(context, inst.step);
+        }
+        let group = &mut inst.groups[s.group as usize];
+        group.n -= 1;
+        group.context -= s.base + u64::from(inst.step - s.join) * grow;
+        inst.decoding -= 1;
+        p.running.swap_remove(s.place as usize);
+        if let Some(&moved) = p.running.get(s.place as usize) {
+            self.seqs[moved as usize].place = s.place;
+        }
+        context
+    }
+
+    /// A decoding sequence has written its last token.
+    pub fn ended(&mut self, request: u32) {
+        let r = request as usize;
+        let port = self.seqs[r].port;
+        let context = self.part(request);
+        let room = self.room(request, port, context);
+        let (tokens, written) = (room * u64::from(self.ports[port as usize].kv.block), self.requests.osl[r]);
+        self.seqs[r].written = written;
+        self.vacate(request, port, tokens);
+        let instance = self.ports[port as usize].instance;
+        self.finish(request, instance);
+    }
+
+    /// Takes the KV of the sequence that came last away from it. `false` if no one holds any.
+    pub fn preempt_one(&mut self, port: u32) -> bool {
+        let p = &self.ports[port as usize];
+        let victim = p.running.iter().chain(&p.prefilling).copied().max_by_key(|q| self.key(*q));
+        let Some(request) = victim else { return false };
+        let r = request as usize;
+        let i = p.instance as usize;
+        let pool = self.instances[i].pool as usize;
+        self.seqs[r].life += 1;
+        self.out.preemptions[r] = self.out.preemptions[r].saturating_add(1);
+        self.instances[i].usage.preemptions += 1;
+        let prefilling = self.ports[port as usize].prefilling.iter().position(|q| *q == request);
+        if let Some(at) = prefilling {
+            self.ports[port as usize].prefilling.remove(at);
+            self.vacate(request, port, u64::from(self.seqs[r].need));
+        } else {
+            let s = self.seqs[r];
+            let step = self.instances[i].step;
+            let grow = self.deployment.pools[pool].grow;
+            let steps = u64::from(step - s.join);
+            if step > s.join {
+                let mut largest = Largest::of(u32::MAX);
+                self.instances[i].log.collect(s.join, step, s.lag_ps, &mut largest);
+                self.stalls.entry(request).or_default().extend_from_slice(largest.entries());
+                self.seqs[r].last_token_ps = self.instances[i].log.last_end_ps;
+            } else {
+                self.seqs[r].last_token_ps = self.now;
+            }
+            let context = self.part(request);
+            let room = self.room(request, port, context);
+            let tokens = room * u64::from(self.ports[port as usize].kv.block);
+            let written = (u64::from(s.written) + steps * grow / PARTS).min(u64::from(self.requests.osl[r]) - 1) as u32;
+            self.seqs[r].written = written;
+            self.vacate(request, port, tokens);
+            let isl = self.requests.isl[r];
+            self.seqs[r].need = isl + written;
+            if self.settings.preemption == Preemption::Swap {
+                self.seqs[r].swapped = true;
+                let bytes = context as f64 * self.deployment.pools[pool].kv_bytes_per_token;
+                let seconds = bytes / self.settings.host_bytes_per_s;
+                self.instances[i].extra += (seconds * super::PS * FINE as f64) as i64;
+            }
+        }
+        self.seqs[r].done = 0;
+        let key = self.key(request);
+        self.ports[port as usize].waiting.push(Reverse(key));
+        true
+    }
+
+    /// A prompt is done on a prefill instance: it queues for decode, its KV stays until it has gone.
+    fn hand_over(&mut self, request: u32) {
+        let r = request as usize;
+        let from = self.seqs[r].port;
+        self.out_of_hand(request, from);
+        let to = route::choose(self, 1, request);
+        self.seqs[r].source = from;
+        self.hand_to(request, to);
+        let key = self.key(request);
+        self.ports[to as usize].waiting.push(Reverse(key));
+        self.admit_inbound(to);
+    }
+
+    /// Lets requests in whose KV has to come from prefill (or, with no prefill, comes with them).
+    pub fn admit_inbound(&mut self, port: u32) {
+        let max_seqs = {
+            let i = self.ports[port as usize].instance as usize;
+            self.deployment.pools[self.instances[i].pool as usize].max_seqs
+        };
+        loop {
+            let p = &self.ports[port as usize];
+            let Some(&Reverse(key)) = p.waiting.peek() else { return };
+            let request = key as u32;
+            let r = request as usize;
+            // A preempted one computes its KV again here: it is let in at a boundary.
+            if p.seats >= max_seqs || self.seqs[r].life > 0 {
+                return;
+            }
+            let context = u64::from(self.requests.isl[r]) + u64::from(self.seqs[r].written);
+            let room = self.room(request, port, context);
+            let p = &mut self.ports[port as usize];
+            if room > p.kv.free() {
+                return;
+            }
+            p.waiting.pop();
+            p.kv.take(room);
+            p.seats += 1;
+            p.remaining += u64::from(self.requests.osl[r] - self.seqs[r].written);
+            let source = self.seqs[r].source;
+            // The blocks of the whole context are taken: `join` takes no more.
+            let block = u64::from(p.kv.block);
+            self.seqs[r].need = (room * block) as u32;
+            if source == NONE {
+                self.ports[port as usize].joining.push(request);
+                self.poke(port);
+                continue;
+            }
+            let at = self.ship(request, source, port);
+            self.push(at, Event::Arrived(request));
+        }
+    }
+
+    /// When the KV of `request` is there if it leaves as soon as its links are free.
+    fn ship(&mut self, request: u32, from: u32, to: u32) -> u64 {
+        let r = request as usize;
+        let declared = self.requests.prefix.get(r).copied().unwrap_or(0);
+        let tokens = f64::from(self.requests.isl[r] - declared.min(self.requests.isl[r]));
+        let s = self.seqs[r];
+        let compute = s.last_token_ps - s.prefill_start_ps;
+        let shipping = self.deployment.transfer.shipping(tokens, super::to_s(compute));
+        // Only what has its place at decode when the prompt is done can have streamed layer by layer.
+        let streamed = s.last_token_ps == self.now;
+        let ready = if streamed { s.prefill_start_ps } else { self.now };
+        let whole = super::to_ps(shipping.whole_s);
+        let links = self.ports[from as usize].link_free_ps.max(self.ports[to as usize].link_free_ps);
+        let begin = links.max(ready);
+        let free = begin + whole;
+        self.ports[from as usize].link_free_ps = free;
+        self.ports[to as usize].link_free_ps = free;
+        let least = self.now + if streamed { super::to_ps(shipping.after_s) } else { whole };
+        let at = least.max(free);
+        if self.out.timeline.len() < self.settings.timeline {
+            let p = &self.ports[to as usize];
+            self.out.timeline.push(Span {
+                instance: p.instance,
+                lane: 1 + to - self.instances[p.instance as usize].first_port,
+                start_ps: begin,
+                end_ps: at,
+                kind: SpanKind::Transfer,
+                batch: 1,
+                steps: 1,
+            });
+        }
+        at
+    }
+
+    pub fn kv_arrived(&mut self, request: u32) {
+        let r = request as usize;
+        let source = self.seqs[r].source;
+        // The prefill side lets go.
+        let named = self.seqs[r].named as usize;
+        let names = &self.names(r)[..named];
+        let isl = u64::from(self.requests.isl[r]);
+        let p = &mut self.ports[source as usize];
+        p.kv.give(p.kv.blocks(isl) - named as u64 * p.kv.per_name);
+        p.kv.cache.unpin(names, self.now);
+        p.kv.settle();
+        p.seats -= 1;
+        p.remaining = p.remaining.saturating_sub(u64::from(self.requests.osl[r] - self.seqs[r].written));
+        self.seqs[r].named = 0;
+        self.seqs[r].source = NONE;
+        self.poke(source);
+        if self.out.first_token_ps[r] == NEVER {
+            self.out.first_token_ps[r] = self.now;
+            self.seqs[r].last_token_ps = self.now;
+        } else {
+            let late = self.now - self.seqs[r].last_token_ps;
+            self.seqs[r].lag_ps = late;
+        }
+        let port = self.seqs[r].port;
+        self.ports[port as usize].joining.push(request);
+        self.poke(port);
+    }
+}

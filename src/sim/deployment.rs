@@ -1,0 +1,301 @@
+//! A compiled plan as the simulator sees it: pools of equal instances, each with attention ranks.
+//!
+//! KV tokens of a rank = (HBM - weights - activations of a full step - buffers - reserve) / KV bytes
+//! per token, from the same memory model as the engine (`cost::memory`). Limits: a prefix shared by
+//! all requests is counted per request unless its blocks are named; pipeline stages and context
+//! parallel ranks of a worker act as one.
+
+use std::sync::Arc;
+
+use crate::cost::Batch;
+use crate::cost::memory::Memory;
+use crate::serving::engine::Compiled;
+use crate::serving::stepper::{self, Kind};
+use crate::serving::{Engine, Stepper};
+use crate::spec::assumptions::{FirstToken, KvTransfer};
+use crate::spec::{Plan, Slot};
+
+/// Which phases an instance serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Mixed,
+    Prefill,
+    Decode,
+}
+
+/// Stage times that are straight lines, as in arXiv 2601.21351 (Table 2): one micro-batch of n
+/// sequences per attention rank with t KV tokens takes `alpha_a t + beta_a` in attention (the
+/// slowest rank), `alpha_f (ranks n) + beta_f` in the FFN and `alpha_c n + beta_c` on the wire,
+/// there and back. Picoseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Lines {
+    pub alpha_a: f64,
+    pub beta_a: f64,
+    pub alpha_f: f64,
+    pub beta_f: f64,
+    pub alpha_c: f64,
+    pub beta_c: f64,
+}
+
+/// What a step costs.
+#[derive(Clone)]
+pub enum Timing {
+    /// The compiled engine.
+    Engine(Arc<Engine>, Role),
+    /// A step costs `prefill_ps` if it has new prompt tokens, plus `decode_ps`: for oracles.
+    Fixed { prefill_ps: u64, decode_ps: u64 },
+    /// AFD decode by straight lines.
+    Lines(Lines),
+}
+
+impl Timing {
+    /// The stepper behind an engine's timing.
+    pub fn stepper(&self) -> Option<&Stepper> {
+        match self {
+            Timing::Fixed { .. } | Timing::Lines(_) => None,
+            Timing::Engine(engine, role) => Some(match (&engine.compiled, role) {
+                (Compiled::Mixed { stepper, .. }, _) => stepper,
+                (Compiled::Pd { prefill, .. }, Role::Prefill) => prefill,
+                (Compiled::Pd { decode, .. }, _) => decode,
+            }),
+        }
+    }
+}
+
+/// Growth of a sequence's context is counted in such parts of a token (draft tokens are accepted in fractions).
+pub const PARTS: u64 = 256;
+
+/// Equal instances.
+#[derive(Clone)]
+pub struct PoolSpec {
+    pub role: Role,
+    pub count: u32,
+    pub gpus: u32,
+    /// Attention-DP ranks in lockstep; each has its own KV and its own queue.
+    pub ranks: u32,
+    /// Micro-batches that a rank's sequences are dealt to.
+    pub microbatches: u32,
+    /// Pipeline stages that each keep a share of the batch in flight.
+    pub stages: u32,
+    /// Sequences per rank at a time.
+    pub max_seqs: u32,
+    /// Tokens of one step per rank, decode tokens included where they share the step.
+    pub budget: u32,
+    pub kv_tokens: u64,
+    pub kv_bytes_per_token: f64,
+    /// Tokens that one decode step feeds per sequence (1 + draft tokens).
+    pub per_decode: u32,
+    /// Context that one decode step adds to a sequence, in [`PARTS`] of a token.
+    pub grow: u64,
+    pub timing: Timing,
+}
+
+/// How KV goes from prefill to decode.
+#[derive(Clone)]
+pub enum Transfer {
+    /// At once.
+    Free,
+    /// Straight line per request on each link: for oracles and tests.
+    Line { latency_ps: u64, ps_per_token: f64 },
+    /// The fabric of the engine's cluster.
+    Engine(Arc<Engine>),
+}
+
+/// Seconds that a request's KV takes on idle links.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Shipping {
+    /// The links are busy so long.
+    pub whole_s: f64,
+    /// What is left after the last prompt token is computed, if no one else is on the links.
+    pub after_s: f64,
+}
+
+/// Pools of instances, and what is between them.
+#[derive(Clone)]
+pub struct Deployment {
+    pub pools: Vec<PoolSpec>,
+    pub transfer: Transfer,
+    /// The first token leaves when the KV has arrived at decode (else: when prefill is done).
+    pub first_token_at_decode: bool,
+}
+
+fn kv_tokens(s: &Stepper, in_flight: f64, length: f64) -> (u64, f64) {
+    let lib = s.library();
+    let tp = match &s.kind {
+        Kind::Worker(w, _) => w.parallel.tp,
+        Kind::Afd(u) => u.unit.attention_tp,
+    };
+    let length = length.max(1.0);
+    let per_token = lib.model.kv_bytes_per_rank(length, lib.formats.kv, tp) / length;
+    let holds = |m: &&Memory| m.kv_per_sequence > 0.0 || m.kv_shared > 0.0;
+    let free =
+        s.memory().iter().filter(holds).map(|m| m.capacity - m.bytes(0.0, in_flight)).fold(f64::INFINITY, f64::min);
+    let tokens = (free * s.stages_in_flight() / per_token).max(0.0);
+    (if tokens.is_finite() { tokens as u64 } else { u64::from(u32::MAX) }, per_token)
+}
+
+struct Sizes {
+    count: u32,
+    batch: u32,
+    chunk: u32,
+    microbatches: u32,
+}
+
+impl Sizes {
+    fn of(slot: &Slot) -> Sizes {
+        match slot {
+            Slot::Workers(w) => Sizes {
+                count: w.count,
+                batch: w.batch.unwrap_or(1),
+                chunk: w.chunk_tokens.unwrap_or(8192),
+                microbatches: 1,
+            },
+            Slot::Afd(a) => Sizes {
+                count: a.units,
+                batch: a.batch.unwrap_or(1),
+                chunk: a.chunk_tokens.unwrap_or(8192),
+                microbatches: a.microbatches.unwrap_or(1).max(1),
+            },
+        }
+    }
+}
+
+fn pool(engine: &Arc<Engine>, role: Role, sizes: &Sizes) -> PoolSpec {
+    let timing = Timing::Engine(engine.clone(), role);
+    let (ranks, stages, gpus, tokens, bytes) = match timing.stepper() {
+        Some(s) => {
+            let stages = s.stages_in_flight() as u32;
+            let in_flight = match role {
+                Role::Decode => f64::from(sizes.batch),
+                Role::Prefill => f64::from(sizes.batch) * f64::from(sizes.chunk),
+                Role::Mixed => f64::from(sizes.chunk),
+            };
+            let length = engine.workload.mean_final_tokens();
+            let (tokens, bytes) = kv_tokens(s, in_flight, length);
+            (s.ranks() as u32, stages, s.gpus(), tokens, bytes)
+        }
+        None => (1, 1, 1, 0, 0.0),
+    };
+    let serving = &engine.library().serving;
+    let prefill = role == Role::Prefill;
+    // A prefill round of an AFD unit is one chunk per micro-batch; stages of a pipeline hold a chunk each.
+    let rounds = if prefill { sizes.batch.max(1) * sizes.microbatches } else { 1 };
+    PoolSpec {
+        role,
+        count: sizes.count,
+        gpus,
+        ranks: ranks.max(1),
+        microbatches: if prefill { 1 } else { sizes.microbatches },
+        stages,
+        max_seqs: if prefill { 256 } else { sizes.batch.saturating_mul(stages) },
+        budget: sizes.chunk.saturating_mul(rounds).saturating_mul(stages),
+        kv_tokens: tokens,
+        kv_bytes_per_token: bytes,
+        per_decode: 1 + serving.mtp,
+        grow: (serving.tokens_per_step() * PARTS as f64).round() as u64,
+        timing,
+    }
+}
+
+impl Deployment {
+    /// The pools of a compiled plan.
+    pub fn of(engine: &Arc<Engine>) -> Deployment {
+        let first = engine.library().assumptions.first_token_from == FirstToken::Decode;
+        match &engine.plan {
+            Plan::Aggregated(a) => {
+                let sizes = Sizes {
+                    count: a.replicas,
+                    batch: a.batch.unwrap_or(1),
+                    chunk: a.chunk_tokens.unwrap_or(8192),
+                    microbatches: 1,
+                };
+                let pools = vec![pool(engine, Role::Mixed, &sizes)];
+                Deployment { pools, transfer: Transfer::Free, first_token_at_decode: false }
+            }
+            Plan::Afd(a) => {
+                let pools = vec![pool(engine, Role::Mixed, &Sizes::of(&Slot::Afd(a.clone())))];
+                Deployment { pools, transfer: Transfer::Free, first_token_at_decode: false }
+            }
+            Plan::Pd(pd) => Deployment {
+                pools: vec![
+                    pool(engine, Role::Prefill, &Sizes::of(&pd.prefill)),
+                    pool(engine, Role::Decode, &Sizes::of(&pd.decode)),
+                ],
+                transfer: Transfer::Engine(engine.clone()),
+                first_token_at_decode: first,
+            },
+        }
+    }
+
+    /// Equal mixed instances with fixed step times, for oracles: `kv_blocks` of the settings is the memory.
+    pub fn uniform(count: u32, max_seqs: u32, budget: u32, timing: Timing) -> Deployment {
+        let pool = PoolSpec {
+            role: Role::Mixed,
+            count,
+            gpus: 1,
+            ranks: 1,
+            microbatches: 1,
+            stages: 1,
+            max_seqs,
+            budget,
+            kv_tokens: u64::from(u32::MAX),
+            kv_bytes_per_token: 0.0,
+            per_decode: 1,
+            grow: PARTS,
+            timing,
+        };
+        Deployment { pools: vec![pool], transfer: Transfer::Free, first_token_at_decode: false }
+    }
+
+    /// The same pools with fixed step times.
+    pub fn fixed(mut self, prefill_ps: u64, decode_ps: u64) -> Deployment {
+        for p in &mut self.pools {
+            p.timing = Timing::Fixed { prefill_ps, decode_ps };
+        }
+        self.transfer = Transfer::Free;
+        self
+    }
+
+    /// GPUs of all instances.
+    pub fn gpus(&self) -> u32 {
+        self.pools.iter().map(|p| p.gpus * p.count).sum()
+    }
+}
+
+impl Transfer {
+    /// Time of `tokens` of KV on idle links, after a prefill that computed for `compute_s`.
+    pub fn shipping(&self, tokens: f64, compute_s: f64) -> Shipping {
+        match self {
+            Transfer::Free => Shipping::default(),
+            Transfer::Line { latency_ps, ps_per_token } => {
+                let s = (*latency_ps as f64 + ps_per_token * tokens) / super::PS;
+                Shipping { whole_s: s, after_s: s }
+            }
+            Transfer::Engine(engine) => {
+                let Compiled::Pd { prefill, prefill_count, decode, decode_count } = &engine.compiled else {
+                    return Shipping::default();
+                };
+                let lib = engine.library();
+                let gpus = u64::from(prefill.gpus()) * u64::from(*prefill_count)
+                    + u64::from(decode.gpus()) * u64::from(*decode_count);
+                let near = gpus <= u64::from(lib.cluster.fabric.domain_gpus);
+                let (whole, layer) = stepper::kv_seconds(prefill, decode, tokens, lib, near);
+                let layers = f64::from(lib.model.layers);
+                let after_s = match lib.assumptions.kv_transfer {
+                    KvTransfer::Bulk => whole.seconds,
+                    KvTransfer::LayerWise => {
+                        let late = (layer.seconds - compute_s / layers).max(0.0) * (layers - 1.0);
+                        (late + layer.seconds).min(whole.seconds)
+                    }
+                };
+                Shipping { whole_s: whole.seconds, after_s }
+            }
+        }
+    }
+}
+
+/// Decode work of one rank as a [`Batch`]: `n` sequences with `context_parts` in KV between them.
+pub fn decode_batch(n: f64, context_parts: f64, per_decode: u32) -> Batch {
+    let context = if n > 0.0 { context_parts / (PARTS as f64) / n } else { 0.0 };
+    Batch::decode(n, context, f64::from(per_decode))
+}

@@ -1,0 +1,40 @@
+//! Requests over time: a deterministic discrete-event simulator priced by the compiled engine.
+//!
+//! Columns in ([`Requests`]), columns out ([`Outcome`]); time is integer picoseconds, ties are
+//! first in first out, and the same input gives the same bits whatever the number of threads.
+//!
+//! `Deployment::of(&engine)` (`.fixed(prefill_ps, decode_ps)` for oracles), then
+//! `simulate(&deployment, &requests, &settings, &control) -> Result<Outcome>`.
+
+mod admit;
+pub mod deployment;
+pub mod itl;
+pub mod kv;
+pub mod outcome;
+pub mod policy;
+pub mod price;
+pub mod request;
+mod route;
+pub mod run;
+pub mod settings;
+mod state;
+mod step;
+
+pub use deployment::{Deployment, Lines, PoolSpec, Role, Timing, Transfer};
+pub use outcome::{NEVER, Outcome, Span, SpanKind, Status, Usage};
+pub use request::{Closed, Requests};
+pub use run::{pricers, simulate, simulate_with};
+pub use settings::{Preemption, Router, Scheduler, Settings, SharedTier};
+
+/// Picoseconds in a second: the simulator's clock (2^64 ps are 213 days).
+pub const PS: f64 = 1e12;
+
+/// Seconds as picoseconds, to the nearest.
+pub fn to_ps(seconds: f64) -> u64 {
+    (seconds * PS).round() as u64
+}
+
+/// Picoseconds as seconds.
+pub fn to_s(ps: u64) -> f64 {
+    ps as f64 / PS
+}

@@ -1,0 +1,149 @@
+//! How requests are scheduled and routed: what a simulation takes beside the plan and the requests.
+
+use crate::error::{Problems, near};
+
+/// How an instance fills its steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scheduler {
+    /// A token budget a step: decode first, prompt chunks in what is left (vLLM).
+    #[default]
+    ChunkedPrefill,
+    /// Whole prompts as soon as they fit, decode waits meanwhile.
+    PrefillFirst,
+    /// Prompts first in chunks of the budget, decode waits; admission keeps room for answers (SGLang).
+    Sglang,
+    /// A batch is filled, runs to its last token, and only then the next one comes.
+    Static,
+}
+
+/// How a request finds its instance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Router {
+    RoundRobin,
+    /// Fewest requests in hand, lowest number first.
+    #[default]
+    LeastLoaded,
+    /// Fewest prompt tokens to compute, cached prefixes taken off, tokens in hand added.
+    PrefixAware,
+    /// The less loaded of two drawn at random.
+    PowerOfTwo,
+    /// Where its session went before; a new session goes where the load is least.
+    SessionSticky,
+}
+
+/// What happens to a sequence whose KV has to go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Preemption {
+    /// Its KV is dropped, prompt and answer so far are computed again.
+    #[default]
+    Recompute,
+    /// Its KV is moved to host memory and back.
+    Swap,
+}
+
+/// Settings of a simulation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    pub scheduler: Scheduler,
+    pub router: Router,
+    pub preemption: Preemption,
+    /// Reuse named prompt blocks; declared prefixes count in any case.
+    pub prefix_cache: bool,
+    /// KV blocks per attention rank; none: what the memory holds.
+    pub kv_blocks: Option<u64>,
+    /// Tokens of a KV block (16 in vLLM).
+    pub kv_block_tokens: u32,
+    /// Idle cached blocks are forgotten after so long.
+    pub ttl_ps: Option<u64>,
+    /// A cache behind all instances: tokens it holds, and tokens per second that it delivers.
+    pub shared_tier: Option<SharedTier>,
+    /// Bytes per second between GPU and host, for swapping (PCIe 5 x16: 64e9 less overhead).
+    pub host_bytes_per_s: f64,
+    pub seed: u64,
+    /// Stop at this time; what is in the system then is unfinished.
+    pub stop_ps: Option<u64>,
+    /// Spans to keep at most; 0: no timeline.
+    pub timeline: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SharedTier {
+    pub tokens: u64,
+    pub tokens_per_s: f64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            scheduler: Scheduler::default(),
+            router: Router::default(),
+            preemption: Preemption::default(),
+            prefix_cache: true,
+            kv_blocks: None,
+            kv_block_tokens: 16,
+            ttl_ps: None,
+            shared_tier: None,
+            host_bytes_per_s: 50e9,
+            seed: 0,
+            stop_ps: None,
+            timeline: 0,
+        }
+    }
+}
+
+const SCHEDULERS: [(&str, Scheduler); 4] = [
+    ("chunked-prefill", Scheduler::ChunkedPrefill),
+    ("prefill-first", Scheduler::PrefillFirst),
+    ("sglang", Scheduler::Sglang),
+    ("static", Scheduler::Static),
+];
+
+const ROUTERS: [(&str, Router); 5] = [
+    ("round-robin", Router::RoundRobin),
+    ("least-loaded", Router::LeastLoaded),
+    ("prefix-aware", Router::PrefixAware),
+    ("power-of-two", Router::PowerOfTwo),
+    ("session-sticky", Router::SessionSticky),
+];
+
+fn named<T: Copy>(field: &str, name: &str, known: &[(&str, T)]) -> Result<T, Problems> {
+    known.iter().find(|(n, _)| *n == name).map(|(_, v)| *v).ok_or_else(|| {
+        let mut p = Problems::new();
+        p.push(field, format!("'{name}' is not known"), near(name, known.iter().map(|(n, _)| *n)));
+        p
+    })
+}
+
+impl Scheduler {
+    pub fn parse(name: &str) -> Result<Scheduler, Problems> {
+        named("scheduler", name, &SCHEDULERS)
+    }
+}
+
+impl Router {
+    pub fn parse(name: &str) -> Result<Router, Problems> {
+        named("router", name, &ROUTERS)
+    }
+}
+
+impl Settings {
+    /// Everything that is wrong; paths are relative to it.
+    pub fn check(&self) -> Problems {
+        let mut p = Problems::new();
+        if self.kv_block_tokens == 0 {
+            p.push("kv_block_tokens", "is 0", "16 is usual");
+        }
+        if self.kv_blocks == Some(0) {
+            p.push("kv_blocks", "is 0", "leave it out for what the memory holds");
+        }
+        if !(self.host_bytes_per_s > 0.0 && self.host_bytes_per_s.is_finite()) {
+            p.push("host_bytes_per_s", "must be above 0", "");
+        }
+        if let Some(t) = self.shared_tier
+            && !(t.tokens_per_s > 0.0 && t.tokens_per_s.is_finite() && t.tokens > 0)
+        {
+            p.push("shared_tier", "needs tokens and a speed above 0", "");
+        }
+        p
+    }
+}

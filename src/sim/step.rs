@@ -1,0 +1,334 @@
+//! The boundary between two steps: what ended, who comes in, what the next step carries and takes.
+
+use std::cmp::Reverse;
+
+use super::deployment::{PARTS, Role};
+use super::outcome::{NEVER, Span, SpanKind};
+use super::policy::View;
+use super::price::{Chunk, FINE, Part, Steps};
+use super::run::{Event, World};
+use super::state::{Piece, Run};
+
+/// Fine units as picoseconds: a boundary is at the first whole picosecond not before it.
+fn ceil_ps(clock: u128) -> u64 {
+    clock.div_ceil(u128::from(FINE)) as u64
+}
+
+impl World<'_> {
+    /// Something waits at `port`: a resting instance gets a boundary now, a run of decode steps is cut at its next one.
+    pub fn poke(&mut self, port: u32) {
+        let i = self.ports[port as usize].instance;
+        let inst = &mut self.instances[i as usize];
+        match &mut inst.run {
+            None => {
+                if !inst.scheduled {
+                    inst.scheduled = true;
+                    inst.ticket += 1;
+                    let ticket = inst.ticket;
+                    self.push(self.now, Event::Boundary(i, ticket));
+                }
+            }
+            Some(run) if !run.prompts && run.steps.count > 1 => {
+                // The fewest steps (at least one) whose end is not before now.
+                let (mut low, mut high) = (1, run.steps.count);
+                while low < high {
+                    let mid = low + (high - low) / 2;
+                    if ceil_ps(inst.clock + run.steps.time(mid)) >= self.now { high = mid } else { low = mid + 1 }
+                }
+                if low < run.steps.count {
+                    run.steps.count = low;
+                    inst.ticket += 1;
+                    let (ticket, at) = (inst.ticket, ceil_ps(inst.clock + run.steps.time(low)));
+                    self.push(at, Event::Boundary(i, ticket));
+                }
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// [`Self::poke`] for a request that has just queued up: no use if it cannot be let in before the run ends.
+    pub fn poke_for(&mut self, port: u32, key: u64) {
+        let p = &self.ports[port as usize];
+        let i = p.instance as usize;
+        let pool = &self.deployment.pools[self.instances[i].pool as usize];
+        if pool.role == Role::Decode {
+            self.admit_inbound(port);
+            return;
+        }
+        if self.instances[i].run.is_some_and(|r| !r.prompts) {
+            let head = p.waiting.peek().is_some_and(|Reverse(k)| *k == key);
+            let r = (key & u64::from(u32::MAX)) as usize;
+            let hits = p.kv.cache.leading(self.names(r), self.now) as u64 * p.kv.per_name;
+            let fits = p.kv.blocks(u64::from(self.seqs[r].need)).saturating_sub(hits) <= p.kv.free();
+            if !head || p.seats >= pool.max_seqs || !fits || !self.policy.lets_in(&self.view(port)) {
+                return;
+            }
+        }
+        self.poke(port);
+    }
+
+    fn view(&self, port: u32) -> View {
+        let p = &self.ports[port as usize];
+        let inst = &self.instances[p.instance as usize];
+        let pool = &self.deployment.pools[inst.pool as usize];
+        let ranks = inst.first_port..inst.first_port + inst.ranks;
+        View {
+            decoding: p.running.len() as u32 / pool.stages,
+            per_decode: pool.per_decode,
+            prefilling: p.prefilling.len() as u32,
+            on_instance: ranks.map(|q| self.ports[q as usize].seats).sum(),
+            budget: pool.budget,
+        }
+    }
+
+    /// The run under way has ended, or the instance was woken.
+    pub fn boundary(&mut self, i: u32) {
+        self.instances[i as usize].scheduled = false;
+        if let Some(run) = self.instances[i as usize].run.take() {
+            self.settle(i, &run);
+        } else {
+            self.instances[i as usize].clock = u128::from(self.now) * u128::from(FINE);
+        }
+        self.make_room(i);
+        let chunk = self.fill(i);
+        self.start(i, &chunk);
+    }
+
+    /// Books the steps that have run: time, growth, tokens, ends.
+    fn settle(&mut self, i: u32, run: &Run) {
+        let steps = run.steps.count;
+        let inst = &mut self.instances[i as usize];
+        let pool = &self.deployment.pools[inst.pool as usize];
+        inst.clock += run.steps.time(steps);
+        let wall = self.now - run.start_ps;
+        let ranks = inst.first_port..inst.first_port + inst.ranks;
+        let mut share = 0.0;
+        let mut held = 0;
+        for q in ranks.clone() {
+            let p = &mut self.ports[q as usize];
+            let before = p.kv.held();
+            if run.decodes && !p.running.is_empty() {
+                if pool.grow == PARTS {
+                    p.kv.grow(inst.step, steps);
+                }
+                p.remaining = p.remaining.saturating_sub(p.running.len() as u64 * u64::from(steps));
+            }
+            held += p.kv.held();
+            share += (before + p.kv.held()) as f64 / (2 * p.kv.capacity.max(1)) as f64;
+        }
+        let usage = &mut inst.usage;
+        usage.busy_ps += wall;
+        usage.steps += u64::from(steps);
+        usage.kv_share_ps += share / f64::from(inst.ranks) * wall as f64;
+        usage.kv_peak_blocks = usage.kv_peak_blocks.max(held);
+        self.out.steps += u64::from(steps);
+        let batch = inst.decoding;
+        if run.decodes {
+            usage.decode_tokens += u64::from(batch) * u64::from(steps);
+            usage.batch_ps += f64::from(batch) * wall as f64;
+            for g in &mut inst.groups {
+                g.context += u64::from(g.n) * pool.grow * u64::from(steps);
+            }
+            inst.log.push(inst.step, steps, run.start_ps, self.now);
+            inst.step += steps;
+        }
+        if self.out.timeline.len() < self.settings.timeline {
+            let kind = match (run.decodes, run.prompts) {
+                (true, false) => SpanKind::Decode,
+                (true, true) => SpanKind::Mixed,
+                _ => SpanKind::Prefill,
+            };
+            let batch = if run.decodes { batch } else { 0 } + inst.pieces.len() as u32;
+            let (start_ps, end_ps) = (run.start_ps, self.now);
+            self.out.timeline.push(Span { instance: i, lane: 0, start_ps, end_ps, kind, batch, steps });
+        }
+        self.ends(i);
+        let pieces = std::mem::take(&mut self.instances[i as usize].pieces);
+        for piece in &pieces {
+            let r = piece.request as usize;
+            self.instances[i as usize].usage.prefill_tokens += u64::from(piece.tokens);
+            self.seqs[r].done += piece.tokens;
+            if self.seqs[r].done >= self.seqs[r].need {
+                let p = &mut self.ports[self.seqs[r].port as usize];
+                if let Some(at) = p.prefilling.iter().position(|q| *q == piece.request) {
+                    p.prefilling.remove(at);
+                }
+                self.prompt_done(piece.request);
+            }
+        }
+        let mut pieces = pieces;
+        pieces.clear();
+        self.instances[i as usize].pieces = pieces;
+        if self.instances[i as usize].log.wants_sweep() {
+            let joins = ranks.flat_map(|q| &self.ports[q as usize].running).map(|q| self.seqs[*q as usize].join);
+            let least = joins.min().unwrap_or(self.instances[i as usize].step);
+            self.instances[i as usize].log.sweep(least);
+        }
+    }
+
+    /// First tokens and ends that are due.
+    fn ends(&mut self, i: u32) {
+        loop {
+            let inst = &mut self.instances[i as usize];
+            let Some(&Reverse((step, request, life))) = inst.ends.peek() else { return };
+            let s = &self.seqs[request as usize];
+            let stale = s.life != life;
+            if !stale && step > inst.step {
+                return;
+            }
+            inst.ends.pop();
+            if stale {
+                continue;
+            }
+            let r = request as usize;
+            if self.out.first_token_ps[r] == NEVER {
+                self.out.first_token_ps[r] = self.now;
+            }
+            if s.finish == step {
+                self.ended(request);
+            }
+        }
+    }
+
+    /// Preempts until every rank's sequences fit, and lets decode's new ones join.
+    fn make_room(&mut self, i: u32) {
+        let inst = &self.instances[i as usize];
+        let ranks = inst.first_port..inst.first_port + inst.ranks;
+        let decode = self.deployment.pools[inst.pool as usize].role == Role::Decode;
+        for q in ranks {
+            while self.ports[q as usize].kv.over() {
+                if !self.preempt_one(q) {
+                    break;
+                }
+            }
+            if decode {
+                let joining = std::mem::take(&mut self.ports[q as usize].joining);
+                for request in joining {
+                    self.join(request);
+                }
+                self.admit_inbound(q);
+                let joining = std::mem::take(&mut self.ports[q as usize].joining);
+                for request in joining {
+                    self.join(request);
+                }
+            }
+        }
+    }
+
+    /// Deals prompt tokens to the next step; lets sequences in where there is room.
+    fn fill(&mut self, i: u32) -> Chunk {
+        let inst = &self.instances[i as usize];
+        let (first, ranks) = (inst.first_port, inst.ranks);
+        let pool = &self.deployment.pools[inst.pool as usize];
+        let (max_seqs, decode) = (pool.max_seqs, pool.role == Role::Decode);
+        let mut chunk = Chunk::default();
+        let waiting = (first..first + ranks)
+            .any(|q| !self.ports[q as usize].waiting.is_empty() || !self.ports[q as usize].prefilling.is_empty());
+        if !waiting {
+            return chunk;
+        }
+        // Seats of the whole instance before anyone comes in at this boundary.
+        let on_instance = self.view(first).on_instance;
+        for q in first..first + ranks {
+            let view = View { on_instance, ..self.view(q) };
+            let mut left = self.policy.prompt_tokens(&view);
+            let mut own = Chunk::default();
+            let mut at = 0;
+            while left > 0 {
+                if at == self.ports[q as usize].prefilling.len() {
+                    let p = &self.ports[q as usize];
+                    // What waits at decode and was never preempted comes by wire.
+                    let wired =
+                        decode && p.waiting.peek().is_some_and(|Reverse(k)| self.seqs[(*k as u32) as usize].life == 0);
+                    if p.seats >= max_seqs || wired || !self.policy.lets_in(&view) || !self.admit_prompt(q) {
+                        break;
+                    }
+                    continue;
+                }
+                let request = self.ports[q as usize].prefilling[at];
+                let s = self.seqs[request as usize];
+                let want = s.need - s.done;
+                if want > left && !self.policy.cuts() && own.tokens > 0 {
+                    break;
+                }
+                let tokens = if self.policy.cuts() { want.min(left) } else { want };
+                left = left.saturating_sub(tokens);
+                own.tokens += tokens;
+                own.sequences += 1;
+                own.ending += u32::from(tokens == want);
+                // Past of a token: what is in KV before the piece.
+                own.past_weight += u64::from(tokens) * u64::from(s.done);
+                self.instances[i as usize].pieces.push(Piece { request, tokens });
+                at += 1;
+            }
+            chunk.all += u64::from(own.tokens);
+            if own.tokens > chunk.tokens {
+                chunk = Chunk { all: chunk.all, ..own };
+            }
+        }
+        chunk
+    }
+
+    /// Starts the next step, or the next run of decode steps, or rests.
+    fn start(&mut self, i: u32, chunk: &Chunk) {
+        let now = self.now;
+        let inst = &self.instances[i as usize];
+        let pool = &self.deployment.pools[inst.pool as usize];
+        let pricer = &self.pricers[inst.pool as usize];
+        let micro = pool.microbatches as usize;
+        let ranks = inst.first_port..inst.first_port + inst.ranks;
+        let fullest = |m: usize| inst.groups.iter().skip(m).step_by(micro).max_by_key(|g| g.context);
+        let mut run = if chunk.tokens > 0 {
+            let decodes = inst.decoding > 0 && self.policy.decodes_beside();
+            let (n, context) = if decodes {
+                let rank = |row: &[super::state::Group]| row.iter().map(|g| g.context).sum::<u64>();
+                (
+                    f64::from(inst.decoding) / f64::from(inst.ranks),
+                    inst.groups.chunks(micro).map(rank).max().unwrap_or(0),
+                )
+            } else {
+                (0.0, 0)
+            };
+            let first = pricer.mixed(n, context, chunk);
+            Run { steps: Steps { first, delta: 0, count: 1 }, decodes, prompts: true, start_ps: now }
+        } else if inst.decoding > 0 {
+            let mut most = inst.ends.peek().map_or(1, |Reverse((step, ..))| (step - inst.step).max(1));
+            let mut waits = false;
+            for q in ranks {
+                let p = &self.ports[q as usize];
+                if pool.grow == PARTS {
+                    most = p.kv.steps_that_fit(inst.step, most);
+                }
+                waits |= !p.waiting.is_empty();
+            }
+            if waits && self.policy.headroom(1 << 20, 1) > 1 {
+                // Headroom shrinks as answers are written: the head of the queue is looked at again.
+                most = most.min(RECHECK_STEPS);
+            }
+            let parts: Vec<Part> = (0..micro)
+                .map(|m| {
+                    let n: u32 = inst.groups.iter().skip(m).step_by(micro).map(|g| g.n).sum();
+                    let g = fullest(m).copied().unwrap_or_default();
+                    Part { n: n.div_ceil(inst.ranks), context: g.context, grow: u64::from(g.n) * pool.grow }
+                })
+                .collect();
+            Run { steps: pricer.decode(&parts, most), decodes: true, prompts: false, start_ps: now }
+        } else {
+            return;
+        };
+        let inst = &mut self.instances[i as usize];
+        if inst.extra > 0 {
+            // Swapping stops the instance before the step.
+            run.steps = Steps { first: run.steps.first + inst.extra, delta: 0, count: 1 };
+            inst.extra = 0;
+        }
+        let at = ceil_ps(inst.clock + run.steps.time(run.steps.count));
+        inst.run = Some(run);
+        inst.ticket += 1;
+        let ticket = inst.ticket;
+        self.push(at, Event::Boundary(i, ticket));
+    }
+}
+
+/// Decode steps after which a policy that keeps headroom looks at its queue again.
+const RECHECK_STEPS: u32 = 8;

@@ -1,0 +1,30 @@
+//! Figures of `ai-dynamo-runtime` 1.6.1 with fixed timing: vLLM scheduler, block 64, 16,384 blocks,
+//! 1024 -> 200 tokens, prefill 20 ms.
+
+use disagg::sim::{Router, Settings};
+
+use super::*;
+
+fn replay(n: usize, workers: u32, gap_ms: u64, decode_ms: u64) -> (f64, f64, f64) {
+    let r = regular(n, gap_ms * MS, 1024, 200);
+    let s =
+        Settings { kv_blocks: Some(16_384), kv_block_tokens: 64, router: Router::RoundRobin, ..Settings::default() };
+    let o = run(&fixed(workers, 256, 20, decode_ms), &r, &s);
+    assert_eq!(o.counts(), (n, 0, 0));
+    (mean(&ttft_ms(&o)), mean(&tpot_ms(&r, &o)), o.end_ps as f64 / MS as f64 / 1e3)
+}
+
+#[test]
+fn fixed_timing_rows() {
+    for (n, workers, gap, decode, ttft, tpot, seconds) in [
+        (20_000, 4, 20, 10, 30.0, 13.305, 402.0),
+        (20_000, 4, 20, 40, 70.0, 53.139, 408.0),
+        (2_000, 4, 200, 5, 25.0, 5.100, 400.8),
+        (20_000, 1, 80, 30, 50.0, 39.925, 1605.9),
+    ] {
+        let (a, b, c) = replay(n, workers, gap, decode);
+        assert!((a - ttft).abs() < 0.005, "TTFT {a} for {ttft}");
+        assert!((b - tpot).abs() < 0.0006, "TPOT {b} for {tpot}");
+        assert!((c - seconds).abs() < 0.06, "duration {c} for {seconds}");
+    }
+}
