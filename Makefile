@@ -4,6 +4,8 @@
 #   make test    every check, as CI runs it
 #   make check   the developer's inner loop
 #   make bench   ratios measured on this machine
+#   make calibrate          fit the communication kernels anew; says whether the parameters moved
+#   make validate-network   communication: predicted against measured and published, table by table
 #   make stubs   compare the types of the native core with the binary
 
 SHELL       := /bin/bash
@@ -27,7 +29,7 @@ define step
 @start=$$SECONDS; echo "==> $(1)"; { $(2); }; echo "    $$((SECONDS - start)) s"
 endef
 
-.PHONY: help demo test check bench stubs clean \
+.PHONY: help demo test check bench calibrate validate-network stubs clean \
         fmt clippy test-rust wheel test-venv lint types test-notebooks test-python
 
 help:
@@ -113,6 +115,17 @@ bench: $(VENV)/tools
 	$(call step,build the wheel,rm -rf $(WHEELS); $(VENV)/bin/maturin build --release --locked --quiet --interpreter $(VENV)/bin/python --out $(WHEELS); $(VENV)/bin/python $(PIP) install --force-reinstall --no-deps $(WHEELS)/disagg-*.whl)
 	$(call step,build the probes,cargo build --release --locked --quiet --examples)
 	@cd tests && $(VENV)/bin/python bench/bench.py --wheels $(WHEELS) --examples "$${CARGO_TARGET_DIR:-$(CURDIR)/target}/release/examples" && for bench in bench/bench_*.py; do echo "==> $$bench"; $(VENV)/bin/python "$$bench"; done
+
+NETWORK_FITS := python/disagg/data/network/kernels.json
+
+calibrate:
+	@cp $(NETWORK_FITS) $(NETWORK_FITS).old
+	cargo run --release --locked --quiet --example calibrate -- $(NETWORK_FITS)
+	if cmp --silent $(NETWORK_FITS).old $(NETWORK_FITS); then echo "$(NETWORK_FITS): the same, bit for bit"; else echo "$(NETWORK_FITS): changed"; fi
+	rm $(NETWORK_FITS).old
+
+validate-network:
+	@cargo run --release --locked --quiet --example validation -- network
 
 stubs: wheel
 	$(call step,stubtest,cd tests; MYPYPATH= $(VENV_TEST)/bin/python -m mypy.stubtest disagg._core)

@@ -25,6 +25,7 @@ pub mod serving;
 
 pub mod sim;
 
+pub mod calibrate;
 pub mod search;
 pub mod validation;
 

@@ -26,7 +26,11 @@ def sections() -> list[str]:
 
 @checked
 def run(*sections: str, progress: Progress = None) -> Frame:
-    """Set published figures against predictions. Nothing is fitted.
+    """Set published figures against predictions. Nothing is fitted here.
+
+    A row of the section ``network`` stands for a table of communication times: ``predicted`` is the mean absolute
+    relative error, ``target`` the largest that was aimed at (NaN: none), ``status`` says whether the table was
+    fitted (``fit``) or held out (``check``), and whether the target is ``met``.
 
     Parameters
     ----------
@@ -39,7 +43,8 @@ def run(*sections: str, progress: Progress = None) -> Frame:
     -------
     Frame
         section, name, system, model, framework, metric, target, predicted, error (signed, relative), source,
-        status (``ok``, or why a row is relabelled or cannot be computed) and note.
+        status (``ok``, or why a row is relabelled or cannot be computed), note, and for rows that stand for a table
+        n, median and p95 (shares of the measured time).
 
     Raises
     ------

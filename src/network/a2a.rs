@@ -15,12 +15,9 @@
 //! Rows of the one-sided kernel are balanced (a token reaches min(EP, k) GPUs), a random router
 //! reaches D < min(EP, k), so its own shape is interpolated, not measured.
 
-use super::constants::{
-    AcrossNodes, LL_COMBINE, LL_DISPATCH, NORMAL_COMBINE, NORMAL_COMBINE_PER_LOG2, NORMAL_DISPATCH,
-    NORMAL_DISPATCH_PER_LOG2, NORMAL_ETA_NIC, ONE_SIDED_COMBINE, ONE_SIDED_DISPATCH, Start, Starts,
-};
+use super::constants::{Starts, Way};
 use super::curve::{CommTime, Curve, Lane};
-use super::fit;
+use super::law::ExchangeLaw;
 use super::tables::{self, ByEp, Shaped};
 use super::traffic::{self, Ports, packed, payload_bytes, return_bytes};
 use super::wires::{PortRule, Wires};
@@ -86,35 +83,13 @@ pub struct Phase {
     alphas: Vec<f64>,
 }
 
-/// How alpha rises with the group.
-#[derive(Clone, Copy)]
-struct Rise {
-    /// Per log2 of the ranks inside the domain.
-    inside: f64,
-    /// Step from one domain to two, less `per_log2`.
-    step: f64,
-    /// Per log2 of the domains.
-    per_log2: f64,
-}
-
 /// What is known of a kernel beside its rows.
 #[derive(Clone, Copy)]
-struct Law {
+struct Known {
     kind: A2aKind,
     /// Bytes per token and copy of a row with that hidden size.
     payload: fn(u32) -> f64,
-    rule: PortRule,
-    /// Where there are no rows: the line drawn for eight ranks.
-    start: Start,
-    rise: Rise,
-}
-
-impl Rise {
-    fn alpha(&self, n: u32, wires: &Wires) -> f64 {
-        let (most, _, domains) = packed(n, wires.domain);
-        let across = if domains > 1 { self.step + self.per_log2 * f64::from(domains).log2() } else { 0.0 };
-        self.inside * f64::from(most).log2() + across
-    }
+    law: ExchangeLaw,
 }
 
 impl Phase {
@@ -153,21 +128,16 @@ impl Phase {
         self.beta(&shape, payload, ep)
     }
 
-    /// From measured rows; without any, from the line of the starting parameters, tagged roofline.
-    fn new(rows: ByEp, law: Law, wires: Wires, top: u32) -> Option<Phase> {
-        let Law { kind, payload, rule, start, rise } = law;
+    /// From measured rows; without any, from the law of its generation, tagged roofline.
+    fn new(rows: ByEp, known: Known, wires: Wires, top: u32) -> Option<Phase> {
+        let Known { kind, payload, law } = known;
+        let rule = PortRule { eta_nvlink: law.eta_nvlink, eta_nic: law.eta_nic, p: law.p.unwrap_or(f64::INFINITY) };
         let mut phase = Phase::empty(kind, wires, rule);
-        let rows = if rows.is_empty() { phase.invented(payload, start)? } else { rows };
-        // The share of NVLink that the DeepSeek-V3 shape gets on the group nearest to eight in a domain.
-        let (&base, first) = rows.iter().rfind(|(n, _)| **n <= wires.domain.min(8))?;
-        let standard = first.iter().find(|r| (r.hidden, r.topk, r.experts) == (7168, 8, 256)).or(first.first())?;
-        let fitted = fit::line(&standard.curve.points());
-        if let Some(line) = fitted {
-            let ideal = PortRule { eta_nvlink: 1.0, ..rule };
-            let wire = Phase::empty(kind, wires, ideal).beta_of_row(standard, payload(standard.hidden), base);
-            phase.rule.eta_nvlink = (wire * line.rate).clamp(0.05, 1.05);
-        }
-        let alpha = fitted.map_or(start.alpha, |l| l.alpha);
+        let alpha = |n: u32| {
+            let (most, _, domains) = packed(n, wires.domain);
+            law.alpha(most, domains)
+        };
+        let rows = if rows.is_empty() { phase.invented(payload, alpha)? } else { rows };
         phase.ranks = rows.keys().copied().collect();
         for (ep, shapes) in rows {
             let rows = shapes
@@ -182,12 +152,12 @@ impl Phase {
         for n in 0..=top.clamp(wires.domain, MOST_RANKS) {
             let n = n.max(2);
             let mut lane = Lane::place(&phase.ranks, n);
-            let from = phase.ranks[lane.lo];
             if lane.evidence == Evidence::Extrapolated {
-                lane.shift = (rise.alpha(n, &wires) - rise.alpha(from, &wires)).max(-0.5 * alpha);
+                // Smaller groups than measured keep at least half a launch.
+                lane.shift = (alpha(n) - alpha(phase.ranks[lane.lo])).max(-0.5 * law.alpha);
             }
             phase.lanes.push(lane);
-            phase.alphas.push((alpha + rise.alpha(n, &wires) - rise.alpha(base, &wires)).max(0.5 * alpha));
+            phase.alphas.push(alpha(n));
         }
         Some(phase)
     }
@@ -196,12 +166,11 @@ impl Phase {
         Phase { kind, wires, rule, ranks: Vec::new(), rows: Vec::new(), lanes: Vec::new(), alphas: Vec::new() }
     }
 
-    fn invented(&self, payload: fn(u32) -> f64, start: Start) -> Option<ByEp> {
+    fn invented(&self, payload: fn(u32) -> f64, alpha: impl Fn(u32) -> f64) -> Option<ByEp> {
         let ep = self.wires.domain.clamp(2, 8);
-        let mut shaped =
-            Shaped { hidden: 7168, topk: 8, experts: 256, curve: Curve::line(start.alpha, 1.0, 1.0, 2.0)? };
+        let mut shaped = Shaped { hidden: 7168, topk: 8, experts: 256, curve: Curve::line(alpha(ep), 1.0, 1.0, 2.0)? };
         let rate = 1.0 / self.beta_of_row(&shaped, payload(7168), ep);
-        shaped.curve = Curve::line(start.alpha, rate, 1.0, 65536.0)?;
+        shaped.curve = Curve::line(alpha(ep), rate, 1.0, 65536.0)?;
         Some(ByEp::from([(ep, vec![shaped])]))
     }
 
@@ -276,50 +245,22 @@ fn nvfp4(hidden: u32) -> f64 {
 impl AllToAll {
     pub fn new(db: &KernelDb, system: &str, starts: &Starts, wires: Wires, gpus: u32) -> Result<AllToAll> {
         let missing = || crate::Error::data(system, "no usable all-to-all times");
-        // DeepEP rows were taken inside one node; `domain` of a rack is larger.
-        let rack = wires.domain > 8;
-        let (out, back) = tables::deepep(db, system, wires.node, false)?;
-        let ll = |rows, payload, start: Start, across: AcrossNodes, h100_alpha: f64, inside: f64| {
-            let rule = PortRule { eta_nvlink: start.eta, eta_nic: across.eta_nic, p: across.p };
-            let rise = Rise {
-                inside: if rack { inside } else { 0.0 },
-                step: across.base - h100_alpha,
-                per_log2: across.per_log2,
-            };
-            Phase::new(rows, Law { kind: A2aKind::LowLatency, payload, rule, start, rise }, wires, gpus)
-        };
-        let h100 = super::constants::H100;
-        let low_latency = Kernel {
-            dispatch: ll(out, fp8, starts.dispatch, LL_DISPATCH, h100.dispatch.alpha, ONE_SIDED_DISPATCH.per_rank)
-                .ok_or_else(missing)?,
-            combine: ll(back, return_bytes, starts.combine, LL_COMBINE, h100.combine.alpha, ONE_SIDED_COMBINE.per_rank)
-                .ok_or_else(missing)?,
-        };
-        let (out, back) = tables::deepep(db, system, wires.node, true)?;
-        let ht = |rows, payload, start: Start, per_log2: f64, inside: f64| {
-            let rule = PortRule { eta_nvlink: start.eta, eta_nic: NORMAL_ETA_NIC, p: f64::INFINITY };
-            let rise = Rise { inside: if rack { inside } else { 0.0 }, step: 0.0, per_log2 };
-            Phase::new(rows, Law { kind: A2aKind::Normal, payload, rule, start, rise }, wires, gpus)
-        };
-        let normal = Kernel {
-            dispatch: ht(out, fp8, NORMAL_DISPATCH, NORMAL_DISPATCH_PER_LOG2, ONE_SIDED_DISPATCH.per_rank)
-                .ok_or_else(missing)?,
-            combine: ht(back, return_bytes, NORMAL_COMBINE, NORMAL_COMBINE_PER_LOG2, ONE_SIDED_COMBINE.per_rank)
-                .ok_or_else(missing)?,
-        };
-        let one_sided = if rack {
-            let (out, back) = tables::one_sided(db, system)?;
-            let os = |rows, payload, start: Start| {
-                let rule = PortRule { eta_nvlink: start.eta, eta_nic: 1.0, p: f64::INFINITY };
-                let rise = Rise { inside: start.per_rank, step: 0.0, per_log2: 0.0 };
-                // Three doublings stand between the base of the line and the eight ranks it is drawn for.
-                let start = Start { alpha: start.alpha + 3.0 * start.per_rank, ..start };
-                Phase::new(rows, Law { kind: A2aKind::OneSided, payload, rule, start, rise }, wires, wires.domain)
-            };
+        let kernel = |rows: (ByEp, ByEp), kind: A2aKind, payload: fn(u32) -> f64, way: &Way, top: u32| {
+            let phase = |rows, payload, law| Phase::new(rows, Known { kind, payload, law }, wires, top);
             Some(Kernel {
-                dispatch: os(out, nvfp4, ONE_SIDED_DISPATCH).ok_or_else(missing)?,
-                combine: os(back, return_bytes, ONE_SIDED_COMBINE).ok_or_else(missing)?,
+                dispatch: phase(rows.0, payload, way.dispatch)?,
+                combine: phase(rows.1, return_bytes, way.combine)?,
             })
+        };
+        let deepep = |normal: bool, kind: A2aKind, way: &Way| -> Result<Kernel> {
+            let rows = tables::deepep(db, system, wires.node, normal)?;
+            kernel(rows, kind, fp8, way, gpus).ok_or_else(missing)
+        };
+        let low_latency = deepep(false, A2aKind::LowLatency, &starts.low_latency)?;
+        let normal = deepep(true, A2aKind::Normal, &starts.normal)?;
+        let one_sided = if wires.domain > 8 {
+            let rows = tables::one_sided(db, system)?;
+            Some(kernel(rows, A2aKind::OneSided, nvfp4, &starts.one_sided, wires.domain).ok_or_else(missing)?)
         } else {
             None
         };

@@ -1,29 +1,36 @@
 //! All-reduce, all-gather and reduce-scatter of consecutive GPUs.
 //!
 //! Measured ranks: the table. Between: geometric interpolation in ranks. Beyond, inside the
-//! domain: the largest measured group with its bytes stretched by the ring's share
-//! ((n-1)/n, twice that for all-reduce) and alpha rising by the fitted slope per rank. Across
-//! domains: hierarchical, `RS(inside) + NIC passes + AG(inside)` on the rails of the emptiest
+//! domain: the protocol lines fitted to the groups of two and four (law.rs), never below the largest
+//! measured group. Across domains: hierarchical, `RS(inside) + NIC passes + AG(inside)` on the rails of the emptiest
 //! domain, each pass `alpha log2(domains) + (d-1)/d S/g / (eta B_nic)`.
 //!
 //! Source: reference/network.md 1.3 and 4.6. Limits: no multi-node NCCL table exists, so nothing
 //! across domains is better than extrapolated; NVLS beyond the measured ranks is not credited.
 
-use super::constants::{ETA_NIC, NIC_ALPHA_PER_LOG2, Start, Starts};
+use super::constants::{ETA_NIC, NIC_ALPHA_PER_LOG2, Starts};
 use super::curve::{CommTime, Curve, Lane};
-use super::fit::rising_slope;
+use super::law::CollectiveLaw;
 use super::tables::{self, ByRanks};
 use super::traffic::packed;
 use super::wires::Wires;
 use crate::error::Result;
 use crate::kernels::{Evidence, KernelDb};
 
-/// One operation inside a domain, every number of ranks resolved to a lane.
+/// One operation inside a domain: the table where there are rows, the law of the kernel beyond.
 #[derive(Debug)]
 struct Op {
     curves: Vec<Curve>,
-    /// By ranks; entries 0 and 1 are not used.
+    /// By ranks, up to the largest measured; entries 0 and 1 are not used.
     lanes: Vec<Lane>,
+    beyond: Option<Beyond>,
+}
+
+#[derive(Debug)]
+struct Beyond {
+    law: CollectiveLaw,
+    bytes_per_s: f64,
+    evidence: Evidence,
 }
 
 fn ring_share(n: u32) -> f64 {
@@ -31,49 +38,39 @@ fn ring_share(n: u32) -> f64 {
 }
 
 impl Op {
-    /// Lanes up to `top` ranks.
-    fn new(curves: ByRanks, top: u32) -> Option<Op> {
+    fn new(curves: ByRanks, beyond: Option<Beyond>) -> Op {
         let ranks: Vec<u32> = curves.keys().copied().collect();
-        let (&least, &most) = (ranks.first()?, ranks.last()?);
         let curves: Vec<Curve> = curves.into_values().collect();
-        let alphas: Vec<(f64, f64)> = ranks.iter().zip(&curves).map(|(n, c)| (f64::from(*n), c.first())).collect();
-        let per_rank = rising_slope(&alphas);
-        let lanes = (0..=top.max(2))
-            .map(|n| {
-                let mut lane = Lane::place(&ranks, n.max(2));
-                let from = if n < least { least } else { most };
-                if lane.evidence == Evidence::Extrapolated {
-                    lane.stretch = ring_share(n.max(2)) / ring_share(from);
-                    // Smaller groups than measured keep the alpha that was measured.
-                    lane.shift = per_rank * (f64::from(n) - f64::from(from)).max(0.0);
-                }
-                lane
-            })
-            .collect();
-        Some(Op { curves, lanes })
+        let lane = |n: u32| {
+            let mut lane = Lane::place(&ranks, n.max(2));
+            if lane.evidence == Evidence::Extrapolated {
+                // A smaller group than measured keeps its alpha.
+                lane.stretch = ring_share(n.max(2)) / ring_share(ranks[lane.lo]);
+            }
+            lane
+        };
+        let lanes = ranks.last().map_or_else(Vec::new, |&most| (0..=most).map(lane).collect());
+        Op { curves, lanes, beyond }
     }
 
-    /// From the table, else from starting parameters; `trips` passes of the ring's share.
-    fn or_start(curves: ByRanks, start: Start, trips: f64, top: u32, nvlink: f64) -> Option<Op> {
-        if !curves.is_empty() {
-            return Op::new(curves, top);
-        }
-        let ranks = std::iter::successors(Some(2_u32), |n| (2 * n <= top).then_some(2 * n));
-        let curves = ranks.filter_map(|n| {
-            let alpha = start.alpha + start.per_rank * f64::from(n - 1);
-            let rate = start.eta * nvlink / (trips * ring_share(n));
-            Some((n, Curve::line(alpha, rate, 512.0, 1e9)?))
-        });
-        Op::new(curves.collect(), top)
+    fn measured(&self, bytes: f64, n: u32) -> Option<CommTime> {
+        let lane = self.lanes.get(n as usize)?;
+        Some(lane.eval(|i, stretch| self.curves[i].at(bytes * stretch)))
     }
 
     fn at(&self, bytes: f64, n: u32) -> CommTime {
-        let lane = &self.lanes[(n as usize).min(self.lanes.len() - 1)];
-        lane.eval(|i, stretch| self.curves[i].at(bytes * stretch))
-    }
-
-    fn covers(&self, n: u32) -> bool {
-        (n as usize) < self.lanes.len()
+        if let Some(t) = self.measured(bytes, n) {
+            return t;
+        }
+        let Some(Beyond { law, bytes_per_s, evidence }) = &self.beyond else {
+            return CommTime { seconds: f64::INFINITY, evidence: Evidence::Roofline };
+        };
+        let t = CommTime { seconds: law.seconds(n, bytes, *bytes_per_s), evidence: *evidence };
+        // More ranks are never faster than the largest group that was measured.
+        match self.lanes.len().checked_sub(1).and_then(|most| self.measured(bytes, most as u32)) {
+            Some(floor) if floor.seconds > t.seconds => CommTime { seconds: floor.seconds, ..t },
+            _ => t,
+        }
     }
 }
 
@@ -92,24 +89,22 @@ pub struct Collectives {
 
 impl Collectives {
     pub fn new(db: &KernelDb, system: &str, framework: &str, starts: &Starts, wires: Wires) -> Result<Collectives> {
-        let (top, nvlink) = (wires.domain, wires.nvlink);
-        let op = |name: &str, start: Start, trips: f64| -> Result<Op> {
+        let op = |name: &str, law: &CollectiveLaw| -> Result<Op> {
             let curves = tables::nccl(db, system, name)?;
-            Op::or_start(curves, start, trips, top.max(2), nvlink)
-                .ok_or_else(|| crate::Error::data(system, format!("no usable {name} times")))
+            let evidence = if curves.is_empty() { Evidence::Roofline } else { Evidence::Extrapolated };
+            Ok(Op::new(curves, Some(Beyond { law: law.clone(), bytes_per_s: wires.nvlink, evidence })))
         };
         let custom = |graph: bool| -> Result<Option<Op>> {
             let mut curves = tables::custom_all_reduce(db, system, framework, graph)?;
-            curves.retain(|n, _| *n <= top);
-            let most = curves.keys().last().copied().unwrap_or(0);
-            Ok(Op::new(curves, most))
+            curves.retain(|n, _| *n <= wires.domain);
+            Ok((!curves.is_empty()).then(|| Op::new(curves, None)))
         };
         Ok(Collectives {
             wires,
-            all_reduce: op("all_reduce", starts.all_reduce, 2.0)?,
-            all_gather: op("all_gather", starts.all_gather, 1.0)?,
-            reduce_scatter: op("reduce_scatter", starts.reduce_scatter, 1.0)?,
-            all_to_all: op("alltoall", starts.all_to_all, 1.0)?,
+            all_reduce: op("all_reduce", &starts.all_reduce)?,
+            all_gather: op("all_gather", &starts.all_gather)?,
+            reduce_scatter: op("reduce_scatter", &starts.reduce_scatter)?,
+            all_to_all: op("alltoall", &starts.all_to_all)?,
             graph: custom(true)?,
             eager: custom(false)?,
         })
@@ -155,10 +150,8 @@ impl Collectives {
             return CommTime::ZERO;
         }
         let nccl = self.all_reduce.at(bytes, most);
-        match if graph { &self.graph } else { &self.eager } {
-            Some(own) if own.covers(most) => own.at(bytes, most).or(nccl),
-            _ => nccl,
-        }
+        let own = if graph { &self.graph } else { &self.eager };
+        own.as_ref().and_then(|own| own.measured(bytes, most)).map_or(nccl, |own| own.or(nccl))
     }
 
     /// One GPU to one other: half of a two-rank all-to-all stays at home.

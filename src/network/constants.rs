@@ -1,93 +1,105 @@
-//! Figures that stand in where no table reaches. Every one is from reference/network.md (section
-//! in brackets) or says that it is an assumption.
+//! Laws that stand in where no table reaches: those fitted for the system, else for its generation;
+//! and figures that nothing was fitted to, each from reference/network.md (section in brackets) or
+//! said to be an assumption.
 
+use super::law::{CollectiveLaw, ExchangeLaw, Links};
+use super::params::Params;
+use crate::error::{Error, Result};
 use crate::spec::Cluster;
 use crate::units::US;
 
-/// One collective: alpha = `alpha + per_rank (n - 1)` seconds (all-to-all in a rack: per log2 n), and
-/// its share of the wire.
+/// Both directions of a kernel.
 #[derive(Clone, Copy, Debug)]
-pub struct Start {
-    pub alpha: f64,
-    pub per_rank: f64,
-    pub eta: f64,
+pub struct Way {
+    pub dispatch: ExchangeLaw,
+    pub combine: ExchangeLaw,
 }
 
-const fn start(alpha_us: f64, per_rank_us: f64, eta: f64) -> Start {
-    Start { alpha: alpha_us * US, per_rank: per_rank_us * US, eta }
-}
-
-/// Starting parameters of one kind of system [4.6].
-#[derive(Clone, Copy, Debug)]
+/// The laws of one kind of system.
+#[derive(Clone, Debug)]
 pub struct Starts {
-    pub all_reduce: Start,
-    pub all_gather: Start,
-    pub reduce_scatter: Start,
-    pub all_to_all: Start,
-    /// DeepEP low-latency inside one node; `per_rank` unused.
-    pub dispatch: Start,
-    pub combine: Start,
+    pub all_reduce: CollectiveLaw,
+    pub all_gather: CollectiveLaw,
+    pub reduce_scatter: CollectiveLaw,
+    pub all_to_all: CollectiveLaw,
+    pub low_latency: Way,
+    pub normal: Way,
+    pub one_sided: Way,
 }
 
-/// AG and RS are quoted for H100 and B200 only; the others take those of their generation.
-pub const H100: Starts = Starts {
-    all_reduce: start(5.6, 1.7, 0.64),
-    all_gather: start(5.3, 0.93, 0.54),
-    reduce_scatter: start(5.4, 0.77, 0.53),
-    all_to_all: start(9.2, 0.06, 0.57),
-    dispatch: start(11.9, 0.0, 0.56),
-    combine: start(11.7, 0.0, 0.49),
-};
-const H200: Starts = Starts {
-    all_reduce: start(5.4, 1.87, 0.65),
-    all_to_all: start(8.9, 0.18, 0.59),
-    dispatch: start(10.4, 0.0, 0.57),
-    combine: start(10.6, 0.0, 0.51),
-    ..H100
-};
-const B200: Starts = Starts {
-    all_reduce: start(8.3, 2.7, 0.55),
-    all_gather: start(8.5, 1.4, 0.48),
-    reduce_scatter: start(8.5, 1.3, 0.44),
-    all_to_all: start(12.4, 0.03, 0.42),
-    dispatch: start(20.0, 0.0, 0.53),
-    combine: start(19.4, 0.0, 0.67),
-};
-const B300: Starts = Starts {
-    all_reduce: start(8.2, 2.6, 0.56),
-    all_to_all: start(12.0, 0.1, 0.44),
-    dispatch: start(20.3, 0.0, 0.53),
-    combine: start(20.3, 0.0, 0.68),
-    ..B200
-};
-const GB200: Starts = Starts {
-    all_reduce: start(9.0, 2.6, 0.54),
-    all_to_all: start(12.5, 0.0, 0.38),
-    dispatch: start(15.6, 0.0, 0.49),
-    combine: start(15.2, 0.0, 0.64),
-    ..B200
-};
-const GB300: Starts = Starts {
-    all_reduce: start(8.0, 2.7, 0.55),
-    all_to_all: start(12.3, 0.0, 0.40),
-    dispatch: start(15.5, 0.0, 0.50),
-    combine: start(15.0, 0.0, 0.64),
-    ..B200
-};
+/// Systems with fits of their own.
+const FITTED: [&str; 6] = ["h100_sxm", "h200_sxm", "b200_sxm", "b300_sxm", "gb200", "gb300"];
 
-/// By system name, else by generation and size of the scale-up domain.
-pub fn starts(cluster: &Cluster) -> Starts {
+/// The system whose laws serve a cluster: its own, else by generation and size of the scale-up domain.
+pub fn stand_in(cluster: &Cluster) -> &str {
     match cluster.system.as_str() {
-        "h100_sxm" => H100,
-        "h200_sxm" => H200,
-        "b200_sxm" => B200,
-        "b300_sxm" => B300,
-        "gb200" => GB200,
-        "gb300" => GB300,
-        _ if cluster.fabric.domain_gpus > 8 => GB200,
-        _ if cluster.device.sm >= 100 => B200,
-        _ => H100,
+        own if FITTED.contains(&own) => own,
+        _ if cluster.fabric.domain_gpus > 8 => "gb200",
+        _ if cluster.device.sm >= 100 => "b200_sxm",
+        _ => "h100_sxm",
     }
+}
+
+fn missing(what: &str) -> Error {
+    Error::data("network/kernels.json", format!("no law of {what}; rebuild it with `make calibrate`"))
+}
+
+/// One node from the system's own rows. The step to several nodes is H100's on NDR400, the only system
+/// measured there: the same NIC-side protocol, the system's own launch. Inside a rack the alpha rises
+/// as the one-sided kernel's on GB200, the only one measured there.
+fn deepep(params: &Params, cluster: &Cluster, variant: &str, op: &str) -> Result<ExchangeLaw> {
+    let (system, fabric) = (stand_in(cluster), &cluster.fabric);
+    let find = |system: &str, variant: &str, across: bool| {
+        params.exchange(system, variant, op, across).ok_or_else(|| missing(&format!("{variant} {op} on {system}")))
+    };
+    let own = find(system, variant, false)?;
+    let far = find("h100_sxm", variant, true)?;
+    let rack = fabric.domain_gpus > 8;
+    let per_log2_ranks = if rack { find("gb200", ONE_SIDED, false)?.per_log2_ranks } else { 0.0 };
+    // Its own rows are those of one node.
+    let node = f64::from(fabric.node_gpus.max(2));
+    let links = Links { nvlink: fabric.nvlink_bytes_per_s, nic: fabric.nic_bytes_per_s };
+    Ok(ExchangeLaw {
+        alpha: (own.alpha - per_log2_ranks * node.log2()).max(0.5 * own.alpha),
+        per_log2_ranks,
+        // What the SMs handle is proportional to NVLink's bytes, so their limit is a share of the wire.
+        eta_nvlink: own.share_of_nvlink(NORMAL_SMS as f64, node / (node - 1.0), &links),
+        sm_rate: None,
+        step: far.step,
+        per_log2_domains: far.per_log2_domains,
+        eta_nic: far.eta_nic,
+        // The normal kernel pipelines NIC and NVLink.
+        p: if variant == LOW_LATENCY { far.p } else { None },
+    })
+}
+
+const LOW_LATENCY: &str = "deepep_low_latency";
+const NORMAL: &str = "deepep_normal";
+const ONE_SIDED: &str = "NVLinkOneSided nvfp4";
+
+/// The laws of the cluster's system.
+pub fn starts(cluster: &Cluster) -> Result<Starts> {
+    let params = Params::shipped()?;
+    let system = stand_in(cluster);
+    let nccl = |op: &str| {
+        params.collective(system, "nccl", op, "half").cloned().ok_or_else(|| missing(&format!("{op} on {system}")))
+    };
+    let way = |variant: &str| -> Result<Way> {
+        let law = |op: &str| deepep(params, cluster, variant, op);
+        Ok(Way { dispatch: law("dispatch")?, combine: law("combine")? })
+    };
+    let one_sided = |op: &str| {
+        params.exchange("gb200", ONE_SIDED, op, false).copied().ok_or_else(|| missing("the one-sided kernel"))
+    };
+    Ok(Starts {
+        all_reduce: nccl("all_reduce")?,
+        all_gather: nccl("all_gather")?,
+        reduce_scatter: nccl("reduce_scatter")?,
+        all_to_all: nccl("alltoall")?,
+        low_latency: way(LOW_LATENCY)?,
+        normal: way(NORMAL)?,
+        one_sided: Way { dispatch: one_sided("dispatch")?, combine: one_sided("combine")? },
+    })
 }
 
 /// Systems with the same fabric, whose table stands in (tagged extrapolated) where a system has none.
@@ -101,32 +113,6 @@ pub fn twin(system: &str) -> Option<&'static str> {
     }
 }
 
-/// Low-latency all-to-all across nodes on H100, NDR400 [4.6]: alpha = base + per_log2 log2(nodes),
-/// the ports add as a p-norm, and the NIC is used to `eta_nic`. On other systems the step from one
-/// node is taken over: the same NIC-side protocol, the system's own launch.
-#[derive(Clone, Copy, Debug)]
-pub struct AcrossNodes {
-    pub base: f64,
-    pub per_log2: f64,
-    pub eta_nic: f64,
-    pub p: f64,
-}
-pub const LL_DISPATCH: AcrossNodes = AcrossNodes { base: 15.0 * US, per_log2: 4.8 * US, eta_nic: 0.97, p: 1.46 };
-pub const LL_COMBINE: AcrossNodes = AcrossNodes { base: 12.3 * US, per_log2: 6.2 * US, eta_nic: 0.97, p: 1.1 };
-
-/// One-sided all-to-all in an NVL72 rack, GB200 [4.6]: alpha = base + per_log2 log2(ranks).
-pub const ONE_SIDED_DISPATCH: Start = start(12.7, 1.5, 0.71);
-pub const ONE_SIDED_COMBINE: Start = start(11.4, 3.6, 0.74);
-
-/// DeepEP normal across nodes: what the smallest messages cost more per doubling of nodes, notify
-/// included (H100 sglang 0.5.6.post2, 20 SMs, 1, 2 and 4 nodes: 37, 59, 88 us out, 48, 84, 124 back),
-/// and the share of the NIC at 4,096 tokens on 4 nodes.
-pub const NORMAL_DISPATCH_PER_LOG2: f64 = 25.5 * US;
-pub const NORMAL_COMBINE_PER_LOG2: f64 = 38.0 * US;
-pub const NORMAL_ETA_NIC: f64 = 0.93;
-/// DeepEP normal inside one node at 20 SMs, where there is no table: alpha and share of NVLink.
-pub const NORMAL_DISPATCH: Start = start(30.0, 0.0, 0.6);
-pub const NORMAL_COMBINE: Start = start(50.0, 0.0, 0.6);
 /// SMs of the normal kernels: DeepEP's own default.
 pub const NORMAL_SMS: i64 = 20;
 

@@ -102,16 +102,6 @@ impl Curve {
         };
         CommTime { seconds, evidence: evidence.max(self.floor) }
     }
-
-    /// Time of the smallest message measured.
-    pub fn first(&self) -> f64 {
-        self.knots[0].t
-    }
-
-    /// The points, for fits.
-    pub fn points(&self) -> Vec<(f64, f64)> {
-        self.knots.iter().map(|k| (k.x, k.t)).collect()
-    }
 }
 
 /// How a group of n ranks is priced from the groups that were measured: between two of them

@@ -15,9 +15,11 @@ mod collective;
 mod constants;
 mod curve;
 pub mod fabric;
-mod fit;
 pub mod flows;
 pub mod fluid;
+pub mod law;
+pub mod params;
+pub mod samples;
 mod tables;
 pub mod traffic;
 pub mod wires;
@@ -79,7 +81,7 @@ impl Comm {
             ));
         }
         let wires = Wires::new(fabric);
-        let starts = constants::starts(cluster);
+        let starts = constants::starts(cluster)?;
         let collectives = Collectives::new(&db, &cluster.system, framework, &starts, wires)?;
         let all_to_all = AllToAll::new(&db, &cluster.system, &starts, wires, cluster.gpus)?;
         Ok(Comm { inner: Arc::new(Inner { wires, collectives, all_to_all, alpha_scale: afd_alpha_scale }) })

@@ -161,6 +161,7 @@ pub fn rows(db: &Arc<KernelDb>, control: &Control) -> Result<Vec<Row>> {
             source: f.source.into(),
             status,
             note,
+            spread: None,
         });
         control.advance(1);
     }

@@ -25,6 +25,7 @@ fn row(name: &str, model: &str, metric: &'static str, [target, predicted]: [f64;
         source: source.into(),
         status: "ok".into(),
         note: note.into(),
+        spread: None,
     }
 }
 

@@ -1,12 +1,13 @@
 //! Published figures against predictions, every row with its source and its status.
 //!
 //! Sections: `deployed` (end-to-end figures of deployments), `silicon` (5,221 measured points of
-//! the InferenceX sample) and `literature` (formulas and tables of papers). Nothing here is fitted:
-//! a row that cannot be computed says why, and counts as such.
+//! the InferenceX sample), `literature` (formulas and tables of papers) and `network` (communication
+//! tables, those that were fitted and those that never were). Nothing is fitted here: a row that cannot be computed says why, and counts as such.
 
 pub mod deployed;
 pub mod figures;
 pub mod literature;
+pub mod network;
 pub mod silicon;
 
 use std::fmt::Write as _;
@@ -16,9 +17,10 @@ use crate::columns::{Column, Columns};
 use crate::control::Control;
 use crate::error::{Error, Result, near};
 use crate::kernels::KernelDb;
+use crate::network::params::Misfit;
 
 /// All sections, in the order in which they are reported.
-pub const SECTIONS: [&str; 3] = ["deployed", "silicon", "literature"];
+pub const SECTIONS: [&str; 4] = ["deployed", "silicon", "literature", "network"];
 
 /// One figure and its prediction.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +38,8 @@ pub struct Row {
     /// `ok`, `ok:...`, `relabelled:<rule>`, `suspect:<why>`, `not-computable:<reason>`, `unsupported-model`.
     pub status: String,
     pub note: String,
+    /// Where a row stands for a table of measurements: how its errors spread.
+    pub spread: Option<Misfit>,
 }
 
 impl Row {
@@ -60,6 +64,10 @@ pub fn columns(rows: &[Row]) -> Columns {
     c.push("source", Column::from_strings(rows.iter().map(|r| &r.source)));
     c.push("status", Column::from_strings(rows.iter().map(|r| &r.status)));
     c.push("note", Column::from_strings(rows.iter().map(|r| &r.note)));
+    let spread = |of: fn(&Misfit) -> f64| rows.iter().map(|r| r.spread.as_ref().map_or(f64::NAN, of)).collect();
+    c.push("n", Column::I64(rows.iter().map(|r| r.spread.map_or(1, |s| s.rows as i64)).collect()));
+    c.push("median", Column::F64(spread(|s| s.median)));
+    c.push("p95", Column::F64(spread(|s| s.p95)));
     c
 }
 
@@ -67,6 +75,7 @@ fn section(db: &Arc<KernelDb>, name: &str, control: &Control) -> Result<Vec<Row>
     match name {
         "deployed" => deployed::rows(db, control),
         "literature" => literature::rows(),
+        "network" => network::rows(db, control),
         "silicon" => Ok(silicon::rows(&silicon::points(db, control)?)),
         _ => Err(Error::spec("sections", format!("unknown section '{name}'"), near(name, SECTIONS))),
     }
@@ -83,7 +92,7 @@ pub fn rows(db: &Arc<KernelDb>, sections: &[&str], control: &Control) -> Result<
 }
 
 /// Figures against predictions: section, name, system, model, framework, metric, target, predicted,
-/// error (signed, relative), source, status, note.
+/// error (signed, relative), source, status, note, and for rows that stand for a table n, median, p95.
 pub fn run(db: &Arc<KernelDb>, sections: &[&str], control: &Control) -> Result<Columns> {
     Ok(columns(&rows(db, sections, control)?))
 }
@@ -132,6 +141,8 @@ pub fn report(db: &Arc<KernelDb>, sections: &[&str], control: &Control) -> Resul
         if name == "silicon" {
             // Too many rows to list: their summary.
             out.push_str(&silicon::summary::report(&silicon::summary::groups(&silicon::points(db, control)?)));
+        } else if name == "network" {
+            out.push_str(&network::report(&network::rows(db, control)?));
         } else {
             table(&mut out, &section(db, name, control)?);
         }

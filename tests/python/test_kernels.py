@@ -110,3 +110,14 @@ def test_validation_gives_targets_and_predictions(tmp_path):
     assert file.read_text(encoding="utf-8").startswith("### ")
     with pytest.raises(dg.SpecError, match="section"):
         dg.validation.run("deploy")
+
+
+def test_communication_is_held_against_its_tables():
+    frame = dg.validation.run("network", progress=False)
+    kept = np.array([":check:" in s for s in frame["status"]])
+    assert kept.any()
+    assert not kept.all()
+    assert (frame["n"] > 0).all()
+    assert (frame["median"] <= frame["p95"]).all()
+    met = np.array([s.endswith(":met") for s in frame["status"]])
+    assert (frame["predicted"][met] <= frame["target"][met]).all()

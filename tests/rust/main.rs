@@ -5,6 +5,7 @@ mod astra;
 mod audit;
 mod binding;
 mod breakdown;
+mod calibrate;
 mod choose;
 mod cost;
 mod design;

@@ -205,7 +205,7 @@ fn sections_are_named_and_reported() {
     assert!(text.contains("### literature") && text.contains("dead-zone-h800"), "{text}");
     let wrong = validation::run(&db(), &["silicone"], &Control::new()).unwrap_err().to_string();
     assert!(wrong.contains("silicon"), "{wrong}");
-    assert_eq!(SECTIONS.len(), 3);
+    assert_eq!(SECTIONS.len(), 4);
     let stopped = Control::new();
     stopped.cancel();
     assert!(validation::rows(&db(), &["silicon"], &stopped).is_err());

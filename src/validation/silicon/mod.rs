@@ -173,6 +173,7 @@ pub fn rows(points: &[Point]) -> Vec<Row> {
             source: SOURCE.into(),
             status: p.status.clone(),
             note: p.note.clone(),
+            spread: None,
         })
         .collect()
 }

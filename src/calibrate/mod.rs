@@ -1,0 +1,69 @@
+//! Fits to the measured tables.
+//!
+//! Everything here is serial inside one fit and ordered across fits, and numbers are kept to six
+//! digits, so that the parameter file is the same for any number of threads.
+
+pub mod collectives;
+pub mod exchanges;
+pub mod least;
+
+use rayon::prelude::*;
+
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::kernels::KernelDb;
+use crate::network::params::{Misfit, Params};
+use crate::network::samples;
+use crate::pool;
+
+/// Digits of a parameter that are kept; the fits are known to two or three.
+const DIGITS: i32 = 6;
+
+/// Fits every communication table of the pack.
+pub fn network(db: &KernelDb, control: &Control) -> Result<Params> {
+    let (collectives, exchanges) = (samples::collectives(db)?, samples::exchanges(db)?);
+    let fits = pool::install(|| {
+        rayon::join(
+            || {
+                let fit = |t| control.check().map(|()| collectives::fit(t));
+                collectives.par_iter().map(fit).collect::<Result<Vec<_>>>()
+            },
+            || {
+                let fit = |t| control.check().map(|()| exchanges::fit(t));
+                exchanges.par_iter().map(fit).collect::<Result<Vec<_>>>()
+            },
+        )
+    })?;
+    Ok(Params {
+        source: db.origin().to_string(),
+        collectives: fits.0?.into_iter().flatten().collect(),
+        exchanges: fits.1?.into_iter().flatten().collect(),
+    })
+}
+
+/// The parameter file, one fit a line.
+pub fn to_text(params: &Params) -> Result<String> {
+    let failed = |e: serde_json::Error| Error::data("network/kernels.json", e.to_string());
+    let line = |fit: serde_json::Result<String>| fit.map(|f| format!("    {f}")).map_err(failed);
+    let collectives: Result<Vec<String>> = params.collectives.iter().map(|f| line(serde_json::to_string(f))).collect();
+    let exchanges: Result<Vec<String>> = params.exchanges.iter().map(|f| line(serde_json::to_string(f))).collect();
+    Ok(format!(
+        "{{\n  \"source\": {},\n  \"collectives\": [\n{}\n  ],\n  \"exchanges\": [\n{}\n  ]\n}}\n",
+        serde_json::to_string(&params.source).map_err(failed)?,
+        collectives?.join(",\n"),
+        exchanges?.join(",\n")
+    ))
+}
+
+/// To the digits that are kept.
+fn rounded(x: f64) -> f64 {
+    if x == 0.0 || !x.is_finite() {
+        return x;
+    }
+    format!("{x:.*e}", (DIGITS - 1).unsigned_abs() as usize).parse().unwrap_or(x)
+}
+
+/// A misfit to the digits that are kept.
+fn rounded_misfit(m: Misfit) -> Misfit {
+    Misfit { rows: m.rows, mape: rounded(m.mape), median: rounded(m.median), p95: rounded(m.p95) }
+}
