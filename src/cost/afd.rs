@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::kernels::{Evidence, Surface};
 use crate::math::combinatorics::distinct_groups;
 use crate::network::{AfdShape, CommTime, traffic};
-use crate::spec::assumptions::{AfdWire, Copies};
+use crate::spec::assumptions::{AfdWire, Copies, Exchange};
 use crate::spec::plan::Side;
 use crate::spec::{AfdPlan, Dtype};
 
@@ -250,14 +250,44 @@ impl AfdUnit {
         sent.max(received)
     }
 
+    /// What aiconfigurator adds to the FFN stage when one link brings a node's tokens: all-gather and
+    /// reduce-scatter inside the node (of one rank's share, where its table counts whole buffers), and,
+    /// for models whose decode experts are one fused operator there, two all-reduces of all tokens.
+    fn node_exchange<S: Sink>(&self, batch: &Batch, sink: &mut S) -> f64 {
+        let decode = !batch.has_prefill();
+        let node = self.lib.cluster.fabric.node_gpus.max(1);
+        let local = self.ffn_gpus.min(node);
+        let mut seconds = 0.0;
+        if local > 1 {
+            let link = self.transfer_bytes(batch.mean_tokens(), false, Copies::OneLink);
+            let bytes = link * self.ranks() / f64::from(local);
+            let both = self.ffn_lib.comm.all_gather(bytes, local).then(self.ffn_lib.comm.reduce_scatter(bytes, local));
+            sink.add(Op::MoeTpReduce, 1.0, both.into());
+            seconds += both.seconds;
+        }
+        if decode && self.lib.model.is_mla() && self.ffn_gpus > 1 {
+            let all = self.ranks() * batch.mean_tokens() * self.hidden * 2.0;
+            let reduce = self.ffn_lib.all_reduce(all, self.ffn_gpus, true);
+            sink.add(Op::MoeTpReduce, 2.0, reduce.into());
+            seconds += 2.0 * reduce.seconds;
+        }
+        seconds
+    }
+
     /// FFN stage: experts on the tokens of all attention ranks, and the shared expert.
     pub fn price_ffn<S: Sink>(&self, batch: &Batch, sink: &mut S) {
         let decode = !batch.has_prefill();
         let all = self.ranks() * batch.mean_tokens();
         let tokens = all / f64::from(self.replicas);
-        let experts = self.experts.best(tokens, decode);
+        let experts = match self.lib.assumptions.exchange {
+            Exchange::Best => self.experts.best(tokens, decode),
+            Exchange::Gather | Exchange::GatherInNode => self.experts.fused(tokens, decode),
+        };
         sink.add(Op::Experts, 1.0, experts);
         let mut beside = experts.seconds;
+        if self.lib.assumptions.copies == Copies::OneLink {
+            beside += self.node_exchange(batch, sink);
+        }
         if self.experts.moe_tp > 1 && self.lib.assumptions.afd_reductions {
             // Rows on one EP group: the expected copies of all tokens, spread over the groups.
             let copies = distinct_groups(self.expert_count, self.experts.ep, self.topk);

@@ -100,6 +100,11 @@ impl Library {
         self.stretched(ranks, |n| self.comm.reduce_scatter(bytes, n))
     }
 
+    /// All-reduce as the assumptions have it; `bytes`: the full buffer of one rank.
+    pub fn all_reduce(&self, bytes: f64, ranks: u32, graph: bool) -> CommTime {
+        self.stretched(ranks, |n| self.comm.all_reduce(bytes, n, graph))
+    }
+
     fn stretched(&self, ranks: u32, time: impl Fn(u32) -> CommTime) -> CommTime {
         let fabric = &self.cluster.fabric;
         let measured = fabric.node_gpus;

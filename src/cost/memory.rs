@@ -95,7 +95,8 @@ fn weights(model: &Model, quant: &Quant, a: &Assumptions, tp: u32, shared_shards
         shared: model.shared_expert_weight_bytes(quant) / f64::from(shared_shards),
         expert: model.expert_weight_bytes(quant),
         embedding: model.embedding_bytes() / t,
-        head: model.head_bytes() / t,
+        // Published planners count the embedding once, tied or not.
+        head: if a.activations == Activations::Coefficients { 0.0 } else { model.head_bytes() / t },
     }
 }
 
@@ -192,7 +193,10 @@ pub fn worker(cx: &Context<'_>, p: &Parallel, pool: &'static str) -> Memory {
                 published::activation_per_token(model, Role::Whole, p.tp, f64::from(p.dp), p.ep()) / f64::from(p.cp)
             }
         },
-        buffers: buffers(p.stage_gpus()),
+        buffers: buffers(match cx.assumptions.activations {
+            Activations::AliveRows => p.stage_gpus(),
+            Activations::Coefficients => p.tp,
+        }),
         reserve: cx.serving.framework_reserve_gib * GIB,
     }
 }
@@ -222,6 +226,7 @@ pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_capacity: f64) -> (Mem
         Attention::Mla { kv_lora, rope, v, .. } => f64::from(kv_lora + rope + v),
     };
     let heads = f64::from(model.attention.heads()) / f64::from(tp);
+    let charged = cx.assumptions.activations == Activations::Coefficients;
     let per_token = |own: f64, role: Role| match cx.assumptions.activations {
         Activations::AliveRows => own,
         Activations::Coefficients => {
@@ -240,7 +245,7 @@ pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_capacity: f64) -> (Mem
                 2.0 * (8.0 * h + heads * per_head + 2.0 * topk * h / f64::from(tp)),
                 Role::Attention,
             ),
-            buffers: buffers(plan.attention.gpus),
+            buffers: buffers(if charged { tp } else { plan.attention.gpus }),
             reserve,
         },
         Memory {
@@ -255,7 +260,7 @@ pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_capacity: f64) -> (Mem
                     / f64::from(plan.ffn.gpus.max(1)),
                 Role::Ffn,
             ),
-            buffers: buffers(plan.ffn.gpus),
+            buffers: buffers(if charged { tp } else { plan.ffn.gpus }),
             reserve,
         },
     )

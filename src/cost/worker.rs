@@ -120,8 +120,16 @@ impl Worker {
                 } else {
                     lanes.push(Lane::Gather);
                 }
-                let may_dispatch = lib.assumptions.exchange == Exchange::Best;
+                let far = p.stage_gpus() > lib.cluster.fabric.node_gpus;
+                let may_dispatch = match lib.assumptions.exchange {
+                    Exchange::Best => true,
+                    Exchange::Gather => false,
+                    Exchange::GatherInNode => far,
+                };
                 if may_dispatch && p.moe_tp == 1 && p.ep() > 1 && p.ep() == p.stage_gpus() && p.dp * p.cp > 1 {
+                    if lib.assumptions.exchange == Exchange::GatherInNode {
+                        lanes.clear();
+                    }
                     lanes.extend(lib.comm.kinds().iter().map(|k| Lane::Dispatch(*k)));
                 }
                 let a2a = A2aShape {

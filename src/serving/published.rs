@@ -32,21 +32,27 @@ pub fn pipeline_v2_before(sums: [f64; 4], m: u32, layers: u32) -> f64 {
     f64::from(m.max(1)) * most + (sums.iter().sum::<f64>() - most) / f64::from(layers.max(1))
 }
 
-/// aiconfigurator's step from layer times: one fill and M L - 1 cycles. Communication hides
-/// (cycle = max(A, F, X + Y)) when M >= 2 + C / max(A, F); else cycle = max(A + X, F + Y). One
-/// micro-batch is serial.
-pub fn cycle_step(layer: &Stages, m: u32, layers: u32) -> f64 {
+/// aiconfigurator's cycle from layer times. Communication hides (max(A, F, X + Y)) when
+/// M >= 2 + C / max(A, F); else max(A + X, F + Y). One micro-batch is serial.
+pub fn cycle(layer: &Stages, m: u32) -> f64 {
     let Stages { attention: a, a2f: x, ffn: f, f2a: y } = *layer;
-    let rounds = f64::from(m.max(1)) * f64::from(layers);
-    let one = a + f + x + y;
-    let cycle = if m <= 1 {
-        one
+    if m <= 1 {
+        a + f + x + y
     } else if f64::from(m) >= 2.0 + (x + y) / a.max(f) {
         a.max(f).max(x + y)
     } else {
         (a + x).max(f + y)
-    };
-    one + cycle * (rounds - 1.0)
+    }
+}
+
+/// aiconfigurator's decode step: one fill and M L - 1 cycles.
+pub fn cycle_step(layer: &Stages, m: u32, layers: u32) -> f64 {
+    layer.sum() + cycle(layer, m) * (f64::from(m.max(1)) * f64::from(layers) - 1.0)
+}
+
+/// aiconfigurator's prefill: L cycles, one shot, however many micro-batches.
+pub fn cycle_prefill(layer: &Stages, m: u32, layers: u32) -> f64 {
+    cycle(layer, m) * f64::from(layers)
 }
 
 fn largest(sums: [f64; 4]) -> f64 {

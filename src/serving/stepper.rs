@@ -371,7 +371,11 @@ impl Unit {
                     ffn: s.ffn / layers,
                     f2a: s.f2a / layers,
                 };
-                published::cycle_step(&layer, n as u32, layers_of(&rows))
+                if parts.iter().all(|b| b.has_prefill() && b.decode == 0.0) {
+                    published::cycle_prefill(&layer, n as u32, layers_of(&rows))
+                } else {
+                    published::cycle_step(&layer, n as u32, layers_of(&rows))
+                }
             }
         };
         StepTime { seconds, work }

@@ -40,6 +40,8 @@ choices! {
         Best = "best",
         /// All-reduce or all-gather and reduce-scatter of all tokens.
         Gather = "gather",
+        /// The same inside a node; an all-to-all between nodes wherever there is one.
+        GatherInNode = "gather-in-node",
     }
     /// All-gather and reduce-scatter over more GPUs than any table has.
     Collectives {
@@ -251,7 +253,7 @@ impl Assumptions {
             profile: "aiconfigurator-0.12".into(),
             launch_floors: LaunchFloors::Measured,
             dense_layers: DenseLayers::AsMoe,
-            exchange: Exchange::Gather,
+            exchange: Exchange::GatherInNode,
             collectives: Collectives::Stretched,
             mixed_steps: MixedSteps::Counted,
             kv_transfer: KvTransfer::Ignored,
@@ -259,7 +261,6 @@ impl Assumptions {
             afd_wire: AfdWire::NodeLink,
             pipeline_formula: PipelineFormula::Cycle,
             microbatch_split: MicrobatchSplit::Ceil,
-            sparse_attention_memory: SparseAttentionMemory::Ignored,
             activations: Activations::Coefficients,
             ttft_queue: TtftQueue::Factors,
             worker_corrections: WorkerCorrections::Fixed,
@@ -294,7 +295,7 @@ const SWITCHES: [(&str, &str, &str, &str); 21] = [
     ),
     (
         "exchange",
-        "best | gather",
+        "best | gather | gather-in-node",
         "how tokens reach experts without AFD: the fastest measured way, or all-gather and reduce-scatter of all tokens",
         "DeepEP, TensorRT-LLM one-sided all-to-all; public code of arXiv 2605.28302",
     ),

@@ -239,18 +239,18 @@ fn switches_reach_the_engine() {
         let (t, own) = (step(&with(&base, name, value.clone()), m), step(&base, m));
         assert!(lab::gap(t, own) > 1e-6, "{name}={value} changes nothing: {t} {own}");
     }
-    // Workers: the exchange between nodes.
+    // Workers: the exchange between nodes. Gathering is never faster than the best, and sometimes slower.
     let worker = |lib: &Arc<Library>| lab::worker(lib, split(1, 16, 1), &w);
-    let whole = |lib: &Arc<Library>| worker(lib).decode(8.0, 4700.0).seconds;
     let gather = with(&base, "exchange", json!("gather"));
-    assert!(whole(&gather) > whole(&base));
-    let stretched = lab::library(
-        &base.model,
-        &base.cluster,
-        "trtllm",
-        &gather.assumptions.replace("collectives", json!("stretched")).unwrap(),
-    );
-    assert!(whole(&stretched) > 2.0 * whole(&gather), "{} {}", whole(&stretched), whole(&gather));
+    let (best, gathered) = (worker(&base), worker(&gather));
+    let times: Vec<(f64, f64)> = (0..9)
+        .map(|i| f64::from(1 << i))
+        .map(|b| (best.decode(b, 4700.0).seconds, gathered.decode(b, 4700.0).seconds))
+        .collect();
+    assert!(times.iter().all(|(b, g)| g >= b) && times.iter().any(|(b, g)| *g > 1.01 * b), "{times:?}");
+    let stretched = gather.assumptions.replace("collectives", json!("stretched")).unwrap();
+    let stretched = worker(&lab::library(&base.model, &base.cluster, "trtllm", &stretched));
+    assert!(stretched.decode(8.0, 4700.0).seconds > 1.5 * times[3].1);
     // P/D: corrections, waiting and the transfer.
     let pair = |lib: &Arc<Library>| {
         let s = lab::worker(lib, split(8, 1, 1), &w);
