@@ -82,13 +82,13 @@ class Study:
         The search itself, which an audit asks again; None after a round trip.
     """
 
-    __slots__ = ("_core", "_estimates", "_objective", "_points", "_table")
+    __slots__ = ("_estimates", "_native", "_objective", "_points", "_table")
 
     _table: Frame
     _points: Frame | Callable[[], Frame]
     _estimates: dict[str, Estimate]
     _objective: str
-    _core: _core.Study | None
+    _native: _core.Study | None
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Study:
         core: _core.Study | None = None,
     ) -> None:
         for name, value in (
-            ("_core", core),
+            ("_native", core),
             ("_table", table),
             ("_points", points),
             ("_estimates", dict(estimates)),
@@ -268,11 +268,13 @@ class Study:
             seed=(seed, int),
             batches_per_octave=(batches_per_octave, int, type(None)),
         )
-        if self._core is None:
+        if self._native is None:
             raise SpecError([("study", "was read back and cannot be searched again", "explore again, then audit")])
         to = Assumptions.paper() if to is None else to
         with reporter(progress, "layouts") as report:
-            return Frame._from_core(self._core.audit(to._raw, method, list(order), orders, seed, batches_per_octave, report))
+            return Frame._from_core(
+                self._native.audit(to._raw, method, list(order), orders, seed, batches_per_octave, report)
+            )
 
     def to_json(self) -> str:
         """Give the study as JSON text; `from_json` gives an equal study back, to the last bit."""

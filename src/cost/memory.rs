@@ -161,6 +161,16 @@ pub struct Context<'a> {
     pub assumptions: &'a Assumptions,
     pub workload: &'a Workload,
     pub capacity: f64,
+    /// Whose memory manager: only published coefficients depend on it.
+    pub framework: &'a str,
+}
+
+fn reserve(cx: &Context<'_>) -> f64 {
+    let factor = match cx.assumptions.activations {
+        Activations::AliveRows => 1.0,
+        Activations::Coefficients => published::reserve_factor(cx.framework),
+    };
+    cx.serving.framework_reserve_gib * GIB * factor
 }
 
 /// Memory of one GPU of a worker.
@@ -190,14 +200,15 @@ pub fn worker(cx: &Context<'_>, p: &Parallel, pool: &'static str) -> Memory {
                 activation_per_token(model, p.tp, p.moe_tp, 1.0 / f64::from(p.tp)) / f64::from(p.cp)
             }
             Activations::Coefficients => {
-                published::activation_per_token(model, Role::Whole, p.tp, f64::from(p.dp), p.ep()) / f64::from(p.cp)
+                published::activation_per_token(model, Role::Whole, p.tp, f64::from(p.dp), p.ep(), cx.framework)
+                    / f64::from(p.cp)
             }
         },
         buffers: buffers(match cx.assumptions.activations {
             Activations::AliveRows => p.stage_gpus(),
             Activations::Coefficients => p.tp,
         }),
-        reserve: cx.serving.framework_reserve_gib * GIB,
+        reserve: reserve(cx),
     }
 }
 
@@ -217,7 +228,7 @@ pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_capacity: f64) -> (Mem
     let local = model.moe.as_ref().map_or(0.0, |m| f64::from(m.experts.div_ceil(ep)) / f64::from(plan.ffn.moe_tp));
     let ffn = moe_layers * (local * w.expert + side(shared_on_ffn));
     let (per_sequence, shared) = kv_terms(model, cx.formats, cx.workload, cx.assumptions, tp);
-    let reserve = cx.serving.framework_reserve_gib * GIB;
+    let reserve = reserve(cx);
     let h = f64::from(model.hidden);
     let topk = model.moe.as_ref().map_or(0.0, |m| f64::from(m.topk));
     let inter = model.moe.as_ref().map_or(0.0, |m| f64::from(m.intermediate) / f64::from(plan.ffn.moe_tp));
@@ -230,7 +241,7 @@ pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_capacity: f64) -> (Mem
     let per_token = |own: f64, role: Role| match cx.assumptions.activations {
         Activations::AliveRows => own,
         Activations::Coefficients => {
-            published::activation_per_token(model, role, tp, f64::from(plan.attention.gpus / tp), ep)
+            published::activation_per_token(model, role, tp, f64::from(plan.attention.gpus / tp), ep, cx.framework)
         }
     };
     (

@@ -6,7 +6,6 @@
 
 use crate::math::combinatorics::hit_probability;
 use crate::spec::{Attention, Fabric, Model};
-use crate::units::MIB;
 
 /// Copies of a token to `f` FFN GPUs: the mean of one and the worst case, (1 + min(k, F)) / 2.
 /// At 256 experts, top 8 and F = 8 the expected number of distinct GPUs is 5.3, and this says 4.5.
@@ -68,9 +67,10 @@ pub enum Role {
     Ffn,
 }
 
-/// Activation coefficients by TP 1, 2, 4, 8.
-fn coefficient(role: Role, tp: u32) -> f64 {
+/// Activation coefficients by TP 1, 2, 4, 8. SGLang's are larger, and 15 % are added.
+fn coefficient(role: Role, tp: u32, framework: &str) -> f64 {
     let row = match role {
+        Role::Whole if framework == "sglang" => [28.0 * 1.15, 17.0 * 1.15, 13.0 * 1.15, 13.0 * 1.15],
         Role::Whole => [22.0, 13.0, 10.0, 10.0],
         Role::Attention => [6.0, 4.0, 3.0, 3.0],
         Role::Ffn => [16.0, 9.0, 7.0, 7.0],
@@ -88,18 +88,20 @@ fn width(model: &Model) -> f64 {
 
 /// Activation bytes per token in flight: 2 w c, and for latent-attention models the workspace of
 /// their experts, h D E k / EP / 128 x 4.
-pub fn activation_per_token(model: &Model, role: Role, tp: u32, ranks: f64, ep: u32) -> f64 {
+pub fn activation_per_token(model: &Model, role: Role, tp: u32, ranks: f64, ep: u32, framework: &str) -> f64 {
     let workspace = match (&model.attention, &model.moe, role) {
         (Attention::Mla { .. }, Some(m), Role::Whole | Role::Ffn) => {
             f64::from(model.hidden) * ranks * f64::from(m.experts) * f64::from(m.topk) / f64::from(ep) / 128.0 * 4.0
         }
         _ => 0.0,
     };
-    2.0 * width(model) * coefficient(role, tp) + workspace
+    2.0 * width(model) * coefficient(role, tp, framework) + workspace
 }
 
-/// Least activation memory: 70 MiB.
-pub const LEAST_ACTIVATIONS: f64 = 70.0 * MIB;
+/// Factor on the framework's reserve: SGLang's is a fifth larger.
+pub fn reserve_factor(framework: &str) -> f64 {
+    if framework == "sglang" { 1.2 } else { 1.0 }
+}
 
 /// Tokens that a non-AFD worker of that code is charged with in chunked prefill, whatever it carries.
 pub const WORKER_TOKENS: f64 = 8192.0;

@@ -160,7 +160,7 @@ pub fn audit(
     let mut w = Walker { db, question: question.clone(), from, switches, control, seen: BTreeMap::new() };
     let all = (1_u64 << w.switches.len()) - 1;
     let start = w.reach(0, to)?;
-    let mut rows: Vec<(String, String, Vec<f64>, Option<Vec<Reach>>)> = Vec::new();
+    let mut rows: Vec<Line> = Vec::new();
     let zero = vec![0.0; start.len()];
     rows.push(("from".into(), w.from.profile.clone(), zero, Some(start.clone())));
     let stated = match method {

@@ -139,7 +139,7 @@ fn memory_of_the_paper_is_an_accounting_of_activations() {
                 + model.router_weight_bytes()
                 + 128.0 / f64::from(ep) * model.expert_weight_bytes(&quant))
             + (model.embedding_bytes() + model.head_bytes()) / f64::from(tp);
-        let act = charged * bytes::activation_per_token(&model, Role::Whole, tp, 1.0, ep);
+        let act = charged * bytes::activation_per_token(&model, Role::Whole, tp, 1.0, ep, "trtllm");
         (weights + act + model.kv_bytes_per_rank(kv_tokens, Dtype::Bf16, tp) + fixed) / GIB
     };
     // "~298 GiB": TP2, EP128, all tokens charged.
@@ -150,12 +150,12 @@ fn memory_of_the_paper_is_an_accounting_of_activations() {
     // "~165 GiB": AFD at attention TP 4 and 8 with four FFN shards, the FFN side the fuller.
     for tp in [4, 8] {
         let ffn = layers * 32.0 * model.expert_weight_bytes(&quant)
-            + tokens * bytes::activation_per_token(&model, Role::Ffn, tp, 1.0, 4)
+            + tokens * bytes::activation_per_token(&model, Role::Ffn, tp, 1.0, 4, "trtllm")
             + fixed;
         near(ffn / GIB, 164.2, 0.005, "FFN shards");
         let attention = layers * model.attention_weight_bytes_per_rank(&quant, tp)
             + (model.embedding_bytes() + model.head_bytes()) / f64::from(tp)
-            + tokens * bytes::activation_per_token(&model, Role::Attention, tp, 1.0, 4)
+            + tokens * bytes::activation_per_token(&model, Role::Attention, tp, 1.0, 4, "trtllm")
             + model.kv_bytes_per_rank(kv_tokens, Dtype::Bf16, tp)
             + fixed;
         assert!((75.0..=98.0).contains(&(attention / GIB)), "{}", attention / GIB);
