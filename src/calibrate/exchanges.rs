@@ -5,13 +5,11 @@
 
 use super::least::{self, Found, Range};
 use super::{rounded, rounded_misfit};
+use crate::network::a2a::FEW_EXPERTS;
 use crate::network::law::ExchangeLaw;
 use crate::network::params::{Fitted, Misfit};
 use crate::network::samples::{Exchange, ExchangeTable};
 use crate::units::{GB, US};
-
-/// Low-latency kernels with fewer experts are another regime (reference/network.md 4.3).
-pub const FEW_EXPERTS: u32 = 16;
 
 /// Largest group fitted: the next measured one is held out.
 pub fn most_ranks(table: &ExchangeTable) -> u32 {
@@ -27,7 +25,7 @@ pub fn fitted(table: &ExchangeTable, e: &Exchange) -> bool {
 
 /// The parameters of a law, in the order of its fields; None: not fitted.
 struct Form {
-    ranges: [Option<Range>; 8],
+    ranges: [Option<Range>; 9],
 }
 
 impl Form {
@@ -37,6 +35,7 @@ impl Form {
         let across = rows.iter().any(|e| e.moved.domains > 1);
         let groups = several(&|e| f64::from(e.moved.inside));
         let low_latency = table.id.variant == "deepep_low_latency";
+        let experts = several(&|e| f64::from(e.experts));
         let sms = several(&|e| e.moved.sms);
         let alpha = Range::Linear { most: 1000.0 * US, unit: 5.0 * US };
         let eta = Range::Log { least: 0.01, most: 1.05 };
@@ -44,6 +43,8 @@ impl Form {
         Form {
             ranges: [
                 Some(Range::Log { least: 0.1 * US, most: 2000.0 * US }),
+                // Across nodes one shape was measured (256 experts; 288 in some rows).
+                when(experts && !across, Range::Linear { most: US, unit: 0.01 * US }),
                 when(groups, alpha),
                 when(across && low_latency, alpha),
                 when(across, alpha),
@@ -63,10 +64,11 @@ impl Form {
     fn law(&self, free: &[f64]) -> ExchangeLaw {
         let mut free = free.iter().copied();
         let mut next = |i: usize| self.ranges[i].and_then(|_| free.next());
-        let [alpha, per_log2_ranks, step, per_log2_domains, eta_nvlink, eta_nic, p, sm_rate] =
+        let [alpha, per_expert, per_log2_ranks, step, per_log2_domains, eta_nvlink, eta_nic, p, sm_rate] =
             std::array::from_fn(&mut next);
         ExchangeLaw {
             alpha: alpha.unwrap_or(0.0),
+            per_expert: per_expert.unwrap_or(0.0),
             per_log2_ranks: per_log2_ranks.unwrap_or(0.0),
             step: step.unwrap_or(0.0),
             per_log2_domains: per_log2_domains.unwrap_or(0.0),
@@ -91,7 +93,7 @@ pub fn fit(table: &ExchangeTable) -> Option<Fitted<ExchangeLaw>> {
     let mut found: Vec<Found> = Vec::new();
     for eta in [0.3, 0.7] {
         for p in [1.1, 1.4] {
-            let start = [floor, US, US, 5.0 * US, eta, 0.9, p, 30.0 * GB];
+            let start = [floor, 0.01 * US, US, US, 5.0 * US, eta, 0.9, p, 30.0 * GB];
             let start: Vec<f64> = form.ranges.iter().zip(start).filter_map(|(r, x)| r.map(|_| x)).collect();
             found.push(least::minimise(&ranges, &start, &measured, |free, out| {
                 let law = form.law(free);

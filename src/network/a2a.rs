@@ -11,7 +11,8 @@
 //! pipelined: the busiest port), one-sided NVLink (dedup per GPU, one rack). Source:
 //! reference/network.md 1.1, 4.6. Limits: low-latency kernels take 1,024 tokens a rank
 //! ([`A2aKind::most_tokens`]); asked for more, the price just goes on rising. Few experts a rank (E <= 16) starve the
-//! low-latency kernel of SMs: shapes are matched to the nearest measured number of experts.
+//! low-latency kernel of SMs: shapes are matched to the nearest measured number of experts, and the launch
+//! differs by the law's cost per expert.
 //! Rows of the one-sided kernel are balanced (a token reaches min(EP, k) GPUs), a random router
 //! reaches D < min(EP, k), so its own shape is interpolated, not measured.
 
@@ -55,6 +56,12 @@ pub struct A2aShape {
     pub dispatch_dtype: Dtype,
 }
 
+/// Experts of DeepSeek-V3, the shape of tables across nodes and of laws without rows.
+const STANDARD_EXPERTS: u32 = 256;
+
+/// As many experts or fewer starve the low-latency kernel of SMs (reference/network.md 4.3).
+pub const FEW_EXPERTS: u32 = 16;
+
 /// Largest group priced from its own table entry; beyond, the last entry's alpha.
 const MOST_RANKS: u32 = 4096;
 
@@ -79,8 +86,9 @@ pub struct Phase {
     rows: Vec<Vec<Row>>,
     /// By EP.
     lanes: Vec<Lane>,
-    /// Alpha by EP, for the AFD hops that borrow it.
+    /// Alpha by EP less that of its experts, for the AFD hops that borrow it.
     alphas: Vec<f64>,
+    per_expert: f64,
 }
 
 /// What is known of a kernel beside its rows.
@@ -135,8 +143,9 @@ impl Phase {
         let mut phase = Phase::empty(kind, wires, rule);
         let alpha = |n: u32| {
             let (most, _, domains) = packed(n, wires.domain);
-            law.alpha(most, domains)
+            law.alpha(most, domains, 0)
         };
+        phase.per_expert = law.per_expert;
         let rows = if rows.is_empty() { phase.invented(payload, alpha)? } else { rows };
         phase.ranks = rows.keys().copied().collect();
         for (ep, shapes) in rows {
@@ -163,14 +172,25 @@ impl Phase {
     }
 
     fn empty(kind: A2aKind, wires: Wires, rule: PortRule) -> Phase {
-        Phase { kind, wires, rule, ranks: Vec::new(), rows: Vec::new(), lanes: Vec::new(), alphas: Vec::new() }
+        Phase {
+            kind,
+            wires,
+            rule,
+            ranks: Vec::new(),
+            rows: Vec::new(),
+            lanes: Vec::new(),
+            alphas: Vec::new(),
+            per_expert: 0.0,
+        }
     }
 
     fn invented(&self, payload: fn(u32) -> f64, alpha: impl Fn(u32) -> f64) -> Option<ByEp> {
         let ep = self.wires.domain.clamp(2, 8);
-        let mut shaped = Shaped { hidden: 7168, topk: 8, experts: 256, curve: Curve::line(alpha(ep), 1.0, 1.0, 2.0)? };
+        let launch = alpha(ep) + self.per_expert * f64::from(STANDARD_EXPERTS);
+        let mut shaped =
+            Shaped { hidden: 7168, topk: 8, experts: STANDARD_EXPERTS, curve: Curve::line(launch, 1.0, 1.0, 2.0)? };
         let rate = 1.0 / self.beta_of_row(&shaped, payload(7168), ep);
-        shaped.curve = Curve::line(alpha(ep), rate, 1.0, 65536.0)?;
+        shaped.curve = Curve::line(launch, rate, 1.0, 65536.0)?;
         Some(ByEp::from([(ep, vec![shaped])]))
     }
 
@@ -206,14 +226,19 @@ impl Phase {
             // Between two measured groups each is asked for itself.
             let here = if lane.evidence == Evidence::Extrapolated { ep } else { self.ranks[i] };
             let t = row.shape.curve.at(tokens * self.beta(shape, payload, here) / row.beta);
+            // A borrowed row was launched for another number of experts; few of them are another regime.
+            let apart = f64::from(shape.experts) - f64::from(row.shape.experts);
+            let launch =
+                if same || shape.experts.min(row.shape.experts) <= FEW_EXPERTS { 0.0 } else { self.per_expert * apart };
+            let t = CommTime { seconds: t.seconds + launch.max(-0.5 * row.shape.curve.at(0.0).seconds), ..t };
             let known = if same && payload == row.payload { Evidence::Measured } else { Evidence::Interpolated };
             t.at_best(known)
         })
     }
 
-    /// Launch cost of a group of `n` consecutive GPUs.
-    pub fn alpha(&self, n: u32) -> f64 {
-        self.alphas[(n as usize).min(self.alphas.len() - 1)]
+    /// Launch cost of a group of `n` consecutive GPUs with that many experts.
+    pub fn alpha(&self, n: u32, experts: u32) -> f64 {
+        self.alphas[(n as usize).min(self.alphas.len() - 1)] + self.per_expert * f64::from(experts)
     }
 }
 

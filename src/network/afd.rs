@@ -194,9 +194,10 @@ pub struct Afd<'a> {
 }
 
 impl Afd<'_> {
-    fn price(&self, hop: &Hop, phase: &Phase, gpus: u32) -> CommTime {
+    fn price(&self, hop: &Hop, phase: &Phase, shape: &AfdShape) -> CommTime {
+        let gpus = shape.attention_gpus + shape.ffn_gpus;
         let ports = |p: Ports| phase.rule.seconds(p, self.wires, hop.domains);
-        let seconds = self.alpha_scale * phase.alpha(gpus) + ports(hop.attention).max(ports(hop.ffn));
+        let seconds = self.alpha_scale * phase.alpha(gpus, shape.experts) + ports(hop.attention).max(ports(hop.ffn));
         CommTime { seconds, evidence: Evidence::Extrapolated }
     }
 
@@ -208,21 +209,20 @@ impl Afd<'_> {
         reduced: bool,
         phase: impl Fn(&Kernel) -> &Phase,
     ) -> CommTime {
-        let gpus = shape.attention_gpus + shape.ffn_gpus;
         let own = if reduced {
             shape.reduced(tokens, payload, self.wires)
         } else {
             shape.direct(tokens, payload, self.wires)
         };
         match &self.kernels.one_sided {
-            Some(kernel) if own.domains == 1 => self.price(&own, phase(kernel), gpus),
+            Some(kernel) if own.domains == 1 => self.price(&own, phase(kernel), shape),
             _ => {
-                let direct = self.price(&own, phase(&self.kernels.low_latency), gpus);
+                let direct = self.price(&own, phase(&self.kernels.low_latency), shape);
                 if own.domains == 1 || reduced || shape.same_domain_fraction.is_finite() {
                     return direct;
                 }
                 let by_node = shape.by_node(tokens, payload, self.wires);
-                direct.or(self.price(&by_node, phase(&self.kernels.normal), gpus))
+                direct.or(self.price(&by_node, phase(&self.kernels.normal), shape))
             }
         }
     }
@@ -256,7 +256,8 @@ impl Afd<'_> {
             Some(k) if domains == 1 => &k.combine,
             _ => &self.kernels.low_latency.combine,
         };
-        let seconds = self.alpha_scale * kernel.alpha(f) + kernel.rule.seconds(ports, self.wires, domains);
+        let seconds =
+            self.alpha_scale * kernel.alpha(f, shape.experts) + kernel.rule.seconds(ports, self.wires, domains);
         CommTime { seconds, evidence: Evidence::Extrapolated }
     }
 }

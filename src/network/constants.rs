@@ -60,6 +60,7 @@ fn deepep(params: &Params, cluster: &Cluster, variant: &str, op: &str) -> Result
     let node = f64::from(fabric.node_gpus.max(2));
     let links = Links { nvlink: fabric.nvlink_bytes_per_s, nic: fabric.nic_bytes_per_s };
     Ok(ExchangeLaw {
+        per_expert: own.per_expert,
         alpha: (own.alpha - per_log2_ranks * node.log2()).max(0.5 * own.alpha),
         per_log2_ranks,
         // What the SMs handle is proportional to NVLink's bytes, so their limit is a share of the wire.

@@ -11,8 +11,9 @@
 //! `own` is the share of the buffer that a rank copies to itself. An all-reduce counts one pass (NVLS sends S
 //! and receives S), so a ring, which sends 2 (n-1)/n S, has at most half of eta.
 //!
-//! All-to-all: `t = alpha + per_log2_ranks log2(g) + step + per_log2_domains log2(d) + ports`, g GPUs
-//! of the group in the fullest domain, `step` from the second domain d on; the ports add as a p-norm
+//! All-to-all: `t = alpha + per_expert E + per_log2_ranks log2(g) + step + per_log2_domains log2(d) + ports`,
+//! E experts (each is told how many tokens come, and is waited for), g GPUs of the group in the fullest
+//! domain, `step` from the second domain d on; the ports add as a p-norm
 //! (no p: the busiest alone, a pipelined kernel): NVLink, NIC, and the issue rate of the SMs given to the kernel.
 //!
 //! Source of the forms: min of protocol lines and p-norm of ports, reference/network.md 4.2 and 4.6; SM budget
@@ -85,6 +86,7 @@ pub struct Moved {
     /// GPUs of the group in the fullest domain.
     pub inside: u32,
     pub domains: u32,
+    pub experts: u32,
 }
 
 /// Rates of one GPU's links, one direction.
@@ -100,6 +102,7 @@ pub struct Links {
 pub struct ExchangeLaw {
     /// Seconds, one domain.
     pub alpha: f64,
+    pub per_expert: f64,
     pub per_log2_ranks: f64,
     /// Seconds more from the second domain on.
     pub step: f64,
@@ -113,10 +116,10 @@ pub struct ExchangeLaw {
 }
 
 impl ExchangeLaw {
-    pub fn alpha(&self, inside: u32, domains: u32) -> f64 {
+    pub fn alpha(&self, inside: u32, domains: u32, experts: u32) -> f64 {
         let log2 = |n: u32| f64::from(n.max(1)).log2();
         let across = if domains > 1 { self.step + self.per_log2_domains * log2(domains) } else { 0.0 };
-        self.alpha + self.per_log2_ranks * log2(inside) + across
+        self.alpha + self.per_expert * f64::from(experts) + self.per_log2_ranks * log2(inside) + across
     }
 
     /// Seconds on the ports.
@@ -134,11 +137,12 @@ impl ExchangeLaw {
     pub fn share_of_nvlink(&self, sms: f64, handled: f64, links: &Links) -> f64 {
         // A second on the wire at full rate; times are proportional to bytes.
         let ports = Ports { nvlink: links.nvlink, nic: 0.0 };
-        1.0 / self.wire(&Moved { ports, handled: handled * links.nvlink, sms, inside: 1, domains: 1 }, links)
+        1.0 / self
+            .wire(&Moved { ports, handled: handled * links.nvlink, sms, inside: 1, domains: 1, experts: 0 }, links)
     }
 
     pub fn seconds(&self, moved: &Moved, links: &Links) -> f64 {
-        self.alpha(moved.inside, moved.domains) + self.wire(moved, links)
+        self.alpha(moved.inside, moved.domains, moved.experts) + self.wire(moved, links)
     }
 }
 

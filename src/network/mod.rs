@@ -1,8 +1,8 @@
-//! Communication behind one narrow interface: the measured tables where they reach, an
-//! alpha-beta continuation over the fabric beyond.
+//! Communication behind one narrow interface: the measured tables where they reach, laws fitted to
+//! them over the fabric beyond.
 //!
 //! `t = alpha + (port bytes) / (eta bandwidth)`: the ports get the bytes (traffic), the kernel the
-//! alpha (curve, a2a, collective), what no table holds a named constant (constants). Built once
+//! alpha (curve, a2a, collective; law, params: what was fitted), what no table holds a named constant (constants). Built once
 //! per cluster and framework; a call is arithmetic over small arrays, no allocation, no lookup by
 //! name. Times are positive, finite and never fall with bytes or tokens; one rank costs nothing.
 //! Evidence: a table row `Measured`; between rows, ranks or shapes `Interpolated`; larger groups,

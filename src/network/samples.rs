@@ -167,7 +167,7 @@ fn moved(scheme: Scheme, e: &Exchange, payload: f64, fabric: &Fabric, sms: f64) 
     // Every copy that ends in a GPU of this domain passes its SMs, the local one too.
     let copies = ports.nvlink * f64::from(inside) / f64::from(inside.max(2) - 1);
     let bytes = e.tokens * payload;
-    Moved { ports: ports.scale(bytes), handled: copies * bytes, sms, inside, domains }
+    Moved { ports: ports.scale(bytes), handled: copies * bytes, sms, inside, domains, experts: e.experts }
 }
 
 struct Columns<'a> {
@@ -196,7 +196,7 @@ impl Columns<'_> {
                 experts: count("num_experts", row),
                 ep,
                 tokens: number(self.tokens, row) as f64,
-                moved: Moved { ports: Ports::default(), handled: 0.0, sms: 0.0, inside: 1, domains: 1 },
+                moved: Moved { ports: Ports::default(), handled: 0.0, sms: 0.0, inside: 1, domains: 1, experts: 0 },
                 seconds,
             };
             if e.ep < 2 || e.tokens <= 0.0 || seconds <= 0.0 {

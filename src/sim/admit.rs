@@ -38,6 +38,15 @@ impl<'a> World<'a> {
         }
     }
 
+    /// Puts a request in a queue; a new head is worth a look.
+    pub fn enqueue(&mut self, port: u32, key: u64) {
+        let p = &mut self.ports[port as usize];
+        p.waiting.push(Reverse(key));
+        if p.waiting.peek() == Some(&Reverse(key)) {
+            p.blocked = false;
+        }
+    }
+
     /// Lets the head of a queue in for its prompt, if its KV fits. `true` if it was.
     pub fn admit_prompt(&mut self, port: u32) -> bool {
         let Some(&Reverse(key)) = self.ports[port as usize].waiting.peek() else { return false };
@@ -59,6 +68,7 @@ impl<'a> World<'a> {
         };
         if blocks + headroom > p.kv.free() || p.kv.over() {
             p.kv.cache.unpin(&names[..leading], self.now);
+            p.blocked = true;
             return false;
         }
         p.waiting.pop();
@@ -173,6 +183,7 @@ impl<'a> World<'a> {
         p.kv.cache.unpin(names, self.now);
         p.kv.settle();
         p.seats -= 1;
+        p.blocked = false;
         p.remaining = p.remaining.saturating_sub(left);
         self.seqs[r].named = 0;
     }
@@ -303,7 +314,7 @@ impl<'a> World<'a> {
         }
         self.seqs[r].done = 0;
         let key = self.key(request);
-        self.ports[port as usize].waiting.push(Reverse(key));
+        self.enqueue(port, key);
         true
     }
 
@@ -316,7 +327,7 @@ impl<'a> World<'a> {
         self.seqs[r].source = from;
         self.hand_to(request, to);
         let key = self.key(request);
-        self.ports[to as usize].waiting.push(Reverse(key));
+        self.enqueue(to, key);
         self.admit_inbound(to);
     }
 
@@ -337,6 +348,7 @@ impl<'a> World<'a> {
             }
             let context = u64::from(self.requests.isl[r]) + u64::from(self.seqs[r].written);
             let room = self.room(request, port, context);
+            self.catch_up(self.ports[port as usize].instance, room);
             let p = &mut self.ports[port as usize];
             if room > p.kv.free() {
                 return;
@@ -349,6 +361,7 @@ impl<'a> World<'a> {
             // The blocks of the whole context are taken: `join` takes no more.
             let block = u64::from(p.kv.block);
             self.seqs[r].need = (room * block) as u32;
+            self.refit(port);
             if source == NONE {
                 self.ports[port as usize].joining.push(request);
                 self.poke(port);
@@ -405,6 +418,7 @@ impl<'a> World<'a> {
         p.kv.cache.unpin(names, self.now);
         p.kv.settle();
         p.seats -= 1;
+        p.blocked = false;
         p.remaining = p.remaining.saturating_sub(u64::from(self.requests.osl[r] - self.seqs[r].written));
         self.seqs[r].named = 0;
         self.seqs[r].source = NONE;

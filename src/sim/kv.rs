@@ -278,6 +278,12 @@ impl Kv {
         most
     }
 
+    /// Whether `steps` more steps and `blocks` more blocks surely leave everything as it is, cached blocks too.
+    pub fn roomy(&self, steps: u32, blocks: u64) -> bool {
+        let growth = (u64::from(steps / self.block) + 1) * self.decoding;
+        growth == 0 || self.held() + self.cache.idle() * self.per_name + growth + blocks <= self.capacity
+    }
+
     /// Takes the blocks of `j` steps.
     pub fn grow(&mut self, step: u32, j: u32) {
         let more = self.growth(step, j);

@@ -40,6 +40,10 @@ pub fn choose(w: &mut World<'_>, pool: usize, request: u32) -> u32 {
             let r = request as usize;
             let isl = u64::from(w.requests.isl[r]);
             let names = w.names(r);
+            if !names.is_empty() {
+                let instances = w.ports[range.start as usize].instance..=w.ports[range.end as usize - 1].instance;
+                instances.for_each(|i| w.catch_up(i, 0));
+            }
             let tokens = u64::from(w.requests.block_tokens);
             let cost = |p: u32| {
                 let port = &w.ports[p as usize];

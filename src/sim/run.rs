@@ -1,6 +1,6 @@
 //! The clock and the event loop: arrivals, KV transfers and step boundaries in order of time.
 //!
-//! At equal times arrivals and transfers come before boundaries, and each kind first in first out.
+//! At equal times arrivals and transfers come first, first in first out, then boundaries by instance.
 //! A run of decode steps is one event. What arrives meanwhile cuts the run at its next boundary,
 //! if it can be let in at all: nothing else could change what the steps do.
 
@@ -164,6 +164,7 @@ impl<'a> World<'a> {
                         load: 0,
                         tokens: 0,
                         remaining: 0,
+                        blocked: false,
                         link_free_ps: 0,
                     });
                 }
@@ -209,8 +210,19 @@ impl<'a> World<'a> {
     }
 
     pub fn push(&mut self, at: u64, event: Event) {
-        self.tie += 1;
-        self.heap.push(Reverse((at, event.class(), self.tie, event)));
+        // Boundaries go by instance: when they were announced depends on how runs were cut.
+        let tie = if let Event::Boundary(i, _) = event {
+            u64::from(i)
+        } else {
+            self.tie += 1;
+            self.tie
+        };
+        self.heap.push(Reverse((at, event.class(), tie, event)));
+    }
+
+    /// Whether something other than a boundary happens at this very time.
+    pub fn comes_now(&self) -> bool {
+        self.heap.peek().is_some_and(|Reverse((at, class, ..))| *at == self.now && *class == 0)
     }
 
     fn play(&mut self, control: &Control) -> Result<()> {
@@ -287,7 +299,7 @@ impl<'a> World<'a> {
             self.requests.isl[r]
         };
         let key = self.key(request);
-        self.ports[port as usize].waiting.push(Reverse(key));
+        self.enqueue(port, key);
         self.poke_for(port, key);
     }
 

@@ -64,6 +64,8 @@ pub struct Settings {
     pub stop_ps: Option<u64>,
     /// Spans to keep at most; 0: no timeline.
     pub timeline: usize,
+    /// Decode steps that one event may stand for; 1: step by step, the slow way to the same bits.
+    pub max_run: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -87,6 +89,7 @@ impl Default for Settings {
             seed: 0,
             stop_ps: None,
             timeline: 0,
+            max_run: u32::MAX,
         }
     }
 }
@@ -132,6 +135,9 @@ impl Settings {
         let mut p = Problems::new();
         if self.kv_block_tokens == 0 {
             p.push("kv_block_tokens", "is 0", "16 is usual");
+        }
+        if self.max_run == 0 {
+            p.push("max_run", "is 0", "at least one step an event");
         }
         if self.kv_blocks == Some(0) {
             p.push("kv_blocks", "is 0", "leave it out for what the memory holds");

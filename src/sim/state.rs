@@ -87,6 +87,8 @@ pub struct Port {
     pub tokens: u64,
     /// Answer tokens still to be written by those let in.
     pub remaining: u64,
+    /// The head of the queue did not fit, and nothing has ended since that could make room.
+    pub blocked: bool,
     /// Its links are taken until then.
     pub link_free_ps: u64,
 }
@@ -113,6 +115,8 @@ pub struct Run {
     pub decodes: bool,
     pub prompts: bool,
     pub start_ps: u64,
+    /// Steps whose KV growth is booked already.
+    pub grown: u32,
 }
 
 pub struct Instance {

@@ -22,10 +22,7 @@ impl World<'_> {
         match &mut inst.run {
             None => {
                 if !inst.scheduled {
-                    inst.scheduled = true;
-                    inst.ticket += 1;
-                    let ticket = inst.ticket;
-                    self.push(self.now, Event::Boundary(i, ticket));
+                    self.again(i);
                 }
             }
             Some(run) if !run.prompts && run.steps.count > 1 => {
@@ -67,6 +64,64 @@ impl World<'_> {
         self.poke(port);
     }
 
+    /// Books the KV that an instance's ranks have taken by now in a run under way, where `blocks` more
+    /// or the cached blocks could come to matter: who asks in between must see what is there.
+    pub fn catch_up(&mut self, i: u32, blocks: u64) {
+        let inst = &mut self.instances[i as usize];
+        let Some(run) = &mut inst.run else { return };
+        let pool = &self.deployment.pools[inst.pool as usize];
+        if !run.decodes || run.steps.count <= 1 || pool.grow != PARTS {
+            return;
+        }
+        let ranks = inst.first_port as usize..(inst.first_port + inst.ranks) as usize;
+        let left = run.steps.count - run.grown;
+        if self.ports[ranks.clone()].iter().all(|p| p.kv.roomy(left, blocks)) {
+            return;
+        }
+        let (mut low, mut high) = (run.grown, run.steps.count - 1);
+        while low < high {
+            let mid = high - (high - low) / 2;
+            if ceil_ps(inst.clock + run.steps.time(mid)) < self.now { low = mid } else { high = mid - 1 }
+        }
+        for p in &mut self.ports[ranks] {
+            p.kv.grow(inst.step.wrapping_add(run.grown), low - run.grown);
+        }
+        run.grown = low;
+    }
+
+    /// Blocks of `port` were taken in the middle of a run: it ends where its own growth no longer fits.
+    pub fn refit(&mut self, port: u32) {
+        let i = self.ports[port as usize].instance;
+        self.catch_up(i, 0);
+        let inst = &mut self.instances[i as usize];
+        let pool = &self.deployment.pools[inst.pool as usize];
+        let Some(run) = &mut inst.run else { return };
+        if !run.decodes || run.steps.count <= 1 || pool.grow != PARTS {
+            return;
+        }
+        let kv = &self.ports[port as usize].kv;
+        let left = run.steps.count - run.grown;
+        if kv.roomy(left, 0) {
+            return;
+        }
+        let count = run.grown + kv.steps_that_fit(inst.step.wrapping_add(run.grown), left);
+        if count < run.steps.count {
+            run.steps.count = count;
+            inst.ticket += 1;
+            let (ticket, at) = (inst.ticket, ceil_ps(inst.clock + run.steps.time(count)));
+            self.push(at, Event::Boundary(i, ticket));
+        }
+    }
+
+    /// A boundary now, behind what else happens at this time.
+    fn again(&mut self, i: u32) {
+        let inst = &mut self.instances[i as usize];
+        inst.scheduled = true;
+        inst.ticket += 1;
+        let ticket = inst.ticket;
+        self.push(self.now, Event::Boundary(i, ticket));
+    }
+
     fn view(&self, port: u32) -> View {
         let p = &self.ports[port as usize];
         let inst = &self.instances[p.instance as usize];
@@ -86,7 +141,13 @@ impl World<'_> {
         self.instances[i as usize].scheduled = false;
         if let Some(run) = self.instances[i as usize].run.take() {
             self.settle(i, &run);
-        } else {
+            if self.comes_now() {
+                // What ended has called for what arrives at this very time: that comes first.
+                self.again(i);
+                return;
+            }
+        } else if ceil_ps(self.instances[i as usize].clock) != self.now {
+            // Rested; else it stands where its last step ended, to the fine unit.
             self.instances[i as usize].clock = u128::from(self.now) * u128::from(FINE);
         }
         self.make_room(i);
@@ -109,7 +170,8 @@ impl World<'_> {
             let before = p.kv.held();
             if run.decodes && !p.running.is_empty() {
                 if pool.grow == PARTS {
-                    p.kv.grow(inst.step, steps);
+                    let grown = run.grown.min(steps);
+                    p.kv.grow(inst.step.wrapping_add(grown), steps - grown);
                 }
                 p.remaining = p.remaining.saturating_sub(p.running.len() as u64 * u64::from(steps));
             }
@@ -240,7 +302,8 @@ impl World<'_> {
                     // What waits at decode and was never preempted comes by wire.
                     let wired =
                         decode && p.waiting.peek().is_some_and(|Reverse(k)| self.seqs[(*k as u32) as usize].life == 0);
-                    if p.seats >= max_seqs || wired || !self.policy.lets_in(&view) || !self.admit_prompt(q) {
+                    if p.blocked || p.seats >= max_seqs || wired || !self.policy.lets_in(&view) || !self.admit_prompt(q)
+                    {
                         break;
                     }
                     continue;
@@ -290,20 +353,15 @@ impl World<'_> {
                 (0.0, 0)
             };
             let first = pricer.mixed(n, context, chunk);
-            Run { steps: Steps { first, delta: 0, count: 1 }, decodes, prompts: true, start_ps: now }
+            Run { steps: Steps { first, delta: 0, count: 1 }, decodes, prompts: true, start_ps: now, grown: 0 }
         } else if inst.decoding > 0 {
-            let mut most = inst.ends.peek().map_or(1, |Reverse((step, ..))| (step - inst.step).max(1));
-            let mut waits = false;
+            let due = inst.ends.peek().map_or(1, |Reverse((step, ..))| (step - inst.step).max(1));
+            let mut most = due.min(self.settings.max_run);
             for q in ranks {
                 let p = &self.ports[q as usize];
                 if pool.grow == PARTS {
                     most = p.kv.steps_that_fit(inst.step, most);
                 }
-                waits |= !p.waiting.is_empty();
-            }
-            if waits && self.policy.headroom(1 << 20, 1) > 1 {
-                // Headroom shrinks as answers are written: the head of the queue is looked at again.
-                most = most.min(RECHECK_STEPS);
             }
             let parts: Vec<Part> = (0..micro)
                 .map(|m| {
@@ -312,7 +370,7 @@ impl World<'_> {
                     Part { n: n.div_ceil(inst.ranks), context: g.context, grow: u64::from(g.n) * pool.grow }
                 })
                 .collect();
-            Run { steps: pricer.decode(&parts, most), decodes: true, prompts: false, start_ps: now }
+            Run { steps: pricer.decode(&parts, most), decodes: true, prompts: false, start_ps: now, grown: 0 }
         } else {
             return;
         };
@@ -329,6 +387,3 @@ impl World<'_> {
         self.push(at, Event::Boundary(i, ticket));
     }
 }
-
-/// Decode steps after which a policy that keeps headroom looks at its queue again.
-const RECHECK_STEPS: u32 = 8;

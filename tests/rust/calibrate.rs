@@ -95,7 +95,15 @@ fn laws_keep_their_bounds() {
     }
     for f in &params().exchanges {
         let l = &f.law;
-        assert!(l.alpha > 0.0 && l.per_log2_ranks >= 0.0 && l.step >= 0.0 && l.per_log2_domains >= 0.0, "{:?}", f.id);
+        assert!(
+            l.alpha > 0.0
+                && l.per_expert >= 0.0
+                && l.per_log2_ranks >= 0.0
+                && l.step >= 0.0
+                && l.per_log2_domains >= 0.0,
+            "{:?}",
+            f.id
+        );
         assert!(l.eta_nvlink > 0.0 && l.eta_nvlink <= 1.05 && l.eta_nic > 0.0 && l.eta_nic <= 1.05, "{:?}", f.id);
         assert!(l.p.is_none_or(|p| p >= 1.0), "{:?}", f.id);
     }
@@ -113,8 +121,14 @@ fn the_table_says_what_was_fitted_and_what_was_not() {
     for (name, most) in [
         ("nccl all_reduce half, n = 2 and 4", 0.045),
         ("nccl all_reduce half, n = 8 from n <= 4", 0.08),
+        ("deepep_low_latency dispatch, EP <= 8", 0.04),
+        ("deepep_low_latency combine, EP <= 8", 0.055),
+        ("deepep_low_latency dispatch, EP <= 4", 0.04),
+        ("deepep_low_latency combine, EP <= 4", 0.065),
         ("deepep_low_latency dispatch across nodes, EP64 from EP <= 32", 0.06),
         ("deepep_low_latency combine across nodes, EP64 from EP <= 32", 0.06),
+        ("deepep_low_latency dispatch, unseen shapes", 0.035),
+        ("deepep_low_latency combine, unseen shapes", 0.04),
         ("NVLinkOneSided nvfp4 dispatch, EP32 from EP <= 16", 0.045),
         ("NVLinkOneSided nvfp4 combine, EP32 from EP <= 16", 0.085),
         ("nvl72-bf16 dispatch", 0.12),

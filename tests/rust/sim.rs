@@ -3,7 +3,10 @@
 use disagg::control::Control;
 use disagg::sim::{Deployment, Outcome, Requests, Settings, Status, Timing, simulate};
 
+mod afd;
+mod laws;
 mod oracles;
+mod queueing;
 
 pub const MS: u64 = 1_000_000_000;
 

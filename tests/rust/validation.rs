@@ -166,6 +166,9 @@ fn every_deployment_has_a_finite_prediction() {
         "source",
         "status",
         "note",
+        "n",
+        "median",
+        "p95",
     ];
     assert_eq!(c.names, names);
     let Some(Column::F64(errors)) = c.get("error") else { panic!("no errors") };
