@@ -48,7 +48,7 @@ from disagg.specs import (
 from disagg.study import LEVELS, Study
 from disagg.sweep import sweep
 
-from disagg import kernels, network, plots, validation  # isort: skip
+from disagg import afd, kernels, network, plots, validation  # isort: skip
 
 __all__ = [
     "AFD",
@@ -83,6 +83,7 @@ __all__ = [
     "Workers",
     "Workload",
     "__version__",
+    "afd",
     "estimate",
     "explore",
     "kernels",

@@ -13,6 +13,8 @@ __all__ = [
     "Study",
     "_frame",
     "_spin",
+    "afd_provision",
+    "afd_schedule",
     "assumptions",
     "check_plan",
     "cluster",
@@ -34,6 +36,7 @@ __all__ = [
     "model_from_hf",
     "near",
     "network_flows",
+    "network_phase",
     "num_threads",
     "plan_facts",
     "preset",
@@ -75,6 +78,7 @@ class Engine:
         quant: Spec | None = None,
         serving: Spec | None = None,
         assumptions: Spec | None = None,
+        load: float | None = None,
     ) -> Engine: ...
     def estimate(self) -> _EstimatePayload: ...
     def step(self, kind: str, batch: float, context: float, new: float, past: float) -> tuple[float, _Payload]: ...
@@ -109,6 +113,22 @@ class Spec:
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
 
+def afd_provision(
+    alpha_a: float,
+    beta_a: float,
+    alpha_f: float,
+    beta_f: float,
+    alpha_c: float,
+    beta_c: float,
+    batch: float,
+    mu_p: float,
+    mu_d: float,
+    requests: float | None = None,
+    barrier: bool = False,
+) -> tuple[float, float, str]: ...
+def afd_schedule(
+    stage_ms: list[float], shape: list[int], layers: int, microbatches: int, half_duplex: bool, overlapped: bool
+) -> float: ...
 def assumptions(profile: str, switches: dict[str, Any]) -> Spec: ...
 def check_plan(plan: Spec, model: Spec, cluster: Spec) -> None: ...
 def cluster(fields: dict[str, Any]) -> Spec: ...
@@ -157,6 +177,9 @@ def network_flows(
     engine: str,
     progress: _Report = None,
 ) -> _Payload: ...
+def network_phase(
+    cluster: Spec, what: str, args: str, framework: str | None = None, alpha_scale: float = 1.0
+) -> tuple[str, _Payload]: ...
 def num_threads() -> int: ...
 def plan_facts(plan: Spec) -> tuple[str, int]: ...
 def preset(kind: str, name: str) -> Spec: ...

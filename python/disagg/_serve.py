@@ -37,6 +37,7 @@ def estimate(
     quant: Quant | None = None,
     serving: Serving | None = None,
     assumptions: Assumptions | None = None,
+    load: float | None = None,
 ) -> Estimate:
     """Price one plan in its steady state, from measured kernels.
 
@@ -54,6 +55,9 @@ def estimate(
         Speculation, balance, overlap, launch mode.
     assumptions
         Modelling choices; None: ``Assumptions.physical()``.
+    load
+        Requests per second of an open loop (Poisson): batches shrink to it, and the wait for prefill, by the
+        Allen-Cunneen formula, is part of TTFT. None: a closed loop at full batch.
 
     Returns
     -------
@@ -65,7 +69,7 @@ def estimate(
     SpecError
         If an input does not fit; every problem is named.
     InfeasibleError
-        If something is short; says what and by how much.
+        If something is short, or the load is beyond what the plan serves; says what and by how much.
 
     Examples
     --------
@@ -85,9 +89,18 @@ def estimate(
         quant=(quant, Quant, type(None)),
         serving=(serving, Serving, type(None)),
         assumptions=(assumptions, Assumptions, type(None)),
+        load=(load, float, int, type(None)),
     )
     engine = _core.Engine(
-        model._raw, cluster._raw, workload._raw, plan._raw, framework, _raw(quant), _raw(serving), _raw(assumptions)
+        model._raw,
+        cluster._raw,
+        workload._raw,
+        plan._raw,
+        framework,
+        _raw(quant),
+        _raw(serving),
+        _raw(assumptions),
+        None if load is None else float(load),
     )
     inputs = _inputs(model=model, cluster=cluster, workload=workload, quant=quant, serving=serving)
     return Estimate._from_core(engine.estimate(), inputs)

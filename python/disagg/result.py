@@ -169,11 +169,11 @@ class _EstimatePlots:
 
         return plots.breakdown(self._estimate.breakdown, part=part, ax=ax)
 
-    def pipeline(self, *, ax: Axes | None = None) -> Axes:
-        """Draw the stage times of the micro-batch pipeline."""
+    def pipeline(self, *, phase: str | None = None, ax: Axes | None = None) -> Axes:
+        """Draw who is busy when in the micro-batch pipeline, in microseconds; ``phase``: decode, mixed or prefill."""
         from disagg import plots
 
-        return plots.pipeline(self._estimate.pipeline, ax=ax)
+        return plots.timeline(self._estimate.timeline, phase=phase, ax=ax)
 
     def memory(self, *, ax: Axes | None = None) -> Axes:
         """Draw what fills each GPU."""
@@ -278,6 +278,22 @@ class Estimate(Result):
         return self._float("watts")
 
     @property
+    def joules_per_token(self) -> float:
+        """Energy per output token with all GPUs at their board limit, joules."""
+        return self._float("joules_per_token")
+
+    @property
+    def wait_ms(self) -> float:
+        """Part of `ttft_ms` that a request waits for prefill under ``load=``; 0 in a closed loop."""
+        return self._float("wait_ms")
+
+    @property
+    def queueing(self) -> str | None:
+        """Name of the queueing formula behind `wait_ms`; None in a closed loop."""
+        found = self._scalars.get("queueing")
+        return None if found is None else str(found)
+
+    @property
     def context_exceeded(self) -> bool:
         """Whether the workload is longer than the model's context."""
         return bool(self._scalars.get("context_exceeded", False))
@@ -339,6 +355,11 @@ class Estimate(Result):
     def pipeline(self) -> Frame:
         """Stage times of the micro-batch pipeline; empty without one."""
         return self._frame("pipeline")
+
+    @property
+    def timeline(self) -> Frame:
+        """A stretch of the schedule: phase, stage, microbatch, layer, start_us, end_us; empty without one."""
+        return self._frame("timeline")
 
     @property
     def plot(self) -> _EstimatePlots:

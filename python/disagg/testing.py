@@ -186,6 +186,7 @@ def specs_of() -> dict[str, Any]:
             specs.Assumptions,
             st.just("physical"),
             kv_transfer=st.sampled_from(["bulk", "layer-wise"]),
+            attention_barrier=st.booleans(),
             afd_alpha_scale=_floats(0.0, 100.0),
         ),
     }

@@ -1,25 +1,33 @@
 //! One AFD unit: an attention pool and an FFN pool, and the four stages of a layer between them.
 //!
-//! Attention pool: `D = gpus / tp` ranks; router, dense layers, embedding and LM head live here.
-//! FFN pool: replicas of `ep x moe_tp` GPUs holding all routed experts, and the shared expert.
+//! Attention pool: `D = gpus / tp` ranks; embedding and LM head live here.
+//! FFN pool: replicas of `ep x moe_tp` GPUs holding all routed experts.
+//! Router, dense layers and shared expert stand on either side. With the router on the FFN side a
+//! token travels once to one FFN GPU and once back, and the pool exchanges rows between its experts
+//! itself. A dense layer on the FFN side is a data-parallel copy on every moe-TP group.
 //! Stages of one micro-batch and layer (physics.md section 5): attention, A2F, FFN, F2A; attention
 //! TP ends in a reduce-scatter (the all-gather of the way back is part of F2A), MoE-TP in a
 //! reduce-scatter inside the FFN pool. Neither is free.
-//! Limits: router and dense layers on the attention side only.
+//! A shared expert on the attention side runs there beside nothing: it lengthens that stage.
+//! Fused dispatch: the exchange into the experts and their GEMMs are one kernel, which gives
+//! `COMM_SMS` of its SMs to communication; the stage takes the longer of the two.
+//! MTP: each draft pass is one more MoE layer with its own projection and logits.
 
 use std::sync::Arc;
 
 use super::Batch;
 use super::attention::AttentionPart;
+use super::draft::draft_projection;
 use super::ffn::{self, Experts, GatedMlp, Router};
 use super::library::Library;
+use super::overlap::fused_slowdown;
 use super::published;
 use super::sink::{Op, Sink, Total};
 use super::worker::LayerCounts;
 use crate::error::{Error, Result};
 use crate::kernels::{Evidence, Surface};
 use crate::math::combinatorics::distinct_groups;
-use crate::network::{AfdShape, CommTime, traffic};
+use crate::network::{A2aKind, A2aShape, AfdShape, CommTime, traffic};
 use crate::spec::assumptions::{AfdWire, Copies, Exchange};
 use crate::spec::plan::Side;
 use crate::spec::{AfdPlan, Dtype};
@@ -31,6 +39,26 @@ pub struct LayerStages {
     pub a2f: Total,
     pub ffn: Total,
     pub f2a: Total,
+    /// Seconds of the exchange into the experts that stand inside `ffn` (router on the FFN side).
+    pub inner: f64,
+}
+
+impl LayerStages {
+    /// Seconds that (attention, A2F, FFN, F2A) are busy. `slowed`: what giving SMs to a fused
+    /// dispatch does to the rest of the FFN stage; none: not fused.
+    pub fn seconds(&self, slowed: Option<f64>) -> [f64; 4] {
+        let (a, x, f, y) = (self.attention.seconds, self.a2f.seconds, self.ffn.seconds, self.f2a.seconds);
+        match slowed {
+            None => [a, x, f, y],
+            Some(s) if self.inner > 0.0 => [a, x, self.inner.max((f - self.inner) * s), y],
+            Some(s) => [a, 0.0, x.max(f * s), y],
+        }
+    }
+
+    /// Operator time of all four.
+    pub fn work(&self) -> Total {
+        self.attention.plus(&self.a2f).plus(&self.ffn).plus(&self.f2a)
+    }
 }
 
 /// An AFD unit of one layout.
@@ -45,13 +73,21 @@ pub struct AfdUnit {
     pub counts: LayerCounts,
     attention: AttentionPart,
     router: Router,
+    router_on_ffn: bool,
     dense: Option<GatedMlp>,
+    dense_on_ffn: bool,
     pub experts: Experts,
     shared: Option<GatedMlp>,
     shared_on_ffn: bool,
     shape: AfdShape,
+    /// The exchange between FFN GPUs when they route.
+    inner: A2aShape,
     logits: [Arc<Surface>; 2],
+    /// Projection of (hidden, embedding) before a draft layer.
+    draft: Option<[Arc<Surface>; 2]>,
+    slowed: Option<f64>,
     memory: [Surface; 2],
+    ffn_memory: [Surface; 2],
     hidden: f64,
     topk: u32,
     expert_count: u32,
@@ -72,8 +108,10 @@ impl AfdUnit {
         let ep = plan.ffn.ep_for(moe.experts);
         let replicas = plan.ffn.groups_for(moe.experts).max(1);
         let counts = LayerCounts::of(&lib.model);
+        let (router_on_ffn, dense_on_ffn) = (plan.router == Side::Ffn, plan.dense == Side::Ffn);
         let dense = if counts.dense[0] + counts.dense[1] > 0.0 {
-            Some(GatedMlp::new(lib, lib.formats.dense_gemm, lib.model.dense_intermediate, tp)?)
+            let (home, shards) = if dense_on_ffn { (ffn_lib, moe_tp) } else { (lib, tp) };
+            Some(GatedMlp::new(home, home.formats.dense_gemm, home.model.dense_intermediate, shards)?)
         } else {
             None
         };
@@ -101,7 +139,7 @@ impl AfdUnit {
             prereduce: plan.prereduce,
             shared_copy: shared.is_some() && shared_on_ffn,
             half_duplex: plan.duplex == crate::spec::plan::Duplex::Half,
-            same_domain_fraction: f64::NAN,
+            spread: None,
         };
         let vocab = lib.model.vocab.div_ceil(tp);
         Ok(AfdUnit {
@@ -111,17 +149,31 @@ impl AfdUnit {
             replicas,
             counts,
             attention: AttentionPart::new(lib, tp, 1)?,
-            router: Router::new(lib, moe.experts)?,
+            router: Router::new(if router_on_ffn { ffn_lib } else { lib }, moe.experts)?,
+            router_on_ffn,
             dense,
+            dense_on_ffn,
             experts,
             shared,
             shared_on_ffn,
             shape,
+            inner: A2aShape {
+                hidden: lib.model.hidden,
+                topk: moe.topk,
+                experts: moe.experts,
+                groups: moe.groups,
+                topk_groups: moe.topk_groups,
+                ep,
+                dispatch_dtype: lib.formats.comm,
+            },
+            draft: draft_projection(lib)?,
+            slowed: lib.serving.fused_dispatch.then(|| fused_slowdown(ffn_lib)),
             logits: [
                 lib.gemm(false, Dtype::Bf16, vocab, lib.model.hidden)?,
                 lib.gemm(true, Dtype::Bf16, vocab, lib.model.hidden)?,
             ],
             memory: [lib.memory(false), lib.memory(true)],
+            ffn_memory: [ffn_lib.memory(false), ffn_lib.memory(true)],
             hidden: f64::from(lib.model.hidden),
             topk: moe.topk,
             expert_count: moe.experts,
@@ -142,24 +194,40 @@ impl AfdUnit {
 
     /// Embedding, final norm and LM head of one micro-batch: attention-pool work once a step.
     pub fn price_ends<S: Sink>(&self, batch: &Batch, sink: &mut S) {
-        let decode = !batch.has_prefill();
-        let mode = usize::from(decode);
+        let mode = usize::from(!batch.has_prefill());
         sink.add(Op::Embedding, 1.0, self.memory[mode].at(&[batch.tokens() * self.hidden * 4.0]));
-        let rows = batch.decode * batch.per_decode + batch.ending;
+        self.price_logits(batch, batch.decode * batch.per_decode + batch.ending, sink);
+    }
+
+    fn price_logits<S: Sink>(&self, batch: &Batch, rows: f64, sink: &mut S) {
+        let decode = !batch.has_prefill();
         if rows > 0.0 {
             ffn::norm(&self.memory, self.hidden, rows, decode, 1.0, sink);
-            sink.add(Op::Logits, 1.0, self.logits[mode].at(&[rows]));
+            sink.add(Op::Logits, 1.0, self.logits[usize::from(decode)].at(&[rows]));
         }
     }
 
-    /// A dense layer: all of it on the attention pool.
+    /// What a draft pass adds to its layer on the attention pool: the projection before it and the logits after.
+    pub fn price_draft_ends<S: Sink>(&self, batch: &Batch, sink: &mut S) {
+        if let Some(projection) = &self.draft {
+            let mode = usize::from(!batch.has_prefill());
+            sink.add(Op::Draft, 1.0, projection[mode].at(&[batch.tokens() / f64::from(self.attention_tp)]));
+            self.price_logits(batch, batch.decode + batch.ending, sink);
+        }
+    }
+
+    /// Attention stage of a dense layer; with its FFN when that stands here.
     pub fn price_dense<S: Sink>(&self, batch: &Batch, sliding: bool, sink: &mut S) {
         let decode = !batch.has_prefill();
         let tokens = batch.tokens();
         self.attention.price(&self.lib.comm, batch, sliding, 1.0, sink);
+        let bytes = tokens * self.hidden * 2.0;
+        if self.dense_on_ffn {
+            self.price_scatter(bytes, sink);
+            return;
+        }
         if self.attention_tp > 1 && self.lib.assumptions.afd_reductions {
-            let reduce =
-                self.lib.comm.all_reduce(tokens * self.hidden * 2.0, self.attention_tp, self.lib.graph(decode));
+            let reduce = self.lib.comm.all_reduce(bytes, self.attention_tp, self.lib.graph(decode));
             sink.add(Op::TpReduce, 2.0, reduce.into());
         }
         ffn::norm(&self.memory, self.hidden, tokens, decode, 1.0, sink);
@@ -168,27 +236,49 @@ impl AfdUnit {
         }
     }
 
+    /// FFN stage of a dense layer whose FFN stands on the FFN pool.
+    pub fn price_dense_ffn<S: Sink>(&self, batch: &Batch, sink: &mut S) {
+        let decode = !batch.has_prefill();
+        let shards = f64::from(self.experts.moe_tp);
+        let tokens = self.ranks() * batch.mean_tokens() * shards / f64::from(self.ffn_gpus);
+        sink.add(Op::Norm, 1.0, self.ffn_memory[usize::from(decode)].at(&[tokens * self.hidden * 8.0]));
+        if let Some(mlp) = &self.dense {
+            mlp.price(Op::DenseFfn, tokens, decode, 1.0, sink);
+        }
+        if self.experts.moe_tp > 1 {
+            let reduce = self.ffn_lib.comm.reduce_scatter(tokens * self.hidden * 2.0, self.experts.moe_tp);
+            sink.add(Op::MoeTpReduce, 1.0, reduce.into());
+        }
+    }
+
+    fn price_scatter<S: Sink>(&self, bytes: f64, sink: &mut S) {
+        if self.attention_tp > 1 && self.lib.assumptions.afd_reductions {
+            sink.add(Op::TpReduce, 1.0, self.lib.comm.reduce_scatter(bytes, self.attention_tp).into());
+        }
+    }
+
     /// Attention stage of a MoE layer.
     pub fn price_attention<S: Sink>(&self, batch: &Batch, sliding: bool, sink: &mut S) {
         let decode = !batch.has_prefill();
         let tokens = batch.tokens();
         self.attention.price(&self.lib.comm, batch, sliding, 1.0, sink);
-        if self.attention_tp > 1 && self.lib.assumptions.afd_reductions {
-            sink.add(
-                Op::TpReduce,
-                1.0,
-                self.lib.comm.reduce_scatter(tokens * self.hidden * 2.0, self.attention_tp).into(),
-            );
-        }
+        self.price_scatter(tokens * self.hidden * 2.0, sink);
         let own = tokens / f64::from(self.attention_tp);
-        self.router.price(own, decode, 1.0, sink);
+        if !self.router_on_ffn {
+            self.router.price(own, decode, 1.0, sink);
+        }
         if let (Some(shared), false) = (&self.shared, self.shared_on_ffn) {
             shared.price(Op::SharedExpert, own, decode, 1.0, sink);
         }
     }
 
     pub fn price_a2f<S: Sink>(&self, batch: &Batch, sink: &mut S) {
-        sink.add(Op::A2f, 1.0, self.transfer(batch.tokens(), false).into());
+        let hop = if self.router_on_ffn {
+            self.lib.comm.afd_home(&self.shape, batch.tokens(), false)
+        } else {
+            self.transfer(batch.tokens(), false)
+        };
+        sink.add(Op::A2f, 1.0, hop.into());
     }
 
     /// A2F (or, `back`, F2A) of one micro-batch and layer, by the copies and the wire of the assumptions.
@@ -274,11 +364,49 @@ impl AfdUnit {
         seconds
     }
 
-    /// FFN stage: experts on the tokens of all attention ranks, and the shared expert.
-    pub fn price_ffn<S: Sink>(&self, batch: &Batch, sink: &mut S) {
+    /// Tokens of one FFN GPU when they lie evenly on the pool.
+    fn own_tokens(&self, batch: &Batch) -> f64 {
+        self.ranks() * batch.mean_tokens() / f64::from(self.ffn_gpus)
+    }
+
+    /// The fastest exchange among the experts' GPUs when the FFN side routes: (out, back).
+    fn exchange(&self, batch: &Batch) -> Option<(CommTime, CommTime)> {
+        if !self.router_on_ffn || self.experts.ep <= 1 {
+            return None;
+        }
+        let decode = !batch.has_prefill();
+        let comm = &self.ffn_lib.comm;
+        // Each EP rank is a moe-TP group whose GPUs all need the row.
+        let own = self.own_tokens(batch) * f64::from(self.experts.moe_tp);
+        let graph = decode && self.ffn_lib.graph(true);
+        let pairs = comm
+            .kinds()
+            .iter()
+            .filter(|k| own <= k.most_tokens() && !(graph && **k == A2aKind::Normal))
+            .map(|k| (comm.dispatch(&self.inner, own, *k), comm.combine(&self.inner, own, *k)));
+        let best = pairs.min_by(|a, b| (a.0.seconds + a.1.seconds).total_cmp(&(b.0.seconds + b.1.seconds)));
+        // Beyond what any kernel takes: gather all rows, scatter the sums.
+        let rows = own * f64::from(self.experts.ep) * self.hidden * 2.0;
+        Some(
+            best.unwrap_or_else(|| {
+                (comm.all_gather(rows, self.experts.ep), comm.reduce_scatter(rows, self.experts.ep))
+            }),
+        )
+    }
+
+    /// FFN stage: experts on the tokens of all attention ranks, and the shared expert. Gives the
+    /// seconds of its own exchange into the experts.
+    pub fn price_ffn<S: Sink>(&self, batch: &Batch, sink: &mut S) -> f64 {
         let decode = !batch.has_prefill();
         let all = self.ranks() * batch.mean_tokens();
         let tokens = all / f64::from(self.replicas);
+        let exchange = self.exchange(batch);
+        if self.router_on_ffn {
+            self.router.price(self.own_tokens(batch), decode, 1.0, sink);
+        }
+        if let Some((out, _)) = exchange {
+            sink.add(Op::Dispatch, 1.0, out.into());
+        }
         let experts = match self.lib.assumptions.exchange {
             Exchange::Best => self.experts.best(tokens, decode),
             Exchange::Gather | Exchange::GatherInNode => self.experts.fused(tokens, decode),
@@ -296,14 +424,40 @@ impl AfdUnit {
             sink.add(Op::MoeTpReduce, 1.0, reduce.into());
             beside += reduce.seconds;
         }
+        if let Some((out, back)) = exchange {
+            sink.add(Op::Combine, 1.0, back.into());
+            beside += out.seconds + back.seconds;
+        }
         if let (Some(shared), true) = (&self.shared, self.shared_on_ffn) {
             let beside = if decode && self.overlap { beside } else { 0.0 };
             shared.price_beside(Op::SharedExpert, all / f64::from(self.ffn_gpus), decode, 1.0, beside, sink);
         }
+        exchange.map_or(0.0, |(out, _)| out.seconds)
     }
 
     pub fn price_f2a<S: Sink>(&self, batch: &Batch, sink: &mut S) {
-        sink.add(Op::F2a, 1.0, self.transfer(batch.tokens(), true).into());
+        let hop = if self.router_on_ffn {
+            self.lib.comm.afd_home(&self.shape, batch.tokens(), true)
+        } else {
+            self.transfer(batch.tokens(), true)
+        };
+        sink.add(Op::F2a, 1.0, hop.into());
+    }
+
+    /// The two hops of a dense layer on the FFN pool: one copy out, one vector back.
+    pub fn price_dense_hop<S: Sink>(&self, batch: &Batch, back: bool, sink: &mut S) {
+        let op = if back { Op::F2a } else { Op::A2f };
+        sink.add(op, 1.0, self.lib.comm.afd_home(&self.shape, batch.tokens(), back).into());
+    }
+
+    /// Whether dense layers run through all four stages.
+    pub fn dense_on_ffn(&self) -> bool {
+        self.dense_on_ffn
+    }
+
+    /// What a fused dispatch does to the rest of the FFN stage; none: not fused.
+    pub fn slowed(&self) -> Option<f64> {
+        self.slowed
     }
 
     /// The four stages of a MoE layer.
@@ -311,15 +465,27 @@ impl AfdUnit {
         let mut s = LayerStages::default();
         self.price_attention(batch, sliding, &mut s.attention);
         self.price_a2f(batch, &mut s.a2f);
-        self.price_ffn(batch, &mut s.ffn);
+        s.inner = self.price_ffn(batch, &mut s.ffn);
         self.price_f2a(batch, &mut s.f2a);
         s
     }
 
-    /// A dense layer as a total.
-    pub fn dense(&self, batch: &Batch, sliding: bool) -> Total {
+    /// The stages of a dense layer: attention only, unless its FFN stands on the FFN pool.
+    pub fn dense(&self, batch: &Batch, sliding: bool) -> LayerStages {
+        let mut s = LayerStages::default();
+        self.price_dense(batch, sliding, &mut s.attention);
+        if self.dense_on_ffn {
+            self.price_dense_hop(batch, false, &mut s.a2f);
+            self.price_dense_ffn(batch, &mut s.ffn);
+            self.price_dense_hop(batch, true, &mut s.f2a);
+        }
+        s
+    }
+
+    /// Projection and logits of a draft pass.
+    pub fn draft_ends(&self, batch: &Batch) -> Total {
         let mut t = Total::default();
-        self.price_dense(batch, sliding, &mut t);
+        self.price_draft_ends(batch, &mut t);
         t
     }
 

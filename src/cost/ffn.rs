@@ -2,13 +2,16 @@
 //!
 //! Routed experts are read from rows that already are the hottest rank of their load
 //! distribution, at the tokens of all ranks together; nothing is multiplied by an imbalance here.
+//! Another load (an exponent, a histogram, EPLB copies) lies between the balanced and the skewed
+//! rows, by the load of its fullest rank (balance); redundant copies add their weights by roofline.
 
 use std::sync::Arc;
 
 use super::library::Library;
 use super::sink::{Op, Sink, Total};
 use crate::error::Result;
-use crate::kernels::{Reading, Surface};
+use crate::kernels::roofline::Roofline;
+use crate::kernels::{Evidence, Reading, Surface};
 use crate::spec::Dtype;
 
 /// Gated MLP: gate and up in one GEMM, elementwise product, down.
@@ -57,12 +60,59 @@ impl GatedMlp {
     }
 }
 
+/// Kernels under one load distribution, [prefill, decode].
+#[derive(Clone)]
+struct Lanes {
+    fused: [Arc<Surface>; 2],
+    grouped: [Option<Arc<Surface>>; 2],
+}
+
+impl Lanes {
+    /// `None` for a model without experts.
+    fn new(lib: &Library, ep: u32, moe_tp: u32, even: bool) -> Result<Option<Lanes>> {
+        let (Some(prefill), Some(decode)) =
+            (lib.experts_fused(false, ep, moe_tp, even)?, lib.experts_fused(true, ep, moe_tp, even)?)
+        else {
+            return Ok(None);
+        };
+        let grouped = if moe_tp == 1 {
+            [lib.experts_grouped(false, ep, even)?, lib.experts_grouped(true, ep, even)?]
+        } else {
+            [None, None]
+        };
+        Ok(Some(Lanes { fused: [prefill, decode], grouped }))
+    }
+}
+
+/// A load between the balanced rows (0) and the rows that are read (1), or beyond.
+#[derive(Clone)]
+struct Skew {
+    even: Lanes,
+    at: f64,
+    /// Rooflines of the fullest rank without and with redundant copies.
+    copies: Option<[Roofline; 2]>,
+}
+
+impl Skew {
+    /// `row` moved to the load asked for, given the balanced row beside it.
+    fn apply(&self, row: Reading, even: Reading, tokens: f64) -> Reading {
+        // A balanced row slower than the skewed one is no bound on what balance brings.
+        let spread = (row.seconds - even.seconds).max(0.0);
+        let x = [tokens, 0.0, 0.0];
+        let weights = self.copies.map_or(1.0, |[one, more]| more.smooth(&x) / one.smooth(&x));
+        let known = if self.at > 1.0 { Evidence::Extrapolated } else { Evidence::Interpolated };
+        Reading {
+            seconds: (row.seconds + spread * (self.at - 1.0)) * weights,
+            evidence: row.evidence.max(even.evidence).max(known),
+        }
+    }
+}
+
 /// Routed experts of one pool: the fused kernel and, where measured, the grouped one.
 #[derive(Clone)]
 pub struct Experts {
-    /// [prefill, decode].
-    fused: [Arc<Surface>; 2],
-    grouped: [Option<Arc<Surface>>; 2],
+    lanes: Lanes,
+    skew: Option<Skew>,
     pub ep: u32,
     pub moe_tp: u32,
 }
@@ -70,50 +120,55 @@ pub struct Experts {
 impl Experts {
     /// `None` for a model without experts.
     pub fn new(lib: &Library, ep: u32, moe_tp: u32) -> Result<Option<Experts>> {
-        let (Some(prefill), Some(decode)) =
-            (lib.experts_fused(false, ep, moe_tp)?, lib.experts_fused(true, ep, moe_tp)?)
-        else {
-            return Ok(None);
+        let Some(lanes) = Lanes::new(lib, ep, moe_tp, false)? else { return Ok(None) };
+        let skew = match lib.skew(ep) {
+            Some(at) => {
+                Lanes::new(lib, ep, moe_tp, true)?.map(|even| Skew { even, at, copies: lib.copies(ep, moe_tp) })
+            }
+            None => None,
         };
-        let grouped =
-            if moe_tp == 1 { [lib.experts_grouped(false, ep)?, lib.experts_grouped(true, ep)?] } else { [None, None] };
-        Ok(Some(Experts { fused: [prefill, decode], grouped, ep, moe_tp }))
+        Ok(Some(Experts { lanes, skew, ep, moe_tp }))
     }
 
     /// Fused kernel at `tokens` of all ranks together.
     pub fn fused(&self, tokens: f64, decode: bool) -> Reading {
-        self.fused[usize::from(decode)].at(&[tokens])
+        let mode = usize::from(decode);
+        let row = self.lanes.fused[mode].at(&[tokens]);
+        match &self.skew {
+            Some(s) => s.apply(row, s.even.fused[mode].at(&[tokens]), tokens),
+            None => row,
+        }
+    }
+
+    fn grouped(&self, tokens: f64, decode: bool) -> Option<Reading> {
+        let mode = usize::from(decode);
+        let row = self.lanes.grouped[mode].as_ref()?.at(&[tokens]);
+        Some(match &self.skew {
+            Some(s) => s.apply(row, s.even.grouped[mode].as_ref().map_or(row, |g| g.at(&[tokens])), tokens),
+            None => row,
+        })
     }
 
     /// Kernel that works on dispatched tokens: grouped where measured, else the fused one.
     pub fn dispatched(&self, tokens: f64, decode: bool) -> Reading {
-        match &self.grouped[usize::from(decode)] {
-            Some(g) => g.at(&[tokens]),
-            None => self.fused(tokens, decode),
-        }
+        self.grouped(tokens, decode).unwrap_or_else(|| self.fused(tokens, decode))
     }
 
     /// Whether the grouped kernel was measured for this phase.
     pub fn has_grouped(&self, decode: bool) -> bool {
-        self.grouped[usize::from(decode)].is_some()
+        self.lanes.grouped[usize::from(decode)].is_some()
     }
 
     /// The faster of the two kernels.
     pub fn best(&self, tokens: f64, decode: bool) -> Reading {
         let fused = self.fused(tokens, decode);
-        match &self.grouped[usize::from(decode)] {
-            Some(g) => {
-                let grouped = g.at(&[tokens]);
-                if grouped.seconds < fused.seconds { grouped } else { fused }
-            }
-            None => fused,
-        }
+        self.grouped(tokens, decode).filter(|g| g.seconds < fused.seconds).unwrap_or(fused)
     }
 
     pub fn source(&self, decode: bool, dispatched: bool) -> &str {
-        match (&self.grouped[usize::from(decode)], dispatched) {
+        match (&self.lanes.grouped[usize::from(decode)], dispatched) {
             (Some(g), true) => g.source(),
-            _ => self.fused[usize::from(decode)].source(),
+            _ => self.lanes.fused[usize::from(decode)].source(),
         }
     }
 }

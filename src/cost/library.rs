@@ -2,27 +2,32 @@
 //!
 //! Decode kernels run under CUDA graphs by default and prefill kernels as measured (physics.md
 //! section 3, launch floors), so every operator exists once per launch mode.
+//!
+//! A device that no system of the database has (what-if hardware) takes the tables of the nearest
+//! one at the same utilisation: times scale with the ratio of the two rooflines, and are tagged so.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::balance;
 use super::published;
 use crate::error::Result;
 use crate::kernels::ops::{self, ExpertShape, Source};
+use crate::kernels::roofline::{self, Roofline};
 use crate::kernels::{KernelDb, Surface};
 use crate::network::Comm;
 use crate::network::CommTime;
 use crate::spec::assumptions::{Collectives, DenseLayers, LaunchFloors};
 use crate::spec::dtype::Formats;
 use crate::spec::serving::Launch;
-use crate::spec::{Assumptions, Attention, Cluster, Dtype, Model, Quant, Serving};
+use crate::spec::{Assumptions, Attention, Cluster, Device, Dtype, Imbalance, Model, Quant, Serving, catalog};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
     Gemm { graph: bool, dtype: Dtype, n: u32, k: u32 },
     Generation { tp: u32, window: u32 },
     Context { tp: u32, window: u32, graph: bool },
-    Experts { graph: bool, tokens_ep: u32, moe_tp: u32, grouped: bool, decode: bool },
+    Experts { graph: bool, tokens_ep: u32, moe_tp: u32, grouped: bool, decode: bool, even: bool },
 }
 
 /// Everything that prices operators: kernel surfaces, communication, and the choices behind them.
@@ -40,6 +45,8 @@ pub struct Library {
     pub comm: Comm,
     graph: Source,
     eager: Source,
+    /// Whether the device is not the one whose tables are read.
+    what_if: bool,
     decode_graph: bool,
     prefill_graph: bool,
     cache: Mutex<BTreeMap<Key, Option<Arc<Surface>>>>,
@@ -56,11 +63,13 @@ impl Library {
         assumptions: &Assumptions,
     ) -> Result<Library> {
         let comm = Comm::new(db.clone(), cluster, framework, assumptions.afd_alpha_scale)?;
+        let (system, device) = measured_like(cluster)?;
+        let what_if = !same_speed(&device, &cluster.device);
         let source = |graph| Source {
             db: db.clone(),
-            system: cluster.system.clone(),
+            system: system.clone(),
             framework: framework.to_string(),
-            device: cluster.device.clone(),
+            device: device.clone(),
             graph,
         };
         let mut priced = model.clone();
@@ -79,6 +88,7 @@ impl Library {
             comm,
             graph: source(true),
             eager: source(false),
+            what_if,
             decode_graph: serving.launch != Some(Launch::Measured)
                 && (serving.launch.is_some() || assumptions.launch_floors == LaunchFloors::ByPhase),
             prefill_graph: serving.launch == Some(Launch::Graph),
@@ -116,6 +126,50 @@ impl Library {
         CommTime { seconds: inner.seconds * published::stretch(ranks, measured, far, near), ..inner }
     }
 
+    /// The library of another device on the same fabric (a pool's own hardware).
+    pub fn on(self: &Arc<Self>, device: Option<&Device>) -> Result<Arc<Library>> {
+        match device {
+            Some(d) if *d != self.cluster.device => {
+                let cluster = Cluster { device: d.clone(), ..self.cluster.clone() };
+                Library::shared(
+                    &self.graph.db,
+                    &self.model,
+                    &cluster,
+                    &self.framework,
+                    &self.quant,
+                    &self.serving,
+                    &self.assumptions,
+                )
+            }
+            _ => Ok(self.clone()),
+        }
+    }
+
+    /// A kernel from the tables; on a device that has none, scaled from those of the nearest by the
+    /// two rooflines, which `bare` gives.
+    fn built(
+        &self,
+        graph: bool,
+        make: impl Fn(&Source) -> Result<Option<Surface>>,
+        bare: impl Fn(&Source) -> Result<Surface>,
+    ) -> Result<Option<Surface>> {
+        let source = self.source(graph);
+        let Some(found) = make(source)? else { return Ok(None) };
+        if !self.what_if {
+            return Ok(Some(found));
+        }
+        let roof = |device: &Device| bare(&Source { system: String::new(), device: device.clone(), ..source.clone() });
+        let device = &self.cluster.device;
+        Ok(Some(found.on_device(&roof(&source.device)?, &roof(device)?, &device.name)))
+    }
+
+    fn kernel(&self, key: Key, graph: bool, make: impl Fn(&Source) -> Result<Surface>) -> Result<Arc<Surface>> {
+        self.must(key, || {
+            let found = self.built(graph, |s| make(s).map(Some), &make)?;
+            found.ok_or_else(|| crate::Error::data("kernels", "an operator that always has a surface has none"))
+        })
+    }
+
     /// Launch mode of a phase: true under CUDA graphs.
     pub fn graph(&self, decode: bool) -> bool {
         if decode { self.decode_graph } else { self.prefill_graph }
@@ -139,13 +193,12 @@ impl Library {
     /// Dense GEMM; axis: rows.
     pub fn gemm(&self, decode: bool, dtype: Dtype, n: u32, k: u32) -> Result<Arc<Surface>> {
         let graph = self.graph(decode);
-        self.must(Key::Gemm { graph, dtype, n, k }, || ops::gemm(self.source(graph), dtype, n, k))
+        self.kernel(Key::Gemm { graph, dtype, n, k }, graph, |source| ops::gemm(source, dtype, n, k))
     }
 
     /// Decode attention of one TP rank; axes: sequences, context. `window` 0: full attention.
     pub fn generation(&self, tp: u32, window: u32) -> Result<Arc<Surface>> {
-        let source = self.source(self.decode_graph);
-        self.must(Key::Generation { tp, window }, || match &self.model.attention {
+        self.kernel(Key::Generation { tp, window }, self.decode_graph, |source| match &self.model.attention {
             Attention::Gqa { heads, kv_heads, head_dim, .. } => ops::generation_attention(
                 source,
                 heads / tp,
@@ -163,8 +216,7 @@ impl Library {
     /// Prefill attention of one TP rank; axes: sequences, new tokens, past tokens.
     pub fn context(&self, tp: u32, window: u32) -> Result<Arc<Surface>> {
         let graph = self.prefill_graph;
-        let source = self.source(graph);
-        self.must(Key::Context { tp, window, graph }, || match &self.model.attention {
+        self.kernel(Key::Context { tp, window, graph }, graph, |source| match &self.model.attention {
             Attention::Gqa { heads, kv_heads, head_dim, .. } => ops::context_attention(
                 source,
                 heads / tp,
@@ -190,31 +242,127 @@ impl Library {
             moe_tp,
             ep,
         };
-        Some((shape, self.serving.imbalance.clone().unwrap_or_else(|| moe.distribution.clone())))
+        Some((shape, self.measured_load().to_string()))
+    }
+
+    /// The load distribution whose rows are read: the one asked for, or the measured one nearest to it.
+    fn measured_load(&self) -> &str {
+        let own = self.model.moe.as_ref().map_or("balanced", |m| m.distribution.as_str());
+        match &self.serving.imbalance {
+            Some(Imbalance::Name(name)) => name,
+            Some(Imbalance::Exponent(a)) if *a > 1.1 => "power_law_1.2",
+            Some(Imbalance::Exponent(_)) => "power_law_1.01",
+            // Skewed rows are needed to scale between.
+            Some(Imbalance::Histogram(_)) if own == "balanced" => "power_law_1.01",
+            Some(Imbalance::Histogram(_)) | None => own,
+        }
+    }
+
+    /// Where the load asked for stands between the balanced row (0) and the row that is read (1);
+    /// none: it is that row.
+    pub fn skew(&self, ep: u32) -> Option<f64> {
+        let experts = self.model.moe.as_ref()?.experts;
+        let slots = self.serving.eplb_slots;
+        let exponent = match self.measured_load() {
+            "power_law_1.01" => 1.01,
+            "power_law_1.2" => 1.2,
+            _ => return None,
+        };
+        let row = balance::power_law(exponent, experts);
+        let loads = match &self.serving.imbalance {
+            Some(Imbalance::Histogram(loads)) => loads.clone(),
+            Some(Imbalance::Exponent(a)) => balance::power_law(*a, experts),
+            Some(Imbalance::Name(_)) | None if slots == 0 => return None,
+            Some(Imbalance::Name(_)) | None => row.clone(),
+        };
+        let hot = if slots > 0 { balance::balanced_rank(&loads, ep, slots) } else { balance::hot_rank(&loads, ep) };
+        let measured = balance::hot_rank(&row, ep) - 1.0;
+        Some(if measured > 0.0 { (hot - 1.0) / measured } else { 0.0 })
+    }
+
+    /// Rooflines of the fullest rank without and with its redundant copies; none without any.
+    pub fn copies(&self, ep: u32, moe_tp: u32) -> Option<[Roofline; 2]> {
+        let moe = self.model.moe.as_ref()?;
+        if self.serving.eplb_slots == 0 {
+            return None;
+        }
+        let local = moe.experts.div_ceil(ep);
+        let more = (moe.experts + self.serving.eplb_slots).div_ceil(ep);
+        let all = f64::from(moe.experts);
+        // As many rows on the rank, over more weights: the model grows with the rank.
+        let of = |local: u32, all: f64| {
+            roofline::experts(
+                &self.cluster.device,
+                self.formats.moe,
+                f64::from(self.model.hidden),
+                f64::from(moe.intermediate) / f64::from(moe_tp),
+                all,
+                f64::from(local),
+                f64::from(moe.topk),
+            )
+        };
+        Some([of(local, all), of(more, all * f64::from(more) / f64::from(local))])
     }
 
     /// Fused expert kernel; axis: tokens entering the layer, all ranks together. `None` without experts.
-    pub fn experts_fused(&self, decode: bool, ep: u32, moe_tp: u32) -> Result<Option<Arc<Surface>>> {
+    pub fn experts_fused(&self, decode: bool, ep: u32, moe_tp: u32, even: bool) -> Result<Option<Arc<Surface>>> {
         let Some((shape, load)) = self.expert_shape(ep, moe_tp) else { return Ok(None) };
+        let load = if even { "balanced".to_string() } else { load };
         let graph = self.graph(decode);
-        self.cached(Key::Experts { graph, tokens_ep: ep, moe_tp, grouped: false, decode: false }, || {
-            ops::moe(self.source(graph), shape, self.formats.moe, &load).map(Some)
+        self.cached(Key::Experts { graph, tokens_ep: ep, moe_tp, grouped: false, decode: false, even }, || {
+            let make = |source: &Source| ops::served_moe(source, shape, self.formats.moe, &load);
+            self.built(graph, |s| make(s).map(Some), make)
         })
     }
 
     /// Grouped wide-EP kernel, where it was measured for this shape.
-    pub fn experts_grouped(&self, decode: bool, ep: u32) -> Result<Option<Arc<Surface>>> {
+    pub fn experts_grouped(&self, decode: bool, ep: u32, even: bool) -> Result<Option<Arc<Surface>>> {
         let Some((shape, load)) = self.expert_shape(ep, 1) else { return Ok(None) };
+        let load = if even { "balanced".to_string() } else { load };
         let graph = self.graph(decode);
-        self.cached(Key::Experts { graph, tokens_ep: ep, moe_tp: 1, grouped: true, decode }, || {
-            ops::grouped_moe(self.source(graph), shape, self.formats.moe, &load, decode)
+        self.cached(Key::Experts { graph, tokens_ep: ep, moe_tp: 1, grouped: true, decode, even }, || {
+            self.built(
+                graph,
+                |source| ops::grouped_moe(source, shape, self.formats.moe, &load, decode),
+                |source| ops::moe(source, shape, self.formats.moe, &load),
+            )
         })
     }
 
     /// Elementwise memory work; axis: bytes.
     pub fn memory(&self, decode: bool) -> Surface {
-        ops::memory(self.source(self.graph(decode)))
+        // A roofline on every device.
+        ops::memory(&Source { device: self.cluster.device.clone(), ..self.source(self.graph(decode)).clone() })
     }
+}
+
+/// Whether two devices do the same work in the same time.
+fn same_speed(a: &Device, b: &Device) -> bool {
+    speeds(a) == speeds(b) && a.launch_s == b.launch_s && a.sm == b.sm
+}
+
+fn speeds(d: &Device) -> [f64; 4] {
+    [d.bf16_flops, d.fp8_flops, d.fp4_flops, d.hbm_bytes_per_s]
+}
+
+/// The system whose tables stand for a cluster's device, and its device: the one of the same speed,
+/// the cluster's own first, else the nearest in arithmetic and bandwidth.
+fn measured_like(cluster: &Cluster) -> Result<(String, Device)> {
+    let mut own = catalog::systems();
+    own.sort_by_key(|name| *name != cluster.system);
+    let mut best: Option<(f64, String, Device)> = None;
+    for name in own {
+        let (device, _) = catalog::system(&name)?;
+        // BF16, the widest of the narrow formats and bandwidth, on log scales: FP4 units missing on one
+        // side say nothing about utilisation.
+        let near = |d: &Device| [d.bf16_flops, d.fp8_flops.max(d.bf16_flops), d.hbm_bytes_per_s];
+        let apart: f64 = near(&device).iter().zip(near(&cluster.device)).map(|(a, b)| (a / b).ln().powi(2)).sum();
+        let apart = if same_speed(&device, &cluster.device) { -1.0 } else { apart };
+        if best.as_ref().is_none_or(|(b, ..)| apart < *b) {
+            best = Some((apart, name, device));
+        }
+    }
+    best.map(|(_, name, device)| (name, device)).ok_or_else(|| crate::Error::data("systems", "no system preset"))
 }
 
 /// Libraries kept for the next question of the same kind: compiling surfaces takes tens of

@@ -83,20 +83,30 @@ struct Weights {
     expert: f64,
     embedding: f64,
     head: f64,
+    /// Projection of the MTP module; 0 without drafts.
+    draft: f64,
 }
 
 /// Weight bytes of each part on one rank: attention per layer, dense FFN per dense layer, one expert of one layer ...
-fn weights(model: &Model, quant: &Quant, a: &Assumptions, tp: u32, shared_shards: u32) -> Weights {
+fn weights(cx: &Context<'_>, tp: u32, shared_shards: u32) -> Weights {
+    let (model, quant) = (cx.model, cx.quant);
     let t = f64::from(tp);
+    let h = f64::from(model.hidden);
+    let draft = if cx.serving.mtp > 0 { 2.0 * h * h * cx.formats.dense_gemm.weight_bytes() } else { 0.0 };
     Weights {
-        attention: if bare_sparse(model, a) { 0.0 } else { model.attention_weight_bytes_per_rank(quant, tp) },
+        draft,
+        attention: if bare_sparse(model, cx.assumptions) {
+            0.0
+        } else {
+            model.attention_weight_bytes_per_rank(quant, tp)
+        },
         dense: model.dense_ffn_weight_bytes(quant) / t,
         router: model.router_weight_bytes(),
         shared: model.shared_expert_weight_bytes(quant) / f64::from(shared_shards),
         expert: model.expert_weight_bytes(quant),
         embedding: model.embedding_bytes() / t,
         // Published planners count the embedding once, tied or not.
-        head: if a.activations == Activations::Coefficients { 0.0 } else { model.head_bytes() / t },
+        head: if cx.assumptions.activations == Activations::Coefficients { 0.0 } else { model.head_bytes() / t },
     }
 }
 
@@ -116,7 +126,8 @@ fn buffers(ranks: u32) -> f64 {
 
 /// Rows a layer keeps alive per token, in BF16: residual, normed input, block output and their
 /// successors (8 hidden rows), query and attention output of the rank's heads, and the dispatched
-/// copies with their gate/up products on the rank's share of the experts.
+/// copies with their gate/up products on the rank's share of the experts: every copy reaches all MoE-TP
+/// ranks of its expert, so D tokens x k over ep x moe_tp GPUs are k moe_tp / tp of them a token.
 fn activation_per_token(model: &Model, tp: u32, moe_tp: u32, ranks_per_row: f64) -> f64 {
     let h = f64::from(model.hidden);
     let per_head = match &model.attention {
@@ -134,22 +145,32 @@ fn activation_per_token(model: &Model, tp: u32, moe_tp: u32, ranks_per_row: f64)
 ///
 /// Attention reads the prefix from the memory of whoever computes, so every pool that attends holds
 /// it for the sequences it has in flight; `prefix_home` decides only what P/D must ship.
-fn kv_terms(model: &Model, formats: &Formats, w: &Workload, a: &Assumptions, tp: u32) -> (f64, f64) {
+fn kv_terms(cx: &Context<'_>, tp: u32) -> (f64, f64) {
+    let (model, w) = (cx.model, cx.workload);
     let m = w.means();
-    let own = match a.kv_reserve {
+    let own = match cx.assumptions.kv_reserve {
         KvReserve::Full => m.isl + m.osl,
         KvReserve::Mean => (w.theta() - m.prefix).max(m.isl),
     };
-    let counted = if bare_sparse(model, a) {
-        published::bare_latent_kv(formats.kv.kv_bytes()) / model.attention.kv_bytes_per_token(formats.kv)
+    let counted = if bare_sparse(model, cx.assumptions) {
+        published::bare_latent_kv(cx.formats.kv.kv_bytes()) / model.attention.kv_bytes_per_token(cx.formats.kv)
     } else {
         1.0
     };
-    let bytes = |tokens| model.kv_bytes_per_rank(tokens, formats.kv, tp) * counted;
+    // The MTP module keeps the KV of one more layer.
+    let layers = f64::from(model.layers);
+    let drafts = f64::from(u32::from(cx.serving.mtp > 0));
+    let bytes = |tokens| model.kv_bytes_per_rank(tokens, cx.formats.kv, tp) * counted * (layers + drafts) / layers;
     match w.prefix_scope {
         PrefixScope::Request => (bytes(m.prefix + own), 0.0),
         PrefixScope::Shared => (bytes(own), bytes(m.prefix)),
     }
+}
+
+/// Experts in the memory of the fullest rank: its share of all and of the redundant copies.
+fn local_experts(cx: &Context<'_>, ep: u32, moe_tp: u32) -> f64 {
+    let slots = |m: &crate::spec::Moe| (m.experts + cx.serving.eplb_slots).div_ceil(ep);
+    cx.model.moe.as_ref().map_or(0.0, |m| f64::from(slots(m)) / f64::from(moe_tp))
 }
 
 /// What all memory formulas need.
@@ -180,14 +201,18 @@ pub fn worker(cx: &Context<'_>, p: &Parallel, pool: &'static str) -> Memory {
     let dense_layers = if model.moe.is_none() { model.layers } else { model.dense_layers };
     let moe_layers = model.layers - dense_layers;
     let whole_shared = p.dp * p.cp > 1;
-    let w = weights(model, cx.quant, cx.assumptions, p.tp, if whole_shared { 1 } else { p.tp });
-    let local = model.moe.as_ref().map_or(0.0, |m| f64::from(m.experts.div_ceil(p.ep())) / f64::from(p.moe_tp));
+    let w = weights(cx, p.tp, if whole_shared { 1 } else { p.tp });
+    let moe_layer = w.router + w.shared + local_experts(cx, p.ep(), p.moe_tp) * w.expert;
+    // The MTP module is one more layer of the last kind, on the last stage.
+    let last = if model.moe.is_some() { moe_layer } else { w.dense };
+    let module = if cx.serving.mtp > 0 { w.attention + last + w.draft } else { 0.0 };
     let bytes = stage(model.layers) * w.attention
         + stage(dense_layers) * w.dense
-        + stage(moe_layers) * (w.router + w.shared + local * w.expert)
+        + stage(moe_layers) * moe_layer
+        + module
         + w.embedding
         + w.head;
-    let (per_sequence, shared) = kv_terms(model, cx.formats, cx.workload, cx.assumptions, p.tp);
+    let (per_sequence, shared) = kv_terms(cx, p.tp);
     // Pipeline stages hold L/pp layers of pp batches: the same bytes in all.
     Memory {
         pool,
@@ -197,7 +222,7 @@ pub fn worker(cx: &Context<'_>, p: &Parallel, pool: &'static str) -> Memory {
         kv_shared: shared / f64::from(p.pp),
         activation_per_token: match cx.assumptions.activations {
             Activations::AliveRows => {
-                activation_per_token(model, p.tp, p.moe_tp, 1.0 / f64::from(p.tp)) / f64::from(p.cp)
+                activation_per_token(model, p.tp, p.moe_tp, f64::from(p.moe_tp) / f64::from(p.tp)) / f64::from(p.cp)
             }
             Activations::Coefficients => {
                 published::activation_per_token(model, Role::Whole, p.tp, f64::from(p.dp), p.ep(), cx.framework)
@@ -216,18 +241,27 @@ pub fn worker(cx: &Context<'_>, p: &Parallel, pool: &'static str) -> Memory {
 pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_capacity: f64) -> (Memory, Memory) {
     let model = cx.model;
     let tp = plan.attention.tp;
-    let w = weights(model, cx.quant, cx.assumptions, tp, 1);
+    let w = weights(cx, tp, 1);
     let moe_layers = f64::from(model.layers - model.dense_layers);
     let shared_on_ffn = plan.shared_expert == Side::Ffn;
     let side = |on: bool| if on { w.shared } else { 0.0 };
-    let attention = f64::from(model.layers) * w.attention
-        + f64::from(model.dense_layers) * w.dense
-        + moe_layers * (w.router + side(!shared_on_ffn))
+    let on_ffn = |part: Side, bytes: f64| if part == Side::Ffn { (0.0, bytes) } else { (bytes, 0.0) };
+    let dense_layers = f64::from(model.dense_layers);
+    let router = on_ffn(plan.router, w.router);
+    // A data-parallel copy on every moe-TP group of the FFN pool.
+    let whole_dense = w.dense * f64::from(tp) / f64::from(plan.ffn.moe_tp);
+    let dense = if plan.dense == Side::Ffn { (0.0, whole_dense) } else { (w.dense, 0.0) };
+    // The MTP module is one more MoE layer.
+    let drafts = f64::from(u32::from(cx.serving.mtp > 0));
+    let attention = (f64::from(model.layers) + drafts) * w.attention
+        + dense_layers * dense.0
+        + (moe_layers + drafts) * (router.0 + side(!shared_on_ffn))
+        + w.draft
         + w.embedding
         + w.head;
-    let local = model.moe.as_ref().map_or(0.0, |m| f64::from(m.experts.div_ceil(ep)) / f64::from(plan.ffn.moe_tp));
-    let ffn = moe_layers * (local * w.expert + side(shared_on_ffn));
-    let (per_sequence, shared) = kv_terms(model, cx.formats, cx.workload, cx.assumptions, tp);
+    let local = local_experts(cx, ep, plan.ffn.moe_tp);
+    let ffn = (moe_layers + drafts) * (local * w.expert + router.1 + side(shared_on_ffn)) + dense_layers * dense.1;
+    let (per_sequence, shared) = kv_terms(cx, tp);
     let reserve = reserve(cx);
     let h = f64::from(model.hidden);
     let topk = model.moe.as_ref().map_or(0.0, |m| f64::from(m.topk));
@@ -265,9 +299,9 @@ pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_capacity: f64) -> (Mem
             weights: ffn,
             kv_per_sequence: 0.0,
             kv_shared: 0.0,
-            // Per token of one attention rank: its routed copies spread over the pool's GPUs.
+            // Per token of one attention rank: its routed copies spread over the pool's GPUs, each on all MoE-TP ranks.
             activation_per_token: per_token(
-                2.0 * topk * (2.0 * h + 3.0 * inter) * f64::from(plan.attention.gpus / tp)
+                2.0 * topk * (2.0 * h + 3.0 * inter) * f64::from(plan.ffn.moe_tp) * f64::from(plan.attention.gpus / tp)
                     / f64::from(plan.ffn.gpus.max(1)),
                 Role::Ffn,
             ),

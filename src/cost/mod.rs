@@ -6,9 +6,12 @@
 
 pub mod afd;
 pub mod attention;
+pub mod balance;
+pub mod draft;
 pub mod ffn;
 pub mod library;
 pub mod memory;
+pub mod overlap;
 pub mod published;
 pub mod sink;
 pub mod worker;
@@ -61,6 +64,19 @@ impl Batch {
 
     pub fn has_prefill(&self) -> bool {
         self.sequences > 0.0 && self.new > 0.0
+    }
+
+    /// One of `parts` equal micro-batches: decode sequences divided, prompts cut into consecutive pieces.
+    pub fn part(&self, parts: u32) -> Batch {
+        let n = f64::from(parts.max(1));
+        let mut b = self.scaled(1.0 / n);
+        if self.has_prefill() {
+            // Consecutive pieces of the same prompts rather than fractions of a sequence.
+            b.sequences = self.sequences;
+            b.new = self.new / n;
+            b.past = self.past + self.new * (n - 1.0) / (2.0 * n);
+        }
+        b
     }
 
     /// The same batch with every count scaled: one of several equal micro-batches.

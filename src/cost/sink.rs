@@ -34,6 +34,8 @@ pub enum Op {
     F2a,
     Logits,
     PipelineHop,
+    /// Projection before a draft layer.
+    Draft,
 }
 
 impl Op {
@@ -58,6 +60,7 @@ impl Op {
             Op::F2a => "f2a",
             Op::Logits => "logits",
             Op::PipelineHop => "pipeline_hop",
+            Op::Draft => "draft",
         }
     }
 

@@ -7,11 +7,15 @@
 //! - dispatch (low-latency, normal or one-sided all-to-all), grouped kernel where measured, combine.
 //!
 //! Pipeline parallelism: the slowest of `pp` stages holds ceil(L/pp) layers plus one hop.
+//! Two-batch overlap: every MoE layer runs as two half-batches in turn (overlap); dense layers, ends
+//! and draft passes run whole. MTP: draft passes are whole layers more (draft).
 
 use super::Batch;
 use super::attention::AttentionPart;
+use super::draft;
 use super::ffn::{self, Experts, GatedMlp, Router};
 use super::library::Library;
+use super::overlap;
 use super::sink::{Op, Sink, Total};
 use crate::error::{Error, Result};
 use crate::kernels::Surface;
@@ -70,6 +74,46 @@ pub fn is_sliding(model: &Model, layer: u32) -> bool {
     }
 }
 
+/// Seconds of one MoE layer by what two half-batches can overlap.
+#[derive(Default)]
+struct LayerParts {
+    /// Blocking exchanges and the router: computed with attention.
+    before: f64,
+    out: f64,
+    experts: f64,
+    back: f64,
+}
+
+impl Sink for LayerParts {
+    const DETAIL: bool = true;
+
+    fn add(&mut self, op: Op, count: f64, reading: crate::kernels::Reading) {
+        let part = match op {
+            Op::Dispatch => &mut self.out,
+            Op::Combine => &mut self.back,
+            Op::Experts | Op::SharedExpert => &mut self.experts,
+            _ => &mut self.before,
+        };
+        *part += count * reading.seconds;
+    }
+
+    fn merge(&mut self, total: &Total) {
+        self.before += total.seconds;
+    }
+}
+
+impl LayerParts {
+    /// The layer of both halves. Tensor lane: the two all-reduces are what travels.
+    fn overlapped(&self, attention: f64, tensor: bool, slowed: f64) -> f64 {
+        if tensor {
+            // Everything but the router in `before` is the two equal all-reduces; the router is small.
+            let reduce = 0.5 * self.before;
+            return overlap::two_batches(attention, reduce, self.experts, reduce, slowed);
+        }
+        overlap::two_batches(attention + self.before, self.out, self.experts, self.back, slowed)
+    }
+}
+
 struct MoePart {
     router: Router,
     experts: Experts,
@@ -88,9 +132,19 @@ pub struct Worker {
     dense: Option<GatedMlp>,
     moe: Option<MoePart>,
     logits: [Arc<Surface>; 2],
+    draft: Option<[Arc<Surface>; 2]>,
     memory: [Surface; 2],
     hidden: f64,
     overlap: bool,
+}
+
+/// One pipeline stage of a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct StageTime {
+    /// From the first operator to the last.
+    pub seconds: f64,
+    /// Operator time; more than `seconds` where operators overlap.
+    pub work: Total,
 }
 
 impl Worker {
@@ -156,6 +210,7 @@ impl Worker {
                 lib.gemm(false, Dtype::Bf16, vocab, lib.model.hidden)?,
                 lib.gemm(true, Dtype::Bf16, vocab, lib.model.hidden)?,
             ],
+            draft: draft::draft_projection(lib)?,
             memory: [lib.memory(false), lib.memory(true)],
             hidden: f64::from(lib.model.hidden),
             overlap: lib.assumptions.shared_expert_overlap,
@@ -180,78 +235,153 @@ impl Worker {
     }
 
     /// One pipeline stage of that step (the slowest), hop included. Equal to the step without PP.
-    pub fn stage(&self, batch: &Batch) -> Total {
-        let t = self.step(batch);
+    pub fn stage(&self, batch: &Batch) -> StageTime {
+        let mut whole = Total::default();
+        let hidden = self.price_all(batch, &mut whole);
+        let t = StageTime { seconds: whole.seconds - hidden, work: whole };
         let pp = self.parallel.pp;
         if pp <= 1 {
             return t;
         }
         let layers = self.lib.model.layers;
-        let mut stage = t.times(f64::from(layers.div_ceil(pp)) / f64::from(layers));
+        let share = f64::from(layers.div_ceil(pp)) / f64::from(layers);
+        let mut work = whole.times(share);
         let per_gpu = batch.tokens() * self.hidden * 2.0 / f64::from(self.parallel.tp);
-        stage.add(Op::PipelineHop, 1.0, self.lib.comm.p2p(per_gpu, true).into());
-        stage
+        let hop = self.lib.comm.p2p(per_gpu, true);
+        work.add(Op::PipelineHop, 1.0, hop.into());
+        StageTime { seconds: t.seconds * share + hop.seconds, work }
     }
 
     /// The lane that a step of this batch takes; `None` for a dense model.
     pub fn lane(&self, batch: &Batch) -> Option<Lane> {
-        self.moe.as_ref().map(|m| self.best_lane(m, batch).0)
+        self.moe.as_ref().map(|m| match self.half(batch) {
+            Some(half) => self.best_overlap(m, &half, false).0,
+            None => self.best_lane(m, batch).0,
+        })
     }
 
     /// One step through all layers.
     pub fn price<S: Sink>(&self, batch: &Batch, sink: &mut S) {
+        self.price_all(batch, sink);
+    }
+
+    /// Prices a step and gives the operator seconds that two-batch overlap hides.
+    fn price_all<S: Sink>(&self, batch: &Batch, sink: &mut S) -> f64 {
         let decode = !batch.has_prefill();
-        let mode = usize::from(decode);
-        let cp = f64::from(self.parallel.cp);
-        let tp = self.parallel.tp;
-        let tokens = batch.decode * batch.per_decode + batch.sequences * batch.new / cp;
-        sink.add(Op::Embedding, 1.0, self.memory[mode].at(&[tokens * self.hidden * 4.0]));
-        for sliding in [0, 1] {
-            let count = self.counts.dense[sliding];
-            if count > 0.0 {
-                self.attention.price(&self.lib.comm, batch, sliding == 1, count, sink);
-                let bytes = tokens * self.hidden * 2.0;
-                if tp > 1 {
-                    let reduce = self.lib.comm.all_reduce(bytes, tp, self.lib.graph(decode));
-                    sink.add(Op::TpReduce, 2.0 * count, reduce.into());
-                }
-                ffn::norm(&self.memory, self.hidden, tokens, decode, count, sink);
-                if let Some(mlp) = &self.dense {
-                    mlp.price(Op::DenseFfn, tokens, decode, count, sink);
-                }
-            }
-            let count = self.counts.moe[sliding];
-            if let (true, Some(moe)) = (count > 0.0, &self.moe) {
-                self.attention.price(&self.lib.comm, batch, sliding == 1, count, sink);
-                let (lane, total) = self.best_lane(moe, batch);
-                if S::DETAIL {
-                    self.moe_layer(moe, lane, batch, count, sink);
+        let tokens = self.rank_tokens(batch);
+        let bytes = tokens * self.hidden * 4.0;
+        sink.add(Op::Embedding, 1.0, self.memory[usize::from(decode)].at(&[bytes]));
+        let mut hidden = 0.0;
+        for sliding in [false, true] {
+            let i = usize::from(sliding);
+            self.dense_layers(batch, sliding, self.counts.dense[i], sink);
+            hidden += self.moe_layers(batch, sliding, self.counts.moe[i], sink);
+        }
+        self.price_logits(batch, batch.decode * batch.per_decode + batch.ending, 1.0, sink);
+        if let Some(projection) = &self.draft {
+            for (b, count) in draft::passes(self.lib.serving.mtp, batch).into_iter().filter(|(_, n)| *n > 0.0) {
+                let mode = usize::from(!b.has_prefill());
+                sink.add(Op::Draft, count, projection[mode].at(&[self.rank_tokens(&b) / f64::from(self.parallel.tp)]));
+                if self.moe.is_some() {
+                    self.whole_moe_layers(&b, false, count, sink);
                 } else {
-                    sink.merge(&total.times(count));
+                    self.dense_layers(&b, false, count, sink);
                 }
+                // One row a sequence: the last accepted token's.
+                self.price_logits(&b, b.decode + b.ending, count, sink);
             }
         }
-        let rows = batch.decode * batch.per_decode + batch.ending;
+        hidden
+    }
+
+    /// Whether the shared expert hides behind the routed path; two half-batches already fill that time.
+    fn beside(&self) -> bool {
+        self.overlap && !self.lib.serving.two_batch_overlap
+    }
+
+    /// Tokens of one GPU group of the busiest attention rank.
+    fn rank_tokens(&self, batch: &Batch) -> f64 {
+        batch.decode * batch.per_decode + batch.sequences * batch.new / f64::from(self.parallel.cp)
+    }
+
+    fn price_logits<S: Sink>(&self, batch: &Batch, rows: f64, count: f64, sink: &mut S) {
+        let decode = !batch.has_prefill();
         if rows > 0.0 {
-            ffn::norm(&self.memory, self.hidden, rows, decode, 1.0, sink);
-            sink.add(Op::Logits, 1.0, self.logits[mode].at(&[rows]));
+            ffn::norm(&self.memory, self.hidden, rows, decode, count, sink);
+            sink.add(Op::Logits, count, self.logits[usize::from(decode)].at(&[rows]));
         }
+    }
+
+    fn dense_layers<S: Sink>(&self, batch: &Batch, sliding: bool, count: f64, sink: &mut S) {
+        if count <= 0.0 {
+            return;
+        }
+        let decode = !batch.has_prefill();
+        let tokens = self.rank_tokens(batch);
+        self.attention.price(&self.lib.comm, batch, sliding, count, sink);
+        if self.parallel.tp > 1 {
+            let reduce = self.lib.comm.all_reduce(tokens * self.hidden * 2.0, self.parallel.tp, self.lib.graph(decode));
+            sink.add(Op::TpReduce, 2.0 * count, reduce.into());
+        }
+        ffn::norm(&self.memory, self.hidden, tokens, decode, count, sink);
+        if let Some(mlp) = &self.dense {
+            mlp.price(Op::DenseFfn, tokens, decode, count, sink);
+        }
+    }
+
+    /// MoE layers, overlapped if serving says so; gives the operator seconds hidden.
+    fn moe_layers<S: Sink>(&self, batch: &Batch, sliding: bool, count: f64, sink: &mut S) -> f64 {
+        let Some(moe) = &self.moe else { return 0.0 };
+        if count <= 0.0 {
+            return 0.0;
+        }
+        let Some(half) = self.half(batch) else {
+            self.whole_moe_layers(batch, sliding, count, sink);
+            return 0.0;
+        };
+        let (lane, wall) = self.best_overlap(moe, &half, sliding);
+        let mut t = Total::default();
+        self.attention.price(&self.lib.comm, &half, sliding, 1.0, &mut t);
+        self.moe_layer(moe, lane, &half, 1.0, &mut t);
+        if S::DETAIL {
+            self.attention.price(&self.lib.comm, &half, sliding, 2.0 * count, sink);
+            self.moe_layer(moe, lane, &half, 2.0 * count, sink);
+        } else {
+            sink.merge(&t.times(2.0 * count));
+        }
+        count * (2.0 * t.seconds - wall)
+    }
+
+    fn whole_moe_layers<S: Sink>(&self, batch: &Batch, sliding: bool, count: f64, sink: &mut S) {
+        if let (true, Some(moe)) = (count > 0.0, &self.moe) {
+            self.attention.price(&self.lib.comm, batch, sliding, count, sink);
+            let (lane, total) = self.best_lane(moe, batch);
+            if S::DETAIL {
+                self.moe_layer(moe, lane, batch, count, sink);
+            } else {
+                sink.merge(&total.times(count));
+            }
+        }
+    }
+
+    /// One of the two half-batches, when serving overlaps them and there is something to halve.
+    fn half(&self, batch: &Batch) -> Option<Batch> {
+        let splits = batch.decode >= 2.0 || batch.has_prefill();
+        (self.lib.serving.two_batch_overlap && splits).then(|| batch.part(2))
+    }
+
+    /// Whether a lane takes this batch: buffers, and no host-side sizes under CUDA graphs.
+    fn takes(&self, lane: Lane, batch: &Batch) -> bool {
+        let Lane::Dispatch(kind) = lane else { return true };
+        let own = self.rank_tokens(batch) / f64::from(self.parallel.tp);
+        let decode = !batch.has_prefill();
+        own <= kind.most_tokens() && !(kind == A2aKind::Normal && decode && self.lib.graph(true))
     }
 
     fn best_lane(&self, moe: &MoePart, batch: &Batch) -> (Lane, Total) {
         let mut best: Option<(Lane, Total)> = None;
         // The first lane takes any number of tokens.
-        let own = (batch.decode * batch.per_decode + batch.sequences * batch.new / f64::from(self.parallel.cp))
-            / f64::from(self.parallel.tp);
-        for lane in &moe.lanes {
-            if matches!(lane, Lane::Dispatch(kind) if own > kind.most_tokens()) {
-                continue;
-            }
-            // The normal kernels read their sizes on the host, so a decode step under graphs cannot have them.
-            let decode = !batch.has_prefill();
-            if *lane == Lane::Dispatch(A2aKind::Normal) && decode && self.lib.graph(true) {
-                continue;
-            }
+        for lane in moe.lanes.iter().filter(|l| self.takes(**l, batch)) {
             let mut t = Total::default();
             self.moe_layer(moe, *lane, batch, 1.0, &mut t);
             if best.as_ref().is_none_or(|(_, b)| t.seconds < b.seconds) {
@@ -259,6 +389,23 @@ impl Worker {
             }
         }
         best.unwrap_or((Lane::Tensor, Total::default()))
+    }
+
+    /// The lane with the shortest layer of two overlapped halves, and its seconds.
+    fn best_overlap(&self, moe: &MoePart, half: &Batch, sliding: bool) -> (Lane, f64) {
+        let mut attention = Total::default();
+        self.attention.price(&self.lib.comm, half, sliding, 1.0, &mut attention);
+        let mut best: Option<(Lane, f64)> = None;
+        for lane in moe.lanes.iter().filter(|l| self.takes(**l, half)) {
+            let mut parts = LayerParts::default();
+            self.moe_layer(moe, *lane, half, 1.0, &mut parts);
+            let slowed = overlap::slowdown(&self.lib, if let Lane::Dispatch(k) = lane { Some(*k) } else { None });
+            let wall = parts.overlapped(attention.seconds, *lane == Lane::Tensor, slowed);
+            if best.is_none_or(|(_, b)| wall < b) {
+                best = Some((*lane, wall));
+            }
+        }
+        best.unwrap_or((Lane::Tensor, 0.0))
     }
 
     /// Everything of one MoE layer after the attention block.
@@ -282,7 +429,7 @@ impl Worker {
                 let experts = moe.experts.fused(all, decode);
                 sink.add(Op::Experts, count, experts);
                 if let Some(shared) = &moe.shared {
-                    let beside = if decode && self.overlap { experts.seconds } else { 0.0 };
+                    let beside = if decode && self.beside() { experts.seconds } else { 0.0 };
                     shared[0].price_beside(Op::SharedExpert, rank, decode, count, beside, sink);
                 }
             }
@@ -312,7 +459,7 @@ impl Worker {
                 sink.add(Op::Combine, count, back.into());
                 if let Some(shared) = &moe.shared {
                     let beside =
-                        if decode && self.overlap { out.seconds + experts.seconds + back.seconds } else { 0.0 };
+                        if decode && self.beside() { out.seconds + experts.seconds + back.seconds } else { 0.0 };
                     shared[1].price_beside(Op::SharedExpert, own, decode, count, beside, sink);
                 }
             }

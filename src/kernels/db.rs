@@ -37,6 +37,9 @@ enum Held {
     Memory(Arc<Table>),
 }
 
+/// Tables of libraries that only exchange.
+const COLLECTIVES: [&str; 2] = ["nccl", "oneccl"];
+
 #[derive(Debug)]
 struct Slot {
     system: String,
@@ -181,8 +184,16 @@ impl KernelDb {
         dedup(self.slots.iter().map(|s| s.system.clone()))
     }
 
-    /// Frameworks with a table for `system`; `nccl` is one.
+    /// Frameworks that serve on `system`: those with a table of any kernel that computes. Libraries of
+    /// collectives alone (`nccl`) have tables too, but no model runs on them.
     pub fn frameworks(&self, system: &str) -> Result<Vec<String>> {
+        self.sources(system)?;
+        let own = self.slots.iter().filter(|s| s.system == system && !COLLECTIVES.contains(&s.name.as_str()));
+        Ok(dedup(own.map(|s| s.framework.clone())))
+    }
+
+    /// Everything with a table for `system`, libraries of collectives included.
+    pub fn sources(&self, system: &str) -> Result<Vec<String>> {
         let found = dedup(self.slots.iter().filter(|s| s.system == system).map(|s| s.framework.clone()));
         if found.is_empty() {
             return Err(unknown("system", system, self.systems()));
@@ -192,7 +203,7 @@ impl KernelDb {
 
     /// Every table and version of `framework` on `system`; of each name the default comes first.
     pub fn tables(&self, system: &str, framework: &str) -> Result<Vec<TableInfo>> {
-        let known = self.frameworks(system)?;
+        let known = self.sources(system)?;
         let mut out: Vec<TableInfo> = Vec::new();
         for s in self.slots.iter().filter(|s| s.system == system && s.framework == framework) {
             let first = out.last().is_none_or(|t| t.name != s.name);

@@ -23,7 +23,8 @@ pub use attention::{context_attention, generation_attention};
 pub use gemm::gemm;
 pub use memory::memory;
 pub use mla::{mla_context, mla_generation, mla_kernel};
-pub use moe::{grouped_moe, moe};
+pub(crate) use moe::{BALANCED_EXCESS, COMPARED_TOKENS};
+pub use moe::{grouped_moe, moe, served_moe};
 
 /// Where kernel times come from.
 #[derive(Clone, Debug)]

@@ -33,8 +33,58 @@ pub struct LooRow {
     /// Relative errors |predicted / measured - 1|.
     pub median: f64,
     pub p90: f64,
-    /// Median spread of repeated rows (largest / least - 1): no predictor can do better.
+    /// Median spread of repeated rows of the table (largest / least - 1): no predictor can do better. NaN where
+    /// no row was measured twice (all GEMM tables).
     pub noise: f64,
+    /// Median fall between neighbours of the lane that fall where there is more to do (earlier / later - 1):
+    /// changes of kernel and noise together, which no smooth predictor follows. 0: times only rise.
+    pub jitter: f64,
+    /// Median error that is aimed at.
+    pub aim: f64,
+}
+
+/// 90th percentile that is aimed at, every table.
+pub const AIM_P90: f64 = 0.20;
+
+impl LooRow {
+    /// Whether the lane keeps the aims; one that does not is listed with its noise and jitter.
+    pub fn within(&self) -> bool {
+        self.median <= self.aim && self.p90 <= AIM_P90
+    }
+}
+
+/// Median error aimed at: 2.5 % for GEMM (sglang: 5 %), 4 % for attention kernels, 5 % for experts and DSA blocks.
+fn aim(framework: &str, table: &str) -> f64 {
+    match table {
+        "gemm" if framework == "sglang" => 0.05,
+        "gemm" => 0.025,
+        t if t.contains("attention") || t.contains("mla") => 0.04,
+        _ => 0.05,
+    }
+}
+
+/// Median fall along the first axis of a probe, over the lines of one lane (rows that agree in every other key).
+fn jitter(table: &Table, probe: &Probe, lane: &str) -> f64 {
+    let Some(axis) = table.key(probe.axes[0]) else { return 0.0 };
+    let mut lines: BTreeMap<Vec<i64>, Vec<(i64, f64)>> = BTreeMap::new();
+    for r in 0..table.rows() {
+        if probe.group.first().is_some_and(|n| text(table, n, r) != lane) {
+            continue;
+        }
+        // Columns that follow from the axis would part every line.
+        let line = |k: &&Key| k.name() != axis.name() && !super::lanes::is_dependent(k.name());
+        let others: Vec<i64> = table.keys.iter().filter(line).map(|k| k.code(r)).collect();
+        if let Some(t) = table.seconds(r, "latency") {
+            lines.entry(others).or_default().push((axis.code(r), t));
+        }
+    }
+    let mut falls: Vec<f64> = Vec::new();
+    for line in lines.values_mut() {
+        line.sort_by_key(|p| p.0);
+        falls.extend(line.windows(2).filter(|w| w[1].1 < w[0].1 && w[1].1 > 0.0).map(|w| w[0].1 / w[1].1 - 1.0));
+    }
+    falls.sort_by(f64::total_cmp);
+    falls.get(falls.len().saturating_sub(1) / 2).copied().unwrap_or(0.0)
 }
 
 /// How a table's rows are asked for.
@@ -384,11 +434,14 @@ pub fn leave_one_out(source: &Source, table: &str, samples: usize, seed: u64) ->
             }
         }
     }
-    let noise = whole.provenance.noise.spread_median;
+    let repeats = &whole.provenance.noise;
+    let noise = if repeats.repeated_keys > 0 { repeats.spread_median } else { f64::NAN };
+    let mut jitters: BTreeMap<String, f64> = BTreeMap::new();
     Ok(errors
         .into_iter()
         .map(|((lane, axis, edge), mut e)| {
             e.sort_by(f64::total_cmp);
+            let jitter = *jitters.entry(lane.clone()).or_insert_with(|| jitter(&whole, probe, &lane));
             LooRow {
                 table: table.to_string(),
                 lane,
@@ -398,6 +451,8 @@ pub fn leave_one_out(source: &Source, table: &str, samples: usize, seed: u64) ->
                 median: e[(e.len() - 1) / 2],
                 p90: e[(e.len() - 1) * 9 / 10],
                 noise,
+                jitter,
+                aim: aim(&source.framework, table),
             }
         })
         .collect())

@@ -75,6 +75,13 @@ pub(crate) enum Node {
         below: Box<Node>,
         above: Box<Node>,
     },
+    /// A kernel on a device that nobody measured: the time on the measured one, times the ratio of the
+    /// two rooflines (the utilisation is held). Known no better than a roofline.
+    Scaled {
+        inner: Box<Node>,
+        from: Box<Node>,
+        to: Box<Node>,
+    },
 }
 
 /// What building a grid found: its floor against its roofline there, and points out of order.
@@ -94,7 +101,7 @@ impl Node {
         match self {
             Node::Grid(g) => found.push(g.check),
             Node::Roofline(_) => {}
-            Node::Tokens { inner, .. } | Node::Past { inner, .. } => inner.checks(found),
+            Node::Tokens { inner, .. } | Node::Past { inner, .. } | Node::Scaled { inner, .. } => inner.checks(found),
             Node::Sum(parts) => parts.iter().for_each(|p| p.checks(found)),
             Node::Increment { lane, .. } => lane.checks(found),
             Node::Regimes { below, above, .. } => {
@@ -154,6 +161,10 @@ impl Node {
                 }
                 below.eval(x)
             }
+            Node::Scaled { inner, from, to } => {
+                let ratio = to.eval(x).seconds / from.eval(x).seconds;
+                Reading { seconds: inner.eval(x).seconds * ratio, evidence: Evidence::Roofline }
+            }
         }
     }
 }
@@ -184,6 +195,13 @@ impl Surface {
     pub(crate) fn with(&self, node: Node, source: impl Into<String>) -> Surface {
         let (dropped, checks) = (self.inner.dropped.clone(), self.inner.checks.clone());
         Surface { inner: Arc::new(Inner { node, source: source.into(), dropped, checks }) }
+    }
+
+    /// The same kernel on another device, from the rooflines of both.
+    pub(crate) fn on_device(&self, from: &Surface, to: &Surface, device: &str) -> Surface {
+        let part = |s: &Surface| Box::new(s.inner.node.clone());
+        let node = Node::Scaled { inner: part(self), from: part(from), to: part(to) };
+        self.with(node, format!("{} scaled to {device} by roofline", self.inner.source))
     }
 
     /// What building its grids found, for the evidence report.

@@ -2,4 +2,5 @@
 
 pub mod climb;
 pub mod combinatorics;
+pub mod normal;
 pub mod pareto;

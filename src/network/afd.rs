@@ -15,9 +15,7 @@
 //! but one of them move once, at the combine's alpha), then one copy a token goes back.
 //! time = alpha + max over both sides of the port rule over (NVLink, NIC).
 //!
-//! Tiers: pools are packed from the start of a domain, attention first, so at most one domain
-//! holds both; the busiest GPU of each side counts. Given a `same_domain_fraction`, that share of
-//! every GPU's bytes stays on NVLink.
+//! Tiers: pools are packed or placed by hand (spread.rs); the busiest GPU of each side counts.
 //!
 //! Kernels: nobody has published a measured M-to-N table. Alpha and efficiency are those of the
 //! one-sided kernel (unit inside a rack) or of DeepEP low-latency, which sends each copy over the
@@ -29,6 +27,7 @@
 
 use super::a2a::{AllToAll, Kernel, Phase};
 use super::curve::CommTime;
+use super::spread::Spread;
 use super::traffic::{Ports, distinct_nodes, packed, payload_bytes, return_bytes};
 use super::wires::Wires;
 use crate::kernels::Evidence;
@@ -57,8 +56,8 @@ pub struct AfdShape {
     pub shared_copy: bool,
     /// A2F and F2A share one direction of the links (the schedule's business).
     pub half_duplex: bool,
-    /// Share of the traffic inside a domain; NaN: from packed placement.
-    pub same_domain_fraction: f64,
+    /// Where the pools sit; none: packed, attention first.
+    pub spread: Option<Spread>,
 }
 
 /// Bytes through the busiest ports of both sides for one micro-batch.
@@ -68,32 +67,6 @@ pub struct Hop {
     pub ffn: Ports,
     /// Domains the unit spans.
     pub domains: u32,
-}
-
-/// How a unit sits on the domains: attention first, FFN after it, from the start of a domain.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Layout {
-    domains: u32,
-    ffn_domains: u32,
-    /// Attention and FFN GPUs in the one domain that holds both.
-    mixed: (u32, u32),
-}
-
-impl Layout {
-    fn new(shape: &AfdShape, domain: u32) -> Layout {
-        let (a, f) = (shape.attention_gpus.max(1), shape.ffn_gpus.max(1));
-        let rest = a % domain;
-        let mixed = if rest == 0 { (0, 0) } else { (rest, f.min(domain - rest)) };
-        let ffn_domains = (f - mixed.1).div_ceil(domain) + u32::from(mixed.1 > 0);
-        Layout { domains: (a + f).div_ceil(domain), ffn_domains, mixed }
-    }
-
-    /// (largest NVLink share, largest NIC share) of a GPU of one side, which has `own` GPUs of
-    /// which `mixed` share their domain with `others_here` of the `others`.
-    fn shares(own: u32, mixed: u32, others_here: u32, others: u32) -> (f64, f64) {
-        let near = f64::from(others_here) / f64::from(others);
-        (if mixed > 0 { near } else { 0.0 }, if own > mixed { 1.0 } else { 1.0 - near })
-    }
 }
 
 impl AfdShape {
@@ -138,40 +111,26 @@ impl AfdShape {
         self.tiers(attention, ffn, wires)
     }
 
+    /// Where the pools sit.
+    pub fn spread(&self, domain: u32) -> Spread {
+        self.spread.unwrap_or_else(|| Spread::packed(self.attention_gpus, self.ffn_gpus, domain))
+    }
+
     fn tiers(&self, attention: f64, ffn: f64, wires: &Wires) -> Hop {
-        let layout = Layout::new(self, wires.domain);
-        let near = self.same_domain_fraction;
-        if near.is_finite() {
-            let near = near.clamp(0.0, 1.0);
-            let split = |v: f64| Ports { nvlink: v * near, nic: v * (1.0 - near) };
-            return Hop { attention: split(attention), ffn: split(ffn), domains: layout.domains };
-        }
-        let (a, f) = (self.attention_gpus.max(1), self.ffn_gpus.max(1));
-        let (a_near, a_far) = Layout::shares(a, layout.mixed.0, layout.mixed.1, f);
-        let (f_near, f_far) = Layout::shares(f, layout.mixed.1, layout.mixed.0, a);
+        let s = self.spread(wires.domain);
         Hop {
-            attention: Ports { nvlink: attention * a_near, nic: attention * a_far },
-            ffn: Ports { nvlink: ffn * f_near, nic: ffn * f_far },
-            domains: layout.domains,
+            attention: Ports { nvlink: attention * s.attention_near, nic: attention * s.attention_far },
+            ffn: Ports { nvlink: ffn * s.ffn_near, nic: ffn * s.ffn_far },
+            domains: s.domains,
         }
     }
 
     /// One copy per destination domain over the NIC, forwarded inside it over NVLink.
     fn by_node(&self, tokens: f64, payload: f64, wires: &Wires) -> Hop {
-        let layout = Layout::new(self, wires.domain);
+        let spread = self.spread(wires.domain);
         let direct = self.direct(tokens, payload, wires);
-        let f = self.ffn_gpus.max(1);
-        // Domains of the FFN pool: the mixed one, full ones, the last one.
-        let pure = f - layout.mixed.1;
-        let sizes = [(layout.mixed.1, 1), (wires.domain, pure / wires.domain), (pure % wires.domain, 1)];
-        let (mut reached, mut per_gpu) = (0.0, 0.0_f64);
-        for (size, count) in sizes.into_iter().filter(|(size, count)| *size > 0 && *count > 0) {
-            let held = (f64::from(self.experts) * f64::from(size) / f64::from(f)).ceil() as u32;
-            let hit = hit_probability(self.experts, held.min(self.experts), self.topk);
-            reached += f64::from(count) * hit;
-            per_gpu = per_gpu.max(hit / f64::from(size));
-        }
-        let nodes = layout.ffn_domains.max(1);
+        let (reached, per_gpu) = spread.reached(self.experts, self.topk, self.ffn_gpus);
+        let nodes = spread.ffn_domains.max(1);
         let limit = distinct_nodes(self.experts, nodes, self.topk, self.groups, self.topk_groups)
             / distinct_groups(self.experts, nodes, self.topk).max(f64::MIN_POSITIVE);
         let (attention, entering) = self.bytes(tokens, reached * limit, per_gpu * limit, payload);
@@ -180,7 +139,7 @@ impl AfdShape {
             attention: Ports { nic: far(direct.attention, attention), ..direct.attention },
             // Every copy of a GPU reaches it over NVLink in the end.
             ffn: Ports { nvlink: direct.ffn.nvlink + direct.ffn.nic, nic: far(direct.ffn, entering) },
-            domains: layout.domains,
+            domains: spread.domains,
         }
     }
 }
@@ -218,12 +177,38 @@ impl Afd<'_> {
             Some(kernel) if own.domains == 1 => self.price(&own, phase(kernel), shape),
             _ => {
                 let direct = self.price(&own, phase(&self.kernels.low_latency), shape);
-                if own.domains == 1 || reduced || shape.same_domain_fraction.is_finite() {
+                if own.domains == 1 || reduced {
                     return direct;
                 }
                 let by_node = shape.by_node(tokens, payload, self.wires);
                 direct.or(self.price(&by_node, phase(&self.kernels.normal), shape))
             }
+        }
+    }
+
+    /// The way that [`Afd::a2f`] (`back`: [`Afd::f2a`]) takes: what moves, and the kernel's name.
+    pub fn way(&self, shape: &AfdShape, tokens: f64, payload: f64, back: bool) -> (Hop, &'static str) {
+        let reduced = back && shape.prereduce;
+        let own = if reduced {
+            shape.reduced(tokens, payload, self.wires)
+        } else {
+            shape.direct(tokens, payload, self.wires)
+        };
+        if own.domains == 1 {
+            return (own, if self.kernels.one_sided.is_some() { "one-sided" } else { "low-latency" });
+        }
+        if reduced {
+            return (own, "low-latency");
+        }
+        let pick = |k: &Kernel, hop: &Hop| {
+            let phase = if back { &k.combine } else { &k.dispatch };
+            self.price(hop, phase, shape).seconds
+        };
+        let by_node = shape.by_node(tokens, payload, self.wires);
+        if pick(&self.kernels.normal, &by_node) < pick(&self.kernels.low_latency, &own) {
+            (by_node, "normal")
+        } else {
+            (own, "low-latency")
         }
     }
 
@@ -236,6 +221,17 @@ impl Afd<'_> {
         let payload = return_bytes(shape.hidden);
         let back = self.hop(shape, tokens, payload, shape.prereduce, |k| &k.combine);
         if shape.prereduce { self.sums(shape, tokens, payload).then(back) } else { back }
+    }
+
+    /// One copy of each token to one FFN GPU, whatever its experts, and one vector back from there:
+    /// routing and the exchange between experts are the FFN pool's own business.
+    pub fn home(&self, shape: &AfdShape, tokens: f64, back: bool) -> CommTime {
+        if back {
+            self.hop(shape, tokens, return_bytes(shape.hidden), true, |k| &k.combine)
+        } else {
+            // Nothing is known of the experts yet, so nothing is quantised per expert: BF16.
+            self.hop(shape, tokens, return_bytes(shape.hidden), true, |k| &k.dispatch)
+        }
     }
 
     /// Partial sums meet inside the FFN pool: all but one of a token's move once.

@@ -74,6 +74,30 @@ impl Op {
     }
 }
 
+/// How the GPUs of a collective sit on domains: in the fullest, in the emptiest, and over how many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seats {
+    pub most: u32,
+    pub least: u32,
+    pub domains: u32,
+}
+
+impl Seats {
+    /// Of these GPUs.
+    pub fn of(gpus: &[u32], domain: u32) -> Seats {
+        let mut here = std::collections::BTreeMap::new();
+        for g in gpus {
+            *here.entry(g / domain.max(1)).or_insert(0u32) += 1;
+        }
+        let (most, least) = (here.values().max(), here.values().min());
+        Seats {
+            most: most.copied().unwrap_or(1),
+            least: least.copied().unwrap_or(1),
+            domains: here.len().max(1) as u32,
+        }
+    }
+}
+
 /// The collectives of one system and framework.
 #[derive(Debug)]
 pub struct Collectives {
@@ -123,24 +147,30 @@ impl Collectives {
         if n <= 1 { CommTime::ZERO } else { op.at(bytes, n) }
     }
 
-    fn one_pass(&self, op: &Op, bytes: f64, ranks: u32) -> CommTime {
+    /// Seats of consecutive GPUs packed from the start of a domain.
+    pub fn packed(&self, ranks: u32) -> Seats {
         let (most, least, domains) = packed(ranks, self.wires.domain);
+        Seats { most, least, domains }
+    }
+
+    fn one_pass(&self, op: &Op, bytes: f64, seats: Seats) -> CommTime {
+        let Seats { most, least, domains } = seats;
         if domains == 1 {
             return Self::inside(op, bytes, most);
         }
         Self::inside(op, bytes, most).then(self.rails(bytes, least, domains, 1.0))
     }
 
-    pub fn all_gather(&self, bytes: f64, ranks: u32) -> CommTime {
-        self.one_pass(&self.all_gather, bytes, ranks)
+    pub fn all_gather(&self, bytes: f64, seats: Seats) -> CommTime {
+        self.one_pass(&self.all_gather, bytes, seats)
     }
 
-    pub fn reduce_scatter(&self, bytes: f64, ranks: u32) -> CommTime {
-        self.one_pass(&self.reduce_scatter, bytes, ranks)
+    pub fn reduce_scatter(&self, bytes: f64, seats: Seats) -> CommTime {
+        self.one_pass(&self.reduce_scatter, bytes, seats)
     }
 
-    pub fn all_reduce(&self, bytes: f64, ranks: u32, graph: bool) -> CommTime {
-        let (most, least, domains) = packed(ranks, self.wires.domain);
+    pub fn all_reduce(&self, bytes: f64, seats: Seats, graph: bool) -> CommTime {
+        let Seats { most, least, domains } = seats;
         if domains > 1 {
             return Self::inside(&self.reduce_scatter, bytes, most)
                 .then(self.rails(bytes, least, domains, 2.0))

@@ -10,6 +10,7 @@
 
 pub mod a2a;
 pub mod afd;
+pub mod ask;
 pub mod astra;
 mod collective;
 mod constants;
@@ -19,7 +20,10 @@ pub mod flows;
 pub mod fluid;
 pub mod law;
 pub mod params;
+pub mod report;
 pub mod samples;
+pub mod skew;
+pub mod spread;
 mod tables;
 pub mod traffic;
 pub mod wires;
@@ -28,6 +32,7 @@ use std::sync::Arc;
 
 pub use a2a::{A2aKind, A2aShape};
 pub use afd::AfdShape;
+pub use collective::Seats;
 pub use curve::CommTime;
 
 use self::a2a::AllToAll;
@@ -99,17 +104,17 @@ impl Comm {
 
     /// `bytes`: the full buffer of one rank, BF16. The faster of the framework's own kernel and NCCL.
     pub fn all_reduce(&self, bytes: f64, ranks: u32, graph: bool) -> CommTime {
-        self.inner.collectives.all_reduce(bytes, ranks, graph)
+        self.inner.collectives.all_reduce(bytes, self.inner.collectives.packed(ranks), graph)
     }
 
     /// `bytes`: the full gathered buffer.
     pub fn all_gather(&self, bytes: f64, ranks: u32) -> CommTime {
-        self.inner.collectives.all_gather(bytes, ranks)
+        self.inner.collectives.all_gather(bytes, self.inner.collectives.packed(ranks))
     }
 
     /// `bytes`: the full buffer before scattering.
     pub fn reduce_scatter(&self, bytes: f64, ranks: u32) -> CommTime {
-        self.inner.collectives.reduce_scatter(bytes, ranks)
+        self.inner.collectives.reduce_scatter(bytes, self.inner.collectives.packed(ranks))
     }
 
     /// `tokens` per source GPU.
@@ -135,6 +140,15 @@ impl Comm {
     pub fn f2a(&self, shape: &AfdShape, tokens: f64) -> CommTime {
         let hop = self.afd().f2a(shape, tokens);
         if shape.attention_tp <= 1 {
+            return hop;
+        }
+        hop.then(self.all_gather(tokens * traffic::return_bytes(shape.hidden), shape.attention_tp))
+    }
+
+    /// `tokens` per attention rank to one FFN GPU each, or (`back`) one summed vector a token from there.
+    pub fn afd_home(&self, shape: &AfdShape, tokens: f64, back: bool) -> CommTime {
+        let hop = self.afd().home(shape, tokens, back);
+        if !back || shape.attention_tp <= 1 {
             return hop;
         }
         hop.then(self.all_gather(tokens * traffic::return_bytes(shape.hidden), shape.attention_tp))

@@ -253,6 +253,9 @@ pub fn kernels_report<'py>(
     out.push("median_error", Column::F64(rows.iter().map(|r| r.median).collect()));
     out.push("p90_error", Column::F64(rows.iter().map(|r| r.p90).collect()));
     out.push("noise", Column::F64(rows.iter().map(|r| r.noise).collect()));
+    out.push("jitter", Column::F64(rows.iter().map(|r| r.jitter).collect()));
+    out.push("aim", Column::F64(rows.iter().map(|r| r.aim).collect()));
+    out.push("within", Column::Bool(rows.iter().map(report::LooRow::within).collect()));
     columns::to_python(py, out)
 }
 

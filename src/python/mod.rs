@@ -4,6 +4,7 @@
 //! back a spec, a JSON string of scalars or [`crate::columns::Columns`] moved to numpy. Anything
 //! that may take longer than a few milliseconds goes through [`run::run`].
 
+mod afd;
 mod catalog;
 mod columns;
 mod convert;
@@ -22,6 +23,8 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _core {
     #[pymodule_export]
+    use super::afd::{afd_provision, afd_schedule};
+    #[pymodule_export]
     use super::catalog::{
         assumptions, check_plan, cluster, distribution_facts, model_facts, model_from_hf, plan_facts, preset, presets,
         switches, workload, workload_facts,
@@ -38,7 +41,7 @@ mod _core {
         kernels_suspects, kernels_systems, kernels_table, kernels_tables,
     };
     #[pymodule_export]
-    use super::network::network_flows;
+    use super::network::{network_flows, network_phase};
     #[pymodule_export]
     use super::serve::{Engine, Study, explore};
     #[pymodule_export]

@@ -6,11 +6,14 @@ use pyo3::types::PyTuple;
 use serde_json::Value;
 
 use super::spec::{Data, Spec};
-use super::{columns, errors, run};
+use super::{columns, errors, kernels, run};
+use crate::columns::{Column, Columns};
 use crate::error::{Error, Problems, Result, near};
 use crate::network::astra::{Network, Topology};
 use crate::network::fabric::Fabric;
 use crate::network::flows::{self, Flows, Place};
+use crate::network::{Comm, ask};
+use crate::serving::framework::FRAMEWORKS;
 
 const PLAIN: [&str; 4] = ["topology", "npus", "gib_per_s", "latency_ns"];
 
@@ -81,4 +84,50 @@ pub fn network_flows<'py>(
     let engine = engine.to_string();
     let found = run::run(py, progress, move |control| flows::run(&place, &flows, &engine, control))?;
     columns::to_python(py, found)
+}
+
+/// One phase: ({ms, alpha_ms, bound, evidence, kernel, tier} as JSON, its ports as columns).
+#[pyfunction]
+#[pyo3(signature = (cluster, what, args, framework=None, alpha_scale=1.0))]
+pub fn network_phase<'py>(
+    py: Python<'py>,
+    cluster: &Spec,
+    what: &str,
+    args: &str,
+    framework: Option<&str>,
+    alpha_scale: f64,
+) -> PyResult<Bound<'py, PyTuple>> {
+    let report = errors::guard(|| {
+        let Data::Cluster(cluster) = cluster.data() else {
+            return Err(Error::spec("cluster", "is not a Cluster", ""));
+        };
+        let db = kernels::db()?;
+        let known = db.frameworks(&cluster.system)?;
+        let name = match framework {
+            Some(f) if known.iter().any(|k| k == f) => f,
+            Some(f) => {
+                let text = format!("'{f}' is not a framework with kernels for {}", cluster.system);
+                return Err(Error::spec("framework", text, near(f, &known)));
+            }
+            None => FRAMEWORKS.into_iter().find(|f| known.iter().any(|k| k == f)).unwrap_or(FRAMEWORKS[0]),
+        };
+        let comm = Comm::new(db, cluster, name, alpha_scale)?;
+        let args: Value = crate::spec::json::parse(args, "args")?;
+        ask::phase(&comm, cluster, what, args)
+    })?;
+    let scalars = serde_json::json!({
+        "ms": report.seconds * 1e3,
+        "alpha_ms": report.alpha_s * 1e3,
+        "bound": report.bound(),
+        "evidence": report.evidence.name(),
+        "kernel": report.kernel,
+        "tier": report.tier,
+    });
+    let mut ports = Columns::new();
+    ports.push("port", Column::from_strings(report.ports.iter().map(|p| p.port)));
+    ports.push("side", Column::from_strings(report.ports.iter().map(|p| p.side)));
+    ports.push("bytes", Column::F64(report.ports.iter().map(|p| p.bytes).collect()));
+    ports.push("gb_per_s", Column::F64(report.ports.iter().map(|p| p.bytes_per_s / 1e9).collect()));
+    ports.push("ms", Column::F64(report.ports.iter().map(|p| p.seconds() * 1e3).collect()));
+    PyTuple::new(py, [scalars.to_string().into_pyobject(py)?.into_any(), columns::to_python(py, ports)?.into_any()])
 }

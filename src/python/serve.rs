@@ -94,7 +94,7 @@ pub struct Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (model, cluster, workload, plan, framework=None, quant=None, serving=None, assumptions=None))]
+    #[pyo3(signature = (model, cluster, workload, plan, framework=None, quant=None, serving=None, assumptions=None, load=None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -106,6 +106,7 @@ impl Engine {
         quant: Option<&Spec>,
         serving: Option<&Spec>,
         assumptions: Option<&Spec>,
+        load: Option<f64>,
     ) -> PyResult<Engine> {
         errors::guard(|| {
             let c = common(model, cluster, workload, quant, serving, assumptions)?;
@@ -114,7 +115,12 @@ impl Engine {
             py.detach(move || {
                 let name = pick(&c, framework)?;
                 let lib = library(&c, &name)?;
-                Ok(Engine { inner: Arc::new(serving::Engine::new(&lib, &c.workload, &plan)?) })
+                let closed = serving::Engine::new(&lib, &c.workload, &plan)?;
+                let engine = match load {
+                    Some(rate) => closed.loaded(rate)?,
+                    None => closed,
+                };
+                Ok(Engine { inner: Arc::new(engine) })
             })
         })
     }
@@ -182,6 +188,7 @@ fn estimate_to_python(py: Python<'_>, e: Estimate) -> PyResult<Bound<'_, PyTuple
     frames.set_item("memory", columns::to_python(py, e.memory_columns())?)?;
     frames.set_item("breakdown", columns::to_python(py, e.breakdown_columns())?)?;
     frames.set_item("pipeline", columns::to_python(py, e.pipeline_columns())?)?;
+    frames.set_item("timeline", columns::to_python(py, e.timeline_columns())?)?;
     PyTuple::new(py, [scalars.into_pyobject(py)?.into_any(), frames.into_any()])
 }
 

@@ -19,7 +19,7 @@ use crate::cost::Library;
 use crate::error::{Error, Problems, Result, near};
 use crate::kernels::KernelDb;
 use crate::serving::Load;
-use crate::serving::engine::unmodelled_serving;
+use crate::serving::engine::contradictions_of;
 use crate::spec::{Assumptions, Cluster, Model, Quant, Serving, Slo, Workload};
 
 /// The four levels of disaggregation.
@@ -83,7 +83,7 @@ impl Question {
         p.nest("slo", self.slo.check());
         p.nest("serving", self.serving.check());
         p.nest("assumptions", self.assumptions.check());
-        unmodelled_serving(&mut p, &self.serving);
+        contradictions_of(&mut p, &self.model, &self.serving);
         if self.frameworks.is_empty() {
             p.push("frameworks", "no framework to compare", "name one whose kernels are known for the system");
         }

@@ -36,10 +36,14 @@ const PREFILL_MICROBATCHES: [u32; 5] = [1, 2, 4, 8, 16];
 
 impl Task<'_> {
     pub(super) fn stepper(&self, layout: &Layout) -> Result<Stepper> {
+        self.stepper_of(layout, self.workload)
+    }
+
+    fn stepper_of(&self, layout: &Layout, workload: &Workload) -> Result<Stepper> {
         match layout {
-            Layout::Worker(p) => Stepper::worker(self.lib, *p, self.workload, "worker"),
+            Layout::Worker(p) => Stepper::worker(self.lib, *p, workload, "worker"),
             Layout::Afd { .. } => match layout.afd_plan(1, 1, None) {
-                Some(plan) => Stepper::afd(self.lib, self.lib, &plan, self.workload),
+                Some(plan) => Stepper::afd(self.lib, &plan, workload),
                 None => unreachable!("the arm is an AFD layout"),
             },
         }
@@ -152,8 +156,9 @@ impl Task<'_> {
 
     /// Candidates for the prefill slot: (layout, stepper, [(sequences per rank, chunk, side)]).
     pub fn prefill(&self, layouts: &[Layout]) -> Result<Priced<(u32, u32, PrefillSide)>> {
+        let prompts = self.workload.prefill_part();
         self.each(layouts, |layout| {
-            let stepper = self.stepper(layout)?;
+            let stepper = self.stepper_of(layout, &prompts)?;
             let isl = self.load.isl;
             let mut sides = Vec::new();
             let pieces: Vec<f64> = match layout {

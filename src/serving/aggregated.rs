@@ -6,9 +6,11 @@
 //! chunk, or more when prompts come faster than one per iteration), so f = p/s of a rank's
 //! iterations are mixed. Uncoordinated ranks share the MoE barrier: f_sys = 1 - (1-f)^D, and a
 //! mixed system step finds f/f_sys of the ranks prefilling. Mean iteration
-//! t = f_sys t_mix + (1-f_sys) t_dec; TPOT = t; worst ITL = t_mix; TTFT = n t_mix;
-//! B = B_dec + rate TTFT closes the loop. Source: physics.md section 5 (which charges a mixed step
-//! the whole budget r; a budget above the prompt is a cap, not a load).
+//! t = f_sys t_mix + (1-f_sys) t_dec; TPOT = t; worst ITL = t_mix.
+//! TTFT = (n-1) t_mix + t_last: the last chunk carries what is left of the prompt, beside the head of the
+//! next one if that waits already (odds f). B = B_dec + rate TTFT closes the loop. Source: physics.md
+//! section 5 (which charges n whole steps, and a mixed step the whole budget r; a budget above the
+//! prompt is a cap, not a load).
 //! f >= 1 is prefill-bound: every step is mixed and B_dec = s (OSL-1)/ISL.
 
 use super::point::{Binding, Load, Point};
@@ -22,7 +24,8 @@ struct Mix {
     decode: StepTime,
     mixed: StepTime,
     f_sys: f64,
-    chunks: f64,
+    /// First token's wait without queue.
+    ttft_s: f64,
     prefill_bound: bool,
     mean_s: f64,
     batch: Batch,
@@ -69,22 +72,35 @@ fn mix(s: &Stepper, load: &Load, decoding: f64, chunk: f64, progress: f64) -> Op
         PrefillSync::Uncoordinated => 1.0 - (1.0 - f).powf(s.ranks()),
     };
     // One prompt's chunk, at the mean past of the prompt's chunks; several prompts when p > ISL.
-    let per_prompt = (load.isl / chunks).min(carried);
+    let per_prompt = load.isl.min(carried);
     let sequences = (carried / per_prompt).max(1.0);
     let batch = Batch {
         decode: decoding,
-        context: load.context,
+        context: s.slowest_context(decoding, load.context),
         per_decode,
         sequences,
         new: per_prompt,
         past: load.prefix + (load.isl - per_prompt) / 2.0,
         busy: if f_sys > 0.0 { f / f_sys } else { 1.0 },
-        ending: sequences / chunks,
+        ending: carried / load.isl,
     };
     let mixed = s.step(&batch);
-    let decode = if decoding > 0.0 { s.decode(decoding, load.context) } else { StepTime::default() };
+    let rest = load.isl - (chunks - 1.0) * room;
+    let last_s = if chunks > 1.0 && rest < room * (1.0 - 1e-9) {
+        let past = load.prefix + load.isl - rest;
+        let alone = s.step(&Batch { sequences: 1.0, new: rest, past, ending: 1.0, ..batch });
+        f * mixed.seconds + (1.0 - f) * alone.seconds
+    } else {
+        mixed.seconds
+    };
+    let ttft_s = (chunks - 1.0) * mixed.seconds + last_s;
+    let decode = if decoding > 0.0 {
+        s.decode(decoding, s.slowest_context(decoding, load.context))
+    } else {
+        StepTime::default()
+    };
     let mean_s = f_sys * mixed.seconds + (1.0 - f_sys) * decode.seconds;
-    Some(Mix { decode, mixed, f_sys, chunks, prefill_bound: needed >= carried * (1.0 - 1e-12), mean_s, batch })
+    Some(Mix { decode, mixed, f_sys, ttft_s, prefill_bound: needed >= carried * (1.0 - 1e-12), mean_s, batch })
 }
 
 /// Factor on TTFT for waiting, where the assumptions have one: `chunks` steps a prompt, `batch` prompts.
@@ -156,7 +172,7 @@ pub fn solve(s: &Stepper, load: &Load, batch: f64, chunk: f64, replicas: u32) ->
         let Some(m) = mix(s, load, 0.0, budget, progress) else {
             return Point::unplaced(Binding::Divisibility, memory);
         };
-        let ttft = m.chunks * m.mixed.seconds;
+        let ttft = m.ttft_s;
         let rate = budget / load.isl / m.mixed.seconds;
         return Point {
             ttft_s: ttft,
@@ -183,7 +199,7 @@ pub fn solve(s: &Stepper, load: &Load, batch: f64, chunk: f64, replicas: u32) ->
         let Some(m) = mix(s, load, decoding, chunk, progress) else {
             return Point::unplaced(Binding::Divisibility, memory);
         };
-        let ttft = m.chunks * m.mixed.seconds;
+        let ttft = m.ttft_s;
         let next = (batch / (1.0 + ttft / (steps * m.mean_s))).min(cap);
         let bound = m.prefill_bound;
         let settled = (next - decoding).abs() <= 1e-6 * batch;
@@ -200,7 +216,7 @@ pub fn solve(s: &Stepper, load: &Load, batch: f64, chunk: f64, replicas: u32) ->
         return Point::unplaced(Binding::Divisibility, memory);
     };
     let mut binding = Binding::None;
-    let mut ttft = m.chunks * m.mixed.seconds;
+    let mut ttft = m.ttft_s;
     if m.prefill_bound {
         // Every step is mixed; decode holds what prefill can feed, the other slots wait for prefill.
         let share = steps / (load.isl + steps * per_decode(s));
@@ -209,12 +225,13 @@ pub fn solve(s: &Stepper, load: &Load, batch: f64, chunk: f64, replicas: u32) ->
             m = again;
         }
         let rate = decoding / (steps * m.mean_s);
-        ttft = (m.chunks * m.mixed.seconds).max((batch - decoding) / rate);
+        ttft = (m.ttft_s).max((batch - decoding) / rate);
         binding = Binding::PrefillRate;
     }
     let rate = decoding / (steps * m.mean_s);
+    let chunks = (load.isl / (chunk - decoding * per_decode(s)).max(1.0)).ceil().max(1.0);
     Point {
-        ttft_s: ttft * queue(s, m.chunks, batch),
+        ttft_s: ttft * queue(s, chunks, batch),
         tpot_s: m.mean_s / progress,
         itl_worst_s: m.mixed.seconds,
         requests_per_s: deployments * rate,

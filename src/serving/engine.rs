@@ -8,8 +8,7 @@ use super::point::{Load, Point};
 use super::stepper::Stepper;
 use crate::cost::Library;
 use crate::error::{Error, Problems, Result};
-use crate::spec::plan::Side;
-use crate::spec::{AfdPlan, Plan, Serving, Slot, Workload};
+use crate::spec::{AfdPlan, Duplex, Imbalance, Model, Plan, Serving, Slot, Workload};
 
 /// What a plan compiles to.
 pub enum Compiled {
@@ -34,13 +33,15 @@ pub struct Engine {
     /// The plan with every choice made.
     pub plan: Plan,
     pub point: Point,
+    /// Requests per second of an open loop, and the wait for prefill that they bring.
+    pub open_loop: Option<(f64, f64)>,
 }
 
 impl Engine {
     /// Compiles and prices a plan; fields left open are chosen (largest feasible batch, best chunk).
     pub fn new(lib: &Arc<Library>, workload: &Workload, plan: &Plan) -> Result<Engine> {
         let mut problems = plan.check(&lib.model, &lib.cluster);
-        unmodelled(&mut problems, plan, &lib.serving);
+        contradictions(&mut problems, plan, lib);
         problems.into_result()?;
         let load = Load::of(workload);
         match plan {
@@ -52,7 +53,7 @@ impl Engine {
                 a.chunk_tokens = Some(found.chunk);
                 let compiled = Compiled::Mixed { stepper, replicas: a.replicas };
                 let (workload, plan) = (workload.clone(), Plan::Aggregated(a));
-                Ok(Engine { compiled, load, workload, plan, point: found.point })
+                Ok(Engine { compiled, load, workload, plan, point: found.point, open_loop: None })
             }
             Plan::Afd(a) => {
                 let mut a = a.clone();
@@ -60,7 +61,7 @@ impl Engine {
                 let mut steppers = Vec::with_capacity(open.len());
                 for m in &open {
                     a.microbatches = Some(*m);
-                    steppers.push(Stepper::afd(lib, lib, &a, workload)?);
+                    steppers.push(Stepper::afd(lib, &a, workload)?);
                 }
                 let refs: Vec<&Stepper> = steppers.iter().collect();
                 let found = choose::mixed(&refs, &load, a.batch, a.chunk_tokens, a.units);
@@ -68,7 +69,8 @@ impl Engine {
                 a.batch = Some(found.batch);
                 a.chunk_tokens = Some(found.chunk);
                 let compiled = Compiled::Mixed { stepper: steppers.swap_remove(found.stepper), replicas: a.units };
-                Ok(Engine { compiled, load, workload: workload.clone(), plan: Plan::Afd(a), point: found.point })
+                let (workload, plan) = (workload.clone(), Plan::Afd(a));
+                Ok(Engine { compiled, load, workload, plan, point: found.point, open_loop: None })
             }
             Plan::Pd(pd) => {
                 let (prefill, prefill_slot, side, np) = choose_prefill(lib, workload, &load, &pd.prefill)?;
@@ -76,7 +78,7 @@ impl Engine {
                 let point = pd::combine(&prefill, &side, np, &decode, &d, nd, &load);
                 let plan = Plan::Pd(crate::spec::PdPlan { prefill: prefill_slot, decode: decode_slot });
                 let compiled = Compiled::Pd { prefill, prefill_count: np, decode, decode_count: nd };
-                Ok(Engine { compiled, load, workload: workload.clone(), plan, point })
+                Ok(Engine { compiled, load, workload: workload.clone(), plan, point, open_loop: None })
             }
         }
     }
@@ -104,47 +106,45 @@ impl Engine {
     }
 }
 
-/// Options that specs can say and this version cannot price yet: refused rather than ignored.
-pub fn unmodelled(problems: &mut Problems, plan: &Plan, serving: &Serving) {
-    unmodelled_serving(problems, serving);
+/// What a way of serving, its plan and its hardware cannot have together.
+pub fn contradictions(problems: &mut Problems, plan: &Plan, lib: &Library) {
     let mut afd = |path: &str, a: &AfdPlan| {
-        for (field, side) in [("router", a.router), ("dense", a.dense)] {
-            if side == Side::Ffn {
-                problems.push(format!("{path}.{field}"), "on the FFN side is not modelled yet", "use 'attention'");
-            }
-        }
         if a.placement.is_some() {
             problems.push(format!("{path}.placement"), "by hand is not modelled yet", "leave it out: pools are packed");
         }
         for (pool, p) in [("attention", &a.attention), ("ffn", &a.ffn)] {
-            if p.device.is_some() {
-                let hint = "leave it out, or change the cluster's device";
-                problems.push(format!("{path}.{pool}.device"), "hardware of one pool is not modelled yet", hint);
+            if let Some(device) = &p.device {
+                let inner = lib.quant.check_on(&lib.model.quant, device);
+                problems.nest(&format!("{path}.{pool}.device"), inner);
             }
+        }
+        if lib.serving.fused_dispatch && a.duplex == Duplex::Half {
+            let message = "a fused dispatch sends while F2A receives, half duplex forbids it";
+            problems.push(format!("{path}.duplex"), message, "duplex='full', or fused_dispatch=False");
         }
     };
-    match plan {
-        Plan::Aggregated(_) => {}
-        Plan::Afd(a) => afd("plan", a),
-        Plan::Pd(pd) => {
-            for (slot, s) in [("plan.prefill", &pd.prefill), ("plan.decode", &pd.decode)] {
-                if let Slot::Afd(a) = s {
-                    afd(slot, a);
-                }
-            }
-        }
-    }
+    let units = match plan {
+        Plan::Aggregated(_) => Vec::new(),
+        Plan::Afd(a) => vec![("plan", a)],
+        Plan::Pd(pd) => [("plan.prefill", &pd.prefill), ("plan.decode", &pd.decode)]
+            .into_iter()
+            .filter_map(|(path, s)| if let Slot::Afd(a) = s { Some((path, a)) } else { None })
+            .collect(),
+    };
+    units.iter().for_each(|(path, a)| afd(path, a));
+    contradictions_of(problems, &lib.model, &lib.serving);
 }
 
-/// The same for the way of serving.
-pub fn unmodelled_serving(problems: &mut Problems, serving: &Serving) {
-    for (field, on) in [
-        ("eplb_slots", serving.eplb_slots > 0),
-        ("two_batch_overlap", serving.two_batch_overlap),
-        ("fused_dispatch", serving.fused_dispatch),
-    ] {
-        if on {
-            problems.push(format!("serving.{field}"), "is not modelled yet", "leave it out");
+/// The same for the way of serving alone.
+pub fn contradictions_of(problems: &mut Problems, model: &Model, serving: &Serving) {
+    if serving.eplb_slots > 0 && model.moe.is_none() {
+        problems.push("serving.eplb_slots", format!("{} has no experts to copy", model.name), "leave it out");
+    }
+    if let Some(Imbalance::Histogram(loads)) = &serving.imbalance {
+        let experts = model.moe.as_ref().map_or(0, |m| m.experts as usize);
+        if loads.len() != experts {
+            let message = format!("has {} loads, {} has {experts} experts", loads.len(), model.name);
+            problems.push("serving.imbalance", message, "one number an expert");
         }
     }
 }
@@ -155,6 +155,7 @@ fn choose_prefill(
     load: &Load,
     slot: &Slot,
 ) -> Result<(Stepper, Slot, PrefillSide, u32)> {
+    let w = &w.prefill_part();
     match slot {
         Slot::Workers(k) => {
             let s = Stepper::worker(lib, k.parallel, w, "worker")?;
@@ -176,7 +177,7 @@ fn choose_prefill(
             let chunk = a.chunk_tokens.map_or(piece, f64::from);
             a.batch = Some(sequences as u32);
             a.chunk_tokens = Some(chunk as u32);
-            let s = Stepper::afd(lib, lib, &a, w)?;
+            let s = Stepper::afd(lib, &a, w)?;
             let side = pd::prefill_side(&s, load, sequences, chunk);
             let n = a.units;
             Ok((s, Slot::Afd(a), side, n))
@@ -219,7 +220,7 @@ fn choose_decode(
             for m in choose::microbatches(a.microbatches) {
                 let mut tried = a.clone();
                 tried.microbatches = Some(m);
-                let s = Stepper::afd(lib, lib, &tried, w)?;
+                let s = Stepper::afd(lib, &tried, w)?;
                 if let Some(d) = pick(&s, a.batch) {
                     tried.batch = Some(d.batch as u32);
                     if best.as_ref().is_none_or(|(_, _, q)| d.short.is_none() && d.rate > q.rate) {

@@ -3,11 +3,14 @@
 use super::aggregated;
 use super::engine::{Compiled, Engine};
 use super::point::Binding;
+use super::queueing;
 use super::stepper::{Kind, StepTime, Stepper, Unit};
+use super::timeline::{self, Bar, STAGES};
 use crate::columns::{Column, Columns};
-use crate::cost::{Batch, Detail};
+use crate::cost::{Batch, Detail, draft};
 use crate::error::{Error, Result};
 use crate::kernels::Evidence;
+use crate::spec::{AfdPlan, Cluster, Plan, Slot};
 use crate::units::GIB;
 
 /// One line of a breakdown: an operator of one phase on one pool.
@@ -38,6 +41,13 @@ pub struct StageRow {
     pub utilization: f64,
 }
 
+/// One stage at work: of one micro-batch at one layer, over a stretch of the schedule.
+#[derive(Clone, Debug)]
+pub struct BarRow {
+    pub phase: &'static str,
+    pub bar: Bar,
+}
+
 /// Scalars of an estimate; frames beside them.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Scalars {
@@ -49,6 +59,10 @@ pub struct Scalars {
     pub feasible: bool,
     pub binding: String,
     pub ttft_ms: f64,
+    /// Of which: the wait for prefill under an open load; 0 in a closed loop.
+    pub wait_ms: f64,
+    /// The queueing formula behind it; none in a closed loop.
+    pub queueing: Option<&'static str>,
     pub tpot_ms: f64,
     pub itl_worst_ms: f64,
     pub requests_per_s: f64,
@@ -60,6 +74,8 @@ pub struct Scalars {
     pub gpus_used: u32,
     pub usd_per_mtok: f64,
     pub watts: f64,
+    /// Energy per output token at full board power.
+    pub joules_per_token: f64,
     pub context_exceeded: bool,
     pub memory_gib: f64,
     pub decode_batch: f64,
@@ -78,6 +94,7 @@ pub struct Estimate {
     pub memory: Vec<MemoryRow>,
     pub breakdown: Vec<BreakdownRow>,
     pub pipeline: Vec<StageRow>,
+    pub timeline: Vec<BarRow>,
 }
 
 const CLASSES: [(&str, Evidence); 4] = [
@@ -140,19 +157,41 @@ fn unit_rows(u: &Unit, phase: &'static str, parts: &[Batch]) -> Vec<BreakdownRow
             let mut d = Detail::default();
             u.unit.price_dense(&b, false, &mut d);
             out.extend(rows(phase, "attention", n * dense, &d));
+            if u.unit.dense_on_ffn() {
+                let mut hops = Detail::default();
+                u.unit.price_dense_hop(&b, false, &mut hops);
+                u.unit.price_dense_hop(&b, true, &mut hops);
+                out.extend(rows(phase, "network", n * dense, &hops));
+                let mut d = Detail::default();
+                u.unit.price_dense_ffn(&b, &mut d);
+                out.extend(rows(phase, "ffn", n * dense, &d));
+            }
         }
         for (i, layers) in counts.moe.iter().enumerate().filter(|(_, l)| **l > 0.0) {
-            let mut parts: [Detail; 4] = Default::default();
-            u.unit.price_attention(&b, i == 1, &mut parts[0]);
-            u.unit.price_a2f(&b, &mut parts[1]);
-            u.unit.price_ffn(&b, &mut parts[2]);
-            u.unit.price_f2a(&b, &mut parts[3]);
-            for (pool, d) in ["attention", "network", "ffn", "network"].into_iter().zip(&parts) {
-                out.extend(rows(phase, pool, n * layers, d));
+            moe_rows(u, phase, &b, i == 1, n * layers, &mut out);
+        }
+        for (b, passes) in draft::passes(u.unit.library().serving.mtp, &b) {
+            if passes > 0.0 {
+                moe_rows(u, phase, &b, false, n * passes, &mut out);
+                let mut ends = Detail::default();
+                u.unit.price_draft_ends(&b, &mut ends);
+                out.extend(rows(phase, "attention", n * passes, &ends));
             }
         }
     }
     merge(out)
+}
+
+/// Operator rows of `layers` MoE layers of one micro-batch.
+fn moe_rows(u: &Unit, phase: &'static str, b: &Batch, sliding: bool, layers: f64, out: &mut Vec<BreakdownRow>) {
+    let mut parts: [Detail; 4] = Default::default();
+    u.unit.price_attention(b, sliding, &mut parts[0]);
+    u.unit.price_a2f(b, &mut parts[1]);
+    u.unit.price_ffn(b, &mut parts[2]);
+    u.unit.price_f2a(b, &mut parts[3]);
+    for (pool, d) in ["attention", "network", "ffn", "network"].into_iter().zip(&parts) {
+        out.extend(rows(phase, pool, layers, d));
+    }
 }
 
 fn merge(rows: Vec<BreakdownRow>) -> Vec<BreakdownRow> {
@@ -177,6 +216,18 @@ fn stage_rows(s: &Stepper, phase: &'static str, batch: &Batch) -> Vec<StageRow> 
         .map_or_else(Vec::new, |first| stages_of(u, phase, first, parts.len(), u.step(batch, u.overlapped).seconds))
 }
 
+/// A stretch of the schedule of these micro-batches.
+fn bar_rows(s: &Stepper, phase: &'static str, parts: &[Batch]) -> Vec<BarRow> {
+    let Kind::Afd(u) = &s.kind else { return Vec::new() };
+    let bars = u.with_rows(parts, |rows, _| timeline::stretch(rows, u.half_duplex));
+    bars.into_iter().map(|bar| BarRow { phase, bar }).collect()
+}
+
+/// The micro-batches of a step; none without a pipeline.
+fn parts_of(s: &Stepper, batch: &Batch) -> Vec<Batch> {
+    if let Kind::Afd(u) = &s.kind { u.parts(batch) } else { Vec::new() }
+}
+
 /// Stages of the middle chunk of a prefill round.
 fn prefill_stages(s: &Stepper, parts: &[Batch]) -> Vec<StageRow> {
     let Kind::Afd(u) = &s.kind else { return Vec::new() };
@@ -187,15 +238,16 @@ fn prefill_stages(s: &Stepper, parts: &[Batch]) -> Vec<StageRow> {
 /// Stage times of micro-batch `b`, one of `parts` like it in a pass of `step` seconds.
 fn stages_of(u: &Unit, phase: &'static str, b: &Batch, parts: usize, step: f64) -> Vec<StageRow> {
     let sliding = u.unit.counts.moe[0] <= 0.0;
-    let st = u.unit.stages(b, sliding);
+    let times = u.unit.stages(b, sliding).seconds(u.unit.slowed());
     let layers = u.unit.counts.moe[0] + u.unit.counts.moe[1];
-    [("attention", st.attention), ("a2f", st.a2f), ("ffn", st.ffn), ("f2a", st.f2a)]
+    ["attention", "a2f", "ffn", "f2a"]
         .into_iter()
-        .map(|(stage, t)| StageRow {
+        .zip(times)
+        .map(|(stage, seconds)| StageRow {
             phase,
             stage,
-            ms: t.seconds * 1e3,
-            utilization: (t.seconds * layers * parts as f64 / step).min(1.0),
+            ms: seconds * 1e3,
+            utilization: (seconds * layers * parts as f64 / step).min(1.0),
         })
         .collect()
 }
@@ -229,7 +281,9 @@ pub enum StepKind {
 impl Engine {
     fn decode_batch(&self) -> Batch {
         let lib = self.library();
-        Batch::decode(self.point.decode_batch, self.load.context, 1.0 + f64::from(lib.serving.mtp))
+        let n = self.point.decode_batch;
+        let context = self.stepper(StepKind::Decode).slowest_context(n, self.load.context);
+        Batch::decode(n, context, 1.0 + f64::from(lib.serving.mtp))
     }
 
     /// The stepper that a step of this kind runs on.
@@ -305,6 +359,7 @@ impl Engine {
         let stands = self.point.stands();
         let mut breakdown = Vec::new();
         let mut pipeline = Vec::new();
+        let mut timeline = Vec::new();
         let mut memory = Vec::new();
         let mut lanes = Vec::new();
         let load = &self.load;
@@ -323,12 +378,14 @@ impl Engine {
                         let d = self.decode_batch();
                         breakdown.extend(step_rows(stepper, "decode", &d));
                         pipeline.extend(stage_rows(stepper, "decode", &d));
+                        timeline.extend(bar_rows(stepper, "decode", &parts_of(stepper, &d)));
                         lanes.extend(lane("decode", stepper, &d));
                     }
                     let chunk = if load.osl > 1.0 { chunk } else { chunk.min(slots * load.isl) };
                     if let Some(m) = aggregated::mixed_batch(stepper, load, self.point.decode_batch, chunk) {
                         breakdown.extend(step_rows(stepper, "mixed", &m));
                         pipeline.extend(stage_rows(stepper, "mixed", &m));
+                        timeline.extend(bar_rows(stepper, "mixed", &parts_of(stepper, &m)));
                         lanes.extend(lane("mixed", stepper, &m));
                     }
                 }
@@ -355,12 +412,14 @@ impl Engine {
                         let d = self.decode_batch();
                         breakdown.extend(step_rows(decode, "decode", &d));
                         pipeline.extend(stage_rows(decode, "decode", &d));
+                        timeline.extend(bar_rows(decode, "decode", &parts_of(decode, &d)));
                         lanes.extend(lane("decode", decode, &d));
                     }
                     let parts = prefill.prefill_parts(ps, load.isl, load.prefix, pc);
                     breakdown.extend(prefill_rows(prefill, &parts));
                     if let Some(b) = parts.get(parts.len() / 2) {
                         pipeline.extend(prefill_stages(prefill, &parts));
+                        timeline.extend(bar_rows(prefill, "prefill", &parts));
                         lanes.extend(lane("prefill", prefill, b));
                     }
                 }
@@ -368,7 +427,7 @@ impl Engine {
         }
         let gpus = lib.cluster.gpus;
         let tokens = self.tokens_per_s();
-        let device = &lib.cluster.device;
+        let (usd_per_hour, watts) = bill(&self.plan, &lib.cluster);
         let user = if self.point.tpot_s > 0.0 { 1.0 / self.point.tpot_s } else { f64::NAN };
         let scalars = Scalars {
             level: self.plan.level().to_string(),
@@ -379,6 +438,8 @@ impl Engine {
             feasible: stands,
             binding: if self.point.binding == Binding::None { String::new() } else { self.point.binding.label() },
             ttft_ms: self.point.ttft_s * 1e3,
+            wait_ms: self.open_loop.map_or(0.0, |(_, wait)| wait * 1e3),
+            queueing: self.open_loop.map(|_| queueing::FORMULA),
             tpot_ms: self.point.tpot_s * 1e3,
             itl_worst_ms: self.point.itl_worst_s * 1e3,
             requests_per_s: self.point.requests_per_s,
@@ -388,8 +449,9 @@ impl Engine {
             concurrency: self.point.concurrency,
             gpus,
             gpus_used: self.gpus(),
-            usd_per_mtok: device.usd_per_hour * f64::from(gpus) / 3600.0 / tokens * 1e6,
-            watts: device.power_w * f64::from(gpus),
+            usd_per_mtok: usd_per_hour / 3600.0 / tokens * 1e6,
+            watts,
+            joules_per_token: watts / tokens,
             context_exceeded: exceeded,
             memory_gib: self.point.memory_bytes / GIB,
             decode_batch: self.point.decode_batch,
@@ -400,8 +462,30 @@ impl Engine {
             plan: self.plan.clone(),
             assumptions: lib.assumptions.clone(),
         };
-        Ok(Estimate { scalars, memory, breakdown, pipeline })
+        Ok(Estimate { scalars, memory, breakdown, pipeline, timeline })
     }
+}
+
+/// US dollars an hour and board power of the whole budget: every pool at its own device, GPUs that
+/// the plan leaves idle at the cluster's.
+fn bill(plan: &Plan, cluster: &Cluster) -> (f64, f64) {
+    let units: Vec<&AfdPlan> = match plan {
+        Plan::Aggregated(_) => Vec::new(),
+        Plan::Afd(a) => vec![a],
+        Plan::Pd(pd) => [&pd.prefill, &pd.decode]
+            .into_iter()
+            .filter_map(|s| if let Slot::Afd(a) = s { Some(a) } else { None })
+            .collect(),
+    };
+    let all = f64::from(cluster.gpus);
+    let start = (cluster.device.usd_per_hour * all, cluster.device.power_w * all);
+    let pools = units.iter().flat_map(|a| [(&a.attention, a.units), (&a.ffn, a.units)]);
+    pools.filter_map(|(p, units)| p.device.as_ref().map(|d| (f64::from(p.gpus * units), d))).fold(
+        start,
+        |(usd, watts), (n, d)| {
+            (usd + n * (d.usd_per_hour - cluster.device.usd_per_hour), watts + n * (d.power_w - cluster.device.power_w))
+        },
+    )
 }
 
 fn lane(phase: &str, s: &Stepper, batch: &Batch) -> Option<String> {
@@ -430,6 +514,21 @@ impl Estimate {
         c.push("stage", Column::from_strings(self.pipeline.iter().map(|r| r.stage)));
         c.push("ms", Column::F64(self.pipeline.iter().map(|r| r.ms).collect()));
         c.push("utilization", Column::F64(self.pipeline.iter().map(|r| r.utilization).collect()));
+        c
+    }
+}
+
+impl Estimate {
+    /// Bars of the schedule in microseconds.
+    pub fn timeline_columns(&self) -> Columns {
+        let rows = &self.timeline;
+        let mut c = Columns::new();
+        c.push("phase", Column::from_strings(rows.iter().map(|r| r.phase)));
+        c.push("stage", Column::from_strings(rows.iter().map(|r| STAGES[r.bar.stage])));
+        c.push("microbatch", Column::I64(rows.iter().map(|r| r.bar.microbatch as i64).collect()));
+        c.push("layer", Column::I64(rows.iter().map(|r| i64::from(r.bar.layer)).collect()));
+        c.push("start_us", Column::F64(rows.iter().map(|r| r.bar.start * 1e6).collect()));
+        c.push("end_us", Column::F64(rows.iter().map(|r| r.bar.end * 1e6).collect()));
         c
     }
 }

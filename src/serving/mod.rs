@@ -2,7 +2,7 @@
 //!
 //! Every level is a composition of *steppers* (a worker, or an AFD unit with its micro-batch
 //! pipeline): aggregated serving mixes prefill chunks and decode on one stepper, P/D puts one in
-//! each slot. Formulas: physics.md section 5. Limits: identical requests (means), closed loop.
+//! each slot. Formulas: physics.md sections 5 and 6. Limits: identical requests (means).
 
 pub mod aggregated;
 pub mod choose;
@@ -13,8 +13,11 @@ mod half_duplex;
 pub mod pd;
 pub mod pipeline;
 pub mod point;
+pub mod provision;
 pub mod published;
+pub mod queueing;
 pub mod stepper;
+pub mod timeline;
 
 pub use engine::Engine;
 pub use estimate::{Estimate, MemoryRow, StageRow};

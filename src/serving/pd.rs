@@ -55,7 +55,7 @@ fn corrected(s: &Stepper) -> bool {
 
 /// A decode step, corrected where the assumptions say so.
 fn decode_step(s: &Stepper, load: &Load, batch: f64) -> StepTime {
-    let mut step = s.decode(batch, load.context);
+    let mut step = s.decode(batch, s.slowest_context(batch, load.context));
     if corrected(s) {
         step.seconds *= published::DECODE_CORRECTION;
     }
@@ -80,15 +80,16 @@ pub fn decode_side(s: &Stepper, load: &Load, batch: f64) -> DecodeSide {
 /// Seconds of the first token's wait that KV transfer adds.
 fn transfer_wait(p: &Stepper, d: &Stepper, load: &Load, side: &PrefillSide, same_domain: bool) -> f64 {
     let lib = p.library();
+    let together = side.prefill.together;
     let mut wait = 0.0;
     if lib.assumptions.kv_transfer == KvTransfer::Ignored {
         return wait;
     }
     if load.ship_to_prefill > 0.0 {
-        wait += stepper::kv_seconds(d, p, load.ship_to_prefill, lib, same_domain).0.seconds;
+        wait += stepper::kv_seconds(p, d, load.ship_to_prefill, together, lib, same_domain).0.seconds;
     }
     if lib.assumptions.first_token_from == FirstToken::Decode {
-        let (whole, layer) = stepper::kv_seconds(p, d, load.ship_to_decode, lib, same_domain);
+        let (whole, layer) = stepper::kv_seconds(p, d, load.ship_to_decode, together, lib, same_domain);
         wait += match lib.assumptions.kv_transfer {
             KvTransfer::Bulk | KvTransfer::Ignored => whole.seconds,
             KvTransfer::LayerWise => {
@@ -127,6 +128,21 @@ pub fn combine(
     nd: u32,
     load: &Load,
 ) -> Point {
+    combine_at(p, prefill, np, d, decode, nd, load, f64::INFINITY)
+}
+
+/// The same when no more than `asked` requests a second come.
+#[allow(clippy::too_many_arguments)]
+pub fn combine_at(
+    p: &Stepper,
+    prefill: &PrefillSide,
+    np: u32,
+    d: &Stepper,
+    decode: &DecodeSide,
+    nd: u32,
+    load: &Load,
+    asked: f64,
+) -> Point {
     let memory = prefill.memory_bytes.max(decode.memory_bytes);
     if let Some(pool) = prefill.short {
         return Point::unplaced(Binding::Memory(slot_pool("prefill", pool)), memory);
@@ -149,8 +165,8 @@ pub fn combine(
             ttft_s: ttft,
             tpot_s: 0.0,
             itl_worst_s: 0.0,
-            requests_per_s: supply,
-            concurrency: np_f * prefill.prefill.requests,
+            requests_per_s: supply.min(asked),
+            concurrency: np_f * prefill.prefill.requests * (asked / supply).min(1.0),
             memory_bytes: memory,
             binding: Binding::PrefillRate,
             evidence: prefill.prefill.work,
@@ -159,10 +175,12 @@ pub fn combine(
     }
     let wire = wire_rate(p, np, d, nd, load);
     let demand = nd_f * decode.rate;
-    let rate = supply.min(demand).min(wire);
+    let rate = supply.min(demand).min(wire).min(asked);
     let (step, batch) =
         if rate < demand * (1.0 - 1e-9) { lowered(d, load, decode, rate / nd_f) } else { (decode.step, decode.batch) };
-    let binding = if wire < supply.min(demand) {
+    let binding = if rate == asked {
+        Binding::None
+    } else if wire < supply.min(demand) {
         Binding::Bandwidth(if same_domain { "nvlink" } else { "nic" })
     } else if supply < demand * (1.0 - 1e-9) {
         Binding::PrefillRate
@@ -211,9 +229,12 @@ fn lowered(d: &Stepper, load: &Load, full: &DecodeSide, rate: f64) -> (StepTime,
     (step, high)
 }
 
-/// Whether the whole deployment sits in one scale-up domain.
+/// Whether KV stays inside scale-up domains: the whole deployment sits in one, or equal shares of both
+/// sides fill several, each of which pairs its own.
 fn same_domain(p: &Stepper, np: u32, d: &Stepper, nd: u32, domain: u32) -> bool {
-    u64::from(np) * u64::from(p.gpus()) + u64::from(nd) * u64::from(d.gpus()) <= u64::from(domain)
+    let total = u64::from(np) * u64::from(p.gpus()) + u64::from(nd) * u64::from(d.gpus());
+    let racks = total.div_ceil(u64::from(domain.max(1))).max(1);
+    u64::from(np).is_multiple_of(racks) && u64::from(nd).is_multiple_of(racks) && total <= racks * u64::from(domain)
 }
 
 /// Name of a pool inside a slot, for `memory:<pool>`.

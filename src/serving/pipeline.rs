@@ -22,6 +22,8 @@
 //! Limits: one attention pool, one FFN pool, no jitter; copies beyond M in flight need memory
 //! that is checked elsewhere.
 
+use crate::error::{Problems, Result};
+
 /// Stage times of one micro-batch at one layer, seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stages {
@@ -90,6 +92,58 @@ pub fn uniform_overlapped(stages: &Stages, layers: u32, m: u32) -> f64 {
 pub fn schedule(groups: &[(u32, Vec<Stages>)], duplex_half: bool, overlapped: bool) -> f64 {
     let rows: Vec<Rows<'_>> = groups.iter().map(|(layers, stages)| Rows { layers: *layers, stages }).collect();
     step_time(&rows, duplex_half, overlapped)
+}
+
+/// [`schedule`] of a plain array: `times` holds (attention, a2f, ffn, f2a) of one micro-batch and
+/// layer, or one such row a layer, or one a layer and micro-batch (layer by layer). Same unit out as in.
+pub fn schedule_flat(
+    times: &[f64],
+    shape: &[usize],
+    layers: u32,
+    microbatches: u32,
+    duplex_half: bool,
+    overlapped: bool,
+) -> Result<f64> {
+    let mut p = Problems::new();
+    if !(1..=100_000).contains(&layers) {
+        p.push("layers", format!("must be from 1 to 100000, is {layers}"), "");
+    }
+    if !(1..=64).contains(&microbatches) {
+        p.push("microbatches", format!("must be from 1 to 64, is {microbatches}"), "");
+    }
+    let (l, m) = (layers as usize, microbatches as usize);
+    let fits = match *shape {
+        [4] => true,
+        [rows, 4] => rows == l,
+        [rows, parts, 4] => rows == l && parts == m,
+        _ => false,
+    };
+    if !fits {
+        let hint = format!("give 4 numbers, {layers} rows of 4, or {layers} x {microbatches} rows of 4");
+        p.push("stage_ms", format!("has shape {shape:?}"), hint);
+    }
+    if let Some(t) = times.iter().find(|t| !(t.is_finite() && **t >= 0.0)) {
+        p.push("stage_ms", format!("{t} is not a time"), "give finite numbers >= 0");
+    }
+    p.into_result()?;
+    let row = |c: &[f64]| Stages { attention: c[0], a2f: c[1], ffn: c[2], f2a: c[3] };
+    let parts: Vec<Stages> = if shape.len() == 3 {
+        times.chunks_exact(4).map(row).collect()
+    } else {
+        times.chunks_exact(4).flat_map(|c| std::iter::repeat_n(row(c), m)).collect()
+    };
+    // Equal neighbours are one group: the closed form sees them, and the recurrence skips ahead.
+    let mut rows: Vec<Rows<'_>> = Vec::new();
+    for stages in parts.chunks_exact(m) {
+        match rows.last_mut() {
+            Some(last) if last.stages == stages => last.layers += 1,
+            _ => rows.push(Rows { layers: 1, stages }),
+        }
+    }
+    if let ([only], 1) = (&mut rows[..], shape.len()) {
+        only.layers = layers;
+    }
+    Ok(step_time(&rows, duplex_half, overlapped))
 }
 
 /// Makespan of a prefill whose micro-batches are consecutive chunks of the same sequence.

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use super::pipeline::{self, INLINE_MICROBATCHES, Rows, Stages};
 use super::published;
+use crate::cost::draft;
 use crate::cost::memory::{self, Memory};
 use crate::cost::{AfdUnit, Batch, LayerStages, Library, Total, Worker};
 use crate::error::Result;
+use crate::math::normal;
 use crate::network::CommTime;
 use crate::spec::assumptions::{MicrobatchSplit, PipelineFormula, PrefillSplit};
 use crate::spec::plan::{Duplex, PipelineMode};
@@ -41,6 +43,10 @@ pub struct Stepper {
     pub kind: Kind,
     lib: Arc<Library>,
     gpus: u32,
+    /// E[max] over the synchronised ranks of a slot's KV above its mean, for one sequence a rank.
+    straggle: f64,
+    /// Longest sequence of the workload.
+    peak: f64,
 }
 
 /// Prefill of one request (or of one round of them) on a stepper.
@@ -53,6 +59,8 @@ pub struct Prefill {
     /// Requests finished per round, all ranks together.
     pub requests: f64,
     pub chunks: f64,
+    /// Sequences per rank whose last chunks end together, so that their KV leaves together.
+    pub together: f64,
     pub work: Total,
 }
 
@@ -61,16 +69,21 @@ impl Stepper {
         let cx = context(lib, workload);
         let memory = memory::worker(&cx, &parallel, pool);
         let worker = Worker::new(lib, parallel)?;
-        Ok(Stepper { kind: Kind::Worker(Box::new(worker), memory), lib: lib.clone(), gpus: parallel.gpus() })
+        Ok(Stepper {
+            straggle: straggle(lib, workload, worker.ranks()),
+            peak: workload.peak_tokens(),
+            kind: Kind::Worker(Box::new(worker), memory),
+            lib: lib.clone(),
+            gpus: parallel.gpus(),
+        })
     }
 
-    pub fn afd(lib: &Arc<Library>, ffn_lib: &Arc<Library>, plan: &AfdPlan, workload: &Workload) -> Result<Stepper> {
-        let unit = AfdUnit::new(lib, ffn_lib, plan)?;
-        let cx = context(lib, workload);
-        let capacity = plan.ffn.device.as_ref().map_or(lib.cluster.device.hbm_bytes, |d| d.hbm_bytes);
-        let attention_capacity = plan.attention.device.as_ref().map_or(lib.cluster.device.hbm_bytes, |d| d.hbm_bytes);
-        let cx = memory::Context { capacity: attention_capacity, ..cx };
-        let (a, f) = memory::afd(&cx, plan, unit.experts.ep, capacity);
+    /// An AFD unit; each pool on the library of its own device, if the plan names one.
+    pub fn afd(lib: &Arc<Library>, plan: &AfdPlan, workload: &Workload) -> Result<Stepper> {
+        let (attention, ffn) = (lib.on(plan.attention.device.as_ref())?, lib.on(plan.ffn.device.as_ref())?);
+        let unit = AfdUnit::new(&attention, &ffn, plan)?;
+        let cx = context(&attention, workload);
+        let (a, f) = memory::afd(&cx, plan, unit.experts.ep, ffn.cluster.device.hbm_bytes);
         let mut groups: Vec<(u32, bool)> = Vec::new();
         for layer in lib.model.dense_layers..lib.model.layers {
             let sliding = crate::cost::worker::is_sliding(&lib.model, layer);
@@ -87,7 +100,13 @@ impl Stepper {
             groups,
             memory: [a, f],
         };
-        Ok(Stepper { kind: Kind::Afd(Box::new(unit)), lib: lib.clone(), gpus: plan.attention.gpus + plan.ffn.gpus })
+        Ok(Stepper {
+            straggle: straggle(lib, workload, unit.unit.ranks()),
+            peak: workload.peak_tokens(),
+            kind: Kind::Afd(Box::new(unit)),
+            lib: lib.clone(),
+            gpus: plan.attention.gpus + plan.ffn.gpus,
+        })
     }
 
     pub fn is_afd(&self) -> bool {
@@ -160,11 +179,21 @@ impl Stepper {
     pub fn step(&self, batch: &Batch) -> StepTime {
         match &self.kind {
             Kind::Worker(w, _) => {
-                let t = w.stage(batch).times(f64::from(w.parallel.pp));
-                StepTime { seconds: t.seconds, work: t }
+                let (t, pp) = (w.stage(batch), f64::from(w.parallel.pp));
+                StepTime { seconds: t.seconds * pp, work: t.work.times(pp) }
             }
             Kind::Afd(u) => u.step(batch, u.overlapped),
         }
+    }
+
+    /// Mean context of the rank that all others wait for, at `batch` sequences per rank whose mean is
+    /// `context`: E[max] over the ranks of the mean of a micro-batch's slots (physics.md section 6).
+    pub fn slowest_context(&self, batch: f64, context: f64) -> f64 {
+        let together = match &self.kind {
+            Kind::Worker(..) => batch,
+            Kind::Afd(u) => batch / f64::from(u.microbatches.max(1)).min(batch.ceil().max(1.0)),
+        };
+        (context + self.straggle / together.max(1.0).sqrt()).min(self.peak.max(context))
     }
 
     /// Decode step of `batch` sequences per rank at `context`.
@@ -180,19 +209,21 @@ impl Stepper {
             Kind::Worker(w, _) => {
                 let pp = f64::from(w.parallel.pp);
                 let mut work = Total::default();
-                let mut slowest: f64 = 0.0;
+                let (mut seconds, mut slowest) = (0.0, 0.0_f64);
                 for b in &parts {
                     let t = w.stage(b);
+                    seconds += t.seconds;
                     slowest = slowest.max(t.seconds);
-                    work = work.plus(&t);
+                    work = work.plus(&t.work);
                 }
                 // Chunks follow one another through the stages; the pipeline fills once.
-                let latency_s = work.seconds + (pp - 1.0) * slowest;
+                let latency_s = seconds + (pp - 1.0) * slowest;
                 Prefill {
                     latency_s,
-                    period_s: work.seconds,
+                    period_s: seconds,
                     requests: sequences * w.ranks(),
                     chunks,
+                    together: sequences,
                     work: work.times(pp),
                 }
             }
@@ -229,6 +260,11 @@ impl Stepper {
     }
 }
 
+/// E[max] over `ranks` of the KV tokens of a slot, above the mean; 0 where the barrier is not charged.
+fn straggle(lib: &Library, workload: &Workload, ranks: f64) -> f64 {
+    if lib.assumptions.attention_barrier { workload.slot_load_std() * normal::expected_max(ranks) } else { 0.0 }
+}
+
 /// Equal chunks of a prompt under a budget.
 fn chunks_of(isl: f64, chunk: f64) -> f64 {
     (isl / chunk.max(1.0)).ceil().max(1.0)
@@ -247,10 +283,14 @@ fn context<'a>(lib: &'a Library, workload: &'a Workload) -> memory::Context<'a> 
     }
 }
 
+/// Kinds of layers of a unit: full-attention and sliding MoE, dense, ends, first and further draft passes.
+const ROWS: usize = 6;
+
 const NO_STAGES: Stages = Stages { attention: 0.0, a2f: 0.0, ffn: 0.0, f2a: 0.0 };
 
-fn stage_times(s: &LayerStages) -> Stages {
-    Stages { attention: s.attention.seconds, a2f: s.a2f.seconds, ffn: s.ffn.seconds, f2a: s.f2a.seconds }
+fn stage_times(s: &LayerStages, slowed: Option<f64>) -> Stages {
+    let [attention, a2f, ffn, f2a] = s.seconds(slowed);
+    Stages { attention, a2f, ffn, f2a }
 }
 
 fn attention_only(t: &Total) -> Stages {
@@ -306,85 +346,30 @@ impl Unit {
 
     /// Costs and schedule of micro-batches that may differ.
     pub fn schedule(&self, parts: &[Batch], overlapped: bool) -> StepTime {
-        let n = parts.len();
-        let mut inline = [[NO_STAGES; INLINE_MICROBATCHES]; 4];
-        let mut heap: Vec<Stages> = Vec::new();
-        // Four rows of one entry per micro-batch: full-attention and sliding MoE layers, dense layers, ends.
-        let [full, sliding, dense, ends]: [&mut [Stages]; 4] = if n <= INLINE_MICROBATCHES {
-            inline.each_mut().map(|row| &mut row[..n])
-        } else {
-            heap.resize(4 * n, NO_STAGES);
-            let (a, rest) = heap.split_at_mut(n);
-            let (b, rest) = rest.split_at_mut(n);
-            let (c, d) = rest.split_at_mut(n);
-            [a, b, c, d]
-        };
-        let counts = &self.unit.counts;
-        let dense_layers = (counts.dense[0] + counts.dense[1]) as u32;
-        let mut work = Total::default();
-        let mut part_work = Total::default();
-        for (i, b) in parts.iter().enumerate() {
-            if i > 0 && *b == parts[i - 1] {
-                for row in [&mut *full, &mut *sliding, &mut *dense, &mut *ends] {
-                    row[i] = row[i - 1];
-                }
-            } else {
-                part_work = Total::default();
-                for (row, is_sliding) in [(&mut *full, false), (&mut *sliding, true)] {
-                    let layers = counts.moe[usize::from(is_sliding)];
-                    if layers > 0.0 {
-                        let s = self.unit.stages(b, is_sliding);
-                        row[i] = stage_times(&s);
-                        part_work = part_work.plus(&s.attention.plus(&s.a2f).plus(&s.ffn).plus(&s.f2a).times(layers));
-                    }
-                }
-                if dense_layers > 0 {
-                    let d = self.unit.dense(b, false);
-                    dense[i] = attention_only(&d);
-                    part_work = part_work.plus(&d.times(f64::from(dense_layers)));
-                }
-                let e = self.unit.ends(b);
-                ends[i] = attention_only(&e);
-                part_work = part_work.plus(&e);
-            }
-            work = work.plus(&part_work);
-        }
-        let mut rows: Vec<Rows<'_>> = Vec::with_capacity(self.groups.len() + 2);
-        if dense_layers > 0 {
-            rows.push(Rows { layers: dense_layers, stages: dense });
-        }
-        for (layers, is_sliding) in &self.groups {
-            rows.push(Rows { layers: *layers, stages: if *is_sliding { sliding } else { full } });
-        }
-        rows.push(Rows { layers: 1, stages: ends });
-        let seconds = match self.unit.library().assumptions.pipeline_formula {
-            PipelineFormula::Schedule => pipeline::step_time(&rows, self.half_duplex, overlapped),
-            PipelineFormula::SlowestStage => {
-                let sums = sums_of(&rows);
-                published::pipeline_v2([sums.attention, sums.a2f, sums.ffn, sums.f2a], n as u32, layers_of(&rows))
-            }
+        self.with_rows(parts, |rows, work| StepTime { seconds: self.pass(rows, parts, overlapped), work })
+    }
+
+    /// One pass of the pipeline, by the schedule or by a published formula.
+    fn pass(&self, rows: &[Rows<'_>], parts: &[Batch], overlapped: bool) -> f64 {
+        let (m, layers, s) = (parts.len() as u32, layers_of(rows), sums_of(rows));
+        match self.unit.library().assumptions.pipeline_formula {
+            PipelineFormula::Schedule => pipeline::step_time(rows, self.half_duplex, overlapped),
+            PipelineFormula::SlowestStage => published::pipeline_v2([s.attention, s.a2f, s.ffn, s.f2a], m, layers),
             PipelineFormula::Cycle => {
-                let layers = f64::from(layers_of(&rows));
-                let s = sums_of(&rows);
-                let layer = Stages {
-                    attention: s.attention / layers,
-                    a2f: s.a2f / layers,
-                    ffn: s.ffn / layers,
-                    f2a: s.f2a / layers,
-                };
+                let n = f64::from(layers);
+                let layer = Stages { attention: s.attention / n, a2f: s.a2f / n, ffn: s.ffn / n, f2a: s.f2a / n };
                 if parts.iter().all(|b| b.has_prefill() && b.decode == 0.0) {
-                    published::cycle_prefill(&layer, n as u32, layers_of(&rows))
+                    published::cycle_prefill(&layer, m, layers)
                 } else {
-                    published::cycle_step(&layer, n as u32, layers_of(&rows))
+                    published::cycle_step(&layer, m, layers)
                 }
             }
-        };
-        StepTime { seconds, work }
+        }
     }
 
     /// One of `parts` equal micro-batches, as the assumptions cut a prefill.
     fn micro(&self, batch: &Batch, parts: u32) -> Batch {
-        let mut b = micro(batch, parts);
+        let mut b = batch.part(parts);
         if self.unit.library().assumptions.prefill_split == PrefillSplit::OneSequence
             && batch.has_prefill()
             && parts > 1
@@ -393,6 +378,87 @@ impl Unit {
             b.sequences = 1.0;
         }
         b
+    }
+
+    /// Prices micro-batches and hands their stage times on, layer group by layer group in order.
+    pub fn with_rows<T>(&self, parts: &[Batch], then: impl FnOnce(&[Rows<'_>], Total) -> T) -> T {
+        let n = parts.len();
+        let mut inline = [[NO_STAGES; INLINE_MICROBATCHES]; ROWS];
+        let mut heap: Vec<Stages> = Vec::new();
+        let [full, sliding, dense, ends, draft, more]: [&mut [Stages]; ROWS] = if n <= INLINE_MICROBATCHES {
+            inline.each_mut().map(|row| &mut row[..n])
+        } else {
+            heap.resize(ROWS * n, NO_STAGES);
+            let mut rest = &mut heap[..];
+            std::array::from_fn(|_| {
+                let (row, after) = std::mem::take(&mut rest).split_at_mut(n);
+                rest = after;
+                row
+            })
+        };
+        let counts = &self.unit.counts;
+        let dense_layers = (counts.dense[0] + counts.dense[1]) as u32;
+        let slowed = self.unit.slowed();
+        let mtp = self.unit.library().serving.mtp;
+        let drafts = if parts.iter().any(|b| b.decode > 0.0) { mtp.saturating_sub(1) } else { 0 };
+        let mut work = Total::default();
+        let mut part_work = Total::default();
+        for (i, b) in parts.iter().enumerate() {
+            if i > 0 && *b == parts[i - 1] {
+                for row in [&mut *full, &mut *sliding, &mut *dense, &mut *ends, &mut *draft, &mut *more] {
+                    row[i] = row[i - 1];
+                }
+                work = work.plus(&part_work);
+                continue;
+            }
+            part_work = Total::default();
+            for (row, is_sliding) in [(&mut *full, false), (&mut *sliding, true)] {
+                let layers = counts.moe[usize::from(is_sliding)];
+                if layers > 0.0 {
+                    let s = self.unit.stages(b, is_sliding);
+                    row[i] = stage_times(&s, slowed);
+                    part_work = part_work.plus(&s.work().times(layers));
+                }
+            }
+            if dense_layers > 0 {
+                let d = self.unit.dense(b, false);
+                dense[i] = stage_times(&d, None);
+                part_work = part_work.plus(&d.work().times(f64::from(dense_layers)));
+            }
+            let e = self.unit.ends(b);
+            ends[i] = attention_only(&e);
+            part_work = part_work.plus(&e);
+            if mtp > 0 {
+                // A draft pass is one more layer; what comes before its attention runs with it.
+                let [(first, _), (rest, passes)] = draft::passes(mtp, b);
+                let (s, d) = (self.unit.stages(&first, false), self.unit.draft_ends(&first));
+                draft[i] = stage_times(&s, slowed);
+                draft[i].attention += d.seconds;
+                part_work = part_work.plus(&s.work()).plus(&d);
+                if passes > 0.0 {
+                    let (s, d) = (self.unit.stages(&rest, false), self.unit.draft_ends(&rest));
+                    more[i] = stage_times(&s, slowed);
+                    more[i].attention += d.seconds;
+                    part_work = part_work.plus(&s.work().plus(&d).times(passes));
+                }
+            }
+            work = work.plus(&part_work);
+        }
+        let mut rows: Vec<Rows<'_>> = Vec::with_capacity(self.groups.len() + 4);
+        if dense_layers > 0 {
+            rows.push(Rows { layers: dense_layers, stages: dense });
+        }
+        for (layers, is_sliding) in &self.groups {
+            rows.push(Rows { layers: *layers, stages: if *is_sliding { sliding } else { full } });
+        }
+        if mtp > 0 {
+            rows.push(Rows { layers: 1, stages: draft });
+            if drafts > 0 {
+                rows.push(Rows { layers: drafts, stages: more });
+            }
+        }
+        rows.push(Rows { layers: 1, stages: ends });
+        then(&rows, work)
     }
 
     /// In how many groups the sequences of a prefill round go one after another: with few per rank, one by one.
@@ -413,6 +479,7 @@ impl Unit {
             period_s: period,
             requests: sequences * self.unit.ranks(),
             chunks,
+            together: sequences / self.prefill_groups(sequences, chunks),
             work: alone.work,
         }
     }
@@ -436,23 +503,27 @@ fn layers_of(rows: &[Rows<'_>]) -> u32 {
     rows.iter().map(|r| r.layers).sum::<u32>().saturating_sub(1).max(1)
 }
 
-/// One of `parts` equal micro-batches of a step: decode sequences and prompt tokens both divided.
-fn micro(batch: &Batch, parts: u32) -> Batch {
-    let n = f64::from(parts.max(1));
-    let mut b = batch.scaled(1.0 / n);
-    if batch.has_prefill() {
-        // Consecutive pieces of the same prompts rather than fractions of a sequence.
-        b.sequences = batch.sequences;
-        b.new = batch.new / n;
-        b.past = batch.past + batch.new * (n - 1.0) / (2.0 * n);
-    }
-    b
-}
-
-/// KV transfer of one request from prefill to decode: seconds of the whole, and of one layer.
-pub fn kv_seconds(from: &Stepper, to: &Stepper, tokens: f64, lib: &Library, same_domain: bool) -> (CommTime, CommTime) {
-    let links = from.kv_links().min(to.kv_links()).max(1);
+/// KV transfer between a prefill rank and decode ranks, `together` requests of the one at a time, each to or
+/// from another rank of the other: seconds until the last has arrived, of the whole and of one layer.
+///
+/// The prefill rank's links carry all of them, a decode rank's its own one only.
+pub fn kv_seconds(
+    prefill: &Stepper,
+    decode: &Stepper,
+    tokens: f64,
+    together: f64,
+    lib: &Library,
+    same_domain: bool,
+) -> (CommTime, CommTime) {
+    let (many, one) = (prefill.kv_links().max(1), decode.kv_links().max(1));
     let bytes = lib.model.kv_bytes(tokens, lib.formats.kv);
     let layers = f64::from(lib.model.layers);
-    (lib.comm.kv_transfer(bytes, links, same_domain), lib.comm.kv_layer(bytes / layers, links, same_domain))
+    let last = |time: &dyn Fn(f64, u32) -> CommTime, bytes: f64| {
+        let (sent, received) = (time(bytes * together.max(1.0), many), time(bytes, one.min(many)));
+        if sent.seconds > received.seconds { sent } else { received }
+    };
+    (
+        last(&|b, links| lib.comm.kv_transfer(b, links, same_domain), bytes),
+        last(&|b, links| lib.comm.kv_layer(b, links, same_domain), bytes / layers),
+    )
 }

@@ -282,7 +282,7 @@ impl Transfer {
                 let gpus = u64::from(prefill.gpus()) * u64::from(*prefill_count)
                     + u64::from(decode.gpus()) * u64::from(*decode_count);
                 let near = gpus <= u64::from(lib.cluster.fabric.domain_gpus);
-                let (whole, layer) = stepper::kv_seconds(prefill, decode, tokens, lib, near);
+                let (whole, layer) = stepper::kv_seconds(prefill, decode, tokens, 1.0, lib, near);
                 let layers = f64::from(lib.model.layers);
                 let after_s = match lib.assumptions.kv_transfer {
                     KvTransfer::Bulk | KvTransfer::Ignored => whole.seconds,

@@ -171,6 +171,9 @@ pub struct Assumptions {
     pub ttft_queue: TtftQueue,
     pub worker_corrections: WorkerCorrections,
     pub shared_expert_overlap: bool,
+    /// Whether a decode step waits for the attention rank with the longest contexts.
+    pub attention_barrier: bool,
+    /// Scales every alpha of A2F and F2A, which no public measurement covers.
     pub afd_alpha_scale: f64,
 }
 
@@ -218,6 +221,7 @@ impl Assumptions {
             ttft_queue: TtftQueue::None,
             worker_corrections: WorkerCorrections::None,
             shared_expert_overlap: true,
+            attention_barrier: true,
             afd_alpha_scale: 1.0,
         }
     }
@@ -243,6 +247,7 @@ impl Assumptions {
             activations: Activations::Coefficients,
             ttft_queue: TtftQueue::Factors,
             worker_corrections: WorkerCorrections::Fixed,
+            attention_barrier: false,
             ..Self::physical()
         }
     }
@@ -264,6 +269,7 @@ impl Assumptions {
             activations: Activations::Coefficients,
             ttft_queue: TtftQueue::Factors,
             worker_corrections: WorkerCorrections::Fixed,
+            attention_barrier: false,
             ..Self::physical()
         }
     }
@@ -280,7 +286,7 @@ pub struct Switch {
 }
 
 /// Name, allowed values, meaning, source; in the order of the fields.
-const SWITCHES: [(&str, &str, &str, &str); 21] = [
+const SWITCHES: [(&str, &str, &str, &str); 22] = [
     (
         "launch_floors",
         "by-phase | measured",
@@ -400,6 +406,12 @@ const SWITCHES: [(&str, &str, &str, &str); 21] = [
         "true | false",
         "the shared expert runs beside the routed path in decode",
         "TensorRT-LLM and SGLang use a second stream",
+    ),
+    (
+        "attention_barrier",
+        "true | false",
+        "a decode step waits for the attention rank with the longest contexts: E[max] from the slots' variance",
+        "arXiv 2601.21351 section 4; published tools use the mean",
     ),
     (
         "afd_alpha_scale",

@@ -28,6 +28,6 @@ pub use model::{Attention, Indexer, Model, Moe, Part, SlidingWindow};
 pub use plan::{
     AfdPlan, Aggregated, Duplex, Parallel, PdPlan, PipelineMode, Placement, Plan, PoolPlan, Side, Slot, Workers,
 };
-pub use serving::{Launch, Serving};
+pub use serving::{Imbalance, Launch, Serving};
 pub use slo::Slo;
 pub use workload::{PrefixHome, PrefixScope, Workload};

@@ -17,6 +17,18 @@ pub enum Launch {
     Measured,
 }
 
+/// How uneven the experts' load is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Imbalance {
+    /// A distribution that expert rows were measured under.
+    Name(String),
+    /// Exponent of a power law between experts; 0: even between its ends.
+    Exponent(f64),
+    /// Load of every expert, in any unit.
+    Histogram(Vec<f64>),
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Serving {
@@ -25,7 +37,8 @@ pub struct Serving {
     /// Mean accepted draft tokens per step (0..=mtp); required when `mtp > 0`.
     pub acceptance: Option<f64>,
     /// Load distribution of the expert rows; none: the model's.
-    pub imbalance: Option<String>,
+    pub imbalance: Option<Imbalance>,
+    /// Redundant expert slots that EPLB fills with copies of the busiest experts.
     pub eplb_slots: u32,
     pub two_batch_overlap: bool,
     pub fused_dispatch: bool,
@@ -72,10 +85,21 @@ impl Serving {
             }
             _ => {}
         }
-        if let Some(d) = &self.imbalance
-            && !DISTRIBUTIONS.contains(&d.as_str())
-        {
-            c.wrong("imbalance", format!("unknown load distribution '{d}'"), near(d, DISTRIBUTIONS));
+        match &self.imbalance {
+            Some(Imbalance::Name(d)) if !DISTRIBUTIONS.contains(&d.as_str()) => {
+                c.wrong("imbalance", format!("unknown load distribution '{d}'"), near(d, DISTRIBUTIONS));
+            }
+            Some(Imbalance::Exponent(a)) => {
+                c.range("imbalance", *a, 0.0, 10.0);
+            }
+            Some(Imbalance::Histogram(loads)) => {
+                if let Some(i) = loads.iter().position(|l| !(l.is_finite() && *l >= 0.0)) {
+                    c.wrong("imbalance", format!("load {i} is {}", loads[i]), "loads are finite numbers >= 0");
+                } else if loads.iter().sum::<f64>() <= 0.0 {
+                    c.wrong("imbalance", "no expert has any load", "");
+                }
+            }
+            _ => {}
         }
         c.count("eplb_slots", self.eplb_slots, 0, 65_536);
         c.range("framework_reserve_gib", self.framework_reserve_gib, 0.0, 1e4);

@@ -81,6 +81,12 @@ impl Workload {
         }
     }
 
+    /// The same requests up to their first token: what a prefill slot holds of them.
+    pub fn prefill_part(&self) -> Workload {
+        let lengths = self.lengths.iter().map(|l| [l[0], l[1], 1.0]).collect();
+        Workload { osl: Distribution::fixed(1.0), lengths, ..self.clone() }
+    }
+
     /// Whether every request has the same lengths.
     pub fn is_fixed(&self) -> bool {
         if self.lengths.is_empty() {

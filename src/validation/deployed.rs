@@ -27,7 +27,7 @@ fn library(db: &Arc<KernelDb>, f: &Figure) -> Result<Arc<Library>> {
     let serving = Serving {
         mtp: f.mtp.0,
         acceptance: (f.mtp.0 > 0).then_some(f.mtp.1),
-        imbalance: f.imbalance.map(str::to_string),
+        imbalance: f.imbalance.map(|name| crate::spec::Imbalance::Name(name.to_string())),
         two_batch_overlap: f.two_batch_overlap,
         ..Serving::default()
     };
@@ -60,19 +60,6 @@ fn closed(s: &Stepper, f: &Figure, concurrency: f64, chunk: f64) -> Point {
     aggregated::solve(s, &Load::of(&workload(f)), batch, chunk, 1)
 }
 
-/// One step of two halves, each one's exchanges beside the other's kernels.
-///
-/// Perfect hiding, which no engine reaches: shown beside the prediction as the other bound, until the
-/// cost layer takes `Serving::two_batch_overlap` with the SMs that the exchange takes from the kernels.
-fn overlapped(worker: &Worker, batch: &Batch) -> f64 {
-    let half = worker.step(&batch.scaled(0.5));
-    let compute: f64 = half.compute.iter().sum();
-    let exchange = half.seconds - compute;
-    // The first layer's kernels and the last layer's exchange have nothing to hide behind.
-    let layers = f64::from(worker.library().model.layers);
-    2.0 * compute.max(exchange) + compute.min(exchange) / layers
-}
-
 /// (prediction, what it cost or lacked).
 fn predict(db: &Arc<KernelDb>, f: &Figure) -> Result<(f64, String)> {
     let lib = library(db, f)?;
@@ -80,17 +67,16 @@ fn predict(db: &Arc<KernelDb>, f: &Figure) -> Result<(f64, String)> {
     let gpus = f64::from(f.parallel.gpus());
     let worker = Worker::new(&lib, f.parallel)?;
     if let Some(batch) = step(f) {
-        // What the package's own engine says, which overlaps nothing.
-        let seconds = stepper.step(&batch).seconds;
-        let hidden = if f.two_batch_overlap { overlapped(&worker, &batch).min(seconds) } else { seconds };
+        let time = stepper.step(&batch);
+        let seconds = time.seconds;
         let progress = 1.0 + f.mtp.1;
         let held = batch.decode + batch.sequences;
         let (short, bytes) = stepper.memory_check(held, batch.tokens());
         let lane = worker.lane(&batch).map_or("", |l| l.name());
         let memory = bytes / crate::units::GIB;
         let over = if short.is_some() { ", more than there is" } else { "" };
-        let overlap = if hidden < seconds {
-            format!(" ({:.1} if two batches overlapped perfectly)", hidden * 1e3)
+        let overlap = if time.work.seconds > seconds * (1.0 + 1e-9) {
+            format!(" ({:.1} of operators)", time.work.seconds * 1e3)
         } else {
             String::new()
         };

@@ -1,15 +1,16 @@
 //! The published end-to-end figures of this section, each with where it comes from, how its layout
 //! maps onto one worker, and what had to be assumed because the source does not say.
 //!
-//! Predictions are the engine's own, which overlaps nothing; where the source names `two_batch_overlap`
-//! the time under perfect hiding stands in the note. Load distribution: `balanced` where the
+//! Predictions are the engine's own; where the source names `two_batch_overlap` the step overlaps two
+//! halves, and its operator time stands in the note. Load distribution: `balanced` where the
 //! source balanced the experts by force or ran EPLB with redundant experts (on SGLang's 96 H100 the
 //! forced balance is 18 % above live EPLB in prefill); `None`, the model's own, where neither ran.
 //!
 //! How these descriptions came about: a first pass priced every figure without overlap, at the
 //! model's own load distribution and with uncoordinated ranks, and 5 of 21 were within 25 %. Balance
 //! and `lockstep` were then taken from the sources, with the errors in sight; kernels were mended in
-//! between. The count the tests pin is the one after that, and no blind test.
+//! between: 14. Since then steps overlap where their source says so, which moved figures that were low
+//! past their targets. The count the tests pin is no blind test.
 
 use crate::spec::{Dtype, Parallel, Quant};
 

@@ -173,8 +173,11 @@ def hot_paths(examples: Path) -> list[Row]:
         ("grid", "surface of DSA prefill, one reading", 100.0),
         ("lookup", "lookup by column names (Rust), one row", None),
         ("step", "one decode step on 8 GPUs", None),
+        ("schedule", "AFD schedule, 61 layers, 4 uneven micro-batches", 2_000.0),
+        ("afd-decode", "AFD decode slot, compiled", 50_000.0),
+        ("afd", "AFD steady state, every option on, compiled", 50_000.0),
     ):
-        calls = 20_000 if what == "lookup" else 200_000
+        calls = 20_000 if what in ("lookup", "afd", "afd-decode") else 200_000
         ns = min(float(probe(examples, "probe", what, calls)) for _ in range(5))
         count = instructions(examples, what, 1_000, 5_000)
         counted = "no counter here" if count is None else f"{count:.0f} instructions"

@@ -15,8 +15,8 @@ fn main() {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/python/disagg/data/kernels");
     let db = KernelDb::open(Path::new(dir)).expect("the pack opens");
     println!(
-        "{:9} {:7} {:22} {:22} {:13} {:5} {:>5} {:>8} {:>8} {:>8}",
-        "system", "from", "table", "lane", "hidden", "", "n", "median", "p90", "noise"
+        "{:9} {:7} {:22} {:22} {:13} {:5} {:>5} {:>8} {:>8} {:>8} {:>8}",
+        "system", "from", "table", "lane", "hidden", "", "n", "median", "p90", "noise", "jitter"
     );
     for system in db.systems().into_iter().filter(|s| wanted(1, s)) {
         let (device, _) = catalog::system(&system).expect("the pack's systems have data sheets");
@@ -32,14 +32,16 @@ fn main() {
                 let Ok(rows) = leave_one_out(&source, table, samples, 1) else { continue };
                 for r in rows {
                     println!(
-                        "{system:9} {framework:7} {table:22} {:22} {:13} {:5} {:5} {:7.1}% {:7.1}% {:7.1}%",
+                        "{system:9} {framework:7} {table:22} {:22} {:13} {:5} {:5} {:7.1}% {:7.1}% {:7.1}% {:7.1}%{}",
                         r.lane,
                         r.axis,
                         r.edge,
                         r.n,
                         r.median * 100.0,
                         r.p90 * 100.0,
-                        r.noise * 100.0
+                        r.noise * 100.0,
+                        r.jitter * 100.0,
+                        if r.within() { "" } else { "  *" }
                     );
                 }
                 if std::env::var_os("SUSPECTS").is_some() {

@@ -1,7 +1,8 @@
 //! The hot paths alone, to be timed or counted: `cargo run --release --example probe <what> <calls>`.
 //! `what`: `grid` (DSA prefill, three axes), `curve` (GEMM, one axis), `lookup` (by column names), `step`
 //! (one decode step of 8 GPUs), `open` and `open-afd` (a whole estimate that chooses batch, chunk and
-//! micro-batches itself), `tables` (decode every table of a system, once per call).
+//! micro-batches itself), `schedule` (61 layers, four micro-batches that differ), `afd` and `afd-decode` (the
+//! steady state of a compiled AFD unit, every option on, or its decode slot), `tables` (decode every table of a system, once per call).
 //! Prints nanoseconds a call, set-up left out.
 #![allow(clippy::unwrap_used)]
 
@@ -12,7 +13,8 @@ use std::time::Instant;
 
 use disagg::cost::{Batch, Library, Worker};
 use disagg::kernels::{KernelDb, Query, lookup};
-use disagg::serving::Engine;
+use disagg::serving::pipeline::{Rows, Stages, step_time};
+use disagg::serving::{Engine, Load, Stepper, aggregated, pd};
 use disagg::spec::{Aggregated, Assumptions, Dtype, Parallel, PdPlan, Plan, Quant, Serving, Slot, Workers, catalog};
 
 const SYSTEM: &str = "b200_sxm";
@@ -88,6 +90,45 @@ fn main() {
             let w = catalog::workload("paper-chat").unwrap();
             let plan = catalog_plan(&args[0]);
             timed(calls, |_| Engine::new(&lib, &w, &plan).unwrap().estimate().unwrap().scalars.tokens_per_s);
+        }
+        // 61 layers of four micro-batches that differ by one sequence, so that nothing is in closed form.
+        "schedule" => {
+            let stage = |x: f64| Stages { attention: 80.0 + x, a2f: 30.0, ffn: 95.0 - x, f2a: 35.0 };
+            let dense: Vec<Stages> = (0..4).map(|_| Stages { attention: 60.0, a2f: 0.0, ffn: 0.0, f2a: 0.0 }).collect();
+            timed(calls, |i| {
+                let x = wobble(i) * 0.01;
+                let uneven: Vec<Stages> = [0.0, x, x, x].map(stage).to_vec();
+                let rows = [Rows { layers: 3, stages: &dense }, Rows { layers: 58, stages: &uneven }];
+                step_time(black_box(&rows), false, true)
+            });
+        }
+        // A complete AFD plan at one batch and chunk, every option on, after compile.
+        "afd" => {
+            let (model, cluster) =
+                (catalog::model("deepseek-ai/DeepSeek-V3.2").unwrap(), catalog::cluster(SYSTEM, 32).unwrap());
+            let serving =
+                Serving { mtp: 1, acceptance: Some(0.8), eplb_slots: 24, fused_dispatch: true, ..Serving::default() };
+            let lib = Library::shared(
+                &db,
+                &model,
+                &cluster,
+                FRAMEWORK,
+                &Quant::default(),
+                &serving,
+                &Assumptions::physical(),
+            );
+            let w = catalog::workload("paper-chat").unwrap();
+            let text = r#"{"attention": {"gpus": 8}, "ffn": {"gpus": 24}, "microbatches": 4, "router": "ffn"}"#;
+            let stepper = Stepper::afd(&lib.unwrap(), &serde_json::from_str(text).unwrap(), &w).unwrap();
+            let load = Load::of(&w);
+            timed(calls, |i| aggregated::solve(&stepper, &load, 32.0 + wobble(i), 512.0, 1).tpot_s);
+        }
+        "afd-decode" => {
+            let w = catalog::workload("paper-chat").unwrap();
+            let text = r#"{"attention": {"gpus": 2}, "ffn": {"gpus": 6}, "microbatches": 4}"#;
+            let stepper = Stepper::afd(&library(&db), &serde_json::from_str(text).unwrap(), &w).unwrap();
+            let load = Load::of(&w);
+            timed(calls, |i| pd::decode_side(&stepper, &load, 32.0 + wobble(i)).rate);
         }
         "tables" => timed(calls, |_| {
             let db = KernelDb::open(dir).unwrap();

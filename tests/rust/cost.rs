@@ -65,7 +65,7 @@ fn check_worker(lib: &Arc<Library>, parallel: Parallel, what: &str) {
         let mut d = Detail::default();
         w.price(b, &mut d);
         same(&t, &d, what);
-        sound(&w.stage(b), what);
+        sound(&w.stage(b).work, what);
         assert_eq!(w.lane(b).is_some(), lib.model.moe.is_some(), "{what}");
     }
 }
@@ -81,7 +81,9 @@ fn check_unit(lib: &Arc<Library>, what: &str) {
             match stage {
                 0 => u.price_attention(b, false, &mut d),
                 1 => u.price_a2f(b, &mut d),
-                2 => u.price_ffn(b, &mut d),
+                2 => {
+                    u.price_ffn(b, &mut d);
+                }
                 _ => u.price_f2a(b, &mut d),
             }
             same(&t, &d, what);
@@ -93,8 +95,8 @@ fn check_unit(lib: &Arc<Library>, what: &str) {
         if u.counts.dense[0] > 0.0 {
             let mut d = Detail::default();
             u.price_dense(b, false, &mut d);
-            sound(&u.dense(b, false), what);
-            same(&u.dense(b, false), &d, what);
+            sound(&u.dense(b, false).attention, what);
+            same(&u.dense(b, false).attention, &d, what);
         }
     }
 }

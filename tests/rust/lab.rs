@@ -95,7 +95,7 @@ pub fn worker(lib: &Arc<Library>, parallel: Parallel, workload: &Workload) -> St
 }
 
 pub fn unit(lib: &Arc<Library>, plan: &AfdPlan, workload: &Workload) -> Stepper {
-    Stepper::afd(lib, lib, plan, workload).unwrap()
+    Stepper::afd(lib, plan, workload).unwrap()
 }
 
 pub fn workers(count: u32, parallel: Parallel, batch: Option<u32>, chunk: Option<u32>) -> Slot {

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use disagg::kernels::table::Value;
 use disagg::kernels::{Evidence, KernelDb, Table};
 use disagg::math::combinatorics::{distinct_groups, even_split, hit_probability};
+use disagg::network::spread::Spread;
 use disagg::network::traffic::{Ports, distinct_nodes, packed, payload_bytes, return_bytes};
 use disagg::network::wires::Wires;
 use disagg::network::{A2aKind, A2aShape, AfdShape, Comm, CommTime};
@@ -77,7 +78,7 @@ fn unit(attention: u32, ffn: u32) -> AfdShape {
         prereduce: false,
         shared_copy: false,
         half_duplex: false,
-        same_domain_fraction: f64::NAN,
+        spread: None,
     }
 }
 
@@ -477,8 +478,13 @@ fn placement_decides_the_tier() {
     let inside = comm.a2f(&unit(2, 6), 64.0).seconds;
     let across = comm.a2f(&unit(8, 24), 64.0).seconds;
     assert!(across > 2.0 * inside);
-    let near = AfdShape { same_domain_fraction: 1.0, ..unit(8, 24) };
-    assert!(comm.a2f(&near, 64.0).seconds < 0.7 * across);
+    // Two attention and six FFN GPUs on every node: a quarter of the bytes stays inside.
+    let ids =
+        |from: u32, n: u32| (0..4u32).flat_map(|node| (8 * node + from)..(8 * node + from + n)).collect::<Vec<u32>>();
+    let mixed = Spread::placed(&ids(0, 2), &ids(2, 6), 8);
+    assert!(near(mixed.attention_far, 0.75, 1e-12) && near(mixed.ffn_near, 0.25, 1e-12));
+    let mixed = comm.a2f(&AfdShape { spread: Some(mixed), ..unit(8, 24) }, 64.0).seconds;
+    assert!(mixed < 0.95 * across && mixed > 0.6 * across, "{mixed} {across}");
     // Prefill sizes: one copy per node beats one per GPU.
     let big = comm.a2f(&unit(8, 64), 4096.0).seconds;
     let one_each = 4096.0 * unit(8, 64).copies() * 7392.0 / 50e9;

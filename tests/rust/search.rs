@@ -11,7 +11,7 @@ use disagg::search::{LEVELS, Question, Row, Study, explore};
 use disagg::serving::pd::{DecodeSide, PrefillSide};
 use disagg::serving::{Binding, Engine, Load};
 use disagg::spec::workload::PrefixHome;
-use disagg::spec::{Assumptions, Plan, Serving, Slo, Slot, Workload};
+use disagg::spec::{Assumptions, Imbalance, Plan, Serving, Slo, Slot, Workload};
 use disagg::{Error, pool};
 
 use crate::lab;
@@ -283,8 +283,8 @@ fn bad_questions_are_refused_whole() {
     q.frameworks.clear();
     assert!(refused(&q).contains("frameworks"));
     let mut q = small_question();
-    q.serving = Serving { two_batch_overlap: true, ..Serving::default() };
-    assert!(refused(&q).contains("serving.two_batch_overlap"), "what is not priced is not searched as if it were");
+    q.serving = Serving { imbalance: Some(Imbalance::Histogram(vec![1.0; 7])), ..Serving::default() };
+    assert!(refused(&q).contains("serving.imbalance"), "what is not priced is not searched as if it were");
     let mut q = small_question();
     q.frameworks = vec!["trtllm".into(), "sglong".into()];
     assert!(

@@ -228,6 +228,89 @@ fn suspects_are_found_by_rule() {
     assert!(sglang.iter().any(|s| s.reason.contains("not used")), "{sglang:?}");
 }
 
+/// Balanced rows that are slower than skewed ones are listed on every generation of device, and serving does
+/// not use them; where balance was measured as such it stays.
+#[test]
+fn a_balanced_load_is_never_slower_than_a_skewed_one() {
+    let on = |system: &str, framework: &str| {
+        let device = catalog::system(system).unwrap().0;
+        Source { system: system.into(), device, ..source(framework, true) }
+    };
+    for system in ["h100_sxm", "b200_sxm"] {
+        let found = report::suspects(&on(system, "sglang"), "moe").unwrap();
+        let listed = found.iter().any(|s| s.reason.starts_with("balanced") && s.lane.contains("fp8_block/7168/2048"));
+        assert!(listed, "{system}: {found:?}");
+    }
+    for (system, framework, dtype) in [
+        ("h100_sxm", "sglang", Dtype::Fp8Block),
+        ("gb200", "sglang", Dtype::Nvfp4),
+        ("b200_sxm", "vllm", Dtype::Nvfp4),
+        ("b200_sxm", "trtllm", Dtype::Nvfp4),
+    ] {
+        let s = on(system, framework);
+        for ep in [8, 32, 64] {
+            let even = ops::served_moe(&s, experts(ep), dtype, "balanced").unwrap();
+            let skewed = ops::served_moe(&s, experts(ep), dtype, "power_law_1.01").unwrap();
+            let asked = ops::moe(&s, experts(ep), dtype, "balanced").unwrap();
+            let what = format!("{system} {framework} ep {ep}: {}", even.source());
+            for tokens in [2048.0, 8192.0, 16_384.0] {
+                let (e, k, a) = (even.at(&[tokens]), skewed.at(&[tokens]), asked.at(&[tokens]));
+                assert!(e.seconds <= 1.1 * k.seconds, "{what} at {tokens}: {e:?} against {k:?}");
+                assert_eq!(e.seconds == a.seconds, framework == "trtllm", "{what}: what is asked by name stays");
+                assert!(framework == "trtllm" || e.evidence == Evidence::Extrapolated, "{what}: tagged");
+            }
+        }
+    }
+}
+
+/// NVFP4 experts of sglang and vllm have no grouped table of their own: trtllm's stands in, tagged.
+#[test]
+fn grouped_nvfp4_experts_borrow_the_lane_that_exists() {
+    for framework in ["sglang", "vllm"] {
+        let s = source(framework, true);
+        let grouped = ops::grouped_moe(&s, experts(32), Dtype::Nvfp4, "balanced", true).unwrap().unwrap();
+        assert!(grouped.source().contains("trtllm") && grouped.source().contains("wideep_moe"), "{}", grouped.source());
+        assert_eq!(grouped.at(&[4096.0]).evidence, Evidence::Extrapolated);
+        let fused = ops::moe(&s, experts(32), Dtype::Nvfp4, "balanced").unwrap();
+        assert!(grouped.at(&[16_384.0]).seconds < 0.5 * fused.at(&[16_384.0]).seconds);
+        // A lane of its own is preferred.
+        let own = ops::grouped_moe(&s, experts(32), Dtype::Fp8Block, "balanced", true).unwrap().unwrap();
+        assert!(own.source().contains("sglang"), "{}", own.source());
+    }
+}
+
+/// sglang's FP8-KV decode kernel on Hopper takes longer alone than the whole block in its wide-EP table:
+/// the block is taken. With BF16 KV, and on Blackwell, the kernels add up as before.
+#[test]
+fn a_kernel_slower_than_its_whole_block_is_not_the_one_that_runs() {
+    for (system, kv, wide) in
+        [("h200_sxm", Dtype::Fp8, true), ("h200_sxm", Dtype::Bf16, false), ("b200_sxm", Dtype::Fp8, false)]
+    {
+        let device = catalog::system(system).unwrap().0;
+        let s = Source { system: system.into(), device, ..source("sglang", true) };
+        let block = ops::mla_generation(&s, &deepseek(false), 128, Dtype::Fp8Block, kv).unwrap();
+        assert_eq!(block.source().contains("wideep_generation_mla"), wide, "{system} {kv:?}: {}", block.source());
+        let kernel = ops::mla_kernel(&s, &deepseek(false), 128, kv, true).unwrap().unwrap();
+        let (whole, part) = (block.at(&[128.0, 2048.0]).seconds, kernel.at(&[128.0, 2048.0]).seconds);
+        assert_eq!(part > whole, wide, "{system} {kv:?}: {part} of {whole}");
+    }
+}
+
+#[test]
+fn noise_is_of_repeats_or_unknown() {
+    for (framework, table, repeats) in [("trtllm", "gemm", false), ("sglang", "moe", true)] {
+        let on = Source { system: "gb200".into(), ..source(framework, false) };
+        let rows = report::leave_one_out(&on, table, 6, 3).unwrap();
+        assert!(!rows.is_empty());
+        for r in rows {
+            assert_eq!(r.noise.is_finite(), repeats, "{r:?}");
+            assert!(!repeats || r.noise > 0.0, "{r:?}");
+            assert!(r.jitter > 0.0 && r.jitter < 0.2, "{r:?}");
+            assert_eq!(r.within(), r.median <= r.aim && r.p90 <= 0.2);
+        }
+    }
+}
+
 /// A surface of every operator, on every framework.
 fn zoo() -> &'static [(Surface, usize)] {
     static ZOO: OnceLock<Vec<(Surface, usize)>> = OnceLock::new();

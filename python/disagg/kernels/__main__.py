@@ -32,12 +32,15 @@ def _report(args: argparse.Namespace) -> int:
     except DisaggError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{'table':22} {'lane':20} {'hidden':13} {'edge':5} {'n':>4} {'median':>8} {'p90':>8} {'noise':>8}")
+    numbers = " ".join(f"{name:>8}" for name in ("median", "p90", "noise", "jitter"))
+    print(f"{'table':22} {'lane':20} {'hidden':13} {'edge':5} {'n':>4} {numbers}")
     for i in range(len(errors)):
         r = errors.row(i)
+        noise = "-" if r["noise"] != r["noise"] else f"{r['noise']:.1%}"
         print(
             f"{r['table']:22} {r['lane']:20} {r['axis']:13} {r['edge']:5} {r['n']:4d} "
-            f"{r['median_error']:8.1%} {r['p90_error']:8.1%} {r['noise']:8.1%}"
+            f"{r['median_error']:8.1%} {r['p90_error']:8.1%} {noise:>8} {r['jitter']:8.1%}"
+            f"{'' if r['within'] else '  worse than aimed at'}"
         )
     print(f"\n{len(doubtful)} suspect lanes:")
     for i in range(len(doubtful)):

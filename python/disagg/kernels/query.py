@@ -41,7 +41,7 @@ def systems() -> list[str]:
 
 @checked
 def frameworks(system: str) -> list[str]:
-    """List the frameworks measured on a system.
+    """List the frameworks that serve on a system (``tables(system, "nccl")`` has the collectives beside them).
 
     Examples
     --------
@@ -237,7 +237,9 @@ def report(
     Frame
         table, lane (its number format), axis (what was hidden; ``point``: the one row), edge (the hidden value was
         the first or last), n, median_error and p90_error (relative), noise (median spread of repeats: no predictor
-        can do better).
+        can do better; NaN where nothing was measured twice), jitter (median fall between neighbours that fall where
+        there is more to do: kernel changes and noise, which no smooth predictor follows), aim (median error aimed
+        at; 20 % for the 90th percentile), within (whether the lane keeps both).
     """
     expect(system=(system, str), framework=(framework, str), samples=(samples, int), seed=(seed, int))
     device = Device.preset(system) if device is None else device

@@ -6,6 +6,7 @@ says so when there is nothing to draw, and never calls ``plt.show()``.
 
 from disagg.plots.audit import audit
 from disagg.plots.bars import breakdown, memory, pipeline
+from disagg.plots.gantt import timeline
 from disagg.plots.lines import pareto, ratio
 
-__all__ = ["audit", "breakdown", "memory", "pareto", "pipeline", "ratio"]
+__all__ = ["audit", "breakdown", "memory", "pareto", "pipeline", "ratio", "timeline"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from disagg import _core
@@ -89,11 +90,12 @@ class Serving(Spec):
     acceptance
         Mean accepted draft tokens per step, 0 to `mtp`; required when ``mtp > 0``.
     imbalance
-        Load distribution of the expert rows (``"power_law_1.01"``, ``"balanced"`` ...); None: the model's.
+        How uneven the experts' load is: a measured distribution (``"power_law_1.01"``, ``"balanced"`` ...), the
+        exponent of a power law, or the load of every expert; None: the model's.
     eplb_slots
-        Redundant expert slots.
+        Redundant expert slots, filled with copies of the busiest experts; their weights are charged.
     two_batch_overlap
-        Whether two half batches overlap compute and communication.
+        Whether two half batches overlap compute and communication. The micro-batches of AFD do so anyway.
     fused_dispatch
         Whether dispatch and expert GEMM are one kernel.
     launch
@@ -110,7 +112,7 @@ class Serving(Spec):
 
     mtp: Field[int] = Field("Draft tokens per step.")
     acceptance: Field[float | None] = Field("Mean accepted draft tokens per step.")
-    imbalance: Field[str | None] = Field("Load distribution of the expert rows; None: the model's.")
+    imbalance: Field[str | float | list[float] | None] = Field("How uneven the experts' load is; None: the model's.")
     eplb_slots: Field[int] = Field("Redundant expert slots.")
     two_batch_overlap: Field[bool] = Field("Whether two half batches overlap compute and communication.")
     fused_dispatch: Field[bool] = Field("Whether dispatch and expert GEMM are one kernel.")
@@ -122,7 +124,7 @@ class Serving(Spec):
         *,
         mtp: int = 0,
         acceptance: float | None = None,
-        imbalance: str | None = None,
+        imbalance: str | float | Sequence[float] | None = None,
         eplb_slots: int = 0,
         two_batch_overlap: bool = False,
         fused_dispatch: bool = False,
@@ -132,7 +134,7 @@ class Serving(Spec):
         self._build(
             mtp=mtp,
             acceptance=acceptance,
-            imbalance=imbalance,
+            imbalance=list(imbalance) if isinstance(imbalance, (tuple, list)) else imbalance,
             eplb_slots=eplb_slots,
             two_batch_overlap=two_batch_overlap,
             fused_dispatch=fused_dispatch,

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{ask, probe, subset, text};
+use super::{ask, probe, text};
 use crate::error::Result;
-use crate::kernels::ops::Source;
-use crate::kernels::surface::Surface;
-use crate::kernels::table::{Key, Table};
+use crate::kernels::ops::{BALANCED_EXCESS, COMPARED_TOKENS, Source};
+use crate::kernels::table::Table;
 
 /// A lane that looks wrong, and why.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,7 +28,7 @@ pub fn suspects(source: &Source, table: &str) -> Result<Vec<Suspect>> {
     }
     let mut found: BTreeMap<String, Suspect> = BTreeMap::new();
     for rows in groups.values() {
-        let Some((surface, x)) = ask(&measured, &whole, rows[rows.len() / 2]) else { continue };
+        let Some((surface, _)) = ask(&measured, &whole, rows[rows.len() / 2]) else { continue };
         let lane = surface.source().to_string();
         let mut push = |kind: &str, reason: String| {
             found.entry(format!("{lane} {kind}")).or_insert(Suspect {
@@ -55,33 +54,48 @@ pub fn suspects(source: &Source, table: &str) -> Result<Vec<Suspect>> {
                 );
             }
         }
-        let distribution = text(&whole, "distribution", rows[0]);
-        if matches!(distribution, "balanced" | "uniform")
-            && let Some(skewed) = skewed(&measured, &whole, rows[rows.len() / 2])
-        {
-            let (even, hot) = (surface.at(&[16384.0]).seconds, skewed.at(&[16384.0]).seconds);
-            if even > 1.1 * hot {
-                let message = format!(
-                    "balanced {:.2} ms against skewed {:.2} ms at 16,384 tokens ({x:?} looked at)",
-                    even * 1e3,
-                    hot * 1e3
-                );
-                push("balanced", message);
-            }
-        }
+    }
+    for (lane, (ratio, site)) in slow_when_balanced(&whole) {
+        let reason = format!(
+            "balanced {ratio:.2}x of the skewed time from {COMPARED_TOKENS:.0} tokens on (median, worst at {site}): \
+             serving takes the skewed rows"
+        );
+        found.insert(format!("{lane} balanced"), Suspect { table: table.to_string(), lane, reason });
     }
     Ok(found.into_values().collect())
 }
 
-fn skewed(source: &Source, table: &Table, row: usize) -> Option<Surface> {
-    let mut one = subset(table, |r| r == row);
-    for key in &mut one.keys {
-        if let Key::Text { name, codes, labels } = key
-            && (name == "distribution" || name == "kernel_source")
-        {
-            *labels = vec![if name == "distribution" { "power_law_1.01".to_string() } else { String::new() }];
-            codes[0] = 0;
+/// Lanes with a (MoE-TP, EP) site whose balanced rows are slower than its skewed ones, with the worst ratio
+/// and its site. All rows are looked at: a wrong load shows at some widths and not at others.
+fn slow_when_balanced(table: &Table) -> BTreeMap<String, (f64, String)> {
+    const SHAPE: [&str; 5] = ["moe_dtype", "hidden_size", "inter_size", "topk", "num_experts"];
+    let mut out: BTreeMap<String, (f64, String)> = BTreeMap::new();
+    let (Some(_), Some(tokens)) = (table.key("distribution"), table.key("num_tokens")) else { return out };
+    // (lane, site) -> tokens -> (least balanced, least skewed).
+    type Times = BTreeMap<i64, [f64; 2]>;
+    let mut sites: BTreeMap<(String, String), Times> = BTreeMap::new();
+    for r in 0..table.rows() {
+        let (kernel, distribution) = (text(table, "kernel_source", r), text(table, "distribution", r));
+        let (n, Some(seconds)) = (tokens.code(r), table.seconds(r, "latency")) else { continue };
+        let known = ["balanced", "uniform", "power_law_1.01"].contains(&distribution);
+        if (n as f64) < COMPARED_TOKENS || crate::kernels::lanes::is_nongated(kernel) || !known {
+            continue;
+        }
+        let shape: Vec<String> = SHAPE.iter().filter_map(|c| table.key(c).map(|k| k.show(k.code(r)))).collect();
+        let lane = format!("{} {} {} {}", table.system, table.framework, table.name, shape.join("/"));
+        let at = |c: &str| table.key(c).map_or(1, |k| k.code(r));
+        let site = format!("moe_tp {} ep {}", at("moe_tp_size"), at("moe_ep_size"));
+        let slot = sites.entry((lane, site)).or_default().entry(n).or_insert([f64::INFINITY; 2]);
+        let k = usize::from(distribution == "power_law_1.01");
+        slot[k] = slot[k].min(seconds);
+    }
+    for ((lane, site), times) in sites {
+        let mut ratios: Vec<f64> = times.values().map(|t| t[0] / t[1]).filter(|r| r.is_finite() && *r > 0.0).collect();
+        ratios.sort_by(f64::total_cmp);
+        let Some(&median) = ratios.get(ratios.len().saturating_sub(1) / 2) else { continue };
+        if median > BALANCED_EXCESS && out.get(&lane).is_none_or(|(worst, _)| median > *worst) {
+            out.insert(lane, (median, site));
         }
     }
-    ask(source, &one, 0).map(|s| s.0)
+    out
 }

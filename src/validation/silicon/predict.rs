@@ -105,7 +105,7 @@ pub fn predict(lib: &Arc<Library>, raw: &Raw, clean: &Clean) -> Result<std::resu
             aggregated(&s, &load, wanted, chunk(&raw.framework, parallel), *replicas)
         }
         Deployment::Pd { prefill, decode } => {
-            let p = Stepper::worker(lib, prefill.0, &w, "worker")?;
+            let p = Stepper::worker(lib, prefill.0, &w.prefill_part(), "worker")?;
             let d = Stepper::worker(lib, decode.0, &w, "worker")?;
             let sides = Sides { prefill: (&p, prefill.1, chunk(&raw.framework, &prefill.0)), decode: (&d, decode.1) };
             disaggregated(&sides, &load, clean.concurrency)

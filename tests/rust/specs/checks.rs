@@ -204,7 +204,7 @@ fn slo_and_serving_slips_are_named() {
             "percentile: must be from 50 to 99.9, is 0.99; did you mean 99?",
         ]
     );
-    let s = Serving { mtp: 2, imbalance: Some("power_law_1.1".into()), ..Serving::default() };
+    let s = Serving { mtp: 2, imbalance: Some(Imbalance::Name("power_law_1.1".into())), ..Serving::default() };
     assert_eq!(
         lines(&s.check()),
         [

@@ -1,0 +1,32 @@
+//! Multi-token prediction: what the draft passes of a step cost beside the wider verification.
+//!
+//! A step of n draft tokens verifies 1 + n tokens a sequence and then drafts the next n one after
+//! another. Each draft pass is the MTP module: a projection of (hidden, embedding) to the hidden
+//! size, one layer of the model's last kind, and the shared LM head (DeepSeek-V3, arXiv 2412.19437
+//! section 2.2, whose one module is applied n times as SGLang and vLLM do). The first pass takes
+//! all verified tokens and the prompt tokens of the step (its KV must know them); the others one
+//! token a sequence. Limits: a model without an MTP module is priced as if it had one of its own
+//! last layer; sampling and tree drafts are left out.
+
+use std::sync::Arc;
+
+use super::Batch;
+use super::library::Library;
+use crate::error::Result;
+use crate::kernels::Surface;
+
+/// The projection of (hidden, embedding) before a draft layer; none without drafts.
+pub fn draft_projection(lib: &Library) -> Result<Option<[Arc<Surface>; 2]>> {
+    if lib.serving.mtp == 0 {
+        return Ok(None);
+    }
+    let (format, h) = (lib.formats.dense_gemm, lib.model.hidden);
+    Ok(Some([lib.gemm(false, format, h, 2 * h)?, lib.gemm(true, format, h, 2 * h)?]))
+}
+
+/// The draft passes of a step: what each carries, and how many of it.
+pub fn passes(mtp: u32, batch: &Batch) -> [(Batch, f64); 2] {
+    let rest = Batch::decode(batch.decode, batch.context, 1.0);
+    let more = if batch.decode > 0.0 { f64::from(mtp.saturating_sub(1)) } else { 0.0 };
+    [(*batch, if mtp > 0 { 1.0 } else { 0.0 }), (rest, more)]
+}

@@ -1,0 +1,224 @@
+//! One phase taken apart: its time, its start-up, what each kind of port carries and which one binds.
+//!
+//! The time is the one that estimates use ([`Comm`]); the ports are the closed form's bytes through
+//! the busiest GPU, so that `alpha + max(port)` can be compared with it: at measured ranks the table
+//! decides, and the ports say what the kernel had to move. `bound` is the port that takes longest at
+//! its wire rate, or `alpha` where the start-up is more than half of the time.
+
+use super::a2a::{A2aKind, A2aShape};
+use super::afd::AfdShape;
+use super::curve::CommTime;
+use super::skew;
+use super::traffic::{self, Ports, packed, payload_bytes, return_bytes};
+use super::{Comm, Seats, wires::Wires};
+use crate::kernels::Evidence;
+
+/// Bytes through the busiest port of a kind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PortUse {
+    /// `nvlink_out`, `nic_in` ...
+    pub port: &'static str,
+    /// `gpu`, or the pool whose GPU this is.
+    pub side: &'static str,
+    pub bytes: f64,
+    pub bytes_per_s: f64,
+}
+
+impl PortUse {
+    /// Seconds at the wire rate.
+    pub fn seconds(&self) -> f64 {
+        self.bytes / self.bytes_per_s
+    }
+}
+
+/// A phase and what it is made of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    pub seconds: f64,
+    /// Start-up of the kernel: its time for the smallest message.
+    pub alpha_s: f64,
+    pub ports: Vec<PortUse>,
+    pub evidence: Evidence,
+    /// Which kernel.
+    pub kernel: &'static str,
+    /// `scale-up`, `scale-out` or `both`.
+    pub tier: &'static str,
+}
+
+impl Report {
+    fn new(time: CommTime, alpha_s: f64, ports: Vec<PortUse>, kernel: &'static str) -> Report {
+        let over = |kind: &str| ports.iter().any(|p| p.port.starts_with(kind) && p.bytes > 0.0);
+        let tier = match (over("nvlink"), over("nic")) {
+            (true, true) => "both",
+            (false, true) => "scale-out",
+            _ => "scale-up",
+        };
+        Report {
+            seconds: time.seconds,
+            alpha_s: alpha_s.min(time.seconds),
+            ports,
+            evidence: time.evidence,
+            kernel,
+            tier,
+        }
+    }
+
+    /// What the phase waits for.
+    pub fn bound(&self) -> &'static str {
+        if self.alpha_s > 0.5 * self.seconds {
+            return "alpha";
+        }
+        self.ports.iter().max_by(|a, b| a.seconds().total_cmp(&b.seconds())).map_or("alpha", |p| p.port)
+    }
+}
+
+/// Both directions of one GPU's ports; `into` scales what comes in (hot ranks).
+fn both(side: &'static str, bytes: Ports, wires: &Wires, domains: u32, out: f64, into: f64) -> Vec<PortUse> {
+    let nic = wires.nic(domains);
+    let mut ports = vec![
+        PortUse { port: "nvlink_out", side, bytes: bytes.nvlink * out, bytes_per_s: wires.nvlink },
+        PortUse { port: "nvlink_in", side, bytes: bytes.nvlink * into, bytes_per_s: wires.nvlink },
+        PortUse { port: "nic_out", side, bytes: bytes.nic * out, bytes_per_s: nic },
+        PortUse { port: "nic_in", side, bytes: bytes.nic * into, bytes_per_s: nic },
+    ];
+    ports.retain(|p| p.bytes > 0.0);
+    ports
+}
+
+fn name(kind: A2aKind) -> &'static str {
+    match kind {
+        A2aKind::LowLatency => "low-latency",
+        A2aKind::Normal => "normal",
+        A2aKind::OneSided => "one-sided",
+    }
+}
+
+/// Names of the all-to-all kernels.
+pub const BACKENDS: [&str; 3] = ["low-latency", "normal", "one-sided"];
+
+/// The kernel of a name.
+pub fn kind_of(backend: &str) -> Option<A2aKind> {
+    [A2aKind::LowLatency, A2aKind::Normal, A2aKind::OneSided].into_iter().find(|k| name(*k) == backend)
+}
+
+/// The collectives there are.
+pub const COLLECTIVES: [&str; 3] = ["all_reduce", "all_gather", "reduce_scatter"];
+
+impl Comm {
+    /// A collective of GPUs that sit like this; `bytes`: the full buffer.
+    pub fn report_collective(&self, op: &str, bytes: f64, seats: Seats) -> Report {
+        let wires = &self.inner.wires;
+        let c = &self.inner.collectives;
+        let at = |bytes: f64| match op {
+            "all_gather" => c.all_gather(bytes, seats),
+            "reduce_scatter" => c.reduce_scatter(bytes, seats),
+            _ => c.all_reduce(bytes, seats, true),
+        };
+        let passes = if op == "all_reduce" { 2.0 } else { 1.0 };
+        let share = |n: u32| 1.0 - 1.0 / f64::from(n.max(1));
+        // Ring traffic inside the domain, then each rail passes on what its GPU holds.
+        let across = seats.domains > 1;
+        let nic = if across { passes * share(seats.domains) * bytes / f64::from(seats.least) } else { 0.0 };
+        let inside = Ports { nvlink: passes * share(seats.most) * bytes, nic };
+        let ports = both("gpu", inside, wires, seats.domains, 1.0, 1.0);
+        let kernel = if op == "all_reduce" { "nccl or custom" } else { "nccl" };
+        Report::new(at(bytes), at(1.0).seconds, ports, kernel)
+    }
+
+    /// Packed from the start of a domain.
+    pub fn packed(&self, ranks: u32) -> Seats {
+        self.inner.collectives.packed(ranks)
+    }
+
+    fn exchange(&self, shape: &A2aShape, kind: A2aKind) -> (Ports, u32) {
+        let wires = &self.inner.wires;
+        let ports = match kind {
+            A2aKind::LowLatency => traffic::low_latency(shape.topk, shape.ep, wires.domain),
+            A2aKind::OneSided => traffic::one_sided(shape.experts, shape.topk, shape.ep),
+            A2aKind::Normal => {
+                traffic::normal(shape.experts, shape.topk, shape.groups, shape.topk_groups, shape.ep, wires.domain)
+            }
+        };
+        (ports, packed(shape.ep, wires.domain).2)
+    }
+
+    /// The kernel that takes this many tokens soonest.
+    pub fn best_kind(&self, shape: &A2aShape, tokens: f64) -> A2aKind {
+        let cost = |k: A2aKind| self.dispatch(shape, tokens, k).seconds + self.combine(shape, tokens, k).seconds;
+        let reaches = |k: &&A2aKind| {
+            tokens <= k.most_tokens() && (**k != A2aKind::OneSided || shape.ep <= self.inner.wires.domain)
+        };
+        let fits = self.kinds().iter().filter(reaches);
+        fits.copied().min_by(|a, b| cost(*a).total_cmp(&cost(*b))).unwrap_or(A2aKind::Normal)
+    }
+
+    /// Dispatch (`back`: combine) of `tokens` per source GPU. `load`: experts' shares; the hot rank's
+    /// incoming port (combine: outgoing) sets the bytes, as if every rank carried as much.
+    pub fn report_exchange(
+        &self,
+        shape: &A2aShape,
+        tokens: f64,
+        kind: A2aKind,
+        back: bool,
+        load: Option<&[f64]>,
+    ) -> Report {
+        let dedup = kind != A2aKind::LowLatency;
+        let hot = load.map_or(1.0, |l| skew::hot_factor(l, shape.ep, shape.topk, dedup));
+        let at =
+            |tokens: f64| if back { self.combine(shape, tokens, kind) } else { self.dispatch(shape, tokens, kind) };
+        let mut time = at(tokens * hot);
+        if hot > 1.0 {
+            time = time.at_best(Evidence::Interpolated);
+        }
+        let payload = if back { return_bytes(shape.hidden) } else { payload_bytes(shape.hidden, shape.dispatch_dtype) };
+        let (ports, domains) = self.exchange(shape, kind);
+        let (out, into) = if back { (hot, 1.0) } else { (1.0, hot) };
+        let ports = both("gpu", ports.scale(tokens * payload), &self.inner.wires, domains, out, into);
+        Report::new(time, at(f64::MIN_POSITIVE.max(1e-3)).seconds, ports, name(kind))
+    }
+
+    /// A2F (`back`: F2A) of `tokens` per attention rank.
+    pub fn report_afd(&self, shape: &AfdShape, tokens: f64, back: bool) -> Report {
+        let wires = &self.inner.wires;
+        let at = |tokens: f64| if back { self.f2a(shape, tokens) } else { self.a2f(shape, tokens) };
+        let payload = if back { return_bytes(shape.hidden) } else { payload_bytes(shape.hidden, shape.dispatch_dtype) };
+        let (hop, kernel) = self.afd().way(shape, tokens, payload, back);
+        let (a, f) = (hop.attention, hop.ffn);
+        let (attention, ffn) = if back { ((0.0, 1.0), (1.0, 0.0)) } else { ((1.0, 0.0), (0.0, 1.0)) };
+        let mut ports = both("attention", a, wires, hop.domains, attention.0, attention.1);
+        ports.extend(both("ffn", f, wires, hop.domains, ffn.0, ffn.1));
+        Report::new(at(tokens), at(1e-3).seconds, ports, kernel)
+    }
+
+    /// The KV of one request over `links` pairs of GPUs; by layer: the layers follow the computation.
+    pub fn report_kv(&self, bytes: f64, links: u32, same_domain: bool, layers: Option<(u32, f64)>) -> Report {
+        let wires = &self.inner.wires;
+        let per_link = bytes / f64::from(links.max(1));
+        let side = |p: &str| if p.ends_with("out") { "prefill" } else { "decode" };
+        let ports: Vec<PortUse> = if same_domain {
+            both("", Ports { nvlink: per_link, nic: 0.0 }, wires, 1, 1.0, 1.0)
+        } else {
+            both("", Ports { nvlink: 0.0, nic: per_link }, wires, 2, 1.0, 1.0)
+        };
+        let ports = ports.into_iter().map(|p| PortUse { side: side(p.port), ..p }).collect();
+        match layers {
+            None => {
+                let time = self.kv_transfer(bytes, links, same_domain);
+                Report::new(time, self.kv_transfer(0.0, links, same_domain).seconds, ports, "kv bulk")
+            }
+            Some((layers, compute_s)) => {
+                let n = f64::from(layers.max(1));
+                let one = self.kv_layer(bytes / n, links, same_domain);
+                // What the computation of a layer does not hide, and the last layer whole.
+                let exposed = (one.seconds - compute_s).max(0.0) * (n - 1.0) + one.seconds;
+                let time = CommTime { seconds: exposed, ..one };
+                Report::new(time, self.kv_layer(0.0, links, same_domain).seconds, ports, "kv by layer")
+            }
+        }
+    }
+
+    /// GPUs of a scale-up domain.
+    pub fn domain(&self) -> u32 {
+        self.inner.wires.domain
+    }
+}

@@ -1,0 +1,45 @@
+//! The AFD pipeline and its provisioning rule, usable alone.
+
+use pyo3::prelude::*;
+
+use super::errors;
+use crate::serving::pipeline;
+use crate::serving::provision::Stations;
+
+/// Milliseconds per step of a pipeline given as a flat array and its shape.
+#[pyfunction]
+#[pyo3(signature = (stage_ms, shape, layers, microbatches, half_duplex, overlapped))]
+// PyO3 hands over lists by value.
+#[allow(clippy::needless_pass_by_value)]
+pub fn afd_schedule(
+    stage_ms: Vec<f64>,
+    shape: Vec<usize>,
+    layers: u32,
+    microbatches: u32,
+    half_duplex: bool,
+    overlapped: bool,
+) -> PyResult<f64> {
+    errors::guard(|| pipeline::schedule_flat(&stage_ms, &shape, layers, microbatches, half_duplex, overlapped))
+}
+
+/// (ratio, throughput, bottleneck) of the best number of attention instances per FFN instance.
+#[pyfunction]
+#[pyo3(signature = (alpha_a, beta_a, alpha_f, beta_f, alpha_c, beta_c, batch, mu_p, mu_d, requests=None, barrier=false))]
+#[allow(clippy::too_many_arguments)]
+pub fn afd_provision(
+    alpha_a: f64,
+    beta_a: f64,
+    alpha_f: f64,
+    beta_f: f64,
+    alpha_c: f64,
+    beta_c: f64,
+    batch: f64,
+    mu_p: f64,
+    mu_d: f64,
+    requests: Option<f64>,
+    barrier: bool,
+) -> PyResult<(f64, f64, &'static str)> {
+    let s = Stations { alpha_a, beta_a, alpha_f, beta_f, alpha_c, beta_c, batch, mu_p, mu_d, requests, barrier };
+    let best = errors::guard(|| s.best())?;
+    Ok((best.ratio, best.throughput, best.bottleneck))
+}
