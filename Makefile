@@ -119,10 +119,9 @@ bench: $(VENV)/tools
 NETWORK_FITS := python/disagg/data/network/kernels.json
 
 calibrate:
-	@cp $(NETWORK_FITS) $(NETWORK_FITS).old
-	cargo run --release --locked --quiet --example calibrate -- $(NETWORK_FITS)
-	if cmp --silent $(NETWORK_FITS).old $(NETWORK_FITS); then echo "$(NETWORK_FITS): the same, bit for bit"; else echo "$(NETWORK_FITS): changed"; fi
-	rm $(NETWORK_FITS).old
+	@mkdir -p out
+	cargo run --release --locked --quiet --example calibrate -- out/kernels.json
+	if cmp --silent out/kernels.json $(NETWORK_FITS); then echo "$(NETWORK_FITS): the same, bit for bit"; else cp out/kernels.json $(NETWORK_FITS); echo "$(NETWORK_FITS): changed"; fi
 
 validate-network:
 	@cargo run --release --locked --quiet --example validation -- network

@@ -3,6 +3,14 @@
 //! Columns in ([`Requests`]), columns out ([`Outcome`]); time is integer picoseconds, ties are
 //! first in first out, and the same input gives the same bits whatever the number of threads.
 //!
+//! Limits. A prompt's KV is reserved whole when it is let in (vLLM takes it chunk by chunk), and a head
+//! of the queue that did not fit is looked at again when something has ended. Only whole named blocks are
+//! reused; answers are named by the trace when they come back in a prompt. KV on the wire waits in line at
+//! the links of both ranks (no fair sharing). All micro-batches of an AFD unit, and all stages of a
+//! pipeline, advance together, one token a period. With draft tokens a sequence's room is taken whole.
+//! Gaps inside a run of decode steps are kept as their mean. A preempted sequence of a decode pool is
+//! computed again there.
+//!
 //! `Deployment::of(&engine)` (`.fixed(prefill_ps, decode_ps)` for oracles), then
 //! `simulate(&deployment, &requests, &settings, &control) -> Result<Outcome>`.
 

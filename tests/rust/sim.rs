@@ -5,6 +5,7 @@ use disagg::sim::{Deployment, Outcome, Requests, Settings, Status, Timing, simul
 
 mod afd;
 mod laws;
+mod memory;
 mod oracles;
 mod queueing;
 
