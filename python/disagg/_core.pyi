@@ -95,6 +95,16 @@ class Study:
     def table(self) -> _Payload: ...
     def points(self) -> _Payload: ...
     def best(self, level: str) -> _EstimatePayload: ...
+    def audit(
+        self,
+        to: Spec,
+        method: str,
+        order: list[str],
+        orders: int | None,
+        seed: int,
+        batches_per_octave: int | None = None,
+        progress: Any | None = None,
+    ) -> _Payload: ...
 
 @final
 class Trace:

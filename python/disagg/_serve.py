@@ -208,6 +208,7 @@ def explore(
         points=lambda: _with_attrs(found.points(), attrs),
         estimates=estimates,
         objective=objective,
+        core=found,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -12,7 +12,10 @@ import numpy as np
 from disagg import _core
 from disagg.errors import InfeasibleError, SpecError
 from disagg.frame import Frame, better
+from disagg.progress import Progress, reporter
 from disagg.result import Estimate
+from disagg.specs import Assumptions
+from disagg.specs._base import expect
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,6 +58,12 @@ class _StudyPlots:
 
         return plots.memory(self._study.estimates, ax=ax)
 
+    def audit(self, *, to: Assumptions | None = None, level: str | None = None, ax: Axes | None = None) -> Axes:
+        """Walk to other assumptions (None: the paper's) and draw what each switch does."""
+        from disagg import plots
+
+        return plots.audit(self._study.audit(to), level=level, ax=ax)
+
 
 class Study:
     """What an exploration found. Made by ``dg.explore(...)``.
@@ -69,14 +78,17 @@ class Study:
         The best estimate of each level, or its nearest miss; under ``"afd"`` that of the two AFD levels.
     objective
         What was made as good as possible.
+    core
+        The search itself, which an audit asks again; None after a round trip.
     """
 
-    __slots__ = ("_estimates", "_objective", "_points", "_table")
+    __slots__ = ("_estimates", "_native", "_objective", "_points", "_table")
 
     _table: Frame
     _points: Frame | Callable[[], Frame]
     _estimates: dict[str, Estimate]
     _objective: str
+    _native: _core.Study | None
 
     def __init__(
         self,
@@ -85,8 +97,10 @@ class Study:
         points: Frame | Callable[[], Frame],
         estimates: Mapping[str, Estimate],
         objective: str = "tokens_per_s",
+        core: _core.Study | None = None,
     ) -> None:
         for name, value in (
+            ("_native", core),
             ("_table", table),
             ("_points", points),
             ("_estimates", dict(estimates)),
@@ -127,7 +141,7 @@ class Study:
 
     @property
     def plot(self) -> _StudyPlots:
-        """Plots: ``.pareto()``, ``.breakdown()``, ``.ratio()``, ``.memory()``."""
+        """Plots: ``.pareto()``, ``.breakdown()``, ``.ratio()``, ``.memory()``, ``.audit()``."""
         return _StudyPlots(self)
 
     def _levels(self, level: str | None) -> tuple[str, ...]:
@@ -191,6 +205,76 @@ class Study:
         levels = self._levels(level)
         wanted = np.isin(self.points["level"], levels) & self.points["feasible"]
         return self.points.filter(wanted).frontier(x, y)
+
+    def audit(
+        self,
+        to: Assumptions | None = None,
+        *,
+        method: str = "order",
+        order: Sequence[str] = (),
+        orders: int | None = None,
+        seed: int = 0,
+        batches_per_octave: int | None = None,
+        progress: Progress = None,
+    ) -> Frame:
+        """Walk from the study's assumptions to others, one switch at a time, every level searched again.
+
+        Parameters
+        ----------
+        to
+            The other end; None: ``Assumptions.paper()``.
+        method
+            ``"order"``: one walk, whose steps add up to the whole difference; ``"shapley"``: the mean
+            effect of each switch over orders.
+        order
+            Names of the switches that differ, in the order to walk; empty: the order of the switches.
+        orders
+            For ``"shapley"``: how many orders to sample, each with its reverse; None: all subsets (up to
+            six switches).
+        seed
+            Of the sampled orders.
+        batches_per_octave
+            Batches priced per doubling; None: as the study. Fewer are faster, and both ends are then
+            those of the coarser search.
+        progress
+            As in `explore`.
+
+        Returns
+        -------
+        Frame
+            One row a step and level: ``step switch value level effect``, the objective after the step (0
+            where the level keeps no limit), ``feasible binding ttft_ms tpot_ms least_ttft_ms
+            least_tpot_ms plan``. The first step is ``from``, the last ``to``; ``attrs["order"]`` states
+            the order.
+
+        Raises
+        ------
+        SpecError
+            If a switch is not one that differs, or the study was read back from JSON or a pickle.
+
+        Examples
+        --------
+        >>> import disagg as dg
+        >>> study = dg.explore(dg.Model("Qwen/Qwen3-30B-A3B"), dg.Cluster("b200_sxm", gpus=2),
+        ...                    dg.Workload(isl=1024, osl=128), dg.SLO(ttft_ms=500), levels=["pd"])
+        >>> walk = study.audit(to=dg.Assumptions.physical().replace(kv_transfer="ignored"))
+        >>> walk["switch"].tolist()
+        ['from', 'kv_transfer', 'to']
+        """
+        expect(
+            to=(to, Assumptions, type(None)),
+            method=(method, str),
+            orders=(orders, int, type(None)),
+            seed=(seed, int),
+            batches_per_octave=(batches_per_octave, int, type(None)),
+        )
+        if self._native is None:
+            raise SpecError([("study", "was read back and cannot be searched again", "explore again, then audit")])
+        to = Assumptions.paper() if to is None else to
+        with reporter(progress, "layouts") as report:
+            return Frame._from_core(
+                self._native.audit(to._raw, method, list(order), orders, seed, batches_per_octave, report)
+            )
 
     def to_json(self) -> str:
         """Give the study as JSON text; `from_json` gives an equal study back, to the last bit."""

@@ -21,13 +21,15 @@ use super::draft::draft_projection;
 use super::ffn::{self, Experts, GatedMlp, Router};
 use super::library::Library;
 use super::overlap::fused_slowdown;
+use super::published;
 use super::sink::{Op, Sink, Total};
 use super::worker::LayerCounts;
 use crate::error::{Error, Result};
-use crate::kernels::Surface;
+use crate::kernels::{Evidence, Surface};
 use crate::math::combinatorics::distinct_groups;
 use crate::network::spread::Spread;
-use crate::network::{A2aKind, A2aShape, AfdShape, CommTime};
+use crate::network::{A2aKind, A2aShape, AfdShape, CommTime, traffic};
+use crate::spec::assumptions::{AfdWire, Copies, Exchange};
 use crate::spec::plan::Side;
 use crate::spec::{AfdPlan, Dtype};
 
@@ -228,7 +230,7 @@ impl AfdUnit {
             self.price_scatter(bytes, sink);
             return;
         }
-        if self.attention_tp > 1 {
+        if self.attention_tp > 1 && self.lib.assumptions.afd_reductions {
             let reduce = self.lib.comm.all_reduce(bytes, self.attention_tp, self.lib.graph(decode));
             sink.add(Op::TpReduce, 2.0, reduce.into());
         }
@@ -254,7 +256,7 @@ impl AfdUnit {
     }
 
     fn price_scatter<S: Sink>(&self, bytes: f64, sink: &mut S) {
-        if self.attention_tp > 1 {
+        if self.attention_tp > 1 && self.lib.assumptions.afd_reductions {
             sink.add(Op::TpReduce, 1.0, self.lib.comm.reduce_scatter(bytes, self.attention_tp).into());
         }
     }
@@ -275,13 +277,95 @@ impl AfdUnit {
     }
 
     pub fn price_a2f<S: Sink>(&self, batch: &Batch, sink: &mut S) {
-        let comm = &self.lib.comm;
         let hop = if self.router_on_ffn {
-            comm.afd_home(&self.shape, batch.tokens(), false)
+            self.lib.comm.afd_home(&self.shape, batch.tokens(), false)
         } else {
-            comm.a2f(&self.shape, batch.tokens())
+            self.transfer(batch.tokens(), false)
         };
         sink.add(Op::A2f, 1.0, hop.into());
+    }
+
+    /// A2F (or, `back`, F2A) of one micro-batch and layer, by the copies and the wire of the assumptions.
+    fn transfer(&self, tokens: f64, back: bool) -> CommTime {
+        let a = &self.lib.assumptions;
+        let calibrated = |tokens| {
+            if back { self.lib.comm.f2a(&self.shape, tokens) } else { self.lib.comm.a2f(&self.shape, tokens) }
+        };
+        let mut time = if a.copies == Copies::Expected && a.afd_wire == AfdWire::Calibrated {
+            calibrated(tokens)
+        } else {
+            let fabric = &self.lib.cluster.fabric;
+            let bytes = self.transfer_bytes(tokens, back, a.copies);
+            let seconds = match a.afd_wire {
+                AfdWire::Bandwidth => {
+                    let link = published::tier_bandwidth(fabric, self.attention_gpus + self.ffn_gpus);
+                    published::paper_p2p(bytes, link)
+                }
+                AfdWire::NodeLink => published::node_link(bytes, fabric),
+                AfdWire::Calibrated => {
+                    // Same start-up and efficiency, other bytes.
+                    let (start, own) = (calibrated(0.0).seconds, self.transfer_bytes(tokens, back, Copies::Expected));
+                    start + (calibrated(tokens).seconds - start) * bytes / own.max(f64::MIN_POSITIVE)
+                }
+            };
+            CommTime { seconds, evidence: Evidence::Extrapolated }
+        };
+        if back && self.attention_tp > 1 && !a.afd_reductions && a.afd_wire == AfdWire::Calibrated {
+            let row = 2.0 * self.hidden;
+            time.seconds = (time.seconds - self.lib.comm.all_gather(tokens * row, self.attention_tp).seconds).max(0.0);
+        }
+        time
+    }
+
+    /// Bytes through the busier end of A2F or F2A.
+    fn transfer_bytes(&self, tokens: f64, back: bool, copies: Copies) -> f64 {
+        let (a, f) = (f64::from(self.attention_gpus), f64::from(self.ffn_gpus));
+        let (sent, received) = match copies {
+            Copies::HalfOfWorst if back => published::paper_f2a_bytes(tokens, self.hidden, self.ranks(), a, f),
+            Copies::HalfOfWorst => {
+                let copies = published::paper_copies(self.topk, self.ffn_gpus);
+                published::paper_a2f_bytes(tokens, self.hidden, self.ranks(), a, f, copies)
+            }
+            Copies::OneLink => {
+                let nodes = self.ffn_gpus.div_ceil(self.lib.cluster.fabric.node_gpus.max(1));
+                (published::one_link_bytes(tokens, self.hidden, self.expert_count, self.topk, nodes), 0.0)
+            }
+            Copies::Expected => {
+                let payload = if back {
+                    traffic::return_bytes(self.shape.hidden)
+                } else {
+                    traffic::payload_bytes(self.shape.hidden, self.shape.dispatch_dtype)
+                };
+                let moe_tp = f64::from(self.shape.moe_tp.max(1));
+                let sent = tokens * self.shape.copies() * moe_tp * payload / f64::from(self.attention_tp);
+                (sent, self.ranks() * tokens * self.shape.hit() * payload / f64::from(self.replicas))
+            }
+        };
+        sent.max(received)
+    }
+
+    /// What aiconfigurator adds to the FFN stage when one link brings a node's tokens: all-gather and
+    /// reduce-scatter inside the node (of one rank's share, where its table counts whole buffers), and,
+    /// for models whose decode experts are one fused operator there, two all-reduces of all tokens.
+    fn node_exchange<S: Sink>(&self, batch: &Batch, sink: &mut S) -> f64 {
+        let decode = !batch.has_prefill();
+        let node = self.lib.cluster.fabric.node_gpus.max(1);
+        let local = self.ffn_gpus.min(node);
+        let mut seconds = 0.0;
+        if local > 1 {
+            let link = self.transfer_bytes(batch.mean_tokens(), false, Copies::OneLink);
+            let bytes = link * self.ranks() / f64::from(local);
+            let both = self.ffn_lib.comm.all_gather(bytes, local).then(self.ffn_lib.comm.reduce_scatter(bytes, local));
+            sink.add(Op::MoeTpReduce, 1.0, both.into());
+            seconds += both.seconds;
+        }
+        if decode && self.lib.model.is_mla() && self.ffn_gpus > 1 {
+            let all = self.ranks() * batch.mean_tokens() * self.hidden * 2.0;
+            let reduce = self.ffn_lib.all_reduce(all, self.ffn_gpus, true);
+            sink.add(Op::MoeTpReduce, 2.0, reduce.into());
+            seconds += 2.0 * reduce.seconds;
+        }
+        seconds
     }
 
     /// Tokens of one FFN GPU when they lie evenly on the pool.
@@ -327,10 +411,16 @@ impl AfdUnit {
         if let Some((out, _)) = exchange {
             sink.add(Op::Dispatch, 1.0, out.into());
         }
-        let experts = self.experts.best(tokens, decode);
+        let experts = match self.lib.assumptions.exchange {
+            Exchange::Best => self.experts.best(tokens, decode),
+            Exchange::Gather | Exchange::GatherInNode => self.experts.fused(tokens, decode),
+        };
         sink.add(Op::Experts, 1.0, experts);
         let mut beside = experts.seconds;
-        if self.experts.moe_tp > 1 {
+        if self.lib.assumptions.copies == Copies::OneLink {
+            beside += self.node_exchange(batch, sink);
+        }
+        if self.experts.moe_tp > 1 && self.lib.assumptions.afd_reductions {
             // Rows on one EP group: the expected copies of all tokens, spread over the groups.
             let copies = distinct_groups(self.expert_count, self.experts.ep, self.topk);
             let rows = tokens * copies / f64::from(self.experts.ep);
@@ -350,11 +440,10 @@ impl AfdUnit {
     }
 
     pub fn price_f2a<S: Sink>(&self, batch: &Batch, sink: &mut S) {
-        let comm = &self.lib.comm;
         let hop = if self.router_on_ffn {
-            comm.afd_home(&self.shape, batch.tokens(), true)
+            self.lib.comm.afd_home(&self.shape, batch.tokens(), true)
         } else {
-            comm.f2a(&self.shape, batch.tokens())
+            self.transfer(batch.tokens(), true)
         };
         sink.add(Op::F2a, 1.0, hop.into());
     }

@@ -10,11 +10,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::balance;
+use super::published;
 use crate::error::Result;
 use crate::kernels::ops::{self, ExpertShape, Source};
 use crate::kernels::roofline::{self, Roofline};
 use crate::kernels::{KernelDb, Surface};
 use crate::network::Comm;
+use crate::network::CommTime;
+use crate::spec::assumptions::{Collectives, DenseLayers, LaunchFloors};
 use crate::spec::dtype::Formats;
 use crate::spec::serving::Launch;
 use crate::spec::{Assumptions, Attention, Cluster, Device, Dtype, Imbalance, Model, Quant, Serving, catalog};
@@ -30,6 +33,8 @@ enum Key {
 /// Everything that prices operators: kernel surfaces, communication, and the choices behind them.
 pub struct Library {
     pub model: Model,
+    /// The model asked for: some assumptions price another in its place.
+    asked: Model,
     pub cluster: Cluster,
     pub framework: String,
     /// Formats asked for, and those in force.
@@ -67,8 +72,13 @@ impl Library {
             device: device.clone(),
             graph,
         };
+        let mut priced = model.clone();
+        if assumptions.dense_layers == DenseLayers::AsMoe && model.moe.is_some() {
+            priced.dense_layers = 0;
+        }
         Ok(Library {
-            model: model.clone(),
+            model: priced,
+            asked: model.clone(),
             cluster: cluster.clone(),
             framework: framework.to_string(),
             quant: *quant,
@@ -79,7 +89,8 @@ impl Library {
             graph: source(true),
             eager: source(false),
             what_if,
-            decode_graph: serving.launch != Some(Launch::Measured),
+            decode_graph: serving.launch != Some(Launch::Measured)
+                && (serving.launch.is_some() || assumptions.launch_floors == LaunchFloors::ByPhase),
             prefill_graph: serving.launch == Some(Launch::Graph),
             cache: Mutex::new(BTreeMap::new()),
         })
@@ -87,6 +98,32 @@ impl Library {
 
     fn source(&self, graph: bool) -> &Source {
         if graph { &self.graph } else { &self.eager }
+    }
+
+    /// All-gather as the assumptions have it; `bytes`: the full gathered buffer.
+    pub fn all_gather(&self, bytes: f64, ranks: u32) -> CommTime {
+        self.stretched(ranks, |n| self.comm.all_gather(bytes, n))
+    }
+
+    /// Reduce-scatter as the assumptions have it; `bytes`: the full buffer before scattering.
+    pub fn reduce_scatter(&self, bytes: f64, ranks: u32) -> CommTime {
+        self.stretched(ranks, |n| self.comm.reduce_scatter(bytes, n))
+    }
+
+    /// All-reduce as the assumptions have it; `bytes`: the full buffer of one rank.
+    pub fn all_reduce(&self, bytes: f64, ranks: u32, graph: bool) -> CommTime {
+        self.stretched(ranks, |n| self.comm.all_reduce(bytes, n, graph))
+    }
+
+    fn stretched(&self, ranks: u32, time: impl Fn(u32) -> CommTime) -> CommTime {
+        let fabric = &self.cluster.fabric;
+        let measured = fabric.node_gpus;
+        if self.assumptions.collectives == Collectives::Rails || ranks <= measured || measured < 2 {
+            return time(ranks);
+        }
+        let (near, far) = (published::tier_bandwidth(fabric, measured), published::tier_bandwidth(fabric, ranks));
+        let inner = time(measured);
+        CommTime { seconds: inner.seconds * published::stretch(ranks, measured, far, near), ..inner }
     }
 
     /// The library of another device on the same fabric (a pool's own hardware).
@@ -353,7 +390,7 @@ impl Library {
                 && lib.serving == *serving
                 && lib.assumptions == *assumptions
                 && lib.cluster == *cluster
-                && lib.model == *model
+                && lib.asked == *model
         };
         {
             let mut kept = SHARED.lock().unwrap_or_else(PoisonError::into_inner);

@@ -5,7 +5,8 @@
 //! ranks, GQA KV is split by min(tp, kv_heads). Limits: activations are an estimate (rows that a
 //! layer keeps alive at once), not a trace.
 
-use crate::spec::assumptions::KvReserve;
+use super::published::{self, Role};
+use crate::spec::assumptions::{Activations, KvReserve, SparseAttentionMemory};
 use crate::spec::dtype::Formats;
 use crate::spec::plan::Side;
 use crate::spec::workload::PrefixScope;
@@ -94,14 +95,24 @@ fn weights(cx: &Context<'_>, tp: u32, shared_shards: u32) -> Weights {
     let draft = if cx.serving.mtp > 0 { 2.0 * h * h * cx.formats.dense_gemm.weight_bytes() } else { 0.0 };
     Weights {
         draft,
-        attention: model.attention_weight_bytes_per_rank(quant, tp),
+        attention: if bare_sparse(model, cx.assumptions) {
+            0.0
+        } else {
+            model.attention_weight_bytes_per_rank(quant, tp)
+        },
         dense: model.dense_ffn_weight_bytes(quant) / t,
         router: model.router_weight_bytes(),
         shared: model.shared_expert_weight_bytes(quant) / f64::from(shared_shards),
         expert: model.expert_weight_bytes(quant),
         embedding: model.embedding_bytes() / t,
-        head: model.head_bytes() / t,
+        // Published planners count the embedding once, tied or not.
+        head: if cx.assumptions.activations == Activations::Coefficients { 0.0 } else { model.head_bytes() / t },
     }
+}
+
+/// Sparse attention whose weights and indexer cache are left out.
+fn bare_sparse(model: &Model, a: &Assumptions) -> bool {
+    a.sparse_attention_memory == SparseAttentionMemory::Ignored && model.is_dsa()
 }
 
 /// NCCL buffers by ranks (342 MiB at 2, 392 MiB from 4 on): reference/aiconfigurator.md section 2.
@@ -141,10 +152,15 @@ fn kv_terms(cx: &Context<'_>, tp: u32) -> (f64, f64) {
         KvReserve::Full => m.isl + m.osl,
         KvReserve::Mean => (w.theta() - m.prefix).max(m.isl),
     };
+    let counted = if bare_sparse(model, cx.assumptions) {
+        published::bare_latent_kv(cx.formats.kv.kv_bytes()) / model.attention.kv_bytes_per_token(cx.formats.kv)
+    } else {
+        1.0
+    };
     // The MTP module keeps the KV of one more layer.
     let layers = f64::from(model.layers);
     let drafts = f64::from(u32::from(cx.serving.mtp > 0));
-    let bytes = |tokens| model.kv_bytes_per_rank(tokens, cx.formats.kv, tp) * (layers + drafts) / layers;
+    let bytes = |tokens| model.kv_bytes_per_rank(tokens, cx.formats.kv, tp) * counted * (layers + drafts) / layers;
     match w.prefix_scope {
         PrefixScope::Request => (bytes(m.prefix + own), 0.0),
         PrefixScope::Shared => (bytes(own), bytes(m.prefix)),
@@ -166,6 +182,16 @@ pub struct Context<'a> {
     pub assumptions: &'a Assumptions,
     pub workload: &'a Workload,
     pub capacity: f64,
+    /// Whose memory manager: only published coefficients depend on it.
+    pub framework: &'a str,
+}
+
+fn reserve(cx: &Context<'_>) -> f64 {
+    let factor = match cx.assumptions.activations {
+        Activations::AliveRows => 1.0,
+        Activations::Coefficients => published::reserve_factor(cx.framework),
+    };
+    cx.serving.framework_reserve_gib * GIB * factor
 }
 
 /// Memory of one GPU of a worker.
@@ -194,10 +220,20 @@ pub fn worker(cx: &Context<'_>, p: &Parallel, pool: &'static str) -> Memory {
         weights: bytes,
         kv_per_sequence: per_sequence,
         kv_shared: shared / f64::from(p.pp),
-        activation_per_token: activation_per_token(model, p.tp, p.moe_tp, f64::from(p.moe_tp) / f64::from(p.tp))
-            / f64::from(p.cp),
-        buffers: buffers(p.stage_gpus()),
-        reserve: cx.serving.framework_reserve_gib * GIB,
+        activation_per_token: match cx.assumptions.activations {
+            Activations::AliveRows => {
+                activation_per_token(model, p.tp, p.moe_tp, f64::from(p.moe_tp) / f64::from(p.tp)) / f64::from(p.cp)
+            }
+            Activations::Coefficients => {
+                published::activation_per_token(model, Role::Whole, p.tp, f64::from(p.dp), p.ep(), cx.framework)
+                    / f64::from(p.cp)
+            }
+        },
+        buffers: buffers(match cx.assumptions.activations {
+            Activations::AliveRows => p.stage_gpus(),
+            Activations::Coefficients => p.tp,
+        }),
+        reserve: reserve(cx),
     }
 }
 
@@ -226,7 +262,7 @@ pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_capacity: f64) -> (Mem
     let local = local_experts(cx, ep, plan.ffn.moe_tp);
     let ffn = (moe_layers + drafts) * (local * w.expert + router.1 + side(shared_on_ffn)) + dense_layers * dense.1;
     let (per_sequence, shared) = kv_terms(cx, tp);
-    let reserve = cx.serving.framework_reserve_gib * GIB;
+    let reserve = reserve(cx);
     let h = f64::from(model.hidden);
     let topk = model.moe.as_ref().map_or(0.0, |m| f64::from(m.topk));
     let inter = model.moe.as_ref().map_or(0.0, |m| f64::from(m.intermediate) / f64::from(plan.ffn.moe_tp));
@@ -235,6 +271,13 @@ pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_capacity: f64) -> (Mem
         Attention::Mla { kv_lora, rope, v, .. } => f64::from(kv_lora + rope + v),
     };
     let heads = f64::from(model.attention.heads()) / f64::from(tp);
+    let charged = cx.assumptions.activations == Activations::Coefficients;
+    let per_token = |own: f64, role: Role| match cx.assumptions.activations {
+        Activations::AliveRows => own,
+        Activations::Coefficients => {
+            published::activation_per_token(model, role, tp, f64::from(plan.attention.gpus / tp), ep, cx.framework)
+        }
+    };
     (
         Memory {
             pool: "attention",
@@ -243,8 +286,11 @@ pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_capacity: f64) -> (Mem
             kv_per_sequence: per_sequence,
             kv_shared: shared,
             // Residual rows, the rank's heads, and the send and receive buffers of A2F and F2A.
-            activation_per_token: 2.0 * (8.0 * h + heads * per_head + 2.0 * topk * h / f64::from(tp)),
-            buffers: buffers(plan.attention.gpus),
+            activation_per_token: per_token(
+                2.0 * (8.0 * h + heads * per_head + 2.0 * topk * h / f64::from(tp)),
+                Role::Attention,
+            ),
+            buffers: buffers(if charged { tp } else { plan.attention.gpus }),
             reserve,
         },
         Memory {
@@ -254,13 +300,12 @@ pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_capacity: f64) -> (Mem
             kv_per_sequence: 0.0,
             kv_shared: 0.0,
             // Per token of one attention rank: its routed copies spread over the pool's GPUs, each on all MoE-TP ranks.
-            activation_per_token: 2.0
-                * topk
-                * (2.0 * h + 3.0 * inter)
-                * f64::from(plan.ffn.moe_tp)
-                * f64::from(plan.attention.gpus / tp)
-                / f64::from(plan.ffn.gpus.max(1)),
-            buffers: buffers(plan.ffn.gpus),
+            activation_per_token: per_token(
+                2.0 * topk * (2.0 * h + 3.0 * inter) * f64::from(plan.ffn.moe_tp) * f64::from(plan.attention.gpus / tp)
+                    / f64::from(plan.ffn.gpus.max(1)),
+                Role::Ffn,
+            ),
+            buffers: buffers(if charged { tp } else { plan.ffn.gpus }),
             reserve,
         },
     )

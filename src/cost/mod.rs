@@ -12,6 +12,7 @@ pub mod ffn;
 pub mod library;
 pub mod memory;
 pub mod overlap;
+pub mod published;
 pub mod sink;
 pub mod worker;
 

@@ -20,6 +20,7 @@ use super::sink::{Op, Sink, Total};
 use crate::error::{Error, Result};
 use crate::kernels::Surface;
 use crate::network::{A2aKind, A2aShape};
+use crate::spec::assumptions::Exchange;
 use crate::spec::{Attention, Dtype, Model, Parallel};
 use std::sync::Arc;
 
@@ -173,7 +174,16 @@ impl Worker {
                 } else {
                     lanes.push(Lane::Gather);
                 }
-                if p.moe_tp == 1 && p.ep() > 1 && p.ep() == p.stage_gpus() && p.dp * p.cp > 1 {
+                let far = p.stage_gpus() > lib.cluster.fabric.node_gpus;
+                let may_dispatch = match lib.assumptions.exchange {
+                    Exchange::Best => true,
+                    Exchange::Gather => false,
+                    Exchange::GatherInNode => far,
+                };
+                if may_dispatch && p.moe_tp == 1 && p.ep() > 1 && p.ep() == p.stage_gpus() && p.dp * p.cp > 1 {
+                    if lib.assumptions.exchange == Exchange::GatherInNode {
+                        lanes.clear();
+                    }
                     lanes.extend(lib.comm.kinds().iter().map(|k| Lane::Dispatch(*k)));
                 }
                 let a2a = A2aShape {
@@ -439,9 +449,9 @@ impl Worker {
                         comm.combine(&moe.a2a, own, kind),
                     ),
                     _ => (
-                        comm.all_gather(all * self.hidden * self.lib.formats.comm.activation_bytes(), gpus),
+                        self.lib.all_gather(all * self.hidden * self.lib.formats.comm.activation_bytes(), gpus),
                         moe.experts.fused(all, decode),
-                        comm.reduce_scatter(all * row, gpus),
+                        self.lib.reduce_scatter(all * row, gpus),
                     ),
                 };
                 sink.add(Op::Dispatch, count, out.into());

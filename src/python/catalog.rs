@@ -218,13 +218,7 @@ pub fn assumptions(profile: &str, switches: &Bound<'_, PyDict>) -> PyResult<Spec
     let mut problems = Problems::new();
     let switches = object("Assumptions", switches, &mut problems);
     guard(|| {
-        let mut made = match profile.trim_end_matches('*') {
-            "physical" => spec::Assumptions::physical(),
-            other => {
-                let message = format!("'{other}' is not a profile");
-                return Err(Error::spec("profile", message, near(other, ["physical"])));
-            }
-        };
+        let mut made = spec::Assumptions::profile(profile)?;
         for (name, value) in &switches {
             match made.replace(name, value.clone()) {
                 Ok(changed) => made = changed,

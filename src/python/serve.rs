@@ -216,6 +216,38 @@ impl Study {
         estimate_to_python(py, e)
     }
 
+    /// The walk from the study's assumptions to others: columns, one row a step and level.
+    #[pyo3(signature = (to, method, order, orders, seed, batches_per_octave=None, progress=None))]
+    #[allow(clippy::too_many_arguments)]
+    fn audit<'py>(
+        &self,
+        py: Python<'py>,
+        to: &Spec,
+        method: &str,
+        order: Vec<String>,
+        orders: Option<u32>,
+        seed: u64,
+        batches_per_octave: Option<u32>,
+        progress: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Bound<'py, PyTuple>> {
+        let (to, method) = errors::guard(|| {
+            let method = match method {
+                "order" => search::Method::Order(order),
+                "shapley" => search::Method::Shapley { orders, seed },
+                _ => {
+                    let text = format!("'{method}' is not a method");
+                    return Err(Error::spec("method", text, near(method, ["order", "shapley"])));
+                }
+            };
+            Ok((assumptions_of(to, "to")?, method))
+        })?;
+        let mut question = self.inner.question.clone();
+        question.batches_per_octave = batches_per_octave.unwrap_or(question.batches_per_octave).max(1);
+        let found =
+            run::run(py, progress, move |control| search::audit(&kernels::db()?, &question, &to, &method, control))?;
+        columns::to_python(py, found)
+    }
+
     fn __len__(&self) -> usize {
         self.inner.rows.len()
     }

@@ -82,6 +82,7 @@ impl Question {
         p.nest("workload", self.workload.check());
         p.nest("slo", self.slo.check());
         p.nest("serving", self.serving.check());
+        p.nest("assumptions", self.assumptions.check());
         contradictions_of(&mut p, &self.model, &self.serving);
         if self.frameworks.is_empty() {
             p.push("frameworks", "no framework to compare", "name one whose kernels are known for the system");
@@ -125,7 +126,8 @@ pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<St
         }
         spaces.push((lib, workers, units, prefill_workers, prefill_units));
     }
-    control.set_total(total);
+    // On top of what the same caller has already done: an audit explores many times.
+    control.set_total(control.progress().0 + total);
     let aim = Aim::of(q);
     let mut rows: Vec<Row> = Vec::new();
     let mut libraries = Vec::new();

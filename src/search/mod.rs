@@ -1,5 +1,6 @@
 //! The design space of each level of disaggregation, searched whole at one GPU budget.
 
+pub mod audit;
 pub mod design;
 pub mod explore;
 pub mod levels;
@@ -8,6 +9,7 @@ pub mod row;
 pub mod space;
 pub mod study;
 
+pub use audit::{Method, audit};
 pub use explore::{LEVELS, Question, explore};
 pub use row::{Layout, Part, Row};
 pub use study::Study;

@@ -14,9 +14,10 @@
 //! f >= 1 is prefill-bound: every step is mixed and B_dec = s (OSL-1)/ISL.
 
 use super::point::{Binding, Load, Point};
+use super::published;
 use super::stepper::{StepTime, Stepper};
 use crate::cost::Batch;
-use crate::spec::assumptions::PrefillSync;
+use crate::spec::assumptions::{Activations, MixedSteps, PrefillSync, TtftQueue};
 
 /// The steps a deployment alternates between.
 struct Mix {
@@ -37,7 +38,11 @@ pub fn mixed_batch(s: &Stepper, load: &Load, decoding: f64, chunk: f64) -> Optio
 
 /// Most tokens that a rank's step can carry: the budget, or all that its slots have.
 pub fn tokens_in_flight(s: &Stepper, load: &Load, batch: f64, chunk: f64) -> f64 {
-    chunk.min(batch * per_decode(s) + load.isl.max(1.0) * batch)
+    match s.library().assumptions.activations {
+        Activations::AliveRows => chunk.min(batch * per_decode(s) + load.isl.max(1.0) * batch),
+        Activations::Coefficients if s.is_afd() => load.prefix + chunk,
+        Activations::Coefficients => crate::cost::published::WORKER_TOKENS,
+    }
 }
 
 fn per_decode(s: &Stepper) -> f64 {
@@ -98,11 +103,65 @@ fn mix(s: &Stepper, load: &Load, decoding: f64, chunk: f64, progress: f64) -> Op
     Some(Mix { decode, mixed, f_sys, ttft_s, prefill_bound: needed >= carried * (1.0 - 1e-12), mean_s, batch })
 }
 
+/// Factor on TTFT for waiting, where the assumptions have one: `chunks` steps a prompt, `batch` prompts.
+fn queue(s: &Stepper, chunks: f64, batch: f64) -> f64 {
+    match s.library().assumptions.ttft_queue {
+        TtftQueue::None => 1.0,
+        TtftQueue::Factors => published::ttft_factor((chunks * batch).ceil()),
+    }
+}
+
+/// The step-counting formula: one full batch whose prompts start together. A budget that holds whole
+/// prompts leaves their cached tokens alone; one that cuts a prompt computes them again. Limit:
+/// the attention of a cut prompt is priced at its mean past, not as its whole divided by the cuts.
+fn counted(s: &Stepper, load: &Load, batch: f64, chunk: f64, replicas: u32, memory: f64) -> Point {
+    let room = chunk - batch * per_decode(s);
+    if room < 1.0 {
+        return Point::unplaced(Binding::Divisibility, memory);
+    }
+    let prompt = load.prefix + load.isl;
+    let whole = (room / load.isl).floor().min(batch);
+    let budget = if whole >= 1.0 { whole * prompt } else { room };
+    let count = published::count_steps(batch, prompt, budget, load.osl);
+    let pieces = (prompt / budget).ceil().max(1.0);
+    let (sequences, new, past) =
+        if whole >= 1.0 { (whole, load.isl, load.prefix) } else { (1.0, room, ((prompt - room) / 2.0).max(0.0)) };
+    let middle = prompt + (load.osl / 2.0).floor();
+    let mixed = s.step(&Batch {
+        decode: count.decoding,
+        context: middle,
+        per_decode: per_decode(s),
+        sequences,
+        new,
+        past,
+        busy: 1.0,
+        ending: sequences / pieces,
+    });
+    let decode = s.decode(batch, middle);
+    let (tpot, whole_s) = count.times(mixed.seconds, decode.seconds);
+    let deployments = s.ranks() * s.stages_in_flight() * f64::from(replicas);
+    let steps = count.mixed + count.decode;
+    Point {
+        ttft_s: mixed.seconds * pieces * queue(s, prompt / budget, batch),
+        tpot_s: tpot / progress(s),
+        itl_worst_s: mixed.seconds,
+        requests_per_s: deployments * batch / whole_s,
+        concurrency: deployments * batch,
+        memory_bytes: memory,
+        binding: Binding::None,
+        evidence: mixed.work.times(count.mixed / steps).plus(&decode.work.times(count.decode / steps)),
+        decode_batch: batch,
+    }
+}
+
 /// Steady state of `replicas` equal deployments with `batch` slots per attention rank.
 pub fn solve(s: &Stepper, load: &Load, batch: f64, chunk: f64, replicas: u32) -> Point {
     let (short, memory) = s.memory_check(batch, tokens_in_flight(s, load, batch, chunk));
     if let Some(pool) = short {
         return Point::unplaced(Binding::Memory(pool), memory);
+    }
+    if s.library().assumptions.mixed_steps == MixedSteps::Counted && load.osl > 1.0 {
+        return counted(s, load, batch, chunk, replicas, memory);
     }
     let progress = progress(s);
     let steps = (load.osl - 1.0) / progress;
@@ -170,8 +229,9 @@ pub fn solve(s: &Stepper, load: &Load, batch: f64, chunk: f64, replicas: u32) ->
         binding = Binding::PrefillRate;
     }
     let rate = decoding / (steps * m.mean_s);
+    let chunks = (load.isl / (chunk - decoding * per_decode(s)).max(1.0)).ceil().max(1.0);
     Point {
-        ttft_s: ttft,
+        ttft_s: ttft * queue(s, chunks, batch),
         tpot_s: m.mean_s / progress,
         itl_worst_s: m.mixed.seconds,
         requests_per_s: deployments * rate,

@@ -14,6 +14,7 @@ pub mod pd;
 pub mod pipeline;
 pub mod point;
 pub mod provision;
+pub mod published;
 pub mod queueing;
 pub mod stepper;
 pub mod timeline;

@@ -7,8 +7,9 @@
 //! smaller side bound the rate of transfers. Source: physics.md section 5.
 
 use super::point::{Binding, Load, Point};
+use super::published;
 use super::stepper::{self, Prefill, StepTime, Stepper};
-use crate::spec::assumptions::{FirstToken, KvTransfer};
+use crate::spec::assumptions::{Activations, FirstToken, KvTransfer, TtftQueue, WorkerCorrections};
 
 /// A prefill stepper at one batch and chunk: what it gives per worker.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,23 +34,46 @@ pub struct DecodeSide {
 
 /// Prices the prefill slot: `sequences` per rank and round, in chunks of `chunk` tokens.
 pub fn prefill_side(s: &Stepper, load: &Load, sequences: f64, chunk: f64) -> PrefillSide {
-    let in_flight = sequences * chunk.min(load.isl);
+    let in_flight = match s.library().assumptions.activations {
+        Activations::AliveRows => sequences * chunk.min(load.isl),
+        Activations::Coefficients => sequences * (load.isl + load.prefix),
+    };
     let (short, memory_bytes) = s.memory_check(sequences, in_flight);
-    let prefill = s.prefill(sequences, load.isl, load.prefix, chunk);
-    PrefillSide { rate: prefill.requests / prefill.period_s, prefill, memory_bytes, short }
+    let mut prefill = s.prefill(sequences, load.isl, load.prefix, chunk);
+    let mut share = 1.0;
+    if corrected(s) {
+        prefill.latency_s *= published::PREFILL_CORRECTION;
+        prefill.period_s *= published::PREFILL_CORRECTION;
+        share = published::PREFILL_SHARE;
+    }
+    PrefillSide { rate: share * prefill.requests / prefill.period_s, prefill, memory_bytes, short }
+}
+
+fn corrected(s: &Stepper) -> bool {
+    s.library().assumptions.worker_corrections == WorkerCorrections::Fixed
+}
+
+/// A decode step, corrected where the assumptions say so.
+fn decode_step(s: &Stepper, load: &Load, batch: f64) -> StepTime {
+    let mut step = s.decode(batch, s.slowest_context(batch, load.context));
+    if corrected(s) {
+        step.seconds *= published::DECODE_CORRECTION;
+    }
+    step
 }
 
 fn decode_rate(s: &Stepper, load: &Load, batch: f64, step_s: f64) -> f64 {
     let progress = 1.0 + s.library().serving.acceptance.unwrap_or(0.0);
     let steps = (load.osl - 1.0) / progress;
-    s.ranks() * s.stages_in_flight() * batch / (steps.max(1e-9) * step_s)
+    let share = if corrected(s) { published::DECODE_SHARE } else { 1.0 };
+    share * s.ranks() * s.stages_in_flight() * batch / (steps.max(1e-9) * step_s)
 }
 
 /// Prices the decode slot at `batch` sequences per rank.
 pub fn decode_side(s: &Stepper, load: &Load, batch: f64) -> DecodeSide {
     let per_decode = 1.0 + f64::from(s.library().serving.mtp);
     let (short, memory_bytes) = s.memory_check(batch, batch * per_decode);
-    let step = s.decode(batch, s.slowest_context(batch, load.context));
+    let step = decode_step(s, load, batch);
     DecodeSide { batch, step, rate: decode_rate(s, load, batch, step.seconds), memory_bytes, short }
 }
 
@@ -58,13 +82,16 @@ fn transfer_wait(p: &Stepper, d: &Stepper, load: &Load, side: &PrefillSide, same
     let lib = p.library();
     let together = side.prefill.together;
     let mut wait = 0.0;
+    if lib.assumptions.kv_transfer == KvTransfer::Ignored {
+        return wait;
+    }
     if load.ship_to_prefill > 0.0 {
         wait += stepper::kv_seconds(p, d, load.ship_to_prefill, together, lib, same_domain).0.seconds;
     }
     if lib.assumptions.first_token_from == FirstToken::Decode {
         let (whole, layer) = stepper::kv_seconds(p, d, load.ship_to_decode, together, lib, same_domain);
         wait += match lib.assumptions.kv_transfer {
-            KvTransfer::Bulk => whole.seconds,
+            KvTransfer::Bulk | KvTransfer::Ignored => whole.seconds,
             KvTransfer::LayerWise => {
                 let layers = f64::from(lib.model.layers);
                 let compute = side.prefill.latency_s / layers;
@@ -80,6 +107,9 @@ fn transfer_wait(p: &Stepper, d: &Stepper, load: &Load, side: &PrefillSide, same
 /// Requests per second whose KV the NICs (or NVLink) of the smaller side carry.
 pub fn wire_rate(p: &Stepper, np: u32, d: &Stepper, nd: u32, load: &Load) -> f64 {
     let lib = p.library();
+    if lib.assumptions.kv_transfer == KvTransfer::Ignored {
+        return f64::INFINITY;
+    }
     let fabric = &lib.cluster.fabric;
     let shipped = lib.model.kv_bytes(load.ship_to_decode + load.ship_to_prefill, lib.formats.kv);
     let near = same_domain(p, np, d, nd, fabric.domain_gpus);
@@ -123,7 +153,11 @@ pub fn combine_at(
     let lib = p.library();
     let (np_f, nd_f) = (f64::from(np), f64::from(nd));
     let same_domain = same_domain(p, np, d, nd, lib.cluster.fabric.domain_gpus);
-    let ttft = prefill.prefill.latency_s + transfer_wait(p, d, load, prefill, same_domain);
+    let queue = match lib.assumptions.ttft_queue {
+        TtftQueue::None => 1.0,
+        TtftQueue::Factors => published::PD_TTFT_FACTOR,
+    };
+    let ttft = queue * prefill.prefill.latency_s + transfer_wait(p, d, load, prefill, same_domain);
     let supply = np_f * prefill.rate;
     let progress = 1.0 + lib.serving.acceptance.unwrap_or(0.0);
     if load.osl <= 1.0 {
@@ -177,7 +211,7 @@ fn lowered(d: &Stepper, load: &Load, full: &DecodeSide, rate: f64) -> (StepTime,
     let mut kept = 0;
     for _ in 0..24 {
         let b = low + (high - low) * (-low_gap / (high_gap - low_gap)).clamp(0.02, 0.98);
-        let s = d.decode(b, d.slowest_context(b, load.context));
+        let s = decode_step(d, load, b);
         let gap = decode_rate(d, load, b, s.seconds) - rate;
         if gap >= 0.0 {
             (high, high_gap, step) = (b, gap, s);

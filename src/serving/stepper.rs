@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use super::pipeline::{self, INLINE_MICROBATCHES, Rows, Stages};
+use super::published;
 use crate::cost::draft;
 use crate::cost::memory::{self, Memory};
 use crate::cost::{AfdUnit, Batch, LayerStages, Library, Total, Worker};
 use crate::error::Result;
 use crate::math::normal;
 use crate::network::CommTime;
+use crate::spec::assumptions::{MicrobatchSplit, PipelineFormula, PrefillSplit};
 use crate::spec::plan::{Duplex, PipelineMode};
 use crate::spec::{AfdPlan, Parallel, Workload};
 
@@ -105,6 +107,10 @@ impl Stepper {
             lib: lib.clone(),
             gpus: plan.attention.gpus + plan.ffn.gpus,
         })
+    }
+
+    pub fn is_afd(&self) -> bool {
+        matches!(self.kind, Kind::Afd(_))
     }
 
     pub fn library(&self) -> &Arc<Library> {
@@ -228,6 +234,14 @@ impl Stepper {
     /// The steps (worker) or micro-batches (AFD unit) of such a round, in order.
     pub fn prefill_parts(&self, sequences: f64, isl: f64, prefix: f64, chunk: f64) -> Vec<Batch> {
         let chunks = chunks_of(isl, chunk);
+        if let Kind::Afd(u) = &self.kind
+            && self.lib.assumptions.prefill_split == PrefillSplit::OneSequence
+            && u.microbatches > 1
+        {
+            let mut part = u.micro(&Batch::prefill(sequences, isl, prefix), u.microbatches);
+            part.ending = sequences / f64::from(u.microbatches);
+            return vec![part; u.microbatches as usize];
+        }
         let groups = match &self.kind {
             Kind::Worker(..) => 1.0,
             Kind::Afd(u) => u.prefill_groups(sequences, chunks),
@@ -265,6 +279,7 @@ fn context<'a>(lib: &'a Library, workload: &'a Workload) -> memory::Context<'a> 
         assumptions: &lib.assumptions,
         workload,
         capacity: lib.cluster.device.hbm_bytes,
+        framework: &lib.framework,
     }
 }
 
@@ -299,14 +314,18 @@ impl Unit {
         let whole = batch.decode.fract() == 0.0 && batch.decode > 0.0;
         if !whole || batch.has_prefill() {
             let parts = if batch.has_prefill() { m } else { m.min(batch.decode.ceil().max(1.0) as u32) };
-            let part = batch.part(parts);
+            let part = self.micro(batch, parts);
             (0..parts).for_each(|_| take(part));
             return;
         }
         let b = batch.decode as u32;
         let parts = m.min(b.max(1));
         for i in 0..parts {
-            let size = b / parts + u32::from(i < b % parts);
+            let size = match self.unit.library().assumptions.microbatch_split {
+                MicrobatchSplit::Even => b / parts + u32::from(i < b % parts),
+                MicrobatchSplit::Floor => (b / parts).max(1),
+                MicrobatchSplit::Ceil => b.div_ceil(parts),
+            };
             take(batch.scaled(f64::from(size) / batch.decode));
         }
     }
@@ -327,10 +346,38 @@ impl Unit {
 
     /// Costs and schedule of micro-batches that may differ.
     pub fn schedule(&self, parts: &[Batch], overlapped: bool) -> StepTime {
-        self.with_rows(parts, |rows, work| StepTime {
-            seconds: pipeline::step_time(rows, self.half_duplex, overlapped),
-            work,
-        })
+        self.with_rows(parts, |rows, work| StepTime { seconds: self.pass(rows, parts, overlapped), work })
+    }
+
+    /// One pass of the pipeline, by the schedule or by a published formula.
+    fn pass(&self, rows: &[Rows<'_>], parts: &[Batch], overlapped: bool) -> f64 {
+        let (m, layers, s) = (parts.len() as u32, layers_of(rows), sums_of(rows));
+        match self.unit.library().assumptions.pipeline_formula {
+            PipelineFormula::Schedule => pipeline::step_time(rows, self.half_duplex, overlapped),
+            PipelineFormula::SlowestStage => published::pipeline_v2([s.attention, s.a2f, s.ffn, s.f2a], m, layers),
+            PipelineFormula::Cycle => {
+                let n = f64::from(layers);
+                let layer = Stages { attention: s.attention / n, a2f: s.a2f / n, ffn: s.ffn / n, f2a: s.f2a / n };
+                if parts.iter().all(|b| b.has_prefill() && b.decode == 0.0) {
+                    published::cycle_prefill(&layer, m, layers)
+                } else {
+                    published::cycle_step(&layer, m, layers)
+                }
+            }
+        }
+    }
+
+    /// One of `parts` equal micro-batches, as the assumptions cut a prefill.
+    fn micro(&self, batch: &Batch, parts: u32) -> Batch {
+        let mut b = batch.part(parts);
+        if self.unit.library().assumptions.prefill_split == PrefillSplit::OneSequence
+            && batch.has_prefill()
+            && parts > 1
+        {
+            (b.new, b.past) = published::one_sequence(batch.sequences, batch.new, batch.past, parts);
+            b.sequences = 1.0;
+        }
+        b
     }
 
     /// Prices micro-batches and hands their stage times on, layer group by layer group in order.
@@ -436,6 +483,24 @@ impl Unit {
             work: alone.work,
         }
     }
+}
+
+/// Stage sums over all layers of the first micro-batch.
+fn sums_of(rows: &[Rows<'_>]) -> Stages {
+    let mut sum = NO_STAGES;
+    for r in rows.iter().filter(|r| !r.stages.is_empty()) {
+        let (n, s) = (f64::from(r.layers), r.stages[0]);
+        sum.attention += n * s.attention;
+        sum.a2f += n * s.a2f;
+        sum.ffn += n * s.ffn;
+        sum.f2a += n * s.f2a;
+    }
+    sum
+}
+
+/// Layers of a model; its ends are no layer.
+fn layers_of(rows: &[Rows<'_>]) -> u32 {
+    rows.iter().map(|r| r.layers).sum::<u32>().saturating_sub(1).max(1)
 }
 
 /// KV transfer between a prefill rank and decode ranks, `together` requests of the one at a time, each to or

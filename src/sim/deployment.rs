@@ -276,13 +276,16 @@ impl Transfer {
                     return Shipping::default();
                 };
                 let lib = engine.library();
+                if lib.assumptions.kv_transfer == KvTransfer::Ignored {
+                    return Shipping::default();
+                }
                 let gpus = u64::from(prefill.gpus()) * u64::from(*prefill_count)
                     + u64::from(decode.gpus()) * u64::from(*decode_count);
                 let near = gpus <= u64::from(lib.cluster.fabric.domain_gpus);
                 let (whole, layer) = stepper::kv_seconds(prefill, decode, tokens, 1.0, lib, near);
                 let layers = f64::from(lib.model.layers);
                 let after_s = match lib.assumptions.kv_transfer {
-                    KvTransfer::Bulk => whole.seconds,
+                    KvTransfer::Bulk | KvTransfer::Ignored => whole.seconds,
                     KvTransfer::LayerWise => {
                         let late = (layer.seconds - compute_s / layers).max(0.0) * (layers - 1.0);
                         (late + layer.seconds).min(whole.seconds)

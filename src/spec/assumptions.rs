@@ -1,6 +1,10 @@
 //! Modelling choices that published tools make differently, each a named switch with a source.
 //!
-//! Only the `physical` profile exists so far; the switches are those of physics.md section 7.
+//! Profiles: `physical` (what the physics says), `paper` (what the public code behind arXiv
+//! 2605.28302 does) and `aiconfigurator-0.12` (what NVIDIA's planner of that version does). The
+//! switches are those of physics.md section 7; the order of the fields is the order in which an
+//! audit walks from one profile to another. Limit: how a table is interpolated is not a switch, so
+//! two profiles read the same measured kernels in the same way.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -10,49 +14,162 @@ use crate::error::{Error, Problems, Result, near};
 use super::json;
 use super::limits::Check;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PrefillSync {
-    /// Prefills of the attention ranks fall on different steps.
-    Uncoordinated,
-    /// All ranks prefill on the same steps.
-    Aligned,
+macro_rules! choices {
+    ($($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal),+ $(,)? })+) => { $(
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        pub enum $name {
+            $($(#[$doc])* #[serde(rename = $text)] $variant),+
+        }
+    )+ };
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FirstToken {
-    /// The first token leaves after the KV has arrived at the decode worker.
-    Decode,
-    /// The prefill worker sends the first token itself.
-    Prefill,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum KvTransfer {
-    Bulk,
-    LayerWise,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum KvReserve {
-    /// Every sequence is charged its final length.
-    Full,
-    /// Every sequence is charged the stationary mean load (theta).
-    Mean,
+choices! {
+    /// Start-up times in the kernel tables.
+    LaunchFloors {
+        /// Eager-mode floors stay in prefill and vanish from decode, which runs under graphs.
+        ByPhase = "by-phase",
+        /// As the tables have them.
+        Measured = "measured",
+    }
+    /// The first layers of a model, whose FFN is dense.
+    DenseLayers { Dense = "dense", AsMoe = "as-moe" }
+    /// How tokens reach experts without AFD.
+    Exchange {
+        /// The fastest of all-reduce or all-gather and every all-to-all kernel there is.
+        Best = "best",
+        /// All-reduce or all-gather and reduce-scatter of all tokens.
+        Gather = "gather",
+        /// The same inside a node; an all-to-all between nodes wherever there is one.
+        GatherInNode = "gather-in-node",
+    }
+    /// All-gather and reduce-scatter over more GPUs than any table has.
+    Collectives {
+        /// Hierarchical over the rails, or the domain's own alpha and bandwidth.
+        Rails = "rails",
+        /// The largest measured group's whole time, stretched by ring share and link speed.
+        Stretched = "stretched",
+    }
+    PrefillSync {
+        /// Prefills of the attention ranks fall on different steps.
+        Uncoordinated = "uncoordinated",
+        /// All ranks prefill on the same steps.
+        Aligned = "aligned",
+    }
+    /// How chunked prefill and decode share the steps.
+    MixedSteps {
+        /// A fixed point: mixed steps as often as prompts come.
+        SteadyState = "steady-state",
+        /// Steps counted for one full batch whose prompts all start together, cached tokens
+        /// computed again when a prompt is cut.
+        Counted = "counted",
+    }
+    FirstToken {
+        /// The first token leaves after the KV has arrived at the decode worker.
+        Decode = "decode",
+        /// The prefill worker sends the first token itself.
+        Prefill = "prefill",
+    }
+    KvTransfer {
+        Bulk = "bulk",
+        LayerWise = "layer-wise",
+        /// Left out: neither time nor bandwidth.
+        Ignored = "ignored",
+    }
+    KvReserve {
+        /// Every sequence is charged its final length.
+        Full = "full",
+        /// Every sequence is charged the stationary mean load (theta).
+        Mean = "mean",
+    }
+    /// Copies of a token on the way to the experts of an AFD unit.
+    Copies {
+        /// Expected distinct expert groups, in the format of the model's exchange; as many back.
+        Expected = "expected",
+        /// (1 + min(k, F)) / 2 out and one back, BF16.
+        HalfOfWorst = "half-of-worst",
+        /// The share that crosses one link between two nodes, BF16.
+        OneLink = "one-link",
+    }
+    /// Time of A2F and F2A.
+    AfdWire {
+        /// Start-up and efficiency of the all-to-all kernels of the same fabric.
+        Calibrated = "calibrated",
+        /// Bytes over the link of the smallest tier that holds the unit, plus 20 us.
+        Bandwidth = "bandwidth",
+        /// Bytes over the link between nodes, plus 10 us.
+        NodeLink = "node-link",
+    }
+    /// Time of one pass of the micro-batch pipeline.
+    PipelineFormula {
+        /// The max-plus schedule itself.
+        Schedule = "schedule",
+        /// t = M s_max + (sum of the other stages) / L.
+        SlowestStage = "slowest-stage",
+        /// One fill, then M L - 1 cycles of max(t_A, t_F, t_A2F + t_F2A).
+        Cycle = "cycle",
+    }
+    MicrobatchSplit {
+        /// Whole sequences, the remainder spread.
+        Even = "even",
+        /// batch // M sequences each, the remainder credited but not computed.
+        Floor = "floor",
+        /// ceil(batch / M) sequences each.
+        Ceil = "ceil",
+    }
+    /// Micro-batches of AFD prefill.
+    PrefillSplit {
+        /// Sequences, or consecutive chunks, each at its own past.
+        Chunks = "chunks",
+        /// The batch as one sequence of B ISL / M tokens, the prefix times their whole quotient.
+        OneSequence = "one-sequence",
+    }
+    /// Weights of sparse attention and its indexer's cache.
+    SparseAttentionMemory { Counted = "counted", Ignored = "ignored" }
+    Activations {
+        /// Rows that a layer keeps alive, of the new tokens in flight.
+        AliveRows = "alive-rows",
+        /// Published coefficients per token, cached tokens included.
+        Coefficients = "coefficients",
+    }
+    /// Waiting before prefill in a closed loop.
+    TtftQueue {
+        /// None beyond what the closed loop itself makes.
+        None = "none",
+        /// TTFT x 1.9 to 4 (mixed steps) or x 1.8 (P/D).
+        Factors = "factors",
+    }
+    /// Corrections of P/D workers.
+    WorkerCorrections {
+        None = "none",
+        /// Prefill x 1.1, decode x 1.08, rates x 0.90 and 0.92.
+        Fixed = "fixed",
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Assumptions {
     pub profile: String,
+    pub launch_floors: LaunchFloors,
+    pub dense_layers: DenseLayers,
+    pub exchange: Exchange,
+    pub collectives: Collectives,
     pub prefill_sync: PrefillSync,
+    pub mixed_steps: MixedSteps,
     pub first_token_from: FirstToken,
     pub kv_transfer: KvTransfer,
     pub kv_reserve: KvReserve,
-    /// Whether the shared expert runs beside the routed path in decode.
+    pub copies: Copies,
+    pub afd_wire: AfdWire,
+    pub afd_reductions: bool,
+    pub pipeline_formula: PipelineFormula,
+    pub microbatch_split: MicrobatchSplit,
+    pub prefill_split: PrefillSplit,
+    pub sparse_attention_memory: SparseAttentionMemory,
+    pub activations: Activations,
+    pub ttft_queue: TtftQueue,
+    pub worker_corrections: WorkerCorrections,
     pub shared_expert_overlap: bool,
     /// Whether a decode step waits for the attention rank with the longest contexts.
     pub attention_barrier: bool,
@@ -66,17 +183,94 @@ impl Default for Assumptions {
     }
 }
 
+/// Names of the profiles.
+pub const PROFILES: [&str; 3] = ["physical", "paper", "aiconfigurator-0.12"];
+
 impl Assumptions {
+    /// A profile by name; a trailing `*` (switches changed) is ignored.
+    pub fn profile(name: &str) -> Result<Self> {
+        match name.trim_end_matches('*') {
+            "physical" => Ok(Self::physical()),
+            "paper" => Ok(Self::paper()),
+            "aiconfigurator-0.12" | "aiconfigurator" => Ok(Self::aiconfigurator()),
+            other => Err(Error::spec("profile", format!("'{other}' is not a profile"), near(other, PROFILES))),
+        }
+    }
+
+    /// What the physics says.
     pub fn physical() -> Self {
         Assumptions {
             profile: "physical".into(),
+            launch_floors: LaunchFloors::ByPhase,
+            dense_layers: DenseLayers::Dense,
+            exchange: Exchange::Best,
+            collectives: Collectives::Rails,
             prefill_sync: PrefillSync::Uncoordinated,
+            mixed_steps: MixedSteps::SteadyState,
             first_token_from: FirstToken::Decode,
             kv_transfer: KvTransfer::LayerWise,
             kv_reserve: KvReserve::Full,
+            copies: Copies::Expected,
+            afd_wire: AfdWire::Calibrated,
+            afd_reductions: true,
+            pipeline_formula: PipelineFormula::Schedule,
+            microbatch_split: MicrobatchSplit::Even,
+            prefill_split: PrefillSplit::Chunks,
+            sparse_attention_memory: SparseAttentionMemory::Counted,
+            activations: Activations::AliveRows,
+            ttft_queue: TtftQueue::None,
+            worker_corrections: WorkerCorrections::None,
             shared_expert_overlap: true,
             attention_barrier: true,
             afd_alpha_scale: 1.0,
+        }
+    }
+
+    /// What the public code behind arXiv 2605.28302 does. Left as in `physical`: how tables are
+    /// interpolated, who holds the shared expert and the LM head, and whole pools counted as GPUs.
+    pub fn paper() -> Self {
+        Assumptions {
+            profile: "paper".into(),
+            launch_floors: LaunchFloors::Measured,
+            dense_layers: DenseLayers::AsMoe,
+            exchange: Exchange::Gather,
+            collectives: Collectives::Stretched,
+            mixed_steps: MixedSteps::Counted,
+            kv_transfer: KvTransfer::Ignored,
+            copies: Copies::HalfOfWorst,
+            afd_wire: AfdWire::Bandwidth,
+            afd_reductions: false,
+            pipeline_formula: PipelineFormula::SlowestStage,
+            microbatch_split: MicrobatchSplit::Floor,
+            prefill_split: PrefillSplit::OneSequence,
+            sparse_attention_memory: SparseAttentionMemory::Ignored,
+            activations: Activations::Coefficients,
+            ttft_queue: TtftQueue::Factors,
+            worker_corrections: WorkerCorrections::Fixed,
+            attention_barrier: false,
+            ..Self::physical()
+        }
+    }
+
+    /// What aiconfigurator 0.12 does, as far as switches go.
+    pub fn aiconfigurator() -> Self {
+        Assumptions {
+            profile: "aiconfigurator-0.12".into(),
+            launch_floors: LaunchFloors::Measured,
+            dense_layers: DenseLayers::AsMoe,
+            exchange: Exchange::GatherInNode,
+            collectives: Collectives::Stretched,
+            mixed_steps: MixedSteps::Counted,
+            kv_transfer: KvTransfer::Ignored,
+            copies: Copies::OneLink,
+            afd_wire: AfdWire::NodeLink,
+            pipeline_formula: PipelineFormula::Cycle,
+            microbatch_split: MicrobatchSplit::Ceil,
+            activations: Activations::Coefficients,
+            ttft_queue: TtftQueue::Factors,
+            worker_corrections: WorkerCorrections::Fixed,
+            attention_barrier: false,
+            ..Self::physical()
         }
     }
 }
@@ -92,7 +286,31 @@ pub struct Switch {
 }
 
 /// Name, allowed values, meaning, source; in the order of the fields.
-const SWITCHES: [(&str, &str, &str, &str); 7] = [
+const SWITCHES: [(&str, &str, &str, &str); 22] = [
+    (
+        "launch_floors",
+        "by-phase | measured",
+        "start-up times of kernels measured in eager mode: dropped where decode runs under graphs, or kept",
+        "physics.md 3; both published tools read the tables as they are",
+    ),
+    (
+        "dense_layers",
+        "dense | as-moe",
+        "the first layers of DeepSeek-like models (3 of 61): priced as they are, or as mixtures like the rest",
+        "the models' configurations; public code of arXiv 2605.28302, aiconfigurator 0.12",
+    ),
+    (
+        "exchange",
+        "best | gather | gather-in-node",
+        "how tokens reach experts without AFD: the fastest measured way, or all-gather and reduce-scatter of all tokens",
+        "DeepEP, TensorRT-LLM one-sided all-to-all; public code of arXiv 2605.28302",
+    ),
+    (
+        "collectives",
+        "rails | stretched",
+        "collectives beyond the measured ranks: over all rails, or the whole time stretched (x 9.6 from 8 to 16 GPUs)",
+        "hierarchical collectives over rails; aiconfigurator 0.12",
+    ),
     (
         "prefill_sync",
         "uncoordinated | aligned",
@@ -100,17 +318,88 @@ const SWITCHES: [(&str, &str, &str, &str); 7] = [
         "engines schedule each rank by its own queue",
     ),
     (
+        "mixed_steps",
+        "steady-state | counted",
+        "steps of chunked prefill: a steady state, or counted for one batch, cached tokens computed again in chunks",
+        "physics.md 5; public code of arXiv 2605.28302",
+    ),
+    (
         "first_token_from",
         "decode | prefill",
         "which side sends the first token of a P/D deployment",
         "vLLM and SGLang routers answer from the decode worker",
     ),
-    ("kv_transfer", "layer-wise | bulk", "KV shipped layer by layer beside prefill, or after it", "Mooncake (FAST25)"),
+    (
+        "kv_transfer",
+        "layer-wise | bulk | ignored",
+        "KV shipped layer by layer beside prefill, after it, or at no cost",
+        "Mooncake (FAST25); public code of arXiv 2605.28302",
+    ),
     (
         "kv_reserve",
         "full | mean",
         "KV charged a sequence: its final length, or the stationary mean theta",
         "full never evicts; theta is arXiv 2601.21351",
+    ),
+    (
+        "copies",
+        "expected | half-of-worst | one-link",
+        "copies of a token out to an FFN pool and back",
+        "physics.md 5; public code of arXiv 2605.28302; aiconfigurator 0.12",
+    ),
+    (
+        "afd_wire",
+        "calibrated | bandwidth | node-link",
+        "time of A2F and F2A from their bytes",
+        "all-to-all kernels of the same fabric; public code of arXiv 2605.28302; aiconfigurator 0.12",
+    ),
+    (
+        "afd_reductions",
+        "true | false",
+        "reductions over attention TP and MoE TP inside an AFD unit",
+        "physics.md 5; public code of arXiv 2605.28302",
+    ),
+    (
+        "pipeline_formula",
+        "schedule | slowest-stage | cycle",
+        "one pass of the micro-batch pipeline: the schedule itself, or a published closed form",
+        "physics.md 5; public code of arXiv 2605.28302; aiconfigurator 0.12",
+    ),
+    (
+        "microbatch_split",
+        "even | floor | ceil",
+        "sequences of a micro-batch when M does not divide the batch",
+        "physics.md 5; public code of arXiv 2605.28302; aiconfigurator 0.12",
+    ),
+    (
+        "prefill_split",
+        "chunks | one-sequence",
+        "micro-batches of AFD prefill; as one sequence the prefix is dropped below M sequences",
+        "physics.md 5; public code of arXiv 2605.28302",
+    ),
+    (
+        "sparse_attention_memory",
+        "counted | ignored",
+        "weights of sparse attention and the cache of its indexer",
+        "physics.md 4; public code of arXiv 2605.28302",
+    ),
+    (
+        "activations",
+        "alive-rows | coefficients",
+        "activation memory: of the new tokens, or by published coefficients with cached tokens charged too",
+        "physics.md 4; public code of arXiv 2605.28302",
+    ),
+    (
+        "ttft_queue",
+        "none | factors",
+        "waiting before prefill: none in a closed loop, or constant factors on TTFT",
+        "physics.md 5; public code of arXiv 2605.28302",
+    ),
+    (
+        "worker_corrections",
+        "none | fixed",
+        "constants on the workers of P/D: prefill x 1.1, decode x 1.08, rates x 0.90 and 0.92",
+        "public code of arXiv 2605.28302, aiconfigurator 0.12",
     ),
     (
         "shared_expert_overlap",

@@ -20,7 +20,7 @@ pub mod serving;
 pub mod slo;
 pub mod workload;
 
-pub use assumptions::{Assumptions, Switch};
+pub use assumptions::{Assumptions, PROFILES, Switch};
 pub use distribution::Distribution;
 pub use dtype::{Dtype, Formats, Quant};
 pub use hardware::{Cluster, Device, Fabric};

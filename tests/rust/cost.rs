@@ -334,6 +334,7 @@ fn context<'a>(lib: &'a Library, workload: &'a Workload) -> Context<'a> {
         assumptions: &lib.assumptions,
         workload,
         capacity: lib.cluster.device.hbm_bytes,
+        framework: &lib.framework,
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod astra;
+mod audit;
 mod binding;
 mod breakdown;
 mod calibrate;
@@ -11,6 +12,7 @@ mod depth;
 mod design;
 mod first_token;
 mod fluid;
+mod golden_estimates;
 mod kernels_lookup;
 mod kernels_pack;
 mod lab;
@@ -18,6 +20,7 @@ mod layers;
 mod network;
 mod open_loop;
 mod pipeline;
+mod profiles;
 mod provision;
 mod refine;
 mod search;

@@ -4,9 +4,10 @@ Every function takes ``ax=``, labels units, uses colours that colour-blind reade
 says so when there is nothing to draw, and never calls ``plt.show()``.
 """
 
+from disagg.plots.audit import audit
 from disagg.plots.bars import breakdown, memory, pipeline
 from disagg.plots.gantt import timeline
 from disagg.plots.lines import pareto, ratio
 from disagg.plots.requests import goodput, instances, latency
 
-__all__ = ["breakdown", "goodput", "instances", "latency", "memory", "pareto", "pipeline", "ratio", "timeline"]
+__all__ = ["audit", "breakdown", "goodput", "instances", "latency", "memory", "pareto", "pipeline", "ratio", "timeline"]

@@ -174,6 +174,30 @@ class Assumptions(Spec):
         """Give the default profile: what the physics says."""
         return cls("physical")
 
+    @classmethod
+    def paper(cls) -> Assumptions:
+        """Give what the public code behind arXiv 2605.28302 does.
+
+        Examples
+        --------
+        >>> import disagg as dg
+        >>> dg.Assumptions.paper().kv_transfer
+        'ignored'
+        """
+        return cls("paper")
+
+    @classmethod
+    def aiconfigurator(cls) -> Assumptions:
+        """Give what aiconfigurator 0.12 does, as far as switches go.
+
+        Examples
+        --------
+        >>> import disagg as dg
+        >>> dg.Assumptions.aiconfigurator().profile
+        'aiconfigurator-0.12'
+        """
+        return cls("aiconfigurator-0.12")
+
     def replace(self, **changes: Any) -> Assumptions:
         """Give a copy with some switches changed.
 
@@ -215,5 +239,5 @@ class Assumptions(Spec):
         profile = str(self.profile).rstrip("*")
         base = Assumptions(profile)._values()
         changed = [(n, repr(v)) for n, v in self._values().items() if v != base[n]]
-        name = f"Assumptions.{profile}()"
+        name = f"Assumptions.{profile.removesuffix('-0.12')}()"
         return (f"{name}.replace" if changed else name.removesuffix("()")), changed

@@ -1,0 +1,112 @@
+//! How published planners price transfers and memory: the formulas behind the switches of
+//! [`Assumptions`](crate::spec::Assumptions), each by its own name.
+//!
+//! `paper_*`: the public code behind arXiv 2605.28302. The rest: aiconfigurator 0.12. They stand
+//! here to be compared with, not because they are right; where they err is said at each.
+
+use crate::math::combinatorics::hit_probability;
+use crate::spec::{Attention, Fabric, Model};
+
+/// Copies of a token to `f` FFN GPUs: the mean of one and the worst case, (1 + min(k, F)) / 2.
+/// At 256 experts, top 8 and F = 8 the expected number of distinct GPUs is 5.3, and this says 4.5.
+pub fn paper_copies(topk: u32, f: u32) -> f64 {
+    f64::from(1 + topk.min(f).max(1)) / 2.0
+}
+
+/// Bytes of A2F through the busier end: (per attention GPU, per FFN GPU). `tokens` of one attention
+/// rank of `ranks`; BF16 whatever the model's format.
+pub fn paper_a2f_bytes(tokens: f64, hidden: f64, ranks: f64, a: f64, f: f64, copies: f64) -> (f64, f64) {
+    let elements = tokens * hidden * ranks;
+    (elements / a * copies * 2.0, elements * copies / f * 2.0)
+}
+
+/// Bytes of F2A: (per FFN GPU, per attention GPU): one vector a token, though its experts sit on
+/// several GPUs.
+pub fn paper_f2a_bytes(tokens: f64, hidden: f64, ranks: f64, a: f64, f: f64) -> (f64, f64) {
+    let elements = tokens * hidden * ranks;
+    (elements / f * 2.0, elements / a * 2.0)
+}
+
+/// Seconds of a point-to-point transfer in that code: 10 us of latency and 10 us of launch, whatever
+/// the fan-out.
+pub fn paper_p2p(bytes: f64, bandwidth: f64) -> f64 {
+    bytes / bandwidth + 20e-6
+}
+
+/// Link of the smallest tier that holds `gpus`: by count, not by place.
+pub fn tier_bandwidth(fabric: &Fabric, gpus: u32) -> f64 {
+    if gpus <= fabric.domain_gpus { fabric.nvlink_bytes_per_s } else { fabric.nic_bytes_per_s }
+}
+
+/// Bytes over the one link that aiconfigurator prices between an attention worker and an FFN node:
+/// the share of tokens that need at least one expert of the node. No fan-out, no incast.
+pub fn one_link_bytes(tokens: f64, hidden: f64, experts: u32, topk: u32, ffn_nodes: u32) -> f64 {
+    let nodes = ffn_nodes.max(1);
+    let share = if nodes == 1 { 1.0 } else { hit_probability(experts, experts / nodes, topk) };
+    (share * tokens * hidden).floor() * 2.0
+}
+
+/// Seconds over the link between nodes in aiconfigurator.
+pub fn node_link(bytes: f64, fabric: &Fabric) -> f64 {
+    let domain_is_rack = fabric.domain_gpus > fabric.node_gpus;
+    bytes / if domain_is_rack { fabric.nvlink_bytes_per_s } else { fabric.nic_bytes_per_s } + 10e-6
+}
+
+/// Factor on the whole measured time of `m` ranks for `n` ranks: ring share and link speed. From 8 to
+/// 16 GPUs of H200 (450 to 50 GB/s) it is 9.6, launch included.
+pub fn stretch(n: u32, m: u32, bandwidth_n: f64, bandwidth_m: f64) -> f64 {
+    let (n, m) = (f64::from(n), f64::from(m));
+    (n - 1.0) / n * m / (m - 1.0) * bandwidth_m / bandwidth_n
+}
+
+/// Which GPUs an activation coefficient is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Whole,
+    Attention,
+    Ffn,
+}
+
+/// Activation coefficients by TP 1, 2, 4, 8. SGLang's are larger, and 15 % are added.
+fn coefficient(role: Role, tp: u32, framework: &str) -> f64 {
+    let row = match role {
+        Role::Whole if framework == "sglang" => [28.0 * 1.15, 17.0 * 1.15, 13.0 * 1.15, 13.0 * 1.15],
+        Role::Whole => [22.0, 13.0, 10.0, 10.0],
+        Role::Attention => [6.0, 4.0, 3.0, 3.0],
+        Role::Ffn => [16.0, 9.0, 7.0, 7.0],
+    };
+    row[(tp.clamp(1, 8).ilog2()) as usize]
+}
+
+/// Heads x head size as that code has it: the hidden size for latent attention.
+fn width(model: &Model) -> f64 {
+    match &model.attention {
+        Attention::Gqa { heads, head_dim, .. } => f64::from(heads * head_dim),
+        Attention::Mla { .. } => f64::from(model.hidden),
+    }
+}
+
+/// Activation bytes per token in flight: 2 w c, and for latent-attention models the workspace of
+/// their experts, h D E k / EP / 128 x 4.
+pub fn activation_per_token(model: &Model, role: Role, tp: u32, ranks: f64, ep: u32, framework: &str) -> f64 {
+    let workspace = match (&model.attention, &model.moe, role) {
+        (Attention::Mla { .. }, Some(m), Role::Whole | Role::Ffn) => {
+            f64::from(model.hidden) * ranks * f64::from(m.experts) * f64::from(m.topk) / f64::from(ep) / 128.0 * 4.0
+        }
+        _ => 0.0,
+    };
+    2.0 * width(model) * coefficient(role, tp, framework) + workspace
+}
+
+/// Factor on the framework's reserve: SGLang's is a fifth larger.
+pub fn reserve_factor(framework: &str) -> f64 {
+    if framework == "sglang" { 1.2 } else { 1.0 }
+}
+
+/// Tokens that a non-AFD worker of that code is charged with in chunked prefill, whatever it carries.
+pub const WORKER_TOKENS: f64 = 8192.0;
+
+/// KV of a token and layer of sparse attention without its indexer: 576 values.
+pub fn bare_latent_kv(kv_value_bytes: f64) -> f64 {
+    576.0 * kv_value_bytes
+}
