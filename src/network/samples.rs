@@ -89,7 +89,7 @@ fn id(table: &Table, op: &str, variant: &str) -> TableId {
 fn versions(db: &KernelDb, name: &str) -> Result<Vec<(Arc<Table>, Fabric)>> {
     let mut out = Vec::new();
     for system in db.systems() {
-        for framework in db.frameworks(&system)? {
+        for framework in db.sources(&system)? {
             for info in db.tables(&system, &framework)? {
                 if info.name == name && info.provenance.import.is_empty() {
                     let table = db.table(&system, &framework, name, Some(&info.version))?;

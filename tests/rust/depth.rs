@@ -317,7 +317,7 @@ fn placement_by_hand_moves_the_hops() {
     let lib = lab::library(&model, &cluster, "sglang", &disagg::spec::Assumptions::physical());
     let workload = disagg::spec::catalog::workload("paper-chat").unwrap();
     let tpot = |placement: Option<(Vec<u32>, Vec<u32>)>| {
-        let text = r#"{"kind":"afd","attention":{"gpus":16},"ffn":{"gpus":32},"microbatches":3,"batch":48,"chunk_tokens":560}"#;
+        let text = r#"{"kind":"afd","attention":{"gpus":16},"ffn":{"gpus":32},"microbatches":1,"batch":48,"chunk_tokens":560}"#;
         let mut plan: disagg::spec::AfdPlan = match disagg::spec::Plan::from_json(text).unwrap() {
             disagg::spec::Plan::Afd(a) => a,
             _ => unreachable!(),
