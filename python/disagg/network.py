@@ -157,10 +157,6 @@ def collective(
     return _ask(cluster, "collective", framework, 1.0, args)
 
 
-def _exchange(what: str, cluster: Cluster, framework: str | None, args: dict[str, Any]) -> Phase:
-    return _ask(cluster, what, framework, 1.0, args)
-
-
 @checked
 def dispatch(
     cluster: Cluster,
@@ -224,7 +220,7 @@ def dispatch(
     """
     args = {"tokens": tokens, "hidden": hidden, "topk": topk, "experts": experts, "ranks": ranks, "dtype": dtype}
     more = {"backend": backend, "groups": groups, "topk_groups": topk_groups, "load": load, "exponent": exponent}
-    return _exchange("dispatch", cluster, framework, {**args, **more})
+    return _ask(cluster, "dispatch", framework, 1.0, {**args, **more})
 
 
 @checked
@@ -272,17 +268,13 @@ def combine(
     """
     args = {"tokens": tokens, "hidden": hidden, "topk": topk, "experts": experts, "ranks": ranks, "dtype": dtype}
     more = {"backend": backend, "groups": groups, "topk_groups": topk_groups, "load": load, "exponent": exponent}
-    return _exchange("combine", cluster, framework, {**args, **more})
+    return _ask(cluster, "combine", framework, 1.0, {**args, **more})
 
 
 def _afd(what: str, cluster: Cluster, placement: Placement | None, alpha_scale: float, args: dict[str, Any]) -> Phase:
     expect(placement=(placement, Placement, type(None)))
-    pools = {"attention": None, "ffn": None} if placement is None else _pools(placement)
+    pools = {n: None if placement is None else getattr(placement, n) for n in ("attention", "ffn")}
     return _ask(cluster, what, None, alpha_scale, {**args, **pools})
-
-
-def _pools(placement: Placement) -> dict[str, Any]:
-    return {"attention": placement.attention, "ffn": placement.ffn}
 
 
 @checked

@@ -34,6 +34,16 @@ pub enum A2aKind {
 }
 
 impl A2aKind {
+    /// Payloads through the ports of the busiest GPU per token, uniform routing.
+    pub fn ports(self, shape: &A2aShape, domain: u32) -> Ports {
+        let A2aShape { experts, topk, groups, topk_groups, ep, .. } = *shape;
+        match self {
+            A2aKind::LowLatency => traffic::low_latency(topk, ep, domain),
+            A2aKind::OneSided => traffic::one_sided(experts, topk, ep),
+            A2aKind::Normal => traffic::normal(experts, topk, groups, topk_groups, ep, domain),
+        }
+    }
+
     /// Tokens of one rank that a kernel can take in one call. DeepEP's low-latency kernels count them
     /// below a tag of 1,024 (`FINISHED_SUM_TAG`), and their buffers hold every expert's worst case.
     pub fn most_tokens(self) -> f64 {
@@ -103,13 +113,7 @@ struct Known {
 impl Phase {
     /// Payloads through the ports per token, uniform routing.
     fn ports(&self, shape: &A2aShape, ep: u32) -> Ports {
-        match self.kind {
-            A2aKind::LowLatency => traffic::low_latency(shape.topk, ep, self.wires.domain),
-            A2aKind::OneSided => traffic::one_sided(shape.experts, shape.topk, ep),
-            A2aKind::Normal => {
-                traffic::normal(shape.experts, shape.topk, shape.groups, shape.topk_groups, ep, self.wires.domain)
-            }
-        }
+        self.kind.ports(&A2aShape { ep, ..*shape }, self.wires.domain)
     }
 
     fn beta(&self, shape: &A2aShape, payload: f64, ep: u32) -> f64 {

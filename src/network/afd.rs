@@ -144,6 +144,14 @@ impl AfdShape {
     }
 }
 
+/// One hop by one kernel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Way {
+    pub time: CommTime,
+    pub hop: Hop,
+    pub kernel: &'static str,
+}
+
 /// The hops of one cluster.
 #[derive(Clone, Copy, Debug)]
 pub struct Afd<'a> {
@@ -160,66 +168,53 @@ impl Afd<'_> {
         CommTime { seconds, evidence: Evidence::Extrapolated }
     }
 
-    fn hop(
+    /// The way that a hop takes: its time, what moves, and the kernel's name. `reduced`: one summed vector
+    /// a token; `phase`: which half of a kernel.
+    fn way(
         &self,
         shape: &AfdShape,
         tokens: f64,
         payload: f64,
         reduced: bool,
         phase: impl Fn(&Kernel) -> &Phase,
-    ) -> CommTime {
+    ) -> Way {
         let own = if reduced {
             shape.reduced(tokens, payload, self.wires)
         } else {
             shape.direct(tokens, payload, self.wires)
         };
+        let by =
+            |hop: Hop, kernel: &Kernel, name| Way { time: self.price(&hop, phase(kernel), shape), hop, kernel: name };
         match &self.kernels.one_sided {
-            Some(kernel) if own.domains == 1 => self.price(&own, phase(kernel), shape),
+            Some(kernel) if own.domains == 1 => by(own, kernel, "one-sided"),
             _ => {
-                let direct = self.price(&own, phase(&self.kernels.low_latency), shape);
+                let direct = by(own, &self.kernels.low_latency, "low-latency");
                 if own.domains == 1 || reduced {
                     return direct;
                 }
-                let by_node = shape.by_node(tokens, payload, self.wires);
-                direct.or(self.price(&by_node, phase(&self.kernels.normal), shape))
+                let by_node = by(shape.by_node(tokens, payload, self.wires), &self.kernels.normal, "normal");
+                if by_node.time.seconds < direct.time.seconds { by_node } else { direct }
             }
         }
     }
 
-    /// The way that [`Afd::a2f`] (`back`: [`Afd::f2a`]) takes: what moves, and the kernel's name.
-    pub fn way(&self, shape: &AfdShape, tokens: f64, payload: f64, back: bool) -> (Hop, &'static str) {
-        let reduced = back && shape.prereduce;
-        let own = if reduced {
-            shape.reduced(tokens, payload, self.wires)
+    /// What A2F (`back`: F2A, its partial sums and all-gather left out) moves, and by which kernel.
+    pub fn report(&self, shape: &AfdShape, tokens: f64, payload: f64, back: bool) -> Way {
+        if back {
+            self.way(shape, tokens, payload, shape.prereduce, |k| &k.combine)
         } else {
-            shape.direct(tokens, payload, self.wires)
-        };
-        if own.domains == 1 {
-            return (own, if self.kernels.one_sided.is_some() { "one-sided" } else { "low-latency" });
-        }
-        if reduced {
-            return (own, "low-latency");
-        }
-        let pick = |k: &Kernel, hop: &Hop| {
-            let phase = if back { &k.combine } else { &k.dispatch };
-            self.price(hop, phase, shape).seconds
-        };
-        let by_node = shape.by_node(tokens, payload, self.wires);
-        if pick(&self.kernels.normal, &by_node) < pick(&self.kernels.low_latency, &own) {
-            (by_node, "normal")
-        } else {
-            (own, "low-latency")
+            self.way(shape, tokens, payload, false, |k| &k.dispatch)
         }
     }
 
     pub fn a2f(&self, shape: &AfdShape, tokens: f64) -> CommTime {
-        self.hop(shape, tokens, payload_bytes(shape.hidden, shape.dispatch_dtype), false, |k| &k.dispatch)
+        self.report(shape, tokens, payload_bytes(shape.hidden, shape.dispatch_dtype), false).time
     }
 
     /// Without the all-gather over attention TP, which the caller adds.
     pub fn f2a(&self, shape: &AfdShape, tokens: f64) -> CommTime {
         let payload = return_bytes(shape.hidden);
-        let back = self.hop(shape, tokens, payload, shape.prereduce, |k| &k.combine);
+        let back = self.report(shape, tokens, payload, true).time;
         if shape.prereduce { self.sums(shape, tokens, payload).then(back) } else { back }
     }
 
@@ -227,10 +222,10 @@ impl Afd<'_> {
     /// routing and the exchange between experts are the FFN pool's own business.
     pub fn home(&self, shape: &AfdShape, tokens: f64, back: bool) -> CommTime {
         if back {
-            self.hop(shape, tokens, return_bytes(shape.hidden), true, |k| &k.combine)
+            self.way(shape, tokens, return_bytes(shape.hidden), true, |k| &k.combine).time
         } else {
             // Nothing is known of the experts yet, so nothing is quantised per expert: BF16.
-            self.hop(shape, tokens, return_bytes(shape.hidden), true, |k| &k.dispatch)
+            self.way(shape, tokens, return_bytes(shape.hidden), true, |k| &k.dispatch).time
         }
     }
 

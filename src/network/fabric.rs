@@ -43,18 +43,6 @@ impl Port {
             Port::LeafDown { pod, rail } => format!("leaf_down[{pod},{rail}]"),
         }
     }
-
-    /// Without the number: what stops a plan, in one word.
-    pub fn kind(self) -> &'static str {
-        match self {
-            Port::NvlinkOut(_) => "nvlink_out",
-            Port::NvlinkIn(_) => "nvlink_in",
-            Port::NicOut(_) => "nic_out",
-            Port::NicIn(_) => "nic_in",
-            Port::LeafUp { .. } => "leaf_up",
-            Port::LeafDown { .. } => "leaf_down",
-        }
-    }
 }
 
 /// Ports one flow passes; at most four.

@@ -44,14 +44,6 @@ use crate::error::{Error, Result};
 use crate::kernels::{Evidence, KernelDb};
 use crate::spec::Cluster;
 
-/// How `ranks` consecutive GPUs sit on the fabric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Group {
-    pub ranks: u32,
-    /// GPUs of the group inside one scale-up domain.
-    pub per_domain: u32,
-}
-
 #[derive(Debug)]
 struct Inner {
     wires: Wires,
@@ -90,11 +82,6 @@ impl Comm {
         let collectives = Collectives::new(&db, &cluster.system, framework, &starts, wires)?;
         let all_to_all = AllToAll::new(&db, &cluster.system, &starts, wires, cluster.gpus)?;
         Ok(Comm { inner: Arc::new(Inner { wires, collectives, all_to_all, alpha_scale: afd_alpha_scale }) })
-    }
-
-    /// `ranks` GPUs packed from the start of a domain.
-    pub fn group(&self, ranks: u32) -> Group {
-        Group { ranks, per_domain: ranks.min(self.inner.wires.domain) }
     }
 
     /// All-to-all kernels that exist here.

@@ -6,10 +6,10 @@
 //! its wire rate, or `alpha` where the start-up is more than half of the time.
 
 use super::a2a::{A2aKind, A2aShape};
-use super::afd::AfdShape;
+use super::afd::{AfdShape, Way};
 use super::curve::CommTime;
 use super::skew;
-use super::traffic::{self, Ports, packed, payload_bytes, return_bytes};
+use super::traffic::{Ports, packed, payload_bytes, return_bytes};
 use super::{Comm, Seats, wires::Wires};
 use crate::kernels::Evidence;
 
@@ -130,18 +130,6 @@ impl Comm {
         self.inner.collectives.packed(ranks)
     }
 
-    fn exchange(&self, shape: &A2aShape, kind: A2aKind) -> (Ports, u32) {
-        let wires = &self.inner.wires;
-        let ports = match kind {
-            A2aKind::LowLatency => traffic::low_latency(shape.topk, shape.ep, wires.domain),
-            A2aKind::OneSided => traffic::one_sided(shape.experts, shape.topk, shape.ep),
-            A2aKind::Normal => {
-                traffic::normal(shape.experts, shape.topk, shape.groups, shape.topk_groups, shape.ep, wires.domain)
-            }
-        };
-        (ports, packed(shape.ep, wires.domain).2)
-    }
-
     /// The kernel that takes this many tokens soonest.
     pub fn best_kind(&self, shape: &A2aShape, tokens: f64) -> A2aKind {
         let cost = |k: A2aKind| self.dispatch(shape, tokens, k).seconds + self.combine(shape, tokens, k).seconds;
@@ -171,7 +159,8 @@ impl Comm {
             time = time.at_best(Evidence::Interpolated);
         }
         let payload = if back { return_bytes(shape.hidden) } else { payload_bytes(shape.hidden, shape.dispatch_dtype) };
-        let (ports, domains) = self.exchange(shape, kind);
+        let domain = self.inner.wires.domain;
+        let (ports, domains) = (kind.ports(shape, domain), packed(shape.ep, domain).2);
         let (out, into) = if back { (hot, 1.0) } else { (1.0, hot) };
         let ports = both("gpu", ports.scale(tokens * payload), &self.inner.wires, domains, out, into);
         Report::new(time, at(f64::MIN_POSITIVE.max(1e-3)).seconds, ports, name(kind))
@@ -182,7 +171,7 @@ impl Comm {
         let wires = &self.inner.wires;
         let at = |tokens: f64| if back { self.f2a(shape, tokens) } else { self.a2f(shape, tokens) };
         let payload = if back { return_bytes(shape.hidden) } else { payload_bytes(shape.hidden, shape.dispatch_dtype) };
-        let (hop, kernel) = self.afd().way(shape, tokens, payload, back);
+        let Way { hop, kernel, .. } = self.afd().report(shape, tokens, payload, back);
         let (a, f) = (hop.attention, hop.ffn);
         let (attention, ffn) = if back { ((0.0, 1.0), (1.0, 0.0)) } else { ((1.0, 0.0), (0.0, 1.0)) };
         let mut ports = both("attention", a, wires, hop.domains, attention.0, attention.1);

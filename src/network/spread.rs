@@ -116,15 +116,6 @@ impl Spread {
         }
         (reached, per_gpu)
     }
-
-    /// The tier that the traffic crosses, in a word.
-    pub fn tier(&self) -> &'static str {
-        match (self.attention_near > 0.0, self.attention_far > 0.0) {
-            (true, true) => "both",
-            (false, true) => "scale-out",
-            _ => "scale-up",
-        }
-    }
 }
 
 /// (largest NVLink share, largest NIC share) of a GPU of one side, which has `own` GPUs of which

@@ -427,7 +427,7 @@ impl Engine {
         }
         let gpus = lib.cluster.gpus;
         let tokens = self.tokens_per_s();
-        let (usd_per_hour, watts) = bill(&self.plan, &lib.cluster);
+        let (_, watts) = self.bill();
         let user = if self.point.tpot_s > 0.0 { 1.0 / self.point.tpot_s } else { f64::NAN };
         let scalars = Scalars {
             level: self.plan.level().to_string(),
@@ -449,7 +449,7 @@ impl Engine {
             concurrency: self.point.concurrency,
             gpus,
             gpus_used: self.gpus(),
-            usd_per_mtok: usd_per_hour / 3600.0 / tokens * 1e6,
+            usd_per_mtok: self.usd_per_mtok(),
             watts,
             joules_per_token: watts / tokens,
             context_exceeded: exceeded,
@@ -463,6 +463,17 @@ impl Engine {
             assumptions: lib.assumptions.clone(),
         };
         Ok(Estimate { scalars, memory, breakdown, pipeline, timeline })
+    }
+}
+
+impl Engine {
+    fn bill(&self) -> (f64, f64) {
+        bill(&self.plan, &self.library().cluster)
+    }
+
+    /// US dollars for a million output tokens.
+    pub fn usd_per_mtok(&self) -> f64 {
+        self.bill().0 / 3600.0 / self.tokens_per_s() * 1e6
     }
 }
 

@@ -19,10 +19,14 @@ pub struct View {
 /// One small trait behind all schedulers. `lets_in` and `prompt_tokens` are asked once per rank and boundary.
 pub trait Policy: Send + Sync {
     /// Whether waiting sequences may be let in now.
-    fn lets_in(&self, view: &View) -> bool;
+    fn lets_in(&self, _view: &View) -> bool {
+        true
+    }
     /// Tokens of KV to keep free beyond a new prompt, `remaining` tokens still to be written by
     /// those inside and `osl` by the new one.
-    fn headroom(&self, remaining: u64, osl: u32) -> u64;
+    fn headroom(&self, _remaining: u64, _osl: u32) -> u64 {
+        0
+    }
     /// Prompt tokens that a step may carry.
     fn prompt_tokens(&self, view: &View) -> u32;
     /// Whether a prompt may be cut where the budget ends.
@@ -37,12 +41,6 @@ struct Sglang;
 struct Static;
 
 impl Policy for ChunkedPrefill {
-    fn lets_in(&self, _: &View) -> bool {
-        true
-    }
-    fn headroom(&self, _: u64, _: u32) -> u64 {
-        0
-    }
     fn prompt_tokens(&self, v: &View) -> u32 {
         v.budget.saturating_sub(v.decoding.saturating_mul(v.per_decode))
     }
@@ -55,12 +53,6 @@ impl Policy for ChunkedPrefill {
 }
 
 impl Policy for PrefillFirst {
-    fn lets_in(&self, _: &View) -> bool {
-        true
-    }
-    fn headroom(&self, _: u64, _: u32) -> u64 {
-        0
-    }
     fn prompt_tokens(&self, v: &View) -> u32 {
         v.budget
     }
@@ -76,9 +68,6 @@ impl Policy for PrefillFirst {
 const NEW_TOKEN_RATIO: f64 = 0.7;
 
 impl Policy for Sglang {
-    fn lets_in(&self, _: &View) -> bool {
-        true
-    }
     fn headroom(&self, remaining: u64, osl: u32) -> u64 {
         (NEW_TOKEN_RATIO * remaining as f64).ceil() as u64 + u64::from(osl)
     }

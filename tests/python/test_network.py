@@ -51,9 +51,9 @@ def test_a2f_and_f2a_move_the_same_where_payloads_are_equal(cluster):
     out = dg.network.a2f(cluster, **UNIT, dtype="bfloat16")
     back = dg.network.f2a(cluster, **{**UNIT, "senders": 48, "receivers": 16}, dtype="bfloat16")
     bytes_of = lambda p, side: sorted(r["bytes"] for r in p.ports.rows() if r["side"] == side)  # noqa: E731
-    if out.kernel == back.kernel:
-        for side in ("attention", "ffn"):
-            assert bytes_of(out, side) == bytes_of(back, side)
+    assert out.kernel == back.kernel
+    for side in ("attention", "ffn"):
+        assert bytes_of(out, side) == bytes_of(back, side)
 
 
 def test_the_scale_out_gap_and_a_misplaced_pool():

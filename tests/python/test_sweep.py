@@ -68,6 +68,24 @@ def test_rows_agree_with_estimates(rows):
         assert (row["ttft_ms"], row["tokens_per_s"]) == (est.ttft_ms, est.tokens_per_s)
 
 
+def test_every_number_is_that_of_the_estimate():
+    cheap = dg.Device.preset("h100_sxm").replace(usd_per_hour=1.0)
+    unit = dg.AFD(
+        attention=dg.Pool(gpus=2, device=cheap), ffn=dg.Pool(gpus=4), batch=16, chunk_tokens=560, microbatches=2
+    )
+    metrics = [
+        "ttft_ms", "tpot_ms", "itl_worst_ms", "requests_per_s", "tokens_per_s", "tokens_per_s_per_gpu",
+        "tokens_per_s_per_user", "concurrency", "memory_gib", "usd_per_mtok",
+    ]  # fmt: skip
+    row = dg.sweep(make({"plan": [unit]}, ()), metrics=metrics, progress=False).row(0)
+    est = dg.estimate(
+        dg.Model("Qwen/Qwen3-30B-A3B"), dg.Cluster("h200_sxm", gpus=8), dg.Workload.preset("paper-chat"), unit
+    )
+    assert row["status"] == "ok"
+    assert {m: row[m] for m in metrics[:-2]} == {m: getattr(est, m) for m in metrics[:-2]}
+    assert row["usd_per_mtok"] == est.usd_per_mtok
+
+
 def test_whole_specs_can_be_axes():
     plans = [
         dg.Aggregated(parallel=dg.Parallel(tp=2), batch=4),

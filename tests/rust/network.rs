@@ -504,7 +504,7 @@ fn kv_and_bad_fabrics() {
     assert!(t > 0.9e-3 && t < 2.51e-3);
     assert!(comm.kv_layer(290e6 / 61.0, 8, false).seconds * 61.0 < 3.0 * t);
     assert!(comm.kv_transfer(290e6, 1, true).seconds < comm.kv_transfer(290e6, 1, false).seconds);
-    assert_eq!(comm.group(20).per_domain, 8);
+    assert_eq!(comm.packed(20).most, 8);
     assert_eq!(comm.all_reduce(1e6, 1, true).seconds, 0.0);
     let mut broken = cluster("h100_sxm", 8);
     broken.fabric.nic_bytes_per_s = 0.0;

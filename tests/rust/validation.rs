@@ -12,9 +12,9 @@ use disagg::validation::silicon::labels::{Deployment, clean, layout, model, reso
 use disagg::validation::silicon::summary;
 use disagg::validation::{self, SECTIONS, figures::FIGURES, silicon};
 
-/// Deployed figures predicted within 25 %. It may rise, never fall in silence: it was 14 while steps whose
-/// source names two-batch overlap were priced without it (all of them then 5 to 37 % low, now -17 to +47 %).
-const WITHIN_A_QUARTER: usize = 12;
+/// Deployed figures predicted within 25 %. It may rise, never fall in silence. Steps overlap two batches only
+/// where the source names it (DeepSeek's profile, SGLang's 96 H100, vLLM's wide EP).
+const WITHIN_A_QUARTER: usize = 14;
 
 fn db() -> Arc<KernelDb> {
     KernelDb::open(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/python/disagg/data/kernels"))).unwrap()

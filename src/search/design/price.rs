@@ -130,10 +130,7 @@ fn one(
                 "concurrency" => point.concurrency,
                 "gpus" => gpus,
                 "memory_gib" => point.memory_bytes / crate::units::GIB,
-                "usd_per_mtok" => {
-                    let cluster = &engine.library().cluster;
-                    f64::from(cluster.gpus) * cluster.device.usd_per_hour / 3600.0 / tokens * 1e6
-                }
+                "usd_per_mtok" => engine.usd_per_mtok(),
                 _ if compute > 0.0 => (point.evidence.compute[0] + point.evidence.compute[1]) / compute,
                 _ => f64::NAN,
             };
