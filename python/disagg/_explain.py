@@ -67,7 +67,8 @@ def _times(frame: Frame) -> list[str]:
         for r in shown:
             share = r["ms"] / total if total else 0.0
             name = f"{r['pool']!s:<10} {r['op']!s:<24}"
-            lines.append(f"  {name} {r['ms']:>10.4g} ms {share:>5.0%}  {r['evidence']}")
+            across = f", {r['tier']}" if r["tier"] else ""
+            lines.append(f"  {name} {r['ms']:>10.4g} ms {share:>5.0%}  {r['evidence']}{across}")
         rest = total - sum(r["ms"] for r in shown)
         if len(shown) < len(rows):
             lines.append(f"  {'':<10} {f'{len(rows) - len(shown)} smaller parts':<24} {rest:>10.4g} ms")

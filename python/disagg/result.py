@@ -153,7 +153,7 @@ class Step(Result):
 
     @property
     def breakdown(self) -> Frame:
-        """Where it goes: phase, pool, op, ms, share, evidence."""
+        """Where it goes: phase, pool, op, ms, share, evidence, tier (of the fabric, where anything crosses it)."""
         return self._frame("breakdown")
 
 
@@ -348,7 +348,7 @@ class Estimate(Result):
 
     @property
     def breakdown(self) -> Frame:
-        """Where each millisecond goes: phase, pool, op, ms, share, evidence."""
+        """Where each millisecond goes: phase, pool, op, ms, share, evidence, tier (scale-up, scale-out, both)."""
         return self._frame("breakdown")
 
     @property

@@ -187,6 +187,7 @@ def specs_of() -> dict[str, Any]:
             st.just("physical"),
             kv_transfer=st.sampled_from(["bulk", "layer-wise"]),
             attention_barrier=st.booleans(),
+            kv_contention=st.booleans(),
             afd_alpha_scale=_floats(0.0, 100.0),
         ),
     }

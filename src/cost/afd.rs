@@ -27,6 +27,7 @@ use super::worker::LayerCounts;
 use crate::error::{Error, Result};
 use crate::kernels::{Evidence, Surface};
 use crate::math::combinatorics::distinct_groups;
+use crate::network::report::Report;
 use crate::network::spread::Spread;
 use crate::network::{A2aKind, A2aShape, AfdShape, CommTime, traffic};
 use crate::spec::assumptions::{AfdWire, Copies, Exchange};
@@ -59,6 +60,20 @@ impl LayerStages {
     /// Operator time of all four.
     pub fn work(&self) -> Total {
         self.attention.plus(&self.a2f).plus(&self.ffn).plus(&self.f2a)
+    }
+}
+
+/// An exchange between the experts' GPUs: tokens per GPU by an all-to-all, or bytes by collectives.
+struct Exchanged {
+    out: CommTime,
+    back: CommTime,
+    kind: Option<A2aKind>,
+    amount: f64,
+}
+
+impl Exchanged {
+    fn seconds(&self) -> f64 {
+        self.out.seconds + self.back.seconds
     }
 }
 
@@ -231,8 +246,9 @@ impl AfdUnit {
             return;
         }
         if self.attention_tp > 1 && self.lib.assumptions.afd_reductions {
-            let reduce = self.lib.comm.all_reduce(bytes, self.attention_tp, self.lib.graph(decode));
-            sink.add(Op::TpReduce, 2.0, reduce.into());
+            let (comm, tp) = (&self.lib.comm, self.attention_tp);
+            let reduce = comm.all_reduce(bytes, tp, self.lib.graph(decode));
+            sink.carry(Op::TpReduce, 2.0, reduce, || comm.report_collective("all_reduce", bytes, comm.packed(tp)));
         }
         ffn::norm(&self.memory, self.hidden, tokens, decode, 1.0, sink);
         if let Some(mlp) = &self.dense {
@@ -250,14 +266,25 @@ impl AfdUnit {
             mlp.price(Op::DenseFfn, tokens, decode, 1.0, sink);
         }
         if self.experts.moe_tp > 1 {
-            let reduce = self.ffn_lib.comm.reduce_scatter(tokens * self.hidden * 2.0, self.experts.moe_tp);
-            sink.add(Op::MoeTpReduce, 1.0, reduce.into());
+            self.moe_reduce(tokens * self.hidden * 2.0, sink);
         }
+    }
+
+    /// Reduce-scatter inside a moe-TP group; gives its seconds.
+    fn moe_reduce<S: Sink>(&self, bytes: f64, sink: &mut S) -> f64 {
+        let (comm, moe_tp) = (&self.ffn_lib.comm, self.experts.moe_tp);
+        let reduce = comm.reduce_scatter(bytes, moe_tp);
+        sink.carry(Op::MoeTpReduce, 1.0, reduce, || {
+            comm.report_collective("reduce_scatter", bytes, comm.packed(moe_tp))
+        });
+        reduce.seconds
     }
 
     fn price_scatter<S: Sink>(&self, bytes: f64, sink: &mut S) {
         if self.attention_tp > 1 && self.lib.assumptions.afd_reductions {
-            sink.add(Op::TpReduce, 1.0, self.lib.comm.reduce_scatter(bytes, self.attention_tp).into());
+            let (comm, tp) = (&self.lib.comm, self.attention_tp);
+            let reduce = comm.reduce_scatter(bytes, tp);
+            sink.carry(Op::TpReduce, 1.0, reduce, || comm.report_collective("reduce_scatter", bytes, comm.packed(tp)));
         }
     }
 
@@ -277,12 +304,16 @@ impl AfdUnit {
     }
 
     pub fn price_a2f<S: Sink>(&self, batch: &Batch, sink: &mut S) {
-        let hop = if self.router_on_ffn {
-            self.lib.comm.afd_home(&self.shape, batch.tokens(), false)
-        } else {
-            self.transfer(batch.tokens(), false)
-        };
-        sink.add(Op::A2f, 1.0, hop.into());
+        self.price_hop(batch, false, sink);
+    }
+
+    fn price_hop<S: Sink>(&self, batch: &Batch, back: bool, sink: &mut S) {
+        if self.router_on_ffn {
+            return self.price_dense_hop(batch, back, sink);
+        }
+        let tokens = batch.tokens();
+        let (op, hop) = (if back { Op::F2a } else { Op::A2f }, self.transfer(tokens, back));
+        sink.carry(op, 1.0, hop, || self.lib.comm.report_afd(&self.shape, tokens, back));
     }
 
     /// A2F (or, `back`, F2A) of one micro-batch and layer, by the copies and the wire of the assumptions.
@@ -355,14 +386,21 @@ impl AfdUnit {
         if local > 1 {
             let link = self.transfer_bytes(batch.mean_tokens(), false, Copies::OneLink);
             let bytes = link * self.ranks() / f64::from(local);
-            let both = self.ffn_lib.comm.all_gather(bytes, local).then(self.ffn_lib.comm.reduce_scatter(bytes, local));
-            sink.add(Op::MoeTpReduce, 1.0, both.into());
-            seconds += both.seconds;
+            let comm = &self.ffn_lib.comm;
+            for (op, time) in
+                [("all_gather", comm.all_gather(bytes, local)), ("reduce_scatter", comm.reduce_scatter(bytes, local))]
+            {
+                sink.carry(Op::MoeTpReduce, 1.0, time, || comm.report_collective(op, bytes, comm.packed(local)));
+                seconds += time.seconds;
+            }
         }
         if decode && self.lib.model.is_mla() && self.ffn_gpus > 1 {
             let all = self.ranks() * batch.mean_tokens() * self.hidden * 2.0;
             let reduce = self.ffn_lib.all_reduce(all, self.ffn_gpus, true);
-            sink.add(Op::MoeTpReduce, 2.0, reduce.into());
+            let comm = &self.ffn_lib.comm;
+            sink.carry(Op::MoeTpReduce, 2.0, reduce, || {
+                comm.report_collective("all_reduce", all, comm.packed(self.ffn_gpus))
+            });
             seconds += 2.0 * reduce.seconds;
         }
         seconds
@@ -373,8 +411,8 @@ impl AfdUnit {
         self.ranks() * batch.mean_tokens() / f64::from(self.ffn_gpus)
     }
 
-    /// The fastest exchange among the experts' GPUs when the FFN side routes: (out, back).
-    fn exchange(&self, batch: &Batch) -> Option<(CommTime, CommTime)> {
+    /// The fastest exchange among the experts' GPUs when the FFN side routes.
+    fn exchange(&self, batch: &Batch) -> Option<Exchanged> {
         if !self.router_on_ffn || self.experts.ep <= 1 {
             return None;
         }
@@ -383,19 +421,39 @@ impl AfdUnit {
         // Each EP rank is a moe-TP group whose GPUs all need the row.
         let own = self.own_tokens(batch) * f64::from(self.experts.moe_tp);
         let graph = decode && self.ffn_lib.graph(true);
-        let pairs = comm
-            .kinds()
-            .iter()
-            .filter(|k| own <= k.most_tokens() && !(graph && **k == A2aKind::Normal))
-            .map(|k| (comm.dispatch(&self.inner, own, *k), comm.combine(&self.inner, own, *k)));
-        let best = pairs.min_by(|a, b| (a.0.seconds + a.1.seconds).total_cmp(&(b.0.seconds + b.1.seconds)));
         // Beyond what any kernel takes: gather all rows, scatter the sums.
         let rows = own * f64::from(self.experts.ep) * self.hidden * 2.0;
-        Some(
-            best.unwrap_or_else(|| {
-                (comm.all_gather(rows, self.experts.ep), comm.reduce_scatter(rows, self.experts.ep))
-            }),
-        )
+        comm.kinds()
+            .iter()
+            .filter(|k| own <= k.most_tokens() && !(graph && **k == A2aKind::Normal))
+            .map(|k| Exchanged {
+                out: comm.dispatch(&self.inner, own, *k),
+                back: comm.combine(&self.inner, own, *k),
+                kind: Some(*k),
+                amount: own,
+            })
+            .min_by(|a, b| a.seconds().total_cmp(&b.seconds()))
+            .or_else(|| {
+                let ep = self.experts.ep;
+                Some(Exchanged {
+                    out: comm.all_gather(rows, ep),
+                    back: comm.reduce_scatter(rows, ep),
+                    kind: None,
+                    amount: rows,
+                })
+            })
+    }
+
+    /// What one direction of that exchange moves.
+    fn report_exchange(&self, e: &Exchanged, back: bool) -> Report {
+        let comm = &self.ffn_lib.comm;
+        match e.kind {
+            Some(kind) => comm.report_exchange(&self.inner, e.amount, kind, back, None),
+            None => {
+                let op = if back { "reduce_scatter" } else { "all_gather" };
+                comm.report_collective(op, e.amount, comm.packed(self.experts.ep))
+            }
+        }
     }
 
     /// FFN stage: experts on the tokens of all attention ranks, and the shared expert. Gives the
@@ -408,8 +466,8 @@ impl AfdUnit {
         if self.router_on_ffn {
             self.router.price(self.own_tokens(batch), decode, 1.0, sink);
         }
-        if let Some((out, _)) = exchange {
-            sink.add(Op::Dispatch, 1.0, out.into());
+        if let Some(e) = &exchange {
+            sink.carry(Op::Dispatch, 1.0, e.out, || self.report_exchange(e, false));
         }
         let experts = match self.lib.assumptions.exchange {
             Exchange::Best => self.experts.best(tokens, decode),
@@ -424,34 +482,29 @@ impl AfdUnit {
             // Rows on one EP group: the expected copies of all tokens, spread over the groups.
             let copies = distinct_groups(self.expert_count, self.experts.ep, self.topk);
             let rows = tokens * copies / f64::from(self.experts.ep);
-            let reduce = self.ffn_lib.comm.reduce_scatter(rows * self.hidden * 2.0, self.experts.moe_tp);
-            sink.add(Op::MoeTpReduce, 1.0, reduce.into());
-            beside += reduce.seconds;
+            beside += self.moe_reduce(rows * self.hidden * 2.0, sink);
         }
-        if let Some((out, back)) = exchange {
-            sink.add(Op::Combine, 1.0, back.into());
-            beside += out.seconds + back.seconds;
+        if let Some(e) = &exchange {
+            sink.carry(Op::Combine, 1.0, e.back, || self.report_exchange(e, true));
+            beside += e.seconds();
         }
         if let (Some(shared), true) = (&self.shared, self.shared_on_ffn) {
             let beside = if decode && self.overlap { beside } else { 0.0 };
             shared.price_beside(Op::SharedExpert, all / f64::from(self.ffn_gpus), decode, 1.0, beside, sink);
         }
-        exchange.map_or(0.0, |(out, _)| out.seconds)
+        exchange.map_or(0.0, |e| e.out.seconds)
     }
 
     pub fn price_f2a<S: Sink>(&self, batch: &Batch, sink: &mut S) {
-        let hop = if self.router_on_ffn {
-            self.lib.comm.afd_home(&self.shape, batch.tokens(), true)
-        } else {
-            self.transfer(batch.tokens(), true)
-        };
-        sink.add(Op::F2a, 1.0, hop.into());
+        self.price_hop(batch, true, sink);
     }
 
-    /// The two hops of a dense layer on the FFN pool: one copy out, one vector back.
+    /// The two hops of a layer whose tokens travel once each (a dense layer, or a router, on the FFN pool):
+    /// one copy out, one vector back.
     pub fn price_dense_hop<S: Sink>(&self, batch: &Batch, back: bool, sink: &mut S) {
-        let op = if back { Op::F2a } else { Op::A2f };
-        sink.add(op, 1.0, self.lib.comm.afd_home(&self.shape, batch.tokens(), back).into());
+        let (op, tokens) = (if back { Op::F2a } else { Op::A2f }, batch.tokens());
+        let hop = self.lib.comm.afd_home(&self.shape, tokens, back);
+        sink.carry(op, 1.0, hop, || self.lib.comm.report_afd_home(&self.shape, tokens, back));
     }
 
     /// Whether dense layers run through all four stages.

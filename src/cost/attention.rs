@@ -132,8 +132,11 @@ impl AttentionPart {
             }
             sink.add(Op::AttentionPrefill, count, kernels.prefill.at(&[batch.sequences, new, past]));
             if self.cp > 1 {
-                let gathered = comm.all_gather(batch.sequences * batch.new * self.kv_row, self.cp);
-                sink.add(Op::ContextExchange, count, gathered.into());
+                let bytes = batch.sequences * batch.new * self.kv_row;
+                let gathered = comm.all_gather(bytes, self.cp);
+                sink.carry(Op::ContextExchange, count, gathered, || {
+                    comm.report_collective("all_gather", bytes, comm.packed(self.cp))
+                });
             }
         }
         if let Some(p) = &self.projections {

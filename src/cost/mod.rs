@@ -12,6 +12,7 @@ pub mod ffn;
 pub mod library;
 pub mod memory;
 pub mod overlap;
+pub mod ports;
 pub mod published;
 pub mod sink;
 pub mod worker;
@@ -19,6 +20,7 @@ pub mod worker;
 pub use afd::{AfdUnit, LayerStages};
 pub use library::Library;
 pub use memory::{Memory, MemoryItem};
+pub use ports::{PortTime, StepPorts};
 pub use sink::{Detail, Entry, Op, Sink, Total};
 pub use worker::Worker;
 

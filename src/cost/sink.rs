@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::kernels::{Evidence, Reading};
 use crate::network::CommTime;
+use crate::network::report::Report;
 
 impl From<CommTime> for Reading {
     fn from(t: CommTime) -> Reading {
@@ -88,6 +89,16 @@ pub trait Sink {
     /// `count` executions of `op`, each taking `reading`.
     fn add(&mut self, op: Op, count: f64, reading: Reading);
 
+    /// `count` phases of communication of `time` each; `report` says what one moves and is only asked where
+    /// that matters.
+    #[inline]
+    fn carry(&mut self, op: Op, count: f64, time: CommTime, _report: impl FnOnce() -> Report)
+    where
+        Self: Sized,
+    {
+        self.add(op, count, time.into());
+    }
+
     /// A sum made elsewhere, taken over whole (only called where `DETAIL` is false).
     fn merge(&mut self, total: &Total);
 }
@@ -150,9 +161,11 @@ pub struct Entry {
     /// Seconds of all executions.
     pub seconds: f64,
     pub evidence: Evidence,
+    /// `scale-up`, `scale-out` or `both`; empty where nothing crosses the fabric.
+    pub tier: &'static str,
 }
 
-/// Keeps every entry, merging those of the same operator and evidence.
+/// Keeps every entry, merging those of the same operator, evidence and tier.
 #[derive(Clone, Debug, Default)]
 pub struct Detail {
     pub entries: Vec<Entry>,
@@ -162,22 +175,32 @@ impl Detail {
     pub fn seconds(&self) -> f64 {
         self.entries.iter().map(|e| e.seconds).sum()
     }
+
+    fn keep(&mut self, op: Op, count: f64, reading: Reading, tier: &'static str) {
+        if count <= 0.0 || reading.seconds <= 0.0 {
+            return;
+        }
+        let seconds = count * reading.seconds;
+        match self.entries.iter_mut().find(|e| e.op == op && e.evidence == reading.evidence && e.tier == tier) {
+            Some(e) => {
+                e.count += count;
+                e.seconds += seconds;
+            }
+            None => self.entries.push(Entry { op, count, seconds, evidence: reading.evidence, tier }),
+        }
+    }
 }
 
 impl Sink for Detail {
     const DETAIL: bool = true;
 
     fn add(&mut self, op: Op, count: f64, reading: Reading) {
-        if count <= 0.0 || reading.seconds <= 0.0 {
-            return;
-        }
-        let seconds = count * reading.seconds;
-        match self.entries.iter_mut().find(|e| e.op == op && e.evidence == reading.evidence) {
-            Some(e) => {
-                e.count += count;
-                e.seconds += seconds;
-            }
-            None => self.entries.push(Entry { op, count, seconds, evidence: reading.evidence }),
+        self.keep(op, count, reading, "");
+    }
+
+    fn carry(&mut self, op: Op, count: f64, time: CommTime, report: impl FnOnce() -> Report) {
+        if count > 0.0 && time.seconds > 0.0 {
+            self.keep(op, count, time.into(), report().tier);
         }
     }
 

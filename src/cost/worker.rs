@@ -320,8 +320,11 @@ impl Worker {
         let tokens = self.rank_tokens(batch);
         self.attention.price(&self.lib.comm, batch, sliding, count, sink);
         if self.parallel.tp > 1 {
-            let reduce = self.lib.comm.all_reduce(tokens * self.hidden * 2.0, self.parallel.tp, self.lib.graph(decode));
-            sink.add(Op::TpReduce, 2.0 * count, reduce.into());
+            let (comm, tp, bytes) = (&self.lib.comm, self.parallel.tp, tokens * self.hidden * 2.0);
+            let reduce = comm.all_reduce(bytes, tp, self.lib.graph(decode));
+            sink.carry(Op::TpReduce, 2.0 * count, reduce, || {
+                comm.report_collective("all_reduce", bytes, comm.packed(tp))
+            });
         }
         ffn::norm(&self.memory, self.hidden, tokens, decode, count, sink);
         if let Some(mlp) = &self.dense {
@@ -423,7 +426,9 @@ impl Worker {
             Lane::Tensor => {
                 if p.tp > 1 {
                     let reduce = comm.all_reduce(rank * row, p.tp, self.lib.graph(decode));
-                    sink.add(Op::TpReduce, 2.0 * count, reduce.into());
+                    sink.carry(Op::TpReduce, 2.0 * count, reduce, || {
+                        comm.report_collective("all_reduce", rank * row, comm.packed(p.tp))
+                    });
                 }
                 moe.router.price(rank, decode, count, sink);
                 let experts = moe.experts.fused(all, decode);
@@ -438,10 +443,13 @@ impl Worker {
                 // the others' back at the end of the layer (all-gather).
                 let own = rank / f64::from(p.tp);
                 if p.tp > 1 {
-                    sink.add(Op::TpReduce, count, comm.reduce_scatter(rank * row, p.tp).into());
-                    sink.add(Op::TpReduce, count, comm.all_gather(rank * row, p.tp).into());
+                    let (bytes, seats) = (rank * row, comm.packed(p.tp));
+                    let (down, up) = (comm.reduce_scatter(bytes, p.tp), comm.all_gather(bytes, p.tp));
+                    sink.carry(Op::TpReduce, count, down, || comm.report_collective("reduce_scatter", bytes, seats));
+                    sink.carry(Op::TpReduce, count, up, || comm.report_collective("all_gather", bytes, seats));
                 }
                 moe.router.price(own, decode, count, sink);
+                let gathered = all * self.hidden * self.lib.formats.comm.activation_bytes();
                 let (out, experts, back) = match lane {
                     Lane::Dispatch(kind) => (
                         comm.dispatch(&moe.a2a, own, kind),
@@ -449,14 +457,19 @@ impl Worker {
                         comm.combine(&moe.a2a, own, kind),
                     ),
                     _ => (
-                        self.lib.all_gather(all * self.hidden * self.lib.formats.comm.activation_bytes(), gpus),
+                        self.lib.all_gather(gathered, gpus),
                         moe.experts.fused(all, decode),
                         self.lib.reduce_scatter(all * row, gpus),
                     ),
                 };
-                sink.add(Op::Dispatch, count, out.into());
+                let report = |back: bool| match lane {
+                    Lane::Dispatch(kind) => comm.report_exchange(&moe.a2a, own, kind, back, None),
+                    _ if back => comm.report_collective("reduce_scatter", all * row, comm.packed(gpus)),
+                    _ => comm.report_collective("all_gather", gathered, comm.packed(gpus)),
+                };
+                sink.carry(Op::Dispatch, count, out, || report(false));
                 sink.add(Op::Experts, count, experts);
-                sink.add(Op::Combine, count, back.into());
+                sink.carry(Op::Combine, count, back, || report(true));
                 if let Some(shared) = &moe.shared {
                     let beside =
                         if decode && self.beside() { out.seconds + experts.seconds + back.seconds } else { 0.0 };

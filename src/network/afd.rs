@@ -221,12 +221,14 @@ impl Afd<'_> {
     /// One copy of each token to one FFN GPU, whatever its experts, and one vector back from there:
     /// routing and the exchange between experts are the FFN pool's own business.
     pub fn home(&self, shape: &AfdShape, tokens: f64, back: bool) -> CommTime {
-        if back {
-            self.way(shape, tokens, return_bytes(shape.hidden), true, |k| &k.combine).time
-        } else {
-            // Nothing is known of the experts yet, so nothing is quantised per expert: BF16.
-            self.way(shape, tokens, return_bytes(shape.hidden), true, |k| &k.dispatch).time
-        }
+        self.home_way(shape, tokens, back).time
+    }
+
+    /// What that moves, and by which kernel.
+    pub fn home_way(&self, shape: &AfdShape, tokens: f64, back: bool) -> Way {
+        // Nothing is known of the experts on the way out, so nothing is quantised per expert: BF16 both ways.
+        let payload = return_bytes(shape.hidden);
+        self.way(shape, tokens, payload, true, |k| if back { &k.combine } else { &k.dispatch })
     }
 
     /// Partial sums meet inside the FFN pool: all but one of a token's move once.

@@ -141,11 +141,15 @@ impl Comm {
         hop.then(self.all_gather(tokens * traffic::return_bytes(shape.hidden), shape.attention_tp))
     }
 
+    /// Bytes per second of KV from one GPU to one other.
+    pub fn kv_rate(&self, same_domain: bool) -> f64 {
+        KV_ETA * if same_domain { self.inner.wires.nvlink } else { self.inner.wires.nic(2) }
+    }
+
     fn kv(&self, alpha: f64, bytes: f64, links: u32, same_domain: bool) -> CommTime {
-        let links = f64::from(links.max(1));
-        let (alpha, rate) =
-            if same_domain { (KV_NVLINK_ALPHA, self.inner.wires.nvlink) } else { (alpha, self.inner.wires.nic(2)) };
-        CommTime { seconds: alpha + bytes / (links * KV_ETA * rate), evidence: Evidence::Extrapolated }
+        let alpha = if same_domain { KV_NVLINK_ALPHA } else { alpha };
+        let seconds = alpha + bytes / (f64::from(links.max(1)) * self.kv_rate(same_domain));
+        CommTime { seconds, evidence: Evidence::Extrapolated }
     }
 
     /// The KV of one whole request over `links` parallel pairs of GPUs.

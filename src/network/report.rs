@@ -22,6 +22,8 @@ pub struct PortUse {
     pub side: &'static str,
     pub bytes: f64,
     pub bytes_per_s: f64,
+    /// Flows that share the port while the phase lasts (messages to as many peers at a time).
+    pub flows: f64,
 }
 
 impl PortUse {
@@ -72,17 +74,38 @@ impl Report {
     }
 }
 
-/// Both directions of one GPU's ports; `into` scales what comes in (hot ranks).
-fn both(side: &'static str, bytes: Ports, wires: &Wires, domains: u32, out: f64, into: f64) -> Vec<PortUse> {
-    let nic = wires.nic(domains);
-    let mut ports = vec![
-        PortUse { port: "nvlink_out", side, bytes: bytes.nvlink * out, bytes_per_s: wires.nvlink },
-        PortUse { port: "nvlink_in", side, bytes: bytes.nvlink * into, bytes_per_s: wires.nvlink },
-        PortUse { port: "nic_out", side, bytes: bytes.nic * out, bytes_per_s: nic },
-        PortUse { port: "nic_in", side, bytes: bytes.nic * into, bytes_per_s: nic },
-    ];
-    ports.retain(|p| p.bytes > 0.0);
-    ports
+/// One GPU's share of a phase: bytes through its ports, and the peers it has there at a time.
+struct Through {
+    side: &'static str,
+    bytes: Ports,
+    near: f64,
+    far: f64,
+}
+
+impl Through {
+    /// Both directions; `into` scales what comes in (hot ranks).
+    fn ports(&self, wires: &Wires, domains: u32, out: f64, into: f64) -> Vec<PortUse> {
+        let nic = wires.nic(domains);
+        let (nvlink, side) = (self.bytes.nvlink, self.side);
+        let one =
+            |port, bytes, bytes_per_s, flows: f64| PortUse { port, side, bytes, bytes_per_s, flows: flows.max(1.0) };
+        let mut ports = vec![
+            one("nvlink_out", nvlink * out, wires.nvlink, self.near),
+            one("nvlink_in", nvlink * into, wires.nvlink, self.near),
+            one("nic_out", self.bytes.nic * out, nic, self.far),
+            one("nic_in", self.bytes.nic * into, nic, self.far),
+        ];
+        ports.retain(|p| p.bytes > 0.0);
+        ports
+    }
+}
+
+/// Peers of a GPU inside its domain and beyond it, in an all-to-all of packed GPUs: every other GPU, or with
+/// one copy a node the GPUs of its own rail.
+fn peers(kind: A2aKind, ep: u32, domain: u32) -> (f64, f64) {
+    let (most, least, domains) = packed(ep, domain);
+    let far = if kind == A2aKind::Normal { domains - 1 } else { ep.max(1) - least.min(ep) };
+    (f64::from(most - 1), f64::from(far))
 }
 
 fn name(kind: A2aKind) -> &'static str {
@@ -120,7 +143,9 @@ impl Comm {
         let across = seats.domains > 1;
         let nic = if across { passes * share(seats.domains) * bytes / f64::from(seats.least) } else { 0.0 };
         let inside = Ports { nvlink: passes * share(seats.most) * bytes, nic };
-        let ports = both("gpu", inside, wires, seats.domains, 1.0, 1.0);
+        // Rings: one neighbour at a time.
+        let ring = Through { side: "gpu", bytes: inside, near: 1.0, far: 1.0 };
+        let ports = ring.ports(wires, seats.domains, 1.0, 1.0);
         let kernel = if op == "all_reduce" { "nccl or custom" } else { "nccl" };
         Report::new(at(bytes), at(1.0).seconds, ports, kernel)
     }
@@ -162,21 +187,39 @@ impl Comm {
         let domain = self.inner.wires.domain;
         let (ports, domains) = (kind.ports(shape, domain), packed(shape.ep, domain).2);
         let (out, into) = if back { (hot, 1.0) } else { (1.0, hot) };
-        let ports = both("gpu", ports.scale(tokens * payload), &self.inner.wires, domains, out, into);
+        let (near, far) = peers(kind, shape.ep, domain);
+        let gpu = Through { side: "gpu", bytes: ports.scale(tokens * payload), near, far };
+        let ports = gpu.ports(&self.inner.wires, domains, out, into);
         Report::new(time, at(f64::MIN_POSITIVE.max(1e-3)).seconds, ports, name(kind))
     }
 
     /// A2F (`back`: F2A) of `tokens` per attention rank.
     pub fn report_afd(&self, shape: &AfdShape, tokens: f64, back: bool) -> Report {
-        let wires = &self.inner.wires;
         let at = |tokens: f64| if back { self.f2a(shape, tokens) } else { self.a2f(shape, tokens) };
         let payload = if back { return_bytes(shape.hidden) } else { payload_bytes(shape.hidden, shape.dispatch_dtype) };
-        let Way { hop, kernel, .. } = self.afd().report(shape, tokens, payload, back);
-        let (a, f) = (hop.attention, hop.ffn);
-        let (attention, ffn) = if back { ((0.0, 1.0), (1.0, 0.0)) } else { ((1.0, 0.0), (0.0, 1.0)) };
-        let mut ports = both("attention", a, wires, hop.domains, attention.0, attention.1);
-        ports.extend(both("ffn", f, wires, hop.domains, ffn.0, ffn.1));
-        Report::new(at(tokens), at(1e-3).seconds, ports, kernel)
+        self.hop(shape, self.afd().report(shape, tokens, payload, back), at(tokens), at(1e-3).seconds, back)
+    }
+
+    /// The hops of a layer whose tokens travel once each (router, or dense layer, on the FFN side).
+    pub fn report_afd_home(&self, shape: &AfdShape, tokens: f64, back: bool) -> Report {
+        let at = |tokens: f64| self.afd_home(shape, tokens, back);
+        self.hop(shape, self.afd().home_way(shape, tokens, back), at(tokens), at(1e-3).seconds, back)
+    }
+
+    fn hop(&self, shape: &AfdShape, way: Way, time: CommTime, alpha_s: f64, back: bool) -> Report {
+        let wires = &self.inner.wires;
+        let Way { hop, kernel, .. } = way;
+        let s = shape.spread(wires.domain);
+        let (a, f) = (f64::from(shape.attention_gpus), f64::from(shape.ffn_gpus));
+        // One copy a node leaves through one GPU there.
+        let far = if kernel == "normal" { f64::from(s.ffn_domains) } else { f * s.attention_far };
+        let attention = Through { side: "attention", bytes: hop.attention, near: f * s.attention_near, far };
+        let ffn = Through { side: "ffn", bytes: hop.ffn, near: a * s.ffn_near, far: a * s.ffn_far };
+        let (sent, received) = if back { (&ffn, &attention) } else { (&attention, &ffn) };
+        let mut ports = sent.ports(wires, hop.domains, 1.0, 0.0);
+        ports.extend(received.ports(wires, hop.domains, 0.0, 1.0));
+        ports.sort_by_key(|p| p.side);
+        Report::new(time, alpha_s, ports, kernel)
     }
 
     /// The KV of one request over `links` pairs of GPUs; by layer: the layers follow the computation.
@@ -184,12 +227,14 @@ impl Comm {
         let wires = &self.inner.wires;
         let per_link = bytes / f64::from(links.max(1));
         let side = |p: &str| if p.ends_with("out") { "prefill" } else { "decode" };
-        let ports: Vec<PortUse> = if same_domain {
-            both("", Ports { nvlink: per_link, nic: 0.0 }, wires, 1, 1.0, 1.0)
+        let (bytes_of_tier, domains) = if same_domain {
+            (Ports { nvlink: per_link, nic: 0.0 }, 1)
         } else {
-            both("", Ports { nvlink: 0.0, nic: per_link }, wires, 2, 1.0, 1.0)
+            (Ports { nvlink: 0.0, nic: per_link }, 2)
         };
-        let ports = ports.into_iter().map(|p| PortUse { side: side(p.port), ..p }).collect();
+        let pair = Through { side: "", bytes: bytes_of_tier, near: 1.0, far: 1.0 };
+        let ports = pair.ports(wires, domains, 1.0, 1.0).into_iter();
+        let ports = ports.map(|p| PortUse { side: side(p.port), ..p }).collect();
         match layers {
             None => {
                 let time = self.kv_transfer(bytes, links, same_domain);

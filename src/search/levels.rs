@@ -256,7 +256,9 @@ fn prefill_thinned(found: &Priced<(u32, u32, PrefillSide)>, load: &Load, least: 
             });
         }
     }
-    frontier(all, load, least, |c| c.side.prefill.latency_s, |c| c.side.rate)
+    let mut out = frontier(all, load, least, |c| c.side.prefill.latency_s, |c| c.side.rate);
+    out.iter_mut().for_each(|c| c.side = c.side.with_ports(&c.stepper, load));
+    out
 }
 
 /// The decode candidates that no other of their size beats on rate, step time and ways for KV.
@@ -273,7 +275,9 @@ pub fn decode_frontier(found: &Priced<DecodeSide>, load: &Load) -> Vec<Candidate
             });
         }
     }
-    frontier(all, load, THINNING, |c| c.side.step.seconds, |c| c.side.rate)
+    let mut out = frontier(all, load, THINNING, |c| c.side.step.seconds, |c| c.side.rate);
+    out.iter_mut().for_each(|c| c.side = c.side.with_ports(&c.stepper, load));
+    out
 }
 
 /// What pairing asks of a slot beside rate and latency: its size, how many GPUs move a sequence's KV

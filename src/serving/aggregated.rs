@@ -13,7 +13,7 @@
 //! prompt is a cap, not a load).
 //! f >= 1 is prefill-bound: every step is mixed and B_dec = s (OSL-1)/ISL.
 
-use super::point::{Binding, Load, Point};
+use super::point::{Binding, KvCost, Load, Point};
 use super::published;
 use super::stepper::{StepTime, Stepper};
 use crate::cost::Batch;
@@ -151,6 +151,7 @@ fn counted(s: &Stepper, load: &Load, batch: f64, chunk: f64, replicas: u32, memo
         binding: Binding::None,
         evidence: mixed.work.times(count.mixed / steps).plus(&decode.work.times(count.decode / steps)),
         decode_batch: batch,
+        kv: KvCost::default(),
     }
 }
 
@@ -185,6 +186,7 @@ pub fn solve(s: &Stepper, load: &Load, batch: f64, chunk: f64, replicas: u32) ->
             binding: Binding::PrefillRate,
             evidence: m.mixed.work,
             decode_batch: 0.0,
+            kv: KvCost::default(),
         };
     }
     // Fixed point B = B_dec (1 + TTFT / (steps t)); a contraction, since TTFT is a few steps of many.
@@ -240,5 +242,6 @@ pub fn solve(s: &Stepper, load: &Load, batch: f64, chunk: f64, replicas: u32) ->
         binding,
         evidence: m.mixed.work.times(m.f_sys).plus(&m.decode.work.times(1.0 - m.f_sys)),
         decode_batch: decoding,
+        kv: KvCost::default(),
     }
 }

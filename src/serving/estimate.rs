@@ -2,7 +2,7 @@
 
 use super::aggregated;
 use super::engine::{Compiled, Engine};
-use super::point::Binding;
+use super::point::{Binding, KvCost};
 use super::queueing;
 use super::stepper::{Kind, StepTime, Stepper, Unit};
 use super::timeline::{self, Bar, STAGES};
@@ -21,6 +21,8 @@ pub struct BreakdownRow {
     pub op: &'static str,
     pub ms: f64,
     pub evidence: Evidence,
+    /// `scale-up`, `scale-out` or `both`; empty where nothing crosses the fabric.
+    pub tier: &'static str,
 }
 
 /// One line of the memory table.
@@ -113,7 +115,14 @@ pub fn shares(seconds: &[f64; 4]) -> std::collections::BTreeMap<&'static str, f6
 fn rows(phase: &'static str, pool: &'static str, scale: f64, d: &Detail) -> Vec<BreakdownRow> {
     d.entries
         .iter()
-        .map(|e| BreakdownRow { phase, pool, op: e.op.name(), ms: e.seconds * scale * 1e3, evidence: e.evidence })
+        .map(|e| BreakdownRow {
+            phase,
+            pool,
+            op: e.op.name(),
+            ms: e.seconds * scale * 1e3,
+            evidence: e.evidence,
+            tier: e.tier,
+        })
         .collect()
 }
 
@@ -199,13 +208,34 @@ fn merge(rows: Vec<BreakdownRow>) -> Vec<BreakdownRow> {
     for r in rows {
         match out
             .iter_mut()
-            .find(|o| o.phase == r.phase && o.pool == r.pool && o.op == r.op && o.evidence == r.evidence)
+            .find(|o| (o.phase, o.pool, o.op, o.evidence, o.tier) == (r.phase, r.pool, r.op, r.evidence, r.tier))
         {
             Some(o) => o.ms += r.ms,
             None => out.push(r),
         }
     }
     out
+}
+
+/// What moving KV costs: the wait before the first token, and what both slots lose on shared ports.
+fn kv_rows(kv: &KvCost) -> Vec<BreakdownRow> {
+    let tier = if kv.same_domain { "scale-up" } else { "scale-out" };
+    [
+        ("transfer", "kv_transfer", kv.wait_s),
+        ("prefill", "kv_contention", kv.prefill_s),
+        ("decode", "kv_contention", kv.decode_s),
+    ]
+    .into_iter()
+    .filter(|(_, _, seconds)| *seconds > 0.0)
+    .map(|(phase, op, seconds)| BreakdownRow {
+        phase,
+        pool: "network",
+        op,
+        ms: seconds * 1e3,
+        evidence: Evidence::Extrapolated,
+        tier,
+    })
+    .collect()
 }
 
 fn stage_rows(s: &Stepper, phase: &'static str, batch: &Batch) -> Vec<StageRow> {
@@ -417,6 +447,7 @@ impl Engine {
                     }
                     let parts = prefill.prefill_parts(ps, load.isl, load.prefix, pc);
                     breakdown.extend(prefill_rows(prefill, &parts));
+                    breakdown.extend(kv_rows(&self.point.kv));
                     if let Some(b) = parts.get(parts.len() / 2) {
                         pipeline.extend(prefill_stages(prefill, &parts));
                         timeline.extend(bar_rows(prefill, "prefill", &parts));
@@ -554,5 +585,6 @@ pub fn breakdown_columns(rows: &[BreakdownRow]) -> Columns {
     c.push("ms", Column::F64(rows.iter().map(|r| r.ms).collect()));
     c.push("share", Column::F64(rows.iter().map(|r| r.ms / phase_ms(r.phase).max(1e-300)).collect()));
     c.push("evidence", Column::from_strings(rows.iter().map(|r| r.evidence.name())));
+    c.push("tier", Column::from_strings(rows.iter().map(|r| r.tier)));
     c
 }

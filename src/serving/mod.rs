@@ -6,6 +6,7 @@
 
 pub mod aggregated;
 pub mod choose;
+pub mod contention;
 pub mod engine;
 pub mod estimate;
 pub mod framework;

@@ -3,10 +3,12 @@
 //! rate = min(nP mu_P, nD mu_D); the decode batch is lowered to what the rate needs. TTFT = the
 //! prompt's own chunks + the KV transfer that is not hidden: layer-wise
 //! max(0, t_x - t_compute)(L-1) + t_x of the last layer, or the whole in bulk. The first token
-//! leaves after its KV has arrived (or, by switch, from the prefill worker). The NICs of the
-//! smaller side bound the rate of transfers. Source: physics.md section 5.
+//! leaves after its KV has arrived (or, by switch, from the prefill worker). The ports of the
+//! slots carry KV beside the steps' own traffic, which slows both (contention) and bounds the rate of
+//! transfers. Source: physics.md section 5.
 
-use super::point::{Binding, Load, Point};
+use super::contention::{self, Crowds, Shared, Ways};
+use super::point::{Binding, KvCost, Load, Point};
 use super::published;
 use super::stepper::{self, Prefill, StepTime, Stepper};
 use crate::spec::assumptions::{Activations, FirstToken, KvTransfer, TtftQueue, WorkerCorrections};
@@ -19,6 +21,11 @@ pub struct PrefillSide {
     pub rate: f64,
     pub memory_bytes: f64,
     pub short: Option<&'static str>,
+    /// Prompts per rank and chunk of the round.
+    pub sequences: f64,
+    pub chunk: f64,
+    /// Its ports, once they have been asked for.
+    pub crowds: Option<Crowds>,
 }
 
 /// A decode stepper at its full batch.
@@ -30,6 +37,39 @@ pub struct DecodeSide {
     pub rate: f64,
     pub memory_bytes: f64,
     pub short: Option<&'static str>,
+    pub crowds: Option<Crowds>,
+}
+
+impl PrefillSide {
+    /// With its ports worked out, so that pairing does not do it again.
+    pub fn with_ports(self, s: &Stepper, load: &Load) -> PrefillSide {
+        PrefillSide { crowds: shares_ports(s).then(|| self.ports(s, load)), ..self }
+    }
+
+    fn ports(&self, s: &Stepper, load: &Load) -> Crowds {
+        let ways = [load.ship_to_prefill > 0.0, load.ship_to_decode > 0.0];
+        let lengths = [load.isl, load.prefix];
+        self.crowds.unwrap_or_else(|| contention::prefill(s, &self.prefill, self.sequences, lengths, self.chunk, ways))
+    }
+}
+
+impl DecodeSide {
+    /// With its ports worked out, so that pairing does not do it again.
+    pub fn with_ports(self, s: &Stepper, load: &Load) -> DecodeSide {
+        DecodeSide { crowds: shares_ports(s).then(|| self.ports(s, load)), ..self }
+    }
+
+    fn ports(&self, s: &Stepper, load: &Load) -> Crowds {
+        let ways: Ways = [load.ship_to_decode > 0.0, load.ship_to_prefill > 0.0];
+        let context = s.slowest_context(self.batch, load.context);
+        self.crowds.unwrap_or_else(|| contention::decode(s, self.batch, context, self.step.seconds, ways))
+    }
+}
+
+/// Whether KV and the steps share ports.
+fn shares_ports(s: &Stepper) -> bool {
+    let a = &s.library().assumptions;
+    a.kv_contention && a.kv_transfer != KvTransfer::Ignored
 }
 
 /// Prices the prefill slot: `sequences` per rank and round, in chunks of `chunk` tokens.
@@ -46,7 +86,8 @@ pub fn prefill_side(s: &Stepper, load: &Load, sequences: f64, chunk: f64) -> Pre
         prefill.period_s *= published::PREFILL_CORRECTION;
         share = published::PREFILL_SHARE;
     }
-    PrefillSide { rate: share * prefill.requests / prefill.period_s, prefill, memory_bytes, short }
+    let rate = share * prefill.requests / prefill.period_s;
+    PrefillSide { rate, prefill, memory_bytes, short, sequences, chunk, crowds: None }
 }
 
 fn corrected(s: &Stepper) -> bool {
@@ -74,22 +115,30 @@ pub fn decode_side(s: &Stepper, load: &Load, batch: f64) -> DecodeSide {
     let per_decode = 1.0 + f64::from(s.library().serving.mtp);
     let (short, memory_bytes) = s.memory_check(batch, batch * per_decode);
     let step = decode_step(s, load, batch);
-    DecodeSide { batch, step, rate: decode_rate(s, load, batch, step.seconds), memory_bytes, short }
+    DecodeSide { batch, step, rate: decode_rate(s, load, batch, step.seconds), memory_bytes, short, crowds: None }
 }
 
-/// Seconds of the first token's wait that KV transfer adds.
-fn transfer_wait(p: &Stepper, d: &Stepper, load: &Load, side: &PrefillSide, same_domain: bool) -> f64 {
+/// Seconds of the first token's wait that KV transfer adds; `back`, `forth`: share of the ports that KV gets
+/// on its way to prefill and to decode.
+fn transfer_wait(
+    p: &Stepper,
+    d: &Stepper,
+    load: &Load,
+    side: &PrefillSide,
+    same_domain: bool,
+    [back, forth]: [f64; 2],
+) -> f64 {
     let lib = p.library();
-    let together = side.prefill.together;
+    let kv = |tokens, share| stepper::kv_seconds_shared(p, d, tokens, side.prefill.together, lib, same_domain, share);
     let mut wait = 0.0;
     if lib.assumptions.kv_transfer == KvTransfer::Ignored {
         return wait;
     }
     if load.ship_to_prefill > 0.0 {
-        wait += stepper::kv_seconds(p, d, load.ship_to_prefill, together, lib, same_domain).0.seconds;
+        wait += kv(load.ship_to_prefill, back).0.seconds;
     }
     if lib.assumptions.first_token_from == FirstToken::Decode {
-        let (whole, layer) = stepper::kv_seconds(p, d, load.ship_to_decode, together, lib, same_domain);
+        let (whole, layer) = kv(load.ship_to_decode, forth);
         wait += match lib.assumptions.kv_transfer {
             KvTransfer::Bulk | KvTransfer::Ignored => whole.seconds,
             KvTransfer::LayerWise => {
@@ -104,18 +153,100 @@ fn transfer_wait(p: &Stepper, d: &Stepper, load: &Load, side: &PrefillSide, same
     wait
 }
 
-/// Requests per second whose KV the NICs (or NVLink) of the smaller side carry.
+/// Requests per second whose KV the ports of the smaller side carry when nothing else is on them.
 pub fn wire_rate(p: &Stepper, np: u32, d: &Stepper, nd: u32, load: &Load) -> f64 {
-    let lib = p.library();
-    if lib.assumptions.kv_transfer == KvTransfer::Ignored {
+    if p.library().assumptions.kv_transfer == KvTransfer::Ignored {
         return f64::INFINITY;
     }
-    let fabric = &lib.cluster.fabric;
-    let shipped = lib.model.kv_bytes(load.ship_to_decode + load.ship_to_prefill, lib.formats.kv);
-    let near = same_domain(p, np, d, nd, fabric.domain_gpus);
-    let speed = if near { fabric.nvlink_bytes_per_s } else { fabric.nic_bytes_per_s };
-    let ports = f64::from((np * p.kv_gpus()).min(nd * d.kv_gpus()));
-    ports * speed / shipped.max(1.0)
+    let near = same_domain(p, np, d, nd, p.library().cluster.fabric.domain_gpus);
+    Wire::new(p, np, d, nd, load, near).rate([[1.0; 2]; 2])
+}
+
+/// KV between the slots: seconds a second that one request a second needs of each port.
+struct Wire {
+    /// (To prefill, to decode) at a port of prefill, and of decode.
+    need: [[f64; 2]; 2],
+}
+
+impl Wire {
+    fn new(p: &Stepper, np: u32, d: &Stepper, nd: u32, load: &Load, near: bool) -> Wire {
+        let lib = p.library();
+        let rate = lib.comm.kv_rate(near);
+        let seconds = [load.ship_to_prefill, load.ship_to_decode].map(|n| lib.model.kv_bytes(n, lib.formats.kv) / rate);
+        let ports = [np * p.kv_gpus(), nd * d.kv_gpus()];
+        Wire { need: ports.map(|n| seconds.map(|s| s / f64::from(n.max(1)))) }
+    }
+
+    /// Requests per second when KV gets these shares of the ports.
+    fn rate(&self, shares: [[f64; 2]; 2]) -> f64 {
+        let need = self.need.as_flattened().iter().zip(shares.as_flattened());
+        1.0 / need.map(|(need, share)| need / share).fold(f64::MIN_POSITIVE, f64::max)
+    }
+}
+
+/// Both slots with KV beside their steps.
+struct Settled {
+    rate: f64,
+    supply: f64,
+    demand: f64,
+    wire: f64,
+    /// A prefill round, and the full decode step.
+    prefill: Shared,
+    decode: Shared,
+}
+
+/// Rounds of the rate that KV contention and the rate itself agree on; each gains digits, as KV is a small
+/// part of what the ports carry.
+const ROUNDS: usize = 6;
+
+#[allow(clippy::too_many_arguments)]
+fn settle(
+    p: &Stepper,
+    prefill: &PrefillSide,
+    np: u32,
+    d: &Stepper,
+    decode: &DecodeSide,
+    nd: u32,
+    load: &Load,
+    near: bool,
+    asked: f64,
+) -> Settled {
+    let lib = p.library();
+    let (latency, step) = (prefill.prefill.latency_s, decode.step.seconds);
+    let (supply, demand) = (f64::from(np) * prefill.rate, f64::from(nd) * decode.rate);
+    let alone = |seconds| Shared { seconds, share: [1.0; 2] };
+    let wire = if lib.assumptions.kv_transfer == KvTransfer::Ignored {
+        None
+    } else {
+        Some(Wire::new(p, np, d, nd, load, near))
+    };
+    let most = wire.as_ref().map_or(f64::INFINITY, |w| w.rate([[1.0; 2]; 2]));
+    let mut now = Settled {
+        rate: supply.min(demand).min(most).min(asked),
+        supply,
+        demand,
+        wire: most,
+        prefill: alone(latency),
+        decode: alone(step),
+    };
+    let Some(wire) = wire.filter(|_| shares_ports(p)) else { return now };
+    let tier = usize::from(!near);
+    let (at_prefill, at_decode) = (prefill.ports(p, load)[tier], decode.ports(d, load)[tier]);
+    for _ in 0..ROUNDS {
+        let before = now.rate;
+        let [[p_in, p_out], [d_out, d_in]] = wire.need.map(|w| w.map(|x| x * now.rate));
+        now.prefill = at_prefill.shared(latency, [p_in, p_out], f64::from(p.kv_gpus()));
+        now.decode = at_decode.shared(step, [d_in, d_out], f64::from(d.kv_gpus()));
+        now.supply = supply * latency / now.prefill.seconds;
+        now.demand = demand * step / now.decode.seconds;
+        let [d_share_in, d_share_out] = now.decode.share;
+        now.wire = wire.rate([now.prefill.share, [d_share_out, d_share_in]]);
+        now.rate = now.supply.min(now.demand).min(now.wire).min(asked);
+        if (now.rate - before).abs() <= 1e-9 * before {
+            break;
+        }
+    }
+    now
 }
 
 /// Steady state of `np` prefill and `nd` decode workers or units.
@@ -153,12 +284,17 @@ pub fn combine_at(
     let lib = p.library();
     let (np_f, nd_f) = (f64::from(np), f64::from(nd));
     let same_domain = same_domain(p, np, d, nd, lib.cluster.fabric.domain_gpus);
+    let at = settle(p, prefill, np, d, decode, nd, load, same_domain, asked);
     let queue = match lib.assumptions.ttft_queue {
         TtftQueue::None => 1.0,
         TtftQueue::Factors => published::PD_TTFT_FACTOR,
     };
-    let ttft = queue * prefill.prefill.latency_s + transfer_wait(p, d, load, prefill, same_domain);
-    let supply = np_f * prefill.rate;
+    let ([p_in, p_out], [d_in, d_out]) = (at.prefill.share, at.decode.share);
+    let wait = transfer_wait(p, d, load, prefill, same_domain, [p_in * d_out, p_out * d_in]);
+    let ttft = queue * at.prefill.seconds + wait;
+    let mut kv =
+        KvCost { wait_s: wait, prefill_s: at.prefill.seconds - prefill.prefill.latency_s, decode_s: 0.0, same_domain };
+    let supply = at.supply;
     let progress = 1.0 + lib.serving.acceptance.unwrap_or(0.0);
     if load.osl <= 1.0 {
         return Point {
@@ -171,13 +307,19 @@ pub fn combine_at(
             binding: Binding::PrefillRate,
             evidence: prefill.prefill.work,
             decode_batch: 0.0,
+            kv,
         };
     }
-    let wire = wire_rate(p, np, d, nd, load);
-    let demand = nd_f * decode.rate;
-    let rate = supply.min(demand).min(wire).min(asked);
-    let (step, batch) =
-        if rate < demand * (1.0 - 1e-9) { lowered(d, load, decode, rate / nd_f) } else { (decode.step, decode.batch) };
+    let Settled { rate, supply, demand, wire, .. } = at;
+    // KV on its way costs a smaller batch as much less as it moves less.
+    let slow = (at.decode.seconds - decode.step.seconds) / decode.batch.max(f64::MIN_POSITIVE);
+    let (step, batch) = if rate < demand * (1.0 - 1e-9) {
+        lowered(d, load, decode, slow, rate / nd_f)
+    } else {
+        (decode.step, decode.batch)
+    };
+    kv.decode_s = slow * batch;
+    let seconds = step.seconds + kv.decode_s;
     let binding = if rate == asked {
         Binding::None
     } else if wire < supply.min(demand) {
@@ -191,28 +333,30 @@ pub fn combine_at(
     let decode_share = step.work.times((load.osl - 1.0) / progress / (batch * d.ranks()).max(1e-12));
     Point {
         ttft_s: ttft,
-        tpot_s: step.seconds / progress,
-        itl_worst_s: step.seconds,
+        tpot_s: seconds / progress,
+        itl_worst_s: seconds,
         requests_per_s: rate,
         concurrency: nd_f * d.ranks() * d.stages_in_flight() * batch + rate * ttft,
         memory_bytes: memory,
         binding,
         evidence: prefill_share.plus(&decode_share),
         decode_batch: batch,
+        kv,
     }
 }
 
 /// The batch at which one decode worker gives `rate`, found from above by false position (Illinois):
-/// rate grows with the batch, less and less.
-fn lowered(d: &Stepper, load: &Load, full: &DecodeSide, rate: f64) -> (StepTime, f64) {
+/// rate grows with the batch, less and less. `slow`: seconds that KV on its way adds to a step per sequence.
+fn lowered(d: &Stepper, load: &Load, full: &DecodeSide, slow: f64, rate: f64) -> (StepTime, f64) {
     let (mut low, mut low_gap) = (0.0, -rate);
-    let (mut high, mut high_gap) = (full.batch, full.rate - rate);
+    let full_s = full.step.seconds;
+    let (mut high, mut high_gap) = (full.batch, full.rate * full_s / (full_s + slow * full.batch) - rate);
     let mut step = full.step;
     let mut kept = 0;
     for _ in 0..24 {
         let b = low + (high - low) * (-low_gap / (high_gap - low_gap)).clamp(0.02, 0.98);
         let s = decode_step(d, load, b);
-        let gap = decode_rate(d, load, b, s.seconds) - rate;
+        let gap = decode_rate(d, load, b, s.seconds + slow * b) - rate;
         if gap >= 0.0 {
             (high, high_gap, step) = (b, gap, s);
             low_gap *= if kept > 0 { 0.5 } else { 1.0 };

@@ -70,6 +70,17 @@ impl Load {
     }
 }
 
+/// What moving KV between the slots of P/D costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct KvCost {
+    /// Of TTFT: the wait for KV that computation does not hide.
+    pub wait_s: f64,
+    /// Of TTFT and of a decode step: how much longer both are because KV shares their ports.
+    pub prefill_s: f64,
+    pub decode_s: f64,
+    pub same_domain: bool,
+}
+
 /// Steady state of one plan (all replicas, units and workers together).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
@@ -86,6 +97,7 @@ pub struct Point {
     pub evidence: Total,
     /// Sequences per attention rank that decode at a time.
     pub decode_batch: f64,
+    pub kv: KvCost,
 }
 
 impl Point {
@@ -100,6 +112,7 @@ impl Point {
             binding,
             evidence: Total::default(),
             decode_batch: 0.0,
+            kv: KvCost::default(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::contention::Extra;
 use super::pipeline::{self, INLINE_MICROBATCHES, Rows, Stages};
 use super::published;
 use crate::cost::draft;
@@ -349,6 +350,33 @@ impl Unit {
         self.with_rows(parts, |rows, work| StepTime { seconds: self.pass(rows, parts, overlapped), work })
     }
 
+    /// The same with stages of micro-batch i longer by `extra(i)` (KV on the same ports): seconds of a pass.
+    pub fn schedule_beside(&self, parts: &[Batch], overlapped: bool, extra: impl Fn(usize) -> Extra) -> f64 {
+        let dense_first = self.unit.counts.dense[0] + self.unit.counts.dense[1] > 0.0;
+        self.with_rows(parts, |rows, _| {
+            let longer = |row: usize, i: usize, s: &Stages| {
+                let x = extra(i);
+                if row + 1 == rows.len() {
+                    return *s;
+                }
+                if row == 0 && dense_first {
+                    return Stages { attention: s.attention + x.dense, ..*s };
+                }
+                // A fused dispatch has its hop inside the FFN stage.
+                let (a2f, ffn) = if s.a2f > 0.0 { (s.a2f + x.a2f, s.ffn) } else { (0.0, s.ffn + x.a2f) };
+                Stages { attention: s.attention + x.attention, a2f, ffn, f2a: s.f2a + x.f2a }
+            };
+            let stages: Vec<Vec<Stages>> = rows
+                .iter()
+                .enumerate()
+                .map(|(row, r)| r.stages.iter().enumerate().map(|(i, s)| longer(row, i, s)).collect())
+                .collect();
+            let longer: Vec<Rows<'_>> =
+                rows.iter().zip(&stages).map(|(r, s)| Rows { layers: r.layers, stages: s }).collect();
+            self.pass(&longer, parts, overlapped)
+        })
+    }
+
     /// One pass of the pipeline, by the schedule or by a published formula.
     fn pass(&self, rows: &[Rows<'_>], parts: &[Batch], overlapped: bool) -> f64 {
         let (m, layers, s) = (parts.len() as u32, layers_of(rows), sums_of(rows));
@@ -515,8 +543,21 @@ pub fn kv_seconds(
     lib: &Library,
     same_domain: bool,
 ) -> (CommTime, CommTime) {
+    kv_seconds_shared(prefill, decode, tokens, together, lib, same_domain, 1.0)
+}
+
+/// The same when KV gets only a `share` of its ports.
+pub fn kv_seconds_shared(
+    prefill: &Stepper,
+    decode: &Stepper,
+    tokens: f64,
+    together: f64,
+    lib: &Library,
+    same_domain: bool,
+    share: f64,
+) -> (CommTime, CommTime) {
     let (many, one) = (prefill.kv_links().max(1), decode.kv_links().max(1));
-    let bytes = lib.model.kv_bytes(tokens, lib.formats.kv);
+    let bytes = lib.model.kv_bytes(tokens, lib.formats.kv) / share;
     let layers = f64::from(lib.model.layers);
     let last = |time: &dyn Fn(f64, u32) -> CommTime, bytes: f64| {
         let (sent, received) = (time(bytes * together.max(1.0), many), time(bytes, one.min(many)));

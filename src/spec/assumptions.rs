@@ -173,6 +173,8 @@ pub struct Assumptions {
     pub shared_expert_overlap: bool,
     /// Whether a decode step waits for the attention rank with the longest contexts.
     pub attention_barrier: bool,
+    /// Whether KV on its way shares the ports with the steps of both slots.
+    pub kv_contention: bool,
     /// Scales every alpha of A2F and F2A, which no public measurement covers.
     pub afd_alpha_scale: f64,
 }
@@ -222,6 +224,7 @@ impl Assumptions {
             worker_corrections: WorkerCorrections::None,
             shared_expert_overlap: true,
             attention_barrier: true,
+            kv_contention: true,
             afd_alpha_scale: 1.0,
         }
     }
@@ -248,6 +251,7 @@ impl Assumptions {
             ttft_queue: TtftQueue::Factors,
             worker_corrections: WorkerCorrections::Fixed,
             attention_barrier: false,
+            kv_contention: false,
             ..Self::physical()
         }
     }
@@ -270,6 +274,7 @@ impl Assumptions {
             ttft_queue: TtftQueue::Factors,
             worker_corrections: WorkerCorrections::Fixed,
             attention_barrier: false,
+            kv_contention: false,
             ..Self::physical()
         }
     }
@@ -286,7 +291,7 @@ pub struct Switch {
 }
 
 /// Name, allowed values, meaning, source; in the order of the fields.
-const SWITCHES: [(&str, &str, &str, &str); 22] = [
+const SWITCHES: [(&str, &str, &str, &str); 23] = [
     (
         "launch_floors",
         "by-phase | measured",
@@ -412,6 +417,12 @@ const SWITCHES: [(&str, &str, &str, &str); 22] = [
         "true | false",
         "a decode step waits for the attention rank with the longest contexts: E[max] from the slots' variance",
         "arXiv 2601.21351 section 4; published tools use the mean",
+    ),
+    (
+        "kv_contention",
+        "true | false",
+        "KV of P/D on its way and the steps' own traffic share ports, max-min fair; else each has them alone",
+        "max-min fair steady state, held against the fluid engine; published tools ignore it",
     ),
     (
         "afd_alpha_scale",

@@ -163,6 +163,7 @@ fn operators(worker: &Worker, phase: &'static str, batch: &Batch) -> Vec<Breakdo
         op: e.op.name(),
         ms: e.seconds * 1e3,
         evidence: e.evidence,
+        tier: e.tier,
     };
     d.entries.iter().map(row).collect()
 }

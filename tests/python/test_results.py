@@ -23,7 +23,7 @@ def test_estimate_says_what_the_contract_lists(estimate, plan):
     assert math.isclose(sum(e.evidence.values()), 1.0, abs_tol=1e-9)
     assert list(e.evidence) == ["measured", "interpolated", "extrapolated", "roofline"]
     assert set(e.memory.columns) == {"pool", "item", "gib"}
-    assert e.breakdown.columns == ["phase", "pool", "op", "ms", "share", "evidence"]
+    assert e.breakdown.columns == ["phase", "pool", "op", "ms", "share", "evidence", "tier"]
     assert len(e.pipeline) == 0
     assert e.framework in {"trtllm", "sglang", "vllm"}
     assert e.assumptions == dg.Assumptions.physical()

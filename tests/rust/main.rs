@@ -7,6 +7,7 @@ mod binding;
 mod breakdown;
 mod calibrate;
 mod choose;
+mod contention;
 mod cost;
 mod depth;
 mod design;
