@@ -90,6 +90,30 @@ pub fn cluster(fields: &Bound<'_, PyDict>) -> PyResult<Spec> {
     guard(|| build_cluster(&given, problems).map(Spec::new))
 }
 
+/// A fabric of the user's own: what is not said is as in the preset; bandwidths in bytes/s or GB/s.
+fn on_preset(own: Value, preset: Value, system: &str, problems: &mut Problems) -> Value {
+    let (Value::Object(own), Value::Object(mut whole)) = (own.clone(), preset) else { return own };
+    let fields: Vec<String> = whole.keys().cloned().chain(["nvlink_gb_per_s".into(), "nic_gb_per_s".into()]).collect();
+    whole.insert("source".into(), format!("user, on the fabric of {system}").into());
+    for (name, value) in own {
+        let path = format!("fabric.{name}");
+        match (name.as_str(), value.as_f64()) {
+            ("nvlink_gb_per_s", Some(gb)) => whole.insert("nvlink_bytes_per_s".into(), (gb * GB).into()),
+            ("nic_gb_per_s", Some(gb)) => whole.insert("nic_bytes_per_s".into(), (gb * GB).into()),
+            ("nvlink_gb_per_s" | "nic_gb_per_s", None) => {
+                problems.push(path, "is not a bandwidth", "a number above 0, GB/s per GPU and direction");
+                None
+            }
+            _ if fields.contains(&name) => whole.insert(name, value),
+            _ => {
+                problems.push(path, "is not a field of Fabric", near(&name, fields.iter().map(String::as_str)));
+                None
+            }
+        };
+    }
+    Value::Object(whole)
+}
+
 fn build_cluster(given: &Map<String, Value>, mut problems: Problems) -> Result<Data> {
     let field = |name: &str| given.get(name).filter(|v| !v.is_null()).cloned();
     let mut whole = Map::new();
@@ -110,9 +134,13 @@ fn build_cluster(given: &Map<String, Value>, mut problems: Problems) -> Result<D
     };
     let (device, fabric) = catalog::system(&system)?;
     let own_fabric = field("fabric").is_some();
-    whole.insert("system".into(), system.into());
+    whole.insert("system".into(), system.clone().into());
     whole.insert("device".into(), field("device").unwrap_or(Data::Device(device).to_value()));
-    let mut fabric = field("fabric").unwrap_or(Data::Fabric(fabric).to_value());
+    let preset = Data::Fabric(fabric).to_value();
+    let mut fabric = match field("fabric") {
+        Some(own) => on_preset(own, preset, &system, &mut problems),
+        None => preset,
+    };
     if let Some(fabric) = fabric.as_object_mut() {
         match field("nic_gb_per_s").map(|v| v.as_f64()) {
             Some(Some(gb)) if gb > 0.0 => {

@@ -87,6 +87,11 @@ impl Fabric {
         let mut c = Check::new();
         c.count("domain_gpus", self.domain_gpus, 1, MANY);
         c.count("node_gpus", self.node_gpus, 1, MANY);
+        let (domain, node) = (self.domain_gpus.max(1), self.node_gpus.max(1));
+        if !domain.is_multiple_of(node) && !node.is_multiple_of(domain) {
+            let text = format!("domains of {domain} GPUs and nodes of {node} do not tile a cluster");
+            c.wrong("domain_gpus", text, "one must be a multiple of the other; the last domain may be partial");
+        }
         c.positive("nvlink_bytes_per_s", self.nvlink_bytes_per_s, 1e16);
         c.positive("nic_bytes_per_s", self.nic_bytes_per_s, 1e16);
         c.range("oversubscription", self.oversubscription, 1.0, 1000.0);

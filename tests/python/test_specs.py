@@ -113,6 +113,26 @@ def test_cluster_takes_another_fabric():
     assert c.replace(fabric=what_if).replace(oversubscription=4.0).fabric.domain_gpus == 64
 
 
+def test_a_fabric_of_ones_own_is_a_dict() -> None:
+    c = dg.Cluster("b200_sxm", gpus=40, fabric={"domain_gpus": 16, "nvlink_gb_per_s": 450, "oversubscription": 2.0})
+    assert (c.fabric.domain_gpus, c.fabric.node_gpus, c.fabric.nvlink_bytes_per_s) == (16, 8, 450e9)
+    assert c.fabric.source.startswith("user") and c.oversubscription == 2.0
+    assert c.nic_gb_per_s == dg.Cluster("b200_sxm", gpus=40).nic_gb_per_s
+    far = dg.network.kv_transfer(c, bytes=1e9, same_domain=False).ms
+    faster = dg.Cluster("b200_sxm", gpus=40, fabric={"nic_gb_per_s": 100})
+    assert far / dg.network.kv_transfer(faster, bytes=1e9, same_domain=False).ms == pytest.approx(2.0, rel=0.05)
+    for fabric, field in [
+        ({"domain_gpu": 16}, "fabric.domain_gpu"),
+        ({"domain_gpus": 12}, "fabric.domain_gpus"),
+        ({"nic_gb_per_s": -1}, "fabric.nic_bytes_per_s"),
+        ({"nic_gb_per_s": "fast"}, "fabric.nic_gb_per_s"),
+    ]:
+        with pytest.raises(dg.SpecError) as e:
+            dg.Cluster("b200_sxm", gpus=40, fabric=fabric)
+        assert e.value.path == field, (fabric, e.value)
+
+
+
 def test_levels_and_sizes_of_plans():
     w = dg.Workers(count=2, parallel=dg.Parallel(dp=8))
     afd = dg.AFD(attention=dg.Pool(gpus=16), ffn=dg.Pool(gpus=112), units=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 from disagg import _core
@@ -182,7 +183,8 @@ class Cluster(Spec):
     oversubscription
         1: non-blocking; 2: half the bandwidth above the leaf.
     device, fabric
-        What-if hardware in place of the preset's.
+        What-if hardware in place of the preset's. A fabric may be a dict of the fields that differ, with
+        bandwidths as ``nvlink_gb_per_s`` and ``nic_gb_per_s`` (GB/s per GPU and direction) if you like.
 
     Raises
     ------
@@ -194,6 +196,9 @@ class Cluster(Spec):
     >>> import disagg as dg
     >>> dg.Cluster("b200_sxm", gpus=128)
     Cluster('b200_sxm', gpus=128, nic_gb_per_s=50.0, oversubscription=1.0)
+    >>> pods = dg.Cluster("b200_sxm", gpus=128, fabric={"domain_gpus": 32, "nic_gb_per_s": 100})
+    >>> pods.fabric.domain_gpus, pods.fabric.node_gpus, pods.nic_gb_per_s
+    (32, 8, 100.0)
     """
 
     system: Field[str] = Field("System whose kernel tables are used.")
@@ -209,7 +214,7 @@ class Cluster(Spec):
         nic_gb_per_s: float | None = None,
         oversubscription: float = 1.0,
         device: Device | None = None,
-        fabric: Fabric | None = None,
+        fabric: Fabric | Mapping[str, Any] | None = None,
     ) -> None:
         fields = {
             "system": system,
