@@ -1,12 +1,14 @@
 """The native simulator against its slow twin, event by event: every first token, end and pass."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from twin import Instance, Rank, Request, Twin
 
 import disagg as dg
+from twin import Instance, Rank, Request, Twin
 
 MODEL = dg.Model("Qwen/Qwen3-32B")
 CLUSTER = dg.Cluster("b200_sxm", gpus=16)
@@ -42,14 +44,14 @@ def agrees(run, twin, requests, *, step_ps):
             continue
         first, last = round(start * 1e12), round(end * 1e12)
         edges = [first + k * step_ps for k in range(steps)] + [last]
-        passes += [(a, instance, b, batch) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        passes += [(a, instance, b, batch) for a, b in pairwise(edges)]
     assert sorted(passes) == sorted(twin.passes)
 
 
 lengths = st.fixed_dictionaries(
     {
         "isl": st.integers(1, 300),
-        "osl": st.integers(1, 40),
+        "osl": st.integers(1, 40) | st.integers(40, 250),
         "prefix": st.sampled_from([0, 0, 50]),
         "spread": st.booleans(),
     }
@@ -71,7 +73,7 @@ shape = st.fixed_dictionaries(
         "batch": st.sampled_from([1, 3, 16]),
         "chunk_tokens": st.sampled_from([17, 64, 512]),
         # From barely one request to more than all need: admission waits, and preemption is common.
-        "kv_blocks": st.sampled_from([24, 40, 4000]),
+        "kv_blocks": st.sampled_from([24, 40, 100, 4000]),
     }
 )
 
@@ -91,7 +93,7 @@ def draw(lengths, load):
     return trace, {"users": load["users"], "think": round(load["think_s"] * 1e12)}
 
 
-def fixed(sequences, pieces):
+def fixed(_, pieces):
     return round((DECODE_MS + (PREFILL_MS if pieces else 0)) * 1e9)
 
 
@@ -123,13 +125,28 @@ def test_aggregated_equals_the_twin(lengths, load, shape, scheduler):
     agrees(run, twin, requests, step_ps=round(DECODE_MS * 1e9))
 
 
-def test_the_cases_above_preempt_and_reject():
-    trace = dg.Trace.gamma(dg.Workload(isl=100, osl=dg.Distribution.uniform(1, 400)), rate=200, cv=0, n=60, seed=1)
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_crowd_in_little_memory_equals_the_twin(scheduler):
+    """Admission by room for answers (`sglang`, `static`), preemption (the others), rejection: all of it happens."""
+    workload = dg.Workload(isl=dg.Distribution.uniform(1, 120), osl=dg.Distribution.uniform(1, 500))
+    trace = dg.Trace.gamma(workload, rate=200, cv=2, n=120, seed=1)
     requests = of_trace(trace)
-    twin = Twin([Instance("mixed", [Rank()], 64, 16)], "chunked-prefill", 24, fixed)
+    twin = Twin([Instance("mixed", [Rank()], 64, 16)], scheduler, 35, fixed)
     twin.run(requests)
-    assert sum(q.preempted for q in requests) > 10
+    plan = dg.Aggregated(parallel=dg.Parallel(), batch=16, chunk_tokens=64)
+    run = dg.simulate(
+        MODEL,
+        CLUSTER,
+        plan,
+        trace,
+        timing=dg.Fixed(prefill_ms=PREFILL_MS, decode_ms=DECODE_MS),
+        scheduler=scheduler,
+        kv_blocks=35,
+    )
+    agrees(run, twin, requests, step_ps=round(DECODE_MS * 1e9))
     assert 0 < sum(q.status == "rejected" for q in requests) < 60
+    preempted = sum(q.preempted for q in requests)
+    assert preempted > 10 if scheduler in {"chunked-prefill", "prefill-first"} else preempted < 10
 
 
 pools = st.fixed_dictionaries(
@@ -139,7 +156,7 @@ pools = st.fixed_dictionaries(
         "ranks": st.integers(1, 2),
         "batch": st.sampled_from([2, 16]),
         "chunk_tokens": st.sampled_from([64, 512]),
-        "kv_blocks": st.sampled_from([24, 40, 4000]),
+        "kv_blocks": st.sampled_from([24, 40, 100, 4000]),
     }
 )
 
