@@ -117,11 +117,14 @@ bench: $(VENV)/tools
 	@cd tests && $(VENV)/bin/python bench/bench.py --wheels $(WHEELS) --examples "$${CARGO_TARGET_DIR:-$(CURDIR)/target}/release/examples" && for bench in bench/bench_*.py; do echo "==> $$bench"; $(VENV)/bin/python "$$bench"; done
 
 NETWORK_FITS := python/disagg/data/network/kernels.json
+DEVICE_FITS := python/disagg/data/validation/vllm_devices.json
 
 calibrate:
 	@mkdir -p out
 	cargo run --release --locked --quiet --example calibrate -- out/kernels.json
 	if cmp --silent out/kernels.json $(NETWORK_FITS); then echo "$(NETWORK_FITS): the same, bit for bit"; else cp out/kernels.json $(NETWORK_FITS); echo "$(NETWORK_FITS): changed"; fi
+	cargo run --release --locked --quiet --example calibrate -- served out/devices.json
+	if cmp --silent out/devices.json $(DEVICE_FITS); then echo "$(DEVICE_FITS): the same, bit for bit"; else cp out/devices.json $(DEVICE_FITS); echo "$(DEVICE_FITS): changed"; fi
 
 validate-network:
 	@cargo run --release --locked --quiet --example validation -- network

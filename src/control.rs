@@ -1,5 +1,6 @@
 //! Cancellation and progress of long native work: two atomics shared by workers and the caller.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
@@ -7,7 +8,7 @@ use crate::error::{Error, Result};
 /// Shared by the worker threads (which report) and the caller (who may cancel).
 #[derive(Debug, Default)]
 pub struct Control {
-    cancelled: AtomicBool,
+    cancelled: Arc<AtomicBool>,
     done: AtomicU64,
     total: AtomicU64,
 }
@@ -15,6 +16,11 @@ pub struct Control {
 impl Control {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// For a part of the work that counts for itself: cancelled with this one, its progress is its own.
+    pub fn part(&self) -> Control {
+        Control { cancelled: self.cancelled.clone(), ..Control::default() }
     }
 
     pub fn cancel(&self) {

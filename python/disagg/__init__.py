@@ -10,6 +10,7 @@ from __future__ import annotations
 # fmt: off
 from disagg._serve import estimate, explore
 from disagg._versions import __version__, set_num_threads, show_versions
+from disagg.calibrate import calibrate
 from disagg.errors import (
     CancelledError,
     DataError,
@@ -57,7 +58,7 @@ __all__ = [
     "AFD", "LEVELS", "PD", "SLO", "Aggregated", "Assumptions", "CancelledError", "Cluster", "DataError", "Device",
     "DisaggError", "Distribution", "Estimate", "Fabric", "Fixed", "Frame", "InfeasibleError", "InternalError",
     "MissingPackageError", "Model", "Parallel", "Placement", "Pool", "Problem", "Quant", "Run", "Serving", "Space",
-    "SpecError", "Step", "Study", "Trace", "Workers", "Workload", "__version__", "afd", "compare_runs", "estimate",
+    "SpecError", "Step", "Study", "Trace", "Workers", "Workload", "__version__", "afd", "calibrate", "compare_runs", "estimate",
     "explore", "goodput_curve", "kernels", "models", "network", "plots", "set_num_threads", "show_versions",
     "simulate", "sweep", "systems", "validation", "workloads",
 ]

@@ -25,17 +25,22 @@ def sections() -> list[str]:
 
 
 @checked
-def run(*sections: str, progress: Progress = None) -> Frame:
+def run(*sections: str, ttft: bool = False, progress: Progress = None) -> Frame:
     """Set published figures against predictions. Nothing is fitted here.
 
     A row of the section ``network`` stands for a table of communication times: ``predicted`` is the mean absolute
     relative error, ``target`` the largest that was aimed at (NaN: none), ``status`` says whether the table was
-    fitted (``fit``) or held out (``check``), and whether the target is ``met``.
+    fitted (``fit``) or held out (``check``), and whether the target is ``met``. A row of ``served`` stands for
+    a measured server: ``target`` is its measured mean, ``predicted`` the simulated one, with a device that was
+    fitted to the first half of its requests (``fit``) and is judged on the second (``check``).
 
     Parameters
     ----------
     *sections
         Which sections; none: all.
+    ttft
+        Simulate the closed loop of every row of the section ``silicon`` too, and add its TTFT as rows of their
+        own (minutes; the stop button works). Without it the section compares TPOT only.
     progress
         As in ``dg.explore``.
 
@@ -53,11 +58,11 @@ def run(*sections: str, progress: Progress = None) -> Frame:
     """
     expect(**{f"sections[{i}]": (s, str) for i, s in enumerate(sections)})
     with reporter(progress, "figures") as callback:
-        return Frame._from_core(_core.validation_run(list(sections), callback))
+        return Frame._from_core(_core.validation_run(list(sections), bool(ttft), callback))
 
 
 @checked
-def report(path: str | Path, *sections: str, progress: Progress = None) -> Path:
+def report(path: str | Path, *sections: str, ttft: bool = False, progress: Progress = None) -> Path:
     """Write the sections as markdown tables.
 
     Parameters
@@ -66,6 +71,8 @@ def report(path: str | Path, *sections: str, progress: Progress = None) -> Path:
         File to write.
     *sections
         Which sections; none: all.
+    ttft
+        As in `run`.
     progress
         As in ``dg.explore``.
 
@@ -76,7 +83,7 @@ def report(path: str | Path, *sections: str, progress: Progress = None) -> Path:
     """
     expect(path=(path, str, Path), **{f"sections[{i}]": (s, str) for i, s in enumerate(sections)})
     with reporter(progress, "figures") as callback:
-        text = _core.validation_report(list(sections), callback)
+        text = _core.validation_report(list(sections), bool(ttft), callback)
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")

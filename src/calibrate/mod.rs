@@ -1,4 +1,4 @@
-//! Fits to the measured tables.
+//! Fits to the measured tables, and to the log of a server.
 //!
 //! Everything here is serial inside one fit and ordered across fits, and numbers are kept to six
 //! digits, so that the parameter file is the same for any number of threads.
@@ -6,6 +6,7 @@
 pub mod collectives;
 pub mod exchanges;
 pub mod least;
+pub mod served;
 
 use rayon::prelude::*;
 

@@ -4,3 +4,4 @@ pub mod climb;
 pub mod combinatorics;
 pub mod normal;
 pub mod pareto;
+pub mod simplex;

@@ -46,7 +46,7 @@ mod _core {
     #[pymodule_export]
     use super::serve::{Engine, Study, explore};
     #[pymodule_export]
-    use super::sim::{Trace, goodput_curve, judge, mean_interval, perfetto, simulate};
+    use super::sim::{Trace, calibrate, goodput_curve, judge, mean_interval, perfetto, simulate};
     #[pymodule_export]
     use super::spec::Spec;
     #[pymodule_export]

@@ -12,6 +12,8 @@ use crate::error::{Error, Problems, Result, near};
 use crate::search;
 use crate::serving::estimate::{Estimate, StepKind, breakdown_columns};
 use crate::serving::{self, framework};
+use crate::sim::Settings;
+use crate::sim::replay::Server;
 use crate::spec::{Assumptions, Cluster, Model, Plan, Quant, Serving, Slo, Workload};
 
 macro_rules! take {
@@ -178,6 +180,35 @@ fn library(c: &Common, framework: &str) -> Result<Arc<Library>> {
     p.nest("serving", c.serving.check());
     p.into_result()?;
     Library::shared(&kernels::db()?, &c.model, &c.cluster, framework, &c.quant, &c.serving, &c.assumptions)
+}
+
+/// A server whose log is replayed.
+#[allow(clippy::too_many_arguments)]
+pub(super) fn server(
+    model: &Spec,
+    cluster: &Spec,
+    workload: &Spec,
+    plan: &Spec,
+    framework: Option<&str>,
+    quant: Option<&Spec>,
+    serving: Option<&Spec>,
+    assumptions: Option<&Spec>,
+    settings: Settings,
+) -> Result<Server> {
+    let c = common(model, cluster, workload, quant, serving, assumptions)?;
+    let framework = pick(&c, framework.map(str::to_string))?;
+    Ok(Server {
+        db: kernels::db()?,
+        model: c.model,
+        cluster: c.cluster,
+        framework,
+        workload: c.workload,
+        plan: plan_of(plan)?,
+        quant: c.quant,
+        serving: c.serving,
+        assumptions: c.assumptions,
+        settings,
+    })
 }
 
 fn estimate_to_python(py: Python<'_>, e: Estimate) -> PyResult<Bound<'_, PyTuple>> {

@@ -7,14 +7,16 @@ use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::serve::{Engine, slo_of, workload_of};
-use super::spec::Spec;
+use super::serve::{self, Engine, slo_of, workload_of};
+use super::spec::{Data, Spec};
 use super::{columns, errors, run};
+use crate::calibrate::served as fitted;
 use crate::error::{Error, Problems, Result, near};
 use crate::sim::metrics::{self, Latencies};
+use crate::sim::replay::Log;
 use crate::sim::trace::{self, draw, read};
 use crate::sim::{
-    Deployment, Router, Scheduler, Settings, Span, SpanKind, goodput, perfetto as chrome, statistics, to_ps,
+    Deployment, Requests, Router, Scheduler, Settings, Span, SpanKind, goodput, perfetto as chrome, statistics, to_ps,
 };
 
 fn on_error(name: &str) -> Result<read::OnError> {
@@ -289,4 +291,48 @@ pub fn perfetto(
             .collect();
         Ok(chrome::to_json(&spans, &names))
     })
+}
+
+/// A device fitted to a server's log.
+#[pyfunction]
+#[pyo3(signature = (model, cluster, workload, plan, framework, quant, serving, assumptions, scheduler, kv_blocks, arrival_s, isl, osl, ttft_ms, tpot_ms, progress=None))]
+#[allow(clippy::too_many_arguments)]
+pub fn calibrate(
+    py: Python<'_>,
+    model: &Spec,
+    cluster: &Spec,
+    workload: &Spec,
+    plan: &Spec,
+    framework: Option<&str>,
+    quant: Option<&Spec>,
+    serving: Option<&Spec>,
+    assumptions: Option<&Spec>,
+    scheduler: &str,
+    kv_blocks: Option<u64>,
+    arrival_s: PyReadonlyArray1<'_, f64>,
+    isl: PyReadonlyArray1<'_, i64>,
+    osl: PyReadonlyArray1<'_, i64>,
+    ttft_ms: PyReadonlyArray1<'_, f64>,
+    tpot_ms: PyReadonlyArray1<'_, f64>,
+    progress: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Spec> {
+    let whole = |a: &PyReadonlyArray1<'_, i64>| -> Vec<u32> {
+        a.as_array().iter().map(|x| u32::try_from(*x).unwrap_or(0)).collect()
+    };
+    let log = Log {
+        requests: Requests {
+            arrival_ps: columns::floats(&arrival_s).into_iter().map(to_ps).collect(),
+            isl: whole(&isl),
+            osl: whole(&osl),
+            ..Requests::default()
+        },
+        ttft_ms: columns::floats(&ttft_ms),
+        tpot_ms: columns::floats(&tpot_ms),
+    };
+    let server = errors::guard(|| {
+        let settings = settings(scheduler, "least-loaded", true, kv_blocks, 0, 0)?;
+        serve::server(model, cluster, workload, plan, framework, quant, serving, assumptions, settings)
+    })?;
+    let fit = run::run(py, progress, move |control| fitted::device(&server, &log, control))?;
+    Ok(Spec::new(Data::Device(fit.device)))
 }

@@ -14,29 +14,31 @@ pub fn validation_sections() -> Vec<&'static str> {
 
 /// Figures against predictions of the named sections (none named: all).
 #[pyfunction]
-#[pyo3(signature = (sections, progress=None))]
+#[pyo3(signature = (sections, ttft, progress=None))]
 pub fn validation_run<'py>(
     py: Python<'py>,
     sections: Vec<String>,
+    ttft: bool,
     progress: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Bound<'py, PyTuple>> {
     let found = run::run(py, progress, move |control| {
         let names: Vec<&str> = sections.iter().map(String::as_str).collect();
-        validation::run(&kernels::db()?, &names, control)
+        validation::run(&kernels::db()?, &names, ttft, control)
     })?;
     columns::to_python(py, found)
 }
 
 /// The named sections as markdown tables.
 #[pyfunction]
-#[pyo3(signature = (sections, progress=None))]
+#[pyo3(signature = (sections, ttft, progress=None))]
 pub fn validation_report(
     py: Python<'_>,
     sections: Vec<String>,
+    ttft: bool,
     progress: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<String> {
     run::run(py, progress, move |control| {
         let names: Vec<&str> = sections.iter().map(String::as_str).collect();
-        validation::report(&kernels::db()?, &names, control)
+        validation::report(&kernels::db()?, &names, ttft, control)
     })
 }

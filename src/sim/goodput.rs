@@ -33,11 +33,12 @@ pub fn curve(
     let mut rates = rates.to_vec();
     rates.sort_by(f64::total_cmp);
     let prices = pool::install(|| pricers(deployment))?;
-    // One run reports no progress of its own: the rates are counted.
+    control.set_total(rates.len() as u64);
     let one = |rate: f64| -> Result<Goodput> {
         control.check()?;
         let scaled = trace.scale(rate)?;
-        let out = simulate_with(&prices, deployment, &scaled.requests, settings, control)?;
+        let out = simulate_with(&prices, deployment, &scaled.requests, settings, &control.part())?;
+        control.advance(1);
         Ok(metrics::goodput(&scaled.requests, &out, slo))
     };
     let found: Vec<Goodput> = pool::install(|| rates.par_iter().map(|r| one(*r)).collect::<Result<Vec<_>>>())??;
@@ -47,6 +48,8 @@ pub fn curve(
         None => rates.last().copied(),
         Some(i) => {
             let (mut low, mut high) = (rates[i - 1], rates[i]);
+            let halvings = ((high / low).ln() / (1.0 + FINE).ln()).log2().ceil().max(0.0);
+            control.set_total(rates.len() as u64 + halvings as u64);
             while high / low > 1.0 + FINE {
                 let middle = (low * high).sqrt();
                 if one(middle)?.holds { low = middle } else { high = middle }

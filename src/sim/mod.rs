@@ -24,6 +24,7 @@ pub mod outcome;
 pub mod perfetto;
 pub mod policy;
 pub mod price;
+pub mod replay;
 pub mod request;
 mod route;
 pub mod run;

@@ -1,13 +1,14 @@
 //! Published figures against predictions, every row with its source and its status.
 //!
 //! Sections: `deployed` (end-to-end figures of deployments), `silicon` (5,221 measured points of
-//! the InferenceX sample), `literature` (formulas and tables of papers) and `network` (communication
+//! the InferenceX sample), `served` (measured servers simulated request by request), `literature` (formulas and tables of papers) and `network` (communication
 //! tables, those that were fitted and those that never were). Nothing is fitted here: a row that cannot be computed says why, and counts as such.
 
 pub mod deployed;
 pub mod figures;
 pub mod literature;
 pub mod network;
+pub mod served;
 pub mod silicon;
 
 use std::fmt::Write as _;
@@ -20,7 +21,7 @@ use crate::kernels::KernelDb;
 use crate::network::params::Misfit;
 
 /// All sections, in the order in which they are reported.
-pub const SECTIONS: [&str; 4] = ["deployed", "silicon", "literature", "network"];
+pub const SECTIONS: [&str; 5] = ["deployed", "silicon", "served", "literature", "network"];
 
 /// One figure and its prediction.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,30 +72,35 @@ pub fn columns(rows: &[Row]) -> Columns {
     c
 }
 
-fn section(db: &Arc<KernelDb>, name: &str, control: &Control) -> Result<Vec<Row>> {
+fn silicon_points(db: &Arc<KernelDb>, ttft: bool, control: &Control) -> Result<Vec<silicon::Point>> {
+    silicon::points_with(db, &silicon::Choices { ttft, ..silicon::Choices::default() }, control)
+}
+
+fn section(db: &Arc<KernelDb>, name: &str, ttft: bool, control: &Control) -> Result<Vec<Row>> {
     match name {
         "deployed" => deployed::rows(db, control),
         "literature" => literature::rows(),
         "network" => network::rows(db, control),
-        "silicon" => Ok(silicon::rows(&silicon::points(db, control)?)),
+        "served" => served::rows(db, control),
+        "silicon" => Ok(silicon::rows(&silicon_points(db, ttft, control)?, ttft)),
         _ => Err(Error::spec("sections", format!("unknown section '{name}'"), near(name, SECTIONS))),
     }
 }
 
-/// Rows of the sections asked for; none named: all of them.
-pub fn rows(db: &Arc<KernelDb>, sections: &[&str], control: &Control) -> Result<Vec<Row>> {
+/// Rows of the sections asked for; none named: all of them. `ttft`: the silicon sample's TTFT is simulated too.
+pub fn rows(db: &Arc<KernelDb>, sections: &[&str], ttft: bool, control: &Control) -> Result<Vec<Row>> {
     let names: Vec<&str> = if sections.is_empty() { SECTIONS.to_vec() } else { sections.to_vec() };
     let mut out = Vec::new();
     for name in names {
-        out.extend(section(db, name, control)?);
+        out.extend(section(db, name, ttft, control)?);
     }
     Ok(out)
 }
 
 /// Figures against predictions: section, name, system, model, framework, metric, target, predicted,
 /// error (signed, relative), source, status, note, and for rows that stand for a table n, median, p95.
-pub fn run(db: &Arc<KernelDb>, sections: &[&str], control: &Control) -> Result<Columns> {
-    Ok(columns(&rows(db, sections, control)?))
+pub fn run(db: &Arc<KernelDb>, sections: &[&str], ttft: bool, control: &Control) -> Result<Columns> {
+    Ok(columns(&rows(db, sections, ttft, control)?))
 }
 
 /// Coverage and TPOT error of the section `silicon` by model, system, framework, mode and load.
@@ -133,18 +139,23 @@ fn table(out: &mut String, rows: &[Row]) {
 }
 
 /// The sections as markdown tables.
-pub fn report(db: &Arc<KernelDb>, sections: &[&str], control: &Control) -> Result<String> {
+pub fn report(db: &Arc<KernelDb>, sections: &[&str], ttft: bool, control: &Control) -> Result<String> {
     let names: Vec<&str> = if sections.is_empty() { SECTIONS.to_vec() } else { sections.to_vec() };
     let mut out = String::new();
     for name in names {
         let _ = writeln!(out, "### {name}\n");
         if name == "silicon" {
             // Too many rows to list: their summary.
-            out.push_str(&silicon::summary::report(&silicon::summary::groups(&silicon::points(db, control)?)));
+            let points = silicon_points(db, ttft, control)?;
+            out.push_str(&silicon::summary::report(&silicon::summary::groups(&points), "TPOT"));
+            if ttft {
+                let groups = silicon::summary::groups_by(&points, silicon::Point::ttft_error);
+                out.push_str(&format!("\n{}", silicon::summary::report(&groups, "TTFT")));
+            }
         } else if name == "network" {
             out.push_str(&network::report(&network::rows(db, control)?));
         } else {
-            table(&mut out, &section(db, name, control)?);
+            table(&mut out, &section(db, name, ttft, control)?);
         }
         out.push('\n');
     }

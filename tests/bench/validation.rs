@@ -25,7 +25,7 @@ fn main() {
             }
         }
         ["rows", ref sections @ ..] => {
-            for r in validation::rows(&db, sections, &Control::new()).unwrap() {
+            for r in validation::rows(&db, sections, false, &Control::new()).unwrap() {
                 let (a, b, c) = (&r.name, &r.system, &r.framework);
                 println!(
                     "{a}\t{b}\t{c}\t{}\t{}\t{:.3}\t{:.3}\t{:.3}\t{}",
@@ -79,13 +79,39 @@ fn main() {
             let mut choices = validation::silicon::Choices::default();
             choices.serving.launch = Some(disagg::spec::serving::Launch::Measured);
             let points = validation::silicon::points_with(&db, &choices, &Control::new()).unwrap();
-            println!("{}", validation::silicon::summary::report(&validation::silicon::summary::groups(&points)));
+            println!(
+                "{}",
+                validation::silicon::summary::report(&validation::silicon::summary::groups(&points), "TPOT")
+            );
+        }
+        ["silicon", "ttft"] => println!("{}", validation::report(&db, &["silicon"], true, &Control::new()).unwrap()),
+        ["silicon", "rows"] => {
+            let choices = validation::silicon::Choices { ttft: true, ..Default::default() };
+            for p in validation::silicon::points_with(&db, &choices, &Control::new()).unwrap() {
+                let r = &p.raw;
+                println!(
+                    "{}\t{}\t{}\t{}\t{}\t{}\t{}\t{:.3}\t{:.3}\t{:.3}\t{:.3}\t{}\t{}",
+                    r.id,
+                    r.system,
+                    r.framework,
+                    r.model,
+                    r.precision,
+                    r.isl,
+                    r.osl,
+                    r.ttft_ms,
+                    p.ttft_ms,
+                    r.tpot_ms,
+                    p.tpot_ms,
+                    p.status,
+                    p.note
+                );
+            }
         }
         ["deployed", figure] => print(&validation::deployed::breakdown(&db, figure).unwrap()),
         ref sections => {
-            println!("{}", validation::report(&db, sections, &Control::new()).unwrap());
+            println!("{}", validation::report(&db, sections, false, &Control::new()).unwrap());
             if *sections == ["deployed"] {
-                for r in validation::rows(&db, sections, &Control::new()).unwrap() {
+                for r in validation::rows(&db, sections, false, &Control::new()).unwrap() {
                     println!("{}: {}", r.name, r.note);
                 }
             }

@@ -110,7 +110,7 @@ fn laws_keep_their_bounds() {
 }
 
 fn rows() -> Vec<Row> {
-    validation::rows(db(), &["network"], &Control::new()).unwrap()
+    validation::rows(db(), &["network"], false, &Control::new()).unwrap()
 }
 
 #[test]

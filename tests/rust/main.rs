@@ -25,6 +25,7 @@ mod profiles;
 mod provision;
 mod refine;
 mod search;
+mod served;
 mod serving;
 mod sim;
 mod sim_stats;

@@ -152,7 +152,7 @@ fn no_row_of_the_sample_is_lost() {
 
 #[test]
 fn every_deployment_has_a_finite_prediction() {
-    let c = validation::run(&db(), &["deployed"], &Control::new()).unwrap();
+    let c = validation::run(&db(), &["deployed"], false, &Control::new()).unwrap();
     assert_eq!(c.rows(), FIGURES.len());
     let names = [
         "section",
@@ -189,7 +189,7 @@ fn every_deployment_has_a_finite_prediction() {
 
 #[test]
 fn formulas_of_papers_are_met() {
-    let rows = validation::rows(&db(), &["literature"], &Control::new()).unwrap();
+    let rows = validation::rows(&db(), &["literature"], false, &Control::new()).unwrap();
     let error = |name: &str| rows.iter().find(|r| r.name == name).unwrap().error().abs();
     for exact in ["dead-zone-h800", "dead-zone-b200"] {
         assert!(error(exact) < 2e-3, "{exact}");
@@ -205,12 +205,12 @@ fn formulas_of_papers_are_met() {
 
 #[test]
 fn sections_are_named_and_reported() {
-    let text = validation::report(&db(), &["literature"], &Control::new()).unwrap();
+    let text = validation::report(&db(), &["literature"], false, &Control::new()).unwrap();
     assert!(text.contains("### literature") && text.contains("dead-zone-h800"), "{text}");
-    let wrong = validation::run(&db(), &["silicone"], &Control::new()).unwrap_err().to_string();
+    let wrong = validation::run(&db(), &["silicone"], false, &Control::new()).unwrap_err().to_string();
     assert!(wrong.contains("silicon"), "{wrong}");
     assert_eq!(SECTIONS.len(), 4);
     let stopped = Control::new();
     stopped.cancel();
-    assert!(validation::rows(&db(), &["silicon"], &stopped).is_err());
+    assert!(validation::rows(&db(), &["silicon"], false, &stopped).is_err());
 }

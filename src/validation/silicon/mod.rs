@@ -1,8 +1,10 @@
 //! 5,221 measured serving points against predictions of TPOT; every row ends with a status.
 //!
-//! The data's framework versions differ from the kernel tables', MTP is not labelled, and the
-//! measured TTFT includes closed-loop queueing, so only TPOT is compared here. Nothing is tuned.
+//! The data's framework versions differ from the kernel tables', and MTP is not labelled. The measured
+//! TTFT includes closed-loop queueing: it is compared where each row is simulated (`closed_loop`), on demand.
+//! Nothing is tuned.
 
+mod closed_loop;
 pub mod data;
 pub mod labels;
 mod predict;
@@ -35,6 +37,8 @@ pub struct Point {
     pub note: String,
     /// Milliseconds; NaN where nothing could be computed.
     pub tpot_ms: f64,
+    /// NaN where nothing was simulated.
+    pub ttft_ms: f64,
     pub experts: bool,
 }
 
@@ -47,6 +51,10 @@ impl Point {
     pub fn error(&self) -> f64 {
         self.tpot_ms / self.raw.tpot_ms - 1.0
     }
+
+    pub fn ttft_error(&self) -> f64 {
+        self.ttft_ms / self.raw.ttft_ms - 1.0
+    }
 }
 
 type Key = (&'static str, String, String, String);
@@ -56,6 +64,8 @@ type Key = (&'static str, String, String, String);
 pub struct Choices {
     pub serving: Serving,
     pub assumptions: Assumptions,
+    /// Simulate the closed loop of every row for its TTFT (minutes).
+    pub ttft: bool,
 }
 
 fn library(db: &Arc<KernelDb>, key: &Key, quant: &Quant, choices: &Choices) -> Result<Arc<Library>> {
@@ -79,12 +89,13 @@ fn describe(c: &Clean) -> String {
     }
 }
 
-fn one(libraries: &BTreeMap<Key, Arc<Library>>, raw: &Raw) -> Result<Point> {
+fn one(libraries: &BTreeMap<Key, Arc<Library>>, raw: &Raw, ttft: bool, control: &Control) -> Result<Point> {
     let out = |status: String, note: String, tpot_ms: f64, experts: bool| Point {
         raw: raw.clone(),
         status,
         note,
         tpot_ms,
+        ttft_ms: f64::NAN,
         experts,
     };
     let Some((key, quantity_rules)) = key(raw) else {
@@ -105,7 +116,9 @@ fn one(libraries: &BTreeMap<Key, Arc<Library>>, raw: &Raw) -> Result<Point> {
         Ok(o) => {
             let status = if rules.is_empty() { "ok".into() } else { format!("relabelled:{}", rules.join("+")) };
             let capped = if o.capped { ", capped by memory" } else { "" };
-            out(status, format!("{note}, {:.1} decoding a rank{capped}", o.batch), o.tpot_ms, experts)
+            let point = out(status, format!("{note}, {:.1} decoding a rank{capped}", o.batch), o.tpot_ms, experts);
+            let simulated = if ttft { closed_loop::ttft(lib, raw, &clean, control)? } else { None };
+            Point { ttft_ms: simulated.unwrap_or(f64::NAN), ..point }
         }
         Err(status) => out(status, note, f64::NAN, experts),
     })
@@ -146,7 +159,7 @@ pub fn points_with(db: &Arc<KernelDb>, choices: &Choices, control: &Control) -> 
         raws.par_iter()
             .map(|raw| {
                 control.check()?;
-                let point = one(&libraries, raw);
+                let point = one(&libraries, raw, choices.ttft, control);
                 control.advance(1);
                 point
             })
@@ -157,23 +170,23 @@ pub fn points_with(db: &Arc<KernelDb>, choices: &Choices, control: &Control) -> 
     Ok(points)
 }
 
-/// One row a point: TPOT against the measured one.
-pub fn rows(points: &[Point]) -> Vec<Row> {
-    points
-        .iter()
-        .map(|p| Row {
-            section: "silicon",
-            name: p.raw.id.clone(),
-            system: p.raw.system.clone(),
-            model: p.raw.model.clone(),
-            framework: p.raw.framework.clone(),
-            metric: "tpot_ms",
-            target: p.raw.tpot_ms,
-            predicted: p.tpot_ms,
-            source: SOURCE.into(),
-            status: p.status.clone(),
-            note: p.note.clone(),
-            spread: None,
-        })
-        .collect()
+/// One row a point: TPOT against the measured one; where TTFT was simulated, as many rows more.
+pub fn rows(points: &[Point], ttft: bool) -> Vec<Row> {
+    let row = |p: &Point, metric, target, predicted| Row {
+        section: "silicon",
+        name: p.raw.id.clone(),
+        system: p.raw.system.clone(),
+        model: p.raw.model.clone(),
+        framework: p.raw.framework.clone(),
+        metric,
+        target,
+        predicted,
+        source: SOURCE.into(),
+        status: p.status.clone(),
+        note: p.note.clone(),
+        spread: None,
+    };
+    let tpot = points.iter().map(|p| row(p, "tpot_ms", p.raw.tpot_ms, p.tpot_ms));
+    let more = if ttft { points } else { &[] };
+    tpot.chain(more.iter().map(|p| row(p, "ttft_ms", p.raw.ttft_ms, p.ttft_ms))).collect()
 }

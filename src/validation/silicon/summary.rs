@@ -1,4 +1,5 @@
-//! Coverage and TPOT error of the silicon sample by model, system, framework, mode and load.
+//! Coverage and error (TPOT, or TTFT where it was simulated) of the silicon sample by model, system, framework,
+//! mode and load.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,12 +20,15 @@ pub struct Group {
     pub bias: f64,
 }
 
-fn group<'a>(by: &'static str, name: String, points: impl Iterator<Item = &'a Point>) -> Group {
+/// The error that is looked at.
+pub type Metric = fn(&Point) -> f64;
+
+fn group<'a>(by: &'static str, name: String, points: impl Iterator<Item = &'a Point>, metric: Metric) -> Group {
     let (mut rows, mut errors) = (0, Vec::new());
     for p in points {
         rows += 1;
-        if p.error().is_finite() {
-            errors.push(p.error());
+        if metric(p).is_finite() {
+            errors.push(metric(p));
         }
     }
     let n = errors.len().max(1) as f64;
@@ -64,11 +68,17 @@ fn kind(status: &str) -> String {
 
 /// All groups, `all` first. The cuts by framework, system, model and load leave suspect rows out.
 pub fn groups(points: &[Point]) -> Vec<Group> {
+    groups_by(points, Point::error)
+}
+
+/// [`groups`] of another error.
+pub fn groups_by(points: &[Point], metric: Metric) -> Vec<Group> {
+    let group = |by, name, points: &mut dyn Iterator<Item = &Point>| group(by, name, points, metric);
     let mut out = vec![
-        group("all", "all".into(), points.iter()),
-        group("all", "with experts".into(), points.iter().filter(|p| p.experts)),
-        group("all", "not suspect".into(), points.iter().filter(|p| p.credible())),
-        group("all", "with experts, not suspect".into(), points.iter().filter(|p| p.experts && p.credible())),
+        group("all", "all".into(), &mut points.iter()),
+        group("all", "with experts".into(), &mut points.iter().filter(|p| p.experts)),
+        group("all", "not suspect".into(), &mut points.iter().filter(|p| p.credible())),
+        group("all", "with experts, not suspect".into(), &mut points.iter().filter(|p| p.experts && p.credible())),
     ];
     type Name = fn(&Point) -> String;
     let cuts: [(&'static str, Name); 6] = [
@@ -85,7 +95,7 @@ pub fn groups(points: &[Point]) -> Vec<Group> {
         for p in points.iter().filter(|p| every || p.credible()) {
             cut.entry(name(p)).or_default().push(p);
         }
-        out.extend(cut.into_iter().map(|(k, v)| group(by, k, v.into_iter())));
+        out.extend(cut.into_iter().map(|(k, v)| group(by, k, &mut v.into_iter())));
     }
     out
 }
@@ -106,9 +116,9 @@ pub fn columns(groups: &[Group]) -> Columns {
 }
 
 /// The groups as a markdown table.
-pub fn report(groups: &[Group]) -> String {
-    let mut out = String::from(
-        "| by | group | rows | computed | TPOT MAPE | median | bias |\n|---|---|---:|---:|---:|---:|---:|\n",
+pub fn report(groups: &[Group], metric: &str) -> String {
+    let mut out = format!(
+        "| by | group | rows | computed | {metric} MAPE | median | bias |\n|---|---|---:|---:|---:|---:|---:|\n"
     );
     let percent = |v: f64, sign: bool| match (v.is_finite(), sign) {
         (false, _) => "-".to_string(),

@@ -1,0 +1,132 @@
+//! A device fitted to a server's log: which arithmetic rate, bandwidth and launch floor make the
+//! simulation of the same requests answer when the server did.
+//!
+//! Minimises, over the requests whose latencies are given, the mean soft-L1 of ln(simulated / measured)
+//! of TTFT plus that of TPOT (`least` has the loss), by a simplex over the logarithms of the three rates, from the
+//! three best points of a coarse grid around the cluster's own device.
+//! The kernels' shapes stay those of the measured tables (`cost::library`: scaled by the ratio of the
+//! rooflines), so the rates are effective ones: with the tables' utilisation in them they are not peaks of
+//! a data sheet. Requests without latencies are load only: what is judged later can be kept out of the fit.
+//!
+//! Limits. A local minimum near one of those; a log that never fills the arithmetic units
+//! says little about their rate. Network rates are not fitted: one device's log does not show them.
+
+use rayon::prelude::*;
+
+use super::rounded;
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::math::simplex;
+use crate::network::params::Misfit;
+use crate::pool;
+use crate::sim::replay::{Log, Server, replay};
+use crate::spec::Device;
+
+/// Where the loss turns from squares to absolute values, as in `least`.
+const SCALE: f64 = 0.1;
+/// ln(simulated / measured) of a request that was not served at all.
+const LOST: f64 = 3.0;
+/// The coarse grid: factors of arithmetic, bandwidth and launch floor.
+const GRID: [&[f64]; 3] = [&[4.0, 1.5, 0.5, 0.2, 0.07], &[2.0, 0.8, 0.3, 0.1], &[0.7, 2.0]];
+const STARTS: usize = 3;
+/// First step of the simplex, and where it stops: 0.1 % of a rate.
+const STEP: f64 = 0.3;
+const FINE: f64 = 1e-3;
+const CALLS: usize = 150;
+/// Rates may move so far from the start, either way.
+const REACH: f64 = 50.0;
+
+/// The device, and how far the simulation with it is from the requests that it was fitted to.
+#[derive(Clone, Debug)]
+pub struct Fit {
+    pub device: Device,
+    pub loss: f64,
+    pub runs: usize,
+    pub ttft: Option<Misfit>,
+    pub tpot: Option<Misfit>,
+}
+
+fn soft(r: f64) -> f64 {
+    2.0 * SCALE * SCALE * ((r / SCALE).hypot(1.0) - 1.0)
+}
+
+/// Mean loss of the pairs that are known.
+fn loss(simulated: &[f64], measured: &[f64]) -> f64 {
+    let known = simulated.iter().zip(measured).filter(|(_, m)| !m.is_nan());
+    let (sum, n) = known.fold((0.0, 0.0), |(sum, n), (s, m)| {
+        let r = if *s > 0.0 { (s / m).ln() } else { LOST };
+        (sum + soft(r), n + 1.0)
+    });
+    if n > 0.0 { sum / n } else { 0.0 }
+}
+
+/// How far the served of `simulated` are from what is known of `measured`.
+fn misfit(simulated: &[f64], measured: &[f64]) -> Option<Misfit> {
+    Misfit::of(simulated.iter().zip(measured).filter(|(s, m)| !m.is_nan() && !s.is_nan()).map(|(s, m)| (*s, *m)))
+}
+
+/// What [`device`] minimises.
+///
+/// # Errors
+/// As [`replay`].
+pub fn distance(server: &Server, device: &Device, log: &Log, control: &Control) -> Result<f64> {
+    let l = replay(server, device, &log.requests, &control.part())?;
+    Ok(loss(&l.ttft_ms, &log.ttft_ms) + loss(&l.tpot_ms, &log.tpot_ms))
+}
+
+/// `start` with other rates: arithmetic (all formats alike), bandwidth, launch floor.
+fn scaled(start: &Device, u: &[f64]) -> Device {
+    let by = |i: usize| u[i].clamp(-REACH.ln(), REACH.ln()).exp();
+    Device {
+        bf16_flops: rounded(start.bf16_flops * by(0)),
+        fp8_flops: rounded(start.fp8_flops * by(0)),
+        fp4_flops: rounded(start.fp4_flops * by(0)),
+        hbm_bytes_per_s: rounded(start.hbm_bytes_per_s * by(1)),
+        launch_s: rounded(start.launch_s * by(2)),
+        ..start.clone()
+    }
+}
+
+/// Fits the device of `server` to `log`.
+///
+/// # Errors
+/// What is wrong with the log or the server, or `Cancelled`.
+pub fn device(server: &Server, log: &Log, control: &Control) -> Result<Fit> {
+    log.check()?;
+    let start = &server.cluster.device;
+    if start.launch_s <= 0.0 {
+        return Err(Error::spec("cluster.device.launch_s", "is 0: there is nothing to scale", "start from 2.5e-6"));
+    }
+    let run = |u: &[f64]| -> Result<f64> {
+        control.check()?;
+        let d = distance(server, &scaled(start, u), log, control)?;
+        control.advance(1);
+        Ok(d)
+    };
+    let [math, memory, launch] = GRID;
+    let grid: Vec<[f64; 3]> = math
+        .iter()
+        .flat_map(|a| memory.iter().flat_map(move |b| launch.iter().map(move |c| [a.ln(), b.ln(), c.ln()])))
+        .collect();
+    control.set_total((grid.len() + STARTS * CALLS) as u64);
+    let found = pool::install(|| -> Result<Vec<simplex::Least>> {
+        let coarse = grid.par_iter().map(|u| Ok((run(u)?, *u))).collect::<Result<Vec<_>>>();
+        let mut coarse = coarse?;
+        coarse.sort_by(|a, b| a.0.total_cmp(&b.0));
+        coarse[..STARTS].par_iter().map(|(_, u)| simplex::least(u, STEP, FINE, CALLS, run)).collect()
+    })??;
+    let runs = grid.len() + found.iter().map(|f| f.calls).sum::<usize>();
+    let found = found.into_iter().reduce(|a, b| if b.value < a.value { b } else { a });
+    let Some(found) = found else { return Err(Error::data("log", "no start")) };
+    let mut device = scaled(start, &found.at);
+    let l = replay(server, &device, &log.requests, &control.part())?;
+    let (ttft, tpot) = (misfit(&l.ttft_ms, &log.ttft_ms), misfit(&l.tpot_ms, &log.tpot_ms));
+    let share = |m: &Option<Misfit>| m.map_or("none".into(), |m| format!("{:.1} % of {}", 100.0 * m.mape, m.rows));
+    device.source = format!(
+        "effective rates fitted to a log of {}: mean error of TTFT {}, of TPOT {}",
+        log.requests.len(),
+        share(&ttft),
+        share(&tpot)
+    );
+    Ok(Fit { device, loss: found.value, runs, ttft, tpot })
+}

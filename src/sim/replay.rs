@@ -1,0 +1,70 @@
+//! A real server's log beside the simulation of the same requests.
+
+use std::sync::Arc;
+
+use super::metrics::Latencies;
+use super::{Deployment, Requests, Settings, simulate};
+use crate::control::Control;
+use crate::cost::Library;
+use crate::error::{Problems, Result};
+use crate::kernels::KernelDb;
+use crate::serving::Engine;
+use crate::spec::{Assumptions, Cluster, Device, Model, Plan, Quant, Serving, Workload};
+
+/// What the server ran.
+#[derive(Clone)]
+pub struct Server {
+    pub db: Arc<KernelDb>,
+    pub model: Model,
+    /// The device to start from stands in it.
+    pub cluster: Cluster,
+    pub framework: String,
+    pub workload: Workload,
+    pub plan: Plan,
+    pub quant: Quant,
+    pub serving: Serving,
+    pub assumptions: Assumptions,
+    pub settings: Settings,
+}
+
+/// Requests as they came, and when their answers did; not a number: not to be fitted.
+#[derive(Clone, Debug, Default)]
+pub struct Log {
+    pub requests: Requests,
+    pub ttft_ms: Vec<f64>,
+    pub tpot_ms: Vec<f64>,
+}
+
+impl Log {
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn check(&self) -> Result<()> {
+        let mut p = Problems::new();
+        p.nest("log", self.requests.check());
+        for (name, values) in [("ttft_ms", &self.ttft_ms), ("tpot_ms", &self.tpot_ms)] {
+            if values.len() != self.requests.len() {
+                p.push(format!("log.{name}"), "has another length than the requests", "one row a request");
+            }
+            if let Some(i) = values.iter().position(|x| *x <= 0.0 || x.is_infinite()) {
+                p.push(format!("log.{name}[{i}]"), format!("must be above 0, is {}", values[i]), "NaN where unknown");
+            }
+        }
+        if self.ttft_ms.iter().chain(&self.tpot_ms).all(|x| x.is_nan()) {
+            p.push("log", "has no latency to fit to", "give ttft_ms, tpot_ms or both");
+        }
+        p.into_result()
+    }
+}
+
+/// Latencies of the log's requests if the server's device were `device`.
+///
+/// # Errors
+/// If the plan does not fit, or `Cancelled`.
+pub fn replay(server: &Server, device: &Device, requests: &Requests, control: &Control) -> Result<Latencies> {
+    let cluster = Cluster { device: device.clone(), ..server.cluster.clone() };
+    let s = server;
+    let lib = Library::new(s.db.clone(), &s.model, &cluster, &s.framework, &s.quant, &s.serving, &s.assumptions)?;
+    let engine = Arc::new(Engine::new(&Arc::new(lib), &s.workload, &s.plan)?);
+    let outcome = simulate(&Deployment::of(&engine), requests, &s.settings, control)?;
+    Ok(Latencies::of(requests, &outcome))
+}

@@ -1,0 +1,105 @@
+//! TTFT of a cleaned row: the closed loop that its client ran, simulated request by request.
+//!
+//! The client (InferenceX `benchmark_serving`) keeps `concurrency` requests in flight, all of the first ones sent at
+//! once, ten times as many in all; the mean TTFT is over all of them, so a tenth of it is the first burst.
+//! Here four times the concurrency is simulated (ten up to 16 users) and the first burst counts a tenth. Prompts
+//! are uniform in 80-100 % of the nominal length (InferenceX), answers have their full length (`ignore_eos`).
+//! Schedulers are the frameworks' own: prompts first in sglang, decode first in the others; chunk budgets and
+//! formats as for TPOT. Limits: the host's part of a step and the way over HTTP are not in it; whether a
+//! published TTFT is a mean is the sample's to say.
+
+use std::sync::Arc;
+
+use super::data::Raw;
+use super::labels::{Clean, Deployment as Layout};
+use super::predict::chunk;
+use crate::control::Control;
+use crate::cost::Library;
+use crate::error::{Error, Result};
+use crate::serving::choose::most_sequences;
+use crate::serving::{Engine, Stepper};
+use crate::sim::metrics::Latencies;
+use crate::sim::trace::draw;
+use crate::sim::{Deployment, Scheduler, Settings, simulate};
+use crate::spec::{Aggregated, Distribution, PdPlan, Plan, Slot, Workers, Workload};
+
+/// Shortest prompt over the nominal one.
+const SHORTEST: f64 = 0.8;
+/// Share of the first burst in the client's mean.
+const BURST: f64 = 0.1;
+const SEED: u64 = 1;
+
+fn workload(raw: &Raw) -> Workload {
+    let fixed = Workload::fixed("silicon", 0.0, raw.isl, raw.osl);
+    if raw.inferencex {
+        Workload { isl: Distribution::Uniform { low: (SHORTEST * raw.isl).round(), high: raw.isl }, ..fixed }
+    } else {
+        fixed
+    }
+}
+
+/// Seats of a rank: its share of the users, or what memory holds.
+fn seats(s: &Stepper, users: f64, tokens: f64) -> Option<u32> {
+    let most = most_sequences(s, tokens).floor();
+    (most >= 1.0).then(|| users.ceil().clamp(1.0, most) as u32)
+}
+
+fn plan(lib: &Arc<Library>, raw: &Raw, clean: &Clean, w: &Workload) -> Result<Option<Plan>> {
+    let users = clean.concurrency;
+    Ok(match &clean.deployment {
+        Layout::Aggregated { parallel, replicas } => {
+            let s = Stepper::worker(lib, *parallel, w, "worker")?;
+            let budget = chunk(&raw.framework, parallel);
+            let share = users / (s.ranks() * s.stages_in_flight() * f64::from(*replicas));
+            let tokens = budget.min(raw.isl * share.max(1.0) + share);
+            seats(&s, share, tokens).map(|batch| {
+                Plan::Aggregated(Aggregated {
+                    parallel: *parallel,
+                    batch: Some(batch),
+                    // A budget that decode alone would fill still lets prompts through, as for TPOT.
+                    chunk_tokens: Some(budget.max(f64::from(batch) + 1024.0) as u32),
+                    replicas: *replicas,
+                })
+            })
+        }
+        Layout::Pd { prefill, decode } => {
+            let d = Stepper::worker(lib, decode.0, w, "worker")?;
+            let share = users / (d.ranks() * d.stages_in_flight() * f64::from(decode.1));
+            let prompts = Workers {
+                count: prefill.1,
+                parallel: prefill.0,
+                batch: Some(1),
+                chunk_tokens: Some(chunk(&raw.framework, &prefill.0) as u32),
+            };
+            seats(&d, share, share).map(|batch| {
+                let answers = Workers { count: decode.1, parallel: decode.0, batch: Some(batch), chunk_tokens: None };
+                Plan::Pd(PdPlan { prefill: Slot::Workers(prompts), decode: Slot::Workers(answers) })
+            })
+        }
+    })
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// Mean TTFT in ms; `None` where the row's requests do not fit its GPUs.
+pub fn ttft(lib: &Arc<Library>, raw: &Raw, clean: &Clean, control: &Control) -> Result<Option<f64>> {
+    let w = workload(raw);
+    let users = clean.concurrency.round().max(1.0);
+    let Some(plan) = plan(lib, raw, clean, &w)? else { return Ok(None) };
+    let engine = match Engine::new(lib, &w, &plan) {
+        Ok(e) => Arc::new(e),
+        Err(Error::Infeasible { .. }) => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let waves = if users <= 16.0 { 10.0 } else { 4.0 };
+    let trace = draw::closed(&w, users as u32, (waves * users) as usize, 0.0, SEED)?;
+    let scheduler = if raw.framework == "sglang" { Scheduler::Sglang } else { Scheduler::ChunkedPrefill };
+    let settings = Settings { scheduler, ..Settings::default() };
+    let outcome = simulate(&Deployment::of(&engine), &trace.requests, &settings, &control.part())?;
+    let found = Latencies::of(&trace.requests, &outcome).ttft_ms;
+    let (burst, later) = found.split_at(users as usize);
+    let t = BURST * mean(burst) + (1.0 - BURST) * mean(later);
+    Ok(t.is_finite().then_some(t))
+}
