@@ -58,7 +58,7 @@ __all__ = [
     "AFD", "LEVELS", "PD", "SLO", "Aggregated", "Assumptions", "CancelledError", "Cluster", "DataError", "Device",
     "DisaggError", "Distribution", "Estimate", "Fabric", "Fixed", "Frame", "InfeasibleError", "InternalError",
     "MissingPackageError", "Model", "Parallel", "Placement", "Pool", "Problem", "Quant", "Run", "Serving", "Space",
-    "SpecError", "Step", "Study", "Trace", "Workers", "Workload", "__version__", "afd", "calibrate", "compare_runs", "estimate",
-    "explore", "goodput_curve", "kernels", "models", "network", "plots", "set_num_threads", "show_versions",
+    "SpecError", "Step", "Study", "Trace", "Workers", "Workload", "__version__", "afd", "calibrate", "compare_runs",
+    "estimate", "explore", "goodput_curve", "kernels", "models", "network", "plots", "set_num_threads", "show_versions",
     "simulate", "sweep", "systems", "validation", "workloads",
 ]

@@ -132,7 +132,6 @@ def test_a_fabric_of_ones_own_is_a_dict() -> None:
         assert e.value.path == field, (fabric, e.value)
 
 
-
 def test_levels_and_sizes_of_plans():
     w = dg.Workers(count=2, parallel=dg.Parallel(dp=8))
     afd = dg.AFD(attention=dg.Pool(gpus=16), ffn=dg.Pool(gpus=112), units=2)
