@@ -19,6 +19,7 @@ pub mod fabric;
 pub mod flows;
 pub mod fluid;
 pub mod law;
+pub mod packing;
 pub mod params;
 pub mod report;
 pub mod samples;

@@ -9,6 +9,7 @@ use super::space;
 use crate::control::Control;
 use crate::cost::Library;
 use crate::error::Result;
+use crate::network::packing;
 use crate::serving::choose::{chunk_grid, most_sequences};
 use crate::serving::pd::{self, DecodeSide, PrefillSide};
 use crate::serving::{Load, Stepper, aggregated};
@@ -49,6 +50,11 @@ impl Task<'_> {
         }
     }
 
+    /// The most groups of `size` GPUs on the budget beside `placed`, none across more domains than it must.
+    fn most(&self, placed: (u32, u32), size: u32) -> u32 {
+        packing::most(self.budget, self.lib.cluster.fabric.domain_gpus, placed, size)
+    }
+
     pub(super) fn per_decode(&self) -> f64 {
         1.0 + f64::from(self.lib.serving.mtp)
     }
@@ -57,7 +63,7 @@ impl Task<'_> {
     fn infeasible(&self, level: u8, layout: Layout, stepper: &Stepper, least: f64) -> Row {
         let batch = layout.microbatches();
         let chunk = (least + f64::from(batch) * self.per_decode()).ceil();
-        let count = (self.budget / layout.gpus()).max(1);
+        let count = self.most((0, 1), layout.gpus()).max(1);
         let point = aggregated::solve(stepper, &self.load, f64::from(batch), chunk, count);
         let main = Part { layout, batch, chunk: chunk as u32, count };
         Row { level, framework: self.framework, main, prefill: None, point }
@@ -83,7 +89,7 @@ impl Task<'_> {
         for (i, (p, ..)) in prefill.iter().enumerate() {
             for (j, (d, ..)) in decode.iter().enumerate() {
                 let full = prefills[i].max(decodes[j]);
-                if p.gpus() + d.gpus() <= self.budget && best.is_none_or(|(b, ..)| full < b) {
+                if self.most((1, p.gpus()), d.gpus()) > 0 && best.is_none_or(|(b, ..)| full < b) {
                     best = Some((full, i, j));
                 }
             }
@@ -107,7 +113,7 @@ impl Task<'_> {
     pub fn mixed(&self, level: u8, layouts: &[Layout], per_octave: u32) -> Result<Vec<Row>> {
         self.each(layouts, |layout| {
             let stepper = self.stepper(layout)?;
-            let count = self.budget / layout.gpus();
+            let count = self.most((0, 1), layout.gpus());
             let mut rows = Vec::new();
             let least = self.load.isl.min(512.0);
             let most = most_sequences(&stepper, least);
@@ -369,7 +375,10 @@ impl Task<'_> {
         }
         let mut best: Option<(f64, u32, u32)> = None;
         for np in 1..=(self.budget - gd) / gp {
-            let nd = (self.budget - np * gp) / gd;
+            let nd = self.most((np, gp), gd);
+            if nd == 0 {
+                break;
+            }
             let rate = (f64::from(np) * p.side.rate)
                 .min(f64::from(nd) * d.side.rate)
                 .min(pd::wire_rate(&p.stepper, np, &d.stepper, nd, &self.load));

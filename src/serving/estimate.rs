@@ -5,6 +5,7 @@ use super::engine::{Compiled, Engine};
 use super::point::{Binding, KvCost};
 use super::queueing;
 use super::stepper::{Kind, StepTime, Stepper, Unit};
+use super::straddle;
 use super::timeline::{self, Bar, STAGES};
 use crate::columns::{Column, Columns};
 use crate::cost::{Batch, Detail, draft};
@@ -386,6 +387,7 @@ impl Engine {
             }
             warnings.push(text);
         }
+        warnings.extend(straddle::warning(&self.plan, &lib.cluster));
         let stands = self.point.stands();
         let mut breakdown = Vec::new();
         let mut pipeline = Vec::new();

@@ -18,6 +18,7 @@ pub mod provision;
 pub mod published;
 pub mod queueing;
 pub mod stepper;
+mod straddle;
 pub mod timeline;
 
 pub use engine::Engine;

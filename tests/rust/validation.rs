@@ -209,7 +209,7 @@ fn sections_are_named_and_reported() {
     assert!(text.contains("### literature") && text.contains("dead-zone-h800"), "{text}");
     let wrong = validation::run(&db(), &["silicone"], false, &Control::new()).unwrap_err().to_string();
     assert!(wrong.contains("silicon"), "{wrong}");
-    assert_eq!(SECTIONS.len(), 4);
+    assert_eq!(SECTIONS.len(), 5);
     let stopped = Control::new();
     stopped.cancel();
     assert!(validation::rows(&db(), &["silicon"], false, &stopped).is_err());
