@@ -204,6 +204,7 @@ pub struct Context<'a> {
     pub capacity: f64,
     /// Whose memory manager: only published coefficients depend on it.
     pub framework: &'a str,
+    pub node_gpus: u32,
 }
 
 fn reserve(cx: &Context<'_>) -> f64 {
@@ -221,6 +222,28 @@ fn activation_floor(cx: &Context<'_>) -> f64 {
     }
 }
 
+/// Whether aiconfigurator adds up the operators of sglang's wide EP: experts beyond one node, no MoE-TP.
+fn wide_ep(cx: &Context<'_>, p: &Parallel) -> bool {
+    cx.assumptions.activations == Activations::Framework
+        && cx.framework == "sglang"
+        && cx.model.is_mla()
+        && p.dp > 1
+        && p.moe_tp == 1
+        && p.stage_gpus() > cx.node_gpus
+}
+
+/// Those operators: no head, and no embedding with sparse attention; dense latent attention is its
+/// down-projections, counted twice.
+fn without_ends(w: Weights, model: &Model) -> Weights {
+    let Attention::Mla { q_lora, kv_lora, rope, indexer, .. } = &model.attention else { return w };
+    if indexer.is_some() {
+        return Weights { head: 0.0, embedding: 0.0, ..w };
+    }
+    let down = f64::from(model.hidden) * f64::from(q_lora + kv_lora + rope);
+    // One byte a weight: these operators exist for block-scaled FP8 only.
+    Weights { head: 0.0, router: 0.0, attention: 2.0 * down, ..w }
+}
+
 /// Memory of one GPU of a worker.
 pub fn worker(cx: &Context<'_>, p: &Parallel, pool: &'static str) -> Memory {
     let model = cx.model;
@@ -230,6 +253,7 @@ pub fn worker(cx: &Context<'_>, p: &Parallel, pool: &'static str) -> Memory {
     let whole_shared =
         p.dp * p.cp > 1 || (cx.assumptions.shared_expert_split == SharedExpertSplit::Whole && model.is_dsa());
     let w = weights(cx, p.tp, if whole_shared { 1 } else { p.tp }, false);
+    let w = if wide_ep(cx, p) { without_ends(w, model) } else { w };
     let moe_layer = w.router + w.shared + local_experts(cx, p.ep(), p.moe_tp) * w.expert;
     // The MTP module is one more layer of the last kind, on the last stage.
     let last = if model.moe.is_some() { moe_layer } else { w.dense };
