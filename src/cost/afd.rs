@@ -30,7 +30,7 @@ use crate::math::combinatorics::distinct_groups;
 use crate::network::report::Report;
 use crate::network::spread::Spread;
 use crate::network::{A2aKind, A2aShape, AfdShape, CommTime, traffic};
-use crate::spec::assumptions::{AfdWire, Copies, Exchange};
+use crate::spec::assumptions::{AfdWire, Copies, Exchange, FfnPool};
 use crate::spec::plan::Side;
 use crate::spec::{AfdPlan, Dtype};
 
@@ -247,7 +247,7 @@ impl AfdUnit {
         }
         if self.attention_tp > 1 && self.lib.assumptions.afd_reductions {
             let (comm, tp) = (&self.lib.comm, self.attention_tp);
-            let reduce = comm.all_reduce(bytes, tp, self.lib.graph(decode));
+            let reduce = comm.all_reduce(bytes, tp, self.lib.reduce_graph(decode));
             sink.carry(Op::TpReduce, 2.0, reduce, || comm.report_collective("all_reduce", bytes, comm.packed(tp)));
         }
         ffn::norm(&self.memory, self.hidden, tokens, decode, 1.0, sink);
@@ -295,7 +295,12 @@ impl AfdUnit {
         self.attention.price(&self.lib.comm, batch, sliding, 1.0, sink);
         self.price_scatter(tokens * self.hidden * 2.0, sink);
         let own = tokens / f64::from(self.attention_tp);
-        if !self.router_on_ffn {
+        if self.whole_ffn() {
+            // The router stands with the experts, its norm does not; the results of the EP ranks are added up here.
+            ffn::norm(&self.memory, self.hidden, own, decode, 1.0, sink);
+            let bytes = published::combine_bytes(tokens, self.hidden, self.experts.ep, self.attention_tp);
+            sink.add(Op::Combine, 1.0, self.memory[usize::from(decode)].at(&[bytes]));
+        } else if !self.router_on_ffn {
             self.router.price(own, decode, 1.0, sink);
         }
         if let (Some(shared), false) = (&self.shared, self.shared_on_ffn) {
@@ -406,6 +411,11 @@ impl AfdUnit {
         seconds
     }
 
+    /// Whether every FFN GPU routes all tokens and computes the shared expert on them.
+    fn whole_ffn(&self) -> bool {
+        self.lib.assumptions.ffn_pool == FfnPool::Whole
+    }
+
     /// Tokens of one FFN GPU when they lie evenly on the pool.
     fn own_tokens(&self, batch: &Batch) -> f64 {
         self.ranks() * batch.mean_tokens() / f64::from(self.ffn_gpus)
@@ -463,7 +473,13 @@ impl AfdUnit {
         let all = self.ranks() * batch.mean_tokens();
         let tokens = all / f64::from(self.replicas);
         let exchange = self.exchange(batch);
-        if self.router_on_ffn {
+        let mut beside = 0.0;
+        if self.whole_ffn() {
+            let mut router = Total::default();
+            self.router.price_gemm(tokens, decode, 1.0, &mut router);
+            self.router.price_gemm(tokens, decode, 1.0, sink);
+            beside += router.seconds;
+        } else if self.router_on_ffn {
             self.router.price(self.own_tokens(batch), decode, 1.0, sink);
         }
         if let Some(e) = &exchange {
@@ -474,7 +490,7 @@ impl AfdUnit {
             Exchange::Gather | Exchange::GatherInNode => self.experts.fused(tokens, decode),
         };
         sink.add(Op::Experts, 1.0, experts);
-        let mut beside = experts.seconds;
+        beside += experts.seconds;
         if self.lib.assumptions.copies == Copies::OneLink {
             beside += self.node_exchange(batch, sink);
         }
@@ -490,7 +506,8 @@ impl AfdUnit {
         }
         if let (Some(shared), true) = (&self.shared, self.shared_on_ffn) {
             let beside = if decode && self.overlap { beside } else { 0.0 };
-            shared.price_beside(Op::SharedExpert, all / f64::from(self.ffn_gpus), decode, 1.0, beside, sink);
+            let rows = if self.whole_ffn() { tokens } else { all / f64::from(self.ffn_gpus) };
+            shared.price_beside(Op::SharedExpert, rows, decode, 1.0, beside, sink);
         }
         exchange.map_or(0.0, |e| e.out.seconds)
     }

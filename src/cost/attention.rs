@@ -10,11 +10,13 @@ use std::sync::Arc;
 
 use super::Batch;
 use super::library::Library;
+use super::published;
 use super::sink::{Op, Sink};
 use crate::error::Result;
-use crate::kernels::Surface;
+use crate::kernels::{Evidence, Reading, Surface};
 use crate::network::Comm;
 use crate::spec::Attention;
+use crate::spec::assumptions::{AttentionElementwise, MixedAttention};
 
 /// Attention kernels of one kind of layer.
 #[derive(Clone)]
@@ -32,6 +34,8 @@ struct Projections {
     out: [Arc<Surface>; 2],
     /// Bytes per token of q, k and v, read and written once by rope and the cache write.
     rope_bytes: f64,
+    /// Seconds of a prefill layer in place of those bytes, where the assumptions have it so.
+    launches: Option<f64>,
 }
 
 /// Attention of one rank of a worker or of an attention pool.
@@ -47,6 +51,8 @@ pub struct AttentionPart {
     cp: u32,
     /// Bytes of KV that a token adds in one layer.
     kv_row: f64,
+    /// Whether a mixed step leaves decode attention out.
+    by_name: bool,
 }
 
 impl AttentionPart {
@@ -72,6 +78,8 @@ impl AttentionPart {
                     qkv: pair(width, lib.model.hidden)?,
                     out: pair(lib.model.hidden, inner)?,
                     rope_bytes: f64::from(width) * 4.0,
+                    launches: (lib.assumptions.attention_elementwise == AttentionElementwise::Launches)
+                        .then(|| published::attention_launches(&lib.model)),
                 };
                 let sliding = match window {
                     Some(w) if w.layers.iter().any(|s| *s) => Some(kernels(w.tokens)?),
@@ -89,6 +97,10 @@ impl AttentionPart {
             hidden: f64::from(lib.model.hidden),
             tp,
             cp,
+            by_name: lib.assumptions.mixed_attention == MixedAttention::ByName
+                && lib.model.is_mla()
+                && !lib.model.is_dsa()
+                && lib.framework != "sglang",
             kv_row: lib.model.attention.kv_bytes_per_token(lib.formats.kv),
         })
     }
@@ -109,13 +121,19 @@ impl AttentionPart {
         sink.add(Op::Norm, count, self.memory[mode].at(&[tokens * self.hidden * 8.0]));
         if let Some(p) = &self.projections {
             sink.add(Op::Qkv, count, p.qkv[mode].at(&[tokens]));
-            sink.add(Op::Qkv, count, self.memory[mode].at(&[tokens * p.rope_bytes]));
+            match p.launches {
+                None => sink.add(Op::Qkv, count, self.memory[mode].at(&[tokens * p.rope_bytes])),
+                Some(seconds) if batch.has_prefill() => {
+                    sink.add(Op::Qkv, count, Reading { seconds, evidence: Evidence::Roofline });
+                }
+                Some(_) => {}
+            }
         }
         let kernels = match (&self.sliding, sliding) {
             (Some(k), true) => k,
             _ => &self.full,
         };
-        if batch.decode > 0.0 {
+        if batch.decode > 0.0 && !(self.by_name && batch.has_prefill()) {
             let context = if kernels.window > 0.0 { batch.context.min(kernels.window) } else { batch.context };
             // Draft tokens are extra query rows over the same context.
             sink.add(

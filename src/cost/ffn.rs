@@ -192,9 +192,13 @@ impl Router {
     }
 
     pub fn price<S: Sink>(&self, tokens: f64, decode: bool, count: f64, sink: &mut S) {
-        let mode = usize::from(decode);
-        sink.add(Op::Norm, count, self.memory[mode].at(&[tokens * self.hidden * 8.0]));
-        sink.add(Op::Router, count, self.gemm[mode].at(&[tokens]));
+        norm(&self.memory, self.hidden, tokens, decode, count, sink);
+        self.price_gemm(tokens, decode, count, sink);
+    }
+
+    /// The GEMM alone, where the norm runs elsewhere.
+    pub fn price_gemm<S: Sink>(&self, tokens: f64, decode: bool, count: f64, sink: &mut S) {
+        sink.add(Op::Router, count, self.gemm[usize::from(decode)].at(&[tokens]));
     }
 }
 

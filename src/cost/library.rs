@@ -11,13 +11,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::balance;
 use super::published;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::ops::{self, ExpertShape, Source};
 use crate::kernels::roofline::{self, Roofline};
+use crate::kernels::table::Key as Column;
 use crate::kernels::{KernelDb, Surface};
 use crate::network::Comm;
 use crate::network::CommTime;
-use crate::spec::assumptions::{Collectives, DenseLayers, LaunchFloors};
+use crate::spec::assumptions::{
+    AllReduceRows, BeyondTables, Collectives, DenseLayers, GatherFormat, LaunchFloors, MissingFormats,
+    SharedExpertSplit, WideAttention,
+};
 use crate::spec::dtype::Formats;
 use crate::spec::serving::Launch;
 use crate::spec::{Assumptions, Attention, Cluster, Device, Dtype, Imbalance, Model, Quant, Serving, catalog};
@@ -62,6 +66,9 @@ impl Library {
         serving: &Serving,
         assumptions: &Assumptions,
     ) -> Result<Library> {
+        if assumptions.missing_formats == MissingFormats::Error {
+            has_attention_format(&db, model, cluster, framework, quant)?;
+        }
         let comm = Comm::new(db.clone(), cluster, framework, assumptions.afd_alpha_scale)?;
         let (system, device) = measured_like(cluster)?;
         let what_if = !same_speed(&device, &cluster.device);
@@ -113,6 +120,25 @@ impl Library {
     /// All-reduce as the assumptions have it; `bytes`: the full buffer of one rank.
     pub fn all_reduce(&self, bytes: f64, ranks: u32, graph: bool) -> CommTime {
         self.stretched(ranks, |n| self.comm.all_reduce(bytes, n, graph))
+    }
+
+    /// Whether all-reduces of a phase read the rows under CUDA graphs.
+    pub fn reduce_graph(&self, decode: bool) -> bool {
+        self.assumptions.all_reduce_rows == AllReduceRows::Graph || self.graph(decode)
+    }
+
+    /// Whether TP ranks compute the shared expert whole.
+    pub fn whole_shared(&self) -> bool {
+        self.assumptions.shared_expert_split == SharedExpertSplit::Whole && self.model.is_dsa()
+    }
+
+    /// Bytes of a value that an all-gather carries to the experts.
+    pub fn gather_bytes(&self) -> f64 {
+        let quantised = match self.assumptions.gather_format {
+            GatherFormat::Model => true,
+            GatherFormat::Framework => published::quantised_gather(&self.framework, self.cluster.device.sm),
+        };
+        if quantised { self.formats.comm.activation_bytes() } else { Dtype::Bf16.activation_bytes() }
     }
 
     fn stretched(&self, ranks: u32, time: impl Fn(u32) -> CommTime) -> CommTime {
@@ -226,6 +252,12 @@ impl Library {
                 self.formats.attention,
                 self.formats.kv,
             ),
+            Attention::Mla { heads, .. }
+                if self.assumptions.wide_attention == WideAttention::WideEp
+                    && self.formats.attention == Dtype::Fp8Block =>
+            {
+                ops::mla_context_wide(source, &self.model, heads / tp, self.formats.attention_gemm, self.formats.kv)
+            }
             Attention::Mla { heads, .. } => {
                 ops::mla_context(source, &self.model, heads / tp, self.formats.attention_gemm, self.formats.kv)
             }
@@ -310,7 +342,15 @@ impl Library {
         let load = if even { "balanced".to_string() } else { load };
         let graph = self.graph(decode);
         self.cached(Key::Experts { graph, tokens_ep: ep, moe_tp, grouped: false, decode: false, even }, || {
-            let make = |source: &Source| ops::served_moe(source, shape, self.formats.moe, &load);
+            let make = |source: &Source| {
+                let found = ops::served_moe(source, shape, self.formats.moe, &load)?;
+                Ok(if self.assumptions.beyond_tables == BeyondTables::Utilisation {
+                    let work = published::expert_work(&source.device, self.formats.moe, &shape);
+                    found.held(work)
+                } else {
+                    found
+                })
+            };
             self.built(graph, |s| make(s).map(Some), make)
         })
     }
@@ -334,6 +374,38 @@ impl Library {
         // A roofline on every device.
         ops::memory(&Source { device: self.cluster.device.clone(), ..self.source(self.graph(decode)).clone() })
     }
+}
+
+/// Whether the framework measured prefill of latent attention in the format asked for.
+fn has_attention_format(
+    db: &Arc<KernelDb>,
+    model: &Model,
+    cluster: &Cluster,
+    framework: &str,
+    quant: &Quant,
+) -> Result<()> {
+    let asked = model.formats(quant).attention;
+    if !model.is_mla() || model.is_dsa() || quant.attention.is_none() || asked == Dtype::Bf16 {
+        return Ok(());
+    }
+    for name in ["context_mla", "mla_context_module", "wideep_context_mla"] {
+        let Ok(table) = db.table(&cluster.system, framework, name, None) else { continue };
+        let has = table.keys.iter().any(|k| match k {
+            // Two spellings of one format.
+            Column::Text { name, labels, .. } if name == "mla_dtype" => {
+                labels.iter().any(|l| l == asked.name() || (asked == Dtype::Fp8 && l == "fp8_e4m3"))
+            }
+            _ => false,
+        });
+        if has {
+            return Ok(());
+        }
+    }
+    Err(Error::spec(
+        "quant.attention",
+        format!("{framework} has no {} prefill kernel of {} on {}", asked.name(), model.name, cluster.system),
+        "attention='bfloat16', another framework, or missing_formats='nearest'",
+    ))
 }
 
 /// Whether two devices do the same work in the same time.

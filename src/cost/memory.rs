@@ -6,7 +6,7 @@
 //! layer keeps alive at once), not a trace.
 
 use super::published::{self, Role};
-use crate::spec::assumptions::{Activations, KvReserve, SparseAttentionMemory};
+use crate::spec::assumptions::{Activations, FfnPool, KvReserve, SharedExpertSplit, SparseAttentionMemory};
 use crate::spec::dtype::Formats;
 use crate::spec::plan::Side;
 use crate::spec::workload::PrefixScope;
@@ -32,6 +32,8 @@ pub struct Memory {
     /// KV held once per rank whatever the batch (a shared prefix).
     pub kv_shared: f64,
     pub activation_per_token: f64,
+    /// Least activation memory, however few tokens are in flight.
+    pub activation_floor: f64,
     pub buffers: f64,
     pub reserve: f64,
 }
@@ -43,7 +45,11 @@ impl Memory {
     }
 
     fn fixed(&self, tokens: f64) -> f64 {
-        self.weights + self.kv_shared + self.activation_per_token * tokens + self.buffers + self.reserve
+        self.weights + self.kv_shared + self.activations(tokens) + self.buffers + self.reserve
+    }
+
+    fn activations(&self, tokens: f64) -> f64 {
+        (self.activation_per_token * tokens).max(self.activation_floor)
     }
 
     /// Most sequences per rank that fit beside `tokens` in flight; negative when not even none fit.
@@ -67,7 +73,7 @@ impl Memory {
         vec![
             item("weights", self.weights),
             item("kv", self.kv_per_sequence * sequences + self.kv_shared),
-            item("activations", self.activation_per_token * tokens),
+            item("activations", self.activations(tokens)),
             item("communication buffers", self.buffers),
             item("framework reserve", self.reserve),
             item("capacity", self.capacity),
@@ -88,7 +94,9 @@ struct Weights {
 }
 
 /// Weight bytes of each part on one rank: attention per layer, dense FFN per dense layer, one expert of one layer ...
-fn weights(cx: &Context<'_>, tp: u32, shared_shards: u32) -> Weights {
+///
+/// `with_head`: whether aiconfigurator counts the head of a GQA model.
+fn weights(cx: &Context<'_>, tp: u32, shared_shards: u32, with_head: bool) -> Weights {
     let (model, quant) = (cx.model, cx.quant);
     let t = f64::from(tp);
     let h = f64::from(model.hidden);
@@ -104,9 +112,19 @@ fn weights(cx: &Context<'_>, tp: u32, shared_shards: u32) -> Weights {
         router: model.router_weight_bytes(),
         shared: model.shared_expert_weight_bytes(quant) / f64::from(shared_shards),
         expert: model.expert_weight_bytes(quant),
-        embedding: model.embedding_bytes() / t,
-        // Published planners count the embedding once, tied or not.
-        head: if cx.assumptions.activations == Activations::Coefficients { 0.0 } else { model.head_bytes() / t },
+        embedding: match cx.assumptions.activations {
+            // aiconfigurator splits the table of GQA models only.
+            Activations::Framework if model.is_mla() => model.embedding_bytes(),
+            _ => model.embedding_bytes() / t,
+        },
+        head: match cx.assumptions.activations {
+            Activations::AliveRows => model.head_bytes() / t,
+            // Published planners count the embedding once, tied or not.
+            Activations::Coefficients => 0.0,
+            // The operators that aiconfigurator adds up are those of prefill, and GQA's have no head there.
+            Activations::Framework if model.is_mla() || with_head => model.head_bytes() / t,
+            Activations::Framework => 0.0,
+        },
     }
 }
 
@@ -152,11 +170,13 @@ fn kv_terms(cx: &Context<'_>, tp: u32) -> (f64, f64) {
         KvReserve::Full => m.isl + m.osl,
         KvReserve::Mean => (w.theta() - m.prefix).max(m.isl),
     };
-    let counted = if bare_sparse(model, cx.assumptions) {
-        published::bare_latent_kv(cx.formats.kv.kv_bytes()) / model.attention.kv_bytes_per_token(cx.formats.kv)
-    } else {
-        1.0
+    let kv = cx.formats.kv.kv_bytes();
+    let published = match cx.assumptions.activations {
+        _ if bare_sparse(model, cx.assumptions) => Some(published::bare_latent_kv(kv)),
+        Activations::Framework => published::framework_latent_kv(model, kv),
+        _ => None,
     };
+    let counted = published.map_or(1.0, |bytes| bytes / model.attention.kv_bytes_per_token(cx.formats.kv));
     // The MTP module keeps the KV of one more layer.
     let layers = f64::from(model.layers);
     let drafts = f64::from(u32::from(cx.serving.mtp > 0));
@@ -184,14 +204,44 @@ pub struct Context<'a> {
     pub capacity: f64,
     /// Whose memory manager: only published coefficients depend on it.
     pub framework: &'a str,
+    pub node_gpus: u32,
 }
 
 fn reserve(cx: &Context<'_>) -> f64 {
     let factor = match cx.assumptions.activations {
         Activations::AliveRows => 1.0,
-        Activations::Coefficients => published::reserve_factor(cx.framework),
+        Activations::Coefficients | Activations::Framework => published::reserve_factor(cx.framework),
     };
     cx.serving.framework_reserve_gib * GIB * factor
+}
+
+fn activation_floor(cx: &Context<'_>) -> f64 {
+    match cx.assumptions.activations {
+        Activations::Framework => published::framework_activation_floor(cx.framework),
+        Activations::AliveRows | Activations::Coefficients => 0.0,
+    }
+}
+
+/// Whether aiconfigurator adds up the operators of sglang's wide EP: experts beyond one node, no MoE-TP.
+fn wide_ep(cx: &Context<'_>, p: &Parallel) -> bool {
+    cx.assumptions.activations == Activations::Framework
+        && cx.framework == "sglang"
+        && cx.model.is_mla()
+        && p.dp > 1
+        && p.moe_tp == 1
+        && p.stage_gpus() > cx.node_gpus
+}
+
+/// Those operators: no head, and no embedding with sparse attention; dense latent attention is its
+/// down-projections, counted twice.
+fn without_ends(w: Weights, model: &Model) -> Weights {
+    let Attention::Mla { q_lora, kv_lora, rope, indexer, .. } = &model.attention else { return w };
+    if indexer.is_some() {
+        return Weights { head: 0.0, embedding: 0.0, ..w };
+    }
+    let down = f64::from(model.hidden) * f64::from(q_lora + kv_lora + rope);
+    // One byte a weight: these operators exist for block-scaled FP8 only.
+    Weights { head: 0.0, router: 0.0, attention: 2.0 * down, ..w }
 }
 
 /// Memory of one GPU of a worker.
@@ -200,8 +250,10 @@ pub fn worker(cx: &Context<'_>, p: &Parallel, pool: &'static str) -> Memory {
     let stage = |layers: u32| f64::from(layers.div_ceil(p.pp));
     let dense_layers = if model.moe.is_none() { model.layers } else { model.dense_layers };
     let moe_layers = model.layers - dense_layers;
-    let whole_shared = p.dp * p.cp > 1;
-    let w = weights(cx, p.tp, if whole_shared { 1 } else { p.tp });
+    let whole_shared =
+        p.dp * p.cp > 1 || (cx.assumptions.shared_expert_split == SharedExpertSplit::Whole && model.is_dsa());
+    let w = weights(cx, p.tp, if whole_shared { 1 } else { p.tp }, false);
+    let w = if wide_ep(cx, p) { without_ends(w, model) } else { w };
     let moe_layer = w.router + w.shared + local_experts(cx, p.ep(), p.moe_tp) * w.expert;
     // The MTP module is one more layer of the last kind, on the last stage.
     let last = if model.moe.is_some() { moe_layer } else { w.dense };
@@ -228,10 +280,14 @@ pub fn worker(cx: &Context<'_>, p: &Parallel, pool: &'static str) -> Memory {
                 published::activation_per_token(model, Role::Whole, p.tp, f64::from(p.dp), p.ep(), cx.framework)
                     / f64::from(p.cp)
             }
+            Activations::Framework => {
+                published::framework_activation(model, p.tp, f64::from(p.dp), p.ep(), cx.framework) / f64::from(p.cp)
+            }
         },
+        activation_floor: activation_floor(cx),
         buffers: buffers(match cx.assumptions.activations {
             Activations::AliveRows => p.stage_gpus(),
-            Activations::Coefficients => p.tp,
+            Activations::Coefficients | Activations::Framework => p.tp,
         }),
         reserve: reserve(cx),
     }
@@ -241,13 +297,15 @@ pub fn worker(cx: &Context<'_>, p: &Parallel, pool: &'static str) -> Memory {
 pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_capacity: f64) -> (Memory, Memory) {
     let model = cx.model;
     let tp = plan.attention.tp;
-    let w = weights(cx, tp, 1);
+    // aiconfigurator takes the operators of the phase a unit is for: of GQA models decode alone has a head.
+    let w = weights(cx, tp, 1, cx.workload.means().osl > 1.0);
     let moe_layers = f64::from(model.layers - model.dense_layers);
     let shared_on_ffn = plan.shared_expert == Side::Ffn;
     let side = |on: bool| if on { w.shared } else { 0.0 };
     let on_ffn = |part: Side, bytes: f64| if part == Side::Ffn { (0.0, bytes) } else { (bytes, 0.0) };
     let dense_layers = f64::from(model.dense_layers);
-    let router = on_ffn(plan.router, w.router);
+    let whole = cx.assumptions.ffn_pool == FfnPool::Whole;
+    let router = on_ffn(if whole { Side::Ffn } else { plan.router }, w.router);
     // A data-parallel copy on every moe-TP group of the FFN pool.
     let whole_dense = w.dense * f64::from(tp) / f64::from(plan.ffn.moe_tp);
     let dense = if plan.dense == Side::Ffn { (0.0, whole_dense) } else { (w.dense, 0.0) };
@@ -271,12 +329,17 @@ pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_capacity: f64) -> (Mem
         Attention::Mla { kv_lora, rope, v, .. } => f64::from(kv_lora + rope + v),
     };
     let heads = f64::from(model.attention.heads()) / f64::from(tp);
-    let charged = cx.assumptions.activations == Activations::Coefficients;
+    let charged = cx.assumptions.activations != Activations::AliveRows;
+    let ranks = f64::from(plan.attention.gpus / tp);
+    // aiconfigurator takes the FFN pool for one replica of TP over all its GPUs.
+    let ffn_ranks = if cx.assumptions.activations == Activations::Framework { plan.ffn.gpus } else { tp };
     let per_token = |own: f64, role: Role| match cx.assumptions.activations {
         Activations::AliveRows => own,
-        Activations::Coefficients => {
-            published::activation_per_token(model, role, tp, f64::from(plan.attention.gpus / tp), ep, cx.framework)
+        Activations::Framework if role == Role::Ffn => {
+            ranks * published::framework_activation(model, ffn_ranks, 1.0, ep, cx.framework)
         }
+        Activations::Framework => published::framework_activation(model, tp, 1.0, 1, cx.framework),
+        Activations::Coefficients => published::activation_per_token(model, role, tp, ranks, ep, cx.framework),
     };
     (
         Memory {
@@ -290,6 +353,7 @@ pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_capacity: f64) -> (Mem
                 2.0 * (8.0 * h + heads * per_head + 2.0 * topk * h / f64::from(tp)),
                 Role::Attention,
             ),
+            activation_floor: activation_floor(cx),
             buffers: buffers(if charged { tp } else { plan.attention.gpus }),
             reserve,
         },
@@ -305,7 +369,8 @@ pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_capacity: f64) -> (Mem
                     / f64::from(plan.ffn.gpus.max(1)),
                 Role::Ffn,
             ),
-            buffers: buffers(if charged { tp } else { plan.ffn.gpus }),
+            activation_floor: activation_floor(cx),
+            buffers: buffers(if charged { ffn_ranks } else { plan.ffn.gpus }),
             reserve,
         },
     )

@@ -4,8 +4,11 @@
 //! `paper_*`: the public code behind arXiv 2605.28302. The rest: aiconfigurator 0.12. They stand
 //! here to be compared with, not because they are right; where they err is said at each.
 
+use crate::kernels::ops::ExpertShape;
+use crate::kernels::roofline::{self, Work};
 use crate::math::combinatorics::hit_probability;
-use crate::spec::{Attention, Fabric, Model};
+use crate::spec::{Attention, Device, Dtype, Fabric, Model};
+use crate::units::MIB;
 
 /// Copies of a token to `f` FFN GPUs: the mean of one and the worst case, (1 + min(k, F)) / 2.
 /// At 256 experts, top 8 and F = 8 the expected number of distinct GPUs is 5.3, and this says 4.5.
@@ -96,6 +99,67 @@ pub fn activation_per_token(model: &Model, role: Role, tp: u32, ranks: f64, ep: 
         _ => 0.0,
     };
     2.0 * width(model) * coefficient(role, tp, framework) + workspace
+}
+
+/// Activation bytes per token of aiconfigurator 0.12, the same wherever the token is: 2 w c and the
+/// workspace of latent-attention models, h D E k / EP / 128 x 4, with SGLang's 15 % on both.
+pub fn framework_activation(model: &Model, tp: u32, ranks: f64, ep: u32, framework: &str) -> f64 {
+    let (row, overhead) =
+        if framework == "sglang" { ([28.0, 17.0, 13.0, 13.0], 1.15) } else { ([22.0, 13.0, 10.0, 10.0], 1.0) };
+    let workspace = match (&model.attention, &model.moe) {
+        (Attention::Mla { .. }, Some(m)) => {
+            f64::from(model.hidden) * ranks * f64::from(m.experts) * f64::from(m.topk) / f64::from(ep) / 128.0 * 4.0
+        }
+        _ => 0.0,
+    };
+    overhead * (2.0 * width(model) * row[(tp.clamp(1, 8).ilog2()) as usize] + workspace)
+}
+
+/// Least activation memory there: 70 MiB, SGLang 90 MiB and its 15 %.
+pub fn framework_activation_floor(framework: &str) -> f64 {
+    if framework == "sglang" { 90.0 * 1.15 * MIB } else { 70.0 * MIB }
+}
+
+/// KV of a token and layer of sparse attention there: latent values in the cache's format, rotary ones
+/// in BF16, and the indexer's key with its scale (FP8 cache: 772 bytes).
+pub fn framework_latent_kv(model: &Model, kv_value_bytes: f64) -> Option<f64> {
+    match &model.attention {
+        Attention::Mla { kv_lora, rope, indexer: Some(i), .. } => {
+            Some(f64::from(*kv_lora) * kv_value_bytes + 2.0 * f64::from(*rope) + f64::from(i.head_dim) + 4.0)
+        }
+        _ => None,
+    }
+}
+
+/// What aiconfigurator holds the utilisation of experts against: rows k T / EP spread evenly, at the nominal
+/// bandwidth.
+pub fn expert_work(device: &Device, dtype: Dtype, shape: &ExpertShape) -> Work {
+    let (hidden, inter) = (f64::from(shape.hidden), f64::from(shape.intermediate) / f64::from(shape.moe_tp.max(1)));
+    let ep = f64::from(shape.ep.max(1));
+    let rows = f64::from(shape.topk) / ep;
+    let bytes = dtype.weight_bytes() / device.hbm_bytes_per_s;
+    Work::Linear {
+        math: rows * 6.0 * hidden * inter / roofline::flops(device, dtype),
+        memory0: 3.0 * hidden * inter * f64::from(shape.experts) / ep * bytes,
+        memory: rows * (2.0 * hidden + 3.0 * inter) * bytes,
+    }
+}
+
+/// Whether an all-gather to the experts carries quantised values there: trtllm on SM 100 exactly.
+pub fn quantised_gather(framework: &str, sm: u32) -> bool {
+    framework == "trtllm" && sm == 100
+}
+
+/// Seconds that a prefill layer of grouped-query attention costs there beside its kernel and GEMMs, at
+/// any length: 1.1 x 4 launches of 3 us, three times that with query and key norms (Qwen3).
+pub fn attention_launches(model: &Model) -> f64 {
+    let norms = model.architecture.starts_with("Qwen3");
+    1.1 * 4.0 * 3e-6 * if norms { 3.0 } else { 1.0 }
+}
+
+/// Bytes that an attention GPU of an AFD unit moves there to add up the results of the EP ranks.
+pub fn combine_bytes(tokens: f64, hidden: f64, ep: u32, tp: u32) -> f64 {
+    if ep <= 1 { 0.0 } else { f64::from(ep + 1) * tokens / f64::from(tp) * hidden * 2.0 }
 }
 
 /// Factor on the framework's reserve: SGLang's is a fifth larger.

@@ -20,7 +20,7 @@ use super::sink::{Op, Sink, Total};
 use crate::error::{Error, Result};
 use crate::kernels::Surface;
 use crate::network::{A2aKind, A2aShape};
-use crate::spec::assumptions::Exchange;
+use crate::spec::assumptions::{Exchange, GroupRouting};
 use crate::spec::{Attention, Dtype, Model, Parallel};
 use std::sync::Arc;
 
@@ -190,7 +190,7 @@ impl Worker {
                     hidden: lib.model.hidden,
                     topk: m.topk,
                     experts: m.experts,
-                    groups: m.groups,
+                    groups: if lib.assumptions.group_routing == GroupRouting::Counted { m.groups } else { 0 },
                     topk_groups: m.topk_groups,
                     ep: p.ep(),
                     dispatch_dtype: lib.formats.comm,
@@ -321,7 +321,7 @@ impl Worker {
         self.attention.price(&self.lib.comm, batch, sliding, count, sink);
         if self.parallel.tp > 1 {
             let (comm, tp, bytes) = (&self.lib.comm, self.parallel.tp, tokens * self.hidden * 2.0);
-            let reduce = comm.all_reduce(bytes, tp, self.lib.graph(decode));
+            let reduce = comm.all_reduce(bytes, tp, self.lib.reduce_graph(decode));
             sink.carry(Op::TpReduce, 2.0 * count, reduce, || {
                 comm.report_collective("all_reduce", bytes, comm.packed(tp))
             });
@@ -425,7 +425,7 @@ impl Worker {
         match lane {
             Lane::Tensor => {
                 if p.tp > 1 {
-                    let reduce = comm.all_reduce(rank * row, p.tp, self.lib.graph(decode));
+                    let reduce = comm.all_reduce(rank * row, p.tp, self.lib.reduce_graph(decode));
                     sink.carry(Op::TpReduce, 2.0 * count, reduce, || {
                         comm.report_collective("all_reduce", rank * row, comm.packed(p.tp))
                     });
@@ -435,7 +435,8 @@ impl Worker {
                 sink.add(Op::Experts, count, experts);
                 if let Some(shared) = &moe.shared {
                     let beside = if decode && self.beside() { experts.seconds } else { 0.0 };
-                    shared[0].price_beside(Op::SharedExpert, rank, decode, count, beside, sink);
+                    let mlp = &shared[usize::from(self.lib.whole_shared())];
+                    mlp.price_beside(Op::SharedExpert, rank, decode, count, beside, sink);
                 }
             }
             Lane::Gather | Lane::Dispatch(_) => {
@@ -449,7 +450,7 @@ impl Worker {
                     sink.carry(Op::TpReduce, count, up, || comm.report_collective("all_gather", bytes, seats));
                 }
                 moe.router.price(own, decode, count, sink);
-                let gathered = all * self.hidden * self.lib.formats.comm.activation_bytes();
+                let gathered = all * self.hidden * self.lib.gather_bytes();
                 let (out, experts, back) = match lane {
                     Lane::Dispatch(kind) => (
                         comm.dispatch(&moe.a2a, own, kind),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::grid::Grid;
-use super::roofline::{Roofline, visible_pairs};
+use super::roofline::{Roofline, Work, visible_pairs};
 
 /// How well a time is known, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -75,6 +75,13 @@ pub(crate) enum Node {
         below: Box<Node>,
         above: Box<Node>,
     },
+    /// A kernel of one axis whose utilisation is held beyond its last row: T(end) times the ratio of what the
+    /// roofline's arithmetic or traffic, whichever is longer, takes at the two sizes.
+    Held {
+        inner: Box<Node>,
+        end: f64,
+        work: Work,
+    },
     /// A kernel on a device that nobody measured: the time on the measured one, times the ratio of the
     /// two rooflines (the utilisation is held). Known no better than a roofline.
     Scaled {
@@ -101,7 +108,10 @@ impl Node {
         match self {
             Node::Grid(g) => found.push(g.check),
             Node::Roofline(_) => {}
-            Node::Tokens { inner, .. } | Node::Past { inner, .. } | Node::Scaled { inner, .. } => inner.checks(found),
+            Node::Tokens { inner, .. }
+            | Node::Past { inner, .. }
+            | Node::Held { inner, .. }
+            | Node::Scaled { inner, .. } => inner.checks(found),
             Node::Sum(parts) => parts.iter().for_each(|p| p.checks(found)),
             Node::Increment { lane, .. } => lane.checks(found),
             Node::Regimes { below, above, .. } => {
@@ -161,6 +171,18 @@ impl Node {
                 }
                 below.eval(x)
             }
+            Node::Held { inner, end, work } => {
+                if x[0] <= *end {
+                    return inner.eval(x);
+                }
+                let size = |x: f64| {
+                    let (math, memory) = work.times(&[x, 0.0, 0.0]);
+                    math.max(memory)
+                };
+                let last = inner.eval(&[*end, 0.0, 0.0]);
+                let evidence = last.evidence.max(Evidence::Extrapolated);
+                Reading { seconds: last.seconds * size(x[0]) / size(*end), evidence }
+            }
             Node::Scaled { inner, from, to } => {
                 let ratio = to.eval(x).seconds / from.eval(x).seconds;
                 Reading { seconds: inner.eval(x).seconds * ratio, evidence: Evidence::Roofline }
@@ -195,6 +217,16 @@ impl Surface {
     pub(crate) fn with(&self, node: Node, source: impl Into<String>) -> Surface {
         let (dropped, checks) = (self.inner.dropped.clone(), self.inner.checks.clone());
         Surface { inner: Arc::new(Inner { node, source: source.into(), dropped, checks }) }
+    }
+
+    /// The same kernel of one axis with its utilisation of `work` held beyond its last row; a bare roofline
+    /// as it is.
+    pub(crate) fn held(&self, work: Work) -> Surface {
+        let Node::Grid(grid) = &self.inner.node else { return self.clone() };
+        let Some(axis) = grid.axes.first().filter(|_| grid.axes.len() == 1) else { return self.clone() };
+        let inner = Box::new(self.inner.node.clone());
+        let node = Node::Held { inner, end: axis.end, work };
+        self.with(node, self.inner.source.clone())
     }
 
     /// The same kernel on another device, from the rooflines of both.

@@ -40,8 +40,10 @@ pub fn mixed_batch(s: &Stepper, load: &Load, decoding: f64, chunk: f64) -> Optio
 pub fn tokens_in_flight(s: &Stepper, load: &Load, batch: f64, chunk: f64) -> f64 {
     match s.library().assumptions.activations {
         Activations::AliveRows => chunk.min(batch * per_decode(s) + load.isl.max(1.0) * batch),
+        Activations::Framework if s.is_afd() || s.library().framework != "trtllm" => chunk,
         Activations::Coefficients if s.is_afd() => load.prefix + chunk,
-        Activations::Coefficients => crate::cost::published::WORKER_TOKENS,
+        // trtllm is charged its budget of tokens a step.
+        Activations::Coefficients | Activations::Framework => crate::cost::published::WORKER_TOKENS,
     }
 }
 

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use super::choose;
 use super::pd::{self, DecodeSide, PrefillSide};
-use super::point::{Load, Point};
+use super::point::{Binding, Load, Point};
 use super::stepper::Stepper;
 use crate::cost::Library;
 use crate::error::{Error, Problems, Result};
+use crate::spec::assumptions::OutOfMemory;
 use crate::spec::{AfdPlan, Duplex, Imbalance, Model, Plan, Serving, Slot, Workload};
+use crate::units::GIB;
 
 /// What a plan compiles to.
 pub enum Compiled {
@@ -40,6 +42,20 @@ pub struct Engine {
 impl Engine {
     /// Compiles and prices a plan; fields left open are chosen (largest feasible batch, best chunk).
     pub fn new(lib: &Arc<Library>, workload: &Workload, plan: &Plan) -> Result<Engine> {
+        let engine = Engine::compile(lib, workload, plan)?;
+        if let (Binding::Memory(pool), OutOfMemory::Error) = (engine.point.binding, lib.assumptions.out_of_memory) {
+            let gib = |bytes: f64| format!("{:.1} GiB", bytes / GIB);
+            let (needed, has) = (gib(engine.point.memory_bytes), gib(lib.cluster.device.hbm_bytes));
+            return Err(Error::spec(
+                "plan",
+                format!("out of memory: {pool} needs {needed} of {has}"),
+                "more TP, EP or GPUs, a smaller batch, narrower formats, or out_of_memory='unplaced'",
+            ));
+        }
+        Ok(engine)
+    }
+
+    fn compile(lib: &Arc<Library>, workload: &Workload, plan: &Plan) -> Result<Engine> {
         let mut problems = plan.check(&lib.model, &lib.cluster);
         contradictions(&mut problems, plan, lib);
         problems.into_result()?;

@@ -75,7 +75,7 @@ fn shares_ports(s: &Stepper) -> bool {
 /// Prices the prefill slot: `sequences` per rank and round, in chunks of `chunk` tokens.
 pub fn prefill_side(s: &Stepper, load: &Load, sequences: f64, chunk: f64) -> PrefillSide {
     let in_flight = match s.library().assumptions.activations {
-        Activations::AliveRows => sequences * chunk.min(load.isl),
+        Activations::AliveRows | Activations::Framework => sequences * chunk.min(load.isl),
         Activations::Coefficients => sequences * (load.isl + load.prefix),
     };
     let (short, memory_bytes) = s.memory_check(sequences, in_flight);

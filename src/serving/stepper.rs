@@ -281,6 +281,7 @@ fn context<'a>(lib: &'a Library, workload: &'a Workload) -> memory::Context<'a> 
         workload,
         capacity: lib.cluster.device.hbm_bytes,
         framework: &lib.framework,
+        node_gpus: lib.cluster.fabric.node_gpus,
     }
 }
 

@@ -13,6 +13,7 @@ use crate::error::{Error, Problems, Result, near};
 
 use super::json;
 use super::limits::Check;
+use super::switches::SWITCHES;
 
 macro_rules! choices {
     ($($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal),+ $(,)? })+) => { $(
@@ -42,6 +43,68 @@ choices! {
         Gather = "gather",
         /// The same inside a node; an all-to-all between nodes wherever there is one.
         GatherInNode = "gather-in-node",
+    }
+    /// Format in which an all-gather carries tokens to the experts.
+    GatherFormat {
+        /// That of the model's exchange.
+        Model = "model",
+        /// BF16, unless the framework quantises before it (trtllm on SM 100).
+        Framework = "framework",
+    }
+    /// Expert times at more tokens than any row has.
+    BeyondTables {
+        /// The measured slope goes on.
+        Slope = "slope",
+        /// The utilisation of the last row is held.
+        Utilisation = "utilisation",
+    }
+    /// Rows of all-reduce.
+    AllReduceRows {
+        /// Eager ones where steps are launched one by one, those under CUDA graphs elsewhere.
+        ByPhase = "by-phase",
+        /// Those under CUDA graphs in every phase.
+        Graph = "graph",
+    }
+    /// Rotary embedding, query and key norms and the write to the cache of grouped-query attention.
+    AttentionElementwise {
+        /// The rows read and written.
+        Bytes = "bytes",
+        /// 13.2 us a layer of prefill, 39.6 us with query and key norms; nothing in decode.
+        Launches = "launches",
+    }
+    /// The shared expert of sparse-attention models on TP ranks.
+    SharedExpertSplit {
+        /// Split over the ranks like every dense FFN.
+        Tp = "tp",
+        /// Whole on each rank, split only by MoE-TP.
+        Whole = "whole",
+    }
+    /// Decode attention of whole measured MLA blocks beside prompt tokens.
+    MixedAttention {
+        Counted = "counted",
+        /// Left out outside sglang: an operator looked up by a name that those blocks do not bear.
+        ByName = "by-name",
+    }
+    /// Prefill attention of latent-attention models asked for in block-scaled FP8 (wide EP of sglang).
+    WideAttention {
+        /// The block as for any other layout.
+        Block = "block",
+        /// The table measured for wide EP, projections left out.
+        WideEp = "wide-ep",
+    }
+    /// Traffic of group-limited routing through all-to-all kernels.
+    GroupRouting {
+        /// Fewer nodes a token.
+        Counted = "counted",
+        /// That of the measured rows, routed freely.
+        Ignored = "ignored",
+    }
+    /// A table without the attention format asked for.
+    MissingFormats {
+        /// The nearest format stands in, tagged.
+        Nearest = "nearest",
+        /// An error.
+        Error = "error",
     }
     /// All-gather and reduce-scatter over more GPUs than any table has.
     Collectives {
@@ -131,6 +194,24 @@ choices! {
         AliveRows = "alive-rows",
         /// Published coefficients per token, cached tokens included.
         Coefficients = "coefficients",
+        /// Coefficients of a framework with a least size, the same on both pools of AFD; embedding,
+        /// head and sparse KV as that planner counts them.
+        Framework = "framework",
+    }
+    /// A plan whose worker or unit does not fit into memory.
+    OutOfMemory {
+        /// A result that says which pool is too small.
+        Unplaced = "unplaced",
+        /// An error.
+        Error = "error",
+    }
+    /// What the FFN pool of an AFD unit computes beside its experts.
+    FfnPool {
+        /// Each GPU its share of the tokens; the router on the attention side by default.
+        Spread = "spread",
+        /// Router and shared expert on every GPU for all tokens; the attention side adds up the
+        /// results of the EP ranks.
+        Whole = "whole",
     }
     /// Waiting before prefill in a closed loop.
     TtftQueue {
@@ -155,6 +236,15 @@ pub struct Assumptions {
     pub dense_layers: DenseLayers,
     pub exchange: Exchange,
     pub collectives: Collectives,
+    pub gather_format: GatherFormat,
+    pub beyond_tables: BeyondTables,
+    pub all_reduce_rows: AllReduceRows,
+    pub attention_elementwise: AttentionElementwise,
+    pub shared_expert_split: SharedExpertSplit,
+    pub mixed_attention: MixedAttention,
+    pub wide_attention: WideAttention,
+    pub group_routing: GroupRouting,
+    pub missing_formats: MissingFormats,
     pub prefill_sync: PrefillSync,
     pub mixed_steps: MixedSteps,
     pub first_token_from: FirstToken,
@@ -163,11 +253,13 @@ pub struct Assumptions {
     pub copies: Copies,
     pub afd_wire: AfdWire,
     pub afd_reductions: bool,
+    pub ffn_pool: FfnPool,
     pub pipeline_formula: PipelineFormula,
     pub microbatch_split: MicrobatchSplit,
     pub prefill_split: PrefillSplit,
     pub sparse_attention_memory: SparseAttentionMemory,
     pub activations: Activations,
+    pub out_of_memory: OutOfMemory,
     pub ttft_queue: TtftQueue,
     pub worker_corrections: WorkerCorrections,
     pub shared_expert_overlap: bool,
@@ -207,6 +299,15 @@ impl Assumptions {
             dense_layers: DenseLayers::Dense,
             exchange: Exchange::Best,
             collectives: Collectives::Rails,
+            gather_format: GatherFormat::Model,
+            beyond_tables: BeyondTables::Slope,
+            all_reduce_rows: AllReduceRows::ByPhase,
+            attention_elementwise: AttentionElementwise::Bytes,
+            shared_expert_split: SharedExpertSplit::Tp,
+            mixed_attention: MixedAttention::Counted,
+            wide_attention: WideAttention::Block,
+            group_routing: GroupRouting::Counted,
+            missing_formats: MissingFormats::Nearest,
             prefill_sync: PrefillSync::Uncoordinated,
             mixed_steps: MixedSteps::SteadyState,
             first_token_from: FirstToken::Decode,
@@ -215,11 +316,13 @@ impl Assumptions {
             copies: Copies::Expected,
             afd_wire: AfdWire::Calibrated,
             afd_reductions: true,
+            ffn_pool: FfnPool::Spread,
             pipeline_formula: PipelineFormula::Schedule,
             microbatch_split: MicrobatchSplit::Even,
             prefill_split: PrefillSplit::Chunks,
             sparse_attention_memory: SparseAttentionMemory::Counted,
             activations: Activations::AliveRows,
+            out_of_memory: OutOfMemory::Unplaced,
             ttft_queue: TtftQueue::None,
             worker_corrections: WorkerCorrections::None,
             shared_expert_overlap: true,
@@ -264,13 +367,24 @@ impl Assumptions {
             dense_layers: DenseLayers::AsMoe,
             exchange: Exchange::GatherInNode,
             collectives: Collectives::Stretched,
+            gather_format: GatherFormat::Framework,
+            beyond_tables: BeyondTables::Utilisation,
+            all_reduce_rows: AllReduceRows::Graph,
+            attention_elementwise: AttentionElementwise::Launches,
+            shared_expert_split: SharedExpertSplit::Whole,
+            mixed_attention: MixedAttention::ByName,
+            wide_attention: WideAttention::WideEp,
+            group_routing: GroupRouting::Ignored,
+            missing_formats: MissingFormats::Error,
             mixed_steps: MixedSteps::Counted,
             kv_transfer: KvTransfer::Ignored,
             copies: Copies::OneLink,
             afd_wire: AfdWire::NodeLink,
+            ffn_pool: FfnPool::Whole,
             pipeline_formula: PipelineFormula::Cycle,
             microbatch_split: MicrobatchSplit::Ceil,
-            activations: Activations::Coefficients,
+            activations: Activations::Framework,
+            out_of_memory: OutOfMemory::Error,
             ttft_queue: TtftQueue::Factors,
             worker_corrections: WorkerCorrections::Fixed,
             attention_barrier: false,
@@ -289,148 +403,6 @@ pub struct Switch {
     pub meaning: &'static str,
     pub source: &'static str,
 }
-
-/// Name, allowed values, meaning, source; in the order of the fields.
-const SWITCHES: [(&str, &str, &str, &str); 23] = [
-    (
-        "launch_floors",
-        "by-phase | measured",
-        "start-up times of kernels measured in eager mode: dropped where decode runs under graphs, or kept",
-        "physics.md 3; both published tools read the tables as they are",
-    ),
-    (
-        "dense_layers",
-        "dense | as-moe",
-        "the first layers of DeepSeek-like models (3 of 61): priced as they are, or as mixtures like the rest",
-        "the models' configurations; public code of arXiv 2605.28302, aiconfigurator 0.12",
-    ),
-    (
-        "exchange",
-        "best | gather | gather-in-node",
-        "how tokens reach experts without AFD: the fastest measured way, or all-gather and reduce-scatter of all tokens",
-        "DeepEP, TensorRT-LLM one-sided all-to-all; public code of arXiv 2605.28302",
-    ),
-    (
-        "collectives",
-        "rails | stretched",
-        "collectives beyond the measured ranks: over all rails, or the whole time stretched (x 9.6 from 8 to 16 GPUs)",
-        "hierarchical collectives over rails; aiconfigurator 0.12",
-    ),
-    (
-        "prefill_sync",
-        "uncoordinated | aligned",
-        "whether the attention ranks prefill on the same steps",
-        "engines schedule each rank by its own queue",
-    ),
-    (
-        "mixed_steps",
-        "steady-state | counted",
-        "steps of chunked prefill: a steady state, or counted for one batch, cached tokens computed again in chunks",
-        "physics.md 5; public code of arXiv 2605.28302",
-    ),
-    (
-        "first_token_from",
-        "decode | prefill",
-        "which side sends the first token of a P/D deployment",
-        "vLLM and SGLang routers answer from the decode worker",
-    ),
-    (
-        "kv_transfer",
-        "layer-wise | bulk | ignored",
-        "KV shipped layer by layer beside prefill, after it, or at no cost",
-        "Mooncake (FAST25); public code of arXiv 2605.28302",
-    ),
-    (
-        "kv_reserve",
-        "full | mean",
-        "KV charged a sequence: its final length, or the stationary mean theta",
-        "full never evicts; theta is arXiv 2601.21351",
-    ),
-    (
-        "copies",
-        "expected | half-of-worst | one-link",
-        "copies of a token out to an FFN pool and back",
-        "physics.md 5; public code of arXiv 2605.28302; aiconfigurator 0.12",
-    ),
-    (
-        "afd_wire",
-        "calibrated | bandwidth | node-link",
-        "time of A2F and F2A from their bytes",
-        "all-to-all kernels of the same fabric; public code of arXiv 2605.28302; aiconfigurator 0.12",
-    ),
-    (
-        "afd_reductions",
-        "true | false",
-        "reductions over attention TP and MoE TP inside an AFD unit",
-        "physics.md 5; public code of arXiv 2605.28302",
-    ),
-    (
-        "pipeline_formula",
-        "schedule | slowest-stage | cycle",
-        "one pass of the micro-batch pipeline: the schedule itself, or a published closed form",
-        "physics.md 5; public code of arXiv 2605.28302; aiconfigurator 0.12",
-    ),
-    (
-        "microbatch_split",
-        "even | floor | ceil",
-        "sequences of a micro-batch when M does not divide the batch",
-        "physics.md 5; public code of arXiv 2605.28302; aiconfigurator 0.12",
-    ),
-    (
-        "prefill_split",
-        "chunks | one-sequence",
-        "micro-batches of AFD prefill; as one sequence the prefix is dropped below M sequences",
-        "physics.md 5; public code of arXiv 2605.28302",
-    ),
-    (
-        "sparse_attention_memory",
-        "counted | ignored",
-        "weights of sparse attention and the cache of its indexer",
-        "physics.md 4; public code of arXiv 2605.28302",
-    ),
-    (
-        "activations",
-        "alive-rows | coefficients",
-        "activation memory: of the new tokens, or by published coefficients with cached tokens charged too",
-        "physics.md 4; public code of arXiv 2605.28302",
-    ),
-    (
-        "ttft_queue",
-        "none | factors",
-        "waiting before prefill: none in a closed loop, or constant factors on TTFT",
-        "physics.md 5; public code of arXiv 2605.28302",
-    ),
-    (
-        "worker_corrections",
-        "none | fixed",
-        "constants on the workers of P/D: prefill x 1.1, decode x 1.08, rates x 0.90 and 0.92",
-        "public code of arXiv 2605.28302, aiconfigurator 0.12",
-    ),
-    (
-        "shared_expert_overlap",
-        "true | false",
-        "the shared expert runs beside the routed path in decode",
-        "TensorRT-LLM and SGLang use a second stream",
-    ),
-    (
-        "attention_barrier",
-        "true | false",
-        "a decode step waits for the attention rank with the longest contexts: E[max] from the slots' variance",
-        "arXiv 2601.21351 section 4; published tools use the mean",
-    ),
-    (
-        "kv_contention",
-        "true | false",
-        "KV of P/D on its way and the steps' own traffic share ports, max-min fair; else each has them alone",
-        "max-min fair steady state, held against the fluid engine; published tools ignore it",
-    ),
-    (
-        "afd_alpha_scale",
-        "a number from 0 to 100",
-        "scales every start-up time of A2F and F2A, which no public measurement covers",
-        "assumption: 1 is the one-sided dispatch of the same fabric",
-    ),
-];
 
 impl Assumptions {
     fn fields(&self) -> Map<String, Value> {

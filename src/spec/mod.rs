@@ -18,6 +18,7 @@ pub mod plan;
 mod plan_check;
 pub mod serving;
 pub mod slo;
+mod switches;
 pub mod workload;
 
 pub use assumptions::{Assumptions, PROFILES, Switch};

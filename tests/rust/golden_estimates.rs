@@ -1,16 +1,18 @@
 //! The `aiconfigurator-0.12` switches against end-to-end results of that tool, row by row.
 //!
-//! The switches set the formulas (steps, waiting, cycles, memory); kernels are looked up our way, so
-//! rows differ where the lookup does. How far is printed by
-//! `cargo test --test rust golden_estimates -- --nocapture` and held by bounds that say what stands.
+//! The switches set the formulas (operators, steps, waiting, cycles, memory); kernels are looked up our
+//! way, so rows differ where the lookup does. All of it is printed by
+//! `cargo test --test rust golden_estimates -- --nocapture`, the counts within 3 % are pinned, and every
+//! number further off stands in `EXPLAINED` with its cause.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+use disagg::Error;
 use disagg::cost::Library;
-use disagg::serving::{Load, Stepper, aggregated, published};
-use disagg::spec::{Assumptions, Dtype, Parallel, Quant, Serving, Workload, catalog};
+use disagg::serving::{Engine, Load, Stepper, aggregated, published};
+use disagg::spec::{Aggregated, Assumptions, Dtype, Parallel, PdPlan, Plan, Quant, Serving, Workload, catalog};
 use disagg::units::GIB;
 
 use crate::lab;
@@ -71,6 +73,10 @@ impl Row {
     }
 
     fn library(&self) -> Arc<Library> {
+        self.made().unwrap()
+    }
+
+    fn made(&self) -> disagg::Result<Arc<Library>> {
         let formats = flat(&self.theirs["quant"]);
         let format = |name: &str| {
             let text = formats.get(name).or_else(|| formats.get(&format!("(p){name}")))?;
@@ -81,12 +87,12 @@ impl Row {
             moe: format("moe"),
             // AFD rows state no formats; that tool takes FP8 KV for these checkpoints.
             kv: format("kvcache").or(Some(Dtype::Fp8)),
-            attention: format("fmha"),
+            attention: format("fmha").or(self.attention()),
             comm: None,
         };
         let model = catalog::model(&self.inputs["model_path"]).unwrap();
         let cluster = catalog::cluster(&self.inputs["system_name"], 64).unwrap();
-        let made = Library::new(
+        Library::new(
             lab::db().clone(),
             &model,
             &cluster,
@@ -94,8 +100,16 @@ impl Row {
             &quant,
             &Serving::default(),
             &Assumptions::aiconfigurator(),
-        );
-        Arc::new(made.unwrap())
+        )
+        .map(Arc::new)
+    }
+
+    /// Attention format of rows that state none: what they ask for, else what that tool takes for the checkpoint.
+    fn attention(&self) -> Option<Dtype> {
+        match self.inputs.get("fmha_quant_mode") {
+            Some(_) => Some(Dtype::Bf16),
+            None => Some(Dtype::Fp8),
+        }
     }
 
     fn number(&self, name: &str) -> Option<f64> {
@@ -146,7 +160,7 @@ fn price(row: &Row, out: &mut Vec<Pair>) {
     match mode {
         "static_ctx" => {
             let b = f64::from(row.int("batch_size"));
-            let s = lab::worker(&lib, row.parallel(""), &w);
+            let s = lab::worker(&lib, row.parallel(""), &w.prefill_part());
             let t = s.prefill(b, isl - prefix, prefix, b * isl).latency_s;
             push("ttft", row.number("ttft_ms"), t * 1e3);
             push("tokens/s/gpu", row.number("tokens_s_gpu"), b * s.ranks() / t / f64::from(s.gpus()));
@@ -169,12 +183,13 @@ fn price(row: &Row, out: &mut Vec<Pair>) {
             push("tpot", row.number("tpot_ms"), p.tpot_s * 1e3);
             let rate = p.requests_per_s * (osl - 1.0) / f64::from(s.gpus());
             push("tokens/s/gpu", row.number("tokens_s_gpu"), rate);
-            push("memory", row.number("memory_gib"), bytes(&s, b, 8192.0));
+            let flight = aggregated::tokens_in_flight(&s, &load, b, f64::from(row.int("ctx_tokens")) + b - 1.0);
+            push("memory", row.number("memory_gib"), bytes(&s, b, flight));
         }
         "disagg" => {
             let (np, nd) = (f64::from(row.int("prefill_num_workers")), f64::from(row.int("decode_num_workers")));
             let b = f64::from(row.int("decode_batch_size"));
-            let p = lab::worker(&lib, row.parallel("prefill_"), &w);
+            let p = lab::worker(&lib, row.parallel("prefill_"), &w.prefill_part());
             let d = lab::worker(&lib, row.parallel("decode_"), &w);
             let t = p.prefill(1.0, isl, 0.0, isl).latency_s * published::PREFILL_CORRECTION;
             let tpot = generation(&d, b, isl, osl) * published::DECODE_CORRECTION;
@@ -193,18 +208,22 @@ fn price(row: &Row, out: &mut Vec<Pair>) {
             let tp = row.int("a_tp_size");
             let mut plan = lab::afd_plan(lab::pool(a, tp), lab::pool(f, 1), row.int("num_microbatches"));
             plan.ffn.ep = Some(row.int("f_moe_ep_size"));
-            let s = lab::unit(&lib, &plan, &w);
             let b = f64::from(row.int("a_batch_size"));
-            if row.inputs["afd_phase"] == "decode" {
+            // One micro-batch is in flight at a time; in decode the KV of all is held.
+            let micro = (b / f64::from(row.int("num_microbatches"))).ceil();
+            let (s, held, tokens) = if row.inputs["afd_phase"] == "decode" {
+                let s = lab::unit(&lib, &plan, &w);
                 let t = generation(&s, b, isl, osl);
                 push("tpot", row.number("tpot_ms"), t * 1e3);
                 push("tokens/s/gpu", row.number("tokens_s_gpu"), b * f64::from(a / tp) / t / f64::from(a + f));
+                (s, b, micro)
             } else {
+                let s = lab::unit(&lib, &plan, &w.prefill_part());
                 push("ttft", row.number("ttft_ms"), s.prefill(b, isl, 0.0, isl).latency_s * 1e3);
-            }
-            let tokens = if row.inputs["afd_phase"] == "decode" { b } else { b * isl };
-            push("memory a", row.number("a_memory"), bytes(&s, b, tokens));
-            push("memory f", row.number("f_memory"), s.memory()[1].bytes(b, tokens) / GIB);
+                (s, micro, micro * isl)
+            };
+            push("memory a", row.number("a_memory"), bytes(&s, held, tokens));
+            push("memory f", row.number("f_memory"), s.memory()[1].bytes(held, tokens) / GIB);
         }
     }
 }
@@ -226,19 +245,15 @@ fn worst(what: &str) -> Vec<f64> {
     e
 }
 
-/// Numbers apart by more than a tenth, and why. Nothing else may be.
-const EXPLAINED: [(&str, &str, &str); 6] = [
-    ("14", "", "wide EP: its single-node all-to-all stands for 32 GPUs, and experts of EPLB are not modelled there"),
-    ("16", "", "as 14"),
-    ("42", "memory f", "FFN-side activations of prefill are larger there; the rule was not found"),
-    (
-        "55",
-        "",
-        "prefill of a sparse model: its FFN stage costs a fifth more per layer, and its pools hold more; not worked out",
-    ),
-    ("28", "t", "TP8 decode: all-reduces of other rows (eager against graph)"),
-    ("51", "t", "EP8 over two nodes: one-sided all-to-all here, all-gather over the rack there"),
+/// Numbers apart by more than 3 %, and why. Nothing else may be.
+const EXPLAINED: [(&str, &str, &str); 3] = [
+    ("20", "t", "sparse decode at 128 x 8,000 tokens, where no rows are: utilisation held there, slope here"),
+    ("22", "memory", "attention taken for BF16 there, because one projection of its indexer is"),
+    ("51", "tpot", "wide EP of trtllm: DeepEP low-latency rows of 4 GPUs stand for 8 there, one-sided rows here"),
 ];
+
+/// Least counts within 3 %: what stands.
+const WITHIN: [(&str, usize); 4] = [("ttft", 19), ("tpot", 13), ("tokens", 23), ("memory", 34)];
 
 #[test]
 fn the_profile_gives_what_that_tool_gives() {
@@ -248,38 +263,55 @@ fn the_profile_gives_what_that_tool_gives() {
     let all: Vec<Row> = rows();
     assert_eq!((all.len(), all.iter().filter(|r| r.theirs["err"].is_empty()).count()), (29, 26));
     assert!(pairs().iter().all(|p| p.ours.is_finite() && p.ours > 0.0));
-    // What stands today, not what is aimed at (3 % on nine rows in ten): medians, and nothing far off unexplained.
-    for what in ["ttft", "tpot", "tokens", "memory"] {
+    for (what, least) in WITHIN {
         let e = worst(what);
         let within = e.iter().filter(|e| **e <= 0.03).count();
         println!("{what}: {within} of {} within 3 %, median {:.1} %", e.len(), 100.0 * e[e.len() / 2]);
-        assert!(e[e.len() / 2] < 0.04, "{what}");
+        assert!(within >= least, "{what}: {within}");
+        assert!(e[e.len() / 2] < 0.01, "{what}");
     }
-    for p in pairs().iter().filter(|p| p.error().abs() > 0.10) {
+    for p in pairs().iter().filter(|p| p.error().abs() > 0.03) {
         let id = p.row.trim().split(' ').next().unwrap();
-        let known = EXPLAINED.iter().any(|(row, what, _)| *row == id && p.what.starts_with(what));
-        assert!(known, "{p:?}");
+        let known = EXPLAINED.iter().find(|(row, what, _)| *row == id && p.what.starts_with(what));
+        println!("{} {}: {}", id, p.what, known.map_or("?", |k| k.2));
+        assert!(known.is_some(), "{p:?}");
     }
 }
 
-/// Rows that end in an error there because a worker does not fit do not fit here either.
+/// Rows that end in an error there end in one here, with the field that is to blame.
 #[test]
-fn rows_out_of_memory_are_out_of_memory() {
-    for row in rows().iter().filter(|r| r.theirs["err"].contains("OOM")) {
+fn error_rows_raise() {
+    for row in rows().iter().filter(|r| !r.theirs["err"].is_empty()) {
         let (isl, osl) = (f64::from(row.int("isl")), f64::from(row.int("osl")));
         let w = Workload::fixed("golden", 0.0, isl, osl);
-        let lib = row.library();
-        let slots: &[(&str, f64)] = match row.inputs["mode"].as_str() {
-            "agg" => &[("", f64::from(row.int("batch_size")))],
-            _ => &[("prefill_", 1.0), ("decode_", f64::from(row.int("decode_batch_size")))],
-        };
-        let short = slots.iter().any(|(slot, b)| {
-            let s = lab::worker(&lib, row.parallel(slot), &w);
-            let m = s.memory()[0];
-            // That tool keeps a tenth of what is left beside the weights free.
-            let free = 0.9 * (m.capacity - m.bytes(0.0, 8192.0));
-            m.kv_per_sequence * b > free
+        let raised = row.made().and_then(|lib| {
+            let plan = match row.inputs["mode"].as_str() {
+                "agg" => Plan::Aggregated(Aggregated {
+                    parallel: row.parallel(""),
+                    batch: Some(row.int("batch_size")),
+                    chunk_tokens: Some(row.int("ctx_tokens") + row.int("batch_size")),
+                    replicas: 1,
+                }),
+                _ => Plan::Pd(PdPlan {
+                    prefill: lab::workers(row.int("prefill_num_workers"), row.parallel("prefill_"), Some(1), None),
+                    decode: lab::workers(
+                        row.int("decode_num_workers"),
+                        row.parallel("decode_"),
+                        Some(row.int("decode_batch_size")),
+                        None,
+                    ),
+                }),
+            };
+            Engine::new(&lib, &w, &plan).map(|_| ())
         });
-        assert!(short, "{}", row.id);
+        let (field, cause) =
+            if row.theirs["err"].contains("OOM") { ("plan", "out of memory") } else { ("quant.attention", "no fp8") };
+        match raised {
+            Err(Error::Spec(p)) => {
+                let first = &p.0[0];
+                assert!(first.path == field && first.message.contains(cause), "{}: {first}", row.id);
+            }
+            other => panic!("{}: {other:?}", row.id),
+        }
     }
 }

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::json;
 
-use disagg::cost::Library;
 use disagg::cost::published::{self as bytes, Role};
+use disagg::cost::{Batch, Library};
 use disagg::math::combinatorics::distinct_groups;
 use disagg::serving::pipeline::{Stages, uniform_alone};
-use disagg::serving::{Engine, Load, aggregated, pd, published};
+use disagg::serving::stepper::Kind;
+use disagg::serving::{Engine, Load, Stepper, aggregated, pd, published};
 use disagg::spec::{Aggregated, Assumptions, Dtype, PROFILES, Plan, Quant, Workload, catalog};
 use disagg::units::{GIB, MIB};
 
@@ -277,6 +278,48 @@ fn switches_reach_the_engine() {
     assert!(lab::gap(coefficients.activation_per_token, m0.activation_per_token) > 0.05);
     let s = lab::worker(&with(&base, "activations", json!("coefficients")), split(1, 8, 1), &w);
     assert_eq!(aggregated::tokens_in_flight(&s, &load, 4.0, 600.0), 8192.0);
+}
+
+/// The switches of aiconfigurator that a worker or a unit consults, each alone and where it matters.
+#[test]
+fn switches_of_aiconfigurator_reach_the_engine() {
+    let base = |model, system, framework| lab::lib(model, system, 8, framework);
+    let (v32, v3, qwen) = ("deepseek-ai/DeepSeek-V3.2", "deepseek-ai/DeepSeek-V3", "Qwen/Qwen3-235B-A22B-FP8");
+    let prefill = Batch::prefill(1.0, 4000.0, 0.0);
+    let mixed = Batch { decode: 31.0, context: 4500.0, ..prefill };
+    let decode = Batch::decode(32.0, 4500.0, 1.0);
+    let gather = with(&base(v3, "h200_sxm", "sglang"), "exchange", json!("gather"));
+    let eager = with(&base(qwen, "h200_sxm", "sglang"), "launch_floors", json!("measured"));
+    let (dp, tp) = (split(1, 8, 1), split(8, 1, 1));
+    for (lib, layout, batch, name, value) in [
+        (gather, dp, prefill, "gather_format", "framework"),
+        (base(qwen, "h200_sxm", "trtllm"), dp, prefill, "beyond_tables", "utilisation"),
+        (eager, tp, decode, "all_reduce_rows", "graph"),
+        (base(qwen, "h200_sxm", "sglang"), tp, prefill, "attention_elementwise", "launches"),
+        (base(v32, "h200_sxm", "sglang"), tp, prefill, "shared_expert_split", "whole"),
+        (base(v3, "h200_sxm", "trtllm"), tp, mixed, "mixed_attention", "by-name"),
+    ] {
+        let time = |lib: &Arc<Library>| match lab::worker(lib, layout, &chat()).kind {
+            Kind::Worker(w, _) => w.step(&batch).seconds,
+            Kind::Afd(_) => unreachable!(),
+        };
+        let (own, other) = (time(&lib), time(&with(&lib, name, json!(value))));
+        assert!(lab::gap(own, other) > 1e-4, "{name}={value} changes nothing: {own} {other}");
+    }
+    // Group-limited routing saves traffic between nodes.
+    let far = lab::lib(v3, "h200_sxm", 32, "sglang");
+    let time = |lib: &Arc<Library>| lab::worker(lib, split(1, 32, 1), &chat()).step(&prefill).seconds;
+    assert!(time(&with(&far, "group_routing", json!("ignored"))) > 1.01 * time(&far));
+    // An FFN pool whose ranks all route all tokens takes longer, and the router's weights are there.
+    let unit = |lib: &Arc<Library>| lab::unit(lib, &lab::afd_plan(pool(8, 1), pool(8, 1), 3), &chat());
+    let (spread, whole) = (unit(&far), unit(&with(&far, "ffn_pool", json!("whole"))));
+    let pass = |s: &Stepper| s.prefill(3.0, 4000.0, 0.0, 4000.0).latency_s;
+    assert!(pass(&whole) > pass(&spread));
+    assert!(whole.memory()[1].weights > spread.memory()[1].weights);
+    // A least size of activations.
+    let m = unit(&with(&far, "activations", json!("framework"))).memory()[0];
+    near(m.bytes(0.0, 1.0), m.bytes(0.0, 0.0), 1e-12, "floor");
+    near(m.activation_floor, 103.5 * MIB, 1e-12, "90 MiB and 15 %");
 }
 
 /// The published mixed-step formula on the engine: TTFT, TPOT and rate from its two step times.

@@ -308,6 +308,25 @@ pub fn mla_context(source: &Source, model: &Model, heads: u32, gemm: Dtype, kv: 
     Ok(block.with(node, label))
 }
 
+/// Prefill attention of sglang's wide EP as it was measured; the block where it was not. Axes: sequences,
+/// new tokens, past tokens.
+pub fn mla_context_wide(source: &Source, model: &Model, heads: u32, gemm: Dtype, kv: Dtype) -> Result<Surface> {
+    let d = dims(model)?;
+    let found = match d.indexer {
+        None => table(source, &source.framework, "wideep_context_mla"),
+        Some(_) => None,
+    };
+    let Some(t) = found else { return mla_context(source, model, heads, gemm, kv) };
+    let (rows, _) = Rows::new(&t).first_text("kernel_source", &[&["flashinfer"]]);
+    let axes = [("batch_size", 0.0), ("isl", 0.0)];
+    let roofline = kernel_roofline(source, &d, f64::from(heads), kv, false);
+    let roof = |h| kernel_roofline(source, &d, h, kv, false);
+    let points = at_heads(&rows, heads, &axes, roof, as_measured(&d));
+    let kernel = grid2(&points, roofline, PARABOLA, Floors::None, &rows.source());
+    let node = compile_baked(&bake(&past(&kernel, roofline), &points, &octaves()), PARABOLA, roofline);
+    Ok(kernel.with(node, kernel.source()))
+}
+
 /// The whole decode block as sglang measured it for wide EP, in the formats asked for; `None` where it did not.
 fn wide_block(source: &Source, d: &Dims, heads: u32, gemm: Dtype, kv: Dtype) -> Option<(Points, String)> {
     let t = table(source, &source.framework, "wideep_generation_mla")?;

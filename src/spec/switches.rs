@@ -1,0 +1,215 @@
+//! The switches of [`Assumptions`](super::Assumptions) in words: name, allowed values, meaning, source.
+//!
+//! In the order of the fields, which is the order of an audit. "aiconfigurator 0.12" alone means its
+//! public source, "single steps of" it the operator times it printed (tests/golden/golden_breakdown.csv).
+
+/// Name, allowed values, meaning, source; in the order of the fields.
+pub(super) const SWITCHES: [(&str, &str, &str, &str); 34] = [
+    (
+        "launch_floors",
+        "by-phase | measured",
+        "start-up times of kernels measured in eager mode: dropped where decode runs under graphs, or kept",
+        "physics.md 3; both published tools read the tables as they are",
+    ),
+    (
+        "dense_layers",
+        "dense | as-moe",
+        "the first layers of DeepSeek-like models (3 of 61): priced as they are, or as mixtures like the rest",
+        "the models' configurations; public code of arXiv 2605.28302, aiconfigurator 0.12",
+    ),
+    (
+        "exchange",
+        "best | gather | gather-in-node",
+        "how tokens reach experts without AFD: the fastest measured way, or all-gather and reduce-scatter of all tokens",
+        "DeepEP, TensorRT-LLM one-sided all-to-all; public code of arXiv 2605.28302",
+    ),
+    (
+        "collectives",
+        "rails | stretched",
+        "collectives beyond the measured ranks: over all rails, or the whole time stretched (x 9.6 from 8 to 16 GPUs)",
+        "hierarchical collectives over rails; aiconfigurator 0.12",
+    ),
+    (
+        "gather_format",
+        "model | framework",
+        "format in which an all-gather carries tokens: the model's exchange, or BF16 but for trtllm on SM 100",
+        "checkpoints' configurations; single steps of aiconfigurator 0.12 (sglang and Hopper 2 bytes a value)",
+    ),
+    (
+        "beyond_tables",
+        "slope | utilisation",
+        "experts at more tokens than the last row: its slope goes on, or its utilisation is held",
+        "leave-one-out over the tables; aiconfigurator 0.12 (util-hold: 32,000 tokens cost 1.953 x 16,384)",
+    ),
+    (
+        "all_reduce_rows",
+        "by-phase | graph",
+        "rows of all-reduce: eager ones outside CUDA graphs, or those under graphs in every phase",
+        "physics.md 3; single steps of aiconfigurator 0.12",
+    ),
+    (
+        "attention_elementwise",
+        "bytes | launches",
+        "rotary, query and key norms and cache write of grouped-query attention: bytes moved, or 13.2 us a prefill layer \
+         (39.6 us with norms) and nothing in decode",
+        "physics.md 1; single steps of aiconfigurator 0.12",
+    ),
+    (
+        "shared_expert_split",
+        "tp | whole",
+        "the shared expert of sparse-attention models on TP ranks: split like a dense FFN, or whole on each",
+        "TensorRT-LLM and SGLang split it; single steps of aiconfigurator 0.12",
+    ),
+    (
+        "mixed_attention",
+        "counted | by-name",
+        "decode attention of whole MLA blocks in mixed steps: counted, or left out outside sglang",
+        "aiconfigurator 0.12: mixed steps look it up by a name that those blocks do not bear",
+    ),
+    (
+        "wide_attention",
+        "block | wide-ep",
+        "prefill attention of latent-attention models in block-scaled FP8: the whole block, or the table of wide EP \
+         without projections",
+        "physics.md 1; aiconfigurator 0.12 (its operators of wide EP)",
+    ),
+    (
+        "group_routing",
+        "counted | ignored",
+        "group-limited routing in all-to-all kernels: fewer nodes a token, or the measured rows as they are",
+        "network.md; aiconfigurator 0.12",
+    ),
+    (
+        "missing_formats",
+        "nearest | error",
+        "attention formats that the framework's tables lack: the nearest one, tagged, or an error",
+        "kernel-data.md; aiconfigurator 0.12 (no FP8 prefill kernel of MLA on Hopper)",
+    ),
+    (
+        "prefill_sync",
+        "uncoordinated | aligned",
+        "whether the attention ranks prefill on the same steps",
+        "engines schedule each rank by its own queue",
+    ),
+    (
+        "mixed_steps",
+        "steady-state | counted",
+        "steps of chunked prefill: a steady state, or counted for one batch, cached tokens computed again in chunks",
+        "physics.md 5; public code of arXiv 2605.28302",
+    ),
+    (
+        "first_token_from",
+        "decode | prefill",
+        "which side sends the first token of a P/D deployment",
+        "vLLM and SGLang routers answer from the decode worker",
+    ),
+    (
+        "kv_transfer",
+        "layer-wise | bulk | ignored",
+        "KV shipped layer by layer beside prefill, after it, or at no cost",
+        "Mooncake (FAST25); public code of arXiv 2605.28302",
+    ),
+    (
+        "kv_reserve",
+        "full | mean",
+        "KV charged a sequence: its final length, or the stationary mean theta",
+        "full never evicts; theta is arXiv 2601.21351",
+    ),
+    (
+        "copies",
+        "expected | half-of-worst | one-link",
+        "copies of a token out to an FFN pool and back",
+        "physics.md 5; public code of arXiv 2605.28302; aiconfigurator 0.12",
+    ),
+    (
+        "afd_wire",
+        "calibrated | bandwidth | node-link",
+        "time of A2F and F2A from their bytes",
+        "all-to-all kernels of the same fabric; public code of arXiv 2605.28302; aiconfigurator 0.12",
+    ),
+    (
+        "afd_reductions",
+        "true | false",
+        "reductions over attention TP and MoE TP inside an AFD unit",
+        "physics.md 5; public code of arXiv 2605.28302",
+    ),
+    (
+        "ffn_pool",
+        "spread | whole",
+        "router and shared expert of an FFN pool: each GPU its share of the tokens, or every GPU all of them",
+        "physics.md 5; aiconfigurator 0.12 (one replica whose ranks see all tokens)",
+    ),
+    (
+        "pipeline_formula",
+        "schedule | slowest-stage | cycle",
+        "one pass of the micro-batch pipeline: the schedule itself, or a published closed form",
+        "physics.md 5; public code of arXiv 2605.28302; aiconfigurator 0.12",
+    ),
+    (
+        "microbatch_split",
+        "even | floor | ceil",
+        "sequences of a micro-batch when M does not divide the batch",
+        "physics.md 5; public code of arXiv 2605.28302; aiconfigurator 0.12",
+    ),
+    (
+        "prefill_split",
+        "chunks | one-sequence",
+        "micro-batches of AFD prefill; as one sequence the prefix is dropped below M sequences",
+        "physics.md 5; public code of arXiv 2605.28302",
+    ),
+    (
+        "sparse_attention_memory",
+        "counted | ignored",
+        "weights of sparse attention and the cache of its indexer",
+        "physics.md 4; public code of arXiv 2605.28302",
+    ),
+    (
+        "activations",
+        "alive-rows | coefficients | framework",
+        "activation memory: of the new tokens, or by published coefficients with cached tokens charged too, or by a \
+         framework's coefficients with a least size and its count of embedding, head and sparse KV",
+        "physics.md 4; public code of arXiv 2605.28302; aiconfigurator 0.12",
+    ),
+    (
+        "out_of_memory",
+        "unplaced | error",
+        "an estimate of a plan that does not fit: a result that names the pool, or an error",
+        "api.md; aiconfigurator 0.12",
+    ),
+    (
+        "ttft_queue",
+        "none | factors",
+        "waiting before prefill: none in a closed loop, or constant factors on TTFT",
+        "physics.md 5; public code of arXiv 2605.28302",
+    ),
+    (
+        "worker_corrections",
+        "none | fixed",
+        "constants on the workers of P/D: prefill x 1.1, decode x 1.08, rates x 0.90 and 0.92",
+        "public code of arXiv 2605.28302, aiconfigurator 0.12",
+    ),
+    (
+        "shared_expert_overlap",
+        "true | false",
+        "the shared expert runs beside the routed path in decode",
+        "TensorRT-LLM and SGLang use a second stream",
+    ),
+    (
+        "attention_barrier",
+        "true | false",
+        "a decode step waits for the attention rank with the longest contexts: E[max] from the slots' variance",
+        "arXiv 2601.21351 section 4; published tools use the mean",
+    ),
+    (
+        "kv_contention",
+        "true | false",
+        "KV of P/D on its way and the steps' own traffic share ports, max-min fair; else each has them alone",
+        "max-min fair steady state, held against the fluid engine; published tools ignore it",
+    ),
+    (
+        "afd_alpha_scale",
+        "a number from 0 to 100",
+        "scales every start-up time of A2F and F2A, which no public measurement covers",
+        "assumption: 1 is the one-sided dispatch of the same fabric",
+    ),
+];
