@@ -375,7 +375,7 @@ fn lowered(d: &Stepper, load: &Load, full: &DecodeSide, slow: f64, rate: f64) ->
 
 /// Whether KV stays inside scale-up domains: the whole deployment sits in one, or equal shares of both
 /// sides fill several, each of which pairs its own.
-fn same_domain(p: &Stepper, np: u32, d: &Stepper, nd: u32, domain: u32) -> bool {
+pub fn same_domain(p: &Stepper, np: u32, d: &Stepper, nd: u32, domain: u32) -> bool {
     let total = u64::from(np) * u64::from(p.gpus()) + u64::from(nd) * u64::from(d.gpus());
     let racks = total.div_ceil(u64::from(domain.max(1))).max(1);
     u64::from(np).is_multiple_of(racks) && u64::from(nd).is_multiple_of(racks) && total <= racks * u64::from(domain)

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::cost::Batch;
 use crate::cost::memory::Memory;
 use crate::serving::engine::Compiled;
+use crate::serving::pd;
 use crate::serving::stepper::{self, Kind};
 use crate::serving::{Engine, Stepper};
 use crate::spec::assumptions::{FirstToken, KvTransfer};
@@ -279,9 +280,8 @@ impl Transfer {
                 if lib.assumptions.kv_transfer == KvTransfer::Ignored {
                     return Shipping::default();
                 }
-                let gpus = u64::from(prefill.gpus()) * u64::from(*prefill_count)
-                    + u64::from(decode.gpus()) * u64::from(*decode_count);
-                let near = gpus <= u64::from(lib.cluster.fabric.domain_gpus);
+                let domain = lib.cluster.fabric.domain_gpus;
+                let near = pd::same_domain(prefill, *prefill_count, decode, *decode_count, domain);
                 let (whole, layer) = stepper::kv_seconds(prefill, decode, tokens, 1.0, lib, near);
                 let layers = f64::from(lib.model.layers);
                 let after_s = match lib.assumptions.kv_transfer {
