@@ -9,8 +9,11 @@
 //! TP ends in a reduce-scatter (the all-gather of the way back is part of F2A), MoE-TP in a
 //! reduce-scatter inside the FFN pool. Neither is free.
 //! A shared expert on the attention side runs there beside nothing: it lengthens that stage.
-//! Fused dispatch: the exchange into the experts and their GEMMs are one kernel, which gives
-//! `COMM_SMS` of its SMs to communication; the stage takes the longer of the two.
+//! Fused dispatch: the way in, the expert GEMMs and the way back are one kernel that works in waves
+//! of experts (DeepGEMM's MegaMoE), and gives some of its SMs to communication. The stage takes the
+//! longest of the three; only the start-up of either way is a stage of its own. Fewer SMs slow the
+//! GEMMs, but not below the time that HBM needs for the experts' weights. Where the FFN GPUs route,
+//! the exchange into their experts is fused and the two hops are not.
 //! MTP: each draft pass is one more MoE layer with its own projection and logits.
 
 use std::sync::Arc;
@@ -25,6 +28,7 @@ use super::published;
 use super::sink::{Op, Sink, Total};
 use super::worker::LayerCounts;
 use crate::error::{Error, Result};
+use crate::kernels::roofline::BANDWIDTH_EFFICIENCY;
 use crate::kernels::{Evidence, Surface};
 use crate::math::combinatorics::distinct_groups;
 use crate::network::report::Report;
@@ -43,6 +47,10 @@ pub struct LayerStages {
     pub f2a: Total,
     /// Seconds of the exchange into the experts that stand inside `ffn` (router on the FFN side).
     pub inner: f64,
+    /// Start-up of A2F and F2A, which no fused kernel hides; 0 where nothing is fused.
+    pub starts: [f64; 2],
+    /// Seconds of the FFN stage that HBM needs for the weights, however many SMs work; 0 where nothing is fused.
+    pub reads: f64,
 }
 
 impl LayerStages {
@@ -50,11 +58,15 @@ impl LayerStages {
     /// dispatch does to the rest of the FFN stage; none: not fused.
     pub fn seconds(&self, slowed: Option<f64>) -> [f64; 4] {
         let (a, x, f, y) = (self.attention.seconds, self.a2f.seconds, self.ffn.seconds, self.f2a.seconds);
-        match slowed {
-            None => [a, x, f, y],
-            Some(s) if self.inner > 0.0 => [a, x, self.inner.max((f - self.inner) * s), y],
-            Some(s) => [a, 0.0, x.max(f * s), y],
+        let Some(s) = slowed else { return [a, x, f, y] };
+        let own = f - self.inner;
+        let reads = self.reads.min(own);
+        let own = reads + (own - reads) * s;
+        if self.inner > 0.0 {
+            return [a, x, self.inner.max(own), y];
         }
+        let [out, home] = self.starts;
+        [a, out, (x - out).max(y - home).max(own), home]
     }
 
     /// Operator time of all four.
@@ -102,6 +114,8 @@ pub struct AfdUnit {
     /// Projection of (hidden, embedding) before a draft layer.
     draft: Option<[Arc<Surface>; 2]>,
     slowed: Option<f64>,
+    /// Seconds that HBM needs for all experts of one FFN GPU.
+    expert_reads: f64,
     memory: [Surface; 2],
     ffn_memory: [Surface; 2],
     hidden: f64,
@@ -187,6 +201,9 @@ impl AfdUnit {
             },
             draft: draft_projection(lib)?,
             slowed: lib.serving.fused_dispatch.then(|| fused_slowdown(ffn_lib)),
+            expert_reads: f64::from(moe.experts.div_ceil(ep)) / f64::from(moe_tp)
+                * ffn_lib.model.expert_weight_bytes(&ffn_lib.quant)
+                / (ffn_lib.cluster.device.hbm_bytes_per_s * BANDWIDTH_EFFICIENCY),
             logits: [
                 lib.gemm(false, Dtype::Bf16, vocab, lib.model.hidden)?,
                 lib.gemm(true, Dtype::Bf16, vocab, lib.model.hidden)?,
@@ -541,6 +558,14 @@ impl AfdUnit {
         self.price_a2f(batch, &mut s.a2f);
         s.inner = self.price_ffn(batch, &mut s.ffn);
         self.price_f2a(batch, &mut s.f2a);
+        if self.slowed.is_some() {
+            let tokens = self.ranks() * batch.mean_tokens() / f64::from(self.replicas);
+            let missed = 1.0 - f64::from(self.topk) / f64::from(self.expert_count);
+            s.reads = self.expert_reads * (1.0 - missed.powf(tokens));
+            if !self.router_on_ffn {
+                s.starts = [false, true].map(|back| self.transfer(0.0, back).seconds);
+            }
+        }
         s
     }
 

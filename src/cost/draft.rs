@@ -14,6 +14,24 @@ use super::Batch;
 use super::library::Library;
 use crate::error::Result;
 use crate::kernels::Surface;
+use crate::spec::{Model, Serving};
+
+/// Layers that keep KV: the model's, and the MTP module's one.
+pub fn kv_layers(model: &Model, serving: &Serving) -> f64 {
+    f64::from(model.layers) + f64::from(u32::from(serving.mtp > 0))
+}
+
+impl Library {
+    /// Layers whose KV a P/D deployment ships: the MTP module drafts over the prompt as well.
+    pub fn kv_layers(&self) -> f64 {
+        kv_layers(&self.model, &self.serving)
+    }
+
+    /// KV bytes of a sequence of `tokens` in all those layers, on all ranks that share its heads.
+    pub fn kv_bytes(&self, tokens: f64) -> f64 {
+        self.model.kv_bytes(tokens, self.formats.kv) * self.kv_layers() / f64::from(self.model.layers)
+    }
+}
 
 /// The projection of (hidden, embedding) before a draft layer; none without drafts.
 pub fn draft_projection(lib: &Library) -> Result<Option<[Arc<Surface>; 2]>> {

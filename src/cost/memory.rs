@@ -5,6 +5,7 @@
 //! ranks, GQA KV is split by min(tp, kv_heads). Limits: activations are an estimate (rows that a
 //! layer keeps alive at once), not a trace.
 
+use super::draft;
 use super::published::{self, Role};
 use crate::spec::assumptions::{Activations, FfnPool, KvReserve, SharedExpertSplit, SparseAttentionMemory};
 use crate::spec::dtype::Formats;
@@ -177,10 +178,8 @@ fn kv_terms(cx: &Context<'_>, tp: u32) -> (f64, f64) {
         _ => None,
     };
     let counted = published.map_or(1.0, |bytes| bytes / model.attention.kv_bytes_per_token(cx.formats.kv));
-    // The MTP module keeps the KV of one more layer.
-    let layers = f64::from(model.layers);
-    let drafts = f64::from(u32::from(cx.serving.mtp > 0));
-    let bytes = |tokens| model.kv_bytes_per_rank(tokens, cx.formats.kv, tp) * counted * (layers + drafts) / layers;
+    let kept = draft::kv_layers(model, cx.serving) / f64::from(model.layers);
+    let bytes = |tokens| model.kv_bytes_per_rank(tokens, cx.formats.kv, tp) * counted * kept;
     match w.prefix_scope {
         PrefixScope::Request => (bytes(m.prefix + own), 0.0),
         PrefixScope::Shared => (bytes(own), bytes(m.prefix)),

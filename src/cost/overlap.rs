@@ -1,4 +1,4 @@
-//! Computation and communication side by side: two half-batches, and a dispatch fused into its GEMM.
+//! Computation and communication side by side: two half-batches, and exchanges fused into the GEMMs.
 //!
 //! Two-batch overlap: the halves of a step take turns, one computing while the other communicates.
 //! A layer is attention A, dispatch X, experts E, combine Y; the order on the SMs is A1 A2 E1 E2, on

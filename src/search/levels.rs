@@ -296,7 +296,7 @@ const SMALL_WAIT_S: f64 = 2e-3;
 /// Ways that are ample for what this candidate ships count as unlimited, so that it competes with all.
 pub fn class(layout: &Layout, s: &Stepper, load: &Load, rate: f64) -> Class {
     let lib = s.library();
-    let bytes = lib.model.kv_bytes(load.ship_to_decode + load.ship_to_prefill, lib.formats.kv);
+    let bytes = lib.kv_bytes(load.ship_to_decode + load.ship_to_prefill);
     let nic = lib.cluster.fabric.nic_bytes_per_s;
     let links = if bytes / nic <= SMALL_WAIT_S { u32::MAX } else { s.kv_links() };
     let ports = if f64::from(s.kv_gpus()) * nic >= rate * bytes { u32::MAX } else { s.kv_gpus() };

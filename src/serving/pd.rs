@@ -142,7 +142,7 @@ fn transfer_wait(
         wait += match lib.assumptions.kv_transfer {
             KvTransfer::Bulk | KvTransfer::Ignored => whole.seconds,
             KvTransfer::LayerWise => {
-                let layers = f64::from(lib.model.layers);
+                let layers = lib.kv_layers();
                 let compute = side.prefill.latency_s / layers;
                 let streamed = (layer.seconds - compute).max(0.0) * (layers - 1.0) + layer.seconds;
                 // A sender may always ship in bulk instead.
@@ -172,7 +172,7 @@ impl Wire {
     fn new(p: &Stepper, np: u32, d: &Stepper, nd: u32, load: &Load, near: bool) -> Wire {
         let lib = p.library();
         let rate = lib.comm.kv_rate(near);
-        let seconds = [load.ship_to_prefill, load.ship_to_decode].map(|n| lib.model.kv_bytes(n, lib.formats.kv) / rate);
+        let seconds = [load.ship_to_prefill, load.ship_to_decode].map(|n| lib.kv_bytes(n) / rate);
         let ports = [np * p.kv_gpus(), nd * d.kv_gpus()];
         Wire { need: ports.map(|n| seconds.map(|s| s / f64::from(n.max(1)))) }
     }

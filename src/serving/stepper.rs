@@ -558,8 +558,8 @@ pub fn kv_seconds_shared(
     share: f64,
 ) -> (CommTime, CommTime) {
     let (many, one) = (prefill.kv_links().max(1), decode.kv_links().max(1));
-    let bytes = lib.model.kv_bytes(tokens, lib.formats.kv) / share;
-    let layers = f64::from(lib.model.layers);
+    let bytes = lib.kv_bytes(tokens) / share;
+    let layers = lib.kv_layers();
     let last = |time: &dyn Fn(f64, u32) -> CommTime, bytes: f64| {
         let (sent, received) = (time(bytes * together.max(1.0), many), time(bytes, one.min(many)));
         if sent.seconds > received.seconds { sent } else { received }

@@ -127,7 +127,8 @@ fn kv_tokens(s: &Stepper, in_flight: f64, length: f64) -> (u64, f64) {
         Kind::Afd(u) => u.unit.attention_tp,
     };
     let length = length.max(1.0);
-    let per_token = lib.model.kv_bytes_per_rank(length, lib.formats.kv, tp) / length;
+    let drafts = lib.kv_layers() / f64::from(lib.model.layers);
+    let per_token = lib.model.kv_bytes_per_rank(length, lib.formats.kv, tp) * drafts / length;
     let holds = |m: &&Memory| m.kv_per_sequence > 0.0 || m.kv_shared > 0.0;
     let free =
         s.memory().iter().filter(holds).map(|m| m.capacity - m.bytes(0.0, in_flight)).fold(f64::INFINITY, f64::min);
@@ -283,7 +284,7 @@ impl Transfer {
                 let domain = lib.cluster.fabric.domain_gpus;
                 let near = pd::same_domain(prefill, *prefill_count, decode, *decode_count, domain);
                 let (whole, layer) = stepper::kv_seconds(prefill, decode, tokens, 1.0, lib, near);
-                let layers = f64::from(lib.model.layers);
+                let layers = lib.kv_layers();
                 let after_s = match lib.assumptions.kv_transfer {
                     KvTransfer::Bulk | KvTransfer::Ignored => whole.seconds,
                     KvTransfer::LayerWise => {

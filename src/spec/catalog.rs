@@ -170,6 +170,7 @@ pub fn workload(name: &str) -> Result<Workload> {
         prefix: b.prefix,
         isl: b.isl,
         osl: b.osl,
+        correlation: 0.0,
         lengths: Vec::new(),
         prefix_scope: PrefixScope::default(),
         prefix_home: PrefixHome::default(),

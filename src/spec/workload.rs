@@ -1,10 +1,15 @@
 //! What is asked of the system: lengths of prefix (cached), prompt (new) and answer.
+//!
+//! A correlation of prompt and answer is a mixture: a share of the requests has the two rise together
+//! (or one rise as the other falls), the rest is independent. Both marginals and the correlation are
+//! then exact, and every moment is the same mixture of two. Limit: only one of the shapes of joint
+//! distributions that have these three; joint samples (`lengths`) keep the real one.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::Problems;
 
-use super::distribution::Distribution;
+use super::distribution::{Distribution, correlation_range, extreme_moment};
 use super::limits::{Check, LONG};
 
 /// Where a prefix lives (memory) and how it is shared.
@@ -36,6 +41,9 @@ pub struct Workload {
     pub prefix: Distribution,
     pub isl: Distribution,
     pub osl: Distribution,
+    /// Pearson correlation of isl and osl.
+    #[serde(default)]
+    pub correlation: f64,
     /// Joint samples (prefix, isl, osl); when not empty they replace the three marginals.
     #[serde(default)]
     pub lengths: Vec<[f64; 3]>,
@@ -74,6 +82,7 @@ impl Workload {
             prefix: Distribution::fixed(prefix),
             isl: Distribution::fixed(isl),
             osl: Distribution::fixed(osl),
+            correlation: 0.0,
             lengths: Vec::new(),
             prefix_scope: PrefixScope::default(),
             prefix_home: PrefixHome::default(),
@@ -84,7 +93,7 @@ impl Workload {
     /// The same requests up to their first token: what a prefill slot holds of them.
     pub fn prefill_part(&self) -> Workload {
         let lengths = self.lengths.iter().map(|l| [l[0], l[1], 1.0]).collect();
-        Workload { osl: Distribution::fixed(1.0), lengths, ..self.clone() }
+        Workload { osl: Distribution::fixed(1.0), correlation: 0.0, lengths, ..self.clone() }
     }
 
     /// Whether every request has the same lengths.
@@ -106,7 +115,7 @@ impl Workload {
     }
 
     /// Stationary mean KV tokens of a busy decode slot: E[DP + D(D-1)/2] / E[D] (arXiv 2601.21351).
-    /// Exact for fixed lengths, joint samples and independent marginals.
+    /// Exact for fixed lengths, joint samples and marginals, correlated or not.
     pub fn theta(&self) -> f64 {
         let m = self.moments();
         (m.pd + (m.dd - m.d) / 2.0) / m.d
@@ -126,7 +135,18 @@ impl Workload {
             let p = x.mean() + i.mean();
             let pp = x.variance() + i.variance() + p * p;
             let (d1, d2) = (d.mean(), d.moment(2));
-            return Moments { d: d1, dd: d2, ddd: d.moment(3), pd: p * d1, ppd: pp * d1, pdd: p * d2 };
+            let mut m = Moments { d: d1, dd: d2, ddd: d.moment(3), pd: p * d1, ppd: pp * d1, pdd: p * d2 };
+            let (share, together) = self.coupled();
+            if share > 0.0 {
+                // What the coupled share adds to E[I^a D^b] of independent lengths.
+                let more =
+                    |a, b, alone: f64| share * (extreme_moment(i, d, [a, b], together) - i.moment(a as u32) * alone);
+                let (id, iid, idd) = (more(1, 1, d1), more(2, 1, d1), more(1, 2, d2));
+                m.pd += id;
+                m.ppd += 2.0 * x.mean() * id + iid;
+                m.pdd += idd;
+            }
+            return m;
         }
         let n = self.lengths.len() as f64;
         let mean = |f: &dyn Fn(f64, f64) -> f64| self.lengths.iter().map(|[x, i, d]| f(x + i, *d)).sum::<f64>() / n;
@@ -154,10 +174,37 @@ impl Workload {
         self.lengths.iter().map(|l| l.iter().sum::<f64>()).fold(0.0, f64::max)
     }
 
-    /// One request (prefix, isl, osl) in whole tokens from three uniforms in [0, 1); joint samples use the first.
+    /// The share of the requests whose prompt and answer are coupled, and whether those rise together.
+    fn coupled(&self) -> (f64, bool) {
+        if self.correlation == 0.0 || !self.lengths.is_empty() {
+            return (0.0, true);
+        }
+        let Some([least, most]) = correlation_range(&self.isl, &self.osl) else { return (0.0, true) };
+        let together = self.correlation > 0.0;
+        ((self.correlation / if together { most } else { least }).min(1.0), together)
+    }
+
+    /// Draws requests (prefix, isl, osl) in whole tokens from three uniforms in [0, 1); joint samples use the first.
+    pub fn sampler(&self) -> impl Fn([f64; 3]) -> [u32; 3] + '_ {
+        let coupled = self.coupled();
+        move |u| self.draw(u, coupled)
+    }
+
+    /// One request.
     pub fn sample(&self, u: [f64; 3]) -> [u32; 3] {
+        self.draw(u, self.coupled())
+    }
+
+    fn draw(&self, u: [f64; 3], (share, together): (f64, bool)) -> [u32; 3] {
         let drawn = if self.lengths.is_empty() {
-            [self.prefix.sample(u[0]), self.isl.sample(u[1]), self.osl.sample(u[2])]
+            // The third uniform says first whether this request is coupled; what is left of it is uniform again.
+            let answer = match u[2] {
+                v if v >= share => (v - share) / (1.0 - share),
+                _ if together => u[1],
+                // Never the end of an endless tail.
+                _ => (1.0 - u[1]).min(1.0 - f64::EPSILON),
+            };
+            [self.prefix.sample(u[0]), self.isl.sample(u[1]), self.osl.sample(answer)]
         } else {
             let i = (u[0].clamp(0.0, 1.0) * self.lengths.len() as f64) as usize;
             self.lengths[i.min(self.lengths.len() - 1)]
@@ -174,6 +221,7 @@ impl Workload {
             self.isl.check_from(&mut c, "isl", 1.0);
             self.osl.check_from(&mut c, "osl", 1.0);
         }
+        self.check_correlation(&mut c);
         for (i, sample) in self.lengths.iter().enumerate() {
             for (name, (value, low)) in ["prefix", "isl", "osl"].iter().zip(sample.iter().zip([0.0, 1.0, 1.0])) {
                 c.range(&format!("lengths[{i}].{name}"), *value, low, LONG);
@@ -184,5 +232,29 @@ impl Workload {
             }
         }
         c.problems
+    }
+
+    fn check_correlation(&self, c: &mut Check) {
+        let r = self.correlation;
+        if !(-1.0..=1.0).contains(&r) {
+            c.wrong("correlation", format!("must be from -1 to 1, is {r}"), "");
+            return;
+        }
+        if r == 0.0 || !c.problems.is_empty() {
+            return;
+        }
+        if !self.lengths.is_empty() {
+            c.wrong("correlation", "stands beside lengths, which have their own", "leave one of the two out");
+            return;
+        }
+        let Some([least, most]) = correlation_range(&self.isl, &self.osl) else {
+            c.wrong("correlation", format!("is {r}, but a length that does not vary has none"), "0, or let both vary");
+            return;
+        };
+        // The range is known to about 1e-4.
+        if r < least - 1e-3 || r > most + 1e-3 {
+            let text = format!("{r} is not possible for this isl and osl");
+            c.wrong("correlation", text, format!("these marginals allow {least:.3} to {most:.3}"));
+        }
     }
 }

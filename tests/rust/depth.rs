@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use disagg::cost::{Batch, Library};
-use disagg::serving::{Engine, Load, Stepper};
+use disagg::serving::{Engine, Load, Stepper, pd, stepper};
 use disagg::spec::plan::{Duplex, Side};
 use disagg::spec::{AfdPlan, Assumptions, Device, Imbalance, Plan, Serving, Workload, catalog};
 use proptest::prelude::*;
@@ -180,7 +180,7 @@ fn halves_lose_where_weights_bind_and_win_where_wires_do() {
 }
 
 #[test]
-fn a_fused_dispatch_hides_the_shorter_of_the_two() {
+fn a_fused_dispatch_hides_all_but_the_longest_of_the_three() {
     let (plain, fused) = (lab::v32(), v32_with(&serving(|s| s.fused_dispatch = true)));
     let plan = afd_plan(pool(16, 1), pool(16, 1), 3);
     let (a, b) = (unit(&plain, &plan, &chat()), unit(&fused, &plan, &chat()));
@@ -188,10 +188,19 @@ fn a_fused_dispatch_hides_the_shorter_of_the_two() {
     for n in [4.0, 32.0, 128.0] {
         let batch = Batch::decode(n, 4000.0, 1.0);
         let s = u.unit.stages(&batch, false);
-        let [_, x, f, _] = s.seconds(Some(148.0 / 124.0));
-        let (out, own) = (s.a2f.seconds, s.ffn.seconds);
-        assert!(x == 0.0 && gap(f, out.max(own * 148.0 / 124.0)) < 1e-12);
+        let [_, x, f, y] = s.seconds(Some(148.0 / 124.0));
+        // What is left of the two ways is their start-up, as at no tokens at all.
+        let empty = u.unit.stages(&Batch::decode(0.0, 4000.0, 1.0), false);
+        assert!(gap(x, empty.a2f.seconds) < 1e-12 && gap(y, empty.f2a.seconds) < 1e-12 && x > 0.0 && y > 0.0);
+        // By hand: 16 of 256 experts of three matrices in FP8 (a scale for 128 x 128) on every GPU, all of them hit by 16 x 32 tokens or more.
+        let reads = 16.0 * 3.0 * 7168.0 * 2048.0 * (1.0 + 4.0 / 16384.0) / (0.8 * plain.cluster.device.hbm_bytes_per_s)
+            * (1.0 - (1.0 - 8.0f64 / 256.0).powf(16.0 * n));
+        assert!(gap(s.reads, reads) < 1e-9 && s.reads < s.ffn.seconds, "{} {reads}", s.reads);
+        let own = reads + (s.ffn.seconds - reads) * 148.0 / 124.0;
+        let (out, home) = (s.a2f.seconds - x, s.f2a.seconds - y);
+        assert!(out > 0.0 && home > 0.0 && gap(f, out.max(own).max(home)) < 1e-12);
         assert_eq!(a.step(&batch).work, b.step(&batch).work);
+        assert!(b.step(&batch).seconds < a.step(&batch).seconds * 148.0 / 124.0);
     }
     let mut half = plan;
     half.duplex = Duplex::Half;
@@ -229,6 +238,28 @@ fn drafts_cost_their_passes_on_every_level() {
     let (none, one) = (memory(&libs[0]), memory(&libs[1]));
     assert!(gap(one.kv_per_sequence / none.kv_per_sequence, 62.0 / 61.0) < 1e-12);
     assert!(one.weights > none.weights * (1.0 + 1.0 / 70.0) && one.weights < none.weights * 1.03);
+}
+
+#[test]
+fn the_drafts_kv_is_shipped_too() {
+    let with = |n: u32| {
+        v32_with(&serving(|s| {
+            s.mtp = n;
+            s.acceptance = (n > 0).then_some(0.8);
+        }))
+    };
+    let load = Load::of(&chat());
+    let wire = |lib: &Arc<Library>| {
+        let (p, d) = (worker(lib, split(1, 8, 1), &chat().prefill_part()), worker(lib, split(1, 32, 1), &chat()));
+        (pd::wire_rate(&p, 1, &d, 1, &load), stepper::kv_seconds(&p, &d, load.isl, 1.0, lib, false))
+    };
+    let [(none, whole), (one, longer), (three, same)] = [0, 1, 3].map(|n| wire(&with(n)));
+    // By hand: 512 new tokens of 62 layers, 656 B of latent and 132 B of indexer each, over 8 NICs at 96 % of 50 GB/s.
+    let by_hand = 8.0 * 0.96 * 50e9 / (512.0 * 62.0 * (656.0 + 132.0));
+    assert!(gap(one, by_hand) < 1e-9 && gap(none / one, 62.0 / 61.0) < 1e-12, "{one} {by_hand}");
+    // One module, however often it is applied; a layer of it is as large as any other.
+    assert!(three == one && same.0.seconds == longer.0.seconds);
+    assert!(longer.0.seconds > whole.0.seconds && gap(longer.1.seconds, whole.1.seconds) < 1e-12);
 }
 
 // --- the barrier --------------------------------------------------------------------------------------------

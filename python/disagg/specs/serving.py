@@ -97,7 +97,7 @@ class Serving(Spec):
     two_batch_overlap
         Whether two half batches overlap compute and communication. The micro-batches of AFD do so anyway.
     fused_dispatch
-        Whether dispatch and expert GEMM are one kernel.
+        Whether dispatch, expert GEMMs and combine are one kernel, as DeepGEMM's MegaMoE; for AFD units.
     launch
         ``"graph"`` or ``"measured"`` launch floors; None: graph for decode, measured for prefill.
     framework_reserve_gib
@@ -115,7 +115,7 @@ class Serving(Spec):
     imbalance: Field[str | float | list[float] | None] = Field("How uneven the experts' load is; None: the model's.")
     eplb_slots: Field[int] = Field("Redundant expert slots.")
     two_batch_overlap: Field[bool] = Field("Whether two half batches overlap compute and communication.")
-    fused_dispatch: Field[bool] = Field("Whether dispatch and expert GEMM are one kernel.")
+    fused_dispatch: Field[bool] = Field("Whether dispatch, expert GEMMs and combine are one kernel (AFD).")
     launch: Field[str | None] = Field("'graph' or 'measured'; None: graph for decode, measured for prefill.")
     framework_reserve_gib: Field[float] = Field("Memory the framework keeps for itself, GiB per GPU.")
 

@@ -115,6 +115,9 @@ class Workload(Spec):
         New prompt tokens and output tokens: a number or a `Distribution`.
     prefix
         Cached tokens before the prompt.
+    correlation
+        Pearson correlation of `isl` and `osl`, both of which keep their distribution: a share of the requests has
+        the two rise together (or one rise as the other falls), the rest is independent.
     lengths
         Joint samples ``(prefix, isl, osl)`` in place of the three.
     prefix_scope
@@ -130,13 +133,16 @@ class Workload(Spec):
     Raises
     ------
     SpecError
-        If a length does not fit; every problem is named.
+        If a length does not fit, or no joint lengths have this correlation; every problem is named.
 
     Examples
     --------
     >>> import disagg as dg
     >>> dg.Workload(isl=512, osl=256, prefix=4096).theta
     4735.5
+    >>> varied = {"isl": dg.Distribution.uniform(100, 900), "osl": dg.Distribution.geometric(mean=200)}
+    >>> round(dg.Workload(**varied, correlation=0.5).theta - dg.Workload(**varied).theta)
+    115
     """
 
     name: Field[str] = Field("What it is called.")
@@ -144,6 +150,7 @@ class Workload(Spec):
     prefix: Field[Distribution] = Field("Cached tokens before the prompt.", "Distribution")
     isl: Field[Distribution] = Field("New prompt tokens.", "Distribution")
     osl: Field[Distribution] = Field("Output tokens.", "Distribution")
+    correlation: Field[float] = Field("Pearson correlation of isl and osl.")
     prefix_scope: Field[str] = Field("'request' or 'shared'.")
     prefix_home: Field[str] = Field("'both', 'prefill' or 'decode'.")
     strict_context: Field[bool] = Field("Whether a sequence longer than the model's context is an error.")
@@ -154,6 +161,7 @@ class Workload(Spec):
         isl: Lengths | None = None,
         osl: Lengths | None = None,
         prefix: Lengths | None = None,
+        correlation: float = 0.0,
         lengths: Sequence[tuple[float, float, float]] | None = None,
         prefix_scope: Literal["request", "shared"] = "request",
         prefix_home: Literal["both", "prefill", "decode"] = "both",
@@ -165,6 +173,7 @@ class Workload(Spec):
             "isl": isl,
             "osl": osl,
             "prefix": prefix,
+            "correlation": correlation,
             "lengths": lengths,
             "prefix_scope": prefix_scope,
             "prefix_home": prefix_home,

@@ -50,9 +50,10 @@ pub fn lengths(workload: &Workload, n: usize, seed: u64) -> Requests {
     let mut rng = Pcg64::new(u128::from(seed), LENGTHS);
     let mut r = Requests::default();
     let mut some = false;
+    let draw = workload.sampler();
     for _ in 0..n {
         let u = [uniform(&mut rng), uniform(&mut rng), uniform(&mut rng)];
-        let [prefix, new, answer] = workload.sample(u);
+        let [prefix, new, answer] = draw(u);
         some |= prefix > 0;
         r.prefix.push(prefix);
         r.isl.push(prefix.saturating_add(new));

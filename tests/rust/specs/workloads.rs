@@ -162,3 +162,73 @@ fn wrong_lengths_are_named_as_the_user_wrote_them() {
         ["lengths[1].isl: must be from 1 to 1e8, is 1000000000", "lengths[1].osl: must be from 1 to 1e8, is 0",]
     );
 }
+
+/// Theta and its spread from many drawn requests.
+fn drawn(w: &Workload) -> ((f64, f64), f64, [f64; 2]) {
+    let draw = w.sampler();
+    let u = |i: u32, step: f64| (f64::from(i) * step).fract();
+    let all: Vec<[u32; 3]> =
+        (1..=40_000).map(|i| draw([u(i, 0.618_033_988_7), u(i, 0.754_877_666_2), u(i, 0.569_840_290_9)])).collect();
+    let n = all.len() as f64;
+    let mean = |f: &dyn Fn(&[u32; 3]) -> f64| all.iter().map(f).sum::<f64>() / n;
+    let (i, o) = (mean(&|r| f64::from(r[1])), mean(&|r| f64::from(r[2])));
+    let cross = mean(&|r| (f64::from(r[1]) - i) * (f64::from(r[2]) - o));
+    let (si, so) = (mean(&|r| (f64::from(r[1]) - i).powi(2)), mean(&|r| (f64::from(r[2]) - o).powi(2)));
+    (theta_by_steps(&all), cross / (si * so).sqrt(), [i, o])
+}
+
+#[test]
+fn a_correlation_is_kept_with_both_marginals() {
+    let marginals = [
+        (Distribution::Uniform { low: 100.0, high: 900.0 }, Distribution::Geometric { mean: 200.0 }),
+        (Distribution::Lognormal { mean: 800.0, p90: 1500.0 }, Distribution::Uniform { low: 10.0, high: 400.0 }),
+    ];
+    for (isl, osl) in marginals {
+        let alone = Workload { isl: isl.clone(), osl: osl.clone(), ..Workload::fixed("w", 64.0, 1.0, 1.0) };
+        for correlation in [-0.6, 0.0, 0.3, 0.8] {
+            let w = Workload { correlation, ..alone.clone() };
+            assert!(w.check().is_empty(), "{:?}", lines(&w.check()));
+            let ((theta, std), r, [i, o]) = drawn(&w);
+            assert!((r - correlation).abs() < 0.02, "{r} for {correlation}");
+            near(i, isl.mean(), 0.01);
+            near(o, osl.mean(), 0.01);
+            near(w.theta(), theta, 0.015);
+            near(w.slot_load_std(), std, 0.03);
+            // By hand: E[DP] grows by the covariance, and nothing else does.
+            let by_hand = correlation * (isl.variance() * osl.variance()).sqrt() / osl.mean();
+            assert!((w.theta() - alone.theta() - by_hand).abs() < 1e-9 * theta);
+        }
+    }
+}
+
+#[test]
+fn no_joint_lengths_have_an_impossible_correlation() {
+    // Two uniforms reach both ends; exponential-like lengths reach -(pi^2/6 - 1) at most when one falls.
+    let uniform = Distribution::Uniform { low: 1.0, high: 99.0 };
+    let [least, most] = distribution::correlation_range(&uniform, &uniform).unwrap();
+    assert!((least + 1.0).abs() < 1e-4 && (most - 1.0).abs() < 1e-4, "{least} {most}");
+    let long = Distribution::Geometric { mean: 4000.0 };
+    let [least, most] = distribution::correlation_range(&long, &long).unwrap();
+    assert!((least - (1.0 - std::f64::consts::PI.powi(2) / 6.0)).abs() < 2e-3, "{least}");
+    assert!((most - 1.0).abs() < 2e-3, "{most}");
+    // Lognormals in closed form: (exp(-s^2) - 1) / (exp(s^2) - 1) = -exp(-s^2).
+    let skewed = Distribution::Lognormal { mean: 100.0, p90: 200.0 };
+    let [least, _] = distribution::correlation_range(&skewed, &skewed).unwrap();
+    assert!((least + 1.0 / (1.0 + skewed.variance() / 100f64.powi(2))).abs() < 1e-3, "{least}");
+
+    let said = |isl: &Distribution, osl: &Distribution, correlation: f64| {
+        let w = Workload { isl: isl.clone(), osl: osl.clone(), correlation, ..Workload::fixed("w", 0.0, 1.0, 1.0) };
+        lines(&w.check())
+    };
+    assert_eq!(
+        said(&long, &long, -0.9),
+        ["correlation: -0.9 is not possible for this isl and osl; these marginals allow -0.645 to 1.000"]
+    );
+    assert!(said(&long, &long, -0.6).is_empty() && said(&long, &long, 0.9).is_empty());
+    assert_eq!(said(&uniform, &long, 1.5), ["correlation: must be from -1 to 1, is 1.5"]);
+    assert!(said(&uniform, &long, f64::NAN)[0].contains("must be from -1 to 1"));
+    let whole = Distribution::Fixed { value: 7.0 };
+    assert!(said(&uniform, &whole, 0.1)[0].contains("a length that does not vary has none"));
+    let joint = Workload { lengths: vec![[0.0, 1.0, 1.0]], correlation: 0.2, ..Workload::fixed("w", 0.0, 1.0, 1.0) };
+    assert!(lines(&joint.check())[0].contains("stands beside lengths"));
+}
