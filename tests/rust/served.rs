@@ -90,22 +90,12 @@ fn the_devices_that_are_shipped_are_least_on_the_first_half() {
     }
 }
 
-/// As it is: one of four aims is met. What the test holds is that none gets worse.
 #[test]
-fn measured_servers_on_the_half_that_was_kept_out() {
+fn measured_servers_are_met_on_the_half_that_was_kept_out() {
     let rows = rows(db(), &Control::new()).unwrap();
     assert_eq!(rows.len(), 8);
-    let checked: Vec<_> = rows.iter().filter(|r| r.status.starts_with("check")).collect();
-    assert_eq!(checked.len(), 4);
-    for r in &checked {
-        println!("{} {}: {:+.3}, {}", r.name, r.metric, r.error(), r.status);
-        assert!(
-            r.error().abs() < if r.metric == "mean ttft_ms" { 0.14 } else { 0.12 },
-            "{}: {:+.3}",
-            r.name,
-            r.error()
-        );
+    for r in rows.iter().filter(|r| r.status.starts_with("check")) {
+        assert_eq!(r.status, "check: met", "{} {}: {:+.3}", r.name, r.metric, r.error());
         assert_eq!(r.spread.unwrap().rows, 300 - FITTED);
     }
-    assert!(checked.iter().filter(|r| r.status == "check: met").count() >= 1);
 }
