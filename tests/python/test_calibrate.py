@@ -1,0 +1,61 @@
+"""Devices fitted to logs: the door, what it refuses, and the measured servers of the validation table."""
+
+import numpy as np
+import pytest
+
+import disagg as dg
+
+MODEL = dg.Model("Qwen/Qwen3-32B")
+PLAN = dg.Aggregated(parallel=dg.Parallel(), batch=16, chunk_tokens=1024)
+START = dg.Cluster("h200_sxm", gpus=1)
+GIVEN = {"model": MODEL, "cluster": START, "plan": PLAN, "framework": "vllm"}
+
+
+@pytest.fixture(scope="module")
+def log():
+    truth = START.device.replace(hbm_bytes_per_s=START.device.hbm_bytes_per_s * 0.7)
+    trace = dg.Trace.poisson(dg.Workload(isl=dg.Distribution.uniform(100, 2000), osl=16), rate=4, n=40, seed=2)
+    run = dg.simulate(MODEL, START.replace(device=truth), PLAN, trace, framework="vllm")
+    return truth, run.requests
+
+
+def test_a_log_gives_its_device_back_in_any_order(log):
+    truth, requests = log
+    device = dg.calibrate(requests, **GIVEN)
+    assert device.hbm_bytes_per_s == pytest.approx(truth.hbm_bytes_per_s, rel=0.03)
+    assert device.hbm_bytes == START.device.hbm_bytes
+    assert "of 40" in device.source
+    mixed = np.random.default_rng(0).permutation(len(requests))
+    columns = {n: requests[n][mixed] for n in ("arrival_s", "isl", "osl", "ttft_ms", "tpot_ms")}
+    assert dg.calibrate(columns, **GIVEN) == device
+
+
+def test_what_is_kept_out_is_not_looked_at(log):
+    _, requests = log
+    columns = {n: requests[n].copy() for n in ("arrival_s", "isl", "osl", "tpot_ms")}
+    half = dg.calibrate(columns, first=20, **GIVEN)
+    columns["tpot_ms"][20:] *= 3
+    assert dg.calibrate(columns, first=20, **GIVEN) == half
+    assert "of 20" in half.source
+
+
+def test_logs_that_cannot_be_fitted_are_refused(log):
+    _, requests = log
+    columns = {n: requests[n] for n in ("arrival_s", "isl", "osl")}
+    with pytest.raises(dg.SpecError, match="no latency"):
+        dg.calibrate(columns, **GIVEN)
+    with pytest.raises(dg.SpecError, match=r"log\.isl"):
+        dg.calibrate({"arrival_s": [0.0], "osl": [4], "ttft_ms": [1.0]}, **GIVEN)
+    with pytest.raises(dg.SpecError, match="first"):
+        dg.calibrate(requests, first=0, **GIVEN)
+    with pytest.raises(dg.SpecError, match=r"ttft_ms\[0\]"):
+        dg.calibrate({**columns, "ttft_ms": np.full(40, -1.0)}, **GIVEN)
+
+
+def test_measured_servers_stand_in_the_validation_table():
+    table = dg.validation.run("served")
+    kept_out = table.filter(lambda f: np.char.startswith(f["status"].astype(str), "check"))
+    assert len(kept_out) == 4
+    for row in kept_out.rows():
+        aim = 0.08 if "ttft" in row["metric"] else 0.03
+        assert abs(row["error"]) <= aim, row
