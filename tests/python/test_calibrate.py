@@ -53,3 +53,16 @@ def test_measured_servers_stand_in_the_validation_table():
     for row in kept_out.rows():
         aim = 0.08 if "ttft" in row["metric"] else 0.03
         assert abs(row["error"]) <= aim, row
+
+
+def test_the_closed_loops_of_the_sample_show_progress_and_can_be_stopped():
+    seen = []
+
+    def stop(done, total):
+        seen.append((done, total))
+        if done > 0:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        dg.validation.run("silicon", ttft=True, progress=stop)
+    assert 0 < seen[-1][0] < seen[-1][1] == 5221

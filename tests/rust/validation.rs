@@ -214,3 +214,38 @@ fn sections_are_named_and_reported() {
     stopped.cancel();
     assert!(validation::rows(&db(), &["silicon"], false, &stopped).is_err());
 }
+
+#[test]
+fn the_closed_loop_of_a_row_queues_as_its_users_grow() {
+    let lib = crate::lab::library(
+        &crate::lab::model("Qwen/Qwen3-32B"),
+        &crate::lab::cluster("h100_sxm", 8),
+        "vllm",
+        &disagg::spec::Assumptions::physical(),
+    );
+    let ttft = |users: f64, inferencex: bool, prefill: Option<u32>| {
+        let one = sizes(2, Some(1), 1, 1);
+        let raw = Raw {
+            framework: "vllm".into(),
+            disagg: prefill.is_some(),
+            isl: 1024.0,
+            osl: 32.0,
+            concurrency: Some(users),
+            inferencex,
+            sizes: one,
+            prefill: one,
+            decode: one,
+            prefill_workers: prefill,
+            decode_workers: prefill,
+            ..raw()
+        };
+        let cleaned = clean(&raw, true).unwrap();
+        silicon::closed_loop::ttft(&lib, &raw, &cleaned, &Control::new()).unwrap().unwrap()
+    };
+    let (alone, few, many) = (ttft(1.0, true, None), ttft(8.0, true, None), ttft(64.0, true, None));
+    assert!(0.0 < alone && alone < few && few < many, "{alone} {few} {many}");
+    // Equal lengths end together and start together again; drawn ones do not.
+    assert!(ttft(64.0, false, None) > many);
+    assert!(ttft(64.0, true, Some(2)) < ttft(64.0, true, Some(1)));
+    assert_eq!(many, ttft(64.0, true, None));
+}

@@ -4,7 +4,7 @@
 //! TTFT includes closed-loop queueing: it is compared where each row is simulated (`closed_loop`), on demand.
 //! Nothing is tuned.
 
-mod closed_loop;
+pub mod closed_loop;
 pub mod data;
 pub mod labels;
 mod predict;
