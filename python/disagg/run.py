@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from disagg import _core
 from disagg.errors import SpecError
@@ -41,6 +42,12 @@ class _RunPlots:
         from disagg import plots
 
         return plots.instances(self._run.timeline, ax=ax)
+
+    def goodput(self, slo: SLO, *, ax: Axes | None = None) -> Axes:
+        """Draw arrivals over time, and how many of them kept the limits."""
+        from disagg.plots import requests
+
+        return requests.kept(self._run.requests, self._run._within(slo), ax=ax)
 
 
 class Run(Result):
@@ -79,6 +86,16 @@ class Run(Result):
         """Stretches of time on each instance; equal decode steps are one row."""
         return self._frame("timeline")
 
+    def _within(self, slo: SLO) -> npt.NDArray[np.bool_]:
+        """Tell which requests finished inside the limits (a single token has no TPOT to miss)."""
+        expect(slo=(slo, SLO))
+        r = self.requests
+        found = np.asarray(r["status"] == "finished", dtype=np.bool_)
+        for limit, values in ((slo.ttft_ms, r["ttft_ms"]), (slo.tpot_ms, r["tpot_ms"])):
+            if limit is not None:
+                found &= np.isnan(values) | (values <= limit)
+        return found
+
     @checked
     def goodput(self, slo: SLO) -> dict[str, Any]:
         """Give requests per second that kept the limits, their share of arrivals, and whether the percentile holds.
@@ -109,7 +126,7 @@ class Run(Result):
 
     @property
     def plot(self) -> _RunPlots:
-        """Plots: ``latency``, ``timeline``."""
+        """Plots: ``latency``, ``timeline``, ``goodput``."""
         return _RunPlots(self)
 
 

@@ -88,5 +88,8 @@ def test_the_highest_rate_holds_and_a_little_more_does_not() -> None:
 def test_plots_label_their_axes(run: dg.Run) -> None:
     assert run.plot.latency().get_xlabel() == "TTFT (ms)"
     assert run.plot.timeline().get_xlabel() == "time (s)"
+    slo = dg.SLO(ttft_ms=float(np.percentile(run.requests["ttft_ms"], 60)))
+    arrived, kept = (p.get_data() for p in run.plot.goodput(slo).patches)
+    assert kept.values.sum() / arrived.values.sum() == pytest.approx(run.goodput(slo)["share"])
     empty = dg.Frame({"ttft_ms": np.array([np.nan])})
     assert "nothing to draw" in dg.plots.latency(empty).texts[0].get_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from disagg.frame import Frame
 from disagg.plots import _style
@@ -100,5 +101,37 @@ def goodput(frame: Frame, *, ax: Axes | None = None) -> Axes:
         ax.axvline(float(highest), color=_style.PALETTE[3], linestyle="--", label=f"holds to {float(highest):.3g}/s")
     ax.legend(frameon=False)
     ax.set_xlim(left=0)
+    ax.set_ylim(bottom=0)
+    return ax
+
+
+def kept(frame: Frame, within: npt.NDArray[np.bool_], *, windows: int = 24, ax: Axes | None = None) -> Axes:
+    """Draw arrivals over time, and how many of them kept the limits.
+
+    Parameters
+    ----------
+    frame
+        ``run.requests``.
+    within
+        Which of them finished inside the limits.
+    windows
+        Into how many parts the time of arrivals is cut.
+    ax
+        Where to draw; None: new axes.
+    """
+    ax = _style.axes(ax)
+    ax.set_xlabel("arrival (s)")
+    ax.set_ylabel("requests/s")
+    came = ~np.isnan(frame["arrival_s"])
+    at = frame["arrival_s"][came]
+    if len(at) == 0 or at.max() == at.min():
+        return _style.nothing(ax, "no time between arrivals")
+    edges = np.linspace(at.min(), at.max(), windows + 1)
+    width = edges[1] - edges[0]
+    for mask, label, colour in ((came, "arrived", "0.75"), (came & within, "inside the SLO", _style.PALETTE[0])):
+        counts, _ = np.histogram(frame["arrival_s"][mask], bins=edges)
+        ax.stairs(counts / width, edges, fill=True, color=colour, label=label)
+    ax.legend(frameon=False)
+    ax.set_xlim(edges[0], edges[-1])
     ax.set_ylim(bottom=0)
     return ax
