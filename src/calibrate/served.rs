@@ -33,6 +33,9 @@ const STARTS: usize = 3;
 const STEP: f64 = 0.3;
 const FINE: f64 = 1e-3;
 const CALLS: usize = 150;
+/// Times that a simplex is opened again, and what that must gain.
+const RESTARTS: usize = 4;
+const GAIN: f64 = 0.01;
 /// Rates may move so far from the start, either way.
 const REACH: f64 = 50.0;
 
@@ -87,6 +90,22 @@ fn scaled(start: &Device, u: &[f64]) -> Device {
     }
 }
 
+/// A simplex that shrank on a kink of the event simulation is opened again where it stopped, until that gains nothing.
+fn settled(u: &[f64], run: &impl Fn(&[f64]) -> Result<f64>) -> Result<simplex::Least> {
+    let mut found = simplex::least(u, STEP, FINE, CALLS, run)?;
+    for _ in 0..RESTARTS {
+        let again = simplex::least(&found.at, STEP, FINE, CALLS, run)?;
+        let calls = found.calls + again.calls;
+        let gained = again.value < found.value * (1.0 - GAIN);
+        let best = if again.value < found.value { again } else { found };
+        found = simplex::Least { calls, ..best };
+        if !gained {
+            break;
+        }
+    }
+    Ok(found)
+}
+
 /// Fits the device of `server` to `log`.
 ///
 /// # Errors
@@ -108,12 +127,12 @@ pub fn device(server: &Server, log: &Log, control: &Control) -> Result<Fit> {
         .iter()
         .flat_map(|a| memory.iter().flat_map(move |b| launch.iter().map(move |c| [a.ln(), b.ln(), c.ln()])))
         .collect();
-    control.set_total((grid.len() + STARTS * CALLS) as u64);
+    control.set_total((grid.len() + STARTS * CALLS * (1 + RESTARTS)) as u64);
     let found = pool::install(|| -> Result<Vec<simplex::Least>> {
         let coarse = grid.par_iter().map(|u| Ok((run(u)?, *u))).collect::<Result<Vec<_>>>();
         let mut coarse = coarse?;
         coarse.sort_by(|a, b| a.0.total_cmp(&b.0));
-        coarse[..STARTS].par_iter().map(|(_, u)| simplex::least(u, STEP, FINE, CALLS, run)).collect()
+        coarse[..STARTS].par_iter().map(|(_, u)| settled(u, &run)).collect()
     })??;
     let runs = grid.len() + found.iter().map(|f| f.calls).sum::<usize>();
     let found = found.into_iter().reduce(|a, b| if b.value < a.value { b } else { a });

@@ -418,7 +418,8 @@ fn speeds(d: &Device) -> [f64; 4] {
 }
 
 /// The system whose tables stand for a cluster's device, and its device: the one of the same speed,
-/// the cluster's own first, else the nearest in arithmetic and bandwidth.
+/// the cluster's own first; else the one that the device is a variation of, by its name, so that more of a
+/// figure never reads another machine's tables; else the nearest in arithmetic and bandwidth.
 fn measured_like(cluster: &Cluster) -> Result<(String, Device)> {
     let mut own = catalog::systems();
     own.sort_by_key(|name| *name != cluster.system);
@@ -429,7 +430,13 @@ fn measured_like(cluster: &Cluster) -> Result<(String, Device)> {
         // side say nothing about utilisation.
         let near = |d: &Device| [d.bf16_flops, d.fp8_flops.max(d.bf16_flops), d.hbm_bytes_per_s];
         let apart: f64 = near(&device).iter().zip(near(&cluster.device)).map(|(a, b)| (a / b).ln().powi(2)).sum();
-        let apart = if same_speed(&device, &cluster.device) { -1.0 } else { apart };
+        let apart = if same_speed(&device, &cluster.device) {
+            -2.0
+        } else if device.name == cluster.device.name {
+            -1.0
+        } else {
+            apart
+        };
         if best.as_ref().is_none_or(|(b, ..)| apart < *b) {
             best = Some((apart, name, device));
         }

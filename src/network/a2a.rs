@@ -116,17 +116,18 @@ impl Phase {
         self.kind.ports(&A2aShape { ep, ..*shape }, self.wires.domain)
     }
 
-    fn beta(&self, shape: &A2aShape, payload: f64, ep: u32) -> f64 {
-        let (_, _, domains) = packed(ep, self.wires.domain);
-        self.rule.seconds(self.ports(shape, ep).scale(payload), &self.wires, domains)
+    fn beta(&self, shape: &A2aShape, payload: f64, ep: u32, wires: &Wires) -> f64 {
+        let (_, _, domains) = packed(ep, wires.domain);
+        self.rule.seconds(self.ports(shape, ep).scale(payload), wires, domains)
     }
 
-    /// Port seconds per token of a row of the table.
+    /// Port seconds per token of a row of the table, on the links it was measured on.
     fn beta_of_row(&self, row: &Shaped, payload: f64, ep: u32) -> f64 {
+        let measured = self.wires.measured();
         if self.kind == A2aKind::OneSided {
             // Measured with a balanced router.
             let copies = f64::from(row.topk.min(ep)) * (1.0 - 1.0 / f64::from(ep));
-            return self.rule.seconds(Ports { nvlink: copies * payload, nic: 0.0 }, &self.wires, 1);
+            return self.rule.seconds(Ports { nvlink: copies * payload, nic: 0.0 }, &measured, 1);
         }
         let shape = A2aShape {
             hidden: row.hidden,
@@ -137,7 +138,7 @@ impl Phase {
             ep,
             dispatch_dtype: Dtype::Fp8,
         };
-        self.beta(&shape, payload, ep)
+        self.beta(&shape, payload, ep, &measured)
     }
 
     /// From measured rows; without any, from the law of its generation, tagged roofline.
@@ -229,14 +230,14 @@ impl Phase {
             let (row, same) = self.row(i, shape);
             // Between two measured groups each is asked for itself.
             let here = if lane.evidence == Evidence::Extrapolated { ep } else { self.ranks[i] };
-            let t = row.shape.curve.at(tokens * self.beta(shape, payload, here) / row.beta);
+            let t = row.shape.curve.at(tokens * self.beta(shape, payload, here, &self.wires) / row.beta);
             // A borrowed row was launched for another number of experts; few of them are another regime.
             let apart = f64::from(shape.experts) - f64::from(row.shape.experts);
             let launch =
                 if same || shape.experts.min(row.shape.experts) <= FEW_EXPERTS { 0.0 } else { self.per_expert * apart };
             let t = CommTime { seconds: t.seconds + launch.max(-0.5 * row.shape.curve.at(0.0).seconds), ..t };
             let known = if same && payload == row.payload { Evidence::Measured } else { Evidence::Interpolated };
-            t.at_best(known)
+            t.at_best(known).at_best(self.wires.known(packed(ep, self.wires.domain).2))
         })
     }
 

@@ -23,6 +23,7 @@ struct Op {
     curves: Vec<Curve>,
     /// By ranks, up to the largest measured; entries 0 and 1 are not used.
     lanes: Vec<Lane>,
+    wires: Wires,
     beyond: Option<Beyond>,
 }
 
@@ -38,7 +39,7 @@ fn ring_share(n: u32) -> f64 {
 }
 
 impl Op {
-    fn new(curves: ByRanks, beyond: Option<Beyond>) -> Op {
+    fn new(curves: ByRanks, wires: Wires, beyond: Option<Beyond>) -> Op {
         let ranks: Vec<u32> = curves.keys().copied().collect();
         let curves: Vec<Curve> = curves.into_values().collect();
         let lane = |n: u32| {
@@ -50,12 +51,14 @@ impl Op {
             lane
         };
         let lanes = ranks.last().map_or_else(Vec::new, |&most| (0..=most).map(lane).collect());
-        Op { curves, lanes, beyond }
+        Op { curves, lanes, wires, beyond }
     }
 
     fn measured(&self, bytes: f64, n: u32) -> Option<CommTime> {
         let lane = self.lanes.get(n as usize)?;
-        Some(lane.eval(|i, stretch| self.curves[i].at(bytes * stretch)))
+        // On other links than the table's a byte counts for what it takes there.
+        let slowed = self.wires.slowed();
+        Some(lane.eval(|i, stretch| self.curves[i].at(bytes * stretch * slowed)).at_best(self.wires.known(1)))
     }
 
     fn at(&self, bytes: f64, n: u32) -> CommTime {
@@ -116,12 +119,12 @@ impl Collectives {
         let op = |name: &str, law: &CollectiveLaw| -> Result<Op> {
             let curves = tables::nccl(db, system, name)?;
             let evidence = if curves.is_empty() { Evidence::Roofline } else { Evidence::Extrapolated };
-            Ok(Op::new(curves, Some(Beyond { law: law.clone(), bytes_per_s: wires.nvlink, evidence })))
+            Ok(Op::new(curves, wires, Some(Beyond { law: law.clone(), bytes_per_s: wires.nvlink, evidence })))
         };
         let custom = |graph: bool| -> Result<Option<Op>> {
             let mut curves = tables::custom_all_reduce(db, system, framework, graph)?;
             curves.retain(|n, _| *n <= wires.domain);
-            Ok((!curves.is_empty()).then(|| Op::new(curves, None)))
+            Ok((!curves.is_empty()).then(|| Op::new(curves, wires, None)))
         };
         Ok(Collectives {
             wires,

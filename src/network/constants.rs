@@ -4,6 +4,7 @@
 
 use super::law::{CollectiveLaw, ExchangeLaw, Links};
 use super::params::Params;
+use super::wires::Wires;
 use crate::error::{Error, Result};
 use crate::spec::Cluster;
 use crate::units::US;
@@ -47,7 +48,7 @@ fn missing(what: &str) -> Error {
 /// One node from the system's own rows. The step to several nodes is H100's on NDR400, the only system
 /// measured there: the same NIC-side protocol, the system's own launch. Inside a rack the alpha rises
 /// as the one-sided kernel's on GB200, the only one measured there.
-fn deepep(params: &Params, cluster: &Cluster, variant: &str, op: &str) -> Result<ExchangeLaw> {
+fn deepep(params: &Params, cluster: &Cluster, wires: &Wires, variant: &str, op: &str) -> Result<ExchangeLaw> {
     let (system, fabric) = (stand_in(cluster), &cluster.fabric);
     let find = |system: &str, variant: &str, across: bool| {
         params.exchange(system, variant, op, across).ok_or_else(|| missing(&format!("{variant} {op} on {system}")))
@@ -58,7 +59,8 @@ fn deepep(params: &Params, cluster: &Cluster, variant: &str, op: &str) -> Result
     let per_log2_ranks = if rack { find("gb200", ONE_SIDED, false)?.per_log2_ranks } else { 0.0 };
     // Its own rows are those of one node.
     let node = f64::from(fabric.node_gpus.max(2));
-    let links = Links { nvlink: fabric.nvlink_bytes_per_s, nic: fabric.nic_bytes_per_s };
+    let measured = wires.measured();
+    let links = Links { nvlink: measured.nvlink, nic: measured.nic(1) };
     Ok(ExchangeLaw {
         per_expert: own.per_expert,
         alpha: (own.alpha - per_log2_ranks * node.log2()).max(0.5 * own.alpha),
@@ -79,14 +81,14 @@ const NORMAL: &str = "deepep_normal";
 const ONE_SIDED: &str = "NVLinkOneSided nvfp4";
 
 /// The laws of the cluster's system.
-pub fn starts(cluster: &Cluster) -> Result<Starts> {
+pub fn starts(cluster: &Cluster, wires: &Wires) -> Result<Starts> {
     let params = Params::shipped()?;
     let system = stand_in(cluster);
     let nccl = |op: &str| {
         params.collective(system, "nccl", op, "half").cloned().ok_or_else(|| missing(&format!("{op} on {system}")))
     };
     let way = |variant: &str| -> Result<Way> {
-        let law = |op: &str| deepep(params, cluster, variant, op);
+        let law = |op: &str| deepep(params, cluster, wires, variant, op);
         Ok(Way { dispatch: law("dispatch")?, combine: law("combine")? })
     };
     let one_sided = |op: &str| {

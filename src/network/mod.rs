@@ -43,7 +43,7 @@ use self::constants::{KV_BULK_ALPHA, KV_ETA, KV_LAYER_ALPHA, KV_NVLINK_ALPHA};
 use self::wires::Wires;
 use crate::error::{Error, Result};
 use crate::kernels::{Evidence, KernelDb};
-use crate::spec::Cluster;
+use crate::spec::{Cluster, catalog};
 
 #[derive(Debug)]
 struct Inner {
@@ -78,8 +78,10 @@ impl Comm {
                 "1 leaves alpha as it is",
             ));
         }
-        let wires = Wires::new(fabric);
-        let starts = constants::starts(cluster)?;
+        // A fabric of the user's own is priced from its system's tables, whose links were the preset's.
+        let measured = catalog::system(&cluster.system).map_or_else(|_| fabric.clone(), |(_, preset)| preset);
+        let wires = Wires::new(fabric).with_tables_of(&measured);
+        let starts = constants::starts(cluster, &wires)?;
         let collectives = Collectives::new(&db, &cluster.system, framework, &starts, wires)?;
         let all_to_all = AllToAll::new(&db, &cluster.system, &starts, wires, cluster.gpus)?;
         Ok(Comm { inner: Arc::new(Inner { wires, collectives, all_to_all, alpha_scale: afd_alpha_scale }) })

@@ -2,6 +2,7 @@
 
 use super::constants::LEAF_DOMAINS;
 use super::traffic::Ports;
+use crate::kernels::Evidence;
 use crate::spec::Fabric;
 
 #[derive(Clone, Copy, Debug)]
@@ -12,6 +13,8 @@ pub struct Wires {
     pub nvlink: f64,
     nic: f64,
     oversubscription: f64,
+    /// Links that the tables were measured on, bytes/s: (NVLink, NIC).
+    tables: (f64, f64),
 }
 
 impl Wires {
@@ -22,7 +25,29 @@ impl Wires {
             nvlink: fabric.nvlink_bytes_per_s,
             nic: fabric.nic_bytes_per_s,
             oversubscription: fabric.oversubscription.max(1.0),
+            tables: (fabric.nvlink_bytes_per_s, fabric.nic_bytes_per_s),
         }
+    }
+
+    /// With tables that were measured on another fabric's links.
+    pub fn with_tables_of(self, measured: &Fabric) -> Wires {
+        Wires { tables: (measured.nvlink_bytes_per_s, measured.nic_bytes_per_s), ..self }
+    }
+
+    /// These groups on the links of the tables.
+    pub fn measured(&self) -> Wires {
+        Wires { nvlink: self.tables.0, nic: self.tables.1, ..*self }
+    }
+
+    /// Time of an NVLink byte over that in the tables.
+    pub fn slowed(&self) -> f64 {
+        self.tables.0 / self.nvlink
+    }
+
+    /// The best that a row may claim for a group of so many domains: measured only on the links it was measured on.
+    pub fn known(&self, domains: u32) -> Evidence {
+        let same = self.nvlink == self.tables.0 && (domains <= 1 || self.nic == self.tables.1);
+        if same { Evidence::Measured } else { Evidence::Extrapolated }
     }
 
     /// NIC rate of a group of that many domains: beyond one leaf the uplinks are shared.

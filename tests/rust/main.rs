@@ -34,3 +34,4 @@ mod surfaces;
 mod traces;
 mod traffic;
 mod validation;
+mod what_if;

@@ -1,0 +1,146 @@
+//! What-if hardware: more of any figure never costs time, at any size of the change, and less never saves any.
+
+use disagg::network::{A2aKind, A2aShape, AfdShape, Comm};
+use disagg::serving::{Engine, Stepper};
+use disagg::spec::{Aggregated, Assumptions, Cluster, Dtype, Plan, Workload};
+
+use crate::lab;
+
+/// Factors on one figure, rising; 1 is the preset itself.
+const FACTORS: [f64; 9] = [0.25, 0.5, 0.8, 0.99, 1.0, 1.01, 1.1, 1.5, 3.0];
+
+fn varied(system: &str, gpus: u32, vary: impl Fn(&mut Cluster, f64), by: f64) -> Cluster {
+    let mut c = lab::cluster(system, gpus);
+    vary(&mut c, by);
+    c
+}
+
+fn falls(times: &[f64], what: &str) {
+    assert!(times.windows(2).all(|w| w[1] <= w[0] * (1.0 + 1e-9)), "{what}: {times:?}");
+}
+
+#[test]
+fn wires_of_ones_own_count_where_rows_were_measured_too() {
+    for (system, gpus) in [("b200_sxm", 8), ("h100_sxm", 32), ("gb200", 72)] {
+        let ep = gpus.min(32);
+        let shape = A2aShape {
+            hidden: 7168,
+            topk: 8,
+            experts: 256,
+            groups: 8,
+            topk_groups: 4,
+            ep,
+            dispatch_dtype: Dtype::Fp8Block,
+        };
+        type Phase<'a> = (&'a str, Box<dyn Fn(&Comm, f64) -> f64>);
+        let mut phases: Vec<Phase<'_>> = vec![
+            ("all-reduce", Box::new(|c, by| c.all_reduce(by * 1e8, 8, true).seconds)),
+            ("all-gather", Box::new(|c, by| c.all_gather(by * 1e8, 4).seconds)),
+        ];
+        for kind in lab_kinds(system) {
+            phases.push(("dispatch", Box::new(move |c, by| c.dispatch(&shape, by * 1000.0, kind).seconds)));
+            phases.push(("combine", Box::new(move |c, by| c.combine(&shape, by * 1000.0, kind).seconds)));
+        }
+        let comm = |by: f64, nic: bool| {
+            let vary = |c: &mut Cluster, by: f64| {
+                *(if nic { &mut c.fabric.nic_bytes_per_s } else { &mut c.fabric.nvlink_bytes_per_s }) *= by;
+            };
+            Comm::new(lab::db().clone(), &varied(system, gpus, vary, by), "sglang", 1.0).unwrap()
+        };
+        for (name, phase) in &phases {
+            let what = format!("{name} on {system}");
+            let nvlink: Vec<f64> = FACTORS.iter().map(|f| phase(&comm(*f, false), 1.0)).collect();
+            falls(&nvlink, &what);
+            falls(&FACTORS.map(|f| phase(&comm(f, true), 1.0)), &what);
+            // Inside one domain large messages go with the wire, the start does not.
+            if gpus <= lab::cluster(system, gpus).fabric.domain_gpus {
+                assert!(nvlink[1] > 1.4 * nvlink[4], "{what}: half the wire, {nvlink:?}");
+                let small = |f: f64| phase(&comm(f, false), 1e-6);
+                assert!((small(0.5) / small(1.0) - 1.0).abs() < 0.05, "{what}: {} {}", small(0.5), small(1.0));
+            }
+        }
+        // Not measured on those links, and said so.
+        let evidence = |f: f64| comm(f, false).all_gather(1e8, 4).evidence;
+        assert!(evidence(0.99) == disagg::kernels::Evidence::Extrapolated && evidence(1.0) < evidence(0.99));
+    }
+}
+
+fn lab_kinds(system: &str) -> Vec<A2aKind> {
+    Comm::new(lab::db().clone(), &lab::cluster(system, 72), "sglang", 1.0).unwrap().kinds().to_vec()
+}
+
+#[test]
+fn hops_of_afd_go_with_the_wire() {
+    let shape = AfdShape {
+        hidden: 7168,
+        topk: 8,
+        experts: 256,
+        groups: 0,
+        topk_groups: 0,
+        attention_gpus: 16,
+        attention_tp: 1,
+        ffn_gpus: 48,
+        ep: 48,
+        moe_tp: 1,
+        dispatch_dtype: Dtype::Fp8Block,
+        prereduce: false,
+        shared_copy: true,
+        half_duplex: false,
+        spread: None,
+    };
+    let at = |f: f64| {
+        let c = varied("gb200", 72, |c, by| c.fabric.nvlink_bytes_per_s *= by, f);
+        Comm::new(lab::db().clone(), &c, "trtllm", 1.0).unwrap().a2f(&shape, 512.0).seconds
+    };
+    falls(&FACTORS.map(at), "A2F");
+    assert!(at(0.5) > 1.5 * at(1.0));
+}
+
+/// A variation of a known device reads that device's tables, however large it is: no jump to another machine's.
+#[test]
+fn more_of_a_device_is_never_slower() {
+    type Vary = fn(&mut Cluster, f64);
+    let figures: [(&str, Vary); 4] = [
+        ("arithmetic", |c, by| {
+            for rate in [&mut c.device.bf16_flops, &mut c.device.fp8_flops, &mut c.device.fp4_flops] {
+                *rate *= by;
+            }
+        }),
+        ("HBM", |c, by| c.device.hbm_bytes_per_s *= by),
+        ("launches", |c, by| c.device.launch_s /= by),
+        ("NVLink", |c, by| c.fabric.nvlink_bytes_per_s *= by),
+    ];
+    for (name, system, framework) in [
+        ("deepseek-ai/DeepSeek-V3.2", "b200_sxm", "sglang"),
+        ("Qwen/Qwen3-235B-A22B", "h200_sxm", "vllm"),
+        ("deepseek-ai/DeepSeek-V3.2", "gb200", "trtllm"),
+    ] {
+        for (figure, vary) in figures {
+            let times = FACTORS.map(|f| {
+                let lib =
+                    lab::library(&lab::model(name), &varied(system, 8, vary, f), framework, &Assumptions::physical());
+                let w = Workload::fixed("w", 0.0, 2000.0, 200.0);
+                let s: Stepper = lab::worker(&lib, lab::split(1, 8, 1), &w);
+                [s.decode(64.0, 2000.0).seconds, s.prefill(1.0, 2000.0, 0.0, 2000.0).latency_s]
+            });
+            for phase in [0, 1] {
+                falls(&times.map(|t| t[phase]), &format!("{figure} of {name} on {system}, phase {phase}"));
+            }
+            // The preset is where it was: a hair beside it is a hair apart.
+            assert!((times[3][0] / times[5][0] - 1.0).abs() < 0.03, "{figure} of {name}: {times:?}");
+        }
+    }
+    // As a user asks: a plan, whole.
+    let tpot = |f: f64| {
+        let c = varied("b200_sxm", 8, figures[0].1, f);
+        let lib = lab::library(&lab::model("deepseek-ai/DeepSeek-V3.2"), &c, "sglang", &Assumptions::physical());
+        let plan = Plan::Aggregated(Aggregated {
+            parallel: lab::split(1, 8, 1),
+            batch: Some(64),
+            chunk_tokens: Some(2048),
+            replicas: 1,
+        });
+        Engine::new(&lib, &lab::chat(), &plan).unwrap().point.tpot_s
+    };
+    falls(&FACTORS.map(tpot), "TPOT over arithmetic");
+}
