@@ -114,6 +114,8 @@ pub struct AfdUnit {
     /// Projection of (hidden, embedding) before a draft layer.
     draft: Option<[Arc<Surface>; 2]>,
     slowed: Option<f64>,
+    /// Start-up of A2F and F2A, where a fused kernel hides the rest of them.
+    starts: [f64; 2],
     /// Seconds that HBM needs for all experts of one FFN GPU.
     expert_reads: f64,
     memory: [Surface; 2],
@@ -175,7 +177,7 @@ impl AfdUnit {
                 .map(|p| Spread::slowest(&p.attention, &p.ffn, plan.units, lib.cluster.fabric.domain_gpus)),
         };
         let vocab = lib.model.vocab.div_ceil(tp);
-        Ok(AfdUnit {
+        let mut unit = AfdUnit {
             attention_gpus: plan.attention.gpus,
             attention_tp: tp,
             ffn_gpus: plan.ffn.gpus,
@@ -201,6 +203,7 @@ impl AfdUnit {
             },
             draft: draft_projection(lib)?,
             slowed: lib.serving.fused_dispatch.then(|| fused_slowdown(ffn_lib)),
+            starts: [0.0; 2],
             expert_reads: f64::from(moe.experts.div_ceil(ep)) / f64::from(moe_tp)
                 * ffn_lib.model.expert_weight_bytes(&ffn_lib.quant)
                 / (ffn_lib.cluster.device.hbm_bytes_per_s * BANDWIDTH_EFFICIENCY),
@@ -216,7 +219,11 @@ impl AfdUnit {
             overlap: lib.assumptions.shared_expert_overlap,
             lib: lib.clone(),
             ffn_lib: ffn_lib.clone(),
-        })
+        };
+        if unit.slowed.is_some() && !router_on_ffn {
+            unit.starts = [false, true].map(|back| unit.transfer(0.0, back).seconds);
+        }
+        Ok(unit)
     }
 
     pub fn library(&self) -> &Arc<Library> {
@@ -492,10 +499,7 @@ impl AfdUnit {
         let exchange = self.exchange(batch);
         let mut beside = 0.0;
         if self.whole_ffn() {
-            let mut router = Total::default();
-            self.router.price_gemm(tokens, decode, 1.0, &mut router);
-            self.router.price_gemm(tokens, decode, 1.0, sink);
-            beside += router.seconds;
+            beside += self.router.price_gemm(tokens, decode, 1.0, sink);
         } else if self.router_on_ffn {
             self.router.price(self.own_tokens(batch), decode, 1.0, sink);
         }
@@ -562,9 +566,7 @@ impl AfdUnit {
             let tokens = self.ranks() * batch.mean_tokens() / f64::from(self.replicas);
             let missed = 1.0 - f64::from(self.topk) / f64::from(self.expert_count);
             s.reads = self.expert_reads * (1.0 - missed.powf(tokens));
-            if !self.router_on_ffn {
-                s.starts = [false, true].map(|back| self.transfer(0.0, back).seconds);
-            }
+            s.starts = self.starts;
         }
         s
     }

@@ -196,9 +196,11 @@ impl Router {
         self.price_gemm(tokens, decode, count, sink);
     }
 
-    /// The GEMM alone, where the norm runs elsewhere.
-    pub fn price_gemm<S: Sink>(&self, tokens: f64, decode: bool, count: f64, sink: &mut S) {
-        sink.add(Op::Router, count, self.gemm[usize::from(decode)].at(&[tokens]));
+    /// The GEMM alone, where the norm runs elsewhere; gives the seconds of one.
+    pub fn price_gemm<S: Sink>(&self, tokens: f64, decode: bool, count: f64, sink: &mut S) -> f64 {
+        let gemm = self.gemm[usize::from(decode)].at(&[tokens]);
+        sink.add(Op::Router, count, gemm);
+        gemm.seconds
     }
 }
 

@@ -11,7 +11,7 @@ use crate::columns::{Column, Columns};
 use crate::cost::{Batch, Detail, draft};
 use crate::error::{Error, Result};
 use crate::kernels::Evidence;
-use crate::spec::{AfdPlan, Cluster, Plan, Slot};
+use crate::spec::{Cluster, Plan};
 use crate::units::GIB;
 
 /// One line of a breakdown: an operator of one phase on one pool.
@@ -513,14 +513,7 @@ impl Engine {
 /// US dollars an hour and board power of the whole budget: every pool at its own device, GPUs that
 /// the plan leaves idle at the cluster's.
 fn bill(plan: &Plan, cluster: &Cluster) -> (f64, f64) {
-    let units: Vec<&AfdPlan> = match plan {
-        Plan::Aggregated(_) => Vec::new(),
-        Plan::Afd(a) => vec![a],
-        Plan::Pd(pd) => [&pd.prefill, &pd.decode]
-            .into_iter()
-            .filter_map(|s| if let Slot::Afd(a) = s { Some(a) } else { None })
-            .collect(),
-    };
+    let units = plan.afd_units();
     let all = f64::from(cluster.gpus);
     let start = (cluster.device.usd_per_hour * all, cluster.device.power_w * all);
     let pools = units.iter().flat_map(|a| [(&a.attention, a.units), (&a.ffn, a.units)]);

@@ -118,50 +118,6 @@ pub fn decode_side(s: &Stepper, load: &Load, batch: f64) -> DecodeSide {
     DecodeSide { batch, step, rate: decode_rate(s, load, batch, step.seconds), memory_bytes, short, crowds: None }
 }
 
-/// Seconds of the first token's wait that KV transfer adds; `back`, `forth`: share of the ports that KV gets
-/// on its way to prefill and to decode.
-fn transfer_wait(
-    p: &Stepper,
-    d: &Stepper,
-    load: &Load,
-    side: &PrefillSide,
-    same_domain: bool,
-    [back, forth]: [f64; 2],
-) -> f64 {
-    let lib = p.library();
-    let kv = |tokens, share| stepper::kv_seconds_shared(p, d, tokens, side.prefill.together, lib, same_domain, share);
-    let mut wait = 0.0;
-    if lib.assumptions.kv_transfer == KvTransfer::Ignored {
-        return wait;
-    }
-    if load.ship_to_prefill > 0.0 {
-        wait += kv(load.ship_to_prefill, back).0.seconds;
-    }
-    if lib.assumptions.first_token_from == FirstToken::Decode {
-        let (whole, layer) = kv(load.ship_to_decode, forth);
-        wait += match lib.assumptions.kv_transfer {
-            KvTransfer::Bulk | KvTransfer::Ignored => whole.seconds,
-            KvTransfer::LayerWise => {
-                let layers = lib.kv_layers();
-                let compute = side.prefill.latency_s / layers;
-                let streamed = (layer.seconds - compute).max(0.0) * (layers - 1.0) + layer.seconds;
-                // A sender may always ship in bulk instead.
-                streamed.min(whole.seconds)
-            }
-        };
-    }
-    wait
-}
-
-/// Requests per second whose KV the ports of the smaller side carry when nothing else is on them.
-pub fn wire_rate(p: &Stepper, np: u32, d: &Stepper, nd: u32, load: &Load) -> f64 {
-    if p.library().assumptions.kv_transfer == KvTransfer::Ignored {
-        return f64::INFINITY;
-    }
-    let near = same_domain(p, np, d, nd, p.library().cluster.fabric.domain_gpus);
-    Wire::new(p, np, d, nd, load, near).rate([[1.0; 2]; 2])
-}
-
 /// KV between the slots: seconds a second that one request a second needs of each port.
 struct Wire {
     /// (To prefill, to decode) at a port of prefill, and of decode.
@@ -169,14 +125,6 @@ struct Wire {
 }
 
 impl Wire {
-    fn new(p: &Stepper, np: u32, d: &Stepper, nd: u32, load: &Load, near: bool) -> Wire {
-        let lib = p.library();
-        let rate = lib.comm.kv_rate(near);
-        let seconds = [load.ship_to_prefill, load.ship_to_decode].map(|n| lib.kv_bytes(n) / rate);
-        let ports = [np * p.kv_gpus(), nd * d.kv_gpus()];
-        Wire { need: ports.map(|n| seconds.map(|s| s / f64::from(n.max(1)))) }
-    }
-
     /// Requests per second when KV gets these shares of the ports.
     fn rate(&self, shares: [[f64; 2]; 2]) -> f64 {
         let need = self.need.as_flattened().iter().zip(shares.as_flattened());
@@ -199,54 +147,105 @@ struct Settled {
 /// part of what the ports carry.
 const ROUNDS: usize = 6;
 
-#[allow(clippy::too_many_arguments)]
-fn settle(
-    p: &Stepper,
-    prefill: &PrefillSide,
+/// Whole numbers of both slots, and what they are for.
+#[derive(Clone, Copy)]
+struct Pair<'a> {
+    p: &'a Stepper,
     np: u32,
-    d: &Stepper,
-    decode: &DecodeSide,
+    d: &'a Stepper,
     nd: u32,
-    load: &Load,
+    load: &'a Load,
+    /// Whether KV stays inside scale-up domains.
     near: bool,
-    asked: f64,
-) -> Settled {
-    let lib = p.library();
-    let (latency, step) = (prefill.prefill.latency_s, decode.step.seconds);
-    let (supply, demand) = (f64::from(np) * prefill.rate, f64::from(nd) * decode.rate);
-    let alone = |seconds| Shared { seconds, share: [1.0; 2] };
-    let wire = if lib.assumptions.kv_transfer == KvTransfer::Ignored {
-        None
-    } else {
-        Some(Wire::new(p, np, d, nd, load, near))
-    };
-    let most = wire.as_ref().map_or(f64::INFINITY, |w| w.rate([[1.0; 2]; 2]));
-    let mut now = Settled {
-        rate: supply.min(demand).min(most).min(asked),
-        supply,
-        demand,
-        wire: most,
-        prefill: alone(latency),
-        decode: alone(step),
-    };
-    let Some(wire) = wire.filter(|_| shares_ports(p)) else { return now };
-    let tier = usize::from(!near);
-    let (at_prefill, at_decode) = (prefill.ports(p, load)[tier], decode.ports(d, load)[tier]);
-    for _ in 0..ROUNDS {
-        let before = now.rate;
-        let [[p_in, p_out], [d_out, d_in]] = wire.need.map(|w| w.map(|x| x * now.rate));
-        now.prefill = at_prefill.shared(latency, [p_in, p_out], f64::from(p.kv_gpus()));
-        now.decode = at_decode.shared(step, [d_in, d_out], f64::from(d.kv_gpus()));
-        now.supply = supply * latency / now.prefill.seconds;
-        now.demand = demand * step / now.decode.seconds;
-        let [d_share_in, d_share_out] = now.decode.share;
-        now.wire = wire.rate([now.prefill.share, [d_share_out, d_share_in]]);
-        now.rate = now.supply.min(now.demand).min(now.wire).min(asked);
-        if (now.rate - before).abs() <= 1e-9 * before {
-            break;
-        }
+}
+
+impl<'a> Pair<'a> {
+    fn new(p: &'a Stepper, np: u32, d: &'a Stepper, nd: u32, load: &'a Load) -> Pair<'a> {
+        Pair { p, np, d, nd, load, near: same_domain(p, np, d, nd, p.library().cluster.fabric.domain_gpus) }
     }
-    now
+
+    /// KV between the slots; none where it is ignored.
+    fn wire(&self) -> Option<Wire> {
+        let lib = self.p.library();
+        if lib.assumptions.kv_transfer == KvTransfer::Ignored {
+            return None;
+        }
+        let rate = lib.comm.kv_rate(self.near);
+        let shipped = [self.load.ship_to_prefill, self.load.ship_to_decode];
+        let seconds = shipped.map(|tokens| lib.kv_bytes(tokens) / rate);
+        let ports = [self.np * self.p.kv_gpus(), self.nd * self.d.kv_gpus()];
+        Some(Wire { need: ports.map(|n| seconds.map(|s| s / f64::from(n.max(1)))) })
+    }
+
+    /// Seconds of the first token's wait that KV transfer adds; `back`, `forth`: share of the ports that KV gets
+    /// on its way to prefill and to decode.
+    fn transfer_wait(&self, side: &PrefillSide, [back, forth]: [f64; 2]) -> f64 {
+        let Pair { p, d, load, near: same_domain, .. } = *self;
+        let lib = p.library();
+        let kv = |tokens, share| stepper::kv_seconds(p, d, tokens, side.prefill.together, lib, same_domain, share);
+        let mut wait = 0.0;
+        if lib.assumptions.kv_transfer == KvTransfer::Ignored {
+            return wait;
+        }
+        if load.ship_to_prefill > 0.0 {
+            wait += kv(load.ship_to_prefill, back).0.seconds;
+        }
+        if lib.assumptions.first_token_from == FirstToken::Decode {
+            let (whole, layer) = kv(load.ship_to_decode, forth);
+            wait += match lib.assumptions.kv_transfer {
+                KvTransfer::Bulk | KvTransfer::Ignored => whole.seconds,
+                KvTransfer::LayerWise => {
+                    let layers = lib.kv_layers();
+                    let compute = side.prefill.latency_s / layers;
+                    let streamed = (layer.seconds - compute).max(0.0) * (layers - 1.0) + layer.seconds;
+                    // A sender may always ship in bulk instead.
+                    streamed.min(whole.seconds)
+                }
+            };
+        }
+        wait
+    }
+
+    /// The rate at which both slots and KV between them agree, when no more than `asked` requests a second come.
+    fn settle(&self, prefill: &PrefillSide, decode: &DecodeSide, asked: f64) -> Settled {
+        let Pair { p, d, load, .. } = *self;
+        let (latency, step) = (prefill.prefill.latency_s, decode.step.seconds);
+        let (supply, demand) = (f64::from(self.np) * prefill.rate, f64::from(self.nd) * decode.rate);
+        let alone = |seconds| Shared { seconds, share: [1.0; 2] };
+        let wire = self.wire();
+        let most = wire.as_ref().map_or(f64::INFINITY, |w| w.rate([[1.0; 2]; 2]));
+        let mut now = Settled {
+            rate: supply.min(demand).min(most).min(asked),
+            supply,
+            demand,
+            wire: most,
+            prefill: alone(latency),
+            decode: alone(step),
+        };
+        let Some(wire) = wire.filter(|_| shares_ports(p)) else { return now };
+        let tier = usize::from(!self.near);
+        let (at_prefill, at_decode) = (prefill.ports(p, load)[tier], decode.ports(d, load)[tier]);
+        for _ in 0..ROUNDS {
+            let before = now.rate;
+            let [[p_in, p_out], [d_out, d_in]] = wire.need.map(|w| w.map(|x| x * now.rate));
+            now.prefill = at_prefill.shared(latency, [p_in, p_out], f64::from(p.kv_gpus()));
+            now.decode = at_decode.shared(step, [d_in, d_out], f64::from(d.kv_gpus()));
+            now.supply = supply * latency / now.prefill.seconds;
+            now.demand = demand * step / now.decode.seconds;
+            let [d_share_in, d_share_out] = now.decode.share;
+            now.wire = wire.rate([now.prefill.share, [d_share_out, d_share_in]]);
+            now.rate = now.supply.min(now.demand).min(now.wire).min(asked);
+            if (now.rate - before).abs() <= 1e-9 * before {
+                break;
+            }
+        }
+        now
+    }
+}
+
+/// Requests per second whose KV the ports of the smaller side carry when nothing else is on them.
+pub fn wire_rate(p: &Stepper, np: u32, d: &Stepper, nd: u32, load: &Load) -> f64 {
+    Pair::new(p, np, d, nd, load).wire().map_or(f64::INFINITY, |w| w.rate([[1.0; 2]; 2]))
 }
 
 /// Steady state of `np` prefill and `nd` decode workers or units.
@@ -283,17 +282,21 @@ pub fn combine_at(
     }
     let lib = p.library();
     let (np_f, nd_f) = (f64::from(np), f64::from(nd));
-    let same_domain = same_domain(p, np, d, nd, lib.cluster.fabric.domain_gpus);
-    let at = settle(p, prefill, np, d, decode, nd, load, same_domain, asked);
+    let pair = Pair::new(p, np, d, nd, load);
+    let at = pair.settle(prefill, decode, asked);
     let queue = match lib.assumptions.ttft_queue {
         TtftQueue::None => 1.0,
         TtftQueue::Factors => published::PD_TTFT_FACTOR,
     };
     let ([p_in, p_out], [d_in, d_out]) = (at.prefill.share, at.decode.share);
-    let wait = transfer_wait(p, d, load, prefill, same_domain, [p_in * d_out, p_out * d_in]);
+    let wait = pair.transfer_wait(prefill, [p_in * d_out, p_out * d_in]);
     let ttft = queue * at.prefill.seconds + wait;
-    let mut kv =
-        KvCost { wait_s: wait, prefill_s: at.prefill.seconds - prefill.prefill.latency_s, decode_s: 0.0, same_domain };
+    let mut kv = KvCost {
+        wait_s: wait,
+        prefill_s: at.prefill.seconds - prefill.prefill.latency_s,
+        decode_s: 0.0,
+        same_domain: pair.near,
+    };
     let supply = at.supply;
     let progress = 1.0 + lib.serving.acceptance.unwrap_or(0.0);
     if load.osl <= 1.0 {
@@ -323,7 +326,7 @@ pub fn combine_at(
     let binding = if rate == asked {
         Binding::None
     } else if wire < supply.min(demand) {
-        Binding::Bandwidth(if same_domain { "nvlink" } else { "nic" })
+        Binding::Bandwidth(if pair.near { "nvlink" } else { "nic" })
     } else if supply < demand * (1.0 - 1e-9) {
         Binding::PrefillRate
     } else {

@@ -535,20 +535,8 @@ fn layers_of(rows: &[Rows<'_>]) -> u32 {
 /// KV transfer between a prefill rank and decode ranks, `together` requests of the one at a time, each to or
 /// from another rank of the other: seconds until the last has arrived, of the whole and of one layer.
 ///
-/// The prefill rank's links carry all of them, a decode rank's its own one only.
+/// The prefill rank's links carry all of them, a decode rank's its own one only. `share`: of its ports that KV gets.
 pub fn kv_seconds(
-    prefill: &Stepper,
-    decode: &Stepper,
-    tokens: f64,
-    together: f64,
-    lib: &Library,
-    same_domain: bool,
-) -> (CommTime, CommTime) {
-    kv_seconds_shared(prefill, decode, tokens, together, lib, same_domain, 1.0)
-}
-
-/// The same when KV gets only a `share` of its ports.
-pub fn kv_seconds_shared(
     prefill: &Stepper,
     decode: &Stepper,
     tokens: f64,

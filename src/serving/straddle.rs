@@ -5,7 +5,6 @@ use crate::spec::{AfdPlan, Cluster, Plan, Slot};
 
 /// What to say when they cannot.
 pub fn warning(plan: &Plan, cluster: &Cluster) -> Option<String> {
-    let placed = |a: &AfdPlan| a.placement.is_some();
     let unit = |a: &AfdPlan| (a.units, a.attention.gpus + a.ffn.gpus);
     let slot = |s: &Slot| match s {
         Slot::Workers(w) => (w.count, w.parallel.gpus()),
@@ -13,11 +12,14 @@ pub fn warning(plan: &Plan, cluster: &Cluster) -> Option<String> {
     };
     let kinds = match plan {
         Plan::Aggregated(a) => [(a.replicas, a.parallel.gpus()), (0, 1)],
-        Plan::Afd(a) if placed(a) => return None,
         Plan::Afd(a) => [unit(a), (0, 1)],
         Plan::Pd(pd) => [slot(&pd.prefill), slot(&pd.decode)],
     };
     let domain = cluster.fabric.domain_gpus;
+    // Groups placed by hand are priced where they stand.
+    if plan.afd_units().iter().any(|a| a.placement.is_some()) {
+        return None;
+    }
     if packing::fits(cluster.gpus, domain, kinds) {
         return None;
     }

@@ -283,7 +283,7 @@ impl Transfer {
                 }
                 let domain = lib.cluster.fabric.domain_gpus;
                 let near = pd::same_domain(prefill, *prefill_count, decode, *decode_count, domain);
-                let (whole, layer) = stepper::kv_seconds(prefill, decode, tokens, 1.0, lib, near);
+                let (whole, layer) = stepper::kv_seconds(prefill, decode, tokens, 1.0, lib, near, 1.0);
                 let layers = lib.kv_layers();
                 let after_s = match lib.assumptions.kv_transfer {
                     KvTransfer::Bulk | KvTransfer::Ignored => whole.seconds,

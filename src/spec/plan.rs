@@ -288,4 +288,16 @@ impl Plan {
             Plan::Afd(a) => a.gpus(),
         }
     }
+
+    /// Its AFD units, in either slot.
+    pub fn afd_units(&self) -> Vec<&AfdPlan> {
+        match self {
+            Plan::Aggregated(_) => Vec::new(),
+            Plan::Afd(a) => vec![a],
+            Plan::Pd(pd) => [&pd.prefill, &pd.decode]
+                .into_iter()
+                .filter_map(|s| if let Slot::Afd(a) = s { Some(a) } else { None })
+                .collect(),
+        }
+    }
 }

@@ -93,6 +93,11 @@ def draw(lengths, load):
     return trace, {"users": load["users"], "think": round(load["think_s"] * 1e12)}
 
 
+def native(plan, trace, kv_blocks, **choice):
+    timing = dg.Fixed(prefill_ms=PREFILL_MS, decode_ms=DECODE_MS)
+    return dg.simulate(MODEL, CLUSTER, plan, trace, timing=timing, kv_blocks=kv_blocks, **choice)
+
+
 def fixed(_, pieces):
     return round((DECODE_MS + (PREFILL_MS if pieces else 0)) * 1e9)
 
@@ -113,15 +118,7 @@ def test_aggregated_equals_the_twin(lengths, load, shape, scheduler):
         chunk_tokens=shape["chunk_tokens"],
         replicas=shape["replicas"],
     )
-    run = dg.simulate(
-        MODEL,
-        CLUSTER,
-        plan,
-        trace,
-        timing=dg.Fixed(prefill_ms=PREFILL_MS, decode_ms=DECODE_MS),
-        scheduler=scheduler,
-        kv_blocks=shape["kv_blocks"],
-    )
+    run = native(plan, trace, shape["kv_blocks"], scheduler=scheduler)
     agrees(run, twin, requests, step_ps=round(DECODE_MS * 1e9))
 
 
@@ -134,15 +131,7 @@ def test_a_crowd_in_little_memory_equals_the_twin(scheduler):
     twin = Twin([Instance("mixed", [Rank()], 64, 16)], scheduler, 35, fixed)
     twin.run(requests)
     plan = dg.Aggregated(parallel=dg.Parallel(), batch=16, chunk_tokens=64)
-    run = dg.simulate(
-        MODEL,
-        CLUSTER,
-        plan,
-        trace,
-        timing=dg.Fixed(prefill_ms=PREFILL_MS, decode_ms=DECODE_MS),
-        scheduler=scheduler,
-        kv_blocks=35,
-    )
+    run = native(plan, trace, 35, scheduler=scheduler)
     agrees(run, twin, requests, step_ps=round(DECODE_MS * 1e9))
     assert 0 < sum(q.status == "rejected" for q in requests) < 60
     preempted = sum(q.preempted for q in requests)
@@ -183,14 +172,7 @@ def test_prefill_and_decode_equal_the_twin(lengths, load, shape):
             chunk_tokens=8192,
         ),
     )
-    run = dg.simulate(
-        MODEL,
-        CLUSTER,
-        plan,
-        trace,
-        timing=dg.Fixed(prefill_ms=PREFILL_MS, decode_ms=DECODE_MS),
-        kv_blocks=shape["kv_blocks"],
-    )
+    run = native(plan, trace, shape["kv_blocks"])
     agrees(run, twin, requests, step_ps=round(DECODE_MS * 1e9))
 
 

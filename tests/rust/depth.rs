@@ -251,7 +251,7 @@ fn the_drafts_kv_is_shipped_too() {
     let load = Load::of(&chat());
     let wire = |lib: &Arc<Library>| {
         let (p, d) = (worker(lib, split(1, 8, 1), &chat().prefill_part()), worker(lib, split(1, 32, 1), &chat()));
-        (pd::wire_rate(&p, 1, &d, 1, &load), stepper::kv_seconds(&p, &d, load.isl, 1.0, lib, false))
+        (pd::wire_rate(&p, 1, &d, 1, &load), stepper::kv_seconds(&p, &d, load.isl, 1.0, lib, false, 1.0))
     };
     let [(none, whole), (one, longer), (three, same)] = [0, 1, 3].map(|n| wire(&with(n)));
     // By hand: 512 new tokens of 62 layers, 656 B of latent and 132 B of indexer each, over 8 NICs at 96 % of 50 GB/s.
