@@ -92,7 +92,7 @@ def calibrate(
     >>> trace = dg.Trace.poisson(dg.Workload(isl=500, osl=20), rate=2, n=40)
     >>> log = dg.simulate(model, cluster, plan, trace).requests
     >>> device = dg.calibrate(log, model=model, cluster=cluster, plan=plan)
-    >>> bool(abs(device.hbm_bytes_per_s / 3.35e12 - 1) < 0.05)
+    >>> bool(abs(device.hbm_bytes_per_s / 3.35e12 - 1) < 0.02)
     True
     """
     expect(

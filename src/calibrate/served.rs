@@ -3,7 +3,7 @@
 //!
 //! Minimises, over the requests whose latencies are given, the mean soft-L1 of ln(simulated / measured)
 //! of TTFT plus that of TPOT (`least` has the loss), by a simplex over the logarithms of the three rates, from the
-//! three best points of a coarse grid around the cluster's own device.
+//! three best of the cluster's own device and a coarse grid around it.
 //! The kernels' shapes stay those of the measured tables (`cost::library`: scaled by the ratio of the
 //! rooflines), so the rates are effective ones: with the tables' utilisation in them they are not peaks of
 //! a data sheet. Requests without latencies are load only: what is judged later can be kept out of the fit.
@@ -112,6 +112,7 @@ fn settled(u: &[f64], run: &impl Fn(&[f64]) -> Result<f64>) -> Result<simplex::L
 /// What is wrong with the log or the server, or `Cancelled`.
 pub fn device(server: &Server, log: &Log, control: &Control) -> Result<Fit> {
     log.check()?;
+    let server = &server.settled()?;
     let start = &server.cluster.device;
     if start.launch_s <= 0.0 {
         return Err(Error::spec("cluster.device.launch_s", "is 0: there is nothing to scale", "start from 2.5e-6"));
@@ -123,10 +124,10 @@ pub fn device(server: &Server, log: &Log, control: &Control) -> Result<Fit> {
         Ok(d)
     };
     let [math, memory, launch] = GRID;
-    let grid: Vec<[f64; 3]> = math
-        .iter()
-        .flat_map(|a| memory.iter().flat_map(move |b| launch.iter().map(move |c| [a.ln(), b.ln(), c.ln()])))
-        .collect();
+    // The cluster's own device, and coarse steps around it.
+    let around =
+        math.iter().flat_map(|a| memory.iter().flat_map(move |b| launch.iter().map(move |c| [a.ln(), b.ln(), c.ln()])));
+    let grid: Vec<[f64; 3]> = std::iter::once([0.0; 3]).chain(around).collect();
     control.set_total((grid.len() + STARTS * CALLS * (1 + RESTARTS)) as u64);
     let found = pool::install(|| -> Result<Vec<simplex::Least>> {
         let coarse = grid.par_iter().map(|u| Ok((run(u)?, *u))).collect::<Result<Vec<_>>>();

@@ -56,15 +56,29 @@ impl Log {
     }
 }
 
+impl Server {
+    fn engine(&self, device: &Device) -> Result<Arc<Engine>> {
+        let cluster = Cluster { device: device.clone(), ..self.cluster.clone() };
+        let (db, s) = (self.db.clone(), self);
+        let lib = Library::new(db, &s.model, &cluster, &s.framework, &s.quant, &s.serving, &s.assumptions)?;
+        Ok(Arc::new(Engine::new(&Arc::new(lib), &s.workload, &s.plan)?))
+    }
+
+    /// The same with what its plan leaves open chosen on its own device: a server's settings, which do not
+    /// move when another device is tried.
+    ///
+    /// # Errors
+    /// If the plan does not fit.
+    pub fn settled(&self) -> Result<Server> {
+        Ok(Server { plan: self.engine(&self.cluster.device)?.plan.clone(), ..self.clone() })
+    }
+}
+
 /// Latencies of the log's requests if the server's device were `device`.
 ///
 /// # Errors
 /// If the plan does not fit, or `Cancelled`.
 pub fn replay(server: &Server, device: &Device, requests: &Requests, control: &Control) -> Result<Latencies> {
-    let cluster = Cluster { device: device.clone(), ..server.cluster.clone() };
-    let s = server;
-    let lib = Library::new(s.db.clone(), &s.model, &cluster, &s.framework, &s.quant, &s.serving, &s.assumptions)?;
-    let engine = Arc::new(Engine::new(&Arc::new(lib), &s.workload, &s.plan)?);
-    let outcome = simulate(&Deployment::of(&engine), requests, &s.settings, control)?;
+    let outcome = simulate(&Deployment::of(&server.engine(device)?), requests, &server.settings, control)?;
     Ok(Latencies::of(requests, &outcome))
 }
