@@ -42,7 +42,11 @@ impl Problems {
     /// Takes over the problems of a part, with the part's own path put in front.
     pub fn nest(&mut self, prefix: &str, inner: Problems) {
         for mut p in inner.0 {
-            p.path = if p.path.is_empty() { prefix.to_string() } else { format!("{prefix}.{}", p.path) };
+            p.path = match (prefix, p.path.as_str()) {
+                ("", _) => p.path,
+                (_, "") => prefix.to_string(),
+                (_, path) => format!("{prefix}.{path}"),
+            };
             self.0.push(p);
         }
     }

@@ -165,8 +165,7 @@ def calibrate(
     quant: Spec | None,
     serving: Spec | None,
     assumptions: Spec | None,
-    scheduler: str,
-    kv_blocks: int | None,
+    options: str,
     arrival_s: npt.NDArray[np.float64],
     isl: npt.NDArray[np.int64],
     osl: npt.NDArray[np.int64],
@@ -200,10 +199,7 @@ def goodput_curve(
     slo: Spec,
     rates: list[float],
     fixed_ms: tuple[float, float] | None,
-    scheduler: str,
-    router: str,
-    prefix_cache: bool,
-    kv_blocks: int | None,
+    options: str,
     seed: int,
     progress: _Report = None,
 ) -> _Payload: ...
@@ -260,16 +256,12 @@ def presets(kind: str) -> list[str]: ...
 def set_num_threads(n: int) -> None: ...
 def simulate(
     engine: Engine,
-    trace: Trace,
+    runs: list[tuple[Trace, int]],
     fixed_ms: tuple[float, float] | None,
-    scheduler: str,
-    router: str,
-    prefix_cache: bool,
-    kv_blocks: int | None,
-    seed: int,
+    options: str,
     timeline: int,
     progress: _Report = None,
-) -> tuple[str, dict[str, _Payload]]: ...
+) -> list[tuple[str, dict[str, _Payload]]]: ...
 def switches(assumptions: Spec) -> list[dict[str, Any]]: ...
 def validation_report(sections: list[str], ttft: bool, progress: _Report = None) -> str: ...
 def validation_run(sections: list[str], ttft: bool, progress: _Report = None) -> _Payload: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -134,8 +135,7 @@ def calibrate(
             _raw(quant),
             _raw(serving),
             _raw(assumptions),
-            scheduler,
-            kv_blocks,
+            json.dumps({"scheduler": scheduler, "kv_blocks": kv_blocks}),
             arrival,
             isl,
             osl,

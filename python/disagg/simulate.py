@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, overload
 
 from disagg import _core
 from disagg._serve import _raw
+from disagg.errors import Problem, SpecError
 from disagg.frame import Frame
 from disagg.progress import Progress, reporter
 from disagg.run import Run
@@ -78,7 +81,26 @@ def _engine(  # noqa: PLR0917 - the specs of a question
     return engine, None if timing is None else (timing.prefill_ms, timing.decode_ms)
 
 
-@checked
+def _options(options: dict[str, Any]) -> str:
+    """Give settings of the simulator as JSON, once their classes fit."""
+    tier = options["shared_tier"]
+    expect(
+        scheduler=(options["scheduler"], str),
+        router=(options["router"], str),
+        prefix_cache=(options["prefix_cache"], bool),
+        preemption=(options["preemption"], str),
+        kv_blocks=(options["kv_blocks"], int, type(None)),
+        cache_ttl_s=(options["cache_ttl_s"], int, float, type(None)),
+        shared_tier=(tier, Mapping, type(None)),
+        stop_s=(options["stop_s"], int, float, type(None)),
+    )
+    for name in ("cache_ttl_s", "stop_s"):
+        if options[name] is not None and not math.isfinite(options[name]):
+            raise SpecError([Problem(name, f"must be above 0, is {options[name]}", "seconds")])
+    return json.dumps({**options, "shared_tier": None if tier is None else dict(tier)})
+
+
+@overload
 def simulate(
     model: Model,
     cluster: Cluster,
@@ -94,9 +116,59 @@ def simulate(
     router: str = "least-loaded",
     prefix_cache: bool = True,
     kv_blocks: int | None = None,
+    preemption: str = "recompute",
+    cache_ttl_s: float | None = None,
+    shared_tier: Mapping[str, float] | None = None,
+    stop_s: float | None = None,
     seed: int = 0,
     progress: Progress = None,
-) -> Run:
+) -> Run: ...
+@overload
+def simulate(
+    model: Model,
+    cluster: Cluster,
+    plan: Aggregated | PD | AFD,
+    trace: Sequence[Trace],
+    *,
+    framework: str | None = None,
+    quant: Quant | None = None,
+    serving: Serving | None = None,
+    assumptions: Assumptions | None = None,
+    timing: Fixed | None = None,
+    scheduler: str = "chunked-prefill",
+    router: str = "least-loaded",
+    prefix_cache: bool = True,
+    kv_blocks: int | None = None,
+    preemption: str = "recompute",
+    cache_ttl_s: float | None = None,
+    shared_tier: Mapping[str, float] | None = None,
+    stop_s: float | None = None,
+    seed: int | Sequence[int] = 0,
+    progress: Progress = None,
+) -> list[Run]: ...
+@checked
+def simulate(
+    model: Model,
+    cluster: Cluster,
+    plan: Aggregated | PD | AFD,
+    trace: Trace | Sequence[Trace],
+    *,
+    framework: str | None = None,
+    quant: Quant | None = None,
+    serving: Serving | None = None,
+    assumptions: Assumptions | None = None,
+    timing: Fixed | None = None,
+    scheduler: str = "chunked-prefill",
+    router: str = "least-loaded",
+    prefix_cache: bool = True,
+    kv_blocks: int | None = None,
+    preemption: str = "recompute",
+    cache_ttl_s: float | None = None,
+    shared_tier: Mapping[str, float] | None = None,
+    stop_s: float | None = None,
+    seed: int | Sequence[int] = 0,
+    progress: Progress = None,
+) -> Run | list[Run]:
     """Replay a trace through a plan, request by request, priced by the compiled engine.
 
     Parameters
@@ -104,7 +176,8 @@ def simulate(
     model, cluster, plan, framework, quant, serving, assumptions
         As in `estimate`.
     trace
-        What arrives.
+        What arrives. A list of traces (of several seeds, say) gives a list of runs, side by side on all
+        cores; what the plan leaves open is then chosen for the first.
     timing
         Fixed step times in place of the engine's, for oracles.
     scheduler
@@ -115,15 +188,23 @@ def simulate(
         Whether named prompt blocks are reused.
     kv_blocks
         KV blocks of 16 tokens per attention rank; None: what the memory holds.
+    preemption
+        What becomes of a sequence whose KV has to go: ``"recompute"`` or ``"swap"`` (to the host and back).
+    cache_ttl_s
+        Idle cached blocks are forgotten after so many seconds; None: only when room is needed (LRU).
+    shared_tier
+        A cache behind all instances: ``{"tokens": 50_000_000, "gb_per_s": 25}``.
+    stop_s
+        Stop here; what is in the system then is ``"unfinished"``.
     seed
-        Of the router's draws; the same seed gives the same bits.
+        Of the router's draws; the same seed gives the same bits. With a list of traces: one, or one each.
     progress
         As in `explore`.
 
     Returns
     -------
-    Run
-        Requests in ms, instances, timeline.
+    Run or list of Run
+        Requests in ms, instances, timeline; a list if `trace` is one.
 
     Raises
     ------
@@ -142,13 +223,44 @@ def simulate(
     >>> run.finished, round(run.ttft_ms, 6)
     (5, 30.0)
     """
-    expect(scheduler=(scheduler, str), router=(router, str), kv_blocks=(kv_blocks, int, type(None)), seed=(seed, int))
-    engine, fixed = _engine(model, cluster, plan, trace, framework, quant, serving, assumptions, timing)
-    with reporter(progress, "requests") as report:
-        found = _core.simulate(
-            engine, trace._raw, fixed, scheduler, router, bool(prefix_cache), kv_blocks, seed, SPANS, report
-        )
-    return Run._from_core(found)
+    options = _options(
+        {
+            "scheduler": scheduler,
+            "router": router,
+            "prefix_cache": prefix_cache,
+            "kv_blocks": kv_blocks,
+            "preemption": preemption,
+            "cache_ttl_s": cache_ttl_s,
+            "shared_tier": shared_tier,
+            "stop_s": stop_s,
+        }
+    )
+    jobs = _jobs(trace, seed)
+    engine, fixed = _engine(model, cluster, plan, jobs[0][0], framework, quant, serving, assumptions, timing)
+    with reporter(progress, "runs" if len(jobs) > 1 else "requests") as report:
+        found = _core.simulate(engine, [(t._raw, s) for t, s in jobs], fixed, options, SPANS, report)
+    runs = [Run._from_core(one) for one in found]
+    return runs[0] if isinstance(trace, Trace) else runs
+
+
+def _jobs(trace: Trace | Sequence[object], seed: int | Sequence[object]) -> list[tuple[Trace, int]]:
+    """Pair traces with their seeds; one seed goes with all traces."""
+    expect(trace=(trace, Trace, Sequence), seed=(seed, int, Sequence))
+    given = [trace] if isinstance(trace, Trace) else list(trace)
+    drawn = [seed] * len(given) if isinstance(seed, int) else list(seed)
+    traces = [t for t in given if isinstance(t, Trace)]
+    seeds = [s for s in drawn if isinstance(s, int) and s >= 0]
+    problems = [Problem(f"trace[{i}]", "is not a Trace", "") for i, t in enumerate(given) if not isinstance(t, Trace)]
+    problems += [
+        Problem(f"seed[{i}]", "is not a whole number from 0", "") for i, s in enumerate(drawn) if s not in seeds
+    ]
+    if not given:
+        problems.append(Problem("trace", "is an empty list", "at least one trace"))
+    if len(given) != len(drawn):
+        problems.append(Problem("seed", f"has {len(drawn)} values for {len(given)} traces", "one, or as many"))
+    if problems:
+        raise SpecError(problems)
+    return list(zip(traces, seeds, strict=True))
 
 
 @checked
@@ -169,6 +281,9 @@ def goodput_curve(
     router: str = "least-loaded",
     prefix_cache: bool = True,
     kv_blocks: int | None = None,
+    preemption: str = "recompute",
+    cache_ttl_s: float | None = None,
+    shared_tier: Mapping[str, float] | None = None,
     seed: int = 0,
     progress: Progress = None,
 ) -> Frame:
@@ -182,7 +297,7 @@ def goodput_curve(
         Mean arrivals per second; the same requests at each, in parallel.
     model, cluster, plan, trace, framework, quant, serving, assumptions, timing
         As in `simulate`.
-    scheduler, router, prefix_cache, kv_blocks, seed, progress
+    scheduler, router, prefix_cache, kv_blocks, preemption, cache_ttl_s, shared_tier, seed, progress
         As in `simulate`.
 
     Returns
@@ -196,11 +311,21 @@ def goodput_curve(
     SpecError
         If an input does not fit.
     """
-    expect(slo=(slo, SLO))
+    expect(slo=(slo, SLO), seed=(seed, int))
+    options = _options(
+        {
+            "scheduler": scheduler,
+            "router": router,
+            "prefix_cache": prefix_cache,
+            "kv_blocks": kv_blocks,
+            "preemption": preemption,
+            "cache_ttl_s": cache_ttl_s,
+            "shared_tier": shared_tier,
+            "stop_s": None,
+        }
+    )
     engine, fixed = _engine(model, cluster, plan, trace, framework, quant, serving, assumptions, timing)
     wanted: list[Any] = [float(r) for r in rates]
     with reporter(progress, "requests") as report:
-        found = _core.goodput_curve(
-            engine, trace._raw, slo._raw, wanted, fixed, scheduler, router, bool(prefix_cache), kv_blocks, seed, report
-        )
+        found = _core.goodput_curve(engine, trace._raw, slo._raw, wanted, fixed, options, seed, report)
     return Frame._from_core(found)

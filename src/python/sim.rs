@@ -11,13 +11,14 @@ use super::serve::{self, Engine, slo_of, workload_of};
 use super::spec::{Data, Spec};
 use super::{columns, errors, run};
 use crate::calibrate::served as fitted;
+use crate::columns::Columns;
 use crate::error::{Error, Problems, Result, near};
 use crate::sim::metrics::{self, Latencies};
 use crate::sim::replay::Log;
 use crate::sim::trace::{self, draw, read};
-use crate::sim::{
-    Deployment, Requests, Router, Scheduler, Settings, Span, SpanKind, goodput, perfetto as chrome, statistics, to_ps,
-};
+use crate::sim::replicas::{self, Job};
+use crate::sim::settings::Options;
+use crate::sim::{Deployment, Requests, Settings, Span, SpanKind, goodput, perfetto as chrome, statistics, to_ps};
 
 fn on_error(name: &str) -> Result<read::OnError> {
     match name {
@@ -138,68 +139,52 @@ fn deployment(engine: &Engine, fixed_ms: Option<(f64, f64)>) -> Result<Deploymen
     Ok(found.fixed(to_ps(prefill / 1e3), to_ps(decode / 1e3)))
 }
 
-fn settings(
-    scheduler: &str,
-    router: &str,
-    prefix_cache: bool,
-    kv_blocks: Option<u64>,
-    seed: u64,
-    timeline: usize,
-) -> Result<Settings> {
-    Ok(Settings {
-        scheduler: Scheduler::parse(scheduler).map_err(Error::Spec)?,
-        router: Router::parse(router).map_err(Error::Spec)?,
-        prefix_cache,
-        kv_blocks,
-        seed,
-        timeline,
-        ..Settings::default()
-    })
+/// The settings that `options` (JSON) describe.
+fn settings(engine: &Engine, options: &str, timeline: usize) -> Result<Settings> {
+    let found = Options::from_json(options)?.settings(engine.inner.library().kv_bytes(1.0))?;
+    Ok(Settings { timeline, ..found })
 }
 
-/// (summary as JSON, {name: columns}) of one simulation.
+/// (summary as JSON, {name: columns}) of each trace, with its seed.
 #[pyfunction]
-#[pyo3(signature = (engine, trace, fixed_ms, scheduler, router, prefix_cache, kv_blocks, seed, timeline, progress=None))]
-#[allow(clippy::too_many_arguments)]
+#[pyo3(signature = (engine, runs, fixed_ms, options, timeline, progress=None))]
 pub fn simulate<'py>(
     py: Python<'py>,
     engine: &Engine,
-    trace: &Trace,
+    runs: Vec<(PyRef<'_, Trace>, u64)>,
     fixed_ms: Option<(f64, f64)>,
-    scheduler: &str,
-    router: &str,
-    prefix_cache: bool,
-    kv_blocks: Option<u64>,
-    seed: u64,
+    options: &str,
     timeline: usize,
     progress: Option<&Bound<'_, PyAny>>,
-) -> PyResult<Bound<'py, PyTuple>> {
-    let (deployment, settings) = errors::guard(|| {
-        let s = settings(scheduler, router, prefix_cache, kv_blocks, seed, timeline)?;
-        Ok((deployment(engine, fixed_ms)?, s))
+) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+    let (deployment, settings) =
+        errors::guard(|| Ok((deployment(engine, fixed_ms)?, settings(engine, options, timeline)?)))?;
+    let runs: Vec<(Arc<trace::Trace>, u64)> = runs.iter().map(|(t, seed)| (t.inner.clone(), *seed)).collect();
+    let found = run::run(py, progress, move |control| {
+        let jobs: Vec<Job<'_>> = runs.iter().map(|(t, seed)| (&t.requests, *seed)).collect();
+        replicas::each(&deployment, &jobs, &settings, control, |r, o| {
+            let tables = [
+                ("requests", metrics::requests(r, o)),
+                ("percentiles", metrics::percentiles(r, o)),
+                ("utilization", metrics::utilization(o)),
+                ("timeline", metrics::timeline(o)),
+            ];
+            Ok((text(&metrics::summary(r, o, deployment.gpus()))?, tables))
+        })
     })?;
-    let trace = trace.inner.clone();
-    let (summary, tables) = run::run(py, progress, move |control| {
-        let r = &trace.requests;
-        let o = crate::sim::simulate(&deployment, r, &settings, control)?;
-        let tables = [
-            ("requests", metrics::requests(r, &o)),
-            ("percentiles", metrics::percentiles(r, &o)),
-            ("utilization", metrics::utilization(&o)),
-            ("timeline", metrics::timeline(&o)),
-        ];
-        Ok((text(&metrics::summary(r, &o, deployment.gpus()))?, tables))
-    })?;
-    let frames = PyDict::new(py);
-    for (name, table) in tables {
-        frames.set_item(name, columns::to_python(py, table)?)?;
-    }
-    PyTuple::new(py, [summary.into_pyobject(py)?.into_any(), frames.into_any()])
+    let to_python = |(summary, tables): (String, [(&str, Columns); 4])| {
+        let frames = PyDict::new(py);
+        for (name, table) in tables {
+            frames.set_item(name, columns::to_python(py, table)?)?;
+        }
+        PyTuple::new(py, [summary.into_pyobject(py)?.into_any(), frames.into_any()])
+    };
+    found.into_iter().map(to_python).collect()
 }
 
 /// One row a rate.
 #[pyfunction]
-#[pyo3(signature = (engine, trace, slo, rates, fixed_ms, scheduler, router, prefix_cache, kv_blocks, seed, progress=None))]
+#[pyo3(signature = (engine, trace, slo, rates, fixed_ms, options, seed, progress=None))]
 #[allow(clippy::too_many_arguments)]
 pub fn goodput_curve<'py>(
     py: Python<'py>,
@@ -208,15 +193,12 @@ pub fn goodput_curve<'py>(
     slo: &Spec,
     rates: Vec<f64>,
     fixed_ms: Option<(f64, f64)>,
-    scheduler: &str,
-    router: &str,
-    prefix_cache: bool,
-    kv_blocks: Option<u64>,
+    options: &str,
     seed: u64,
     progress: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Bound<'py, PyTuple>> {
     let (deployment, settings, slo) = errors::guard(|| {
-        let s = settings(scheduler, router, prefix_cache, kv_blocks, seed, 0)?;
+        let s = Settings { seed, ..settings(engine, options, 0)? };
         Ok((deployment(engine, fixed_ms)?, s, slo_of(slo, "slo")?))
     })?;
     let trace = trace.inner.clone();
@@ -295,7 +277,7 @@ pub fn perfetto(
 
 /// A device fitted to a server's log.
 #[pyfunction]
-#[pyo3(signature = (model, cluster, workload, plan, framework, quant, serving, assumptions, scheduler, kv_blocks, arrival_s, isl, osl, ttft_ms, tpot_ms, progress=None))]
+#[pyo3(signature = (model, cluster, workload, plan, framework, quant, serving, assumptions, options, arrival_s, isl, osl, ttft_ms, tpot_ms, progress=None))]
 #[allow(clippy::too_many_arguments)]
 pub fn calibrate(
     py: Python<'_>,
@@ -307,8 +289,7 @@ pub fn calibrate(
     quant: Option<&Spec>,
     serving: Option<&Spec>,
     assumptions: Option<&Spec>,
-    scheduler: &str,
-    kv_blocks: Option<u64>,
+    options: &str,
     arrival_s: PyReadonlyArray1<'_, f64>,
     isl: PyReadonlyArray1<'_, i64>,
     osl: PyReadonlyArray1<'_, i64>,
@@ -330,7 +311,8 @@ pub fn calibrate(
         tpot_ms: columns::floats(&tpot_ms),
     };
     let server = errors::guard(|| {
-        let settings = settings(scheduler, "least-loaded", true, kv_blocks, 0, 0)?;
+        // A log names no prompt blocks and meets no shared tier: bytes of KV do not matter.
+        let settings = Options::from_json(options)?.settings(1.0)?;
         serve::server(model, cluster, workload, plan, framework, quant, serving, assumptions, settings)
     })?;
     let fit = run::run(py, progress, move |control| fitted::device(&server, &log, control))?;

@@ -25,6 +25,7 @@ pub mod perfetto;
 pub mod policy;
 pub mod price;
 pub mod replay;
+pub mod replicas;
 pub mod request;
 mod route;
 pub mod run;

@@ -1,6 +1,10 @@
 //! How requests are scheduled and routed: what a simulation takes beside the plan and the requests.
 
-use crate::error::{Problems, near};
+use serde::Deserialize;
+
+use super::{PS, to_ps};
+use crate::error::{Problems, Result, near};
+use crate::spec::json;
 
 /// How an instance fills its steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,23 +113,92 @@ const ROUTERS: [(&str, Router); 5] = [
     ("session-sticky", Router::SessionSticky),
 ];
 
-fn named<T: Copy>(field: &str, name: &str, known: &[(&str, T)]) -> Result<T, Problems> {
-    known.iter().find(|(n, _)| *n == name).map(|(_, v)| *v).ok_or_else(|| {
-        let mut p = Problems::new();
-        p.push(field, format!("'{name}' is not known"), near(name, known.iter().map(|(n, _)| *n)));
-        p
-    })
-}
+const PREEMPTIONS: [(&str, Preemption); 2] = [("recompute", Preemption::Recompute), ("swap", Preemption::Swap)];
 
-impl Scheduler {
-    pub fn parse(name: &str) -> Result<Scheduler, Problems> {
-        named("scheduler", name, &SCHEDULERS)
+fn named<T: Copy + Default>(p: &mut Problems, field: &str, name: &str, known: &[(&str, T)]) -> T {
+    match known.iter().find(|(n, _)| *n == name) {
+        Some((_, found)) => *found,
+        None => {
+            p.push(field, format!("'{name}' is not known"), near(name, known.iter().map(|(n, _)| *n)));
+            T::default()
+        }
     }
 }
 
-impl Router {
-    pub fn parse(name: &str) -> Result<Router, Problems> {
-        named("router", name, &ROUTERS)
+/// Settings as a user writes them: names, seconds, gigabytes.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    pub scheduler: String,
+    pub router: String,
+    pub preemption: String,
+    pub prefix_cache: bool,
+    pub kv_blocks: Option<u64>,
+    pub cache_ttl_s: Option<f64>,
+    pub shared_tier: Option<TierOptions>,
+    pub stop_s: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TierOptions {
+    pub tokens: u64,
+    pub gb_per_s: f64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            scheduler: SCHEDULERS[0].0.into(),
+            router: "least-loaded".into(),
+            preemption: PREEMPTIONS[0].0.into(),
+            prefix_cache: true,
+            kv_blocks: None,
+            cache_ttl_s: None,
+            shared_tier: None,
+            stop_s: None,
+        }
+    }
+}
+
+impl Options {
+    /// Reads options from JSON.
+    ///
+    /// # Errors
+    /// A field that is missing, unknown or of the wrong type, by name.
+    pub fn from_json(text: &str) -> Result<Options> {
+        json::parse(text, "")
+    }
+
+    /// Settings of a simulation whose KV takes `kv_bytes` a token.
+    ///
+    /// # Errors
+    /// Everything that is wrong, by name.
+    pub fn settings(&self, kv_bytes: f64) -> Result<Settings> {
+        let mut p = Problems::new();
+        let mut seconds = |field: &str, given: Option<f64>| {
+            let fits = |s: &f64| *s > 0.0 && *s < u64::MAX as f64 / PS;
+            if let Some(s) = given.filter(|s| !fits(s)) {
+                p.push(field, format!("must be above 0, is {s}"), "seconds; leave it out for no limit");
+            }
+            given.map(to_ps)
+        };
+        let (ttl_ps, stop_ps) = (seconds("cache_ttl_s", self.cache_ttl_s), seconds("stop_s", self.stop_s));
+        let settings = Settings {
+            scheduler: named(&mut p, "scheduler", &self.scheduler, &SCHEDULERS),
+            router: named(&mut p, "router", &self.router, &ROUTERS),
+            preemption: named(&mut p, "preemption", &self.preemption, &PREEMPTIONS),
+            prefix_cache: self.prefix_cache,
+            kv_blocks: self.kv_blocks,
+            ttl_ps,
+            stop_ps,
+            shared_tier: self
+                .shared_tier
+                .map(|t| SharedTier { tokens: t.tokens, tokens_per_s: t.gb_per_s * 1e9 / kv_bytes.max(f64::MIN_POSITIVE) }),
+            ..Settings::default()
+        };
+        p.nest("", settings.check());
+        p.into_result().map(|()| settings)
     }
 }
 

@@ -93,3 +93,61 @@ def test_plots_label_their_axes(run: dg.Run) -> None:
     assert kept.values.sum() / arrived.values.sum() == pytest.approx(run.goodput(slo)["share"])
     empty = dg.Frame({"ttft_ms": np.array([np.nan])})
     assert "nothing to draw" in dg.plots.latency(empty).texts[0].get_text()
+
+
+def test_runs_side_by_side_have_the_bits_that_they_have_alone() -> None:
+    workload = dg.Workload(isl=1000, osl=50)
+    traces = [dg.Trace.poisson(workload, rate=20, n=50, seed=s) for s in range(3)]
+    plan = dg.Aggregated(parallel=dg.Parallel(dp=4), batch=16, chunk_tokens=1024, replicas=2)
+    runs = dg.simulate(MODEL, CLUSTER, plan, traces)
+    assert runs == [dg.simulate(MODEL, CLUSTER, plan, t) for t in traces]
+    drawn = dg.simulate(MODEL, CLUSTER, plan, traces[:1] * 2, router="power-of-two", seed=[1, 2])
+    assert drawn[0] != drawn[1]
+    assert drawn[1] == dg.simulate(MODEL, CLUSTER, plan, traces[0], router="power-of-two", seed=2)
+    assert isinstance(dg.simulate(MODEL, CLUSTER, plan, traces[:1]), list)
+    with pytest.raises(dg.SpecError, match="2 values for 3 traces"):
+        dg.simulate(MODEL, CLUSTER, plan, traces, seed=[1, 2])
+    with pytest.raises(dg.SpecError, match="empty"):
+        dg.simulate(MODEL, CLUSTER, plan, [])
+
+
+def test_what_happens_when_kv_is_short() -> None:
+    plan = dg.Aggregated(parallel=dg.Parallel(dp=8), batch=16, chunk_tokens=2048)
+    burst = dg.Trace.poisson(dg.Workload(isl=200, osl=300), rate=1e4, n=64, seed=1)
+    drop, swap = (dg.simulate(MODEL, CLUSTER, plan, burst, kv_blocks=64, preemption=p) for p in ("recompute", "swap"))
+    assert (drop.utilization["preemptions"].sum(), swap.utilization["preemptions"].sum()) > (0, 0)
+    # KV that comes back from the host is not computed again.
+    assert swap.utilization["prefill_tokens"].sum() < drop.utilization["prefill_tokens"].sum()
+    with pytest.raises(dg.SpecError, match="'swap'"):
+        dg.simulate(MODEL, CLUSTER, plan, burst, preemption="swop")
+
+
+def test_caches_forget_and_are_shared(tmp_path: Path) -> None:
+    lines = [
+        {"timestamp": 1000 * i, "input_length": 5 * 512, "output_length": 2, "hash_ids": [1, 2, 3, 4, i]}
+        for i in range(5, 15)
+    ]
+    file = tmp_path / "shared.jsonl"
+    file.write_text("\n".join(json.dumps(x) for x in lines))
+    trace = dg.Trace.mooncake(file)
+    plan = dg.Aggregated(parallel=dg.Parallel(dp=4), batch=16, chunk_tokens=4096, replicas=2)
+
+    def hits(**options: object) -> int:
+        run = dg.simulate(MODEL, CLUSTER, plan, trace, router="round-robin", **options)
+        return int((run.requests["prefix_hit_tokens"] > 0).sum())
+
+    # Eight ranks take turns: the first eight requests find their own cache empty.
+    assert hits() == 2
+    assert hits(cache_ttl_s=0.5) == 0
+    assert hits(shared_tier={"tokens": 1_000_000, "gb_per_s": 25}) == 9
+    assert hits(shared_tier={"tokens": 1_000_000, "gb_per_s": 25}, prefix_cache=False) == 0
+    for wrong, field in (({"tokens": 1}, "gb_per_s"), ({"tokens": 0, "gb_per_s": 1}, "shared_tier")):
+        with pytest.raises(dg.SpecError, match=field):
+            hits(shared_tier=wrong)
+
+
+def test_a_run_can_be_stopped_at_a_time() -> None:
+    cut = dg.simulate(MODEL, CLUSTER, PLAN, TRACE, stop_s=5)
+    s = cut.summary
+    assert s["unfinished"] > 0
+    assert s["finished"] + s["rejected"] + s["unfinished"] == 300
