@@ -24,26 +24,42 @@ SPANS = 100_000
 
 
 class Fixed:
-    """Fixed step times, for oracles: a step costs `prefill_ms` if it has new tokens, plus `decode_ms`.
+    """Fixed times, for oracles: a step costs `prefill_ms` if it has new tokens, plus `decode_ms`.
+
+    KV from prefill to decode takes `kv_ms` and `kv_us_per_token` for each new token of the prompt, one request
+    at a time on the links of either rank.
 
     Examples
     --------
     >>> import disagg as dg
     >>> dg.Fixed(prefill_ms=20, decode_ms=10)
-    Fixed(prefill_ms=20.0, decode_ms=10.0)
+    Fixed(prefill_ms=20.0, decode_ms=10.0, kv_ms=0.0, kv_us_per_token=0.0)
     """
 
-    __slots__ = ("decode_ms", "prefill_ms")
+    __slots__ = ("decode_ms", "kv_ms", "kv_us_per_token", "prefill_ms")
 
     @checked
-    def __init__(self, *, prefill_ms: float, decode_ms: float) -> None:
-        expect(prefill_ms=(prefill_ms, int, float), decode_ms=(decode_ms, int, float))
+    def __init__(
+        self, *, prefill_ms: float, decode_ms: float, kv_ms: float = 0.0, kv_us_per_token: float = 0.0
+    ) -> None:
+        expect(
+            prefill_ms=(prefill_ms, int, float),
+            decode_ms=(decode_ms, int, float),
+            kv_ms=(kv_ms, int, float),
+            kv_us_per_token=(kv_us_per_token, int, float),
+        )
         self.prefill_ms = float(prefill_ms)
         self.decode_ms = float(decode_ms)
+        self.kv_ms = float(kv_ms)
+        self.kv_us_per_token = float(kv_us_per_token)
+
+    def _raw(self) -> tuple[float, float, float, float]:
+        return self.prefill_ms, self.decode_ms, self.kv_ms, self.kv_us_per_token
 
     def __repr__(self) -> str:
         """One line that evaluates to an equal value."""
-        return f"Fixed(prefill_ms={self.prefill_ms}, decode_ms={self.decode_ms})"
+        names = ("prefill_ms", "decode_ms", "kv_ms", "kv_us_per_token")
+        return f"Fixed({', '.join(f'{n}={v}' for n, v in zip(names, self._raw(), strict=True))})"
 
 
 def _engine(  # noqa: PLR0917 - the specs of a question
@@ -56,7 +72,7 @@ def _engine(  # noqa: PLR0917 - the specs of a question
     serving: Serving | None,
     assumptions: Assumptions | None,
     timing: Fixed | None,
-) -> tuple[_core.Engine, tuple[float, float] | None]:
+) -> tuple[_core.Engine, tuple[float, float, float, float] | None]:
     expect(
         model=(model, Model),
         cluster=(cluster, Cluster),
@@ -78,7 +94,7 @@ def _engine(  # noqa: PLR0917 - the specs of a question
         _raw(serving),
         _raw(assumptions),
     )
-    return engine, None if timing is None else (timing.prefill_ms, timing.decode_ms)
+    return engine, None if timing is None else timing._raw()
 
 
 def _options(options: dict[str, Any]) -> str:

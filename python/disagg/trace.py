@@ -6,7 +6,11 @@ import json
 from os import PathLike, fspath
 from typing import Any, Literal, NoReturn
 
+import numpy as np
+import numpy.typing as npt
+
 from disagg import _core
+from disagg.errors import SpecError
 from disagg.frame import Frame
 from disagg.specs import Workload
 from disagg.specs._base import checked, expect
@@ -100,6 +104,56 @@ class Trace:
 
     @classmethod
     @checked
+    def servegen(
+        cls, path: Path, *, start_s: float = 0.0, end_s: float | None = None, seed: int = 0, on_error: OnError = "raise"
+    ) -> Trace:
+        r"""Draw a service's day from its clients (alibaba/ServeGen): rates by window, gaps, lengths by hour.
+
+        Parameters
+        ----------
+        path
+            A directory of ``chunk-<k>-trace.csv`` and ``chunk-<k>-dataset.json``, or a tar of it (gz too).
+        start_s, end_s
+            The part of the day that is drawn, in seconds; None: to its end. Arrivals start at 0.
+        seed
+            The same seed gives the same bits.
+        on_error
+            ``"raise"`` or ``"skip"`` what cannot be read.
+
+        Returns
+        -------
+        Trace
+            A session is a client. Prompt and answer of a request are drawn independently from its client's
+            histograms; shares of reasoning are left out.
+
+        Raises
+        ------
+        DataError
+            If the files hold no client, a line cannot be read, or nothing arrives in that time.
+
+        Examples
+        --------
+        >>> import disagg as dg, pathlib, tempfile
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> _ = (folder / "chunk-0-trace.csv").write_text("0,0.5,1,Gamma,1,2\n600,0,0,,0,0\n")
+        >>> hours = '{"0": {"input_tokens": "{100: 1.0}", "output_tokens": "{20: 1.0}"}}'
+        >>> _ = (folder / "chunk-0-dataset.json").write_text(hours)
+        >>> trace = dg.Trace.servegen(folder, seed=1)
+        >>> bool(240 < len(trace) < 360)
+        True
+        """
+        expect(
+            path=(path, str, PathLike),
+            start_s=(start_s, int, float),
+            end_s=(end_s, int, float, type(None)),
+            seed=(seed, int),
+            on_error=(on_error, str),
+        )
+        end = None if end_s is None else float(end_s)
+        return cls(_core.Trace.servegen(fspath(path), float(start_s), end, seed, on_error))
+
+    @classmethod
+    @checked
     def lengths(cls, path: Path, *, rate: float, n: int = 10_000, seed: int = 0, on_error: OnError = "raise") -> Trace:
         """Read a table of lengths without arrivals, and draw Poisson arrivals.
 
@@ -173,6 +227,23 @@ class Trace:
         """Give the same requests at another mean rate (per second); the pattern of the gaps stays."""
         expect(rate=(rate, int, float))
         return type(self)(self._raw.scale(float(rate)))
+
+    @checked
+    def with_priority(self, priority: npt.ArrayLike) -> Trace:
+        """Give the same requests with places in every queue: 0 to 255 each, the lowest goes first, then the earliest.
+
+        Examples
+        --------
+        >>> import disagg as dg
+        >>> trace = dg.Trace.poisson(dg.Workload(isl=512, osl=64), rate=2.0, n=4)
+        >>> trace.with_priority([1, 0, 1, 0]) == trace
+        False
+        """
+        values = np.asarray(priority)
+        whole = values.ndim == 1 and (values.size == 0 or np.issubdtype(values.dtype, np.integer))
+        if not whole or ((values < 0) | (values > 255)).any():  # noqa: PLR2004
+            raise SpecError([("priority", "has values that are no whole numbers from 0 to 255", "one a request")])
+        return type(self)(self._raw.with_priority(values.tolist()))
 
     @checked
     def window(self, start_s: float, end_s: float) -> Trace:

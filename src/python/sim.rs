@@ -15,9 +15,9 @@ use crate::columns::Columns;
 use crate::error::{Error, Problems, Result, near};
 use crate::sim::metrics::{self, Latencies};
 use crate::sim::replay::Log;
-use crate::sim::trace::{self, draw, read};
 use crate::sim::replicas::{self, Job};
 use crate::sim::settings::Options;
+use crate::sim::trace::{self, draw, read, servegen};
 use crate::sim::{Deployment, Requests, Settings, Span, SpanKind, goodput, perfetto as chrome, statistics, to_ps};
 
 fn on_error(name: &str) -> Result<read::OnError> {
@@ -71,6 +71,20 @@ impl Trace {
         })
     }
 
+    /// A service's day, drawn anew from its clients (ServeGen).
+    #[staticmethod]
+    fn servegen(
+        py: Python<'_>,
+        path: PathBuf,
+        start_s: f64,
+        end_s: Option<f64>,
+        seed: u64,
+        on_error: &str,
+    ) -> PyResult<Trace> {
+        let on_error = errors::guard(|| self::on_error(on_error))?;
+        run::run(py, None, move |_| Ok(Trace::of(servegen::servegen(&path, start_s, end_s, seed, on_error)?)))
+    }
+
     #[staticmethod]
     fn open(workload: &Spec, rate: f64, cv: f64, n: usize, seed: u64) -> PyResult<Trace> {
         errors::guard(|| Ok(Trace::of(draw::open(&workload_of(workload, "workload")?, rate, cv, n, seed)?)))
@@ -112,6 +126,10 @@ impl Trace {
         errors::guard(|| Ok(Trace::of(self.inner.scale(rate)?)))
     }
 
+    fn with_priority(&self, priority: Vec<u8>) -> PyResult<Trace> {
+        errors::guard(|| Ok(Trace::of(self.inner.with_priority(priority)?)))
+    }
+
     fn window(&self, start_s: f64, end_s: f64) -> PyResult<Trace> {
         errors::guard(|| Ok(Trace::of(self.inner.window(start_s, end_s)?)))
     }
@@ -126,17 +144,20 @@ impl Trace {
     }
 }
 
-fn deployment(engine: &Engine, fixed_ms: Option<(f64, f64)>) -> Result<Deployment> {
+/// `fixed`: (prefill, decode, KV in milliseconds, KV per token in microseconds) for oracles.
+fn deployment(engine: &Engine, fixed: Option<(f64, f64, f64, f64)>) -> Result<Deployment> {
     let found = Deployment::of(&engine.inner);
-    let Some((prefill, decode)) = fixed_ms else { return Ok(found) };
+    let Some((prefill_ms, decode_ms, kv_ms, kv_us_per_token)) = fixed else { return Ok(found) };
     let mut p = Problems::new();
-    for (name, value) in [("prefill_ms", prefill), ("decode_ms", decode)] {
+    let named =
+        [("prefill_ms", prefill_ms), ("decode_ms", decode_ms), ("kv_ms", kv_ms), ("kv_us_per_token", kv_us_per_token)];
+    for (name, value) in named {
         if !(value >= 0.0 && value.is_finite()) {
-            p.push(format!("timing.{name}"), format!("must not be below 0, is {value}"), "milliseconds");
+            p.push(format!("timing.{name}"), format!("must not be below 0, is {value}"), "");
         }
     }
     p.into_result()?;
-    Ok(found.fixed(to_ps(prefill / 1e3), to_ps(decode / 1e3)))
+    Ok(found.fixed(to_ps(prefill_ms / 1e3), to_ps(decode_ms / 1e3)).with_kv(to_ps(kv_ms / 1e3), kv_us_per_token * 1e6))
 }
 
 /// The settings that `options` (JSON) describe.
@@ -147,18 +168,18 @@ fn settings(engine: &Engine, options: &str, timeline: usize) -> Result<Settings>
 
 /// (summary as JSON, {name: columns}) of each trace, with its seed.
 #[pyfunction]
-#[pyo3(signature = (engine, runs, fixed_ms, options, timeline, progress=None))]
+#[pyo3(signature = (engine, runs, fixed, options, timeline, progress=None))]
 pub fn simulate<'py>(
     py: Python<'py>,
     engine: &Engine,
     runs: Vec<(PyRef<'_, Trace>, u64)>,
-    fixed_ms: Option<(f64, f64)>,
+    fixed: Option<(f64, f64, f64, f64)>,
     options: &str,
     timeline: usize,
     progress: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Vec<Bound<'py, PyTuple>>> {
     let (deployment, settings) =
-        errors::guard(|| Ok((deployment(engine, fixed_ms)?, settings(engine, options, timeline)?)))?;
+        errors::guard(|| Ok((deployment(engine, fixed)?, settings(engine, options, timeline)?)))?;
     let runs: Vec<(Arc<trace::Trace>, u64)> = runs.iter().map(|(t, seed)| (t.inner.clone(), *seed)).collect();
     let found = run::run(py, progress, move |control| {
         let jobs: Vec<Job<'_>> = runs.iter().map(|(t, seed)| (&t.requests, *seed)).collect();
@@ -184,7 +205,7 @@ pub fn simulate<'py>(
 
 /// One row a rate.
 #[pyfunction]
-#[pyo3(signature = (engine, trace, slo, rates, fixed_ms, options, seed, progress=None))]
+#[pyo3(signature = (engine, trace, slo, rates, fixed, options, seed, progress=None))]
 #[allow(clippy::too_many_arguments)]
 pub fn goodput_curve<'py>(
     py: Python<'py>,
@@ -192,14 +213,14 @@ pub fn goodput_curve<'py>(
     trace: &Trace,
     slo: &Spec,
     rates: Vec<f64>,
-    fixed_ms: Option<(f64, f64)>,
+    fixed: Option<(f64, f64, f64, f64)>,
     options: &str,
     seed: u64,
     progress: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Bound<'py, PyTuple>> {
     let (deployment, settings, slo) = errors::guard(|| {
         let s = Settings { seed, ..settings(engine, options, 0)? };
-        Ok((deployment(engine, fixed_ms)?, s, slo_of(slo, "slo")?))
+        Ok((deployment(engine, fixed)?, s, slo_of(slo, "slo")?))
     })?;
     let trace = trace.inner.clone();
     let found =

@@ -249,13 +249,18 @@ impl Deployment {
         Deployment { pools: vec![pool], transfer: Transfer::Free, first_token_at_decode: false }
     }
 
-    /// The same pools with fixed step times.
+    /// The same pools with fixed step times, and KV that crosses at once.
     pub fn fixed(mut self, prefill_ps: u64, decode_ps: u64) -> Deployment {
         for p in &mut self.pools {
             p.timing = Timing::Fixed { prefill_ps, decode_ps };
         }
         self.transfer = Transfer::Free;
         self
+    }
+
+    /// The same pools with KV by a straight line.
+    pub fn with_kv(self, latency_ps: u64, ps_per_token: f64) -> Deployment {
+        Deployment { transfer: Transfer::Line { latency_ps, ps_per_token }, ..self }
     }
 
     /// GPUs of all instances.

@@ -63,8 +63,9 @@ pub struct World<'a> {
     pub stalls: BTreeMap<u32, Vec<(u64, u32)>>,
     heap: BinaryHeap<Reverse<(u64, u8, u64, Event)>>,
     tie: u64,
-    /// Next request of the list that no one has sent yet.
+    /// Next request of the list, and in a closed loop the next one that a user sends after another.
     next: u32,
+    next_of_users: u32,
     in_system: u64,
     last_change_ps: u64,
     ended: u64,
@@ -203,6 +204,7 @@ impl<'a> World<'a> {
             heap: BinaryHeap::new(),
             tie: 0,
             next: 0,
+            next_of_users: requests.closed.map_or(n as u32, |c| c.users.min(n as u32)),
             in_system: 0,
             last_change_ps: 0,
             ended: 0,
@@ -340,9 +342,9 @@ impl<'a> World<'a> {
         self.count(-1);
         self.ended += 1;
         if let Some(closed) = self.requests.closed {
-            let next = self.next.max(closed.users.min(self.requests.len() as u32));
+            let next = self.next_of_users;
             if (next as usize) < self.requests.len() {
-                self.next = next + 1;
+                self.next_of_users += 1;
                 self.push(self.now.saturating_add(closed.think_ps), Event::Sent(next));
             }
         }

@@ -192,9 +192,10 @@ impl Options {
             kv_blocks: self.kv_blocks,
             ttl_ps,
             stop_ps,
-            shared_tier: self
-                .shared_tier
-                .map(|t| SharedTier { tokens: t.tokens, tokens_per_s: t.gb_per_s * 1e9 / kv_bytes.max(f64::MIN_POSITIVE) }),
+            shared_tier: self.shared_tier.map(|t| SharedTier {
+                tokens: t.tokens,
+                tokens_per_s: t.gb_per_s * 1e9 / kv_bytes.max(f64::MIN_POSITIVE),
+            }),
             ..Settings::default()
         };
         p.nest("", settings.check());

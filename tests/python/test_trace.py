@@ -1,8 +1,10 @@
 """Traces: readers, draws, bad input."""
 
+import json
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import disagg as dg
@@ -46,3 +48,29 @@ def test_traces_pickle_and_repeat() -> None:
     assert pickle.loads(pickle.dumps(trace)) == trace == dg.Trace.gamma(w, rate=3, cv=2, n=50, seed=4)
     assert trace != dg.Trace.gamma(w, rate=3, cv=2, n=50, seed=5)
     assert dg.Workload.from_trace(trace).mean["prefix"] == 100
+
+
+def test_priorities_go_first_in_every_queue() -> None:
+    trace = dg.Trace.gamma(dg.Workload(isl=64, osl=2), rate=1e5, cv=0, n=6).with_priority([1, 1, 1, 1, 0, 1])
+    plan = dg.Aggregated(parallel=dg.Parallel(), batch=1, chunk_tokens=64)
+    model, cluster = dg.Model("Qwen/Qwen3-32B"), dg.Cluster("b200_sxm", gpus=1)
+    run = dg.simulate(model, cluster, plan, trace, timing=dg.Fixed(prefill_ms=20, decode_ms=10))
+    # The first was alone when it came; then the urgent one, then the others as they came.
+    assert np.argsort(run.requests["ttft_ms"] + run.requests["arrival_s"] * 1e3).tolist() == [0, 4, 1, 2, 3, 5]
+    assert dg.Trace.from_json(trace.to_json()) == trace
+    for wrong in ([0, 1], [0.5] * 6, [256] * 6, [-1] * 6):
+        with pytest.raises(dg.SpecError, match="priority"):
+            trace.with_priority(wrong)
+
+
+def test_a_service_of_clients_loads(tmp_path: Path) -> None:
+    (tmp_path / "chunk-0-trace.csv").write_text("0,2,3,Gamma,0.11,4.5\n600,0,0,,0,0\n")
+    hours = {"0": {"input_tokens": "{100: 0.5, 300: 0.5}", "output_tokens": "{20: 1.0}"}}
+    (tmp_path / "chunk-0-dataset.json").write_text(json.dumps(hours))
+    trace = dg.Trace.servegen(tmp_path, end_s=300, seed=3)
+    assert trace.requests["arrival_s"].max() < 300
+    assert set(trace.requests["isl"].tolist()) == {100, 300}
+    with pytest.raises(dg.DataError, match="no client"):
+        dg.Trace.servegen(tmp_path / "..", seed=3)
+    with pytest.raises(dg.SpecError, match="end_s"):
+        dg.Trace.servegen(tmp_path, start_s=5, end_s=2)

@@ -93,8 +93,8 @@ def draw(lengths, load):
     return trace, {"users": load["users"], "think": round(load["think_s"] * 1e12)}
 
 
-def native(plan, trace, kv_blocks, **choice):
-    timing = dg.Fixed(prefill_ms=PREFILL_MS, decode_ms=DECODE_MS)
+def native(plan, trace, kv_blocks, kv=(0.0, 0.0), **choice):
+    timing = dg.Fixed(prefill_ms=PREFILL_MS, decode_ms=DECODE_MS, kv_ms=kv[0], kv_us_per_token=kv[1])
     return dg.simulate(MODEL, CLUSTER, plan, trace, timing=timing, kv_blocks=kv_blocks, **choice)
 
 
@@ -146,20 +146,29 @@ pools = st.fixed_dictionaries(
         "batch": st.sampled_from([2, 16]),
         "chunk_tokens": st.sampled_from([64, 512]),
         "kv_blocks": st.sampled_from([24, 40, 100, 4000]),
+        # From nothing to more than a prefill step: then prompts wait for the links.
+        "kv": st.sampled_from([(0.0, 0.0), (1.0, 0.0), (0.5, 20.0), (20.0, 100.0)]),
     }
 )
 
 
 @given(lengths=lengths, load=load, shape=pools)
 def test_prefill_and_decode_equal_the_twin(lengths, load, shape):
-    """Back-pressure included: what decode has no room for stays in prefill's memory."""
+    """Back-pressure and KV on the wire included: what decode has no room for stays in prefill's memory."""
     trace, closed = draw(lengths, load)
     requests = of_trace(trace)
     instances = [Instance("prefill", [Rank()], shape["chunk_tokens"], 256) for _ in range(shape["prefills"])] + [
         Instance("decode", [Rank() for _ in range(shape["ranks"])], 8192, shape["batch"])
         for _ in range(shape["decodes"])
     ]
-    twin = Twin(instances, "chunked-prefill", shape["kv_blocks"], fixed)
+    latency, per_token = shape["kv"]
+    twin = Twin(
+        instances,
+        "chunked-prefill",
+        shape["kv_blocks"],
+        fixed,
+        kv=lambda tokens: round(latency * 1e9 + per_token * 1e6 * tokens),
+    )
     twin.run(requests, **closed)
     plan = dg.PD(
         prefill=dg.Workers(
@@ -172,7 +181,7 @@ def test_prefill_and_decode_equal_the_twin(lengths, load, shape):
             chunk_tokens=8192,
         ),
     )
-    run = native(plan, trace, shape["kv_blocks"])
+    run = native(plan, trace, shape["kv_blocks"], kv=shape["kv"])
     agrees(run, twin, requests, step_ps=round(DECODE_MS * 1e9))
 
 

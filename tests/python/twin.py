@@ -12,6 +12,7 @@ import heapq
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 
 @dataclass
@@ -28,6 +29,8 @@ class Request:
     done: int = 0
     context: int = 0  # tokens in KV while it decodes, the one being written included
     preempted: int = 0
+    started: int = 0  # let in for its prompt
+    last: int = 0  # prompt done
     first: int | None = None
     finish: int | None = None
     status: str = "unfinished"
@@ -41,7 +44,9 @@ class Rank:
     prefilling: list[Request] = field(default_factory=list)
     running: list[Request] = field(default_factory=list)
     joining: list[Request] = field(default_factory=list)  # their KV came from prefill
-    leaving: list[Request] = field(default_factory=list)  # prompts done, KV waits for room at decode
+    leaving: list[Request] = field(default_factory=list)  # prompts done, KV waits for room at decode or is on its way
+    inbound: list[Request] = field(default_factory=list)  # KV on its way to here
+    link: int = 0  # its links are taken until then
     load: int = 0
     stuck: bool = False  # the head did not fit, and nothing has ended since
 
@@ -62,8 +67,15 @@ class Twin:
     """``price(decode sequences, their contexts, prompt pieces [(new, past)]) -> picoseconds``."""
 
     def __init__(
-        self, instances: Sequence[Instance], scheduler: str, kv_blocks: int, price: Callable[..., int], block: int = 16
+        self,
+        instances: Sequence[Instance],
+        scheduler: str,
+        kv_blocks: int,
+        price: Callable[..., int],
+        block: int = 16,
+        kv: Callable[[int], int] = lambda _tokens: 0,
     ) -> None:
+        self.kv = kv  # picoseconds of a prompt's new tokens on idle links
         self.instances, self.scheduler, self.capacity, self.block = list(instances), scheduler, kv_blocks, block
         self.price = price
         self.first_pool = [i for i in self.instances if i.role != "decode"]
@@ -77,37 +89,37 @@ class Twin:
     def held(self, rank: Rank) -> int:
         """Blocks that the sequences of a rank hold, counted afresh."""
         prompts = sum(self.blocks(r.need) for r in rank.prefilling)
-        written = sum(self.blocks(r.isl + r.written) for r in rank.joining)
+        written = sum(self.blocks(r.isl + r.written) for r in rank.joining + rank.inbound)
         return prompts + written + sum(self.blocks(r.isl) for r in rank.leaving) + sum(
             self.blocks(r.context) for r in rank.running
         )  # fmt: skip
 
     @staticmethod
     def seated(rank: Rank) -> list[Request]:
-        return rank.prefilling + rank.running + rank.joining + rank.leaving
+        return rank.prefilling + rank.running + rank.joining + rank.leaving + rank.inbound
 
     # --- arrivals ---------------------------------------------------------------------------------
 
     def run(self, requests: Sequence[Request], users: int | None = None, think: int = 0) -> None:
         """Serve all; with ``users`` in a closed loop the first so many come by themselves."""
         self.waiting_users, self.think = list(requests[users:]) if users else [], think
-        self.calls: list[tuple[int, int, Request]] = []
+        self.calls: list[tuple[int, int, Callable[[], None]]] = []
         self.ties = 0
         for r in requests[:users] if users else requests:
-            self.call(r.arrival, r)
+            self.call(r.arrival, partial(self.arrive, r))
         while True:
             times = [i.due for i in self.instances if i.due is not None] + [c[0] for c in self.calls[:1]]
             if not times:
                 return
             self.time = min(times)
             if self.calls and self.calls[0][0] == self.time:
-                self.arrive(heapq.heappop(self.calls)[2])
+                heapq.heappop(self.calls)[2]()
             else:
                 self.boundary(next(i for i in self.instances if i.due == self.time))
 
-    def call(self, at: int, r: Request) -> None:
+    def call(self, at: int, what: Callable[[], None]) -> None:
         self.ties += 1
-        heapq.heappush(self.calls, (at, self.ties, r))
+        heapq.heappush(self.calls, (at, self.ties, what))
 
     def arrive(self, r: Request) -> None:
         r.arrival, r.need = self.time, r.isl
@@ -137,7 +149,7 @@ class Twin:
     def left(self) -> None:
         """A request is gone: its user thinks and sends the next one."""
         if self.waiting_users:
-            self.call(self.time + self.think, self.waiting_users.pop(0))
+            self.call(self.time + self.think, partial(self.arrive, self.waiting_users.pop(0)))
 
     # --- the boundary between two passes ------------------------------------------------------------
 
@@ -153,7 +165,9 @@ class Twin:
             if i.role == "decode":
                 self.join(rank)
                 self.let_in(i, rank)
-                self.join(rank)
+        if self.calls and self.calls[0][0] == self.time:
+            i.due = self.time  # KV that crosses in no time joins this pass
+            return
         pieces = self.deal(i)
         decoding = [r for rank in i.ranks for r in rank.running]
         decodes = bool(decoding) and not (pieces and self.waits)
@@ -198,6 +212,7 @@ class Twin:
         if r.written >= r.osl:
             self.gone(r, rank)
         elif i.role == "prefill":
+            r.last = self.time
             rank.leaving.append(r)
             rank.load -= 1
             to, there = self.least_loaded(self.decode_pool)
@@ -211,20 +226,27 @@ class Twin:
     # --- prefill to decode -------------------------------------------------------------------------
 
     def let_in(self, i: Instance, rank: Rank) -> None:
-        """KV crosses in no time as soon as it has a place; its first token leaves then."""
+        """KV leaves as soon as it has a place and its links are free; its first token leaves when it is there."""
         while rank.waiting and not rank.waiting[0].preempted and len(self.seated(rank)) < i.seats:
             r = rank.waiting[0]
             if self.blocks(r.isl + r.written) > self.capacity - self.held(rank):
                 return
-            rank.joining.append(rank.waiting.pop(0))
-            r.first = self.time if r.first is None else r.first
-            for source in self.first_pool:
-                for k in source.ranks:
-                    if r in k.leaving:
-                        k.leaving.remove(r)
-                        k.stuck = False
-                        self.wake(source)
-            self.wake(i)
+            rank.inbound.append(rank.waiting.pop(0))
+            origin, source = next((o, k) for o in self.first_pool for k in o.ranks if r in k.leaving)
+            # With a place at once, KV went out layer by layer while the prompt was computed.
+            begin = max(source.link, rank.link, r.started if r.last == self.time else self.time)
+            takes = self.kv(r.isl - r.prefix)
+            source.link = rank.link = begin + takes
+            self.call(max(begin, self.time) + takes, partial(self.kv_there, r, origin, source, i, rank))
+
+    def kv_there(self, r: Request, origin: Instance, source: Rank, i: Instance, rank: Rank) -> None:
+        source.leaving.remove(r)
+        source.stuck = False
+        self.wake(origin)
+        r.first = self.time if r.first is None else r.first
+        rank.inbound.remove(r)
+        rank.joining.append(r)
+        self.wake(i)
 
     def join(self, rank: Rank) -> None:
         for r in rank.joining:
@@ -282,6 +304,6 @@ class Twin:
             rank.stuck = True
             return False
         rank.waiting.pop(0)
-        r.done = min(r.prefix, r.need - 1)
+        r.done, r.started = min(r.prefix, r.need - 1), self.time
         rank.prefilling.append(r)
         return True

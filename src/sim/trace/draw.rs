@@ -19,7 +19,7 @@ pub fn uniform(rng: &mut Pcg64) -> f64 {
     (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
 }
 
-fn exponential(rng: &mut Pcg64) -> f64 {
+pub(super) fn exponential(rng: &mut Pcg64) -> f64 {
     -(1.0 - uniform(rng)).ln()
 }
 
@@ -29,7 +29,7 @@ fn normal(rng: &mut Pcg64) -> f64 {
 }
 
 /// Gamma of a shape and mean 1.
-fn gamma(rng: &mut Pcg64, shape: f64) -> f64 {
+pub(super) fn gamma(rng: &mut Pcg64, shape: f64) -> f64 {
     if shape < 1.0 {
         let boost = (1.0 - uniform(rng)).powf(1.0 / shape);
         return gamma(rng, shape + 1.0) * (shape + 1.0) * boost / shape;
@@ -42,6 +42,15 @@ fn gamma(rng: &mut Pcg64, shape: f64) -> f64 {
         if v > 0.0 && (1.0 - uniform(rng)).ln() < 0.5 * x * x + d - d * v + d * v.ln() {
             return d * v / shape;
         }
+    }
+}
+
+/// A Gamma gap of mean 1.
+pub(super) fn gap(rng: &mut Pcg64, cv: f64) -> f64 {
+    match cv {
+        0.0 => 1.0,
+        1.0 => exponential(rng),
+        _ => gamma(rng, 1.0 / (cv * cv)),
     }
 }
 
@@ -71,12 +80,7 @@ pub fn arrivals(n: usize, rate: f64, cv: f64, seed: u64) -> Vec<u64> {
     let mut now = 0_u64;
     (0..n)
         .map(|_| {
-            let gap = match cv {
-                0.0 => 1.0,
-                1.0 => exponential(&mut rng),
-                _ => gamma(&mut rng, 1.0 / (cv * cv)),
-            };
-            now = now.saturating_add(to_ps(gap / rate));
+            now = now.saturating_add(to_ps(gap(&mut rng, cv) / rate));
             now
         })
         .collect()

@@ -1,10 +1,11 @@
-//! Traces: requests with arrivals, read from public formats ([`read`]) or drawn ([`draw`]).
+//! Traces: requests with arrivals, read from public formats ([`read`], [`servegen`]) or drawn ([`draw`]).
 //!
 //! Prefix hits follow the leading-block rule: a prompt reuses its named blocks up to the first one
 //! that is not cached; a cache of limited size forgets the least recently used block.
 
 pub mod draw;
 pub mod read;
+pub mod servegen;
 
 use std::collections::BTreeMap;
 
@@ -120,6 +121,18 @@ impl Trace {
         for a in &mut out.requests.arrival_ps {
             *a = ((*a - first) as f64 * (now / rate)).round() as u64;
         }
+        Ok(out)
+    }
+
+    /// The same requests with places in the queue: the lowest goes first.
+    pub fn with_priority(&self, priority: Vec<u8>) -> Result<Trace> {
+        let n = self.requests.len();
+        if priority.len() != n {
+            let text = format!("has {} values for {n} requests", priority.len());
+            return Err(Error::spec("priority", text, "one a request, in order of arrival; the lowest goes first"));
+        }
+        let mut out = self.clone();
+        out.requests.priority = priority;
         Ok(out)
     }
 

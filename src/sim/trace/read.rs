@@ -36,11 +36,11 @@ struct Row {
     blocks: Vec<u64>,
 }
 
-type Said<T> = std::result::Result<T, String>;
+pub(super) type Said<T> = std::result::Result<T, String>;
 
-fn text(path: &Path) -> Result<String> {
-    let name = path.display().to_string();
-    let fail = |e: std::io::Error| Error::data(name.clone(), e.to_string());
+/// What a file holds, unzipped if it is gzip.
+pub(super) fn bytes(path: &Path) -> Result<Vec<u8>> {
+    let fail = |e: std::io::Error| Error::data(path.display().to_string(), e.to_string());
     let mut bytes = Vec::new();
     File::open(path).map_err(fail)?.read_to_end(&mut bytes).map_err(fail)?;
     if bytes.starts_with(&[0x1f, 0x8b]) {
@@ -48,7 +48,11 @@ fn text(path: &Path) -> Result<String> {
         MultiGzDecoder::new(bytes.as_slice()).read_to_end(&mut plain).map_err(fail)?;
         bytes = plain;
     }
-    String::from_utf8(bytes).map_err(|_| Error::data(path.display().to_string(), "is not text"))
+    Ok(bytes)
+}
+
+fn text(path: &Path) -> Result<String> {
+    String::from_utf8(bytes(path)?).map_err(|_| Error::data(path.display().to_string(), "is not text"))
 }
 
 /// Rows collected line by line; what is wrong is named with its line, or counted.

@@ -300,3 +300,20 @@ fn priorities_overtake_in_the_queue() {
     order.sort_by_key(|i| o.finish_ps[*i]);
     assert_eq!(order, [0, 4, 1, 2, 3, 5]);
 }
+
+/// Users whose first requests are refused send their next ones, and nobody's first request is passed over.
+#[test]
+fn a_closed_loop_that_is_refused_goes_on() {
+    let n = 6;
+    let requests = Requests {
+        arrival_ps: vec![0; n],
+        isl: vec![1000; n],
+        osl: vec![2; n],
+        closed: Some(Closed { users: 5, think_ps: MS }),
+        ..Requests::default()
+    };
+    let d = Deployment::uniform(1, 4, 64, Timing::Fixed { prefill_ps: MS, decode_ps: MS });
+    let out = run(&d, &requests, &Settings { kv_blocks: Some(10), ..Settings::default() });
+    assert!(out.status.iter().all(|s| *s == disagg::sim::Status::Rejected));
+    assert_eq!(out.arrival_ps, [0, 0, 0, 0, 0, MS]);
+}
