@@ -81,7 +81,7 @@ class _Ray:
     """Ray's object references as futures."""
 
     def __init__(self) -> None:
-        self._ray = require("ray", extra="distributed")
+        self._ray = require("ray", extra="ray")
         if not self._ray.is_initialized():
             self._ray.init()
 

@@ -133,6 +133,17 @@ def test_dask_gives_the_same_bits(space, rows):
         assert same(dg.sweep(space, executor=client, progress=False), rows)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_ray_gives_the_same_bits(space, rows):
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR")
+    try:
+        assert same(dg.sweep(space, executor="ray", progress=False), rows)
+    finally:
+        ray.shutdown()
+
+
 class Flaky:
     """Fails the first time each unit is tried, or always."""
 
