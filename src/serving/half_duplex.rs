@@ -4,6 +4,9 @@
 //!
 //! Jobs are served in the order in which they become ready, over all resources: whatever becomes
 //! ready later cannot be ahead in any queue, so one scan per job is the whole event queue.
+//!
+//! Within equal layers the run soon repeats: once the state as micro-batch 0 leaves a layer is that of an
+//! earlier layer, shifted in time, all whole periods that stay inside the group are taken at once.
 
 use super::pipeline::{INLINE_MICROBATCHES, Rows};
 
@@ -35,9 +38,16 @@ struct Run<'a, 'b> {
     jobs: &'a mut [Job],
     /// Attention, link, FFN.
     free: [f64; 3],
+    /// The state at an earlier layer of the group that micro-batch 0 is in, and whether there is one.
+    mark: &'a mut [Job],
+    mark_free: [f64; 3],
+    marked: bool,
 }
 
 const START: Job = Job { stage: Stage::Attention, ready: 0.0, group: 0, layer: 0, owed: 0.0, steps: 0 };
+
+/// Groups of fewer layers are run as they are.
+const LEAST_LAYERS: u32 = 6;
 
 /// Layers to run before the mean of the second half stands for a period that was not found
 /// (cycles of tens of steps exist; the mean is then within one stage in some thousand).
@@ -45,16 +55,16 @@ const MAX_LAYERS: usize = 8192;
 
 pub(super) fn step_time(rows: &[Rows<'_>], m: usize, overlapped: bool) -> f64 {
     let mut inline = [START; INLINE_MICROBATCHES];
-    let mut inline_kept = inline;
-    let (mut heap, mut heap_kept);
-    let (jobs, kept) = if m <= INLINE_MICROBATCHES {
-        (&mut inline[..m], &mut inline_kept[..m])
+    let (mut inline_kept, mut inline_mark) = (inline, inline);
+    let (mut heap, mut heap_kept, mut heap_mark);
+    let (jobs, kept, mark) = if m <= INLINE_MICROBATCHES {
+        (&mut inline[..m], &mut inline_kept[..m], &mut inline_mark[..m])
     } else {
         heap = vec![START; m];
-        heap_kept = heap.clone();
-        (&mut heap[..], &mut heap_kept[..])
+        (heap_kept, heap_mark) = (heap.clone(), heap.clone());
+        (&mut heap[..], &mut heap_kept[..], &mut heap_mark[..])
     };
-    let mut run = Run { rows, overlapped, jobs, free: [0.0; 3] };
+    let mut run = Run { rows, overlapped, jobs, free: [0.0; 3], mark, mark_free: [0.0; 3], marked: false };
     for i in 0..m {
         run.settle(i);
     }
@@ -128,8 +138,42 @@ impl Run<'_, '_> {
                 self.jobs[i].steps += 1;
             }
             self.settle(i);
+            if i == 0 {
+                self.leap();
+            }
         }
         Some(i)
+    }
+
+    /// Micro-batch 0 has left a layer: takes whole periods at once, if the state repeats within the group.
+    fn leap(&mut self) {
+        let lead = self.jobs[0];
+        let Some(layers) = self.rows.get(lead.group).map(|r| r.layers) else { return };
+        let inside = |j: &Job| j.group == lead.group && j.steps == lead.steps && j.owed == 0.0;
+        if layers < LEAST_LAYERS || lead.layer == 0 || !self.jobs.iter().all(inside) {
+            self.marked = false;
+            return;
+        }
+        if self.marked {
+            let period = lead.layer - self.mark[0].layer;
+            if same(self.jobs, &self.free, self.mark, &self.mark_free, period, 1e-12 * lead.ready) {
+                self.marked = false;
+                let furthest = self.jobs.iter().map(|j| j.layer).max().unwrap_or(layers);
+                let periods = (layers - 1).saturating_sub(furthest) / period;
+                let later = f64::from(periods) * (lead.ready - self.mark[0].ready);
+                for j in self.jobs.iter_mut() {
+                    j.layer += periods * period;
+                    j.ready += later;
+                }
+                self.free.iter_mut().for_each(|f| *f += later);
+                return;
+            }
+        }
+        // Renewed at layers 1, 2, 4, 8, ..: any period is found in the end.
+        if !self.marked || lead.layer.is_power_of_two() {
+            self.mark.copy_from_slice(self.jobs);
+            (self.mark_free, self.marked) = (self.free, true);
+        }
     }
 
     /// Whether micro-batch `i` has just left the last layer of the step that is not attention-only.
@@ -164,7 +208,7 @@ impl Run<'_, '_> {
             now = self.jobs[0].ready;
             if k > kept_step && kept_at.is_finite() {
                 let mean = (now - kept_at) / (k - kept_step) as f64;
-                if same(self.jobs, &self.free, kept, &kept_free, 1e-12 * now) {
+                if same(self.jobs, &self.free, kept, &kept_free, 0, 1e-12 * now) {
                     return mean;
                 }
             }
@@ -181,13 +225,13 @@ impl Run<'_, '_> {
     }
 }
 
-/// Whether two states are the same but for a common shift in time. A resource that is free before
+/// Whether two states are the same but for a common shift in time and by `layers`. A resource that is free before
 /// any job is ready is just free, however long it has been.
-fn same(jobs: &[Job], free: &[f64; 3], old_jobs: &[Job], old_free: &[f64; 3], tolerance: f64) -> bool {
+fn same(jobs: &[Job], free: &[f64; 3], old_jobs: &[Job], old_free: &[f64; 3], layers: u32, tolerance: f64) -> bool {
     let first = |jobs: &[Job]| jobs.iter().fold(f64::INFINITY, |t, j| t.min(j.ready));
     let (base, old_base) = (first(jobs), first(old_jobs));
     jobs.iter().zip(old_jobs).all(|(a, b)| {
-        (a.stage, a.group, a.layer) == (b.stage, b.group, b.layer)
+        (a.stage, a.group, a.layer) == (b.stage, b.group, b.layer + layers)
             && ((a.ready - base) - (b.ready - old_base)).abs() <= tolerance
     }) && free.iter().zip(old_free).all(|(a, b)| ((a - base).max(0.0) - (b - old_base).max(0.0)).abs() <= tolerance)
 }

@@ -1,8 +1,9 @@
 //! The hot paths alone, to be timed or counted: `cargo run --release --example probe <what> <calls>`.
 //! `what`: `grid` (DSA prefill, three axes), `curve` (GEMM, one axis), `lookup` (by column names), `step`
 //! (one decode step of 8 GPUs), `open` and `open-afd` (a whole estimate that chooses batch, chunk and
-//! micro-batches itself), `schedule` (61 layers, four micro-batches that differ), `afd` and `afd-decode` (the
-//! steady state of a compiled AFD unit, every option on, or its decode slot), `tables` (decode every table of a system, once per call).
+//! micro-batches itself), `schedule` and `schedule-half` (61 layers, four micro-batches that differ; full and
+//! half duplex), `afd` and `afd-decode` (the steady state of a compiled AFD unit, every option on, or its
+//! decode slot), `tables` (decode every table of a system, once per call).
 //! Prints nanoseconds a call, set-up left out.
 #![allow(clippy::unwrap_used)]
 
@@ -92,14 +93,14 @@ fn main() {
             timed(calls, |_| Engine::new(&lib, &w, &plan).unwrap().estimate().unwrap().scalars.tokens_per_s);
         }
         // 61 layers of four micro-batches that differ by one sequence, so that nothing is in closed form.
-        "schedule" => {
+        "schedule" | "schedule-half" => {
             let stage = |x: f64| Stages { attention: 80.0 + x, a2f: 30.0, ffn: 95.0 - x, f2a: 35.0 };
             let dense: Vec<Stages> = (0..4).map(|_| Stages { attention: 60.0, a2f: 0.0, ffn: 0.0, f2a: 0.0 }).collect();
             timed(calls, |i| {
                 let x = wobble(i) * 0.01;
                 let uneven: Vec<Stages> = [0.0, x, x, x].map(stage).to_vec();
                 let rows = [Rows { layers: 3, stages: &dense }, Rows { layers: 58, stages: &uneven }];
-                step_time(black_box(&rows), false, true)
+                step_time(black_box(&rows), args[0] == "schedule-half", true)
             });
         }
         // A complete AFD plan at one batch and chunk, every option on, after compile.

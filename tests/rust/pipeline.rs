@@ -129,6 +129,14 @@ fn dense() -> impl Strategy<Value = f64> {
     prop_oneof![Just(0.0), (1u32..80).prop_map(f64::from)]
 }
 
+/// The same with groups of many layers, in which the run repeats.
+fn deep_programs(m: std::ops::Range<usize>) -> impl Strategy<Value = Vec<(u32, Vec<Stages>)>> {
+    (programs(m), 6u32..80, 0u32..40).prop_map(|(mut g, a, b)| {
+        (g[1].0, g[2].0) = (a, b);
+        g
+    })
+}
+
 /// Leading dense layers, two groups of full layers, trailing dense layers; each micro-batch on its own.
 fn programs(m: std::ops::Range<usize>) -> impl Strategy<Value = Vec<(u32, Vec<Stages>)>> {
     m.prop_flat_map(|m| {
@@ -200,6 +208,12 @@ proptest! {
     }
 
     #[test]
+    fn deep_alone_is_the_events(g in deep_programs(1..7), half: bool) {
+        let (t, twin) = (schedule(&g, half, false), Twin::new(&g, half, false, 1).makespan());
+        prop_assert!((t - twin).abs() <= 1e-10 * twin, "{} {}", t, twin);
+    }
+
+    #[test]
     fn dense_layers_in_closed_form(s in stages(), d in 1u32..200, layers in 1u32..7, m in 1usize..7) {
         let g = [(2, vec![st(d.into(), 0.0, 0.0, 0.0); m]), (layers, vec![s; m])];
         prop_assert!(close(schedule(&g, false, false), Twin::new(&g, false, false, 1).makespan()));
@@ -251,6 +265,12 @@ proptest! {
         let (t, twin) = (schedule(&g, half, true), twin_period(&g, half));
         let tolerance = if half { 2e-3 } else { 1e-9 };
         prop_assert!((t - twin).abs() <= tolerance * twin, "{} {}", t, twin);
+    }
+
+    #[test]
+    fn deep_overlapped_is_the_events(g in deep_programs(1..5)) {
+        let (t, twin) = (schedule(&g, true, true), twin_period(&g, true));
+        prop_assert!((t - twin).abs() <= 2e-3 * twin, "{} {}", t, twin);
     }
 
     #[test]
