@@ -47,6 +47,7 @@ __all__ = [
     "plan_facts",
     "preset",
     "presets",
+    "sensitivity",
     "set_num_threads",
     "simulate",
     "switches",
@@ -257,6 +258,19 @@ def perfetto(
 def plan_facts(plan: Spec) -> tuple[str, int]: ...
 def preset(kind: str, name: str) -> Spec: ...
 def presets(kind: str) -> list[str]: ...
+def sensitivity(
+    model: Spec,
+    cluster: Spec,
+    workload: Spec,
+    plan: Spec,
+    framework: str,
+    quant: Spec | None,
+    serving: Spec | None,
+    assumptions: Spec,
+    load: float | None,
+    parameters: list[str] | None,
+    step: float,
+) -> _Payload: ...
 def set_num_threads(n: int) -> None: ...
 def simulate(
     engine: Engine,

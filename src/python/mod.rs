@@ -14,6 +14,7 @@ mod errors;
 mod kernels;
 mod network;
 mod run;
+mod sensitivity;
 mod serve;
 mod sim;
 mod spec;
@@ -43,6 +44,8 @@ mod _core {
     };
     #[pymodule_export]
     use super::network::{network_flows, network_phase};
+    #[pymodule_export]
+    use super::sensitivity::sensitivity;
     #[pymodule_export]
     use super::serve::{Engine, Study, explore};
     #[pymodule_export]

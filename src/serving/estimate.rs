@@ -484,7 +484,7 @@ impl Engine {
             gpus_used: self.gpus(),
             usd_per_mtok: self.usd_per_mtok(),
             watts,
-            joules_per_token: watts / tokens,
+            joules_per_token: self.joules_per_token(),
             context_exceeded: exceeded,
             memory_gib: self.point.memory_bytes / GIB,
             decode_batch: self.point.decode_batch,
@@ -507,6 +507,11 @@ impl Engine {
     /// US dollars for a million output tokens.
     pub fn usd_per_mtok(&self) -> f64 {
         self.bill().0 / 3600.0 / self.tokens_per_s() * 1e6
+    }
+
+    /// Energy of an output token with all GPUs at their board limit, joules.
+    pub fn joules_per_token(&self) -> f64 {
+        self.bill().1 / self.tokens_per_s()
     }
 }
 

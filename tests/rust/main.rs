@@ -25,6 +25,7 @@ mod profiles;
 mod provision;
 mod refine;
 mod search;
+mod sensitivity;
 mod served;
 mod serving;
 mod sim;
