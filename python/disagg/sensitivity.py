@@ -37,12 +37,12 @@ def sensitivity(estimate: Estimate, *, parameters: Sequence[str] | None = None, 
     Returns
     -------
     Frame
-        One row a parameter: ``parameter``, ``of`` (what it is a property of), ``unit``, ``value``, ``low``, ``high``, then
-        for ``ttft_ms``, ``tpot_ms``, ``tokens_per_s_per_gpu``, ``usd_per_mtok`` and ``joules_per_token`` the metric at both
-        ends (``..._low``, ``..._high``) and its elasticity d ln(metric) / d ln(parameter) (``..._elasticity``: -1
-        means that 1 % more takes 1 % off), and ``status``: ``"ok"``, or why an end has no price (its numbers
-        are not-a-number then, and the elasticity is that of the other end). ``attrs`` holds the metrics
-        in the middle and the step.
+        One row a parameter: ``parameter``, ``of`` (what it is a property of), ``unit``, ``value``, ``low``, ``high``;
+        for ``ttft_ms``, ``tpot_ms``, ``tokens_per_s_per_gpu``, ``usd_per_mtok`` and ``joules_per_token`` the
+        metric at both ends (``..._low``, ``..._high``) and its elasticity d ln(metric) / d ln(parameter)
+        (``..._elasticity``: -1 means that 1 % more takes 1 % off); and ``status``: ``"ok"``, or why an end has
+        no price (its numbers are not-a-number then, and the elasticity is that of the other end). ``attrs``
+        holds the metrics in the middle and the step.
 
     Raises
     ------
@@ -55,7 +55,8 @@ def sensitivity(estimate: Estimate, *, parameters: Sequence[str] | None = None, 
     Elasticities of a time over ``tflops``, ``hbm_gb_per_s``, ``nvlink_gb_per_s``, ``nic_gb_per_s`` and minus
     ``launch_us`` add up to about -1; what is missing is the share of start-ups of exchanges, which no
     rate scales. More of a rate never lowers the throughput, but it may raise TPOT where a faster
-    prefill feeds decode a larger batch.
+    prefill feeds decode a larger batch. A chunk budget that was settled at one whole prompt cuts a longer
+    prompt in two: TTFT then jumps with ``isl``, as it would on a server that keeps its budget.
 
     Examples
     --------

@@ -34,7 +34,7 @@ mod _core {
     #[pymodule_export]
     use super::columns::frontier;
     #[pymodule_export]
-    use super::design::{DesignSpace, design_metrics};
+    use super::design::{DesignSpace, Search, design_metrics, holds};
     #[pymodule_export]
     use super::door::{_frame, _spin, near, num_threads, set_num_threads, versions};
     #[pymodule_export]

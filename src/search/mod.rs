@@ -4,6 +4,7 @@ pub mod audit;
 pub mod design;
 pub mod explore;
 pub mod levels;
+pub mod optimize;
 pub mod refine;
 pub mod row;
 pub mod sensitivity;

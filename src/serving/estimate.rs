@@ -517,7 +517,7 @@ impl Engine {
 
 /// US dollars an hour and board power of the whole budget: every pool at its own device, GPUs that
 /// the plan leaves idle at the cluster's.
-fn bill(plan: &Plan, cluster: &Cluster) -> (f64, f64) {
+pub fn bill(plan: &Plan, cluster: &Cluster) -> (f64, f64) {
     let units = plan.afd_units();
     let all = f64::from(cluster.gpus);
     let start = (cluster.device.usd_per_hour * all, cluster.device.power_w * all);

@@ -20,6 +20,7 @@ mod lab;
 mod layers;
 mod network;
 mod open_loop;
+mod optimize;
 mod pipeline;
 mod profiles;
 mod provision;
