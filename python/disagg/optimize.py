@@ -14,7 +14,7 @@ from disagg.progress import Progress, reporter
 from disagg.result import Estimate
 from disagg.space import Space
 from disagg.specs import Assumptions, Cluster, Model, Quant, Serving, Workload
-from disagg.specs._base import checked, expect, wrap
+from disagg.specs._base import Spec, checked, expect, wrap
 from disagg.trace import Trace
 
 __all__ = ["optimize"]
@@ -30,7 +30,8 @@ def question(space: Space, point: int) -> dict[str, Any]:
         "plan": wrap(raw["plan"], ("Aggregated", "PD", "AFD")),
         "framework": raw.get("framework"),
     }
-    for name, kind in {"quant": Quant, "serving": Serving, "assumptions": Assumptions}.items():
+    further: dict[str, type[Spec]] = {"quant": Quant, "serving": Serving, "assumptions": Assumptions}
+    for name, kind in further.items():
         parts[name] = None if raw.get(name) is None else kind.from_dict(raw[name])
     return parts
 

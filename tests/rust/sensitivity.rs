@@ -223,6 +223,11 @@ fn wrong_questions_are_refused_by_name() {
     for step in [0.0, 1.0, -0.1, f64::NAN] {
         assert!(ask(&case, &["isl"], step).starts_with("step: "), "{step}");
     }
+    let Plan::Aggregated(a) = &mut case.plan else { panic!() };
+    a.parallel = disagg::spec::Parallel { tp: 8, ep: Some(1), moe_tp: 8, ..split(1, 1, 1) };
+    assert!(ask(&case, &["imbalance"], 0.1).contains("ranks are even"));
+    let Plan::Aggregated(a) = &mut case.plan else { panic!() };
+    a.parallel = split(1, 8, 1);
     case.serving.imbalance = Some(Imbalance::Name("balanced".into()));
     assert!(ask(&case, &["imbalance"], 0.1).contains("even"));
     case.cluster.device.hbm_bytes = 1e10;

@@ -50,6 +50,9 @@ struct Part {
     osl: f64,
 }
 
+/// A part, if anything is known of it, under its key.
+type Keyed = (u64, Option<Part>);
+
 /// One kind of part: the axes that tell it from others, and the axis that counts it.
 struct Kind {
     axes: Vec<usize>,
@@ -63,6 +66,8 @@ struct Kind {
 pub(super) struct Bounds {
     slots: Option<[Kind; 2]>,
     replica: Option<Kind>,
+    /// Whether plans leave nothing open that the number of replicas could, by rounding, decide.
+    exact: bool,
 }
 
 /// What a point may reach.
@@ -155,14 +160,15 @@ impl Kind {
         self.count.map_or(part.count, |a| space.number(a, choices[a]))
     }
 
-    /// Finds the parts that points have, and gives a point with each.
-    fn collect(&mut self, space: &Space, points: &[u64], control: &Control) -> Result<Vec<u64>> {
+    /// The parts that points have and that are not known yet: their keys, and a point with each.
+    fn missing(&self, space: &Space, points: &[u64], control: &Control) -> Result<Vec<(u64, u64)>> {
         let found: Vec<Result<Vec<(u64, u64)>>> = crate::pool::install(|| {
             let block = |block: &[u64]| {
                 control.check()?;
                 let mut keys: Vec<(u64, u64)> = block.iter().map(|p| (self.key(&space.choices(*p)), *p)).collect();
                 keys.sort_unstable();
                 keys.dedup_by_key(|k| k.0);
+                keys.retain(|k| self.keys.binary_search(&k.0).is_err());
                 Ok(keys)
             };
             points.par_chunks(BLOCK).map(block).collect()
@@ -170,32 +176,35 @@ impl Kind {
         let mut all: Vec<(u64, u64)> = found.into_iter().collect::<Result<Vec<_>>>()?.concat();
         all.sort_unstable();
         all.dedup_by_key(|k| k.0);
-        self.keys = all.iter().map(|k| k.0).collect();
-        Ok(all.into_iter().map(|k| k.1).collect())
+        Ok(all)
     }
 
-    fn price(
+    /// Prices parts, in the order of the points that have them, and knows them from now on.
+    fn learn(
         &mut self,
         db: &Arc<KernelDb>,
         space: &Space,
-        examples: &[u64],
+        mut missing: Vec<(u64, u64)>,
         control: &Control,
         part: impl Fn(&mut Reader<'_>, u64) -> Option<Part> + Sync,
     ) -> Result<()> {
-        let blocks: Vec<Result<Vec<Option<Part>>>> = crate::pool::install(|| {
-            let block = |block: &[u64]| {
+        missing.sort_unstable_by_key(|m| m.1);
+        let blocks: Vec<Result<Vec<Keyed>>> = crate::pool::install(|| {
+            let block = |block: &[(u64, u64)]| {
                 let mut reader = Reader::new(db, space);
-                block
-                    .iter()
-                    .map(|p| {
-                        control.check()?;
-                        Ok(part(&mut reader, *p))
-                    })
-                    .collect()
+                let mut one = |(key, point): &(u64, u64)| {
+                    control.check()?;
+                    Ok((*key, part(&mut reader, *point)))
+                };
+                block.iter().map(&mut one).collect()
             };
-            examples.par_chunks(PARTS).map(block).collect()
+            missing.par_chunks(PARTS).map(block).collect()
         })?;
-        self.parts = blocks.into_iter().collect::<Result<Vec<_>>>()?.concat();
+        let known = std::mem::take(&mut self.keys).into_iter().zip(std::mem::take(&mut self.parts));
+        let new = blocks.into_iter().collect::<Result<Vec<_>>>()?.concat();
+        let mut all: Vec<Keyed> = known.chain(new).collect();
+        all.sort_unstable_by_key(|p| p.0);
+        (self.keys, self.parts) = all.into_iter().unzip();
         Ok(())
     }
 }
@@ -267,36 +276,46 @@ fn replica(reader: &mut Reader<'_>, point: u64, exact: bool) -> Option<Part> {
 }
 
 impl Bounds {
-    /// Prices the parts of the points where that is less work than pricing the points.
-    pub fn new(db: &Arc<KernelDb>, space: &Space, points: &[u64], control: &Control) -> Result<Bounds> {
-        let pays = |parts: usize| parts * 2 <= points.len();
-        let mut out = Bounds { slots: None, replica: None };
+    pub fn new(space: &Space) -> Bounds {
         let kind = space.description.question.get("plan").and_then(|p| p.get("kind")).and_then(Value::as_str);
         let whole_plans = space.description.axes.iter().any(|a| a.path == "plan");
-        if kind == Some("pd") || whole_plans {
-            let side = |without, slot: &str| {
-                Kind::new(space, Some(without), [&format!("plan.{slot}.count"), &format!("plan.{slot}.units")])
-            };
-            let mut slots = [side("plan.decode", "prefill"), side("plan.prefill", "decode")];
-            let examples = [slots[0].collect(space, points, control)?, slots[1].collect(space, points, control)?];
-            if pays(examples[0].len() + examples[1].len()) {
-                for (i, kind) in slots.iter_mut().enumerate() {
-                    kind.price(db, space, &examples[i], control, |r, p| slot(r, p, i == 1))?;
-                }
-                out.slots = Some(slots);
+        let side = |without, slot: &str| {
+            Kind::new(space, Some(without), [&format!("plan.{slot}.count"), &format!("plan.{slot}.units")])
+        };
+        let replica = Kind::new(space, None, ["plan.replicas", "plan.units"]);
+        let exact = ["plan.batch", "plan.chunk_tokens"].into_iter().all(|f| given(space, f))
+            && (kind != Some("afd") || given(space, "plan.microbatches"));
+        Bounds {
+            slots: (kind == Some("pd") || whole_plans)
+                .then(|| [side("plan.decode", "prefill"), side("plan.prefill", "decode")]),
+            replica: (kind != Some("pd") && replica.count.is_some()).then_some(replica),
+            exact,
+        }
+    }
+
+    /// Prices the parts of points. Kinds of parts that are nearly as many as the points are given up.
+    pub fn learn(&mut self, db: &Arc<KernelDb>, space: &Space, points: &[u64], control: &Control) -> Result<()> {
+        let pays = |parts: usize| parts * 2 <= points.len();
+        if let Some([prefill, decode]) = &mut self.slots {
+            let missing = [prefill.missing(space, points, control)?, decode.missing(space, points, control)?];
+            if pays(missing[0].len() + missing[1].len()) {
+                let [first, second] = missing;
+                prefill.learn(db, space, first, control, |r, p| slot(r, p, false))?;
+                decode.learn(db, space, second, control, |r, p| slot(r, p, true))?;
+            } else {
+                self.slots = None;
             }
         }
-        let mut replicas = Kind::new(space, None, ["plan.replicas", "plan.units"]);
-        if kind != Some("pd") && replicas.count.is_some() {
-            let examples = replicas.collect(space, points, control)?;
-            if pays(examples.len()) {
-                let exact = ["plan.batch", "plan.chunk_tokens"].into_iter().all(|f| given(space, f))
-                    && (kind != Some("afd") || given(space, "plan.microbatches"));
-                replicas.price(db, space, &examples, control, |r, p| replica(r, p, exact))?;
-                out.replica = Some(replicas);
+        if let Some(kind) = &mut self.replica {
+            let missing = kind.missing(space, points, control)?;
+            if pays(missing.len()) {
+                let exact = self.exact;
+                kind.learn(db, space, missing, control, |r, p| replica(r, p, exact))?;
+            } else {
+                self.replica = None;
             }
         }
-        Ok(out)
+        Ok(())
     }
 
     pub fn judge(&self, space: &Space, choices: &[usize]) -> Verdict {

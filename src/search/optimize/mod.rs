@@ -102,6 +102,11 @@ struct Candidate {
     point: u64,
 }
 
+/// Whether a point of this hope can neither beat nor equal the best.
+fn hopeless(hope: f64, best: Option<(f64, u64)>) -> bool {
+    best.is_some_and(|(best, _)| hope < best - TIE * best.abs())
+}
+
 /// Axes of batch and chunk of a plan without slots.
 struct Corner {
     axes: [Option<usize>; 2],
@@ -168,11 +173,12 @@ impl Search {
         let total = self.points.len();
         control.set_total(total);
         let corner = Corner::of(&self.space);
+        let mut bounds = Bounds::new(&self.space);
         let mut from = 0;
         while from < total {
             let to = (from + self.chunk).min(total);
             let points = self.points.slice(from, to);
-            let bounds = Bounds::new(db, &self.space, &points, control)?;
+            bounds.learn(db, &self.space, &points, control)?;
             let candidates = self.candidates(&bounds, corner.as_ref(), &points, control)?;
             self.rounds(db, &candidates, corner.as_ref(), control)?;
             from = to;
@@ -189,6 +195,7 @@ impl Search {
         points: &[u64],
         control: &Control,
     ) -> Result<Vec<Candidate>> {
+        let best = self.state().best;
         let blocks: Vec<Result<(Vec<Candidate>, State)>> = crate::pool::install(|| {
             let block = |block: &[u64]| {
                 control.check()?;
@@ -208,8 +215,13 @@ impl Search {
                         left.broken[c] += 1;
                         continue;
                     }
+                    let hope = self.goal.hope(of(&self.goal.metric));
+                    if hopeless(hope, best) {
+                        *left.pruned.entry(OBJECTIVE).or_default() += 1;
+                        continue;
+                    }
                     let rank = corner.map_or(0, |c| c.rank(&self.space, &choices));
-                    found.push(Candidate { hope: self.goal.hope(of(&self.goal.metric)), rank, point });
+                    found.push(Candidate { hope, rank, point });
                 }
                 Ok((found, left))
             };
@@ -227,7 +239,10 @@ impl Search {
         }
         drop(state);
         control.advance((points.len() - found.len()) as u64);
-        found.sort_by(|a, b| b.hope.total_cmp(&a.hope).then(a.rank.cmp(&b.rank)).then(a.point.cmp(&b.point)));
+        let order = |a: &Candidate, b: &Candidate| {
+            b.hope.total_cmp(&a.hope).then(a.rank.cmp(&b.rank)).then(a.point.cmp(&b.point))
+        };
+        crate::pool::install(|| found.par_sort_unstable_by(order))?;
         Ok(found)
     }
 
@@ -246,7 +261,7 @@ impl Search {
             let first = &candidates[at];
             while at < candidates.len() && round.len() < size {
                 let c = &candidates[at];
-                if state.best.is_some_and(|(best, _)| c.hope < best - TIE * best.abs()) {
+                if hopeless(c.hope, state.best) {
                     // They are sorted: nor can any behind it.
                     let rest = (candidates.len() - at) as u64;
                     *state.pruned.entry(OBJECTIVE).or_default() += rest;

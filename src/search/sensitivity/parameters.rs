@@ -6,7 +6,7 @@
 //! moves tokens between the cached and the new part of the prompt at a fixed total.
 
 use super::Case;
-use crate::spec::{Device, Imbalance, Plan, Slot};
+use crate::spec::{Device, Imbalance, Plan, PoolPlan, Slot};
 use crate::units::{GB, GIB, US};
 
 pub(super) struct Parameter {
@@ -38,6 +38,20 @@ fn positive(value: f64, what: &str) -> Result<f64, String> {
     if value > 0.0 { Ok(value) } else { Err(format!("{what} is 0")) }
 }
 
+/// Ranks that the experts of a plan are spread over, at most.
+fn widest(plan: &Plan) -> u32 {
+    let pool = |p: &PoolPlan| p.ep.unwrap_or(p.gpus / p.moe_tp.max(1));
+    let slot = |s: &Slot| match s {
+        Slot::Workers(w) => w.parallel.ep(),
+        Slot::Afd(a) => pool(&a.ffn),
+    };
+    match plan {
+        Plan::Aggregated(a) => a.parallel.ep(),
+        Plan::Afd(a) => pool(&a.ffn),
+        Plan::Pd(pd) => slot(&pd.prefill).max(slot(&pd.decode)),
+    }
+}
+
 /// The exponent of the experts' load; 1 for a histogram, which has none of its own.
 fn exponent(case: &Case) -> Result<f64, String> {
     let named = |name: &str| match name.strip_prefix("power_law_").map(str::parse::<f64>) {
@@ -45,6 +59,9 @@ fn exponent(case: &Case) -> Result<f64, String> {
         _ => Err("the experts' load is even".to_string()),
     };
     let Some(moe) = &case.model.moe else { return Err(format!("{} has no experts", case.model.name)) };
+    if widest(&case.plan) <= 1 {
+        return Err("all experts sit on every rank, so that ranks are even".into());
+    }
     match &case.serving.imbalance {
         None => named(&moe.distribution),
         Some(Imbalance::Name(name)) => named(name),
