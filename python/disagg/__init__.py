@@ -22,8 +22,11 @@ from disagg.errors import (
     SpecError,
 )
 from disagg.frame import Frame
+from disagg.optimize import optimize
+from disagg.optimum import Optimum
 from disagg.result import Estimate, Step
 from disagg.run import Run, compare_runs
+from disagg.sensitivity import sensitivity
 from disagg.simulate import Fixed, goodput_curve, simulate
 from disagg.space import Space
 from disagg.specs import (
@@ -57,8 +60,8 @@ from disagg import afd, kernels, network, plots, validation  # isort: skip
 __all__ = [
     "AFD", "LEVELS", "PD", "SLO", "Aggregated", "Assumptions", "CancelledError", "Cluster", "DataError", "Device",
     "DisaggError", "Distribution", "Estimate", "Fabric", "Fixed", "Frame", "InfeasibleError", "InternalError",
-    "MissingPackageError", "Model", "Parallel", "Placement", "Pool", "Problem", "Quant", "Run", "Serving", "Space",
-    "SpecError", "Step", "Study", "Trace", "Workers", "Workload", "__version__", "afd", "calibrate", "compare_runs",
-    "estimate", "explore", "goodput_curve", "kernels", "models", "network", "plots", "set_num_threads", "show_versions",
-    "simulate", "sweep", "systems", "validation", "workloads",
+    "MissingPackageError", "Model", "Optimum", "Parallel", "Placement", "Pool", "Problem", "Quant", "Run", "Serving",
+    "Space", "SpecError", "Step", "Study", "Trace", "Workers", "Workload", "__version__", "afd", "calibrate",
+    "compare_runs", "estimate", "explore", "goodput_curve", "kernels", "models", "network", "optimize", "plots",
+    "sensitivity", "set_num_threads", "show_versions", "simulate", "sweep", "systems", "validation", "workloads",
 ]

@@ -9,6 +9,7 @@ import numpy.typing as npt
 __all__ = [
     "DesignSpace",
     "Engine",
+    "Search",
     "Spec",
     "Study",
     "Trace",
@@ -25,6 +26,7 @@ __all__ = [
     "explore",
     "frontier",
     "goodput_curve",
+    "holds",
     "judge",
     "kernels_at",
     "kernels_frameworks",
@@ -47,6 +49,7 @@ __all__ = [
     "plan_facts",
     "preset",
     "presets",
+    "sensitivity",
     "set_num_threads",
     "simulate",
     "switches",
@@ -71,6 +74,8 @@ class DesignSpace:
     def to_json(self) -> str: ...
     def sample(self, n: int, method: str, seed: int) -> npt.NDArray[np.int64]: ...
     def price(self, points: npt.NDArray[np.int64], metrics: list[str], progress: _Report = None) -> _Payload: ...
+    def question(self, point: int) -> str: ...
+    def index_of(self, choices: list[int]) -> int | None: ...
     def values(self, points: npt.NDArray[np.int64]) -> _Payload: ...
 
 @final
@@ -89,6 +94,21 @@ class Engine:
     ) -> Engine: ...
     def estimate(self) -> _EstimatePayload: ...
     def step(self, kind: str, batch: float, context: float, new: float, past: float) -> tuple[float, _Payload]: ...
+
+@final
+class Search:
+    def __new__(
+        cls, space: DesignSpace, points: npt.NDArray[np.int64] | None, objective: str, constraints: list[str]
+    ) -> Search: ...
+    def run(self, progress: _Report = None) -> None: ...
+    @property
+    def objective(self) -> tuple[str, bool]: ...
+    @property
+    def complete(self) -> bool: ...
+    def take(self, points: npt.NDArray[np.int64]) -> _Payload: ...
+    def best(self) -> tuple[int, list[int]]: ...
+    def points(self) -> _Payload: ...
+    def certificate(self) -> _Payload: ...
 
 @final
 class Study:
@@ -206,6 +226,7 @@ def goodput_curve(
     seed: int,
     progress: _Report = None,
 ) -> _Payload: ...
+def holds(text: str, path: str, names: list[str], values: list[float]) -> bool: ...
 def judge(
     ttft_ms: npt.NDArray[np.float64],
     tpot_ms: npt.NDArray[np.float64],
@@ -256,6 +277,19 @@ def perfetto(
 def plan_facts(plan: Spec) -> tuple[str, int]: ...
 def preset(kind: str, name: str) -> Spec: ...
 def presets(kind: str) -> list[str]: ...
+def sensitivity(
+    model: Spec,
+    cluster: Spec,
+    workload: Spec,
+    plan: Spec,
+    framework: str,
+    quant: Spec | None,
+    serving: Spec | None,
+    assumptions: Spec,
+    load: float | None,
+    parameters: list[str] | None,
+    step: float,
+) -> _Payload: ...
 def set_num_threads(n: int) -> None: ...
 def simulate(
     engine: Engine,

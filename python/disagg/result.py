@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self, cast
 
 from disagg import _core, _html
@@ -180,6 +180,20 @@ class _EstimatePlots:
         from disagg import plots
 
         return plots.memory(self._estimate.memory, ax=ax)
+
+    def sensitivity(
+        self,
+        *,
+        metric: str = "tpot_ms",
+        parameters: Sequence[str] | None = None,
+        step: float = 0.1,
+        ax: Axes | None = None,
+    ) -> Axes:
+        """Draw what moves a metric when one figure is varied at a time (``dg.sensitivity``), the widest on top."""
+        from disagg import plots
+        from disagg.sensitivity import sensitivity
+
+        return plots.tornado(sensitivity(self._estimate, parameters=parameters, step=step), metric=metric, ax=ax)
 
 
 class Estimate(Result):
@@ -363,7 +377,7 @@ class Estimate(Result):
 
     @property
     def plot(self) -> _EstimatePlots:
-        """Plots: ``.breakdown()``, ``.pipeline()``, ``.memory()``."""
+        """Plots: ``.breakdown()``, ``.pipeline()``, ``.memory()``, ``.sensitivity()``."""
         return _EstimatePlots(self)
 
     @checked

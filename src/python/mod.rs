@@ -14,6 +14,7 @@ mod errors;
 mod kernels;
 mod network;
 mod run;
+mod sensitivity;
 mod serve;
 mod sim;
 mod spec;
@@ -33,7 +34,7 @@ mod _core {
     #[pymodule_export]
     use super::columns::frontier;
     #[pymodule_export]
-    use super::design::{DesignSpace, design_metrics};
+    use super::design::{DesignSpace, Search, design_metrics, holds};
     #[pymodule_export]
     use super::door::{_frame, _spin, near, num_threads, set_num_threads, versions};
     #[pymodule_export]
@@ -43,6 +44,8 @@ mod _core {
     };
     #[pymodule_export]
     use super::network::{network_flows, network_phase};
+    #[pymodule_export]
+    use super::sensitivity::sensitivity;
     #[pymodule_export]
     use super::serve::{Engine, Study, explore};
     #[pymodule_export]

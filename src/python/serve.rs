@@ -34,7 +34,7 @@ take!(quant_of, Quant, Quant);
 take!(serving_of, Serving, Serving);
 take!(assumptions_of, Assumptions, Assumptions);
 
-fn plan_of(s: &Spec) -> Result<Plan> {
+pub(super) fn plan_of(s: &Spec) -> Result<Plan> {
     match s.data() {
         Data::Aggregated(a) => Ok(Plan::Aggregated(a.clone())),
         Data::PD(p) => Ok(Plan::Pd(p.clone())),
@@ -44,17 +44,17 @@ fn plan_of(s: &Spec) -> Result<Plan> {
 }
 
 /// The specs every question shares.
-struct Common {
-    model: Model,
-    cluster: Cluster,
-    workload: Workload,
-    quant: Quant,
-    serving: Serving,
-    assumptions: Assumptions,
+pub(super) struct Common {
+    pub model: Model,
+    pub cluster: Cluster,
+    pub workload: Workload,
+    pub quant: Quant,
+    pub serving: Serving,
+    pub assumptions: Assumptions,
 }
 
 #[allow(clippy::too_many_arguments)]
-fn common(
+pub(super) fn common(
     model: &Spec,
     cluster: &Spec,
     workload: &Spec,

@@ -4,12 +4,15 @@ pub mod audit;
 pub mod design;
 pub mod explore;
 pub mod levels;
+pub mod optimize;
 pub mod refine;
 pub mod row;
+pub mod sensitivity;
 pub mod space;
 pub mod study;
 
 pub use audit::{Method, audit};
 pub use explore::{LEVELS, Question, explore};
 pub use row::{Layout, Part, Row};
+pub use sensitivity::{Case, sensitivity};
 pub use study::Study;

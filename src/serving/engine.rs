@@ -162,7 +162,7 @@ pub fn contradictions_of(problems: &mut Problems, model: &Model, serving: &Servi
     }
 }
 
-fn choose_prefill(
+pub(super) fn choose_prefill(
     lib: &Arc<Library>,
     w: &Workload,
     load: &Load,
@@ -198,7 +198,7 @@ fn choose_prefill(
     }
 }
 
-fn choose_decode(
+pub(super) fn choose_decode(
     lib: &Arc<Library>,
     w: &Workload,
     load: &Load,

@@ -484,7 +484,7 @@ impl Engine {
             gpus_used: self.gpus(),
             usd_per_mtok: self.usd_per_mtok(),
             watts,
-            joules_per_token: watts / tokens,
+            joules_per_token: self.joules_per_token(),
             context_exceeded: exceeded,
             memory_gib: self.point.memory_bytes / GIB,
             decode_batch: self.point.decode_batch,
@@ -508,11 +508,16 @@ impl Engine {
     pub fn usd_per_mtok(&self) -> f64 {
         self.bill().0 / 3600.0 / self.tokens_per_s() * 1e6
     }
+
+    /// Energy of an output token with all GPUs at their board limit, joules.
+    pub fn joules_per_token(&self) -> f64 {
+        self.bill().1 / self.tokens_per_s()
+    }
 }
 
 /// US dollars an hour and board power of the whole budget: every pool at its own device, GPUs that
 /// the plan leaves idle at the cluster's.
-fn bill(plan: &Plan, cluster: &Cluster) -> (f64, f64) {
+pub fn bill(plan: &Plan, cluster: &Cluster) -> (f64, f64) {
     let units = plan.afd_units();
     let all = f64::from(cluster.gpus);
     let start = (cluster.device.usd_per_hour * all, cluster.device.power_w * all);

@@ -141,6 +141,19 @@ impl Distribution {
         Distribution::Fixed { value }
     }
 
+    /// The same shape with every length times `by` (a geometric one keeps its family: its mean is scaled).
+    pub fn scaled(&self, by: f64) -> Self {
+        match self {
+            Distribution::Fixed { value } => Distribution::Fixed { value: value * by },
+            Distribution::Uniform { low, high } => Distribution::Uniform { low: low * by, high: high * by },
+            Distribution::Lognormal { mean, p90 } => Distribution::Lognormal { mean: mean * by, p90: p90 * by },
+            Distribution::Quantiles { values, at } => {
+                Distribution::Quantiles { values: values.iter().map(|v| v * by).collect(), at: at.clone() }
+            }
+            Distribution::Geometric { mean } => Distribution::Geometric { mean: mean * by },
+        }
+    }
+
     pub fn is_fixed(&self) -> bool {
         match self {
             Distribution::Fixed { .. } => true,

@@ -9,5 +9,18 @@ from disagg.plots.bars import breakdown, memory, pipeline
 from disagg.plots.gantt import timeline
 from disagg.plots.lines import pareto, ratio
 from disagg.plots.requests import goodput, instances, latency
+from disagg.plots.tornado import tornado
 
-__all__ = ["audit", "breakdown", "goodput", "instances", "latency", "memory", "pareto", "pipeline", "ratio", "timeline"]
+__all__ = [
+    "audit",
+    "breakdown",
+    "goodput",
+    "instances",
+    "latency",
+    "memory",
+    "pareto",
+    "pipeline",
+    "ratio",
+    "timeline",
+    "tornado",
+]

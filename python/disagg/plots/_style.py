@@ -41,6 +41,7 @@ _RATES = {
     "tokens_per_s_per_user": "output tokens/s per user",
     "requests_per_s": "requests/s",
     "usd_per_mtok": "USD per million tokens",
+    "joules_per_token": "J per output token",
     "measured_share": "share of time that is measured",
 }
 

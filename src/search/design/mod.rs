@@ -11,7 +11,8 @@ mod price;
 mod sample;
 mod space;
 
-pub use expression::Expression;
+pub use expression::{Expression, Interval};
 pub use price::{METRICS, price};
+pub(crate) use price::{Priced, Reader, columns, price_rows};
 pub use sample::{METHODS, sample};
-pub use space::{Axis, Description, Space};
+pub use space::{Axis, Description, Space, name_of};

@@ -38,11 +38,12 @@ pub const METRICS: [&str; 12] = [
 /// Points that one thread takes at a time: neighbours share their parts.
 const BLOCK: usize = 64;
 
-struct Priced {
-    metrics: Vec<f64>,
-    feasible: bool,
-    binding: String,
-    status: String,
+#[derive(Clone, Debug)]
+pub(crate) struct Priced {
+    pub metrics: Vec<f64>,
+    pub feasible: bool,
+    pub binding: String,
+    pub status: String,
 }
 
 /// The parts of a question as last read, by the choices on the axes that lead into them.
@@ -75,23 +76,27 @@ pub fn price(
     problems.into_result()?;
     space.check_points(points)?;
     control.set_total(points.len() as u64);
-    // Axes that lead into each part.
-    let into: Vec<Vec<usize>> = ROOTS
-        .iter()
-        .map(|root| {
-            let under = |p: &str| p == *root || p.strip_prefix(root).is_some_and(|rest| rest.starts_with('.'));
-            (0..space.description.axes.len()).filter(|a| under(&space.description.axes[*a].path)).collect()
-        })
-        .collect();
+    let rows = price_rows(db, space, points, metrics, control)?;
+    Ok(columns(space, points, metrics, &rows))
+}
+
+/// The same as rows, progress left to the caller's total.
+pub(crate) fn price_rows(
+    db: &Arc<KernelDb>,
+    space: &Space,
+    points: &[u64],
+    metrics: &[String],
+    control: &Control,
+) -> Result<Vec<Priced>> {
     let blocks: Vec<Result<Vec<Priced>>> = crate::pool::install(|| {
         points
             .par_chunks(BLOCK)
             .map(|block| {
-                let mut memory = Memory { keys: vec![None; ROOTS.len()], ..Memory::default() };
+                let mut reader = Reader::new(db, space);
                 let mut out = Vec::with_capacity(block.len());
                 for &p in block {
                     control.check()?;
-                    out.push(one(db, space, &into, p, metrics, &mut memory));
+                    out.push(reader.price(p, metrics));
                     control.advance(1);
                 }
                 Ok(out)
@@ -99,107 +104,139 @@ pub fn price(
             .collect()
     })?;
     let mut rows = Vec::with_capacity(points.len());
-    for b in blocks {
-        rows.extend(b?);
+    for block in blocks {
+        rows.extend(block?);
     }
-    Ok(columns(space, points, metrics, &rows))
+    Ok(rows)
 }
 
-fn one(
-    db: &Arc<KernelDb>,
-    space: &Space,
-    into: &[Vec<usize>],
-    point: u64,
-    metrics: &[String],
-    memory: &mut Memory,
-) -> Priced {
-    match evaluate(db, space, into, point, memory) {
-        Ok(engine) => {
-            let tokens = engine.tokens_per_s();
-            let point = &engine.point;
-            let gpus = f64::from(engine.gpus());
-            let compute: f64 = point.evidence.compute.iter().sum();
-            let value = |m: &str| match m {
-                "ttft_ms" => point.ttft_s * 1e3,
-                "tpot_ms" => point.tpot_s * 1e3,
-                "itl_worst_ms" => point.itl_worst_s * 1e3,
-                "requests_per_s" => point.requests_per_s,
-                "tokens_per_s" => tokens,
-                "tokens_per_s_per_gpu" => tokens / f64::from(engine.library().cluster.gpus),
-                "tokens_per_s_per_user" => 1.0 / point.tpot_s,
-                "concurrency" => point.concurrency,
-                "gpus" => gpus,
-                "memory_gib" => point.memory_bytes / crate::units::GIB,
-                "usd_per_mtok" => engine.usd_per_mtok(),
-                _ if compute > 0.0 => (point.evidence.compute[0] + point.evidence.compute[1]) / compute,
-                _ => f64::NAN,
-            };
-            let feasible = point.stands();
-            Priced {
-                metrics: metrics
-                    .iter()
-                    .map(|m| if feasible || m == "memory_gib" || m == "gpus" { value(m) } else { f64::NAN })
-                    .collect(),
-                feasible,
-                binding: point.binding.label(),
-                status: "ok".into(),
+/// Reads points of a space one after another; what the neighbour shares is kept.
+pub(crate) struct Reader<'a> {
+    db: &'a Arc<KernelDb>,
+    space: &'a Space,
+    /// Axes that lead into each part.
+    into: Vec<Vec<usize>>,
+    memory: Memory,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(db: &'a Arc<KernelDb>, space: &'a Space) -> Reader<'a> {
+        let axes = &space.description.axes;
+        let into = ROOTS
+            .iter()
+            .map(|root| {
+                let under = |p: &str| p == *root || p.strip_prefix(root).is_some_and(|rest| rest.starts_with('.'));
+                (0..axes.len()).filter(|a| under(&axes[*a].path)).collect()
+            })
+            .collect();
+        let memory = Memory { keys: vec![None; ROOTS.len()], ..Memory::default() };
+        Reader { db, space, into, memory }
+    }
+
+    fn price(&mut self, point: u64, metrics: &[String]) -> Priced {
+        match self.engine(point) {
+            Ok(engine) => {
+                let feasible = engine.point.stands();
+                let value = |m: &String| {
+                    if feasible || m == "memory_gib" || m == "gpus" { metric(&engine, m) } else { f64::NAN }
+                };
+                Priced {
+                    metrics: metrics.iter().map(value).collect(),
+                    feasible,
+                    binding: engine.point.binding.label(),
+                    status: "ok".into(),
+                }
             }
+            Err(e) => Priced {
+                metrics: vec![f64::NAN; metrics.len()],
+                feasible: false,
+                binding: "error".into(),
+                status: e.to_string().replace('\n', "; "),
+            },
         }
-        Err(e) => Priced {
-            metrics: vec![f64::NAN; metrics.len()],
-            feasible: false,
-            binding: "error".into(),
-            status: e.to_string().replace('\n', "; "),
-        },
+    }
+
+    pub fn engine(&mut self, point: u64) -> Result<Engine> {
+        let (lib, workload, plan) = self.parts(point)?;
+        Engine::new(lib, workload, plan)
+    }
+
+    /// What a point asks for, compiled up to its plan.
+    pub fn parts(&mut self, point: u64) -> Result<(&Arc<Library>, &Workload, &Plan)> {
+        let Reader { db, space, into, memory } = self;
+        let choices = space.choices(point);
+        // Below a part that changed everything compiled from it is stale.
+        let mut stale = false;
+        for (root, axes) in into.iter().enumerate() {
+            let key: Vec<usize> = axes.iter().map(|a| choices[*a]).collect();
+            if memory.keys[root].as_ref() == Some(&key) {
+                continue;
+            }
+            memory.keys[root] = None;
+            let mut part = Map::new();
+            if let Some(base) = space.description.question.get(ROOTS[root]) {
+                part.insert(ROOTS[root].into(), base.clone());
+            }
+            for &a in axes.iter() {
+                set(&mut part, &space.description.axes[a].path, space.value(a, choices[a]))?;
+            }
+            read(memory, ROOTS[root], part.remove(ROOTS[root]))?;
+            memory.keys[root] = Some(key);
+            stale |= !matches!(ROOTS[root], "plan" | "workload");
+        }
+        if stale {
+            memory.lib = None;
+        }
+        memory.compiled(db)
     }
 }
 
-fn evaluate(db: &Arc<KernelDb>, space: &Space, into: &[Vec<usize>], point: u64, memory: &mut Memory) -> Result<Engine> {
-    let choices = space.choices(point);
-    // Below a part that changed everything compiled from it is stale.
-    let mut stale = false;
-    for (root, axes) in into.iter().enumerate() {
-        let key: Vec<usize> = axes.iter().map(|a| choices[*a]).collect();
-        if memory.keys[root].as_ref() == Some(&key) {
-            continue;
-        }
-        memory.keys[root] = None;
-        let mut part = Map::new();
-        if let Some(base) = space.description.question.get(ROOTS[root]) {
-            part.insert(ROOTS[root].into(), base.clone());
-        }
-        for &a in axes {
-            set(&mut part, &space.description.axes[a].path, space.value(a, choices[a]))?;
-        }
-        read(memory, ROOTS[root], part.remove(ROOTS[root]))?;
-        memory.keys[root] = Some(key);
-        stale |= !matches!(ROOTS[root], "plan" | "workload");
+/// One number of a plan that stands.
+fn metric(engine: &Engine, name: &str) -> f64 {
+    let (point, tokens) = (&engine.point, engine.tokens_per_s());
+    let compute: f64 = point.evidence.compute.iter().sum();
+    match name {
+        "ttft_ms" => point.ttft_s * 1e3,
+        "tpot_ms" => point.tpot_s * 1e3,
+        "itl_worst_ms" => point.itl_worst_s * 1e3,
+        "requests_per_s" => point.requests_per_s,
+        "tokens_per_s" => tokens,
+        "tokens_per_s_per_gpu" => tokens / f64::from(engine.library().cluster.gpus),
+        "tokens_per_s_per_user" => 1.0 / point.tpot_s,
+        "concurrency" => point.concurrency,
+        "gpus" => f64::from(engine.gpus()),
+        "memory_gib" => point.memory_bytes / crate::units::GIB,
+        "usd_per_mtok" => engine.usd_per_mtok(),
+        _ if compute > 0.0 => (point.evidence.compute[0] + point.evidence.compute[1]) / compute,
+        _ => f64::NAN,
     }
-    let missing = || Error::spec("space", "a part of the question is missing", "");
-    let (model, cluster) = (memory.model.as_ref().ok_or_else(missing)?, memory.cluster.as_ref().ok_or_else(missing)?);
-    let (workload, plan) = (memory.workload.as_ref().ok_or_else(missing)?, memory.plan.as_ref().ok_or_else(missing)?);
-    if stale {
-        memory.lib = None;
-    }
-    if memory.lib.is_none() {
+}
+
+impl Memory {
+    fn compiled(&mut self, db: &Arc<KernelDb>) -> Result<(&Arc<Library>, &Workload, &Plan)> {
+        let missing = || Error::spec("space", "a part of the question is missing", "");
+        let (model, cluster) = (self.model.as_ref().ok_or_else(missing)?, self.cluster.as_ref().ok_or_else(missing)?);
+        let (workload, plan) = (self.workload.as_ref().ok_or_else(missing)?, self.plan.as_ref().ok_or_else(missing)?);
+        if self.lib.is_none() {
+            let mut p = Problems::new();
+            p.nest("model", model.check());
+            p.nest("cluster", cluster.check());
+            p.nest("quant", self.quant.check_on(&model.quant, &cluster.device));
+            p.nest("serving", self.serving.check());
+            p.into_result()?;
+            let name = match &self.framework {
+                Some(f) => f.clone(),
+                None => framework::default_framework(db, model, cluster, &self.quant)?,
+            };
+            let assumptions = self.assumptions.clone().unwrap_or_else(Assumptions::physical);
+            self.lib = Some(Library::shared(db, model, cluster, &name, &self.quant, &self.serving, &assumptions)?);
+        }
+        let lib = self.lib.as_ref().ok_or_else(missing)?;
         let mut p = Problems::new();
-        p.nest("model", model.check());
-        p.nest("cluster", cluster.check());
-        p.nest("quant", memory.quant.check_on(&model.quant, &cluster.device));
-        p.nest("serving", memory.serving.check());
+        p.nest("workload", workload.check());
         p.into_result()?;
-        let name = match &memory.framework {
-            Some(f) => f.clone(),
-            None => framework::default_framework(db, model, cluster, &memory.quant)?,
-        };
-        let assumptions = memory.assumptions.clone().unwrap_or_else(Assumptions::physical);
-        memory.lib = Some(Library::shared(db, model, cluster, &name, &memory.quant, &memory.serving, &assumptions)?);
+        Ok((lib, workload, plan))
     }
-    let lib = memory.lib.as_ref().ok_or_else(missing)?;
-    let mut p = Problems::new();
-    p.nest("workload", workload.check());
-    p.into_result()?;
-    Engine::new(lib, workload, plan)
 }
 
 fn read(memory: &mut Memory, root: &str, value: Option<Value>) -> Result<()> {
@@ -220,7 +257,7 @@ fn read(memory: &mut Memory, root: &str, value: Option<Value>) -> Result<()> {
 }
 
 /// Point number, axis values, metrics, feasible, binding, status.
-fn columns(space: &Space, points: &[u64], metrics: &[String], rows: &[Priced]) -> Columns {
+pub(crate) fn columns(space: &Space, points: &[u64], metrics: &[String], rows: &[Priced]) -> Columns {
     let mut out = axis_columns(space, points);
     for (i, m) in metrics.iter().enumerate() {
         out.push(m.clone(), Column::F64(rows.iter().map(|r| r.metrics[i]).collect()));
@@ -248,7 +285,7 @@ impl Space {
         Ok(axis_columns(self, points))
     }
 
-    fn check_points(&self, points: &[u64]) -> Result<()> {
+    pub(crate) fn check_points(&self, points: &[u64]) -> Result<()> {
         match points.iter().find(|p| **p >= self.size()) {
             Some(p) => Err(Error::spec("points", format!("{p} is not a point of a space of {}", self.size()), "")),
             None => Ok(()),

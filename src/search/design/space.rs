@@ -242,6 +242,20 @@ impl Space {
         &self.description.axes[axis].values[choice]
     }
 
+    /// The value as a number; NaN where it is none.
+    pub fn number(&self, axis: usize, choice: usize) -> f64 {
+        self.numbers[axis][choice]
+    }
+
+    /// The whole question of point `i`.
+    pub fn question(&self, i: u64) -> Result<Map<String, Value>> {
+        let mut question = self.description.question.clone();
+        for (a, choice) in self.choices(i).into_iter().enumerate() {
+            set(&mut question, &self.description.axes[a].path, self.value(a, choice))?;
+        }
+        Ok(question)
+    }
+
     pub fn lengths(&self) -> Vec<usize> {
         self.description.axes.iter().map(|a| a.values.len()).collect()
     }
@@ -249,16 +263,25 @@ impl Space {
 
 /// The axis that a name means: its whole path, or the end of it.
 fn resolve(axes: &[Axis], name: &str) -> std::result::Result<usize, String> {
-    let ends = |path: &str| path == name || path.strip_suffix(name).is_some_and(|front| front.ends_with('.'));
-    if let Some(i) = axes.iter().position(|a| a.path == name) {
+    name_of(axes.iter().map(|a| a.path.as_str()), name, "an axis")
+}
+
+/// Which of the paths a name means, whole or by its end; `what` they are.
+pub fn name_of<'a>(
+    paths: impl Iterator<Item = &'a str> + Clone,
+    name: &str,
+    what: &str,
+) -> std::result::Result<usize, String> {
+    if let Some(i) = paths.clone().position(|p| p == name) {
         return Ok(i);
     }
-    let found: Vec<usize> = (0..axes.len()).filter(|i| ends(&axes[*i].path)).collect();
+    let ends = |path: &str| path.strip_suffix(name).is_some_and(|front| front.ends_with('.'));
+    let found: Vec<(usize, &str)> = paths.clone().enumerate().filter(|(_, p)| ends(p)).collect();
     match found.as_slice() {
-        [one] => Ok(*one),
-        [] => Err(format!("'{name}' is not an axis; {}", near(name, axes.iter().map(|a| a.path.as_str())))),
+        [one] => Ok(one.0),
+        [] => Err(format!("'{name}' is not {what}; {}", near(name, paths))),
         many => {
-            let paths: Vec<&str> = many.iter().map(|i| axes[*i].path.as_str()).collect();
+            let paths: Vec<&str> = many.iter().map(|p| p.1).collect();
             Err(format!("'{name}' may be {}", paths.join(" or ")))
         }
     }

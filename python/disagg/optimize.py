@@ -1,0 +1,172 @@
+"""optimize: the best point of a space, with what proves it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast
+
+from disagg import _core, _serve
+from disagg.errors import Problem, SpecError
+from disagg.frame import Frame
+from disagg.optimum import Optimum
+from disagg.progress import Progress, reporter
+from disagg.result import Estimate
+from disagg.space import Space
+from disagg.specs import Assumptions, Cluster, Model, Quant, Serving, Workload
+from disagg.specs._base import Spec, checked, expect, wrap
+from disagg.trace import Trace
+
+__all__ = ["optimize"]
+
+
+def question(space: Space, point: int) -> dict[str, Any]:
+    """Give the arguments of `estimate` that a point of a space stands for."""
+    raw = json.loads(space._core.question(point))
+    parts: dict[str, Any] = {
+        "model": Model.from_dict(raw["model"]),
+        "cluster": Cluster.from_dict(raw["cluster"]),
+        "workload": Workload.from_dict(raw["workload"]),
+        "plan": wrap(raw["plan"], ("Aggregated", "PD", "AFD")),
+        "framework": raw.get("framework"),
+    }
+    further: dict[str, type[Spec]] = {"quant": Quant, "serving": Serving, "assumptions": Assumptions}
+    for name, kind in further.items():
+        parts[name] = None if raw.get(name) is None else kind.from_dict(raw[name])
+    return parts
+
+
+def _estimate(space: Space, point: int) -> Estimate:
+    parts = question(space, point)
+    first = [parts.pop(n) for n in ("model", "cluster", "workload", "plan")]
+    return _serve.estimate(*first, **parts)
+
+
+@checked
+def optimize(
+    space: Space,
+    *,
+    objective: str,
+    constraints: Sequence[str] = (),
+    method: Literal["exact", "optuna"] = "exact",
+    simulate: Trace | Mapping[str, Any] | None = None,
+    seed: int = 0,
+    trials: int = 100,
+    partial: bool = False,
+    progress: Progress = None,
+) -> Optimum:
+    """Find the best point of a space.
+
+    Parameters
+    ----------
+    space
+        Where to look (a whole space, a sample or a slice).
+    objective
+        A metric of `sweep`: rates are made high, times, memory, GPUs and money low; or with its sense,
+        ``"max concurrency"``, ``"min gpus"``. With `simulate`: ``"goodput"`` (requests per second inside the
+        limits), ``tokens_per_s``, ``tokens_per_s_per_gpu``, ``requests_per_s``, mean ``ttft_ms``, ``tpot_ms``,
+        ``e2e_ms``, or their percentiles, e.g. ``"ttft_p99_ms"``.
+    constraints
+        Limits over metrics and axes, in the language of ``Space(where=)``: ``["ttft_ms <= 500",
+        "tokens_per_s / gpus > 100 or tp == 1"]``.
+    method
+        ``"exact"``: the true optimum; every point is priced, or left out with a proof that stands in
+        ``.certificate``. ``"optuna"``: `trials` points asked of optuna's TPE sampler, nothing proved; for spaces
+        too large to go through, such as those with fine lists (``np.linspace(25, 400, 1000)``) for
+        continuous axes.
+    simulate
+        None: steady states. A trace, or a dict of ``trace``, ``slo`` (for goodput) and options of `simulate`:
+        every candidate serves the same requests with the same seed. A candidate is dropped after the
+        first quarter of the requests if, request by request, it is worse than the best so far with 99 %
+        confidence. That is statistical, not a proof.
+    seed
+        Of the sampler and the simulations; the same seed gives the same bits.
+    trials
+        Points to ask for with ``"optuna"``.
+    partial
+        Whether stopping (Ctrl-C) gives the best so far instead of raising; ``.complete`` says which.
+    progress
+        As in `sweep`.
+
+    Returns
+    -------
+    Optimum
+        ``.best`` (an `Estimate`, or a `Run` if simulated), ``.choice``, ``.ties``, ``.points``, ``.certificate``.
+
+    Raises
+    ------
+    SpecError
+        If a metric or name is unknown, no point keeps the constraints (which are named), or no point has
+        the objective.
+    MissingPackageError
+        If ``"optuna"`` is asked for and not installed.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> space = dg.Space(model=dg.Model("Qwen/Qwen3-30B-A3B"), cluster=dg.Cluster("h200_sxm", gpus=8),
+    ...                  workload=dg.Workload.preset("paper-chat"),
+    ...                  axes={"plan.parallel.tp": [1, 2, 4, 8], "plan.batch": [8, 64], "plan.replicas": [1, 2, 4, 8]})
+    >>> found = dg.optimize(space, objective="tokens_per_s", constraints=["tpot_ms <= 20"])
+    >>> found.choice
+    {'plan.parallel.tp': 2, 'plan.batch': 64, 'plan.replicas': 4}
+    """
+    if isinstance(constraints, str):
+        constraints = [constraints]
+    expect(
+        space=(space, Space),
+        objective=(objective, str),
+        constraints=(constraints, Sequence),
+        method=(method, str),
+        simulate=(simulate, Trace, Mapping, type(None)),
+        seed=(seed, int),
+        trials=(trials, int),
+        partial=(partial, bool),
+    )
+    problems = [
+        Problem(f"constraints[{i}]", f"{c!r} is not text", "e.g. 'ttft_ms <= 500'")
+        for i, c in enumerate(cast("Sequence[object]", constraints))
+        if not isinstance(c, str)
+    ]
+    if method not in ("exact", "optuna"):
+        problems.append(Problem("method", f"'{method}' is not a method", _core.near(str(method), ["exact", "optuna"])))
+    if trials < 1:
+        problems.append(Problem("trials", f"{trials} does not fit", "1 or more"))
+    if seed < 0:
+        problems.append(Problem("seed", f"{seed} does not fit", "0 or more"))
+    if problems:
+        raise SpecError(problems)
+    if method == "exact" and simulate is None:
+        return _exact(space, objective, list(constraints), partial, progress)
+    from disagg import _candidates
+
+    judge = _candidates.judge(space, objective, list(constraints), simulate, seed)
+    return _candidates.search(space, judge, method, trials, seed, partial, progress)
+
+
+def _exact(space: Space, objective: str, constraints: list[str], partial: bool, progress: Progress) -> Optimum:
+    search = _core.Search(space._core, space._points, objective, constraints)
+    with reporter(progress, "points") as report:
+        try:
+            search.run(report)
+        except KeyboardInterrupt:
+            if not partial:
+                raise
+    point, ties = search.best()
+    points = Frame._from_core(search.points())
+    metric, more = search.objective
+    best = _estimate(space, point)
+    scalars = {
+        "objective": f"{'max' if more else 'min'} {metric}",
+        "constraints": constraints,
+        "method": "exact",
+        "simulated": False,
+        "complete": search.complete,
+        "value": float(points.filter(points["point"] == point)[metric][0]),
+        "point": point,
+        "ties": ties,
+        "axes": [a["path"] for a in json.loads(space.to_json())["axes"]],
+        "best": json.loads(best.to_json()),
+        "space": space.to_json(),
+    }
+    return Optimum(scalars, {"points": points, "certificate": Frame._from_core(search.certificate())})

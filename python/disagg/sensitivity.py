@@ -1,0 +1,102 @@
+"""sensitivity: which figure of hardware, serving or workload an estimate hangs on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from disagg import _core
+from disagg.errors import SpecError
+from disagg.frame import Frame
+from disagg.result import Estimate
+from disagg.specs._base import checked, expect
+
+__all__ = ["sensitivity"]
+
+
+@checked
+def sensitivity(estimate: Estimate, *, parameters: Sequence[str] | None = None, step: float = 0.1) -> Frame:
+    """Vary one figure at a time around an estimate and price the same plan again.
+
+    What the plan left open (batch, chunks, micro-batches) stays as the estimate settled it. A varied
+    device keeps its own kernel tables, scaled by rooflines; varied links keep the measured start-up
+    of every exchange.
+
+    Parameters
+    ----------
+    estimate
+        What ``dg.estimate(...)`` or ``Study.best(...)`` gave.
+    parameters
+        Which figures; None: all that the estimate has. ``tflops`` (all formats together), ``hbm_gb_per_s``,
+        ``hbm_gib``, ``launch_us``, ``nvlink_gb_per_s``, ``nic_gb_per_s``, ``afd_alpha_scale`` (start-up of A2F and
+        F2A), ``imbalance`` (exponent of the experts' load), ``acceptance``, ``prefix_share`` (at a fixed
+        prompt), ``isl``, ``osl``, ``load``, ``usd_per_hour``, ``power_w``.
+    step
+        Relative change to either side, between 0 and 1.
+
+    Returns
+    -------
+    Frame
+        One row a parameter: ``parameter``, ``of`` (what it is a property of), ``unit``, ``value``, ``low``, ``high``;
+        for ``ttft_ms``, ``tpot_ms``, ``tokens_per_s_per_gpu``, ``usd_per_mtok`` and ``joules_per_token`` the
+        metric at both ends (``..._low``, ``..._high``) and its elasticity d ln(metric) / d ln(parameter)
+        (``..._elasticity``: -1 means that 1 % more takes 1 % off); and ``status``: ``"ok"``, or why an end has
+        no price (its numbers are not-a-number then, and the elasticity is that of the other end). ``attrs``
+        holds the metrics in the middle and the step.
+
+    Raises
+    ------
+    SpecError
+        If a parameter is unknown or the estimate has none of it, the step does not fit, or the estimate
+        itself is not feasible.
+
+    Notes
+    -----
+    Elasticities of a time over ``tflops``, ``hbm_gb_per_s``, ``nvlink_gb_per_s``, ``nic_gb_per_s`` and minus
+    ``launch_us`` add up to about -1; what is missing is the share of start-ups of exchanges, which no
+    rate scales. More of a rate never lowers the throughput, but it may raise TPOT where a faster
+    prefill feeds decode a larger batch. A chunk budget that was settled at one whole prompt cuts a longer
+    prompt in two: TTFT then jumps with ``isl``, as it would on a server that keeps its budget.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> plan = dg.Aggregated(parallel=dg.Parallel(dp=8), batch=64)
+    >>> est = dg.estimate(dg.Model("deepseek-ai/DeepSeek-V3.2"), dg.Cluster("b200_sxm", gpus=8),
+    ...                   dg.Workload.preset("paper-chat"), plan)
+    >>> found = dg.sensitivity(est, parameters=["hbm_gb_per_s", "nic_gb_per_s"])
+    >>> found["parameter"].tolist(), float(found["tpot_ms_elasticity"][1])
+    (['hbm_gb_per_s', 'nic_gb_per_s'], 0.0)
+    """
+    if isinstance(parameters, str):
+        parameters = [parameters]
+    expect(
+        estimate=(estimate, Estimate),
+        parameters=(parameters, Sequence, type(None)),
+        step=(step, float, int),
+    )
+    problems = [
+        (f"parameters[{i}]", f"{p!r} is not a name", "e.g. 'hbm_gb_per_s'")
+        for i, p in enumerate(cast("Sequence[object]", parameters or ()))
+        if not isinstance(p, str)
+    ]
+    if problems:
+        raise SpecError(problems)
+    given = {name: spec._raw for name, spec in estimate.inputs.items()}
+    if not {"model", "cluster", "workload"} <= given.keys():
+        raise SpecError([("estimate", "does not hold what it was made from", "use dg.estimate(...)")])
+    return Frame._from_core(
+        _core.sensitivity(
+            given["model"],
+            given["cluster"],
+            given["workload"],
+            estimate.plan._raw,
+            estimate.framework,
+            given.get("quant"),
+            given.get("serving"),
+            estimate.assumptions._raw,
+            None if estimate.queueing is None else estimate.requests_per_s,
+            None if parameters is None else list(parameters),
+            float(step),
+        )
+    )

@@ -1,0 +1,442 @@
+//! The true optimum of a space: every point is priced, or a bound proves that it cannot be the best.
+//!
+//! Best-first branch and bound in rounds. A point is left out only if
+//! - memory: a point of the same plan with a batch and a chunk no larger does not fit (`cost::memory`:
+//!   bytes are a sum of terms that never fall with sequences or tokens in flight);
+//! - slot, replica: the slot of P/D that it shares, or one replica of it, does not stand alone;
+//! - gpus: it needs more GPUs than its cluster has, which the engine refuses;
+//! - objective, constraint: its bounds (`bound`) cannot reach the best, or cannot keep a limit.
+//!
+//! Everything else - TPOT of P/D, and batch, chunk and layout of a plan without slots - has no
+//! bound that holds for every table (measured grids rise only within their noise), and is enumerated.
+//! Rounds are of fixed sizes, so what is priced does not depend on the number of threads. Points
+//! within `TIE` of the best are all priced and told.
+
+mod bound;
+mod goal;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rayon::prelude::*;
+
+pub use self::goal::Goal;
+
+use self::bound::{Bounds, GPUS, REPLICA, SLOT, Verdict, axis, given};
+use crate::columns::{Column, Columns};
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::kernels::KernelDb;
+use crate::search::design::{Priced, Space, columns, price_rows};
+
+/// Points whose objective is as near as this are ties.
+pub const TIE: f64 = 1e-9;
+/// Points bounded and sorted at a time, and points priced in the first and the largest round.
+const CHUNK: u64 = 1 << 20;
+const ROUND: [usize; 2] = [64, 4096];
+const BLOCK: usize = 4096;
+
+const MEMORY: &str = "memory";
+const OBJECTIVE: &str = "objective";
+
+/// The sentence that proves each way of leaving points out.
+fn proof(by: &str) -> &'static str {
+    match by {
+        MEMORY => "bytes never fall with batch or chunk, and a smaller one of the same plan does not fit",
+        SLOT => "a slot's memory knows nothing of the other slot, and one of the two does not fit",
+        REPLICA => "replicas and units only multiply rates, and one alone does not stand",
+        GPUS => "needs more GPUs than its cluster has",
+        OBJECTIVE => "rate <= min(nP muP, nD muD) of the slots alone, or r times one replica; the best is better",
+        _ => "no value within the bounds of the point keeps it",
+    }
+}
+
+/// A search and how far it is; a stopped one keeps what it has.
+pub struct Search {
+    pub space: Arc<Space>,
+    pub goal: Goal,
+    points: Points,
+    chunk: u64,
+    state: Mutex<State>,
+}
+
+/// All points of the space, or some in rising order.
+enum Points {
+    All(u64),
+    Some(Vec<u64>),
+}
+
+impl Points {
+    fn len(&self) -> u64 {
+        match self {
+            Points::All(n) => *n,
+            Points::Some(v) => v.len() as u64,
+        }
+    }
+
+    fn slice(&self, from: u64, to: u64) -> Vec<u64> {
+        match self {
+            Points::All(_) => (from..to).collect(),
+            Points::Some(v) => v[from as usize..to as usize].to_vec(),
+        }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    priced: BTreeMap<u64, (Priced, Vec<bool>)>,
+    /// Points left out, by why; constraints by their number.
+    pruned: BTreeMap<&'static str, u64>,
+    broken: Vec<u64>,
+    best: Option<(f64, u64)>,
+    /// Corners (batch, chunk) that do not fit, by the choices on all other axes.
+    full: BTreeMap<u64, Vec<[f64; 2]>>,
+    complete: bool,
+}
+
+/// A point that may still be the best.
+struct Candidate {
+    hope: f64,
+    /// 0: the smallest batch and chunk of its plan, priced before others of equal hope.
+    rank: u8,
+    point: u64,
+}
+
+/// Whether a point of this hope can neither beat nor equal the best.
+fn hopeless(hope: f64, best: Option<(f64, u64)>) -> bool {
+    best.is_some_and(|(best, _)| hope < best - TIE * best.abs())
+}
+
+/// Axes of batch and chunk of a plan without slots.
+struct Corner {
+    axes: [Option<usize>; 2],
+    lengths: Vec<usize>,
+}
+
+impl Corner {
+    /// None where batch or chunk are left open: what is chosen for a larger batch may need less.
+    fn of(space: &Space) -> Option<Corner> {
+        let paths = ["plan.batch", "plan.chunk_tokens"];
+        let axes = paths.map(|p| axis(space, p));
+        let open = paths.iter().any(|p| !given(space, p));
+        (!open && axes.iter().any(Option::is_some)).then(|| Corner { axes, lengths: space.lengths() })
+    }
+
+    /// The plan without its batch and chunk, and those.
+    fn at(&self, space: &Space, choices: &[usize]) -> (u64, [f64; 2]) {
+        let others = (0..choices.len()).filter(|a| !self.axes.contains(&Some(*a)));
+        let key = others.fold(0, |key, a| key * self.lengths[a] as u64 + choices[a] as u64);
+        (key, self.axes.map(|a| a.map_or(0.0, |a| space.number(a, choices[a]))))
+    }
+
+    fn rank(&self, space: &Space, choices: &[usize]) -> u8 {
+        let smallest = |a: usize| {
+            let least = (0..self.lengths[a]).map(|c| space.number(a, c)).fold(f64::INFINITY, f64::min);
+            space.number(a, choices[a]) <= least
+        };
+        u8::from(!self.axes.iter().flatten().all(|a| smallest(*a)))
+    }
+}
+
+impl Search {
+    /// `points`: of the space; none: all.
+    pub fn new(space: Arc<Space>, points: Option<Vec<u64>>, objective: &str, constraints: &[String]) -> Result<Search> {
+        let goal = Goal::new(&space, objective, constraints)?;
+        let points = match points {
+            Some(mut some) => {
+                space.check_points(&some)?;
+                some.sort_unstable();
+                some.dedup();
+                Points::Some(some)
+            }
+            None => Points::All(space.size()),
+        };
+        if points.len() == 0 {
+            return Err(Error::spec("space", "has no points", "widen it, or drop a constraint"));
+        }
+        let state = State { broken: vec![0; goal.constraints.len()], ..State::default() };
+        Ok(Search { space, goal, points, chunk: CHUNK, state: Mutex::new(state) })
+    }
+
+    /// Bounds and sorts so many points at a time; the optimum is the same.
+    pub fn in_chunks_of(mut self, points: u64) -> Search {
+        self.chunk = points.max(1);
+        self
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes through the whole space; stopped, it keeps the rounds that are done.
+    pub fn run(&self, db: &Arc<KernelDb>, control: &Control) -> Result<()> {
+        let total = self.points.len();
+        control.set_total(total);
+        let corner = Corner::of(&self.space);
+        let mut bounds = Bounds::new(&self.space);
+        let mut from = 0;
+        while from < total {
+            let to = (from + self.chunk).min(total);
+            let points = self.points.slice(from, to);
+            bounds.learn(db, &self.space, &points, control)?;
+            let candidates = self.candidates(&bounds, corner.as_ref(), &points, control)?;
+            self.rounds(db, &candidates, corner.as_ref(), control)?;
+            from = to;
+        }
+        self.state().complete = true;
+        Ok(())
+    }
+
+    /// Points that nothing rules out, the most hopeful first.
+    fn candidates(
+        &self,
+        bounds: &Bounds,
+        corner: Option<&Corner>,
+        points: &[u64],
+        control: &Control,
+    ) -> Result<Vec<Candidate>> {
+        let best = self.state().best;
+        let blocks: Vec<Result<(Vec<Candidate>, State)>> = crate::pool::install(|| {
+            let block = |block: &[u64]| {
+                control.check()?;
+                let mut left = State { broken: vec![0; self.goal.constraints.len()], ..State::default() };
+                let mut found = Vec::new();
+                for &point in block {
+                    let choices = self.space.choices(point);
+                    let reach = match bounds.judge(&self.space, &choices) {
+                        Verdict::Out(by) => {
+                            *left.pruned.entry(by).or_default() += 1;
+                            continue;
+                        }
+                        Verdict::Reach(reach) => reach,
+                    };
+                    let of = |m: &str| reach.map_or((f64::NEG_INFINITY, f64::INFINITY), |r| r.of(m));
+                    if let Some(c) = self.goal.broken(&self.space, &choices, of) {
+                        left.broken[c] += 1;
+                        continue;
+                    }
+                    let hope = self.goal.hope(of(&self.goal.metric));
+                    if hopeless(hope, best) {
+                        *left.pruned.entry(OBJECTIVE).or_default() += 1;
+                        continue;
+                    }
+                    let rank = corner.map_or(0, |c| c.rank(&self.space, &choices));
+                    found.push(Candidate { hope, rank, point });
+                }
+                Ok((found, left))
+            };
+            points.par_chunks(BLOCK).map(block).collect()
+        })?;
+        let mut found = Vec::new();
+        let mut state = self.state();
+        for block in blocks {
+            let (some, left) = block?;
+            found.extend(some);
+            for (by, n) in left.pruned {
+                *state.pruned.entry(by).or_default() += n;
+            }
+            state.broken.iter_mut().zip(left.broken).for_each(|(a, b)| *a += b);
+        }
+        drop(state);
+        control.advance((points.len() - found.len()) as u64);
+        let order = |a: &Candidate, b: &Candidate| {
+            b.hope.total_cmp(&a.hope).then(a.rank.cmp(&b.rank)).then(a.point.cmp(&b.point))
+        };
+        crate::pool::install(|| found.par_sort_unstable_by(order))?;
+        Ok(found)
+    }
+
+    fn rounds(
+        &self,
+        db: &Arc<KernelDb>,
+        candidates: &[Candidate],
+        corner: Option<&Corner>,
+        control: &Control,
+    ) -> Result<()> {
+        let mut at = 0;
+        let mut size = ROUND[0];
+        while at < candidates.len() {
+            let mut round = Vec::new();
+            let mut state = self.state();
+            let first = &candidates[at];
+            while at < candidates.len() && round.len() < size {
+                let c = &candidates[at];
+                if hopeless(c.hope, state.best) {
+                    // They are sorted: nor can any behind it.
+                    let rest = (candidates.len() - at) as u64;
+                    *state.pruned.entry(OBJECTIVE).or_default() += rest;
+                    control.advance(rest);
+                    at = candidates.len();
+                    break;
+                }
+                // The smallest corners tell which plans of equal hope are worth a second look.
+                if c.rank > first.rank && c.hope == first.hope {
+                    break;
+                }
+                at += 1;
+                if corner.is_some_and(|k| state.too_full(k, &self.space, c.point)) {
+                    *state.pruned.entry(MEMORY).or_default() += 1;
+                    control.advance(1);
+                } else {
+                    round.push(c.point);
+                }
+            }
+            drop(state);
+            round.sort_unstable();
+            let rows = price_rows(db, &self.space, &round, &self.goal.metrics, control)?;
+            let mut state = self.state();
+            for (point, row) in round.into_iter().zip(rows) {
+                state.take(self, corner, point, row);
+            }
+            size = (size * 2).min(ROUND[1]);
+        }
+        Ok(())
+    }
+
+    /// Prices some points, outside any proof, and keeps them: a sampler's.
+    pub fn take(&self, db: &Arc<KernelDb>, points: &[u64], control: &Control) -> Result<Columns> {
+        self.space.check_points(points)?;
+        let rows = price_rows(db, &self.space, points, &self.goal.metrics, control)?;
+        let mut out = columns(&self.space, points, &self.goal.metrics, &rows);
+        let mut state = self.state();
+        let mut kept = Vec::with_capacity(rows.len());
+        for (point, row) in points.iter().zip(rows) {
+            state.take(self, None, *point, row);
+            kept.push(state.kept(*point));
+        }
+        out.push("kept", Column::Bool(kept));
+        Ok(out)
+    }
+
+    /// Points by their certificate: how many there are, were priced, and were left out by which proof.
+    pub fn certificate(&self) -> Columns {
+        let state = self.state();
+        let priced = state.priced.len() as u64;
+        let mut rows: Vec<(String, u64, &str)> = vec![
+            ("points".into(), self.points.len(), "in the space"),
+            ("priced".into(), priced, "by the same engine as an estimate"),
+        ];
+        rows.extend(state.pruned.iter().map(|(by, n)| ((*by).to_string(), *n, proof(by))));
+        let broken = self.goal.constraints.iter().zip(&state.broken).filter(|(_, n)| **n > 0);
+        rows.extend(broken.map(|(c, n)| (format!("constraint {}", c.text), *n, proof("constraint"))));
+        let told: u64 = rows[1..].iter().map(|r| r.1).sum();
+        if told < self.points.len() {
+            rows.push(("not looked at".into(), self.points.len() - told, "nothing is proved of these"));
+        }
+        let mut out = Columns::new();
+        out.push("what", Column::from_strings(rows.iter().map(|r| &r.0)));
+        out.push("points", Column::I64(rows.iter().map(|r| r.1 as i64).collect()));
+        out.push("why", Column::from_strings(rows.iter().map(|r| r.2)));
+        out
+    }
+
+    /// Every point that was priced: axes, metrics, and whether it keeps the constraints.
+    pub fn points(&self) -> Columns {
+        let state = self.state();
+        let points: Vec<u64> = state.priced.keys().copied().collect();
+        let rows: Vec<Priced> = state.priced.values().map(|p| p.0.clone()).collect();
+        let mut out = columns(&self.space, &points, &self.goal.metrics, &rows);
+        out.push("kept", Column::Bool(points.iter().map(|p| state.kept(*p)).collect()));
+        out
+    }
+
+    /// The number of the best point, the least of equals, and all that tie with it.
+    pub fn best(&self) -> Result<(u64, Vec<u64>)> {
+        let state = self.state();
+        let Some((best, _)) = state.best else { return Err(self.nothing(&state)) };
+        let tied = |(row, kept): &(Priced, Vec<bool>)| {
+            let score = self.goal.score(row.metrics[0]);
+            row.feasible && kept.iter().all(|k| *k) && score >= best - TIE * best.abs()
+        };
+        let ties: Vec<u64> = state.priced.iter().filter(|(_, p)| tied(p)).map(|(i, _)| *i).collect();
+        let exact = |i: &&u64| self.goal.score(state.priced[*i].0.metrics[0]) == best;
+        let first = ties.iter().find(exact).copied().ok_or_else(|| self.nothing(&state))?;
+        Ok((first, ties))
+    }
+
+    pub fn complete(&self) -> bool {
+        self.state().complete
+    }
+
+    /// Why there is no best point.
+    fn nothing(&self, state: &State) -> Error {
+        let metric = &self.goal.metric;
+        let stands = |(row, _): &&(Priced, Vec<bool>)| row.feasible && !row.metrics[0].is_nan();
+        let standing: Vec<&(Priced, Vec<bool>)> = state.priced.values().filter(stands).collect();
+        if !state.complete && state.priced.is_empty() {
+            return Error::spec("optimize", "was stopped before any point was priced", "");
+        }
+        if standing.is_empty() && state.broken.iter().all(|n| *n == 0) {
+            let mut why: BTreeMap<&str, u64> = BTreeMap::new();
+            for (row, _) in state.priced.values() {
+                *why.entry(if row.binding == "error" { &row.status } else { &row.binding }).or_default() += 1;
+            }
+            let mut why: Vec<String> = why.iter().map(|(w, n)| format!("{n} x {w}")).collect();
+            why.extend(state.pruned.iter().map(|(by, n)| format!("{n} x {by}")));
+            why.truncate(5);
+            let text = format!("no point of the space has a {metric}: {}", why.join("; "));
+            return Error::spec("objective", text, "smaller batches, more GPUs, or other layouts");
+        }
+        // Which constraints each point that stands keeps; what was never priced is known to break one.
+        let all = vec![true; self.goal.constraints.len()];
+        let mut patterns: Vec<Vec<bool>> = standing.iter().map(|(_, kept)| kept.clone()).collect();
+        for (c, _) in state.broken.iter().enumerate().filter(|(_, n)| **n > 0) {
+            let mut one = all.clone();
+            one[c] = false;
+            patterns.push(one);
+        }
+        patterns.sort_unstable();
+        patterns.dedup();
+        let nobody = |core: &[usize]| patterns.iter().all(|p| core.iter().any(|c| !p[*c]));
+        let mut core: Vec<usize> = (0..all.len()).collect();
+        let mut i = 0;
+        while i < core.len() {
+            let mut without = core.clone();
+            without.remove(i);
+            if nobody(&without) { core = without } else { i += 1 }
+        }
+        let texts: Vec<String> = core.iter().map(|c| format!("'{}'", self.goal.constraints[*c].text)).collect();
+        let message = match texts.as_slice() {
+            [one] => format!("no point keeps {one}"),
+            many => format!("no point keeps {} together", many.join(" and ")),
+        };
+        let mut spans = Vec::new();
+        for (i, name) in self.goal.metrics.iter().enumerate().filter(|(_, n)| texts.iter().any(|t| t.contains(*n))) {
+            let values = standing.iter().map(|(row, _)| row.metrics[i]);
+            let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), x| (l.min(x), h.max(x)));
+            if low <= high {
+                spans.push(format!("{name} was {low:.4} to {high:.4} where it was priced"));
+            }
+        }
+        spans.push("loosen a constraint or widen an axis".into());
+        Error::spec("constraints", message, spans.join("; "))
+    }
+}
+
+impl State {
+    /// Whether a priced point stands and keeps every constraint.
+    fn kept(&self, point: u64) -> bool {
+        self.priced.get(&point).is_some_and(|(row, kept)| row.feasible && kept.iter().all(|k| *k))
+    }
+
+    fn too_full(&self, corner: &Corner, space: &Space, point: u64) -> bool {
+        let (key, at) = corner.at(space, &space.choices(point));
+        self.full.get(&key).is_some_and(|full| full.iter().any(|f| at[0] >= f[0] && at[1] >= f[1]))
+    }
+
+    fn take(&mut self, search: &Search, corner: Option<&Corner>, point: u64, row: Priced) {
+        let kept = search.goal.keeps(&search.space, point, &row);
+        if let Some(corner) = corner.filter(|_| row.binding.starts_with("memory:")) {
+            let (key, at) = corner.at(&search.space, &search.space.choices(point));
+            self.full.entry(key).or_default().push(at);
+        }
+        let score = search.goal.score(row.metrics[0]);
+        if row.feasible && kept.iter().all(|k| *k) && !score.is_nan() {
+            let wins = self.best.is_none_or(|(best, at)| score > best || (score == best && point < at));
+            if wins {
+                self.best = Some((score, point));
+            }
+        }
+        self.priced.insert(point, (row, kept));
+    }
+}
