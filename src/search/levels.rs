@@ -1,5 +1,6 @@
 //! One level at a time: its layouts priced over batches and chunks, in parallel, in a fixed order.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -194,6 +195,11 @@ impl Task<'_> {
         })
     }
 
+    /// Compiles the layouts and prices nothing; gives their number.
+    pub fn compile(&self, layouts: &[Layout]) -> Result<usize> {
+        Ok(self.each(layouts, |layout| self.stepper(layout).map(|s| vec![s.gpus()]))?.len())
+    }
+
     fn each<T: Send>(&self, layouts: &[Layout], work: impl Fn(&Layout) -> Result<Vec<T>> + Sync) -> Result<Vec<T>> {
         let parts: Vec<Result<Vec<T>>> = crate::pool::install(|| {
             layouts
@@ -250,38 +256,17 @@ pub fn prefill_every(found: &Priced<(u32, u32, PrefillSide)>, load: &Load) -> Ve
 }
 
 fn prefill_thinned(found: &Priced<(u32, u32, PrefillSide)>, load: &Load, least: f64) -> Vec<Candidate<PrefillSide>> {
-    let mut all: Vec<Candidate<PrefillSide>> = Vec::new();
-    for (layout, stepper, sides) in found {
-        for (batch, chunk, side) in sides {
-            all.push(Candidate {
-                layout: *layout,
-                stepper: stepper.clone(),
-                batch: *batch,
-                chunk: *chunk,
-                side: *side,
-            });
-        }
-    }
-    let mut out = frontier(all, load, least, |c| c.side.prefill.latency_s, |c| c.side.rate);
+    let mut out = frontier(found, load, least, |(_, _, s)| (s.prefill.latency_s, s.rate), |(batch, chunk, side)| {
+        (*batch, *chunk, *side)
+    });
     out.iter_mut().for_each(|c| c.side = c.side.with_ports(&c.stepper, load));
     out
 }
 
 /// The decode candidates that no other of their size beats on rate, step time and ways for KV.
 pub fn decode_frontier(found: &Priced<DecodeSide>, load: &Load) -> Vec<Candidate<DecodeSide>> {
-    let mut all = Vec::new();
-    for (layout, stepper, sides) in found {
-        for side in sides {
-            all.push(Candidate {
-                layout: *layout,
-                stepper: stepper.clone(),
-                batch: side.batch as u32,
-                chunk: 0,
-                side: *side,
-            });
-        }
-    }
-    let mut out = frontier(all, load, THINNING, |c| c.side.step.seconds, |c| c.side.rate);
+    let mut out =
+        frontier(found, load, THINNING, |s| (s.step.seconds, s.rate), |side| (side.batch as u32, 0, *side));
     out.iter_mut().for_each(|c| c.side = c.side.with_ports(&c.stepper, load));
     out
 }
@@ -308,37 +293,49 @@ fn covers(a: &Class, b: &Class) -> bool {
     a[0] == b[0] && a[1] >= b[1] && a[2] >= b[2]
 }
 
-fn frontier<S: Clone>(
-    mut all: Vec<Candidate<S>>,
+/// `value`: (cost, gain) of a priced side; `make`: its batch, chunk and side.
+fn frontier<T, S>(
+    found: &Priced<T>,
     load: &Load,
     least: f64,
-    cost: impl Fn(&Candidate<S>) -> f64,
-    gain: impl Fn(&Candidate<S>) -> f64,
+    value: impl Fn(&T) -> (f64, f64),
+    make: impl Fn(&T) -> (u32, u32, S),
 ) -> Vec<Candidate<S>> {
-    let class = |c: &Candidate<S>| class(&c.layout, &c.stepper, load, gain(c));
-    let mut top: std::collections::BTreeMap<Class, f64> = std::collections::BTreeMap::new();
-    for c in &all {
-        let g = top.entry(class(c)).or_insert(0.0);
-        *g = g.max(gain(c));
+    struct Side<'a, T> {
+        class: Class,
+        cost: f64,
+        gain: f64,
+        of: (usize, &'a T),
+    }
+    let mut all: Vec<Side<'_, T>> = Vec::new();
+    let mut top: BTreeMap<Class, f64> = BTreeMap::new();
+    for (i, (layout, stepper, sides)) in found.iter().enumerate() {
+        for side in sides {
+            let (cost, gain) = value(side);
+            let class = class(layout, stepper, load, gain);
+            let g = top.entry(class).or_insert(0.0);
+            *g = g.max(gain);
+            all.push(Side { class, cost, gain, of: (i, side) });
+        }
     }
     // Stable sort: ties keep the order of enumeration, so the answer does not depend on threads.
     all.sort_by(|a, b| {
-        class(a)[0]
-            .cmp(&class(b)[0])
-            .then(cost(a).total_cmp(&cost(b)))
-            .then(gain(b).total_cmp(&gain(a)))
-            .then(class(b).cmp(&class(a)))
+        a.class[0]
+            .cmp(&b.class[0])
+            .then(a.cost.total_cmp(&b.cost))
+            .then(b.gain.total_cmp(&a.gain))
+            .then(b.class.cmp(&a.class))
     });
     // Best gain so far of each class; costs only rise.
-    let mut so_far: std::collections::BTreeMap<Class, f64> = std::collections::BTreeMap::new();
+    let mut so_far: BTreeMap<Class, f64> = BTreeMap::new();
     let mut out: Vec<Candidate<S>> = Vec::new();
-    for c in all {
-        let (k, g) = (class(&c), gain(&c));
-        let best = so_far.iter().filter(|(a, _)| covers(a, &k)).map(|(_, g)| *g).fold(0.0, f64::max);
+    for Side { class, gain, of: (i, side), .. } in all {
+        let best = so_far.iter().filter(|(a, _)| covers(a, &class)).map(|(_, g)| *g).fold(0.0, f64::max);
         // A step of the frontier must gain `least`, but the end of a class is kept if nothing beats it.
-        if g > best && (g >= best * least || g >= top[&k]) {
-            so_far.insert(k, g);
-            out.push(c);
+        if gain > best && (gain >= best * least || gain >= top[&class]) {
+            so_far.insert(class, gain);
+            let ((layout, stepper, _), (batch, chunk, side)) = (&found[i], make(side));
+            out.push(Candidate { layout: *layout, stepper: stepper.clone(), batch, chunk, side });
         }
     }
     out
@@ -373,15 +370,24 @@ impl Task<'_> {
         if gp + gd > self.budget {
             return None;
         }
-        let mut best: Option<(f64, u32, u32)> = None;
-        for np in 1..=(self.budget - gd) / gp {
+        let rate = |np: u32| {
             let nd = self.most((np, gp), gd);
-            if nd == 0 {
-                break;
+            let wire = || pd::wire_rate(&p.stepper, np, &d.stepper, nd, &self.load);
+            (nd > 0).then(|| ((f64::from(np) * p.side.rate).min(f64::from(nd) * d.side.rate).min(wire()), nd))
+        };
+        // Where supply meets demand lies the best number or its neighbour: what cannot reach that is not priced.
+        let most = (self.budget - gd) / gp;
+        let balance = f64::from(self.budget) * d.side.rate
+            / (p.side.rate * f64::from(gd) + d.side.rate * f64::from(gp)).max(f64::MIN_POSITIVE);
+        let near = rate((balance as u32).clamp(1, most)).map_or(0.0, |(r, _)| r);
+        let mut best: Option<(f64, u32, u32)> = None;
+        for np in 1..=most {
+            let nd = (self.budget - np * gp) / gd;
+            let bound = (f64::from(np) * p.side.rate).min(f64::from(nd) * d.side.rate);
+            if best.is_some() && bound < near {
+                continue;
             }
-            let rate = (f64::from(np) * p.side.rate)
-                .min(f64::from(nd) * d.side.rate)
-                .min(pd::wire_rate(&p.stepper, np, &d.stepper, nd, &self.load));
+            let Some((rate, nd)) = rate(np) else { break };
             if best.is_none_or(|(r, ..)| rate > r * (1.0 + 1e-12)) {
                 best = Some((rate, np, nd));
             }
