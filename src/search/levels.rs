@@ -1,23 +1,24 @@
 //! One level at a time: its layouts priced over batches and chunks, in parallel, in a fixed order.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
 use super::row::{Layout, Part, Row};
 use super::space;
+use super::timer::{self, Timer};
 use crate::control::Control;
-use crate::cost::Library;
+use crate::cost::{AfdUnit, Library};
 use crate::error::Result;
 use crate::network::packing;
 use crate::serving::choose::{chunk_grid, most_sequences};
 use crate::serving::pd::{self, DecodeSide, PrefillSide};
-use crate::serving::{Load, Stepper, aggregated};
+use crate::serving::{Load, Stepper, Tables, aggregated};
 use crate::spec::Workload;
 
-/// Layouts with their steppers and what was priced on each.
-pub type Priced<S> = Vec<(Layout, Arc<Stepper>, Vec<S>)>;
+/// Layouts with their clocks and what was priced on each.
+pub type Priced<S> = Vec<(Layout, Arc<Timer>, Vec<S>)>;
 
 /// What a level is searched for.
 pub struct Task<'a> {
@@ -27,6 +28,16 @@ pub struct Task<'a> {
     pub budget: u32,
     pub framework: u8,
     pub control: &'a Control,
+    /// Lines to scan by; none: everything is priced by the engine.
+    pub tables: Option<Arc<Tables>>,
+    /// AFD units that are compiled already.
+    pub units: Units,
+}
+
+/// AFD units by their shape: layouts that differ in micro-batches share one.
+#[derive(Default)]
+pub struct Units {
+    kept: Mutex<BTreeMap<[u32; 5], Arc<AfdUnit>>>,
 }
 
 /// Least gain in rate between neighbours on a slot's frontier: 2 %, well under what the tables know.
@@ -36,19 +47,44 @@ const MICROBATCHES: [u32; 4] = [1, 2, 3, 4];
 /// Micro-batches of AFD prefill, where a prompt is cut into as many chunks.
 const PREFILL_MICROBATCHES: [u32; 5] = [1, 2, 4, 8, 16];
 
+impl<'a> Task<'a> {
+    /// Scans by lines where the steps of the library add up; not `scan`: prices everything by the engine.
+    pub fn new(
+        lib: &'a Arc<Library>,
+        workload: &'a Workload,
+        budget: u32,
+        framework: u8,
+        control: &'a Control,
+        scan: bool,
+    ) -> Task<'a> {
+        let tables = if scan { Tables::new(lib, workload, &Arc::default()).map(Arc::new) } else { None };
+        Task { lib, workload, load: Load::of(workload), budget, framework, control, tables, units: Units::default() }
+    }
+}
+
 impl Task<'_> {
-    pub(super) fn stepper(&self, layout: &Layout) -> Result<Stepper> {
-        self.stepper_of(layout, self.workload)
+    pub(super) fn stepper_of(&self, layout: &Layout, workload: &Workload) -> Result<Stepper> {
+        let Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, .. } = *layout else {
+            let Layout::Worker(p) = *layout else { unreachable!("not an AFD layout") };
+            return Stepper::worker(self.lib, p, workload, "worker");
+        };
+        let Some(plan) = layout.afd_plan(1, 1, None) else { unreachable!("an AFD layout") };
+        let shape = [attention_gpus, tp, ffn_gpus, ep, moe_tp];
+        let lock = || self.units.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lock().get(&shape).cloned();
+        let unit = match known {
+            Some(unit) => unit,
+            None => {
+                let made = Arc::new(AfdUnit::new(self.lib, self.lib, &plan)?);
+                lock().entry(shape).or_insert(made).clone()
+            }
+        };
+        Stepper::afd_of(self.lib, unit, &plan, workload)
     }
 
-    fn stepper_of(&self, layout: &Layout, workload: &Workload) -> Result<Stepper> {
-        match layout {
-            Layout::Worker(p) => Stepper::worker(self.lib, *p, workload, "worker"),
-            Layout::Afd { .. } => match layout.afd_plan(1, 1, None) {
-                Some(plan) => Stepper::afd(self.lib, &plan, workload),
-                None => unreachable!("the arm is an AFD layout"),
-            },
-        }
+    /// A layout with its clock, for the workload or for its prompts alone.
+    pub(super) fn timer(&self, layout: &Layout, workload: &Workload) -> Result<Timer> {
+        Ok(Timer::new(self.stepper_of(layout, workload)?, self.tables.as_ref()))
     }
 
     /// The most groups of `size` GPUs on the budget beside `placed`, none across more domains than it must.
@@ -67,7 +103,7 @@ impl Task<'_> {
         let count = self.most((0, 1), layout.gpus()).max(1);
         let point = aggregated::solve(stepper, &self.load, f64::from(batch), chunk, count);
         let main = Part { layout, batch, chunk: chunk as u32, count };
-        Row { level, framework: self.framework, main, prefill: None, point }
+        Row { level, framework: self.framework, main, prefill: None, point, scanned: false }
     }
 
     /// The nearest miss of a level of pairs none of which stands: the pair whose fullest GPU is the least full.
@@ -107,13 +143,14 @@ impl Task<'_> {
             main: Part { layout: *d, batch, chunk: 0, count: 1 },
             prefill: Some(Part { layout: *p, batch: 1, chunk: chunk(p) as u32, count: 1 }),
             point,
+            scanned: false,
         })
     }
 
     /// Chunked prefill and decode on the same GPUs, workers or AFD units.
     pub fn mixed(&self, level: u8, layouts: &[Layout], per_octave: u32) -> Result<Vec<Row>> {
         self.each(layouts, |layout| {
-            let stepper = self.stepper(layout)?;
+            let stepper = self.timer(layout, self.workload)?;
             let count = self.most((0, 1), layout.gpus());
             let mut rows = Vec::new();
             let least = self.load.isl.min(512.0);
@@ -131,9 +168,10 @@ impl Task<'_> {
                 // Every other budget for AFD units, whose space is wider in every other way.
                 let stride = if layout.is_afd() { 2 } else { 1 };
                 for chunk in chunks.into_iter().rev().step_by(stride) {
-                    let point = aggregated::solve(&stepper, &self.load, f64::from(batch), f64::from(chunk), count);
+                    let point = stepper.mixed(&self.load, f64::from(batch), f64::from(chunk), count);
                     let main = Part { layout: *layout, batch, chunk, count };
-                    rows.push(Row { level, framework: self.framework, main, prefill: None, point });
+                    let scanned = stepper.scans();
+                    rows.push(Row { level, framework: self.framework, main, prefill: None, point, scanned });
                 }
             }
             Ok(rows)
@@ -143,7 +181,7 @@ impl Task<'_> {
     /// Candidates for the decode slot, every batch priced.
     pub fn decode(&self, layouts: &[Layout], per_octave: u32) -> Result<Priced<DecodeSide>> {
         let found = self.each(layouts, |layout| {
-            let stepper = self.stepper(layout)?;
+            let stepper = self.timer(layout, self.workload)?;
             let most = most_sequences(&stepper, 1.0);
             let m = layout.microbatches();
             let sides: Vec<DecodeSide> = if most < 1.0 {
@@ -152,7 +190,7 @@ impl Task<'_> {
                 space::batches(most, per_octave)
                     .into_iter()
                     .filter(|b| *b >= m)
-                    .map(|b| pd::decode_side(&stepper, &self.load, f64::from(b)))
+                    .map(|b| stepper.decode_side(&self.load, f64::from(b)))
                     .filter(|d| d.short.is_none())
                     .collect()
             };
@@ -165,7 +203,7 @@ impl Task<'_> {
     pub fn prefill(&self, layouts: &[Layout]) -> Result<Priced<(u32, u32, PrefillSide)>> {
         let prompts = self.workload.prefill_part();
         self.each(layouts, |layout| {
-            let stepper = self.stepper_of(layout, &prompts)?;
+            let stepper = self.timer(layout, &prompts)?;
             let isl = self.load.isl;
             let mut sides = Vec::new();
             let pieces: Vec<f64> = match layout {
@@ -185,7 +223,7 @@ impl Task<'_> {
                     if sequences > 1 && f64::from(sequences / 2) * chunk >= 16_384.0 {
                         continue;
                     }
-                    let side = pd::prefill_side(&stepper, &self.load, f64::from(sequences), chunk);
+                    let side = stepper.prefill_side(&self.load, f64::from(sequences), chunk);
                     if side.short.is_none() {
                         sides.push((sequences, chunk as u32, side));
                     }
@@ -197,7 +235,7 @@ impl Task<'_> {
 
     /// Compiles the layouts and prices nothing; gives their number.
     pub fn compile(&self, layouts: &[Layout]) -> Result<usize> {
-        Ok(self.each(layouts, |layout| self.stepper(layout).map(|s| vec![s.gpus()]))?.len())
+        Ok(self.each(layouts, |layout| self.timer(layout, self.workload).map(|s| vec![s.gpus()]))?.len())
     }
 
     fn each<T: Send>(&self, layouts: &[Layout], work: impl Fn(&Layout) -> Result<Vec<T>> + Sync) -> Result<Vec<T>> {
@@ -239,7 +277,7 @@ pub fn prefill_unit_layouts(lib: &Library, budget: u32) -> Vec<Layout> {
 #[derive(Clone)]
 pub struct Candidate<S> {
     pub layout: Layout,
-    pub stepper: Arc<Stepper>,
+    pub stepper: Arc<Timer>,
     pub batch: u32,
     pub chunk: u32,
     pub side: S,
@@ -397,13 +435,14 @@ impl Task<'_> {
 
     pub(super) fn best_numbers(&self, level: u8, p: &Candidate<PrefillSide>, d: &Candidate<DecodeSide>) -> Option<Row> {
         let (_, np, nd) = self.numbers(p, d)?;
-        let point = pd::combine(&p.stepper, &p.side, np, &d.stepper, &d.side, nd, &self.load);
+        let point = timer::combine(&p.stepper, &p.side, np, &d.stepper, &d.side, nd, &self.load);
         Some(Row {
             level,
             framework: self.framework,
             main: Part { layout: d.layout, batch: d.batch, chunk: 0, count: nd },
             prefill: Some(Part { layout: p.layout, batch: p.batch, chunk: p.chunk, count: np }),
             point,
+            scanned: p.stepper.scans() || d.stepper.scans(),
         })
     }
 }

@@ -2,12 +2,14 @@
 
 pub mod audit;
 pub mod design;
+pub mod exact;
 pub mod explore;
 pub mod levels;
 pub mod refine;
 pub mod row;
 pub mod space;
 pub mod study;
+pub mod timer;
 
 pub use audit::{Method, audit};
 pub use explore::{LEVELS, Question, explore};

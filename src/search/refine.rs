@@ -16,10 +16,11 @@ use rayon::prelude::*;
 use super::explore::Question;
 use super::levels::{self, Candidate, Priced, Task};
 use super::row::{Layout, Part, Row};
+use super::timer::Timer;
 use crate::error::Result;
 use crate::math::climb::Climb;
-use crate::serving::pd::{self, DecodeSide, PrefillSide};
-use crate::serving::{Binding, Point, Stepper, aggregated, choose};
+use crate::serving::pd::{DecodeSide, PrefillSide};
+use crate::serving::{Binding, Point, choose};
 use crate::spec::Slo;
 
 /// Layouts of a mixed level that are searched again, and decode layouts per size.
@@ -116,7 +117,7 @@ impl Task<'_> {
     fn around_layout(&self, level: u8, coarse: &[Row], per_octave: u32, aim: &Aim) -> Result<Vec<Row>> {
         let Some(first) = coarse.first() else { return Ok(Vec::new()) };
         let (layout, count) = (first.main.layout, first.main.count);
-        let stepper = self.stepper(&layout)?;
+        let stepper = self.timer(&layout, self.workload)?;
         let most = choose::most_sequences(&stepper, 1.0).min(4096.0) as u32;
         // The best batch, and the best of the others: the limits often bind beside the first.
         let mut best: BTreeMap<u32, (u8, f64)> = BTreeMap::new();
@@ -138,7 +139,7 @@ impl Task<'_> {
         let mut climb = Climb::new(rows.iter().map(|r| (0, r.1.len())), |a: &Point, b: &Point| aim.better(a, b));
         let starts = crate::math::climb::spread(rows.len(), 7);
         climb.run(&starts, 3, |i, j| {
-            aggregated::solve(&stepper, &self.load, f64::from(rows[i].0), f64::from(rows[i].1[j]), count)
+            stepper.mixed(&self.load, f64::from(rows[i].0), f64::from(rows[i].1[j]), count)
         });
         let known = |batch: u32, chunk: u32| coarse.iter().any(|r| r.main.batch == batch && r.main.chunk == chunk);
         Ok(climb
@@ -146,7 +147,7 @@ impl Task<'_> {
             .filter(|(i, j, _)| !known(rows[*i].0, rows[*i].1[*j]))
             .map(|(i, j, point)| {
                 let main = Part { layout, batch: rows[i].0, chunk: rows[i].1[j], count };
-                Row { level, framework: self.framework, main, prefill: None, point }
+                Row { level, framework: self.framework, main, prefill: None, point, scanned: stepper.scans() }
             })
             .collect())
     }
@@ -191,7 +192,7 @@ impl Task<'_> {
     }
 
     /// The side of most rate among the whole batches from the last coarse one within the limit to the next.
-    fn largest_within(&self, stepper: &Stepper, sides: &[DecodeSide], limit: f64) -> Option<DecodeSide> {
+    fn largest_within(&self, stepper: &Timer, sides: &[DecodeSide], limit: f64) -> Option<DecodeSide> {
         let within = sides.iter().rposition(|s| s.step.seconds <= limit)?;
         let from = sides[within].batch as u32;
         let to = sides.get(within + 1).map_or(from, |s| s.batch as u32);
@@ -203,7 +204,7 @@ impl Task<'_> {
         }
         let stride = ((to - from) as usize).div_ceil(256).max(1);
         for b in (from + 1..to).step_by(stride) {
-            let side = pd::decode_side(stepper, &self.load, f64::from(b));
+            let side = stepper.decode_side(&self.load, f64::from(b));
             if side.short.is_none() && side.step.seconds <= limit && side.rate > best.rate {
                 best = side;
             }
@@ -251,7 +252,7 @@ impl Task<'_> {
                             if sequences > 1 && tokens > 65_536.0 || seen || self.control.is_cancelled() {
                                 continue;
                             }
-                            let side = pd::prefill_side(stepper, &self.load, f64::from(sequences), chunk);
+                            let side = stepper.prefill_side(&self.load, f64::from(sequences), chunk);
                             if side.short.is_none() {
                                 sides.push((sequences, chunk as u32, side));
                             }

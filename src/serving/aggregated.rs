@@ -160,14 +160,14 @@ fn counted(s: &Stepper, load: &Load, batch: f64, chunk: f64, replicas: u32, memo
     }
 }
 
-/// Decoding sequences per rank from which on every step is mixed.
+/// Decoding sequences per rank whose prompts take all of the budget.
 fn all_mixed(s: &Stepper, load: &Load, chunk: f64, steps: f64) -> f64 {
     chunk * steps / (load.isl + steps * per_decode(s))
 }
 
 /// Fixed point B = B_dec (1 + TTFT / (steps t)), at most `cap` and 24 rounds; a contraction, since TTFT is a few
-/// steps of many, so two rounds tell where the third should start. A start that every step is mixed at is first
-/// held against the least such batch: if the slots want more even there, prefill is what binds.
+/// steps of many, so two rounds tell where the third should start. A start whose prompts overflow the budget is
+/// first held against the batch whose prompts just fill it: if the slots want more even there, prefill binds.
 fn settle<S: Steps>(
     clock: &S,
     load: &Load,
@@ -181,7 +181,9 @@ fn settle<S: Steps>(
     let wanted = |m: &Mix<S::Work>| (batch / (1.0 + m.ttft_s / (steps * m.mean_s))).min(cap);
     let mut decoding = (batch * 0.9).min(cap);
     let full = all_mixed(s, load, chunk, steps);
-    if decoding > full {
+    // With fewer output tokens than that, steps are all mixed before the budget is full.
+    let calm = full.min(steps);
+    if decoding > full && full <= steps {
         let m = mix(clock, load, full, chunk, progress)?;
         let next = wanted(&m);
         if next >= full {
@@ -203,7 +205,7 @@ fn settle<S: Steps>(
                 // Where the chord through the last two meets the diagonal, while it slopes gently.
                 let slope = (next - y) / (decoding - x);
                 let met = decoding + (next - decoding) / (1.0 - slope);
-                if slope.abs() < 0.7 && met > 0.0 { met.min(cap) } else { next }
+                if slope.abs() < 0.7 && met > 0.0 && met < calm { met.min(cap) } else { next }
             }
             _ => next,
         };

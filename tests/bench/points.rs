@@ -10,7 +10,6 @@ use disagg::cost::Library;
 use disagg::kernels::KernelDb;
 use disagg::search::levels::{self, Task};
 use disagg::search::refine::Aim;
-use disagg::serving::Load;
 use disagg::spec::{Assumptions, Quant, Serving, Slo, catalog};
 
 fn timed<T>(name: &str, work: impl FnOnce() -> T, points: impl FnOnce(&T) -> usize) -> T {
@@ -38,14 +37,14 @@ fn main() {
         |_| 1,
     );
     let control = Control::new();
-    let task = Task { lib: &lib, workload: &workload, load: Load::of(&workload), budget: cluster.gpus, framework: 0, control: &control };
+    let task = Task::new(&lib, &workload, cluster.gpus, 0, &control, arg(6, "scan") == "scan");
     let workers = levels::worker_layouts(&lib, cluster.gpus, false);
     let units = levels::unit_layouts(&lib, cluster.gpus);
     let prefill_workers = levels::worker_layouts(&lib, cluster.gpus, true);
     let prefill_units = levels::prefill_unit_layouts(&lib, cluster.gpus);
     println!("layouts {} {} {} {}", workers.len(), units.len(), prefill_workers.len(), prefill_units.len());
     for round in 0..2 {
-        println!("-- round {round}");
+        println!("-- round {round}, lines {:?}", task.tables.as_ref().map(|t| t.size()));
         let all = |l: &[disagg::search::Layout]| l.to_vec();
         timed("compile w", || task.compile(&all(&workers)).unwrap(), |n| *n);
         timed("compile u", || task.compile(&all(&units)).unwrap(), |n| *n);
