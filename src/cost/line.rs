@@ -5,8 +5,10 @@
 //! is found from the bits of the number, and most knots of the measured tables (8, 12, 80, 96, 1536 ..) are knots
 //! here too: between them a table that is linear is read exactly. Layouts that share a part share its line.
 //!
-//! Error: nothing at shared knots; elsewhere a bend of slope s inside a cell costs at most s x/128 at x, and a
-//! jump (another kernel regime) is spread over its cell. Below 1/16 the first value, beyond 2^24 the last.
+//! A cell in which the time bends or jumps (rows at 1024 and 1025 tokens, another kernel regime) is cut into 32.
+//!
+//! Error: nothing at shared knots; elsewhere a bend of slope s inside a cell costs at most s x/4096 at x, and a
+//! jump is spread over a thousandth of x. Below 1/16 the first value, beyond 2^24 the last.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,6 +29,9 @@ const FIRST: u64 = ((1023 + LOW) as u64) << BITS;
 const STRIDE: usize = 4;
 /// How far off the line a knot may lie.
 const STRAIGHT: f64 = 2e-4;
+/// Parts of a cell that is not straight, and how far from its neighbours' slope a cell is looked into.
+const FINE: usize = 32;
+const STEEP: f64 = 2e-3;
 
 /// Where a number lies among the knots.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +61,9 @@ fn knot(i: usize) -> f64 {
 #[derive(Debug)]
 pub struct Line {
     seconds: Box<[f64]>,
+    /// Cells that are cut finer, rising, and their knots.
+    bent: Box<[u32]>,
+    fine: Box<[[f64; FINE + 1]]>,
 }
 
 impl Line {
@@ -82,13 +90,39 @@ impl Line {
                 };
             }
         }
-        Line { seconds: t.into() }
+        let (mut bent, mut fine) = (Vec::new(), Vec::new());
+        for i in 1..CELLS - 1 {
+            let step = |i: usize| t[i + 1] - t[i];
+            if (2.0 * step(i) - step(i - 1) - step(i + 1)).abs() < STEEP * t[i].abs() {
+                continue;
+            }
+            let (from, width) = (knot(i), knot(i + 1) - knot(i));
+            let middle = f(from + 0.5 * width);
+            if (t[i] + 0.5 * step(i) - middle).abs() > STRAIGHT * middle.abs() {
+                bent.push(i as u32);
+                let mut knots = [0.0; FINE + 1];
+                for (k, t) in knots.iter_mut().enumerate() {
+                    *t = f(from + width * k as f64 / FINE as f64);
+                }
+                fine.push(knots);
+            }
+        }
+        Line { seconds: t.into(), bent: bent.into(), fine: fine.into() }
     }
 
     #[inline]
     pub fn at(&self, p: Place) -> f64 {
+        if let Some(k) = self.bent.iter().position(|c| *c as usize == p.cell) {
+            let (knots, u) = (&self.fine[k], p.weight * FINE as f64);
+            let (a, b) = (knots[u as usize], knots[u as usize + 1]);
+            return a + u.fract() * (b - a);
+        }
         let (a, b) = (self.seconds[p.cell], self.seconds[p.cell + 1]);
         a + p.weight * (b - a)
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(&*self.seconds) + size_of_val(&*self.bent) + size_of_val(&*self.fine)
     }
 
     #[inline]
@@ -119,8 +153,8 @@ impl Lines {
 
     /// Lines kept, and the bytes they take.
     pub fn size(&self) -> (usize, usize) {
-        let n = self.kept.lock().unwrap_or_else(PoisonError::into_inner).len();
-        (n, n * (CELLS + 1) * size_of::<f64>())
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        (kept.len(), kept.values().map(|l| l.bytes()).sum())
     }
 }
 
@@ -161,7 +195,8 @@ mod tests {
     #[test]
     fn a_line_keeps_what_is_linear_and_follows_what_bends() {
         let linear = Line::of(|x| 3.0 + 0.25 * x);
-        let bent = Line::of(|x| x.max(100.0));
+        let bent = Line::of(|x| x.max(100.5));
+        let jump = Line::of(|x| if x > 1024.0 { 2.0 * x } else { x });
         let power = Line::of(|x| x.powf(0.7));
         for i in 0..2000 {
             let x = 0.07 * 1.009f64.powi(i);
@@ -169,7 +204,9 @@ mod tests {
                 break;
             }
             assert!((linear.read(x) / (3.0 + 0.25 * x) - 1.0).abs() < 1e-12);
-            assert!((bent.read(x) / x.max(100.0) - 1.0).abs() < 1.0 / 128.0);
+            assert!((bent.read(x) / x.max(100.5) - 1.0).abs() < 1.0 / 4096.0);
+            let (low, high) = (x < 1024.0, x > 1025.0);
+            assert!(!(low || high) || (jump.read(x) / if high { 2.0 * x } else { x } - 1.0).abs() < 1e-12, "{x}");
             assert!((power.read(x) / x.powf(0.7) - 1.0).abs() < 3e-4, "{x}");
         }
     }

@@ -124,7 +124,8 @@ impl Task<'_> {
 
     /// A row's point by the engine.
     fn exact(&self, r: &Row) -> Result<Point> {
-        let timer = |part: &Part, workload| Ok::<_, crate::Error>(Timer::new(self.stepper_of(&part.layout, workload)?, None));
+        let timer =
+            |part: &Part, workload| Ok::<_, crate::Error>(Timer::new(self.stepper_of(&part.layout, workload)?, None));
         let (batch, load) = (f64::from(r.main.batch), &self.load);
         let main = timer(&r.main, self.workload)?;
         let Some(part) = &r.prefill else {

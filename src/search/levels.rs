@@ -294,17 +294,20 @@ pub fn prefill_every(found: &Priced<(u32, u32, PrefillSide)>, load: &Load) -> Ve
 }
 
 fn prefill_thinned(found: &Priced<(u32, u32, PrefillSide)>, load: &Load, least: f64) -> Vec<Candidate<PrefillSide>> {
-    let mut out = frontier(found, load, least, |(_, _, s)| (s.prefill.latency_s, s.rate), |(batch, chunk, side)| {
-        (*batch, *chunk, *side)
-    });
+    let mut out = frontier(
+        found,
+        load,
+        least,
+        |(_, _, s)| (s.prefill.latency_s, s.rate),
+        |(batch, chunk, side)| (*batch, *chunk, *side),
+    );
     out.iter_mut().for_each(|c| c.side = c.side.with_ports(&c.stepper, load));
     out
 }
 
 /// The decode candidates that no other of their size beats on rate, step time and ways for KV.
 pub fn decode_frontier(found: &Priced<DecodeSide>, load: &Load) -> Vec<Candidate<DecodeSide>> {
-    let mut out =
-        frontier(found, load, THINNING, |s| (s.step.seconds, s.rate), |side| (side.batch as u32, 0, *side));
+    let mut out = frontier(found, load, THINNING, |s| (s.step.seconds, s.rate), |side| (side.batch as u32, 0, *side));
     out.iter_mut().for_each(|c| c.side = c.side.with_ports(&c.stepper, load));
     out
 }

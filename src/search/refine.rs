@@ -138,9 +138,7 @@ impl Task<'_> {
             fine.into_iter().map(|b| (b, fine_chunks(self.load.isl, self.load.osl, b, self.per_decode()))).collect();
         let mut climb = Climb::new(rows.iter().map(|r| (0, r.1.len())), |a: &Point, b: &Point| aim.better(a, b));
         let starts = crate::math::climb::spread(rows.len(), 7);
-        climb.run(&starts, 3, |i, j| {
-            stepper.mixed(&self.load, f64::from(rows[i].0), f64::from(rows[i].1[j]), count)
-        });
+        climb.run(&starts, 3, |i, j| stepper.mixed(&self.load, f64::from(rows[i].0), f64::from(rows[i].1[j]), count));
         let known = |batch: u32, chunk: u32| coarse.iter().any(|r| r.main.batch == batch && r.main.chunk == chunk);
         Ok(climb
             .priced()

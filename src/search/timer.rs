@@ -55,7 +55,15 @@ impl Timer {
 }
 
 /// `np` prefill and `nd` decode workers or units, by the clock of decode.
-pub fn combine(p: &Timer, prefill: &PrefillSide, np: u32, d: &Timer, decode: &DecodeSide, nd: u32, load: &Load) -> Point {
+pub fn combine(
+    p: &Timer,
+    prefill: &PrefillSide,
+    np: u32,
+    d: &Timer,
+    decode: &DecodeSide,
+    nd: u32,
+    load: &Load,
+) -> Point {
     match &d.scan {
         Some(s) => pd::combine_by(p, prefill, np, s, decode, nd, load),
         None => pd::combine(p, prefill, np, d, decode, nd, load),

@@ -99,11 +99,7 @@ fn mix<S: Steps>(steps: &S, load: &Load, decoding: f64, chunk: f64, progress: f6
         mixed.seconds
     };
     let ttft_s = (chunks - 1.0) * mixed.seconds + last_s;
-    let decode = if decoding > 0.0 {
-        steps.decode(decoding, batch.context)
-    } else {
-        StepTime::default()
-    };
+    let decode = if decoding > 0.0 { steps.decode(decoding, batch.context) } else { StepTime::default() };
     let mean_s = f_sys * mixed.seconds + (1.0 - f_sys) * decode.seconds;
     Some(Mix { decode, mixed, f_sys, ttft_s, prefill_bound: needed >= carried * (1.0 - 1e-12), mean_s, batch })
 }

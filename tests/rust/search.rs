@@ -90,8 +90,7 @@ fn same(a: &disagg::serving::Point, b: &disagg::serving::Point) -> bool {
 fn rows_compile_to_their_points() {
     for study in [small_study(), v32_study()] {
         for (level, name) in LEVELS.iter().enumerate() {
-            let rows: Vec<&Row> =
-                study.rows.iter().filter(|r| usize::from(r.level) == level && !r.scanned).collect();
+            let rows: Vec<&Row> = study.rows.iter().filter(|r| usize::from(r.level) == level && !r.scanned).collect();
             assert!(!rows.is_empty(), "{name}: nothing is exact");
             let stride = rows.len() / 100 + 1;
             for r in rows.iter().step_by(stride) {

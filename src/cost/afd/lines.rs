@@ -164,8 +164,7 @@ impl AfdLines {
             if more > 0.0 {
                 let at = Place::of(one.decode);
                 let kernel = self.kernels[0].decode(one.decode, one.context);
-                let attention =
-                    self.attention[1].at(at) + kernel + draft[1].at(at) + logits(1, one.decode);
+                let attention = self.attention[1].at(at) + kernel + draft[1].at(at) + logits(1, one.decode);
                 let ffn = self.ffn[1].read(self.ranks * one.decode);
                 out.more = [attention, self.hops[0].at(at), ffn, self.hops[1].at(at)];
             }

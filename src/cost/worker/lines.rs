@@ -126,8 +126,8 @@ impl Worker {
             b.reduce + if hides { 0.0 } else { b.shared }
         });
         let dispatched = matches!(lane, Lane::Dispatch(_));
-        let exchange = dispatched
-            .then(|| lines.get(("exchange", [kind, moe.a2a.ep, tp, mode, p.cp, 0]), |x| at(x).exchange));
+        let exchange =
+            dispatched.then(|| lines.get(("exchange", [kind, moe.a2a.ep, tp, mode, p.cp, 0]), |x| at(x).exchange));
         let gpus = if lane == Lane::Gather { p.stage_gpus() } else { 0 };
         let all = lines.get(("experts", [kind.min(3), p.ep(), p.moe_tp, gpus, mode, 0]), |x| {
             let each = x / f64::from(p.dp);
@@ -146,9 +146,9 @@ impl Worker {
         });
         let rank = match (&exchange, hides) {
             // Nothing hides behind the exchange: one line less to read.
-            (Some(e), false) => lines.get(("lane+exchange", [kind, moe.a2a.ep, tp, mode, p.cp, 0]), |x| {
-                rank.read(x) + e.read(x)
-            }),
+            (Some(e), false) => {
+                lines.get(("lane+exchange", [kind, moe.a2a.ep, tp, mode, p.cp, 0]), |x| rank.read(x) + e.read(x))
+            }
             _ => rank,
         };
         LaneLines { most: most * f64::from(tp), rank, all, beside }
