@@ -123,7 +123,7 @@ impl Task<'_> {
     }
 
     /// A row's point by the engine.
-    fn exact(&self, r: &Row) -> Result<Point> {
+    pub fn exact(&self, r: &Row) -> Result<Point> {
         let timer =
             |part: &Part, workload| Ok::<_, crate::Error>(Timer::new(self.stepper_of(&part.layout, workload)?, None));
         let (batch, load) = (f64::from(r.main.batch), &self.load);

@@ -9,7 +9,7 @@ use super::row::{Layout, Part, Row};
 use super::space;
 use super::timer::{self, Timer};
 use crate::control::Control;
-use crate::cost::{AfdUnit, Library};
+use crate::cost::{AfdUnit, Library, Lines};
 use crate::error::Result;
 use crate::network::packing;
 use crate::serving::choose::{chunk_grid, most_sequences};
@@ -30,14 +30,16 @@ pub struct Task<'a> {
     pub control: &'a Control,
     /// Lines to scan by; none: everything is priced by the engine.
     pub tables: Option<Arc<Tables>>,
-    /// AFD units that are compiled already.
-    pub units: Units,
+    /// What is compiled already.
+    pub compiled: Arc<Compiled>,
 }
 
-/// AFD units by their shape: layouts that differ in micro-batches share one.
+/// What all workloads of one library share: lines, and AFD units by their shape (layouts that differ in
+/// micro-batches share one).
 #[derive(Default)]
-pub struct Units {
-    kept: Mutex<BTreeMap<[u32; 5], Arc<AfdUnit>>>,
+pub struct Compiled {
+    lines: Arc<Lines>,
+    units: Mutex<BTreeMap<[u32; 5], Arc<AfdUnit>>>,
 }
 
 /// Least gain in rate between neighbours on a slot's frontier: 2 %, well under what the tables know.
@@ -57,8 +59,22 @@ impl<'a> Task<'a> {
         control: &'a Control,
         scan: bool,
     ) -> Task<'a> {
-        let tables = if scan { Tables::new(lib, workload, &Arc::default()).map(Arc::new) } else { None };
-        Task { lib, workload, load: Load::of(workload), budget, framework, control, tables, units: Units::default() }
+        Task::sharing(&Arc::default(), lib, workload, budget, framework, control, scan)
+    }
+
+    /// The same with what other workloads of this library have compiled.
+    pub fn sharing(
+        compiled: &Arc<Compiled>,
+        lib: &'a Arc<Library>,
+        workload: &'a Workload,
+        budget: u32,
+        framework: u8,
+        control: &'a Control,
+        scan: bool,
+    ) -> Task<'a> {
+        let tables = if scan { Tables::new(lib, workload, &compiled.lines).map(Arc::new) } else { None };
+        let (load, compiled) = (Load::of(workload), compiled.clone());
+        Task { lib, workload, load, budget, framework, control, tables, compiled }
     }
 }
 
@@ -70,7 +86,7 @@ impl Task<'_> {
         };
         let Some(plan) = layout.afd_plan(1, 1, None) else { unreachable!("an AFD layout") };
         let shape = [attention_gpus, tp, ffn_gpus, ep, moe_tp];
-        let lock = || self.units.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = || self.compiled.units.lock().unwrap_or_else(PoisonError::into_inner);
         let known = lock().get(&shape).cloned();
         let unit = match known {
             Some(unit) => unit,
@@ -90,6 +106,11 @@ impl Task<'_> {
     /// The most groups of `size` GPUs on the budget beside `placed`, none across more domains than it must.
     fn most(&self, placed: (u32, u32), size: u32) -> u32 {
         packing::most(self.budget, self.lib.cluster.fabric.domain_gpus, placed, size)
+    }
+
+    /// Tokens that a decode step adds to a sequence.
+    pub(super) fn progress(&self) -> f64 {
+        1.0 + self.lib.serving.acceptance.unwrap_or(0.0)
     }
 
     pub(super) fn per_decode(&self) -> f64 {
@@ -149,33 +170,40 @@ impl Task<'_> {
 
     /// Chunked prefill and decode on the same GPUs, workers or AFD units.
     pub fn mixed(&self, level: u8, layouts: &[Layout], per_octave: u32) -> Result<Vec<Row>> {
-        self.each(layouts, |layout| {
-            let stepper = self.timer(layout, self.workload)?;
-            let count = self.most((0, 1), layout.gpus());
-            let mut rows = Vec::new();
-            let least = self.load.isl.min(512.0);
-            let most = most_sequences(&stepper, least);
-            if most < 1.0 {
-                rows.push(self.infeasible(level, *layout, &stepper, least));
-                return Ok(rows);
+        self.each(layouts, |layout| Ok(self.mixed_rows(level, layout, per_octave)?.1))
+    }
+
+    /// The same, layout by layout with its clock.
+    pub fn mixed_groups(&self, level: u8, layouts: &[Layout], per_octave: u32) -> Result<Vec<(Timer, Vec<Row>)>> {
+        self.each(layouts, |layout| Ok(vec![self.mixed_rows(level, layout, per_octave)?]))
+    }
+
+    fn mixed_rows(&self, level: u8, layout: &Layout, per_octave: u32) -> Result<(Timer, Vec<Row>)> {
+        let timer = self.timer(layout, self.workload)?;
+        let count = self.most((0, 1), layout.gpus());
+        let mut rows = Vec::new();
+        let least = self.load.isl.min(512.0);
+        let most = most_sequences(&timer, least);
+        if most < 1.0 {
+            rows.push(self.infeasible(level, *layout, &timer, least));
+            return Ok((timer, rows));
+        }
+        let m = layout.microbatches();
+        for batch in space::batches(most, per_octave) {
+            if batch < m {
+                continue;
             }
-            let m = layout.microbatches();
-            for batch in space::batches(most, per_octave) {
-                if batch < m {
-                    continue;
-                }
-                let chunks = chunk_grid(&self.load, batch, self.per_decode());
-                // Every other budget for AFD units, whose space is wider in every other way.
-                let stride = if layout.is_afd() { 2 } else { 1 };
-                for chunk in chunks.into_iter().rev().step_by(stride) {
-                    let point = stepper.mixed(&self.load, f64::from(batch), f64::from(chunk), count);
-                    let main = Part { layout: *layout, batch, chunk, count };
-                    let scanned = stepper.scans();
-                    rows.push(Row { level, framework: self.framework, main, prefill: None, point, scanned });
-                }
+            let chunks = chunk_grid(&self.load, batch, self.per_decode());
+            // Every other budget for AFD units, whose space is wider in every other way.
+            let stride = if layout.is_afd() { 2 } else { 1 };
+            for chunk in chunks.into_iter().rev().step_by(stride) {
+                let point = timer.mixed(&self.load, f64::from(batch), f64::from(chunk), count);
+                let main = Part { layout: *layout, batch, chunk, count };
+                let scanned = timer.scans();
+                rows.push(Row { level, framework: self.framework, main, prefill: None, point, scanned });
             }
-            Ok(rows)
-        })
+        }
+        Ok((timer, rows))
     }
 
     /// Candidates for the decode slot, every batch priced.

@@ -6,6 +6,7 @@ pub mod exact;
 pub mod explore;
 pub mod levels;
 pub mod refine;
+pub mod regimes;
 pub mod row;
 pub mod space;
 pub mod study;
@@ -13,5 +14,6 @@ pub mod timer;
 
 pub use audit::{Method, audit};
 pub use explore::{LEVELS, Question, explore};
+pub use regimes::{Map, regimes};
 pub use row::{Layout, Part, Row};
 pub use study::Study;

@@ -10,7 +10,8 @@ use disagg::cost::Library;
 use disagg::kernels::KernelDb;
 use disagg::search::levels::{self, Task};
 use disagg::search::refine::Aim;
-use disagg::spec::{Assumptions, Quant, Serving, Slo, catalog};
+use disagg::search::{LEVELS, Map, Question, explore, regimes};
+use disagg::spec::{Assumptions, Quant, Serving, Slo, Workload, catalog};
 
 fn timed<T>(name: &str, work: impl FnOnce() -> T, points: impl FnOnce(&T) -> usize) -> T {
     let t = Instant::now();
@@ -72,4 +73,29 @@ fn main() {
             timed(&format!("refine {name}"), || task.refine_pairs(3, p, d, &f, &aim).unwrap(), Vec::len);
         }
     }
+    // A map: lengths of prompts and answers, limits on both latencies, every level in every cell.
+    let isl = [512.0, 1024.0, 2048.0, 4096.0, 8192.0];
+    let osl = [128.0, 512.0, 1024.0];
+    let workloads: Vec<Workload> =
+        isl.iter().flat_map(|i| osl.iter().map(move |o| Workload::fixed(&format!("{i}/{o}"), 0.0, *i, *o))).collect();
+    let slos: Vec<Slo> = (0..8)
+        .flat_map(|a| (0..12).map(move |b| (250.0 * 1.5f64.powi(a), 8.0 * 1.25f64.powi(b))))
+        .map(|(ttft, tpot)| Slo { ttft_ms: Some(ttft), tpot_ms: Some(tpot), percentile: None })
+        .collect();
+    let map = Map {
+        model: model.clone(),
+        clusters: vec![cluster.clone()],
+        workloads,
+        slos,
+        levels: LEVELS.iter().map(|l| (*l).to_string()).collect(),
+        framework: Some(framework.clone()),
+        quant,
+        serving: serving.clone(),
+        assumptions: Assumptions::physical(),
+        tolerance: 0.01,
+        batches_per_octave: 5,
+    };
+    timed("regimes (cells)", || regimes(&db, &map, &control).unwrap(), disagg::columns::Columns::rows);
+    let q = Question { slo, ..Question::new(model, cluster, workload, slo, &framework) };
+    timed("explore", || explore(&db, &q, &control).unwrap(), |s| s.rows.len());
 }

@@ -24,6 +24,7 @@ mod pipeline;
 mod profiles;
 mod provision;
 mod refine;
+mod regimes;
 mod scan;
 mod search;
 mod served;
