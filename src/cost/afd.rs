@@ -16,8 +16,11 @@
 //! the exchange into their experts is fused and the two hops are not.
 //! MTP: each draft pass is one more MoE layer with its own projection and logits.
 
+mod lines;
+
 use std::sync::Arc;
 
+pub use self::lines::{AfdLines, PartStages};
 use super::Batch;
 use super::attention::AttentionPart;
 use super::draft::draft_projection;

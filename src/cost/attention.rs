@@ -6,8 +6,11 @@
 //! Limit: in a mixed step a whole-block table is charged for decode and for prefill tokens
 //! separately, so its projections are read twice.
 
+mod lines;
+
 use std::sync::Arc;
 
+pub use self::lines::{KernelLines, Lengths};
 use super::Batch;
 use super::library::Library;
 use super::published;
@@ -109,6 +112,31 @@ impl AttentionPart {
         self.tp
     }
 
+    fn kernels(&self, sliding: bool) -> &Kernels {
+        match (&self.sliding, sliding) {
+            (Some(k), true) => k,
+            _ => &self.full,
+        }
+    }
+
+    /// The decode kernel alone, of `rows` query rows over `context` tokens.
+    fn decode_kernel(&self, rows: f64, context: f64, sliding: bool) -> Reading {
+        let kernels = self.kernels(sliding);
+        let context = if kernels.window > 0.0 { context.min(kernels.window) } else { context };
+        kernels.decode.at(&[rows, context.max(1.0)])
+    }
+
+    /// The prefill kernel alone, of `sequences` with `new` tokens each over `past`.
+    pub(super) fn prefill_kernel(&self, sequences: f64, new: f64, past: f64, sliding: bool) -> Reading {
+        let kernels = self.kernels(sliding);
+        let own = new / f64::from(self.cp);
+        let mut past = past + (new - own) / 2.0;
+        if kernels.window > 0.0 {
+            past = past.min(kernels.window);
+        }
+        kernels.prefill.at(&[sequences, own, past])
+    }
+
     /// `count` layers of one kind (`sliding` or full).
     pub fn price<S: Sink>(&self, comm: &Comm, batch: &Batch, sliding: bool, count: f64, sink: &mut S) {
         if count <= 0.0 {
@@ -129,26 +157,14 @@ impl AttentionPart {
                 Some(_) => {}
             }
         }
-        let kernels = match (&self.sliding, sliding) {
-            (Some(k), true) => k,
-            _ => &self.full,
-        };
         if batch.decode > 0.0 && !(self.by_name && batch.has_prefill()) {
-            let context = if kernels.window > 0.0 { batch.context.min(kernels.window) } else { batch.context };
             // Draft tokens are extra query rows over the same context.
-            sink.add(
-                Op::AttentionDecode,
-                count,
-                kernels.decode.at(&[batch.decode * batch.per_decode, context.max(1.0)]),
-            );
+            let kernel = self.decode_kernel(batch.decode * batch.per_decode, batch.context, sliding);
+            sink.add(Op::AttentionDecode, count, kernel);
         }
         if batch.has_prefill() {
-            let new = batch.new / cp;
-            let mut past = batch.past + (batch.new - new) / 2.0;
-            if kernels.window > 0.0 {
-                past = past.min(kernels.window);
-            }
-            sink.add(Op::AttentionPrefill, count, kernels.prefill.at(&[batch.sequences, new, past]));
+            let kernel = self.prefill_kernel(batch.sequences, batch.new, batch.past, sliding);
+            sink.add(Op::AttentionPrefill, count, kernel);
             if self.cp > 1 {
                 let bytes = batch.sequences * batch.new * self.kv_row;
                 let gathered = comm.all_gather(bytes, self.cp);

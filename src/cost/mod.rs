@@ -10,6 +10,7 @@ pub mod balance;
 pub mod draft;
 pub mod ffn;
 pub mod library;
+pub mod line;
 pub mod memory;
 pub mod overlap;
 pub mod ports;
@@ -17,12 +18,14 @@ pub mod published;
 pub mod sink;
 pub mod worker;
 
-pub use afd::{AfdUnit, LayerStages};
+pub use afd::{AfdLines, AfdUnit, LayerStages};
+pub use attention::Lengths;
 pub use library::Library;
+pub use line::Lines;
 pub use memory::{Memory, MemoryItem};
 pub use ports::{PortTime, StepPorts};
 pub use sink::{Detail, Entry, Op, Sink, Total};
-pub use worker::Worker;
+pub use worker::{Worker, WorkerLines};
 
 /// What one attention rank carries in one step. Counts may be fractional: they are means.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -10,6 +10,9 @@
 //! Two-batch overlap: every MoE layer runs as two half-batches in turn (overlap); dense layers, ends
 //! and draft passes run whole. MTP: draft passes are whole layers more (draft).
 
+mod lines;
+
+pub use self::lines::WorkerLines;
 use super::Batch;
 use super::attention::AttentionPart;
 use super::draft;

@@ -8,6 +8,7 @@
 //! step of 1/64, good to 1e-9; r need not be whole.
 
 use std::f64::consts::FRAC_1_SQRT_2;
+use std::sync::OnceLock;
 
 /// Standard normal distribution function.
 pub fn cdf(x: f64) -> f64 {
@@ -33,9 +34,19 @@ pub fn excess(z: f64, r: f64) -> f64 {
     (from - z) + (f(0) + inner + f(2 * n)) * h / 3.0
 }
 
+/// Whole numbers of ranks whose expectation is kept: an integral costs more than all else of a layout.
+static KEPT: [OnceLock<f64>; 513] = [const { OnceLock::new() }; 513];
+
 /// Expected largest of `r` standard normals; 0 for one.
 pub fn expected_max(r: f64) -> f64 {
-    if r <= 1.0 { 0.0 } else { excess(-END, r) - END }
+    if r <= 1.0 {
+        return 0.0;
+    }
+    let integral = || excess(-END, r) - END;
+    match KEPT.get(r as usize) {
+        Some(kept) if r.fract() == 0.0 => *kept.get_or_init(integral),
+        _ => integral(),
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@
 //! its two slots (rate, latency and ways for KV, per worker size): a slot candidate that another
 //! beats on all of them cannot be in the best pair of that size. A step of a frontier gains at least 2 %,
 //! and batches and chunks lie on a coarse grid; the leaders of every level are therefore priced again on a
-//! fine one (`refine`), so that levels are compared best against best.
+//! fine one (`refine`), so that levels are compared best against best. The space is scanned by lines
+//! (`serving::scan`); what is said of it is priced by the engine (`exact`), and every row tells which it is.
 
 use std::sync::Arc;
 
@@ -18,7 +19,6 @@ use crate::control::Control;
 use crate::cost::Library;
 use crate::error::{Error, Problems, Result, near};
 use crate::kernels::KernelDb;
-use crate::serving::Load;
 use crate::serving::engine::contradictions_of;
 use crate::spec::{Assumptions, Cluster, Model, Quant, Serving, Slo, Workload};
 
@@ -44,6 +44,8 @@ pub struct Question {
     pub objective: String,
     /// Batches priced per doubling.
     pub batches_per_octave: u32,
+    /// Whether the space is scanned by lines where it can be; else the engine prices every plan of it.
+    pub scan: bool,
 }
 
 impl Question {
@@ -60,6 +62,7 @@ impl Question {
             assumptions: Assumptions::physical(),
             objective: "tokens_per_s".into(),
             batches_per_octave: 5,
+            scan: true,
         }
     }
 
@@ -133,28 +136,20 @@ pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<St
     let mut libraries = Vec::new();
     for (i, (lib, workers, units, prefill_workers, prefill_units)) in spaces.into_iter().enumerate() {
         libraries.push(lib.clone());
-        let task = Task {
-            lib: &lib,
-            workload: &q.workload,
-            load: Load::of(&q.workload),
-            budget: q.cluster.gpus,
-            framework: u8::try_from(i).map_err(|_| Error::spec("frameworks", "too many", ""))?,
-            control,
-        };
+        let framework = u8::try_from(i).map_err(|_| Error::spec("frameworks", "too many", ""))?;
+        let task = Task::new(&lib, &q.workload, q.cluster.gpus, framework, control, q.scan);
         // Batches per doubling; AFD units have a space wider in every other way and take fewer.
         let octave = q.batches_per_octave.max(1);
         if wants("aggregated") {
             let coarse = task.mixed(0, &workers, octave)?;
             let fine = task.refine_mixed(0, &coarse, octave, &aim)?;
-            rows.extend(coarse);
-            rows.extend(fine);
+            rows.extend(task.settled(coarse, fine, &aim)?);
         }
         if wants("aggregated+afd") {
             let octave = (octave / 2).max(1);
             let coarse = task.mixed(2, &units, octave)?;
             let fine = task.refine_mixed(2, &coarse, octave, &aim)?;
-            rows.extend(coarse);
-            rows.extend(fine);
+            rows.extend(task.settled(coarse, fine, &aim)?);
         }
         if paired {
             let prefill_all = task.prefill(&prefill_workers)?;
@@ -165,6 +160,7 @@ pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<St
                 let mut found = task.pair(1, &prefill, &decode)?;
                 let fine = task.refine_pairs(1, &prefill_all, &decode_all, &found, &aim)?;
                 append_new(&mut found, fine);
+                task.settle(&mut found, &aim)?;
                 rows.extend(nearest_if_none(found, || task.closest_pair(1, &prefill_all, &decode_all)));
             }
             if wants("pd+afd") && !units.is_empty() {
@@ -181,11 +177,22 @@ pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<St
                     let fine = task.refine_pairs(3, prefill, decode, &found, &aim)?;
                     append_new(&mut found, fine);
                 }
+                task.settle(&mut found, &aim)?;
                 rows.extend(nearest_if_none(found, || task.closest_pair(3, &prefill_all, &units_all)));
             }
         }
     }
     Ok(Study::new(q.clone(), libraries, rows))
+}
+
+impl Task<'_> {
+    /// Both passes of a level, what it says of them priced by the engine.
+    fn settled(&self, coarse: Vec<Row>, fine: Vec<Row>, aim: &Aim) -> Result<Vec<Row>> {
+        let mut rows = coarse;
+        rows.extend(fine);
+        self.settle(&mut rows, aim)?;
+        Ok(rows)
+    }
 }
 
 /// A level none of whose plans fits still says what is short, on its nearest miss.

@@ -1,22 +1,24 @@
 //! One level at a time: its layouts priced over batches and chunks, in parallel, in a fixed order.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
 use super::row::{Layout, Part, Row};
 use super::space;
+use super::timer::{self, Timer};
 use crate::control::Control;
-use crate::cost::Library;
+use crate::cost::{AfdUnit, Library, Lines};
 use crate::error::Result;
 use crate::network::packing;
 use crate::serving::choose::{chunk_grid, most_sequences};
 use crate::serving::pd::{self, DecodeSide, PrefillSide};
-use crate::serving::{Load, Stepper, aggregated};
+use crate::serving::{Load, Stepper, Tables, aggregated};
 use crate::spec::Workload;
 
-/// Layouts with their steppers and what was priced on each.
-pub type Priced<S> = Vec<(Layout, Arc<Stepper>, Vec<S>)>;
+/// Layouts with their clocks and what was priced on each.
+pub type Priced<S> = Vec<(Layout, Arc<Timer>, Vec<S>)>;
 
 /// What a level is searched for.
 pub struct Task<'a> {
@@ -26,6 +28,18 @@ pub struct Task<'a> {
     pub budget: u32,
     pub framework: u8,
     pub control: &'a Control,
+    /// Lines to scan by; none: everything is priced by the engine.
+    pub tables: Option<Arc<Tables>>,
+    /// What is compiled already.
+    pub compiled: Arc<Compiled>,
+}
+
+/// What all workloads of one library share: lines, and AFD units by their shape (layouts that differ in
+/// micro-batches share one).
+#[derive(Default)]
+pub struct Compiled {
+    lines: Arc<Lines>,
+    units: Mutex<BTreeMap<[u32; 5], Arc<AfdUnit>>>,
 }
 
 /// Least gain in rate between neighbours on a slot's frontier: 2 %, well under what the tables know.
@@ -35,24 +49,68 @@ const MICROBATCHES: [u32; 4] = [1, 2, 3, 4];
 /// Micro-batches of AFD prefill, where a prompt is cut into as many chunks.
 const PREFILL_MICROBATCHES: [u32; 5] = [1, 2, 4, 8, 16];
 
-impl Task<'_> {
-    pub(super) fn stepper(&self, layout: &Layout) -> Result<Stepper> {
-        self.stepper_of(layout, self.workload)
+impl<'a> Task<'a> {
+    /// Scans by lines where the steps of the library add up; not `scan`: prices everything by the engine.
+    pub fn new(
+        lib: &'a Arc<Library>,
+        workload: &'a Workload,
+        budget: u32,
+        framework: u8,
+        control: &'a Control,
+        scan: bool,
+    ) -> Task<'a> {
+        Task::sharing(&Arc::default(), lib, workload, budget, framework, control, scan)
     }
 
-    fn stepper_of(&self, layout: &Layout, workload: &Workload) -> Result<Stepper> {
-        match layout {
-            Layout::Worker(p) => Stepper::worker(self.lib, *p, workload, "worker"),
-            Layout::Afd { .. } => match layout.afd_plan(1, 1, None) {
-                Some(plan) => Stepper::afd(self.lib, &plan, workload),
-                None => unreachable!("the arm is an AFD layout"),
-            },
-        }
+    /// The same with what other workloads of this library have compiled.
+    pub fn sharing(
+        compiled: &Arc<Compiled>,
+        lib: &'a Arc<Library>,
+        workload: &'a Workload,
+        budget: u32,
+        framework: u8,
+        control: &'a Control,
+        scan: bool,
+    ) -> Task<'a> {
+        let tables = if scan { Tables::new(lib, workload, &compiled.lines).map(Arc::new) } else { None };
+        let (load, compiled) = (Load::of(workload), compiled.clone());
+        Task { lib, workload, load, budget, framework, control, tables, compiled }
+    }
+}
+
+impl Task<'_> {
+    pub(super) fn stepper_of(&self, layout: &Layout, workload: &Workload) -> Result<Stepper> {
+        let Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, .. } = *layout else {
+            let Layout::Worker(p) = *layout else { unreachable!("not an AFD layout") };
+            return Stepper::worker(self.lib, p, workload, "worker");
+        };
+        let Some(plan) = layout.afd_plan(1, 1, None) else { unreachable!("an AFD layout") };
+        let shape = [attention_gpus, tp, ffn_gpus, ep, moe_tp];
+        let lock = || self.compiled.units.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lock().get(&shape).cloned();
+        let unit = match known {
+            Some(unit) => unit,
+            None => {
+                let made = Arc::new(AfdUnit::new(self.lib, self.lib, &plan)?);
+                lock().entry(shape).or_insert(made).clone()
+            }
+        };
+        Stepper::afd_of(self.lib, unit, &plan, workload)
+    }
+
+    /// A layout with its clock, for the workload or for its prompts alone.
+    pub(super) fn timer(&self, layout: &Layout, workload: &Workload) -> Result<Timer> {
+        Ok(Timer::new(self.stepper_of(layout, workload)?, self.tables.as_ref()))
     }
 
     /// The most groups of `size` GPUs on the budget beside `placed`, none across more domains than it must.
     fn most(&self, placed: (u32, u32), size: u32) -> u32 {
         packing::most(self.budget, self.lib.cluster.fabric.domain_gpus, placed, size)
+    }
+
+    /// Tokens that a decode step adds to a sequence.
+    pub(super) fn progress(&self) -> f64 {
+        1.0 + self.lib.serving.acceptance.unwrap_or(0.0)
     }
 
     pub(super) fn per_decode(&self) -> f64 {
@@ -66,7 +124,7 @@ impl Task<'_> {
         let count = self.most((0, 1), layout.gpus()).max(1);
         let point = aggregated::solve(stepper, &self.load, f64::from(batch), chunk, count);
         let main = Part { layout, batch, chunk: chunk as u32, count };
-        Row { level, framework: self.framework, main, prefill: None, point }
+        Row { level, framework: self.framework, main, prefill: None, point, scanned: false }
     }
 
     /// The nearest miss of a level of pairs none of which stands: the pair whose fullest GPU is the least full.
@@ -106,43 +164,52 @@ impl Task<'_> {
             main: Part { layout: *d, batch, chunk: 0, count: 1 },
             prefill: Some(Part { layout: *p, batch: 1, chunk: chunk(p) as u32, count: 1 }),
             point,
+            scanned: false,
         })
     }
 
     /// Chunked prefill and decode on the same GPUs, workers or AFD units.
     pub fn mixed(&self, level: u8, layouts: &[Layout], per_octave: u32) -> Result<Vec<Row>> {
-        self.each(layouts, |layout| {
-            let stepper = self.stepper(layout)?;
-            let count = self.most((0, 1), layout.gpus());
-            let mut rows = Vec::new();
-            let least = self.load.isl.min(512.0);
-            let most = most_sequences(&stepper, least);
-            if most < 1.0 {
-                rows.push(self.infeasible(level, *layout, &stepper, least));
-                return Ok(rows);
+        self.each(layouts, |layout| Ok(self.mixed_rows(level, layout, per_octave)?.1))
+    }
+
+    /// The same, layout by layout with its clock.
+    pub fn mixed_groups(&self, level: u8, layouts: &[Layout], per_octave: u32) -> Result<Vec<(Timer, Vec<Row>)>> {
+        self.each(layouts, |layout| Ok(vec![self.mixed_rows(level, layout, per_octave)?]))
+    }
+
+    fn mixed_rows(&self, level: u8, layout: &Layout, per_octave: u32) -> Result<(Timer, Vec<Row>)> {
+        let timer = self.timer(layout, self.workload)?;
+        let count = self.most((0, 1), layout.gpus());
+        let mut rows = Vec::new();
+        let least = self.load.isl.min(512.0);
+        let most = most_sequences(&timer, least);
+        if most < 1.0 {
+            rows.push(self.infeasible(level, *layout, &timer, least));
+            return Ok((timer, rows));
+        }
+        let m = layout.microbatches();
+        for batch in space::batches(most, per_octave) {
+            if batch < m {
+                continue;
             }
-            let m = layout.microbatches();
-            for batch in space::batches(most, per_octave) {
-                if batch < m {
-                    continue;
-                }
-                let chunks = chunk_grid(&self.load, batch, self.per_decode());
-                // Every other budget for AFD units, whose space is wider in every other way.
-                let stride = if layout.is_afd() { 2 } else { 1 };
-                for chunk in chunks.into_iter().rev().step_by(stride) {
-                    let point = aggregated::solve(&stepper, &self.load, f64::from(batch), f64::from(chunk), count);
-                    let main = Part { layout: *layout, batch, chunk, count };
-                    rows.push(Row { level, framework: self.framework, main, prefill: None, point });
-                }
+            let chunks = chunk_grid(&self.load, batch, self.per_decode());
+            // Every other budget for AFD units, whose space is wider in every other way.
+            let stride = if layout.is_afd() { 2 } else { 1 };
+            for chunk in chunks.into_iter().rev().step_by(stride) {
+                let point = timer.mixed(&self.load, f64::from(batch), f64::from(chunk), count);
+                let main = Part { layout: *layout, batch, chunk, count };
+                let scanned = timer.scans();
+                rows.push(Row { level, framework: self.framework, main, prefill: None, point, scanned });
             }
-            Ok(rows)
-        })
+        }
+        Ok((timer, rows))
     }
 
     /// Candidates for the decode slot, every batch priced.
     pub fn decode(&self, layouts: &[Layout], per_octave: u32) -> Result<Priced<DecodeSide>> {
         let found = self.each(layouts, |layout| {
-            let stepper = self.stepper(layout)?;
+            let stepper = self.timer(layout, self.workload)?;
             let most = most_sequences(&stepper, 1.0);
             let m = layout.microbatches();
             let sides: Vec<DecodeSide> = if most < 1.0 {
@@ -151,7 +218,7 @@ impl Task<'_> {
                 space::batches(most, per_octave)
                     .into_iter()
                     .filter(|b| *b >= m)
-                    .map(|b| pd::decode_side(&stepper, &self.load, f64::from(b)))
+                    .map(|b| stepper.decode_side(&self.load, f64::from(b)))
                     .filter(|d| d.short.is_none())
                     .collect()
             };
@@ -164,7 +231,7 @@ impl Task<'_> {
     pub fn prefill(&self, layouts: &[Layout]) -> Result<Priced<(u32, u32, PrefillSide)>> {
         let prompts = self.workload.prefill_part();
         self.each(layouts, |layout| {
-            let stepper = self.stepper_of(layout, &prompts)?;
+            let stepper = self.timer(layout, &prompts)?;
             let isl = self.load.isl;
             let mut sides = Vec::new();
             let pieces: Vec<f64> = match layout {
@@ -184,7 +251,7 @@ impl Task<'_> {
                     if sequences > 1 && f64::from(sequences / 2) * chunk >= 16_384.0 {
                         continue;
                     }
-                    let side = pd::prefill_side(&stepper, &self.load, f64::from(sequences), chunk);
+                    let side = stepper.prefill_side(&self.load, f64::from(sequences), chunk);
                     if side.short.is_none() {
                         sides.push((sequences, chunk as u32, side));
                     }
@@ -192,6 +259,11 @@ impl Task<'_> {
             }
             Ok(vec![(*layout, Arc::new(stepper), sides)])
         })
+    }
+
+    /// Compiles the layouts and prices nothing; gives their number.
+    pub fn compile(&self, layouts: &[Layout]) -> Result<usize> {
+        Ok(self.each(layouts, |layout| self.timer(layout, self.workload).map(|s| vec![s.gpus()]))?.len())
     }
 
     fn each<T: Send>(&self, layouts: &[Layout], work: impl Fn(&Layout) -> Result<Vec<T>> + Sync) -> Result<Vec<T>> {
@@ -233,7 +305,7 @@ pub fn prefill_unit_layouts(lib: &Library, budget: u32) -> Vec<Layout> {
 #[derive(Clone)]
 pub struct Candidate<S> {
     pub layout: Layout,
-    pub stepper: Arc<Stepper>,
+    pub stepper: Arc<Timer>,
     pub batch: u32,
     pub chunk: u32,
     pub side: S,
@@ -250,38 +322,20 @@ pub fn prefill_every(found: &Priced<(u32, u32, PrefillSide)>, load: &Load) -> Ve
 }
 
 fn prefill_thinned(found: &Priced<(u32, u32, PrefillSide)>, load: &Load, least: f64) -> Vec<Candidate<PrefillSide>> {
-    let mut all: Vec<Candidate<PrefillSide>> = Vec::new();
-    for (layout, stepper, sides) in found {
-        for (batch, chunk, side) in sides {
-            all.push(Candidate {
-                layout: *layout,
-                stepper: stepper.clone(),
-                batch: *batch,
-                chunk: *chunk,
-                side: *side,
-            });
-        }
-    }
-    let mut out = frontier(all, load, least, |c| c.side.prefill.latency_s, |c| c.side.rate);
+    let mut out = frontier(
+        found,
+        load,
+        least,
+        |(_, _, s)| (s.prefill.latency_s, s.rate),
+        |(batch, chunk, side)| (*batch, *chunk, *side),
+    );
     out.iter_mut().for_each(|c| c.side = c.side.with_ports(&c.stepper, load));
     out
 }
 
 /// The decode candidates that no other of their size beats on rate, step time and ways for KV.
 pub fn decode_frontier(found: &Priced<DecodeSide>, load: &Load) -> Vec<Candidate<DecodeSide>> {
-    let mut all = Vec::new();
-    for (layout, stepper, sides) in found {
-        for side in sides {
-            all.push(Candidate {
-                layout: *layout,
-                stepper: stepper.clone(),
-                batch: side.batch as u32,
-                chunk: 0,
-                side: *side,
-            });
-        }
-    }
-    let mut out = frontier(all, load, THINNING, |c| c.side.step.seconds, |c| c.side.rate);
+    let mut out = frontier(found, load, THINNING, |s| (s.step.seconds, s.rate), |side| (side.batch as u32, 0, *side));
     out.iter_mut().for_each(|c| c.side = c.side.with_ports(&c.stepper, load));
     out
 }
@@ -308,37 +362,49 @@ fn covers(a: &Class, b: &Class) -> bool {
     a[0] == b[0] && a[1] >= b[1] && a[2] >= b[2]
 }
 
-fn frontier<S: Clone>(
-    mut all: Vec<Candidate<S>>,
+/// `value`: (cost, gain) of a priced side; `make`: its batch, chunk and side.
+fn frontier<T, S>(
+    found: &Priced<T>,
     load: &Load,
     least: f64,
-    cost: impl Fn(&Candidate<S>) -> f64,
-    gain: impl Fn(&Candidate<S>) -> f64,
+    value: impl Fn(&T) -> (f64, f64),
+    make: impl Fn(&T) -> (u32, u32, S),
 ) -> Vec<Candidate<S>> {
-    let class = |c: &Candidate<S>| class(&c.layout, &c.stepper, load, gain(c));
-    let mut top: std::collections::BTreeMap<Class, f64> = std::collections::BTreeMap::new();
-    for c in &all {
-        let g = top.entry(class(c)).or_insert(0.0);
-        *g = g.max(gain(c));
+    struct Side<'a, T> {
+        class: Class,
+        cost: f64,
+        gain: f64,
+        of: (usize, &'a T),
+    }
+    let mut all: Vec<Side<'_, T>> = Vec::new();
+    let mut top: BTreeMap<Class, f64> = BTreeMap::new();
+    for (i, (layout, stepper, sides)) in found.iter().enumerate() {
+        for side in sides {
+            let (cost, gain) = value(side);
+            let class = class(layout, stepper, load, gain);
+            let g = top.entry(class).or_insert(0.0);
+            *g = g.max(gain);
+            all.push(Side { class, cost, gain, of: (i, side) });
+        }
     }
     // Stable sort: ties keep the order of enumeration, so the answer does not depend on threads.
     all.sort_by(|a, b| {
-        class(a)[0]
-            .cmp(&class(b)[0])
-            .then(cost(a).total_cmp(&cost(b)))
-            .then(gain(b).total_cmp(&gain(a)))
-            .then(class(b).cmp(&class(a)))
+        a.class[0]
+            .cmp(&b.class[0])
+            .then(a.cost.total_cmp(&b.cost))
+            .then(b.gain.total_cmp(&a.gain))
+            .then(b.class.cmp(&a.class))
     });
     // Best gain so far of each class; costs only rise.
-    let mut so_far: std::collections::BTreeMap<Class, f64> = std::collections::BTreeMap::new();
+    let mut so_far: BTreeMap<Class, f64> = BTreeMap::new();
     let mut out: Vec<Candidate<S>> = Vec::new();
-    for c in all {
-        let (k, g) = (class(&c), gain(&c));
-        let best = so_far.iter().filter(|(a, _)| covers(a, &k)).map(|(_, g)| *g).fold(0.0, f64::max);
+    for Side { class, gain, of: (i, side), .. } in all {
+        let best = so_far.iter().filter(|(a, _)| covers(a, &class)).map(|(_, g)| *g).fold(0.0, f64::max);
         // A step of the frontier must gain `least`, but the end of a class is kept if nothing beats it.
-        if g > best && (g >= best * least || g >= top[&k]) {
-            so_far.insert(k, g);
-            out.push(c);
+        if gain > best && (gain >= best * least || gain >= top[&class]) {
+            so_far.insert(class, gain);
+            let ((layout, stepper, _), (batch, chunk, side)) = (&found[i], make(side));
+            out.push(Candidate { layout: *layout, stepper: stepper.clone(), batch, chunk, side });
         }
     }
     out
@@ -373,15 +439,24 @@ impl Task<'_> {
         if gp + gd > self.budget {
             return None;
         }
-        let mut best: Option<(f64, u32, u32)> = None;
-        for np in 1..=(self.budget - gd) / gp {
+        let rate = |np: u32| {
             let nd = self.most((np, gp), gd);
-            if nd == 0 {
-                break;
+            let wire = || pd::wire_rate(&p.stepper, np, &d.stepper, nd, &self.load);
+            (nd > 0).then(|| ((f64::from(np) * p.side.rate).min(f64::from(nd) * d.side.rate).min(wire()), nd))
+        };
+        // Where supply meets demand lies the best number or its neighbour: what cannot reach that is not priced.
+        let most = (self.budget - gd) / gp;
+        let balance = f64::from(self.budget) * d.side.rate
+            / (p.side.rate * f64::from(gd) + d.side.rate * f64::from(gp)).max(f64::MIN_POSITIVE);
+        let near = rate((balance as u32).clamp(1, most)).map_or(0.0, |(r, _)| r);
+        let mut best: Option<(f64, u32, u32)> = None;
+        for np in 1..=most {
+            let nd = (self.budget - np * gp) / gd;
+            let bound = (f64::from(np) * p.side.rate).min(f64::from(nd) * d.side.rate);
+            if best.is_some() && bound < near {
+                continue;
             }
-            let rate = (f64::from(np) * p.side.rate)
-                .min(f64::from(nd) * d.side.rate)
-                .min(pd::wire_rate(&p.stepper, np, &d.stepper, nd, &self.load));
+            let Some((rate, nd)) = rate(np) else { break };
             if best.is_none_or(|(r, ..)| rate > r * (1.0 + 1e-12)) {
                 best = Some((rate, np, nd));
             }
@@ -391,13 +466,14 @@ impl Task<'_> {
 
     pub(super) fn best_numbers(&self, level: u8, p: &Candidate<PrefillSide>, d: &Candidate<DecodeSide>) -> Option<Row> {
         let (_, np, nd) = self.numbers(p, d)?;
-        let point = pd::combine(&p.stepper, &p.side, np, &d.stepper, &d.side, nd, &self.load);
+        let point = timer::combine(&p.stepper, &p.side, np, &d.stepper, &d.side, nd, &self.load);
         Some(Row {
             level,
             framework: self.framework,
             main: Part { layout: d.layout, batch: d.batch, chunk: 0, count: nd },
             prefill: Some(Part { layout: p.layout, batch: p.batch, chunk: p.chunk, count: np }),
             point,
+            scanned: p.stepper.scans() || d.stepper.scans(),
         })
     }
 }

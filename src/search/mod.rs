@@ -2,17 +2,21 @@
 
 pub mod audit;
 pub mod design;
+pub mod exact;
 pub mod explore;
 pub mod levels;
 pub mod optimize;
 pub mod refine;
+pub mod regimes;
 pub mod row;
 pub mod sensitivity;
 pub mod space;
 pub mod study;
+pub mod timer;
 
 pub use audit::{Method, audit};
 pub use explore::{LEVELS, Question, explore};
+pub use regimes::{Map, regimes};
 pub use row::{Layout, Part, Row};
 pub use sensitivity::{Case, sensitivity};
 pub use study::Study;

@@ -16,10 +16,11 @@ use rayon::prelude::*;
 use super::explore::Question;
 use super::levels::{self, Candidate, Priced, Task};
 use super::row::{Layout, Part, Row};
+use super::timer::Timer;
 use crate::error::Result;
 use crate::math::climb::Climb;
-use crate::serving::pd::{self, DecodeSide, PrefillSide};
-use crate::serving::{Binding, Point, Stepper, aggregated, choose};
+use crate::serving::pd::{DecodeSide, PrefillSide};
+use crate::serving::{Binding, Point, choose};
 use crate::spec::Slo;
 
 /// Layouts of a mixed level that are searched again, and decode layouts per size.
@@ -102,7 +103,9 @@ impl Task<'_> {
                 .par_iter()
                 .map(|(rows, _)| {
                     self.control.check()?;
-                    self.around_layout(level, rows, per_octave, aim)
+                    let Some(first) = rows.first() else { return Ok(Vec::new()) };
+                    let timer = self.timer(&first.main.layout, self.workload)?;
+                    Ok(self.around_layout(level, &timer, rows, per_octave, aim))
                 })
                 .collect()
         })?;
@@ -113,11 +116,18 @@ impl Task<'_> {
         Ok(out)
     }
 
-    fn around_layout(&self, level: u8, coarse: &[Row], per_octave: u32, aim: &Aim) -> Result<Vec<Row>> {
-        let Some(first) = coarse.first() else { return Ok(Vec::new()) };
+    /// The fine grid around the two best batches of one layout.
+    pub(super) fn around_layout(
+        &self,
+        level: u8,
+        stepper: &Timer,
+        coarse: &[Row],
+        per_octave: u32,
+        aim: &Aim,
+    ) -> Vec<Row> {
+        let Some(first) = coarse.first() else { return Vec::new() };
         let (layout, count) = (first.main.layout, first.main.count);
-        let stepper = self.stepper(&layout)?;
-        let most = choose::most_sequences(&stepper, 1.0).min(4096.0) as u32;
+        let most = choose::most_sequences(stepper, 1.0).min(4096.0) as u32;
         // The best batch, and the best of the others: the limits often bind beside the first.
         let mut best: BTreeMap<u32, (u8, f64)> = BTreeMap::new();
         for r in coarse {
@@ -137,24 +147,21 @@ impl Task<'_> {
             fine.into_iter().map(|b| (b, fine_chunks(self.load.isl, self.load.osl, b, self.per_decode()))).collect();
         let mut climb = Climb::new(rows.iter().map(|r| (0, r.1.len())), |a: &Point, b: &Point| aim.better(a, b));
         let starts = crate::math::climb::spread(rows.len(), 7);
-        climb.run(&starts, 3, |i, j| {
-            aggregated::solve(&stepper, &self.load, f64::from(rows[i].0), f64::from(rows[i].1[j]), count)
-        });
+        climb.run(&starts, 3, |i, j| stepper.mixed(&self.load, f64::from(rows[i].0), f64::from(rows[i].1[j]), count));
         let known = |batch: u32, chunk: u32| coarse.iter().any(|r| r.main.batch == batch && r.main.chunk == chunk);
-        Ok(climb
+        climb
             .priced()
             .filter(|(i, j, _)| !known(rows[*i].0, rows[*i].1[*j]))
             .map(|(i, j, point)| {
                 let main = Part { layout, batch: rows[i].0, chunk: rows[i].1[j], count };
-                Row { level, framework: self.framework, main, prefill: None, point }
+                Row { level, framework: self.framework, main, prefill: None, point, scanned: stepper.scans() }
             })
-            .collect())
+            .collect()
     }
 
     /// For each decode layout that leads its size, its largest whole batch within the TPOT limit.
     pub fn fine_decode(&self, priced: &Priced<DecodeSide>, aim: &Aim) -> Result<Vec<Candidate<DecodeSide>>> {
-        let progress = 1.0 + self.lib.serving.acceptance.unwrap_or(0.0);
-        let limit = aim.slo.tpot_ms.map_or(f64::INFINITY, |t| t * 1e-3 * progress);
+        let limit = aim.slo.tpot_ms.map_or(f64::INFINITY, |t| t * 1e-3 * self.progress());
         // Rate at the limit, between the coarse batches around it.
         let mut by_size: BTreeMap<levels::Class, Vec<(f64, usize)>> = BTreeMap::new();
         for (k, (layout, stepper, sides)) in priced.iter().enumerate() {
@@ -181,7 +188,7 @@ impl Task<'_> {
                         stepper: Arc::clone(stepper),
                         batch: side.batch as u32,
                         chunk: 0,
-                        side,
+                        side: side.with_ports(stepper, &self.load),
                     })
                 })
                 .collect()
@@ -191,7 +198,7 @@ impl Task<'_> {
     }
 
     /// The side of most rate among the whole batches from the last coarse one within the limit to the next.
-    fn largest_within(&self, stepper: &Stepper, sides: &[DecodeSide], limit: f64) -> Option<DecodeSide> {
+    fn largest_within(&self, stepper: &Timer, sides: &[DecodeSide], limit: f64) -> Option<DecodeSide> {
         let within = sides.iter().rposition(|s| s.step.seconds <= limit)?;
         let from = sides[within].batch as u32;
         let to = sides.get(within + 1).map_or(from, |s| s.batch as u32);
@@ -203,7 +210,7 @@ impl Task<'_> {
         }
         let stride = ((to - from) as usize).div_ceil(256).max(1);
         for b in (from + 1..to).step_by(stride) {
-            let side = pd::decode_side(stepper, &self.load, f64::from(b));
+            let side = stepper.decode_side(&self.load, f64::from(b));
             if side.short.is_none() && side.step.seconds <= limit && side.rate > best.rate {
                 best = side;
             }
@@ -238,31 +245,42 @@ impl Task<'_> {
                 .par_iter()
                 .map(|&k| {
                     let (layout, stepper, known) = &coarse[k];
-                    let mut sides = known.clone();
-                    for piece in PIECES {
-                        let chunk = (self.load.isl / piece).ceil().max(1.0);
-                        let whole = layout.is_afd() && piece < f64::from(layout.microbatches()) / 2.0;
-                        if (chunk < 16.0 && piece > 1.0) || whole {
-                            continue;
-                        }
-                        for sequences in [1u32, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48] {
-                            let tokens = f64::from(sequences) * chunk;
-                            let seen = known.iter().any(|(s, c, _)| *s == sequences && *c == chunk as u32);
-                            if sequences > 1 && tokens > 65_536.0 || seen || self.control.is_cancelled() {
-                                continue;
-                            }
-                            let side = pd::prefill_side(stepper, &self.load, f64::from(sequences), chunk);
-                            if side.short.is_none() {
-                                sides.push((sequences, chunk as u32, side));
-                            }
-                        }
-                    }
+                    let sides = self.finer_prefill(layout, stepper, known);
                     (*layout, Arc::clone(stepper), sides)
                 })
                 .collect()
         })?;
         self.control.check()?;
         Ok(found)
+    }
+
+    /// Every finer way of cutting prompts on one layout, beside the known ones.
+    pub(super) fn finer_prefill(
+        &self,
+        layout: &Layout,
+        stepper: &Timer,
+        known: &[(u32, u32, PrefillSide)],
+    ) -> Vec<(u32, u32, PrefillSide)> {
+        let mut sides = known.to_vec();
+        for piece in PIECES {
+            let chunk = (self.load.isl / piece).ceil().max(1.0);
+            let whole = layout.is_afd() && piece < f64::from(layout.microbatches()) / 2.0;
+            if (chunk < 16.0 && piece > 1.0) || whole {
+                continue;
+            }
+            for sequences in [1u32, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48] {
+                let tokens = f64::from(sequences) * chunk;
+                let seen = known.iter().any(|(s, c, _)| *s == sequences && *c == chunk as u32);
+                if sequences > 1 && tokens > 65_536.0 || seen || self.control.is_cancelled() {
+                    continue;
+                }
+                let side = stepper.prefill_side(&self.load, f64::from(sequences), chunk);
+                if side.short.is_none() {
+                    sides.push((sequences, chunk as u32, side));
+                }
+            }
+        }
+        sides
     }
 
     /// The best pairs of two slots by rate, and among them those within the limits first.
@@ -322,13 +340,14 @@ impl Task<'_> {
     }
 }
 
-fn order(a: &(u8, f64), b: &(u8, f64)) -> std::cmp::Ordering {
+pub(super) fn order(a: &(u8, f64), b: &(u8, f64)) -> std::cmp::Ordering {
     a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
 }
 
-/// Rows of `more` that are not among `rows` yet, each once.
-pub fn append_new(rows: &mut Vec<Row>, more: Vec<Row>) {
-    type Key = (u8, u8, [u32; 20]);
+/// What makes two rows the same plan.
+pub type Key = (u8, u8, [u32; 20]);
+
+pub fn key(r: &Row) -> Key {
     let part = |p: &Part| -> [u32; 10] {
         match p.layout {
             Layout::Worker(w) => [0, w.tp, w.dp, w.pp, w.cp, w.ep(), w.moe_tp, p.batch, p.chunk, p.count],
@@ -337,14 +356,16 @@ pub fn append_new(rows: &mut Vec<Row>, more: Vec<Row>) {
             }
         }
     };
-    let key = |r: &Row| -> Key {
-        let mut k = [0; 20];
-        k[..10].copy_from_slice(&part(&r.main));
-        if let Some(p) = &r.prefill {
-            k[10..].copy_from_slice(&part(p));
-        }
-        (r.level, r.framework, k)
-    };
+    let mut k = [0; 20];
+    k[..10].copy_from_slice(&part(&r.main));
+    if let Some(p) = &r.prefill {
+        k[10..].copy_from_slice(&part(p));
+    }
+    (r.level, r.framework, k)
+}
+
+/// Rows of `more` that are not among `rows` yet, each once.
+pub fn append_new(rows: &mut Vec<Row>, more: Vec<Row>) {
     let wanted: std::collections::BTreeSet<Key> = more.iter().map(key).collect();
     let mut seen: std::collections::BTreeSet<Key> = rows.iter().map(key).filter(|k| wanted.contains(k)).collect();
     rows.extend(more.into_iter().filter(|r| seen.insert(key(r))));

@@ -92,6 +92,8 @@ pub struct Row {
     pub main: Part,
     pub prefill: Option<Part>,
     pub point: Point,
+    /// Whether the point was read from lines (serving::scan), not priced by the engine.
+    pub scanned: bool,
 }
 
 impl Row {
@@ -201,8 +203,15 @@ pub fn columns(
         "measured_share",
         float(&|r| {
             let e = r.point.evidence.by_evidence;
-            (e[0] + e[1]) / e.iter().sum::<f64>().max(1e-300)
+            if r.scanned { f64::NAN } else { (e[0] + e[1]) / e.iter().sum::<f64>().max(1e-300) }
         }),
+    );
+    c.push(
+        "priced",
+        Column::Cat {
+            codes: rows.iter().map(|r| i32::from(r.scanned)).collect(),
+            labels: vec!["exact".into(), "scan".into()],
+        },
     );
     c
 }

@@ -66,6 +66,10 @@ impl Study {
         let mut smallest: Option<usize> = None;
         for (i, r) in self.rows.iter().enumerate().filter(|(_, r)| usize::from(r.level) == level) {
             v.points += 1;
+            if r.scanned {
+                // Told, but nothing rests on it.
+                continue;
+            }
             if !r.point.stands() {
                 if smallest.is_none_or(|s| r.point.memory_bytes < self.rows[s].point.memory_bytes) {
                     smallest = Some(i);

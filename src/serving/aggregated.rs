@@ -16,13 +16,15 @@
 use super::point::{Binding, KvCost, Load, Point};
 use super::published;
 use super::stepper::{StepTime, Stepper};
+use super::steps::{Carried, Steps, Work};
 use crate::cost::Batch;
 use crate::spec::assumptions::{Activations, MixedSteps, PrefillSync, TtftQueue};
 
 /// The steps a deployment alternates between.
-struct Mix {
-    decode: StepTime,
-    mixed: StepTime,
+#[derive(Clone, Copy)]
+struct Mix<W> {
+    decode: StepTime<W>,
+    mixed: StepTime<W>,
     f_sys: f64,
     /// First token's wait without queue.
     ttft_s: f64,
@@ -57,7 +59,8 @@ fn progress(s: &Stepper) -> f64 {
 }
 
 /// Iterations at `decoding` sequences per rank under a chunk budget.
-fn mix(s: &Stepper, load: &Load, decoding: f64, chunk: f64, progress: f64) -> Option<Mix> {
+fn mix<S: Steps>(steps: &S, load: &Load, decoding: f64, chunk: f64, progress: f64) -> Option<Mix<S::Work>> {
+    let s = steps.stepper();
     let lib = s.library();
     let per_decode = per_decode(s);
     let room = chunk - decoding * per_decode;
@@ -65,8 +68,8 @@ fn mix(s: &Stepper, load: &Load, decoding: f64, chunk: f64, progress: f64) -> Op
         return None;
     }
     let chunks = (load.isl / room).ceil().max(1.0);
-    let steps = ((load.osl - 1.0) / progress).max(1e-9);
-    let needed = if load.osl > 1.0 { decoding * load.isl / steps } else { room };
+    let tokens = ((load.osl - 1.0) / progress).max(1e-9);
+    let needed = if load.osl > 1.0 { decoding * load.isl / tokens } else { room };
     let carried = room.min(load.isl.max(needed));
     let f = (needed / carried).min(1.0);
     let f_sys = match lib.assumptions.prefill_sync {
@@ -86,21 +89,17 @@ fn mix(s: &Stepper, load: &Load, decoding: f64, chunk: f64, progress: f64) -> Op
         busy: if f_sys > 0.0 { f / f_sys } else { 1.0 },
         ending: carried / load.isl,
     };
-    let mixed = s.step(&batch);
+    let mixed = steps.mixed(&batch, Carried::Chunk);
     let rest = load.isl - (chunks - 1.0) * room;
     let last_s = if chunks > 1.0 && rest < room * (1.0 - 1e-9) {
         let past = load.prefix + load.isl - rest;
-        let alone = s.step(&Batch { sequences: 1.0, new: rest, past, ending: 1.0, ..batch });
+        let alone = steps.mixed(&Batch { sequences: 1.0, new: rest, past, ending: 1.0, ..batch }, Carried::Rest);
         f * mixed.seconds + (1.0 - f) * alone.seconds
     } else {
         mixed.seconds
     };
     let ttft_s = (chunks - 1.0) * mixed.seconds + last_s;
-    let decode = if decoding > 0.0 {
-        s.decode(decoding, s.slowest_context(decoding, load.context))
-    } else {
-        StepTime::default()
-    };
+    let decode = if decoding > 0.0 { steps.decode(decoding, batch.context) } else { StepTime::default() };
     let mean_s = f_sys * mixed.seconds + (1.0 - f_sys) * decode.seconds;
     Some(Mix { decode, mixed, f_sys, ttft_s, prefill_bound: needed >= carried * (1.0 - 1e-12), mean_s, batch })
 }
@@ -157,8 +156,69 @@ fn counted(s: &Stepper, load: &Load, batch: f64, chunk: f64, replicas: u32, memo
     }
 }
 
+/// Decoding sequences per rank whose prompts take all of the budget.
+fn all_mixed(s: &Stepper, load: &Load, chunk: f64, steps: f64) -> f64 {
+    chunk * steps / (load.isl + steps * per_decode(s))
+}
+
+/// Fixed point B = B_dec (1 + TTFT / (steps t)), at most `cap` and 24 rounds; a contraction, since TTFT is a few
+/// steps of many, so two rounds tell where the third should start. A start whose prompts overflow the budget is
+/// first held against the batch whose prompts just fill it: if the slots want more even there, prefill binds.
+fn settle<S: Steps>(
+    clock: &S,
+    load: &Load,
+    batch: f64,
+    chunk: f64,
+    cap: f64,
+    progress: f64,
+) -> Option<(f64, Mix<S::Work>)> {
+    let s = clock.stepper();
+    let steps = (load.osl - 1.0) / progress;
+    let wanted = |m: &Mix<S::Work>| (batch / (1.0 + m.ttft_s / (steps * m.mean_s))).min(cap);
+    let mut decoding = (batch * 0.9).min(cap);
+    let full = all_mixed(s, load, chunk, steps);
+    // With fewer output tokens than that, steps are all mixed before the budget is full.
+    let calm = full.min(steps);
+    if decoding > full && full <= steps {
+        let m = mix(clock, load, full, chunk, progress)?;
+        let next = wanted(&m);
+        if next >= full {
+            return Some((full, Mix { prefill_bound: true, ..m }));
+        }
+        decoding = next;
+    }
+    let mut before: Option<(f64, f64)> = None;
+    for _ in 0..24 {
+        let m = mix(clock, load, decoding, chunk, progress)?;
+        let next = wanted(&m);
+        if (next - decoding).abs() <= S::TOLERANCE * batch || m.prefill_bound && next > decoding {
+            return Some((decoding, m));
+        }
+        let here = (decoding, next);
+        decoding = match before {
+            _ if m.prefill_bound => 0.5 * (next.min(decoding) + decoding),
+            Some((x, y)) if x != decoding => {
+                // Where the chord through the last two meets the diagonal, while it slopes gently.
+                let slope = (next - y) / (decoding - x);
+                let met = decoding + (next - decoding) / (1.0 - slope);
+                if slope.abs() < 0.7 && met > 0.0 && met < calm { met.min(cap) } else { next }
+            }
+            _ => next,
+        };
+        before = Some(here);
+    }
+    // A step of the chunk count lies on the fixed point; where the rounds ended is as good as any of them.
+    mix(clock, load, decoding, chunk, progress).map(|m| (decoding, m))
+}
+
 /// Steady state of `replicas` equal deployments with `batch` slots per attention rank.
 pub fn solve(s: &Stepper, load: &Load, batch: f64, chunk: f64, replicas: u32) -> Point {
+    solve_by(s, load, batch, chunk, replicas)
+}
+
+/// The same by any clock. Published step counting is asked of the exact engine whatever the clock.
+pub fn solve_by<S: Steps>(clock: &S, load: &Load, batch: f64, chunk: f64, replicas: u32) -> Point {
+    let s = clock.stepper();
     let (short, memory) = s.memory_check(batch, tokens_in_flight(s, load, batch, chunk));
     if let Some(pool) = short {
         return Point::unplaced(Binding::Memory(pool), memory);
@@ -172,7 +232,7 @@ pub fn solve(s: &Stepper, load: &Load, batch: f64, chunk: f64, replicas: u32) ->
     if load.osl <= 1.0 {
         // Nothing to decode: prompts stream through, one after another, no more at a time than slots.
         let budget = chunk.min(batch * load.isl);
-        let Some(m) = mix(s, load, 0.0, budget, progress) else {
+        let Some(m) = mix(clock, load, 0.0, budget, progress) else {
             return Point::unplaced(Binding::Divisibility, memory);
         };
         let ttft = m.ttft_s;
@@ -186,7 +246,7 @@ pub fn solve(s: &Stepper, load: &Load, batch: f64, chunk: f64, replicas: u32) ->
             concurrency: deployments * rate * ttft,
             memory_bytes: memory,
             binding: Binding::PrefillRate,
-            evidence: m.mixed.work,
+            evidence: m.mixed.work.total(),
             decode_batch: 0.0,
             kv: KvCost::default(),
         };
@@ -197,36 +257,19 @@ pub fn solve(s: &Stepper, load: &Load, batch: f64, chunk: f64, replicas: u32) ->
         // Not even one sequence can decode beside one prompt token.
         return Point::unplaced(Binding::Divisibility, memory);
     }
-    let mut decoding = (batch * 0.9).min(cap);
-    let mut found: Option<Mix> = None;
-    for _ in 0..24 {
-        let Some(m) = mix(s, load, decoding, chunk, progress) else {
-            return Point::unplaced(Binding::Divisibility, memory);
-        };
-        let ttft = m.ttft_s;
-        let next = (batch / (1.0 + ttft / (steps * m.mean_s))).min(cap);
-        let bound = m.prefill_bound;
-        let settled = (next - decoding).abs() <= 1e-6 * batch;
-        found = Some(m);
-        if bound && next > decoding {
-            break;
-        }
-        if settled {
-            break;
-        }
-        decoding = if bound { next.min(decoding) * 0.5 + decoding * 0.5 } else { next };
-    }
-    let Some(mut m) = found else {
+    let Some((mut decoding, mut m)) = settle(clock, load, batch, chunk, cap, progress) else {
         return Point::unplaced(Binding::Divisibility, memory);
     };
     let mut binding = Binding::None;
     let mut ttft = m.ttft_s;
     if m.prefill_bound {
         // Every step is mixed; decode holds what prefill can feed, the other slots wait for prefill.
-        let share = steps / (load.isl + steps * per_decode(s));
-        decoding = decoding.min(chunk * share).min(batch);
-        if let Some(again) = mix(s, load, decoding, chunk, progress) {
-            m = again;
+        let fed = all_mixed(s, load, chunk, steps).min(batch);
+        if decoding > fed {
+            decoding = fed;
+            if let Some(again) = mix(clock, load, decoding, chunk, progress) {
+                m = again;
+            }
         }
         let rate = decoding / (steps * m.mean_s);
         ttft = (m.ttft_s).max((batch - decoding) / rate);
@@ -242,7 +285,7 @@ pub fn solve(s: &Stepper, load: &Load, batch: f64, chunk: f64, replicas: u32) ->
         concurrency: deployments * batch,
         memory_bytes: memory,
         binding,
-        evidence: m.mixed.work.times(m.f_sys).plus(&m.decode.work.times(1.0 - m.f_sys)),
+        evidence: m.mixed.work.times(m.f_sys).plus(&m.decode.work.times(1.0 - m.f_sys)).total(),
         decode_batch: decoding,
         kv: KvCost::default(),
     }

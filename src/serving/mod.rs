@@ -18,11 +18,15 @@ pub mod point;
 pub mod provision;
 pub mod published;
 pub mod queueing;
+pub mod scan;
 pub mod stepper;
+pub mod steps;
 mod straddle;
 pub mod timeline;
 
 pub use engine::Engine;
 pub use estimate::{Estimate, MemoryRow, StageRow};
 pub use point::{Binding, Load, Point};
+pub use scan::{Scan, Tables};
 pub use stepper::{StepTime, Stepper};
+pub use steps::Steps;

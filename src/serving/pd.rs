@@ -11,6 +11,7 @@ use super::contention::{self, Crowds, Shared, Ways};
 use super::point::{Binding, KvCost, Load, Point};
 use super::published;
 use super::stepper::{self, Prefill, StepTime, Stepper};
+use super::steps::{Steps, Work};
 use crate::spec::assumptions::{Activations, FirstToken, KvTransfer, TtftQueue, WorkerCorrections};
 
 /// A prefill stepper at one batch and chunk: what it gives per worker.
@@ -74,12 +75,18 @@ fn shares_ports(s: &Stepper) -> bool {
 
 /// Prices the prefill slot: `sequences` per rank and round, in chunks of `chunk` tokens.
 pub fn prefill_side(s: &Stepper, load: &Load, sequences: f64, chunk: f64) -> PrefillSide {
+    prefill_side_by(s, load, sequences, chunk)
+}
+
+/// The same by any clock.
+pub fn prefill_side_by<S: Steps>(clock: &S, load: &Load, sequences: f64, chunk: f64) -> PrefillSide {
+    let s = clock.stepper();
     let in_flight = match s.library().assumptions.activations {
         Activations::AliveRows | Activations::Framework => sequences * chunk.min(load.isl),
         Activations::Coefficients => sequences * (load.isl + load.prefix),
     };
     let (short, memory_bytes) = s.memory_check(sequences, in_flight);
-    let mut prefill = s.prefill(sequences, load.isl, load.prefix, chunk);
+    let mut prefill = clock.prefill(sequences, load.isl, load.prefix, chunk);
     let mut share = 1.0;
     if corrected(s) {
         prefill.latency_s *= published::PREFILL_CORRECTION;
@@ -95,12 +102,13 @@ fn corrected(s: &Stepper) -> bool {
 }
 
 /// A decode step, corrected where the assumptions say so.
-fn decode_step(s: &Stepper, load: &Load, batch: f64) -> StepTime {
-    let mut step = s.decode(batch, s.slowest_context(batch, load.context));
+fn decode_step<S: Steps>(clock: &S, load: &Load, batch: f64) -> StepTime {
+    let s = clock.stepper();
+    let StepTime { mut seconds, work } = clock.decode(batch, s.slowest_context(batch, load.context));
     if corrected(s) {
-        step.seconds *= published::DECODE_CORRECTION;
+        seconds *= published::DECODE_CORRECTION;
     }
-    step
+    StepTime { seconds, work: work.total() }
 }
 
 fn decode_rate(s: &Stepper, load: &Load, batch: f64, step_s: f64) -> f64 {
@@ -112,9 +120,15 @@ fn decode_rate(s: &Stepper, load: &Load, batch: f64, step_s: f64) -> f64 {
 
 /// Prices the decode slot at `batch` sequences per rank.
 pub fn decode_side(s: &Stepper, load: &Load, batch: f64) -> DecodeSide {
+    decode_side_by(s, load, batch)
+}
+
+/// The same by any clock.
+pub fn decode_side_by<S: Steps>(clock: &S, load: &Load, batch: f64) -> DecodeSide {
+    let s = clock.stepper();
     let per_decode = 1.0 + f64::from(s.library().serving.mtp);
     let (short, memory_bytes) = s.memory_check(batch, batch * per_decode);
-    let step = decode_step(s, load, batch);
+    let step = decode_step(clock, load, batch);
     DecodeSide { batch, step, rate: decode_rate(s, load, batch, step.seconds), memory_bytes, short, crowds: None }
 }
 
@@ -207,7 +221,7 @@ impl<'a> Pair<'a> {
     }
 
     /// The rate at which both slots and KV between them agree, when no more than `asked` requests a second come.
-    fn settle(&self, prefill: &PrefillSide, decode: &DecodeSide, asked: f64) -> Settled {
+    fn settle(&self, prefill: &PrefillSide, decode: &DecodeSide, asked: f64, tolerance: f64) -> Settled {
         let Pair { p, d, load, .. } = *self;
         let (latency, step) = (prefill.prefill.latency_s, decode.step.seconds);
         let (supply, demand) = (f64::from(self.np) * prefill.rate, f64::from(self.nd) * decode.rate);
@@ -235,7 +249,7 @@ impl<'a> Pair<'a> {
             let [d_share_in, d_share_out] = now.decode.share;
             now.wire = wire.rate([now.prefill.share, [d_share_out, d_share_in]]);
             now.rate = now.supply.min(now.demand).min(now.wire).min(asked);
-            if (now.rate - before).abs() <= 1e-9 * before {
+            if (now.rate - before).abs() <= tolerance * before {
                 break;
             }
         }
@@ -261,6 +275,19 @@ pub fn combine(
     combine_at(p, prefill, np, d, decode, nd, load, f64::INFINITY)
 }
 
+/// The same with decode steps by any clock.
+pub fn combine_by<S: Steps>(
+    p: &Stepper,
+    prefill: &PrefillSide,
+    np: u32,
+    clock: &S,
+    decode: &DecodeSide,
+    nd: u32,
+    load: &Load,
+) -> Point {
+    combined(p, prefill, np, clock, decode, nd, load, f64::INFINITY)
+}
+
 /// The same when no more than `asked` requests a second come.
 #[allow(clippy::too_many_arguments)]
 pub fn combine_at(
@@ -273,6 +300,21 @@ pub fn combine_at(
     load: &Load,
     asked: f64,
 ) -> Point {
+    combined(p, prefill, np, d, decode, nd, load, asked)
+}
+
+#[allow(clippy::too_many_arguments)]
+fn combined<S: Steps>(
+    p: &Stepper,
+    prefill: &PrefillSide,
+    np: u32,
+    clock: &S,
+    decode: &DecodeSide,
+    nd: u32,
+    load: &Load,
+    asked: f64,
+) -> Point {
+    let d = clock.stepper();
     let memory = prefill.memory_bytes.max(decode.memory_bytes);
     if let Some(pool) = prefill.short {
         return Point::unplaced(Binding::Memory(slot_pool("prefill", pool)), memory);
@@ -283,7 +325,7 @@ pub fn combine_at(
     let lib = p.library();
     let (np_f, nd_f) = (f64::from(np), f64::from(nd));
     let pair = Pair::new(p, np, d, nd, load);
-    let at = pair.settle(prefill, decode, asked);
+    let at = pair.settle(prefill, decode, asked, S::TOLERANCE * 1e-3);
     let queue = match lib.assumptions.ttft_queue {
         TtftQueue::None => 1.0,
         TtftQueue::Factors => published::PD_TTFT_FACTOR,
@@ -317,7 +359,7 @@ pub fn combine_at(
     // KV on its way costs a smaller batch as much less as it moves less.
     let slow = (at.decode.seconds - decode.step.seconds) / decode.batch.max(f64::MIN_POSITIVE);
     let (step, batch) = if rate < demand * (1.0 - 1e-9) {
-        lowered(d, load, decode, slow, rate / nd_f)
+        lowered(clock, load, decode, slow, rate / nd_f)
     } else {
         (decode.step, decode.batch)
     };
@@ -350,7 +392,8 @@ pub fn combine_at(
 
 /// The batch at which one decode worker gives `rate`, found from above by false position (Illinois):
 /// rate grows with the batch, less and less. `slow`: seconds that KV on its way adds to a step per sequence.
-fn lowered(d: &Stepper, load: &Load, full: &DecodeSide, slow: f64, rate: f64) -> (StepTime, f64) {
+fn lowered<S: Steps>(clock: &S, load: &Load, full: &DecodeSide, slow: f64, rate: f64) -> (StepTime, f64) {
+    let d = clock.stepper();
     let (mut low, mut low_gap) = (0.0, -rate);
     let full_s = full.step.seconds;
     let (mut high, mut high_gap) = (full.batch, full.rate * full_s / (full_s + slow * full.batch) - rate);
@@ -358,7 +401,7 @@ fn lowered(d: &Stepper, load: &Load, full: &DecodeSide, slow: f64, rate: f64) ->
     let mut kept = 0;
     for _ in 0..24 {
         let b = low + (high - low) * (-low_gap / (high_gap - low_gap)).clamp(0.02, 0.98);
-        let s = decode_step(d, load, b);
+        let s = decode_step(clock, load, b);
         let gap = decode_rate(d, load, b, s.seconds + slow * b) - rate;
         if gap >= 0.0 {
             (high, high_gap, step) = (b, gap, s);

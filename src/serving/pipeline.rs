@@ -194,7 +194,7 @@ pub fn step_time(rows: &[Rows<'_>], duplex_half: bool, overlapped: bool) -> f64 
 /// ```
 ///
 /// (second overlapped term only for L >= 2; the last two never leave their resource).
-fn closed_form(rows: &[Rows<'_>], m: usize, overlapped: bool) -> Option<f64> {
+pub(super) fn closed_form(rows: &[Rows<'_>], m: usize, overlapped: bool) -> Option<f64> {
     let mut main: Option<(f64, Stages)> = None;
     let mut dense = 0.0;
     for row in rows.iter().filter(|r| r.layers > 0) {

@@ -17,15 +17,15 @@ use crate::spec::{AfdPlan, Parallel, Workload};
 
 /// Wall time of one step and the operator time in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct StepTime {
+pub struct StepTime<W = Total> {
     /// From the first operator to the last (AFD: one pass of the pipeline).
     pub seconds: f64,
-    pub work: Total,
+    pub work: W,
 }
 
 /// An AFD unit with its pipeline.
 pub struct Unit {
-    pub unit: AfdUnit,
+    pub unit: Arc<AfdUnit>,
     pub microbatches: u32,
     pub half_duplex: bool,
     pub overlapped: bool,
@@ -82,7 +82,13 @@ impl Stepper {
     /// An AFD unit; each pool on the library of its own device, if the plan names one.
     pub fn afd(lib: &Arc<Library>, plan: &AfdPlan, workload: &Workload) -> Result<Stepper> {
         let (attention, ffn) = (lib.on(plan.attention.device.as_ref())?, lib.on(plan.ffn.device.as_ref())?);
-        let unit = AfdUnit::new(&attention, &ffn, plan)?;
+        let unit = Arc::new(AfdUnit::new(&attention, &ffn, plan)?);
+        Stepper::afd_of(lib, unit, plan, workload)
+    }
+
+    /// The same on a unit that is compiled already: plans that differ only in batch, chunk and micro-batches.
+    pub fn afd_of(lib: &Arc<Library>, unit: Arc<AfdUnit>, plan: &AfdPlan, workload: &Workload) -> Result<Stepper> {
+        let (attention, ffn) = (lib.on(plan.attention.device.as_ref())?, lib.on(plan.ffn.device.as_ref())?);
         let cx = context(&attention, workload);
         let (a, f) = memory::afd(&cx, plan, unit.experts.ep, ffn.cluster.device.hbm_bytes);
         let mut groups: Vec<(u32, bool)> = Vec::new();
@@ -311,7 +317,7 @@ impl Unit {
         out
     }
 
-    fn for_each_part(&self, batch: &Batch, mut take: impl FnMut(Batch)) {
+    pub(super) fn for_each_part(&self, batch: &Batch, mut take: impl FnMut(Batch)) {
         let m = self.microbatches.max(1);
         let whole = batch.decode.fract() == 0.0 && batch.decode > 0.0;
         if !whole || batch.has_prefill() {
@@ -429,7 +435,7 @@ impl Unit {
         let dense_layers = (counts.dense[0] + counts.dense[1]) as u32;
         let slowed = self.unit.slowed();
         let mtp = self.unit.library().serving.mtp;
-        let drafts = if parts.iter().any(|b| b.decode > 0.0) { mtp.saturating_sub(1) } else { 0 };
+        let drafts = parts.iter().any(|b| b.decode > 0.0);
         let mut work = Total::default();
         let mut part_work = Total::default();
         for (i, b) in parts.iter().enumerate() {
@@ -473,6 +479,19 @@ impl Unit {
             }
             work = work.plus(&part_work);
         }
+        let rows = self.assemble([full, sliding, dense, ends, draft, more], drafts);
+        then(&rows, work)
+    }
+
+    /// Stages of the micro-batches in the order of the layers, from those of full-attention, sliding and dense
+    /// layers, ends, first and further draft passes. `drafts`: whether any of them decodes.
+    pub(super) fn assemble<'a>(
+        &self,
+        [full, sliding, dense, ends, draft, more]: [&'a [Stages]; ROWS],
+        drafts: bool,
+    ) -> Vec<Rows<'a>> {
+        let dense_layers = (self.unit.counts.dense[0] + self.unit.counts.dense[1]) as u32;
+        let mtp = self.unit.library().serving.mtp;
         let mut rows: Vec<Rows<'_>> = Vec::with_capacity(self.groups.len() + 4);
         if dense_layers > 0 {
             rows.push(Rows { layers: dense_layers, stages: dense });
@@ -482,12 +501,12 @@ impl Unit {
         }
         if mtp > 0 {
             rows.push(Rows { layers: 1, stages: draft });
-            if drafts > 0 {
-                rows.push(Rows { layers: drafts, stages: more });
+            if drafts && mtp > 1 {
+                rows.push(Rows { layers: mtp - 1, stages: more });
             }
         }
         rows.push(Rows { layers: 1, stages: ends });
-        then(&rows, work)
+        rows
     }
 
     /// In how many groups the sequences of a prefill round go one after another: with few per rank, one by one.

@@ -25,6 +25,8 @@ mod pipeline;
 mod profiles;
 mod provision;
 mod refine;
+mod regimes;
+mod scan;
 mod search;
 mod sensitivity;
 mod served;

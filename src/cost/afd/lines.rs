@@ -1,0 +1,174 @@
+//! An AFD unit's stages as lines over a micro-batch's tokens, and the FFN's over the tokens of all ranks.
+
+use std::sync::Arc;
+
+use super::AfdUnit;
+use crate::cost::Batch;
+use crate::cost::attention::{KernelLines, Lengths};
+use crate::cost::draft;
+use crate::cost::line::{Line, Lines, Place, Tokens};
+use crate::cost::sink::Total;
+
+/// The lines of one unit at one number of micro-batches, [prefill, decode] where a stage differs.
+#[derive(Debug)]
+pub struct AfdLines {
+    ranks: f64,
+    mtp: u32,
+    /// Attention kernels of full and of sliding layers.
+    kernels: Vec<KernelLines>,
+    attention: [Arc<Line>; 2],
+    ffn: [Arc<Line>; 2],
+    hops: [Arc<Line>; 2],
+    dense: Option<[Arc<Line>; 2]>,
+    embedding: [Arc<Line>; 2],
+    logits: [Arc<Line>; 2],
+    draft: Option<[Arc<Line>; 2]>,
+}
+
+/// Stage times (attention, A2F, FFN, F2A) of one micro-batch in each kind of layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PartStages {
+    pub full: [f64; 4],
+    pub sliding: [f64; 4],
+    pub dense: f64,
+    pub ends: f64,
+    pub draft: [f64; 4],
+    /// Each further draft pass.
+    pub more: [f64; 4],
+}
+
+impl AfdUnit {
+    fn with_tokens(tokens: f64, decode: bool) -> Batch {
+        if decode { Batch::decode(tokens, 1.0, 1.0) } else { Batch::prefill(1.0, tokens, 0.0) }
+    }
+
+    /// Attention kernels of one layer of each of the first `kinds` (full, sliding) over the prompts of `b`.
+    pub fn prompt_kernels(&self, b: &Batch, kinds: usize) -> Vec<f64> {
+        self.attention.prompt_kernels(b, kinds)
+    }
+
+    /// Whether its stages add up as the lines have it: everything where a search places it, nothing fused.
+    pub fn tabulates(&self) -> bool {
+        !self.router_on_ffn
+            && !self.dense_on_ffn
+            && self.shared_on_ffn
+            && self.slowed.is_none()
+            && !self.shape.prereduce
+            && self.shape.spread.is_none()
+            && Arc::ptr_eq(&self.lib, &self.ffn_lib)
+    }
+}
+
+impl AfdLines {
+    /// `lines`: of this library; `attention`: of this library and these lengths.
+    pub fn new(u: &AfdUnit, lines: &Lines, attention: &Lines, lengths: Lengths, microbatches: u32) -> AfdLines {
+        let (tp, counts) = (u.attention_tp, u.counts);
+        let kernels = [false, true]
+            .into_iter()
+            .filter(|sliding| !sliding || counts.moe[1] > 0.0)
+            .map(|sliding| KernelLines::new(&u.attention, attention, lengths, sliding, microbatches))
+            .collect();
+        let work = |name, key: [u32; 3], price: &dyn Fn(&Batch, &mut Tokens)| {
+            [false, true].map(|decode| {
+                lines.get((name, [key[0], key[1], key[2], u32::from(decode), 0, 0]), |x| {
+                    let mut t = Tokens::default();
+                    price(&AfdUnit::with_tokens(x, decode), &mut t);
+                    t.0
+                })
+            })
+        };
+        let (ep, moe_tp) = (u.experts.ep, u.experts.moe_tp);
+        let ffn = [false, true].map(|decode| {
+            lines.get(("afd.ffn", [u.ffn_gpus, ep, moe_tp, u32::from(decode), 0, 0]), |x| {
+                let mut t = Total::default();
+                u.price_ffn(&AfdUnit::with_tokens(x / u.ranks(), decode), &mut t);
+                t.seconds
+            })
+        });
+        let hops = [false, true].map(|back| {
+            let name = if back { "afd.f2a" } else { "afd.a2f" };
+            lines.get((name, [u.attention_gpus, tp, u.ffn_gpus, ep, moe_tp, 0]), |x| u.transfer(x, back).seconds)
+        });
+        AfdLines {
+            ranks: u.ranks(),
+            mtp: u.lib.serving.mtp,
+            kernels,
+            attention: work("afd.attention", [tp, 0, 0], &|b, t| u.price_attention(b, false, t)),
+            ffn,
+            hops,
+            dense: (counts.dense[0] + counts.dense[1] > 0.0)
+                .then(|| work("afd.dense", [tp, 0, 0], &|b, t| u.price_dense(b, false, t))),
+            embedding: [0, 1].map(|mode: usize| {
+                lines.get(("afd.embedding", [mode as u32, 0, 0, 0, 0, 0]), |x| {
+                    u.memory[mode].at(&[x * u.hidden * 4.0]).seconds
+                })
+            }),
+            logits: [false, true].map(|decode| {
+                lines.get(("afd.logits", [tp, u32::from(decode), 0, 0, 0, 0]), |rows| {
+                    let mut t = Tokens::default();
+                    u.price_logits(&AfdUnit::with_tokens(1.0, decode), rows, &mut t);
+                    t.0
+                })
+            }),
+            draft: u.draft.as_ref().map(|projection| {
+                [0, 1].map(|mode: usize| {
+                    lines.get(("afd.draft", [tp, mode as u32, 0, 0, 0, 0]), |x| {
+                        projection[mode].at(&[x / f64::from(tp)]).seconds
+                    })
+                })
+            }),
+        }
+    }
+
+    pub fn kinds(&self) -> usize {
+        self.kernels.len()
+    }
+
+    /// Prompt kernels of a mixed step, of each kind of layer and micro-batch.
+    pub fn prompts(&self, b: &Batch, rest: bool) -> [f64; 2] {
+        let mut out = [0.0; 2];
+        if b.has_prefill() {
+            for (t, k) in out.iter_mut().zip(&self.kernels) {
+                *t = k.prompt(b, rest);
+            }
+        }
+        out
+    }
+
+    /// Stages of one micro-batch whose prompt kernels take `prompts`.
+    pub fn stages(&self, b: &Batch, prompts: [f64; 2]) -> PartStages {
+        let mode = usize::from(!b.has_prefill());
+        let (tokens, rows) = (b.tokens(), b.decode * b.per_decode);
+        let at = Place::of(tokens);
+        let kernel = |i: usize| {
+            let decode = if b.decode > 0.0 { self.kernels[i].decode(rows, b.context) } else { 0.0 };
+            decode + prompts[i]
+        };
+        let around = self.attention[mode].at(at);
+        let (a2f, f2a) = (self.hops[0].at(at), self.hops[1].at(at));
+        let ffn = self.ffn[mode].read(self.ranks * b.mean_tokens());
+        let full = kernel(0);
+        let mut out = PartStages { full: [around + full, a2f, ffn, f2a], ..PartStages::default() };
+        if self.kernels.len() > 1 {
+            out.sliding = [around + kernel(1), a2f, ffn, f2a];
+        }
+        if let Some(dense) = &self.dense {
+            out.dense = dense[mode].at(at) + full;
+        }
+        let logits = |mode: usize, rows: f64| if rows > 0.0 { self.logits[mode].read(rows) } else { 0.0 };
+        out.ends = self.embedding[mode].at(at) + logits(mode, rows + b.ending);
+        if let Some(draft) = &self.draft {
+            out.draft = out.full;
+            out.draft[0] += draft[mode].at(at) + logits(mode, b.decode + b.ending);
+            let [_, (one, more)] = draft::passes(self.mtp, b);
+            if more > 0.0 {
+                let at = Place::of(one.decode);
+                let kernel = self.kernels[0].decode(one.decode, one.context);
+                let attention = self.attention[1].at(at) + kernel + draft[1].at(at) + logits(1, one.decode);
+                let ffn = self.ffn[1].read(self.ranks * one.decode);
+                out.more = [attention, self.hops[0].at(at), ffn, self.hops[1].at(at)];
+            }
+        }
+        out
+    }
+}

@@ -1,0 +1,104 @@
+//! Attention kernels of one rank as lines, for one workload.
+//!
+//! Decode hangs on rows and on a context that differs little (the mean, above it what the slowest rank adds):
+//! a few lines over rows, linear between their contexts. Prompt tokens of a mixed step come in three forms, each
+//! of one number: a chunk of `x` tokens at the mean past, a rest of `x` tokens at the end of the prompt, `x` whole
+//! prompts; for an AFD unit each is one of its micro-batches.
+
+use std::sync::Arc;
+
+use super::AttentionPart;
+use crate::cost::Batch;
+use crate::cost::line::{Line, Lines, Place};
+
+/// Lengths of a workload that attention sees, tokens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Lengths {
+    pub prefix: f64,
+    pub isl: f64,
+    /// Mean context of decode, and the longest mean that the slowest rank may have.
+    pub context: f64,
+    pub longest: f64,
+}
+
+/// Contexts at which decode has a line, closer at the mean.
+const CONTEXTS: u32 = 8;
+
+/// Attention kernels of one kind of layer.
+#[derive(Debug)]
+pub struct KernelLines {
+    lengths: Lengths,
+    decode: Vec<Arc<Line>>,
+    chunk: Arc<Line>,
+    rest: Arc<Line>,
+    prompts: Arc<Line>,
+}
+
+fn context(l: &Lengths, k: u32) -> f64 {
+    let share = f64::from(k) / f64::from(CONTEXTS);
+    l.context + (l.longest - l.context) * share * share
+}
+
+impl AttentionPart {
+    /// Prefill kernels of one layer of each of the first `kinds` (full, sliding).
+    pub fn prompt_kernels(&self, b: &Batch, kinds: usize) -> Vec<f64> {
+        let kernel = |sliding| self.prefill_kernel(b.sequences, b.new, b.past, sliding).seconds;
+        [false, true].into_iter().take(kinds).map(kernel).collect()
+    }
+}
+
+impl KernelLines {
+    /// `parts`: micro-batches that a step is cut into. `lines`: of this workload alone.
+    pub fn new(part: &AttentionPart, lines: &Lines, lengths: Lengths, sliding: bool, parts: u32) -> KernelLines {
+        let (tp, kind) = (part.tp, u32::from(sliding));
+        let contexts = if lengths.longest > lengths.context * (1.0 + 1e-9) { CONTEXTS } else { 0 };
+        let decode = (0..=contexts)
+            .map(|k| {
+                let at = context(&lengths, k);
+                lines.get(("decode", [tp, kind, k, 0, 0, 0]), |rows| part.decode_kernel(rows, at, sliding).seconds)
+            })
+            .collect();
+        let micro = |name, of: &dyn Fn(f64) -> Batch| {
+            lines.get((name, [tp, part.cp, kind, parts, 0, 0]), |x| {
+                let b = of(x).part(parts);
+                part.prefill_kernel(b.sequences, b.new, b.past, sliding).seconds
+            })
+        };
+        let Lengths { prefix, isl, .. } = lengths;
+        KernelLines {
+            decode,
+            chunk: micro("chunk", &|x| Batch::prefill(1.0, x, prefix + (isl - x).max(0.0) / 2.0)),
+            rest: micro("rest", &|x| Batch::prefill(1.0, x, prefix + (isl - x).max(0.0))),
+            prompts: micro("prompts", &|x| Batch::prefill(x, isl, prefix)),
+            lengths,
+        }
+    }
+
+    /// Decode kernel of `rows` at `context`.
+    #[inline]
+    pub fn decode(&self, rows: f64, at: f64) -> f64 {
+        let place = Place::of(rows);
+        let l = &self.lengths;
+        let beyond = at - l.context;
+        if self.decode.len() < 2 || beyond <= 0.0 {
+            return self.decode[0].at(place);
+        }
+        let u = (beyond / (l.longest - l.context)).sqrt() * f64::from(CONTEXTS);
+        let k = (u as u32).min(CONTEXTS - 1);
+        let (from, to) = (context(l, k), context(l, k + 1));
+        let (low, high) = (self.decode[k as usize].at(place), self.decode[k as usize + 1].at(place));
+        low + (at - from) / (to - from) * (high - low)
+    }
+
+    /// Prompt kernel of a mixed step that carries the prompt tokens of `b`.
+    #[inline]
+    pub fn prompt(&self, b: &Batch, rest: bool) -> f64 {
+        if rest {
+            self.rest.read(b.new)
+        } else if b.sequences > 1.0 {
+            self.prompts.read(b.sequences)
+        } else {
+            self.chunk.read(b.new)
+        }
+    }
+}

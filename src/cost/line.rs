@@ -1,0 +1,213 @@
+//! Step times as one-dimensional tables, for scans over batches and chunks.
+//!
+//! For one layout and workload every part of a step hangs on one number: tokens of a rank, tokens of all
+//! ranks, rows of logits, sequences. A [`Line`] holds such a part on the knots `2^e (1 + k/32)`, so that a place
+//! is found from the bits of the number, and most knots of the measured tables (8, 12, 80, 96, 1536 ..) are knots
+//! here too: between them a table that is linear is read exactly. Layouts that share a part share its line.
+//!
+//! A cell in which the time bends or jumps (rows at 1024 and 1025 tokens, another kernel regime) is cut into 32.
+//!
+//! Error: nothing at shared knots; elsewhere a bend of slope s inside a cell costs at most s x/4096 at x, and a
+//! jump is spread over a thousandth of x. Below 1/16 the first value, beyond 2^24 the last.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::sink::{Op, Sink, Total};
+use crate::kernels::Reading;
+
+/// Bits of the mantissa that number the knots of an octave.
+const BITS: u32 = 5;
+const LOW: i32 = -4;
+const HIGH: i32 = 24;
+const PER_OCTAVE: usize = 1 << BITS;
+const CELLS: usize = PER_OCTAVE * (HIGH - LOW) as usize;
+const SHIFT: u32 = 52 - BITS;
+/// Place of the first knot among the bits of all numbers.
+const FIRST: u64 = ((1023 + LOW) as u64) << BITS;
+/// Knots that are always priced; those between only where these are not on one line.
+const STRIDE: usize = 4;
+/// How far off the line a knot may lie.
+const STRAIGHT: f64 = 2e-4;
+/// Parts of a cell that is not straight, and how far from its neighbours' slope a cell is looked into.
+const FINE: usize = 32;
+const STEEP: f64 = 2e-3;
+
+/// Where a number lies among the knots.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    cell: usize,
+    weight: f64,
+}
+
+impl Place {
+    #[inline]
+    pub fn of(x: f64) -> Place {
+        const LEAST: f64 = 1.0 / 16.0;
+        const MOST: f64 = 16_777_215.0;
+        let bits = x.clamp(LEAST, MOST).to_bits();
+        let weight = (bits & ((1 << SHIFT) - 1)) as f64 * (1.0 / (1u64 << SHIFT) as f64);
+        Place { cell: ((bits >> SHIFT) - FIRST) as usize, weight }
+    }
+}
+
+/// The number at a knot.
+fn knot(i: usize) -> f64 {
+    let (octave, k) = (i / PER_OCTAVE, i % PER_OCTAVE);
+    2f64.powi(LOW + octave as i32) * (1.0 + k as f64 / PER_OCTAVE as f64)
+}
+
+/// Seconds over one number.
+#[derive(Debug)]
+pub struct Line {
+    seconds: Box<[f64]>,
+    /// Cells that are cut finer, rising, and their knots.
+    bent: Box<[u32]>,
+    fine: Box<[[f64; FINE + 1]]>,
+}
+
+impl Line {
+    /// Prices `f` on the knots, and between every other fourth only where it bends.
+    pub fn of(f: impl Fn(f64) -> f64) -> Line {
+        let mut t = vec![0.0; CELLS + 1];
+        for i in (0..=CELLS).step_by(STRIDE) {
+            t[i] = f(knot(i));
+        }
+        for from in (0..CELLS).step_by(2 * STRIDE) {
+            let (middle, to) = (from + STRIDE, from + 2 * STRIDE);
+            let straight = |a: usize, b: usize, at: usize, t: &[f64]| {
+                let w = (knot(at) - knot(a)) / (knot(b) - knot(a));
+                t[a] + w * (t[b] - t[a])
+            };
+            let bends = (straight(from, to, middle, &t) - t[middle]).abs() > STRAIGHT * t[middle].abs();
+            for i in (from + 1..to).filter(|i| *i != middle) {
+                t[i] = if bends {
+                    f(knot(i))
+                } else if i < middle {
+                    straight(from, middle, i, &t)
+                } else {
+                    straight(middle, to, i, &t)
+                };
+            }
+        }
+        let (mut bent, mut fine) = (Vec::new(), Vec::new());
+        for i in 1..CELLS - 1 {
+            let step = |i: usize| t[i + 1] - t[i];
+            if (2.0 * step(i) - step(i - 1) - step(i + 1)).abs() < STEEP * t[i].abs() {
+                continue;
+            }
+            let (from, width) = (knot(i), knot(i + 1) - knot(i));
+            let middle = f(from + 0.5 * width);
+            if (t[i] + 0.5 * step(i) - middle).abs() > STRAIGHT * middle.abs() {
+                bent.push(i as u32);
+                let mut knots = [0.0; FINE + 1];
+                for (k, t) in knots.iter_mut().enumerate() {
+                    *t = f(from + width * k as f64 / FINE as f64);
+                }
+                fine.push(knots);
+            }
+        }
+        Line { seconds: t.into(), bent: bent.into(), fine: fine.into() }
+    }
+
+    #[inline]
+    pub fn at(&self, p: Place) -> f64 {
+        if let Some(k) = self.bent.iter().position(|c| *c as usize == p.cell) {
+            let (knots, u) = (&self.fine[k], p.weight * FINE as f64);
+            let (a, b) = (knots[u as usize], knots[u as usize + 1]);
+            return a + u.fract() * (b - a);
+        }
+        let (a, b) = (self.seconds[p.cell], self.seconds[p.cell + 1]);
+        a + p.weight * (b - a)
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(&*self.seconds) + size_of_val(&*self.bent) + size_of_val(&*self.fine)
+    }
+
+    #[inline]
+    pub fn read(&self, x: f64) -> f64 {
+        self.at(Place::of(x))
+    }
+}
+
+/// What a line is of, and the numbers that make it that one.
+pub type Key = (&'static str, [u32; 6]);
+
+/// Lines by what they are of; made once, shared by every layout that needs them.
+#[derive(Debug, Default)]
+pub struct Lines {
+    kept: Mutex<HashMap<Key, Arc<Line>>>,
+}
+
+impl Lines {
+    pub fn get(&self, key: Key, make: impl Fn(f64) -> f64) -> Arc<Line> {
+        let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = lock().get(&key) {
+            return found.clone();
+        }
+        // Made outside the lock: two threads may make the same line, and both get the same numbers.
+        let made = Arc::new(Line::of(make));
+        lock().entry(key).or_insert(made).clone()
+    }
+
+    /// Lines kept, and the bytes they take.
+    pub fn size(&self) -> (usize, usize) {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        (kept.len(), kept.values().map(|l| l.bytes()).sum())
+    }
+}
+
+/// Seconds of what hangs on tokens alone: all but the attention kernels.
+#[derive(Default)]
+pub(super) struct Tokens(pub f64);
+
+impl Sink for Tokens {
+    const DETAIL: bool = true;
+
+    fn add(&mut self, op: Op, count: f64, reading: Reading) {
+        if !matches!(op, Op::AttentionDecode | Op::AttentionPrefill) {
+            self.0 += count * reading.seconds;
+        }
+    }
+
+    fn merge(&mut self, total: &Total) {
+        self.0 += total.seconds;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knots_are_exact_and_places_round_trip() {
+        for x in [0.0625, 1.0, 3.0, 80.0, 96.0, 1536.0, 65_536.0] {
+            let p = Place::of(x);
+            assert_eq!((knot(p.cell), p.weight), (x, 0.0));
+        }
+        let p = Place::of(100.5);
+        assert!((knot(p.cell) + p.weight * (knot(p.cell + 1) - knot(p.cell)) - 100.5).abs() < 1e-9);
+        assert_eq!(Place::of(f64::NAN.max(0.0)).cell, 0);
+        assert_eq!(Place::of(1e30).cell, CELLS - 1);
+    }
+
+    #[test]
+    fn a_line_keeps_what_is_linear_and_follows_what_bends() {
+        let linear = Line::of(|x| 3.0 + 0.25 * x);
+        let bent = Line::of(|x| x.max(100.5));
+        let jump = Line::of(|x| if x > 1024.0 { 2.0 * x } else { x });
+        let power = Line::of(|x| x.powf(0.7));
+        for i in 0..2000 {
+            let x = 0.07 * 1.009f64.powi(i);
+            if x > 1e6 {
+                break;
+            }
+            assert!((linear.read(x) / (3.0 + 0.25 * x) - 1.0).abs() < 1e-12);
+            assert!((bent.read(x) / x.max(100.5) - 1.0).abs() < 1.0 / 4096.0);
+            let (low, high) = (x < 1024.0, x > 1025.0);
+            assert!(!(low || high) || (jump.read(x) / if high { 2.0 * x } else { x } - 1.0).abs() < 1e-12, "{x}");
+            assert!((power.read(x) / x.powf(0.7) - 1.0).abs() < 3e-4, "{x}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What a study says is priced by the engine, whatever scanned the space before.
+//!
+//! Of each level these rows are priced again: the best within the limits and all that are scanned near them; where
+//! none keeps the limits, the nearest misses; the least TTFT and TPOT; and every row on the frontier of rate
+//! against speed per user. Each list is taken again until what stands at its head is exact, so no scanned row
+//! within the limits says more than the exact best. The rest keep what the scan read, and say so. Limit: a plan
+//! that the scan sees more than [`NEAR`] below the best is not looked at again.
+
+use rayon::prelude::*;
+
+use super::levels::Task;
+use super::refine::Aim;
+use super::row::{Part, Row};
+use super::timer::{Timer, combine};
+use crate::error::Result;
+use crate::serving::{Binding, Point};
+
+/// How near to the best a scanned row is worth the engine: twice what a scan is off.
+pub const NEAR: f64 = 0.006;
+/// Rows of one list priced at a time, and times that it is taken.
+const MOST: usize = 96;
+const ROUNDS: usize = 12;
+
+/// The head of a list of rows: what it is led by, and which scanned ones may still lead it.
+struct Head {
+    best_exact: f64,
+    scanned: Vec<(f64, usize)>,
+}
+
+impl Head {
+    /// Of `value`, more is better.
+    fn of(rows: &[Row], value: impl Fn(&Row) -> Option<f64>) -> Head {
+        let mut head = Head { best_exact: f64::NEG_INFINITY, scanned: Vec::new() };
+        let mut best = f64::NEG_INFINITY;
+        for (i, r) in rows.iter().enumerate() {
+            let Some(v) = value(r) else { continue };
+            best = best.max(v);
+            if r.scanned {
+                if v >= best - NEAR * best.abs() {
+                    head.scanned.push((v, i));
+                }
+            } else {
+                head.best_exact = head.best_exact.max(v);
+            }
+        }
+        head.scanned.retain(|(v, _)| *v >= best - NEAR * best.abs());
+        head.scanned.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        head
+    }
+
+    /// Rows to price next: at first all near the best, then only what says more than the exact best.
+    fn next(self, first: bool) -> impl Iterator<Item = usize> {
+        let least = if first { f64::NEG_INFINITY } else { self.best_exact };
+        self.scanned.into_iter().filter(move |(v, _)| *v > least).take(MOST).map(|(_, i)| i)
+    }
+}
+
+/// Rows within the limits that no other beats on both speed per user and rate.
+fn frontier(rows: &[Row], aim: &Aim) -> Vec<usize> {
+    let within = |r: &Row| r.point.stands() && r.point.binding_under(&aim.slo) == Binding::None;
+    let mut all: Vec<(f64, f64, usize)> = rows
+        .iter()
+        .enumerate()
+        .filter(|(_, r)| within(r))
+        .map(|(i, r)| (r.point.tpot_s, r.point.requests_per_s, i))
+        .collect();
+    all.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.total_cmp(&a.1)));
+    let mut best = f64::NEG_INFINITY;
+    all.retain(|(_, rate, _)| {
+        let stays = *rate > best;
+        best = best.max(*rate);
+        stays
+    });
+    all.into_iter().map(|(.., i)| i).collect()
+}
+
+impl Task<'_> {
+    /// Prices rows again until everything that is said of this level is exact.
+    pub fn settle(&self, rows: &mut [Row], aim: &Aim) -> Result<()> {
+        for round in 0..ROUNDS {
+            let first = round == 0;
+            let stands = |r: &Row| r.point.stands();
+            let best = Head::of(rows, |r| {
+                // Looser for what is scanned: its limits are as uncertain as its rate.
+                let excess = if stands(r) { r.point.excess(&aim.slo) } else { f64::INFINITY };
+                let loose = if r.scanned { 1.0 + NEAR } else { 1.0 };
+                let gain = if aim.per_user { 1.0 / r.point.tpot_s.max(1e-12) } else { r.point.requests_per_s };
+                (excess <= loose).then_some(gain)
+            });
+            let none = best.best_exact == f64::NEG_INFINITY && best.scanned.is_empty();
+            let mut wanted: Vec<usize> = best.next(first).collect();
+            if none {
+                wanted.extend(Head::of(rows, |r| stands(r).then(|| -r.point.excess(&aim.slo))).next(first));
+            }
+            wanted.extend(Head::of(rows, |r| stands(r).then_some(-r.point.ttft_s)).next(first).take(MOST / 4));
+            wanted.extend(Head::of(rows, |r| stands(r).then_some(-r.point.tpot_s)).next(first).take(MOST / 4));
+            wanted.extend(frontier(rows, aim));
+            // What does not stand is short of memory, which a scan does not read from lines.
+            wanted.retain(|i| rows[*i].scanned);
+            wanted.sort_unstable();
+            wanted.dedup();
+            if wanted.is_empty() {
+                break;
+            }
+            let again: Vec<Result<Point>> = crate::pool::install(|| {
+                wanted
+                    .par_iter()
+                    .map(|i| {
+                        self.control.check()?;
+                        self.exact(&rows[*i])
+                    })
+                    .collect()
+            })?;
+            for (i, point) in wanted.into_iter().zip(again) {
+                rows[i] = Row { point: point?, scanned: false, ..rows[i] };
+            }
+        }
+        // Where nothing stands, memory decides, and that is exact; its row has no other numbers.
+        for r in rows.iter_mut().filter(|r| !r.point.stands()) {
+            r.scanned = false;
+        }
+        Ok(())
+    }
+
+    /// A row's point by the engine.
+    pub fn exact(&self, r: &Row) -> Result<Point> {
+        let timer =
+            |part: &Part, workload| Ok::<_, crate::Error>(Timer::new(self.stepper_of(&part.layout, workload)?, None));
+        let (batch, load) = (f64::from(r.main.batch), &self.load);
+        let main = timer(&r.main, self.workload)?;
+        let Some(part) = &r.prefill else {
+            return Ok(main.mixed(load, batch, f64::from(r.main.chunk), r.main.count));
+        };
+        let prefill = timer(part, &self.workload.prefill_part())?;
+        let side = prefill.prefill_side(load, f64::from(part.batch), f64::from(part.chunk));
+        let decode = main.decode_side(load, batch);
+        Ok(combine(&prefill, &side, part.count, &main, &decode, r.main.count, load))
+    }
+}

@@ -1,0 +1,71 @@
+//! A layout with the clock it is searched by: lines where its steps add up, else the engine itself.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use crate::serving::pd::{self, DecodeSide, PrefillSide};
+use crate::serving::{Load, Point, Scan, Stepper, Tables, aggregated};
+
+/// A compiled layout. Reads as its stepper, which is exact; what it prices itself may be scanned.
+pub struct Timer {
+    stepper: Arc<Stepper>,
+    scan: Option<Scan>,
+}
+
+impl Deref for Timer {
+    type Target = Stepper;
+
+    fn deref(&self) -> &Stepper {
+        &self.stepper
+    }
+}
+
+impl Timer {
+    pub fn new(stepper: Stepper, tables: Option<&Arc<Tables>>) -> Timer {
+        let stepper = Arc::new(stepper);
+        let scan = tables.and_then(|t| Scan::new(&stepper, t));
+        Timer { stepper, scan }
+    }
+
+    /// Whether what it prices is scanned.
+    pub fn scans(&self) -> bool {
+        self.scan.is_some()
+    }
+
+    pub fn mixed(&self, load: &Load, batch: f64, chunk: f64, count: u32) -> Point {
+        match &self.scan {
+            Some(s) => aggregated::solve_by(s, load, batch, chunk, count),
+            None => aggregated::solve(self, load, batch, chunk, count),
+        }
+    }
+
+    pub fn prefill_side(&self, load: &Load, sequences: f64, chunk: f64) -> PrefillSide {
+        match &self.scan {
+            Some(s) => pd::prefill_side_by(s, load, sequences, chunk),
+            None => pd::prefill_side(self, load, sequences, chunk),
+        }
+    }
+
+    pub fn decode_side(&self, load: &Load, batch: f64) -> DecodeSide {
+        match &self.scan {
+            Some(s) => pd::decode_side_by(s, load, batch),
+            None => pd::decode_side(self, load, batch),
+        }
+    }
+}
+
+/// `np` prefill and `nd` decode workers or units, by the clock of decode.
+pub fn combine(
+    p: &Timer,
+    prefill: &PrefillSide,
+    np: u32,
+    d: &Timer,
+    decode: &DecodeSide,
+    nd: u32,
+    load: &Load,
+) -> Point {
+    match &d.scan {
+        Some(s) => pd::combine_by(p, prefill, np, s, decode, nd, load),
+        None => pd::combine(p, prefill, np, d, decode, nd, load),
+    }
+}

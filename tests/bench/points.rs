@@ -1,0 +1,101 @@
+//! Where the time of a search goes, phase by phase: `cargo run --release --example points [model] [system] [gpus]
+//! [framework] [workload] [threads]`. One line a phase: name, points, seconds, points a second.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::time::Instant;
+
+use disagg::control::Control;
+use disagg::cost::Library;
+use disagg::kernels::KernelDb;
+use disagg::search::levels::{self, Task};
+use disagg::search::refine::Aim;
+use disagg::search::{LEVELS, Map, Question, explore, regimes};
+use disagg::spec::{Assumptions, Quant, Serving, Slo, Workload, catalog};
+
+fn timed<T>(name: &str, work: impl FnOnce() -> T, points: impl FnOnce(&T) -> usize) -> T {
+    let t = Instant::now();
+    let out = work();
+    let (s, n) = (t.elapsed().as_secs_f64(), points(&out));
+    println!("{name:<16} {n:>9} points {s:>8.3} s {:>10.0}/s", n as f64 / s);
+    out
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    let arg = |i: usize, d: &str| args.get(i).cloned().unwrap_or_else(|| d.to_string());
+    let db = KernelDb::open(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/python/disagg/data/kernels"))).unwrap();
+    let model = catalog::model(&arg(1, "deepseek-ai/DeepSeek-V3.2")).unwrap();
+    let cluster = catalog::cluster(&arg(2, "b200_sxm"), arg(3, "128").parse().unwrap()).unwrap();
+    let framework = arg(4, "sglang");
+    let workload = catalog::workload(&arg(5, "paper-chat")).unwrap();
+    let (quant, serving) = (Quant::default(), Serving::default());
+    let slo = Slo { ttft_ms: Some(2000.0), tpot_ms: Some(50.0), percentile: None };
+    let aim = Aim { slo, per_user: false };
+    let lib = timed(
+        "library",
+        || Library::shared(&db, &model, &cluster, &framework, &quant, &serving, &Assumptions::physical()).unwrap(),
+        |_| 1,
+    );
+    let control = Control::new();
+    let task = Task::new(&lib, &workload, cluster.gpus, 0, &control, arg(6, "scan") == "scan");
+    let workers = levels::worker_layouts(&lib, cluster.gpus, false);
+    let units = levels::unit_layouts(&lib, cluster.gpus);
+    let prefill_workers = levels::worker_layouts(&lib, cluster.gpus, true);
+    let prefill_units = levels::prefill_unit_layouts(&lib, cluster.gpus);
+    println!("layouts {} {} {} {}", workers.len(), units.len(), prefill_workers.len(), prefill_units.len());
+    for round in 0..2 {
+        println!("-- round {round}, lines {:?}", task.tables.as_ref().map(|t| t.size()));
+        let all = |l: &[disagg::search::Layout]| l.to_vec();
+        timed("compile w", || task.compile(&all(&workers)).unwrap(), |n| *n);
+        timed("compile u", || task.compile(&all(&units)).unwrap(), |n| *n);
+        let a = timed("mixed", || task.mixed(0, &workers, 5).unwrap(), Vec::len);
+        timed("refine mixed", || task.refine_mixed(0, &a, 5, &aim).unwrap(), Vec::len);
+        let u = timed("mixed afd", || task.mixed(2, &units, 2).unwrap(), Vec::len);
+        timed("refine afd", || task.refine_mixed(2, &u, 2, &aim).unwrap(), Vec::len);
+        let sides = |p: &levels::Priced<_>| p.iter().map(|x| x.2.len()).sum();
+        let p = timed("prefill", || task.prefill(&prefill_workers).unwrap(), sides);
+        let pu = timed("prefill afd", || task.prefill(&prefill_units).unwrap(), sides);
+        let sides = |p: &levels::Priced<_>| p.iter().map(|x| x.2.len()).sum();
+        let d = timed("decode", || task.decode(&workers, 10).unwrap(), sides);
+        let du = timed("decode afd", || task.decode(&units, 4).unwrap(), sides);
+        let pf = timed("prefill front", || levels::prefill_frontier(&p, &task.load), Vec::len);
+        let df = timed("decode front", || levels::decode_frontier(&d, &task.load), Vec::len);
+        let puf = timed("prefill afd fr", || levels::prefill_frontier(&pu, &task.load), Vec::len);
+        let duf = timed("decode afd fr", || levels::decode_frontier(&du, &task.load), Vec::len);
+        let mut f = timed("pair pd", || task.pair(1, &pf, &df).unwrap(), Vec::len);
+        let r = timed("refine pd", || task.refine_pairs(1, &p, &d, &f, &aim).unwrap(), Vec::len);
+        timed("append", || disagg::search::refine::append_new(&mut f, r), |_| 1);
+        for (name, p, pf, d, df) in
+            [("w-u", &p, &pf, &du, &duf), ("u-w", &pu, &puf, &d, &df), ("u-u", &pu, &puf, &du, &duf)]
+        {
+            let f = timed(&format!("pair {name}"), || task.pair(3, pf, df).unwrap(), Vec::len);
+            timed(&format!("refine {name}"), || task.refine_pairs(3, p, d, &f, &aim).unwrap(), Vec::len);
+        }
+    }
+    // A map: lengths of prompts and answers, limits on both latencies, every level in every cell.
+    let isl = [512.0, 1024.0, 2048.0, 4096.0, 8192.0];
+    let osl = [128.0, 512.0, 1024.0];
+    let workloads: Vec<Workload> =
+        isl.iter().flat_map(|i| osl.iter().map(move |o| Workload::fixed(&format!("{i}/{o}"), 0.0, *i, *o))).collect();
+    let slos: Vec<Slo> = (0..8)
+        .flat_map(|a| (0..12).map(move |b| (250.0 * 1.5f64.powi(a), 8.0 * 1.25f64.powi(b))))
+        .map(|(ttft, tpot)| Slo { ttft_ms: Some(ttft), tpot_ms: Some(tpot), percentile: None })
+        .collect();
+    let map = Map {
+        model: model.clone(),
+        clusters: vec![cluster.clone()],
+        workloads,
+        slos,
+        levels: LEVELS.iter().map(|l| (*l).to_string()).collect(),
+        framework: Some(framework.clone()),
+        quant,
+        serving: serving.clone(),
+        assumptions: Assumptions::physical(),
+        tolerance: 0.01,
+        batches_per_octave: 5,
+    };
+    timed("regimes (cells)", || regimes(&db, &map, &control).unwrap(), disagg::columns::Columns::rows);
+    let q = Question { slo, ..Question::new(model, cluster, workload, slo, &framework) };
+    timed("explore", || explore(&db, &q, &control).unwrap(), |s| s.rows.len());
+}
