@@ -2,44 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
-from disagg import _core, _serve
+from disagg import _candidates, _core
 from disagg.errors import Problem, SpecError
-from disagg.frame import Frame
 from disagg.optimum import Optimum
-from disagg.progress import Progress, reporter
-from disagg.result import Estimate
+from disagg.progress import Progress
 from disagg.space import Space
-from disagg.specs import Assumptions, Cluster, Model, Quant, Serving, Workload
-from disagg.specs._base import Spec, checked, expect, wrap
+from disagg.specs._base import checked, expect
 from disagg.trace import Trace
 
 __all__ = ["optimize"]
-
-
-def question(space: Space, point: int) -> dict[str, Any]:
-    """Give the arguments of `estimate` that a point of a space stands for."""
-    raw = json.loads(space._core.question(point))
-    parts: dict[str, Any] = {
-        "model": Model.from_dict(raw["model"]),
-        "cluster": Cluster.from_dict(raw["cluster"]),
-        "workload": Workload.from_dict(raw["workload"]),
-        "plan": wrap(raw["plan"], ("Aggregated", "PD", "AFD")),
-        "framework": raw.get("framework"),
-    }
-    further: dict[str, type[Spec]] = {"quant": Quant, "serving": Serving, "assumptions": Assumptions}
-    for name, kind in further.items():
-        parts[name] = None if raw.get(name) is None else kind.from_dict(raw[name])
-    return parts
-
-
-def _estimate(space: Space, point: int) -> Estimate:
-    parts = question(space, point)
-    first = [parts.pop(n) for n in ("model", "cluster", "workload", "plan")]
-    return _serve.estimate(*first, **parts)
 
 
 @checked
@@ -136,37 +110,5 @@ def optimize(
         problems.append(Problem("seed", f"{seed} does not fit", "0 or more"))
     if problems:
         raise SpecError(problems)
-    if method == "exact" and simulate is None:
-        return _exact(space, objective, list(constraints), partial, progress)
-    from disagg import _candidates
-
     judge = _candidates.judge(space, objective, list(constraints), simulate, seed)
     return _candidates.search(space, judge, method, trials, seed, partial, progress)
-
-
-def _exact(space: Space, objective: str, constraints: list[str], partial: bool, progress: Progress) -> Optimum:
-    search = _core.Search(space._core, space._points, objective, constraints)
-    with reporter(progress, "points") as report:
-        try:
-            search.run(report)
-        except KeyboardInterrupt:
-            if not partial:
-                raise
-    point, ties = search.best()
-    points = Frame._from_core(search.points())
-    metric, more = search.objective
-    best = _estimate(space, point)
-    scalars = {
-        "objective": f"{'max' if more else 'min'} {metric}",
-        "constraints": constraints,
-        "method": "exact",
-        "simulated": False,
-        "complete": search.complete,
-        "value": float(points.filter(points["point"] == point)[metric][0]),
-        "point": point,
-        "ties": ties,
-        "axes": [a["path"] for a in json.loads(space.to_json())["axes"]],
-        "best": json.loads(best.to_json()),
-        "space": space.to_json(),
-    }
-    return Optimum(scalars, {"points": points, "certificate": Frame._from_core(search.certificate())})

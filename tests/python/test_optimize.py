@@ -153,7 +153,7 @@ def test_progress_reaches_the_total(space):
 def test_a_sampler_finds_the_optimum_of_a_small_space_and_repeats_itself(space, found):
     pytest.importorskip("optuna")
     asked = dg.optimize(space, objective="tokens_per_s", constraints=["tpot_ms <= 20"], method="optuna", trials=80)
-    assert asked.value == found.value and asked.method == "optuna"
+    assert asked.value == found.value and asked.method == "optuna" and asked.constraints == ["tpot_ms <= 20"]
     again = dg.optimize(space, objective="tokens_per_s", constraints=["tpot_ms <= 20"], method="optuna", trials=80)
     assert asked == again
     fewer = dg.optimize(space, objective="tokens_per_s", method="optuna", trials=5, seed=3)

@@ -126,7 +126,8 @@ impl Dice {
     }
 }
 
-const OBJECTIVES: [&str; 10] = [
+const OBJECTIVES: [&str; 11] = [
+    "max memory_gib",
     "tokens_per_s",
     "tokens_per_s_per_gpu",
     "ttft_ms",
@@ -167,6 +168,7 @@ fn the_optimum_is_that_of_the_exhaustive_twin() {
             format!("tpot_ms < {}", [4, 15, 60][dice.below(3)]),
             format!("gpus <= {} or tokens_per_s / gpus > 2000", 2 + dice.below(10)),
             format!("memory_gib < {}", [70, 100, 150][dice.below(3)]),
+            format!("memory_gib > {}", [45, 60, 100][dice.below(3)]),
             "usd_per_mtok < 0.3 and not ttft_ms > 400".to_string(),
         ];
         let constraints: Vec<String> = limits.into_iter().filter(|_| dice.below(3) == 0).collect();
@@ -261,6 +263,41 @@ fn pairs_are_bounded_by_their_slots() {
     disagg::pool::set_threads(0);
     assert_eq!(points, alone.points());
     assert_eq!(certificate, alone.certificate());
+}
+
+/// Where memory ends is a staircase over batch and chunk: the fullest plan that fits stands right at its edge.
+#[test]
+fn what_is_larger_than_what_does_not_fit_is_left_out_and_nothing_else() {
+    let batches: Vec<u32> = (0..40).map(|i| 100 + 60 * i).collect();
+    let chunks: Vec<u32> = (0..40).map(|i| 4000 + 40_000 * i).collect();
+    let falling = |values: &[u32]| json!(values.iter().rev().collect::<Vec<_>>());
+    let (batch, chunk, tp) = ("plan.batch", "plan.chunk_tokens", ("plan.parallel.tp", json!([1, 2])));
+    // The largest first as well, so that what fits comes long after what does not.
+    for (order, axes) in [
+        ("rising", [(batch, json!(batches)), (chunk, json!(chunks)), tp.clone()]),
+        ("batch falls", [(batch, falling(&batches)), (chunk, json!(chunks)), tp.clone()]),
+        ("chunk falls", [(chunk, falling(&chunks)), (batch, json!(batches)), tp.clone()]),
+    ] {
+        let mut plan = plans()[0].clone();
+        plan["parallel"]["dp"] = json!(1);
+        let s = space(plan, 8, &axes);
+        let search = Search::new(s.clone(), None, "max memory_gib", &[]).unwrap();
+        search.run(lab::db(), &Control::new()).unwrap();
+        let points: Vec<u64> = (0..s.size()).collect();
+        let twin = price(lab::db(), &s, &points, &["memory_gib".to_string()], &Control::new()).unwrap();
+        let (full, stands) = (numbers(&twin, "memory_gib"), numbers(&twin, "feasible"));
+        let best = (0..full.len()).filter(|i| stands[*i] > 0.0).map(|i| full[i]).fold(0.0, f64::max);
+        let (first, _) = search.best().unwrap();
+        assert_eq!(full[first as usize], best, "{order}");
+        let certificate = search.certificate();
+        let fits = stands.iter().sum::<f64>();
+        assert!(0.1 * full.len() as f64 <= fits && fits <= 0.9 * full.len() as f64, "{fits}");
+        // All that fits is priced.
+        assert_eq!(numbers(&search.points(), "feasible").iter().sum::<f64>(), fits, "{order}: {certificate:?}");
+        let spared = told(&certificate, "memory");
+        assert_eq!(told(&certificate, "priced") + spared, full.len() as f64);
+        assert!(order != "rising" || spared > 0.3 * (full.len() as f64 - fits), "{certificate:?} {fits}");
+    }
 }
 
 #[test]

@@ -7,11 +7,13 @@
 //! is a unit of work that any machine can price from the space's JSON alone.
 
 mod expression;
+mod interval;
 mod price;
 mod sample;
 mod space;
 
-pub use expression::{Expression, Interval};
+pub use expression::Expression;
+pub use interval::Interval;
 pub use price::{METRICS, price};
 pub(crate) use price::{Priced, Reader, columns, price_rows};
 pub use sample::{METHODS, sample};

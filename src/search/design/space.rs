@@ -214,9 +214,10 @@ impl Space {
     pub fn choices(&self, i: u64) -> Vec<usize> {
         let (head, mut rest) = (i / self.tail, i % self.tail);
         let mut code = self.prefixes.as_ref().map_or(head, |p| p[head as usize]);
-        let radices = self.radices();
-        let mut out = vec![0usize; radices.len()];
-        for (a, r) in radices.iter().enumerate().rev() {
+        let axes = &self.description.axes;
+        let mut out = vec![0usize; axes.len()];
+        for (a, axis) in axes.iter().enumerate().rev() {
+            let r = axis.values.len() as u64;
             let from = if a >= self.constrained { &mut rest } else { &mut code };
             out[a] = (*from % r) as usize;
             *from /= r;

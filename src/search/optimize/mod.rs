@@ -12,7 +12,9 @@
 //! Rounds are of fixed sizes, so what is priced does not depend on the number of threads. Points
 //! within `TIE` of the best are all priced and told.
 
+mod answer;
 mod bound;
+mod corner;
 mod goal;
 
 use std::collections::BTreeMap;
@@ -22,7 +24,8 @@ use rayon::prelude::*;
 
 pub use self::goal::Goal;
 
-use self::bound::{Bounds, GPUS, REPLICA, SLOT, Verdict, axis, given};
+use self::bound::{Bounds, Verdict};
+use self::corner::Corner;
 use crate::columns::{Column, Columns};
 use crate::control::Control;
 use crate::error::{Error, Result};
@@ -38,18 +41,6 @@ const BLOCK: usize = 4096;
 
 const MEMORY: &str = "memory";
 const OBJECTIVE: &str = "objective";
-
-/// The sentence that proves each way of leaving points out.
-fn proof(by: &str) -> &'static str {
-    match by {
-        MEMORY => "bytes never fall with batch or chunk, and a smaller one of the same plan does not fit",
-        SLOT => "a slot's memory knows nothing of the other slot, and one of the two does not fit",
-        REPLICA => "replicas and units only multiply rates, and one alone does not stand",
-        GPUS => "needs more GPUs than its cluster has",
-        OBJECTIVE => "rate <= min(nP muP, nD muD) of the slots alone, or r times one replica; the best is better",
-        _ => "no value within the bounds of the point keeps it",
-    }
-}
 
 /// A search and how far it is; a stopped one keeps what it has.
 pub struct Search {
@@ -105,37 +96,6 @@ struct Candidate {
 /// Whether a point of this hope can neither beat nor equal the best.
 fn hopeless(hope: f64, best: Option<(f64, u64)>) -> bool {
     best.is_some_and(|(best, _)| hope < best - TIE * best.abs())
-}
-
-/// Axes of batch and chunk of a plan without slots.
-struct Corner {
-    axes: [Option<usize>; 2],
-    lengths: Vec<usize>,
-}
-
-impl Corner {
-    /// None where batch or chunk are left open: what is chosen for a larger batch may need less.
-    fn of(space: &Space) -> Option<Corner> {
-        let paths = ["plan.batch", "plan.chunk_tokens"];
-        let axes = paths.map(|p| axis(space, p));
-        let open = paths.iter().any(|p| !given(space, p));
-        (!open && axes.iter().any(Option::is_some)).then(|| Corner { axes, lengths: space.lengths() })
-    }
-
-    /// The plan without its batch and chunk, and those.
-    fn at(&self, space: &Space, choices: &[usize]) -> (u64, [f64; 2]) {
-        let others = (0..choices.len()).filter(|a| !self.axes.contains(&Some(*a)));
-        let key = others.fold(0, |key, a| key * self.lengths[a] as u64 + choices[a] as u64);
-        (key, self.axes.map(|a| a.map_or(0.0, |a| space.number(a, choices[a]))))
-    }
-
-    fn rank(&self, space: &Space, choices: &[usize]) -> u8 {
-        let smallest = |a: usize| {
-            let least = (0..self.lengths[a]).map(|c| space.number(a, c)).fold(f64::INFINITY, f64::min);
-            space.number(a, choices[a]) <= least
-        };
-        u8::from(!self.axes.iter().flatten().all(|a| smallest(*a)))
-    }
 }
 
 impl Search {
@@ -306,110 +266,6 @@ impl Search {
         }
         out.push("kept", Column::Bool(kept));
         Ok(out)
-    }
-
-    /// Points by their certificate: how many there are, were priced, and were left out by which proof.
-    pub fn certificate(&self) -> Columns {
-        let state = self.state();
-        let priced = state.priced.len() as u64;
-        let mut rows: Vec<(String, u64, &str)> = vec![
-            ("points".into(), self.points.len(), "in the space"),
-            ("priced".into(), priced, "by the same engine as an estimate"),
-        ];
-        rows.extend(state.pruned.iter().map(|(by, n)| ((*by).to_string(), *n, proof(by))));
-        let broken = self.goal.constraints.iter().zip(&state.broken).filter(|(_, n)| **n > 0);
-        rows.extend(broken.map(|(c, n)| (format!("constraint {}", c.text), *n, proof("constraint"))));
-        let told: u64 = rows[1..].iter().map(|r| r.1).sum();
-        if told < self.points.len() {
-            rows.push(("not looked at".into(), self.points.len() - told, "nothing is proved of these"));
-        }
-        let mut out = Columns::new();
-        out.push("what", Column::from_strings(rows.iter().map(|r| &r.0)));
-        out.push("points", Column::I64(rows.iter().map(|r| r.1 as i64).collect()));
-        out.push("why", Column::from_strings(rows.iter().map(|r| r.2)));
-        out
-    }
-
-    /// Every point that was priced: axes, metrics, and whether it keeps the constraints.
-    pub fn points(&self) -> Columns {
-        let state = self.state();
-        let points: Vec<u64> = state.priced.keys().copied().collect();
-        let rows: Vec<Priced> = state.priced.values().map(|p| p.0.clone()).collect();
-        let mut out = columns(&self.space, &points, &self.goal.metrics, &rows);
-        out.push("kept", Column::Bool(points.iter().map(|p| state.kept(*p)).collect()));
-        out
-    }
-
-    /// The number of the best point, the least of equals, and all that tie with it.
-    pub fn best(&self) -> Result<(u64, Vec<u64>)> {
-        let state = self.state();
-        let Some((best, _)) = state.best else { return Err(self.nothing(&state)) };
-        let tied = |(row, kept): &(Priced, Vec<bool>)| {
-            let score = self.goal.score(row.metrics[0]);
-            row.feasible && kept.iter().all(|k| *k) && score >= best - TIE * best.abs()
-        };
-        let ties: Vec<u64> = state.priced.iter().filter(|(_, p)| tied(p)).map(|(i, _)| *i).collect();
-        let exact = |i: &&u64| self.goal.score(state.priced[*i].0.metrics[0]) == best;
-        let first = ties.iter().find(exact).copied().ok_or_else(|| self.nothing(&state))?;
-        Ok((first, ties))
-    }
-
-    pub fn complete(&self) -> bool {
-        self.state().complete
-    }
-
-    /// Why there is no best point.
-    fn nothing(&self, state: &State) -> Error {
-        let metric = &self.goal.metric;
-        let stands = |(row, _): &&(Priced, Vec<bool>)| row.feasible && !row.metrics[0].is_nan();
-        let standing: Vec<&(Priced, Vec<bool>)> = state.priced.values().filter(stands).collect();
-        if !state.complete && state.priced.is_empty() {
-            return Error::spec("optimize", "was stopped before any point was priced", "");
-        }
-        if standing.is_empty() && state.broken.iter().all(|n| *n == 0) {
-            let mut why: BTreeMap<&str, u64> = BTreeMap::new();
-            for (row, _) in state.priced.values() {
-                *why.entry(if row.binding == "error" { &row.status } else { &row.binding }).or_default() += 1;
-            }
-            let mut why: Vec<String> = why.iter().map(|(w, n)| format!("{n} x {w}")).collect();
-            why.extend(state.pruned.iter().map(|(by, n)| format!("{n} x {by}")));
-            why.truncate(5);
-            let text = format!("no point of the space has a {metric}: {}", why.join("; "));
-            return Error::spec("objective", text, "smaller batches, more GPUs, or other layouts");
-        }
-        // Which constraints each point that stands keeps; what was never priced is known to break one.
-        let all = vec![true; self.goal.constraints.len()];
-        let mut patterns: Vec<Vec<bool>> = standing.iter().map(|(_, kept)| kept.clone()).collect();
-        for (c, _) in state.broken.iter().enumerate().filter(|(_, n)| **n > 0) {
-            let mut one = all.clone();
-            one[c] = false;
-            patterns.push(one);
-        }
-        patterns.sort_unstable();
-        patterns.dedup();
-        let nobody = |core: &[usize]| patterns.iter().all(|p| core.iter().any(|c| !p[*c]));
-        let mut core: Vec<usize> = (0..all.len()).collect();
-        let mut i = 0;
-        while i < core.len() {
-            let mut without = core.clone();
-            without.remove(i);
-            if nobody(&without) { core = without } else { i += 1 }
-        }
-        let texts: Vec<String> = core.iter().map(|c| format!("'{}'", self.goal.constraints[*c].text)).collect();
-        let message = match texts.as_slice() {
-            [one] => format!("no point keeps {one}"),
-            many => format!("no point keeps {} together", many.join(" and ")),
-        };
-        let mut spans = Vec::new();
-        for (i, name) in self.goal.metrics.iter().enumerate().filter(|(_, n)| texts.iter().any(|t| t.contains(*n))) {
-            let values = standing.iter().map(|(row, _)| row.metrics[i]);
-            let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), x| (l.min(x), h.max(x)));
-            if low <= high {
-                spans.push(format!("{name} was {low:.4} to {high:.4} where it was priced"));
-            }
-        }
-        spans.push("loosen a constraint or widen an axis".into());
-        Error::spec("constraints", message, spans.join("; "))
     }
 }
 
