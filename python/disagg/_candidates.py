@@ -81,7 +81,7 @@ def search(  # noqa: PLR0917 - as `optimize` has them
             else:
                 judge.whole(report)
         except KeyboardInterrupt:
-            if not partial:
+            if not partial or not len(judge.frames()[0]):
                 raise
             complete = False
     point, ties, best = judge.best()

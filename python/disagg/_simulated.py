@@ -182,7 +182,8 @@ class Simulated:
         """The best point, those that tie with it, and its run."""
         if self.leader is None:
             why = dict.fromkeys(r["status"] if not r["feasible"] else "breaks a constraint" for r in self.rows.values())
-            text = f"no point has a {self.metric} within the constraints: {'; '.join(list(why)[:4]) or 'none was run'}"
+            said = "; ".join(list(why)[:4]) or "none was run"
+            text = f"none of {len(self.rows)} points has a {self.metric} within the constraints: {said}"
             raise SpecError([Problem("objective", text, "loosen a constraint, or widen an axis")])
         turned, point, run, _ = self.leader
         values = {p: r[self.metric] * (1 if self.more else -1) for p, r in self.rows.items() if r["kept"]}

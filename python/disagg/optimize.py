@@ -58,7 +58,7 @@ def optimize(
     trials
         Points to ask for with ``"optuna"``.
     partial
-        Whether stopping (Ctrl-C) gives the best so far instead of raising; ``.complete`` says which.
+        Whether stopping (Ctrl-C) gives the best so far, if there is any, instead of raising; ``.complete`` says which.
     progress
         As in `sweep`.
 

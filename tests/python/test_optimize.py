@@ -142,6 +142,10 @@ def test_stopping_gives_what_there_is():
     assert found.value == np.nanmax(found.points["tokens_per_s"])
     with pytest.raises(KeyboardInterrupt):
         dg.optimize(space, objective="tokens_per_s", progress=_stop_after(1))
+    with pytest.raises(dg.SpecError, match=r"none of the \d+ points priced keeps 'tpot_ms < 0.1'"):
+        dg.optimize(
+            space, objective="tokens_per_s", constraints=["tpot_ms < 0.1"], partial=True, progress=_stop_after(999)
+        )
 
 
 def test_progress_reaches_the_total(space):
@@ -156,6 +160,8 @@ def test_a_sampler_finds_the_optimum_of_a_small_space_and_repeats_itself(space, 
     assert asked.value == found.value and asked.method == "optuna" and asked.constraints == ["tpot_ms <= 20"]
     again = dg.optimize(space, objective="tokens_per_s", constraints=["tpot_ms <= 20"], method="optuna", trials=80)
     assert asked == again
+    with pytest.raises(dg.SpecError, match=r"none of the \d+ points priced keeps 'tpot_ms < 0.1'"):
+        dg.optimize(space, objective="tokens_per_s", constraints=["tpot_ms < 0.1"], method="optuna", trials=8)
     fewer = dg.optimize(space, objective="tokens_per_s", method="optuna", trials=5, seed=3)
     assert "nothing is proved of these" in fewer.certificate["why"].tolist()
 

@@ -156,8 +156,12 @@ fn the_optimum_is_that_of_the_exhaustive_twin() {
                 (most > 0).then(|| Axis { path: path.into(), values: dice.some(&values, most) })
             })
             .collect();
-        let description =
-            Description { question: question(plans()[which].clone(), 8), axes: drawn, constraints: Vec::new() };
+        let mut question = question(plans()[which].clone(), 8);
+        if dice.below(4) == 0 {
+            // Published factors on times and rates, other memory.
+            question.insert("assumptions".into(), json!(disagg::spec::Assumptions::paper()));
+        }
+        let description = Description { question, axes: drawn, constraints: Vec::new() };
         let space = Arc::new(Space::new(description).unwrap());
         if space.size() > 300 {
             continue;
@@ -174,8 +178,8 @@ fn the_optimum_is_that_of_the_exhaustive_twin() {
         let constraints: Vec<String> = limits.into_iter().filter(|_| dice.below(3) == 0).collect();
         let objective = OBJECTIVES[dice.below(OBJECTIVES.len())];
         let search = Search::new(space.clone(), None, objective, &constraints).unwrap();
-        // Some of them in pieces, as a space of millions is.
-        let search = if round % 3 == 0 { search.in_chunks_of(37) } else { search };
+        // Mostly in pieces as small as the spaces, for bounds to leave something out.
+        let search = if round % 3 == 0 { search } else { search.in_pieces(37, 1 + round % 5) };
         search.run(lab::db(), &Control::new()).unwrap();
         // The twin: every point, every metric.
         let metrics: Vec<String> = METRICS.iter().map(|m| (*m).to_string()).collect();

@@ -74,6 +74,11 @@ impl Search {
     /// Why there is no best point.
     fn nothing(&self, state: &State) -> Error {
         let metric = &self.goal.metric;
+        // Of points that were never looked at nothing is claimed.
+        let priced = state.priced.len();
+        let nobody_of = |whole: &str| {
+            if state.complete { whole.to_string() } else { format!("none of the {priced} points priced") }
+        };
         let stands = |(row, _): &&(Priced, Vec<bool>)| row.feasible && !row.metrics[0].is_nan();
         let standing: Vec<&(Priced, Vec<bool>)> = state.priced.values().filter(stands).collect();
         if !state.complete && state.priced.is_empty() {
@@ -87,7 +92,7 @@ impl Search {
             let mut why: Vec<String> = why.iter().map(|(w, n)| format!("{n} x {w}")).collect();
             why.extend(state.pruned.iter().map(|(by, n)| format!("{n} x {by}")));
             why.truncate(5);
-            let text = format!("no point of the space has a {metric}: {}", why.join("; "));
+            let text = format!("{} has a {metric}: {}", nobody_of("no point of the space"), why.join("; "));
             return Error::spec("objective", text, "smaller batches, more GPUs, or other layouts");
         }
         // Which constraints each point that stands keeps; what was never priced is known to break one.
@@ -110,8 +115,8 @@ impl Search {
         }
         let texts: Vec<String> = core.iter().map(|c| format!("'{}'", self.goal.constraints[*c].text)).collect();
         let message = match texts.as_slice() {
-            [one] => format!("no point keeps {one}"),
-            many => format!("no point keeps {} together", many.join(" and ")),
+            [one] => format!("{} keeps {one}", nobody_of("no point")),
+            many => format!("{} keeps {} together", nobody_of("no point"), many.join(" and ")),
         };
         let mut spans = Vec::new();
         for (i, name) in self.goal.metrics.iter().enumerate().filter(|(_, n)| texts.iter().any(|t| t.contains(*n))) {

@@ -34,9 +34,10 @@ use crate::search::design::{Priced, Space, columns, price_rows};
 
 /// Points whose objective is as near as this are ties.
 pub const TIE: f64 = 1e-9;
-/// Points bounded and sorted at a time, and points priced in the first and the largest round.
+/// Points bounded and sorted at a time, points priced in the first round, and how many times as many in the largest.
 const CHUNK: u64 = 1 << 20;
-const ROUND: [usize; 2] = [64, 4096];
+const ROUND: usize = 64;
+const LARGEST: usize = 64;
 const BLOCK: usize = 4096;
 
 const MEMORY: &str = "memory";
@@ -48,6 +49,7 @@ pub struct Search {
     pub goal: Goal,
     points: Points,
     chunk: u64,
+    round: usize,
     state: Mutex<State>,
 }
 
@@ -115,12 +117,12 @@ impl Search {
             return Err(Error::spec("space", "has no points", "widen it, or drop a constraint"));
         }
         let state = State { broken: vec![0; goal.constraints.len()], ..State::default() };
-        Ok(Search { space, goal, points, chunk: CHUNK, state: Mutex::new(state) })
+        Ok(Search { space, goal, points, chunk: CHUNK, round: ROUND, state: Mutex::new(state) })
     }
 
-    /// Bounds and sorts so many points at a time; the optimum is the same.
-    pub fn in_chunks_of(mut self, points: u64) -> Search {
-        self.chunk = points.max(1);
+    /// Bounds and sorts `chunk` points at a time, and prices `round` of them in the first round; the optimum is the same.
+    pub fn in_pieces(mut self, chunk: u64, round: usize) -> Search {
+        (self.chunk, self.round) = (chunk.max(1), round.max(1));
         self
     }
 
@@ -214,7 +216,7 @@ impl Search {
         control: &Control,
     ) -> Result<()> {
         let mut at = 0;
-        let mut size = ROUND[0];
+        let mut size = self.round;
         while at < candidates.len() {
             let mut round = Vec::new();
             let mut state = self.state();
@@ -248,7 +250,7 @@ impl Search {
             for (point, row) in round.into_iter().zip(rows) {
                 state.take(self, corner, point, row);
             }
-            size = (size * 2).min(ROUND[1]);
+            size = (size * 2).min(self.round * LARGEST);
         }
         Ok(())
     }
