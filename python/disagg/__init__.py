@@ -22,6 +22,7 @@ from disagg.errors import (
     SpecError,
 )
 from disagg.frame import Frame
+from disagg.regimes import regimes
 from disagg.result import Estimate, Step
 from disagg.run import Run, compare_runs
 from disagg.simulate import Fixed, goodput_curve, simulate
@@ -59,6 +60,6 @@ __all__ = [
     "DisaggError", "Distribution", "Estimate", "Fabric", "Fixed", "Frame", "InfeasibleError", "InternalError",
     "MissingPackageError", "Model", "Parallel", "Placement", "Pool", "Problem", "Quant", "Run", "Serving", "Space",
     "SpecError", "Step", "Study", "Trace", "Workers", "Workload", "__version__", "afd", "calibrate", "compare_runs",
-    "estimate", "explore", "goodput_curve", "kernels", "models", "network", "plots", "set_num_threads", "show_versions",
-    "simulate", "sweep", "systems", "validation", "workloads",
+    "estimate", "explore", "goodput_curve", "kernels", "models", "network", "plots", "regimes", "set_num_threads",
+    "show_versions", "simulate", "sweep", "systems", "validation", "workloads",
 ]

@@ -257,6 +257,20 @@ def perfetto(
 def plan_facts(plan: Spec) -> tuple[str, int]: ...
 def preset(kind: str, name: str) -> Spec: ...
 def presets(kind: str) -> list[str]: ...
+def regimes(
+    model: Spec,
+    clusters: list[Spec],
+    workloads: list[Spec],
+    slos: list[Spec],
+    levels: list[str],
+    framework: str | None = None,
+    quant: Spec | None = None,
+    serving: Spec | None = None,
+    assumptions: Spec | None = None,
+    tolerance: float = 0.01,
+    batches_per_octave: int = 5,
+    progress: _Report = None,
+) -> _Payload: ...
 def set_num_threads(n: int) -> None: ...
 def simulate(
     engine: Engine,

@@ -8,6 +8,9 @@ from disagg.plots.audit import audit
 from disagg.plots.bars import breakdown, memory, pipeline
 from disagg.plots.gantt import timeline
 from disagg.plots.lines import pareto, ratio
+from disagg.plots.regimes import regimes
 from disagg.plots.requests import goodput, instances, latency
 
-__all__ = ["audit", "breakdown", "goodput", "instances", "latency", "memory", "pareto", "pipeline", "ratio", "timeline"]
+__all__ = [
+    "audit", "breakdown", "goodput", "instances", "latency", "memory", "pareto", "pipeline", "ratio", "regimes", "timeline",
+]
