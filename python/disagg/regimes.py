@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from disagg import _core
 from disagg._versions import __version__
@@ -16,8 +16,6 @@ from disagg.specs._base import Spec, checked, expect
 from disagg.study import LEVELS
 
 __all__ = ["regimes"]
-
-T = TypeVar("T")
 
 
 @checked
@@ -108,7 +106,7 @@ def regimes(
     )
     if workloads is None:
         kinds = (int, float, Distribution)
-        lists = [_several(n, v, kinds) for n, v in (("prefix", prefix), ("isl", isl), ("osl", osl))]
+        lists: list[list[Any]] = [_several(n, v, kinds) for n, v in (("prefix", prefix), ("isl", isl), ("osl", osl))]
         asked = [Workload(prefix=p, isl=i, osl=o) for p in lists[0] for i in lists[1] for o in lists[2]]
         empty = [Problem(n, "is empty: there is no cell", "give at least one") for n in _without(lists)]
         if empty:
@@ -147,9 +145,9 @@ def _without(lists: Iterable[list[Any]]) -> list[str]:
     return [name for name, values in zip(("prefix", "isl", "osl"), lists, strict=True) if not values]
 
 
-def _several(name: str, value: T | Sequence[T], kinds: tuple[type, ...]) -> list[T]:
+def _several(name: str, value: Any, kinds: tuple[type, ...]) -> list[Any]:
     """Give one value or a list of them as a list."""
-    values: Any = [value] if isinstance(value, kinds) else value
+    values = [value] if isinstance(value, kinds) else value
     if hasattr(values, "tolist"):
         values = values.tolist()
     if not isinstance(values, Iterable) or isinstance(values, str | Spec):

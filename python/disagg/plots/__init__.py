@@ -12,5 +12,15 @@ from disagg.plots.regimes import regimes
 from disagg.plots.requests import goodput, instances, latency
 
 __all__ = [
-    "audit", "breakdown", "goodput", "instances", "latency", "memory", "pareto", "pipeline", "ratio", "regimes", "timeline",
+    "audit",
+    "breakdown",
+    "goodput",
+    "instances",
+    "latency",
+    "memory",
+    "pareto",
+    "pipeline",
+    "ratio",
+    "regimes",
+    "timeline",
 ]
