@@ -47,6 +47,7 @@ __all__ = [
     "plan_facts",
     "preset",
     "presets",
+    "regimes",
     "set_num_threads",
     "simulate",
     "switches",

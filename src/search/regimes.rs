@@ -131,7 +131,12 @@ impl Map {
 }
 
 /// A layout of a mixed level with the points of it that no other beats on rate and both latencies.
-type Group = (Timer, Vec<Row>);
+struct Group {
+    timer: Timer,
+    rows: Vec<Row>,
+    /// (TTFT, TPOT) of the rows, to be run through for every cell.
+    latencies: Vec<[f64; 2]>,
+}
 
 /// The scan that all cells of one cluster and workload share. Workers first, units second.
 struct Scene<'a> {
@@ -172,9 +177,13 @@ impl<'a> Scene<'a> {
             if !map.wants(usize::from(level)) {
                 return Ok(Vec::new());
             }
-            let mut groups = task.mixed_groups(level, layouts, octave)?;
-            crate::pool::install(|| groups.par_iter_mut().for_each(|g| thinned(&mut g.1)))?;
-            Ok(groups)
+            let priced = task.mixed_groups(level, layouts, octave)?;
+            let group = |(timer, mut rows): (Timer, Vec<Row>)| {
+                thinned(&mut rows);
+                let latencies = rows.iter().map(|r| [r.point.ttft_s, r.point.tpot_s]).collect();
+                Group { timer, rows, latencies }
+            };
+            crate::pool::install(|| priced.into_par_iter().map(group).collect())
         };
         let mixed = [groups(0, &workers, octave)?, groups(2, &units, (octave / 2).max(1))?];
         let (pd, afd) = (map.wants(1) || map.wants(3), map.wants(3) && !units.is_empty());
@@ -224,10 +233,12 @@ impl<'a> Scene<'a> {
     }
 
     /// The best of scanned rows by the engine: as many as may be it, best first.
-    fn best_of(&self, mut rows: Vec<Row>, aim: &Aim) -> Result<Reach> {
-        rows.sort_by(|a, b| order(&aim.score(&b.point), &aim.score(&a.point)));
+    fn best_of(&self, rows: Vec<Row>, aim: &Aim) -> Result<Reach> {
+        let mut ranked: Vec<((u8, f64), usize)> =
+            rows.iter().enumerate().map(|(i, r)| (aim.score(&r.point), i)).collect();
+        ranked.sort_by(|a, b| order(&b.0, &a.0));
         let mut best: Option<(Row, (u8, f64))> = None;
-        for r in rows.iter().take(PRICED) {
+        for r in ranked.iter().take(PRICED).map(|(_, i)| &rows[*i]) {
             if let Some((_, (2, v))) = best
                 && r.point.requests_per_s < v * (1.0 + 1e-4)
             {
@@ -248,21 +259,22 @@ impl<'a> Scene<'a> {
         let (level, octave) = if units { (2, (self.octave / 2).max(1)) } else { (0, self.octave) };
         let groups = &self.mixed[usize::from(units)];
         // Rows fall in rate: the first within the limits is the layout's best.
-        let within = |r: &&Row| r.point.stands() && r.point.binding_under(&aim.slo) == Binding::None;
+        let limits = [aim.slo.ttft_ms, aim.slo.tpot_ms].map(|t| t.unwrap_or(f64::INFINITY));
+        let within = |t: &[f64; 2]| t[0] * 1e3 <= limits[0] && t[1] * 1e3 <= limits[1];
         let mut leaders: Vec<(&Group, &Row)> =
-            groups.iter().filter_map(|g| g.1.iter().find(within).map(|r| (g, r))).collect();
+            groups.iter().filter_map(|g| g.latencies.iter().position(within).map(|i| (g, &g.rows[i]))).collect();
         if leaders.is_empty() {
-            let nearest = |g: &'_ Group| g.1.iter().map(|r| aim.score(&r.point)).max_by(order);
+            let nearest = |g: &Group| g.rows.iter().map(|r| aim.score(&r.point)).max_by(order);
             let best = groups.iter().filter_map(|g| nearest(g).map(|s| (g, s)));
             let mut all: Vec<(&Group, (u8, f64))> = best.collect();
             all.sort_by(|a, b| order(&b.1, &a.1));
             all.truncate(LEADERS);
-            leaders.extend(all.iter().flat_map(|(g, _)| g.1.iter().map(move |r| (*g, r))));
+            leaders.extend(all.iter().flat_map(|(g, _)| g.rows.iter().map(move |r| (*g, r))));
         }
         leaders.sort_by(|a, b| order(&aim.score(&b.1.point), &aim.score(&a.1.point)));
         let mut rows: Vec<Row> = leaders.iter().take(PRICED).map(|l| *l.1).collect();
         let mut seen: Vec<Layout> = Vec::new();
-        for ((timer, coarse), row) in leaders.iter().map(|(g, r)| (*g, *r)) {
+        for (group, row) in leaders {
             if seen.contains(&row.main.layout) || !row.point.stands() {
                 continue;
             }
@@ -270,7 +282,7 @@ impl<'a> Scene<'a> {
                 break;
             }
             seen.push(row.main.layout);
-            rows.extend(self.task.around_layout(level, timer, coarse, octave, aim));
+            rows.extend(self.task.around_layout(level, &group.timer, &group.rows, octave, aim));
         }
         self.best_of(rows, aim)
     }
