@@ -17,9 +17,11 @@ use crate::serving::{Binding, Point};
 
 /// How near to the best a scanned row is worth the engine: twice what a scan is off.
 pub const NEAR: f64 = 0.006;
+/// How near to the frontier rows are priced with it: pairs that differ in little else lie this close together.
+const BESIDE: f64 = 3e-5;
 /// Rows of one list priced at a time, and times that it is taken.
 const MOST: usize = 96;
-const ROUNDS: usize = 12;
+const ROUNDS: usize = 40;
 
 /// The head of a list of rows: what it is led by, and which scanned ones may still lead it.
 struct Head {
@@ -104,7 +106,8 @@ impl Task<'_> {
         pool.dedup();
         let mut few: Vec<Row> = pool.iter().map(|i| rows[*i]).collect();
         for round in 0..ROUNDS {
-            let mut wanted = frontier(&few, aim, 0.0);
+            let settled = frontier(&few, aim, 0.0).iter().all(|i| !few[*i].scanned);
+            let mut wanted = if settled { Vec::new() } else { frontier(&few, aim, BESIDE) };
             wanted.extend(heads(&few, aim, NEAR).into_iter().flat_map(|h| h.next(round == 0)));
             // What does not stand is short of memory, which a scan does not read from lines.
             wanted.retain(|i| few[*i].scanned);
