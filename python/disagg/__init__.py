@@ -24,6 +24,7 @@ from disagg.errors import (
 from disagg.frame import Frame
 from disagg.optimize import optimize
 from disagg.optimum import Optimum
+from disagg.regimes import regimes
 from disagg.result import Estimate, Step
 from disagg.run import Run, compare_runs
 from disagg.sensitivity import sensitivity
@@ -63,5 +64,6 @@ __all__ = [
     "MissingPackageError", "Model", "Optimum", "Parallel", "Placement", "Pool", "Problem", "Quant", "Run", "Serving",
     "Space", "SpecError", "Step", "Study", "Trace", "Workers", "Workload", "__version__", "afd", "calibrate",
     "compare_runs", "estimate", "explore", "goodput_curve", "kernels", "models", "network", "optimize", "plots",
-    "sensitivity", "set_num_threads", "show_versions", "simulate", "sweep", "systems", "validation", "workloads",
+    "regimes", "sensitivity", "set_num_threads", "show_versions", "simulate", "sweep", "systems", "validation",
+    "workloads",
 ]

@@ -49,6 +49,7 @@ __all__ = [
     "plan_facts",
     "preset",
     "presets",
+    "regimes",
     "sensitivity",
     "set_num_threads",
     "simulate",
@@ -277,6 +278,20 @@ def perfetto(
 def plan_facts(plan: Spec) -> tuple[str, int]: ...
 def preset(kind: str, name: str) -> Spec: ...
 def presets(kind: str) -> list[str]: ...
+def regimes(
+    model: Spec,
+    clusters: list[Spec],
+    workloads: list[Spec],
+    slos: list[Spec],
+    levels: list[str],
+    framework: str | None = None,
+    quant: Spec | None = None,
+    serving: Spec | None = None,
+    assumptions: Spec | None = None,
+    tolerance: float = 0.01,
+    batches_per_octave: int = 5,
+    progress: _Report = None,
+) -> _Payload: ...
 def sensitivity(
     model: Spec,
     cluster: Spec,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,9 @@ from disagg import _core, _html
 from disagg._columns import Array, Column, Text, column, plain, ranks, same, unplain
 from disagg._optional import require
 from disagg.errors import SpecError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["Frame"]
 
@@ -30,6 +33,19 @@ def better(column: str, given: Sense | None = None) -> Sense:
         return given
     rate = column.startswith(("tokens_per_s", "requests_per_s", "goodput"))
     return "min" if not rate and column.endswith(_LESS_IS_BETTER) else "max"
+
+
+class _FramePlots:
+    """Plots of frames of one kind."""
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame = frame
+
+    def regimes(self, *, x: str | None = None, y: str | None = None, ax: Axes | None = None) -> Axes:
+        """Draw the winner of each cell as a map (of what ``dg.regimes(...)`` gave)."""
+        from disagg import plots
+
+        return plots.regimes(self._frame, x=x, y=y, ax=ax)
 
 
 class Frame:
@@ -403,6 +419,11 @@ class Frame:
         order = np.argsort(flat, kind="stable")
         variables = {n: (tuple(dims), self[n][order].reshape(shape)) for n in self.columns if n not in dims}
         return xr.Dataset(variables, coords=dict(zip(dims, axes, strict=True)), attrs=self._attrs)
+
+    @property
+    def plot(self) -> _FramePlots:
+        """Plots: ``.regimes()``."""
+        return _FramePlots(self)
 
     # --- showing, comparing, keeping -------------------------------------------------------------
 

@@ -119,7 +119,11 @@ class Study:
 
     @property
     def points(self) -> Frame:
-        """One row a distinct plan that was priced."""
+        """One row a distinct plan that was looked at.
+
+        ``priced`` is ``"exact"`` where the engine priced it, as it did all that a verdict or the frontier rests on,
+        and ``"scan"`` where it stands as scanned (see `explore`), with no ``measured_share``.
+        """
         if not isinstance(self._points, Frame):
             object.__setattr__(self, "_points", self._points())
         return cast("Frame", self._points)
@@ -194,6 +198,8 @@ class Study:
         self, level: str | None = None, *, x: str = "tokens_per_s_per_user", y: str = "tokens_per_s_per_gpu"
     ) -> Frame:
         """Give the feasible points of a level that no other beats in both `x` and `y`.
+
+        All of them are exact in the default `x` and `y`; in others ``priced`` tells which are.
 
         Parameters
         ----------

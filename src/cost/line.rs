@@ -61,7 +61,8 @@ fn knot(i: usize) -> f64 {
 #[derive(Debug)]
 pub struct Line {
     seconds: Box<[f64]>,
-    /// Cells that are cut finer, rising, and their knots.
+    /// Cells that are cut finer, as bits and rising, and their knots.
+    mask: [u64; CELLS / 64],
     bent: Box<[u32]>,
     fine: Box<[[f64; FINE + 1]]>,
 }
@@ -107,18 +108,27 @@ impl Line {
                 fine.push(knots);
             }
         }
-        Line { seconds: t.into(), bent: bent.into(), fine: fine.into() }
+        let mut mask = [0; CELLS / 64];
+        bent.iter().for_each(|i| mask[*i as usize / 64] |= 1 << (i % 64));
+        Line { seconds: t.into(), mask, bent: bent.into(), fine: fine.into() }
     }
 
     #[inline]
     pub fn at(&self, p: Place) -> f64 {
-        if let Some(k) = self.bent.iter().position(|c| *c as usize == p.cell) {
-            let (knots, u) = (&self.fine[k], p.weight * FINE as f64);
-            let (a, b) = (knots[u as usize], knots[u as usize + 1]);
-            return a + u.fract() * (b - a);
+        if self.mask[p.cell / 64] >> (p.cell % 64) & 1 == 1 {
+            return self.within(p);
         }
         let (a, b) = (self.seconds[p.cell], self.seconds[p.cell + 1]);
         a + p.weight * (b - a)
+    }
+
+    /// Inside a cell that is cut finer.
+    #[cold]
+    fn within(&self, p: Place) -> f64 {
+        let k = self.bent.partition_point(|c| (*c as usize) < p.cell);
+        let (knots, u) = (&self.fine[k], p.weight * FINE as f64);
+        let (a, b) = (knots[u as usize], knots[u as usize + 1]);
+        a + u.fract() * (b - a)
     }
 
     fn bytes(&self) -> usize {

@@ -47,7 +47,7 @@ mod _core {
     #[pymodule_export]
     use super::sensitivity::sensitivity;
     #[pymodule_export]
-    use super::serve::{Engine, Study, explore};
+    use super::serve::{Engine, Study, explore, regimes};
     #[pymodule_export]
     use super::sim::{Trace, calibrate, goodput_curve, judge, mean_interval, perfetto, simulate};
     #[pymodule_export]

@@ -332,3 +332,50 @@ pub fn explore(
         Ok(Study { inner: Arc::new(search::explore(&kernels::db()?, &q, control)?) })
     })
 }
+
+/// Which level wins where: columns, one row a cell.
+#[pyfunction]
+#[pyo3(signature = (model, clusters, workloads, slos, levels, framework=None, quant=None, serving=None, assumptions=None, tolerance=0.01, batches_per_octave=5, progress=None))]
+#[allow(clippy::too_many_arguments)]
+pub fn regimes<'py>(
+    py: Python<'py>,
+    model: &Spec,
+    clusters: Vec<PyRef<'py, Spec>>,
+    workloads: Vec<PyRef<'py, Spec>>,
+    slos: Vec<PyRef<'py, Spec>>,
+    levels: Vec<String>,
+    framework: Option<String>,
+    quant: Option<&Spec>,
+    serving: Option<&Spec>,
+    assumptions: Option<&Spec>,
+    tolerance: f64,
+    batches_per_octave: u32,
+    progress: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyTuple>> {
+    let map = errors::guard(|| {
+        let map = search::Map {
+            model: model_of(model, "model")?,
+            clusters: clusters.iter().map(|c| cluster_of(c, "cluster")).collect::<Result<_>>()?,
+            workloads: workloads.iter().map(|w| workload_of(w, "workloads")).collect::<Result<_>>()?,
+            slos: slos.iter().map(|s| slo_of(s, "slo")).collect::<Result<_>>()?,
+            levels,
+            framework,
+            quant: quant.map_or(Ok(Quant::default()), |q| quant_of(q, "quant"))?,
+            serving: serving.map_or(Ok(Serving::default()), |s| serving_of(s, "serving"))?,
+            assumptions: assumptions.map_or(Ok(Assumptions::physical()), |a| assumptions_of(a, "assumptions"))?,
+            tolerance,
+            batches_per_octave,
+        };
+        let mut problems = Problems::new();
+        for c in &map.clusters {
+            problems.nest("quant", map.quant.check_on(&map.model.quant, &c.device));
+            if let Some(f) = &map.framework {
+                check_framework(f, "framework", &c.system)?;
+            }
+        }
+        problems.into_result()?;
+        Ok(map)
+    })?;
+    let found = run::run(py, progress, move |control| search::regimes(&kernels::db()?, &map, control))?;
+    columns::to_python(py, found)
+}

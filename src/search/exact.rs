@@ -17,9 +17,11 @@ use crate::serving::{Binding, Point};
 
 /// How near to the best a scanned row is worth the engine: twice what a scan is off.
 pub const NEAR: f64 = 0.006;
+/// How near to the frontier rows are priced with it: pairs that differ in little else lie this close together.
+const BESIDE: f64 = 3e-5;
 /// Rows of one list priced at a time, and times that it is taken.
 const MOST: usize = 96;
-const ROUNDS: usize = 12;
+const ROUNDS: usize = 40;
 
 /// The head of a list of rows: what it is led by, and which scanned ones may still lead it.
 struct Head {
@@ -28,22 +30,22 @@ struct Head {
 }
 
 impl Head {
-    /// Of `value`, more is better.
-    fn of(rows: &[Row], value: impl Fn(&Row) -> Option<f64>) -> Head {
+    /// Of `value`, more is better; scanned rows as near as `near` to the best.
+    fn of(rows: &[Row], near: f64, value: impl Fn(&Row) -> Option<f64>) -> Head {
         let mut head = Head { best_exact: f64::NEG_INFINITY, scanned: Vec::new() };
         let mut best = f64::NEG_INFINITY;
         for (i, r) in rows.iter().enumerate() {
             let Some(v) = value(r) else { continue };
             best = best.max(v);
             if r.scanned {
-                if v >= best - NEAR * best.abs() {
+                if v >= best - near * best.abs() {
                     head.scanned.push((v, i));
                 }
             } else {
                 head.best_exact = head.best_exact.max(v);
             }
         }
-        head.scanned.retain(|(v, _)| *v >= best - NEAR * best.abs());
+        head.scanned.retain(|(v, _)| *v >= best - near * best.abs());
         head.scanned.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         head
     }
@@ -55,8 +57,8 @@ impl Head {
     }
 }
 
-/// Rows within the limits that no other beats on both speed per user and rate.
-fn frontier(rows: &[Row], aim: &Aim) -> Vec<usize> {
+/// Rows within the limits that no other beats on both speed per user and rate, or by no more than `near`.
+fn frontier(rows: &[Row], aim: &Aim, near: f64) -> Vec<usize> {
     let within = |r: &Row| r.point.stands() && r.point.binding_under(&aim.slo) == Binding::None;
     let mut all: Vec<(f64, f64, usize)> = rows
         .iter()
@@ -64,39 +66,51 @@ fn frontier(rows: &[Row], aim: &Aim) -> Vec<usize> {
         .filter(|(_, r)| within(r))
         .map(|(i, r)| (r.point.tpot_s, r.point.requests_per_s, i))
         .collect();
-    all.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.total_cmp(&a.1)));
+    all.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(b.1.total_cmp(&a.1)).then(a.2.cmp(&b.2)));
     let mut best = f64::NEG_INFINITY;
     all.retain(|(_, rate, _)| {
-        let stays = *rate > best;
+        let stays = if near > 0.0 { *rate >= best * (1.0 - near) } else { *rate > best };
         best = best.max(*rate);
         stays
     });
     all.into_iter().map(|(.., i)| i).collect()
 }
 
+/// What a row is worth under the limits; looser for what is scanned, whose limits are as uncertain as its rate.
+fn gain(r: &Row, aim: &Aim) -> Option<f64> {
+    let loose = if r.scanned { 1.0 + NEAR } else { 1.0 };
+    let within = r.point.stands() && r.point.excess(&aim.slo) <= loose;
+    within.then(|| if aim.per_user { 1.0 / r.point.tpot_s.max(1e-12) } else { r.point.requests_per_s })
+}
+
+/// The lists that what is said rests on: best within the limits, else nearest to them, and least latencies.
+fn heads(rows: &[Row], aim: &Aim, near: f64) -> Vec<Head> {
+    let stands = |r: &Row| r.point.stands();
+    let mut heads = vec![Head::of(rows, near, |r| gain(r, aim))];
+    if heads[0].best_exact == f64::NEG_INFINITY && heads[0].scanned.is_empty() {
+        heads.push(Head::of(rows, near, |r| stands(r).then(|| -r.point.excess(&aim.slo))));
+    }
+    heads.push(Head::of(rows, near, |r| stands(r).then_some(-r.point.ttft_s)));
+    heads.push(Head::of(rows, near, |r| stands(r).then_some(-r.point.tpot_s)));
+    heads
+}
+
 impl Task<'_> {
     /// Prices rows again until everything that is said of this level is exact.
     pub fn settle(&self, rows: &mut [Row], aim: &Aim) -> Result<()> {
+        // What may come to the head of a list once its own head has been priced.
+        let mut pool = frontier(rows, aim, 2.0 * NEAR);
+        pool.extend(heads(rows, aim, 2.0 * NEAR).into_iter().flat_map(|h| h.scanned).map(|(_, i)| i));
+        pool.extend((0..rows.len()).filter(|i| !rows[*i].scanned));
+        pool.sort_unstable();
+        pool.dedup();
+        let mut few: Vec<Row> = pool.iter().map(|i| rows[*i]).collect();
         for round in 0..ROUNDS {
-            let first = round == 0;
-            let stands = |r: &Row| r.point.stands();
-            let best = Head::of(rows, |r| {
-                // Looser for what is scanned: its limits are as uncertain as its rate.
-                let excess = if stands(r) { r.point.excess(&aim.slo) } else { f64::INFINITY };
-                let loose = if r.scanned { 1.0 + NEAR } else { 1.0 };
-                let gain = if aim.per_user { 1.0 / r.point.tpot_s.max(1e-12) } else { r.point.requests_per_s };
-                (excess <= loose).then_some(gain)
-            });
-            let none = best.best_exact == f64::NEG_INFINITY && best.scanned.is_empty();
-            let mut wanted: Vec<usize> = best.next(first).collect();
-            if none {
-                wanted.extend(Head::of(rows, |r| stands(r).then(|| -r.point.excess(&aim.slo))).next(first));
-            }
-            wanted.extend(Head::of(rows, |r| stands(r).then_some(-r.point.ttft_s)).next(first).take(MOST / 4));
-            wanted.extend(Head::of(rows, |r| stands(r).then_some(-r.point.tpot_s)).next(first).take(MOST / 4));
-            wanted.extend(frontier(rows, aim));
+            let settled = frontier(&few, aim, 0.0).iter().all(|i| !few[*i].scanned);
+            let mut wanted = if settled { Vec::new() } else { frontier(&few, aim, BESIDE) };
+            wanted.extend(heads(&few, aim, NEAR).into_iter().flat_map(|h| h.next(round == 0)));
             // What does not stand is short of memory, which a scan does not read from lines.
-            wanted.retain(|i| rows[*i].scanned);
+            wanted.retain(|i| few[*i].scanned);
             wanted.sort_unstable();
             wanted.dedup();
             if wanted.is_empty() {
@@ -107,13 +121,16 @@ impl Task<'_> {
                     .par_iter()
                     .map(|i| {
                         self.control.check()?;
-                        self.exact(&rows[*i])
+                        self.exact(&few[*i])
                     })
                     .collect()
             })?;
             for (i, point) in wanted.into_iter().zip(again) {
-                rows[i] = Row { point: point?, scanned: false, ..rows[i] };
+                few[i] = Row { point: point?, scanned: false, ..few[i] };
             }
+        }
+        for (i, r) in pool.into_iter().zip(few) {
+            rows[i] = r;
         }
         // Where nothing stands, memory decides, and that is exact; its row has no other numbers.
         for r in rows.iter_mut().filter(|r| !r.point.stands()) {

@@ -26,6 +26,8 @@ use crate::spec::Slo;
 /// Layouts of a mixed level that are searched again, and decode layouts per size.
 const LEADERS: usize = 48;
 const PER_SIZE: usize = 6;
+/// Batches below the largest one that are looked at when not all are.
+const FEW: u32 = 4;
 /// Prefill layouts whose chunks are refined.
 const PREFILL_LEADERS: usize = 12;
 /// Pairs that are looked at in full, best rate first.
@@ -159,8 +161,14 @@ impl Task<'_> {
             .collect()
     }
 
-    /// For each decode layout that leads its size, its largest whole batch within the TPOT limit.
-    pub fn fine_decode(&self, priced: &Priced<DecodeSide>, aim: &Aim) -> Result<Vec<Candidate<DecodeSide>>> {
+    /// For each decode layout that leads its size, its largest whole batch within the TPOT limit; not `every`:
+    /// found by halving, and the few batches below it.
+    pub fn fine_decode(
+        &self,
+        priced: &Priced<DecodeSide>,
+        aim: &Aim,
+        every: bool,
+    ) -> Result<Vec<Candidate<DecodeSide>>> {
         let limit = aim.slo.tpot_ms.map_or(f64::INFINITY, |t| t * 1e-3 * self.progress());
         // Rate at the limit, between the coarse batches around it.
         let mut by_size: BTreeMap<levels::Class, Vec<(f64, usize)>> = BTreeMap::new();
@@ -183,7 +191,7 @@ impl Task<'_> {
                 .par_iter()
                 .map(|&k| {
                     let (layout, stepper, sides) = &priced[k];
-                    self.largest_within(stepper, sides, limit).map(|side| Candidate {
+                    self.largest_within(stepper, sides, limit, every).map(|side| Candidate {
                         layout: *layout,
                         stepper: Arc::clone(stepper),
                         batch: side.batch as u32,
@@ -198,7 +206,7 @@ impl Task<'_> {
     }
 
     /// The side of most rate among the whole batches from the last coarse one within the limit to the next.
-    fn largest_within(&self, stepper: &Timer, sides: &[DecodeSide], limit: f64) -> Option<DecodeSide> {
+    fn largest_within(&self, stepper: &Timer, sides: &[DecodeSide], limit: f64, every: bool) -> Option<DecodeSide> {
         let within = sides.iter().rposition(|s| s.step.seconds <= limit)?;
         let from = sides[within].batch as u32;
         let to = sides.get(within + 1).map_or(from, |s| s.batch as u32);
@@ -208,9 +216,18 @@ impl Task<'_> {
                 best = *side;
             }
         }
-        let stride = ((to - from) as usize).div_ceil(256).max(1);
-        for b in (from + 1..to).step_by(stride) {
-            let side = stepper.decode_side(&self.load, f64::from(b));
+        let at = |b: u32| stepper.decode_side(&self.load, f64::from(b));
+        let (mut low, mut high) = (from, to);
+        while !every && high - low > 1 {
+            let middle = (low + high) / 2;
+            let side = at(middle);
+            *(if side.short.is_none() && side.step.seconds <= limit { &mut low } else { &mut high }) = middle;
+        }
+        // Micro-batches of unequal size make the step a saw: the largest batch within need not be the best.
+        let (first, last) = if every { (from, to) } else { (low.saturating_sub(FEW).max(from), (low + 1).min(to)) };
+        let stride = ((last - first) as usize).div_ceil(256).max(1);
+        for b in (first + 1..last).step_by(stride) {
+            let side = at(b);
             if side.short.is_none() && side.step.seconds <= limit && side.rate > best.rate {
                 best = side;
             }
@@ -330,7 +347,7 @@ impl Task<'_> {
         coarse: &[Row],
         aim: &Aim,
     ) -> Result<Vec<Row>> {
-        let decode = self.fine_decode(decode, aim)?;
+        let decode = self.fine_decode(decode, aim, true)?;
         let every = levels::prefill_every(prefill, &self.load);
         let mut rows = self.pair_best(level, &every, &decode, aim)?;
         let leaders: Vec<Row> = rows.iter().chain(coarse).copied().collect();

@@ -47,10 +47,12 @@ pub struct Map {
 }
 
 /// Layouts of a mixed level that are searched again in a cell, and prefill layouts cut finer.
-const LEADERS: usize = 10;
+const LEADERS: usize = 8;
 const PREFILL_LEADERS: usize = 2;
 /// Prefill slots that a decode slot over the TPOT limit is tried with.
 const TRIES: u32 = 8;
+/// Pairs of one decode slot that are handed to the engine.
+const ALIKE: usize = 3;
 /// Least step, as a share of the limit, of the decode slots that are paired beside the largest within it.
 const BELOW: f64 = 0.6;
 /// Rows of a level that the engine prices at most before it is given up, a few at a time.
@@ -129,7 +131,15 @@ impl Map {
 }
 
 /// A layout of a mixed level with the points of it that no other beats on rate and both latencies.
-type Group = (Timer, Vec<Row>);
+struct Group {
+    timer: Timer,
+    rows: Vec<Row>,
+    /// (TTFT, TPOT) of the rows, to be run through for every cell.
+    latencies: Vec<[f64; 2]>,
+}
+
+/// Ways to cut prompts on one prefill layout.
+type Cuts = Arc<Vec<Candidate<PrefillSide>>>;
 
 /// The scan that all cells of one cluster and workload share. Workers first, units second.
 struct Scene<'a> {
@@ -140,7 +150,7 @@ struct Scene<'a> {
     fronts: [Vec<Candidate<PrefillSide>>; 2],
     decode: [Priced<DecodeSide>; 2],
     paired: [Vec<Candidate<DecodeSide>>; 2],
-    finer: Mutex<BTreeMap<(usize, usize), Arc<Vec<Candidate<PrefillSide>>>>>,
+    finer: Mutex<BTreeMap<(usize, usize), Cuts>>,
     exact: Mutex<BTreeMap<Key, Point>>,
 }
 
@@ -170,9 +180,13 @@ impl<'a> Scene<'a> {
             if !map.wants(usize::from(level)) {
                 return Ok(Vec::new());
             }
-            let mut groups = task.mixed_groups(level, layouts, octave)?;
-            crate::pool::install(|| groups.par_iter_mut().for_each(|g| thinned(&mut g.1)))?;
-            Ok(groups)
+            let priced = task.mixed_groups(level, layouts, octave)?;
+            let group = |(timer, mut rows): (Timer, Vec<Row>)| {
+                thinned(&mut rows);
+                let latencies = rows.iter().map(|r| [r.point.ttft_s, r.point.tpot_s]).collect();
+                Group { timer, rows, latencies }
+            };
+            crate::pool::install(|| priced.into_par_iter().map(group).collect())
         };
         let mixed = [groups(0, &workers, octave)?, groups(2, &units, (octave / 2).max(1))?];
         let (pd, afd) = (map.wants(1) || map.wants(3), map.wants(3) && !units.is_empty());
@@ -222,11 +236,12 @@ impl<'a> Scene<'a> {
     }
 
     /// The best of scanned rows by the engine: as many as may be it, best first.
-    fn best_of(&self, mut rows: Vec<Row>, aim: &Aim) -> Result<Reach> {
-        let loose = Aim { slo: loosened(&aim.slo), ..*aim };
-        rows.sort_by(|a, b| order(&loose.score(&b.point), &loose.score(&a.point)));
+    fn best_of(&self, rows: Vec<Row>, aim: &Aim) -> Result<Reach> {
+        let mut ranked: Vec<((u8, f64), usize)> =
+            rows.iter().enumerate().map(|(i, r)| (aim.score(&r.point), i)).collect();
+        ranked.sort_by(|a, b| order(&b.0, &a.0));
         let mut best: Option<(Row, (u8, f64))> = None;
-        for r in rows.iter().take(PRICED) {
+        for r in ranked.iter().take(PRICED).map(|(_, i)| &rows[*i]) {
             if let Some((_, (2, v))) = best
                 && r.point.requests_per_s < v * (1.0 + 1e-4)
             {
@@ -246,23 +261,37 @@ impl<'a> Scene<'a> {
     fn mixed(&self, units: bool, aim: &Aim) -> Result<Reach> {
         let (level, octave) = if units { (2, (self.octave / 2).max(1)) } else { (0, self.octave) };
         let groups = &self.mixed[usize::from(units)];
-        let mut leaders: Vec<(usize, Row, (u8, f64))> = Vec::new();
-        for (i, (_, rows)) in groups.iter().enumerate() {
-            let scored = rows.iter().map(|r| (i, *r, aim.score(&r.point)));
-            leaders.extend(scored.max_by(|a, b| order(&a.2, &b.2)));
+        // Rows fall in rate: the first within the limits is the layout's best.
+        let limits = [aim.slo.ttft_ms, aim.slo.tpot_ms].map(|t| t.unwrap_or(f64::INFINITY));
+        let within = |t: &[f64; 2]| t[0] * 1e3 <= limits[0] && t[1] * 1e3 <= limits[1];
+        let mut leaders: Vec<(&Group, &Row)> =
+            groups.iter().filter_map(|g| g.latencies.iter().position(within).map(|i| (g, &g.rows[i]))).collect();
+        if leaders.is_empty() {
+            let nearest = |g: &Group| g.rows.iter().map(|r| aim.score(&r.point)).max_by(order);
+            let best = groups.iter().filter_map(|g| nearest(g).map(|s| (g, s)));
+            let mut all: Vec<(&Group, (u8, f64))> = best.collect();
+            all.sort_by(|a, b| order(&b.1, &a.1));
+            all.truncate(LEADERS);
+            leaders.extend(all.iter().flat_map(|(g, _)| g.rows.iter().map(move |r| (*g, r))));
         }
-        leaders.sort_by(|a, b| order(&b.2, &a.2));
-        leaders.truncate(LEADERS);
-        let mut rows: Vec<Row> = leaders.iter().map(|l| l.1).collect();
-        for (i, ..) in leaders.iter().filter(|l| l.2.0 > 0) {
-            let (timer, coarse) = &groups[*i];
-            rows.extend(self.task.around_layout(level, timer, coarse, octave, aim));
+        leaders.sort_by(|a, b| order(&aim.score(&b.1.point), &aim.score(&a.1.point)));
+        let mut rows: Vec<Row> = leaders.iter().take(PRICED).map(|l| *l.1).collect();
+        let mut seen: Vec<Layout> = Vec::new();
+        for (group, row) in leaders {
+            if seen.contains(&row.main.layout) || !row.point.stands() {
+                continue;
+            }
+            if seen.len() == LEADERS {
+                break;
+            }
+            seen.push(row.main.layout);
+            rows.extend(self.task.around_layout(level, &group.timer, &group.rows, octave, aim));
         }
         self.best_of(rows, aim)
     }
 
     /// The finer cuts of prompts on one prefill layout: of its frontier, and kept for other cells.
-    fn finer(&self, slot: usize, layout: &Layout) -> Arc<Vec<Candidate<PrefillSide>>> {
+    fn finer(&self, slot: usize, layout: &Layout) -> Cuts {
         let priced = &self.prefill[slot];
         let Some(i) = priced.iter().position(|p| p.0 == *layout) else { return Arc::default() };
         let known = lock(&self.finer).get(&(slot, i)).cloned();
@@ -282,10 +311,10 @@ impl<'a> Scene<'a> {
     ) -> Vec<(f64, usize, usize)> {
         let mut all = Vec::new();
         for (j, d) in decode.iter().enumerate() {
-            let found = prefill.iter().enumerate().filter_map(|(i, p)| Some((self.task.numbers(p, d)?.0, i, j)));
-            all.extend(found);
+            all.extend(prefill.iter().enumerate().map(|(i, p)| (promise(self.task.budget, p, d), i, j)));
         }
-        all.sort_by(|a, b| b.0.total_cmp(&a.0));
+        all.retain(|a| a.0 > 0.0);
+        all.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
         all
     }
 
@@ -298,9 +327,7 @@ impl<'a> Scene<'a> {
         decode: &[Candidate<DecodeSide>],
         aim: &Aim,
     ) -> Vec<Row> {
-        let slo = loosened(&aim.slo);
-        let ttft = slo.ttft_ms.map_or(f64::INFINITY, |t| t * 1e-3);
-        let loose = Aim { slo, ..*aim };
+        let ttft = aim.slo.ttft_ms.map_or(f64::INFINITY, |t| t * 1e-3);
         let mut rows: Vec<Row> = Vec::new();
         let mut best = 0.0;
         // KV beside its steps may push a decode slot over the limit, whoever it is paired with.
@@ -313,17 +340,24 @@ impl<'a> Scene<'a> {
                 continue;
             }
             let Some(row) = self.task.best_numbers(level, &prefill[*i], &decode[*j]) else { continue };
-            match loose.score(&row.point) {
+            match aim.score(&row.point) {
                 (2, rate) => {
                     best = f64::max(best, rate);
                     rows.push(row);
                 }
-                _ => slow[*j] += u32::from(row.point.binding_under(&slo) == Binding::Tpot),
+                _ => slow[*j] += u32::from(row.point.binding_under(&aim.slo) == Binding::Tpot),
             }
         }
-        rows.sort_by(|a, b| order(&loose.score(&b.point), &loose.score(&a.point)));
-        rows.truncate(PRICED);
-        rows
+        rows.sort_by(|a, b| order(&aim.score(&b.point), &aim.score(&a.point)));
+        // One that the engine finds just over a limit is over it beside any other: not all eggs in one basket.
+        let mut kept: Vec<Row> = Vec::new();
+        for r in rows {
+            let alike = kept.iter().filter(|k| k.main.layout == r.main.layout && k.main.batch == r.main.batch).count();
+            if alike < ALIKE && kept.len() < PRICED {
+                kept.push(r);
+            }
+        }
+        kept
     }
 
     /// A level of pairs under limits of one TPOT.
@@ -333,7 +367,7 @@ impl<'a> Scene<'a> {
         let of = |slo: &Slo| Aim { slo: *slo, per_user: false };
         let limit = first.tpot_ms.map_or(f64::INFINITY, |t| t * 1e-3 * self.task.progress());
         let candidates = |slot: usize| {
-            let mut all = self.task.fine_decode(&self.decode[slot], &of(&loosened(first)))?;
+            let mut all = self.task.fine_decode(&self.decode[slot], &of(first), false)?;
             let near = |c: &&Candidate<DecodeSide>| {
                 let step = c.side.step.seconds;
                 step <= limit && (step >= BELOW * limit || limit.is_infinite())
@@ -431,14 +465,30 @@ impl<'a> Scene<'a> {
     }
 }
 
-fn prefill_workers(lib: &Library, gpus: u32) -> Vec<Layout> {
-    levels::worker_layouts(lib, gpus, true)
+/// Rate of a pair at the best whole numbers when neither domains nor KV cost anything.
+fn promise(budget: u32, p: &Candidate<PrefillSide>, d: &Candidate<DecodeSide>) -> f64 {
+    let (gp, gd) = (p.layout.gpus(), d.layout.gpus());
+    if gp + gd > budget {
+        return 0.0;
+    }
+    let (supply, demand) = (p.side.rate, d.side.rate);
+    let most = (budget - gd) / gp;
+    let balance = f64::from(budget) * demand / (supply * f64::from(gd) + demand * f64::from(gp));
+    let mut best = 0.0_f64;
+    // Above the balance supply waits for demand; below it fewer prefill slots only supply less.
+    for np in (1..=(balance as u32 + 1).clamp(1, most)).rev() {
+        let demand = f64::from((budget - np * gp) / gd) * demand;
+        let supply = f64::from(np) * supply;
+        best = best.max(supply.min(demand));
+        if supply <= demand {
+            break;
+        }
+    }
+    best
 }
 
-/// Limits by as much looser as a scan may be off.
-fn loosened(slo: &Slo) -> Slo {
-    let loose = |t: Option<f64>| t.map(|t| t * (1.0 + 2e-3));
-    Slo { ttft_ms: loose(slo.ttft_ms), tpot_ms: loose(slo.tpot_ms), ..*slo }
+fn prefill_workers(lib: &Library, gpus: u32) -> Vec<Layout> {
+    levels::worker_layouts(lib, gpus, true)
 }
 
 /// Every cell, clusters outermost, then workloads, then limits.

@@ -229,8 +229,7 @@ impl Parts {
     fn pass(&self, u: &Unit, overlapped: bool) -> f64 {
         if self.all.is_empty() {
             let one = KINDS.map(|of| [of(&self.first)]);
-            let rows = u.assemble(one.each_ref().map(|r| &r[..]), self.drafts);
-            if let Some(t) = pipeline::closed_form(&rows, self.n, overlapped) {
+            if let Some(t) = u.uniform(one.each_ref().map(|r| &r[..]), self.drafts, self.n, overlapped) {
                 return t;
             }
         }

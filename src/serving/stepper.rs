@@ -490,23 +490,46 @@ impl Unit {
         [full, sliding, dense, ends, draft, more]: [&'a [Stages]; ROWS],
         drafts: bool,
     ) -> Vec<Rows<'a>> {
+        let mut out = Vec::with_capacity(self.groups.len() + 4);
+        self.for_each_row([full, sliding, dense, ends, draft, more], drafts, |r| out.push(r));
+        out
+    }
+
+    fn for_each_row<'a>(
+        &self,
+        [full, sliding, dense, ends, draft, more]: [&'a [Stages]; ROWS],
+        drafts: bool,
+        mut take: impl FnMut(Rows<'a>),
+    ) {
         let dense_layers = (self.unit.counts.dense[0] + self.unit.counts.dense[1]) as u32;
         let mtp = self.unit.library().serving.mtp;
-        let mut rows: Vec<Rows<'_>> = Vec::with_capacity(self.groups.len() + 4);
         if dense_layers > 0 {
-            rows.push(Rows { layers: dense_layers, stages: dense });
+            take(Rows { layers: dense_layers, stages: dense });
         }
         for (layers, is_sliding) in &self.groups {
-            rows.push(Rows { layers: *layers, stages: if *is_sliding { sliding } else { full } });
+            take(Rows { layers: *layers, stages: if *is_sliding { sliding } else { full } });
         }
         if mtp > 0 {
-            rows.push(Rows { layers: 1, stages: draft });
+            take(Rows { layers: 1, stages: draft });
             if drafts && mtp > 1 {
-                rows.push(Rows { layers: mtp - 1, stages: more });
+                take(Rows { layers: mtp - 1, stages: more });
             }
         }
-        rows.push(Rows { layers: 1, stages: ends });
-        rows
+        take(Rows { layers: 1, stages: ends });
+    }
+
+    /// The closed form of `m` equal micro-batches with one entry a kind of layer, where there is one.
+    pub(super) fn uniform(&self, one: [&[Stages]; ROWS], drafts: bool, m: usize, overlapped: bool) -> Option<f64> {
+        let mut rows = [Rows { layers: 0, stages: &[] }; ROWS];
+        if self.groups.len() > 2 {
+            return None;
+        }
+        let mut n = 0;
+        self.for_each_row(one, drafts, |r| {
+            rows[n] = r;
+            n += 1;
+        });
+        pipeline::closed_form(&rows[..n], m, overlapped)
     }
 
     /// In how many groups the sequences of a prefill round go one after another: with few per rank, one by one.

@@ -188,6 +188,30 @@ def hot_paths(examples: Path) -> list[Row]:
     return out
 
 
+def points_per_s(examples: Path) -> list[Row]:
+    """Points a second by level, counted after compile, with one thread and with two."""
+    command = [str(examples / "points"), MODEL, SYSTEM, "128", "sglang"]
+    told: list[dict[str, tuple[int, float]]] = []
+    text = ""
+    for threads in ("1", "2"):
+        env = {**os.environ, "DISAGG_NUM_THREADS": threads}
+        text = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, env=env).stdout
+        found = re.findall(r"^(\S.*?) +(\d+) points +([\d.]+) s", text, re.MULTILINE)
+        told.append({name: (int(n), float(s)) for name, n, s in found})
+    one, two = told
+    out = []
+    for name in ("aggregated", "aggregated+afd", "prefill", "prefill afd", "decode", "decode afd", "pd", "pd+afd both"):
+        rates = [n / max(s, 1e-9) for n, s in (one[name], two[name])]
+        out.append(Row(f"points a second, {name}", f"{rates[1]:,.0f} ({rates[0]:,.0f} on one thread)", ">= 1,000,000",
+                       rates[1] >= 1e6, f"example points, after compile; {load()}"))  # fmt: skip
+    for name in ("compile workers", "compile units"):
+        n, s = two[name]
+        out.append(Row(f"{name}, {n} layouts", f"{s:.2f} s", "< 0.5 s", s < 0.5, "kernel surfaces and lines"))
+    size = re.search(r"(\d+) bytes a point", text)
+    out.append(Row("memory of a million points", f"{size[1] if size else '?'} MB", "-", None, "rows as kept"))
+    return out
+
+
 OPEN = f"""
 import json, time, disagg as dg
 start = time.perf_counter()
@@ -300,6 +324,7 @@ def main() -> int:
         lambda: single_steps(args.examples),
         lambda: left_out(args.samples),
         lambda: hot_paths(args.examples),
+        lambda: points_per_s(args.examples),
         python_calls,
     ]
     for part in parts:

@@ -1,5 +1,7 @@
-//! Where the time of a search goes, phase by phase: `cargo run --release --example points [model] [system] [gpus]
-//! [framework] [workload] [threads]`. One line a phase: name, points, seconds, points a second.
+//! Points a second of a search, level by level, counted after compile; compile itself; the size of what is kept:
+//! `cargo run --release --example points [model] [system] [gpus] [framework] [workload] [scan|exact] [regimes]`.
+//! One line a phase: name, points, seconds, points a second. `exact`: priced by the engine, as before there was a
+//! scan; `regimes`: a map of 1,440 cells as well. Threads by `DISAGG_NUM_THREADS`.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
@@ -43,35 +45,42 @@ fn main() {
     let units = levels::unit_layouts(&lib, cluster.gpus);
     let prefill_workers = levels::worker_layouts(&lib, cluster.gpus, true);
     let prefill_units = levels::prefill_unit_layouts(&lib, cluster.gpus);
-    println!("layouts {} {} {} {}", workers.len(), units.len(), prefill_workers.len(), prefill_units.len());
-    for round in 0..2 {
-        println!("-- round {round}, lines {:?}", task.tables.as_ref().map(|t| t.size()));
-        let all = |l: &[disagg::search::Layout]| l.to_vec();
-        timed("compile w", || task.compile(&all(&workers)).unwrap(), |n| *n);
-        timed("compile u", || task.compile(&all(&units)).unwrap(), |n| *n);
-        let a = timed("mixed", || task.mixed(0, &workers, 5).unwrap(), Vec::len);
-        timed("refine mixed", || task.refine_mixed(0, &a, 5, &aim).unwrap(), Vec::len);
-        let u = timed("mixed afd", || task.mixed(2, &units, 2).unwrap(), Vec::len);
-        timed("refine afd", || task.refine_mixed(2, &u, 2, &aim).unwrap(), Vec::len);
+    timed("compile workers", || task.compile(&workers).unwrap(), |n| *n);
+    timed("compile units", || task.compile(&units).unwrap(), |n| *n);
+    println!("{} bytes a point, as many MB a million", size_of::<disagg::search::Row>());
+    println!("{:?} lines and bytes", task.tables.as_ref().map(|t| t.size()));
+    // The first round fills what is left of the lines.
+    for round in ["cold", "warm"] {
+        println!("-- {round}");
+        let a = timed("aggregated", || task.mixed(0, &workers, 5).unwrap(), Vec::len);
+        timed("its refinement", || task.refine_mixed(0, &a, 5, &aim).unwrap(), Vec::len);
+        let u = timed("aggregated+afd", || task.mixed(2, &units, 2).unwrap(), Vec::len);
+        timed("its refinement", || task.refine_mixed(2, &u, 2, &aim).unwrap(), Vec::len);
         let sides = |p: &levels::Priced<_>| p.iter().map(|x| x.2.len()).sum();
         let p = timed("prefill", || task.prefill(&prefill_workers).unwrap(), sides);
         let pu = timed("prefill afd", || task.prefill(&prefill_units).unwrap(), sides);
         let sides = |p: &levels::Priced<_>| p.iter().map(|x| x.2.len()).sum();
         let d = timed("decode", || task.decode(&workers, 10).unwrap(), sides);
         let du = timed("decode afd", || task.decode(&units, 4).unwrap(), sides);
-        let pf = timed("prefill front", || levels::prefill_frontier(&p, &task.load), Vec::len);
-        let df = timed("decode front", || levels::decode_frontier(&d, &task.load), Vec::len);
-        let puf = timed("prefill afd fr", || levels::prefill_frontier(&pu, &task.load), Vec::len);
-        let duf = timed("decode afd fr", || levels::decode_frontier(&du, &task.load), Vec::len);
-        let mut f = timed("pair pd", || task.pair(1, &pf, &df).unwrap(), Vec::len);
-        let r = timed("refine pd", || task.refine_pairs(1, &p, &d, &f, &aim).unwrap(), Vec::len);
-        timed("append", || disagg::search::refine::append_new(&mut f, r), |_| 1);
-        for (name, p, pf, d, df) in
-            [("w-u", &p, &pf, &du, &duf), ("u-w", &pu, &puf, &d, &df), ("u-u", &pu, &puf, &du, &duf)]
-        {
-            let f = timed(&format!("pair {name}"), || task.pair(3, pf, df).unwrap(), Vec::len);
-            timed(&format!("refine {name}"), || task.refine_pairs(3, p, d, &f, &aim).unwrap(), Vec::len);
+        let slots = [
+            (&p, &d, "pd", 1),
+            (&p, &du, "pd+afd decode", 3),
+            (&pu, &d, "pd+afd prefill", 3),
+            (&pu, &du, "pd+afd both", 3),
+        ];
+        for (p, d, name, level) in slots {
+            let (pf, df) = (levels::prefill_frontier(p, &task.load), levels::decode_frontier(d, &task.load));
+            let f = timed(name, || task.pair(level, &pf, &df).unwrap(), Vec::len);
+            timed("its refinement", || task.refine_pairs(level, p, d, &f, &aim).unwrap(), Vec::len);
         }
+    }
+    let q = Question {
+        scan: arg(6, "scan") == "scan",
+        ..Question::new(model.clone(), cluster.clone(), workload.clone(), slo, &framework)
+    };
+    timed("explore", || explore(&db, &q, &control).unwrap(), |s| s.rows.len());
+    if arg(7, "") != "regimes" {
+        return;
     }
     // A map: lengths of prompts and answers, limits on both latencies, every level in every cell.
     let isl = [512.0, 1024.0, 2048.0, 4096.0, 8192.0];
@@ -83,19 +92,17 @@ fn main() {
         .map(|(ttft, tpot)| Slo { ttft_ms: Some(ttft), tpot_ms: Some(tpot), percentile: None })
         .collect();
     let map = Map {
-        model: model.clone(),
-        clusters: vec![cluster.clone()],
+        model,
+        clusters: vec![cluster],
         workloads,
         slos,
         levels: LEVELS.iter().map(|l| (*l).to_string()).collect(),
-        framework: Some(framework.clone()),
+        framework: Some(framework),
         quant,
-        serving: serving.clone(),
+        serving,
         assumptions: Assumptions::physical(),
         tolerance: 0.01,
         batches_per_octave: 5,
     };
     timed("regimes (cells)", || regimes(&db, &map, &control).unwrap(), disagg::columns::Columns::rows);
-    let q = Question { slo, ..Question::new(model, cluster, workload, slo, &framework) };
-    timed("explore", || explore(&db, &q, &control).unwrap(), |s| s.rows.len());
 }

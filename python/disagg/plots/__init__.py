@@ -8,6 +8,7 @@ from disagg.plots.audit import audit
 from disagg.plots.bars import breakdown, memory, pipeline
 from disagg.plots.gantt import timeline
 from disagg.plots.lines import pareto, ratio
+from disagg.plots.regimes import regimes
 from disagg.plots.requests import goodput, instances, latency
 from disagg.plots.tornado import tornado
 
@@ -21,6 +22,7 @@ __all__ = [
     "pareto",
     "pipeline",
     "ratio",
+    "regimes",
     "timeline",
     "tornado",
 ]

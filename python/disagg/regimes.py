@@ -1,0 +1,159 @@
+"""regimes: which level of disaggregation wins where, best against best in every cell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from disagg import _core
+from disagg._versions import __version__
+from disagg.errors import Problem, SpecError
+from disagg.frame import Frame
+from disagg.progress import Progress, reporter
+from disagg.specs import SLO, Assumptions, Cluster, Distribution, Model, Quant, Serving, Workload
+from disagg.specs._base import Spec, checked, expect
+from disagg.study import LEVELS
+
+__all__ = ["regimes"]
+
+
+@checked
+def regimes(
+    model: Model,
+    cluster: Cluster | Sequence[Cluster],
+    *,
+    isl: float | Distribution | Sequence[float | Distribution] = (),
+    osl: float | Distribution | Sequence[float | Distribution] = (),
+    prefix: float | Distribution | Sequence[float | Distribution] = (0,),
+    slo: SLO | Sequence[SLO],
+    workloads: Workload | Sequence[Workload] | None = None,
+    levels: Sequence[str] = LEVELS,
+    framework: str | None = None,
+    quant: Quant | None = None,
+    serving: Serving | None = None,
+    assumptions: Assumptions | None = None,
+    tolerance: float = 0.01,
+    batches_per_octave: int = 5,
+    progress: Progress = None,
+) -> Frame:
+    """Tell which level of disaggregation wins where: a map over lengths, limits and clusters.
+
+    In every cell each level has its best plan under the limits, on the same GPUs. Cells that differ only in limits
+    share one search of the space, so many limits cost little more than one.
+
+    Parameters
+    ----------
+    model
+        What is served.
+    cluster
+        One cluster, or a list: other systems, or other numbers of GPUs of one.
+    isl, osl, prefix
+        New, output and cached tokens, each one value or a list; every combination is a workload.
+    slo
+        Limits: one SLO or a list.
+    workloads
+        Workloads in place of the combinations of `isl`, `osl` and `prefix`.
+    levels
+        Levels that compete.
+    framework
+        Whose kernels; None: on each system those with the largest measured share.
+    quant, serving, assumptions
+        As in `estimate`.
+    tolerance
+        Levels whose rates are nearer than this share are tied: borders are as uncertain as the tables.
+    batches_per_octave
+        Batches scanned per doubling; fewer are faster and coarser.
+    progress
+        None: a bar after one second where somebody can see it; True; False; or ``f(done, total)``.
+
+    Returns
+    -------
+    Frame
+        One row a cell, clusters outermost, then workloads (`prefix`, `isl`, `osl`), then limits:
+        ``system gpus framework workload prefix isl osl ttft_limit_ms tpot_limit_ms`` (infinite: no limit),
+        ``winner`` (empty: no level keeps the limits), ``margin`` (its rate over the next level's, less one;
+        infinite if it stands alone), ``tie``, ``tied``; of every level ``tokens_per_s_per_gpu_<level>`` (0: it does
+        not keep the limits) and ``binding_<level>`` (what stops it, ``dominated`` where another is better); and of
+        the winner ``ttft_ms tpot_ms plan``. ``to_xarray([...])`` over the columns that vary gives a grid,
+        ``plot.regimes()`` a map.
+
+    Raises
+    ------
+    SpecError
+        If an input does not fit or there is no cell; every problem is named.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> found = dg.regimes(dg.Model("Qwen/Qwen3-30B-A3B"), dg.Cluster("b200_sxm", gpus=2), isl=[500, 4000], osl=200,
+    ...                    slo=[dg.SLO(tpot_ms=10), dg.SLO(tpot_ms=50)], levels=["aggregated", "pd"])
+    >>> len(found), found["isl"].tolist()
+    (4, [500.0, 500.0, 4000.0, 4000.0])
+    """
+    clusters = _several("cluster", cluster, (Cluster,))
+    limits = _several("slo", slo, (SLO,))
+    if isinstance(levels, str):
+        levels = [levels]
+    expect(
+        model=(model, Model),
+        framework=(framework, str, type(None)),
+        quant=(quant, Quant, type(None)),
+        serving=(serving, Serving, type(None)),
+        assumptions=(assumptions, Assumptions, type(None)),
+        tolerance=(tolerance, int, float),
+        batches_per_octave=(batches_per_octave, int),
+    )
+    if workloads is None:
+        kinds = (int, float, Distribution)
+        lists: list[list[Any]] = [_several(n, v, kinds) for n, v in (("prefix", prefix), ("isl", isl), ("osl", osl))]
+        asked = [Workload(prefix=p, isl=i, osl=o) for p in lists[0] for i in lists[1] for o in lists[2]]
+        empty = [Problem(n, "is empty: there is no cell", "give at least one") for n in _without(lists)]
+        if empty:
+            raise SpecError(empty)
+    else:
+        asked = _several("workloads", workloads, (Workload,))
+    with reporter(progress, "cells") as report:
+        columns, own = _core.regimes(
+            model._raw,
+            [c._raw for c in clusters],
+            [w._raw for w in asked],
+            [s._raw for s in limits],
+            list(levels),
+            framework,
+            _raw(quant),
+            _raw(serving),
+            _raw(assumptions),
+            float(tolerance),
+            max(1, batches_per_octave),
+            report,
+        )
+    attrs = {
+        "version": __version__,
+        "model": repr(model),
+        "clusters": [repr(c) for c in clusters],
+        "assumptions": repr(assumptions or Assumptions.physical()),
+    }
+    return Frame._from_core((columns, {**own, **{k: json.dumps(v) for k, v in attrs.items()}}))
+
+
+def _raw(spec: Spec | None) -> _core.Spec | None:
+    return None if spec is None else spec._raw
+
+
+def _without(lists: Iterable[list[Any]]) -> list[str]:
+    return [name for name, values in zip(("prefix", "isl", "osl"), lists, strict=True) if not values]
+
+
+def _several(name: str, value: Any, kinds: tuple[type, ...]) -> list[Any]:
+    """Give one value or a list of them as a list."""
+    values = [value] if isinstance(value, kinds) else value
+    if hasattr(values, "tolist"):
+        values = values.tolist()
+    if not isinstance(values, Iterable) or isinstance(values, str | Spec):
+        raise SpecError([Problem(name, f"is a {type(value).__name__}", f"give {kinds[-1].__name__} or a list")])
+    values = list(values)
+    for i, v in enumerate(values):
+        if not isinstance(v, kinds) or isinstance(v, bool):
+            raise SpecError([Problem(f"{name}[{i}]", f"is a {type(v).__name__}", f"give {kinds[-1].__name__}")])
+    return values
