@@ -138,6 +138,9 @@ struct Group {
     latencies: Vec<[f64; 2]>,
 }
 
+/// Finer cuts of prompts, by slot and layout.
+type Finer = BTreeMap<(usize, usize), Arc<Vec<Candidate<PrefillSide>>>>;
+
 /// The scan that all cells of one cluster and workload share. Workers first, units second.
 struct Scene<'a> {
     task: Task<'a>,
@@ -147,7 +150,7 @@ struct Scene<'a> {
     fronts: [Vec<Candidate<PrefillSide>>; 2],
     decode: [Priced<DecodeSide>; 2],
     paired: [Vec<Candidate<DecodeSide>>; 2],
-    finer: Mutex<BTreeMap<(usize, usize), Arc<Vec<Candidate<PrefillSide>>>>>,
+    finer: Mutex<Finer>,
     exact: Mutex<BTreeMap<Key, Point>>,
 }
 
