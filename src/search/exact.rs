@@ -6,19 +6,24 @@
 //! within the limits says more than the exact best. The rest keep what the scan read, and say so. Limit: a plan
 //! that the scan sees more than [`NEAR`] below the best is not looked at again.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use rayon::prelude::*;
 
 use super::levels::Task;
-use super::refine::Aim;
+use super::refine::{Aim, part_key};
 use super::row::{Part, Row};
 use super::timer::{Timer, combine};
 use crate::error::Result;
+use crate::serving::pd::{DecodeSide, PrefillSide};
 use crate::serving::{Binding, Point};
+use crate::spec::Workload;
 
 /// How near to the best a scanned row is worth the engine: twice what a scan is off.
 pub const NEAR: f64 = 0.006;
 /// How near to the frontier rows are priced with it: pairs that differ in little else lie this close together.
-const BESIDE: f64 = 3e-5;
+const BESIDE: f64 = 1e-5;
 /// Rows of one list priced at a time, and times that it is taken.
 const MOST: usize = 96;
 const ROUNDS: usize = 40;
@@ -141,16 +146,62 @@ impl Task<'_> {
 
     /// A row's point by the engine.
     pub fn exact(&self, r: &Row) -> Result<Point> {
-        let timer =
-            |part: &Part, workload| Ok::<_, crate::Error>(Timer::new(self.stepper_of(&part.layout, workload)?, None));
         let (batch, load) = (f64::from(r.main.batch), &self.load);
-        let main = timer(&r.main, self.workload)?;
         let Some(part) = &r.prefill else {
+            let main = self.engine.mixed.get(slot(&r.main, false), || self.untimed(&r.main, self.workload))?;
             return Ok(main.mixed(load, batch, f64::from(r.main.chunk), r.main.count));
         };
-        let prefill = timer(part, &self.workload.prefill_part())?;
-        let side = prefill.prefill_side(load, f64::from(part.batch), f64::from(part.chunk));
-        let decode = main.decode_side(load, batch);
-        Ok(combine(&prefill, &side, part.count, &main, &decode, r.main.count, load))
+        let prefill = self.engine.prefill.get(slot(part, true), || {
+            let timer = self.untimed(part, &self.workload.prefill_part())?;
+            let side = timer.prefill_side(load, f64::from(part.batch), f64::from(part.chunk));
+            Ok((side.with_ports(&timer, load), timer))
+        })?;
+        let decode = self.engine.decode.get(slot(&r.main, true), || {
+            let timer = self.untimed(&r.main, self.workload)?;
+            Ok((timer.decode_side(load, batch).with_ports(&timer, load), timer))
+        })?;
+        Ok(combine(&prefill.1, &prefill.0, part.count, &decode.1, &decode.0, r.main.count, load))
+    }
+
+    fn untimed(&self, part: &Part, workload: &Workload) -> Result<Timer> {
+        Ok(Timer::new(self.stepper_of(&part.layout, workload)?, None))
+    }
+}
+
+/// A layout, with its batch and chunk where `whole`.
+fn slot(part: &Part, whole: bool) -> [u32; 10] {
+    let mut key = part_key(part);
+    key[9] = 0;
+    if !whole {
+        (key[7], key[8]) = (0, 0);
+    }
+    key
+}
+
+/// Slots that the engine has priced: the rows of one list share most of them.
+#[derive(Default)]
+pub struct Engines {
+    mixed: Kept<Timer>,
+    prefill: Kept<(PrefillSide, Timer)>,
+    decode: Kept<(DecodeSide, Timer)>,
+}
+
+struct Kept<T>(Mutex<BTreeMap<[u32; 10], Arc<T>>>);
+
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Kept(Mutex::default())
+    }
+}
+
+impl<T> Kept<T> {
+    /// Made outside the lock: two threads may make the same, and both get the same numbers.
+    fn get(&self, key: [u32; 10], make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
+        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = lock().get(&key) {
+            return Ok(found.clone());
+        }
+        let made = Arc::new(make()?);
+        Ok(lock().entry(key).or_insert(made).clone())
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
+use super::exact::Engines;
 use super::row::{Layout, Part, Row};
 use super::space;
 use super::timer::{self, Timer};
@@ -30,8 +31,9 @@ pub struct Task<'a> {
     pub control: &'a Control,
     /// Lines to scan by; none: everything is priced by the engine.
     pub tables: Option<Arc<Tables>>,
-    /// What is compiled already.
+    /// What is compiled already, and what the engine has priced.
     pub compiled: Arc<Compiled>,
+    pub engine: Engines,
 }
 
 /// What all workloads of one library share: lines, and AFD units by their shape (layouts that differ in
@@ -74,7 +76,8 @@ impl<'a> Task<'a> {
     ) -> Task<'a> {
         let tables = if scan { Tables::new(lib, workload, &compiled.lines).map(Arc::new) } else { None };
         let (load, compiled) = (Load::of(workload), compiled.clone());
-        Task { lib, workload, load, budget, framework, control, tables, compiled }
+        let engine = Engines::default();
+        Task { lib, workload, load, budget, framework, control, tables, compiled, engine }
     }
 }
 

@@ -364,19 +364,21 @@ pub(super) fn order(a: &(u8, f64), b: &(u8, f64)) -> std::cmp::Ordering {
 /// What makes two rows the same plan.
 pub type Key = (u8, u8, [u32; 20]);
 
-pub fn key(r: &Row) -> Key {
-    let part = |p: &Part| -> [u32; 10] {
-        match p.layout {
-            Layout::Worker(w) => [0, w.tp, w.dp, w.pp, w.cp, w.ep(), w.moe_tp, p.batch, p.chunk, p.count],
-            Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, microbatches } => {
-                [microbatches, attention_gpus, tp, ffn_gpus, ep, moe_tp, 0, p.batch, p.chunk, p.count]
-            }
+/// A slot of a plan: layout, batch, chunk, count (the last three last).
+pub(super) fn part_key(p: &Part) -> [u32; 10] {
+    match p.layout {
+        Layout::Worker(w) => [0, w.tp, w.dp, w.pp, w.cp, w.ep(), w.moe_tp, p.batch, p.chunk, p.count],
+        Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, microbatches } => {
+            [microbatches, attention_gpus, tp, ffn_gpus, ep, moe_tp, 0, p.batch, p.chunk, p.count]
         }
-    };
+    }
+}
+
+pub fn key(r: &Row) -> Key {
     let mut k = [0; 20];
-    k[..10].copy_from_slice(&part(&r.main));
+    k[..10].copy_from_slice(&part_key(&r.main));
     if let Some(p) = &r.prefill {
-        k[10..].copy_from_slice(&part(p));
+        k[10..].copy_from_slice(&part_key(p));
     }
     (r.level, r.framework, k)
 }

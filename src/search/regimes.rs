@@ -138,8 +138,8 @@ struct Group {
     latencies: Vec<[f64; 2]>,
 }
 
-/// Ways to cut prompts on one prefill layout.
-type Cuts = Arc<Vec<Candidate<PrefillSide>>>;
+/// Finer cuts of prompts, by slot and layout.
+type Finer = BTreeMap<(usize, usize), Arc<Vec<Candidate<PrefillSide>>>>;
 
 /// The scan that all cells of one cluster and workload share. Workers first, units second.
 struct Scene<'a> {
@@ -150,7 +150,7 @@ struct Scene<'a> {
     fronts: [Vec<Candidate<PrefillSide>>; 2],
     decode: [Priced<DecodeSide>; 2],
     paired: [Vec<Candidate<DecodeSide>>; 2],
-    finer: Mutex<BTreeMap<(usize, usize), Cuts>>,
+    finer: Mutex<Finer>,
     exact: Mutex<BTreeMap<Key, Point>>,
 }
 
@@ -291,7 +291,7 @@ impl<'a> Scene<'a> {
     }
 
     /// The finer cuts of prompts on one prefill layout: of its frontier, and kept for other cells.
-    fn finer(&self, slot: usize, layout: &Layout) -> Cuts {
+    fn finer(&self, slot: usize, layout: &Layout) -> Arc<Vec<Candidate<PrefillSide>>> {
         let priced = &self.prefill[slot];
         let Some(i) = priced.iter().position(|p| p.0 == *layout) else { return Arc::default() };
         let known = lock(&self.finer).get(&(slot, i)).cloned();
