@@ -21,15 +21,14 @@ mod lines;
 use std::sync::Arc;
 
 pub use self::lines::{AfdLines, PartStages};
-use super::Batch;
 use super::attention::AttentionPart;
 use super::draft::draft_projection;
 use super::ffn::{self, Experts, GatedMlp, Router};
 use super::library::Library;
 use super::overlap::fused_slowdown;
-use super::published;
 use super::sink::{Op, Sink, Total};
 use super::worker::LayerCounts;
+use super::{Batch, published};
 use crate::error::{Error, Result};
 use crate::kernels::roofline::BANDWIDTH_EFFICIENCY;
 use crate::kernels::{Evidence, Surface};

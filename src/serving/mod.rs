@@ -18,6 +18,7 @@ pub mod point;
 pub mod provision;
 pub mod published;
 pub mod queueing;
+mod rows;
 pub mod scan;
 pub mod stepper;
 pub mod steps;

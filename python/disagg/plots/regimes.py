@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 AXES = ("tpot_limit_ms", "ttft_limit_ms", "isl", "osl", "prefix", "gpus", "system", "workload")
+LENGTHS = ("isl", "osl", "prefix")
 NOBODY = "0.85"
 MOST_TICKS = 12
 
@@ -72,8 +73,8 @@ def regimes(frame: Frame, *, x: str | None = None, y: str | None = None, ax: Axe
     ax.set_xlim(-0.5, len(columns) - 0.5)
     ax.set_ylim(-0.5, len(rows) - 0.5)
     ax.grid(visible=False)
-    ax.set_xlabel(_style.label(x))
-    ax.set_ylabel(_style.label(y))
+    ax.set_xlabel(_label(x))
+    ax.set_ylabel(_label(y))
     ax.set_xticks(*_ticks(columns))
     ax.set_yticks(*_ticks(rows))
     shown = [patch.Patch(facecolor=c, label=level) for level, c in colours.items() if level in winners]
@@ -83,6 +84,10 @@ def regimes(frame: Frame, *, x: str | None = None, y: str | None = None, ax: Axe
         shown.append(patch.Patch(facecolor="white", edgecolor="0.4", hatch="///", label="tie"))
     ax.legend(handles=shown, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return ax
+
+
+def _label(name: str) -> str:
+    return f"{_style.label(name)} (tokens)" if name in LENGTHS else _style.label(name)
 
 
 def _order(frame: Frame, name: str) -> list[Any]:
