@@ -144,7 +144,7 @@ def explore(
     -------
     Study
         The verdict on each level, every plan looked at, and the best plan of each level. The space is scanned by
-        tables of step times, some twenty times as fast as the engine and within 0.1 % of it (1 % beside jumps of
+        tables of step times, ten to twenty times as fast as the engine and within 0.1 % of it (1 % beside jumps of
         the kernel tables); verdicts, best plans, least latencies and frontiers are priced by the engine, and
         ``points["priced"]`` says which rows are (``"exact"``) and which are as scanned (``"scan"``).
 

@@ -1,4 +1,4 @@
-//! Step times from lines (`cost::line`): the clock of a search that scans, some fifty times the engine's speed.
+//! Step times from lines (`cost::line`): the clock of a search that scans, ten to twenty times the engine's speed.
 //!
 //! A scan says where to look; whatever is reported is priced by the engine again. Lines exist where the parts of
 //! a step add up; where an assumption mixes them (published step counts and pipeline formulas, prompts cut as one
