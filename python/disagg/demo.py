@@ -30,7 +30,7 @@ BANDS = ("strict", "relaxed")
 LANES = ("sglang", "trtllm", "vllm")
 
 HEAD = ("level", "verdict", "tok/s", "/GPU", "/user", "TTFT ms", "TPOT ms", "idle")
-HEAD_MORE = ("known", "known compute", "least TTFT", "least TPOT", "plans priced")
+HEAD_MORE = ("known", "known compute", "least TTFT", "least TPOT", "plans")
 LEGEND = (
     "verdict: best; equal to it; dominated (feasible, less); or no, and what binds its nearest miss, which is shown.",
     "known: share of the time that is measured or interpolated, of all time and of compute time.",
@@ -363,7 +363,7 @@ def _run(given: argparse.Namespace, tell: Callable[[str], object]) -> Path:
         for band in BANDS:
             answer, study = _ask(model, cluster, case, band, given.framework)
             mine.append(answer)
-            tell(f"\n{answer.title}: {len(study.points):,} plans priced in {answer.seconds:.1f} s\n{_text(answer)}")
+            tell(f"\n{answer.title}: {len(study.points):,} plans in {answer.seconds:.1f} s\n{_text(answer)}")
             if band == "relaxed":
                 figures[answer.workload] = _pictures(study, tell)
             del study

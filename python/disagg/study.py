@@ -73,7 +73,7 @@ class Study:
     table
         One row a level.
     points
-        One row a distinct plan that was priced: a table, or a function that gives it when it is first asked for.
+        One row a distinct plan that was looked at: a table, or a function that gives it when it is first asked for.
     estimates
         The best estimate of each level, or its nearest miss; under ``"afd"`` that of the two AFD levels.
     objective
@@ -130,7 +130,7 @@ class Study:
 
     @property
     def priced(self) -> int:
-        """How many plans were priced."""
+        """How many plans were looked at: scanned, and the leading ones priced by the engine."""
         return int(self._table["points"].sum()) if "points" in self._table else len(self.points)
 
     @property
@@ -323,7 +323,7 @@ class Study:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        """One line: the levels, what each reaches, and how many plans were priced."""
+        """One line: the levels, what each reaches, and how many plans were looked at."""
         parts = []
         for level, e in self.estimates.items():
             reached = f"{getattr(e, self._objective):.6g}" if e.feasible else "infeasible"
@@ -332,7 +332,7 @@ class Study:
 
     def _repr_html_(self) -> str:
         table = self._table._repr_html_()
-        return f"{table}<div>{self.priced} plans priced; objective: {escape(self._objective)}</div>"
+        return f"{table}<div>{self.priced} plans; objective: {escape(self._objective)}</div>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the plain data."""
