@@ -17,10 +17,12 @@
 //! MTP: each draft pass is one more MoE layer with its own projection and logits.
 
 mod lines;
+mod stages;
 
 use std::sync::Arc;
 
 pub use self::lines::{AfdLines, PartStages};
+pub use self::stages::LayerStages;
 use super::attention::AttentionPart;
 use super::draft::draft_projection;
 use super::ffn::{self, Experts, GatedMlp, Router};
@@ -39,43 +41,6 @@ use crate::network::{A2aKind, A2aShape, AfdShape, CommTime, traffic};
 use crate::spec::assumptions::{AfdWire, Copies, Exchange, FfnPool};
 use crate::spec::plan::Side;
 use crate::spec::{AfdPlan, Dtype};
-
-/// The four stage costs of one micro-batch at one layer.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct LayerStages {
-    pub attention: Total,
-    pub a2f: Total,
-    pub ffn: Total,
-    pub f2a: Total,
-    /// Seconds of the exchange into the experts that stand inside `ffn` (router on the FFN side).
-    pub inner: f64,
-    /// Start-up of A2F and F2A, which no fused kernel hides; 0 where nothing is fused.
-    pub starts: [f64; 2],
-    /// Seconds of the FFN stage that HBM needs for the weights, however many SMs work; 0 where nothing is fused.
-    pub reads: f64,
-}
-
-impl LayerStages {
-    /// Seconds that (attention, A2F, FFN, F2A) are busy. `slowed`: what giving SMs to a fused
-    /// dispatch does to the rest of the FFN stage; none: not fused.
-    pub fn seconds(&self, slowed: Option<f64>) -> [f64; 4] {
-        let (a, x, f, y) = (self.attention.seconds, self.a2f.seconds, self.ffn.seconds, self.f2a.seconds);
-        let Some(s) = slowed else { return [a, x, f, y] };
-        let own = f - self.inner;
-        let reads = self.reads.min(own);
-        let own = reads + (own - reads) * s;
-        if self.inner > 0.0 {
-            return [a, x, self.inner.max(own), y];
-        }
-        let [out, home] = self.starts;
-        [a, out, (x - out).max(y - home).max(own), home]
-    }
-
-    /// Operator time of all four.
-    pub fn work(&self) -> Total {
-        self.attention.plus(&self.a2f).plus(&self.ffn).plus(&self.f2a)
-    }
-}
 
 /// An exchange between the experts' GPUs: tokens per GPU by an all-to-all, or bytes by collectives.
 struct Exchanged {
@@ -495,8 +460,12 @@ impl AfdUnit {
     /// FFN stage: experts on the tokens of all attention ranks, and the shared expert. Gives the
     /// seconds of its own exchange into the experts.
     pub fn price_ffn<S: Sink>(&self, batch: &Batch, sink: &mut S) -> f64 {
+        self.price_ffn_of(self.ranks() * batch.mean_tokens(), batch, sink)
+    }
+
+    /// The same where the micro-batches of all ranks together have `all` tokens.
+    fn price_ffn_of<S: Sink>(&self, all: f64, batch: &Batch, sink: &mut S) -> f64 {
         let decode = !batch.has_prefill();
-        let all = self.ranks() * batch.mean_tokens();
         let tokens = all / f64::from(self.replicas);
         let exchange = self.exchange(batch);
         let mut beside = 0.0;

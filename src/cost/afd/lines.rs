@@ -81,7 +81,8 @@ impl AfdLines {
         let ffn = [false, true].map(|decode| {
             lines.get(("afd.ffn", [u.ffn_gpus, ep, moe_tp, u32::from(decode), 0, 0]), |x| {
                 let mut t = Total::default();
-                u.price_ffn(&AfdUnit::with_tokens(x / u.ranks(), decode), &mut t);
+                // Units of other numbers of ranks share the line: not by way of the tokens of one, which would round.
+                u.price_ffn_of(x, &AfdUnit::with_tokens(1.0, decode), &mut t);
                 t.seconds
             })
         });

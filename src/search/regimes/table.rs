@@ -1,0 +1,84 @@
+//! A map as a table: one row a cell, with its winner, its lead, and what stops the others.
+
+use std::sync::Arc;
+
+use super::{Cell, Map, Reach, cells, framework_on};
+use crate::columns::{Column, Columns};
+use crate::control::Control;
+use crate::error::Result;
+use crate::kernels::KernelDb;
+use crate::search::explore::LEVELS;
+use crate::search::row::Row;
+use crate::search::study::describe;
+use crate::serving::Binding;
+use crate::spec::Workload;
+
+/// Who wins a cell: index into the levels asked for, lead over the next (infinite if no other stands), and who is
+/// within `tolerance` of it.
+fn verdict(cell: &Cell, tolerance: f64) -> Option<(usize, f64, Vec<usize>)> {
+    let rates: Vec<f64> = cell.reached.iter().map(Reach::rate).collect();
+    let mut best = 0;
+    for (i, r) in rates.iter().enumerate() {
+        if *r > rates[best] {
+            best = i;
+        }
+    }
+    if rates.is_empty() || rates[best] <= 0.0 {
+        return None;
+    }
+    let next = rates.iter().enumerate().filter(|(i, _)| *i != best).map(|(_, r)| *r).fold(0.0, f64::max);
+    let margin = if next > 0.0 { rates[best] / next - 1.0 } else { f64::INFINITY };
+    let tied = (0..rates.len()).filter(|i| rates[*i] >= rates[best] * (1.0 - tolerance)).collect();
+    Some((best, margin, tied))
+}
+
+/// The map as a table, one row a cell.
+pub fn regimes(db: &Arc<KernelDb>, map: &Map, control: &Control) -> Result<Columns> {
+    let cells = cells(db, map, control)?;
+    let frameworks = map.clusters.iter().map(|c| framework_on(db, map, c)).collect::<Result<Vec<String>>>()?;
+    let asked = map.asked();
+    let verdicts: Vec<_> = cells.iter().map(|c| verdict(c, map.tolerance)).collect();
+    let won = |i: usize| verdicts[i].as_ref().and_then(|v| cells[i].reached[v.0].row);
+    let n = cells.len();
+    let text = |f: &dyn Fn(usize) -> String| Column::from_strings((0..n).map(f));
+    let number = |f: &dyn Fn(usize) -> f64| Column::F64((0..n).map(f).collect());
+    let means: Vec<_> = map.workloads.iter().map(Workload::means).collect();
+    let limit = |x: Option<f64>| x.unwrap_or(f64::INFINITY);
+    let per_gpu = |i: usize, r: &Row| {
+        let (cell, gpus) = (&cells[i], f64::from(map.clusters[cells[i].cluster].gpus));
+        r.point.requests_per_s * means[cell.workload].osl.max(1.0) / gpus
+    };
+    let mut c = Columns::new();
+    c.push("system", text(&|i| map.clusters[cells[i].cluster].system.clone()));
+    c.push("gpus", Column::I64(cells.iter().map(|c| i64::from(map.clusters[c.cluster].gpus)).collect()));
+    c.push("framework", text(&|i| frameworks[cells[i].cluster].clone()));
+    c.push("workload", text(&|i| map.workloads[cells[i].workload].name.clone()));
+    c.push("prefix", number(&|i| means[cells[i].workload].prefix));
+    c.push("isl", number(&|i| means[cells[i].workload].isl));
+    c.push("osl", number(&|i| means[cells[i].workload].osl));
+    c.push("ttft_limit_ms", number(&|i| limit(map.slos[cells[i].slo].ttft_ms)));
+    c.push("tpot_limit_ms", number(&|i| limit(map.slos[cells[i].slo].tpot_ms)));
+    c.push("winner", text(&|i| verdicts[i].as_ref().map_or(String::new(), |v| LEVELS[asked[v.0]].into())));
+    c.push("margin", number(&|i| verdicts[i].as_ref().map_or(f64::NAN, |v| v.1)));
+    c.push("tie", Column::Bool(verdicts.iter().map(|v| v.as_ref().is_some_and(|v| v.2.len() > 1)).collect()));
+    let names = |tied: &[usize]| tied.iter().map(|l| LEVELS[asked[*l]]).collect::<Vec<_>>().join(" = ");
+    c.push("tied", text(&|i| verdicts[i].as_ref().filter(|v| v.2.len() > 1).map_or(String::new(), |v| names(&v.2))));
+    for (k, level) in asked.iter().enumerate() {
+        let name = LEVELS[*level];
+        let reached = |i: usize| &cells[i].reached[k];
+        let rate = |i: usize| reached(i).row.filter(|_| reached(i).binding == Binding::None);
+        c.push(format!("tokens_per_s_per_gpu_{name}"), number(&|i| rate(i).map_or(0.0, |r| per_gpu(i, &r))));
+        c.push(
+            format!("binding_{name}"),
+            text(&|i| match (&verdicts[i], reached(i).binding) {
+                (Some(v), Binding::None) if v.0 != k => Binding::Dominated.label(),
+                (_, b) => b.label(),
+            }),
+        );
+    }
+    c.push("ttft_ms", number(&|i| won(i).map_or(f64::NAN, |r| r.point.ttft_s * 1e3)));
+    c.push("tpot_ms", number(&|i| won(i).map_or(f64::NAN, |r| r.point.tpot_s * 1e3)));
+    c.push("plan", text(&|i| won(i).map_or(String::new(), |r| describe(&r))));
+    c.attrs.insert("tolerance".into(), map.tolerance.to_string());
+    Ok(c)
+}
