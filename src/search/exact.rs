@@ -9,9 +9,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rayon::prelude::*;
-
 use super::levels::Task;
+use super::near::{self, Head, NEAR, ROUNDS};
 use super::refine::{Aim, part_key};
 use super::row::{Part, Row};
 use super::timer::{Timer, combine};
@@ -20,47 +19,8 @@ use crate::serving::pd::{DecodeSide, PrefillSide};
 use crate::serving::{Binding, Point};
 use crate::spec::Workload;
 
-/// How near to the best a scanned row is worth the engine: twice what a scan is off.
-pub const NEAR: f64 = 0.006;
 /// How near to the frontier rows are priced with it: pairs that differ in little else lie this close together.
 const BESIDE: f64 = 1e-5;
-/// Rows of one list priced at a time, and times that it is taken.
-const MOST: usize = 96;
-const ROUNDS: usize = 40;
-
-/// The head of a list of rows: what it is led by, and which scanned ones may still lead it.
-struct Head {
-    best_exact: f64,
-    scanned: Vec<(f64, usize)>,
-}
-
-impl Head {
-    /// Of `value`, more is better; scanned rows as near as `near` to the best.
-    fn of(rows: &[Row], near: f64, value: impl Fn(&Row) -> Option<f64>) -> Head {
-        let mut head = Head { best_exact: f64::NEG_INFINITY, scanned: Vec::new() };
-        let mut best = f64::NEG_INFINITY;
-        for (i, r) in rows.iter().enumerate() {
-            let Some(v) = value(r) else { continue };
-            best = best.max(v);
-            if r.scanned {
-                if v >= best - near * best.abs() {
-                    head.scanned.push((v, i));
-                }
-            } else {
-                head.best_exact = head.best_exact.max(v);
-            }
-        }
-        head.scanned.retain(|(v, _)| *v >= best - near * best.abs());
-        head.scanned.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        head
-    }
-
-    /// Rows to price next: at first all near the best, then only what says more than the exact best.
-    fn next(self, first: bool) -> impl Iterator<Item = usize> {
-        let least = if first { f64::NEG_INFINITY } else { self.best_exact };
-        self.scanned.into_iter().filter(move |(v, _)| *v > least).take(MOST).map(|(_, i)| i)
-    }
-}
 
 /// Rows within the limits that no other beats on both speed per user and rate, or by no more than `near`.
 fn frontier(rows: &[Row], aim: &Aim, near: f64) -> Vec<usize> {
@@ -81,28 +41,31 @@ fn frontier(rows: &[Row], aim: &Aim, near: f64) -> Vec<usize> {
     all.into_iter().map(|(.., i)| i).collect()
 }
 
-/// What a row is worth under the limits; looser for what is scanned, whose limits are as uncertain as its rate.
-fn gain(r: &Row, aim: &Aim) -> Option<f64> {
-    let loose = if r.scanned { 1.0 + NEAR } else { 1.0 };
-    let within = r.point.stands() && r.point.excess(&aim.slo) <= loose;
-    within.then(|| if aim.per_user { 1.0 / r.point.tpot_s.max(1e-12) } else { r.point.requests_per_s })
-}
-
 /// The lists that what is said rests on: best within the limits, else nearest to them, and least latencies.
-fn heads(rows: &[Row], aim: &Aim, near: f64) -> Vec<Head> {
+fn heads(rows: &[Row], aim: &Aim, near: f64) -> [Head; 3] {
     let stands = |r: &Row| r.point.stands();
-    let mut heads = vec![Head::of(rows, near, |r| gain(r, aim))];
-    if heads[0].best_exact == f64::NEG_INFINITY && heads[0].scanned.is_empty() {
-        heads.push(Head::of(rows, near, |r| stands(r).then(|| -r.point.excess(&aim.slo))));
-    }
-    heads.push(Head::of(rows, near, |r| stands(r).then_some(-r.point.ttft_s)));
-    heads.push(Head::of(rows, near, |r| stands(r).then_some(-r.point.tpot_s)));
-    heads
+    [
+        near::lead(rows, aim, near),
+        Head::of(rows, near, |r| stands(r).then_some(-r.point.ttft_s)),
+        Head::of(rows, near, |r| stands(r).then_some(-r.point.tpot_s)),
+    ]
 }
 
 impl Task<'_> {
     /// Prices rows again until everything that is said of this level is exact.
     pub fn settle(&self, rows: &mut [Row], aim: &Aim) -> Result<()> {
+        let exact = |r: &Row| self.exact(r);
+        let lead = near::candidates(rows, aim);
+        let mut few: Vec<Row> = lead.iter().map(|i| rows[*i]).collect();
+        near::settle(&mut few, aim, self.control, exact)?;
+        for (i, r) in lead.iter().zip(few) {
+            rows[*i] = r;
+        }
+        let exact_ones: Vec<usize> =
+            lead.into_iter().filter(|i| !rows[*i].scanned || !rows[*i].point.stands()).collect();
+        if let Some(k) = near::leader(exact_ones.iter().map(|i| &rows[*i]), aim) {
+            rows[exact_ones[k]].leads = true;
+        }
         // What may come to the head of a list once its own head has been priced.
         let mut pool = frontier(rows, aim, 2.0 * NEAR);
         pool.extend(heads(rows, aim, 2.0 * NEAR).into_iter().flat_map(|h| h.scanned).map(|(_, i)| i));
@@ -121,18 +84,7 @@ impl Task<'_> {
             if wanted.is_empty() {
                 break;
             }
-            let again: Vec<Result<Point>> = crate::pool::install(|| {
-                wanted
-                    .par_iter()
-                    .map(|i| {
-                        self.control.check()?;
-                        self.exact(&few[*i])
-                    })
-                    .collect()
-            })?;
-            for (i, point) in wanted.into_iter().zip(again) {
-                few[i] = Row { point: point?, scanned: false, ..few[i] };
-            }
+            near::price(&mut few, &wanted, self.control, &exact)?;
         }
         for (i, r) in pool.into_iter().zip(few) {
             rows[i] = r;

@@ -11,7 +11,9 @@
 
 use std::sync::Arc;
 
-use super::levels::{self, Task};
+use super::levels::{self, Priced, Task};
+use super::near::Tiers;
+use super::pairs::Prompts;
 use super::refine::{Aim, append_new};
 use super::row::Row;
 use super::study::Study;
@@ -20,6 +22,7 @@ use crate::cost::Library;
 use crate::error::{Error, Problems, Result, near};
 use crate::kernels::KernelDb;
 use crate::serving::engine::contradictions_of;
+use crate::serving::pd::DecodeSide;
 use crate::spec::{Assumptions, Cluster, Model, Quant, Serving, Slo, Workload};
 
 /// The four levels of disaggregation.
@@ -142,50 +145,60 @@ pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<St
         let octave = q.batches_per_octave.max(1);
         if wants("aggregated") {
             let coarse = task.mixed(0, &workers, octave)?;
-            let fine = task.refine_mixed(0, &coarse, octave, &aim)?;
+            let fine = task.refine_mixed(&coarse, octave, &aim)?;
             rows.extend(task.settled(coarse, fine, &aim)?);
         }
         if wants("aggregated+afd") {
             let octave = (octave / 2).max(1);
             let coarse = task.mixed(2, &units, octave)?;
-            let fine = task.refine_mixed(2, &coarse, octave, &aim)?;
+            let fine = task.refine_mixed(&coarse, octave, &aim)?;
             rows.extend(task.settled(coarse, fine, &aim)?);
         }
         if paired {
-            let prefill_all = task.prefill(&prefill_workers)?;
-            let prefill = levels::prefill_frontier(&prefill_all, &task.load);
-            let decode_all = task.decode(&workers, octave * 2)?;
-            let decode = levels::decode_frontier(&decode_all, &task.load);
+            let workers =
+                Sides { prompts: task.prompts(&prefill_workers)?, decode: task.decode(&workers, octave * 2)? };
             if wants("pd") {
-                let mut found = task.pair(1, &prefill, &decode)?;
-                let fine = task.refine_pairs(1, &prefill_all, &decode_all, &found, &aim)?;
-                append_new(&mut found, fine);
-                task.settle(&mut found, &aim)?;
-                rows.extend(nearest_if_none(found, || task.closest_pair(1, &prefill_all, &decode_all)));
+                rows.extend(task.paired(1, &[(&workers, &workers)], &aim)?);
             }
             if wants("pd+afd") && !units.is_empty() {
-                let units_all = task.decode(&units, (octave - 1).max(1))?;
-                let afd_decode = levels::decode_frontier(&units_all, &task.load);
-                let afd_prefill_all = task.prefill(&prefill_units)?;
-                let afd_prefill = levels::prefill_frontier(&afd_prefill_all, &task.load);
-                let mut found = task.pair(3, &prefill, &afd_decode)?;
-                found.extend(task.pair(3, &afd_prefill, &decode)?);
-                found.extend(task.pair(3, &afd_prefill, &afd_decode)?);
-                for (prefill, decode) in
-                    [(&prefill_all, &units_all), (&afd_prefill_all, &decode_all), (&afd_prefill_all, &units_all)]
-                {
-                    let fine = task.refine_pairs(3, prefill, decode, &found, &aim)?;
-                    append_new(&mut found, fine);
-                }
-                task.settle(&mut found, &aim)?;
-                rows.extend(nearest_if_none(found, || task.closest_pair(3, &prefill_all, &units_all)));
+                let octave = (octave - 1).max(1);
+                let units = Sides { prompts: task.prompts(&prefill_units)?, decode: task.decode(&units, octave)? };
+                let ways = [(&workers, &units), (&units, &workers), (&units, &units)];
+                rows.extend(task.paired(3, &ways, &aim)?);
             }
         }
     }
     Ok(Study::new(q.clone(), libraries, rows))
 }
 
+/// Workers or AFD units in both slots.
+struct Sides {
+    prompts: Prompts,
+    decode: Priced<DecodeSide>,
+}
+
 impl Task<'_> {
+    /// A level of pairs, both passes: `ways` to fill (prefill, decode). A level none of whose plans fits still says
+    /// what is short, on its nearest miss.
+    fn paired(&self, level: u8, ways: &[(&Sides, &Sides)], aim: &Aim) -> Result<Vec<Row>> {
+        let mut found = Vec::new();
+        for (p, d) in ways {
+            found.extend(self.pair(level, &p.prompts.front, &levels::decode_frontier(&d.decode, &self.load))?);
+        }
+        let tiers = Tiers::of(&found, &Aim { per_user: false, ..*aim });
+        let mut fine = Vec::new();
+        for (p, d) in ways {
+            let decode = self.fine_decode(&d.decode, aim)?;
+            fine.extend(self.near_best(level, &p.prompts.every, &decode, aim, tiers)?);
+        }
+        append_new(&mut found, fine);
+        self.settle(&mut found, aim)?;
+        if let (true, Some((p, d))) = (found.is_empty(), ways.first()) {
+            found.extend(self.closest_pair(level, &p.prompts.all, &d.decode));
+        }
+        Ok(found)
+    }
+
     /// Both passes of a level, what it says of them priced by the engine.
     fn settled(&self, coarse: Vec<Row>, fine: Vec<Row>, aim: &Aim) -> Result<Vec<Row>> {
         let mut rows = coarse;
@@ -193,12 +206,4 @@ impl Task<'_> {
         self.settle(&mut rows, aim)?;
         Ok(rows)
     }
-}
-
-/// A level none of whose plans fits still says what is short, on its nearest miss.
-fn nearest_if_none(mut found: Vec<Row>, nearest: impl FnOnce() -> Option<Row>) -> Vec<Row> {
-    if found.is_empty() {
-        found.extend(nearest());
-    }
-    found
 }

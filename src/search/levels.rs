@@ -1,6 +1,6 @@
 //! One level at a time: its layouts priced over batches and chunks, in parallel, in a fixed order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
@@ -34,6 +34,8 @@ pub struct Task<'a> {
     /// What is compiled already, and what the engine has priced.
     pub compiled: Arc<Compiled>,
     pub engine: Engines,
+    /// Chunk budgets of the fine grid, by batch.
+    pub(super) fine_grids: Mutex<HashMap<u32, Arc<[u32]>>>,
 }
 
 /// What all workloads of one library share: lines, and AFD units by their shape (layouts that differ in
@@ -76,8 +78,8 @@ impl<'a> Task<'a> {
     ) -> Task<'a> {
         let tables = if scan { Tables::new(lib, workload, &compiled.lines).map(Arc::new) } else { None };
         let (load, compiled) = (Load::of(workload), compiled.clone());
-        let engine = Engines::default();
-        Task { lib, workload, load, budget, framework, control, tables, compiled, engine }
+        let (engine, fine_grids) = Default::default();
+        Task { lib, workload, load, budget, framework, control, tables, compiled, engine, fine_grids }
     }
 }
 
@@ -127,7 +129,7 @@ impl Task<'_> {
         let count = self.most((0, 1), layout.gpus()).max(1);
         let point = aggregated::solve(stepper, &self.load, f64::from(batch), chunk, count);
         let main = Part { layout, batch, chunk: chunk as u32, count };
-        Row { level, framework: self.framework, main, prefill: None, point, scanned: false }
+        Row { level, framework: self.framework, main, prefill: None, point, scanned: false, leads: false }
     }
 
     /// The nearest miss of a level of pairs none of which stands: the pair whose fullest GPU is the least full.
@@ -168,6 +170,7 @@ impl Task<'_> {
             prefill: Some(Part { layout: *p, batch: 1, chunk: chunk(p) as u32, count: 1 }),
             point,
             scanned: false,
+            leads: false,
         })
     }
 
@@ -203,7 +206,7 @@ impl Task<'_> {
                 let point = timer.mixed(&self.load, f64::from(batch), f64::from(chunk), count);
                 let main = Part { layout: *layout, batch, chunk, count };
                 let scanned = timer.scans();
-                rows.push(Row { level, framework: self.framework, main, prefill: None, point, scanned });
+                rows.push(Row { level, framework: self.framework, main, prefill: None, point, scanned, leads: false });
             }
         }
         Ok((timer, rows))
@@ -477,6 +480,7 @@ impl Task<'_> {
             prefill: Some(Part { layout: p.layout, batch: p.batch, chunk: p.chunk, count: np }),
             point,
             scanned: p.stepper.scans() || d.stepper.scans(),
+            leads: false,
         })
     }
 }

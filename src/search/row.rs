@@ -7,7 +7,7 @@ use crate::spec::{AfdPlan, Aggregated, Parallel, PdPlan, Plan, PoolPlan, Slo, Sl
 use crate::units::GIB;
 
 /// The shape of one worker or one AFD unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Layout {
     Worker(Parallel),
     Afd { attention_gpus: u32, tp: u32, ffn_gpus: u32, ep: u32, moe_tp: u32, microbatches: u32 },
@@ -94,6 +94,8 @@ pub struct Row {
     pub point: Point,
     /// Whether the point was read from lines (serving::scan), not priced by the engine.
     pub scanned: bool,
+    /// Whether it leads its level on its framework (search::near).
+    pub leads: bool,
 }
 
 impl Row {

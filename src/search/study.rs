@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::explore::{LEVELS, Question};
+use super::near;
+use super::refine::Aim;
 use super::row::{self, Layout, Part, Row};
 use crate::columns::{Column, Columns};
 use crate::cost::Library;
@@ -60,52 +62,23 @@ impl Study {
             least_tpot_s: f64::INFINITY,
             points: 0,
         };
-        let mut best = f64::NEG_INFINITY;
-        let mut nearest = f64::INFINITY;
-        let mut miss: Option<usize> = None;
-        let mut smallest: Option<usize> = None;
+        let mut own: Vec<usize> = Vec::new();
         for (i, r) in self.rows.iter().enumerate().filter(|(_, r)| usize::from(r.level) == level) {
             v.points += 1;
             if r.scanned {
                 // Told, but nothing rests on it.
                 continue;
             }
-            if !r.point.stands() {
-                if smallest.is_none_or(|s| r.point.memory_bytes < self.rows[s].point.memory_bytes) {
-                    smallest = Some(i);
-                }
-                continue;
-            }
-            v.least_ttft_s = v.least_ttft_s.min(r.point.ttft_s);
-            v.least_tpot_s = v.least_tpot_s.min(r.point.tpot_s);
-            if r.point.binding_under(slo) == Binding::None {
-                // At equal gain the faster step wins; then the first found.
-                let gain = self.gain(r);
-                let wins = match v.row.filter(|_| v.feasible) {
-                    None => true,
-                    Some(b) => {
-                        gain > best * (1.0 + 1e-12) || (gain >= best && r.point.tpot_s < self.rows[b].point.tpot_s)
-                    }
-                };
-                if wins {
-                    best = gain;
-                    v.row = Some(i);
-                    v.feasible = true;
-                    v.binding = Binding::None;
-                }
-            } else {
-                let excess = r.point.excess(slo);
-                if excess < nearest {
-                    nearest = excess;
-                    miss = Some(i);
-                }
+            own.push(i);
+            if r.point.stands() {
+                v.least_ttft_s = v.least_ttft_s.min(r.point.ttft_s);
+                v.least_tpot_s = v.least_tpot_s.min(r.point.tpot_s);
             }
         }
-        if !v.feasible {
-            v.row = miss.or(smallest);
-            if let Some(i) = v.row {
-                v.binding = self.rows[i].point.binding_under(slo);
-            }
+        v.row = near::leader(own.iter().map(|i| &self.rows[*i]), &Aim::of(&self.question)).map(|k| own[k]);
+        if let Some(i) = v.row {
+            v.binding = self.rows[i].point.binding_under(slo);
+            v.feasible = v.binding == Binding::None;
         }
         v
     }

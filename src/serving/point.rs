@@ -139,7 +139,12 @@ impl Point {
 
     /// How far the worse latency is over its limit (<= 1: within).
     pub fn excess(&self, slo: &Slo) -> f64 {
-        let over = |value_s: f64, limit_ms: Option<f64>| limit_ms.map_or(0.0, |l| value_s * 1e3 / l);
-        over(self.ttft_s, slo.ttft_ms).max(over(self.tpot_s, slo.tpot_ms))
+        excess([self.ttft_s, self.tpot_s], slo)
     }
+}
+
+/// The same of (TTFT, TPOT) in seconds.
+pub fn excess([ttft_s, tpot_s]: [f64; 2], slo: &Slo) -> f64 {
+    let over = |value_s: f64, limit_ms: Option<f64>| limit_ms.map_or(0.0, |l| value_s * 1e3 / l);
+    over(ttft_s, slo.ttft_ms).max(over(tpot_s, slo.tpot_ms))
 }

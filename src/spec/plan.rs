@@ -10,7 +10,7 @@ fn one() -> u32 {
 }
 
 /// How one worker is split. `tp*dp*cp == ep*moe_tp`; `ep` none means `tp*dp*cp/moe_tp`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Parallel {
     #[serde(default = "one")]

@@ -53,15 +53,17 @@ fn main() {
     for round in ["cold", "warm"] {
         println!("-- {round}");
         let a = timed("aggregated", || task.mixed(0, &workers, 5).unwrap(), Vec::len);
-        timed("its refinement", || task.refine_mixed(0, &a, 5, &aim).unwrap(), Vec::len);
+        timed("its refinement", || task.refine_mixed(&a, 5, &aim).unwrap(), Vec::len);
         let u = timed("aggregated+afd", || task.mixed(2, &units, 2).unwrap(), Vec::len);
-        timed("its refinement", || task.refine_mixed(2, &u, 2, &aim).unwrap(), Vec::len);
-        let sides = |p: &levels::Priced<_>| p.iter().map(|x| x.2.len()).sum();
-        let p = timed("prefill", || task.prefill(&prefill_workers).unwrap(), sides);
-        let pu = timed("prefill afd", || task.prefill(&prefill_units).unwrap(), sides);
-        let sides = |p: &levels::Priced<_>| p.iter().map(|x| x.2.len()).sum();
-        let d = timed("decode", || task.decode(&workers, 10).unwrap(), sides);
-        let du = timed("decode afd", || task.decode(&units, 4).unwrap(), sides);
+        timed("its refinement", || task.refine_mixed(&u, 2, &aim).unwrap(), Vec::len);
+        let count = |p: &levels::Priced<_>| p.iter().map(|x| x.2.len()).sum();
+        timed("prefill", || task.prefill(&prefill_workers).unwrap(), count);
+        timed("prefill afd", || task.prefill(&prefill_units).unwrap(), count);
+        let p = timed("its finer cuts", || task.prompts(&prefill_workers).unwrap(), |p| p.every.len());
+        let pu = timed("of afd", || task.prompts(&prefill_units).unwrap(), |p| p.every.len());
+        let count = |p: &levels::Priced<_>| p.iter().map(|x| x.2.len()).sum();
+        let d = timed("decode", || task.decode(&workers, 10).unwrap(), count);
+        let du = timed("decode afd", || task.decode(&units, 4).unwrap(), count);
         let slots = [
             (&p, &d, "pd", 1),
             (&p, &du, "pd+afd decode", 3),
@@ -69,9 +71,11 @@ fn main() {
             (&pu, &du, "pd+afd both", 3),
         ];
         for (p, d, name, level) in slots {
-            let (pf, df) = (levels::prefill_frontier(p, &task.load), levels::decode_frontier(d, &task.load));
-            let f = timed(name, || task.pair(level, &pf, &df).unwrap(), Vec::len);
-            timed("its refinement", || task.refine_pairs(level, p, d, &f, &aim).unwrap(), Vec::len);
+            let df = levels::decode_frontier(d, &task.load);
+            let f = timed(name, || task.pair(level, &p.front, &df).unwrap(), Vec::len);
+            let fine = timed("its batches", || task.fine_decode(d, &aim).unwrap(), Vec::len);
+            let tiers = disagg::search::near::Tiers::of(&f, &aim);
+            timed("near the best", || task.near_best(level, &p.every, &fine, &aim, tiers).unwrap(), Vec::len);
         }
     }
     let q = Question {
@@ -104,5 +108,5 @@ fn main() {
         tolerance: 0.01,
         batches_per_octave: 5,
     };
-    timed("regimes (cells)", || regimes(&db, &map, &control).unwrap(), disagg::columns::Columns::rows);
+    timed("regimes (cells)", || regimes(&db, &map, &control, false).unwrap(), disagg::columns::Columns::rows);
 }

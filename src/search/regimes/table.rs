@@ -32,9 +32,9 @@ fn verdict(cell: &Cell, tolerance: f64) -> Option<(usize, f64, Vec<usize>)> {
     Some((best, margin, tied))
 }
 
-/// The map as a table, one row a cell.
-pub fn regimes(db: &Arc<KernelDb>, map: &Map, control: &Control) -> Result<Columns> {
-    let cells = cells(db, map, control)?;
+/// The map as a table, one row a cell. Stopped and `partial`: the cells that are done.
+pub fn regimes(db: &Arc<KernelDb>, map: &Map, control: &Control, partial: bool) -> Result<Columns> {
+    let cells = cells(db, map, control, partial)?;
     let frameworks = map.clusters.iter().map(|c| framework_on(db, map, c)).collect::<Result<Vec<String>>>()?;
     let asked = map.asked();
     let verdicts: Vec<_> = cells.iter().map(|c| verdict(c, map.tolerance)).collect();
@@ -79,6 +79,8 @@ pub fn regimes(db: &Arc<KernelDb>, map: &Map, control: &Control) -> Result<Colum
     c.push("ttft_ms", number(&|i| won(i).map_or(f64::NAN, |r| r.point.ttft_s * 1e3)));
     c.push("tpot_ms", number(&|i| won(i).map_or(f64::NAN, |r| r.point.tpot_s * 1e3)));
     c.push("plan", text(&|i| won(i).map_or(String::new(), |r| describe(&r))));
+    let whole = n == map.clusters.len() * map.workloads.len() * map.slos.len();
+    c.attrs.insert("complete".into(), whole.to_string());
     c.attrs.insert("tolerance".into(), map.tolerance.to_string());
     Ok(c)
 }

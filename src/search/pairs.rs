@@ -1,0 +1,127 @@
+//! Pairs of a prefill and a decode slot: what of each slot is worth pairing, and the pairs near the best.
+//!
+//! A pair's rate at whole numbers (np, nd) of slots is min(np mu_P, nd mu_D, wire) with np gP + nd gD <= budget, so
+//! no more than budget / (gP/mu_P + gD/mu_D), nor than either slot gives on all that the other leaves. Pairs are
+//! passed over only where that cannot come near what is known to keep the limits ([`Tiers::floor`]): the rows found
+//! are the same as if every pair were priced (tests/rust/pairs.rs). Limits: prompts are cut finer only on the
+//! layouts that stand on the coarse frontier of their size, around what stands there; KV beside the steps only lowers a rate.
+
+use std::collections::HashMap;
+
+use rayon::prelude::*;
+
+use super::levels::{self, Candidate, Priced, Task};
+use super::near::{LIMITS, Tiers};
+use super::refine::Aim;
+use super::row::{Layout, Row};
+use crate::error::Result;
+use crate::serving::pd::{DecodeSide, PrefillSide};
+
+/// The prefill slot of a level: every priced side, those worth pairing, and the same with prompts cut finer.
+pub struct Prompts {
+    pub all: Priced<(u32, u32, PrefillSide)>,
+    pub front: Vec<Candidate<PrefillSide>>,
+    pub every: Vec<Candidate<PrefillSide>>,
+}
+
+impl Task<'_> {
+    /// Prices the prefill slot, and once more with finer cuts where a layout stands on the frontier.
+    pub fn prompts(&self, layouts: &[Layout]) -> Result<Prompts> {
+        let all = self.prefill(layouts)?;
+        let front = levels::prefill_frontier(&all, &self.load);
+        let mut on: HashMap<Layout, Vec<(u32, u32)>> = HashMap::new();
+        for c in &front {
+            on.entry(c.layout).or_default().push((c.batch, c.chunk));
+        }
+        let finer: Priced<_> = crate::pool::install(|| {
+            all.par_iter()
+                .map(|(layout, timer, sides)| {
+                    let best = on.get(layout);
+                    let sides = best.map_or_else(|| sides.clone(), |b| self.finer_prefill(layout, timer, sides, b));
+                    (*layout, timer.clone(), sides)
+                })
+                .collect()
+        })?;
+        self.control.check()?;
+        let every = levels::prefill_every(&finer, &self.load);
+        Ok(Prompts { all, front, every })
+    }
+
+    /// The pairs that may lead a level whose other rows reach `tiers`; in the order of decode, then of prefill.
+    pub fn near_best(
+        &self,
+        level: u8,
+        prefill: &[Candidate<PrefillSide>],
+        decode: &[Candidate<DecodeSide>],
+        aim: &Aim,
+        tiers: Tiers,
+    ) -> Result<Vec<Row>> {
+        let aim = Aim { per_user: false, ..*aim };
+        // Densest first: what a GPU of each slot gives.
+        let density = |c: &Candidate<PrefillSide>| c.side.rate / f64::from(c.layout.gpus());
+        let late = LIMITS[0] * aim.slo.ttft_ms.map_or(f64::INFINITY, |t| t * 1e-3);
+        let mut prompts: Vec<usize> =
+            (0..prefill.len()).filter(|i| prefill[*i].side.prefill.latency_s <= late).collect();
+        prompts.sort_by(|a, b| density(&prefill[*b]).total_cmp(&density(&prefill[*a])).then(a.cmp(b)));
+        let found: Vec<(Vec<(usize, Row)>, Tiers)> = crate::pool::install(|| {
+            decode
+                .par_iter()
+                .map(|d| {
+                    let (mut rows, mut tiers) = (Vec::new(), tiers);
+                    for &i in &prompts {
+                        let p = &prefill[i];
+                        if self.control.is_cancelled() || fluid(self.budget, p, d) < tiers.floor() {
+                            break;
+                        }
+                        if promise(self.budget, p, d) < tiers.floor() {
+                            continue;
+                        }
+                        let Some(row) = self.best_numbers(level, p, d) else { continue };
+                        if row.point.stands() {
+                            tiers.add(aim.gain(&row.point), row.point.excess(&aim.slo));
+                            rows.push((i, row));
+                        }
+                    }
+                    (rows, tiers)
+                })
+                .collect()
+        })?;
+        self.control.check()?;
+        let tiers = found.iter().fold(tiers, |t, (_, own)| t.and(*own));
+        let mut out = Vec::new();
+        for (mut rows, _) in found {
+            rows.retain(|(_, r)| tiers.takes(aim.gain(&r.point), r.point.excess(&aim.slo)));
+            rows.sort_by_key(|(i, _)| *i);
+            out.extend(rows.into_iter().map(|(_, r)| r));
+        }
+        Ok(out)
+    }
+}
+
+/// Rate of a pair when slots could be cut at will.
+fn fluid(budget: u32, p: &Candidate<PrefillSide>, d: &Candidate<DecodeSide>) -> f64 {
+    let gpus = |layout: &Layout| f64::from(layout.gpus());
+    f64::from(budget) / (gpus(&p.layout) / p.side.rate + gpus(&d.layout) / d.side.rate) * (1.0 + 1e-9)
+}
+
+/// Rate of a pair at the best whole numbers when neither domains nor KV cost anything.
+pub fn promise(budget: u32, p: &Candidate<PrefillSide>, d: &Candidate<DecodeSide>) -> f64 {
+    let (gp, gd) = (p.layout.gpus(), d.layout.gpus());
+    if gp + gd > budget {
+        return f64::NEG_INFINITY;
+    }
+    let (supply, demand) = (p.side.rate, d.side.rate);
+    let most = (budget - gd) / gp;
+    let balance = f64::from(budget) * demand / (supply * f64::from(gd) + demand * f64::from(gp));
+    let mut best = 0.0_f64;
+    // Above the balance supply waits for demand; below it fewer prefill slots only supply less.
+    for np in (1..=(balance as u32 + 1).clamp(1, most)).rev() {
+        let demand = f64::from((budget - np * gp) / gd) * demand;
+        let supply = f64::from(np) * supply;
+        best = best.max(supply.min(demand));
+        if supply <= demand {
+            break;
+        }
+    }
+    best
+}

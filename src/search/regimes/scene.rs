@@ -1,0 +1,281 @@
+//! What the cells of one cluster and workload share, and what each of them finds in it.
+//!
+//! The steps are those of `explore`, in its order: the coarse grid, the finer grid around the leaders, the engine
+//! for what may lead. The coarse grid is priced once; a layout keeps its points on the finer grid; decode slots are
+//! looked for once a TPOT limit. A cell first reads how far each layout reaches under its limits from the rows that
+//! none of the same layout beats in rate and both latencies, and then takes up only rows near the best.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
+
+use super::{Map, Reach};
+use crate::control::Control;
+use crate::error::Result;
+use crate::search::levels::{self, Candidate, Priced, Task};
+use crate::search::near::{self, Tiers};
+use crate::search::pairs::Prompts;
+use crate::search::refine::{self, Aim, Key, Known, append_new};
+use crate::search::row::{Layout, Row};
+use crate::search::timer::Timer;
+use crate::serving::pd::DecodeSide;
+use crate::serving::{Binding, Point, point};
+use crate::spec::Slo;
+
+/// Rate and latencies of a standing row, and which row it is.
+#[derive(Clone, Copy)]
+struct Mark {
+    rate: f64,
+    latencies: [f64; 2],
+    row: usize,
+}
+
+impl Mark {
+    /// Those of all standing rows, by falling rate.
+    fn all(rows: &[Row]) -> Vec<Mark> {
+        let mark = |(row, r): (usize, &Row)| {
+            let p = &r.point;
+            p.stands().then_some(Mark { rate: p.requests_per_s, latencies: [p.ttft_s, p.tpot_s], row })
+        };
+        let mut all: Vec<Mark> = rows.iter().enumerate().filter_map(mark).collect();
+        all.sort_by(|a, b| b.rate.total_cmp(&a.rate));
+        all
+    }
+
+    fn excess(&self, slo: &Slo) -> f64 {
+        point::excess(self.latencies, slo)
+    }
+}
+
+/// What marks by falling rate reach under limits. Below one that surely keeps them nothing reaches further.
+fn reach(marks: &[Mark], slo: &Slo) -> Tiers {
+    let mut tiers = Tiers::default();
+    for m in marks {
+        tiers.add(m.rate, m.excess(slo));
+        if tiers.is_sure() {
+            break;
+        }
+    }
+    tiers
+}
+
+/// A layout of a mixed level.
+struct Group {
+    timer: Timer,
+    rows: Vec<Row>,
+    /// Of the rows that no other of the layout beats on rate and both latencies.
+    best: Vec<Mark>,
+    known: Mutex<Known>,
+}
+
+impl Group {
+    fn new((timer, rows): (Timer, Vec<Row>)) -> Group {
+        let mut best: Vec<Mark> = Vec::new();
+        for m in Mark::all(&rows) {
+            let beats = |k: &Mark| k.latencies[0] <= m.latencies[0] && k.latencies[1] <= m.latencies[1];
+            if !best.iter().any(beats) {
+                best.push(m);
+            }
+        }
+        Group { timer, rows, best, known: Mutex::default() }
+    }
+}
+
+/// A mixed level.
+struct Mixed {
+    octave: u32,
+    groups: Vec<Group>,
+    /// What lacks the least memory, if nothing stands.
+    least: Option<Row>,
+}
+
+/// A level of pairs: the coarse ones, and the slots to fill (prefill, decode) for finer ones.
+struct Paired {
+    level: u8,
+    rows: Vec<Row>,
+    marks: Vec<Mark>,
+    ways: Vec<[usize; 2]>,
+    /// What lacks the least memory, if nothing stands.
+    least: Option<Row>,
+}
+
+/// Workers or units in both slots.
+struct Sides {
+    prompts: Prompts,
+    decode: Priced<DecodeSide>,
+}
+
+pub struct Scene<'a> {
+    task: Task<'a>,
+    mixed: [Option<Mixed>; 2],
+    sides: [Option<Sides>; 2],
+    paired: [Option<Paired>; 2],
+    exact: Mutex<HashMap<Key, Point>>,
+}
+
+/// Decode slots under one TPOT limit: of workers, of units.
+type Decode = [Vec<Candidate<DecodeSide>>; 2];
+
+fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<'a> Scene<'a> {
+    pub fn new(map: &Map, task: Task<'a>) -> Result<Scene<'a>> {
+        let (lib, gpus, octave) = (task.lib, task.budget, map.batches_per_octave.max(1));
+        let workers = levels::worker_layouts(lib, gpus, false);
+        let units = levels::unit_layouts(lib, gpus);
+        let mixed = [mixed(map, &task, 0, &workers, octave)?, mixed(map, &task, 2, &units, (octave / 2).max(1))?];
+        let (pd, afd) = (map.wants(1) || map.wants(3), map.wants(3) && !units.is_empty());
+        let sides = |prompts: Vec<Layout>, decode: &[Layout], octave: u32| -> Result<Sides> {
+            Ok(Sides { prompts: task.prompts(&prompts)?, decode: task.decode(decode, octave)? })
+        };
+        let sides = [
+            pd.then(|| sides(levels::worker_layouts(lib, gpus, true), &workers, octave * 2)).transpose()?,
+            afd.then(|| sides(levels::prefill_unit_layouts(lib, gpus), &units, (octave - 1).max(1))).transpose()?,
+        ];
+        let paired = [
+            map.wants(1).then(|| paired(&task, &sides, 1, &[[0, 0]])).transpose()?,
+            afd.then(|| paired(&task, &sides, 3, &[[0, 1], [1, 0], [1, 1]])).transpose()?,
+        ];
+        Ok(Scene { task, mixed, sides, paired, exact: Mutex::default() })
+    }
+
+    /// A row's point by the engine; the cells of a scene often share it.
+    fn exact(&self, r: &Row) -> Result<Point> {
+        let key = refine::key(r);
+        if let Some(p) = lock(&self.exact).get(&key) {
+            return Ok(*p);
+        }
+        let p = self.task.exact(r)?;
+        lock(&self.exact).insert(key, p);
+        Ok(p)
+    }
+
+    /// The leader of the rows that may lead.
+    fn settled(&self, mut rows: Vec<Row>, aim: &Aim) -> Result<Reach> {
+        near::settle(&mut rows, aim, self.task.control, |r| self.exact(r))?;
+        // What does not stand was never scanned.
+        rows.retain(|r| !r.scanned || !r.point.stands());
+        let row = near::leader(rows.iter(), aim).map(|i| Row { scanned: false, ..rows[i] });
+        Ok(Reach { binding: row.map_or(Binding::Divisibility, |r| r.point.binding_under(&aim.slo)), row })
+    }
+
+    fn in_mixed(&self, level: &Mixed, aim: &Aim) -> Result<Reach> {
+        let reached: Vec<Tiers> = level.groups.iter().map(|g| reach(&g.best, &aim.slo)).collect();
+        let mut tiers = reached.iter().fold(Tiers::default(), |t, own| t.and(*own));
+        let mut fine: Vec<Row> = Vec::new();
+        refine::rounds(reached.iter().map(Tiers::score), level.octave, |live| {
+            let mut best: Option<(u8, f64)> = None;
+            for i in live {
+                let g = &level.groups[*i];
+                self.task.around_layout(&g.timer, &g.rows, level.octave, aim, &mut lock(&g.known), |r| {
+                    let (gain, excess) = (r.point.requests_per_s, r.point.excess(&aim.slo));
+                    best = best.into_iter().chain([aim.score(&r.point)]).max_by(refine::order);
+                    if r.point.stands() {
+                        tiers.add(gain, excess);
+                        if tiers.takes(gain, excess) {
+                            fine.push(r);
+                        }
+                    }
+                });
+            }
+            Ok(best)
+        })?;
+        let takes = |r: &&Row| r.point.stands() && tiers.takes(r.point.requests_per_s, r.point.excess(&aim.slo));
+        let near = level.groups.iter().zip(&reached).filter(|(_, own)| tiers.meets(own));
+        let mut rows: Vec<Row> = near.flat_map(|(g, _)| g.rows.iter().filter(takes)).copied().collect();
+        rows.extend(fine.iter().filter(takes));
+        if rows.is_empty() {
+            rows.extend(level.least);
+        }
+        self.settled(rows, aim)
+    }
+
+    fn in_paired(&self, level: &Paired, decode: &Decode, aim: &Aim) -> Result<Reach> {
+        let mut tiers = reach(&level.marks, &aim.slo);
+        let mut fine: Vec<Row> = Vec::new();
+        for [p, d] in &level.ways {
+            let Some(sides) = &self.sides[*p] else { continue };
+            fine.extend(self.task.near_best(level.level, &sides.prompts.every, &decode[*d], aim, tiers)?);
+        }
+        tiers = tiers.and(Tiers::of(&fine, aim));
+        let floor = tiers.floor();
+        let near = level.marks.iter().take_while(|m| m.rate >= floor);
+        let mut near: Vec<usize> = near.filter(|m| tiers.takes(m.rate, m.excess(&aim.slo))).map(|m| m.row).collect();
+        near.sort_unstable();
+        let mut rows: Vec<Row> = near.into_iter().map(|i| level.rows[i]).collect();
+        fine.retain(|r| tiers.takes(r.point.requests_per_s, r.point.excess(&aim.slo)));
+        append_new(&mut rows, fine);
+        if rows.is_empty() {
+            rows.extend(level.least);
+        }
+        self.settled(rows, aim)
+    }
+
+    /// What every level asked for reaches under each pair of limits, in their order; handed over as each is done.
+    pub fn cells(&self, map: &Map, control: &Control, done: impl Fn(usize, Vec<Reach>) + Sync) -> Result<()> {
+        let aim = |slo: &Slo| Aim { slo: *slo, per_user: false };
+        let key = |slo: &Slo| slo.tpot_ms.unwrap_or(f64::INFINITY).to_bits();
+        let mut decode: BTreeMap<u64, Decode> = BTreeMap::new();
+        for slo in &map.slos {
+            if let std::collections::btree_map::Entry::Vacant(free) = decode.entry(key(slo)) {
+                let of = |side: &Option<Sides>| match side {
+                    Some(s) => self.task.fine_decode(&s.decode, &aim(slo)),
+                    None => Ok(Vec::new()),
+                };
+                free.insert([of(&self.sides[0])?, of(&self.sides[1])?]);
+            }
+        }
+        let asked = map.asked();
+        let one = |(i, slo): (usize, &Slo)| -> Result<()> {
+            control.check()?;
+            let nothing = || Ok(Reach { row: None, binding: Binding::Divisibility });
+            let reached: Result<Vec<Reach>> = asked
+                .iter()
+                .map(|level| match level {
+                    0 | 2 => self.mixed[level / 2].as_ref().map_or_else(nothing, |m| self.in_mixed(m, &aim(slo))),
+                    _ => self.paired[level / 2]
+                        .as_ref()
+                        .map_or_else(nothing, |p| self.in_paired(p, &decode[&key(slo)], &aim(slo))),
+                })
+                .collect();
+            done(i, reached?);
+            control.advance(1);
+            Ok(())
+        };
+        crate::pool::install(|| map.slos.par_iter().enumerate().map(one).collect::<Result<Vec<()>>>())??;
+        Ok(())
+    }
+}
+
+fn mixed(map: &Map, task: &Task<'_>, level: u8, layouts: &[Layout], octave: u32) -> Result<Option<Mixed>> {
+    if !map.wants(usize::from(level)) {
+        return Ok(None);
+    }
+    let priced = task.mixed_groups(level, layouts, octave)?;
+    let groups: Vec<Group> = crate::pool::install(|| priced.into_par_iter().map(Group::new).collect())?;
+    let least = least(groups.iter().flat_map(|g| &g.rows));
+    Ok(Some(Mixed { octave, groups, least }))
+}
+
+fn paired(task: &Task<'_>, sides: &[Option<Sides>; 2], level: u8, ways: &[[usize; 2]]) -> Result<Paired> {
+    let mut rows = Vec::new();
+    for [p, d] in ways {
+        if let (Some(p), Some(d)) = (&sides[*p], &sides[*d]) {
+            rows.extend(task.pair(level, &p.prompts.front, &levels::decode_frontier(&d.decode, &task.load))?);
+        }
+    }
+    let marks = Mark::all(&rows);
+    let least = match (&sides[ways[0][0]], &sides[ways[0][1]]) {
+        (Some(p), Some(d)) if rows.is_empty() => task.closest_pair(level, &p.prompts.all, &d.decode),
+        _ => least(rows.iter()),
+    };
+    Ok(Paired { level, rows, marks, ways: ways.to_vec(), least })
+}
+
+fn least<'a>(rows: impl Iterator<Item = &'a Row>) -> Option<Row> {
+    let lacking = rows.filter(|r| !r.point.stands());
+    lacking.min_by(|a, b| a.point.memory_bytes.total_cmp(&b.point.memory_bytes)).copied()
+}
