@@ -16,11 +16,10 @@ use crate::kernels::ops::{self, ExpertShape, Source};
 use crate::kernels::roofline::{self, Roofline};
 use crate::kernels::table::Key as Column;
 use crate::kernels::{KernelDb, Surface};
-use crate::network::Comm;
-use crate::network::CommTime;
+use crate::network::{A2aShape, Comm, CommTime, OneNode};
 use crate::spec::assumptions::{
-    AllReduceRows, BeyondTables, Collectives, DenseLayers, GatherFormat, LaunchFloors, MissingFormats,
-    SharedExpertSplit, WideAttention,
+    AllReduceRows, BeyondTables, Collectives, DenseLayers, FarExchange, GatherFormat, LaunchFloors, ListedNorms,
+    MissingFormats, SharedExpertSplit, WideAttention, WideEpDecode,
 };
 use crate::spec::dtype::Formats;
 use crate::spec::serving::Launch;
@@ -79,17 +78,21 @@ impl Library {
             device: device.clone(),
             graph,
         };
-        let mut priced = model.clone();
+        let mut priced = match assumptions.listed_norms {
+            ListedNorms::Norms => model.clone(),
+            ListedNorms::Block => model.with_norms_as_block(),
+        };
         if assumptions.dense_layers == DenseLayers::AsMoe && model.moe.is_some() {
             priced.dense_layers = 0;
         }
+        let formats = priced.formats(quant);
         Ok(Library {
             model: priced,
             asked: model.clone(),
             cluster: cluster.clone(),
             framework: framework.to_string(),
             quant: *quant,
-            formats: model.formats(quant),
+            formats,
             serving: serving.clone(),
             assumptions: assumptions.clone(),
             comm,
@@ -120,6 +123,21 @@ impl Library {
     /// All-reduce as the assumptions have it; `bytes`: the full buffer of one rank.
     pub fn all_reduce(&self, bytes: f64, ranks: u32, graph: bool) -> CommTime {
         self.stretched(ranks, |n| self.comm.all_reduce(bytes, n, graph))
+    }
+
+    /// Rows of one node that stand for an exchange between nodes, where the assumptions have it so.
+    pub fn one_node(&self, shape: &A2aShape) -> Result<Option<OneNode>> {
+        if self.assumptions.far_exchange == FarExchange::Law {
+            return Ok(None);
+        }
+        let (source, node) = (&self.graph, self.cluster.fabric.node_gpus);
+        OneNode::new(&source.db, &source.system, &self.framework, node, shape, self.formats.moe)
+    }
+
+    /// Share of a decode layer's time that counts where experts span nodes.
+    pub fn wide_ep_decode(&self) -> f64 {
+        let discounted = self.assumptions.wide_ep_decode == WideEpDecode::Discounted;
+        if discounted && self.framework == "trtllm" && self.model.is_mla() { published::WIDE_EP_DECODE } else { 1.0 }
     }
 
     /// Whether all-reduces of a phase read the rows under CUDA graphs.
@@ -234,7 +252,15 @@ impl Library {
                 self.formats.kv,
             ),
             Attention::Mla { heads, .. } => {
-                ops::mla_generation(source, &self.model, heads / tp, self.formats.attention_gemm, self.formats.kv)
+                let (heads, gemm, kv) = (heads / tp, self.formats.attention_gemm, self.formats.kv);
+                let work = |h: f64| published::sparse_decode_work(&source.device, &self.model, gemm, kv, h);
+                match (self.assumptions.beyond_tables, work(1.0)) {
+                    (BeyondTables::Utilisation, Some(one)) => {
+                        let work = |h: f64| work(h).unwrap_or(one);
+                        ops::sparse_generation_held(source, &self.model, heads, gemm, kv, &work)
+                    }
+                    _ => ops::mla_generation(source, &self.model, heads, gemm, kv),
+                }
             }
         })
     }

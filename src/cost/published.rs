@@ -5,7 +5,7 @@
 //! here to be compared with, not because they are right; where they err is said at each.
 
 use crate::kernels::ops::ExpertShape;
-use crate::kernels::roofline::{self, Work};
+use crate::kernels::roofline::{self, Attend, Block, Index, Work};
 use crate::math::combinatorics::hit_probability;
 use crate::spec::{Attention, Device, Dtype, Fabric, Model};
 use crate::units::MIB;
@@ -144,6 +144,39 @@ pub fn expert_work(device: &Device, dtype: Dtype, shape: &ExpertShape) -> Work {
         memory: rows * (2.0 * hidden + 3.0 * inter) * bytes,
     }
 }
+
+/// What aiconfigurator holds the utilisation of a sparse-attention block in decode against, `heads` heads of a
+/// rank, at the nominal bandwidth: projections in the GEMM format with both absorbed halves of kv_b (whose weights
+/// it leaves out), logits of the indexer in FP8 and its keys of 132 bytes, top-k attention in BF16 over latents in
+/// the cache's format. `None` for other attention.
+pub fn sparse_decode_work(device: &Device, model: &Model, gemm: Dtype, kv: Dtype, heads: f64) -> Option<Work> {
+    let Attention::Mla { q_lora, kv_lora, nope, rope, v, indexer: Some(i), .. } = &model.attention else {
+        return None;
+    };
+    let [h, q_lora, kv_lora] = [model.hidden, *q_lora, *kv_lora].map(f64::from);
+    let [nope, rope, v] = [*nope, *rope, *v].map(f64::from);
+    let (ni, di) = (f64::from(i.heads), f64::from(i.head_dim));
+    let weights =
+        h * (q_lora + kv_lora + rope + di) + q_lora * (heads * (nope + rope) + ni * di) + h * ni + heads * v * h;
+    let second = 1.0 / device.hbm_bytes_per_s;
+    Some(Work::BlockDecode(Block {
+        weights: weights * gemm.weight_bytes() * second,
+        token_math: 2.0 * (weights + heads * kv_lora * (nope + v)) / roofline::flops(device, gemm),
+        token_memory: 0.0,
+        index: Some(Index { pair: 2.0 * ni * di / device.fp8_flops, kv: (di + 4.0) * second }),
+        attend: Attend {
+            pair: 2.0 * heads * (2.0 * kv_lora + rope) / device.bf16_flops,
+            io: 0.0,
+            kv: (kv_lora + rope) * if kv == Dtype::Bf16 { 2.0 } else { 1.0 } * second,
+            window: f64::from(i.topk),
+            sparse: true,
+        },
+    }))
+}
+
+/// Share of a decode layer's time that aiconfigurator counts in wide EP of trtllm, whose kernels it lets begin
+/// before the ones before them end (programmatic dependent launch). Not measured: its factor.
+pub const WIDE_EP_DECODE: f64 = 0.9;
 
 /// Whether an all-gather to the experts carries quantised values there: trtllm on SM 100 exactly.
 pub fn quantised_gather(framework: &str, sm: u32) -> bool {

@@ -22,7 +22,7 @@ use super::overlap;
 use super::sink::{Op, Sink, Total};
 use crate::error::{Error, Result};
 use crate::kernels::Surface;
-use crate::network::{A2aKind, A2aShape};
+use crate::network::{A2aKind, A2aShape, Comm, CommTime, OneNode};
 use crate::spec::assumptions::{Exchange, GroupRouting};
 use crate::spec::{Attention, Dtype, Model, Parallel};
 use std::sync::Arc;
@@ -124,6 +124,19 @@ struct MoePart {
     shared: Option<[GatedMlp; 2]>,
     a2a: A2aShape,
     lanes: Vec<Lane>,
+    /// Rows that stand for the exchange between nodes, whatever the kernel of a lane.
+    one_node: Option<OneNode>,
+}
+
+impl MoePart {
+    /// Dispatch (`back`: combine) of a GPU's `own` tokens.
+    fn exchange(&self, comm: &Comm, own: f64, kind: A2aKind, decode: bool, back: bool) -> CommTime {
+        match &self.one_node {
+            Some(rows) => rows.at(own, back, decode),
+            None if back => comm.combine(&self.a2a, own, kind),
+            None => comm.dispatch(&self.a2a, own, kind),
+        }
+    }
 }
 
 /// A worker of one layout.
@@ -139,6 +152,8 @@ pub struct Worker {
     memory: [Surface; 2],
     hidden: f64,
     overlap: bool,
+    /// Share of a decode layer's time that counts.
+    decode_share: f64,
 }
 
 /// One pipeline stage of a step.
@@ -159,6 +174,7 @@ impl Worker {
         } else {
             None
         };
+        let (mut one_node, mut wide) = (None, false);
         let moe = match &lib.model.moe {
             Some(m) => {
                 let experts = Experts::new(lib, p.ep(), p.moe_tp)?
@@ -170,6 +186,15 @@ impl Worker {
                     ])
                 } else {
                     None
+                };
+                let a2a = A2aShape {
+                    hidden: lib.model.hidden,
+                    topk: m.topk,
+                    experts: m.experts,
+                    groups: if lib.assumptions.group_routing == GroupRouting::Counted { m.groups } else { 0 },
+                    topk_groups: m.topk_groups,
+                    ep: p.ep(),
+                    dispatch_dtype: lib.formats.comm,
                 };
                 let mut lanes = Vec::new();
                 if p.dp == 1 && p.cp == 1 {
@@ -187,18 +212,13 @@ impl Worker {
                     if lib.assumptions.exchange == Exchange::GatherInNode {
                         lanes.clear();
                     }
-                    lanes.extend(lib.comm.kinds().iter().map(|k| Lane::Dispatch(*k)));
+                    one_node = lib.one_node(&a2a)?.filter(|_| far);
+                    wide = far;
+                    let both = [A2aKind::LowLatency, A2aKind::Normal];
+                    let kinds = if one_node.is_some() { &both } else { lib.comm.kinds() };
+                    lanes.extend(kinds.iter().map(|k| Lane::Dispatch(*k)));
                 }
-                let a2a = A2aShape {
-                    hidden: lib.model.hidden,
-                    topk: m.topk,
-                    experts: m.experts,
-                    groups: if lib.assumptions.group_routing == GroupRouting::Counted { m.groups } else { 0 },
-                    topk_groups: m.topk_groups,
-                    ep: p.ep(),
-                    dispatch_dtype: lib.formats.comm,
-                };
-                Some(MoePart { router: Router::new(lib, m.experts)?, experts, shared, a2a, lanes })
+                Some(MoePart { router: Router::new(lib, m.experts)?, experts, shared, a2a, lanes, one_node })
             }
             None => None,
         };
@@ -217,6 +237,7 @@ impl Worker {
             memory: [lib.memory(false), lib.memory(true)],
             hidden: f64::from(lib.model.hidden),
             overlap: lib.assumptions.shared_expert_overlap,
+            decode_share: if wide { lib.wide_ep_decode() } else { 1.0 },
             lib: lib.clone(),
         })
     }
@@ -275,10 +296,11 @@ impl Worker {
         let bytes = tokens * self.hidden * 4.0;
         sink.add(Op::Embedding, 1.0, self.memory[usize::from(decode)].at(&[bytes]));
         let mut hidden = 0.0;
+        let share = |b: &Batch| if b.has_prefill() { 1.0 } else { self.decode_share };
         for sliding in [false, true] {
             let i = usize::from(sliding);
-            self.dense_layers(batch, sliding, self.counts.dense[i], sink);
-            hidden += self.moe_layers(batch, sliding, self.counts.moe[i], sink);
+            self.dense_layers(batch, sliding, self.counts.dense[i] * share(batch), sink);
+            hidden += self.moe_layers(batch, sliding, self.counts.moe[i] * share(batch), sink);
         }
         self.price_logits(batch, batch.decode * batch.per_decode + batch.ending, 1.0, sink);
         if let Some(projection) = &self.draft {
@@ -286,9 +308,9 @@ impl Worker {
                 let mode = usize::from(!b.has_prefill());
                 sink.add(Op::Draft, count, projection[mode].at(&[self.rank_tokens(&b) / f64::from(self.parallel.tp)]));
                 if self.moe.is_some() {
-                    self.whole_moe_layers(&b, false, count, sink);
+                    self.whole_moe_layers(&b, false, count * share(&b), sink);
                 } else {
-                    self.dense_layers(&b, false, count, sink);
+                    self.dense_layers(&b, false, count * share(&b), sink);
                 }
                 // One row a sequence: the last accepted token's.
                 self.price_logits(&b, b.decode + b.ending, count, sink);
@@ -381,6 +403,9 @@ impl Worker {
         let Lane::Dispatch(kind) = lane else { return true };
         let own = self.rank_tokens(batch) / f64::from(self.parallel.tp);
         let decode = !batch.has_prefill();
+        if self.moe.as_ref().is_some_and(|m| m.one_node.is_some()) {
+            return decode == (kind == A2aKind::LowLatency);
+        }
         own <= kind.most_tokens() && !(kind == A2aKind::Normal && decode && self.lib.graph(true))
     }
 
@@ -456,9 +481,9 @@ impl Worker {
                 let gathered = all * self.hidden * self.lib.gather_bytes();
                 let (out, experts, back) = match lane {
                     Lane::Dispatch(kind) => (
-                        comm.dispatch(&moe.a2a, own, kind),
+                        moe.exchange(comm, own, kind, decode, false),
                         moe.experts.dispatched(all, decode),
-                        comm.combine(&moe.a2a, own, kind),
+                        moe.exchange(comm, own, kind, decode, true),
                     ),
                     _ => (
                         self.lib.all_gather(gathered, gpus),
@@ -467,7 +492,13 @@ impl Worker {
                     ),
                 };
                 let report = |back: bool| match lane {
-                    Lane::Dispatch(kind) => comm.report_exchange(&moe.a2a, own, kind, back, None),
+                    Lane::Dispatch(kind) => {
+                        let report = comm.report_exchange(&moe.a2a, own, kind, back, None);
+                        match &moe.one_node {
+                            Some(rows) => report.timed(rows.at(own, back, decode), rows.at(1.0, back, decode).seconds),
+                            None => report,
+                        }
+                    }
                     _ if back => comm.report_collective("reduce_scatter", all * row, comm.packed(gpus)),
                     _ => comm.report_collective("all_gather", gathered, comm.packed(gpus)),
                 };

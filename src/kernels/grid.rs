@@ -12,6 +12,7 @@
 //! the nodes holds among them too. Below an axis: the smallest point's value. Continuous everywhere.
 
 pub(crate) mod build;
+pub(crate) mod held;
 mod order;
 
 use super::roofline::Roofline;

@@ -75,6 +75,11 @@ impl Curve {
         Some(Curve { knots: knots.into(), slope, floor })
     }
 
+    /// The same curve, at most as well known as `floor`.
+    pub fn at_best(self, floor: Evidence) -> Curve {
+        Curve { floor: self.floor.max(floor), ..self }
+    }
+
     /// `alpha + x / rate` where there is no table: a roofline.
     pub fn line(alpha: f64, rate: f64, from: f64, to: f64) -> Option<Curve> {
         let points: Vec<(f64, f64)> = std::iter::successors(Some(from), |x| (*x < to).then_some(x * 2.0))

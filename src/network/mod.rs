@@ -19,6 +19,7 @@ pub mod fabric;
 pub mod flows;
 pub mod fluid;
 pub mod law;
+mod one_node;
 pub mod packing;
 pub mod params;
 pub mod report;
@@ -35,6 +36,7 @@ pub use a2a::{A2aKind, A2aShape};
 pub use afd::AfdShape;
 pub use collective::Seats;
 pub use curve::CommTime;
+pub use one_node::OneNode;
 
 use self::a2a::AllToAll;
 use self::afd::Afd;

@@ -65,6 +65,11 @@ impl Report {
         }
     }
 
+    /// The same phase at a time found otherwise, `alpha_s` of it for the smallest message.
+    pub fn timed(self, time: CommTime, alpha_s: f64) -> Report {
+        Report { seconds: time.seconds, alpha_s: alpha_s.min(time.seconds), evidence: time.evidence, ..self }
+    }
+
     /// What the phase waits for.
     pub fn bound(&self) -> &'static str {
         if self.alpha_s > 0.5 * self.seconds {

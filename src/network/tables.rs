@@ -9,7 +9,7 @@
 //! | `trtllm_alltoall` (one-sided) | tokens per GPU, NVFP4 out and BF16 back | `latency` |
 //!
 //! `moe_a2a` is the same DeepEP kernels with 30 to 300 us of host work around them, which a CUDA
-//! graph does not pay: it is not used. The one-sided kernel beats the two-sided one with its
+//! graph does not pay: only what another planner makes of them reads it (one_node). The one-sided kernel beats the two-sided one with its
 //! prepare step at every size, so only that is read. Suspect rows left out: DeepEP normal on
 //! 8 nodes (dispatch at 40 % of the NIC rate of 4 nodes, notify up to 17 ms).
 
@@ -25,7 +25,13 @@ use crate::kernels::{Evidence, KernelDb, Table};
 /// A table and the best evidence its rows may claim here.
 type Found = Option<(Arc<Table>, Evidence)>;
 
-fn open(db: &KernelDb, system: &str, framework: &str, name: &str, version: Option<&str>) -> Result<Option<Arc<Table>>> {
+pub fn open(
+    db: &KernelDb,
+    system: &str,
+    framework: &str,
+    name: &str,
+    version: Option<&str>,
+) -> Result<Option<Arc<Table>>> {
     match db.table(system, framework, name, version) {
         Ok(table) => Ok(Some(table)),
         // Not measured there; a damaged file is another matter.

@@ -21,7 +21,9 @@ use crate::cost::worker::WorkerLines;
 use crate::cost::{Batch, Lengths, Library, Total};
 use crate::math::normal;
 use crate::spec::Workload;
-use crate::spec::assumptions::{Copies, FfnPool, MixedAttention, MixedSteps, PipelineFormula, PrefillSplit};
+use crate::spec::assumptions::{
+    Copies, FarExchange, FfnPool, MixedAttention, MixedSteps, PipelineFormula, PrefillSplit, WideEpDecode,
+};
 
 /// A round of prompts on one width of attention: its shape, sequences and tokens of a chunk, chunks.
 type Round = ([u32; 3], u64, u64, u32);
@@ -48,6 +50,8 @@ pub fn tabulates(lib: &Library) -> bool {
         && a.mixed_attention == MixedAttention::Counted
         && a.ffn_pool == FfnPool::Spread
         && a.copies != Copies::OneLink
+        && a.far_exchange == FarExchange::Law
+        && a.wide_ep_decode == WideEpDecode::Whole
         && !lib.serving.two_batch_overlap
         && !lib.serving.fused_dispatch
 }

@@ -3,8 +3,9 @@
 //! Profiles: `physical` (what the physics says), `paper` (what the public code behind arXiv
 //! 2605.28302 does) and `aiconfigurator-0.12` (what NVIDIA's planner of that version does). The
 //! switches are those of physics.md section 7; the order of the fields is the order in which an
-//! audit walks from one profile to another. Limit: how a table is interpolated is not a switch, so
-//! two profiles read the same measured kernels in the same way.
+//! audit walks from one profile to another. Limit: how a table is interpolated between its rows
+//! is not a switch, so two profiles read the same measured kernels in the same way there; beyond the rows see
+//! `beyond_tables` and `far_exchange`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -51,11 +52,11 @@ choices! {
         /// BF16, unless the framework quantises before it (trtllm on SM 100).
         Framework = "framework",
     }
-    /// Expert times at more tokens than any row has.
+    /// Experts at more tokens than any row has, sparse attention in decode at sequences and contexts that no row has.
     BeyondTables {
         /// The measured slope goes on.
         Slope = "slope",
-        /// The utilisation of the last row is held.
+        /// The utilisation of the last row is held; over several axes that of the four nearest rows.
         Utilisation = "utilisation",
     }
     /// Rows of all-reduce.
@@ -99,12 +100,34 @@ choices! {
         /// That of the measured rows, routed freely.
         Ignored = "ignored",
     }
+    /// All-to-all of experts that span nodes.
+    FarExchange {
+        /// Rows of as many nodes, or the fabric's law.
+        Law = "law",
+        /// Without such rows those of DeepEP inside one node, whatever the number of nodes; eager ones for trtllm
+        /// and vllm.
+        OneNode = "one-node",
+    }
+    /// Decode layers of latent-attention models whose experts span nodes, trtllm.
+    WideEpDecode {
+        /// The sum of their kernels.
+        Whole = "whole",
+        /// Nine tenths of it: kernels overlap by programmatic dependent launch.
+        Discounted = "discounted",
+    }
     /// A table without the attention format asked for.
     MissingFormats {
         /// The nearest format stands in, tagged.
         Nearest = "nearest",
         /// An error.
         Error = "error",
+    }
+    /// A checkpoint whose exclusion list names the layer norms of latent attention.
+    ListedNorms {
+        /// Norms are in BF16 anyhow.
+        Norms = "norms",
+        /// The whole attention block is taken to be left in BF16.
+        Block = "block",
     }
     /// All-gather and reduce-scatter over more GPUs than any table has.
     Collectives {
@@ -244,7 +267,10 @@ pub struct Assumptions {
     pub mixed_attention: MixedAttention,
     pub wide_attention: WideAttention,
     pub group_routing: GroupRouting,
+    pub far_exchange: FarExchange,
+    pub wide_ep_decode: WideEpDecode,
     pub missing_formats: MissingFormats,
+    pub listed_norms: ListedNorms,
     pub prefill_sync: PrefillSync,
     pub mixed_steps: MixedSteps,
     pub first_token_from: FirstToken,
@@ -307,7 +333,10 @@ impl Assumptions {
             mixed_attention: MixedAttention::Counted,
             wide_attention: WideAttention::Block,
             group_routing: GroupRouting::Counted,
+            far_exchange: FarExchange::Law,
+            wide_ep_decode: WideEpDecode::Whole,
             missing_formats: MissingFormats::Nearest,
+            listed_norms: ListedNorms::Norms,
             prefill_sync: PrefillSync::Uncoordinated,
             mixed_steps: MixedSteps::SteadyState,
             first_token_from: FirstToken::Decode,
@@ -375,7 +404,10 @@ impl Assumptions {
             mixed_attention: MixedAttention::ByName,
             wide_attention: WideAttention::WideEp,
             group_routing: GroupRouting::Ignored,
+            far_exchange: FarExchange::OneNode,
+            wide_ep_decode: WideEpDecode::Discounted,
             missing_formats: MissingFormats::Error,
+            listed_norms: ListedNorms::Block,
             mixed_steps: MixedSteps::Counted,
             kv_transfer: KvTransfer::Ignored,
             copies: Copies::OneLink,

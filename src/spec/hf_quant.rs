@@ -176,6 +176,10 @@ fn excluded(q: &Map<String, Value>, layers: u32, dense_layers: u32) -> Vec<Part>
             parts.push(*part);
         }
     }
+    let norms = (0..layers).filter(|l| patterns.iter().any(|p| p.names(*l, &["self_attn", "kv_a_layernorm"]))).count();
+    if layers > 0 && 2 * norms >= layers as usize {
+        parts.push(Part::LatentNorms);
+    }
     parts
 }
 
@@ -209,6 +213,11 @@ impl Pattern {
         let path: Vec<String> = rest.split(['.', '*']).filter(|s| !s.is_empty()).map(str::to_string).collect();
         let whole_layer = in_layers && path.is_empty();
         Pattern { layer, path, whole_layer, open }
+    }
+
+    /// Whether the entry is of this very module.
+    fn names(&self, layer: u32, module: &[&str]) -> bool {
+        self.layer.is_none_or(|l| l == layer) && self.path == module
     }
 
     fn covers(&self, layer: u32, module: &str) -> bool {

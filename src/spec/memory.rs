@@ -137,10 +137,23 @@ impl Model {
         if as_shipped && self.bf16_parts.contains(&part) { Dtype::Bf16 } else { gemm }
     }
 
+    /// The model with its whole attention block in BF16 where the checkpoint's exclusion list names the norms of
+    /// the latents.
+    pub fn with_norms_as_block(&self) -> Model {
+        let mut model = self.clone();
+        if self.bf16_parts.contains(&Part::LatentNorms) {
+            model.bf16_parts.extend(self.attention.matrices(self.hidden).iter().map(|m| m.part));
+            model.bf16_parts.sort();
+            model.bf16_parts.dedup();
+        }
+        model
+    }
+
     /// Whether the model has weights of this part.
     pub fn has(&self, part: Part) -> bool {
         match part {
             Part::SharedExpert => self.shared_expert_parameters() > 0.0,
+            Part::LatentNorms => self.is_mla(),
             Part::DenseFfn => self.dense_ffn_parameters() > 0.0,
             _ => self.attention.matrices(self.hidden).iter().any(|m| m.part == part),
         }

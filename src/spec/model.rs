@@ -122,6 +122,9 @@ pub enum Part {
     Indexer,
     SharedExpert,
     DenseFfn,
+    /// Layer norms of the latents, which no checkpoint quantises: no format follows from their being listed
+    /// (but see the switch `listed_norms`).
+    LatentNorms,
 }
 
 /// A language model.

@@ -4,7 +4,7 @@
 //! public source, "single steps of" it the operator times it printed (tests/golden/golden_breakdown.csv).
 
 /// Name, allowed values, meaning, source; in the order of the fields.
-pub(super) const SWITCHES: [(&str, &str, &str, &str); 34] = [
+pub(super) const SWITCHES: [(&str, &str, &str, &str); 37] = [
     (
         "launch_floors",
         "by-phase | measured",
@@ -38,8 +38,9 @@ pub(super) const SWITCHES: [(&str, &str, &str, &str); 34] = [
     (
         "beyond_tables",
         "slope | utilisation",
-        "experts at more tokens than the last row: its slope goes on, or its utilisation is held",
-        "leave-one-out over the tables; aiconfigurator 0.12 (util-hold: 32,000 tokens cost 1.953 x 16,384)",
+        "experts at more tokens than the last row, sparse decode where no row is: the slope goes on, or the utilisation \
+         is held (last row; the four nearest over several axes)",
+        "leave-one-out over the tables; aiconfigurator 0.12 (util-hold: 32,000 tokens cost 1.953 x 16,384; perf_interp)",
     ),
     (
         "all_reduce_rows",
@@ -80,10 +81,30 @@ pub(super) const SWITCHES: [(&str, &str, &str, &str); 34] = [
         "network.md; aiconfigurator 0.12",
     ),
     (
+        "far_exchange",
+        "law | one-node",
+        "all-to-all of experts that span nodes: rows of as many nodes or the fabric's law, or without such rows DeepEP \
+         inside one node (trtllm and vllm: eager rows)",
+        "network.md; aiconfigurator 0.12 (its fallback of moe_a2a: requested EP8/node2; using EP4/node1)",
+    ),
+    (
+        "wide_ep_decode",
+        "whole | discounted",
+        "decode layers of latent-attention models whose experts span nodes in trtllm: as their kernels, or nine tenths",
+        "the tables; aiconfigurator 0.12 (_PDL_FACTOR 0.9 of its DeepSeek models)",
+    ),
+    (
         "missing_formats",
         "nearest | error",
         "attention formats that the framework's tables lack: the nearest one, tagged, or an error",
         "kernel-data.md; aiconfigurator 0.12 (no FP8 prefill kernel of MLA on Hopper)",
+    ),
+    (
+        "listed_norms",
+        "norms | block",
+        "a checkpoint (GLM-5-FP8) whose exclusion list names the latent norms of attention: they are in BF16 anyhow, or \
+         the list is read as the whole block",
+        "the checkpoint's weights; aiconfigurator 0.12 (attention_projection_exclusions: no projection in the name)",
     ),
     (
         "prefill_sync",

@@ -1,7 +1,7 @@
 //! The `aiconfigurator-0.12` switches against end-to-end results of that tool, row by row.
 //!
-//! The switches set the formulas (operators, steps, waiting, cycles, memory); kernels are looked up our
-//! way, so rows differ where the lookup does. All of it is printed by
+//! The switches set the formulas (operators, steps, waiting, cycles, memory) and what is held beyond the rows;
+//! between rows kernels are looked up our way, so rows differ where the lookup does. All of it is printed by
 //! `cargo test --test rust golden_estimates -- --nocapture`, the counts within 3 % are pinned, and every
 //! number further off stands in `EXPLAINED` with its cause.
 
@@ -245,15 +245,11 @@ fn worst(what: &str) -> Vec<f64> {
     e
 }
 
-/// Numbers apart by more than 3 %, and why. Nothing else may be.
-const EXPLAINED: [(&str, &str, &str); 3] = [
-    ("20", "t", "sparse decode at 128 x 8,000 tokens, where no rows are: utilisation held there, slope here"),
-    ("22", "memory", "attention taken for BF16 there, because one projection of its indexer is"),
-    ("51", "tpot", "wide EP of trtllm: DeepEP low-latency rows of 4 GPUs stand for 8 there, one-sided rows here"),
-];
+/// Numbers apart by more than 3 %, each with its cause. None are.
+const EXPLAINED: [(&str, &str, &str); 0] = [];
 
 /// Least counts within 3 %: what stands.
-const WITHIN: [(&str, usize); 4] = [("ttft", 19), ("tpot", 13), ("tokens", 23), ("memory", 34)];
+const WITHIN: [(&str, usize); 4] = [("ttft", 19), ("tpot", 15), ("tokens", 24), ("memory", 35)];
 
 #[test]
 fn the_profile_gives_what_that_tool_gives() {
@@ -276,6 +272,51 @@ fn the_profile_gives_what_that_tool_gives() {
         println!("{} {}: {}", id, p.what, known.map_or("?", |k| k.2));
         assert!(known.is_some(), "{p:?}");
     }
+}
+
+/// Decode steps asked of that tool once every switch stood: nothing was fitted to them. What is apart by more than
+/// 3 % has a cause that no switch names.
+#[test]
+fn steps_that_no_switch_was_made_for() {
+    const APART: [(&str, f64, &str); 3] = [
+        ("DeepSeek-V3.2 gb200 trtllm ep16", 0.05, "experts of FP8: 206 us a layer there, 181 here"),
+        (
+            "DeepSeek-V3.2 gb200 vllm ep8",
+            0.25,
+            "experts 302 and 245 us; the shared expert (617 us) hides behind nothing there",
+        ),
+        (
+            "DeepSeek-V3.2 h200_sxm vllm ep16",
+            0.35,
+            "experts 440 and 240 us; the shared expert (171 us) hides behind nothing there",
+        ),
+    ];
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/golden_decode.csv");
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut within = 0;
+    for line in text.lines().skip(1) {
+        let c = cells(line);
+        let number = |i: usize| c[i].parse::<f64>().unwrap();
+        let (model, ep) = (catalog::model(&c[0]).unwrap(), number(3) as u32);
+        let cluster = catalog::cluster(&c[1], 64).unwrap();
+        let quant = Quant { kv: Dtype::ALL.into_iter().find(|d| d.name() == c[6]), ..Quant::default() };
+        let (serving, a) = (Serving::default(), Assumptions::aiconfigurator());
+        let lib = Library::new(lab::db().clone(), &model, &cluster, &c[2], &quant, &serving, &a).unwrap();
+        let w = Workload::fixed("golden", 0.0, number(5) - 1.0, 2.0);
+        let s = lab::worker(&Arc::new(lib), lab::split(1, ep, 1), &w);
+        let (theirs, ours) = (number(7), s.decode(number(4), number(5)).seconds * 1e3);
+        let (error, label) =
+            (ours / theirs - 1.0, format!("{} {} {} ep{ep}", model.name.rsplit('/').next().unwrap(), c[1], c[2]));
+        println!("{label:<40} {:>4} x {:<6} {theirs:>8.3} {ours:>8.3} {:>+6.1}%", c[4], c[5], 100.0 * error);
+        if error.abs() <= 0.03 {
+            within += 1;
+        } else {
+            let known = APART.iter().find(|k| label == k.0);
+            println!("{label}: {}", known.map_or("?", |k| k.2));
+            assert!(known.is_some_and(|k| error.abs() <= k.1), "{label}: {error}");
+        }
+    }
+    assert_eq!(within, 11);
 }
 
 /// Rows that end in an error there end in one here, with the field that is to blame.

@@ -10,11 +10,13 @@ use serde_json::json;
 
 use disagg::cost::published::{self as bytes, Role};
 use disagg::cost::{Batch, Library};
+use disagg::kernels::Evidence;
 use disagg::math::combinatorics::distinct_groups;
+use disagg::network::{A2aShape, OneNode};
 use disagg::serving::pipeline::{Stages, uniform_alone};
 use disagg::serving::stepper::Kind;
 use disagg::serving::{Engine, Load, Stepper, aggregated, pd, published};
-use disagg::spec::{Aggregated, Assumptions, Dtype, PROFILES, Plan, Quant, Workload, catalog};
+use disagg::spec::{Aggregated, Assumptions, Dtype, PROFILES, Plan, Quant, Serving, Workload, catalog};
 use disagg::units::{GIB, MIB};
 
 use crate::lab::{self, chat, near, pool, split};
@@ -288,6 +290,7 @@ fn switches_of_aiconfigurator_reach_the_engine() {
     let prefill = Batch::prefill(1.0, 4000.0, 0.0);
     let mixed = Batch { decode: 31.0, context: 4500.0, ..prefill };
     let decode = Batch::decode(32.0, 4500.0, 1.0);
+    let long = Batch::decode(128.0, 8000.0, 1.0);
     let gather = with(&base(v3, "h200_sxm", "sglang"), "exchange", json!("gather"));
     let eager = with(&base(qwen, "h200_sxm", "sglang"), "launch_floors", json!("measured"));
     let (dp, tp) = (split(1, 8, 1), split(8, 1, 1));
@@ -298,6 +301,11 @@ fn switches_of_aiconfigurator_reach_the_engine() {
         (base(qwen, "h200_sxm", "sglang"), tp, prefill, "attention_elementwise", "launches"),
         (base(v32, "h200_sxm", "sglang"), tp, prefill, "shared_expert_split", "whole"),
         (base(v3, "h200_sxm", "trtllm"), tp, mixed, "mixed_attention", "by-name"),
+        (base(v32, "gb200", "sglang"), dp, long, "beyond_tables", "utilisation"),
+        (base(v32, "gb200", "trtllm"), dp, decode, "far_exchange", "one-node"),
+        (base(v32, "gb200", "trtllm"), dp, prefill, "far_exchange", "one-node"),
+        (base(v32, "gb200", "trtllm"), dp, decode, "wide_ep_decode", "discounted"),
+        (base("zai-org/GLM-5-FP8", "b200_sxm", "sglang"), dp, decode, "listed_norms", "block"),
     ] {
         let time = |lib: &Arc<Library>| match lab::worker(lib, layout, &chat()).kind {
             Kind::Worker(w, _) => w.step(&batch).seconds,
@@ -320,6 +328,81 @@ fn switches_of_aiconfigurator_reach_the_engine() {
     let m = unit(&with(&far, "activations", json!("framework"))).memory()[0];
     near(m.bytes(0.0, 1.0), m.bytes(0.0, 0.0), 1e-12, "floor");
     near(m.activation_floor, 103.5 * MIB, 1e-12, "90 MiB and 15 %");
+}
+
+/// Sparse decode where no row is, against aiconfigurator 0.12 asked the same: heads, sequences, tokens with the new
+/// one, milliseconds a layer. Slope and utilisation differ there by up to 5 %.
+#[test]
+fn utilisation_held_off_the_grid_is_what_that_tool_holds() {
+    let v32 = ("deepseek-ai/DeepSeek-V3.2", "gb200");
+    let glm = ("zai-org/GLM-5-FP8", "b200_sxm");
+    for ((model, system), b, tokens, theirs) in [
+        (v32, 128.0, 8001.0, 0.25044),
+        (v32, 128.0, 8250.0, 0.25314),
+        (v32, 64.0, 8001.0, 0.17543),
+        (v32, 64.0, 8250.0, 0.17709),
+        (glm, 64.0, 8001.0, 0.17727),
+        (glm, 64.0, 8250.0, 0.17840),
+        (glm, 128.0, 8001.0, 0.23292),
+        (glm, 128.0, 8250.0, 0.23490),
+    ] {
+        let physical = lab::lib(model, system, 8, "sglang");
+        let quant = Quant { kv: Some(Dtype::Fp8), ..Quant::default() };
+        let lib = |a: &Assumptions| {
+            let serving = Serving::default();
+            Library::new(lab::db().clone(), &physical.model, &physical.cluster, "sglang", &quant, &serving, a).unwrap()
+        };
+        let held = lib(&Assumptions::aiconfigurator()).generation(1, 0).unwrap().at(&[b, tokens - 1.0]);
+        near(held.seconds * 1e3, theirs, 0.01, &format!("{model} {b} x {tokens}"));
+        assert_eq!(held.evidence, Evidence::Extrapolated);
+        // A row itself is read as it is; beyond all nodes the time still rises.
+        let (slope, held) = (lib(&Assumptions::physical()), lib(&Assumptions::aiconfigurator()));
+        let at = |l: &Library, b: f64, c: f64| l.generation(1, 0).unwrap().at(&[b, c]).seconds;
+        if model == v32.0 {
+            assert_eq!(at(&slope, 64.0, 4096.0), at(&held, 64.0, 4096.0));
+        }
+        assert!(at(&held, 1e5, 1e7) > at(&held, 1e5, 1e6) && at(&held, 1e6, 1e6) > at(&held, 1e5, 1e6));
+    }
+}
+
+/// Exchanges between nodes as rows of one node, against the rows and against what aiconfigurator 0.12 takes.
+#[test]
+fn one_node_stands_for_many_where_no_rows_are() {
+    let shape = |ep| A2aShape {
+        hidden: 7168,
+        topk: 8,
+        experts: 256,
+        groups: 0,
+        topk_groups: 0,
+        ep,
+        dispatch_dtype: Dtype::Nvfp4,
+    };
+    let rows =
+        |system, framework, node, ep, moe| OneNode::new(lab::db(), system, framework, node, &shape(ep), moe).unwrap();
+    let gb200 = rows("gb200", "trtllm", 4, 8, Dtype::Nvfp4).unwrap();
+    // Rows of moe_a2a at 128 tokens: low-latency NVFP4 out and FP4 back, normal NVFP4 both ways. A row that costs
+    // more than a larger one is lowered to it, here by 1 %.
+    for (back, decode, us) in
+        [(false, true, 182.32656), (true, true, 92.75088), (false, false, 134.44048), (true, false, 120.563519)]
+    {
+        let t = gb200.at(128.0, back, decode);
+        near(t.seconds * 1e6, us, 0.011, "a row");
+        assert!(t.seconds * 1e6 < us * (1.0 + 1e-6));
+        assert_eq!(t.evidence, Evidence::Extrapolated);
+        assert!(gb200.at(1e5, back, decode).seconds > gb200.at(1e4, back, decode).seconds);
+    }
+    assert!(rows("gb200", "vllm", 4, 8, Dtype::Fp8Block).is_some());
+    assert!(rows("gb200", "sglang", 4, 8, Dtype::Fp8Block).is_some());
+    // SGLang on Hopper has rows of two nodes and more.
+    assert!(rows("h200_sxm", "sglang", 8, 16, Dtype::Fp8Block).is_none());
+    // The whole decode step of that tool: 41.792 ms at 128 sequences a rank and 8,250 tokens.
+    let lib = lab::lib("nvidia/DeepSeek-V3.2-NVFP4", "gb200", 8, "trtllm");
+    let quant = Quant { kv: Some(Dtype::Fp8), ..Quant::default() };
+    let a = Assumptions::aiconfigurator();
+    let serving = Serving::default();
+    let theirs = Library::new(lab::db().clone(), &lib.model, &lib.cluster, "trtllm", &quant, &serving, &a).unwrap();
+    let step = lab::worker(&Arc::new(theirs), split(1, 8, 1), &chat()).decode(128.0, 8250.0).seconds;
+    near(step * 1e3, 41.792, 0.015, "decode step");
 }
 
 /// The published mixed-step formula on the engine: TTFT, TPOT and rate from its two step times.

@@ -65,7 +65,9 @@ class Model(Spec, hashable=True):
     tied_embeddings: Field[bool] = Field("Whether embedding and head share their weights.")
     mtp_layers: Field[int] = Field("Multi-token-prediction layers in the checkpoint.")
     quant: Field[Quant] = Field("Number formats of the checkpoint.", "Quant")
-    bf16_parts: Field[list[str]] = Field("Parts that the checkpoint leaves in BF16.")
+    bf16_parts: Field[list[str]] = Field(
+        "Parts that the checkpoint leaves in BF16; ``latent_norms``: its list names norms, which are so anyhow."
+    )
 
     def __init__(self, source: str | os.PathLike[str] | dict[str, Any]) -> None:
         self._adopt(_read(source))

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::held::Held;
 use super::order::{outliers, relax};
 use super::{Axis, Grid, STEPS, Scale, node, slope, strides};
 use crate::kernels::roofline::Roofline;
@@ -81,6 +82,11 @@ pub(crate) struct Recipe {
 
 /// The compiled grid and the points that were left out, each with its reason; `None` without points.
 pub(crate) fn build(points: &Points, recipe: &Recipe) -> Option<(Grid, Vec<String>)> {
+    build_held(points, recipe, None)
+}
+
+/// The same; with `held`, nodes that no row reaches hold a utilisation instead of continuing a slope.
+pub(crate) fn build_held(points: &Points, recipe: &Recipe, held: Option<&Held>) -> Option<(Grid, Vec<String>)> {
     let mut points = points.clone();
     let mut dropped = Vec::new();
     // Points on a whole bad line only show once the next line is gone: a few rounds.
@@ -107,10 +113,10 @@ pub(crate) fn build(points: &Points, recipe: &Recipe) -> Option<(Grid, Vec<Strin
     if recipe.floors == Floors::Removed {
         work.without_floor();
     }
-    work.fill();
+    work.fill(held);
     work.order(false);
     let mut work = work.extended();
-    work.fill();
+    work.fill(held);
     work.order(false);
     let Work { axes, seconds, flags, .. } = work;
     let seconds: Vec<f64> = seconds.into_iter().map(|s| s.unwrap_or(0.0)).collect();
@@ -287,8 +293,9 @@ impl Work {
         (weights > 0.0).then(|| (sum / weights).exp())
     }
 
-    /// Values for every hole: between neighbours where there are, else the slope goes on, else utilisation is held.
-    fn fill(&mut self) {
+    /// Values for every hole: between neighbours where there are, else the slope goes on, else utilisation is held
+    /// (with `held`: as that holds it, instead of both).
+    fn fill(&mut self, held: Option<&Held>) {
         let dims = self.axes.len();
         while self.seconds.iter().any(Option::is_none) {
             let mut found: Vec<(usize, f64, Evidence)> = Vec::new();
@@ -299,6 +306,7 @@ impl Work {
                     }
                     let estimate = match rank {
                         0 => Self::combine((0..dims).filter_map(|a| self.judged(i, a))),
+                        1 if held.is_some() => held.and_then(|h| h.seconds(&self.node(i))),
                         1 => Self::combine((0..dims).filter_map(|a| self.beyond(i, a))),
                         _ => Self::combine((0..dims).filter_map(|a| self.before(i, a))),
                     };

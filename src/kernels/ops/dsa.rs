@@ -12,14 +12,16 @@
 use crate::error::Result;
 use crate::kernels::grid::Scale;
 use crate::kernels::grid::build::{Floors, Points, Recipe};
+use crate::kernels::grid::held::Held;
 use crate::kernels::roofline::{Roofline, Work, kernels};
 use crate::kernels::surface::{Evidence, Node, Surface};
+use crate::kernels::table::Table;
 use crate::spec::{Dtype, Model};
 
 use super::Source;
 use super::attention::formats;
 use super::mla::{self, Dims};
-use super::rows::{Rows, at_heads, bake, compile, eager_at_heads, table};
+use super::rows::{Rows, at_heads, bake, compile, compile_held, eager_at_heads, table};
 
 /// Formats of the projections to try, nearest first.
 pub(super) fn gemm_types(gemm: Dtype) -> &'static [&'static [&'static str]] {
@@ -55,10 +57,9 @@ struct Want<'a> {
 }
 
 impl Want<'_> {
-    /// Points of one lane at the wanted heads, over (batch, isl, step) or (batch, step); whether the lane is an eager one.
-    fn points(&self, framework: &str, name: &str, axes: &[(&str, f64)]) -> Option<(Points, bool, String)> {
-        let t = table(self.source, framework, name)?;
-        let rows = Rows::new(&t).text("op_name", |l| !l.contains("skip_indexer"));
+    /// Rows of one lane at all heads, and how well they can be known at best.
+    fn rows<'t>(&self, t: &'t Table) -> (Rows<'t>, Evidence) {
+        let rows = Rows::new(t).text("op_name", |l| !l.contains("skip_indexer"));
         let names = architecture(self.model, self.dims);
         let labels: Vec<[&str; 1]> = names.iter().map(|n| [n.as_str()]).collect();
         let labels: Vec<&[&str]> = labels.iter().map(|l| &l[..]).collect();
@@ -67,10 +68,26 @@ impl Want<'_> {
         let (rows, gemm) = rows.first_text("gemm_type", gemm_types(self.gemm));
         // The model's own name or that of its family; the other family only stands in.
         let asked = arch.is_none_or(|r| r < 2) && format == Some(0) && gemm == Some(0);
-        let fallback = if asked { Evidence::Measured } else { Evidence::Extrapolated };
+        (rows, if asked { Evidence::Measured } else { Evidence::Extrapolated })
+    }
+
+    /// Points of one lane at the wanted heads, over (batch, isl, step) or (batch, step); whether the lane is an eager one.
+    fn points(&self, framework: &str, name: &str, axes: &[(&str, f64)]) -> Option<(Points, bool, String)> {
+        let t = table(self.source, framework, name)?;
+        let (rows, fallback) = self.rows(&t);
         let points = at_heads(&rows, self.heads, axes, |h| self.roofline(h, axes.len() == 2), fallback);
         let eager = eager_at_heads(&rows, axes, |h| self.roofline(h, axes.len() == 2));
         (!points.is_empty()).then(|| (points, eager, rows.source()))
+    }
+
+    /// Decode rows at every number of heads as utilisations of `work` (arithmetic and traffic by heads).
+    fn held(&self, name: &str, axes: &[(&str, f64)], work: &dyn Fn(f64) -> Work) -> Option<Held> {
+        let t = table(self.source, &self.source.framework, name)?;
+        let (rows, _) = self.rows(&t);
+        let sites = rows.sites(["num_heads"]);
+        let sites = sites.iter().map(|(h, _)| (h[0] as f64, rows.clone().int("num_heads", h[0]).points(axes)));
+        // The tables count the tokens before the new one.
+        Some(Held::new(sites, work, f64::from(self.heads), [0.0, 1.0, 0.0]))
     }
 
     fn roofline(&self, heads: f64, decode: bool) -> Roofline {
@@ -156,6 +173,7 @@ pub(super) fn context(
     Ok(surface.with(node, format!("{lane}, past beyond {anchor} by increments of {donor_lane}")))
 }
 
+/// `held`: arithmetic and traffic by heads, whose utilisation is held where no row is.
 pub(super) fn generation(
     source: &Source,
     model: &Model,
@@ -163,6 +181,7 @@ pub(super) fn generation(
     heads: u32,
     gemm: Dtype,
     kv: Dtype,
+    held: Option<&dyn Fn(f64) -> Work>,
 ) -> Result<Surface> {
     let name = "dsa_generation_module";
     let want = Want { source, model, dims, heads, gemm, kv };
@@ -176,5 +195,6 @@ pub(super) fn generation(
         roofline: floor,
         floors: Floors::new(eager, source.graph),
     };
-    Ok(compile(&points, &recipe, &lane))
+    let held = held.and_then(|work| want.held(name, &axes, work));
+    Ok(compile_held(&points, &recipe, &lane, held.as_ref()))
 }

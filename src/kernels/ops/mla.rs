@@ -352,11 +352,28 @@ fn slower_than_block(kernel: &Surface, block: &Points) -> bool {
     2 * slower.iter().filter(|s| **s).count() > slower.len()
 }
 
+/// The whole attention block of a DSA model in decode, the utilisation of `work` (arithmetic and traffic by heads)
+/// held where no row is. Axes: sequences, context tokens. Other blocks as [`mla_generation`] has them.
+pub fn sparse_generation_held(
+    source: &Source,
+    model: &Model,
+    heads: u32,
+    gemm: Dtype,
+    kv: Dtype,
+    work: &dyn Fn(f64) -> Work,
+) -> Result<Surface> {
+    let d = dims(model)?;
+    if d.indexer.is_none() {
+        return mla_generation(source, model, heads, gemm, kv);
+    }
+    dsa::generation(source, model, &d, heads, gemm, kv, Some(work))
+}
+
 /// The whole attention block of an MLA or DSA model in decode. Axes: sequences, context tokens.
 pub fn mla_generation(source: &Source, model: &Model, heads: u32, gemm: Dtype, kv: Dtype) -> Result<Surface> {
     let d = dims(model)?;
     if d.indexer.is_some() {
-        return dsa::generation(source, model, &d, heads, gemm, kv);
+        return dsa::generation(source, model, &d, heads, gemm, kv, None);
     }
     if let Some((points, eager, lane)) = module(source, &d, heads, gemm, kv, true) {
         let roofline = block_roofline(source, &d, f64::from(heads), gemm, kv, true);

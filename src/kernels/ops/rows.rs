@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::kernels::grid::Scale;
-use crate::kernels::grid::build::{Floors, Points, Recipe, build};
+use crate::kernels::grid::build::{Floors, Points, Recipe, build, build_held};
+use crate::kernels::grid::held::Held;
 use crate::kernels::roofline::Roofline;
 use crate::kernels::surface::{Evidence, Node, Surface};
 use crate::kernels::table::{Key, Table};
@@ -252,7 +253,12 @@ pub(super) fn bracket(values: &[f64], at: f64) -> (usize, usize, f64, Evidence) 
 
 /// A surface from points, or from the bare roofline (tagged) when there are none.
 pub(super) fn compile(points: &Points, recipe: &Recipe, lane: &str) -> Surface {
-    match build(points, recipe) {
+    compile_held(points, recipe, lane, None)
+}
+
+/// The same; with `held`, a utilisation is held where no row is.
+pub(super) fn compile_held(points: &Points, recipe: &Recipe, lane: &str, held: Option<&Held>) -> Surface {
+    match build_held(points, recipe, held) {
         Some((grid, dropped)) => {
             let dropped = dropped.into_iter().map(|d| format!("{lane}: {d}")).collect();
             Surface::new(Node::Grid(Arc::new(grid)), lane, dropped)

@@ -189,6 +189,26 @@ fn kv_and_exclusions_follow_the_quantisation_file() {
     assert_eq!(m.bf16_parts, [Part::QA, Part::QB, Part::KvA, Part::KvB, Part::O, Part::Indexer, Part::SharedExpert]);
 }
 
+/// Norms in an exclusion list change no format; read as the whole block they leave attention in BF16.
+#[test]
+fn listed_norms_are_no_format() {
+    let m = catalog::model("zai-org/GLM-5-FP8").unwrap();
+    assert_eq!(m.bf16_parts, [Part::LatentNorms]);
+    let quant = Quant::default();
+    assert_eq!(m.formats(&quant).attention_gemm, Dtype::Fp8Block);
+    let block = m.with_norms_as_block();
+    assert_eq!(block.formats(&quant).attention_gemm, Dtype::Bf16);
+    assert_eq!(block.formats(&quant).shared_gemm, Dtype::Fp8Block);
+    let more = block.attention_weight_bytes_per_rank(&quant, 1) - m.attention_weight_bytes_per_rank(&quant, 1);
+    near(more, m.attention_parameters_per_layer(), 1e-3);
+    // Lists that name projections or the whole block say nothing of norms.
+    for name in ["nvidia/GLM-5-NVFP4", "nvidia/DeepSeek-V3.2-NVFP4", "nvidia/Kimi-K2.5-NVFP4", "zai-org/GLM-5"] {
+        let m = catalog::model(name).unwrap();
+        assert!(!m.bf16_parts.contains(&Part::LatentNorms), "{name}");
+        assert_eq!(m.with_norms_as_block(), m);
+    }
+}
+
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
