@@ -7,6 +7,8 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rayon::prelude::*;
+
 use crate::error::{Error, Result};
 
 static POOL: Mutex<Option<(u32, usize, &'static rayon::ThreadPool)>> = Mutex::new(None);
@@ -24,6 +26,29 @@ pub fn threads() -> usize {
         n => n,
     };
     if wanted > 0 { wanted } else { std::thread::available_parallelism().map_or(1, usize::from) }
+}
+
+/// Parts end to end, copied side by side: one thread alone would spend as long on the pages of a large result as
+/// all of them on its contents.
+pub fn concat<T: Copy + Send + Sync>(mut parts: Vec<Vec<T>>) -> Result<Vec<T>> {
+    parts.retain(|p| !p.is_empty());
+    if parts.len() < 2 {
+        return Ok(parts.pop().unwrap_or_default());
+    }
+    let mut ends: Vec<usize> = Vec::with_capacity(parts.len());
+    for p in &parts {
+        ends.push(ends.last().copied().unwrap_or(0) + p.len());
+    }
+    let total = ends.last().copied().unwrap_or(0);
+    let start = |k: usize| if k == 0 { 0 } else { ends[k - 1] };
+    // Each run of indices walks on from the part it began in.
+    let at = |part: &mut usize, i: usize| {
+        if i < start(*part) || i >= ends[*part] {
+            *part = ends.partition_point(|e| *e <= i);
+        }
+        parts[*part][i - start(*part)]
+    };
+    install(|| (0..total).into_par_iter().with_min_len(1024).map_init(|| 0, at).collect())
 }
 
 /// Runs `work` inside this process's pool.

@@ -9,8 +9,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rayon::prelude::*;
+
 use super::levels::Task;
-use super::near::{self, Head, NEAR, ROUNDS};
+use super::near::{self, BLOCK, Head, NEAR, ROUNDS};
 use super::refine::{Aim, part_key};
 use super::row::{Part, Row};
 use super::timer::{Timer, combine};
@@ -25,12 +27,17 @@ const BESIDE: f64 = 1e-5;
 /// Rows within the limits that no other beats on both speed per user and rate, or by no more than `near`.
 fn frontier(rows: &[Row], aim: &Aim, near: f64) -> Vec<usize> {
     let within = |r: &Row| r.point.stands() && r.point.binding_under(&aim.slo) == Binding::None;
-    let mut all: Vec<(f64, f64, usize)> = rows
-        .iter()
-        .enumerate()
-        .filter(|(_, r)| within(r))
-        .map(|(i, r)| (r.point.tpot_s, r.point.requests_per_s, i))
-        .collect();
+    // What its own block beats, all beat.
+    let of_block = |(k, rows): (usize, &[Row])| {
+        let marks = rows.iter().enumerate().filter(|(_, r)| within(r));
+        unbeaten(marks.map(|(i, r)| (r.point.tpot_s, r.point.requests_per_s, k * BLOCK + i)).collect(), near)
+    };
+    let some = near::by_block(rows, of_block).into_iter().flatten().collect();
+    unbeaten(some, near).into_iter().map(|(.., i)| i).collect()
+}
+
+/// Of (cost, gain, index).
+fn unbeaten(mut all: Vec<(f64, f64, usize)>, near: f64) -> Vec<(f64, f64, usize)> {
     all.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(b.1.total_cmp(&a.1)).then(a.2.cmp(&b.2)));
     let mut best = f64::NEG_INFINITY;
     all.retain(|(_, rate, _)| {
@@ -38,7 +45,7 @@ fn frontier(rows: &[Row], aim: &Aim, near: f64) -> Vec<usize> {
         best = best.max(*rate);
         stays
     });
-    all.into_iter().map(|(.., i)| i).collect()
+    all
 }
 
 /// The lists that what is said rests on: best within the limits, else nearest to them, and least latencies.
@@ -69,7 +76,7 @@ impl Task<'_> {
         // What may come to the head of a list once its own head has been priced.
         let mut pool = frontier(rows, aim, 2.0 * NEAR);
         pool.extend(heads(rows, aim, 2.0 * NEAR).into_iter().flat_map(|h| h.scanned).map(|(_, i)| i));
-        pool.extend((0..rows.len()).filter(|i| !rows[*i].scanned));
+        pool.extend(near::filter(rows, |_, r| !r.scanned));
         pool.sort_unstable();
         pool.dedup();
         let mut few: Vec<Row> = pool.iter().map(|i| rows[*i]).collect();
@@ -90,9 +97,8 @@ impl Task<'_> {
             rows[i] = r;
         }
         // Where nothing stands, memory decides, and that is exact; its row has no other numbers.
-        for r in rows.iter_mut().filter(|r| !r.point.stands()) {
-            r.scanned = false;
-        }
+        let lacking = |r: &mut Row| r.scanned &= r.point.stands();
+        crate::pool::install(|| rows.par_chunks_mut(BLOCK).for_each(|rows| rows.iter_mut().for_each(lacking)))?;
         Ok(())
     }
 

@@ -11,11 +11,11 @@
 
 use std::sync::Arc;
 
-use super::levels::{self, Priced, Task};
+use super::levels::{self, Candidate, Priced, Task};
 use super::near::Tiers;
 use super::pairs::Prompts;
 use super::refine::{Aim, append_new};
-use super::row::Row;
+use super::row::{Layout, Row};
 use super::study::Study;
 use crate::control::Control;
 use crate::cost::Library;
@@ -135,7 +135,7 @@ pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<St
     // On top of what the same caller has already done: an audit explores many times.
     control.set_total(control.progress().0 + total);
     let aim = Aim::of(q);
-    let mut rows: Vec<Row> = Vec::new();
+    let mut rows: Vec<Vec<Row>> = Vec::new();
     let mut libraries = Vec::new();
     for (i, (lib, workers, units, prefill_workers, prefill_units)) in spaces.into_iter().enumerate() {
         libraries.push(lib.clone());
@@ -146,45 +146,48 @@ pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<St
         if wants("aggregated") {
             let coarse = task.mixed(0, &workers, octave)?;
             let fine = task.refine_mixed(&coarse, octave, &aim)?;
-            rows.extend(task.settled(coarse, fine, &aim)?);
+            rows.push(task.settled(coarse, fine, &aim)?);
         }
         if wants("aggregated+afd") {
             let octave = (octave / 2).max(1);
             let coarse = task.mixed(2, &units, octave)?;
             let fine = task.refine_mixed(&coarse, octave, &aim)?;
-            rows.extend(task.settled(coarse, fine, &aim)?);
+            rows.push(task.settled(coarse, fine, &aim)?);
         }
         if paired {
-            let workers =
-                Sides { prompts: task.prompts(&prefill_workers)?, decode: task.decode(&workers, octave * 2)? };
+            let workers = task.sides(&prefill_workers, &workers, octave * 2)?;
             if wants("pd") {
-                rows.extend(task.paired(1, &[(&workers, &workers)], &aim)?);
+                rows.push(task.paired(1, &[(&workers, &workers)], &aim)?);
             }
             if wants("pd+afd") && !units.is_empty() {
-                let octave = (octave - 1).max(1);
-                let units = Sides { prompts: task.prompts(&prefill_units)?, decode: task.decode(&units, octave)? };
+                let units = task.sides(&prefill_units, &units, (octave - 1).max(1))?;
                 let ways = [(&workers, &units), (&units, &workers), (&units, &units)];
-                rows.extend(task.paired(3, &ways, &aim)?);
+                rows.push(task.paired(3, &ways, &aim)?);
             }
         }
     }
-    Ok(Study::new(q.clone(), libraries, rows))
+    Ok(Study::new(q.clone(), libraries, crate::pool::concat(rows)?))
 }
 
 /// Workers or AFD units in both slots.
 struct Sides {
     prompts: Prompts,
     decode: Priced<DecodeSide>,
+    front: Vec<Candidate<DecodeSide>>,
 }
 
 impl Task<'_> {
+    fn sides(&self, prefill: &[Layout], decode: &[Layout], octave: u32) -> Result<Sides> {
+        let (prompts, decode) = (self.prompts(prefill)?, self.decode(decode, octave)?);
+        Ok(Sides { prompts, front: levels::decode_frontier(&decode, &self.load)?, decode })
+    }
+
     /// A level of pairs, both passes: `ways` to fill (prefill, decode). A level none of whose plans fits still says
     /// what is short, on its nearest miss.
     fn paired(&self, level: u8, ways: &[(&Sides, &Sides)], aim: &Aim) -> Result<Vec<Row>> {
-        let mut found = Vec::new();
-        for (p, d) in ways {
-            found.extend(self.pair(level, &p.prompts.front, &levels::decode_frontier(&d.decode, &self.load))?);
-        }
+        let coarse =
+            ways.iter().map(|(p, d)| self.pair(level, &p.prompts.front, &d.front)).collect::<Result<Vec<_>>>()?;
+        let mut found = crate::pool::concat(coarse)?;
         let tiers = Tiers::of(&found, &Aim { per_user: false, ..*aim });
         let mut fine = Vec::new();
         for (p, d) in ways {
@@ -200,9 +203,10 @@ impl Task<'_> {
     }
 
     /// Both passes of a level, what it says of them priced by the engine.
-    fn settled(&self, coarse: Vec<Row>, fine: Vec<Row>, aim: &Aim) -> Result<Vec<Row>> {
-        let mut rows = coarse;
-        rows.extend(fine);
+    fn settled(&self, coarse: Vec<Vec<Row>>, fine: Vec<Row>, aim: &Aim) -> Result<Vec<Row>> {
+        let mut parts = coarse;
+        parts.push(fine);
+        let mut rows = crate::pool::concat(parts)?;
         self.settle(&mut rows, aim)?;
         Ok(rows)
     }

@@ -174,14 +174,14 @@ impl Task<'_> {
         })
     }
 
-    /// Chunked prefill and decode on the same GPUs, workers or AFD units.
-    pub fn mixed(&self, level: u8, layouts: &[Layout], per_octave: u32) -> Result<Vec<Row>> {
+    /// Chunked prefill and decode on the same GPUs, workers or AFD units, layout by layout.
+    pub fn mixed(&self, level: u8, layouts: &[Layout], per_octave: u32) -> Result<Vec<Vec<Row>>> {
         self.each(layouts, |layout| Ok(self.mixed_rows(level, layout, per_octave)?.1))
     }
 
     /// The same, layout by layout with its clock.
     pub fn mixed_groups(&self, level: u8, layouts: &[Layout], per_octave: u32) -> Result<Vec<(Timer, Vec<Row>)>> {
-        self.each(layouts, |layout| Ok(vec![self.mixed_rows(level, layout, per_octave)?]))
+        self.each(layouts, |layout| self.mixed_rows(level, layout, per_octave))
     }
 
     fn mixed_rows(&self, level: u8, layout: &Layout, per_octave: u32) -> Result<(Timer, Vec<Row>)> {
@@ -214,7 +214,7 @@ impl Task<'_> {
 
     /// Candidates for the decode slot, every batch priced.
     pub fn decode(&self, layouts: &[Layout], per_octave: u32) -> Result<Priced<DecodeSide>> {
-        let found = self.each(layouts, |layout| {
+        self.each(layouts, |layout| {
             let stepper = self.timer(layout, self.workload)?;
             let most = most_sequences(&stepper, 1.0);
             let m = layout.microbatches();
@@ -228,9 +228,8 @@ impl Task<'_> {
                     .filter(|d| d.short.is_none())
                     .collect()
             };
-            Ok(vec![(*layout, Arc::new(stepper), sides)])
-        })?;
-        Ok(found)
+            Ok((*layout, Arc::new(stepper), sides))
+        })
     }
 
     /// Candidates for the prefill slot: (layout, stepper, [(sequences per rank, chunk, side)]).
@@ -263,17 +262,17 @@ impl Task<'_> {
                     }
                 }
             }
-            Ok(vec![(*layout, Arc::new(stepper), sides)])
+            Ok((*layout, Arc::new(stepper), sides))
         })
     }
 
     /// Compiles the layouts and prices nothing; gives their number.
     pub fn compile(&self, layouts: &[Layout]) -> Result<usize> {
-        Ok(self.each(layouts, |layout| self.timer(layout, self.workload).map(|s| vec![s.gpus()]))?.len())
+        Ok(self.each(layouts, |layout| self.timer(layout, self.workload).map(|s| s.gpus()))?.len())
     }
 
-    fn each<T: Send>(&self, layouts: &[Layout], work: impl Fn(&Layout) -> Result<Vec<T>> + Sync) -> Result<Vec<T>> {
-        let parts: Vec<Result<Vec<T>>> = crate::pool::install(|| {
+    fn each<T: Send>(&self, layouts: &[Layout], work: impl Fn(&Layout) -> Result<T> + Sync) -> Result<Vec<T>> {
+        crate::pool::install(|| {
             layouts
                 .par_iter()
                 .map(|layout| {
@@ -283,12 +282,7 @@ impl Task<'_> {
                     Ok(out)
                 })
                 .collect()
-        })?;
-        let mut out = Vec::new();
-        for p in parts {
-            out.extend(p?);
-        }
-        Ok(out)
+        })?
     }
 }
 
@@ -318,32 +312,36 @@ pub struct Candidate<S> {
 }
 
 /// The prefill candidates that no other of their size beats on rate, latency and ways for KV.
-pub fn prefill_frontier(found: &Priced<(u32, u32, PrefillSide)>, load: &Load) -> Vec<Candidate<PrefillSide>> {
+pub fn prefill_frontier(found: &Priced<(u32, u32, PrefillSide)>, load: &Load) -> Result<Vec<Candidate<PrefillSide>>> {
     prefill_thinned(found, load, THINNING)
 }
 
 /// The same with every step of the frontier, however small.
-pub fn prefill_every(found: &Priced<(u32, u32, PrefillSide)>, load: &Load) -> Vec<Candidate<PrefillSide>> {
+pub fn prefill_every(found: &Priced<(u32, u32, PrefillSide)>, load: &Load) -> Result<Vec<Candidate<PrefillSide>>> {
     prefill_thinned(found, load, 1.0)
 }
 
-fn prefill_thinned(found: &Priced<(u32, u32, PrefillSide)>, load: &Load, least: f64) -> Vec<Candidate<PrefillSide>> {
+fn prefill_thinned(
+    found: &Priced<(u32, u32, PrefillSide)>,
+    load: &Load,
+    least: f64,
+) -> Result<Vec<Candidate<PrefillSide>>> {
     let mut out = frontier(
         found,
         load,
         least,
         |(_, _, s)| (s.prefill.latency_s, s.rate),
         |(batch, chunk, side)| (*batch, *chunk, *side),
-    );
+    )?;
     out.iter_mut().for_each(|c| c.side = c.side.with_ports(&c.stepper, load));
-    out
+    Ok(out)
 }
 
 /// The decode candidates that no other of their size beats on rate, step time and ways for KV.
-pub fn decode_frontier(found: &Priced<DecodeSide>, load: &Load) -> Vec<Candidate<DecodeSide>> {
-    let mut out = frontier(found, load, THINNING, |s| (s.step.seconds, s.rate), |side| (side.batch as u32, 0, *side));
+pub fn decode_frontier(found: &Priced<DecodeSide>, load: &Load) -> Result<Vec<Candidate<DecodeSide>>> {
+    let mut out = frontier(found, load, THINNING, |s| (s.step.seconds, s.rate), |side| (side.batch as u32, 0, *side))?;
     out.iter_mut().for_each(|c| c.side = c.side.with_ports(&c.stepper, load));
-    out
+    Ok(out)
 }
 
 /// What pairing asks of a slot beside rate and latency: its size, how many GPUs move a sequence's KV
@@ -369,38 +367,42 @@ fn covers(a: &Class, b: &Class) -> bool {
 }
 
 /// `value`: (cost, gain) of a priced side; `make`: its batch, chunk and side.
-fn frontier<T, S>(
+fn frontier<T: Sync, S>(
     found: &Priced<T>,
     load: &Load,
     least: f64,
-    value: impl Fn(&T) -> (f64, f64),
+    value: impl Fn(&T) -> (f64, f64) + Sync,
     make: impl Fn(&T) -> (u32, u32, S),
-) -> Vec<Candidate<S>> {
+) -> Result<Vec<Candidate<S>>> {
     struct Side<'a, T> {
         class: Class,
         cost: f64,
         gain: f64,
         of: (usize, &'a T),
     }
-    let mut all: Vec<Side<'_, T>> = Vec::new();
+    let parts: Result<Vec<Vec<Side<'_, T>>>> = crate::pool::install(|| {
+        let of_layout = |i: usize| {
+            let (layout, stepper, sides) = &found[i];
+            let one = |side| {
+                let (cost, gain) = value(side);
+                Side { class: class(layout, stepper, load, gain), cost, gain, of: (i, side) }
+            };
+            sides.iter().map(one).collect()
+        };
+        (0..found.len()).into_par_iter().map(of_layout).collect()
+    });
+    let mut all: Vec<Side<'_, T>> = parts?.into_iter().flatten().collect();
     let mut top: BTreeMap<Class, f64> = BTreeMap::new();
-    for (i, (layout, stepper, sides)) in found.iter().enumerate() {
-        for side in sides {
-            let (cost, gain) = value(side);
-            let class = class(layout, stepper, load, gain);
-            let g = top.entry(class).or_insert(0.0);
-            *g = g.max(gain);
-            all.push(Side { class, cost, gain, of: (i, side) });
-        }
+    for side in &all {
+        let g = top.entry(side.class).or_insert(0.0);
+        *g = g.max(side.gain);
     }
     // Stable sort: ties keep the order of enumeration, so the answer does not depend on threads.
-    all.sort_by(|a, b| {
-        a.class[0]
-            .cmp(&b.class[0])
-            .then(a.cost.total_cmp(&b.cost))
-            .then(b.gain.total_cmp(&a.gain))
-            .then(b.class.cmp(&a.class))
-    });
+    let order = |a: &Side<'_, T>, b: &Side<'_, T>| {
+        let size = a.class[0].cmp(&b.class[0]);
+        size.then(a.cost.total_cmp(&b.cost)).then(b.gain.total_cmp(&a.gain)).then(b.class.cmp(&a.class))
+    };
+    crate::pool::install(|| all.par_sort_by(order))?;
     // Best gain so far of each class; costs only rise.
     let mut so_far: BTreeMap<Class, f64> = BTreeMap::new();
     let mut out: Vec<Candidate<S>> = Vec::new();
@@ -413,7 +415,7 @@ fn frontier<T, S>(
             out.push(Candidate { layout: *layout, stepper: stepper.clone(), batch, chunk, side });
         }
     }
-    out
+    Ok(out)
 }
 
 impl Task<'_> {
@@ -436,7 +438,7 @@ impl Task<'_> {
                 .collect()
         })?;
         self.control.check()?;
-        Ok(rows.into_iter().flatten().collect())
+        crate::pool::concat(rows)
     }
 
     /// (rate, workers or units of each slot) of the best whole numbers within the budget.

@@ -23,6 +23,27 @@ pub const CLOSE: f64 = 0.001;
 const MOST: usize = 96;
 pub const ROUNDS: usize = 40;
 
+/// Rows that one thread looks through at a time.
+pub const BLOCK: usize = 8192;
+
+/// `work` on blocks of rows with their numbers, side by side if there are several; in their order.
+pub fn by_block<T: Send>(rows: &[Row], work: impl Fn((usize, &[Row])) -> T + Sync) -> Vec<T> {
+    if rows.len() > BLOCK
+        && let Ok(found) = crate::pool::install(|| rows.par_chunks(BLOCK).enumerate().map(&work).collect())
+    {
+        return found;
+    }
+    rows.chunks(BLOCK).enumerate().map(work).collect()
+}
+
+/// Indices of the rows that `keep` takes.
+pub fn filter(rows: &[Row], keep: impl Fn(usize, &Row) -> bool + Sync) -> Vec<usize> {
+    let of_block = |(k, rows): (usize, &[Row])| -> Vec<usize> {
+        rows.iter().enumerate().map(|(i, r)| (k * BLOCK + i, r)).filter(|(i, r)| keep(*i, r)).map(|(i, _)| i).collect()
+    };
+    by_block(rows, of_block).into_iter().flatten().collect()
+}
+
 /// The head of a list of rows: what it is led by, and which scanned ones may still lead it.
 pub struct Head {
     best_exact: f64,
@@ -31,21 +52,37 @@ pub struct Head {
     pub scanned: Vec<(f64, usize)>,
 }
 
+impl Default for Head {
+    fn default() -> Head {
+        Head { best_exact: f64::NEG_INFINITY, best: f64::NEG_INFINITY, scanned: Vec::new() }
+    }
+}
+
 impl Head {
     /// Of `value`, more is better; scanned rows as near as `near` to the best.
-    pub fn of(rows: &[Row], near: f64, value: impl Fn(&Row) -> Option<f64>) -> Head {
-        let mut head = Head { best_exact: f64::NEG_INFINITY, best: f64::NEG_INFINITY, scanned: Vec::new() };
-        for (i, r) in rows.iter().enumerate() {
-            let Some(v) = value(r) else { continue };
-            head.best = head.best.max(v);
-            if r.scanned {
-                if v >= below(head.best, near) {
-                    head.scanned.push((v, i));
+    pub fn of(rows: &[Row], near: f64, value: impl Fn(&Row) -> Option<f64> + Sync) -> Head {
+        let of_block = |(k, rows): (usize, &[Row])| {
+            let mut head = Head::default();
+            for (i, r) in rows.iter().enumerate() {
+                let Some(v) = value(r) else { continue };
+                head.best = head.best.max(v);
+                if r.scanned {
+                    if v >= below(head.best, near) {
+                        head.scanned.push((v, k * BLOCK + i));
+                    }
+                } else {
+                    head.best_exact = head.best_exact.max(v);
                 }
-            } else {
-                head.best_exact = head.best_exact.max(v);
             }
-        }
+            head
+        };
+        let blocks: Vec<Head> = by_block(rows, of_block);
+        let mut head = blocks.into_iter().fold(Head::default(), |mut head, b| {
+            head.best = head.best.max(b.best);
+            head.best_exact = head.best_exact.max(b.best_exact);
+            head.scanned.extend(b.scanned);
+            head
+        });
         let least = below(head.best, near);
         head.scanned.retain(|(v, _)| *v >= least);
         head.scanned.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
@@ -86,11 +123,14 @@ impl Default for Tiers {
 
 impl Tiers {
     pub fn of(rows: &[Row], aim: &Aim) -> Tiers {
-        let mut tiers = Tiers::default();
-        for r in rows.iter().filter(|r| r.point.stands()) {
-            tiers.add(aim.gain(&r.point), r.point.excess(&aim.slo));
-        }
-        tiers
+        let some = |(_, rows): (usize, &[Row])| {
+            let mut tiers = Tiers::default();
+            for r in rows.iter().filter(|r| r.point.stands()) {
+                tiers.add(aim.gain(&r.point), r.point.excess(&aim.slo));
+            }
+            tiers
+        };
+        by_block(rows, some).into_iter().fold(Tiers::default(), Tiers::and)
     }
 
     pub fn add(&mut self, gain: f64, excess: f64) {
@@ -143,7 +183,7 @@ impl Tiers {
 pub fn candidates(rows: &[Row], aim: &Aim) -> Vec<usize> {
     let tiers = Tiers::of(rows, aim);
     let takes = |r: &Row| r.point.stands() && tiers.takes(aim.gain(&r.point), r.point.excess(&aim.slo));
-    let mut out: Vec<usize> = (0..rows.len()).filter(|i| takes(&rows[*i])).collect();
+    let mut out = filter(rows, |_, r| takes(r));
     if out.is_empty() {
         out.extend((0..rows.len()).min_by(|a, b| rows[*a].point.memory_bytes.total_cmp(&rows[*b].point.memory_bytes)));
     }

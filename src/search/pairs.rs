@@ -28,7 +28,7 @@ impl Task<'_> {
     /// Prices the prefill slot, and once more with finer cuts where a layout stands on the frontier.
     pub fn prompts(&self, layouts: &[Layout]) -> Result<Prompts> {
         let all = self.prefill(layouts)?;
-        let front = levels::prefill_frontier(&all, &self.load);
+        let front = levels::prefill_frontier(&all, &self.load)?;
         let mut on: HashMap<Layout, Vec<(u32, u32)>> = HashMap::new();
         for c in &front {
             on.entry(c.layout).or_default().push((c.batch, c.chunk));
@@ -43,7 +43,7 @@ impl Task<'_> {
                 .collect()
         })?;
         self.control.check()?;
-        let every = levels::prefill_every(&finer, &self.load);
+        let every = levels::prefill_every(&finer, &self.load)?;
         Ok(Prompts { all, front, every })
     }
 

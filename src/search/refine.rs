@@ -125,13 +125,12 @@ fn around(batch: u32, per_octave: u32, least: u32, most: u32) -> Vec<u32> {
 
 impl Task<'_> {
     /// The fine grid around the best rows of the layouts that lead a mixed level.
-    pub fn refine_mixed(&self, coarse: &[Row], per_octave: u32, aim: &Aim) -> Result<Vec<Row>> {
-        // Rows of a layout stand together.
-        let groups: Vec<&[Row]> = coarse.chunk_by(|a, b| a.main.layout == b.main.layout).collect();
-        let scores = groups.iter().map(|g| g.iter().map(|r| aim.score(&r.point)).max_by(order));
+    pub fn refine_mixed(&self, groups: &[Vec<Row>], per_octave: u32, aim: &Aim) -> Result<Vec<Row>> {
+        let best = |g: &Vec<Row>| g.iter().map(|r| aim.score(&r.point)).max_by(order).unwrap_or((0, 0.0));
+        let scores: Vec<(u8, f64)> = crate::pool::install(|| groups.par_iter().map(best).collect())?;
         let one = |i: &usize| -> Result<Vec<Row>> {
             self.control.check()?;
-            let (rows, mut out) = (groups[*i], Vec::new());
+            let (rows, mut out) = (&groups[*i], Vec::new());
             if let Some(first) = rows.first() {
                 let timer = self.timer(&first.main.layout, self.workload)?;
                 self.around_layout(&timer, rows, per_octave, aim, &mut Known::default(), |r| out.push(r));
@@ -139,7 +138,7 @@ impl Task<'_> {
             Ok(out)
         };
         let mut out = Vec::new();
-        rounds(scores.map(|s| s.unwrap_or((0, 0.0))), per_octave, |live| {
+        rounds(scores.into_iter(), per_octave, |live| {
             let parts: Vec<Result<Vec<Row>>> = crate::pool::install(|| live.par_iter().map(one).collect())?;
             let before = out.len();
             for p in parts {
@@ -327,6 +326,7 @@ pub fn key(r: &Row) -> Key {
 /// Rows of `more` that are not among `rows` yet, each once.
 pub fn append_new(rows: &mut Vec<Row>, more: Vec<Row>) {
     let wanted: std::collections::BTreeSet<Key> = more.iter().map(key).collect();
-    let mut seen: std::collections::BTreeSet<Key> = rows.iter().map(key).filter(|k| wanted.contains(k)).collect();
+    let known = super::near::filter(rows, |_, r| wanted.contains(&key(r)));
+    let mut seen: std::collections::BTreeSet<Key> = known.into_iter().map(|i| key(&rows[i])).collect();
     rows.extend(more.into_iter().filter(|r| seen.insert(key(r))));
 }

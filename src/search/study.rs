@@ -62,18 +62,27 @@ impl Study {
             least_tpot_s: f64::INFINITY,
             points: 0,
         };
+        // What is scanned is told, but nothing rests on it.
+        let of_block = |(k, rows): (usize, &[Row])| {
+            let own = rows.iter().enumerate().filter(|(_, r)| usize::from(r.level) == level);
+            let mut exact: Vec<usize> = Vec::new();
+            let mut n = 0;
+            for (i, r) in own {
+                n += 1;
+                if !r.scanned {
+                    exact.push(k * near::BLOCK + i);
+                }
+            }
+            (n, exact)
+        };
         let mut own: Vec<usize> = Vec::new();
-        for (i, r) in self.rows.iter().enumerate().filter(|(_, r)| usize::from(r.level) == level) {
-            v.points += 1;
-            if r.scanned {
-                // Told, but nothing rests on it.
-                continue;
-            }
-            own.push(i);
-            if r.point.stands() {
-                v.least_ttft_s = v.least_ttft_s.min(r.point.ttft_s);
-                v.least_tpot_s = v.least_tpot_s.min(r.point.tpot_s);
-            }
+        for (n, exact) in near::by_block(&self.rows, of_block) {
+            v.points += n;
+            own.extend(exact);
+        }
+        for r in own.iter().map(|i| &self.rows[*i]).filter(|r| r.point.stands()) {
+            v.least_ttft_s = v.least_ttft_s.min(r.point.ttft_s);
+            v.least_tpot_s = v.least_tpot_s.min(r.point.tpot_s);
         }
         v.row = near::leader(own.iter().map(|i| &self.rows[*i]), &Aim::of(&self.question)).map(|k| own[k]);
         if let Some(i) = v.row {

@@ -52,9 +52,10 @@ fn main() {
     // The first round fills what is left of the lines.
     for round in ["cold", "warm"] {
         println!("-- {round}");
-        let a = timed("aggregated", || task.mixed(0, &workers, 5).unwrap(), Vec::len);
+        let rows = |parts: &Vec<Vec<disagg::search::Row>>| parts.iter().map(Vec::len).sum();
+        let a = timed("aggregated", || task.mixed(0, &workers, 5).unwrap(), rows);
         timed("its refinement", || task.refine_mixed(&a, 5, &aim).unwrap(), Vec::len);
-        let u = timed("aggregated+afd", || task.mixed(2, &units, 2).unwrap(), Vec::len);
+        let u = timed("aggregated+afd", || task.mixed(2, &units, 2).unwrap(), rows);
         timed("its refinement", || task.refine_mixed(&u, 2, &aim).unwrap(), Vec::len);
         let count = |p: &levels::Priced<_>| p.iter().map(|x| x.2.len()).sum();
         timed("prefill", || task.prefill(&prefill_workers).unwrap(), count);
@@ -71,7 +72,7 @@ fn main() {
             (&pu, &du, "pd+afd both", 3),
         ];
         for (p, d, name, level) in slots {
-            let df = levels::decode_frontier(d, &task.load);
+            let df = levels::decode_frontier(d, &task.load).unwrap();
             let f = timed(name, || task.pair(level, &p.front, &df).unwrap(), Vec::len);
             let fine = timed("its batches", || task.fine_decode(d, &aim).unwrap(), Vec::len);
             let tiers = disagg::search::near::Tiers::of(&f, &aim);

@@ -21,6 +21,7 @@ mod layers;
 mod network;
 mod open_loop;
 mod optimize;
+mod pairs;
 mod pipeline;
 mod profiles;
 mod provision;

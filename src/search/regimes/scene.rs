@@ -264,7 +264,7 @@ fn paired(task: &Task<'_>, sides: &[Option<Sides>; 2], level: u8, ways: &[[usize
     let mut rows = Vec::new();
     for [p, d] in ways {
         if let (Some(p), Some(d)) = (&sides[*p], &sides[*d]) {
-            rows.extend(task.pair(level, &p.prompts.front, &levels::decode_frontier(&d.decode, &task.load))?);
+            rows.extend(task.pair(level, &p.prompts.front, &levels::decode_frontier(&d.decode, &task.load)?)?);
         }
     }
     let marks = Mark::all(&rows);
