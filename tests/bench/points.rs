@@ -1,7 +1,7 @@
 //! Points a second of a search, level by level, counted after compile; compile itself; the size of what is kept:
 //! `cargo run --release --example points [model] [system] [gpus] [framework] [workload] [scan|exact] [regimes]`.
 //! One line a phase: name, points, seconds, points a second. `exact`: priced by the engine, as before there was a
-//! scan; `regimes`: a map of 1,440 cells as well. Threads by `DISAGG_NUM_THREADS`.
+//! scan; `regimes`: a map of 10,000 cells as well. Threads by `DISAGG_NUM_THREADS`.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
@@ -87,13 +87,13 @@ fn main() {
     if arg(7, "") != "regimes" {
         return;
     }
-    // A map: lengths of prompts and answers, limits on both latencies, every level in every cell.
-    let isl = [512.0, 1024.0, 2048.0, 4096.0, 8192.0];
-    let osl = [128.0, 512.0, 1024.0];
+    // A map: lengths of prefixes, prompts and answers, limits on both latencies, every level in every cell.
+    let each = |n: i32, low: f64, step: f64| (0..n).map(move |k| (low * step.powi(k)).round());
+    let lengths = each(10, 256.0, 1.6).flat_map(|i| each(5, 64.0, 2.5).map(move |o| (i, o)));
     let workloads: Vec<Workload> =
-        isl.iter().flat_map(|i| osl.iter().map(move |o| Workload::fixed(&format!("{i}/{o}"), 0.0, *i, *o))).collect();
-    let slos: Vec<Slo> = (0..8)
-        .flat_map(|a| (0..12).map(move |b| (250.0 * 1.5f64.powi(a), 8.0 * 1.25f64.powi(b))))
+        lengths.flat_map(|(i, o)| [0.0, 4096.0].map(|p| Workload::fixed(&format!("{p}/{i}/{o}"), p, i, o))).collect();
+    let slos: Vec<Slo> = each(10, 100.0, 1.6)
+        .flat_map(|ttft| each(10, 6.0, 1.35).map(move |tpot| (ttft, tpot)))
         .map(|(ttft, tpot)| Slo { ttft_ms: Some(ttft), tpot_ms: Some(tpot), percentile: None })
         .collect();
     let map = Map {
