@@ -398,7 +398,11 @@ pub fn bill(plan: &Plan, cluster: &Cluster) -> (f64, f64) {
 fn lane(phase: &str, s: &Stepper, batch: &Batch) -> Option<String> {
     match &s.kind {
         Kind::Worker(w, _) => w.lane(batch).map(|l| format!("{phase}: {}", l.name())),
-        Kind::Afd(u) => Some(format!("{phase}: AFD, {} micro-batches", u.microbatches)),
+        Kind::Afd(u) => {
+            let also = |n: u32, what: &str| if n > 1 { format!(", {n} {what}") } else { String::new() };
+            let (groups, stages) = (also(u.unit.groups, "attention groups"), also(u.pp, "pipeline stages"));
+            Some(format!("{phase}: AFD, {} micro-batches{groups}{stages}", u.microbatches))
+        }
     }
 }
 

@@ -20,7 +20,7 @@ _LABELS = {"attention": "attention GPUs", "a2f": "network A2F", "ffn": "FFN GPUs
 
 
 def timeline(frame: Frame, *, phase: str | None = None, ax: Axes | None = None) -> Axes:
-    """Draw who is busy when over a few layers: one row a resource, one colour a micro-batch, lanes for attention groups.
+    """Draw who is busy when over a few layers: one row a resource (and attention group), one colour a micro-batch.
 
     Parameters
     ----------
