@@ -42,7 +42,7 @@ fn price(lib: &Arc<Library>, w: &Workload, layout: &Layout, budget: u32, mixed: 
     let load = Load::of(w);
     for groups in [1, 2, 4] {
         let base = AfdPlan { attention_groups: groups, ..layout.afd_plan(1, 1, None).unwrap() };
-        if base.attention.ranks() % groups != 0 {
+        if !base.attention.ranks().is_multiple_of(groups) {
             continue;
         }
         let Ok(unit) = AfdUnit::new(lib, lib, &base) else { continue };
