@@ -177,7 +177,13 @@ def afd_provision(
     barrier: bool = False,
 ) -> tuple[float, float, str]: ...
 def afd_schedule(
-    stage_ms: list[float], shape: list[int], layers: int, microbatches: int, half_duplex: bool, overlapped: bool
+    stage_ms: list[float],
+    shape: list[int],
+    layers: int,
+    microbatches: int,
+    attention_groups: int,
+    half_duplex: bool,
+    overlapped: bool,
 ) -> float: ...
 def assumptions(profile: str, switches: dict[str, Any]) -> Spec: ...
 def calibrate(

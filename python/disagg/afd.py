@@ -42,6 +42,7 @@ def schedule(
     *,
     layers: int,
     microbatches: int,
+    attention_groups: int = 1,
     duplex: Literal["full", "half"] = "full",
     overlapped: bool = True,
 ) -> float:
@@ -58,7 +59,10 @@ def schedule(
     layers
         Layers of the model.
     microbatches
-        Micro-batches in flight, 1 to 64.
+        Micro-batches in flight of each attention group, 1 to 64.
+    attention_groups
+        Equal groups of attention GPUs that take turns on one FFN pool, 1 to 64. Hops of different groups share the
+        pool's ports for all of their time, the slowest it can be; an estimate knows what share of a hop is the ports'.
     duplex
         Whether the two directions of the network are separate resources.
     overlapped
@@ -78,7 +82,8 @@ def schedule(
     Notes
     -----
     Equal layers, full duplex, S the sum and tau the largest of the stages: (L-1) max(M tau, S) + (M-1) tau + S alone,
-    L max(M tau, S) overlapped.
+    L max(M tau, S) overlapped. G groups on one pool, with tau_S the largest of the stages but attention:
+    L max(M max(attention, G tau_S), S) overlapped.
 
     Examples
     --------
@@ -87,11 +92,15 @@ def schedule(
     40.0
     >>> dg.afd.schedule((20, 10, 5, 5), layers=61, microbatches=2)
     2440.0
+    >>> dg.afd.schedule((20, 10, 5, 5), layers=61, microbatches=1, attention_groups=3)
+    2440.0
     """
     expect(layers=(layers, int), microbatches=(microbatches, int), overlapped=(overlapped, bool))
+    expect(attention_groups=(attention_groups, int))
     if duplex not in ("full", "half"):
         raise SpecError([("duplex", f"'{duplex}' is not a kind of link", _core.near(str(duplex), ["full", "half"]))])
-    for name, value in (("layers", layers), ("microbatches", microbatches)):
+    counts = (("layers", layers), ("microbatches", microbatches), ("attention_groups", attention_groups))
+    for name, value in counts:
         if not 0 <= value < 2**32:
             raise SpecError([(name, f"must be at least 1, is {value}", "")])
     try:
@@ -99,7 +108,7 @@ def schedule(
     except (TypeError, ValueError) as e:
         raise SpecError([("stage_ms", f"is not an array of numbers: {e}", "give 4 times, or rows of 4")]) from e
     return _core.afd_schedule(
-        times.ravel().tolist(), list(times.shape), layers, microbatches, duplex == "half", overlapped
+        times.ravel().tolist(), list(times.shape), layers, microbatches, attention_groups, duplex == "half", overlapped
     )
 
 

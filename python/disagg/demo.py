@@ -83,7 +83,10 @@ def _load(batch: int | None, chunk: int | None) -> str:
 def _unit(p: dg.AFD) -> str:
     ffn = f" in groups of TP{p.ffn.moe_tp}" if p.ffn.moe_tp > 1 else ""
     pools = f"{p.attention.gpus}A (TP{p.attention.tp}) + {p.ffn.gpus}F{ffn}"
-    return f"{_count(p.units, 'unit')} of {pools}, {_count(p.microbatches or 1, 'micro-batch').replace('chs', 'ches')}"
+    stages = f" in {p.pp} pipeline stages" if p.pp > 1 else ""
+    groups = f", {p.attention_groups} attention groups" if p.attention_groups > 1 else ""
+    parts = _count(p.microbatches or 1, "micro-batch").replace("chs", "ches")
+    return f"{_count(p.units, 'unit')} of {pools}{stages}{groups}, {parts}"
 
 
 def words(plan: dg.Aggregated | dg.PD | dg.AFD | dg.Workers) -> str:

@@ -372,7 +372,7 @@ class Estimate(Result):
 
     @property
     def timeline(self) -> Frame:
-        """A stretch of the schedule: phase, stage, microbatch, layer, start_us, end_us; empty without one."""
+        """A stretch of the schedule: phase, stage, attention_group, microbatch, layer, start_us, end_us."""
         return self._frame("timeline")
 
     @property

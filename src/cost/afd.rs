@@ -14,8 +14,11 @@
 //! longest of the three; only the start-up of either way is a stage of its own. Fewer SMs slow the
 //! GEMMs, but not below the time that HBM needs for the experts' weights. Where the FFN GPUs route,
 //! the exchange into their experts is fused and the two hops are not.
+//! Attention groups: the unit is one group's, A/G attention GPUs before all F FFN GPUs, which serve the other groups
+//! too; how the groups take turns is the schedule's business (`serving::pipeline`).
 //! MTP: each draft pass is one more MoE layer with its own projection and logits.
 
+mod hops;
 mod lines;
 mod stages;
 
@@ -32,13 +35,12 @@ use super::sink::{Op, Sink, Total};
 use super::worker::LayerCounts;
 use super::{Batch, published};
 use crate::error::{Error, Result};
+use crate::kernels::Surface;
 use crate::kernels::roofline::BANDWIDTH_EFFICIENCY;
-use crate::kernels::{Evidence, Surface};
 use crate::math::combinatorics::distinct_groups;
 use crate::network::report::Report;
-use crate::network::spread::Spread;
-use crate::network::{A2aKind, A2aShape, AfdShape, CommTime, traffic};
-use crate::spec::assumptions::{AfdWire, Copies, Exchange, FfnPool};
+use crate::network::{A2aKind, A2aShape, AfdShape, CommTime};
+use crate::spec::assumptions::{Copies, Exchange, FfnPool};
 use crate::spec::plan::Side;
 use crate::spec::{AfdPlan, Dtype};
 
@@ -58,7 +60,10 @@ impl Exchanged {
 
 /// An AFD unit of one layout.
 pub struct AfdUnit {
+    /// Of one group.
     pub attention_gpus: u32,
+    /// Groups of attention GPUs that share the FFN pool.
+    pub groups: u32,
     pub attention_tp: u32,
     pub ffn_gpus: u32,
     pub replicas: u32,
@@ -75,6 +80,8 @@ pub struct AfdUnit {
     shared: Option<GatedMlp>,
     shared_on_ffn: bool,
     shape: AfdShape,
+    /// Whether the pools stand on GPUs named by the plan.
+    placed: bool,
     /// The exchange between FFN GPUs when they route.
     inner: A2aShape,
     logits: [Arc<Surface>; 2],
@@ -129,7 +136,7 @@ impl AfdUnit {
             experts: moe.experts,
             groups: moe.groups,
             topk_groups: moe.topk_groups,
-            attention_gpus: plan.attention.gpus,
+            attention_gpus: plan.group_gpus(),
             attention_tp: tp,
             ffn_gpus: plan.ffn.gpus,
             ep,
@@ -138,14 +145,12 @@ impl AfdUnit {
             prereduce: plan.prereduce,
             shared_copy: shared.is_some() && shared_on_ffn,
             half_duplex: plan.duplex == crate::spec::plan::Duplex::Half,
-            spread: plan
-                .placement
-                .as_ref()
-                .map(|p| Spread::slowest(&p.attention, &p.ffn, plan.units, lib.cluster.fabric.domain_gpus)),
+            spread: hops::spread(plan, lib.cluster.fabric.domain_gpus),
         };
         let vocab = lib.model.vocab.div_ceil(tp);
         let mut unit = AfdUnit {
-            attention_gpus: plan.attention.gpus,
+            attention_gpus: plan.group_gpus(),
+            groups: plan.attention_groups.max(1),
             attention_tp: tp,
             ffn_gpus: plan.ffn.gpus,
             replicas,
@@ -159,6 +164,7 @@ impl AfdUnit {
             shared,
             shared_on_ffn,
             shape,
+            placed: plan.placement.is_some(),
             inner: A2aShape {
                 hidden: lib.model.hidden,
                 topk: moe.topk,
@@ -197,7 +203,7 @@ impl AfdUnit {
         &self.lib
     }
 
-    /// Attention-DP ranks.
+    /// Attention-DP ranks of one group: those that step together.
     pub fn ranks(&self) -> f64 {
         f64::from(self.attention_gpus / self.attention_tp)
     }
@@ -297,78 +303,6 @@ impl AfdUnit {
         if let (Some(shared), false) = (&self.shared, self.shared_on_ffn) {
             shared.price(Op::SharedExpert, own, decode, 1.0, sink);
         }
-    }
-
-    pub fn price_a2f<S: Sink>(&self, batch: &Batch, sink: &mut S) {
-        self.price_hop(batch, false, sink);
-    }
-
-    fn price_hop<S: Sink>(&self, batch: &Batch, back: bool, sink: &mut S) {
-        if self.router_on_ffn {
-            return self.price_dense_hop(batch, back, sink);
-        }
-        let tokens = batch.tokens();
-        let (op, hop) = (if back { Op::F2a } else { Op::A2f }, self.transfer(tokens, back));
-        sink.carry(op, 1.0, hop, || self.lib.comm.report_afd(&self.shape, tokens, back));
-    }
-
-    /// A2F (or, `back`, F2A) of one micro-batch and layer, by the copies and the wire of the assumptions.
-    fn transfer(&self, tokens: f64, back: bool) -> CommTime {
-        let a = &self.lib.assumptions;
-        let calibrated = |tokens| {
-            if back { self.lib.comm.f2a(&self.shape, tokens) } else { self.lib.comm.a2f(&self.shape, tokens) }
-        };
-        let mut time = if a.copies == Copies::Expected && a.afd_wire == AfdWire::Calibrated {
-            calibrated(tokens)
-        } else {
-            let fabric = &self.lib.cluster.fabric;
-            let bytes = self.transfer_bytes(tokens, back, a.copies);
-            let seconds = match a.afd_wire {
-                AfdWire::Bandwidth => {
-                    let link = published::tier_bandwidth(fabric, self.attention_gpus + self.ffn_gpus);
-                    published::paper_p2p(bytes, link)
-                }
-                AfdWire::NodeLink => published::node_link(bytes, fabric),
-                AfdWire::Calibrated => {
-                    // Same start-up and efficiency, other bytes.
-                    let (start, own) = (calibrated(0.0).seconds, self.transfer_bytes(tokens, back, Copies::Expected));
-                    start + (calibrated(tokens).seconds - start) * bytes / own.max(f64::MIN_POSITIVE)
-                }
-            };
-            CommTime { seconds, evidence: Evidence::Extrapolated }
-        };
-        if back && self.attention_tp > 1 && !a.afd_reductions && a.afd_wire == AfdWire::Calibrated {
-            let row = 2.0 * self.hidden;
-            time.seconds = (time.seconds - self.lib.comm.all_gather(tokens * row, self.attention_tp).seconds).max(0.0);
-        }
-        time
-    }
-
-    /// Bytes through the busier end of A2F or F2A.
-    fn transfer_bytes(&self, tokens: f64, back: bool, copies: Copies) -> f64 {
-        let (a, f) = (f64::from(self.attention_gpus), f64::from(self.ffn_gpus));
-        let (sent, received) = match copies {
-            Copies::HalfOfWorst if back => published::paper_f2a_bytes(tokens, self.hidden, self.ranks(), a, f),
-            Copies::HalfOfWorst => {
-                let copies = published::paper_copies(self.topk, self.ffn_gpus);
-                published::paper_a2f_bytes(tokens, self.hidden, self.ranks(), a, f, copies)
-            }
-            Copies::OneLink => {
-                let nodes = self.ffn_gpus.div_ceil(self.lib.cluster.fabric.node_gpus.max(1));
-                (published::one_link_bytes(tokens, self.hidden, self.expert_count, self.topk, nodes), 0.0)
-            }
-            Copies::Expected => {
-                let payload = if back {
-                    traffic::return_bytes(self.shape.hidden)
-                } else {
-                    traffic::payload_bytes(self.shape.hidden, self.shape.dispatch_dtype)
-                };
-                let moe_tp = f64::from(self.shape.moe_tp.max(1));
-                let sent = tokens * self.shape.copies() * moe_tp * payload / f64::from(self.attention_tp);
-                (sent, self.ranks() * tokens * self.shape.hit() * payload / f64::from(self.replicas))
-            }
-        };
-        sent.max(received)
     }
 
     /// What aiconfigurator adds to the FFN stage when one link brings a node's tokens: all-gather and
@@ -504,18 +438,6 @@ impl AfdUnit {
         exchange.map_or(0.0, |e| e.out.seconds)
     }
 
-    pub fn price_f2a<S: Sink>(&self, batch: &Batch, sink: &mut S) {
-        self.price_hop(batch, true, sink);
-    }
-
-    /// The two hops of a layer whose tokens travel once each (a dense layer, or a router, on the FFN pool):
-    /// one copy out, one vector back.
-    pub fn price_dense_hop<S: Sink>(&self, batch: &Batch, back: bool, sink: &mut S) {
-        let (op, tokens) = (if back { Op::F2a } else { Op::A2f }, batch.tokens());
-        let hop = self.lib.comm.afd_home(&self.shape, tokens, back);
-        sink.carry(op, 1.0, hop, || self.lib.comm.report_afd_home(&self.shape, tokens, back));
-    }
-
     /// Whether dense layers run through all four stages.
     pub fn dense_on_ffn(&self) -> bool {
         self.dense_on_ffn
@@ -533,6 +455,7 @@ impl AfdUnit {
         self.price_a2f(batch, &mut s.a2f);
         s.inner = self.price_ffn(batch, &mut s.ffn);
         self.price_f2a(batch, &mut s.f2a);
+        s.ports = self.ports(batch, self.router_on_ffn);
         if self.slowed.is_some() {
             let tokens = self.ranks() * batch.mean_tokens() / f64::from(self.replicas);
             let missed = 1.0 - f64::from(self.topk) / f64::from(self.expert_count);
@@ -550,6 +473,7 @@ impl AfdUnit {
             self.price_dense_hop(batch, false, &mut s.a2f);
             self.price_dense_ffn(batch, &mut s.ffn);
             self.price_dense_hop(batch, true, &mut s.f2a);
+            s.ports = self.ports(batch, true);
         }
         s
     }

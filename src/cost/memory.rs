@@ -9,7 +9,7 @@ use super::draft;
 use super::published::{self, Role};
 use crate::spec::assumptions::{Activations, FfnPool, KvReserve, SharedExpertSplit, SparseAttentionMemory};
 use crate::spec::dtype::Formats;
-use crate::spec::plan::Side;
+use crate::spec::plan::{Side, stage_layers};
 use crate::spec::workload::PrefixScope;
 use crate::spec::{AfdPlan, Assumptions, Attention, Model, Parallel, Quant, Serving, Workload};
 use crate::units::{GIB, MIB};
@@ -295,29 +295,38 @@ pub fn worker(cx: &Context<'_>, p: &Parallel, pool: &'static str) -> Memory {
 /// Memory of one GPU of each pool of an AFD unit: (attention, ffn).
 pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_capacity: f64) -> (Memory, Memory) {
     let model = cx.model;
-    let tp = plan.attention.tp;
+    let (tp, pp) = (plan.attention.tp, plan.pp.max(1));
     // aiconfigurator takes the operators of the phase a unit is for: of GQA models decode alone has a head.
     let w = weights(cx, tp, 1, cx.workload.means().osl > 1.0);
-    let moe_layers = f64::from(model.layers - model.dense_layers);
     let shared_on_ffn = plan.shared_expert == Side::Ffn;
     let side = |on: bool| if on { w.shared } else { 0.0 };
     let on_ffn = |part: Side, bytes: f64| if part == Side::Ffn { (0.0, bytes) } else { (bytes, 0.0) };
-    let dense_layers = f64::from(model.dense_layers);
     let whole = cx.assumptions.ffn_pool == FfnPool::Whole;
     let router = on_ffn(if whole { Side::Ffn } else { plan.router }, w.router);
     // A data-parallel copy on every moe-TP group of the FFN pool.
     let whole_dense = w.dense * f64::from(tp) / f64::from(plan.ffn.moe_tp);
     let dense = if plan.dense == Side::Ffn { (0.0, whole_dense) } else { (w.dense, 0.0) };
     // The MTP module is one more MoE layer.
-    let drafts = f64::from(u32::from(cx.serving.mtp > 0));
-    let attention = (f64::from(model.layers) + drafts) * w.attention
-        + dense_layers * dense.0
-        + (moe_layers + drafts) * (router.0 + side(!shared_on_ffn))
-        + w.draft
-        + w.embedding
-        + w.head;
+    let mtp = f64::from(u32::from(cx.serving.mtp > 0));
     let local = local_experts(cx, ep, plan.ffn.moe_tp);
-    let ffn = (moe_layers + drafts) * (local * w.expert + router.1 + side(shared_on_ffn)) + dense_layers * dense.1;
+    // Of the fullest pipeline stage: dense layers and embedding stand in the first, drafts and head in the last.
+    let (mut attention, mut ffn) = (0.0_f64, 0.0_f64);
+    for stage in stage_layers(model.layers, pp) {
+        let ends = |is: bool, bytes: f64| if is { bytes } else { 0.0 };
+        let (first, last) = (stage.start == 0, stage.end == model.layers);
+        let dense_layers = f64::from(model.dense_layers.clamp(stage.start, stage.end) - stage.start);
+        let moe_layers = f64::from(stage.end - stage.start) - dense_layers;
+        let drafts = ends(last, mtp);
+        let here = (dense_layers + moe_layers + drafts) * w.attention
+            + dense_layers * dense.0
+            + (moe_layers + drafts) * (router.0 + side(!shared_on_ffn))
+            + ends(last, w.draft)
+            + ends(first, w.embedding)
+            + ends(last, w.head);
+        attention = attention.max(here);
+        ffn = ffn
+            .max((moe_layers + drafts) * (local * w.expert + router.1 + side(shared_on_ffn)) + dense_layers * dense.1);
+    }
     let (per_sequence, shared) = kv_terms(cx, tp);
     let reserve = reserve(cx);
     let h = f64::from(model.hidden);
@@ -345,8 +354,9 @@ pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_capacity: f64) -> (Mem
             pool: "attention",
             capacity: cx.capacity,
             weights: attention,
+            // Pipeline stages hold L/pp layers of pp batches: the same bytes in all.
             kv_per_sequence: per_sequence,
-            kv_shared: shared,
+            kv_shared: shared / f64::from(pp),
             // Residual rows, the rank's heads, and the send and receive buffers of A2F and F2A.
             activation_per_token: per_token(
                 2.0 * (8.0 * h + heads * per_head + 2.0 * topk * h / f64::from(tp)),
@@ -362,7 +372,7 @@ pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_capacity: f64) -> (Mem
             weights: ffn,
             kv_per_sequence: 0.0,
             kv_shared: 0.0,
-            // Per token of one attention rank: its routed copies spread over the pool's GPUs, each on all MoE-TP ranks.
+            // Per token of one attention rank, of any group: its routed copies spread over the pool's GPUs, each on all MoE-TP ranks.
             activation_per_token: per_token(
                 2.0 * topk * (2.0 * h + 3.0 * inter) * f64::from(plan.ffn.moe_tp) * f64::from(plan.attention.gpus / tp)
                     / f64::from(plan.ffn.gpus.max(1)),

@@ -148,6 +148,8 @@ impl AfdShape {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Way {
     pub time: CommTime,
+    /// Seconds that its bytes keep the ports of the FFN side, start-up left out.
+    pub ffn_s: f64,
     pub hop: Hop,
     pub kernel: &'static str,
 }
@@ -161,11 +163,13 @@ pub struct Afd<'a> {
 }
 
 impl Afd<'_> {
-    fn price(&self, hop: &Hop, phase: &Phase, shape: &AfdShape) -> CommTime {
+    /// Time of a hop, and the seconds of it that the FFN side's ports are taken.
+    fn price(&self, hop: &Hop, phase: &Phase, shape: &AfdShape) -> (CommTime, f64) {
         let gpus = shape.attention_gpus + shape.ffn_gpus;
         let ports = |p: Ports| phase.rule.seconds(p, self.wires, hop.domains);
-        let seconds = self.alpha_scale * phase.alpha(gpus, shape.experts) + ports(hop.attention).max(ports(hop.ffn));
-        CommTime { seconds, evidence: Evidence::Extrapolated }
+        let ffn_s = ports(hop.ffn);
+        let seconds = self.alpha_scale * phase.alpha(gpus, shape.experts) + ports(hop.attention).max(ffn_s);
+        (CommTime { seconds, evidence: Evidence::Extrapolated }, ffn_s)
     }
 
     /// The way that a hop takes: its time, what moves, and the kernel's name. `reduced`: one summed vector
@@ -183,8 +187,10 @@ impl Afd<'_> {
         } else {
             shape.direct(tokens, payload, self.wires)
         };
-        let by =
-            |hop: Hop, kernel: &Kernel, name| Way { time: self.price(&hop, phase(kernel), shape), hop, kernel: name };
+        let by = |hop: Hop, kernel: &Kernel, name| {
+            let (time, ffn_s) = self.price(&hop, phase(kernel), shape);
+            Way { time, ffn_s, hop, kernel: name }
+        };
         match &self.kernels.one_sided {
             Some(kernel) if own.domains == 1 => by(own, kernel, "one-sided"),
             _ => {
@@ -216,6 +222,18 @@ impl Afd<'_> {
         let payload = return_bytes(shape.hidden);
         let back = self.report(shape, tokens, payload, true).time;
         if shape.prereduce { self.sums(shape, tokens, payload).then(back) } else { back }
+    }
+
+    /// Seconds of A2F (`back`: F2A) that the ports of the FFN side are taken. Groups of attention GPUs that
+    /// share the pool wait there for one another, and nowhere else: start-up, the ports of their own GPUs and
+    /// the all-gather over attention TP are each group's own. Partial sums that meet inside the pool count whole.
+    pub fn ffn_seconds(&self, shape: &AfdShape, tokens: f64, back: bool) -> f64 {
+        if !back {
+            return self.report(shape, tokens, payload_bytes(shape.hidden, shape.dispatch_dtype), false).ffn_s;
+        }
+        let payload = return_bytes(shape.hidden);
+        let own = self.report(shape, tokens, payload, true).ffn_s;
+        if shape.prereduce { own + self.sums(shape, tokens, payload).seconds } else { own }
     }
 
     /// One copy of each token to one FFN GPU, whatever its experts, and one vector back from there:

@@ -137,6 +137,12 @@ impl Comm {
         hop.then(self.all_gather(tokens * traffic::return_bytes(shape.hidden), shape.attention_tp))
     }
 
+    /// Seconds of either hop that the ports of the FFN side are taken; `home`: of [`Comm::afd_home`].
+    pub fn afd_ffn_seconds(&self, shape: &AfdShape, tokens: f64, back: bool, home: bool) -> f64 {
+        let afd = self.afd();
+        if home { afd.home_way(shape, tokens, back).ffn_s } else { afd.ffn_seconds(shape, tokens, back) }
+    }
+
     /// `tokens` per attention rank to one FFN GPU each, or (`back`) one summed vector a token from there.
     pub fn afd_home(&self, shape: &AfdShape, tokens: f64, back: bool) -> CommTime {
         let hop = self.afd().home(shape, tokens, back);

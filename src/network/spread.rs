@@ -94,14 +94,28 @@ impl Spread {
     /// Of several equal units placed one after the other, the one that sends the most over the NICs:
     /// equal units in lockstep of supply and demand are as fast as their slowest.
     pub fn slowest(attention: &[u32], ffn: &[u32], units: u32, domain: u32) -> Spread {
+        Spread::slowest_group(attention, ffn, units, 1, domain)
+    }
+
+    /// The same of units whose attention pools are `groups` equal parts with one FFN pool: the group that sends the
+    /// most over the NICs counts for all.
+    pub fn slowest_group(attention: &[u32], ffn: &[u32], units: u32, groups: u32, domain: u32) -> Spread {
         let n = units.max(1) as usize;
-        let (a, f) = ((attention.len() / n).max(1), (ffn.len() / n).max(1));
+        let (a, f) = ((attention.len() / n / groups.max(1) as usize).max(1), (ffn.len() / n).max(1));
+        let pools = ffn.chunks(f).flat_map(|pool| std::iter::repeat_n(pool, groups.max(1) as usize));
         attention
             .chunks(a)
-            .zip(ffn.chunks(f))
+            .zip(pools)
             .map(|(a, f)| Spread::placed(a, f, domain))
             .max_by(|x, y| (x.attention_far + x.ffn_far).total_cmp(&(y.attention_far + y.ffn_far)))
             .unwrap_or_else(|| Spread::placed(attention, ffn, domain))
+    }
+
+    /// One unit packed from the start of a domain, attention first, whose attention pool is `groups` equal parts.
+    pub fn packed_groups(attention: u32, ffn: u32, groups: u32, domain: u32) -> Spread {
+        let ids: Vec<u32> = (0..attention + ffn).collect();
+        let (a, f) = ids.split_at(attention as usize);
+        Spread::slowest_group(a, f, 1, groups, domain)
     }
 
     /// Destination domains of a token of `topk` of `experts` experts, uniform routing, and the largest

@@ -8,7 +8,7 @@ use crate::serving::provision::Stations;
 
 /// Milliseconds per step of a pipeline given as a flat array and its shape.
 #[pyfunction]
-#[pyo3(signature = (stage_ms, shape, layers, microbatches, half_duplex, overlapped))]
+#[pyo3(signature = (stage_ms, shape, layers, microbatches, attention_groups, half_duplex, overlapped))]
 // PyO3 hands over lists by value.
 #[allow(clippy::needless_pass_by_value)]
 pub fn afd_schedule(
@@ -16,10 +16,13 @@ pub fn afd_schedule(
     shape: Vec<usize>,
     layers: u32,
     microbatches: u32,
+    attention_groups: u32,
     half_duplex: bool,
     overlapped: bool,
 ) -> PyResult<f64> {
-    errors::guard(|| pipeline::schedule_flat(&stage_ms, &shape, layers, microbatches, half_duplex, overlapped))
+    errors::guard(|| {
+        pipeline::schedule_flat(&stage_ms, &shape, layers, microbatches, attention_groups, half_duplex, overlapped)
+    })
 }
 
 /// (ratio, throughput, bottleneck) of the best number of attention instances per FFN instance.

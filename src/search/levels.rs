@@ -43,13 +43,15 @@ pub struct Task<'a> {
 #[derive(Default)]
 pub struct Compiled {
     lines: Arc<Lines>,
-    units: Mutex<BTreeMap<[u32; 5], Arc<AfdUnit>>>,
+    units: Mutex<BTreeMap<[u32; 6], Arc<AfdUnit>>>,
 }
 
 /// Least gain in rate between neighbours on a slot's frontier: 2 %, well under what the tables know.
 const THINNING: f64 = 1.02;
 
 const MICROBATCHES: [u32; 4] = [1, 2, 3, 4];
+/// Attention groups of a unit for decode and mixed steps.
+const GROUPS: [u32; 3] = [1, 2, 4];
 /// Micro-batches of AFD prefill, where a prompt is cut into as many chunks.
 const PREFILL_MICROBATCHES: [u32; 5] = [1, 2, 4, 8, 16];
 
@@ -85,12 +87,12 @@ impl<'a> Task<'a> {
 
 impl Task<'_> {
     pub(super) fn stepper_of(&self, layout: &Layout, workload: &Workload) -> Result<Stepper> {
-        let Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, .. } = *layout else {
+        let Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, groups, .. } = *layout else {
             let Layout::Worker(p) = *layout else { unreachable!("not an AFD layout") };
             return Stepper::worker(self.lib, p, workload, "worker");
         };
         let Some(plan) = layout.afd_plan(1, 1, None) else { unreachable!("an AFD layout") };
-        let shape = [attention_gpus, tp, ffn_gpus, ep, moe_tp];
+        let shape = [attention_gpus, tp, ffn_gpus, ep, moe_tp, groups];
         let lock = || self.compiled.units.lock().unwrap_or_else(PoisonError::into_inner);
         let known = lock().get(&shape).cloned();
         let unit = match known {
@@ -293,12 +295,13 @@ pub fn worker_layouts(lib: &Library, budget: u32, prefill: bool) -> Vec<Layout> 
 
 /// Layouts of AFD units for decode and for mixed steps.
 pub fn unit_layouts(lib: &Library, budget: u32) -> Vec<Layout> {
-    space::units(lib, budget, &MICROBATCHES)
+    let groups = if lib.assumptions.knows_groups() { &GROUPS[..] } else { &GROUPS[..1] };
+    space::units(lib, budget, &MICROBATCHES, groups)
 }
 
 /// Layouts of AFD units for prefill.
 pub fn prefill_unit_layouts(lib: &Library, budget: u32) -> Vec<Layout> {
-    space::units(lib, budget, &PREFILL_MICROBATCHES)
+    space::units(lib, budget, &PREFILL_MICROBATCHES, &GROUPS[..1])
 }
 
 /// A candidate of one slot, reduced to what pairing needs.

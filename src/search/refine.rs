@@ -308,8 +308,8 @@ pub type Key = (u8, u8, [u32; 20]);
 pub(super) fn part_key(p: &Part) -> [u32; 10] {
     match p.layout {
         Layout::Worker(w) => [0, w.tp, w.dp, w.pp, w.cp, w.ep(), w.moe_tp, p.batch, p.chunk, p.count],
-        Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, microbatches } => {
-            [microbatches, attention_gpus, tp, ffn_gpus, ep, moe_tp, 0, p.batch, p.chunk, p.count]
+        Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, microbatches, groups } => {
+            [microbatches, attention_gpus, tp, ffn_gpus, ep, moe_tp, groups, p.batch, p.chunk, p.count]
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::units::GIB;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Layout {
     Worker(Parallel),
-    Afd { attention_gpus: u32, tp: u32, ffn_gpus: u32, ep: u32, moe_tp: u32, microbatches: u32 },
+    Afd { attention_gpus: u32, tp: u32, ffn_gpus: u32, ep: u32, moe_tp: u32, microbatches: u32, groups: u32 },
 }
 
 impl Layout {
@@ -34,7 +34,7 @@ impl Layout {
     }
 
     pub fn afd_plan(&self, units: u32, batch: u32, chunk: Option<u32>) -> Option<AfdPlan> {
-        let Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, microbatches } = *self else { return None };
+        let Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, microbatches, groups } = *self else { return None };
         Some(AfdPlan {
             attention: PoolPlan { gpus: attention_gpus, tp, ep: None, moe_tp: 1, device: None },
             ffn: PoolPlan { gpus: ffn_gpus, tp: 1, ep: Some(ep), moe_tp, device: None },
@@ -48,6 +48,8 @@ impl Layout {
             dense: Side::Attention,
             prereduce: false,
             placement: None,
+            attention_groups: groups,
+            pp: 1,
             units,
         })
     }
@@ -149,6 +151,7 @@ pub fn columns(
         Layout::Afd { attention_gpus, ffn_gpus, tp, microbatches, .. } => (attention_gpus, ffn_gpus, tp, microbatches),
         Layout::Worker(_) => (0, 0, 0, 0),
     };
+    let groups = |p: &Part| if let Layout::Afd { groups, .. } = p.layout { groups } else { 0 };
     let ep = |p: &Parallel| p.ep();
     c.push(
         "level",
@@ -173,6 +176,7 @@ pub fn columns(
     c.push("ffn_gpus", int(&|r| afd(&r.main).1));
     c.push("attention_tp", int(&|r| afd(&r.main).2));
     c.push("microbatches", int(&|r| afd(&r.main).3));
+    c.push("attention_groups", int(&|r| groups(&r.main)));
     c.push("batch", int(&|r| r.main.batch));
     c.push("chunk_tokens", int(&|r| r.prefill.map_or(r.main.chunk, |p| p.chunk)));
     c.push("prefill_workers", int(&|r| r.prefill.map_or(0, |p| p.count)));

@@ -85,8 +85,11 @@ fn attention_shares(unit: u32) -> Vec<u32> {
     a
 }
 
-/// AFD unit layouts up to `budget` GPUs, for each number of micro-batches.
-pub fn units(lib: &Library, budget: u32, microbatches: &[u32]) -> Vec<Layout> {
+/// Micro-batches of all groups of a unit at most.
+const MOST_IN_TURN: u32 = 4;
+
+/// AFD unit layouts up to `budget` GPUs, for each number of micro-batches and of attention groups.
+pub fn units(lib: &Library, budget: u32, microbatches: &[u32], groups: &[u32]) -> Vec<Layout> {
     let model = &lib.model;
     let Some(moe) = &model.moe else { return Vec::new() };
     let mut out = Vec::new();
@@ -107,8 +110,13 @@ pub fn units(lib: &Library, budget: u32, microbatches: &[u32]) -> Vec<Layout> {
                     if !f.is_multiple_of(ep * moe_tp) || (moe_tp > 1 && f > 16 && f / moe_tp < moe.experts) {
                         continue;
                     }
-                    for &m in microbatches {
-                        out.push(Layout::Afd { attention_gpus: a, tp, ffn_gpus: f, ep, moe_tp, microbatches: m });
+                    let turns = groups.iter().flat_map(|g| microbatches.iter().map(move |m| (*g, *m)));
+                    for (groups, microbatches) in turns {
+                        let few = groups == 1 || groups * microbatches <= MOST_IN_TURN;
+                        if few && (a / tp).is_multiple_of(groups) {
+                            let (attention_gpus, ffn_gpus) = (a, f);
+                            out.push(Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, microbatches, groups });
+                        }
                     }
                 }
             }

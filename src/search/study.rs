@@ -239,9 +239,10 @@ fn describe_part(p: &Part) -> String {
             s.push_str(&format!(" b{}", p.batch));
             s
         }
-        Layout::Afd { attention_gpus, tp, ffn_gpus, moe_tp, microbatches, .. } => {
+        Layout::Afd { attention_gpus, tp, ffn_gpus, moe_tp, microbatches, groups, .. } => {
+            let groups = if groups > 1 { format!(" g{groups}") } else { String::new() };
             let split = if moe_tp > 1 { format!(" moe_tp{moe_tp}") } else { String::new() };
-            format!("{}x {attention_gpus}A(tp{tp})+{ffn_gpus}F{split} m{microbatches} b{}", p.count, p.batch)
+            format!("{}x {attention_gpus}A(tp{tp})+{ffn_gpus}F{split}{groups} m{microbatches} b{}", p.count, p.batch)
         }
     }
 }

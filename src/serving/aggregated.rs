@@ -11,6 +11,8 @@
 //! next one if that waits already (odds f). B = B_dec + rate TTFT closes the loop. Source: physics.md
 //! section 5 (which charges n whole steps, and a mixed step the whole budget r; a budget above the
 //! prompt is a cap, not a load).
+//! D counts the ranks of all attention groups of an AFD unit: groups take turns on the FFN pool, so one that
+//! carries a prompt holds up a layer of the others.
 //! f >= 1 is prefill-bound: every step is mixed and B_dec = s (OSL-1)/ISL.
 
 use super::point::{Binding, KvCost, Load, Point};

@@ -109,7 +109,7 @@ pub fn prefill(s: &Stepper, round: &Prefill, sequences: f64, lengths: [f64; 2], 
         Kind::Afd(u) => {
             let beside: Vec<Beside> = besides(u, &parts);
             crowds(&total(u, &parts, &beside), |tier| {
-                let step = u.schedule_beside(&parts, false, |i| beside[i].extra(tier, ways));
+                let step = u.round_beside(&parts, |i| beside[i].extra(tier, ways));
                 round.latency_s.max(step)
             })
         }

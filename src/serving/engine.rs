@@ -9,7 +9,7 @@ use super::stepper::Stepper;
 use crate::cost::Library;
 use crate::error::{Error, Problems, Result};
 use crate::spec::assumptions::OutOfMemory;
-use crate::spec::{AfdPlan, Duplex, Imbalance, Model, Plan, Serving, Slot, Workload};
+use crate::spec::{AfdPlan, Assumptions, Duplex, Imbalance, Model, Plan, Serving, Slot, Workload};
 use crate::units::GIB;
 
 /// What a plan compiles to.
@@ -131,6 +131,7 @@ pub fn contradictions(problems: &mut Problems, plan: &Plan, lib: &Library) {
                 problems.nest(&format!("{path}.{pool}.device"), inner);
             }
         }
+        published_units(problems, path, a, &lib.assumptions);
         if lib.serving.fused_dispatch && a.duplex == Duplex::Half {
             let message = "a fused dispatch sends while F2A receives, half duplex forbids it";
             problems.push(format!("{path}.duplex"), message, "duplex='full', or fused_dispatch=False");
@@ -146,6 +147,23 @@ pub fn contradictions(problems: &mut Problems, plan: &Plan, lib: &Library) {
     };
     units.iter().for_each(|(path, a)| afd(path, a));
     contradictions_of(problems, &lib.model, &lib.serving);
+}
+
+/// Published formulas know one attention pool and one stage a unit: the switches that stand for them, by name.
+fn published_units(problems: &mut Problems, path: &str, a: &AfdPlan, assumptions: &Assumptions) {
+    let groups = Assumptions::OF_ONE_GROUP;
+    for (field, value, switches) in [("attention_groups", a.attention_groups, &groups[..]), ("pp", a.pp, &groups[..2])]
+    {
+        if value == 1 {
+            continue;
+        }
+        let set = assumptions.diff(&Assumptions::physical());
+        for (name, now, own) in set.iter().filter(|(name, ..)| switches.contains(name)) {
+            let text = |v: &serde_json::Value| v.to_string().replace('"', "'");
+            let message = format!("{name}={} has no formula for {value}", text(now));
+            problems.push(format!("{path}.{field}"), message, format!("{field}=1, or {name}={}", text(own)));
+        }
+    }
 }
 
 /// The same for the way of serving alone.

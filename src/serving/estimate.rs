@@ -2,29 +2,20 @@
 
 use super::aggregated;
 use super::engine::{Compiled, Engine};
-use super::point::{Binding, KvCost};
+use super::operators::{kv_rows, prefill_rows, step_rows};
+use super::point::Binding;
 use super::queueing;
 use super::stepper::{Kind, StepTime, Stepper, Unit};
 use super::straddle;
-use super::timeline::{self, Bar, STAGES};
+use super::timeline::{Bar, STAGES};
 use crate::columns::{Column, Columns};
-use crate::cost::{Batch, Detail, draft};
+use crate::cost::Batch;
 use crate::error::{Error, Result};
 use crate::kernels::Evidence;
 use crate::spec::{Cluster, Plan};
 use crate::units::GIB;
 
-/// One line of a breakdown: an operator of one phase on one pool.
-#[derive(Clone, Debug)]
-pub struct BreakdownRow {
-    pub phase: &'static str,
-    pub pool: &'static str,
-    pub op: &'static str,
-    pub ms: f64,
-    pub evidence: Evidence,
-    /// `scale-up`, `scale-out` or `both`; empty where nothing crosses the fabric.
-    pub tier: &'static str,
-}
+pub use super::operators::BreakdownRow;
 
 /// One line of the memory table.
 #[derive(Clone, Debug)]
@@ -113,132 +104,6 @@ pub fn shares(seconds: &[f64; 4]) -> std::collections::BTreeMap<&'static str, f6
     CLASSES.iter().map(|(n, e)| (*n, if all > 0.0 { seconds[*e as usize] / all } else { 0.0 })).collect()
 }
 
-fn rows(phase: &'static str, pool: &'static str, scale: f64, d: &Detail) -> Vec<BreakdownRow> {
-    d.entries
-        .iter()
-        .map(|e| BreakdownRow {
-            phase,
-            pool,
-            op: e.op.name(),
-            ms: e.seconds * scale * 1e3,
-            evidence: e.evidence,
-            tier: e.tier,
-        })
-        .collect()
-}
-
-/// Operator rows of one step.
-fn step_rows(s: &Stepper, phase: &'static str, batch: &Batch) -> Vec<BreakdownRow> {
-    match &s.kind {
-        Kind::Worker(w, _) => {
-            let mut d = Detail::default();
-            w.price(batch, &mut d);
-            rows(phase, "worker", 1.0, &d)
-        }
-        Kind::Afd(u) => unit_rows(u, phase, &u.parts(batch)),
-    }
-}
-
-/// Operator rows of all steps or micro-batches of a prefill round.
-fn prefill_rows(s: &Stepper, parts: &[Batch]) -> Vec<BreakdownRow> {
-    match &s.kind {
-        Kind::Worker(..) => merge(parts.iter().flat_map(|b| step_rows(s, "prefill", b)).collect()),
-        Kind::Afd(u) => unit_rows(u, "prefill", parts),
-    }
-}
-
-/// Operator rows of micro-batches on an AFD unit.
-fn unit_rows(u: &Unit, phase: &'static str, parts: &[Batch]) -> Vec<BreakdownRow> {
-    let mut out = Vec::new();
-    let mut seen: Vec<(Batch, f64)> = Vec::new();
-    for p in parts {
-        match seen.iter_mut().find(|(b, _)| b == p) {
-            Some((_, n)) => *n += 1.0,
-            None => seen.push((*p, 1.0)),
-        }
-    }
-    let counts = u.unit.counts;
-    for (b, n) in seen {
-        let mut ends = Detail::default();
-        u.unit.price_ends(&b, &mut ends);
-        out.extend(rows(phase, "attention", n, &ends));
-        let dense = counts.dense[0] + counts.dense[1];
-        if dense > 0.0 {
-            let mut d = Detail::default();
-            u.unit.price_dense(&b, false, &mut d);
-            out.extend(rows(phase, "attention", n * dense, &d));
-            if u.unit.dense_on_ffn() {
-                let mut hops = Detail::default();
-                u.unit.price_dense_hop(&b, false, &mut hops);
-                u.unit.price_dense_hop(&b, true, &mut hops);
-                out.extend(rows(phase, "network", n * dense, &hops));
-                let mut d = Detail::default();
-                u.unit.price_dense_ffn(&b, &mut d);
-                out.extend(rows(phase, "ffn", n * dense, &d));
-            }
-        }
-        for (i, layers) in counts.moe.iter().enumerate().filter(|(_, l)| **l > 0.0) {
-            moe_rows(u, phase, &b, i == 1, n * layers, &mut out);
-        }
-        for (b, passes) in draft::passes(u.unit.library().serving.mtp, &b) {
-            if passes > 0.0 {
-                moe_rows(u, phase, &b, false, n * passes, &mut out);
-                let mut ends = Detail::default();
-                u.unit.price_draft_ends(&b, &mut ends);
-                out.extend(rows(phase, "attention", n * passes, &ends));
-            }
-        }
-    }
-    merge(out)
-}
-
-/// Operator rows of `layers` MoE layers of one micro-batch.
-fn moe_rows(u: &Unit, phase: &'static str, b: &Batch, sliding: bool, layers: f64, out: &mut Vec<BreakdownRow>) {
-    let mut parts: [Detail; 4] = Default::default();
-    u.unit.price_attention(b, sliding, &mut parts[0]);
-    u.unit.price_a2f(b, &mut parts[1]);
-    u.unit.price_ffn(b, &mut parts[2]);
-    u.unit.price_f2a(b, &mut parts[3]);
-    for (pool, d) in ["attention", "network", "ffn", "network"].into_iter().zip(&parts) {
-        out.extend(rows(phase, pool, layers, d));
-    }
-}
-
-fn merge(rows: Vec<BreakdownRow>) -> Vec<BreakdownRow> {
-    let mut out: Vec<BreakdownRow> = Vec::new();
-    for r in rows {
-        match out
-            .iter_mut()
-            .find(|o| (o.phase, o.pool, o.op, o.evidence, o.tier) == (r.phase, r.pool, r.op, r.evidence, r.tier))
-        {
-            Some(o) => o.ms += r.ms,
-            None => out.push(r),
-        }
-    }
-    out
-}
-
-/// What moving KV costs: the wait before the first token, and what both slots lose on shared ports.
-fn kv_rows(kv: &KvCost) -> Vec<BreakdownRow> {
-    let tier = if kv.same_domain { "scale-up" } else { "scale-out" };
-    [
-        ("transfer", "kv_transfer", kv.wait_s),
-        ("prefill", "kv_contention", kv.prefill_s),
-        ("decode", "kv_contention", kv.decode_s),
-    ]
-    .into_iter()
-    .filter(|(_, _, seconds)| *seconds > 0.0)
-    .map(|(phase, op, seconds)| BreakdownRow {
-        phase,
-        pool: "network",
-        op,
-        ms: seconds * 1e3,
-        evidence: Evidence::Extrapolated,
-        tier,
-    })
-    .collect()
-}
-
 fn stage_rows(s: &Stepper, phase: &'static str, batch: &Batch) -> Vec<StageRow> {
     let Kind::Afd(u) = &s.kind else { return Vec::new() };
     let parts = u.parts(batch);
@@ -250,7 +115,7 @@ fn stage_rows(s: &Stepper, phase: &'static str, batch: &Batch) -> Vec<StageRow> 
 /// A stretch of the schedule of these micro-batches.
 fn bar_rows(s: &Stepper, phase: &'static str, parts: &[Batch]) -> Vec<BarRow> {
     let Kind::Afd(u) = &s.kind else { return Vec::new() };
-    let bars = u.with_rows(parts, |rows, _| timeline::stretch(rows, u.half_duplex));
+    let bars = u.with_rows(parts, |rows, _| u.stretch(rows));
     bars.into_iter().map(|bar| BarRow { phase, bar }).collect()
 }
 
@@ -274,11 +139,11 @@ fn stages_of(u: &Unit, phase: &'static str, b: &Batch, parts: usize, step: f64) 
     ["attention", "a2f", "ffn", "f2a"]
         .into_iter()
         .zip(times)
-        .map(|(stage, seconds)| StageRow {
-            phase,
-            stage,
-            ms: seconds * 1e3,
-            utilization: (seconds * layers * parts as f64 / step).min(1.0),
+        .map(|(stage, seconds)| {
+            // A group's own resources serve its micro-batches, the FFN pool those of all groups.
+            let groups = if stage == "ffn" { f64::from(u.unit.groups) } else { 1.0 };
+            let utilization = (seconds * layers * groups * parts as f64 / step).min(1.0);
+            StageRow { phase, stage, ms: seconds * 1e3, utilization }
         })
         .collect()
 }
@@ -521,7 +386,7 @@ pub fn bill(plan: &Plan, cluster: &Cluster) -> (f64, f64) {
     let units = plan.afd_units();
     let all = f64::from(cluster.gpus);
     let start = (cluster.device.usd_per_hour * all, cluster.device.power_w * all);
-    let pools = units.iter().flat_map(|a| [(&a.attention, a.units), (&a.ffn, a.units)]);
+    let pools = units.iter().flat_map(|a| [(&a.attention, a.stages()), (&a.ffn, a.stages())]);
     pools.filter_map(|(p, units)| p.device.as_ref().map(|d| (f64::from(p.gpus * units), d))).fold(
         start,
         |(usd, watts), (n, d)| {
@@ -533,7 +398,11 @@ pub fn bill(plan: &Plan, cluster: &Cluster) -> (f64, f64) {
 fn lane(phase: &str, s: &Stepper, batch: &Batch) -> Option<String> {
     match &s.kind {
         Kind::Worker(w, _) => w.lane(batch).map(|l| format!("{phase}: {}", l.name())),
-        Kind::Afd(u) => Some(format!("{phase}: AFD, {} micro-batches", u.microbatches)),
+        Kind::Afd(u) => {
+            let also = |n: u32, what: &str| if n > 1 { format!(", {n} {what}") } else { String::new() };
+            let (groups, stages) = (also(u.unit.groups, "attention groups"), also(u.pp, "pipeline stages"));
+            Some(format!("{phase}: AFD, {} micro-batches{groups}{stages}", u.microbatches))
+        }
     }
 }
 
@@ -567,6 +436,7 @@ impl Estimate {
         let mut c = Columns::new();
         c.push("phase", Column::from_strings(rows.iter().map(|r| r.phase)));
         c.push("stage", Column::from_strings(rows.iter().map(|r| STAGES[r.bar.stage])));
+        c.push("attention_group", Column::I64(rows.iter().map(|r| r.bar.group as i64).collect()));
         c.push("microbatch", Column::I64(rows.iter().map(|r| r.bar.microbatch as i64).collect()));
         c.push("layer", Column::I64(rows.iter().map(|r| i64::from(r.bar.layer)).collect()));
         c.push("start_us", Column::F64(rows.iter().map(|r| r.bar.start * 1e6).collect()));

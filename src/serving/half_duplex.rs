@@ -5,6 +5,9 @@
 //! Jobs are served in the order in which they become ready, over all resources: whatever becomes
 //! ready later cannot be ahead in any queue, so one scan per job is the whole event queue.
 //!
+//! Groups of attention GPUs have a link each, and all share the FFN side's ports, half duplex too: a hop takes them
+//! from its start for its `ports` seconds. A hop that waits for its own link holds its place in the queue of the ports.
+//!
 //! Within equal layers the run soon repeats: once the state as micro-batch 0 leaves a layer is that of an
 //! earlier layer, shifted in time, all whole periods that stay inside the group are taken at once.
 
@@ -35,12 +38,14 @@ struct Job {
 struct Run<'a, 'b> {
     rows: &'a [Rows<'b>],
     overlapped: bool,
+    /// Micro-batch i is the (i / groups)-th of group i % groups.
     jobs: &'a mut [Job],
-    /// Attention, link, FFN.
-    free: [f64; 3],
+    groups: usize,
+    /// FFN; attention and link of each group; with several groups the ports they share.
+    free: &'a mut [f64],
     /// The state at an earlier layer of the group that micro-batch 0 is in, and whether there is one.
     mark: &'a mut [Job],
-    mark_free: [f64; 3],
+    mark_free: &'a mut [f64],
     marked: bool,
 }
 
@@ -53,10 +58,24 @@ const LEAST_LAYERS: u32 = 6;
 /// (cycles of tens of steps exist; the mean is then within one stage in some thousand).
 const MAX_LAYERS: usize = 8192;
 
-pub(super) fn step_time(rows: &[Rows<'_>], m: usize, overlapped: bool) -> f64 {
+/// `m` micro-batches of each group.
+pub(super) fn step_time(rows: &[Rows<'_>], m: usize, groups: u32, overlapped: bool) -> f64 {
+    let groups = groups as usize;
+    let m = m * groups;
     let mut inline = [START; INLINE_MICROBATCHES];
     let (mut inline_kept, mut inline_mark) = (inline, inline);
     let (mut heap, mut heap_kept, mut heap_mark);
+    let (mut few, mut many);
+    let servers = if groups == 1 { 3 } else { 2 * groups + 2 };
+    let free: &mut [f64] = if groups == 1 {
+        few = [0.0; 9];
+        &mut few
+    } else {
+        many = vec![0.0; 3 * servers];
+        &mut many
+    };
+    let (free, rest) = free.split_at_mut(servers);
+    let (mark_free, kept_free) = rest.split_at_mut(servers);
     let (jobs, kept, mark) = if m <= INLINE_MICROBATCHES {
         (&mut inline[..m], &mut inline_kept[..m], &mut inline_mark[..m])
     } else {
@@ -64,11 +83,11 @@ pub(super) fn step_time(rows: &[Rows<'_>], m: usize, overlapped: bool) -> f64 {
         (heap_kept, heap_mark) = (heap.clone(), heap.clone());
         (&mut heap[..], &mut heap_kept[..], &mut heap_mark[..])
     };
-    let mut run = Run { rows, overlapped, jobs, free: [0.0; 3], mark, mark_free: [0.0; 3], marked: false };
+    let mut run = Run { rows, overlapped, jobs, groups, free, mark, mark_free, marked: false };
     for i in 0..m {
         run.settle(i);
     }
-    if overlapped { run.period(kept) } else { run.makespan() }
+    if overlapped { run.period(kept, kept_free) } else { run.makespan() }
 }
 
 impl Run<'_, '_> {
@@ -91,7 +110,7 @@ impl Run<'_, '_> {
                 job.group += 1;
                 job.layer = 0;
             } else if rows.stages.iter().all(|s| s.a2f == 0.0 && s.ffn == 0.0 && s.f2a == 0.0) {
-                job.owed += f64::from(rows.layers) * rows.stages[i].attention;
+                job.owed += f64::from(rows.layers) * rows.stages[i / self.groups].attention;
                 job.group += 1;
             } else {
                 return;
@@ -115,18 +134,25 @@ impl Run<'_, '_> {
         }
         let i = next?;
         let job = self.jobs[i];
-        let (resource, time, then) = match self.rows.get(job.group).map(|r| r.stages[i]) {
+        let own = 1 + 2 * (i % self.groups);
+        let (server, time, port, then) = match self.rows.get(job.group).map(|r| r.stages[i / self.groups]) {
             Some(s) => match job.stage {
-                Stage::Attention => (0, job.owed + s.attention, Stage::A2f),
-                Stage::A2f => (1, s.a2f, Stage::Ffn),
-                Stage::Ffn => (2, s.ffn, Stage::F2a),
-                Stage::F2a | Stage::Done => (1, s.f2a, Stage::Attention),
+                Stage::Attention => (own, job.owed + s.attention, None, Stage::A2f),
+                Stage::A2f => (own + 1, s.a2f, Some(s.ports[0]), Stage::Ffn),
+                Stage::Ffn => (0, s.ffn, None, Stage::F2a),
+                Stage::F2a | Stage::Done => (own + 1, s.f2a, Some(s.ports[1]), Stage::Attention),
             },
             // Trailing attention-only layers of a step alone.
-            None => (0, job.owed, Stage::Done),
+            None => (own, job.owed, None, Stage::Done),
         };
-        let end = job.ready.max(self.free[resource]) + time;
-        self.free[resource] = end;
+        let mut start = job.ready.max(self.free[server]);
+        if let (Some(taken), true) = (port, self.groups > 1) {
+            let ports = &mut self.free[2 * self.groups + 1];
+            start = start.max(*ports);
+            *ports = start + taken;
+        }
+        let end = start + time;
+        self.free[server] = end;
         let job = &mut self.jobs[i];
         job.ready = end;
         let was = std::mem::replace(&mut job.stage, then);
@@ -156,7 +182,7 @@ impl Run<'_, '_> {
         }
         if self.marked {
             let period = lead.layer - self.mark[0].layer;
-            if same(self.jobs, &self.free, self.mark, &self.mark_free, period, 1e-12 * lead.ready) {
+            if same(self.jobs, self.free, self.mark, self.mark_free, period, 1e-12 * lead.ready) {
                 self.marked = false;
                 let furthest = self.jobs.iter().map(|j| j.layer).max().unwrap_or(layers);
                 let periods = (layers - 1).saturating_sub(furthest) / period;
@@ -172,7 +198,8 @@ impl Run<'_, '_> {
         // Renewed at layers 1, 2, 4, 8, ..: any period is found in the end.
         if !self.marked || lead.layer.is_power_of_two() {
             self.mark.copy_from_slice(self.jobs);
-            (self.mark_free, self.marked) = (self.free, true);
+            self.mark_free.copy_from_slice(self.free);
+            self.marked = true;
         }
     }
 
@@ -192,8 +219,8 @@ impl Run<'_, '_> {
 
     /// Runs steps until the state at the end of micro-batch 0's step repeats one seen before. One
     /// earlier state is kept and renewed at steps 4, 8, 16, ..: any period is found in the end.
-    fn period(&mut self, kept: &mut [Job]) -> f64 {
-        let mut kept_free = self.free;
+    fn period(&mut self, kept: &mut [Job], kept_free: &mut [f64]) -> f64 {
+        kept_free.copy_from_slice(self.free);
         let (mut kept_at, mut kept_step, mut renew) = (f64::NAN, 0, 2);
         let (mut half, mut now) = (0.0, 0.0);
         let layers: usize = self.rows.iter().map(|r| r.layers as usize).sum();
@@ -208,13 +235,14 @@ impl Run<'_, '_> {
             now = self.jobs[0].ready;
             if k > kept_step && kept_at.is_finite() {
                 let mean = (now - kept_at) / (k - kept_step) as f64;
-                if same(self.jobs, &self.free, kept, &kept_free, 0, 1e-12 * now) {
+                if same(self.jobs, self.free, kept, kept_free, 0, 1e-12 * now) {
                     return mean;
                 }
             }
             if k == renew || k == 0 {
                 kept.copy_from_slice(self.jobs);
-                (kept_free, kept_at, kept_step) = (self.free, now, k);
+                kept_free.copy_from_slice(self.free);
+                (kept_at, kept_step) = (now, k);
                 renew = (2 * k).max(2);
             }
             if k == steps / 2 - 1 {
@@ -227,7 +255,7 @@ impl Run<'_, '_> {
 
 /// Whether two states are the same but for a common shift in time and by `layers`. A resource that is free before
 /// any job is ready is just free, however long it has been.
-fn same(jobs: &[Job], free: &[f64; 3], old_jobs: &[Job], old_free: &[f64; 3], layers: u32, tolerance: f64) -> bool {
+fn same(jobs: &[Job], free: &[f64], old_jobs: &[Job], old_free: &[f64], layers: u32, tolerance: f64) -> bool {
     let first = |jobs: &[Job]| jobs.iter().fold(f64::INFINITY, |t, j| t.min(j.ready));
     let (base, old_base) = (first(jobs), first(old_jobs));
     jobs.iter().zip(old_jobs).all(|(a, b)| {

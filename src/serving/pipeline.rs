@@ -16,24 +16,55 @@
 //! follows: it would only be giving up its place for work that is no more urgent, and doing all
 //! micro-batches layer by layer is never faster. So the ring order survives them too.
 //!
+//! Attention groups: G equal groups of attention GPUs, each with M micro-batches of its own, take turns on one FFN
+//! pool (micro-batch 0 of every group, then micro-batch 1, ..). A group has its own attention server and its own
+//! ends of the two hops; all share the FFN stage and the FFN side's ports, which a hop keeps for `ports` of its
+//! time from its start (it takes the longer of both sides' ports, so `ports` is at most the hop, and hops of other
+//! groups fit in beside it). The pool serves in a fixed turn, so the schedule is the same recurrence with more
+//! servers, and with tau_S the slowest shared one the closed forms are
+//!
+//! ```text
+//! one step alone    T = (L-1) max(M tau, S) + (M-1) tau + (G-1) tau_S + S
+//! steps overlapped  T = L max(M tau, S)        tau = max(A, X, Y, G tau_S), tau_S = max(F, ports)
+//! ```
+//!
 //! Half duplex (A2F and F2A share one resource; FIFO by ready time, F2A first on ties) has no
 //! fixed order and no closed form: the events themselves are run.
 //!
-//! Limits: one attention pool, one FFN pool, no jitter; copies beyond M in flight need memory
+//! Limits: one FFN pool, a fixed turn of the groups, no jitter; copies beyond M in flight need memory
 //! that is checked elsewhere.
 
+use super::recurrence::{self, One, Recurrence};
 use crate::error::{Problems, Result};
 
 /// Stage times of one micro-batch at one layer, seconds.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Stages {
     pub attention: f64,
     pub a2f: f64,
     pub ffn: f64,
     pub f2a: f64,
+    /// Of A2F and F2A: seconds that the FFN side's ports are taken, at most the hop. They matter only where
+    /// groups of attention GPUs share them.
+    pub ports: [f64; 2],
 }
 
 impl Stages {
+    /// Stages of one group of attention GPUs.
+    pub const fn new(attention: f64, a2f: f64, ffn: f64, f2a: f64) -> Stages {
+        Stages { attention, a2f, ffn, f2a, ports: [0.0; 2] }
+    }
+
+    /// Attention and nothing else.
+    pub const fn attention(seconds: f64) -> Stages {
+        Stages::new(seconds, 0.0, 0.0, 0.0)
+    }
+
+    /// The slowest of what `groups` groups share, all of them together.
+    fn shared(&self, groups: u32) -> f64 {
+        if groups == 1 { self.ffn } else { f64::from(groups) * self.ffn.max(self.ports[0]).max(self.ports[1]) }
+    }
+
     /// Time of one micro-batch through all four stages.
     pub fn sum(&self) -> f64 {
         self.attention + self.a2f + self.ffn + self.f2a
@@ -57,7 +88,7 @@ pub struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    fn attention_only(&self) -> bool {
+    pub(super) fn attention_only(&self) -> bool {
         self.stages.iter().all(Stages::attention_only)
     }
 
@@ -96,11 +127,13 @@ pub fn schedule(groups: &[(u32, Vec<Stages>)], duplex_half: bool, overlapped: bo
 
 /// [`schedule`] of a plain array: `times` holds (attention, a2f, ffn, f2a) of one micro-batch and
 /// layer, or one such row a layer, or one a layer and micro-batch (layer by layer). Same unit out as in.
+/// Attention groups that share the FFN pool share its ports for the whole of each hop: the slowest it can be.
 pub fn schedule_flat(
     times: &[f64],
     shape: &[usize],
     layers: u32,
     microbatches: u32,
+    attention_groups: u32,
     duplex_half: bool,
     overlapped: bool,
 ) -> Result<f64> {
@@ -110,6 +143,9 @@ pub fn schedule_flat(
     }
     if !(1..=64).contains(&microbatches) {
         p.push("microbatches", format!("must be from 1 to 64, is {microbatches}"), "");
+    }
+    if !(1..=64).contains(&attention_groups) {
+        p.push("attention_groups", format!("must be from 1 to 64, is {attention_groups}"), "");
     }
     let (l, m) = (layers as usize, microbatches as usize);
     let fits = match *shape {
@@ -126,7 +162,7 @@ pub fn schedule_flat(
         p.push("stage_ms", format!("{t} is not a time"), "give finite numbers >= 0");
     }
     p.into_result()?;
-    let row = |c: &[f64]| Stages { attention: c[0], a2f: c[1], ffn: c[2], f2a: c[3] };
+    let row = |c: &[f64]| Stages { ports: [c[1], c[3]], ..Stages::new(c[0], c[1], c[2], c[3]) };
     let parts: Vec<Stages> = if shape.len() == 3 {
         times.chunks_exact(4).map(row).collect()
     } else {
@@ -143,7 +179,7 @@ pub fn schedule_flat(
     if let ([only], 1) = (&mut rows[..], shape.len()) {
         only.layers = layers;
     }
-    Ok(step_time(&rows, duplex_half, overlapped))
+    Ok(step_time_of(&rows, attention_groups, duplex_half, overlapped))
 }
 
 /// Makespan of a prefill whose micro-batches are consecutive chunks of the same sequence.
@@ -158,6 +194,11 @@ pub fn prefill_chunks(groups: &[(u32, Vec<Stages>)], duplex_half: bool) -> f64 {
 /// [`schedule`] for the hot loop: no allocation up to [`INLINE_MICROBATCHES`] micro-batches, the
 /// closed form where it is exact (equal micro-batches and layers, attention-only layers around them).
 pub fn step_time(rows: &[Rows<'_>], duplex_half: bool, overlapped: bool) -> f64 {
+    step_time_of(rows, 1, duplex_half, overlapped)
+}
+
+/// The same of `groups` equal groups of attention GPUs; `rows` hold the micro-batches of one.
+pub fn step_time_of(rows: &[Rows<'_>], groups: u32, duplex_half: bool, overlapped: bool) -> f64 {
     let m = rows.iter().find(|r| r.layers > 0).map_or(0, |r| r.stages.len());
     if m == 0 {
         return 0.0;
@@ -167,18 +208,24 @@ pub fn step_time(rows: &[Rows<'_>], duplex_half: bool, overlapped: bool) -> f64 
         return rows.iter().map(|r| f64::from(r.layers) * r.stages.iter().map(|s| s.attention).sum::<f64>()).sum();
     }
     if duplex_half {
-        return super::half_duplex::step_time(rows, m, overlapped);
+        return super::half_duplex::step_time(rows, m, groups, overlapped);
     }
-    if let Some(t) = closed_form(rows, m, overlapped) {
+    if let Some(t) = closed_form(rows, m, groups, overlapped) {
         return t;
     }
+    if groups > 1 {
+        return recurrence::of_groups(rows, m, groups, overlapped);
+    }
     if m <= INLINE_MICROBATCHES {
-        let mut ready = [0.0; INLINE_MICROBATCHES];
+        let mut state = [0.0; INLINE_MICROBATCHES + 4];
+        let mut before = state;
         let mut extra = [0.0; INLINE_MICROBATCHES];
         let mut history = [0.0; (INLINE_MICROBATCHES + 4) * (INLINE_MICROBATCHES + 5)];
-        recurrence(rows, overlapped, &mut ready[..m], &mut extra[..m], &mut history[..(m + 4) * (m + 5)])
+        let n = m + 4;
+        let (state, before) = (&mut state[..n], &mut before[..n]);
+        Recurrence { law: One, m, state, before, extra: &mut extra[..m] }.run(rows, overlapped, &mut history)
     } else {
-        recurrence(rows, overlapped, &mut vec![0.0; m], &mut vec![0.0; m], &mut vec![0.0; (m + 4) * (m + 5)])
+        recurrence::on_heap(One, rows, m, m + 4, overlapped)
     }
 }
 
@@ -194,7 +241,10 @@ pub fn step_time(rows: &[Rows<'_>], duplex_half: bool, overlapped: bool) -> f64 
 /// ```
 ///
 /// (second overlapped term only for L >= 2; the last two never leave their resource).
-pub(super) fn closed_form(rows: &[Rows<'_>], m: usize, overlapped: bool) -> Option<f64> {
+///
+/// With G groups a path that goes once round the ring takes M steps of its group's servers or G M of a shared one,
+/// so tau_max has G tau_S in place of the FFN stage; alone, the last group's turn comes (G-1) tau_S after the first's.
+pub(super) fn closed_form(rows: &[Rows<'_>], m: usize, groups: u32, overlapped: bool) -> Option<f64> {
     let mut main: Option<(f64, Stages)> = None;
     let mut dense = 0.0;
     for row in rows.iter().filter(|r| r.layers > 0) {
@@ -218,135 +268,18 @@ pub(super) fn closed_form(rows: &[Rows<'_>], m: usize, overlapped: bool) -> Opti
     }
     let (layers, stages) = main?;
     let m = m as f64;
-    let (tau, sum) = (stages.max(), stages.sum());
+    let (shared, sum) = (stages.shared(groups), stages.sum());
+    let tau = stages.attention.max(stages.a2f).max(shared).max(stages.f2a);
     let gap = (m * tau).max(sum);
     let (first, first_sum) = (dense + stages.attention, dense + sum);
     Some(if overlapped {
-        let beside = stages.a2f.max(stages.ffn).max(stages.f2a);
+        let beside = stages.a2f.max(shared).max(stages.f2a);
         let resources = (m * (first + (layers - 1.0) * stages.attention)).max(layers * m * beside);
         let one_pass = first_sum + (layers - 1.0) * gap;
         let round = if layers >= 2.0 { first_sum + (m - 1.0) * first + tau + (layers - 2.0) * gap } else { 0.0 };
         resources.max(one_pass).max(round)
     } else {
-        (layers - 1.0) * gap + first_sum + (m - 1.0) * first.max(tau)
+        let turn = shared - shared / f64::from(groups);
+        (layers - 1.0) * gap + first_sum + (m - 1.0) * first.max(tau) + turn
     })
-}
-
-/// Time each of the four resources is free again.
-type Free = [f64; 4];
-
-/// One layer of all micro-batches; `ready` enters as the time each may start it, leaves as the
-/// time it is done. `extra`: attention-only time that each micro-batch does first.
-fn row(ready: &mut [f64], free: &mut Free, stages: &[Stages], extra: Option<&[f64]>) {
-    let [mut a, mut x, mut f, mut y] = *free;
-    for (i, (ready, s)) in ready.iter_mut().zip(stages).enumerate() {
-        a = ready.max(a) + s.attention + extra.map_or(0.0, |e| e[i]);
-        x = a.max(x) + s.a2f;
-        f = x.max(f) + s.ffn;
-        y = f.max(y) + s.f2a;
-        *ready = y;
-    }
-    *free = [a, x, f, y];
-}
-
-/// `layers` equal rows. A row that moves every entry of the state by the same time is followed by
-/// rows that all do (max-plus maps commute with shifts), so those are added at once.
-fn rows_of(ready: &mut [f64], free: &mut Free, stages: &[Stages], layers: u32) {
-    let m = ready.len();
-    let mut left = layers;
-    let mut inline = [0.0; INLINE_MICROBATCHES];
-    while left > 0 {
-        let before = *free;
-        let watch = m <= INLINE_MICROBATCHES && left > 2;
-        if watch {
-            inline[..m].copy_from_slice(ready);
-        }
-        row(ready, free, stages, None);
-        left -= 1;
-        if watch && let Some(shift) = shift_of(&inline[..m], ready, &before, free) {
-            let jump = f64::from(left) * shift;
-            ready.iter_mut().chain(free.iter_mut()).for_each(|t| *t += jump);
-            return;
-        }
-    }
-}
-
-/// The common distance between two states, if there is one.
-fn shift_of(before: &[f64], after: &[f64], free_before: &Free, free_after: &Free) -> Option<f64> {
-    let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
-    for (b, a) in before.iter().chain(free_before).zip(after.iter().chain(free_after)) {
-        let d = a - b;
-        if !d.is_finite() {
-            return None;
-        }
-        low = low.min(d);
-        high = high.max(d);
-    }
-    let scale = free_after.iter().fold(0.0_f64, |s, t| s.max(t.abs()));
-    (high - low <= 1e-15 * scale).then_some(high)
-}
-
-/// One step. `extra` enters and leaves holding the attention-only time not yet done (trailing
-/// layers wait for the attention of the next step, or for `finish`).
-fn step(rows: &[Rows<'_>], ready: &mut [f64], free: &mut Free, extra: &mut [f64]) {
-    for r in rows.iter().filter(|r| r.layers > 0) {
-        if r.attention_only() {
-            extra.iter_mut().zip(r.stages).for_each(|(e, s)| *e += f64::from(r.layers) * s.attention);
-        } else if extra.iter().any(|e| *e != 0.0) {
-            row(ready, free, r.stages, Some(extra));
-            extra.fill(0.0);
-            rows_of(ready, free, r.stages, r.layers - 1);
-        } else {
-            rows_of(ready, free, r.stages, r.layers);
-        }
-    }
-}
-
-fn recurrence(rows: &[Rows<'_>], overlapped: bool, ready: &mut [f64], extra: &mut [f64], history: &mut [f64]) -> f64 {
-    let mut free: Free = [0.0; 4];
-    step(rows, ready, &mut free, extra);
-    if !overlapped {
-        for (r, e) in ready.iter_mut().zip(extra.iter()) {
-            free[0] = r.max(free[0]) + e;
-            *r = if *e > 0.0 { free[0] } else { *r };
-        }
-        return ready.iter().fold(0.0, |t, r| t.max(*r));
-    }
-    // Three steps usually settle it: an even shift of the whole state is the period, exactly.
-    let m = ready.len();
-    for _ in 0..3 {
-        let before = free;
-        history[..m].copy_from_slice(ready);
-        step(rows, ready, &mut free, extra);
-        if let Some(shift) = shift_of(&history[..m], ready, &before, &free) {
-            return shift;
-        }
-    }
-    // Else Karp's theorem: with x(k) the state k steps after a single finite entry,
-    // period = max_i min_k (x_i(n) - x_i(k)) / (n - k), n the size of the state.
-    // (`extra` already holds the trailing layers of a previous step, as on the ring.)
-    let n = m + 4;
-    ready.fill(f64::NEG_INFINITY);
-    ready[0] = 0.0;
-    free = [f64::NEG_INFINITY; 4];
-    for k in 0..=n {
-        let state = &mut history[k * n..(k + 1) * n];
-        state[..m].copy_from_slice(ready);
-        state[m..].copy_from_slice(&free);
-        if k < n {
-            step(rows, ready, &mut free, extra);
-        }
-    }
-    let (past, last) = history.split_at(n * n);
-    let mut period = 0.0_f64;
-    for (i, end) in last.iter().enumerate() {
-        let mean = (0..n)
-            .filter(|k| past[k * n + i].is_finite())
-            .map(|k| (end - past[k * n + i]) / (n - k) as f64)
-            .fold(f64::INFINITY, f64::min);
-        if mean.is_finite() {
-            period = period.max(mean);
-        }
-    }
-    period
 }

@@ -35,7 +35,7 @@ pub fn pipeline_v2_before(sums: [f64; 4], m: u32, layers: u32) -> f64 {
 /// aiconfigurator's cycle from layer times. Communication hides (max(A, F, X + Y)) when
 /// M >= 2 + C / max(A, F); else max(A + X, F + Y). One micro-batch is serial.
 pub fn cycle(layer: &Stages, m: u32) -> f64 {
-    let Stages { attention: a, a2f: x, ffn: f, f2a: y } = *layer;
+    let Stages { attention: a, a2f: x, ffn: f, f2a: y, .. } = *layer;
     if m <= 1 {
         a + f + x + y
     } else if f64::from(m) >= 2.0 + (x + y) / a.max(f) {

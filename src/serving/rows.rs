@@ -1,7 +1,11 @@
 //! The rows of an AFD unit's pipeline, in the order of its layers.
 
 use super::pipeline::{self, Rows, Stages};
-use super::stepper::{ROWS, Unit};
+use super::timeline::{self, Bar};
+use super::unit::{ROWS, Unit};
+use crate::cost::Batch;
+use crate::network::CommTime;
+use crate::spec::plan::stage_layers;
 
 impl Unit {
     /// Stages of the micro-batches in the order of the layers, from those of full-attention, sliding and dense
@@ -39,6 +43,54 @@ impl Unit {
         take(Rows { layers: 1, stages: ends });
     }
 
+    /// The rows of each pipeline stage: its share of the layers, and in the last one what comes after them.
+    pub(super) fn cut<'a>(&self, rows: &[Rows<'a>]) -> Vec<Vec<Rows<'a>>> {
+        let layers = self.unit.library().model.layers;
+        stage_layers(layers, self.pp)
+            .map(|stage| {
+                let mut at = 0;
+                let of_stage = rows.iter().filter_map(|r| {
+                    let (from, to) = (at, at + r.layers);
+                    at = to;
+                    let inside = to.min(stage.end).saturating_sub(from.max(stage.start));
+                    let n = if from >= layers && stage.end == layers { r.layers } else { inside };
+                    (n > 0).then_some(Rows { layers: n, stages: r.stages })
+                });
+                of_stage.collect()
+            })
+            .collect()
+    }
+
+    /// Schedule of the slowest pipeline stage.
+    pub(super) fn slowest_stage(&self, rows: &[Rows<'_>], overlapped: bool) -> f64 {
+        let time = |rows: &[Rows<'_>]| pipeline::step_time_of(rows, self.unit.groups, self.half_duplex, overlapped);
+        if self.pp == 1 {
+            return time(rows);
+        }
+        let mut stages = self.cut(rows);
+        stages.dedup();
+        stages.iter().fold(0.0, |most, stage| most.max(time(stage)))
+    }
+
+    /// Hidden states of a micro-batch on their way to the next pipeline stage.
+    pub fn stage_hop(&self, b: &Batch) -> CommTime {
+        self.unit.stage_hop(b, self.near)
+    }
+
+    /// The longest of those hops; 0 with one stage.
+    pub(super) fn hop_seconds(&self, parts: &[Batch]) -> f64 {
+        if self.pp == 1 { 0.0 } else { parts.iter().map(|b| self.stage_hop(b).seconds).fold(0.0, f64::max) }
+    }
+
+    /// A stretch of the schedule, in the first pipeline stage.
+    pub(super) fn stretch(&self, rows: &[Rows<'_>]) -> Vec<Bar> {
+        let groups = self.unit.groups as usize;
+        match self.cut(rows).first() {
+            Some(first) if self.pp > 1 => timeline::stretch(first, groups, self.half_duplex),
+            _ => timeline::stretch(rows, groups, self.half_duplex),
+        }
+    }
+
     /// The closed form of `m` equal micro-batches with one entry a kind of layer, where there is one.
     pub(super) fn uniform(&self, one: [&[Stages]; ROWS], drafts: bool, m: usize, overlapped: bool) -> Option<f64> {
         let mut rows = [Rows { layers: 0, stages: &[] }; ROWS];
@@ -50,6 +102,6 @@ impl Unit {
             rows[n] = r;
             n += 1;
         });
-        pipeline::closed_form(&rows[..n], m, overlapped)
+        pipeline::closed_form(&rows[..n], m, self.unit.groups, overlapped)
     }
 }

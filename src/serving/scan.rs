@@ -111,7 +111,7 @@ impl Scan {
         let (lines, attention, lengths) = (&tables.lines, &tables.attention, tables.lengths);
         let of = match &stepper.kind {
             Kind::Worker(w, _) => Of::Worker(Box::new(WorkerLines::new(w, lines, attention, lengths))),
-            Kind::Afd(u) if u.unit.tabulates() && !u.half_duplex => {
+            Kind::Afd(u) if u.unit.tabulates() && !u.half_duplex && u.pp == 1 => {
                 Of::Afd(Box::new(AfdLines::new(&u.unit, lines, attention, lengths, u.microbatches)))
             }
             Kind::Afd(_) => return None,
@@ -241,20 +241,21 @@ impl Parts {
             if self.all.is_empty() { vec![of(&self.first); self.n] } else { self.all.iter().map(of).collect() }
         };
         let all = KINDS.map(row);
-        pipeline::step_time(&u.assemble(all.each_ref().map(Vec::as_slice), self.drafts), false, overlapped)
+        let rows = u.assemble(all.each_ref().map(Vec::as_slice), self.drafts);
+        pipeline::step_time_of(&rows, u.unit.groups, false, overlapped)
     }
 }
 
 /// Stages by kind of layer, in the order of `Unit::assemble`.
 const KINDS: [fn(&PartStages) -> Stages; 6] = [
-    |p| four(p.full),
-    |p| four(p.sliding),
-    |p| four([p.dense, 0.0, 0.0, 0.0]),
-    |p| four([p.ends, 0.0, 0.0, 0.0]),
-    |p| four(p.draft),
-    |p| four(p.more),
+    |p| four(p.full, p.ports),
+    |p| four(p.sliding, p.ports),
+    |p| Stages::attention(p.dense),
+    |p| Stages::attention(p.ends),
+    |p| four(p.draft, p.ports),
+    |p| four(p.more, p.more_ports),
 ];
 
-fn four([attention, a2f, ffn, f2a]: [f64; 4]) -> Stages {
-    Stages { attention, a2f, ffn, f2a }
+fn four([attention, a2f, ffn, f2a]: [f64; 4], ports: [f64; 2]) -> Stages {
+    Stages { attention, a2f, ffn, f2a, ports }
 }

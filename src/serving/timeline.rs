@@ -1,17 +1,21 @@
 //! Who is busy when: a stretch of the AFD schedule, written down.
 //!
 //! The events of the pipeline (pipeline, half_duplex) once more, slow and plain, with every
-//! interval kept: jobs are served in the order in which they become ready, F2A before A2F on ties.
+//! interval kept: jobs are served in the order in which they become ready, F2A before A2F on ties
+//! (attention groups with equal micro-batches come in turn).
 //! Limits: the stretch starts a few layers after an empty pipeline, not in the exact steady state.
 
-use super::pipeline::Rows;
+use super::pipeline::{Rows, Stages};
 
 /// One stage of one micro-batch at one layer, seconds from the start of the stretch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bar {
     /// Index into [`STAGES`].
     pub stage: usize,
+    /// Of its group.
     pub microbatch: usize,
+    /// Attention group.
+    pub group: usize,
     pub layer: u32,
     pub start: f64,
     pub end: f64,
@@ -22,8 +26,14 @@ pub const STAGES: [&str; 4] = ["attention", "a2f", "ffn", "f2a"];
 /// Ties: what frees or feeds the link first, then F2A before A2F.
 const RANK: [usize; 4] = [2, 3, 0, 1];
 
-/// Stage times of every layer, one entry a micro-batch.
-type Program = Vec<Vec<[f64; 4]>>;
+/// One micro-batch at one layer.
+struct Work {
+    times: [f64; 4],
+    ports: [f64; 2],
+}
+
+/// Every layer, one entry a micro-batch of a group.
+type Program = Vec<Vec<Work>>;
 
 /// The layers of a step one by one; attention-only layers lengthen the next attention.
 fn program(rows: &[Rows<'_>], layers: usize) -> Program {
@@ -37,23 +47,31 @@ fn program(rows: &[Rows<'_>], layers: usize) -> Program {
             }
             owed.iter_mut().zip(row.stages).for_each(|(o, s)| *o += s.attention);
             if row.stages.iter().any(|s| s.a2f + s.ffn + s.f2a > 0.0) {
-                out.push(row.stages.iter().zip(&owed).map(|(s, o)| [*o, s.a2f, s.ffn, s.f2a]).collect());
+                let work = |(s, o): (&Stages, &f64)| Work { times: [*o, s.a2f, s.ffn, s.f2a], ports: s.ports };
+                out.push(row.stages.iter().zip(&owed).map(work).collect());
                 owed.fill(0.0);
             }
         }
     }
     if owed.iter().any(|o| *o > 0.0) {
-        out.push(owed.iter().map(|o| [*o, 0.0, 0.0, 0.0]).collect());
+        out.push(owed.iter().map(|o| Work { times: [*o, 0.0, 0.0, 0.0], ports: [0.0; 2] }).collect());
     }
     out
 }
 
 /// Every interval of the first `layers` layers on an empty pipeline.
-pub fn bars(rows: &[Rows<'_>], half_duplex: bool, layers: usize) -> Vec<Bar> {
+pub fn bars(rows: &[Rows<'_>], groups: usize, half_duplex: bool, layers: usize) -> Vec<Bar> {
     let program = program(rows, layers);
-    let m = program.first().map_or(0, Vec::len);
-    let server = |stage: usize| if half_duplex && stage == 3 { 1 } else { stage };
-    let mut free = [0.0_f64; 4];
+    let m = groups * program.first().map_or(0, Vec::len);
+    // FFN and its ports are shared, the rest is each group's own.
+    let server = |i: usize, stage: usize| match stage {
+        2 => 2,
+        3 if half_duplex => 4 * (i % groups) + 1,
+        _ => 4 * (i % groups) + stage,
+    };
+    let port = |stage: usize| if half_duplex { 0 } else { stage / 2 };
+    let mut free = vec![0.0_f64; 4 * groups];
+    let mut ports = [0.0_f64; 2];
     // (ready, layer, stage) of every micro-batch.
     let mut jobs: Vec<(f64, usize, usize)> = vec![(0.0, 0, 0); m];
     let mut out = Vec::with_capacity(4 * m * program.len());
@@ -63,11 +81,16 @@ pub fn bars(rows: &[Rows<'_>], half_duplex: bool, layers: usize) -> Vec<Bar> {
             a.0.total_cmp(&b.0).then(RANK[a.2].cmp(&RANK[b.2])).then(a.1.cmp(&b.1)).then(i.cmp(k))
         });
         let Some((i, &(ready, layer, stage))) = next else { return out };
-        let start = ready.max(free[server(stage)]);
-        let end = start + program[layer][i][stage];
-        free[server(stage)] = end;
+        let s = &program[layer][i / groups];
+        let mut start = ready.max(free[server(i, stage)]);
+        if stage % 2 == 1 && groups > 1 {
+            start = start.max(ports[port(stage)]);
+            ports[port(stage)] = start + s.ports[stage / 2];
+        }
+        let end = start + s.times[stage];
+        free[server(i, stage)] = end;
         if end > start {
-            out.push(Bar { stage, microbatch: i, layer: layer as u32, start, end });
+            out.push(Bar { stage, microbatch: i / groups, group: i % groups, layer: layer as u32, start, end });
         }
         jobs[i] = if stage == 3 { (end, layer + 1, 0) } else { (end, layer, stage + 1) };
     }
@@ -78,8 +101,8 @@ const SETTLE: u32 = 4;
 const SHOWN: u32 = 4;
 
 /// A stretch of four layers once the pipeline has filled (all of a shorter model), from time zero.
-pub fn stretch(rows: &[Rows<'_>], half_duplex: bool) -> Vec<Bar> {
-    let all = bars(rows, half_duplex, (SETTLE + SHOWN) as usize);
+pub fn stretch(rows: &[Rows<'_>], groups: usize, half_duplex: bool) -> Vec<Bar> {
+    let all = bars(rows, groups, half_duplex, (SETTLE + SHOWN) as usize);
     let last = all.iter().map(|b| b.layer).max().unwrap_or(0);
     let first = SETTLE.min((last + 1).saturating_sub(SHOWN));
     let shown: Vec<Bar> = all.into_iter().filter(|b| b.layer >= first).collect();

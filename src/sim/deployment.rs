@@ -3,7 +3,8 @@
 //! KV tokens of a rank = (HBM - weights - activations of a full step - buffers - reserve) / KV bytes
 //! per token, from the same memory model as the engine (`cost::memory`). Limits: a prefix shared by
 //! all requests is counted per request unless its blocks are named; pipeline stages and context
-//! parallel ranks of a worker act as one.
+//! parallel ranks of a worker act as one; attention groups of an AFD unit, which take turns on its FFN pool, step
+//! together at the price of the steady state.
 
 use std::sync::Arc;
 

@@ -76,6 +76,8 @@ pub struct Pricer {
     ranks: u32,
     stages: u32,
     per_decode: u32,
+    /// Prompt tokens of one stage's batch at most.
+    budget: f64,
     curves: Vec<OnceLock<Vec<Piece>>>,
 }
 
@@ -92,6 +94,7 @@ impl Pricer {
             ranks: pool.ranks,
             stages: pool.stages,
             per_decode: pool.per_decode,
+            budget: f64::from(pool.budget) / f64::from(pool.stages),
             curves: std::iter::repeat_with(OnceLock::new).take(n).collect(),
         }
     }
@@ -135,11 +138,13 @@ impl Pricer {
                         let piece = self.piece(s, &p[0]).0;
                         piece.base + piece.slope * p[0].context as i64
                     }),
+                    // A pipeline's stages share the batch in flight.
                     Kind::Afd(u) => self.chord(parts, most, |p| {
+                        let stages = f64::from(self.stages);
                         let batches: Vec<Batch> = p
                             .iter()
                             .filter(|p| p.n > 0)
-                            .map(|p| decode_batch(f64::from(p.n), p.context as f64, self.per_decode))
+                            .map(|p| decode_batch(f64::from(p.n) / stages, p.context as f64 / stages, self.per_decode))
                             .collect();
                         fine(u.schedule(&batches, u.overlapped).seconds)
                     }),
@@ -183,12 +188,8 @@ impl Pricer {
             .map(|p| {
                 let n = f64::from(p.n);
                 let wire = (l.alpha_c * n + l.beta_c) / 2.0;
-                Stages {
-                    attention: l.alpha_a * p.context as f64 / PARTS as f64 + l.beta_a,
-                    a2f: wire,
-                    ffn: l.alpha_f * n * f64::from(self.ranks) + l.beta_f,
-                    f2a: wire,
-                }
+                let attention = l.alpha_a * p.context as f64 / PARTS as f64 + l.beta_a;
+                Stages::new(attention, wire, l.alpha_f * n * f64::from(self.ranks) + l.beta_f, wire)
             })
             .collect();
         fine(pipeline::step_time(&[Rows { layers: 1, stages: &stages }], false, true) / super::PS)
@@ -205,15 +206,25 @@ impl Pricer {
                 let stages = f64::from(self.stages);
                 let tokens = f64::from(chunk.tokens.max(1));
                 let sequences = f64::from(chunk.sequences.max(1));
+                let decode = decode_batch(n / stages, context as f64 / stages, self.per_decode);
+                // Prompts fill the batches of as few stages of an AFD unit as hold them; the others only decode.
+                let with = match s.kind {
+                    Kind::Afd(_) if n > 0.0 => (tokens / self.budget).ceil().clamp(1.0, stages),
+                    _ => stages,
+                };
                 let batch = Batch {
                     sequences,
-                    new: tokens / sequences / stages,
+                    new: tokens / sequences / with,
                     past: chunk.past_weight as f64 / tokens,
                     busy: (chunk.all as f64 / (tokens * f64::from(self.ranks))).min(1.0),
-                    ending: f64::from(chunk.ending) / stages,
-                    ..decode_batch(n / stages, context as f64 / stages, self.per_decode)
+                    ending: f64::from(chunk.ending) / with,
+                    ..decode
                 };
-                fine(s.step(&batch).seconds)
+                let mixed = s.step(&batch).seconds;
+                if with == stages {
+                    return fine(mixed);
+                }
+                fine((with * mixed + (stages - with) * s.step(&decode).seconds) / stages)
             }
         }
     }

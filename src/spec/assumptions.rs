@@ -478,6 +478,20 @@ impl Assumptions {
         json::checked(new, problems)
     }
 
+    /// Switches that name a published formula of AFD, which knows one attention group a pool (and, the first two, one
+    /// stage a unit).
+    pub const OF_ONE_GROUP: [&str; 5] = ["pipeline_formula", "activations", "copies", "afd_wire", "ffn_pool"];
+
+    /// Whether several attention groups can be priced: none of those switches is set.
+    pub fn knows_groups(&self) -> bool {
+        let own = Self::physical();
+        self.pipeline_formula == own.pipeline_formula
+            && self.activations == own.activations
+            && self.copies == own.copies
+            && self.afd_wire == own.afd_wire
+            && self.ffn_pool == own.ffn_pool
+    }
+
     /// Switches on which two sets differ: name, this value, the other's.
     pub fn diff(&self, other: &Self) -> Vec<(&'static str, Value, Value)> {
         let pairs = self.switches().into_iter().zip(other.switches());

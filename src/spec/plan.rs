@@ -168,6 +168,12 @@ pub struct AfdPlan {
     pub prereduce: bool,
     #[serde(default)]
     pub placement: Option<Placement>,
+    /// Equal parts of each attention pool that step on their own and share its FFN pool.
+    #[serde(default = "one")]
+    pub attention_groups: u32,
+    /// Pipeline stages of a unit: each has both pools and `layers / pp` layers.
+    #[serde(default = "one")]
+    pub pp: u32,
     #[serde(default = "one")]
     pub units: u32,
 }
@@ -266,8 +272,30 @@ impl PoolPlan {
 impl AfdPlan {
     /// GPUs of all units.
     pub fn gpus(&self) -> u32 {
-        self.attention.gpus.saturating_add(self.ffn.gpus).saturating_mul(self.units)
+        self.unit_gpus().saturating_mul(self.units)
     }
+
+    /// GPUs of one unit: both pools of every pipeline stage.
+    pub fn unit_gpus(&self) -> u32 {
+        self.attention.gpus.saturating_add(self.ffn.gpus).saturating_mul(self.pp)
+    }
+
+    /// Pairs of pools: the stages of all units.
+    pub fn stages(&self) -> u32 {
+        self.units.saturating_mul(self.pp)
+    }
+
+    /// Attention GPUs of one group of one stage.
+    pub fn group_gpus(&self) -> u32 {
+        self.attention.gpus / self.attention_groups.max(1)
+    }
+}
+
+/// Layers of each of `pp` pipeline stages, in order: as even as whole layers go, the first stages one more.
+pub fn stage_layers(layers: u32, pp: u32) -> impl Iterator<Item = std::ops::Range<u32>> {
+    let pp = pp.max(1);
+    let start = move |stage: u32| stage * (layers / pp) + stage.min(layers % pp);
+    (0..pp).map(move |s| start(s)..start(s + 1))
 }
 
 impl Slot {

@@ -119,6 +119,7 @@ fn afd_part(c: &mut Check, a: &AfdPlan) -> bool {
 fn afd(c: &mut Check, a: &AfdPlan, phase: Phase) -> bool {
     let mut good = c.count("units", a.units, 1, MANY) & batch(c, a.batch, a.chunk_tokens);
     good &= c.count_if("microbatches", a.microbatches, 1, 64);
+    good &= c.count("attention_groups", a.attention_groups, 1, 64) & c.count("pp", a.pp, 1, MANY);
     good &= c.within("attention", |c| pool(c, &a.attention));
     good &= c.within("ffn", |c| pool(c, &a.ffn));
     if let Some(p) = &a.placement {
@@ -254,6 +255,10 @@ fn fit_afd(c: &mut Check, a: &AfdPlan, model: &Model, cluster: &Cluster, phase: 
         }
     });
     c.within("ffn", |c| fit_ffn(c, &a.ffn, model));
+    groups(c, a);
+    if a.pp > model.layers {
+        c.wrong("pp", format!("{} stages for {} layers", a.pp, model.layers), format!("at most {}", model.layers));
+    }
     if let Some(p) = &a.placement {
         let sizes = [Some(a.attention.gpus), Some(a.ffn.gpus), None, None];
         c.within("placement", |c| {
@@ -261,13 +266,22 @@ fn fit_afd(c: &mut Check, a: &AfdPlan, model: &Model, cluster: &Cluster, phase: 
                 if let Some(id) = ids.iter().find(|id| **id >= cluster.gpus) {
                     c.wrong(name, format!("GPU {id} is not one of 0..{}", cluster.gpus), "");
                 }
-                let wanted = size.map(|s| s as usize * a.units as usize);
+                let wanted = size.map(|s| s as usize * a.stages() as usize);
                 if wanted.is_some_and(|n| n != ids.len()) {
                     let wanted = wanted.unwrap_or_default();
                     c.wrong(name, format!("names {} GPUs, the pool has {wanted}", ids.len()), "");
                 }
             }
         });
+    }
+}
+
+/// Attention groups: whole ranks in each.
+fn groups(c: &mut Check, a: &AfdPlan) {
+    let (groups, pool) = (a.attention_groups, &a.attention);
+    if groups > 1 && pool.gpus.is_multiple_of(pool.tp) && !pool.ranks().is_multiple_of(groups) {
+        let message = format!("{groups} groups do not share {} attention ranks of tp={} evenly", pool.ranks(), pool.tp);
+        c.wrong("attention_groups", message, nearest_divisors(groups, pool.ranks()));
     }
 }
 

@@ -37,7 +37,7 @@ fn dead_zone(bytes_per_s: f64, width: f64, flops: f64) -> f64 {
 
 /// Smallest number of micro-batches at which a step of `layers` costs no more than its busiest stage.
 fn micro_batches_to_hide(exchange: f64, layers: u32) -> f64 {
-    let stage = Stages { attention: 1.0, a2f: exchange, ffn: 1.0, f2a: exchange };
+    let stage = Stages::new(1.0, exchange, 1.0, exchange);
     let hidden = |m: usize| {
         let stages = vec![stage; m];
         let rows = [Rows { layers, stages: &stages }];
@@ -48,7 +48,7 @@ fn micro_batches_to_hide(exchange: f64, layers: u32) -> f64 {
 
 /// Tokens per second of two micro-batches over those of one.
 fn second_micro_batch(exchange: f64, layers: u32) -> f64 {
-    let stage = Stages { attention: 1.0, a2f: exchange, ffn: 1.0, f2a: exchange };
+    let stage = Stages::new(1.0, exchange, 1.0, exchange);
     let step = |m: usize| {
         let stages = vec![stage; m];
         step_time(&[Rows { layers, stages: &stages }], false, true)

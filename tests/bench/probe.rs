@@ -94,8 +94,8 @@ fn main() {
         }
         // 61 layers of four micro-batches that differ by one sequence, so that nothing is in closed form.
         "schedule" | "schedule-half" => {
-            let stage = |x: f64| Stages { attention: 80.0 + x, a2f: 30.0, ffn: 95.0 - x, f2a: 35.0 };
-            let dense: Vec<Stages> = (0..4).map(|_| Stages { attention: 60.0, a2f: 0.0, ffn: 0.0, f2a: 0.0 }).collect();
+            let stage = |x: f64| Stages::new(80.0 + x, 30.0, 95.0 - x, 35.0);
+            let dense: Vec<Stages> = (0..4).map(|_| Stages::new(60.0, 0.0, 0.0, 0.0)).collect();
             timed(calls, |i| {
                 let x = wobble(i) * 0.01;
                 let uneven: Vec<Stages> = [0.0, x, x, x].map(stage).to_vec();

@@ -86,6 +86,8 @@ pub fn afd_plan(attention: PoolPlan, ffn: PoolPlan, microbatches: u32) -> AfdPla
         dense: Side::Attention,
         prereduce: false,
         placement: None,
+        attention_groups: 1,
+        pp: 1,
         units: 1,
     }
 }

@@ -1,6 +1,7 @@
 //! The crate's integration tests: one binary, one module a subject.
 #![allow(clippy::unwrap_used)]
 
+mod afd_pp;
 mod astra;
 mod audit;
 mod binding;
@@ -14,6 +15,7 @@ mod design;
 mod first_token;
 mod fluid;
 mod golden_estimates;
+mod groups;
 mod kernels_lookup;
 mod kernels_pack;
 mod lab;

@@ -66,12 +66,7 @@ fn less_load_is_faster_and_the_rate_is_what_was_asked() {
 }
 
 fn stages() -> impl Strategy<Value = Stages> {
-    (0.1..5.0f64, 0.1..5.0f64, 0.1..5.0f64, 0.1..5.0f64).prop_map(|(attention, a2f, ffn, f2a)| Stages {
-        attention,
-        a2f,
-        ffn,
-        f2a,
-    })
+    (0.1..5.0f64, 0.1..5.0f64, 0.1..5.0f64, 0.1..5.0f64).prop_map(|(a, x, f, y)| Stages::new(a, x, f, y))
 }
 
 proptest! {
@@ -83,9 +78,9 @@ proptest! {
         a in proptest::collection::vec(stages(), 1..5), layers in 1u32..7, dense in 0.0..3.0f64, half: bool,
     ) {
         let front: Vec<Stages> =
-            a.iter().map(|_| Stages { attention: dense, a2f: 0.0, ffn: 0.0, f2a: 0.0 }).collect();
+            a.iter().map(|_| Stages::new(dense, 0.0, 0.0, 0.0)).collect();
         let rows = [Rows { layers: 2, stages: &front }, Rows { layers, stages: &a }];
-        let bars = timeline::bars(&rows, half, 100);
+        let bars = timeline::bars(&rows, 1, half, 100);
         let end = bars.iter().map(|b| b.end).fold(0.0, f64::max);
         let step = pipeline::step_time(&rows, half, false);
         prop_assert!(gap(end, step) < 1e-9, "{end} against {step}");

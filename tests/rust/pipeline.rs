@@ -110,7 +110,7 @@ fn twin_period(groups: &[(u32, Vec<Stages>)], half: bool) -> f64 {
 }
 
 fn st(a: f64, x: f64, f: f64, y: f64) -> Stages {
-    Stages { attention: a, a2f: x, ffn: f, f2a: y }
+    Stages::new(a, x, f, y)
 }
 
 fn close(a: f64, b: f64) -> bool {

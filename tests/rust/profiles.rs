@@ -49,7 +49,7 @@ fn aiconfigurator_cycles_give_its_own_steps() {
         (0.187, 0.010, 0.266, 0.010, 3, 61, 48.878),
         (0.153, 0.018, 0.209, 0.018, 1, 94, 37.43),
     ] {
-        let layer = Stages { attention: a, a2f: x, ffn: f, f2a: y };
+        let layer = Stages::new(a, x, f, y);
         near(published::cycle_step(&layer, m, layers), step, 4e-3, "cycles");
     }
 }
@@ -61,7 +61,7 @@ proptest! {
     fn second_formula_is_the_schedule_only_when_the_ring_is_full(
         t in prop::array::uniform4(1e-6..1e-3f64), m in 2u32..6, layers in 1u32..80,
     ) {
-        let s = Stages { attention: t[0], a2f: t[1], ffn: t[2], f2a: t[3] };
+        let s = Stages::new(t[0], t[1], t[2], t[3]);
         let sums = t.map(|x| x * f64::from(layers));
         let (paper, exact) = (published::pipeline_v2(sums, m, layers), uniform_alone(&s, layers, m));
         prop_assert!(paper <= exact * (1.0 + 1e-12));

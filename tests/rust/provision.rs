@@ -126,7 +126,7 @@ proptest! {
     /// hides communication; then T = m T_f L overlapped, and with fewer micro-batches it does not.
     #[test]
     fn megascale_rule(f in 1.0..100.0f64, share in 0.01..1.0f64, layers in 2u32..80, m in 1u32..7) {
-        let s = Stages { attention: f, a2f: share * f, ffn: f, f2a: share * f };
+        let s = Stages::new(f, share * f, f, share * f);
         let hidden = f64::from(layers) * f64::from(m) * f;
         let t = uniform_overlapped(&s, layers, m);
         if f64::from(m) >= 2.0 * (1.0 + share) {
@@ -145,15 +145,15 @@ proptest! {
     #[test]
     fn flat_arrays(rows in proptest::collection::vec(proptest::collection::vec(0.0..10.0f64, 4), 1..6), m in 1u32..5, half: bool, overlapped: bool) {
         let layers = rows.len() as u32;
-        let stages = |r: &Vec<f64>| Stages { attention: r[0], a2f: r[1], ffn: r[2], f2a: r[3] };
+        let stages = |r: &Vec<f64>| Stages::new(r[0], r[1], r[2], r[3]);
         let groups: Vec<(u32, Vec<Stages>)> = rows.iter().map(|r| (1, vec![stages(r); m as usize])).collect();
         let slow = schedule(&groups, half, overlapped);
         let two: Vec<f64> = rows.concat();
         let three: Vec<f64> = rows.iter().flat_map(|r| r.repeat(m as usize)).collect();
-        let by_layer = schedule_flat(&two, &[rows.len(), 4], layers, m, half, overlapped).unwrap();
-        let by_part = schedule_flat(&three, &[rows.len(), m as usize, 4], layers, m, half, overlapped).unwrap();
+        let by_layer = schedule_flat(&two, &[rows.len(), 4], layers, m, 1, half, overlapped).unwrap();
+        let by_part = schedule_flat(&three, &[rows.len(), m as usize, 4], layers, m, 1, half, overlapped).unwrap();
         prop_assert!((by_layer - slow).abs() <= 1e-9 * slow && by_part == by_layer);
-        let one = schedule_flat(&rows[0], &[4], 5, m, half, overlapped).unwrap();
+        let one = schedule_flat(&rows[0], &[4], 5, m, 1, half, overlapped).unwrap();
         let same = schedule(&[(5, vec![stages(&rows[0]); m as usize])], half, overlapped);
         prop_assert!((one - same).abs() <= 1e-9 * same);
     }
@@ -161,11 +161,11 @@ proptest! {
 
 #[test]
 fn the_sum_at_one_micro_batch_and_wrong_shapes() {
-    assert_eq!(schedule_flat(&[20.0, 10.0, 5.0, 5.0], &[4], 1, 1, false, false).unwrap(), 40.0);
+    assert_eq!(schedule_flat(&[20.0, 10.0, 5.0, 5.0], &[4], 1, 1, 1, false, false).unwrap(), 40.0);
     for (shape, layers, m) in [(&[4, 1][..], 4, 1), (&[1, 4], 2, 1), (&[1, 1, 4], 1, 2), (&[4], 0, 1), (&[4], 1, 65)] {
-        assert!(schedule_flat(&[1.0; 4], shape, layers, m, false, true).is_err(), "{shape:?}");
+        assert!(schedule_flat(&[1.0; 4], shape, layers, m, 1, false, true).is_err(), "{shape:?}");
     }
-    let text = schedule_flat(&[1.0, f64::NAN, 1.0, 1.0], &[4], 0, 0, false, true).unwrap_err().to_string();
+    let text = schedule_flat(&[1.0, f64::NAN, 1.0, 1.0], &[4], 0, 0, 1, false, true).unwrap_err().to_string();
     for field in ["layers", "microbatches", "stage_ms"] {
         assert!(text.contains(field), "{text}");
     }

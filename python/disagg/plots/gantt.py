@@ -20,12 +20,13 @@ _LABELS = {"attention": "attention GPUs", "a2f": "network A2F", "ffn": "FFN GPUs
 
 
 def timeline(frame: Frame, *, phase: str | None = None, ax: Axes | None = None) -> Axes:
-    """Draw who is busy when over a few layers: one row a resource, one colour a micro-batch.
+    """Draw who is busy when over a few layers: one row a resource (and attention group), one colour a micro-batch.
 
     Parameters
     ----------
     frame
-        An estimate's ``.timeline``: columns ``phase stage microbatch layer start_us end_us``.
+        An estimate's ``.timeline``: columns ``phase stage attention_group microbatch layer start_us end_us``
+        (without groups there is one).
     phase
         Which phase to draw; None: the first there is.
     ax
@@ -43,7 +44,11 @@ def timeline(frame: Frame, *, phase: str | None = None, ax: Axes | None = None) 
     >>> dg.plots.timeline(f).get_title()
     'decode: ffn is idle 53 % of the time shown'
     """
-    ax = _style.axes(ax, width=8.0, height=2.6)
+    groups = frame["attention_group"] if "attention_group" in frame.columns else np.zeros(len(frame), dtype=np.int64)
+    lanes = int(groups.max()) + 1 if len(frame) else 1
+    # A group has its own attention GPUs and links; the FFN pool is all groups'.
+    rows_of = [(stage, g) for stage in _STAGES for g in range(1 if stage == "ffn" else lanes)]
+    ax = _style.axes(ax, width=8.0, height=2.6 * max(1.0, len(rows_of) / 5))
     ax.set_xlabel("microseconds")
     if len(frame) == 0:
         return _style.nothing(ax, "this plan has no pipeline")
@@ -53,27 +58,31 @@ def timeline(frame: Frame, *, phase: str | None = None, ax: Axes | None = None) 
     if not keep.any():
         return _style.nothing(ax, f"this plan has no {wanted} pipeline")
     stages = np.array(frame["stage"].tolist())[keep]
-    parts, layers = frame["microbatch"][keep], frame["layer"][keep]
+    parts, layers, groups = frame["microbatch"][keep], frame["layer"][keep], groups[keep]
+    row = {r: i for i, r in enumerate(rows_of)}
+    at = np.array([row[s, 0 if s == "ffn" else int(g)] for s, g in zip(stages, groups, strict=True)])
+    # Micro-batches of different groups are different ones.
+    parts = parts * lanes + groups
     start, end = frame["start_us"][keep].astype(np.float64), frame["end_us"][keep].astype(np.float64)
     first = int(layers.min())
     for m in sorted({int(p) for p in parts}):
         mine = parts == m
-        rows = [_STAGES.index(s) for s in stages[mine]]
         # Neighbouring layers differ in shade, so that the eye can follow one through the stages.
         shade = [0.95 if (int(n) - first) % 2 == 0 else 0.6 for n in layers[mine]]
         colour = _style.PALETTE[m % len(_style.PALETTE)]
         bars = ax.barh(
-            rows, end[mine] - start[mine], left=start[mine], height=0.7, color=colour, edgecolor="white",
-            linewidth=0.5, label=f"micro-batch {m}",
+            at[mine], end[mine] - start[mine], left=start[mine], height=0.7, color=colour, edgecolor="white",
+            linewidth=0.5, label=f"micro-batch {m}" if lanes == 1 else f"group {m % lanes}, micro-batch {m // lanes}",
         )  # fmt: skip
         for bar, alpha in zip(bars, shade, strict=True):
             bar.set_alpha(alpha)
-    ax.set_yticks(range(len(_STAGES)), [_LABELS[s] for s in _STAGES])
-    ax.set_ylim(len(_STAGES) - 0.5, -0.5)
+    named = [_LABELS[s] + (f", group {g}" if lanes > 1 and s != "ffn" else "") for s, g in rows_of]
+    ax.set_yticks(range(len(rows_of)), named)
+    ax.set_ylim(len(rows_of) - 0.5, -0.5)
     ax.grid(visible=False, axis="y")
     whole = float(end.max() - start.min())
     computing = [s for s in ("attention", "ffn") if (stages == s).any()]
-    busy = {s: float((end - start)[stages == s].sum()) / whole for s in computing}
+    busy = {s: float((end - start)[stages == s].sum()) / whole / (1 if s == "ffn" else lanes) for s in computing}
     idle = min(busy, key=lambda s: busy[s])
     ax.set_title(
         f"{wanted}: {idle} is idle {1 - busy[idle]:.0%} of the time shown".replace("%", " %"), fontsize="medium"

@@ -251,9 +251,24 @@ class AFD(Plan, hashable=True):
     prereduce
         Whether the FFN side adds up the experts' outputs before sending them back.
     placement
-        GPU ids; None: best found.
+        GPU ids; None: best found. Groups, then pipeline stages, then units follow one another.
+    attention_groups
+        Equal groups of each attention pool's GPUs (whole attention ranks) that step on their own, each with
+        ``microbatches`` of its own, and take turns on one FFN pool. The pool is kept busy by other groups while one
+        computes attention, with no finer cut of a rank's batch. FFN GPUs serve, and read their weights for,
+        ``attention_groups * microbatches`` micro-batches a layer.
+    pp
+        Pipeline stages of a unit: each has both pools (a unit has ``pp`` times their GPUs) and ``layers / pp`` layers,
+        uneven splits rounded up; dense layers in the first, LM head in the last. Decode keeps a batch a stage in
+        flight: `batch` is of one of them.
     units
         Equal AFD units side by side.
+
+    Notes
+    -----
+    One layer of a step, steps overlapped, full duplex, equal micro-batches (M of them, G groups; A, X, F, Y the
+    times of attention, A2F, FFN and F2A): ``max(M A, M X, M Y, G M F, G M ports, A + X + F + Y)``. A group's hops run
+    on its own ports; the FFN pool's ports are shared, for as long as the bytes keep them.
 
     Examples
     --------
@@ -261,6 +276,8 @@ class AFD(Plan, hashable=True):
     >>> plan = dg.AFD(attention=dg.Pool(gpus=16), ffn=dg.Pool(gpus=112), microbatches=3)
     >>> plan.ffn.gpus, plan.pipeline
     (112, 'overlapped')
+    >>> dg.AFD(attention=dg.Pool(gpus=16), ffn=dg.Pool(gpus=16), microbatches=1, attention_groups=2).attention_groups
+    2
     """
 
     attention: Field[Pool] = Field("The attention pool.", "Pool")
@@ -275,6 +292,8 @@ class AFD(Plan, hashable=True):
     dense: Field[str] = Field("Side that holds the dense layers.")
     prereduce: Field[bool] = Field("Whether the FFN side adds up outputs before sending them back.")
     placement: Field[Placement | None] = Field("GPU ids; None: best found.", "Placement")
+    attention_groups: Field[int] = Field("Groups of attention GPUs that share the FFN pool.")
+    pp: Field[int] = Field("Pipeline stages of a unit, each with both pools.")
     units: Field[int] = Field("Equal AFD units side by side.")
 
     def __init__(
@@ -292,6 +311,8 @@ class AFD(Plan, hashable=True):
         dense: Side = "attention",
         prereduce: bool = False,
         placement: Placement | None = None,
+        attention_groups: int = 1,
+        pp: int = 1,
         units: int = 1,
     ) -> None:
         self._build(
@@ -307,6 +328,8 @@ class AFD(Plan, hashable=True):
             dense=dense,
             prereduce=prereduce,
             placement=placement,
+            attention_groups=attention_groups,
+            pp=pp,
             units=units,
         )
 

@@ -19,6 +19,8 @@ pub struct AfdLines {
     attention: [Arc<Line>; 2],
     ffn: [Arc<Line>; 2],
     hops: [Arc<Line>; 2],
+    /// Ports of the FFN side under them, where groups share those.
+    ports: Option<[Arc<Line>; 2]>,
     dense: Option<[Arc<Line>; 2]>,
     embedding: [Arc<Line>; 2],
     logits: [Arc<Line>; 2],
@@ -35,6 +37,9 @@ pub struct PartStages {
     pub draft: [f64; 4],
     /// Each further draft pass.
     pub more: [f64; 4],
+    /// Seconds of A2F and F2A that the FFN side's ports are taken, where groups share them; of further draft passes.
+    pub ports: [f64; 2],
+    pub more_ports: [f64; 2],
 }
 
 impl AfdUnit {
@@ -54,7 +59,7 @@ impl AfdUnit {
             && self.shared_on_ffn
             && self.slowed.is_none()
             && !self.shape.prereduce
-            && self.shape.spread.is_none()
+            && !self.placed
             && Arc::ptr_eq(&self.lib, &self.ffn_lib)
     }
 }
@@ -88,7 +93,16 @@ impl AfdLines {
         });
         let hops = [false, true].map(|back| {
             let name = if back { "afd.f2a" } else { "afd.a2f" };
-            lines.get((name, [u.attention_gpus, tp, u.ffn_gpus, ep, moe_tp, 0]), |x| u.transfer(x, back).seconds)
+            // Groups stand apart from the pool as the whole unit does.
+            let key = [u.attention_gpus, tp, u.ffn_gpus, ep, moe_tp, u.groups];
+            lines.get((name, key), |x| u.transfer(x, back).seconds)
+        });
+        let ports = (u.groups > 1).then(|| {
+            [false, true].map(|back| {
+                let name = if back { "afd.ports.out" } else { "afd.ports.in" };
+                let key = [u.attention_gpus, tp, u.ffn_gpus, ep, moe_tp, u.groups];
+                lines.get((name, key), |x| u.lib.comm.afd_ffn_seconds(&u.shape, x, back, false))
+            })
         });
         AfdLines {
             ranks: u.ranks(),
@@ -97,6 +111,7 @@ impl AfdLines {
             attention: work("afd.attention", [tp, 0, 0], &|b, t| u.price_attention(b, false, t)),
             ffn,
             hops,
+            ports,
             dense: (counts.dense[0] + counts.dense[1] > 0.0)
                 .then(|| work("afd.dense", [tp, 0, 0], &|b, t| u.price_dense(b, false, t))),
             embedding: [0, 1].map(|mode: usize| {
@@ -148,8 +163,9 @@ impl AfdLines {
         let around = self.attention[mode].at(at);
         let (a2f, f2a) = (self.hops[0].at(at), self.hops[1].at(at));
         let ffn = self.ffn[mode].read(self.ranks * b.mean_tokens());
+        let ports = |at: Place| self.ports.as_ref().map_or([0.0; 2], |[into, out]| [into.at(at), out.at(at)]);
         let full = kernel(0);
-        let mut out = PartStages { full: [around + full, a2f, ffn, f2a], ..PartStages::default() };
+        let mut out = PartStages { full: [around + full, a2f, ffn, f2a], ports: ports(at), ..PartStages::default() };
         if self.kernels.len() > 1 {
             out.sliding = [around + kernel(1), a2f, ffn, f2a];
         }
@@ -168,6 +184,7 @@ impl AfdLines {
                 let attention = self.attention[1].at(at) + kernel + draft[1].at(at) + logits(1, one.decode);
                 let ffn = self.ffn[1].read(self.ranks * one.decode);
                 out.more = [attention, self.hops[0].at(at), ffn, self.hops[1].at(at)];
+                out.more_ports = ports(at);
             }
         }
         out

@@ -13,6 +13,8 @@ pub struct LayerStages {
     pub inner: f64,
     /// Start-up of A2F and F2A, which no fused kernel hides; 0 where nothing is fused.
     pub starts: [f64; 2],
+    /// Seconds of A2F and F2A that the ports of the FFN side are taken; told only where groups share the pool.
+    pub ports: [f64; 2],
     /// Seconds of the FFN stage that HBM needs for the weights, however many SMs work; 0 where nothing is fused.
     pub reads: f64,
 }
@@ -33,8 +35,15 @@ impl LayerStages {
         [a, out, (x - out).max(y - home).max(own), home]
     }
 
-    /// Operator time of all four.
-    pub fn work(&self) -> Total {
-        self.attention.plus(&self.a2f).plus(&self.ffn).plus(&self.f2a)
+    /// Seconds that (A2F, F2A) take the ports of the FFN side when they have stages of their own. A fused kernel
+    /// moves its bytes inside the FFN stage.
+    pub fn ports(&self, slowed: Option<f64>) -> [f64; 2] {
+        if slowed.is_some() && self.inner <= 0.0 { [0.0; 2] } else { self.ports }
+    }
+
+    /// Operator time of all four, the FFN pool's for `groups` groups.
+    pub fn work(&self, groups: f64) -> Total {
+        let ffn = if groups == 1.0 { self.ffn } else { self.ffn.times(groups) };
+        self.attention.plus(&self.a2f).plus(&ffn).plus(&self.f2a)
     }
 }

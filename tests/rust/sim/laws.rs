@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use disagg::serving::Engine;
 use disagg::sim::{Closed, Deployment, Preemption, Requests, Router, Scheduler, Settings, SharedTier, Timing, to_s};
-use disagg::spec::{Aggregated, PdPlan, Plan, Workload};
+use disagg::spec::{AfdPlan, Aggregated, PdPlan, Plan, Workload};
 use proptest::prelude::*;
 
 use super::*;
@@ -168,7 +168,13 @@ fn closed_loops_agree_with_the_steady_state() {
     let mut gaps = vec![check("aggregated", &engine(aggregated(32, 2048, 1, 1, 1), &w), 32)];
     let mut afd = lab::afd_plan(lab::pool(1, 1), lab::pool(1, 1), 3);
     (afd.batch, afd.chunk_tokens) = (Some(48), Some(2048));
-    gaps.push(check("aggregated+afd", &engine(Plan::Afd(afd), &w), 48));
+    gaps.push(check("aggregated+afd", &engine(Plan::Afd(afd.clone()), &w), 48));
+    // Two attention groups take turns on the FFN pool; two pipeline stages hold a batch each.
+    let groups = AfdPlan { attention: lab::pool(2, 1), attention_groups: 2, ..afd.clone() };
+    // Prompts of the two ranks are independent in the one, in the other as they fall.
+    let two = check("two groups", &engine(Plan::Afd(groups), &w), 96);
+    assert!(two.abs() < 0.04, "{two}");
+    gaps.push(check("two stages", &engine(Plan::Afd(AfdPlan { pp: 2, ..afd }), &w), 96));
     let pd = PdPlan {
         prefill: lab::workers(4, lab::split(1, 1, 1), Some(1), Some(1000)),
         decode: lab::workers(1, lab::split(1, 1, 1), Some(64), None),

@@ -1,0 +1,129 @@
+//! What travels between the pools of an AFD unit: A2F, F2A, and the hop to the next pipeline stage.
+//!
+//! Copies and wire follow the assumptions; the calibrated law is the network's (`network::afd`). Where groups of
+//! attention GPUs share an FFN pool, the pool's ports are asked for too.
+
+use super::AfdUnit;
+use crate::cost::sink::{Op, Sink};
+use crate::cost::{Batch, published};
+use crate::kernels::Evidence;
+use crate::network::spread::Spread;
+use crate::network::{CommTime, traffic};
+use crate::spec::AfdPlan;
+use crate::spec::assumptions::{AfdWire, Copies};
+
+/// Where the pools sit, unless that is the packing of one group.
+pub(super) fn spread(plan: &AfdPlan, domain: u32) -> Option<Spread> {
+    match &plan.placement {
+        Some(p) => {
+            let stages = plan.stages();
+            Some(Spread::slowest_group(&p.attention, &p.ffn, stages, plan.attention_groups, domain))
+        }
+        None if plan.attention_groups > 1 => {
+            Some(Spread::packed_groups(plan.attention.gpus, plan.ffn.gpus, plan.attention_groups, domain))
+        }
+        None => None,
+    }
+}
+
+impl AfdUnit {
+    pub fn price_a2f<S: Sink>(&self, batch: &Batch, sink: &mut S) {
+        self.price_hop(batch, false, sink);
+    }
+
+    fn price_hop<S: Sink>(&self, batch: &Batch, back: bool, sink: &mut S) {
+        if self.router_on_ffn {
+            return self.price_dense_hop(batch, back, sink);
+        }
+        let tokens = batch.tokens();
+        let (op, hop) = (if back { Op::F2a } else { Op::A2f }, self.transfer(tokens, back));
+        sink.carry(op, 1.0, hop, || self.lib.comm.report_afd(&self.shape, tokens, back));
+    }
+
+    /// A2F (or, `back`, F2A) of one micro-batch and layer, by the copies and the wire of the assumptions.
+    pub(super) fn transfer(&self, tokens: f64, back: bool) -> CommTime {
+        let a = &self.lib.assumptions;
+        let calibrated = |tokens| {
+            if back { self.lib.comm.f2a(&self.shape, tokens) } else { self.lib.comm.a2f(&self.shape, tokens) }
+        };
+        let mut time = if a.copies == Copies::Expected && a.afd_wire == AfdWire::Calibrated {
+            calibrated(tokens)
+        } else {
+            let fabric = &self.lib.cluster.fabric;
+            let bytes = self.transfer_bytes(tokens, back, a.copies);
+            let seconds = match a.afd_wire {
+                AfdWire::Bandwidth => {
+                    let link = published::tier_bandwidth(fabric, self.attention_gpus + self.ffn_gpus);
+                    published::paper_p2p(bytes, link)
+                }
+                AfdWire::NodeLink => published::node_link(bytes, fabric),
+                AfdWire::Calibrated => {
+                    // Same start-up and efficiency, other bytes.
+                    let (start, own) = (calibrated(0.0).seconds, self.transfer_bytes(tokens, back, Copies::Expected));
+                    start + (calibrated(tokens).seconds - start) * bytes / own.max(f64::MIN_POSITIVE)
+                }
+            };
+            CommTime { seconds, evidence: Evidence::Extrapolated }
+        };
+        if back && self.attention_tp > 1 && !a.afd_reductions && a.afd_wire == AfdWire::Calibrated {
+            let row = 2.0 * self.hidden;
+            time.seconds = (time.seconds - self.lib.comm.all_gather(tokens * row, self.attention_tp).seconds).max(0.0);
+        }
+        time
+    }
+
+    /// Bytes through the busier end of A2F or F2A.
+    pub(super) fn transfer_bytes(&self, tokens: f64, back: bool, copies: Copies) -> f64 {
+        let (a, f) = (f64::from(self.attention_gpus), f64::from(self.ffn_gpus));
+        let (sent, received) = match copies {
+            Copies::HalfOfWorst if back => published::paper_f2a_bytes(tokens, self.hidden, self.ranks(), a, f),
+            Copies::HalfOfWorst => {
+                let copies = published::paper_copies(self.topk, self.ffn_gpus);
+                published::paper_a2f_bytes(tokens, self.hidden, self.ranks(), a, f, copies)
+            }
+            Copies::OneLink => {
+                let nodes = self.ffn_gpus.div_ceil(self.lib.cluster.fabric.node_gpus.max(1));
+                (published::one_link_bytes(tokens, self.hidden, self.expert_count, self.topk, nodes), 0.0)
+            }
+            Copies::Expected => {
+                let payload = if back {
+                    traffic::return_bytes(self.shape.hidden)
+                } else {
+                    traffic::payload_bytes(self.shape.hidden, self.shape.dispatch_dtype)
+                };
+                let moe_tp = f64::from(self.shape.moe_tp.max(1));
+                let sent = tokens * self.shape.copies() * moe_tp * payload / f64::from(self.attention_tp);
+                (sent, self.ranks() * tokens * self.shape.hit() * payload / f64::from(self.replicas))
+            }
+        };
+        sent.max(received)
+    }
+
+    pub fn price_f2a<S: Sink>(&self, batch: &Batch, sink: &mut S) {
+        self.price_hop(batch, true, sink);
+    }
+
+    /// The two hops of a layer whose tokens travel once each (a dense layer, or a router, on the FFN pool):
+    /// one copy out, one vector back.
+    pub fn price_dense_hop<S: Sink>(&self, batch: &Batch, back: bool, sink: &mut S) {
+        let (op, tokens) = (if back { Op::F2a } else { Op::A2f }, batch.tokens());
+        let hop = self.lib.comm.afd_home(&self.shape, tokens, back);
+        sink.carry(op, 1.0, hop, || self.lib.comm.report_afd_home(&self.shape, tokens, back));
+    }
+
+    /// Seconds of the two hops that the FFN side's ports are taken, where groups share them. `home`: one copy a token.
+    pub(super) fn ports(&self, batch: &Batch, home: bool) -> [f64; 2] {
+        if self.groups == 1 {
+            return [0.0; 2];
+        }
+        let tokens = batch.tokens();
+        [false, true].map(|back| self.lib.comm.afd_ffn_seconds(&self.shape, tokens, back, home))
+    }
+
+    /// One hop of a micro-batch's hidden states to the attention pool of the next pipeline stage: each GPU sends its
+    /// share of the vector. `near`: both stages in one scale-up domain.
+    pub fn stage_hop(&self, batch: &Batch, near: bool) -> CommTime {
+        let bytes = batch.tokens() * self.hidden * 2.0 / f64::from(self.attention_tp);
+        self.lib.comm.p2p(bytes, near)
+    }
+}

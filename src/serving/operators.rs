@@ -1,0 +1,160 @@
+//! Where the time of a step goes, operator by operator: the rows of a breakdown.
+//!
+//! A worker's rows are one step's. An AFD unit's are those of all its micro-batches: of one attention group on the
+//! attention pool and the network (groups work side by side), of all groups on the FFN pool they share, and of all
+//! stages where layers are split over a pipeline.
+
+use super::point::KvCost;
+use super::stepper::{Kind, Stepper, Unit};
+use crate::cost::{Batch, Detail, Op, draft};
+use crate::kernels::Evidence;
+
+/// One line of a breakdown: an operator of one phase on one pool.
+#[derive(Clone, Debug)]
+pub struct BreakdownRow {
+    pub phase: &'static str,
+    pub pool: &'static str,
+    pub op: &'static str,
+    pub ms: f64,
+    pub evidence: Evidence,
+    /// `scale-up`, `scale-out` or `both`; empty where nothing crosses the fabric.
+    pub tier: &'static str,
+}
+
+fn rows(phase: &'static str, pool: &'static str, scale: f64, d: &Detail) -> Vec<BreakdownRow> {
+    d.entries
+        .iter()
+        .map(|e| BreakdownRow {
+            phase,
+            pool,
+            op: e.op.name(),
+            ms: e.seconds * scale * 1e3,
+            evidence: e.evidence,
+            tier: e.tier,
+        })
+        .collect()
+}
+
+/// Operator rows of one step.
+pub(super) fn step_rows(s: &Stepper, phase: &'static str, batch: &Batch) -> Vec<BreakdownRow> {
+    match &s.kind {
+        Kind::Worker(w, _) => {
+            let mut d = Detail::default();
+            w.price(batch, &mut d);
+            rows(phase, "worker", 1.0, &d)
+        }
+        Kind::Afd(u) => unit_rows(u, phase, &u.parts(batch)),
+    }
+}
+
+/// Operator rows of all steps or micro-batches of a prefill round.
+pub(super) fn prefill_rows(s: &Stepper, parts: &[Batch]) -> Vec<BreakdownRow> {
+    match &s.kind {
+        Kind::Worker(..) => merge(parts.iter().flat_map(|b| step_rows(s, "prefill", b)).collect()),
+        Kind::Afd(u) => unit_rows(u, "prefill", parts),
+    }
+}
+
+/// Operator rows of micro-batches on an AFD unit: those of one attention group, and the FFN pool's for all groups.
+fn unit_rows(u: &Unit, phase: &'static str, parts: &[Batch]) -> Vec<BreakdownRow> {
+    let mut out = Vec::new();
+    let mut seen: Vec<(Batch, f64)> = Vec::new();
+    for p in parts {
+        match seen.iter_mut().find(|(b, _)| b == p) {
+            Some((_, n)) => *n += 1.0,
+            None => seen.push((*p, 1.0)),
+        }
+    }
+    let counts = u.unit.counts;
+    for (b, n) in seen {
+        if u.pp > 1 {
+            let hop = u.stage_hop(&b);
+            out.push(BreakdownRow {
+                phase,
+                pool: "network",
+                op: Op::PipelineHop.name(),
+                ms: n * f64::from(u.pp) * hop.seconds * 1e3,
+                evidence: hop.evidence,
+                tier: if u.near { "scale-up" } else { "scale-out" },
+            });
+        }
+        let mut ends = Detail::default();
+        u.unit.price_ends(&b, &mut ends);
+        out.extend(rows(phase, "attention", n, &ends));
+        let dense = counts.dense[0] + counts.dense[1];
+        if dense > 0.0 {
+            let mut d = Detail::default();
+            u.unit.price_dense(&b, false, &mut d);
+            out.extend(rows(phase, "attention", n * dense, &d));
+            if u.unit.dense_on_ffn() {
+                let mut hops = Detail::default();
+                u.unit.price_dense_hop(&b, false, &mut hops);
+                u.unit.price_dense_hop(&b, true, &mut hops);
+                out.extend(rows(phase, "network", n * dense, &hops));
+                let mut d = Detail::default();
+                u.unit.price_dense_ffn(&b, &mut d);
+                out.extend(rows(phase, "ffn", f64::from(u.unit.groups) * n * dense, &d));
+            }
+        }
+        for (i, layers) in counts.moe.iter().enumerate().filter(|(_, l)| **l > 0.0) {
+            moe_rows(u, phase, &b, i == 1, n * layers, &mut out);
+        }
+        for (b, passes) in draft::passes(u.unit.library().serving.mtp, &b) {
+            if passes > 0.0 {
+                moe_rows(u, phase, &b, false, n * passes, &mut out);
+                let mut ends = Detail::default();
+                u.unit.price_draft_ends(&b, &mut ends);
+                out.extend(rows(phase, "attention", n * passes, &ends));
+            }
+        }
+    }
+    merge(out)
+}
+
+/// Operator rows of `layers` MoE layers of one micro-batch.
+fn moe_rows(u: &Unit, phase: &'static str, b: &Batch, sliding: bool, layers: f64, out: &mut Vec<BreakdownRow>) {
+    let mut parts: [Detail; 4] = Default::default();
+    u.unit.price_attention(b, sliding, &mut parts[0]);
+    u.unit.price_a2f(b, &mut parts[1]);
+    u.unit.price_ffn(b, &mut parts[2]);
+    u.unit.price_f2a(b, &mut parts[3]);
+    for (pool, d) in ["attention", "network", "ffn", "network"].into_iter().zip(&parts) {
+        let groups = if pool == "ffn" { f64::from(u.unit.groups) } else { 1.0 };
+        out.extend(rows(phase, pool, groups * layers, d));
+    }
+}
+
+fn merge(rows: Vec<BreakdownRow>) -> Vec<BreakdownRow> {
+    let mut out: Vec<BreakdownRow> = Vec::new();
+    for r in rows {
+        match out
+            .iter_mut()
+            .find(|o| (o.phase, o.pool, o.op, o.evidence, o.tier) == (r.phase, r.pool, r.op, r.evidence, r.tier))
+        {
+            Some(o) => o.ms += r.ms,
+            None => out.push(r),
+        }
+    }
+    out
+}
+
+/// What moving KV costs: the wait before the first token, and what both slots lose on shared ports.
+pub(super) fn kv_rows(kv: &KvCost) -> Vec<BreakdownRow> {
+    let tier = if kv.same_domain { "scale-up" } else { "scale-out" };
+    [
+        ("transfer", "kv_transfer", kv.wait_s),
+        ("prefill", "kv_contention", kv.prefill_s),
+        ("decode", "kv_contention", kv.decode_s),
+    ]
+    .into_iter()
+    .filter(|(_, _, seconds)| *seconds > 0.0)
+    .map(|(phase, op, seconds)| BreakdownRow {
+        phase,
+        pool: "network",
+        op,
+        ms: seconds * 1e3,
+        evidence: Evidence::Extrapolated,
+        tier,
+    })
+    .collect()
+}

@@ -1,0 +1,237 @@
+//! The AFD pipeline as a max-plus recurrence: one row of cells a layer (`pipeline` says what is computed, and its
+//! closed forms; this runs any program).
+//!
+//! The state is when each micro-batch may start its next layer and when each server is free again. A row is a
+//! max-plus map of it. Steps overlapped take the growth of the state per step, exactly: an even shift, or else
+//! Karp's theorem.
+
+use super::pipeline::{INLINE_MICROBATCHES, Rows, Stages};
+
+/// The servers of a pipeline, and what one layer of all micro-batches does to them.
+pub(super) trait Law: Copy {
+    /// One layer; `ready` enters as the time each micro-batch may start it, leaves as the time it is done.
+    /// `extra`: attention-only time that each does first.
+    fn row(self, ready: &mut [f64], free: &mut [f64], stages: &[Stages], extra: Option<&[f64]>);
+
+    /// Index into `free` of the attention server of micro-batch `i`.
+    fn attention(self, i: usize) -> usize;
+
+    /// Index into a row's stages of micro-batch `i`.
+    fn part(self, i: usize) -> usize;
+}
+
+/// One attention pool: four servers.
+#[derive(Clone, Copy)]
+pub(super) struct One;
+
+impl Law for One {
+    fn row(self, ready: &mut [f64], free: &mut [f64], stages: &[Stages], extra: Option<&[f64]>) {
+        let [mut a, mut x, mut f, mut y] = [free[0], free[1], free[2], free[3]];
+        for (i, (ready, s)) in ready.iter_mut().zip(stages).enumerate() {
+            a = ready.max(a) + s.attention + extra.map_or(0.0, |e| e[i]);
+            x = a.max(x) + s.a2f;
+            f = x.max(f) + s.ffn;
+            y = f.max(y) + s.f2a;
+            *ready = y;
+        }
+        free.copy_from_slice(&[a, x, f, y]);
+    }
+
+    fn attention(self, _: usize) -> usize {
+        0
+    }
+
+    fn part(self, i: usize) -> usize {
+        i
+    }
+}
+
+/// Groups of attention GPUs in turn on one FFN pool: micro-batch i is the (i / G)-th of group i % G. Servers: FFN,
+/// its ports in and out, then attention, A2F and F2A of each group.
+#[derive(Clone, Copy)]
+pub(super) struct Turns(pub usize);
+
+impl Law for Turns {
+    fn row(self, ready: &mut [f64], free: &mut [f64], stages: &[Stages], extra: Option<&[f64]>) {
+        let groups = self.0;
+        let (shared, own) = free.split_at_mut(3);
+        let [ffn, into, out] = shared else { return };
+        for (i, ready) in ready.iter_mut().enumerate() {
+            let (group, part) = (i % groups, i / groups);
+            let (s, own) = (&stages[part], &mut own[3 * group..3 * group + 3]);
+            own[0] = ready.max(own[0]) + s.attention + extra.map_or(0.0, |e| e[i]);
+            let sent = own[0].max(own[1]).max(*into);
+            *into = sent + s.ports[0];
+            own[1] = sent + s.a2f;
+            *ffn = own[1].max(*ffn) + s.ffn;
+            let back = ffn.max(own[2]).max(*out);
+            *out = back + s.ports[1];
+            own[2] = back + s.f2a;
+            *ready = own[2];
+        }
+    }
+
+    fn attention(self, i: usize) -> usize {
+        3 + 3 * (i % self.0)
+    }
+
+    fn part(self, i: usize) -> usize {
+        i / self.0
+    }
+}
+
+/// `groups` groups of `m` micro-batches each.
+pub(super) fn of_groups(rows: &[Rows<'_>], m: usize, groups: u32, overlapped: bool) -> f64 {
+    let groups = groups as usize;
+    on_heap(Turns(groups), rows, m * groups, m * groups + 3 + 3 * groups, overlapped)
+}
+
+/// A run of `m` micro-batches whose state has `n` entries.
+pub(super) fn on_heap<L: Law>(law: L, rows: &[Rows<'_>], m: usize, n: usize, overlapped: bool) -> f64 {
+    let (mut state, mut before, mut extra) = (vec![0.0; n], vec![0.0; n], vec![0.0; m]);
+    let mut history = if overlapped { vec![0.0; n * (n + 1)] } else { Vec::new() };
+    Recurrence { law, m, state: &mut state, before: &mut before, extra: &mut extra }.run(rows, overlapped, &mut history)
+}
+
+/// A run under way. `state`: when the `m` micro-batches are ready, then when the servers are free; `before`: room for
+/// an earlier one; `extra`: attention-only time not yet done (trailing layers wait for the attention of the next
+/// step, or for the end).
+pub(super) struct Recurrence<'a, L> {
+    pub law: L,
+    pub m: usize,
+    pub state: &'a mut [f64],
+    pub before: &'a mut [f64],
+    pub extra: &'a mut [f64],
+}
+
+impl<L: Law> Recurrence<'_, L> {
+    fn row(&mut self, stages: &[Stages], extra: bool) {
+        let (ready, free) = self.state.split_at_mut(self.m);
+        self.law.row(ready, free, stages, extra.then_some(&*self.extra));
+    }
+
+    /// `layers` equal rows. A row that moves every entry of the state by the same time is followed by
+    /// rows that all do (max-plus maps commute with shifts), so those are added at once.
+    fn rows_of(&mut self, stages: &[Stages], layers: u32) {
+        let mut left = layers;
+        while left > 0 {
+            let watch = self.m <= INLINE_MICROBATCHES && left > 2;
+            if watch {
+                self.before.copy_from_slice(self.state);
+            }
+            self.row(stages, false);
+            left -= 1;
+            if watch && let Some(shift) = self.shift() {
+                let jump = f64::from(left) * shift;
+                self.state.iter_mut().for_each(|t| *t += jump);
+                return;
+            }
+        }
+    }
+
+    /// The common distance of the state from the one before, if there is one.
+    fn shift(&self) -> Option<f64> {
+        let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+        for (b, a) in self.before.iter().zip(self.state.iter()) {
+            let d = a - b;
+            if !d.is_finite() {
+                return None;
+            }
+            low = low.min(d);
+            high = high.max(d);
+        }
+        let scale = self.state[self.m..].iter().fold(0.0_f64, |s, t| s.max(t.abs()));
+        (high - low <= 1e-15 * scale).then_some(high)
+    }
+
+    fn step(&mut self, rows: &[Rows<'_>]) {
+        for r in rows.iter().filter(|r| r.layers > 0) {
+            if r.attention_only() {
+                for (i, e) in self.extra.iter_mut().enumerate() {
+                    *e += f64::from(r.layers) * r.stages[self.law.part(i)].attention;
+                }
+            } else if self.extra.iter().any(|e| *e != 0.0) {
+                self.row(r.stages, true);
+                self.extra.fill(0.0);
+                self.rows_of(r.stages, r.layers - 1);
+            } else {
+                self.rows_of(r.stages, r.layers);
+            }
+        }
+    }
+
+    /// Seconds of a step from an empty pipeline, or (`overlapped`) between steps. `history`: room for n + 1 states.
+    pub(super) fn run(mut self, rows: &[Rows<'_>], overlapped: bool, history: &mut [f64]) -> f64 {
+        let m = self.m;
+        self.step(rows);
+        if !overlapped {
+            let (ready, free) = self.state.split_at_mut(m);
+            for (i, (r, e)) in ready.iter_mut().zip(self.extra.iter()).enumerate() {
+                let server = &mut free[self.law.attention(i)];
+                *server = r.max(*server) + e;
+                *r = if *e > 0.0 { *server } else { *r };
+            }
+            return ready.iter().fold(0.0, |t, r| t.max(*r));
+        }
+        // Three steps usually settle it: an even shift of the whole state is the period, exactly.
+        let n = self.state.len();
+        for _ in 0..3 {
+            let start = &mut history[..n];
+            start.copy_from_slice(self.state);
+            self.step(rows);
+            self.before.copy_from_slice(&history[..n]);
+            if let Some(shift) = self.shift() {
+                return shift;
+            }
+        }
+        // Else Karp's theorem: with x(k) the state k steps after a single finite entry,
+        // period = max_i min_k (x_i(n) - x_i(k)) / (n - k), n the size of the state.
+        // (`extra` already holds the trailing layers of a previous step, as on the ring.)
+        self.state.fill(f64::NEG_INFINITY);
+        self.state[0] = 0.0;
+        for k in 0..=n {
+            history[k * n..(k + 1) * n].copy_from_slice(self.state);
+            if k < n {
+                self.step(rows);
+            }
+        }
+        let (past, last) = history[..n * (n + 1)].split_at(n * n);
+        let mut period = 0.0_f64;
+        for (i, end) in last.iter().enumerate() {
+            let mean = (0..n)
+                .filter(|k| past[k * n + i].is_finite())
+                .map(|k| (end - past[k * n + i]) / (n - k) as f64)
+                .fold(f64::INFINITY, f64::min);
+            if mean.is_finite() {
+                period = period.max(mean);
+            }
+        }
+        period
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// One group by the law of many is the law of one, whatever the ports take.
+        #[test]
+        fn a_single_group_has_no_turns(
+            times in prop::collection::vec((0.0..9.0f64, 0.1..9.0f64, 0.1..9.0f64, 0.1..9.0f64, 0.0..1.0f64), 1..6),
+            layers in 1u32..9, dense in 0.0..5.0f64, overlapped: bool,
+        ) {
+            let m = times.len();
+            let stages: Vec<Stages> = times
+                .iter()
+                .map(|(a, x, f, y, p)| Stages { ports: [p * x, p * y], ..Stages::new(*a, *x, *f, *y) })
+                .collect();
+            let front = vec![Stages::attention(dense); m];
+            let rows = [Rows { layers: 1, stages: &front }, Rows { layers, stages: &stages }];
+            let one = on_heap(One, &rows, m, m + 4, overlapped);
+            let turns = of_groups(&rows, m, 1, overlapped);
+            prop_assert!((one - turns).abs() <= 1e-12 * one, "{one} {turns}");
+        }
+    }
+}

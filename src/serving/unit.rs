@@ -1,0 +1,332 @@
+//! An AFD unit as it takes steps: its micro-batches through four stages a layer, group by group and stage by stage.
+//!
+//! Attention groups step on their own and share the FFN pool; all are priced alike, each with the same micro-batches,
+//! in turn (`pipeline`). Pipeline stages (PP) hold `layers / pp` each, dense layers in the first, draft passes and LM
+//! head in the last: a stage takes the slowest one's schedule and one hop of hidden states, decode keeps a batch a
+//! stage in flight, so a step as decode sees it is `pp` of those; a prefill round goes through in waves of M
+//! micro-batches, with `pp - 1` waves of bubble. Source: physics.md sections 1 and 5.
+//! Limits: groups keep the pace of the slowest, whose turn the pool waits for (one that served whoever is ready first
+//! would let decode past another group's prompts); a hop between stages is not hidden behind other micro-batches.
+
+use std::sync::Arc;
+
+use super::contention::Extra;
+use super::pipeline::{INLINE_MICROBATCHES, Rows, Stages};
+use super::published;
+use super::stepper::{Prefill, StepTime};
+use crate::cost::draft;
+use crate::cost::memory::Memory;
+use crate::cost::{AfdUnit, Batch, LayerStages, Op, Sink, Total};
+use crate::spec::AfdPlan;
+use crate::spec::assumptions::{MicrobatchSplit, PipelineFormula, PrefillSplit};
+use crate::spec::plan::{Duplex, PipelineMode};
+
+/// An AFD unit with its pipeline.
+pub struct Unit {
+    pub unit: Arc<AfdUnit>,
+    pub microbatches: u32,
+    pub half_duplex: bool,
+    pub overlapped: bool,
+    /// Pipeline stages, each with both pools.
+    pub pp: u32,
+    /// Whether all of them stand in one scale-up domain.
+    pub(super) near: bool,
+    /// Sliding attention, per MoE layer group in order: (layers, sliding).
+    pub(super) groups: Vec<(u32, bool)>,
+    memory: [Memory; 2],
+}
+
+/// Kinds of layers of a unit: full-attention and sliding MoE, dense, ends, first and further draft passes.
+pub(super) const ROWS: usize = 6;
+
+const NO_STAGES: Stages = Stages::attention(0.0);
+
+fn stage_times(s: &LayerStages, slowed: Option<f64>) -> Stages {
+    let [attention, a2f, ffn, f2a] = s.seconds(slowed);
+    Stages { attention, a2f, ffn, f2a, ports: s.ports(slowed) }
+}
+
+impl Unit {
+    /// A compiled unit with the schedule of this plan.
+    pub(super) fn new(unit: Arc<AfdUnit>, plan: &AfdPlan, memory: [Memory; 2]) -> Unit {
+        let lib = unit.library();
+        let mut groups: Vec<(u32, bool)> = Vec::new();
+        for layer in lib.model.dense_layers..lib.model.layers {
+            let sliding = crate::cost::worker::is_sliding(&lib.model, layer);
+            match groups.last_mut() {
+                Some((n, s)) if *s == sliding => *n += 1,
+                _ => groups.push((1, sliding)),
+            }
+        }
+        Unit {
+            microbatches: plan.microbatches.unwrap_or(1),
+            half_duplex: plan.duplex == Duplex::Half,
+            overlapped: plan.pipeline == PipelineMode::Overlapped,
+            pp: plan.pp.max(1),
+            near: plan.unit_gpus() <= lib.cluster.fabric.domain_gpus,
+            groups,
+            memory,
+            unit,
+        }
+    }
+
+    /// Attention-DP ranks of all groups.
+    pub fn ranks(&self) -> f64 {
+        f64::from(self.unit.groups) * self.unit.ranks()
+    }
+
+    pub fn memory(&self) -> &[Memory; 2] {
+        &self.memory
+    }
+
+    /// Micro-batches of a step: whole sequences when the batch is whole, else equal parts.
+    pub fn parts(&self, batch: &Batch) -> Vec<Batch> {
+        let mut out = Vec::with_capacity(self.microbatches as usize);
+        self.for_each_part(batch, |b| out.push(b));
+        out
+    }
+
+    pub(super) fn for_each_part(&self, batch: &Batch, mut take: impl FnMut(Batch)) {
+        let m = self.microbatches.max(1);
+        let whole = batch.decode.fract() == 0.0 && batch.decode > 0.0;
+        if !whole || batch.has_prefill() {
+            let parts = if batch.has_prefill() { m } else { m.min(batch.decode.ceil().max(1.0) as u32) };
+            let part = self.micro(batch, parts);
+            (0..parts).for_each(|_| take(part));
+            return;
+        }
+        let b = batch.decode as u32;
+        let parts = m.min(b.max(1));
+        for i in 0..parts {
+            let size = match self.unit.library().assumptions.microbatch_split {
+                MicrobatchSplit::Even => b / parts + u32::from(i < b % parts),
+                MicrobatchSplit::Floor => (b / parts).max(1),
+                MicrobatchSplit::Ceil => b.div_ceil(parts),
+            };
+            take(batch.scaled(f64::from(size) / batch.decode));
+        }
+    }
+
+    /// One step of all micro-batches.
+    pub fn step(&self, batch: &Batch, overlapped: bool) -> StepTime {
+        if self.microbatches as usize > INLINE_MICROBATCHES {
+            return self.schedule(&self.parts(batch), overlapped);
+        }
+        let mut parts = [Batch::default(); INLINE_MICROBATCHES];
+        let mut n = 0;
+        self.for_each_part(batch, |b| {
+            parts[n] = b;
+            n += 1;
+        });
+        self.schedule(&parts[..n], overlapped)
+    }
+
+    /// Costs and schedule of micro-batches that may differ: a step as decode sees it, through all pipeline stages.
+    pub fn schedule(&self, parts: &[Batch], overlapped: bool) -> StepTime {
+        let pp = f64::from(self.pp);
+        self.with_rows(parts, |rows, work| StepTime { seconds: pp * self.pass(rows, parts, overlapped), work })
+    }
+
+    /// The same with stages of micro-batch i longer by `extra(i)` (KV on the same ports): seconds of the step.
+    pub fn schedule_beside(&self, parts: &[Batch], overlapped: bool, extra: impl Fn(usize) -> Extra) -> f64 {
+        f64::from(self.pp) * self.pass_beside(parts, overlapped, extra)
+    }
+
+    /// [`Unit::schedule_beside`] of a prefill round: seconds until its last logits.
+    pub fn round_beside(&self, parts: &[Batch], extra: impl Fn(usize) -> Extra) -> f64 {
+        if self.pp == 1 {
+            return self.pass_beside(parts, false, extra);
+        }
+        let wave = self.wave();
+        let waves = parts.chunks(wave).enumerate();
+        self.through(waves.map(|(k, w)| self.pass_beside(w, false, |i| extra(k * wave + i))))
+    }
+
+    fn pass_beside(&self, parts: &[Batch], overlapped: bool, extra: impl Fn(usize) -> Extra) -> f64 {
+        let dense_first = self.unit.counts.dense[0] + self.unit.counts.dense[1] > 0.0;
+        self.with_rows(parts, |rows, _| {
+            let longer = |row: usize, i: usize, s: &Stages| {
+                let x = extra(i);
+                if row + 1 == rows.len() {
+                    return *s;
+                }
+                if row == 0 && dense_first {
+                    return Stages { attention: s.attention + x.dense, ..*s };
+                }
+                // A fused dispatch has its hop inside the FFN stage.
+                let (a2f, ffn) = if s.a2f > 0.0 { (s.a2f + x.a2f, s.ffn) } else { (0.0, s.ffn + x.a2f) };
+                Stages { attention: s.attention + x.attention, a2f, ffn, f2a: s.f2a + x.f2a, ..*s }
+            };
+            let stages: Vec<Vec<Stages>> = rows
+                .iter()
+                .enumerate()
+                .map(|(row, r)| r.stages.iter().enumerate().map(|(i, s)| longer(row, i, s)).collect())
+                .collect();
+            let longer: Vec<Rows<'_>> =
+                rows.iter().zip(&stages).map(|(r, s)| Rows { layers: r.layers, stages: s }).collect();
+            self.pass(&longer, parts, overlapped)
+        })
+    }
+
+    /// Micro-batches that go through the stages of a pipeline together.
+    fn wave(&self) -> usize {
+        self.microbatches.max(1) as usize
+    }
+
+    /// Waves of these times through all stages, one behind the other: the pipeline fills once.
+    fn through(&self, waves: impl Iterator<Item = f64>) -> f64 {
+        let (sum, slowest) = waves.fold((0.0, 0.0_f64), |(sum, most), t| (sum + t, most.max(t)));
+        sum + f64::from(self.pp - 1) * slowest
+    }
+
+    /// One pass of the slowest pipeline stage and the hop to the next, by the schedule or by a published formula.
+    fn pass(&self, rows: &[Rows<'_>], parts: &[Batch], overlapped: bool) -> f64 {
+        let (m, layers, s) = (parts.len() as u32, layers_of(rows), sums_of(rows));
+        match self.unit.library().assumptions.pipeline_formula {
+            PipelineFormula::Schedule => self.slowest_stage(rows, overlapped) + self.hop_seconds(parts),
+            PipelineFormula::SlowestStage => published::pipeline_v2([s.attention, s.a2f, s.ffn, s.f2a], m, layers),
+            PipelineFormula::Cycle => {
+                let n = f64::from(layers);
+                let layer = Stages::new(s.attention / n, s.a2f / n, s.ffn / n, s.f2a / n);
+                if parts.iter().all(|b| b.has_prefill() && b.decode == 0.0) {
+                    published::cycle_prefill(&layer, m, layers)
+                } else {
+                    published::cycle_step(&layer, m, layers)
+                }
+            }
+        }
+    }
+
+    /// One of `parts` equal micro-batches, as the assumptions cut a prefill.
+    pub(super) fn micro(&self, batch: &Batch, parts: u32) -> Batch {
+        let mut b = batch.part(parts);
+        if self.unit.library().assumptions.prefill_split == PrefillSplit::OneSequence
+            && batch.has_prefill()
+            && parts > 1
+        {
+            (b.new, b.past) = published::one_sequence(batch.sequences, batch.new, batch.past, parts);
+            b.sequences = 1.0;
+        }
+        b
+    }
+
+    /// Prices micro-batches and hands their stage times on, layer group by layer group in order.
+    pub fn with_rows<T>(&self, parts: &[Batch], then: impl FnOnce(&[Rows<'_>], Total) -> T) -> T {
+        let n = parts.len();
+        let mut inline = [[NO_STAGES; INLINE_MICROBATCHES]; ROWS];
+        let mut heap: Vec<Stages> = Vec::new();
+        let [full, sliding, dense, ends, draft, more]: [&mut [Stages]; ROWS] = if n <= INLINE_MICROBATCHES {
+            inline.each_mut().map(|row| &mut row[..n])
+        } else {
+            heap.resize(ROWS * n, NO_STAGES);
+            let mut rest = &mut heap[..];
+            std::array::from_fn(|_| {
+                let (row, after) = std::mem::take(&mut rest).split_at_mut(n);
+                rest = after;
+                row
+            })
+        };
+        let counts = &self.unit.counts;
+        let dense_layers = (counts.dense[0] + counts.dense[1]) as u32;
+        let (slowed, groups) = (self.unit.slowed(), f64::from(self.unit.groups));
+        let mtp = self.unit.library().serving.mtp;
+        let drafts = parts.iter().any(|b| b.decode > 0.0);
+        let mut work = Total::default();
+        let mut part_work = Total::default();
+        for (i, b) in parts.iter().enumerate() {
+            if i > 0 && *b == parts[i - 1] {
+                for row in [&mut *full, &mut *sliding, &mut *dense, &mut *ends, &mut *draft, &mut *more] {
+                    row[i] = row[i - 1];
+                }
+                work = work.plus(&part_work);
+                continue;
+            }
+            part_work = Total::default();
+            for (row, is_sliding) in [(&mut *full, false), (&mut *sliding, true)] {
+                let layers = counts.moe[usize::from(is_sliding)];
+                if layers > 0.0 {
+                    let s = self.unit.stages(b, is_sliding);
+                    row[i] = stage_times(&s, slowed);
+                    part_work = part_work.plus(&s.work(groups).times(layers));
+                }
+            }
+            if dense_layers > 0 {
+                let d = self.unit.dense(b, false);
+                dense[i] = stage_times(&d, None);
+                part_work = part_work.plus(&d.work(groups).times(f64::from(dense_layers)));
+            }
+            let e = self.unit.ends(b);
+            ends[i] = Stages::attention(e.seconds);
+            part_work = part_work.plus(&e);
+            if mtp > 0 {
+                // A draft pass is one more layer; what comes before its attention runs with it.
+                let [(first, _), (rest, passes)] = draft::passes(mtp, b);
+                let (s, d) = (self.unit.stages(&first, false), self.unit.draft_ends(&first));
+                draft[i] = stage_times(&s, slowed);
+                draft[i].attention += d.seconds;
+                part_work = part_work.plus(&s.work(groups)).plus(&d);
+                if passes > 0.0 {
+                    let (s, d) = (self.unit.stages(&rest, false), self.unit.draft_ends(&rest));
+                    more[i] = stage_times(&s, slowed);
+                    more[i].attention += d.seconds;
+                    part_work = part_work.plus(&s.work(groups).plus(&d).times(passes));
+                }
+            }
+            if self.pp > 1 {
+                part_work.add(Op::PipelineHop, f64::from(self.pp), self.stage_hop(b).into());
+            }
+            work = work.plus(&part_work);
+        }
+        let rows = self.assemble([full, sliding, dense, ends, draft, more], drafts);
+        then(&rows, work)
+    }
+
+    /// In how many groups the sequences of a prefill round go one after another: with few per rank, one by one.
+    pub(super) fn prefill_groups(&self, sequences: f64, chunks: f64) -> f64 {
+        let per_chunk =
+            (sequences * chunks / f64::from(self.microbatches.max(1))).ceil().clamp(1.0, sequences.max(1.0));
+        (sequences / per_chunk).ceil().max(1.0)
+    }
+
+    /// Rounds of prompts: consecutive chunks of each sequence are micro-batches. A chunk at layer l
+    /// follows the one before it through the attention stage, which keeps causality.
+    pub(super) fn prefill(&self, parts: &[Batch], sequences: f64, chunks: f64) -> Prefill {
+        let together = sequences / self.prefill_groups(sequences, chunks);
+        let requests = sequences * self.ranks();
+        if self.pp > 1 {
+            let (mut work, mut alone, mut period_s) = (Total::default(), Vec::new(), 0.0);
+            for wave in parts.chunks(self.wave()) {
+                self.with_rows(wave, |rows, of_wave| {
+                    let t = self.pass(rows, wave, false);
+                    period_s += if self.overlapped { self.pass(rows, wave, true).min(t) } else { t };
+                    alone.push(t);
+                    work = work.plus(&of_wave);
+                });
+            }
+            let latency_s = self.through(alone.into_iter());
+            return Prefill { latency_s, period_s, requests, chunks, together, work };
+        }
+        let alone = self.schedule(parts, false);
+        let period =
+            if self.overlapped { self.schedule(parts, true).seconds.min(alone.seconds) } else { alone.seconds };
+        Prefill { latency_s: alone.seconds, period_s: period, requests, chunks, together, work: alone.work }
+    }
+}
+
+/// Stage sums over all layers of the first micro-batch.
+fn sums_of(rows: &[Rows<'_>]) -> Stages {
+    let mut sum = NO_STAGES;
+    for r in rows.iter().filter(|r| !r.stages.is_empty()) {
+        let (n, s) = (f64::from(r.layers), r.stages[0]);
+        sum.attention += n * s.attention;
+        sum.a2f += n * s.a2f;
+        sum.ffn += n * s.ffn;
+        sum.f2a += n * s.f2a;
+    }
+    sum
+}
+
+/// Layers of a model; its ends are no layer.
+fn layers_of(rows: &[Rows<'_>]) -> u32 {
+    rows.iter().map(|r| r.layers).sum::<u32>().saturating_sub(1).max(1)
+}
