@@ -9,6 +9,7 @@
 //! prices; loss against a much finer exhaustive grid: tests/rust/refine.rs.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, PoisonError};
 
 use rayon::prelude::*;
@@ -26,7 +27,7 @@ use crate::spec::Slo;
 /// Layouts of a mixed level that are searched again at most, and decode layouts per size.
 const LEADERS: usize = 48;
 /// Layouts that are searched again side by side, and the most that finer chunks bring.
-const ROUND: usize = 8;
+const ROUND: usize = 4;
 const CHUNKS: f64 = 1.1;
 const PER_SIZE: usize = 6;
 
@@ -62,8 +63,36 @@ impl Aim {
 /// What is known of a layout beside its coarse rows: points by batch and chunk, and the most sequences it holds.
 #[derive(Default)]
 pub struct Known {
-    points: HashMap<(u32, u32), Point>,
+    points: HashMap<(u32, u32), Point, BuildHasherDefault<Mixer>>,
     most: Option<u32>,
+}
+
+/// A hash of two small numbers: a climb looks up some sixty of them, and what resists an attacker takes longer than
+/// all else that it does beside pricing.
+#[derive(Default)]
+struct Mixer(u64);
+
+impl Hasher for Mixer {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for b in bytes {
+            self.write_u32(u32::from(*b));
+        }
+    }
+
+    fn write_u32(&mut self, n: u32) {
+        // The golden ratio spreads neighbours over the high bits; the fold brings them down to the low ones.
+        let mixed = (self.0 ^ u64::from(n)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = mixed ^ (mixed >> 29);
+    }
+}
+
+/// The most that a finer grid adds to the rate of a layout.
+pub(super) fn reach(per_octave: u32) -> f64 {
+    CHUNKS * 2f64.powf(1.0 / f64::from(per_octave))
 }
 
 /// Takes the layouts that lead a mixed level to `refine`, a round at a time, by the scores of all; what a round finds
@@ -82,7 +111,7 @@ pub(super) fn rounds(
     leaders.sort_by(|a, b| order(&b.1, &a.1));
     leaders.truncate(LEADERS);
     let Some(mut best) = leaders.first().map(|l| l.1) else { return Ok(()) };
-    let reach = CHUNKS * 2f64.powf(1.0 / f64::from(per_octave));
+    let reach = reach(per_octave);
     let worth = |(class, value): (u8, f64), best: (u8, f64)| match (class, best.0) {
         (2, _) => value * reach >= best.1,
         (_, 2) => -value <= reach,

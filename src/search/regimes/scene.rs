@@ -34,11 +34,17 @@ struct Mark {
 impl Mark {
     /// Those of all standing rows, by falling rate.
     fn all(rows: &[Row]) -> Vec<Mark> {
-        let mark = |(row, r): (usize, &Row)| {
-            let p = &r.point;
-            p.stands().then_some(Mark { rate: p.requests_per_s, latencies: [p.ttft_s, p.tpot_s], row })
+        let of_block = |(k, rows): (usize, &[Row])| -> Vec<Mark> {
+            let marks = rows.iter().enumerate().filter(|(_, r)| r.point.stands()).map(|(i, r)| {
+                let p = &r.point;
+                Mark { rate: p.requests_per_s, latencies: [p.ttft_s, p.tpot_s], row: k * near::BLOCK + i }
+            });
+            let mut some: Vec<Mark> = marks.collect();
+            some.sort_by(|a, b| b.rate.total_cmp(&a.rate));
+            some
         };
-        let mut all: Vec<Mark> = rows.iter().enumerate().filter_map(mark).collect();
+        // Blocks are sorted side by side; a stable sort takes their runs as they are.
+        let mut all: Vec<Mark> = near::by_block(rows, of_block).into_iter().flatten().collect();
         all.sort_by(|a, b| b.rate.total_cmp(&a.rate));
         all
     }
@@ -86,6 +92,8 @@ impl Group {
 struct Mixed {
     octave: u32,
     groups: Vec<Group>,
+    /// Groups by falling rate of what they reach without limits.
+    order: Vec<usize>,
     /// What lacks the least memory, if nothing stands.
     least: Option<Row>,
 }
@@ -104,6 +112,7 @@ struct Paired {
 struct Sides {
     prompts: Prompts,
     decode: Priced<DecodeSide>,
+    front: Vec<Candidate<DecodeSide>>,
 }
 
 pub struct Scene<'a> {
@@ -129,7 +138,8 @@ impl<'a> Scene<'a> {
         let mixed = [mixed(map, &task, 0, &workers, octave)?, mixed(map, &task, 2, &units, (octave / 2).max(1))?];
         let (pd, afd) = (map.wants(1) || map.wants(3), map.wants(3) && !units.is_empty());
         let sides = |prompts: Vec<Layout>, decode: &[Layout], octave: u32| -> Result<Sides> {
-            Ok(Sides { prompts: task.prompts(&prompts)?, decode: task.decode(decode, octave)? })
+            let (prompts, decode) = (task.prompts(&prompts)?, task.decode(decode, octave)?);
+            Ok(Sides { prompts, front: levels::decode_frontier(&decode, &task.load)?, decode })
         };
         let sides = [
             pd.then(|| sides(levels::worker_layouts(lib, gpus, true), &workers, octave * 2)).transpose()?,
@@ -163,8 +173,17 @@ impl<'a> Scene<'a> {
     }
 
     fn in_mixed(&self, level: &Mixed, aim: &Aim) -> Result<Reach> {
-        let reached: Vec<Tiers> = level.groups.iter().map(|g| reach(&g.best, &aim.slo)).collect();
-        let mut tiers = reached.iter().fold(Tiers::default(), |t, own| t.and(*own));
+        let mut reached: Vec<Tiers> = vec![Tiers::default(); level.groups.len()];
+        let mut tiers = Tiers::default();
+        for i in &level.order {
+            let best = &level.groups[*i].best;
+            // Nothing from here on comes near, not even on a finer grid.
+            if best.first().is_none_or(|m| m.rate * refine::reach(level.octave) < tiers.floor()) {
+                break;
+            }
+            reached[*i] = reach(best, &aim.slo);
+            tiers = tiers.and(reached[*i]);
+        }
         let mut fine: Vec<Row> = Vec::new();
         refine::rounds(reached.iter().map(Tiers::score), level.octave, |live| {
             let mut best: Option<(u8, f64)> = None;
@@ -257,16 +276,20 @@ fn mixed(map: &Map, task: &Task<'_>, level: u8, layouts: &[Layout], octave: u32)
     let priced = task.mixed_groups(level, layouts, octave)?;
     let groups: Vec<Group> = crate::pool::install(|| priced.into_par_iter().map(Group::new).collect())?;
     let least = least(groups.iter().flat_map(|g| &g.rows));
-    Ok(Some(Mixed { octave, groups, least }))
+    let top = |i: usize| groups[i].best.first().map_or(f64::NEG_INFINITY, |m| m.rate);
+    let mut order: Vec<usize> = (0..groups.len()).collect();
+    order.sort_by(|a, b| top(*b).total_cmp(&top(*a)).then(a.cmp(b)));
+    Ok(Some(Mixed { octave, groups, order, least }))
 }
 
 fn paired(task: &Task<'_>, sides: &[Option<Sides>; 2], level: u8, ways: &[[usize; 2]]) -> Result<Paired> {
-    let mut rows = Vec::new();
+    let mut parts = Vec::new();
     for [p, d] in ways {
         if let (Some(p), Some(d)) = (&sides[*p], &sides[*d]) {
-            rows.extend(task.pair(level, &p.prompts.front, &levels::decode_frontier(&d.decode, &task.load)?)?);
+            parts.push(task.pair(level, &p.prompts.front, &d.front)?);
         }
     }
+    let rows = crate::pool::concat(parts)?;
     let marks = Mark::all(&rows);
     let least = match (&sides[ways[0][0]], &sides[ways[0][1]]) {
         (Some(p), Some(d)) if rows.is_empty() => task.closest_pair(level, &p.prompts.all, &d.decode),
