@@ -34,6 +34,10 @@ def make(axes=AXES, where=("tp * dp <= 8",), **more):
     )
 
 
+def small_question():
+    return dg.Model("Qwen/Qwen3-30B-A3B"), dg.Cluster("h200_sxm", gpus=4), dg.Workload.preset("paper-chat")
+
+
 @pytest.fixture(scope="module")
 def space():
     return make()
@@ -131,6 +135,13 @@ def test_dask_gives_the_same_bits(space, rows):
     )
     with cluster, distributed.Client(cluster) as client:
         assert same(dg.sweep(space, executor=client, progress=False), rows)
+        # Units of explore and regimes cross the same way.
+        asked = small_question()
+        slo = dg.SLO(tpot_ms=15)
+        study, twin = (dg.explore(*asked, slo, executor=e, progress=False) for e in (client, None))
+        assert same(study.points, twin.points) and study.estimates == twin.estimates
+        maps = (dg.regimes(*asked[:2], workloads=asked[2], slo=slo, executor=e, progress=False) for e in (client, None))
+        assert same(*maps)
 
 
 @pytest.mark.slow

@@ -39,3 +39,4 @@ mod traces;
 mod traffic;
 mod validation;
 mod what_if;
+mod wire;
