@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from typing import Any, Protocol
 
 from disagg import _core
-from disagg.errors import CancelledError, DisaggError, SpecError
+from disagg.errors import CancelledError, DataError, DisaggError, InfeasibleError, SpecError
 from disagg.executors import resolve, width
 
 __all__ = ["Calls", "Units", "fly", "piece"]
@@ -151,23 +151,28 @@ def piece(fn: Callable[..., Any], args: tuple[Any, ...], caller: tuple[int, str]
     Returns
     -------
     object
-        What `fn` gives.
+        What `fn` gives; or the error that answers the question (a SpecError, InfeasibleError or DataError), which no
+        second try would change.
 
     Raises
     ------
     CancelledError
         If the caller was stopped.
     """
-    if caller != (os.getpid(), _HERE):
+    report: Callable[..., None] | None = None
+    if caller == (os.getpid(), _HERE):
+
+        def report(*_: int) -> None:
+            if token not in _WANTED:
+                raise CancelledError("the caller was stopped")
+
+        report()
+    else:
         _core.set_num_threads(min(threads, os.cpu_count() or 1))
-        return fn(*args, None)
-
-    def wanted(*_: int) -> None:
-        if token not in _WANTED:
-            raise CancelledError("the caller was stopped")
-
-    wanted()
-    return fn(*args, wanted)
+    try:
+        return fn(*args, report)
+    except (SpecError, InfeasibleError, DataError) as e:
+        return e
 
 
 class Calls:
@@ -212,6 +217,8 @@ class Calls:
         return piece, args
 
     def finish(self, key: int, result: Any) -> None:
+        if isinstance(result, DisaggError):
+            raise result
         self.results[key] = result
         self.done.append(key)
 

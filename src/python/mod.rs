@@ -14,6 +14,7 @@ mod errors;
 mod exploration;
 mod kernels;
 mod network;
+mod regimes;
 mod run;
 mod sensitivity;
 mod serve;
@@ -48,9 +49,11 @@ mod _core {
     #[pymodule_export]
     use super::network::{network_flows, network_phase};
     #[pymodule_export]
+    use super::regimes::{regimes, regimes_frameworks};
+    #[pymodule_export]
     use super::sensitivity::sensitivity;
     #[pymodule_export]
-    use super::serve::{Engine, Study, explore, regimes, regimes_frameworks};
+    use super::serve::{Engine, Study, explore};
     #[pymodule_export]
     use super::sim::{Trace, calibrate, goodput_curve, judge, mean_interval, perfetto, simulate};
     #[pymodule_export]

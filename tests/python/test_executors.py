@@ -15,6 +15,7 @@ import pytest
 
 import disagg as dg
 from disagg._columns import same
+from disagg._flight import Calls
 
 MODEL = dg.Model("Qwen/Qwen3-30B-A3B")
 CHAT = dg.Workload.preset("paper-chat")
@@ -123,12 +124,11 @@ def test_loky_replaces_a_worker_that_dies_in_the_middle(study: dg.Study, cells: 
 
 def test_the_death_of_a_given_executor_is_an_error() -> None:
     with cf.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("forkserver")) as pool:
-        pid = pool.submit(os.getpid).result()
+        alive = [pool.submit(os.getpid).result()]
 
-        def kill(done: int, total: int) -> None:
-            del done, total
-            if pid:
-                os.kill(pid, signal.SIGKILL)
+        def kill(*_: int) -> None:
+            if alive:
+                os.kill(alive.pop(), signal.SIGKILL)
 
         with pytest.raises(dg.DisaggError, match=r"the search of .* could not be done: BrokenProcessPool"):
             explore(executor=pool, progress=kill)
@@ -144,6 +144,17 @@ def test_a_unit_that_fails_is_tried_three_times(cells: dg.Frame) -> None:
     lost = r"the search of aggregated on \w+ could not be done: OSError\('lost'\)"
     with pytest.raises(dg.DisaggError, match=lost):
         explore(executor=Odd(OSError("lost"), times=3), levels=["aggregated"])
+
+
+def impossible(n: int, report: object) -> int:
+    del report
+    raise dg.InfeasibleError("too small", f"{n} GPUs", "1")
+
+
+def test_an_answer_that_is_an_error_is_not_tried_again() -> None:
+    with Watched(2) as pool, pytest.raises(dg.InfeasibleError, match="too small"):
+        Calls(impossible, [("one", (8,))]).fly(pool)
+    assert len(pool.futures) == 1
 
 
 @pytest.mark.parametrize("ask", [explore, regimes])

@@ -139,3 +139,15 @@ def test_a_stop_keeps_what_is_done_if_asked(found: dg.Frame) -> None:
 
     with pytest.raises(RuntimeError, match="not a stop"):
         ask(partial=True, progress=trouble)
+
+    def late(done: int, total: int) -> None:
+        if done == total:
+            raise KeyboardInterrupt
+
+    def one(**more: Any) -> dg.Frame:
+        return dg.regimes(MODEL, CLUSTER, isl=500, osl=200, slo=LIMITS, progress=late, **more)
+
+    # Too late to stop anything: nothing is lost.
+    assert len(one(partial=True)) == 6 and one(partial=True).attrs["complete"] is True
+    with pytest.raises(KeyboardInterrupt):
+        one()
