@@ -7,8 +7,8 @@ use pyo3::prelude::*;
 
 use super::serve::{Asked, Study};
 use super::spec::Spec;
-use super::{errors, kernels, run};
-use crate::error::Error;
+use super::{kernels, run};
+use crate::error::{Error, Result};
 use crate::search::{self, explore, wire};
 
 /// The question of `explore`, searched unit by unit.
@@ -74,8 +74,10 @@ impl Exploration {
 
     /// The study of the rows of all units, in their order.
     fn join(&self, py: Python<'_>, parts: Vec<PyReadonlyArray1<'_, u32>>) -> PyResult<Study> {
-        let parts = errors::guard(|| parts.iter().map(|p| wire::unpack(&p.as_array().to_vec())).collect())?;
-        run::run(py, None, move |_| {
+        let parts: Vec<Vec<u32>> = parts.iter().map(|p| p.as_array().to_vec()).collect();
+        run::run(py, None, move |control| {
+            let read = |words: Vec<u32>| control.check().and_then(|()| wire::unpack(&words));
+            let parts = parts.into_iter().map(read).collect::<Result<_>>()?;
             Ok(Study { inner: Arc::new(explore::join(&kernels::db()?, &self.question, parts)?) })
         })
     }
