@@ -146,7 +146,8 @@ def explore(
         None: this process, all cores. Or, as in `sweep`, any `concurrent.futures.Executor`, a dask ``Client``,
         ``"processes"`` (loky) or ``"ray"``: a unit of work is a framework's ``aggregated``, its ``aggregated+afd``,
         or its ``pd`` and ``pd+afd`` together, and progress counts units. The study is the same, to the last bit. This
-        machine's cores are busy without one: it is for more machines, or to leave this one free.
+        machine's cores are busy without one: it is for more machines, or to leave this one free. When stopped,
+        what another process has begun runs to its end there.
     progress
         None: a bar after one second where somebody can see it; True; False; or ``f(done, total)``.
 

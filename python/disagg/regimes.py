@@ -75,7 +75,7 @@ def regimes(
     executor
         None: this process, all cores. Or, as in `sweep`, any `concurrent.futures.Executor`, a dask ``Client``,
         ``"processes"`` (loky) or ``"ray"``: a unit of work is one cluster and workload with all its limits. The rows
-        are the same, to the last bit.
+        are the same, to the last bit. When stopped, what another process has begun runs to its end there.
     partial
         Whether stopping (Ctrl-C) gives the cells that are done, if there are any, instead of raising;
         ``attrs["complete"]`` says which.
