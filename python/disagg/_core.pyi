@@ -9,6 +9,7 @@ import numpy.typing as npt
 __all__ = [
     "DesignSpace",
     "Engine",
+    "Exploration",
     "Search",
     "Spec",
     "Study",
@@ -50,6 +51,7 @@ __all__ = [
     "preset",
     "presets",
     "regimes",
+    "regimes_frameworks",
     "sensitivity",
     "set_num_threads",
     "simulate",
@@ -95,6 +97,27 @@ class Engine:
     ) -> Engine: ...
     def estimate(self) -> _EstimatePayload: ...
     def step(self, kind: str, batch: float, context: float, new: float, past: float) -> tuple[float, _Payload]: ...
+
+@final
+class Exploration:
+    def __new__(
+        cls,
+        model: Spec,
+        cluster: Spec,
+        workload: Spec,
+        slo: Spec,
+        levels: list[str],
+        frameworks: list[str] | None = None,
+        quant: Spec | None = None,
+        serving: Spec | None = None,
+        assumptions: Spec | None = None,
+        objective: str = "tokens_per_s",
+    ) -> Exploration: ...
+    @property
+    def frameworks(self) -> list[str]: ...
+    def units(self) -> list[str]: ...
+    def search(self, unit: int, progress: _Report = None) -> npt.NDArray[np.uint32]: ...
+    def join(self, parts: list[npt.NDArray[np.uint32]]) -> Study: ...
 
 @final
 class Search:
@@ -296,8 +319,22 @@ def regimes(
     assumptions: Spec | None = None,
     tolerance: float = 0.01,
     batches_per_octave: int = 5,
+    partial: bool = False,
     progress: _Report = None,
 ) -> _Payload: ...
+def regimes_frameworks(
+    model: Spec,
+    clusters: list[Spec],
+    workloads: list[Spec],
+    slos: list[Spec],
+    levels: list[str],
+    framework: str | None = None,
+    quant: Spec | None = None,
+    serving: Spec | None = None,
+    assumptions: Spec | None = None,
+    tolerance: float = 0.01,
+    batches_per_octave: int = 5,
+) -> list[str]: ...
 def sensitivity(
     model: Spec,
     cluster: Spec,

@@ -6,7 +6,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from disagg import _core
+from disagg._flight import Calls
 from disagg._versions import __version__
 from disagg.errors import InfeasibleError, Problem, SpecError
 from disagg.frame import Frame
@@ -119,6 +123,7 @@ def explore(
     serving: Serving | None = None,
     assumptions: Assumptions | None = None,
     objective: str = "tokens_per_s",
+    executor: Any = None,
     progress: Progress = None,
 ) -> Study:
     """Search every level of disaggregation, best against best, under the same GPU budget.
@@ -137,6 +142,12 @@ def explore(
         As in `estimate`.
     objective
         ``"tokens_per_s"``, ``"tokens_per_s_per_gpu"`` or ``"tokens_per_s_per_user"``.
+    executor
+        None: this process, all cores. Or, as in `sweep`, any `concurrent.futures.Executor`, a dask ``Client``,
+        ``"processes"`` (loky) or ``"ray"``: a unit of work is a framework's ``aggregated``, its ``aggregated+afd``,
+        or its ``pd`` and ``pd+afd`` together, and progress counts units. The study is the same, to the last bit. This
+        machine's cores are busy without one: it is for more machines, or to leave this one free. When stopped,
+        what another process has begun runs to its end there.
     progress
         None: a bar after one second where somebody can see it; True; False; or ``f(done, total)``.
 
@@ -151,7 +162,9 @@ def explore(
     Raises
     ------
     SpecError
-        If an input does not fit; every problem is named.
+        If an input does not fit (every problem is named), or the executor does not.
+    DisaggError
+        If a unit of work fails three times or the executor's workers die.
 
     Examples
     --------
@@ -160,6 +173,15 @@ def explore(
     ...                    dg.Workload.preset("paper-chat"), dg.SLO(tpot_ms=50), levels=["aggregated"])
     >>> study.table["level"].tolist()
     ['aggregated']
+
+    The same on two threads or, with ``executor="processes"``, on all cores beside this process:
+
+    >>> import concurrent.futures as cf
+    >>> with cf.ThreadPoolExecutor(2) as pool:
+    ...     study = dg.explore(dg.Model("Qwen/Qwen3-30B-A3B"), dg.Cluster("h200_sxm", gpus=2),
+    ...                        dg.Workload.preset("paper-chat"), dg.SLO(tpot_ms=50), executor=pool)
+    >>> len(study.table)
+    4
     """
     if isinstance(frameworks, str):
         frameworks = [frameworks]
@@ -178,20 +200,13 @@ def explore(
     _names("levels", levels)
     if frameworks is not None:
         _names("frameworks", frameworks)
-    with reporter(progress, "layouts") as report:
-        found = _core.explore(
-            model._raw,
-            cluster._raw,
-            workload._raw,
-            slo._raw,
-            list(levels),
-            None if frameworks is None else list(frameworks),
-            _raw(quant),
-            _raw(serving),
-            _raw(assumptions),
-            objective,
-            report,
-        )
+    names = None if frameworks is None else list(frameworks)
+    asked = (model, cluster, workload, slo, list(levels), names, quant, serving, assumptions, objective)
+    if executor is None:
+        with reporter(progress, "layouts") as report:
+            found = _core.explore(*_raws((*asked, report)))
+    else:
+        found = _elsewhere(asked, executor, progress)
     inputs = _inputs(model=model, cluster=cluster, workload=workload, quant=quant, serving=serving)
     attrs = {
         "version": __version__,
@@ -213,6 +228,26 @@ def explore(
         objective=objective,
         core=found,
     )
+
+
+def _raws(asked: tuple[Any, ...]) -> Any:
+    return tuple(a._raw if isinstance(a, Spec) else a for a in asked)
+
+
+def _unit(asked: tuple[Any, ...], unit: int, report: Any) -> npt.NDArray[np.uint32]:
+    """Search a unit of a question, wherever this runs."""
+    return _core.Exploration(*_raws(asked)).search(unit, report)
+
+
+def _elsewhere(asked: tuple[Any, ...], executor: Any, progress: Progress) -> _core.Study:
+    whole = _core.Exploration(*_raws(asked))
+    # Whose kernels are compared is settled once, for all workers.
+    asked = (*asked[:5], whole.frameworks, *asked[6:])
+    calls = [(name, (asked, i)) for i, name in enumerate(whole.units())]
+    work = Calls(_unit, calls, lambda name: f"the search of {name}")
+    with reporter(progress, "units") as report:
+        work.fly(executor, None if report is None else lambda done: report(done, len(calls)))
+    return whole.join(work.results)
 
 
 def _names(name: str, values: object) -> None:

@@ -1,7 +1,8 @@
 """Executors: the same work units on threads, processes, a dask cluster or ray.
 
-Anything that is a `concurrent.futures.Executor` will do. A unit carries the space as JSON text and
-the numbers of its points, and brings back plain numpy columns; nothing else crosses.
+Anything that is a `concurrent.futures.Executor` will do. A unit of `sweep` carries the space as JSON text and
+the numbers of its points, one of `explore` or `regimes` its specs (which pickle as JSON); back come plain numpy
+arrays; nothing else crosses.
 """
 
 from __future__ import annotations

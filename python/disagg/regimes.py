@@ -6,7 +6,11 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from disagg import _core
+import numpy as np
+
+from disagg import _core, executors
+from disagg._columns import Text
+from disagg._flight import Calls
 from disagg._versions import __version__
 from disagg.errors import Problem, SpecError
 from disagg.frame import Frame
@@ -35,6 +39,8 @@ def regimes(
     assumptions: Assumptions | None = None,
     tolerance: float = 0.01,
     batches_per_octave: int = 5,
+    executor: Any = None,
+    partial: bool = False,
     progress: Progress = None,
 ) -> Frame:
     """Tell which level of disaggregation wins where: a map over lengths, limits and clusters.
@@ -66,6 +72,13 @@ def regimes(
         Levels whose rates are nearer than this share are tied: borders are as uncertain as the tables.
     batches_per_octave
         Batches scanned per doubling; fewer are faster and coarser.
+    executor
+        None: this process, all cores. Or, as in `sweep`, any `concurrent.futures.Executor`, a dask ``Client``,
+        ``"processes"`` (loky) or ``"ray"``: a unit of work is one cluster and workload with all its limits. The rows
+        are the same, to the last bit. When stopped, what another process has begun runs to its end there.
+    partial
+        Whether stopping (Ctrl-C) gives the cells that are done, if there are any, instead of raising;
+        ``attrs["complete"]`` says which.
     progress
         None: a bar after one second where somebody can see it; True; False; or ``f(done, total)``.
 
@@ -83,7 +96,9 @@ def regimes(
     Raises
     ------
     SpecError
-        If an input does not fit or there is no cell; every problem is named.
+        If an input does not fit or there is no cell (every problem is named), or the executor does not fit.
+    DisaggError
+        If a unit of work fails three times or the executor's workers die.
 
     Examples
     --------
@@ -92,6 +107,8 @@ def regimes(
     ...                    slo=[dg.SLO(tpot_ms=10), dg.SLO(tpot_ms=50)], levels=["aggregated", "pd"])
     >>> len(found), found["isl"].tolist()
     (4, [500.0, 500.0, 4000.0, 4000.0])
+    >>> found.attrs["complete"]
+    True
     """
     clusters = _several("cluster", cluster, (Cluster,))
     limits = _several("slo", slo, (SLO,))
@@ -105,6 +122,7 @@ def regimes(
         assumptions=(assumptions, Assumptions, type(None)),
         tolerance=(tolerance, int, float),
         batches_per_octave=(batches_per_octave, int),
+        partial=(partial, bool),
     )
     if workloads is None:
         kinds = (int, float, Distribution)
@@ -115,21 +133,13 @@ def regimes(
             raise SpecError(empty)
     else:
         asked = _several("workloads", workloads, (Workload,))
+    more = (quant, serving, assumptions, float(tolerance), max(1, batches_per_octave))
+    question = (model, clusters, asked, limits, list(levels), framework, *more)
     with reporter(progress, "cells") as report:
-        columns, own = _core.regimes(
-            model._raw,
-            [c._raw for c in clusters],
-            [w._raw for w in asked],
-            [s._raw for s in limits],
-            list(levels),
-            framework,
-            _raw(quant),
-            _raw(serving),
-            _raw(assumptions),
-            float(tolerance),
-            max(1, batches_per_octave),
-            report,
-        )
+        if executor is None:
+            columns, own = _core.regimes(*_raws((*question, partial, report)))
+        else:
+            columns, own = _elsewhere(question, executor, partial, report)
     attrs = {
         "version": __version__,
         "model": repr(model),
@@ -139,8 +149,41 @@ def regimes(
     return Frame._from_core((columns, {**own, **{k: json.dumps(v) for k, v in attrs.items()}}))
 
 
-def _raw(spec: Spec | None) -> _core.Spec | None:
-    return None if spec is None else spec._raw
+def _raws(asked: Iterable[Any]) -> Any:
+    """Give the native side of the specs in what is asked, and the rest as it is."""
+
+    def raw(a: Any) -> Any:
+        return a._raw if isinstance(a, Spec) else [raw(x) for x in a] if isinstance(a, list) else a
+
+    return tuple(raw(a) for a in asked)
+
+
+def _scene(question: tuple[Any, ...], report: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    """Map one cluster and workload under all limits, wherever this runs."""
+    columns, own = _core.regimes(*_raws((*question, False, report)))
+    return executors.texts(columns), own
+
+
+def _elsewhere(question: tuple[Any, ...], executor: Any, partial: bool, report: Any) -> Any:
+    model, clusters, workloads, limits, levels, _, *more = question
+    # Whose kernels are taken is settled once, for all workers.
+    names = _core.regimes_frameworks(*_raws(question))
+    calls = [
+        (f"{c!r} with {w!r}", ((model, [c], [w], limits, levels, name, *more),))
+        for c, name in zip(clusters, names, strict=True)
+        for w in workloads
+    ]
+    work = Calls(_scene, calls, lambda name: f"the map of {name}")
+    total = len(calls) * len(limits)
+    try:
+        work.fly(executor, None if report is None else lambda done: report(done * len(limits), total))
+    except KeyboardInterrupt:
+        if not (partial and work.done):
+            raise
+    parts = [r for r in work.results if r is not None]
+    own = {**parts[0][1], "complete": json.dumps(len(parts) == len(calls))}
+    columns = {n: np.concatenate([p[n] for p, _ in parts]) for n in parts[0][0]}
+    return {n: Text.of(v.tolist()) if v.dtype.kind == "U" else v for n, v in columns.items()}, own
 
 
 def _without(lists: Iterable[list[Any]]) -> list[str]:

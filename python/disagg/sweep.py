@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import concurrent.futures as cf
 import os
-import pickle
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 
 from disagg import _core, executors
 from disagg._checkpoint import Checkpoint
+from disagg._flight import fly
 from disagg._versions import __version__
-from disagg.errors import DisaggError, Problem, SpecError
+from disagg.errors import Problem, SpecError
 from disagg.frame import Frame
 from disagg.progress import Progress, reporter
 from disagg.space import Space
@@ -26,8 +24,6 @@ __all__ = ["sweep"]
 FIRST_UNIT = 32
 UNIT_S = 0.2
 MOST_UNIT = 65_536
-ATTEMPTS = 3
-TICK_S = 0.05
 
 Report = Callable[[int, int], object] | None
 
@@ -56,7 +52,18 @@ class _Work:
             self.gaps.insert(0, (end, stop))
         return start, end
 
-    def finish(self, key: tuple[int, int], seconds: float, columns: dict[str, Any]) -> None:
+    def call(self, key: tuple[int, int]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """Give what prices a range anywhere."""
+        return executors.work, (self.text, self.space._numbers(*key), self.metrics, os.getpid())
+
+    def failed(self, key: tuple[int, int], error: BaseException) -> str:
+        """Say that a range has failed for good."""
+        kept = "" if self.checkpoint is None else "; the checkpoint keeps what is done: call again"
+        return f"points {key[0]} to {key[1]} could not be priced: {error!r}{kept}"
+
+    def finish(self, key: tuple[int, int], result: tuple[float, dict[str, Any]]) -> None:
+        """Keep what a range brought back: seconds and columns."""
+        seconds, columns = result
         if self.checkpoint is not None:
             self.checkpoint.add(*key, columns)
         self.units[key] = columns
@@ -166,76 +173,13 @@ def _here(work: _Work, report: Report) -> None:
         begin, before = time.perf_counter(), work.done
         tell: Report = None if report is None else (lambda done, _, b=before: report(b + done, total))
         columns, _ = space.price(work.space._numbers(*key), work.metrics, tell)
-        work.finish(key, time.perf_counter() - begin, executors.texts(columns))
+        work.finish(key, (time.perf_counter() - begin, executors.texts(columns)))
         if report is not None:
             report(work.done, total)
 
 
-class _Flight:
-    """Units of work that are under way on an executor."""
-
-    def __init__(self, work: _Work, executor: Any, opened: ExitStack) -> None:
-        self.work, self.executor, self.opened = work, executor, opened
-        self.pool = opened.enter_context(executors.resolve(executor))
-        self.width = 2 * executors.width(executor)
-        self.flying: dict[cf.Future[Any], tuple[int, int]] = {}
-        self.again: list[tuple[int, int]] = []
-        self.failures: dict[tuple[int, int], int] = {}
-
-    def launch(self) -> bool:
-        """Keep as many units under way as there are workers for; False when all is done."""
-        work = self.work
-        while len(self.flying) < self.width and (key := self.again.pop() if self.again else work.next()) is not None:
-            try:
-                future = self.pool.submit(
-                    executors.work, work.text, work.space._numbers(*key), work.metrics, os.getpid()
-                )
-            except (pickle.PicklingError, TypeError, AttributeError) as e:
-                raise _unfit(e) from e
-            self.flying[future] = key
-        return bool(self.flying)
-
-    def land(self) -> None:
-        """Take in what has finished within a tick; what failed is tried again."""
-        finished, _ = cf.wait(self.flying, timeout=TICK_S, return_when=cf.FIRST_COMPLETED)
-        for future in finished:
-            key = self.flying.pop(future)
-            error = future.exception()
-            if error is None:
-                self.work.finish(key, *future.result())
-            else:
-                self._retry(key, error)
-
-    def _retry(self, key: tuple[int, int], error: BaseException) -> None:
-        if isinstance(error, pickle.PicklingError):
-            raise _unfit(error) from error
-        self.failures[key] = self.failures.get(key, 0) + 1
-        dead = isinstance(error, cf.BrokenExecutor)
-        if self.failures[key] >= ATTEMPTS or (dead and self.executor != "processes"):
-            kept = "" if self.work.checkpoint is None else "; the checkpoint keeps what is done: call again"
-            raise DisaggError(f"points {key[0]} to {key[1]} could not be priced: {error!r}{kept}") from error
-        self.again.append(key)
-        if dead:
-            # Loky's dead workers are replaced by asking for the executor again.
-            self.pool = self.opened.enter_context(executors.resolve(self.executor))
-
-
-def _unfit(error: BaseException) -> SpecError:
-    return SpecError([("executor", f"cannot carry the work: {error}", "give one that pickles functions and arrays")])
-
-
 def _elsewhere(work: _Work, executor: Any, report: Report) -> None:
-    total, told = work.space.size, 0.0
-    with ExitStack() as opened:
-        flight = _Flight(work, executor, opened)
-        try:
-            while flight.launch():
-                flight.land()
-                if report is not None and time.monotonic() - told > TICK_S:
-                    told = time.monotonic()
-                    report(work.done, total)
-        finally:
-            for future in flight.flying:
-                future.cancel()
+    total = work.space.size
+    fly(work, executor, None if report is None else lambda: report(work.done, total))
     if report is not None:
         report(total, total)

@@ -11,8 +11,10 @@ mod convert;
 mod design;
 mod door;
 mod errors;
+mod exploration;
 mod kernels;
 mod network;
+mod regimes;
 mod run;
 mod sensitivity;
 mod serve;
@@ -38,6 +40,8 @@ mod _core {
     #[pymodule_export]
     use super::door::{_frame, _spin, near, num_threads, set_num_threads, versions};
     #[pymodule_export]
+    use super::exploration::Exploration;
+    #[pymodule_export]
     use super::kernels::{
         kernels_at, kernels_frameworks, kernels_import, kernels_lookup, kernels_origin, kernels_report,
         kernels_suspects, kernels_systems, kernels_table, kernels_tables,
@@ -45,9 +49,11 @@ mod _core {
     #[pymodule_export]
     use super::network::{network_flows, network_phase};
     #[pymodule_export]
+    use super::regimes::{regimes, regimes_frameworks};
+    #[pymodule_export]
     use super::sensitivity::sensitivity;
     #[pymodule_export]
-    use super::serve::{Engine, Study, explore, regimes};
+    use super::serve::{Engine, Study, explore};
     #[pymodule_export]
     use super::sim::{Trace, calibrate, goodput_curve, judge, mean_interval, perfetto, simulate};
     #[pymodule_export]

@@ -2,14 +2,16 @@
 //!
 //! The work runs on a thread of its own while the caller's thread, without the GIL, wakes every
 //! 50 ms to let Python handle signals (the stop button) and to report progress. A Python error in
-//! either cancels the work, waits for it and is raised. No signal handler is installed, so the
-//! user's own handlers work as ever.
+//! either cancels the work, waits for it and is raised; work that keeps what is done when it is
+//! stopped ([`run_kept`]) gives that instead. No signal handler is installed, so the user's own
+//! handlers work as ever.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 
 use super::errors::{InternalError, from_panic};
@@ -28,10 +30,21 @@ pub fn run<T: Send>(
     progress: Option<&Bound<'_, PyAny>>,
     work: impl FnOnce(&Control) -> Result<T> + Send,
 ) -> PyResult<T> {
+    run_kept(py, progress, false, work)
+}
+
+/// The same; with `kept`, work that a stop (KeyboardInterrupt) has ended and that still gives a result gives it.
+/// Any other exception is raised.
+pub fn run_kept<T: Send>(
+    py: Python<'_>,
+    progress: Option<&Bound<'_, PyAny>>,
+    kept: bool,
+    work: impl FnOnce(&Control) -> Result<T> + Send,
+) -> PyResult<T> {
     let control = Control::new();
     let callback: Option<Py<PyAny>> = progress.filter(|p| !p.is_none()).map(|p| p.clone().unbind());
     let mut reported: Option<(u64, u64)> = None;
-    let outcome = {
+    let (raised, outcome) = {
         let (control, callback, reported) = (&control, &callback, &mut reported);
         py.detach(move || {
             thread::scope(|scope| {
@@ -66,18 +79,24 @@ pub fn run<T: Send>(
                         }
                     }
                 };
-                match (raised, result) {
-                    (Some(e), _) => Err(e),
-                    (None, Ok(result)) => result.map_err(PyErr::from),
-                    (None, Err(payload)) => Err(from_panic(payload.as_ref())),
-                }
+                Ok((raised, result))
             })
         })
     }?;
+    let stop = |e: &PyErr| e.is_instance_of::<PyKeyboardInterrupt>(py);
+    let outcome = match (raised, outcome) {
+        // Its progress is not reported: that may be what has stopped it.
+        (Some(e), Ok(Ok(done))) if kept && stop(&e) => return Ok(done),
+        (Some(e), _) => return Err(e),
+        (None, Ok(result)) => result?,
+        (None, Err(payload)) => return Err(from_panic(payload.as_ref())),
+    };
     if let Some(callback) = callback
         && reported != Some(control.progress())
+        && let Err(e) = callback.call1(py, control.progress())
+        && !(kept && stop(&e))
     {
-        callback.call1(py, control.progress())?;
+        return Err(e);
     }
     Ok(outcome)
 }

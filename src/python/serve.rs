@@ -77,7 +77,7 @@ pub(super) fn common(
     Ok(c)
 }
 
-fn check_framework(name: &str, path: &str, system: &str) -> Result<()> {
+pub(super) fn check_framework(name: &str, path: &str, system: &str) -> Result<()> {
     let known = kernels::db()?.frameworks(system)?;
     let serving: Vec<&str> = framework::FRAMEWORKS.iter().copied().filter(|f| known.iter().any(|k| k == f)).collect();
     if serving.contains(&name) {
@@ -226,7 +226,7 @@ fn estimate_to_python(py: Python<'_>, e: Estimate) -> PyResult<Bound<'_, PyTuple
 /// The outcome of a search.
 #[pyclass(frozen, module = "disagg._core")]
 pub struct Study {
-    inner: Arc<search::Study>,
+    pub(super) inner: Arc<search::Study>,
 }
 
 #[pymethods]
@@ -302,11 +302,45 @@ pub fn explore(
     objective: &str,
     progress: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Study> {
-    let (c, slo) =
-        errors::guard(|| Ok((common(model, cluster, workload, quant, serving, assumptions)?, slo_of(slo, "slo")?)))?;
-    let objective = objective.to_string();
+    let asked = Asked::new(model, cluster, workload, slo, levels, frameworks, quant, serving, assumptions, objective)?;
     run::run(py, progress, move |control| {
-        let frameworks = match frameworks {
+        Ok(Study { inner: Arc::new(search::explore(&kernels::db()?, &asked.question()?, control)?) })
+    })
+}
+
+/// What `explore` is asked, read from Python.
+pub(super) struct Asked {
+    common: Common,
+    slo: Slo,
+    levels: Vec<String>,
+    frameworks: Option<Vec<String>>,
+    objective: String,
+}
+
+impl Asked {
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn new(
+        model: &Spec,
+        cluster: &Spec,
+        workload: &Spec,
+        slo: &Spec,
+        levels: Vec<String>,
+        frameworks: Option<Vec<String>>,
+        quant: Option<&Spec>,
+        serving: Option<&Spec>,
+        assumptions: Option<&Spec>,
+        objective: &str,
+    ) -> PyResult<Asked> {
+        let (common, slo) = errors::guard(|| {
+            Ok((common(model, cluster, workload, quant, serving, assumptions)?, slo_of(slo, "slo")?))
+        })?;
+        Ok(Asked { common, slo, levels, frameworks, objective: objective.to_string() })
+    }
+
+    /// The question; no frameworks: the one with the largest measured share.
+    pub(super) fn question(self) -> Result<search::Question> {
+        let c = self.common;
+        let frameworks = match self.frameworks {
             Some(names) if names.is_empty() => {
                 return Err(Error::spec(
                     "frameworks",
@@ -322,60 +356,13 @@ pub fn explore(
             }
             None => vec![framework::default_framework(&kernels::db()?, &c.model, &c.cluster, &c.quant)?],
         };
-        let mut q = search::Question::new(c.model, c.cluster, c.workload, slo, "");
+        let mut q = search::Question::new(c.model, c.cluster, c.workload, self.slo, "");
         q.frameworks = frameworks;
-        q.levels = levels;
+        q.levels = self.levels;
         q.quant = c.quant;
         q.serving = c.serving;
         q.assumptions = c.assumptions;
-        q.objective = objective;
-        Ok(Study { inner: Arc::new(search::explore(&kernels::db()?, &q, control)?) })
-    })
-}
-
-/// Which level wins where: columns, one row a cell.
-#[pyfunction]
-#[pyo3(signature = (model, clusters, workloads, slos, levels, framework=None, quant=None, serving=None, assumptions=None, tolerance=0.01, batches_per_octave=5, progress=None))]
-#[allow(clippy::too_many_arguments)]
-pub fn regimes<'py>(
-    py: Python<'py>,
-    model: &Spec,
-    clusters: Vec<PyRef<'py, Spec>>,
-    workloads: Vec<PyRef<'py, Spec>>,
-    slos: Vec<PyRef<'py, Spec>>,
-    levels: Vec<String>,
-    framework: Option<String>,
-    quant: Option<&Spec>,
-    serving: Option<&Spec>,
-    assumptions: Option<&Spec>,
-    tolerance: f64,
-    batches_per_octave: u32,
-    progress: Option<&Bound<'py, PyAny>>,
-) -> PyResult<Bound<'py, PyTuple>> {
-    let map = errors::guard(|| {
-        let map = search::Map {
-            model: model_of(model, "model")?,
-            clusters: clusters.iter().map(|c| cluster_of(c, "cluster")).collect::<Result<_>>()?,
-            workloads: workloads.iter().map(|w| workload_of(w, "workloads")).collect::<Result<_>>()?,
-            slos: slos.iter().map(|s| slo_of(s, "slo")).collect::<Result<_>>()?,
-            levels,
-            framework,
-            quant: quant.map_or(Ok(Quant::default()), |q| quant_of(q, "quant"))?,
-            serving: serving.map_or(Ok(Serving::default()), |s| serving_of(s, "serving"))?,
-            assumptions: assumptions.map_or(Ok(Assumptions::physical()), |a| assumptions_of(a, "assumptions"))?,
-            tolerance,
-            batches_per_octave,
-        };
-        let mut problems = Problems::new();
-        for c in &map.clusters {
-            problems.nest("quant", map.quant.check_on(&map.model.quant, &c.device));
-            if let Some(f) = &map.framework {
-                check_framework(f, "framework", &c.system)?;
-            }
-        }
-        problems.into_result()?;
-        Ok(map)
-    })?;
-    let found = run::run(py, progress, move |control| search::regimes(&kernels::db()?, &map, control))?;
-    columns::to_python(py, found)
+        q.objective = self.objective;
+        Ok(q)
+    }
 }

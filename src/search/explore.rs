@@ -107,66 +107,149 @@ impl Question {
     }
 }
 
+/// A piece of a question that can be searched alone: the levels of one framework that share what is priced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// Index into the question's frameworks.
+    pub framework: u8,
+    pub kind: Kind,
+}
+
+/// What the levels of a unit are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `aggregated`.
+    Workers,
+    /// `aggregated+afd`.
+    Units,
+    /// `pd` and `pd+afd`: they share slots.
+    Pairs,
+}
+
+impl Kind {
+    const ALL: [Kind; 3] = [Kind::Workers, Kind::Units, Kind::Pairs];
+
+    /// Indices into `LEVELS`.
+    pub fn levels(self) -> &'static [u8] {
+        match self {
+            Kind::Workers => &[0],
+            Kind::Units => &[2],
+            Kind::Pairs => &[1, 3],
+        }
+    }
+}
+
+impl Question {
+    fn wants(&self, level: u8) -> bool {
+        self.levels.iter().any(|l| l == LEVELS[usize::from(level)])
+    }
+
+    /// Its units, in the order in which `explore` searches them: frameworks outermost.
+    pub fn units(&self) -> Result<Vec<Unit>> {
+        let mut units = Vec::new();
+        for framework in 0..self.frameworks.len() {
+            let framework = u8::try_from(framework).map_err(|_| Error::spec("frameworks", "too many", ""))?;
+            let asked = Kind::ALL.into_iter().filter(|k| k.levels().iter().any(|l| self.wants(*l)));
+            units.extend(asked.map(|kind| Unit { framework, kind }));
+        }
+        Ok(units)
+    }
+
+    /// A unit's levels in words.
+    pub fn label(&self, unit: &Unit) -> String {
+        let asked = unit.kind.levels().iter().filter(|l| self.wants(**l));
+        let levels: Vec<&str> = asked.map(|l| LEVELS[usize::from(*l)]).collect();
+        format!("{} on {}", levels.join(" and "), self.frameworks[usize::from(unit.framework)])
+    }
+
+    /// Checks it and gives the library of every framework.
+    pub fn libraries(&self, db: &Arc<KernelDb>) -> Result<Vec<Arc<Library>>> {
+        self.check(&db.frameworks(&self.cluster.system)?)?;
+        self.frameworks.iter().map(|f| self.library(db, f)).collect()
+    }
+
+    fn library(&self, db: &Arc<KernelDb>, framework: &str) -> Result<Arc<Library>> {
+        Library::shared(db, &self.model, &self.cluster, framework, &self.quant, &self.serving, &self.assumptions)
+    }
+}
+
+/// Layouts of the slots on one framework.
+struct Space {
+    workers: Vec<Layout>,
+    units: Vec<Layout>,
+    prefill_workers: Vec<Layout>,
+    prefill_units: Vec<Layout>,
+}
+
+impl Space {
+    fn of(lib: &Library, gpus: u32) -> Space {
+        Space {
+            workers: levels::worker_layouts(lib, gpus, false),
+            units: levels::unit_layouts(lib, gpus),
+            prefill_workers: levels::worker_layouts(lib, gpus, true),
+            prefill_units: levels::prefill_unit_layouts(lib, gpus),
+        }
+    }
+
+    /// Layouts that a unit of work prices.
+    fn layouts(&self, kind: Kind, q: &Question) -> u64 {
+        let priced: &[&[Layout]] = match kind {
+            Kind::Workers => &[&self.workers],
+            Kind::Units => &[&self.units],
+            Kind::Pairs if q.wants(3) => &[&self.prefill_workers, &self.workers, &self.units, &self.prefill_units],
+            Kind::Pairs => &[&self.prefill_workers, &self.workers],
+        };
+        priced.iter().map(|l| l.len() as u64).sum()
+    }
+}
+
 /// Searches every level asked for.
 pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<Study> {
-    q.check(&db.frameworks(&q.cluster.system)?)?;
-    let wants = |level: &str| q.levels.iter().any(|l| l == level);
-    let paired = wants("pd") || wants("pd+afd");
-    let mut spaces = Vec::new();
-    let mut total = 0;
-    for framework in &q.frameworks {
-        let lib = Library::shared(db, &q.model, &q.cluster, framework, &q.quant, &q.serving, &q.assumptions)?;
-        let workers = levels::worker_layouts(&lib, q.cluster.gpus, false);
-        let units = levels::unit_layouts(&lib, q.cluster.gpus);
-        let prefill_workers = levels::worker_layouts(&lib, q.cluster.gpus, true);
-        let prefill_units = levels::prefill_unit_layouts(&lib, q.cluster.gpus);
-        for (asked, layouts) in [
-            (wants("aggregated"), &workers),
-            (wants("aggregated+afd"), &units),
-            (paired, &prefill_workers),
-            (paired, &workers),
-            (wants("pd+afd"), &units),
-            (wants("pd+afd"), &prefill_units),
-        ] {
-            total += if asked { layouts.len() as u64 } else { 0 };
-        }
-        spaces.push((lib, workers, units, prefill_workers, prefill_units));
-    }
+    let libraries = q.libraries(db)?;
+    let units = q.units()?;
+    let spaces: Vec<Space> = libraries.iter().map(|lib| Space::of(lib, q.cluster.gpus)).collect();
+    let total: u64 = units.iter().map(|u| spaces[usize::from(u.framework)].layouts(u.kind, q)).sum();
     // On top of what the same caller has already done: an audit explores many times.
     control.set_total(control.progress().0 + total);
-    let aim = Aim::of(q);
     let mut rows: Vec<Vec<Row>> = Vec::new();
-    let mut libraries = Vec::new();
-    for (i, (lib, workers, units, prefill_workers, prefill_units)) in spaces.into_iter().enumerate() {
-        libraries.push(lib.clone());
-        let framework = u8::try_from(i).map_err(|_| Error::spec("frameworks", "too many", ""))?;
-        let task = Task::new(&lib, &q.workload, q.cluster.gpus, framework, control, q.scan);
-        // Batches per doubling; AFD units have a space wider in every other way and take fewer.
-        let octave = q.batches_per_octave.max(1);
-        if wants("aggregated") {
-            let coarse = task.mixed(0, &workers, octave)?;
-            let fine = task.refine_mixed(&coarse, octave, &aim)?;
-            rows.push(task.settled(coarse, fine, &aim)?);
-        }
-        if wants("aggregated+afd") {
-            let octave = (octave / 2).max(1);
-            let coarse = task.mixed(2, &units, octave)?;
-            let fine = task.refine_mixed(&coarse, octave, &aim)?;
-            rows.push(task.settled(coarse, fine, &aim)?);
-        }
-        if paired {
-            let workers = task.sides(&prefill_workers, &workers, octave * 2)?;
-            if wants("pd") {
-                rows.push(task.paired(1, &[(&workers, &workers)], &aim)?);
-            }
-            if wants("pd+afd") && !units.is_empty() {
-                let units = task.sides(&prefill_units, &units, (octave - 1).max(1))?;
-                let ways = [(&workers, &units), (&units, &workers), (&units, &units)];
-                rows.push(task.paired(3, &ways, &aim)?);
-            }
+    for same in units.chunk_by(|a, b| a.framework == b.framework) {
+        let framework = same[0].framework;
+        let (lib, space) = (&libraries[usize::from(framework)], &spaces[usize::from(framework)]);
+        // What one unit has compiled and priced serves the next.
+        let task = Task::new(lib, &q.workload, q.cluster.gpus, framework, control, q.scan);
+        for unit in same {
+            rows.extend(task.unit(unit.kind, space, q)?);
         }
     }
     Ok(Study::new(q.clone(), libraries, crate::pool::concat(rows)?))
+}
+
+/// Searches one unit alone: the same rows, to the bit, as in `explore`.
+pub fn search(db: &Arc<KernelDb>, q: &Question, unit: &Unit, control: &Control) -> Result<Vec<Row>> {
+    q.check(&db.frameworks(&q.cluster.system)?)?;
+    let lib = q.library(db, &q.frameworks[usize::from(unit.framework)])?;
+    let space = Space::of(&lib, q.cluster.gpus);
+    control.set_total(space.layouts(unit.kind, q));
+    let task = Task::new(&lib, &q.workload, q.cluster.gpus, unit.framework, control, q.scan);
+    crate::pool::concat(task.unit(unit.kind, &space, q)?)
+}
+
+/// The study of the rows of all units, in the order of `Question::units`.
+pub fn join(db: &Arc<KernelDb>, q: &Question, parts: Vec<Vec<Row>>) -> Result<Study> {
+    let libraries = q.libraries(db)?;
+    let units = q.units()?;
+    if parts.len() != units.len() {
+        let text = format!("{} parts for {} units", parts.len(), units.len());
+        return Err(Error::spec("parts", text, "give the rows of every unit"));
+    }
+    for (i, (unit, part)) in units.iter().zip(&parts).enumerate() {
+        let own = |r: &Row| r.framework == unit.framework && unit.kind.levels().contains(&r.level) && q.wants(r.level);
+        if !part.iter().all(own) {
+            let text = format!("has rows of another unit than {}", q.label(unit));
+            return Err(Error::spec(format!("parts[{i}]"), text, "give them in the order of the units"));
+        }
+    }
+    Ok(Study::new(q.clone(), libraries, crate::pool::concat(parts)?))
 }
 
 /// Workers or AFD units in both slots.
@@ -177,6 +260,41 @@ struct Sides {
 }
 
 impl Task<'_> {
+    /// Every level of a unit of work, one after the other.
+    fn unit(&self, kind: Kind, space: &Space, q: &Question) -> Result<Vec<Vec<Row>>> {
+        let aim = Aim::of(q);
+        // Batches per doubling; AFD units have a space wider in every other way and take fewer.
+        let octave = q.batches_per_octave.max(1);
+        match kind {
+            Kind::Workers => Ok(vec![self.mixed_level(0, &space.workers, octave, &aim)?]),
+            Kind::Units => Ok(vec![self.mixed_level(2, &space.units, (octave / 2).max(1), &aim)?]),
+            Kind::Pairs => {
+                let workers = self.sides(&space.prefill_workers, &space.workers, octave * 2)?;
+                let mut rows = Vec::new();
+                if q.wants(1) {
+                    rows.push(self.paired(1, &[(&workers, &workers)], &aim)?);
+                }
+                if q.wants(3) && !space.units.is_empty() {
+                    let units = self.sides(&space.prefill_units, &space.units, (octave - 1).max(1))?;
+                    let ways = [(&workers, &units), (&units, &workers), (&units, &units)];
+                    rows.push(self.paired(3, &ways, &aim)?);
+                }
+                Ok(rows)
+            }
+        }
+    }
+
+    /// A level of one slot, both passes, what it says of them priced by the engine.
+    fn mixed_level(&self, level: u8, layouts: &[Layout], octave: u32, aim: &Aim) -> Result<Vec<Row>> {
+        let mut parts = self.mixed(level, layouts, octave)?;
+        let fine = self.refine_mixed(&parts, octave, aim)?;
+        parts.push(fine);
+        let mut rows = crate::pool::concat(parts)?;
+        self.settle(&mut rows, aim)?;
+        Ok(rows)
+    }
+
+    /// Both slots of one kind, priced.
     fn sides(&self, prefill: &[Layout], decode: &[Layout], octave: u32) -> Result<Sides> {
         let (prompts, decode) = (self.prompts(prefill)?, self.decode(decode, octave)?);
         Ok(Sides { prompts, front: levels::decode_frontier(&decode, &self.load)?, decode })
@@ -200,14 +318,5 @@ impl Task<'_> {
             found.extend(self.closest_pair(level, &p.prompts.all, &d.decode));
         }
         Ok(found)
-    }
-
-    /// Both passes of a level, what it says of them priced by the engine.
-    fn settled(&self, coarse: Vec<Vec<Row>>, fine: Vec<Row>, aim: &Aim) -> Result<Vec<Row>> {
-        let mut parts = coarse;
-        parts.push(fine);
-        let mut rows = crate::pool::concat(parts)?;
-        self.settle(&mut rows, aim)?;
-        Ok(rows)
     }
 }

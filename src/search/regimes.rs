@@ -105,6 +105,12 @@ impl Map {
         p.into_result()
     }
 
+    /// Checks it and tells whose kernels each cluster is priced with.
+    pub fn frameworks(&self, db: &Arc<KernelDb>) -> Result<Vec<String>> {
+        self.check(db)?;
+        self.clusters.iter().map(|c| framework_on(db, self, c)).collect()
+    }
+
     fn wants(&self, level: usize) -> bool {
         self.levels.iter().any(|l| l == LEVELS[level])
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,3 +112,42 @@ def test_it_stops_when_asked() -> None:
     assert threading.current_thread() is threading.main_thread()
     with pytest.raises(KeyboardInterrupt):
         dg.regimes(MODEL, big, isl=[1000, 2000, 4000], osl=[500, 1000], slo=LIMITS, progress=stop)
+
+
+def test_a_stop_keeps_what_is_done_if_asked(found: dg.Frame) -> None:
+    def stop(done: int, total: int) -> None:
+        if 0 < done < total:
+            raise KeyboardInterrupt
+
+    def ask(**more: Any) -> dg.Frame:
+        isl = [500, 4000, *range(600, 700)]
+        return dg.regimes(MODEL, CLUSTER, isl=isl, osl=[200], slo=LIMITS, **more)
+
+    assert found.attrs["complete"] is True
+    part = ask(partial=True, progress=stop)
+    assert 0 < len(part) < 102 * 6 and part.attrs["complete"] is False
+    # Every row is one of the whole map, in its order: those of the first workloads were finished first.
+    known = [tuple(r.values()) for r in found.rows()]
+    kept = [tuple(r.values()) for r in part.rows() if r["isl"] in (500.0, 4000.0)]
+    assert kept and [k for k in known if k in kept] == kept
+    with pytest.raises(KeyboardInterrupt):
+        ask(progress=stop)
+
+    def trouble(done: int, total: int) -> None:
+        if 0 < done < total:
+            raise RuntimeError("not a stop")
+
+    with pytest.raises(RuntimeError, match="not a stop"):
+        ask(partial=True, progress=trouble)
+
+    def late(done: int, total: int) -> None:
+        if done == total:
+            raise KeyboardInterrupt
+
+    def one(**more: Any) -> dg.Frame:
+        return dg.regimes(MODEL, CLUSTER, isl=500, osl=200, slo=LIMITS, progress=late, **more)
+
+    # Too late to stop anything: nothing is lost.
+    assert len(one(partial=True)) == 6 and one(partial=True).attrs["complete"] is True
+    with pytest.raises(KeyboardInterrupt):
+        one()

@@ -122,6 +122,20 @@ def test_loky_gives_the_same_bits_and_survives_a_dead_worker(space, rows):
     loky.get_reusable_executor().shutdown(kill_workers=True)
 
 
+def questions_cross(executor):
+    """Units of explore and regimes bring back the same bits too."""
+    model, cluster, chat = (
+        dg.Model("Qwen/Qwen3-30B-A3B"),
+        dg.Cluster("h200_sxm", gpus=4),
+        dg.Workload.preset("paper-chat"),
+    )
+    slo = dg.SLO(tpot_ms=15)
+    study, twin = (dg.explore(model, cluster, chat, slo, executor=e, progress=False) for e in (executor, None))
+    assert same(study.points, twin.points) and study.estimates == twin.estimates
+    cells = (dg.regimes(model, cluster, workloads=chat, slo=slo, executor=e, progress=False) for e in (executor, None))
+    assert same(*cells)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_dask_gives_the_same_bits(space, rows):
@@ -131,6 +145,7 @@ def test_dask_gives_the_same_bits(space, rows):
     )
     with cluster, distributed.Client(cluster) as client:
         assert same(dg.sweep(space, executor=client, progress=False), rows)
+        questions_cross(client)
 
 
 @pytest.mark.slow
@@ -140,6 +155,7 @@ def test_ray_gives_the_same_bits(space, rows):
     ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR")
     try:
         assert same(dg.sweep(space, executor="ray", progress=False), rows)
+        questions_cross("ray")
     finally:
         ray.shutdown()
 

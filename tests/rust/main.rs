@@ -42,3 +42,4 @@ mod traces;
 mod traffic;
 mod validation;
 mod what_if;
+mod wire;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Cell, Map, Reach, cells, framework_on};
+use super::{Cell, Map, Reach, cells};
 use crate::columns::{Column, Columns};
 use crate::control::Control;
 use crate::error::Result;
@@ -35,7 +35,7 @@ fn verdict(cell: &Cell, tolerance: f64) -> Option<(usize, f64, Vec<usize>)> {
 /// The map as a table, one row a cell. Stopped and `partial`: the cells that are done.
 pub fn regimes(db: &Arc<KernelDb>, map: &Map, control: &Control, partial: bool) -> Result<Columns> {
     let cells = cells(db, map, control, partial)?;
-    let frameworks = map.clusters.iter().map(|c| framework_on(db, map, c)).collect::<Result<Vec<String>>>()?;
+    let frameworks = map.frameworks(db)?;
     let asked = map.asked();
     let verdicts: Vec<_> = cells.iter().map(|c| verdict(c, map.tolerance)).collect();
     let won = |i: usize| verdicts[i].as_ref().and_then(|v| cells[i].reached[v.0].row);

@@ -1,0 +1,181 @@
+//! Rows that cross from one process to another, and studies joined of units searched alone.
+
+use std::collections::BTreeSet;
+
+use disagg::control::Control;
+use disagg::cost::Total;
+use disagg::search::explore::{join, search};
+use disagg::search::wire::{HEADER, WIDTH, pack, unpack};
+use disagg::search::{Layout, Part, Question, Row, explore};
+use disagg::serving::point::KvCost;
+use disagg::serving::{Binding, Point};
+use disagg::spec::{Parallel, Slo};
+use proptest::prelude::*;
+
+use crate::lab;
+
+fn bits() -> impl Strategy<Value = f64> {
+    prop_oneof![any::<u64>().prop_map(f64::from_bits), any::<f64>(), Just(-0.0), Just(f64::NAN)]
+}
+
+fn layout() -> impl Strategy<Value = Layout> {
+    let worker = (any::<[u32; 5]>(), any::<Option<u32>>())
+        .prop_map(|([tp, dp, pp, cp, moe_tp], ep)| Layout::Worker(Parallel { tp, dp, pp, cp, ep, moe_tp }));
+    let unit = any::<[u32; 7]>().prop_map(|[attention_gpus, tp, ffn_gpus, ep, moe_tp, microbatches, groups]| {
+        Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, microbatches, groups }
+    });
+    prop_oneof![worker, unit]
+}
+
+fn part() -> impl Strategy<Value = Part> {
+    (layout(), any::<[u32; 3]>()).prop_map(|(layout, [batch, chunk, count])| Part { layout, batch, chunk, count })
+}
+
+fn binding() -> impl Strategy<Value = Binding> {
+    let pool = prop::sample::select(vec!["worker", "attention", "ffn", "prefill", "prefill.attention", "decode.ffn"]);
+    prop_oneof![
+        Just(Binding::None),
+        Just(Binding::Ttft),
+        Just(Binding::Tpot),
+        pool.prop_map(Binding::Memory),
+        prop::sample::select(vec!["nvlink", "nic"]).prop_map(Binding::Bandwidth),
+        Just(Binding::PrefillRate),
+        Just(Binding::Divisibility),
+        Just(Binding::Dominated),
+    ]
+}
+
+fn point() -> impl Strategy<Value = Point> {
+    let kv = (bits(), bits(), bits(), any::<bool>());
+    let evidence = (bits(), prop::array::uniform4(bits()), prop::array::uniform4(bits()));
+    (prop::array::uniform7(bits()), binding(), evidence, kv).prop_map(|(f, binding, evidence, kv)| Point {
+        ttft_s: f[0],
+        tpot_s: f[1],
+        itl_worst_s: f[2],
+        requests_per_s: f[3],
+        concurrency: f[4],
+        memory_bytes: f[5],
+        binding,
+        evidence: Total { seconds: evidence.0, by_evidence: evidence.1, compute: evidence.2 },
+        decode_batch: f[6],
+        kv: KvCost { wait_s: kv.0, prefill_s: kv.1, decode_s: kv.2, same_domain: kv.3 },
+    })
+}
+
+fn row() -> impl Strategy<Value = Row> {
+    (any::<[u8; 2]>(), part(), prop::option::of(part()), point(), any::<[bool; 2]>()).prop_map(
+        |([level, framework], main, prefill, point, [scanned, leads])| Row {
+            level,
+            framework,
+            main,
+            prefill,
+            point,
+            scanned,
+            leads,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+
+    #[test]
+    fn every_bit_of_a_row_comes_back(rows in prop::collection::vec(row(), 0..6)) {
+        let words = pack(&rows).unwrap();
+        prop_assert_eq!(words.len(), HEADER + WIDTH * rows.len());
+        let back = unpack(&words).unwrap();
+        // The text of a double is exact but for what kind of not-a-number it is; the words tell that too.
+        prop_assert_eq!(format!("{back:?}"), format!("{rows:?}"));
+        prop_assert_eq!(pack(&back).unwrap(), words);
+    }
+
+    /// Whatever is changed in the numbers of variants is noticed or stays a row; it never panics.
+    #[test]
+    fn torn_words_are_refused_or_rows(rows in prop::collection::vec(row(), 1..3), at in any::<prop::sample::Index>(), word: u32) {
+        let mut words = pack(&rows).unwrap();
+        let at = at.index(words.len());
+        words[at] = word;
+        if let Ok(back) = unpack(&words) {
+            prop_assert_eq!(back.len(), rows.len());
+        }
+    }
+}
+
+fn small() -> Question {
+    let slo = Slo { ttft_ms: Some(2000.0), tpot_ms: Some(60.0), percentile: None };
+    let cluster = lab::cluster("h200_sxm", 4);
+    let mut q = Question::new(lab::model("Qwen/Qwen3-30B-A3B"), cluster, lab::chat(), slo, "trtllm");
+    q.frameworks.push("sglang".into());
+    q.batches_per_octave = 2;
+    q
+}
+
+#[test]
+fn rows_of_another_version_or_cut_are_refused() {
+    let study = explore(lab::db(), &small(), &Control::new()).unwrap();
+    let words = pack(&study.rows[..3]).unwrap();
+    let said = |change: &dyn Fn(&mut Vec<u32>)| {
+        let mut other = words.clone();
+        change(&mut other);
+        unpack(&other).unwrap_err().to_string()
+    };
+    assert!(said(&|w| w[0] ^= 1).contains("another version of disagg"));
+    assert!(said(&|w| w[1] ^= 1).contains("another version of disagg"));
+    assert!(said(&|w| w[2] += 1).contains("words wide"));
+    assert!(said(&|w| w[3] += 1).contains("are cut: 4 rows"));
+    assert!(said(&|w| w.truncate(HEADER + WIDTH)).contains("are cut: 3 rows"));
+    assert!(said(&|w| w.truncate(2)).contains("not even a header"));
+    // The first word of a row is its level, the third what kind of layout it is.
+    assert!(said(&|w| w[HEADER] = 999).contains("999 where a byte stands"));
+    assert!(said(&|w| w[HEADER + 2] = 9).contains("9 where a kind of layout stands"));
+    let mut row = study.rows[0];
+    row.point.binding = Binding::Memory("cupboard");
+    assert!(pack(&[row]).unwrap_err().to_string().contains("'cupboard'"));
+}
+
+#[test]
+fn units_searched_alone_make_the_same_study() {
+    let q = small();
+    let whole = explore(lab::db(), &q, &Control::new()).unwrap();
+    let units = q.units().unwrap();
+    let names: Vec<String> = units.iter().map(|u| q.label(u)).collect();
+    let kinds = ["aggregated", "aggregated+afd", "pd and pd+afd"];
+    let expected: Vec<String> =
+        ["trtllm", "sglang"].iter().flat_map(|f| kinds.iter().map(move |k| format!("{k} on {f}"))).collect();
+    assert_eq!(names, expected);
+    let control = Control::new();
+    // Backwards, so that nothing rests on what an earlier unit has left behind.
+    let mut parts: Vec<Vec<Row>> = Vec::new();
+    for unit in units.iter().rev() {
+        let rows = search(lab::db(), &q, unit, &control).unwrap();
+        parts.insert(0, unpack(&pack(&rows).unwrap()).unwrap());
+    }
+    let mut swapped = parts.clone();
+    swapped.swap(0, 1);
+    let joined = join(lab::db(), &q, parts.clone()).unwrap();
+    assert!(joined.rows.len() > 1000);
+    let levels: BTreeSet<u8> = joined.rows.iter().map(|r| r.level).collect();
+    assert_eq!(levels.len(), 4);
+    assert!(pack(&joined.rows).unwrap() == pack(&whole.rows).unwrap());
+    assert_eq!(format!("{:?}", joined.verdicts), format!("{:?}", whole.verdicts));
+    assert!(format!("{:?}", joined.points()) == format!("{:?}", whole.points()));
+    let refused = |parts: Vec<Vec<Row>>| join(lab::db(), &q, parts).err().map(|e| e.to_string()).unwrap_or_default();
+    assert!(refused(swapped).contains("parts[0]: has rows of another unit than aggregated on trtllm"));
+    assert!(refused(parts[..5].to_vec()).contains("5 parts for 6 units"));
+}
+
+/// Only what is asked for: a unit of one level, and rows of a level that is not asked for are refused.
+#[test]
+fn levels_not_asked_for_are_not_searched() {
+    let mut q = small();
+    q.frameworks.truncate(1);
+    q.levels = vec!["pd".into()];
+    let units = q.units().unwrap();
+    assert_eq!(units.iter().map(|u| q.label(u)).collect::<Vec<_>>(), ["pd on trtllm"]);
+    let rows = search(lab::db(), &q, &units[0], &Control::new()).unwrap();
+    assert!(!rows.is_empty() && rows.iter().all(|r| r.level == 1));
+    let mut other = rows.clone();
+    other[0].level = 3;
+    assert!(join(lab::db(), &q, vec![other]).is_err());
+    assert_eq!(join(lab::db(), &q, vec![rows]).unwrap().verdicts.len(), 1);
+}
