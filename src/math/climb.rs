@@ -7,22 +7,33 @@
 /// Rows of a lattice, each of a block that a climb does not leave, and what was priced on them.
 pub struct Climb<P, B> {
     blocks: Vec<usize>,
-    seen: Vec<Vec<Option<P>>>,
+    /// Where each row begins, and the end of the last.
+    starts: Vec<usize>,
+    seen: Vec<Option<P>>,
     better: B,
 }
 
 impl<P: Copy, B: Fn(&P, &P) -> bool> Climb<P, B> {
     /// `rows`: block and width of each row; `better(a, b)`: whether a beats b, a strict weak order.
     pub fn new(rows: impl Iterator<Item = (usize, usize)>, better: B) -> Self {
-        let (blocks, seen) = rows.map(|(block, width)| (block, vec![None; width])).unzip();
-        Climb { blocks, seen, better }
+        let (mut blocks, mut starts, mut end) = (Vec::new(), vec![0], 0);
+        for (block, width) in rows {
+            end += width;
+            blocks.push(block);
+            starts.push(end);
+        }
+        Climb { blocks, starts, seen: vec![None; end], better }
+    }
+
+    fn width(&self, i: usize) -> usize {
+        self.starts[i + 1] - self.starts[i]
     }
 
     /// Looks at the ends and the middle of the rows `some`, at the whole of the `starts` best of them, and climbs.
     pub fn run(&mut self, some: &[usize], starts: usize, mut price: impl FnMut(usize, usize) -> P) {
         let mut leaders: Vec<(usize, usize, P)> = Vec::new();
         for &i in some {
-            let columns = spread(self.seen[i].len(), 3);
+            let columns = spread(self.width(i), 3);
             leaders.extend(self.best_of(i, columns.into_iter(), &mut price));
         }
         // The better first; equals stay in order.
@@ -30,7 +41,7 @@ impl<P: Copy, B: Fn(&P, &P) -> bool> Climb<P, B> {
         leaders.truncate(starts);
         let mut from: Vec<(usize, usize, P)> = Vec::new();
         for (i, _, _) in leaders {
-            from.extend(self.best_of(i, 0..self.seen[i].len(), &mut price));
+            from.extend(self.best_of(i, 0..self.width(i), &mut price));
         }
         for (i, j, p) in from {
             self.climb(i, j, p, &mut price);
@@ -64,7 +75,7 @@ impl<P: Copy, B: Fn(&P, &P) -> bool> Climb<P, B> {
             for (di, dj) in [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1)] {
                 let row = i.checked_add_signed(di * step as isize).filter(|a| self.blocks.get(*a) == Some(&block));
                 let Some(a) = row else { continue };
-                let Some(b) = j.checked_add_signed(dj * wide).filter(|b| *b < self.seen[a].len()) else { continue };
+                let Some(b) = j.checked_add_signed(dj * wide).filter(|b| *b < self.width(a)) else { continue };
                 let q = self.at(a, b, price);
                 if (self.better)(&q, &here) {
                     here = q;
@@ -80,15 +91,13 @@ impl<P: Copy, B: Fn(&P, &P) -> bool> Climb<P, B> {
     }
 
     fn at(&mut self, i: usize, j: usize, price: &mut impl FnMut(usize, usize) -> P) -> P {
-        *self.seen[i][j].get_or_insert_with(|| price(i, j))
+        *self.seen[self.starts[i] + j].get_or_insert_with(|| price(i, j))
     }
 
     /// All that was priced, row by row.
     pub fn priced(&self) -> impl Iterator<Item = (usize, usize, P)> + '_ {
-        self.seen
-            .iter()
-            .enumerate()
-            .flat_map(|(i, row)| row.iter().enumerate().filter_map(move |(j, p)| p.map(|p| (i, j, p))))
+        let row = |i: usize| self.seen[self.starts[i]..self.starts[i + 1]].iter().enumerate();
+        (0..self.blocks.len()).flat_map(move |i| row(i).filter_map(move |(j, p)| p.map(|p| (i, j, p))))
     }
 
     /// The best of all that was priced; the first of equals.

@@ -303,8 +303,10 @@ impl Task<'_> {
     /// A level of pairs, both passes: `ways` to fill (prefill, decode). A level none of whose plans fits still says
     /// what is short, on its nearest miss.
     fn paired(&self, level: u8, ways: &[(&Sides, &Sides)], aim: &Aim) -> Result<Vec<Row>> {
-        let coarse =
-            ways.iter().map(|(p, d)| self.pair(level, &p.prompts.front, &d.front)).collect::<Result<Vec<_>>>()?;
+        let mut coarse = Vec::new();
+        for (p, d) in ways {
+            coarse.extend(self.pair_each(level, &p.prompts.front, &d.front)?);
+        }
         let mut found = crate::pool::concat(coarse)?;
         let tiers = Tiers::of(&found, &Aim { per_user: false, ..*aim });
         let mut fine = Vec::new();

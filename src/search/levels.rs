@@ -1,11 +1,13 @@
 //! One level at a time: its layouts priced over batches and chunks, in parallel, in a fixed order.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
 use super::exact::Engines;
+use super::pairs::Prompts;
+use super::refine::FineGrid;
 use super::row::{Layout, Part, Row};
 use super::space;
 use super::timer::{self, Timer};
@@ -34,15 +36,15 @@ pub struct Task<'a> {
     /// What is compiled already, and what the engine has priced.
     pub compiled: Arc<Compiled>,
     pub engine: Engines,
-    /// Chunk budgets of the fine grid, by batch.
-    pub(super) fine_grids: Mutex<HashMap<u32, Arc<[u32]>>>,
+    pub(super) fine_grid: FineGrid,
 }
 
-/// What all workloads of one library share: lines, and AFD units by their shape (layouts that differ in
-/// micro-batches share one).
+/// What all workloads of one library share: lines, AFD units by their shape (layouts that differ in
+/// micro-batches share one), and prefill slots by their prompts (workloads that differ in answers share them).
 #[derive(Default)]
 pub struct Compiled {
     lines: Arc<Lines>,
+    pub(super) prompts: Mutex<BTreeMap<String, Arc<Prompts>>>,
     units: Mutex<BTreeMap<[u32; 6], Arc<AfdUnit>>>,
 }
 
@@ -80,8 +82,9 @@ impl<'a> Task<'a> {
     ) -> Task<'a> {
         let tables = if scan { Tables::new(lib, workload, &compiled.lines).map(Arc::new) } else { None };
         let (load, compiled) = (Load::of(workload), compiled.clone());
-        let (engine, fine_grids) = Default::default();
-        Task { lib, workload, load, budget, framework, control, tables, compiled, engine, fine_grids }
+        let engine = Engines::default();
+        let fine_grid = FineGrid::new(load.isl, load.osl, 1.0 + f64::from(lib.serving.mtp));
+        Task { lib, workload, load, budget, framework, control, tables, compiled, engine, fine_grid }
     }
 }
 
@@ -197,13 +200,14 @@ impl Task<'_> {
             return Ok((timer, rows));
         }
         let m = layout.microbatches();
-        for batch in space::batches(most, per_octave) {
-            if batch < m {
-                continue;
-            }
+        let batches: Vec<u32> = space::batches(most, per_octave).into_iter().filter(|b| *b >= m).collect();
+        for &batch in &batches {
             let chunks = chunk_grid(&self.load, batch, self.per_decode());
             // Every other budget for AFD units, whose space is wider in every other way.
             let stride = if layout.is_afd() { 2 } else { 1 };
+            if rows.is_empty() {
+                rows.reserve(batches.len() * (chunks.len().div_ceil(stride) + 1));
+            }
             for chunk in chunks.into_iter().rev().step_by(stride) {
                 let point = timer.mixed(&self.load, f64::from(batch), f64::from(chunk), count);
                 let main = Part { layout: *layout, batch, chunk, count };
@@ -429,6 +433,16 @@ impl Task<'_> {
         prefill: &[Candidate<PrefillSide>],
         decode: &[Candidate<DecodeSide>],
     ) -> Result<Vec<Row>> {
+        crate::pool::concat(self.pair_each(level, prefill, decode)?)
+    }
+
+    /// The same, one list a decode slot.
+    pub fn pair_each(
+        &self,
+        level: u8,
+        prefill: &[Candidate<PrefillSide>],
+        decode: &[Candidate<DecodeSide>],
+    ) -> Result<Vec<Vec<Row>>> {
         let rows: Vec<Vec<Row>> = crate::pool::install(|| {
             decode
                 .par_iter()
@@ -441,7 +455,7 @@ impl Task<'_> {
                 .collect()
         })?;
         self.control.check()?;
-        crate::pool::concat(rows)
+        Ok(rows)
     }
 
     /// (rate, workers or units of each slot) of the best whole numbers within the budget.

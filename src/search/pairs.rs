@@ -7,6 +7,7 @@
 //! layouts that stand on the coarse frontier of their size, around what stands there; KV beside the steps only lowers a rate.
 
 use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
 
 use rayon::prelude::*;
 
@@ -16,6 +17,7 @@ use super::refine::Aim;
 use super::row::{Layout, Row};
 use crate::error::Result;
 use crate::serving::pd::{DecodeSide, PrefillSide};
+use crate::spec::Workload;
 
 /// The prefill slot of a level: every priced side, those worth pairing, and the same with prompts cut finer.
 pub struct Prompts {
@@ -45,6 +47,21 @@ impl Task<'_> {
         self.control.check()?;
         let every = levels::prefill_every(&finer, &self.load)?;
         Ok(Prompts { all, front, every })
+    }
+
+    /// The same, once for all workloads with these prompts: what is answered has no part in it.
+    pub fn prompts_shared(&self, kind: &str, layouts: &[Layout]) -> Result<Arc<Prompts>> {
+        let prompts = Workload { name: String::new(), ..self.workload.prefill_part() };
+        let key = format!("{kind} {} {prompts:?} {:?}", self.budget, self.load.shipped());
+        let lock = || self.compiled.prompts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = lock().get(&key) {
+            return Ok(known.clone());
+        }
+        let mut made = self.prompts(layouts)?;
+        // What is priced stands on the frontiers; for a nearest miss the layouts are enough.
+        made.all.iter_mut().for_each(|(_, _, sides)| *sides = Vec::new());
+        let made = Arc::new(made);
+        Ok(lock().entry(key).or_insert(made).clone())
     }
 
     /// The pairs that may lead a level whose other rows reach `tiers`; in the order of decode, then of prefill.

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
@@ -144,6 +144,36 @@ pub fn fine_chunks(isl: f64, osl: f64, batch: u32, per_decode: f64) -> Vec<u32> 
     out
 }
 
+/// `fine_chunks` of every batch, from one table: what is beside the prompts only shifts it, and the more sequences
+/// decode the more whole prompts there are.
+#[derive(Clone, Debug)]
+pub struct FineGrid {
+    /// Tokens of prompts, ascending, and the batch that each must be beyond.
+    tokens: Vec<(u32, f64)>,
+    per_decode: f64,
+}
+
+impl FineGrid {
+    pub fn new(isl: f64, osl: f64, per_decode: f64) -> FineGrid {
+        let every = fine_chunks(isl, osl, u32::MAX, 0.0);
+        let pieces = fine_chunks(isl, osl, 0, 0.0).len();
+        let over = |(i, c): (usize, u32)| {
+            let prompts = PROMPTS.iter().find(|n| (*n * isl) as u32 == c).copied().unwrap_or(0.0);
+            (c, if i < pieces { -1.0 } else { 0.5 * prompts * isl / isl * (osl - 1.0) })
+        };
+        FineGrid { tokens: every.into_iter().enumerate().map(over).collect(), per_decode }
+    }
+
+    /// Number of chunks beside `batch`.
+    pub fn width(&self, batch: u32) -> usize {
+        self.tokens.partition_point(|(_, over)| f64::from(batch) > *over)
+    }
+
+    pub fn chunk(&self, batch: u32, i: usize) -> u32 {
+        (f64::from(self.tokens[i].0) + f64::from(batch) * self.per_decode).min(4e9) as u32
+    }
+}
+
 /// Whole batches from one coarse neighbour of `batch` to the other.
 fn around(batch: u32, per_octave: u32, least: u32, most: u32) -> Vec<u32> {
     let step = 2f64.powf(1.05 / f64::from(per_octave));
@@ -202,19 +232,21 @@ impl Task<'_> {
             batches.iter().take(2).flat_map(|b| around(b.0, per_octave, layout.microbatches(), most)).collect();
         fine.sort_unstable();
         fine.dedup();
-        let chunks = |b: u32| self.fine_grid(b);
-        let rows: Vec<(u32, Arc<[u32]>)> = fine.into_iter().map(|b| (b, chunks(b))).collect();
         let better = |a: &(u8, f64), b: &(u8, f64)| order(a, b).is_gt();
-        let mut climb = Climb::new(rows.iter().map(|r| (0, r.1.len())), better);
-        let starts = crate::math::climb::spread(rows.len(), 7);
+        let grid = &self.fine_grid;
+        let mut climb = Climb::new(fine.iter().map(|b| (0, grid.width(*b))), better);
+        let starts = crate::math::climb::spread(fine.len(), 7);
         climb.run(&starts, 3, |i, j| {
-            let (batch, chunk) = (rows[i].0, rows[i].1[j]);
+            let (batch, chunk) = (fine[i], grid.chunk(fine[i], j));
             let price = || timer.mixed(&self.load, f64::from(batch), f64::from(chunk), count);
             aim.score(known.points.entry((batch, chunk)).or_insert_with(price))
         });
-        let of_coarse = |batch: u32, chunk: u32| coarse.iter().any(|r| r.main.batch == batch && r.main.chunk == chunk);
+        // Coarse rows rise in batch and fall in chunk.
+        let of_coarse = |batch: u32, chunk: u32| {
+            coarse.binary_search_by(|r| r.main.batch.cmp(&batch).then(chunk.cmp(&r.main.chunk))).is_ok()
+        };
         for (i, j, _) in climb.priced() {
-            let (batch, chunk) = (rows[i].0, rows[i].1[j]);
+            let (batch, chunk) = (fine[i], grid.chunk(fine[i], j));
             let Some(point) = known.points.get(&(batch, chunk)).copied() else { continue };
             if !of_coarse(batch, chunk) {
                 let main = Part { layout, batch, chunk, count };
@@ -222,13 +254,6 @@ impl Task<'_> {
                 take(Row { level, framework, main, prefill: None, point, scanned: timer.scans(), leads: false });
             }
         }
-    }
-
-    /// Chunk budgets of the fine grid beside a batch, made once.
-    fn fine_grid(&self, batch: u32) -> Arc<[u32]> {
-        let mut grids = self.fine_grids.lock().unwrap_or_else(PoisonError::into_inner);
-        let make = || fine_chunks(self.load.isl, self.load.osl, batch, self.per_decode()).into();
-        grids.entry(batch).or_insert_with(make).clone()
     }
 
     /// For each decode layout that leads its size, its best whole batch within the TPOT limit.

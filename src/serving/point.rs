@@ -51,6 +51,11 @@ pub struct Load {
 }
 
 impl Load {
+    /// What P/D ships of a prompt: to decode, to prefill.
+    pub fn shipped(&self) -> [f64; 2] {
+        [self.ship_to_decode, self.ship_to_prefill]
+    }
+
     pub fn of(w: &Workload) -> Load {
         use crate::spec::workload::PrefixHome;
         let m = w.means();

@@ -2,10 +2,11 @@
 
 use disagg::control::Control;
 use disagg::search::levels;
-use disagg::search::refine::fine_chunks;
+use disagg::search::refine::{FineGrid, fine_chunks};
 use disagg::search::{LEVELS, Layout, Question, explore};
 use disagg::serving::{Binding, Load, Point, Stepper, aggregated, choose, pd};
 use disagg::spec::{Slo, Workload};
+use proptest::prelude::*;
 
 use crate::lab;
 
@@ -102,4 +103,20 @@ fn levels_are_compared_best_against_best() {
         worst = worst.max(loss(&q, "pd", pairs(&q)));
     }
     assert!(worst <= 0.01, "{worst}");
+}
+
+proptest! {
+    /// One table gives the chunks beside every batch.
+    #[test]
+    fn the_table_of_fine_chunks_is_their_definition(
+        isl in prop_oneof![Just(1.0), 1.0..40_000.0f64, (1u32..9000).prop_map(f64::from)],
+        osl in 1.0..3000.0f64,
+        batch in 0u32..5000,
+        mtp in 0u32..4,
+    ) {
+        let per_decode = 1.0 + f64::from(mtp);
+        let grid = FineGrid::new(isl, osl, per_decode);
+        let chunks: Vec<u32> = (0..grid.width(batch)).map(|i| grid.chunk(batch, i)).collect();
+        prop_assert_eq!(chunks, fine_chunks(isl, osl, batch, per_decode));
+    }
 }

@@ -39,8 +39,8 @@ const LIMITS: [(f64, f64); 8] = [
     (10_000.0, 100.0),
 ];
 
-/// Random scenes: model, system, GPUs, lengths, four pairs of limits.
-fn scenes(n: usize, most: u32, seed: u64) -> Vec<Map> {
+/// Random maps: model, system, GPUs, prompts with two lengths of answers, four pairs of limits.
+fn random(n: usize, most: u32, seed: u64) -> Vec<Map> {
     const ON: [(&str, &str); 6] = [
         ("nvidia/DeepSeek-V3.2-NVFP4", "b200_sxm"),
         ("deepseek-ai/DeepSeek-V3.2", "gb200"),
@@ -62,17 +62,17 @@ fn scenes(n: usize, most: u32, seed: u64) -> Vec<Map> {
             let (isl, osl) = (between(64.0, 16_384.0).round(), between(16.0, 2048.0).round());
             // From limits that little keeps to ones that bind nothing.
             let limits: Vec<(f64, f64)> = (0..4).map(|_| (between(20.0, 20_000.0), between(4.0, 150.0))).collect();
-            map(model, system, gpus, &[(prefix, isl, osl)], &limits)
+            map(model, system, gpus, &[(prefix, isl, osl), (prefix, isl, osl * 3.0)], &limits)
         })
         .collect()
 }
 
-/// A hundred cells of small clusters; others by hand: `DISAGG_SEED=1 DISAGG_SCENES=25 DISAGG_GPUS=36 cargo test
+/// A hundred cells of small clusters; others by hand: `DISAGG_SEED=1 DISAGG_MAPS=13 DISAGG_GPUS=36 cargo test
 /// --release --test rust cells_are -- --nocapture`.
 #[test]
 fn cells_are_what_a_search_of_each_finds() {
     let set = |name: &str, d: u32| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(d);
-    let maps = scenes(set("DISAGG_SCENES", 25) as usize, set("DISAGG_GPUS", 6), u64::from(set("DISAGG_SEED", 7)));
+    let maps = random(set("DISAGG_MAPS", 13) as usize, set("DISAGG_GPUS", 6), u64::from(set("DISAGG_SEED", 8)));
     let (mut all, mut kept, mut found, mut won) = (0, 0, 0, [0; 5]);
     let mut off: Vec<String> = Vec::new();
     for map in &maps {

@@ -6,7 +6,7 @@
 //! none of the same layout beats in rate and both latencies, and then takes up only rows near the best.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
@@ -28,23 +28,19 @@ use crate::spec::Slo;
 struct Mark {
     rate: f64,
     latencies: [f64; 2],
-    row: usize,
+    part: u32,
+    row: u32,
 }
 
 impl Mark {
-    /// Those of all standing rows, by falling rate.
-    fn all(rows: &[Row]) -> Vec<Mark> {
-        let of_block = |(k, rows): (usize, &[Row])| -> Vec<Mark> {
-            let marks = rows.iter().enumerate().filter(|(_, r)| r.point.stands()).map(|(i, r)| {
-                let p = &r.point;
-                Mark { rate: p.requests_per_s, latencies: [p.ttft_s, p.tpot_s], row: k * near::BLOCK + i }
-            });
-            let mut some: Vec<Mark> = marks.collect();
-            some.sort_by(|a, b| b.rate.total_cmp(&a.rate));
-            some
+    /// Those of the standing rows of a list, by falling rate.
+    fn of(part: usize, rows: &[Row]) -> Vec<Mark> {
+        let standing = rows.iter().enumerate().filter(|(_, r)| r.point.stands());
+        let mark = |(row, r): (usize, &Row)| {
+            let p = &r.point;
+            Mark { rate: p.requests_per_s, latencies: [p.ttft_s, p.tpot_s], part: part as u32, row: row as u32 }
         };
-        // Blocks are sorted side by side; a stable sort takes their runs as they are.
-        let mut all: Vec<Mark> = near::by_block(rows, of_block).into_iter().flatten().collect();
+        let mut all: Vec<Mark> = standing.map(mark).collect();
         all.sort_by(|a, b| b.rate.total_cmp(&a.rate));
         all
     }
@@ -70,30 +66,35 @@ fn reach(marks: &[Mark], slo: &Slo) -> Tiers {
 struct Group {
     timer: Timer,
     rows: Vec<Row>,
-    /// Of the rows that no other of the layout beats on rate and both latencies.
-    best: Vec<Mark>,
     known: Mutex<Known>,
 }
 
-impl Group {
-    fn new((timer, rows): (Timer, Vec<Row>)) -> Group {
-        let mut best: Vec<Mark> = Vec::new();
-        for m in Mark::all(&rows) {
-            let beats = |k: &Mark| k.latencies[0] <= m.latencies[0] && k.latencies[1] <= m.latencies[1];
-            if !best.iter().any(beats) {
-                best.push(m);
-            }
+/// What a layout reaches: the least of each latency, and its marks that no other beats on rate and both latencies.
+struct Peaks {
+    group: usize,
+    least: [f64; 2],
+    marks: std::ops::Range<usize>,
+}
+
+/// Marks of a layout that no other of it beats.
+fn unbeaten(rows: &[Row]) -> Vec<Mark> {
+    let mut best: Vec<Mark> = Vec::new();
+    for m in Mark::of(0, rows) {
+        let beats = |k: &Mark| k.latencies[0] <= m.latencies[0] && k.latencies[1] <= m.latencies[1];
+        if !best.iter().any(beats) {
+            best.push(m);
         }
-        Group { timer, rows, best, known: Mutex::default() }
     }
+    best
 }
 
 /// A mixed level.
 struct Mixed {
     octave: u32,
     groups: Vec<Group>,
-    /// Groups by falling rate of what they reach without limits.
-    order: Vec<usize>,
+    /// By falling rate of what they reach without limits; the marks of all stand together, as they are read.
+    peaks: Vec<Peaks>,
+    marks: Vec<Mark>,
     /// What lacks the least memory, if nothing stands.
     least: Option<Row>,
 }
@@ -101,7 +102,9 @@ struct Mixed {
 /// A level of pairs: the coarse ones, and the slots to fill (prefill, decode) for finer ones.
 struct Paired {
     level: u8,
-    rows: Vec<Row>,
+    /// One list a decode slot.
+    parts: Vec<Vec<Row>>,
+    /// Of all, each with the numbers of its list and of its row in it.
     marks: Vec<Mark>,
     ways: Vec<[usize; 2]>,
     /// What lacks the least memory, if nothing stands.
@@ -110,7 +113,7 @@ struct Paired {
 
 /// Workers or units in both slots.
 struct Sides {
-    prompts: Prompts,
+    prompts: Arc<Prompts>,
     decode: Priced<DecodeSide>,
     front: Vec<Candidate<DecodeSide>>,
 }
@@ -137,13 +140,14 @@ impl<'a> Scene<'a> {
         let units = levels::unit_layouts(lib, gpus);
         let mixed = [mixed(map, &task, 0, &workers, octave)?, mixed(map, &task, 2, &units, (octave / 2).max(1))?];
         let (pd, afd) = (map.wants(1) || map.wants(3), map.wants(3) && !units.is_empty());
-        let sides = |prompts: Vec<Layout>, decode: &[Layout], octave: u32| -> Result<Sides> {
-            let (prompts, decode) = (task.prompts(&prompts)?, task.decode(decode, octave)?);
+        let sides = |kind: &str, prompts: Vec<Layout>, decode: &[Layout], octave: u32| -> Result<Sides> {
+            let (prompts, decode) = (task.prompts_shared(kind, &prompts)?, task.decode(decode, octave)?);
             Ok(Sides { prompts, front: levels::decode_frontier(&decode, &task.load)?, decode })
         };
         let sides = [
-            pd.then(|| sides(levels::worker_layouts(lib, gpus, true), &workers, octave * 2)).transpose()?,
-            afd.then(|| sides(levels::prefill_unit_layouts(lib, gpus), &units, (octave - 1).max(1))).transpose()?,
+            pd.then(|| sides("workers", levels::worker_layouts(lib, gpus, true), &workers, octave * 2)).transpose()?,
+            afd.then(|| sides("units", levels::prefill_unit_layouts(lib, gpus), &units, (octave - 1).max(1)))
+                .transpose()?,
         ];
         let paired = [
             map.wants(1).then(|| paired(&task, &sides, 1, &[[0, 0]])).transpose()?,
@@ -172,18 +176,29 @@ impl<'a> Scene<'a> {
         Ok(Reach { binding: row.map_or(Binding::Divisibility, |r| r.point.binding_under(&aim.slo)), row })
     }
 
-    fn in_mixed(&self, level: &Mixed, aim: &Aim) -> Result<Reach> {
+    /// What each layout reaches, and all of them. Those that cannot come near, not even on a finer grid, are left out:
+    /// too slow in rate, or further over a limit than what keeps them or is nearest to them.
+    fn reached(&self, level: &Mixed, slo: &Slo) -> (Vec<Tiers>, Tiers) {
+        let finer = refine::reach(level.octave);
         let mut reached: Vec<Tiers> = vec![Tiers::default(); level.groups.len()];
         let mut tiers = Tiers::default();
-        for i in &level.order {
-            let best = &level.groups[*i].best;
-            // Nothing from here on comes near, not even on a finer grid.
-            if best.first().is_none_or(|m| m.rate * refine::reach(level.octave) < tiers.floor()) {
+        for peak in &level.peaks {
+            let marks = &level.marks[peak.marks.clone()];
+            if marks.first().is_none_or(|m| m.rate * finer < tiers.floor()) {
                 break;
             }
-            reached[*i] = reach(best, &aim.slo);
-            tiers = tiers.and(reached[*i]);
+            let (class, value) = tiers.score();
+            let allowed = if class == 2 { finer } else { -value * finer };
+            if point::excess(peak.least, slo) <= allowed || class == 0 {
+                reached[peak.group] = reach(marks, slo);
+                tiers = tiers.and(reached[peak.group]);
+            }
         }
+        (reached, tiers)
+    }
+
+    fn in_mixed(&self, level: &Mixed, aim: &Aim) -> Result<Reach> {
+        let (reached, mut tiers) = self.reached(level, &aim.slo);
         let mut fine: Vec<Row> = Vec::new();
         refine::rounds(reached.iter().map(Tiers::score), level.octave, |live| {
             let mut best: Option<(u8, f64)> = None;
@@ -222,9 +237,10 @@ impl<'a> Scene<'a> {
         tiers = tiers.and(Tiers::of(&fine, aim));
         let floor = tiers.floor();
         let near = level.marks.iter().take_while(|m| m.rate >= floor);
-        let mut near: Vec<usize> = near.filter(|m| tiers.takes(m.rate, m.excess(&aim.slo))).map(|m| m.row).collect();
+        let near = near.filter(|m| tiers.takes(m.rate, m.excess(&aim.slo)));
+        let mut near: Vec<(usize, usize)> = near.map(|m| (m.part as usize, m.row as usize)).collect();
         near.sort_unstable();
-        let mut rows: Vec<Row> = near.into_iter().map(|i| level.rows[i]).collect();
+        let mut rows: Vec<Row> = near.into_iter().map(|(part, i)| level.parts[part][i]).collect();
         fine.retain(|r| tiers.takes(r.point.requests_per_s, r.point.excess(&aim.slo)));
         append_new(&mut rows, fine);
         if rows.is_empty() {
@@ -237,16 +253,15 @@ impl<'a> Scene<'a> {
     pub fn cells(&self, map: &Map, control: &Control, done: impl Fn(usize, Vec<Reach>) + Sync) -> Result<()> {
         let aim = |slo: &Slo| Aim { slo: *slo, per_user: false };
         let key = |slo: &Slo| slo.tpot_ms.unwrap_or(f64::INFINITY).to_bits();
-        let mut decode: BTreeMap<u64, Decode> = BTreeMap::new();
-        for slo in &map.slos {
-            if let std::collections::btree_map::Entry::Vacant(free) = decode.entry(key(slo)) {
-                let of = |side: &Option<Sides>| match side {
-                    Some(s) => self.task.fine_decode(&s.decode, &aim(slo)),
-                    None => Ok(Vec::new()),
-                };
-                free.insert([of(&self.sides[0])?, of(&self.sides[1])?]);
-            }
-        }
+        let by_tpot: BTreeMap<u64, &Slo> = map.slos.iter().map(|slo| (key(slo), slo)).collect();
+        let of = |slo: &Slo, side: &Option<Sides>| match side {
+            Some(s) => self.task.fine_decode(&s.decode, &aim(slo)),
+            None => Ok(Vec::new()),
+        };
+        let found: Vec<Result<(u64, Decode)>> = crate::pool::install(|| {
+            by_tpot.par_iter().map(|(k, slo)| Ok((*k, [of(slo, &self.sides[0])?, of(slo, &self.sides[1])?]))).collect()
+        })?;
+        let decode: BTreeMap<u64, Decode> = found.into_iter().collect::<Result<_>>()?;
         let asked = map.asked();
         let one = |(i, slo): (usize, &Slo)| -> Result<()> {
             control.check()?;
@@ -274,28 +289,42 @@ fn mixed(map: &Map, task: &Task<'_>, level: u8, layouts: &[Layout], octave: u32)
         return Ok(None);
     }
     let priced = task.mixed_groups(level, layouts, octave)?;
-    let groups: Vec<Group> = crate::pool::install(|| priced.into_par_iter().map(Group::new).collect())?;
-    let least = least(groups.iter().flat_map(|g| &g.rows));
-    let top = |i: usize| groups[i].best.first().map_or(f64::NEG_INFINITY, |m| m.rate);
+    let best: Vec<Vec<Mark>> = crate::pool::install(|| priced.par_iter().map(|(_, rows)| unbeaten(rows)).collect())?;
+    let groups: Vec<Group> =
+        priced.into_iter().map(|(timer, rows)| Group { timer, rows, known: Mutex::default() }).collect();
+    let least = if best.iter().all(Vec::is_empty) { least(groups.iter().flat_map(|g| &g.rows)) } else { None };
+    let top = |i: usize| best[i].first().map_or(f64::NEG_INFINITY, |m| m.rate);
     let mut order: Vec<usize> = (0..groups.len()).collect();
     order.sort_by(|a, b| top(*b).total_cmp(&top(*a)).then(a.cmp(b)));
-    Ok(Some(Mixed { octave, groups, order, least }))
+    let (mut peaks, mut marks) = (Vec::with_capacity(order.len()), Vec::new());
+    for group in order {
+        let (start, own) = (marks.len(), &best[group]);
+        marks.extend_from_slice(own);
+        let least = [0, 1].map(|k| own.iter().map(|m| m.latencies[k]).fold(f64::INFINITY, f64::min));
+        peaks.push(Peaks { group, least, marks: start..marks.len() });
+    }
+    Ok(Some(Mixed { octave, groups, peaks, marks, least }))
 }
 
 fn paired(task: &Task<'_>, sides: &[Option<Sides>; 2], level: u8, ways: &[[usize; 2]]) -> Result<Paired> {
     let mut parts = Vec::new();
     for [p, d] in ways {
         if let (Some(p), Some(d)) = (&sides[*p], &sides[*d]) {
-            parts.push(task.pair(level, &p.prompts.front, &d.front)?);
+            parts.extend(task.pair_each(level, &p.prompts.front, &d.front)?);
         }
     }
-    let rows = crate::pool::concat(parts)?;
-    let marks = Mark::all(&rows);
+    let marks = crate::pool::install(|| {
+        let each: Vec<Vec<Mark>> = parts.par_iter().enumerate().map(|(k, rows)| Mark::of(k, rows)).collect();
+        let mut all: Vec<Mark> = each.into_iter().flatten().collect();
+        all.par_sort_by(|a, b| b.rate.total_cmp(&a.rate));
+        all
+    })?;
     let least = match (&sides[ways[0][0]], &sides[ways[0][1]]) {
-        (Some(p), Some(d)) if rows.is_empty() => task.closest_pair(level, &p.prompts.all, &d.decode),
-        _ => least(rows.iter()),
+        (Some(p), Some(d)) if parts.iter().all(Vec::is_empty) => task.closest_pair(level, &p.prompts.all, &d.decode),
+        _ if marks.is_empty() => least(parts.iter().flatten()),
+        _ => None,
     };
-    Ok(Paired { level, rows, marks, ways: ways.to_vec(), least })
+    Ok(Paired { level, parts, marks, ways: ways.to_vec(), least })
 }
 
 fn least<'a>(rows: impl Iterator<Item = &'a Row>) -> Option<Row> {
