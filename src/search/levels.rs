@@ -328,6 +328,22 @@ pub fn prefill_every(found: &Priced<(u32, u32, PrefillSide)>, load: &Load) -> Re
     prefill_thinned(found, load, 1.0)
 }
 
+/// Layouts and cuts of prompts within `slack` of the frontier's rate at their latency.
+pub fn prefill_near(
+    found: &Priced<(u32, u32, PrefillSide)>,
+    load: &Load,
+    slack: f64,
+) -> Result<Vec<(Layout, u32, u32)>> {
+    let near = frontier(
+        found,
+        load,
+        1.0 - slack,
+        |(_, _, s)| (s.prefill.latency_s, s.rate),
+        |(batch, chunk, _)| (*batch, *chunk, ()),
+    )?;
+    Ok(near.into_iter().map(|c| (c.layout, c.batch, c.chunk)).collect())
+}
+
 fn prefill_thinned(
     found: &Priced<(u32, u32, PrefillSide)>,
     load: &Load,
@@ -373,7 +389,8 @@ fn covers(a: &Class, b: &Class) -> bool {
     a[0] == b[0] && a[1] >= b[1] && a[2] >= b[2]
 }
 
-/// `value`: (cost, gain) of a priced side; `make`: its batch, chunk and side.
+/// `value`: (cost, gain) of a priced side; `make`: its batch, chunk and side. `least`: what a step must gain over the
+/// best so far; below one, what is beaten by less stands too.
 fn frontier<T: Sync, S>(
     found: &Priced<T>,
     load: &Load,
@@ -416,8 +433,10 @@ fn frontier<T: Sync, S>(
     for Side { class, gain, of: (i, side), .. } in all {
         let best = so_far.iter().filter(|(a, _)| covers(a, &class)).map(|(_, g)| *g).fold(0.0, f64::max);
         // A step of the frontier must gain `least`, but the end of a class is kept if nothing beats it.
-        if gain > best && (gain >= best * least || gain >= top[&class]) {
-            so_far.insert(class, gain);
+        if gain > best && (gain >= best * least || gain >= top[&class]) || least < 1.0 && gain >= best * least {
+            if gain > best {
+                so_far.insert(class, gain);
+            }
             let ((layout, stepper, _), (batch, chunk, side)) = (&found[i], make(side));
             out.push(Candidate { layout: *layout, stepper: stepper.clone(), batch, chunk, side });
         }

@@ -4,7 +4,7 @@
 //! no more than budget / (gP/mu_P + gD/mu_D), nor than either slot gives on all that the other leaves. Pairs are
 //! passed over only where that cannot come near what is known to keep the limits ([`Tiers::floor`]): the rows found
 //! are the same as if every pair were priced (tests/rust/pairs.rs). Limits: prompts are cut finer only on the
-//! layouts that stand on the coarse frontier of their size, around what stands there; KV beside the steps only lowers a rate.
+//! layouts within [`SLACK`] of the coarse frontier of their size, around what stands there; KV beside the steps only lowers a rate.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
@@ -19,6 +19,10 @@ use crate::error::Result;
 use crate::serving::pd::{DecodeSide, PrefillSide};
 use crate::spec::Workload;
 
+/// How far behind the coarse frontier a way of cutting prompts may be to be cut finer: rounds of the coarse grid take
+/// twice the prompts of the last, so that it may miss a layout's best by as much.
+const SLACK: f64 = 0.3;
+
 /// The prefill slot of a level: every priced side, those worth pairing, and the same with prompts cut finer.
 pub struct Prompts {
     pub all: Priced<(u32, u32, PrefillSide)>,
@@ -32,8 +36,9 @@ impl Task<'_> {
         let all = self.prefill(layouts)?;
         let front = levels::prefill_frontier(&all, &self.load)?;
         let mut on: HashMap<Layout, Vec<(u32, u32)>> = HashMap::new();
-        for c in &front {
-            on.entry(c.layout).or_default().push((c.batch, c.chunk));
+        // A layout a little behind on the coarse grid may lead on the finer one.
+        for (layout, batch, chunk) in levels::prefill_near(&all, &self.load, SLACK)? {
+            on.entry(layout).or_default().push((batch, chunk));
         }
         let finer: Priced<_> = crate::pool::install(|| {
             all.par_iter()
