@@ -204,6 +204,17 @@ def points_per_s(examples: Path) -> list[Row]:
         rates = [n / max(s, 1e-9) for n, s in (one[name], two[name])]
         out.append(Row(f"points a second, {name}", f"{rates[1]:,.0f} ({rates[0]:,.0f} on one thread)", ">= 1,000,000",
                        rates[1] >= 1e6, f"example points, after compile; {load()}"))  # fmt: skip
+    slots = ("prefill", "decode", "pd")
+    afd = ("prefill", "prefill afd", "decode", "decode afd", "pd+afd decode", "pd+afd prefill", "pd+afd both")
+    levels = {"aggregated": ("aggregated",), "pd": slots, "aggregated+afd": ("aggregated+afd",), "pd+afd": afd}
+    for level, parts in levels.items():
+        n = sum(two[p][0] for p in parts)
+        seconds = [sum(told[p][1] for p in parts) for told in (one, two)]
+        out.append(Row(f"points a second of level {level}", f"{n / seconds[1]:,.0f}", ">= 1,000,000",
+                       n / seconds[1] >= 1e6, f"its slots and its pairs; {load()}"))  # fmt: skip
+        ratio = seconds[0] / seconds[1]
+        out.append(Row(f"level {level}, 1 thread against 2", f"x {ratio:.2f}", ">= 1.8", ratio >= 1.8,
+                       f"{seconds[0] * 1e3:.0f} ms against {seconds[1] * 1e3:.0f} ms"))  # fmt: skip
     for name in ("compile workers", "compile units"):
         n, s = two[name]
         out.append(Row(f"{name}, {n} layouts", f"{s:.2f} s", "< 0.5 s", s < 0.5, "kernel surfaces and lines"))

@@ -88,5 +88,8 @@ def timeline(frame: Frame, *, phase: str | None = None, ax: Axes | None = None) 
         f"{wanted}: {idle} is idle {1 - busy[idle]:.0%} of the time shown".replace("%", " %"), fontsize="medium"
     )
     if len({int(p) for p in parts}) > 1:
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=4, frameon=False, fontsize="small")
+        # Below the axis label, however many lanes the axes are high.
+        below = -0.24 / max(1.0, len(rows_of) / 5)
+        columns = 4 if lanes == 1 else 2
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, below), ncols=columns, frameon=False, fontsize="small")
     return ax
