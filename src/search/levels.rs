@@ -200,14 +200,10 @@ impl Task<'_> {
             return Ok((timer, rows));
         }
         let m = layout.microbatches();
-        let batches: Vec<u32> = space::batches(most, per_octave).into_iter().filter(|b| *b >= m).collect();
-        for &batch in &batches {
+        for batch in space::batches(most, per_octave).into_iter().filter(|b| *b >= m) {
             let chunks = chunk_grid(&self.load, batch, self.per_decode());
             // Every other budget for AFD units, whose space is wider in every other way.
             let stride = if layout.is_afd() { 2 } else { 1 };
-            if rows.is_empty() {
-                rows.reserve(batches.len() * (chunks.len().div_ceil(stride) + 1));
-            }
             for chunk in chunks.into_iter().rev().step_by(stride) {
                 let point = timer.mixed(&self.load, f64::from(batch), f64::from(chunk), count);
                 let main = Part { layout: *layout, batch, chunk, count };
