@@ -1,10 +1,10 @@
 //! Which level wins where: a map over lengths, limits and clusters, best against best in every cell.
 //!
 //! A cell says what `explore` says of the same question, to the bit: both take the same steps over the same rows,
-//! and only what they share is done once. Cells that differ in nothing but limits share one scan of the space
-//! (`scene`), whose points do not depend on limits; what a finer grid and the engine have priced for one cell is
-//! kept for the others; and rows that cannot lead under a cell's limits are passed over (`near::Tiers`). Held
-//! against `explore` in tests/rust/regimes.rs.
+//! and only what they share is done once (of a level that keeps no limits the map says what stops it, not the plan).
+//! Cells that differ in nothing but limits share one scan of the space (`scene`), whose points do not depend on
+//! limits; what a finer grid and the engine have priced for one cell is kept for the others; and rows that cannot
+//! lead under a cell's limits are passed over (`near::Tiers`). Held against `explore` in tests/rust/regimes.rs.
 
 mod scene;
 mod table;
