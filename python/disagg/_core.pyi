@@ -10,6 +10,7 @@ __all__ = [
     "DesignSpace",
     "Engine",
     "Exploration",
+    "Regimes",
     "Search",
     "Spec",
     "Study",
@@ -24,7 +25,6 @@ __all__ = [
     "cluster",
     "design_metrics",
     "distribution_facts",
-    "explore",
     "frontier",
     "goodput_curve",
     "holds",
@@ -50,8 +50,6 @@ __all__ = [
     "plan_facts",
     "preset",
     "presets",
-    "regimes",
-    "regimes_frameworks",
     "sensitivity",
     "set_num_threads",
     "simulate",
@@ -115,9 +113,29 @@ class Exploration:
     ) -> Exploration: ...
     @property
     def frameworks(self) -> list[str]: ...
+    def explore(self, progress: _Report = None) -> Study: ...
     def units(self) -> list[str]: ...
     def search(self, unit: int, progress: _Report = None) -> npt.NDArray[np.uint32]: ...
     def join(self, parts: list[npt.NDArray[np.uint32]]) -> Study: ...
+
+@final
+class Regimes:
+    def __new__(
+        cls,
+        model: Spec,
+        clusters: list[Spec],
+        workloads: list[Spec],
+        slos: list[Spec],
+        levels: list[str],
+        framework: str | None = None,
+        quant: Spec | None = None,
+        serving: Spec | None = None,
+        assumptions: Spec | None = None,
+        tolerance: float = 0.01,
+        batches_per_octave: int = 5,
+    ) -> Regimes: ...
+    def frameworks(self) -> list[str]: ...
+    def search(self, partial: bool = False, progress: _Report = None) -> _Payload: ...
 
 @final
 class Search:
@@ -230,19 +248,6 @@ def check_plan(plan: Spec, model: Spec, cluster: Spec) -> None: ...
 def cluster(fields: dict[str, Any]) -> Spec: ...
 def design_metrics() -> list[str]: ...
 def distribution_facts(distribution: Spec, q: float) -> tuple[float, float]: ...
-def explore(
-    model: Spec,
-    cluster: Spec,
-    workload: Spec,
-    slo: Spec,
-    levels: list[str],
-    frameworks: list[str] | None = None,
-    quant: Spec | None = None,
-    serving: Spec | None = None,
-    assumptions: Spec | None = None,
-    objective: str = "tokens_per_s",
-    progress: _Report = None,
-) -> Study: ...
 def frontier(
     costs: list[npt.NDArray[np.float64]], epsilon: float
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]: ...
@@ -307,34 +312,6 @@ def perfetto(
 def plan_facts(plan: Spec) -> tuple[str, int]: ...
 def preset(kind: str, name: str) -> Spec: ...
 def presets(kind: str) -> list[str]: ...
-def regimes(
-    model: Spec,
-    clusters: list[Spec],
-    workloads: list[Spec],
-    slos: list[Spec],
-    levels: list[str],
-    framework: str | None = None,
-    quant: Spec | None = None,
-    serving: Spec | None = None,
-    assumptions: Spec | None = None,
-    tolerance: float = 0.01,
-    batches_per_octave: int = 5,
-    partial: bool = False,
-    progress: _Report = None,
-) -> _Payload: ...
-def regimes_frameworks(
-    model: Spec,
-    clusters: list[Spec],
-    workloads: list[Spec],
-    slos: list[Spec],
-    levels: list[str],
-    framework: str | None = None,
-    quant: Spec | None = None,
-    serving: Spec | None = None,
-    assumptions: Spec | None = None,
-    tolerance: float = 0.01,
-    batches_per_octave: int = 5,
-) -> list[str]: ...
 def sensitivity(
     model: Spec,
     cluster: Spec,

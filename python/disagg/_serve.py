@@ -17,7 +17,7 @@ from disagg.frame import Frame
 from disagg.progress import Progress, reporter
 from disagg.result import Estimate
 from disagg.specs import AFD, PD, SLO, Aggregated, Assumptions, Cluster, Model, Quant, Serving, Workload
-from disagg.specs._base import Spec, checked, expect
+from disagg.specs._base import Spec, checked, expect, raws
 from disagg.study import LEVELS, Study
 
 
@@ -204,7 +204,7 @@ def explore(
     asked = (model, cluster, workload, slo, list(levels), names, quant, serving, assumptions, objective)
     if executor is None:
         with reporter(progress, "layouts") as report:
-            found = _core.explore(*_raws((*asked, report)))
+            found = _core.Exploration(*raws(asked)).explore(report)
     else:
         found = _elsewhere(asked, executor, progress)
     inputs = _inputs(model=model, cluster=cluster, workload=workload, quant=quant, serving=serving)
@@ -230,17 +230,13 @@ def explore(
     )
 
 
-def _raws(asked: tuple[Any, ...]) -> Any:
-    return tuple(a._raw if isinstance(a, Spec) else a for a in asked)
-
-
 def _unit(asked: tuple[Any, ...], unit: int, report: Any) -> npt.NDArray[np.uint32]:
     """Search a unit of a question, wherever this runs."""
-    return _core.Exploration(*_raws(asked)).search(unit, report)
+    return _core.Exploration(*raws(asked)).search(unit, report)
 
 
 def _elsewhere(asked: tuple[Any, ...], executor: Any, progress: Progress) -> _core.Study:
-    whole = _core.Exploration(*_raws(asked))
+    whole = _core.Exploration(*raws(asked))
     # Whose kernels are compared is settled once, for all workers.
     asked = (*asked[:5], whole.frameworks, *asked[6:])
     calls = [(name, (asked, i)) for i, name in enumerate(whole.units())]

@@ -16,7 +16,7 @@ from disagg.errors import Problem, SpecError
 from disagg.frame import Frame
 from disagg.progress import Progress, reporter
 from disagg.specs import SLO, Assumptions, Cluster, Distribution, Model, Quant, Serving, Workload
-from disagg.specs._base import Spec, checked, expect
+from disagg.specs._base import Spec, checked, expect, raws
 from disagg.study import LEVELS
 
 __all__ = ["regimes"]
@@ -136,7 +136,7 @@ def regimes(
     question = (model, clusters, asked, limits, list(levels), framework, *more)
     with reporter(progress, "cells") as report:
         if executor is None:
-            columns, own = _core.regimes(*_raws((*question, partial, report)))
+            columns, own = _core.Regimes(*raws(question)).search(partial, report)
         else:
             columns, own = _elsewhere(question, executor, partial, report)
     attrs = {
@@ -148,25 +148,16 @@ def regimes(
     return Frame._from_core((columns, {**own, **{k: json.dumps(v) for k, v in attrs.items()}}))
 
 
-def _raws(asked: Iterable[Any]) -> Any:
-    """Give the native side of the specs in what is asked, and the rest as it is."""
-
-    def raw(a: Any) -> Any:
-        return a._raw if isinstance(a, Spec) else [raw(x) for x in a] if isinstance(a, list) else a
-
-    return tuple(raw(a) for a in asked)
-
-
 def _scene(question: tuple[Any, ...], report: Any) -> tuple[dict[str, Any], dict[str, str]]:
     """Map one cluster and workload under all limits, wherever this runs."""
-    columns, own = _core.regimes(*_raws((*question, False, report)))
+    columns, own = _core.Regimes(*raws(question)).search(False, report)
     return executors.texts(columns), own
 
 
 def _elsewhere(question: tuple[Any, ...], executor: Any, partial: bool, report: Any) -> Any:
     model, clusters, workloads, limits, levels, _, *more = question
     # Whose kernels are taken is settled once, for all workers.
-    names = _core.regimes_frameworks(*_raws(question))
+    names = _core.Regimes(*raws(question)).frameworks()
     calls = [
         (f"{c!r} with {w!r}", ((model, [c], [w], limits, levels, name, *more),))
         for c, name in zip(clusters, names, strict=True)

@@ -1,17 +1,20 @@
-//! An exploration in units that can be searched elsewhere: what crosses is a number and an array of words.
+//! The question of `explore`: searched here, or in units that can be searched elsewhere, of which only a number and
+//! an array of words cross.
 
 use std::sync::Arc;
 
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 
-use super::serve::{Asked, Study};
+use super::serve::{Study, check_framework, common, slo_of};
 use super::spec::Spec;
-use super::{kernels, run};
+use super::{errors, kernels, run};
 use crate::error::{Error, Result};
 use crate::search::{self, explore, wire};
+use crate::serving::framework;
+use crate::spec::Quant;
 
-/// The question of `explore`, searched unit by unit.
+/// The question of `explore`, searched whole or unit by unit.
 #[pyclass(frozen, module = "disagg._core")]
 pub struct Exploration {
     question: search::Question,
@@ -35,9 +38,28 @@ impl Exploration {
         assumptions: Option<&Spec>,
         objective: &str,
     ) -> PyResult<Exploration> {
-        let asked =
-            Asked::new(model, cluster, workload, slo, levels, frameworks, quant, serving, assumptions, objective)?;
-        run::run(py, None, move |_| Ok(Exploration { question: asked.question()? }))
+        let (c, slo) = errors::guard(|| {
+            Ok((common(model, cluster, workload, quant, serving, assumptions)?, slo_of(slo, "slo")?))
+        })?;
+        let objective = objective.to_string();
+        run::run(py, None, move |_| {
+            let mut question = search::Question::new(c.model, c.cluster, c.workload, slo, "");
+            question.frameworks = compared(frameworks, &question, &c.quant)?;
+            question.levels = levels;
+            question.quant = c.quant;
+            question.serving = c.serving;
+            question.assumptions = c.assumptions;
+            question.objective = objective;
+            Ok(Exploration { question })
+        })
+    }
+
+    /// Searches all of it here.
+    #[pyo3(signature = (progress=None))]
+    fn explore(&self, py: Python<'_>, progress: Option<&Bound<'_, PyAny>>) -> PyResult<Study> {
+        run::run(py, progress, |control| {
+            Ok(Study { inner: Arc::new(search::explore(&kernels::db()?, &self.question, control)?) })
+        })
     }
 
     /// Frameworks compared.
@@ -81,4 +103,19 @@ impl Exploration {
             Ok(Study { inner: Arc::new(explore::join(&kernels::db()?, &self.question, parts)?) })
         })
     }
+}
+
+/// Frameworks to compare; none named: the one with the largest measured share.
+fn compared(names: Option<Vec<String>>, q: &search::Question, quant: &Quant) -> Result<Vec<String>> {
+    let Some(names) = names else {
+        return Ok(vec![framework::default_framework(&kernels::db()?, &q.model, &q.cluster, quant)?]);
+    };
+    if names.is_empty() {
+        let cure = "leave it out, or name trtllm, sglang or vllm";
+        return Err(Error::spec("frameworks", "no framework to explore", cure));
+    }
+    for (i, n) in names.iter().enumerate() {
+        check_framework(n, &format!("frameworks[{i}]"), &q.cluster.system)?;
+    }
+    Ok(names)
 }

@@ -49,11 +49,11 @@ mod _core {
     #[pymodule_export]
     use super::network::{network_flows, network_phase};
     #[pymodule_export]
-    use super::regimes::{regimes, regimes_frameworks};
+    use super::regimes::Regimes;
     #[pymodule_export]
     use super::sensitivity::sensitivity;
     #[pymodule_export]
-    use super::serve::{Engine, Study, explore};
+    use super::serve::{Engine, Study};
     #[pymodule_export]
     use super::sim::{Trace, calibrate, goodput_curve, judge, mean_interval, perfetto, simulate};
     #[pymodule_export]

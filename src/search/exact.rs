@@ -68,15 +68,13 @@ impl Task<'_> {
         for (i, r) in lead.iter().zip(few) {
             rows[*i] = r;
         }
-        let exact_ones: Vec<usize> =
-            lead.into_iter().filter(|i| !rows[*i].scanned || !rows[*i].point.stands()).collect();
-        if let Some(k) = near::leader(exact_ones.iter().map(|i| &rows[*i]), aim) {
-            rows[exact_ones[k]].leads = true;
+        if let Some(k) = near::leader(lead.iter().map(|i| &rows[*i]), aim) {
+            rows[lead[k]].leads = true;
         }
         // What may come to the head of a list once its own head has been priced.
         let mut pool = frontier(rows, aim, 2.0 * NEAR);
         pool.extend(heads(rows, aim, 2.0 * NEAR).into_iter().flat_map(|h| h.scanned).map(|(_, i)| i));
-        pool.extend(near::filter(rows, |_, r| !r.scanned));
+        pool.extend(near::filter(rows, |r| !r.scanned));
         pool.sort_unstable();
         pool.dedup();
         let mut few: Vec<Row> = pool.iter().map(|i| rows[*i]).collect();

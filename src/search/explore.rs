@@ -11,9 +11,9 @@
 
 use std::sync::Arc;
 
-use super::levels::{self, Candidate, Priced, Task};
+use super::levels::{Layouts, Octaves, Task};
 use super::near::Tiers;
-use super::pairs::Prompts;
+use super::pairs::{Sides, ways};
 use super::refine::{Aim, append_new};
 use super::row::{Layout, Row};
 use super::study::Study;
@@ -22,7 +22,6 @@ use crate::cost::Library;
 use crate::error::{Error, Problems, Result, near};
 use crate::kernels::KernelDb;
 use crate::serving::engine::contradictions_of;
-use crate::serving::pd::DecodeSide;
 use crate::spec::{Assumptions, Cluster, Model, Quant, Serving, Slo, Workload};
 
 /// The four levels of disaggregation.
@@ -173,52 +172,33 @@ impl Question {
     }
 }
 
-/// Layouts of the slots on one framework.
-struct Space {
-    workers: Vec<Layout>,
-    units: Vec<Layout>,
-    prefill_workers: Vec<Layout>,
-    prefill_units: Vec<Layout>,
-}
-
-impl Space {
-    fn of(lib: &Library, gpus: u32) -> Space {
-        Space {
-            workers: levels::worker_layouts(lib, gpus, false),
-            units: levels::unit_layouts(lib, gpus),
-            prefill_workers: levels::worker_layouts(lib, gpus, true),
-            prefill_units: levels::prefill_unit_layouts(lib, gpus),
-        }
-    }
-
-    /// Layouts that a unit of work prices.
-    fn layouts(&self, kind: Kind, q: &Question) -> u64 {
-        let priced: &[&[Layout]] = match kind {
-            Kind::Workers => &[&self.workers],
-            Kind::Units => &[&self.units],
-            Kind::Pairs if q.wants(3) => &[&self.prefill_workers, &self.workers, &self.units, &self.prefill_units],
-            Kind::Pairs => &[&self.prefill_workers, &self.workers],
-        };
-        priced.iter().map(|l| l.len() as u64).sum()
-    }
+/// Layouts that a unit of work prices.
+fn priced(of: &Layouts, kind: Kind, q: &Question) -> u64 {
+    let priced: &[&[Layout]] = match kind {
+        Kind::Workers => &[&of.workers],
+        Kind::Units => &[&of.units],
+        Kind::Pairs if q.wants(3) => &[&of.prefill_workers, &of.workers, &of.units, &of.prefill_units],
+        Kind::Pairs => &[&of.prefill_workers, &of.workers],
+    };
+    priced.iter().map(|l| l.len() as u64).sum()
 }
 
 /// Searches every level asked for.
 pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<Study> {
     let libraries = q.libraries(db)?;
     let units = q.units()?;
-    let spaces: Vec<Space> = libraries.iter().map(|lib| Space::of(lib, q.cluster.gpus)).collect();
-    let total: u64 = units.iter().map(|u| spaces[usize::from(u.framework)].layouts(u.kind, q)).sum();
+    let layouts: Vec<Layouts> = libraries.iter().map(|lib| Layouts::of(lib, q.cluster.gpus)).collect();
+    let total: u64 = units.iter().map(|u| priced(&layouts[usize::from(u.framework)], u.kind, q)).sum();
     // On top of what the same caller has already done: an audit explores many times.
     control.set_total(control.progress().0 + total);
     let mut rows: Vec<Vec<Row>> = Vec::new();
     for same in units.chunk_by(|a, b| a.framework == b.framework) {
         let framework = same[0].framework;
-        let (lib, space) = (&libraries[usize::from(framework)], &spaces[usize::from(framework)]);
+        let (lib, layouts) = (&libraries[usize::from(framework)], &layouts[usize::from(framework)]);
         // What one unit has compiled and priced serves the next.
         let task = Task::new(lib, &q.workload, q.cluster.gpus, framework, control, q.scan);
         for unit in same {
-            rows.extend(task.unit(unit.kind, space, q)?);
+            rows.extend(task.unit(unit.kind, layouts, q)?);
         }
     }
     Ok(Study::new(q.clone(), libraries, crate::pool::concat(rows)?))
@@ -228,10 +208,10 @@ pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<St
 pub fn search(db: &Arc<KernelDb>, q: &Question, unit: &Unit, control: &Control) -> Result<Vec<Row>> {
     q.check(&db.frameworks(&q.cluster.system)?)?;
     let lib = q.library(db, &q.frameworks[usize::from(unit.framework)])?;
-    let space = Space::of(&lib, q.cluster.gpus);
-    control.set_total(space.layouts(unit.kind, q));
+    let layouts = Layouts::of(&lib, q.cluster.gpus);
+    control.set_total(priced(&layouts, unit.kind, q));
     let task = Task::new(&lib, &q.workload, q.cluster.gpus, unit.framework, control, q.scan);
-    crate::pool::concat(task.unit(unit.kind, &space, q)?)
+    crate::pool::concat(task.unit(unit.kind, &layouts, q)?)
 }
 
 /// The study of the rows of all units, in the order of `Question::units`.
@@ -252,32 +232,24 @@ pub fn join(db: &Arc<KernelDb>, q: &Question, parts: Vec<Vec<Row>>) -> Result<St
     Ok(Study::new(q.clone(), libraries, crate::pool::concat(parts)?))
 }
 
-/// Workers or AFD units in both slots.
-struct Sides {
-    prompts: Prompts,
-    decode: Priced<DecodeSide>,
-    front: Vec<Candidate<DecodeSide>>,
-}
-
 impl Task<'_> {
     /// Every level of a unit of work, one after the other.
-    fn unit(&self, kind: Kind, space: &Space, q: &Question) -> Result<Vec<Vec<Row>>> {
-        let aim = Aim::of(q);
-        // Batches per doubling; AFD units have a space wider in every other way and take fewer.
-        let octave = q.batches_per_octave.max(1);
+    fn unit(&self, kind: Kind, of: &Layouts, q: &Question) -> Result<Vec<Vec<Row>>> {
+        let (aim, octaves) = (Aim::of(q), Octaves::of(q.batches_per_octave));
         match kind {
-            Kind::Workers => Ok(vec![self.mixed_level(0, &space.workers, octave, &aim)?]),
-            Kind::Units => Ok(vec![self.mixed_level(2, &space.units, (octave / 2).max(1), &aim)?]),
+            Kind::Workers => Ok(vec![self.mixed_level(0, &of.workers, octaves.workers, &aim)?]),
+            Kind::Units => Ok(vec![self.mixed_level(2, &of.units, octaves.units, &aim)?]),
             Kind::Pairs => {
-                let workers = self.sides(&space.prefill_workers, &space.workers, octave * 2)?;
+                let prompts = Arc::new(self.prompts(&of.prefill_workers)?);
+                let workers = self.sides(prompts, &of.workers, octaves.decode_workers)?;
                 let mut rows = Vec::new();
                 if q.wants(1) {
-                    rows.push(self.paired(1, &[(&workers, &workers)], &aim)?);
+                    rows.push(self.paired(1, &[&workers], &aim)?);
                 }
-                if q.wants(3) && !space.units.is_empty() {
-                    let units = self.sides(&space.prefill_units, &space.units, (octave - 1).max(1))?;
-                    let ways = [(&workers, &units), (&units, &workers), (&units, &units)];
-                    rows.push(self.paired(3, &ways, &aim)?);
+                if q.wants(3) && !of.units.is_empty() {
+                    let prompts = Arc::new(self.prompts(&of.prefill_units)?);
+                    let units = self.sides(prompts, &of.units, octaves.decode_units)?;
+                    rows.push(self.paired(3, &[&workers, &units], &aim)?);
                 }
                 Ok(rows)
             }
@@ -294,23 +266,18 @@ impl Task<'_> {
         Ok(rows)
     }
 
-    /// Both slots of one kind, priced.
-    fn sides(&self, prefill: &[Layout], decode: &[Layout], octave: u32) -> Result<Sides> {
-        let (prompts, decode) = (self.prompts(prefill)?, self.decode(decode, octave)?);
-        Ok(Sides { prompts, front: levels::decode_frontier(&decode, &self.load)?, decode })
-    }
-
-    /// A level of pairs, both passes: `ways` to fill (prefill, decode). A level none of whose plans fits still says
-    /// what is short, on its nearest miss.
-    fn paired(&self, level: u8, ways: &[(&Sides, &Sides)], aim: &Aim) -> Result<Vec<Row>> {
+    /// A level of pairs, both passes; `sides`: workers, units. A level none of whose plans fits still says what is
+    /// short, on its nearest miss.
+    fn paired(&self, level: u8, sides: &[&Sides], aim: &Aim) -> Result<Vec<Row>> {
+        let ways: Vec<(&Sides, &Sides)> = ways(level).iter().map(|[p, d]| (sides[*p], sides[*d])).collect();
         let mut coarse = Vec::new();
-        for (p, d) in ways {
+        for (p, d) in &ways {
             coarse.extend(self.pair_each(level, &p.prompts.front, &d.front)?);
         }
         let mut found = crate::pool::concat(coarse)?;
         let tiers = Tiers::of(&found, &Aim { per_user: false, ..*aim });
         let mut fine = Vec::new();
-        for (p, d) in ways {
+        for (p, d) in &ways {
             let decode = self.fine_decode(&d.decode, aim)?;
             fine.extend(self.near_best(level, &p.prompts.every, &decode, aim, tiers)?);
         }

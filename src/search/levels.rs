@@ -304,6 +304,47 @@ pub fn prefill_unit_layouts(lib: &Library, budget: u32) -> Vec<Layout> {
     space::units(lib, budget, &PREFILL_MICROBATCHES, &GROUPS[..1])
 }
 
+/// Layouts of the slots on one library and budget.
+pub struct Layouts {
+    pub workers: Vec<Layout>,
+    pub units: Vec<Layout>,
+    pub prefill_workers: Vec<Layout>,
+    pub prefill_units: Vec<Layout>,
+}
+
+impl Layouts {
+    pub fn of(lib: &Library, budget: u32) -> Layouts {
+        Layouts {
+            workers: worker_layouts(lib, budget, false),
+            units: unit_layouts(lib, budget),
+            prefill_workers: worker_layouts(lib, budget, true),
+            prefill_units: prefill_unit_layouts(lib, budget),
+        }
+    }
+}
+
+/// Batches per doubling of each grid. AFD units have a space wider in every other way and take fewer; decode alone has
+/// no chunks and takes more.
+pub struct Octaves {
+    pub workers: u32,
+    pub units: u32,
+    pub decode_workers: u32,
+    pub decode_units: u32,
+}
+
+impl Octaves {
+    /// From those of aggregated serving.
+    pub fn of(workers: u32) -> Octaves {
+        let workers = workers.max(1);
+        Octaves {
+            workers,
+            units: (workers / 2).max(1),
+            decode_workers: workers * 2,
+            decode_units: (workers - 1).max(1),
+        }
+    }
+}
+
 /// A candidate of one slot, reduced to what pairing needs.
 #[derive(Clone)]
 pub struct Candidate<S> {

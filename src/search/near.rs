@@ -37,9 +37,9 @@ pub fn by_block<T: Send>(rows: &[Row], work: impl Fn((usize, &[Row])) -> T + Syn
 }
 
 /// Indices of the rows that `keep` takes.
-pub fn filter(rows: &[Row], keep: impl Fn(usize, &Row) -> bool + Sync) -> Vec<usize> {
+pub fn filter(rows: &[Row], keep: impl Fn(&Row) -> bool + Sync) -> Vec<usize> {
     let of_block = |(k, rows): (usize, &[Row])| -> Vec<usize> {
-        rows.iter().enumerate().map(|(i, r)| (k * BLOCK + i, r)).filter(|(i, r)| keep(*i, r)).map(|(i, _)| i).collect()
+        rows.iter().enumerate().filter(|(_, r)| keep(r)).map(|(i, _)| k * BLOCK + i).collect()
     };
     by_block(rows, of_block).into_iter().flatten().collect()
 }
@@ -183,7 +183,7 @@ impl Tiers {
 pub fn candidates(rows: &[Row], aim: &Aim) -> Vec<usize> {
     let tiers = Tiers::of(rows, aim);
     let takes = |r: &Row| r.point.stands() && tiers.takes(aim.gain(&r.point), r.point.excess(&aim.slo));
-    let mut out = filter(rows, |_, r| takes(r));
+    let mut out = filter(rows, takes);
     if out.is_empty() {
         out.extend((0..rows.len()).min_by(|a, b| rows[*a].point.memory_bytes.total_cmp(&rows[*b].point.memory_bytes)));
     }
@@ -244,10 +244,11 @@ pub fn price(
 
 /// The leader of a level: the best within the limits, at equal gain the faster step, then the sooner first token,
 /// then the first; where none keeps them the nearest miss; where none stands the one that lacks the least memory.
-/// Of rows as good, one that leads already goes first. The rows are exact. None: there is none.
+/// Of rows as good, one that leads already goes first. What is scanned leads nothing, but memory is never scanned, and
+/// what lacks it stands as it is. None: there is no such row.
 pub fn leader<'a>(rows: impl Iterator<Item = &'a Row>, aim: &Aim) -> Option<usize> {
     let mut best: Option<(usize, [f64; 5])> = None;
-    for (i, r) in rows.enumerate() {
+    for (i, r) in rows.enumerate().filter(|(_, r)| !r.scanned || !r.point.stands()) {
         let p = &r.point;
         let (class, value) = aim.score(p);
         // Nearest misses and what does not stand are told apart by their value alone.

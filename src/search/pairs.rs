@@ -3,8 +3,9 @@
 //! A pair's rate at whole numbers (np, nd) of slots is min(np mu_P, nd mu_D, wire) with np gP + nd gD <= budget, so
 //! no more than budget / (gP/mu_P + gD/mu_D), nor than either slot gives on all that the other leaves. Pairs are
 //! passed over only where that cannot come near what is known to keep the limits ([`Tiers::floor`]): the rows found
-//! are the same as if every pair were priced (tests/rust/pairs.rs). Limits: prompts are cut finer only on the
-//! layouts within [`SLACK`] of the coarse frontier of their size, around what stands there; KV beside the steps only lowers a rate.
+//! are the same as if every pair were priced (tests/rust/pairs.rs). Limits: prompts are cut finer only on the layouts
+//! within [`SLACK`] of the coarse frontier of their size, around what stands there; KV beside the steps only lowers a
+//! rate.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
@@ -30,8 +31,26 @@ pub struct Prompts {
     pub every: Vec<Candidate<PrefillSide>>,
 }
 
+/// Workers, or AFD units, in both slots.
+pub struct Sides {
+    pub prompts: Arc<Prompts>,
+    pub decode: Priced<DecodeSide>,
+    pub front: Vec<Candidate<DecodeSide>>,
+}
+
+/// What fills (prefill, decode) in `pd` and in `pd+afd`: 0 workers, 1 units.
+pub fn ways(level: u8) -> &'static [[usize; 2]] {
+    if level == 1 { &[[0, 0]] } else { &[[0, 1], [1, 0], [1, 1]] }
+}
+
 impl Task<'_> {
-    /// Prices the prefill slot, and once more with finer cuts where a layout stands on the frontier.
+    /// Both slots of one kind, decode priced here.
+    pub fn sides(&self, prompts: Arc<Prompts>, decode: &[Layout], per_octave: u32) -> Result<Sides> {
+        let decode = self.decode(decode, per_octave)?;
+        Ok(Sides { prompts, front: levels::decode_frontier(&decode, &self.load)?, decode })
+    }
+
+    /// Prices the prefill slot, and once more with finer cuts where a layout stands near the frontier.
     pub fn prompts(&self, layouts: &[Layout]) -> Result<Prompts> {
         let all = self.prefill(layouts)?;
         let front = levels::prefill_frontier(&all, &self.load)?;

@@ -9,7 +9,6 @@
 //! prices; loss against a much finer exhaustive grid: tests/rust/refine.rs.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -63,31 +62,8 @@ impl Aim {
 /// What is known of a layout beside its coarse rows: points by batch and chunk, and the most sequences it holds.
 #[derive(Default)]
 pub struct Known {
-    points: HashMap<(u32, u32), Point, BuildHasherDefault<Mixer>>,
+    points: HashMap<(u32, u32), Point>,
     most: Option<u32>,
-}
-
-/// A hash of two small numbers: a climb looks up some sixty of them, and what resists an attacker takes longer than
-/// all else that it does beside pricing.
-#[derive(Default)]
-struct Mixer(u64);
-
-impl Hasher for Mixer {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for b in bytes {
-            self.write_u32(u32::from(*b));
-        }
-    }
-
-    fn write_u32(&mut self, n: u32) {
-        // The golden ratio spreads neighbours over the high bits; the fold brings them down to the low ones.
-        let mixed = (self.0 ^ u64::from(n)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        self.0 = mixed ^ (mixed >> 29);
-    }
 }
 
 /// The most that a finer grid adds to the rate of a layout.
@@ -133,12 +109,17 @@ const PIECES: [f64; 22] = [
 ];
 const PROMPTS: [f64; 7] = [1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0];
 
+/// Sequences that decode beside a step of `prompts` whole ones: with no more, half of its room would stay empty.
+fn beyond(prompts: f64, osl: f64) -> f64 {
+    0.5 * prompts * (osl - 1.0)
+}
+
 /// Chunk budgets of the fine grid, ascending.
 pub fn fine_chunks(isl: f64, osl: f64, batch: u32, per_decode: f64) -> Vec<u32> {
     let beside = f64::from(batch) * per_decode;
     let pieces = PIECES.iter().map(|n| (isl / n).ceil().max(1.0)).filter(|c| *c >= 16.0 || *c >= isl);
     let prompts =
-        PROMPTS.iter().map(|n| n * isl).filter(|c| *c <= 32_768.0 && f64::from(batch) > 0.5 * c / isl * (osl - 1.0));
+        PROMPTS.iter().filter(|n| *n * isl <= 32_768.0 && f64::from(batch) > beyond(**n, osl)).map(|n| n * isl);
     let mut out: Vec<u32> = pieces.chain(prompts).map(|c| (c + beside).min(4e9) as u32).collect();
     out.dedup();
     out
@@ -159,7 +140,7 @@ impl FineGrid {
         let pieces = fine_chunks(isl, osl, 0, 0.0).len();
         let over = |(i, c): (usize, u32)| {
             let prompts = PROMPTS.iter().find(|n| (*n * isl) as u32 == c).copied().unwrap_or(0.0);
-            (c, if i < pieces { -1.0 } else { 0.5 * prompts * isl / isl * (osl - 1.0) })
+            (c, if i < pieces { -1.0 } else { beyond(prompts, osl) })
         };
         FineGrid { tokens: every.into_iter().enumerate().map(over).collect(), per_decode }
     }
@@ -380,7 +361,7 @@ pub fn key(r: &Row) -> Key {
 /// Rows of `more` that are not among `rows` yet, each once.
 pub fn append_new(rows: &mut Vec<Row>, more: Vec<Row>) {
     let wanted: std::collections::BTreeSet<Key> = more.iter().map(key).collect();
-    let known = super::near::filter(rows, |_, r| wanted.contains(&key(r)));
+    let known = super::near::filter(rows, |r| wanted.contains(&key(r)));
     let mut seen: std::collections::BTreeSet<Key> = known.into_iter().map(|i| key(&rows[i])).collect();
     rows.extend(more.into_iter().filter(|r| seen.insert(key(r))));
 }

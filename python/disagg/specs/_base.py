@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Generic, NoReturn, Self, TypeVar, cast, overload
 
 from disagg import _core, _html
@@ -170,6 +170,15 @@ def wrap(value: dict[str, Any], kinds: tuple[str, ...]) -> Spec:
     """Make the spec that a plain dict stands for, by its `kind` when several may stand there."""
     kind = next((k for k in kinds if k.lower() == value.get("kind")), kinds[0])
     return REGISTRY[kind]._from_raw(_core.Spec(kind, value))
+
+
+def raws(asked: Iterable[Any]) -> tuple[Any, ...]:
+    """Give the native side of the specs in what is asked, lists of them too, and the rest as it is."""
+
+    def raw(a: Any) -> Any:
+        return a._raw if isinstance(a, Spec) else [raw(x) for x in a] if isinstance(a, list) else a
+
+    return tuple(raw(a) for a in asked)
 
 
 def _rebuild(cls: type[Spec], text: str) -> Spec:

@@ -6,16 +6,16 @@
 //! none of the same layout beats in rate and both latencies, and then takes up only rows near the best.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
 use super::{Map, Reach};
 use crate::control::Control;
 use crate::error::Result;
-use crate::search::levels::{self, Candidate, Priced, Task};
+use crate::search::levels::{Candidate, Layouts, Octaves, Task};
 use crate::search::near::{self, Tiers};
-use crate::search::pairs::Prompts;
+use crate::search::pairs::{Sides, ways};
 use crate::search::refine::{self, Aim, Key, Known, append_new};
 use crate::search::row::{Layout, Row};
 use crate::search::timer::Timer;
@@ -99,23 +99,15 @@ struct Mixed {
     least: Option<Row>,
 }
 
-/// A level of pairs: the coarse ones, and the slots to fill (prefill, decode) for finer ones.
+/// A level of pairs: the coarse ones.
 struct Paired {
     level: u8,
     /// One list a decode slot.
     parts: Vec<Vec<Row>>,
     /// Of all, each with the numbers of its list and of its row in it.
     marks: Vec<Mark>,
-    ways: Vec<[usize; 2]>,
     /// What lacks the least memory, if nothing stands.
     least: Option<Row>,
-}
-
-/// Workers or units in both slots.
-struct Sides {
-    prompts: Arc<Prompts>,
-    decode: Priced<DecodeSide>,
-    front: Vec<Candidate<DecodeSide>>,
 }
 
 pub struct Scene<'a> {
@@ -135,23 +127,18 @@ fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl<'a> Scene<'a> {
     pub fn new(map: &Map, task: Task<'a>) -> Result<Scene<'a>> {
-        let (lib, gpus, octave) = (task.lib, task.budget, map.batches_per_octave.max(1));
-        let workers = levels::worker_layouts(lib, gpus, false);
-        let units = levels::unit_layouts(lib, gpus);
-        let mixed = [mixed(map, &task, 0, &workers, octave)?, mixed(map, &task, 2, &units, (octave / 2).max(1))?];
-        let (pd, afd) = (map.wants(1) || map.wants(3), map.wants(3) && !units.is_empty());
-        let sides = |kind: &str, prompts: Vec<Layout>, decode: &[Layout], octave: u32| -> Result<Sides> {
-            let (prompts, decode) = (task.prompts_shared(kind, &prompts)?, task.decode(decode, octave)?);
-            Ok(Sides { prompts, front: levels::decode_frontier(&decode, &task.load)?, decode })
-        };
-        let sides = [
-            pd.then(|| sides("workers", levels::worker_layouts(lib, gpus, true), &workers, octave * 2)).transpose()?,
-            afd.then(|| sides("units", levels::prefill_unit_layouts(lib, gpus), &units, (octave - 1).max(1)))
-                .transpose()?,
-        ];
+        let of = Layouts::of(task.lib, task.budget);
+        let octaves = Octaves::of(map.batches_per_octave);
+        let mixed =
+            [mixed(map, &task, 0, &of.workers, octaves.workers)?, mixed(map, &task, 2, &of.units, octaves.units)?];
+        let (pd, afd) = (map.wants(1) || map.wants(3), map.wants(3) && !of.units.is_empty());
+        let workers =
+            || task.sides(task.prompts_shared("workers", &of.prefill_workers)?, &of.workers, octaves.decode_workers);
+        let units = || task.sides(task.prompts_shared("units", &of.prefill_units)?, &of.units, octaves.decode_units);
+        let sides = [pd.then(workers).transpose()?, afd.then(units).transpose()?];
         let paired = [
-            map.wants(1).then(|| paired(&task, &sides, 1, &[[0, 0]])).transpose()?,
-            afd.then(|| paired(&task, &sides, 3, &[[0, 1], [1, 0], [1, 1]])).transpose()?,
+            map.wants(1).then(|| paired(&task, &sides, 1)).transpose()?,
+            afd.then(|| paired(&task, &sides, 3)).transpose()?,
         ];
         Ok(Scene { task, mixed, sides, paired, exact: Mutex::default() })
     }
@@ -170,8 +157,6 @@ impl<'a> Scene<'a> {
     /// The leader of the rows that may lead.
     fn settled(&self, mut rows: Vec<Row>, aim: &Aim) -> Result<Reach> {
         near::settle(&mut rows, aim, self.task.control, |r| self.exact(r))?;
-        // What does not stand was never scanned.
-        rows.retain(|r| !r.scanned || !r.point.stands());
         let row = near::leader(rows.iter(), aim).map(|i| Row { scanned: false, ..rows[i] });
         Ok(Reach { binding: row.map_or(Binding::Divisibility, |r| r.point.binding_under(&aim.slo)), row })
     }
@@ -230,7 +215,7 @@ impl<'a> Scene<'a> {
     fn in_paired(&self, level: &Paired, decode: &Decode, aim: &Aim) -> Result<Reach> {
         let mut tiers = reach(&level.marks, &aim.slo);
         let mut fine: Vec<Row> = Vec::new();
-        for [p, d] in &level.ways {
+        for [p, d] in ways(level.level) {
             let Some(sides) = &self.sides[*p] else { continue };
             fine.extend(self.task.near_best(level.level, &sides.prompts.every, &decode[*d], aim, tiers)?);
         }
@@ -306,7 +291,8 @@ fn mixed(map: &Map, task: &Task<'_>, level: u8, layouts: &[Layout], octave: u32)
     Ok(Some(Mixed { octave, groups, peaks, marks, least }))
 }
 
-fn paired(task: &Task<'_>, sides: &[Option<Sides>; 2], level: u8, ways: &[[usize; 2]]) -> Result<Paired> {
+fn paired(task: &Task<'_>, sides: &[Option<Sides>; 2], level: u8) -> Result<Paired> {
+    let ways = ways(level);
     let mut parts = Vec::new();
     for [p, d] in ways {
         if let (Some(p), Some(d)) = (&sides[*p], &sides[*d]) {
@@ -324,7 +310,7 @@ fn paired(task: &Task<'_>, sides: &[Option<Sides>; 2], level: u8, ways: &[[usize
         _ if marks.is_empty() => least(parts.iter().flatten()),
         _ => None,
     };
-    Ok(Paired { level, parts, marks, ways: ways.to_vec(), least })
+    Ok(Paired { level, parts, marks, least })
 }
 
 fn least<'a>(rows: impl Iterator<Item = &'a Row>) -> Option<Row> {
