@@ -11,7 +11,7 @@ use crate::cost::Library;
 use crate::error::{Error, Problems, Result, near};
 use crate::search;
 use crate::serving::estimate::{Estimate, StepKind, breakdown_columns};
-use crate::serving::{self, framework};
+use crate::serving::{self, defaults, framework};
 use crate::sim::Settings;
 use crate::sim::replay::Server;
 use crate::spec::{Assumptions, Cluster, Model, Plan, Quant, Serving, Slo, Workload};
@@ -179,7 +179,7 @@ fn library(c: &Common, framework: &str) -> Result<Arc<Library>> {
     p.nest("workload", c.workload.check());
     p.nest("serving", c.serving.check());
     p.into_result()?;
-    Library::shared(&kernels::db()?, &c.model, &c.cluster, framework, &c.quant, &c.serving, &c.assumptions)
+    defaults::library(&kernels::db()?, &c.model, &c.cluster, framework, &c.quant, &c.serving, &c.assumptions)
 }
 
 /// A server whose log is replayed.

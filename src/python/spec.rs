@@ -235,7 +235,7 @@ fn diagnose(kind: &str, value: &Value, problems: &mut Problems) {
 fn example(kind: &str) -> Option<Map<String, Value>> {
     let parallel = spec::Parallel::default();
     let pool = spec::PoolPlan { gpus: 1, tp: 1, ep: None, moe_tp: 1, device: None };
-    let workers = spec::Workers { count: 1, parallel, batch: None, chunk_tokens: None };
+    let workers = spec::Workers { count: 1, parallel, batch: None, chunk_tokens: None, ..Default::default() };
     let plain = match kind {
         "Workload" => serde_json::to_value(spec::Workload::fixed("", 0.0, 1.0, 1.0)),
         "Device" => serde_json::to_value(device()),
@@ -248,9 +248,13 @@ fn example(kind: &str) -> Option<Map<String, Value>> {
         "Serving" => serde_json::to_value(spec::Serving::default()),
         "Parallel" => serde_json::to_value(parallel),
         "Workers" => serde_json::to_value(workers),
-        "Aggregated" => {
-            serde_json::to_value(spec::Aggregated { parallel, batch: None, chunk_tokens: None, replicas: 1 })
-        }
+        "Aggregated" => serde_json::to_value(spec::Aggregated {
+            parallel,
+            batch: None,
+            chunk_tokens: None,
+            replicas: 1,
+            ..Default::default()
+        }),
         "PD" => serde_json::to_value(spec::PdPlan {
             prefill: spec::Slot::Workers(workers.clone()),
             decode: spec::Slot::Workers(workers),

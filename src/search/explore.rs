@@ -21,6 +21,7 @@ use crate::control::Control;
 use crate::cost::Library;
 use crate::error::{Error, Problems, Result, near};
 use crate::kernels::KernelDb;
+use crate::serving::defaults;
 use crate::serving::engine::contradictions_of;
 use crate::spec::{Assumptions, Cluster, Model, Quant, Serving, Slo, Workload};
 
@@ -168,7 +169,7 @@ impl Question {
     }
 
     fn library(&self, db: &Arc<KernelDb>, framework: &str) -> Result<Arc<Library>> {
-        Library::shared(db, &self.model, &self.cluster, framework, &self.quant, &self.serving, &self.assumptions)
+        defaults::library(db, &self.model, &self.cluster, framework, &self.quant, &self.serving, &self.assumptions)
     }
 }
 

@@ -17,10 +17,10 @@ use super::explore::LEVELS;
 use super::levels::{Compiled, Task};
 use super::row::Row;
 use crate::control::Control;
-use crate::cost::Library;
 use crate::error::{Error, Problems, Result, near};
 use crate::kernels::KernelDb;
 use crate::serving::Binding;
+use crate::serving::defaults;
 use crate::serving::engine::contradictions_of;
 use crate::serving::framework::default_framework;
 use crate::spec::{Assumptions, Cluster, Model, Quant, Serving, Slo, Workload};
@@ -130,7 +130,7 @@ pub fn cells(db: &Arc<KernelDb>, map: &Map, control: &Control, partial: bool) ->
     let one = |cluster: usize| -> Result<()> {
         let at = &map.clusters[cluster];
         let framework = framework_on(db, map, at)?;
-        let lib = Library::shared(db, &map.model, at, &framework, &map.quant, &map.serving, &map.assumptions)?;
+        let lib = defaults::library(db, &map.model, at, &framework, &map.quant, &map.serving, &map.assumptions)?;
         let compiled = Arc::new(Compiled::default());
         for (workload, of) in map.workloads.iter().enumerate() {
             // Its layouts count for themselves; progress here is in cells.

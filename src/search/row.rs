@@ -50,6 +50,7 @@ impl Layout {
             placement: None,
             attention_groups: groups,
             pp: 1,
+            prefill_interval: None,
             units,
         })
     }
@@ -72,9 +73,13 @@ impl Part {
     fn slot(&self) -> Slot {
         let chunk = (self.chunk > 0).then_some(self.chunk);
         match self.layout {
-            Layout::Worker(parallel) => {
-                Slot::Workers(Workers { count: self.count, parallel, batch: Some(self.batch), chunk_tokens: chunk })
-            }
+            Layout::Worker(parallel) => Slot::Workers(Workers {
+                count: self.count,
+                parallel,
+                batch: Some(self.batch),
+                chunk_tokens: chunk,
+                ..Default::default()
+            }),
             Layout::Afd { .. } => match self.layout.afd_plan(self.count, self.batch, chunk) {
                 Some(a) => Slot::Afd(a),
                 None => unreachable!("the arm is an AFD layout"),
@@ -114,6 +119,7 @@ impl Row {
                 batch: w.batch,
                 chunk_tokens: w.chunk_tokens,
                 replicas: w.count,
+                ..Default::default()
             }),
             (None, Slot::Afd(a)) => Plan::Afd(a),
         }

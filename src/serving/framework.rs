@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::cost::{Batch, Library, Total, Worker};
+use crate::cost::{Batch, Total, Worker};
 use crate::error::{Error, Result};
 use crate::kernels::KernelDb;
 use crate::spec::{Assumptions, Cluster, Model, Parallel, Quant, Serving};
@@ -27,7 +27,8 @@ pub fn measured_shares(
     let parallel = Parallel { dp, ..Parallel::default() };
     let mut out: Vec<(String, f64)> = Vec::new();
     for f in FRAMEWORKS.iter().filter(|f| known.iter().any(|k| k == *f)) {
-        let lib = Library::shared(db, model, cluster, f, quant, &Serving::default(), &Assumptions::physical())?;
+        let lib =
+            super::defaults::library(db, model, cluster, f, quant, &Serving::default(), &Assumptions::physical())?;
         let worker = Worker::new(&lib, parallel)?;
         let total: Total =
             worker.step(&Batch::decode(32.0, 4096.0, 1.0)).plus(&worker.step(&Batch::prefill(1.0, 4096.0, 0.0)));

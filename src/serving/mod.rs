@@ -8,6 +8,7 @@ pub mod aggregated;
 pub mod bound;
 pub mod choose;
 pub mod contention;
+pub mod defaults;
 pub mod engine;
 pub mod estimate;
 pub mod framework;

@@ -40,7 +40,7 @@ mod tests {
     fn sixes_on_nodes_of_eight_are_said() {
         let of = |replicas: u32, tp: u32| {
             let parallel = Parallel { tp, ..Parallel::default() };
-            Plan::Aggregated(Aggregated { parallel, batch: None, chunk_tokens: None, replicas })
+            Plan::Aggregated(Aggregated { parallel, batch: None, chunk_tokens: None, replicas, ..Default::default() })
         };
         let cluster = catalog::cluster("b200_sxm", 32).unwrap();
         assert!(warning(&of(5, 6), &cluster).unwrap().contains("5 of 6 GPUs"));

@@ -61,6 +61,15 @@ pub struct Workers {
     pub batch: Option<u32>,
     #[serde(default)]
     pub chunk_tokens: Option<u32>,
+    /// Whether two half batches may overlap compute and communication; none: as `Serving` says.
+    #[serde(default)]
+    pub two_batch_overlap: Option<bool>,
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        Workers { count: 1, parallel: Parallel::default(), batch: None, chunk_tokens: None, two_batch_overlap: None }
+    }
 }
 
 /// Chunked prefill and decode on the same GPUs.
@@ -75,6 +84,25 @@ pub struct Aggregated {
     pub chunk_tokens: Option<u32>,
     #[serde(default = "one")]
     pub replicas: u32,
+    /// Whether two half batches may overlap compute and communication; none: as `Serving` says.
+    #[serde(default)]
+    pub two_batch_overlap: Option<bool>,
+    /// Prompt tokens join every n-th step at most; none: as `Serving` says.
+    #[serde(default)]
+    pub prefill_interval: Option<u32>,
+}
+
+impl Default for Aggregated {
+    fn default() -> Self {
+        Aggregated {
+            parallel: Parallel::default(),
+            batch: None,
+            chunk_tokens: None,
+            replicas: 1,
+            two_batch_overlap: None,
+            prefill_interval: None,
+        }
+    }
 }
 
 /// One pool of an AFD unit.
@@ -176,6 +204,9 @@ pub struct AfdPlan {
     pub pp: u32,
     #[serde(default = "one")]
     pub units: u32,
+    /// Of a unit that serves prefill and decode: prompt tokens join every n-th step at most; none: as `Serving` says.
+    #[serde(default)]
+    pub prefill_interval: Option<u32>,
 }
 
 /// What fills the prefill or the decode slot of a P/D plan.

@@ -86,7 +86,9 @@ fn workers(c: &mut Check, w: &Workers) -> bool {
 }
 
 fn aggregated(c: &mut Check, a: &Aggregated) -> bool {
-    let good = c.count("replicas", a.replicas, 1, MANY) & batch(c, a.batch, a.chunk_tokens);
+    let good = c.count("replicas", a.replicas, 1, MANY)
+        & batch(c, a.batch, a.chunk_tokens)
+        & c.count_if("prefill_interval", a.prefill_interval, 1, 1000);
     c.within("parallel", |c| parallel(c, &a.parallel)) & good
 }
 
@@ -119,6 +121,7 @@ fn afd_part(c: &mut Check, a: &AfdPlan) -> bool {
 fn afd(c: &mut Check, a: &AfdPlan, phase: Phase) -> bool {
     let mut good = c.count("units", a.units, 1, MANY) & batch(c, a.batch, a.chunk_tokens);
     good &= c.count_if("microbatches", a.microbatches, 1, 64);
+    good &= c.count_if("prefill_interval", a.prefill_interval, 1, 1000);
     good &= c.count("attention_groups", a.attention_groups, 1, 64) & c.count("pp", a.pp, 1, MANY);
     good &= c.within("attention", |c| pool(c, &a.attention));
     good &= c.within("ffn", |c| pool(c, &a.ffn));

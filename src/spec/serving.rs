@@ -45,6 +45,10 @@ pub struct Serving {
     /// None: graph for decode, measured for prefill.
     pub launch: Option<Launch>,
     pub framework_reserve_gib: f64,
+    /// Share of a device's capacity that the server may fill, as its framework counts it; none: the framework's own.
+    pub memory_fraction: Option<f64>,
+    /// Prompt tokens join every n-th step at most; none: the framework's own.
+    pub prefill_interval: Option<u32>,
 }
 
 impl Default for Serving {
@@ -58,6 +62,8 @@ impl Default for Serving {
             fused_dispatch: false,
             launch: None,
             framework_reserve_gib: 3.5,
+            memory_fraction: None,
+            prefill_interval: None,
         }
     }
 }
@@ -103,6 +109,13 @@ impl Serving {
         }
         c.count("eplb_slots", self.eplb_slots, 0, 65_536);
         c.range("framework_reserve_gib", self.framework_reserve_gib, 0.0, 1e4);
+        if let Some(f) = self.memory_fraction
+            && !(f > 0.0 && f <= 1.0)
+        {
+            let hint = if f > 1.0 && f <= 100.0 { format!("did you mean {}?", f / 100.0) } else { String::new() };
+            c.wrong("memory_fraction", format!("must be above 0 and at most 1, is {f}"), hint);
+        }
+        c.count_if("prefill_interval", self.prefill_interval, 1, 1000);
         c.problems
     }
 }

@@ -87,6 +87,7 @@ pub fn server(db: &Arc<KernelDb>, run: &Served, device: &Device, requests: &Requ
             batch: Some(run.seats),
             chunk_tokens: Some(run.chunk_tokens),
             replicas: 1,
+            ..Default::default()
         }),
         quant: Quant::default(),
         serving: Serving::default(),

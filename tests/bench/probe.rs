@@ -37,9 +37,23 @@ fn catalog_plan(what: &str) -> Plan {
         _ => "",
     };
     match what {
-        "open" => Plan::Aggregated(Aggregated { parallel, batch: None, chunk_tokens: None, replicas: 1 }),
+        "open" => Plan::Aggregated(Aggregated {
+            parallel,
+            batch: None,
+            chunk_tokens: None,
+            replicas: 1,
+            ..Default::default()
+        }),
         "open-pd" => {
-            let slot = || Slot::Workers(Workers { count: 1, parallel: half, batch: None, chunk_tokens: None });
+            let slot = || {
+                Slot::Workers(Workers {
+                    count: 1,
+                    parallel: half,
+                    batch: None,
+                    chunk_tokens: None,
+                    ..Default::default()
+                })
+            };
             Plan::Pd(PdPlan { prefill: slot(), decode: slot() })
         }
         _ => Plan::Afd(serde_json::from_str(text).unwrap()),

@@ -50,6 +50,7 @@ fn engine(instances: u32) -> Arc<Engine> {
         batch: Some(256),
         chunk_tokens: Some(8192),
         replicas: instances,
+        ..Default::default()
     });
     Arc::new(Engine::new(&lib, &Workload::fixed("bench", 0.0, 1024.0, 200.0), &plan).unwrap())
 }

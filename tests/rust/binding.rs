@@ -57,12 +57,14 @@ fn plan(kind: usize, batch: u32, chunk: u32, n: u32) -> Plan {
             batch: Some(batch),
             chunk_tokens: Some(chunk),
             replicas: 1,
+            ..Default::default()
         }),
         1 => Plan::Aggregated(Aggregated {
             parallel: split(4, 1, 1),
             batch: Some(batch),
             chunk_tokens: Some(chunk),
             replicas: 2,
+            ..Default::default()
         }),
         2 => Plan::Afd(afd),
         3 => Plan::Pd(PdPlan {
@@ -196,7 +198,8 @@ fn memory_names_the_pool() {
         bound(&Plan::Pd(PdPlan { prefill: workers(1, split(2, 1, 1), Some(1), None), decode: p8 })),
         "memory:prefill"
     );
-    let worker = Aggregated { parallel: split(1, 2, 1), batch: None, chunk_tokens: None, replicas: 1 };
+    let worker =
+        Aggregated { parallel: split(1, 2, 1), batch: None, chunk_tokens: None, replicas: 1, ..Default::default() };
     assert_eq!(bound(&Plan::Aggregated(worker)), "memory:worker");
 }
 

@@ -82,7 +82,8 @@ fn what_is_given_is_kept_and_the_choice_is_written_into_the_plan() {
     let lib = lab::small();
     let parallel = Parallel { dp: 4, ..Parallel::default() };
     for (batch, chunk) in [(None, None), (Some(37), None), (None, Some(700)), (Some(5), Some(333))] {
-        let plan = Plan::Aggregated(Aggregated { parallel, batch, chunk_tokens: chunk, replicas: 2 });
+        let plan =
+            Plan::Aggregated(Aggregated { parallel, batch, chunk_tokens: chunk, replicas: 2, ..Default::default() });
         let engine = Engine::new(&lib, &lab::chat(), &plan).unwrap();
         let Plan::Aggregated(chosen) = &engine.plan else { panic!("aggregated") };
         assert!(batch.is_none_or(|b| chosen.batch == Some(b)) && chunk.is_none_or(|c| chosen.chunk_tokens == Some(c)));

@@ -21,6 +21,7 @@ fn question() -> Map<String, Value> {
         batch: Some(8),
         chunk_tokens: Some(1024),
         replicas: 1,
+        ..Default::default()
     });
     let parts = json!({
         "model": catalog::model("Qwen/Qwen3-30B-A3B").unwrap(),
@@ -212,6 +213,7 @@ fn points_cost_what_an_estimate_says_and_failures_are_rows() {
             batch: Some([1, 16][c[4]]),
             chunk_tokens: Some(1024),
             replicas: 1,
+            ..Default::default()
         });
         match Engine::new(&lib, &w, &plan) {
             Ok(e) if e.point.stands() => {

@@ -332,6 +332,7 @@ fn error_rows_raise() {
                     batch: Some(row.int("batch_size")),
                     chunk_tokens: Some(row.int("ctx_tokens") + row.int("batch_size")),
                     replicas: 1,
+                    ..Default::default()
                 }),
                 _ => Plan::Pd(PdPlan {
                     prefill: lab::workers(row.int("prefill_num_workers"), row.parallel("prefill_"), Some(1), None),

@@ -88,6 +88,7 @@ pub fn afd_plan(attention: PoolPlan, ffn: PoolPlan, microbatches: u32) -> AfdPla
         placement: None,
         attention_groups: 1,
         pp: 1,
+        prefill_interval: None,
         units: 1,
     }
 }
@@ -101,7 +102,7 @@ pub fn unit(lib: &Arc<Library>, plan: &AfdPlan, workload: &Workload) -> Stepper 
 }
 
 pub fn workers(count: u32, parallel: Parallel, batch: Option<u32>, chunk: Option<u32>) -> Slot {
-    Slot::Workers(Workers { count, parallel, batch, chunk_tokens: chunk })
+    Slot::Workers(Workers { count, parallel, batch, chunk_tokens: chunk, ..Default::default() })
 }
 
 pub fn chat() -> Workload {

@@ -32,7 +32,13 @@ fn plans() -> Vec<Plan> {
     unit.batch = Some(64);
     let parallel = split(1, 8, 1);
     vec![
-        Plan::Aggregated(Aggregated { parallel, batch: Some(64), chunk_tokens: Some(2048), replicas: 2 }),
+        Plan::Aggregated(Aggregated {
+            parallel,
+            batch: Some(64),
+            chunk_tokens: Some(2048),
+            replicas: 2,
+            ..Default::default()
+        }),
         Plan::Pd(PdPlan { prefill: workers(2, parallel, None, None), decode: workers(1, parallel, Some(64), None) }),
         Plan::Afd(unit),
     ]

@@ -427,6 +427,7 @@ fn counted_steps_give_the_published_numbers() {
         batch: Some(32),
         chunk_tokens: Some(4032),
         replicas: 1,
+        ..Default::default()
     });
     near(Engine::new(&lib, &w, &plan).unwrap().point.ttft_s, p.ttft_s, 1e-12, "engine");
 }

@@ -28,7 +28,7 @@ fn case(model: &str, system: &str, gpus: u32, framework: &str, plan: Plan) -> Ca
 }
 
 fn aggregated(parallel: disagg::spec::Parallel, batch: Option<u32>) -> Plan {
-    Plan::Aggregated(Aggregated { parallel, batch, chunk_tokens: None, replicas: 1 })
+    Plan::Aggregated(Aggregated { parallel, batch, chunk_tokens: None, replicas: 1, ..Default::default() })
 }
 
 fn cases() -> Vec<(&'static str, Case)> {

@@ -22,6 +22,7 @@ fn lab(workload: Workload) -> Server {
             batch: Some(32),
             chunk_tokens: Some(2048),
             replicas: 1,
+            ..Default::default()
         }),
         quant: Quant::default(),
         serving: Serving::default(),

@@ -16,7 +16,7 @@ use proptest::prelude::*;
 use crate::lab::{self, afd_plan, gap, near, pool, split, unit, worker, workers};
 
 fn aggregate(parallel: Parallel, batch: Option<u32>, chunk: Option<u32>, replicas: u32) -> Plan {
-    Plan::Aggregated(Aggregated { parallel, batch, chunk_tokens: chunk, replicas })
+    Plan::Aggregated(Aggregated { parallel, batch, chunk_tokens: chunk, replicas, ..Default::default() })
 }
 
 fn engine(lib: &Arc<Library>, w: &Workload, plan: &Plan) -> Engine {

@@ -139,6 +139,7 @@ fn more_of_a_device_is_never_slower() {
             batch: Some(64),
             chunk_tokens: Some(2048),
             replicas: 1,
+            ..Default::default()
         });
         Engine::new(&lib, &lab::chat(), &plan).unwrap().point.tpot_s
     };

@@ -107,6 +107,8 @@ class Workers(Spec, hashable=True):
         Decode: sequences per attention rank. Prefill: sequences per step and attention rank.
     chunk_tokens
         Token budget of a prefill step.
+    two_batch_overlap
+        Whether two half batches may overlap compute and communication; None: as `Serving` says.
 
     Examples
     --------
@@ -119,11 +121,24 @@ class Workers(Spec, hashable=True):
     parallel: Field[Parallel] = Field("How each is split.", "Parallel")
     batch: Field[int | None] = Field("Sequences per attention rank; None: chosen.")
     chunk_tokens: Field[int | None] = Field("Token budget of a prefill step; None: chosen.")
+    two_batch_overlap: Field[bool | None] = Field("Whether two half batches may overlap; None: as Serving says.")
 
     def __init__(
-        self, *, count: int, parallel: Parallel, batch: int | None = None, chunk_tokens: int | None = None
+        self,
+        *,
+        count: int,
+        parallel: Parallel,
+        batch: int | None = None,
+        chunk_tokens: int | None = None,
+        two_batch_overlap: bool | None = None,
     ) -> None:
-        self._build(count=count, parallel=parallel, batch=batch, chunk_tokens=chunk_tokens)
+        self._build(
+            count=count,
+            parallel=parallel,
+            batch=batch,
+            chunk_tokens=chunk_tokens,
+            two_batch_overlap=two_batch_overlap,
+        )
 
 
 class Aggregated(Plan, hashable=True):
@@ -139,6 +154,10 @@ class Aggregated(Plan, hashable=True):
         Token budget of a step per attention rank.
     replicas
         Equal copies.
+    two_batch_overlap
+        Whether two half batches may overlap compute and communication; None: as `Serving` says.
+    prefill_interval
+        Prompt tokens join every n-th step at most; None: as `Serving` says.
 
     Examples
     --------
@@ -151,11 +170,27 @@ class Aggregated(Plan, hashable=True):
     batch: Field[int | None] = Field("Sequences per attention rank; None: chosen.")
     chunk_tokens: Field[int | None] = Field("Token budget of a step per attention rank; None: chosen.")
     replicas: Field[int] = Field("Equal copies.")
+    two_batch_overlap: Field[bool | None] = Field("Whether two half batches may overlap; None: as Serving says.")
+    prefill_interval: Field[int | None] = Field("Prompt tokens join every n-th step; None: as Serving says.")
 
     def __init__(
-        self, *, parallel: Parallel, batch: int | None = None, chunk_tokens: int | None = None, replicas: int = 1
+        self,
+        *,
+        parallel: Parallel,
+        batch: int | None = None,
+        chunk_tokens: int | None = None,
+        replicas: int = 1,
+        two_batch_overlap: bool | None = None,
+        prefill_interval: int | None = None,
     ) -> None:
-        self._build(parallel=parallel, batch=batch, chunk_tokens=chunk_tokens, replicas=replicas)
+        self._build(
+            parallel=parallel,
+            batch=batch,
+            chunk_tokens=chunk_tokens,
+            replicas=replicas,
+            two_batch_overlap=two_batch_overlap,
+            prefill_interval=prefill_interval,
+        )
 
 
 class Pool(Spec, hashable=True):
@@ -263,6 +298,8 @@ class AFD(Plan, hashable=True):
         flight: `batch` is of one of them.
     units
         Equal AFD units side by side.
+    prefill_interval
+        Of a unit that serves prefill and decode: prompt tokens join every n-th step at most; None: as `Serving` says.
 
     Notes
     -----
@@ -295,6 +332,7 @@ class AFD(Plan, hashable=True):
     attention_groups: Field[int] = Field("Groups of attention GPUs that share the FFN pool.")
     pp: Field[int] = Field("Pipeline stages of a unit, each with both pools.")
     units: Field[int] = Field("Equal AFD units side by side.")
+    prefill_interval: Field[int | None] = Field("Prompt tokens join every n-th step; None: as Serving says.")
 
     def __init__(
         self,
@@ -314,6 +352,7 @@ class AFD(Plan, hashable=True):
         attention_groups: int = 1,
         pp: int = 1,
         units: int = 1,
+        prefill_interval: int | None = None,
     ) -> None:
         self._build(
             attention=attention,
@@ -331,6 +370,7 @@ class AFD(Plan, hashable=True):
             attention_groups=attention_groups,
             pp=pp,
             units=units,
+            prefill_interval=prefill_interval,
         )
 
 

@@ -102,6 +102,10 @@ class Serving(Spec):
         ``"graph"`` or ``"measured"`` launch floors; None: graph for decode, measured for prefill.
     framework_reserve_gib
         Memory the framework keeps for itself, GiB per GPU.
+    memory_fraction
+        Share of a device's capacity that the server may fill, as its framework counts it; None: the framework's own.
+    prefill_interval
+        Prompt tokens join every n-th step at most; None: the framework's own.
 
     Examples
     --------
@@ -118,6 +122,8 @@ class Serving(Spec):
     fused_dispatch: Field[bool] = Field("Whether dispatch, expert GEMMs and combine are one kernel (AFD).")
     launch: Field[str | None] = Field("'graph' or 'measured'; None: graph for decode, measured for prefill.")
     framework_reserve_gib: Field[float] = Field("Memory the framework keeps for itself, GiB per GPU.")
+    memory_fraction: Field[float | None] = Field("Share of the device that the server fills; None: the framework's.")
+    prefill_interval: Field[int | None] = Field("Prompt tokens join every n-th step; None: the framework's.")
 
     def __init__(
         self,
@@ -130,6 +136,8 @@ class Serving(Spec):
         fused_dispatch: bool = False,
         launch: Literal["graph", "measured"] | None = None,
         framework_reserve_gib: float = 3.5,
+        memory_fraction: float | None = None,
+        prefill_interval: int | None = None,
     ) -> None:
         self._build(
             mtp=mtp,
@@ -140,6 +148,8 @@ class Serving(Spec):
             fused_dispatch=fused_dispatch,
             launch=launch,
             framework_reserve_gib=framework_reserve_gib,
+            memory_fraction=memory_fraction,
+            prefill_interval=prefill_interval,
         )
 
 

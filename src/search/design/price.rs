@@ -16,7 +16,7 @@ use crate::control::Control;
 use crate::cost::Library;
 use crate::error::{Error, Problems, Result, near};
 use crate::kernels::KernelDb;
-use crate::serving::{Engine, framework};
+use crate::serving::{Engine, defaults, framework};
 use crate::spec::{Assumptions, Cluster, Model, Plan, Quant, Serving, Workload};
 
 /// Numbers that a point can be asked for.
@@ -229,7 +229,7 @@ impl Memory {
                 None => framework::default_framework(db, model, cluster, &self.quant)?,
             };
             let assumptions = self.assumptions.clone().unwrap_or_else(Assumptions::physical);
-            self.lib = Some(Library::shared(db, model, cluster, &name, &self.quant, &self.serving, &assumptions)?);
+            self.lib = Some(defaults::library(db, model, cluster, &name, &self.quant, &self.serving, &assumptions)?);
         }
         let lib = self.lib.as_ref().ok_or_else(missing)?;
         let mut p = Problems::new();

@@ -22,10 +22,9 @@ use serde_json::json;
 use self::parameters::{PARAMETERS, Parameter};
 use crate::columns::{Column, Columns};
 use crate::control::Control;
-use crate::cost::Library;
 use crate::error::{Error, Problems, Result, near};
 use crate::kernels::KernelDb;
-use crate::serving::Engine;
+use crate::serving::{Engine, defaults};
 use crate::spec::{Assumptions, Cluster, Model, Plan, Quant, Serving, Workload};
 
 /// What an estimate was made from, its plan settled.
@@ -59,7 +58,7 @@ impl Case {
         p.nest("serving", self.serving.check());
         p.nest("assumptions", self.assumptions.check());
         p.into_result()?;
-        let lib = Library::shared(
+        let lib = defaults::library(
             db,
             &self.model,
             &self.cluster,

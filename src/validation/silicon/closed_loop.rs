@@ -62,6 +62,7 @@ fn plan(lib: &Arc<Library>, raw: &Raw, clean: &Clean, w: &Workload) -> Result<Op
                     // A budget that decode alone would fill still lets prompts through, as for TPOT.
                     chunk_tokens: Some(budget.max(f64::from(batch) + 1024.0) as u32),
                     replicas: *replicas,
+                    ..Default::default()
                 })
             })
         }
@@ -73,9 +74,16 @@ fn plan(lib: &Arc<Library>, raw: &Raw, clean: &Clean, w: &Workload) -> Result<Op
                 parallel: prefill.0,
                 batch: Some(1),
                 chunk_tokens: Some(chunk(&raw.framework, &prefill.0) as u32),
+                ..Default::default()
             };
             seats(&d, share, share).map(|batch| {
-                let answers = Workers { count: decode.1, parallel: decode.0, batch: Some(batch), chunk_tokens: None };
+                let answers = Workers {
+                    count: decode.1,
+                    parallel: decode.0,
+                    batch: Some(batch),
+                    chunk_tokens: None,
+                    ..Default::default()
+                };
                 Plan::Pd(PdPlan { prefill: Slot::Workers(prompts), decode: Slot::Workers(answers) })
             })
         }

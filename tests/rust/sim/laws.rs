@@ -26,6 +26,7 @@ fn aggregated(batch: u32, chunk: u32, replicas: u32, tp: u32, dp: u32) -> Plan {
         batch: Some(batch),
         chunk_tokens: Some(chunk),
         replicas,
+        ..Default::default()
     })
 }
 
