@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use super::levels::{Layouts, Octaves, Task};
+use super::levels::{Layouts, Task};
 use super::near::Tiers;
 use super::pairs::{Sides, ways};
 use super::refine::{Aim, append_new};
@@ -64,7 +64,7 @@ impl Question {
             serving: Serving::default(),
             assumptions: Assumptions::physical(),
             objective: "tokens_per_s".into(),
-            batches_per_octave: 5,
+            batches_per_octave: 2,
             scan: true,
         }
     }
@@ -236,20 +236,20 @@ pub fn join(db: &Arc<KernelDb>, q: &Question, parts: Vec<Vec<Row>>) -> Result<St
 impl Task<'_> {
     /// Every level of a unit of work, one after the other.
     fn unit(&self, kind: Kind, of: &Layouts, q: &Question) -> Result<Vec<Vec<Row>>> {
-        let (aim, octaves) = (Aim::of(q), Octaves::of(q.batches_per_octave));
+        let (aim, octave) = (Aim::of(q), q.batches_per_octave.max(1));
         match kind {
-            Kind::Workers => Ok(vec![self.mixed_level(0, &of.workers, octaves.workers, &aim)?]),
-            Kind::Units => Ok(vec![self.mixed_level(2, &of.units, octaves.units, &aim)?]),
+            Kind::Workers => Ok(vec![self.mixed_level(0, &of.workers, octave, &aim)?]),
+            Kind::Units => Ok(vec![self.mixed_level(2, &of.units, octave, &aim)?]),
             Kind::Pairs => {
                 let prompts = Arc::new(self.prompts(&of.prefill_workers)?);
-                let workers = self.sides(prompts, &of.workers, octaves.decode_workers)?;
+                let workers = self.sides(prompts, &of.workers, 2 * octave)?;
                 let mut rows = Vec::new();
                 if q.wants(1) {
                     rows.push(self.paired(1, &[&workers], &aim)?);
                 }
                 if q.wants(3) && !of.units.is_empty() {
                     let prompts = Arc::new(self.prompts(&of.prefill_units)?);
-                    let units = self.sides(prompts, &of.units, octaves.decode_units)?;
+                    let units = self.sides(prompts, &of.units, 2 * octave)?;
                     rows.push(self.paired(3, &[&workers, &units], &aim)?);
                 }
                 Ok(rows)
@@ -259,8 +259,14 @@ impl Task<'_> {
 
     /// A level of one slot, both passes, what it says of them priced by the engine.
     fn mixed_level(&self, level: u8, layouts: &[Layout], octave: u32, aim: &Aim) -> Result<Vec<Row>> {
-        let mut parts = self.mixed(level, layouts, octave)?;
-        let fine = self.refine_mixed(&parts, octave, aim)?;
+        let mut groups = self.mixed_groups(level, layouts, octave)?;
+        if level == 2 {
+            let rows = groups.iter().map(|(_, rows)| rows.as_slice());
+            let more = self.mixed_beyond(level, rows, layouts.iter().copied(), octave, aim)?;
+            groups.extend(more);
+        }
+        let fine = self.refine_mixed(&groups, octave, aim)?;
+        let mut parts: Vec<Vec<Row>> = groups.into_iter().map(|(_, rows)| rows).collect();
         parts.push(fine);
         let mut rows = crate::pool::concat(parts)?;
         self.settle(&mut rows, aim)?;
@@ -279,7 +285,7 @@ impl Task<'_> {
         let tiers = Tiers::of(&found, &Aim { per_user: false, ..*aim });
         let mut fine = Vec::new();
         for (p, d) in &ways {
-            let decode = self.fine_decode(&d.decode, aim)?;
+            let decode = self.fine_decode(d, aim)?;
             fine.extend(self.near_best(level, &p.prompts.every, &decode, aim, tiers)?);
         }
         append_new(&mut found, fine);
