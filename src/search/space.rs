@@ -24,11 +24,10 @@ pub fn tensor_widths(model: &Model, most: u32) -> Vec<u32> {
     [1, 2, 4, 8, 16].into_iter().filter(|tp| *tp <= most && model.attention.heads().is_multiple_of(*tp)).collect()
 }
 
-/// Splits of one expert's width that its kernels allow (whole 128-blocks in block formats).
+/// Splits of one expert's width that its format allows (whole blocks: `spec::blocks`).
 pub fn moe_widths(model: &Model, moe: Dtype, gpus: u32) -> Vec<u32> {
     let Some(m) = &model.moe else { return vec![1] };
-    let block = if moe == Dtype::Fp8Block { 128 } else { 16 };
-    [1, 2, 4, 8].into_iter().filter(|t| gpus.is_multiple_of(*t) && m.intermediate.is_multiple_of(*t * block)).collect()
+    [1, 2, 4, 8].into_iter().filter(|t| gpus.is_multiple_of(*t) && moe.cuts(m.intermediate, *t)).collect()
 }
 
 /// Layouts of workers up to `budget` GPUs. `prefill` adds context parallelism.
