@@ -207,6 +207,7 @@ class Estimate(Result):
         "level",
         "gpus",
         "feasible",
+        "runnable",
         "binding",
         "ttft_ms",
         "tpot_ms",
@@ -306,6 +307,24 @@ class Estimate(Result):
         """Name of the queueing formula behind `wait_ms`; None in a closed loop."""
         found = self._scalars.get("queueing")
         return None if found is None else str(found)
+
+    @property
+    def runnable(self) -> bool:
+        """Whether a released server of the framework starts the plan (``dg.rules``)."""
+        return bool(self._scalars.get("runnable", False))
+
+    @property
+    def server(self) -> str | None:
+        """What starts the plan, with its version; None: no released server does."""
+        found = self._scalars.get("server")
+        return None if found is None else str(found)
+
+    @property
+    def why_not(self) -> list[str]:
+        """Rules that the plan breaks: the rule, the field, what is wrong, what to write instead, the source."""
+        from disagg.rules import sentences
+
+        return sentences(self._scalars.get("why_not", []))
 
     @property
     def context_exceeded(self) -> bool:

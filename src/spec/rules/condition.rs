@@ -3,14 +3,14 @@
 //! Notation of a worker: attention is cut by `tp`, copied `dp` times and its prompts are cut by `cp`; experts are cut
 //! among `ep` ranks and each of them by `moe_tp`; tp * dp * cp = ep * moe_tp GPUs make one of `pp` stages.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::judge::Shape;
 use crate::spec::plan::Side;
 use crate::spec::{AfdPlan, Attention, Model};
 
 /// How a model attends, as far as servers care.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Grouped-query attention in all layers.
@@ -34,7 +34,7 @@ impl Kind {
 }
 
 /// How attention TP of the two sides of P/D may compare.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Compare {
     Equal,
@@ -45,7 +45,7 @@ pub enum Compare {
 }
 
 /// How many pipeline stages a side of P/D may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stages {
     One,
@@ -54,7 +54,7 @@ pub enum Stages {
 }
 
 /// What a plan must keep.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Condition {
     /// Experts are cut among ranks (ep) or each of them (moe_tp), not both.
@@ -78,7 +78,7 @@ pub enum Condition {
 }
 
 /// An AFD server and the units that it starts.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AfdServer {
     /// What starts them (`vLLM 0.30.0 with afd-plugin`).

@@ -1,5 +1,7 @@
 //! The table cut down to one question, and what it says of layouts, pairs and plans.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use super::condition::{Condition, Kind};
@@ -78,7 +80,7 @@ pub struct Verdict {
 /// The rules of one framework and version for one model and cluster.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    table: &'static Table,
+    table: Arc<Table>,
     framework: Framework,
     version: String,
     kind: Kind,
@@ -97,12 +99,12 @@ impl Rules {
     /// # Errors
     /// An unknown framework (`framework`) or something that is no version (`version`).
     pub fn new(framework: &str, version: Option<&str>, model: &Model, cluster: &Cluster) -> Result<Rules> {
-        Rules::of(Table::shipped()?, framework, version, model, cluster)
+        Rules::of(Table::shipped()?.clone(), framework, version, model, cluster)
     }
 
     /// The same from another table.
     pub fn of(
-        table: &'static Table,
+        table: Arc<Table>,
         framework: &str,
         version: Option<&str>,
         model: &Model,
@@ -121,16 +123,18 @@ impl Rules {
             use Condition::*;
             matches!(c, ExpertsOneWay {} | AttentionTpOrDp {} | ContextParallel { .. } | TensorParallelInDomain {})
         });
+        let on_servers = some(Condition::is_of_servers);
+        let version = version.or_else(|| table.version(framework)).unwrap_or_default().to_string();
         Ok(Rules {
             table,
             framework,
-            version: version.or_else(|| table.version(framework)).unwrap_or_default().to_string(),
+            version,
             kind: Kind::of(model),
             domain: cluster.fabric.domain_gpus,
             experts: model.moe.as_ref().map_or(1, |m| m.experts),
             on_workers,
             on_pairs,
-            on_servers: some(Condition::is_of_servers),
+            on_servers,
             model: model.clone(),
         })
     }

@@ -14,9 +14,9 @@ pub mod condition;
 mod judge;
 mod version;
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Problems, Result, near};
 
@@ -27,7 +27,7 @@ pub use judge::{Layout, Rules, Shape, Verdict, Violation};
 use version::Version;
 
 /// Frameworks that rules may name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Framework {
     Vllm,
@@ -52,7 +52,7 @@ impl Framework {
 }
 
 /// A server whose rules were read.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Server {
     pub framework: Framework,
@@ -63,7 +63,7 @@ pub struct Server {
 }
 
 /// What one or several servers cannot start.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     pub name: String,
@@ -83,7 +83,7 @@ pub struct Rule {
 }
 
 /// All rules.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Table {
     pub servers: Vec<Server>,
@@ -101,9 +101,9 @@ impl Table {
     }
 
     /// The table that ships with the package.
-    pub fn shipped() -> Result<&'static Table> {
-        static TABLE: OnceLock<Result<Table>> = OnceLock::new();
-        TABLE.get_or_init(|| Table::parse(SHIPPED)).as_ref().map_err(Clone::clone)
+    pub fn shipped() -> Result<&'static Arc<Table>> {
+        static TABLE: OnceLock<Result<Arc<Table>>> = OnceLock::new();
+        TABLE.get_or_init(|| Table::parse(SHIPPED).map(Arc::new)).as_ref().map_err(Clone::clone)
     }
 
     fn check(&self) -> Problems {
@@ -146,7 +146,7 @@ impl Table {
         self.servers.iter().find(|s| s.framework == framework).map(|s| s.version.as_str())
     }
 
-    /// Rules of a framework at a version; none: the one in `servers`.
+    /// Numbers of the rules of a framework at a version; none: the one in `servers`.
     fn of(&self, framework: Framework, version: Option<&str>) -> Result<Vec<usize>> {
         let named = version.or_else(|| self.version(framework));
         let version = match named {
