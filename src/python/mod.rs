@@ -52,7 +52,7 @@ mod _core {
     #[pymodule_export]
     use super::regimes::Regimes;
     #[pymodule_export]
-    use super::rules::{check_plan, plan_verdict, rules_table};
+    use super::rules::{check_plan, launch, plan_verdict, rules_table};
     #[pymodule_export]
     use super::sensitivity::sensitivity;
     #[pymodule_export]

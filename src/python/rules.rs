@@ -9,8 +9,9 @@ use super::convert;
 use super::errors::guard;
 use super::spec::{Data, Spec};
 use crate::error::{Error, Result};
+use crate::serving::launch as starting;
 use crate::spec::rules::Table;
-use crate::spec::{Cluster, Model, Quant, Rules};
+use crate::spec::{Cluster, Model, Quant, Rules, Serving};
 
 /// Everything that is wrong with a plan for a model and a cluster.
 #[pyfunction]
@@ -19,15 +20,19 @@ pub fn check_plan(plan: &Spec, model: &Spec, cluster: &Spec, quant: Option<&Spec
     guard(|| {
         let made = plan.data().plan().ok_or_else(|| not_a_plan(plan))?;
         let (model, cluster) = question(model, cluster)?;
-        let quant = match quant.map(Spec::data) {
-            None => Quant::default(),
-            Some(Data::Quant(q)) => *q,
-            Some(_) => return Err(Error::spec("quant", "is not a Quant", "")),
-        };
+        let quant = quant_of(quant)?;
         let mut problems = made.check(model, cluster);
         problems.nest("", made.check_blocks(model, &model.formats(&quant)));
         problems.into_result()
     })
+}
+
+fn quant_of(quant: Option<&Spec>) -> Result<Quant> {
+    match quant.map(Spec::data) {
+        None => Ok(Quant::default()),
+        Some(Data::Quant(q)) => Ok(*q),
+        Some(_) => Err(Error::spec("quant", "is not a Quant", "")),
+    }
 }
 
 fn question<'a>(model: &'a Spec, cluster: &'a Spec) -> Result<(&'a Model, &'a Cluster)> {
@@ -74,4 +79,39 @@ pub fn rules_table<'py>(py: Python<'py>, table: Option<&str>) -> PyResult<Bound<
         crate::spec::json::to_value(&table.rules, "rules")
     })?;
     convert::to_python(py, &rows)
+}
+
+/// Commands and files that start a plan, as JSON.
+#[pyfunction]
+#[pyo3(signature = (framework, plan, model, cluster, workload, quant, serving, engine, force))]
+#[allow(clippy::too_many_arguments)]
+pub fn launch(
+    framework: &str,
+    plan: &Spec,
+    model: &Spec,
+    cluster: &Spec,
+    workload: Option<&Spec>,
+    quant: Option<&Spec>,
+    serving: Option<&Spec>,
+    engine: &str,
+    force: bool,
+) -> PyResult<String> {
+    guard(|| {
+        let plan = plan.data().plan().ok_or_else(|| not_a_plan(plan))?;
+        let (model, cluster) = question(model, cluster)?;
+        let workload = match workload.map(Spec::data) {
+            None => None,
+            Some(Data::Workload(w)) => Some(w),
+            Some(_) => return Err(Error::spec("workload", "is not a Workload", "")),
+        };
+        let quant = quant_of(quant)?;
+        let serving = match serving.map(Spec::data) {
+            None => Serving::default(),
+            Some(Data::Serving(s)) => s.clone(),
+            Some(_) => return Err(Error::spec("serving", "is not a Serving", "")),
+        };
+        let ask =
+            starting::Ask { plan: &plan, model, cluster, workload, quant: &quant, serving: &serving, engine, force };
+        crate::spec::json::to_json(&starting::launch(framework, &ask)?, "launch")
+    })
 }

@@ -9,9 +9,11 @@ from disagg import _core
 from disagg.specs._base import Field, Spec, checked, expect
 from disagg.specs.hardware import Cluster, Device
 from disagg.specs.model import Model
-from disagg.specs.serving import Quant
+from disagg.specs.serving import Quant, Serving
+from disagg.specs.workload import Workload
 
 if TYPE_CHECKING:
+    from disagg.launch import Launch
     from disagg.rules import Runnable
 
 Side = Literal["attention", "ffn"]
@@ -157,6 +159,61 @@ class Plan(Spec):
         )
         text = _core.plan_verdict(self._raw, model._raw, cluster._raw, framework, version, text_of(rules))
         return Runnable._from_json(text)
+
+    @checked
+    def launch(
+        self,
+        framework: str,
+        *,
+        model: Model | None = None,
+        cluster: Cluster | None = None,
+        workload: Workload | None = None,
+        quant: Quant | None = None,
+        serving: Serving | None = None,
+        engine: str | None = None,
+        force: bool = False,
+    ) -> Launch:
+        """Give the commands and files that start the plan.
+
+        Parameters
+        ----------
+        framework
+            ``"vllm"``, ``"sglang"``, ``"trtllm"`` or ``"dynamo"``.
+        model, cluster
+            What is to be served, and on what.
+        workload
+            Sets the longest sequence; None: the model's.
+        quant, serving
+            As in `estimate`; None: the checkpoint's formats, and no speculation.
+        engine
+            What runs below Dynamo; None: ``"vllm"``.
+        force
+            Whether to write the commands of a plan that breaks a rule as well; the rules stand in ``.notes``.
+
+        Returns
+        -------
+        Launch
+            ``.commands``, ``.files``, ``.notes``, ``.write(directory)``; ``str()`` shows everything.
+
+        Raises
+        ------
+        SpecError
+            If the plan does not fit, or breaks a rule of what the framework starts: the rule, what to write
+            instead, and the source.
+
+        Examples
+        --------
+        >>> import disagg as dg
+        >>> plan = dg.Aggregated(parallel=dg.Parallel(tp=2, ep=2), batch=64, chunk_tokens=2048)
+        >>> model, cluster = dg.Model("Qwen/Qwen3-30B-A3B"), dg.Cluster("h200_sxm", gpus=8)
+        >>> started = plan.launch("vllm", model=model, cluster=cluster)
+        >>> "--tensor-parallel-size 2" in started.commands[0], list(started.files)
+        (True, ['node0.sh'])
+        """
+        from disagg.launch import Launch
+
+        parts = {"model": model, "cluster": cluster, "workload": workload, "quant": quant, "serving": serving}
+        return Launch._of(framework, self, parts, engine=engine, force=force)
 
 
 class Workers(Spec, hashable=True):
