@@ -16,6 +16,7 @@ use super::near::Tiers;
 use super::pairs::{Sides, ways};
 use super::refine::{Aim, append_new};
 use super::row::{Layout, Row};
+use super::space::Choices;
 use super::study::Study;
 use crate::control::Control;
 use crate::cost::Library;
@@ -23,7 +24,7 @@ use crate::error::{Error, Problems, Result, near};
 use crate::kernels::KernelDb;
 use crate::serving::defaults;
 use crate::serving::engine::contradictions_of;
-use crate::spec::{Assumptions, Cluster, Model, Quant, Serving, Slo, Workload};
+use crate::spec::{Assumptions, Cluster, Model, Quant, Rules, Serving, Slo, Workload};
 
 /// The four levels of disaggregation.
 pub const LEVELS: [&str; 4] = ["aggregated", "pd", "aggregated+afd", "pd+afd"];
@@ -47,6 +48,8 @@ pub struct Question {
     pub objective: String,
     /// Batches priced per doubling.
     pub batches_per_octave: u32,
+    /// Whether only plans that a server starts are searched (AFD: those that keep the layout rules of the framework).
+    pub runnable: bool,
     /// Whether the space is scanned by lines where it can be; else the engine prices every plan of it.
     pub scan: bool,
 }
@@ -65,6 +68,7 @@ impl Question {
             assumptions: Assumptions::physical(),
             objective: "tokens_per_s".into(),
             batches_per_octave: 2,
+            runnable: true,
             scan: true,
         }
     }
@@ -168,6 +172,11 @@ impl Question {
         self.frameworks.iter().map(|f| self.library(db, f)).collect()
     }
 
+    /// What servers of a framework start; none: the rules are lifted.
+    fn rules(&self, framework: &str) -> Result<Option<Rules>> {
+        self.runnable.then(|| Rules::new(framework, None, &self.model, &self.cluster)).transpose()
+    }
+
     fn library(&self, db: &Arc<KernelDb>, framework: &str) -> Result<Arc<Library>> {
         defaults::library(db, &self.model, &self.cluster, framework, &self.quant, &self.serving, &self.assumptions)
     }
@@ -188,7 +197,11 @@ fn priced(of: &Layouts, kind: Kind, q: &Question) -> u64 {
 pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<Study> {
     let libraries = q.libraries(db)?;
     let units = q.units()?;
-    let layouts: Vec<Layouts> = libraries.iter().map(|lib| Layouts::of(lib, q.cluster.gpus)).collect();
+    let rules: Vec<Option<Rules>> = q.frameworks.iter().map(|f| q.rules(f)).collect::<Result<_>>()?;
+    let choices = |(lib, rules): (&Arc<Library>, &Option<Rules>)| {
+        Layouts::of(&Choices { lib, budget: q.cluster.gpus, rules: rules.as_ref() })
+    };
+    let layouts: Vec<Layouts> = libraries.iter().zip(&rules).map(|(l, r)| choices((l, r))).collect();
     let total: u64 = units.iter().map(|u| priced(&layouts[usize::from(u.framework)], u.kind, q)).sum();
     // On top of what the same caller has already done: an audit explores many times.
     control.set_total(control.progress().0 + total);
@@ -197,7 +210,8 @@ pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<St
         let framework = same[0].framework;
         let (lib, layouts) = (&libraries[usize::from(framework)], &layouts[usize::from(framework)]);
         // What one unit has compiled and priced serves the next.
-        let task = Task::new(lib, &q.workload, q.cluster.gpus, framework, control, q.scan);
+        let task = Task::new(lib, &q.workload, q.cluster.gpus, framework, control, q.scan)
+            .within(rules[usize::from(framework)].clone());
         for unit in same {
             rows.extend(task.unit(unit.kind, layouts, q)?);
         }
@@ -208,10 +222,11 @@ pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<St
 /// Searches one unit alone: the same rows, to the bit, as in `explore`.
 pub fn search(db: &Arc<KernelDb>, q: &Question, unit: &Unit, control: &Control) -> Result<Vec<Row>> {
     q.check(&db.frameworks(&q.cluster.system)?)?;
-    let lib = q.library(db, &q.frameworks[usize::from(unit.framework)])?;
-    let layouts = Layouts::of(&lib, q.cluster.gpus);
+    let framework = &q.frameworks[usize::from(unit.framework)];
+    let (lib, rules) = (q.library(db, framework)?, q.rules(framework)?);
+    let layouts = Layouts::of(&Choices { lib: &lib, budget: q.cluster.gpus, rules: rules.as_ref() });
     control.set_total(priced(&layouts, unit.kind, q));
-    let task = Task::new(&lib, &q.workload, q.cluster.gpus, unit.framework, control, q.scan);
+    let task = Task::new(&lib, &q.workload, q.cluster.gpus, unit.framework, control, q.scan).within(rules);
     crate::pool::concat(task.unit(unit.kind, &layouts, q)?)
 }
 

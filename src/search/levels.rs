@@ -18,7 +18,7 @@ use crate::network::packing;
 use crate::serving::choose::{chunk_grid, most_sequences};
 use crate::serving::pd::{self, DecodeSide, PrefillSide};
 use crate::serving::{Load, Stepper, Tables, aggregated};
-use crate::spec::Workload;
+use crate::spec::{Rules, Workload};
 
 /// Layouts with their clocks and what was priced on each.
 pub type Priced<S> = Vec<Slot<S>>;
@@ -33,6 +33,8 @@ pub struct Task<'a> {
     pub workload: &'a Workload,
     pub load: Load,
     pub budget: u32,
+    /// What servers start; none: whatever can be priced.
+    pub rules: Option<Rules>,
     pub framework: u8,
     pub control: &'a Control,
     /// Lines to scan by; none: everything is priced by the engine.
@@ -91,6 +93,7 @@ impl<'a> Task<'a> {
             workload,
             load,
             budget,
+            rules: None,
             framework,
             control,
             tables,
@@ -105,6 +108,20 @@ impl<'a> Task<'a> {
 }
 
 impl Task<'_> {
+    /// The same within the rules of servers.
+    pub fn within(self, rules: Option<Rules>) -> Self {
+        Task { rules, ..self }
+    }
+
+    pub(super) fn choices(&self) -> space::Choices<'_> {
+        space::Choices { lib: self.lib, budget: self.budget, rules: self.rules.as_ref() }
+    }
+
+    /// Whether a prefill side hands its KV to a decode side.
+    fn pairs_up(&self, prefill: &Layout, decode: &Layout) -> bool {
+        self.rules.as_ref().is_none_or(|r| r.shapes(&prefill.shape(), &decode.shape()))
+    }
+
     pub(super) fn stepper_of(&self, layout: &Layout, workload: &Workload) -> Result<Stepper> {
         let Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, groups, .. } = *layout else {
             let Layout::Worker { parallel, overlap } = *layout else { unreachable!("not an AFD layout") };
@@ -168,7 +185,8 @@ impl Task<'_> {
         for (i, (p, ..)) in prefill.iter().enumerate() {
             for (j, (d, ..)) in decode.iter().enumerate() {
                 let full = prefills[i].max(decodes[j]);
-                if best.is_none_or(|(b, ..)| full < b) && self.most((1, p.gpus()), d.gpus()) > 0 {
+                if best.is_none_or(|(b, ..)| full < b) && self.pairs_up(p, d) && self.most((1, p.gpus()), d.gpus()) > 0
+                {
                     best = Some((full, i, j));
                 }
             }
@@ -306,22 +324,23 @@ impl Task<'_> {
     }
 }
 
-/// Layouts of plain workers.
+/// Layouts of plain workers, whatever servers start.
 pub fn worker_layouts(lib: &Library, budget: u32, prefill: bool) -> Vec<Layout> {
-    space::workers(lib, budget, prefill)
+    space::workers(&space::Choices { lib, budget, rules: None }, prefill)
 }
 
-/// Layouts of AFD units for decode and for mixed steps.
+/// Layouts of the coarse grid of AFD units for decode and for mixed steps, whatever servers start.
 pub fn unit_layouts(lib: &Library, budget: u32) -> Vec<Layout> {
-    space::units(lib, budget, &space::MICROBATCHES, &space::GROUPS)
+    space::units(&space::Choices { lib, budget, rules: None }, &space::MICROBATCHES, &space::GROUPS)
 }
 
-/// Layouts of AFD units for prefill.
+/// The same for prefill.
 pub fn prefill_unit_layouts(lib: &Library, budget: u32) -> Vec<Layout> {
-    space::units(lib, budget, &space::PREFILL_MICROBATCHES, &space::GROUPS[..1])
+    let choices = space::Choices { lib, budget, rules: None };
+    space::units(&choices, &space::PREFILL_MICROBATCHES, &space::GROUPS[..1])
 }
 
-/// Layouts of the slots on one library and budget.
+/// Layouts of the slots: of workers all there are, of AFD units the coarse grid.
 pub struct Layouts {
     pub workers: Vec<Layout>,
     pub units: Vec<Layout>,
@@ -330,12 +349,12 @@ pub struct Layouts {
 }
 
 impl Layouts {
-    pub fn of(lib: &Library, budget: u32) -> Layouts {
+    pub fn of(choices: &space::Choices<'_>) -> Layouts {
         Layouts {
-            workers: worker_layouts(lib, budget, false),
-            units: unit_layouts(lib, budget),
-            prefill_workers: worker_layouts(lib, budget, true),
-            prefill_units: prefill_unit_layouts(lib, budget),
+            workers: space::workers(choices, false),
+            units: space::units(choices, &space::MICROBATCHES, &space::GROUPS),
+            prefill_workers: space::workers(choices, true),
+            prefill_units: space::units(choices, &space::PREFILL_MICROBATCHES, &space::GROUPS[..1]),
         }
     }
 }
@@ -534,7 +553,7 @@ impl Task<'_> {
     /// (rate, workers or units of each slot) of the best whole numbers within the budget.
     pub(super) fn numbers(&self, p: &Candidate<PrefillSide>, d: &Candidate<DecodeSide>) -> Option<(f64, u32, u32)> {
         let (gp, gd) = (p.layout.gpus(), d.layout.gpus());
-        if gp + gd > self.budget {
+        if gp + gd > self.budget || !self.pairs_up(&p.layout, &d.layout) {
             return None;
         }
         let rate = |np: u32| {

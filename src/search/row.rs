@@ -3,6 +3,7 @@
 use crate::columns::{Column, Columns};
 use crate::serving::{Binding, Point};
 use crate::spec::plan::{Duplex, PipelineMode, Side};
+use crate::spec::rules::Shape;
 use crate::spec::{AfdPlan, Aggregated, Parallel, PdPlan, Plan, PoolPlan, Slo, Slot, Workers};
 use crate::units::GIB;
 
@@ -20,6 +21,18 @@ impl Layout {
         match self {
             Layout::Worker { parallel, .. } => parallel.gpus(),
             Layout::Afd { attention_gpus, ffn_gpus, pp, .. } => (attention_gpus + ffn_gpus) * pp,
+        }
+    }
+
+    /// How it is cut, as far as the rules of servers care.
+    pub fn shape(&self) -> Shape {
+        match *self {
+            Layout::Worker { parallel: p, .. } => {
+                Shape { tp: p.tp, dp: p.dp, cp: p.cp, pp: p.pp, ep: p.ep(), moe_tp: p.moe_tp }
+            }
+            Layout::Afd { attention_gpus, tp, ep, moe_tp, groups, pp, .. } => {
+                Shape { tp, dp: (attention_gpus / tp / groups).max(1), cp: 1, pp, ep, moe_tp }
+            }
         }
     }
 

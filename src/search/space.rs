@@ -18,7 +18,7 @@
 use crate::cost::Library;
 use crate::search::Layout;
 use crate::serving::scan;
-use crate::spec::{Dtype, Model, Parallel};
+use crate::spec::{Dtype, Model, Parallel, Rules};
 
 /// Head-parallel widths.
 pub const TENSOR: [u32; 5] = [1, 2, 4, 8, 16];
@@ -70,12 +70,10 @@ pub fn tensor_widths(model: &Model, most: u32) -> impl Iterator<Item = u32> + us
     TENSOR.into_iter().filter(move |tp| *tp <= most && heads.is_multiple_of(*tp))
 }
 
-/// Splits of one expert's width that its kernels allow (whole 128-blocks in block formats).
+/// Splits of one expert's width that its format allows (whole blocks: `spec::blocks`).
 pub fn moe_widths(model: &Model, moe: Dtype, gpus: u32) -> Vec<u32> {
     let Some(m) = &model.moe else { return vec![1] };
-    let block = if moe == Dtype::Fp8Block { 128 } else { 16 };
-    let whole = |t: &u32| gpus.is_multiple_of(*t) && m.intermediate.is_multiple_of(*t * block);
-    EXPERT_TENSOR.into_iter().filter(whole).collect()
+    EXPERT_TENSOR.into_iter().filter(|t| gpus.is_multiple_of(*t) && moe.cuts(m.intermediate, *t)).collect()
 }
 
 /// Whether workers may overlap two half-batches where nobody says: in frameworks that have it.
@@ -88,8 +86,23 @@ fn has_overlap(framework: &str) -> bool {
     matches!(framework, "sglang" | "vllm")
 }
 
-/// Layouts of workers up to `budget` GPUs. `prefill` adds context parallelism.
-pub fn workers(lib: &Library, budget: u32, prefill: bool) -> Vec<Layout> {
+/// What may be chosen: on this library and budget, under these rules of what servers start (none: all that can be priced).
+#[derive(Clone, Copy)]
+pub struct Choices<'a> {
+    pub lib: &'a Library,
+    pub budget: u32,
+    pub rules: Option<&'a Rules>,
+}
+
+impl Choices<'_> {
+    fn takes(&self, layout: &Layout) -> bool {
+        self.rules.is_none_or(|r| r.shape(&layout.shape()))
+    }
+}
+
+/// Layouts of workers up to the budget. `prefill` adds context parallelism.
+pub fn workers(choices: &Choices<'_>, prefill: bool) -> Vec<Layout> {
+    let (lib, budget) = (choices.lib, choices.budget);
     let model = &lib.model;
     let experts = model.moe.as_ref().map_or(1, |m| m.experts);
     let domain = lib.cluster.fabric.domain_gpus;
@@ -119,6 +132,7 @@ pub fn workers(lib: &Library, budget: u32, prefill: bool) -> Vec<Layout> {
             }
         }
     }
+    out.retain(|l| choices.takes(l));
     out
 }
 
@@ -135,12 +149,13 @@ fn attention_shares(unit: u32) -> Vec<u32> {
 
 /// How a unit of these pools is laid out, if it can be.
 pub fn unit(
-    lib: &Library,
+    choices: &Choices<'_>,
     [attention_gpus, ffn_gpus]: [u32; 2],
     tp: u32,
     moe_tp: u32,
     [microbatches, groups, pp]: [u32; 3],
 ) -> Option<Layout> {
+    let lib = choices.lib;
     let (model, moe) = (&lib.model, lib.model.moe.as_ref()?);
     let ep = (ffn_gpus / moe_tp.max(1)).min(moe.experts);
     let stands = attention_gpus > 0
@@ -151,14 +166,16 @@ pub fn unit(
         && moe_widths(model, lib.formats.moe, ffn_gpus).contains(&moe_tp)
         && (groups == 1 || groups * microbatches <= MOST_IN_TURN && lib.assumptions.knows_groups())
         && (pp == 1 || STAGES.contains(&pp) && pp <= model.layers && lib.assumptions.knows_groups());
-    stands.then_some(Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, microbatches, groups, pp })
+    let layout = Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, microbatches, groups, pp };
+    (stands && choices.takes(&layout)).then_some(layout)
 }
 
-/// AFD unit layouts of the coarse grid up to `budget` GPUs, for each number of micro-batches and of attention groups.
-pub fn units(lib: &Library, budget: u32, microbatches: &[u32], groups: &[u32]) -> Vec<Layout> {
+/// AFD unit layouts of the coarse grid up to the budget, for each number of micro-batches and of attention groups.
+pub fn units(choices: &Choices<'_>, microbatches: &[u32], groups: &[u32]) -> Vec<Layout> {
+    let lib = choices.lib;
     let Some(moe) = &lib.model.moe else { return Vec::new() };
     let mut out = Vec::new();
-    for size in coarse_sizes(budget).into_iter().filter(|g| *g >= 2) {
+    for size in coarse_sizes(choices.budget).into_iter().filter(|g| *g >= 2) {
         for a in attention_shares(size) {
             let f = size - a;
             for tp in TENSOR {
@@ -168,7 +185,7 @@ pub fn units(lib: &Library, budget: u32, microbatches: &[u32], groups: &[u32]) -
                         continue;
                     }
                     let turns = groups.iter().flat_map(|g| microbatches.iter().map(move |m| [*m, *g, 1]));
-                    out.extend(turns.filter_map(|turn| unit(lib, [a, f], tp, moe_tp, turn)));
+                    out.extend(turns.filter_map(|turn| unit(choices, [a, f], tp, moe_tp, turn)));
                 }
             }
         }
@@ -177,7 +194,8 @@ pub fn units(lib: &Library, budget: u32, microbatches: &[u32], groups: &[u32]) -
 }
 
 /// Layouts one step from a unit's, over the whole of the lists above.
-pub fn beside(lib: &Library, budget: u32, layout: &Layout, microbatches: &[u32], groups: &[u32]) -> Vec<Layout> {
+pub fn beside(choices: &Choices<'_>, layout: &Layout, microbatches: &[u32], groups: &[u32]) -> Vec<Layout> {
+    let (lib, budget) = (choices.lib, choices.budget);
     let Layout::Afd { attention_gpus: a, tp, ffn_gpus: f, moe_tp, microbatches: m, groups: g, pp, .. } = *layout else {
         return Vec::new();
     };
@@ -188,7 +206,7 @@ pub fn beside(lib: &Library, budget: u32, layout: &Layout, microbatches: &[u32],
         if a == 0 || f == 0 || (a + f) * pp > budget {
             return;
         }
-        if let Some(l) = unit(lib, [a, f], tp, moe_tp, [m, g, pp])
+        if let Some(l) = unit(choices, [a, f], tp, moe_tp, [m, g, pp])
             && l != *layout
             && !out.contains(&l)
         {

@@ -93,7 +93,7 @@ impl Task<'_> {
         } else {
             (&space::MICROBATCHES[..], &space::GROUPS[..])
         };
-        space::beside(self.lib, self.budget, layout, micro, groups)
+        space::beside(&self.choices(), layout, micro, groups)
     }
 
     /// Rows of a layout on the coarse grid, climbed from a batch and chunk.
@@ -243,7 +243,7 @@ impl Task<'_> {
             let share = (f64::from(size) * f64::from(a) / f64::from(a + f) / f64::from(step)).round() as u32 * step;
             for attention in [share, size.saturating_sub(f), a] {
                 let Some(ffn) = size.checked_sub(attention).filter(|f| *f > 0) else { continue };
-                let found = space::unit(self.lib, [attention, ffn], tp, moe_tp, [microbatches, groups, pp]);
+                let found = space::unit(&self.choices(), [attention, ffn], tp, moe_tp, [microbatches, groups, pp]);
                 out.extend(found.filter(|l| !out.contains(l)));
             }
         }

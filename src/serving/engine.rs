@@ -146,6 +146,7 @@ pub fn contradictions(problems: &mut Problems, plan: &Plan, lib: &Library) {
             .collect(),
     };
     units.iter().for_each(|(path, a)| afd(path, a));
+    problems.nest("", plan.check_blocks(&lib.model, &lib.formats));
     contradictions_of(problems, &lib.model, &lib.serving);
 }
 

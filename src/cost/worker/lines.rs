@@ -1,14 +1,14 @@
 //! A worker's step as a sum of lines: what hangs on a rank's tokens, on all ranks' tokens, on logits rows, and
 //! the attention kernels.
 //!
-//! A MoE layer of one lane is `A(rank) + max(X(rank) + max(M(rank), E(all)), S(rank))`: X the exchange (of a fused
-//! kernel its start-up, the bytes M then hide behind the experts E or these behind them), S the shared expert where it
-//! hides behind the routed path. Two half-batches in turn are the ring of `overlap::two_batches` over the same parts
-//! at half the tokens, taken where it is shorter. The parts are read off `Worker::layer_of` itself.
+//! A MoE layer of one lane is `A(rank) + max(X(own) + max(M(own), E(all)), S(rank))`: X the exchange of a GPU's own
+//! tokens (of a fused kernel its start-up, the bytes M then hide behind the experts E or these behind them), S the shared
+//! expert where it hides behind the routed path. Two half-batches in turn are the ring of `overlap::two_batches` over the same parts
+//! at half the tokens, taken where it is shorter. The parts are read off `Worker::layer_of` and what it calls.
 
 use std::sync::Arc;
 
-use super::{Lane, LayerParts, MoePart, Worker};
+use super::{Lane, LayerParts, Worker};
 use crate::cost::attention::{KernelLines, Lengths};
 use crate::cost::line::{Line, Lines, Place, Tokens};
 use crate::cost::sink::{Op, Sink, Total};
@@ -22,12 +22,16 @@ use crate::network::A2aKind;
 struct LaneLines {
     /// Most tokens of a rank that it takes.
     most: f64,
+    /// Reductions and router, over a rank's tokens; experts, over those of all ranks.
     rank: Arc<Line>,
-    all: Arc<Line>,
-    /// Bytes that a fused kernel moves beside the experts.
-    moved: Option<Arc<Line>>,
-    /// What the shared expert hides behind beside the experts, and the shared expert; none: it hides behind nothing.
+    experts: Arc<Line>,
+    /// Collectives to the experts and back, over the tokens of all ranks.
+    collective: Option<Arc<Line>>,
+    /// The all-to-all, over a GPU's tokens: both ways, of a fused kernel their start-up.
     exchange: Option<Arc<Line>>,
+    /// Bytes that a fused kernel moves beside the experts, over a GPU's tokens.
+    moved: Option<Arc<Line>>,
+    /// The shared expert, over a rank's tokens.
     shared: Option<Arc<Line>>,
 }
 
@@ -38,10 +42,11 @@ struct HalfLines {
     tensor: bool,
     slowed: f64,
     before: Arc<Line>,
+    experts: Arc<Line>,
+    /// Dispatch and combine over a GPU's tokens, or gather and scatter over those of all ranks.
     ways: Option<[Arc<Line>; 2]>,
-    /// Experts, and what collectives carry to them and back.
-    all: [Arc<Line>; 3],
-    shared: Arc<Line>,
+    collectives: Option<[Arc<Line>; 2]>,
+    shared: Option<Arc<Line>>,
 }
 
 /// Layers that run as two half-batches where that is shorter.
@@ -58,12 +63,15 @@ struct Halving {
 /// The lines of one worker, [prefill, decode] where a step differs.
 #[derive(Debug)]
 pub struct WorkerLines {
+    tp: f64,
     dp: f64,
     cp: f64,
     pp: f64,
     /// Share of the layers on the slowest stage.
     share: f64,
     mtp: u32,
+    /// Whether the shared expert of a decode step hides behind the routed path.
+    hides: bool,
     /// Layers with attention of each kind, full first.
     kernels: Vec<(f64, KernelLines)>,
     tokens: [Arc<Line>; 2],
@@ -75,32 +83,21 @@ pub struct WorkerLines {
     hop: Option<Arc<Line>>,
 }
 
-/// Seconds of a MoE layer by what they hang on.
+/// Seconds of a MoE layer that are neither exchange nor experts: reductions and router.
 #[derive(Default)]
-struct Buckets {
-    reduce: f64,
-    out: f64,
-    back: f64,
-    experts: f64,
-    shared: f64,
-}
+struct Around(f64);
 
-impl Sink for Buckets {
+impl Sink for Around {
     const DETAIL: bool = true;
 
     fn add(&mut self, op: Op, count: f64, reading: Reading) {
-        let part = match op {
-            Op::Dispatch => &mut self.out,
-            Op::Combine => &mut self.back,
-            Op::Experts => &mut self.experts,
-            Op::SharedExpert => &mut self.shared,
-            _ => &mut self.reduce,
-        };
-        *part += count * reading.seconds;
+        if !matches!(op, Op::Dispatch | Op::Combine | Op::Experts | Op::SharedExpert) {
+            self.0 += count * reading.seconds;
+        }
     }
 
     fn merge(&mut self, total: &Total) {
-        self.reduce += total.seconds;
+        self.0 += total.seconds;
     }
 }
 
@@ -131,124 +128,121 @@ impl Worker {
         t.0 + self.logits[usize::from(decode)].at(&[rows]).seconds
     }
 
-    /// Parts of a MoE layer none of which hides behind another.
-    fn buckets(&self, lane: Lane, batch: &Batch) -> Buckets {
-        let mut b = Buckets::default();
-        if let Some(moe) = &self.moe {
-            self.layer_of(moe, lane, batch, false, 1.0, &mut b);
-        }
-        b
-    }
-
-    /// The same at a rank's tokens, and at those of all ranks.
-    fn of_rank(&self, lane: Lane, decode: bool, tokens: f64) -> Buckets {
-        self.buckets(lane, &self.with_tokens(tokens, decode))
-    }
-
-    fn of_all(&self, lane: Lane, decode: bool, tokens: f64) -> Buckets {
-        let each = tokens / f64::from(self.parallel.dp);
-        self.buckets(lane, &if decode { Batch::decode(each, 1.0, 1.0) } else { Batch::prefill(1.0, each, 0.0) })
-    }
-
-    fn lane_lines(self: &Arc<Self>, lines: &Lines, moe: &MoePart, lane: Lane, decode: bool) -> LaneLines {
-        let p = &self.parallel;
-        let (tp, mode) = (p.tp, u32::from(decode));
-        let (kind, most) = number(lane);
-        let hides = decode && self.overlap && moe.shared.is_some();
+    fn lane_lines(self: &Arc<Self>, lines: &Lines, lane: Lane, decode: bool) -> LaneLines {
         let own = self.clone();
-        let rank = lines.get(("lane", [kind.min(3), tp, mode, p.cp, u32::from(hides), 0]), move |x| {
-            let b = own.of_rank(lane, decode, x);
-            b.reduce + if hides { 0.0 } else { b.shared }
-        });
-        let (all, gpus) = (self.expert_lines(lines, lane, decode), p.stage_gpus());
-        let key = [kind, moe.a2a.ep, tp, mode, p.cp, gpus];
-        let shared = hides.then(|| {
-            let whole = lane != Lane::Tensor || self.lib.whole_shared();
-            let width = if lane == Lane::Tensor { 1 } else { tp };
-            let own = self.clone();
-            lines.get(("shared", [u32::from(whole), tp, width, 0, 0, 0]), move |x| {
-                let shared = own.moe.as_ref().and_then(|m| m.shared.as_ref());
-                shared.map_or(0.0, |s| s[usize::from(whole)].total(x / f64::from(width), true).seconds)
-            })
-        });
-        let most = most * f64::from(tp);
-        let own = self.clone();
-        let (moved, exchange) = match lane {
+        let (exchange, moved) = match lane {
             Lane::Tensor | Lane::Gather => (None, None),
-            Lane::Dispatch(_) => {
-                let of = move |x| own.of_rank(lane, decode, x);
-                let exchange = lines.get(("exchange", key), move |x| {
-                    let b = of(x);
-                    b.out + b.back
-                });
-                (None, Some(exchange))
+            Lane::Dispatch(kind) => {
+                let both = move |x| own.way(kind, x, false) + own.way(kind, x, true);
+                (Some(lines.get(("exchange", self.exchange_key(kind)), both)), None)
             }
             Lane::Fused(kind) => {
-                let ways = move |x: f64, back| {
-                    let own_tokens = x / f64::from(own.parallel.tp);
-                    let moe = own.moe.as_ref();
-                    moe.map_or(0.0, |m| m.exchange(&own.lib.comm, own_tokens, kind, decode, back).seconds)
-                };
-                let starts = [ways(0.0, false), ways(0.0, true)];
-                let moved =
-                    lines.get(("moved", key), move |x| (ways(x, false) - starts[0]).max(ways(x, true) - starts[1]));
-                (Some(moved), Some(lines.get(("starts", key), move |_| starts[0] + starts[1])))
+                let starts = [own.way(kind, 0.0, false), own.way(kind, 0.0, true)];
+                let longer = move |x| (own.way(kind, x, false) - starts[0]).max(own.way(kind, x, true) - starts[1]);
+                let key = self.exchange_key(kind);
+                let start = lines.get(("starts", key), move |_| starts[0] + starts[1]);
+                (Some(start), Some(lines.get(("moved", key), longer)))
             }
         };
-        if let (Some(e), None, None) = (&exchange, &shared, &moved) {
-            // Nothing hides behind the exchange: one line less to read.
-            let (a, e) = (rank, e.clone());
-            let rank = lines.get(("lane+exchange", key), move |x| a.read(x) + e.read(x));
-            return LaneLines { most, rank, all, moved: None, exchange: None, shared: None };
+        let gpus = self.parallel.stage_gpus();
+        let collective = (lane == Lane::Gather).then(|| {
+            let own = self.clone();
+            lines.get(("collectives", [gpus, 0, 0, 0, 0, 0]), move |x| own.collectives(x).into_iter().sum())
+        });
+        LaneLines {
+            most: most_tokens(lane) * f64::from(self.parallel.tp),
+            rank: self.rank_line(lines, lane, decode),
+            experts: self.expert_line(lines, lane, decode),
+            collective,
+            exchange,
+            moved,
+            shared: self.shared_line(lines, lane, decode),
         }
-        LaneLines { most, rank, all, moved, exchange, shared }
     }
 
-    /// Experts, with the collectives of a lane whose exchange hangs on all ranks' tokens; of a fused kernel with fewer
-    /// SMs.
-    fn expert_lines(self: &Arc<Self>, lines: &Lines, lane: Lane, decode: bool) -> Arc<Line> {
-        let p = &self.parallel;
-        let gpus = if lane == Lane::Gather { p.stage_gpus() } else { 0 };
-        let kind = match lane {
-            Lane::Fused(_) => 6,
-            _ => number(lane).0.min(3),
-        };
-        let own = self.clone();
-        lines.get(("experts", [kind, p.ep(), p.moe_tp, gpus, u32::from(decode), 0]), move |x| {
-            if let (Lane::Fused(_), Some(moe)) = (lane, &own.moe) {
-                let experts = moe.experts.dispatched(x, decode);
-                let reads = moe.reads * (1.0 - moe.missed.powf(x));
-                return overlap::beside_exchange(experts.seconds, reads, own.slowed);
+    fn exchange_key(&self, kind: A2aKind) -> [u32; 6] {
+        [kind as u32, self.moe.as_ref().map_or(0, |m| m.a2a.ep), 0, 0, 0, 0]
+    }
+
+    /// Seconds of one way of an all-to-all; no rows of one node stand in for it where steps are tabulated.
+    fn way(&self, kind: A2aKind, own: f64, back: bool) -> f64 {
+        self.moe.as_ref().map_or(0.0, |m| m.exchange(&self.lib.comm, own, kind, true, back).seconds)
+    }
+
+    /// All-gather and reduce-scatter around the experts.
+    fn collectives(&self, all: f64) -> [f64; 2] {
+        let gpus = self.parallel.stage_gpus();
+        let gathered = all * self.hidden * self.lib.gather_bytes();
+        let scattered = all * self.hidden * 2.0;
+        [self.lib.all_gather(gathered, gpus).seconds, self.lib.reduce_scatter(scattered, gpus).seconds]
+    }
+
+    /// Reductions and router of a lane.
+    fn rank_line(self: &Arc<Self>, lines: &Lines, lane: Lane, decode: bool) -> Arc<Line> {
+        let (p, own) = (&self.parallel, self.clone());
+        let key = [u32::from(lane == Lane::Tensor), p.tp, p.cp, u32::from(decode), 0, 0];
+        lines.get(("lane", key), move |x| {
+            let mut b = Around::default();
+            if let Some(moe) = &own.moe {
+                own.layer_of(moe, lane, &own.with_tokens(x, decode), false, 1.0, &mut b);
             }
-            let b = own.of_all(lane, decode, x);
-            b.experts + if lane.exchange().is_some() { 0.0 } else { b.out + b.back }
+            b.0
         })
     }
 
+    /// The experts' kernel; a fused one works with fewer SMs.
+    fn expert_line(self: &Arc<Self>, lines: &Lines, lane: Lane, decode: bool) -> Arc<Line> {
+        let (p, own) = (&self.parallel, self.clone());
+        let kernel = match lane {
+            Lane::Tensor | Lane::Gather => 0,
+            Lane::Dispatch(_) => 1,
+            Lane::Fused(_) => 2,
+        };
+        lines.get(("experts", [kernel, p.ep(), p.moe_tp, u32::from(decode), 0, 0]), move |x| {
+            let Some(moe) = &own.moe else { return 0.0 };
+            match lane {
+                Lane::Tensor | Lane::Gather => moe.experts.fused(x, decode).seconds,
+                Lane::Dispatch(_) => moe.experts.dispatched(x, decode).seconds,
+                Lane::Fused(_) => {
+                    let reads = moe.reads * (1.0 - moe.missed.powf(x));
+                    overlap::beside_exchange(moe.experts.dispatched(x, decode).seconds, reads, own.slowed)
+                }
+            }
+        })
+    }
+
+    fn shared_line(self: &Arc<Self>, lines: &Lines, lane: Lane, decode: bool) -> Option<Arc<Line>> {
+        self.moe.as_ref()?.shared.as_ref()?;
+        let whole = lane != Lane::Tensor || self.lib.whole_shared();
+        let width = if lane == Lane::Tensor { 1 } else { self.parallel.tp };
+        let (own, key) = (self.clone(), [u32::from(whole), self.parallel.tp, width, u32::from(decode), 0, 0]);
+        Some(lines.get(("shared", key), move |x| {
+            let shared = own.moe.as_ref().and_then(|m| m.shared.as_ref());
+            shared.map_or(0.0, |s| s[usize::from(whole)].total(x / f64::from(width), decode).seconds)
+        }))
+    }
+
     fn half_lines(self: &Arc<Self>, lines: &Lines, lane: Lane, decode: bool) -> HalfLines {
-        let p = &self.parallel;
-        let (kind, most) = number(lane);
-        let key = [kind, p.ep(), p.tp, u32::from(decode), p.cp, p.stage_gpus()];
-        let of_rank = |name, part: fn(&Buckets) -> f64| {
-            let own = self.clone();
-            lines.get((name, key), move |x| part(&own.of_rank(lane, decode, x)))
-        };
-        let of_all = |name, part: fn(&Buckets) -> f64| {
-            let own = self.clone();
-            lines.get((name, key), move |x| part(&own.of_all(lane, decode, x)))
-        };
+        let gpus = self.parallel.stage_gpus();
         HalfLines {
-            most: most * f64::from(p.tp),
+            most: most_tokens(lane) * f64::from(self.parallel.tp),
             tensor: lane == Lane::Tensor,
             slowed: overlap::slowdown(&self.lib, lane.exchange()),
-            before: of_rank("half.before", |b| b.reduce),
-            ways: lane.exchange().is_some().then(|| [of_rank("half.out", |b| b.out), of_rank("half.back", |b| b.back)]),
-            all: [
-                of_all("half.experts", |b| b.experts),
-                of_all("half.gather", |b| b.out),
-                of_all("half.scatter", |b| b.back),
-            ],
-            shared: of_rank("half.shared", |b| b.shared),
+            before: self.rank_line(lines, lane, decode),
+            experts: self.expert_line(lines, lane, decode),
+            ways: lane.exchange().map(|kind| {
+                [("out", false), ("back", true)].map(|(name, back)| {
+                    let own = self.clone();
+                    lines.get((name, self.exchange_key(kind)), move |x| own.way(kind, x, back))
+                })
+            }),
+            collectives: (lane == Lane::Gather).then(|| {
+                [("gather", 0), ("scatter", 1)].map(|(name, i)| {
+                    let own = self.clone();
+                    lines.get((name, [gpus, 0, 0, 0, 0, 0]), move |x| own.collectives(x)[i])
+                })
+            }),
+            shared: self.shared_line(lines, lane, decode),
         }
     }
 
@@ -276,37 +270,56 @@ impl Worker {
     }
 }
 
-/// Number of a lane, and the most tokens of a GPU that it takes.
-fn number(lane: Lane) -> (u32, f64) {
-    match lane {
-        Lane::Tensor => (1, f64::INFINITY),
-        Lane::Gather => (2, f64::INFINITY),
-        Lane::Dispatch(k) => (3 + k as u32, k.most_tokens()),
-        Lane::Fused(k) => (3 + k as u32 + 16, k.most_tokens()),
+/// Most tokens of a GPU that a lane takes.
+fn most_tokens(lane: Lane) -> f64 {
+    lane.exchange().map_or(f64::INFINITY, A2aKind::most_tokens)
+}
+
+/// A rank's tokens, those of one of its GPUs, and those of all ranks, among the knots.
+#[derive(Clone, Copy)]
+struct Places {
+    rank: Place,
+    own: Place,
+    all: Place,
+}
+
+impl Places {
+    fn of(rank: f64, tp: f64, all: f64) -> Places {
+        Places { rank: Place::of(rank), own: Place::of(rank / tp), all: Place::of(all) }
     }
 }
 
 impl HalfLines {
     /// Both halves of a layer, whose attention takes `attention` seconds a half.
-    fn wall(&self, attention: f64, at: Place, all: Place) -> f64 {
-        let (out, back) = match &self.ways {
-            Some([out, back]) => (out.at(at), back.at(at)),
-            None => (self.all[1].at(all), self.all[2].at(all)),
+    fn wall(&self, attention: f64, at: &Places) -> f64 {
+        let [out, back] = match (&self.ways, &self.collectives) {
+            (Some([out, back]), _) => [out.at(at.own), back.at(at.own)],
+            (_, Some([out, back])) => [out.at(at.all), back.at(at.all)],
+            _ => [0.0; 2],
         };
-        let experts = self.all[0].at(all) + self.shared.at(at);
-        LayerParts { before: self.before.at(at), out, experts, back }.overlapped(attention, self.tensor, self.slowed)
+        let experts = self.experts.at(at.all) + self.shared.as_ref().map_or(0.0, |s| s.at(at.rank));
+        let before = self.before.at(at.rank);
+        LayerParts { before, out, experts, back }.overlapped(attention, self.tensor, self.slowed)
     }
 }
 
 impl Halving {
-    /// Seconds that halving saves over all layers: `kernels` are those of whole and of half-batches, by kind.
-    fn saves(&self, mode: usize, rank: f64, all: f64, layer: f64, kernels: impl Iterator<Item = [f64; 2]>) -> f64 {
-        let (at, half, all) = (Place::of(rank), Place::of(0.5 * rank), Place::of(0.5 * all));
-        let (whole, part) = (self.attention[mode].at(at), self.attention[mode].at(half));
+    /// Seconds that halving saves over all layers, `half` of a rank's tokens at a time: `kernels` are those of whole and
+    /// of half-batches, by kind.
+    fn saves(
+        &self,
+        mode: usize,
+        half: f64,
+        whole: Place,
+        places: &Places,
+        layer: f64,
+        kernels: impl Iterator<Item = [f64; 2]>,
+    ) -> f64 {
+        let (whole, part) = (self.attention[mode].at(whole), self.attention[mode].at(places.rank));
         let mut saved = 0.0;
         for (layers, [kernel, half_kernel]) in self.layers.iter().zip(kernels) {
-            let lanes = self.lanes[mode].iter().filter(|l| 0.5 * rank <= l.most);
-            let wall = lanes.map(|l| l.wall(part + half_kernel, half, all)).fold(f64::INFINITY, f64::min);
+            let lanes = self.lanes[mode].iter().filter(|l| half <= l.most);
+            let wall = lanes.map(|l| l.wall(part + half_kernel, places)).fold(f64::INFINITY, f64::min);
             saved += layers * (whole + kernel + layer - wall).max(0.0);
         }
         saved
@@ -333,17 +346,19 @@ impl WorkerLines {
                 moe.lanes
                     .iter()
                     .filter(|l| !(graph && l.exchange() == Some(A2aKind::Normal)))
-                    .map(|l| w.lane_lines(lines, moe, *l, decode))
+                    .map(|l| w.lane_lines(lines, *l, decode))
                     .collect()
             })
         };
         let layers = w.lib.model.layers;
         WorkerLines {
+            tp: f64::from(p.tp),
             dp: f64::from(p.dp),
             cp: f64::from(p.cp),
             pp: f64::from(p.pp),
             share: f64::from(layers.div_ceil(p.pp)) / f64::from(layers),
             mtp,
+            hides: w.overlap,
             kernels,
             tokens: pair(&|mode| {
                 let w = w.clone();
@@ -382,21 +397,25 @@ impl WorkerLines {
 
     /// The fastest lane of one MoE layer.
     #[inline]
-    fn layer(&self, mode: usize, rank: f64, at: Place, all: f64) -> f64 {
-        let all = Place::of(all);
+    fn layer(&self, mode: usize, rank: f64, at: &Places) -> f64 {
         let mut best = f64::INFINITY;
         for lane in self.lanes[mode].iter().filter(|l| rank <= l.most) {
-            let mut routed = lane.all.at(all);
+            let mut routed = lane.experts.at(at.all);
             if let Some(moved) = &lane.moved {
-                routed = routed.max(moved.at(at));
+                routed = routed.max(moved.at(at.own));
             }
             if let Some(exchange) = &lane.exchange {
-                routed += exchange.at(at);
+                routed += exchange.at(at.own);
+            }
+            if let Some(collective) = &lane.collective {
+                routed += collective.at(at.all);
             }
             if let Some(shared) = &lane.shared {
-                routed = routed.max(shared.at(at));
+                let shared = shared.at(at.rank);
+                // Of the tensor lane it hides behind the experts alone, which is all that `routed` has there.
+                routed = if self.hides && mode == 1 { routed.max(shared) } else { routed + shared };
             }
-            best = best.min(lane.rank.at(at) + routed);
+            best = best.min(lane.rank.at(at.rank) + routed);
         }
         best
     }
@@ -416,10 +435,11 @@ impl WorkerLines {
         let mut layer = 0.0;
         if self.moe > 0.0 {
             let all = self.dp * b.mean_tokens();
-            layer = self.layer(mode, rank, at, all);
+            layer = self.layer(mode, rank, &Places::of(rank, self.tp, all));
             t += self.moe * layer;
             if let Some(h) = self.halving.as_ref().filter(|_| b.decode >= 2.0 || mode == 0) {
-                t -= h.saves(mode, rank, all, layer, halves(h).into_iter());
+                let half = Places::of(0.5 * rank, self.tp, 0.5 * all);
+                t -= h.saves(mode, 0.5 * rank, at, &half, layer, halves(h).into_iter());
             }
         }
         if let Some(draft) = &self.draft {
@@ -468,7 +488,8 @@ impl WorkerLines {
     fn draft_alone(&self, b: &Batch) -> f64 {
         let Some(draft) = &self.draft else { return 0.0 };
         let (at, rows) = (Place::of(b.decode), b.decode);
-        let layer = if self.moe > 0.0 { self.layer(1, rows, at, self.dp * rows) } else { 0.0 };
+        let places = Places::of(rows, self.tp, self.dp * rows);
+        let layer = if self.moe > 0.0 { self.layer(1, rows, &places) } else { 0.0 };
         let kernel = self.kernels.first().map_or(0.0, |(_, k)| k.decode(rows, b.context));
         draft[1].at(at) + layer + kernel + self.logits[1].read(rows)
     }

@@ -128,7 +128,7 @@ fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl<'a> Scene<'a> {
     pub fn new(map: &Map, task: Task<'a>) -> Result<Scene<'a>> {
-        let of = Layouts::of(task.lib, task.budget);
+        let of = Layouts::of(&task.choices());
         let octave = map.batches_per_octave.max(1);
         let mixed = [mixed(map, &task, 0, &of.workers, octave)?, mixed(map, &task, 2, &of.units, octave)?];
         let (pd, afd) = (map.wants(1) || map.wants(3), map.wants(3) && !of.units.is_empty());
