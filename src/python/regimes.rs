@@ -19,7 +19,7 @@ pub struct Regimes {
 #[pymethods]
 impl Regimes {
     #[new]
-    #[pyo3(signature = (model, clusters, workloads, slos, levels, framework=None, quant=None, serving=None, assumptions=None, tolerance=0.01, batches_per_octave=5))]
+    #[pyo3(signature = (model, clusters, workloads, slos, levels, framework=None, quant=None, serving=None, assumptions=None, tolerance=0.01, batches_per_octave=2))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         model: &Spec,
@@ -47,6 +47,7 @@ impl Regimes {
                 assumptions: assumptions.map_or(Ok(Assumptions::physical()), |a| assumptions_of(a, "assumptions"))?,
                 tolerance,
                 batches_per_octave,
+                runnable: true,
             };
             let mut problems = Problems::new();
             for c in &map.clusters {

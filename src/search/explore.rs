@@ -301,7 +301,7 @@ impl Task<'_> {
         let mut fine = Vec::new();
         for (p, d) in &ways {
             let decode = self.fine_decode(d, aim)?;
-            fine.extend(self.near_best(level, &p.prompts.every, &decode, aim, tiers)?);
+            fine.extend(self.best_pairs(level, &p.prompts.every, &decode, aim, tiers)?);
         }
         append_new(&mut found, fine);
         self.settle(&mut found, aim)?;

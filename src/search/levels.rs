@@ -234,7 +234,7 @@ impl Task<'_> {
         let m = layout.microbatches();
         for batch in space::batches(most, per_octave).into_iter().filter(|b| *b >= m) {
             let chunks = chunk_grid(&self.load, batch, self.per_decode());
-            for chunk in chunks.into_iter().rev() {
+            for chunk in coarse(chunks) {
                 let point = timer.mixed(&self.load, f64::from(batch), f64::from(chunk), count);
                 let main = Part { layout: *layout, batch, chunk, count };
                 let scanned = timer.scans();
@@ -324,6 +324,11 @@ impl Task<'_> {
     }
 }
 
+/// Every other budget from the largest down: what leads is priced on a finer grid again.
+pub(super) fn coarse(chunks: Vec<u32>) -> impl Iterator<Item = u32> {
+    chunks.into_iter().rev().step_by(2)
+}
+
 /// Layouts of plain workers, whatever servers start.
 pub fn worker_layouts(lib: &Library, budget: u32, prefill: bool) -> Vec<Layout> {
     space::workers(&space::Choices { lib, budget, rules: None }, prefill)
@@ -372,7 +377,7 @@ pub struct Candidate<S> {
 /// The prefill candidates that no other of their size beats on rate, latency and ways for KV.
 pub fn prefill_frontier(found: &Priced<PromptSide>, load: &Load) -> Result<Vec<Candidate<PrefillSide>>> {
     let found = prefill_thinned(found, load, THINNING)?;
-    not_of_smaller(found, load, |s| (s.prefill.latency_s, s.rate))
+    not_of_smaller(found, load, 1.0, |s| (s.prefill.latency_s, s.rate))
 }
 
 /// The same with every step of the frontier, however small.
@@ -387,8 +392,9 @@ pub fn prefill_near(found: &Priced<PromptSide>, load: &Load, slack: f64) -> Resu
         load,
         1.0 - slack,
         |(_, _, s)| (s.prefill.latency_s, s.rate),
-        |(batch, chunk, _)| (*batch, *chunk, ()),
+        |(batch, chunk, side)| (*batch, *chunk, *side),
     )?;
+    let near = not_of_smaller(near, load, 1.0 - slack, |s| (s.prefill.latency_s, s.rate))?;
     Ok(near.into_iter().map(|c| (c.layout, c.batch, c.chunk)).collect())
 }
 
@@ -408,14 +414,15 @@ fn prefill_thinned(found: &Priced<PromptSide>, load: &Load, least: f64) -> Resul
 pub fn decode_frontier(found: &Priced<DecodeSide>, load: &Load) -> Result<Vec<Candidate<DecodeSide>>> {
     let mut out = frontier(found, load, THINNING, |s| (s.step.seconds, s.rate), |side| (side.batch as u32, 0, *side))?;
     out.iter_mut().for_each(|c| c.side = c.side.with_ports(&c.stepper, load));
-    not_of_smaller(out, load, |s| (s.step.seconds, s.rate))
+    not_of_smaller(out, load, 1.0, |s| (s.step.seconds, s.rate))
 }
 
 /// Without what as many smaller ones as fit into its GPUs do as well: a worker that gives no more than they, no sooner,
-/// is in no better pair. `value`: (cost, gain).
+/// is in no better pair. `share`: of what they give; `value`: (cost, gain).
 fn not_of_smaller<S: Clone + Send + Sync>(
     all: Vec<Candidate<S>>,
     load: &Load,
+    share: f64,
     value: impl Fn(&S) -> (f64, f64) + Sync,
 ) -> Result<Vec<Candidate<S>>> {
     let known: Vec<(Class, f64, f64)> = all
@@ -431,7 +438,7 @@ fn not_of_smaller<S: Clone + Send + Sync>(
             let n = own[0] / other[0];
             n > 1
                 && *c <= cost
-                && f64::from(n) * g >= gain
+                && share * f64::from(n) * g >= gain
                 && other[1] >= own[1]
                 && other[2].saturating_mul(n) >= own[2]
         })

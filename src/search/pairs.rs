@@ -14,8 +14,8 @@ use rayon::prelude::*;
 
 use super::levels::{self, Candidate, Priced, PromptSide, Task};
 use super::near::{LIMITS, Tiers};
-use super::refine::Aim;
-use super::row::{Layout, Row};
+use super::refine::{Aim, append_new, order};
+use super::row::{Layout, Part, Row};
 use crate::error::Result;
 use crate::serving::pd::{DecodeSide, PrefillSide};
 use crate::spec::Workload;
@@ -25,7 +25,7 @@ use crate::spec::Workload;
 const SLACK: f64 = 0.3;
 
 /// Latencies, as multiples of the least, under which units for prompts are climbed to beyond the coarse grid.
-const LATENCIES: [f64; 6] = [1.15, 1.6, 2.5, 5.0, 12.0, f64::INFINITY];
+const LATENCIES: [f64; 4] = [1.25, 2.5, 6.0, f64::INFINITY];
 
 /// The prefill slot of a level: every priced side, those worth pairing, and the same with prompts cut finer.
 pub struct Prompts {
@@ -148,6 +148,65 @@ impl Task<'_> {
             out.extend(rows.into_iter().map(|(_, r)| r));
         }
         Ok(out)
+    }
+}
+
+/// Pairs whose prompts are cut yet finer, and how many more or fewer prompts a round is tried with.
+const LEADERS: usize = 3;
+const MORE: i64 = 4;
+
+impl Task<'_> {
+    /// [`Task::near_best`], and then around the prompts of those that lead it every number of prompts a round.
+    pub fn best_pairs(
+        &self,
+        level: u8,
+        prefill: &[Candidate<PrefillSide>],
+        decode: &[Candidate<DecodeSide>],
+        aim: &Aim,
+        tiers: Tiers,
+    ) -> Result<Vec<Row>> {
+        let mut rows = self.near_best(level, prefill, decode, aim, tiers)?;
+        let aim = Aim { per_user: false, ..*aim };
+        let mut leading: Vec<&Row> = rows.iter().collect();
+        leading.sort_by(|a, b| order(&aim.score(&b.point), &aim.score(&a.point)));
+        let mut prompts: Vec<Part> = Vec::new();
+        for part in leading.iter().filter_map(|r| r.prefill) {
+            let same = |p: &Part| (p.layout, p.batch, p.chunk) == (part.layout, part.batch, part.chunk);
+            if prompts.len() < LEADERS && !prompts.iter().any(same) {
+                prompts.push(part);
+            }
+        }
+        let finer: Vec<Candidate<PrefillSide>> = prompts.iter().flat_map(|p| self.around_prompts(p, prefill)).collect();
+        if !finer.is_empty() {
+            let tiers = tiers.and(Tiers::of(&rows, &aim));
+            let more = self.near_best(level, &finer, decode, &aim, tiers)?;
+            append_new(&mut rows, more);
+        }
+        Ok(rows)
+    }
+
+    /// One way of cutting prompts with a few more or fewer of them a round, and in a piece more or less.
+    fn around_prompts(&self, part: &Part, known: &[Candidate<PrefillSide>]) -> Vec<Candidate<PrefillSide>> {
+        let Some(own) = known.iter().find(|c| c.layout == part.layout) else { return Vec::new() };
+        let pieces = (self.load.isl / f64::from(part.chunk.max(1))).round().max(1.0);
+        let mut out = Vec::new();
+        for n in [pieces - 1.0, pieces, pieces + 1.0].into_iter().filter(|n| *n >= 1.0) {
+            let chunk = if n == pieces { f64::from(part.chunk) } else { (self.load.isl / n).ceil() };
+            for more in -MORE..=MORE {
+                let Ok(sequences @ 1..) = u32::try_from(i64::from(part.batch) + more) else { continue };
+                let seen =
+                    |c: &Candidate<PrefillSide>| (c.layout, c.batch, c.chunk) == (part.layout, sequences, chunk as u32);
+                if known.iter().any(seen) || sequences > 1 && f64::from(sequences) * chunk > 65_536.0 {
+                    continue;
+                }
+                let side = own.stepper.prefill_side(&self.load, f64::from(sequences), chunk);
+                if side.short.is_none() {
+                    let side = side.with_ports(&own.stepper, &self.load);
+                    out.push(Candidate { batch: sequences, chunk: chunk as u32, side, ..own.clone() });
+                }
+            }
+        }
+        out
     }
 }
 

@@ -112,6 +112,39 @@ pub(super) fn best_of<'a>(rows: &'a [Row], aim: &Aim) -> Option<(&'a Row, (u8, f
     rows.iter().map(|r| (r, aim.score(&r.point))).max_by(|a, b| order(&a.1, &b.1))
 }
 
+/// The best batch and chunk around one, at halving distance down to whole sequences and tokens. `within`: least and most
+/// batch.
+pub(super) fn polish(
+    mut at: (u32, u32),
+    mut score: (u8, f64),
+    within: (u32, u32),
+    mut price: impl FnMut(u32, u32) -> (u8, f64),
+) -> ((u32, u32), (u8, f64)) {
+    let mut share = 8;
+    loop {
+        let steps = (i64::from((at.0 / share).max(1)), i64::from((at.1 / share).max(1)));
+        let mut moved = false;
+        for (db, dc) in [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1)] {
+            let batch = i64::from(at.0) + db * steps.0;
+            let chunk = i64::from(at.1) + dc * steps.1;
+            if batch < i64::from(within.0.max(1)) || batch > i64::from(within.1) || chunk < 1 {
+                continue;
+            }
+            let (Ok(batch), Ok(chunk)) = (u32::try_from(batch), u32::try_from(chunk)) else { continue };
+            let found = price(batch, chunk);
+            if order(&found, &score).is_gt() {
+                (at, score, moved) = ((batch, chunk), found, true);
+            }
+        }
+        if !moved {
+            if share >= 512 {
+                return (at, score);
+            }
+            share *= 4;
+        }
+    }
+}
+
 /// Pieces that a prompt may be cut into, finely, and prompts that a step may carry.
 const PIECES: [f64; 22] = [
     64.0, 48.0, 32.0, 24.0, 20.0, 16.0, 14.0, 12.0, 11.0, 10.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.5, 3.0, 2.5, 2.0, 1.5,
@@ -233,8 +266,21 @@ impl Task<'_> {
         let of_coarse = |batch: u32, chunk: u32| {
             coarse.binary_search_by(|r| r.main.batch.cmp(&batch).then(chunk.cmp(&r.main.chunk))).is_ok()
         };
-        for (i, j, _) in climb.priced() {
-            let (batch, chunk) = (fine[i], grid.chunk(fine[i], j));
+        let mut priced: Vec<(u32, u32)> = climb.priced().map(|(i, j, _)| (fine[i], grid.chunk(fine[i], j))).collect();
+        let best = climb.best().map(|(i, j, score)| ((fine[i], grid.chunk(fine[i], j)), score));
+        if let Some((at, score)) = best {
+            let price = |b: u32, c: u32| {
+                let price = || timer.mixed(&self.load, f64::from(b), f64::from(c), count);
+                let new = !known.points.contains_key(&(b, c));
+                let score = aim.score(known.points.entry((b, c)).or_insert_with(price));
+                if new || !priced.contains(&(b, c)) {
+                    priced.push((b, c));
+                }
+                score
+            };
+            polish(at, score, (layout.microbatches(), most), price);
+        }
+        for (batch, chunk) in priced {
             let Some(point) = known.points.get(&(batch, chunk)).copied() else { continue };
             if !of_coarse(batch, chunk) {
                 let main = Part { layout, batch, chunk, count };
@@ -255,12 +301,7 @@ impl Task<'_> {
         // Rate at the limit, between the coarse batches around it.
         let mut by_size: BTreeMap<levels::Class, Vec<(f64, usize)>> = BTreeMap::new();
         for (k, (layout, stepper, sides)) in priced.iter().enumerate() {
-            let Some(within) = sides.iter().rposition(|s| s.step.seconds <= limit) else { continue };
-            let (a, b) = (&sides[within], sides.get(within + 1));
-            let rate = b.map_or(a.rate, |b| {
-                let w = (limit - a.step.seconds) / (b.step.seconds - a.step.seconds).max(1e-12);
-                a.rate + w.clamp(0.0, 1.0) * (b.rate - a.rate).max(0.0)
-            });
+            let Some(rate) = rate_within(sides, limit) else { continue };
             by_size.entry(levels::class(layout, stepper, &self.load, rate)).or_default().push((rate, k));
         }
         let mut chosen: Vec<usize> = Vec::new();
@@ -346,6 +387,16 @@ impl Task<'_> {
 
 pub(super) fn order(a: &(u8, f64), b: &(u8, f64)) -> std::cmp::Ordering {
     a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+}
+
+/// Rate of a decode slot at the largest batch within a step time, between the batches priced around it.
+pub(super) fn rate_within(sides: &[DecodeSide], limit: f64) -> Option<f64> {
+    let within = sides.iter().rposition(|s| s.step.seconds <= limit)?;
+    let (a, b) = (&sides[within], sides.get(within + 1));
+    Some(b.map_or(a.rate, |b| {
+        let w = (limit - a.step.seconds) / (b.step.seconds - a.step.seconds).max(1e-12);
+        a.rate + w.clamp(0.0, 1.0) * (b.rate - a.rate).max(0.0)
+    }))
 }
 
 /// What makes two rows the same plan.

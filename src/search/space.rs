@@ -34,6 +34,11 @@ pub const GROUPS: [u32; 3] = [1, 2, 4];
 pub const MOST_IN_TURN: u32 = 4;
 /// Micro-batches of AFD prefill, where a prompt is cut into as many chunks.
 pub const PREFILL_MICROBATCHES: [u32; 5] = [1, 2, 4, 8, 16];
+/// Of those the ones on the coarse grid.
+const COARSE_GROUPS: [u32; 2] = [1, 2];
+const COARSE_MICROBATCHES: [u32; 4] = [1, 2, 4, 16];
+/// Micro-batches there of small units with pipeline stages, which are climbed to from larger ones as well.
+const COARSE_STAGED: u32 = 2;
 
 /// Up to this many GPUs a worker or unit may have any size.
 pub const EVERY: u32 = 128;
@@ -138,7 +143,7 @@ pub fn workers(choices: &Choices<'_>, prefill: bool) -> Vec<Layout> {
 
 /// Attention shares of a unit on the coarse grid: few of either pool, and eighths.
 fn attention_shares(unit: u32) -> Vec<u32> {
-    let few = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32];
+    let few = [1, 2, 3, 4, 8, 16, 32];
     let mut a: Vec<u32> = few.into_iter().chain(few.into_iter().map(|f| unit.saturating_sub(f))).collect();
     a.extend((1..8).map(|k| k * unit / 8));
     a.retain(|x| *x >= 1 && *x < unit);
@@ -173,6 +178,8 @@ pub fn unit(
 /// AFD unit layouts of the coarse grid up to the budget, for each number of micro-batches and of attention groups.
 pub fn units(choices: &Choices<'_>, microbatches: &[u32], groups: &[u32]) -> Vec<Layout> {
     let lib = choices.lib;
+    let coarse = |all: &[u32], some: &[u32]| all.iter().copied().filter(|x| some.contains(x)).collect::<Vec<u32>>();
+    let (microbatches, groups) = (coarse(microbatches, &COARSE_MICROBATCHES), coarse(groups, &COARSE_GROUPS));
     let Some(moe) = &lib.model.moe else { return Vec::new() };
     let mut out = Vec::new();
     for size in coarse_sizes(choices.budget).into_iter().filter(|g| *g >= 2) {
@@ -186,6 +193,8 @@ pub fn units(choices: &Choices<'_>, microbatches: &[u32], groups: &[u32]) -> Vec
                     }
                     let turns = groups.iter().flat_map(|g| microbatches.iter().map(move |m| [*m, *g, 1]));
                     out.extend(turns.filter_map(|turn| unit(choices, [a, f], tp, moe_tp, turn)));
+                    let stages = STAGES.into_iter().filter(|pp| *pp > 1 && size * pp <= choices.budget && size <= 8);
+                    out.extend(stages.filter_map(|pp| unit(choices, [a, f], tp, moe_tp, [COARSE_STAGED, 1, pp])));
                 }
             }
         }

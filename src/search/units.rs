@@ -6,13 +6,13 @@
 //! until a round finds nothing better. What is looked at is priced by the clock that prices the grid. Limit: it is a
 //! climb; what it misses is held against everything there is in tests/rust/fair.rs.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::levels::{Priced, PromptSide, Slot, Task};
-use super::refine::{Aim, best_of, order, reach, worth_more};
+use super::levels::{Priced, PromptSide, Slot, Task, coarse};
+use super::refine::{Aim, best_of, order, polish, rate_within, reach, worth_more};
 use super::row::{Layout, Part, Row};
 use super::space;
 use super::timer::Timer;
@@ -22,9 +22,13 @@ use crate::math::climb::Climb;
 use crate::serving::choose::{chunk_grid, most_sequences};
 use crate::serving::pd::DecodeSide;
 
-/// Layouts that a round starts from, and rounds at most.
-const BEAM: usize = 6;
+/// Layouts that a round starts from, those of them with the same number on the budget, stages and groups, and rounds at
+/// most.
+const BEAM: usize = 10;
+const ALIKE: usize = 2;
 const ROUNDS: usize = 12;
+/// Layouts of the grid that are priced as the climb prices before it starts.
+const SEEDS: usize = 24;
 /// A round that gains less than this is the last.
 const GAIN: f64 = 1e-4;
 /// Layouts of the densest whose proportions are tried at every size, and how far from theirs.
@@ -50,12 +54,19 @@ pub fn climb<T: Send>(
     price: impl Fn(&Layout, (u32, u32)) -> Result<Option<(Found, T)>> + Sync,
 ) -> Result<Vec<(Found, T)>> {
     from.retain(|f| f.score.0 > 0);
-    // Stable: equals keep their order.
-    from.sort_by(|a, b| order(&b.score, &a.score));
-    from.truncate(BEAM);
+    keep(&mut from, SEEDS, 2 * ALIKE);
     if let Some(best) = from.first().map(|f| f.score) {
         from.retain(|f| worth_more(f.score, best, reach));
     }
+    // The grid judges some by a batch far from their best.
+    let seeds: Vec<Result<Option<(Found, T)>>> =
+        crate::pool::install(|| from.par_iter().map(|f| price(&f.layout, f.at)).collect())?;
+    for (f, seed) in from.iter_mut().zip(seeds) {
+        if let Some((found, _)) = seed? {
+            *f = found;
+        }
+    }
+    keep(&mut from, BEAM, ALIKE);
     let mut seen: HashSet<Layout> = known.collect();
     let mut out: Vec<(Found, T)> = Vec::new();
     for _ in 0..ROUNDS {
@@ -76,14 +87,29 @@ pub fn climb<T: Send>(
             }
         }
         from.retain(|f| f.score.0 > 0);
-        from.sort_by(|a, b| order(&b.score, &a.score));
-        from.truncate(BEAM);
+        keep(&mut from, BEAM, ALIKE);
         let gained = from.first().is_some_and(|f| f.score.0 > best.0 || f.score.1 > best.1 + GAIN * best.1.abs());
         if !gained {
             break;
         }
     }
     Ok(out)
+}
+
+/// Keeps the best, of those alike a few: climbs of another kind often start lower.
+fn keep(from: &mut Vec<Found>, most: usize, alike: usize) {
+    // Stable: equals keep their order.
+    from.sort_by(|a, b| order(&b.score, &a.score));
+    let mut kinds: HashMap<[u32; 3], usize> = HashMap::new();
+    from.retain(|f| {
+        let Layout::Afd { groups, pp, .. } = f.layout else { return true };
+        let size = f.layout.gpus();
+        // Sizes of which as many fit on a budget lie within a few per cent of each other: by octave quarters.
+        let kind = kinds.entry([(f64::from(size).log2() * 4.0) as u32, groups, pp]).or_default();
+        *kind += 1;
+        *kind <= alike
+    });
+    from.truncate(most);
 }
 
 impl Task<'_> {
@@ -114,7 +140,8 @@ impl Task<'_> {
             return Ok(None);
         }
         let per_decode = self.per_decode();
-        let grid: Vec<Vec<u32>> = batches.iter().map(|b| chunk_grid(&self.load, *b, per_decode)).collect();
+        let chunks = |b: &u32| coarse(chunk_grid(&self.load, *b, per_decode)).collect();
+        let grid: Vec<Vec<u32>> = batches.iter().map(chunks).collect();
         let better = |a: &(Row, (u8, f64)), b: &(Row, (u8, f64))| order(&a.1, &b.1).is_gt();
         let mut climb = Climb::new(grid.iter().map(|c| (0, c.len())), better);
         let start = batches.partition_point(|b| *b < batch).min(batches.len() - 1);
@@ -127,10 +154,18 @@ impl Task<'_> {
             (row, aim.score(&row.point))
         });
         let Some((.., (best, score))) = climb.best() else { return Ok(None) };
-        // Rising in batch and falling in chunk, as a whole grid is.
         let mut rows: Vec<Row> = climb.priced().map(|(.., (row, _))| row).collect();
+        let (at, score) =
+            polish((best.main.batch, best.main.chunk), score, (m, most.min(4096.0) as u32), |batch, chunk| {
+                let point = timer.mixed(&self.load, f64::from(batch), f64::from(chunk), count);
+                let main = Part { layout: *layout, batch, chunk, count };
+                rows.push(Row { main, point, ..best });
+                aim.score(&point)
+            });
+        // Rising in batch and falling in chunk, as a whole grid is.
         rows.sort_by(|a, b| a.main.batch.cmp(&b.main.batch).then(b.main.chunk.cmp(&a.main.chunk)));
-        let found = Found { layout: *layout, score, at: (best.main.batch, best.main.chunk) };
+        rows.dedup_by(|a, b| a.main == b.main);
+        let found = Found { layout: *layout, score, at };
         Ok(Some((found, (timer, rows))))
     }
 
@@ -167,9 +202,8 @@ impl Task<'_> {
     ) -> Result<Priced<DecodeSide>> {
         let value = |slot: &Slot<DecodeSide>| {
             let gpus = f64::from(slot.0.gpus());
-            let within = slot.2.iter().filter(|s| s.step.seconds <= limit).map(|s| s.rate / gpus);
             let least = slot.2.iter().map(|s| s.step.seconds).fold(f64::INFINITY, f64::min);
-            worth(within.fold(0.0, f64::max), least / limit)
+            worth(rate_within(&slot.2, limit).map_or(0.0, |r| r / gpus), least / limit)
         };
         let kept = |l: &Layout| Ok((*self.decoded.get(*l, || self.decode_of(l, per_octave))?).clone());
         self.beyond(priced, false, value, kept)

@@ -102,6 +102,12 @@ impl Unit {
             rows[n] = r;
             n += 1;
         });
-        pipeline::closed_form(&rows[..n], m, self.unit.groups, overlapped)
+        let time = |rows: &[Rows<'_>]| pipeline::closed_form(rows, m, self.unit.groups, overlapped);
+        if self.pp == 1 {
+            return time(&rows[..n]);
+        }
+        let mut stages = self.cut(&rows[..n]);
+        stages.dedup();
+        stages.iter().map(|stage| time(stage)).try_fold(0.0, |most: f64, t| Some(most.max(t?)))
     }
 }

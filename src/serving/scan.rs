@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::pipeline::{self, Stages};
+use super::pipeline::Stages;
 use super::point::Load;
 use super::stepper::{Kind, Prefill, StepTime, Stepper, Unit};
 use super::steps::{Carried, Steps, Untold};
@@ -109,7 +109,7 @@ impl Scan {
         let (lines, attention, lengths) = (&tables.lines, &tables.attention, tables.lengths);
         let of = match &stepper.kind {
             Kind::Worker(w, _) => Of::Worker(Box::new(WorkerLines::new(w, lines, attention, lengths))),
-            Kind::Afd(u) if u.unit.tabulates() && !u.half_duplex && u.pp == 1 => {
+            Kind::Afd(u) if u.unit.tabulates() && !u.half_duplex => {
                 Of::Afd(Box::new(AfdLines::new(&u.unit, lines, attention, lengths, u.microbatches)))
             }
             Kind::Afd(_) => return None,
@@ -122,11 +122,16 @@ impl Scan {
             (Of::Worker(w), _) => w.step(b, rest),
             (Of::Afd(lines), Kind::Afd(u)) => {
                 let prompts = lines.prompts(b, rest);
-                fastest(lines, |fused| {
+                let pass = fastest(lines, |fused| {
                     let mut parts = Parts::default();
                     u.for_each_part(b, |part| parts.push(&part, || lines.stages(&part, prompts, fused)));
                     parts.pass(u, u.overlapped)
-                })
+                });
+                let mut hop = 0.0_f64;
+                if u.pp > 1 {
+                    u.for_each_part(b, |part| hop = hop.max(u.stage_hop(&part).seconds));
+                }
+                f64::from(u.pp) * (pass + hop)
             }
             (Of::Afd(_), Kind::Worker(..)) => f64::NAN,
         };
@@ -186,19 +191,27 @@ impl Steps for Scan {
                 let kernels = self.tables.round(key([u.unit.attention_tp, 1, 1]), || {
                     parts[..each].iter().flat_map(|b| u.unit.prompt_kernels(b, kinds)).collect()
                 });
-                let pass = |overlapped| {
-                    fastest(lines, |fused| {
+                let pass = |from: usize, wave: &[Batch], overlapped| {
+                    let pass = fastest(lines, |fused| {
                         let mut stages = Parts::default();
-                        for (i, b) in parts.iter().enumerate() {
-                            let at = i % each * kinds;
+                        for (i, b) in wave.iter().enumerate() {
+                            let at = (from + i) % each * kinds;
                             let prompts = [kernels[at], kernels[at + kinds - 1]];
                             stages.push(b, || lines.stages(b, prompts, fused));
                         }
                         stages.pass(u, overlapped)
-                    })
+                    });
+                    pass + u.hop_seconds(wave)
                 };
-                out.latency_s = pass(false);
-                out.period_s = if u.overlapped { pass(true).min(out.latency_s) } else { out.latency_s };
+                // With one stage all micro-batches are one wave.
+                let wave = if u.pp == 1 { n } else { u.wave() };
+                let mut alone = Vec::with_capacity(n.div_ceil(wave));
+                for (k, of) in parts.chunks(wave).enumerate() {
+                    let t = pass(k * wave, of, false);
+                    out.period_s += if u.overlapped { pass(k * wave, of, true).min(t) } else { t };
+                    alone.push(t);
+                }
+                out.latency_s = u.through(alone.into_iter());
             }
             _ => {}
         }
@@ -253,7 +266,7 @@ impl Parts {
         };
         let all = KINDS.map(row);
         let rows = u.assemble(all.each_ref().map(Vec::as_slice), self.drafts);
-        pipeline::step_time_of(&rows, u.unit.groups, false, overlapped)
+        u.slowest_stage(&rows, overlapped)
     }
 }
 

@@ -197,12 +197,12 @@ impl Unit {
     }
 
     /// Micro-batches that go through the stages of a pipeline together.
-    fn wave(&self) -> usize {
+    pub(super) fn wave(&self) -> usize {
         self.microbatches.max(1) as usize
     }
 
     /// Waves of these times through all stages, one behind the other: the pipeline fills once.
-    fn through(&self, waves: impl Iterator<Item = f64>) -> f64 {
+    pub(super) fn through(&self, waves: impl Iterator<Item = f64>) -> f64 {
         let (sum, slowest) = waves.fold((0.0, 0.0_f64), |(sum, most), t| (sum + t, most.max(t)));
         sum + f64::from(self.pp - 1) * slowest
     }

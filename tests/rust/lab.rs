@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use disagg::cost::Library;
 use disagg::kernels::KernelDb;
 use disagg::search::Layout;
-use disagg::serving::Stepper;
+use disagg::serving::{Stepper, defaults};
 use disagg::spec::plan::{Duplex, PipelineMode, Side};
 use disagg::spec::{
     AfdPlan, Assumptions, Cluster, Model, Parallel, PoolPlan, Quant, Serving, Slot, Workers, Workload, catalog,
@@ -53,6 +53,12 @@ pub fn lib(name: &'static str, system: &'static str, gpus: u32, framework: &'sta
     made.entry((name, system, gpus, framework))
         .or_insert_with(|| library(&model(name), &cluster(system, gpus), framework, &Assumptions::physical()))
         .clone()
+}
+
+/// The library that a question of these is priced with.
+pub fn lib_as_asked(model: &Model, cluster: &Cluster, framework: &str) -> Arc<Library> {
+    let (quant, serving) = (Quant::default(), Serving::default());
+    defaults::library(db(), model, cluster, framework, &quant, &serving, &Assumptions::physical()).unwrap()
 }
 
 /// The library of the paper's model on its hardware.

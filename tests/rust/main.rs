@@ -12,6 +12,7 @@ mod contention;
 mod cost;
 mod depth;
 mod design;
+mod fair;
 mod first_token;
 mod fluid;
 mod golden_estimates;

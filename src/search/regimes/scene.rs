@@ -235,7 +235,7 @@ impl<'a> Scene<'a> {
         let mut fine: Vec<Row> = Vec::new();
         for [p, d] in ways(level.level) {
             let Some(sides) = &self.sides[*p] else { continue };
-            fine.extend(self.task.near_best(level.level, &sides.prompts.every, &decode[*d], aim, tiers)?);
+            fine.extend(self.task.best_pairs(level.level, &sides.prompts.every, &decode[*d], aim, tiers)?);
         }
         tiers = tiers.and(Tiers::of(&fine, aim));
         let floor = tiers.floor();

@@ -1,0 +1,320 @@
+//! A fair search: what one level may choose another may, and no plan drawn at random beats what `explore` reports.
+//!
+//! The twin draws plans over the whole of `space` (sizes, splits, options, batches, chunks, counts), prices them by
+//! lines; every other one lies a few steps from what is reported. Its only cleverness is to try a few batches a layout. All of
+//! it, 50 questions of six models with 10,000 plans each: `cargo test --release --test rust fair -- --ignored --nocapture`.
+
+use std::sync::Arc;
+
+use disagg::control::Control;
+use disagg::cost::Library;
+use disagg::search::space::{self, Choices};
+use disagg::search::{LEVELS, Layout, Question, Row, Study, explore};
+use disagg::serving::choose::{chunk_grid, most_sequences};
+use disagg::serving::{Binding, Load, Point, Scan, Stepper, Tables, aggregated, pd};
+use disagg::spec::{Rules, Slo, Workload};
+use rand_pcg::Pcg64;
+use rand_pcg::rand_core::{Rng, SeedableRng};
+
+use crate::lab;
+
+struct Draw(Pcg64);
+
+impl Draw {
+    fn below(&mut self, n: usize) -> usize {
+        (self.0.next_u64() % n.max(1) as u64) as usize
+    }
+
+    fn of<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+
+    /// Even over octaves.
+    fn up_to(&mut self, most: f64) -> f64 {
+        most.max(1.0).powf(self.below(1001) as f64 / 1000.0).floor().max(1.0)
+    }
+}
+
+/// A question with what its plans are priced by.
+struct Twin<'a> {
+    q: &'a Question,
+    lib: Arc<Library>,
+    rules: Option<Rules>,
+    load: Load,
+    tables: [Arc<Tables>; 2],
+    prompts: Workload,
+    workers: [Vec<Layout>; 2],
+}
+
+/// A plan drawn: its point by lines.
+type Drawn = Option<(Point, String)>;
+
+impl<'a> Twin<'a> {
+    fn new(q: &'a Question) -> Twin<'a> {
+        let lib = lab::lib_as_asked(&q.model, &q.cluster, &q.frameworks[0]);
+        let rules = q.runnable.then(|| Rules::new(&q.frameworks[0], None, &q.model, &q.cluster).unwrap());
+        let prompts = q.workload.prefill_part();
+        let table = |w: &Workload| Arc::new(Tables::new(&lib, w, &Arc::default()).unwrap());
+        let choices = Choices { lib: &lib, budget: q.cluster.gpus, rules: rules.as_ref() };
+        Twin {
+            q,
+            load: Load::of(&q.workload),
+            tables: [table(&q.workload), table(&prompts)],
+            workers: [space::workers(&choices, false), space::workers(&choices, true)],
+            prompts,
+            rules,
+            lib,
+        }
+    }
+
+    fn unit(&self, draw: &mut Draw, most: u32, prefill: bool) -> Option<Layout> {
+        let choices = Choices { lib: &self.lib, budget: self.q.cluster.gpus, rules: self.rules.as_ref() };
+        let micro = if prefill { &space::PREFILL_MICROBATCHES[..] } else { &space::MICROBATCHES[..] };
+        for _ in 0..200 {
+            let pp = draw.of(&[1, 1, 1, 2, 4]);
+            let size = 2 + draw.below(most.saturating_sub(1).max(1) as usize) as u32;
+            let stage = size / pp;
+            if stage < 2 {
+                continue;
+            }
+            let a = 1 + draw.below(stage as usize - 1) as u32;
+            let groups = if prefill { 1 } else { draw.of(&space::GROUPS) };
+            let turn = [draw.of(micro), groups, pp];
+            let found =
+                space::unit(&choices, [a, stage - a], draw.of(&space::TENSOR), draw.of(&space::EXPERT_TENSOR), turn);
+            if let Some(l) = found.filter(|l| l.gpus() <= most) {
+                return Some(l);
+            }
+        }
+        None
+    }
+
+    fn worker(&self, draw: &mut Draw, most: u32, prefill: bool) -> Option<Layout> {
+        let all = &self.workers[usize::from(prefill)];
+        (0..200).map(|_| draw.of(all)).find(|l| l.gpus() <= most)
+    }
+
+    /// Anywhere, or a few steps from `near`.
+    fn layout(&self, draw: &mut Draw, most: u32, afd: bool, prefill: bool, near: Option<Layout>) -> Option<Layout> {
+        let found = match near {
+            Some(l) if l.is_afd() == afd => Some(self.stepped(draw, l, prefill)),
+            _ if afd => self.unit(draw, most, prefill),
+            _ => self.worker(draw, most, prefill),
+        };
+        found.filter(|l| l.gpus() <= most)
+    }
+
+    fn stepped(&self, draw: &mut Draw, from: Layout, prefill: bool) -> Layout {
+        let choices = Choices { lib: &self.lib, budget: self.q.cluster.gpus, rules: self.rules.as_ref() };
+        let (micro, groups) = if prefill {
+            (&space::PREFILL_MICROBATCHES[..], &space::GROUPS[..1])
+        } else {
+            (&space::MICROBATCHES[..], &space::GROUPS[..])
+        };
+        let mut l = from;
+        for _ in 0..draw.below(4) {
+            let beside = if l.is_afd() {
+                space::beside(&choices, &l, micro, groups)
+            } else {
+                let near = |w: &&Layout| w.gpus().abs_diff(l.gpus()) * 6 <= l.gpus().max(6);
+                self.workers[usize::from(prefill)].iter().filter(near).copied().collect()
+            };
+            if !beside.is_empty() {
+                l = draw.of(&beside);
+            }
+        }
+        l
+    }
+
+    /// A number near another, or anywhere.
+    fn beside(draw: &mut Draw, near: Option<u32>, most: f64) -> f64 {
+        let x = match near {
+            Some(n) => (f64::from(n) * (0.8 + draw.below(401) as f64 / 1000.0)).round(),
+            None => draw.up_to(most),
+        };
+        x.clamp(1.0, most.max(1.0))
+    }
+
+    fn most(&self, placed: (u32, u32), size: u32) -> u32 {
+        disagg::network::packing::most(self.q.cluster.gpus, self.q.cluster.fabric.domain_gpus, placed, size)
+    }
+
+    fn rate(&self, p: &Point) -> f64 {
+        if p.stands() && p.binding_under(&self.q.slo) == Binding::None { p.requests_per_s } else { 0.0 }
+    }
+
+    /// A stepper with its scan; a unit with pipeline stages has none.
+    fn scan(&self, layout: &Layout, prefill: bool) -> (Arc<Stepper>, Option<Scan>) {
+        let w = if prefill { &self.prompts } else { &self.q.workload };
+        let s = Arc::new(lab::layout(&self.lib, layout, w));
+        let scan = Scan::new(&s, &self.tables[usize::from(prefill)]);
+        (s, scan)
+    }
+
+    fn mixed(&self, draw: &mut Draw, afd: bool, near: Option<&Row>) -> Drawn {
+        let layout = self.layout(draw, self.q.cluster.gpus, afd, false, near.map(|r| r.main.layout))?;
+        let count = self.most((0, 1), layout.gpus());
+        let (s, scan) = self.scan(&layout, false);
+        let most = most_sequences(&s, self.load.isl.min(512.0)).min(4096.0);
+        let mut best: Drawn = None;
+        for _ in 0..4 {
+            let batch = Twin::beside(draw, near.map(|r| r.main.batch), most).max(f64::from(layout.microbatches()));
+            let chunk = match near {
+                Some(r) => Twin::beside(draw, Some(r.main.chunk), 1e6),
+                None => f64::from(draw.of(&chunk_grid(&self.load, batch as u32, 1.0))),
+            };
+            let p = match &scan {
+                Some(scan) => aggregated::solve_by(scan, &self.load, batch, chunk, count),
+                None => aggregated::solve(&s, &self.load, batch, chunk, count),
+            };
+            if self.rate(&p) > best.as_ref().map_or(0.0, |b| b.0.requests_per_s) {
+                best = Some((p, format!("{count}x {layout:?} b{batch} c{chunk}")));
+            }
+        }
+        best
+    }
+
+    fn pair(&self, draw: &mut Draw, kinds: [bool; 2], near: Option<&Row>) -> Drawn {
+        let gpus = self.q.cluster.gpus;
+        let prompts = near.and_then(|r| r.prefill);
+        let p = self.layout(draw, gpus - 1, kinds[0], true, prompts.map(|p| p.layout))?;
+        let d = self.layout(draw, gpus - p.gpus(), kinds[1], false, near.map(|r| r.main.layout))?;
+        if self.rules.as_ref().is_some_and(|r| !r.shapes(&p.shape(), &d.shape())) {
+            return None;
+        }
+        let np = 1 + draw.below(((gpus - d.gpus()) / p.gpus()) as usize) as u32;
+        let nd = self.most((np, p.gpus()), d.gpus());
+        if nd == 0 {
+            return None;
+        }
+        let ((ps, pscan), (ds, dscan)) = (self.scan(&p, true), self.scan(&d, false));
+        let mut best: Drawn = None;
+        for _ in 0..3 {
+            let pieces = if kinds[0] { f64::from(p.microbatches()) } else { draw.of(&[1.0, 2.0, 3.0, 4.0, 8.0]) };
+            let chunk = (self.load.isl / pieces).ceil();
+            let sequences = Twin::beside(draw, prompts.map(|p| p.batch), (32_768.0 / chunk).clamp(1.0, 48.0));
+            let side = match &pscan {
+                Some(s) => pd::prefill_side_by(s, &self.load, sequences, chunk),
+                None => pd::prefill_side(&ps, &self.load, sequences, chunk),
+            };
+            let most = most_sequences(&ds, 1.0).min(4096.0);
+            let batch = Twin::beside(draw, near.map(|r| r.main.batch), most).max(f64::from(d.microbatches()));
+            let point = match &dscan {
+                Some(s) => {
+                    let decode = pd::decode_side_by(s, &self.load, batch);
+                    pd::combine_by(&ps, &side, np, s, &decode, nd, &self.load)
+                }
+                None => {
+                    let decode = pd::decode_side(&ds, &self.load, batch);
+                    pd::combine(&ps, &side, np, &ds, &decode, nd, &self.load)
+                }
+            };
+            if self.rate(&point) > best.as_ref().map_or(0.0, |b| b.0.requests_per_s) {
+                best = Some((point, format!("P {np}x {p:?} s{sequences} c{chunk} | D {nd}x {d:?} b{batch}")));
+            }
+        }
+        best
+    }
+
+    /// `near`: what the level reports; every other plan is a few steps from it.
+    fn draw(&self, draw: &mut Draw, level: usize, near: Option<&Row>) -> Drawn {
+        let near = near.filter(|_| draw.below(2) == 0);
+        match level {
+            0 => self.mixed(draw, false, near),
+            2 => self.mixed(draw, true, near),
+            1 => self.pair(draw, [false, false], near),
+            _ => {
+                let own = near.and_then(|r| Some([r.prefill?.layout.is_afd(), r.main.layout.is_afd()]));
+                let kinds = own.unwrap_or_else(|| draw.of(&[[false, true], [true, false], [true, true]]));
+                self.pair(draw, kinds, near)
+            }
+        }
+    }
+}
+
+/// The most that random plans gain over each level's best, and plans judged that keep the limits.
+fn probe(q: &Question, plans: usize, seed: u64) -> (f64, usize) {
+    let study: Study = explore(lab::db(), q, &Control::new()).unwrap();
+    let twin = Twin::new(q);
+    let mut draw = Draw(Pcg64::seed_from_u64(seed));
+    let (mut worst, mut judged) = (f64::NEG_INFINITY, 0);
+    for v in &study.verdicts {
+        let found = v.row.filter(|_| v.feasible).map_or(0.0, |i| study.rows[i].point.requests_per_s);
+        let (mut best, mut name) = (0.0_f64, String::new());
+        for _ in 0..plans / study.verdicts.len() {
+            let near = v.row.map(|i| &study.rows[i]);
+            let Some((p, plan)) = twin.draw(&mut draw, v.level, near) else { continue };
+            judged += 1;
+            if p.requests_per_s > best {
+                (best, name) = (p.requests_per_s, plan);
+            }
+        }
+        let gain = if best > 0.0 { best / found - 1.0 } else { 0.0 };
+        if best > 0.0 {
+            let w = q.workload.means();
+            println!(
+                "{gain:+.3} {} {} {} {} {}/{}/{} {:?}: {found:.2} against {best:.2} {name}",
+                LEVELS[v.level],
+                q.model.name,
+                q.cluster.system,
+                q.cluster.gpus,
+                w.prefix,
+                w.isl,
+                w.osl,
+                (q.slo.ttft_ms, q.slo.tpot_ms)
+            );
+        }
+        worst = worst.max(gain);
+    }
+    (worst, judged)
+}
+
+const MODELS: [(&str, &str); 6] = [
+    ("deepseek-ai/DeepSeek-V3.2", "sglang"),
+    ("moonshotai/Kimi-K2-Instruct", "trtllm"),
+    ("Qwen/Qwen3-235B-A22B-FP8", "vllm"),
+    ("MiniMaxAI/MiniMax-M2.5", "trtllm"),
+    ("openai/gpt-oss-120b", "trtllm"),
+    ("Qwen/Qwen3-30B-A3B", "sglang"),
+];
+
+/// Questions in an order that mixes models, systems, lengths and limits.
+fn questions(budgets: &[(&str, u32)]) -> Vec<Question> {
+    let lengths = [(4096.0, 512.0, 256.0), (0.0, 2048.0, 1024.0), (16384.0, 1000.0, 400.0), (0.0, 8000.0, 100.0)];
+    let limits = [(500.0, 20.0), (3000.0, 20.0), (2000.0, 50.0), (300.0, 12.0), (5000.0, 100.0)];
+    let mut out = Vec::new();
+    for k in 0..60usize {
+        let (model, framework) = MODELS[k % MODELS.len()];
+        let (system, gpus) = budgets[(k / 2) % budgets.len()];
+        let (prefix, isl, osl) = lengths[(k / 3) % lengths.len()];
+        let (ttft, tpot) = limits[(k * 7 + k / 5) % limits.len()];
+        let slo = Slo { ttft_ms: Some(ttft), tpot_ms: Some(tpot), percentile: None };
+        let w = Workload::fixed("fair", prefix, isl, osl);
+        out.push(Question::new(lab::model(model), lab::cluster(system, gpus), w, slo, framework));
+    }
+    out
+}
+
+fn hold(questions: &[Question], plans: usize, tolerance: f64) {
+    let (mut worst, mut judged) = (f64::NEG_INFINITY, 0);
+    for (i, q) in questions.iter().enumerate() {
+        let (gain, n) = probe(q, plans, i as u64);
+        worst = worst.max(gain);
+        judged += n;
+    }
+    println!("{judged} plans within the limits of {} questions; the most they gain {worst:+.4}", questions.len());
+    assert!(judged > questions.len() * plans / 50, "{judged} plans judged");
+    assert!(worst <= tolerance, "{worst}");
+}
+
+#[test]
+fn random_plans_gain_nothing() {
+    hold(&questions(&[("gb200", 72), ("b200_sxm", 8), ("h200_sxm", 16)])[..6], 2400, 0.01);
+}
+
+#[test]
+#[ignore = "minutes: the whole twin"]
+fn ten_thousand_random_plans_a_question_gain_nothing() {
+    let all = questions(&[("gb200", 72), ("b200_sxm", 128), ("b200_sxm", 24), ("h200_sxm", 16)]);
+    hold(&all[..50], 10_000, 0.01);
+}
