@@ -240,7 +240,8 @@ class Frame:
         Parameters
         ----------
         column
-            What to compare. Rows without a number there do not take part.
+            What to compare. Rows without a number there do not take part, nor do rows that a column ``feasible``
+            says are not (unless ``feasible=False`` asks for them).
         sense
             ``"max"`` or ``"min"``; None: times, memory, GPUs and money down, everything else up.
         **equals
@@ -260,6 +261,12 @@ class Frame:
         part = self.filter(**equals) if equals else self
         values = _numbers(part, column)
         up = better(column, sense) == "max"
+        whole = len(part)
+        if "feasible" in part and "feasible" not in equals and not isinstance(part._column("feasible"), Text):
+            keep = part["feasible"].astype(np.bool_)
+            part, values = part.take(keep), values[keep]
+        if whole and not len(part):
+            raise SpecError([(column, "no row is feasible", "loosen the limits, or best(..., feasible=False)")])
         if len(values) == 0 or np.isnan(values).all():
             raise SpecError([(column, "there is no row to choose from", "loosen the conditions")])
         return part.row(int(np.nanargmax(values) if up else np.nanargmin(values)))

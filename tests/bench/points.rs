@@ -102,7 +102,7 @@ fn main() {
         workloads,
         slos,
         levels: LEVELS.iter().map(|l| (*l).to_string()).collect(),
-        framework: Some(framework),
+        frameworks: Some(vec![framework]),
         quant,
         serving,
         assumptions: Assumptions::physical(),
