@@ -424,7 +424,7 @@ class Study:
         for level, e in self.estimates.items():
             reached = f"{getattr(e, self._objective):.6g}" if e.feasible else "infeasible"
             parts.append(f"{level}={reached} ({e.binding or 'best'})")
-        warned = f"; {len(self._warnings)} warning{'s'[: len(self._warnings) - 1]}" if self._warnings else ""
+        warned = f"; warnings: {len(self._warnings)}" if self._warnings else ""
         return f"Study({headline(self)}; {self.priced} plans, {self._objective}: {', '.join(parts)}{warned})"
 
     def __str__(self) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Verdict"]
 
+_NO_FIT = 1e6
 NEAR = 0.9
 """A limit used up to this share is named as what binds."""
 
@@ -122,6 +123,11 @@ class Verdict(Result):
         return list(self._scalars["would_flip"])
 
     @property
+    def would_not_flip(self) -> list[str]:
+        """Changes of limits and budget under which the same level leads, in words, and how the rate moves."""
+        return list(self._scalars["would_not_flip"])
+
+    @property
     def flips(self) -> Frame:
         """The same as a table: ``what side value ratio level framework tokens_per_s_per_gpu tokens_per_s_per_user``."""
         return self._frame("flips")
@@ -142,6 +148,7 @@ class Verdict(Result):
         lines = [("plan", self.deploy), ("gives", s["gives"]), ("known", s["known"])]
         lines += [("second", s["second_words"]), ("binds", self.binds)]
         lines += [("would flip it", text) for text in self.would_flip]
+        lines += [("would not flip it", "; ".join(self.would_not_flip))]
         return [(k, v) for k, v in lines if v] + [("warning", w) for w in self.warnings]
 
     def __str__(self) -> str:
@@ -158,7 +165,7 @@ def _percent(share: float) -> str:
 
 
 def _change(ratio: float) -> str:
-    return f"{ratio - 1:+.0%}"
+    return f"{ratio - 1:+.0%}".replace("-0%", "+0%")
 
 
 def _figure(value: float) -> str:
@@ -190,6 +197,7 @@ def verdict(study: Study) -> Verdict:
         "second_words": "",
         "binds": "",
         "would_flip": [],
+        "would_not_flip": [],
         "gives": "",
         "known": "",
         "level": "",
@@ -212,7 +220,7 @@ def verdict(study: Study) -> Verdict:
         for name in (*names, *more):
             value = float(getattr(best, name))
             facts[name] = value if math.isfinite(value) else None
-        facts["would_flip"] = _would_flip(study, best, flips)
+        facts["would_flip"], facts["would_not_flip"] = _changes(study, best, flips)
     if best is not None and best.feasible:
         facts["second"], facts["second_words"] = _second(study, best)
     return Verdict(facts, {"flips": flips})
@@ -229,13 +237,9 @@ def _best(study: Study) -> Estimate | None:
 
 
 def _over(study: Study, e: Estimate) -> float:
-    """How far the worse latency is over its limit; infinite where the plan does not even fit."""
-    over = [
-        value / limit
-        for value, limit in ((e.ttft_ms, study.slo.ttft_ms), (e.tpot_ms, study.slo.tpot_ms))
-        if limit is not None
-    ]
-    return math.inf if any(math.isnan(x) for x in over) or e.binding.startswith("memory") else max(over, default=0.0)
+    """How far the worst limit is exceeded; what does not fit comes after all that is only too slow."""
+    fits = not e.binding.startswith("memory")
+    return max((share for share, _ in _used(study, e)), default=0.0) + (0.0 if fits else _NO_FIT)
 
 
 def _limits(study: Study) -> str:
@@ -244,11 +248,12 @@ def _limits(study: Study) -> str:
 
 
 def _gives(e: Estimate) -> str:
+    if math.isnan(e.ttft_ms):
+        return ""
     idle = f", {e.gpus - e.gpus_used} of {e.gpus} GPUs idle" if e.gpus_used < e.gpus else ""
     cost = f", ${e.usd_per_mtok:.3g} per million output tokens" if e.usd_per_mtok > 0 else ""
     tpot = f", TPOT {e.tpot_ms:.4g} ms" if e.tpot_ms > 0 else ""
-    rate = f"{_figure(e.tokens_per_s)} output tokens/s in all, " if not math.isnan(e.tokens_per_s) else ""
-    return f"{rate}TTFT {e.ttft_ms:.4g} ms{tpot}{cost}{idle}"
+    return f"{_figure(e.tokens_per_s)} output tokens/s in all, TTFT {e.ttft_ms:.4g} ms{tpot}{cost}{idle}"
 
 
 def _known(e: Estimate) -> str:
@@ -319,29 +324,28 @@ def _second(study: Study, best: Estimate) -> tuple[dict[str, Any] | None, str]:
     return found, text
 
 
-def _would_flip(study: Study, best: Estimate, flips: Frame) -> list[str]:
+def _changes(study: Study, best: Estimate, flips: Frame) -> tuple[list[str], list[str]]:
+    """What flips the answer, and what does not."""
     metric = _metric(study)
     here = float(getattr(best, metric)) if best.feasible else math.nan
     own = best.level if best.feasible else ""
-    out = []
+    out, steady = [], []
     for name in dict.fromkeys(study.frameworks["framework"].tolist() if len(study.frameworks) else []):
         rows = [r for r in study.frameworks.rows() if r["framework"] == name and r["feasible"]]
         top = max(rows, key=lambda r: float(r[metric]), default=None)
         if name != best.framework and (top["level"] if top else "") != own:
             reach = f"{top['level']} leads with {_figure(float(top[metric]))}" if top else "no level keeps the limits"
             out.append(f"kernels of {name}: {reach}")
-    steady: dict[str, list[str]] = {}
     for r in flips.rows():
         what = {"ttft_ms": "TTFT limit", "tpot_ms": "TPOT limit", "gpus": "GPUs"}[r["what"]]
         unit = "" if r["what"] == "gpus" else " ms"
         rate = float(r[metric])
         leads = f"{r['level']} with {r['framework']}, {_figure(rate)}" if r["level"] else "nothing keeps the limits"
         if r["side"] == "at" and r["level"] == own:
-            moved = f", {_change(rate / here)}" if here > 0 else ""
-            steady.setdefault(own or "nothing", []).append(f"{what} {_change(r['ratio'])}{moved}")
+            moved = f"the rate moves by {_change(rate / here)}" if here > 0 else "still nothing keeps the limits"
+            steady.append(f"{what} {_change(r['ratio'])} ({moved})")
         elif r["side"] == "at":
             out.append(f"{what} {_change(r['ratio'])} ({_figure(r['value'])}{unit}): {leads}")
         else:
             out.append(f"{what} {r['side']} {r['value']:.4g}{unit} ({_change(r['ratio'])}): {leads}")
-    out += [f"not: {name} stays at {'; '.join(ways)}" for name, ways in steady.items()]
-    return out
+    return out, steady

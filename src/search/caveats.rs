@@ -3,6 +3,7 @@
 
 use super::explore::LEVELS;
 use super::study::{Study, Verdict};
+use crate::serving::Known;
 
 /// Known less than this, an answer is a guess of which half was measured.
 const HALF: f64 = 0.5;
@@ -58,16 +59,28 @@ impl Study {
             return None;
         }
         let framework = &self.question.frameworks[usize::from(row.framework)];
-        let mut parts = vec![format!("{} of TTFT", percent(known.ttft.share()))];
+        let say = |known: &Known| {
+            let scaled = known.scaled();
+            let also = if scaled > 0.0 { format!(" ({} scaled)", percent(scaled)) } else { String::new() };
+            format!("{}{also}", percent(known.share()))
+        };
+        let mut text = format!("the winner ({} with {framework}) is known less than half: ", LEVELS[v.level]);
+        text.push_str(&format!("measured or interpolated is {} of TTFT", say(&known.ttft)));
         if known.tpot.share().is_finite() {
-            parts.push(format!("{} of TPOT", percent(known.tpot.share())));
+            text.push_str(&format!(", {} of TPOT", say(&known.tpot)));
         }
-        let text = "is known less than half";
-        Some(format!(
-            "the winner ({} with {framework}) {text}: measured or interpolated is {}",
-            LEVELS[v.level],
-            parts.join(", ")
-        ))
+        let well = |v: &&Verdict| v.row.is_some_and(|i| self.rows[i].point.evidence.share() >= HALF);
+        if let Some(other) = self.winner(self.by_framework.iter().map(|(_, v)| v).filter(well))
+            && let Some(at) = other.row.map(|i| &self.rows[i])
+        {
+            let name = &self.question.frameworks[usize::from(at.framework)];
+            let behind = 100.0 * (1.0 - self.gain(at) / self.gain(row));
+            text.push_str(&format!(
+                "; best of what is known better: {} with {name}, {behind:.0} % less",
+                LEVELS[other.level]
+            ));
+        }
+        Some(text)
     }
 
     fn seconds_meant(&self) -> Option<String> {
@@ -82,7 +95,7 @@ impl Study {
         {
             if let Some(limit) = limit.filter(|l| least.is_finite() && least > SECONDS * l) {
                 wrong.push(format!(
-                    "{name}={limit} is {limit} ms, the least there is is {least:.3} ms; did you mean {name}={}?",
+                    "{name}={limit} is {limit} ms, and no plan is below {least:.3} ms; did you mean {name}={}?",
                     limit * 1e3
                 ));
             }

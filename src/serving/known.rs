@@ -5,7 +5,7 @@
 //! precision is enough (a search keeps one of these a plan).
 
 use crate::cost::Total;
-use crate::kernels::CLASSES;
+use crate::kernels::{CLASSES, Evidence};
 
 /// Seconds behind one latency, by class in the order of `kernels::Evidence`; on a common scale, not absolute.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -35,6 +35,11 @@ impl Known {
     /// The same of computing alone.
     pub fn compute_share(&self) -> f64 {
         measured(&self.compute)
+    }
+
+    /// Share that is measured on the device that a what-if device stands on, and scaled.
+    pub fn scaled(&self) -> f64 {
+        f64::from(self.all[Evidence::Scaled as usize]) / self.all.iter().copied().map(f64::from).sum::<f64>()
     }
 }
 

@@ -14,6 +14,7 @@ mod depth;
 mod design;
 mod first_token;
 mod fluid;
+mod frameworks;
 mod golden_estimates;
 mod groups;
 mod kernels_lookup;

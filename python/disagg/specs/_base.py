@@ -117,7 +117,7 @@ def expect(**given: tuple[Any, ...]) -> None:
 
 def _spelled(value: object, classes: list[type]) -> str:
     """Say how a name becomes the spec that was due; empty where that is not what went wrong."""
-    due = [c.__name__ for c in classes if isinstance(c, type) and issubclass(c, Spec)]
+    due = [c.__name__ for c in classes if issubclass(c, Spec)]
     if not isinstance(value, str) or not due:
         return ""
     calls = {
