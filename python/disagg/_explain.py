@@ -39,14 +39,14 @@ def explain(estimate: Estimate) -> str:
     e = estimate
     bound = f", bound by {e.binding}" if e.binding else ""
     head = "feasible" if e.feasible else "NOT FEASIBLE"
+    known = "; ".join(f"{name} {shares}" for name, shares in e._shares())
     rates = f"{e.tokens_per_s_per_gpu:,.1f} per GPU, {e.tokens_per_s_per_user:,.1f} per user"
     lines = [
         f"{e.level} on {e.gpus} GPUs ({head}{bound})",
         f"  TTFT {e.ttft_ms:.4g} ms, TPOT {e.tpot_ms:.4g} ms, {e.tokens_per_s:,.0f} output tokens/s ({rates})",
         f"  plan: {e.plan!r}",
-        f"  kernels: {e.framework or 'none'}",
+        f"  kernels: {e.framework or 'none'}; evidence: {known or 'none'}",
     ]
-    lines += [f"  {name} is {shares}" for name, shares in e._shares()]
     lines += [f"  {lane}" for lane in e.lanes]
     lines += [f"  warning: {w}" for w in e.warnings]
     lines += _times(e.breakdown)

@@ -147,8 +147,7 @@ impl Map {
 /// Every cell, clusters outermost, then workloads, then limits. Stopped and `partial`: those that are done.
 pub fn cells(db: &Arc<KernelDb>, map: &Map, control: &Control, partial: bool) -> Result<Vec<Cell>> {
     let compared = map.compared(db)?;
-    let frameworks: usize = compared.iter().map(Vec::len).sum();
-    control.set_total((frameworks * map.workloads.len() * map.slos.len()) as u64);
+    control.set_total((map.clusters.len() * map.workloads.len() * map.slos.len()) as u64);
     let mut out: Vec<Cell> = Vec::new();
     let one = |cluster: usize, out: &mut Vec<Cell>| -> Result<()> {
         let at = &map.clusters[cluster];
@@ -165,12 +164,15 @@ pub fn cells(db: &Arc<KernelDb>, map: &Map, control: &Control, partial: bool) ->
             let lock = || found.lock().unwrap_or_else(PoisonError::into_inner);
             let mut searched = Ok(());
             for (framework, (lib, compiled)) in (0u8..).zip(&lanes) {
-                // Its layouts count for themselves; progress here is in cells of one framework.
+                // Its layouts and cells count for themselves; progress is in cells that all frameworks have done.
                 let part = control.part();
                 let task = Task::sharing(compiled, lib, of, at.gpus, framework, &part, true);
                 searched = Scene::new(map, task).and_then(|scene| {
-                    scene.cells(map, control, |slo, reached| {
-                        lock().entry(slo).or_default().insert(framework, reached);
+                    scene.cells(map, &part, |slo, reached| {
+                        let mut found = lock();
+                        let by = found.entry(slo).or_default();
+                        by.insert(framework, reached);
+                        control.advance(u64::from(by.len() == lanes.len()));
                     })
                 });
                 if searched.is_err() {

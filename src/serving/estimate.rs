@@ -103,11 +103,12 @@ pub type Shares = std::collections::BTreeMap<&'static str, f64>;
 const KINDS: [Evidence; CLASSES] =
     [Evidence::Measured, Evidence::Interpolated, Evidence::Scaled, Evidence::Extrapolated, Evidence::Roofline];
 
-/// Shares of each evidence class; empty where there is no time at all.
+/// Shares of each evidence class, `scaled` only where there is any; empty where there is no time at all.
 pub fn shares(seconds: &[f32; CLASSES]) -> Shares {
     let all: f64 = seconds.iter().copied().map(f64::from).sum();
     let share = |e: Evidence| (e.name(), f64::from(seconds[e as usize]) / all);
-    if all > 0.0 { KINDS.into_iter().map(share).collect() } else { Shares::new() }
+    let told = |e: &Evidence| *e != Evidence::Scaled || seconds[*e as usize] > 0.0;
+    if all > 0.0 { KINDS.into_iter().filter(told).map(share).collect() } else { Shares::new() }
 }
 
 fn stage_rows(s: &Stepper, phase: &'static str, batch: &Batch) -> Vec<StageRow> {

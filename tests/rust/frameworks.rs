@@ -32,9 +32,8 @@ fn the_kernels_of_one_plan_do_not_hang_on_the_number_of_gpus() {
         ("Qwen/Qwen3-32B", "h100_sxm"),
     ] {
         let model = lab::model(name);
-        let chosen = |gpus: u32| {
-            default_framework(lab::db(), &model, &lab::cluster(system, gpus), &Quant::default()).unwrap()
-        };
+        let chosen =
+            |gpus: u32| default_framework(lab::db(), &model, &lab::cluster(system, gpus), &Quant::default()).unwrap();
         for gpus in [1, 2, 3, 4, 7, 8, 12, 64, 72] {
             assert_eq!(chosen(gpus), chosen(8), "{name} on {gpus} {system}");
         }
@@ -108,7 +107,9 @@ fn leads(s: &Study, slo: &Slo) -> Option<(u8, f64)> {
 #[test]
 fn flips_are_what_a_look_at_every_row_finds() {
     let mut judged = 0;
-    for slo in [SLO, Slo { ttft_ms: Some(60.0), tpot_ms: Some(6.0), percentile: None }, Slo { ttft_ms: Some(1.0), ..SLO }] {
+    for slo in
+        [SLO, Slo { ttft_ms: Some(60.0), tpot_ms: Some(6.0), percentile: None }, Slo { ttft_ms: Some(1.0), ..SLO }]
+    {
         let s = explore(lab::db(), &question(&["sglang", "vllm"], 4, slo), &Control::new()).unwrap();
         let best = s.verdicts.iter().filter(|v| v.feasible).filter_map(|v| v.row);
         let own = best.max_by(|a, b| s.rows[*a].point.requests_per_s.total_cmp(&s.rows[*b].point.requests_per_s));
@@ -174,5 +175,9 @@ fn what_is_known_of_a_latency_is_what_its_own_steps_rest_on() {
     let [ttft, tpot] = [own(&e.scalars.evidence_ttft), own(&e.scalars.evidence_tpot)];
     assert!((e.scalars.measured_share - ttft.min(tpot)).abs() < 1e-12);
     // A decode step beyond the tables is not hidden by a long prefill.
-    assert!(tpot < 0.5 && ttft > 0.8 && own(&e.scalars.evidence) > tpot + 0.1, "{ttft} {tpot} {:?}", e.scalars.evidence);
+    assert!(
+        tpot < 0.5 && ttft > 0.8 && own(&e.scalars.evidence) > tpot + 0.1,
+        "{ttft} {tpot} {:?}",
+        e.scalars.evidence
+    );
 }
