@@ -97,7 +97,8 @@ fn a_what_if_device_scales_by_roofline() {
         let t = fast.step(&b).work;
         let [measured, interpolated, scaled, ..] = t.compute;
         assert!(measured + interpolated == 0.0, "nobody measured it");
-        assert!(scaled > 0.5 * compute(&fast), "scaled from what was measured: {:?}", t.compute);
+        // The rest lies beyond the tables of the device it stands on.
+        assert!(scaled > 0.3 * compute(&fast), "scaled from what was measured: {:?}", t.compute);
     }
     // A dearer device of the same speed keeps its tables.
     let dear = Device { name: "dear".into(), usd_per_hour: 99.0, ..own };

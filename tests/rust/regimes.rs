@@ -151,7 +151,7 @@ fn an_empty_or_wrong_map_is_refused_whole() {
         Err(e @ Error::Spec(_)) => e.to_string(),
         other => panic!("{other:?}"),
     };
-    for part in ["levels[0]: 'pdd'", "workloads: is empty", "slo: is empty", "framework: 'sglong'"] {
+    for part in ["levels[0]: 'pdd'", "workloads: is empty", "slo: is empty", "frameworks[0]: 'sglong'"] {
         assert!(text.contains(part), "{part} in {text}");
     }
 }
