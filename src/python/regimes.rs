@@ -42,6 +42,7 @@ impl Regimes {
                 slos: slos.iter().map(|s| slo_of(s, "slo")).collect::<Result<_>>()?,
                 levels,
                 frameworks,
+                runnable: true,
                 quant: quant.map_or(Ok(Quant::default()), |q| quant_of(q, "quant"))?,
                 serving: serving.map_or(Ok(Serving::default()), |s| serving_of(s, "serving"))?,
                 assumptions: assumptions.map_or(Ok(Assumptions::physical()), |a| assumptions_of(a, "assumptions"))?,

@@ -28,7 +28,7 @@ use crate::serving::Binding;
 use crate::serving::defaults;
 use crate::serving::engine::contradictions_of;
 use crate::serving::framework::compared;
-use crate::spec::{Assumptions, Cluster, Model, Quant, Serving, Slo, Workload};
+use crate::spec::{Assumptions, Cluster, Model, Quant, Rules, Serving, Slo, Workload};
 
 /// What a map is asked: every cluster with every workload under every pair of limits.
 #[derive(Clone)]
@@ -46,6 +46,8 @@ pub struct Map {
     /// Levels whose rates are nearer than this are tied.
     pub tolerance: f64,
     pub batches_per_octave: u32,
+    /// Whether only plans that a server starts are searched.
+    pub runnable: bool,
 }
 
 /// What one level reaches in one cell.
@@ -151,11 +153,12 @@ pub fn cells(db: &Arc<KernelDb>, map: &Map, control: &Control, partial: bool) ->
     let mut out: Vec<Cell> = Vec::new();
     let one = |cluster: usize, out: &mut Vec<Cell>| -> Result<()> {
         let at = &map.clusters[cluster];
-        let lanes: Vec<(Arc<Library>, Arc<Compiled>)> = compared[cluster]
+        let lanes: Vec<(Arc<Library>, Arc<Compiled>, Option<Rules>)> = compared[cluster]
             .iter()
             .map(|f| {
                 let lib = defaults::library(db, &map.model, at, f, &map.quant, &map.serving, &map.assumptions)?;
-                Ok((lib, Arc::new(Compiled::default())))
+                let rules = map.runnable.then(|| Rules::new(f, None, &map.model, at)).transpose()?;
+                Ok((lib, Arc::new(Compiled::default()), rules))
             })
             .collect::<Result<_>>()?;
         for (workload, of) in map.workloads.iter().enumerate() {
@@ -163,10 +166,10 @@ pub fn cells(db: &Arc<KernelDb>, map: &Map, control: &Control, partial: bool) ->
             let found: Mutex<BTreeMap<usize, BTreeMap<u8, Vec<Reach>>>> = Mutex::default();
             let lock = || found.lock().unwrap_or_else(PoisonError::into_inner);
             let mut searched = Ok(());
-            for (framework, (lib, compiled)) in (0u8..).zip(&lanes) {
+            for (framework, (lib, compiled, rules)) in (0u8..).zip(&lanes) {
                 // Its layouts and cells count for themselves; progress is in cells that all frameworks have done.
                 let part = control.part();
-                let task = Task::sharing(compiled, lib, of, at.gpus, framework, &part, true);
+                let task = Task::sharing(compiled, lib, of, at.gpus, framework, &part, true).within(rules.clone());
                 searched = Scene::new(map, task).and_then(|scene| {
                     scene.cells(map, &part, |slo, reached| {
                         let mut found = lock();

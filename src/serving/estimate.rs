@@ -12,7 +12,7 @@ use crate::columns::{Column, Columns};
 use crate::cost::Batch;
 use crate::error::{Error, Result};
 use crate::kernels::{CLASSES, Evidence};
-use crate::spec::{Cluster, Plan};
+use crate::spec::{Cluster, Plan, Rules};
 use crate::units::GIB;
 
 pub use super::operators::BreakdownRow;
@@ -71,6 +71,9 @@ pub struct Scalars {
     /// Energy per output token at full board power.
     pub joules_per_token: f64,
     pub context_exceeded: bool,
+    /// Whether a released server starts the plan, which one, and the rules that it breaks.
+    #[serde(flatten)]
+    pub verdict: crate::spec::Verdict,
     pub memory_gib: f64,
     pub decode_batch: f64,
     /// Shares of operator time behind TTFT and behind TPOT (empty where nothing is decoded).
@@ -141,7 +144,7 @@ fn prefill_stages(s: &Stepper, parts: &[Batch]) -> Vec<StageRow> {
 /// Stage times of micro-batch `b`, one of `parts` like it in a pass of `step` seconds.
 fn stages_of(u: &Unit, phase: &'static str, b: &Batch, parts: usize, step: f64) -> Vec<StageRow> {
     let sliding = u.unit.counts.moe[0] <= 0.0;
-    let times = u.unit.stages(b, sliding).seconds(u.unit.slowed());
+    let times = u.unit.stages(b, sliding).seconds(u.fused(&vec![*b; parts.max(1)]));
     let layers = u.unit.counts.moe[0] + u.unit.counts.moe[1];
     ["attention", "a2f", "ffn", "f2a"]
         .into_iter()
@@ -365,6 +368,7 @@ impl Engine {
             watts,
             joules_per_token: self.joules_per_token(),
             context_exceeded: exceeded,
+            verdict: self.verdict()?,
             memory_gib: self.point.memory_bytes / GIB,
             decode_batch: self.point.decode_batch,
             evidence_ttft: shares(&known.ttft.all),
@@ -393,6 +397,12 @@ impl Engine {
             out.extend(lib.on(device)?.what_if().filter(|w| !out.contains(w)));
         }
         Ok(out)
+    }
+
+    /// Whether a released server of the framework whose kernels price starts the plan.
+    pub fn verdict(&self) -> Result<crate::spec::Verdict> {
+        let lib = self.library();
+        Ok(Rules::new(&lib.framework, None, &lib.model, &lib.cluster)?.verdict(&self.plan))
     }
 
     fn bill(&self) -> (f64, f64) {

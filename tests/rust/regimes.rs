@@ -20,6 +20,7 @@ fn map(model: &str, system: &str, gpus: u32, lengths: &[(f64, f64, f64)], limits
         slos: limits.iter().map(|(a, b)| Slo { ttft_ms: Some(*a), tpot_ms: Some(*b), percentile: None }).collect(),
         levels: LEVELS.iter().map(|l| (*l).to_string()).collect(),
         frameworks: Some(vec!["trtllm".into()]),
+        runnable: true,
         quant: Quant::default(),
         serving: Serving::default(),
         assumptions: Assumptions::physical(),
