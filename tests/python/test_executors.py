@@ -91,7 +91,7 @@ def test_the_frameworks_compared_are_settled_once(processes: cf.Executor) -> Non
     levels = ["aggregated", "pd"]
     found = explore(frameworks=None, levels=levels, executor=processes)
     assert alike(found, explore(frameworks=None, levels=levels))
-    assert set(found.points["framework"]) == set(dg.kernels.frameworks("b200_sxm"))
+    assert set(found.points["framework"]) == set(dg.kernels.frameworks("h200_sxm"))
     # The search itself is there too: an audit asks it again.
     to = dg.Assumptions.physical().replace(kv_transfer="ignored")
     assert found.audit(to=to, progress=False)["switch"][0] == "from"
