@@ -95,7 +95,8 @@ def regimes(
         not keep the limits) and ``binding_<level>`` (what stops it, ``dominated`` where another is better); and of
         the winner ``framework ttft_ms tpot_ms measured_share plan`` (the share of the less known of its two latencies
         that is measured or interpolated). ``to_xarray([...])`` over the columns that vary gives a grid,
-        ``plot.regimes()`` a map.
+        ``plot.regimes()`` a map. ``attrs["warnings"]`` says whose tables stand in for what-if hardware and which
+        frameworks are left out, and why.
 
     Raises
     ------
@@ -146,6 +147,7 @@ def regimes(
         "version": __version__,
         "model": repr(model),
         "clusters": [repr(c) for c in clusters],
+        "warnings": _core.Regimes(*raws(question)).warnings(),
         "assumptions": repr(assumptions or Assumptions.physical()),
     }
     return Frame._from_core((columns, {**own, **{k: json.dumps(v) for k, v in attrs.items()}}))

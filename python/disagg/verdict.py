@@ -62,6 +62,16 @@ class Verdict(Result):
         return None if found is None else found.plan
 
     @property
+    def runnable(self) -> bool:
+        """Whether a released server of the framework starts the plan; if not, `starts` says what does."""
+        return bool(self._scalars["runnable"])
+
+    @property
+    def starts(self) -> str:
+        """The server that starts the plan; or that none does, why, and the best plan that one starts."""
+        return str(self._scalars["starts"])
+
+    @property
     def tokens_per_s(self) -> float:
         """Output tokens per second of the whole budget."""
         return self._float("tokens_per_s")
@@ -145,7 +155,7 @@ class Verdict(Result):
     def _lines(self) -> list[tuple[str, str]]:
         """Heads and texts below the headline."""
         s = self._scalars
-        lines = [("plan", self.deploy), ("gives", s["gives"]), ("known", s["known"])]
+        lines = [("plan", self.deploy), ("starts on", s["starts"]), ("gives", s["gives"]), ("known", s["known"])]
         lines += [("second", s["second_words"]), ("binds", self.binds)]
         lines += [("would flip it", text) for text in self.would_flip]
         lines += [("would not flip it", "; ".join(self.would_not_flip))]
@@ -198,6 +208,8 @@ def verdict(study: Study) -> Verdict:
         "binds": "",
         "would_flip": [],
         "would_not_flip": [],
+        "runnable": False,
+        "starts": "",
         "gives": "",
         "known": "",
         "level": "",
@@ -213,6 +225,8 @@ def verdict(study: Study) -> Verdict:
             "estimate": best.to_json(),
             "gives": _gives(best),
             "known": _known(best),
+            "runnable": best.runnable,
+            "starts": _starts(study, best),
             "binds": _binds(study, best) if best.feasible else _short(study, best),
         }
         names = ("tokens_per_s", "tokens_per_s_per_gpu", "tokens_per_s_per_user", "ttft_ms", "tpot_ms")
@@ -254,6 +268,21 @@ def _gives(e: Estimate) -> str:
     cost = f", ${e.usd_per_mtok:.3g} per million output tokens" if e.usd_per_mtok > 0 else ""
     tpot = f", TPOT {e.tpot_ms:.4g} ms" if e.tpot_ms > 0 else ""
     return f"{_figure(e.tokens_per_s)} output tokens/s in all, TTFT {e.ttft_ms:.4g} ms{tpot}{cost}{idle}"
+
+
+def _starts(study: Study, e: Estimate) -> str:
+    if e.runnable:
+        return e.server or e.framework
+    why = "; ".join(e.why_not)
+    metric = _metric(study)
+    others = [x for x in study.estimates.values() if x.runnable and x.feasible]
+    best = max(others, key=lambda x: float(getattr(x, metric)), default=None)
+    text = f"no released server{f' ({why})' if why else ''}"
+    if best is None or not e.feasible:
+        return text
+    rate = float(getattr(best, metric))
+    behind = _change(rate / float(getattr(e, metric)))
+    return f"{text}; the best that one starts: {best.level} with {best.framework}, {_figure(rate)} ({behind})"
 
 
 def _known(e: Estimate) -> str:

@@ -66,6 +66,11 @@ impl Regimes {
         run::run(py, None, |_| self.map.compared(&kernels::db()?))
     }
 
+    /// What should be known beside the map, in words.
+    fn warnings(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        run::run(py, None, |_| self.map.caveats(&kernels::db()?))
+    }
+
     /// Which level wins where: columns, one row a cell.
     #[pyo3(signature = (partial=false, progress=None))]
     fn search<'py>(

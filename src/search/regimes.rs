@@ -10,7 +10,7 @@
 mod scene;
 mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use self::scene::Scene;
@@ -21,7 +21,7 @@ use super::near::leader;
 use super::refine::Aim;
 use super::row::Row;
 use crate::control::Control;
-use crate::cost::Library;
+use crate::cost::{Library, what_if};
 use crate::error::{Error, Problems, Result, near};
 use crate::kernels::KernelDb;
 use crate::serving::Binding;
@@ -127,6 +127,21 @@ impl Map {
     pub fn compared(&self, db: &Arc<KernelDb>) -> Result<Vec<Vec<String>>> {
         self.check(db)?;
         self.clusters.iter().map(|c| self.compared_on(db, c)).collect()
+    }
+
+    /// What should be known beside the map: whose tables stand in for what-if hardware, which frameworks are left out.
+    pub fn caveats(&self, db: &Arc<KernelDb>) -> Result<Vec<String>> {
+        let mut out: Vec<String> = Vec::new();
+        for c in &self.clusters {
+            let from = what_if::tables_of(c)?;
+            out.extend(what_if::words(c, &from.system, &from.device));
+            if self.frameworks.is_none() {
+                out.extend(compared(db, &self.model, c, &self.quant)?.left_out);
+            }
+        }
+        let mut seen = BTreeSet::new();
+        out.retain(|w| seen.insert(w.clone()));
+        Ok(out)
     }
 
     fn compared_on(&self, db: &Arc<KernelDb>, cluster: &Cluster) -> Result<Vec<String>> {

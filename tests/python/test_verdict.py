@@ -49,9 +49,11 @@ def test_the_verdict_says_what_the_study_found(found):
     assert (v.second["level"], v.second["framework"]) == (second["level"], second["framework"])
     assert v.second["behind"] == pytest.approx(1 - second["tokens_per_s"] / best.tokens_per_s)
     assert "TPOT" in v.binds or "memory" in v.binds or "TTFT" in v.binds
+    assert v.runnable == best.runnable
+    assert v.starts.startswith(best.server or "no released server")
     text = str(v)
     assert text.startswith(f"Deploy {v.level} with {v.framework} kernels: ")
-    for head in ("plan: ", "gives: ", "known: ", "second: ", "binds: "):
+    for head in ("plan: ", "starts on: ", "gives: ", "known: ", "second: ", "binds: "):
         assert f"\n  {head}" in text
     assert all(w in text for w in found.warnings)
     assert repr(found).startswith("Study(Deploy ")
@@ -216,6 +218,8 @@ def test_a_what_if_device_says_whose_tables_it_reads():
     assert e.evidence_tpot["scaled"] > 0.3
     study = dg.explore(MODEL, cluster, WORK, dg.SLO(tpot_ms=10), levels=["aggregated"])
     assert told[0] in study.warnings
+    cells = dg.regimes(MODEL, cluster, isl=500, osl=200, slo=dg.SLO(tpot_ms=10), levels=["aggregated"])
+    assert told[0] in cells.attrs["warnings"]
     assert "scaled to a what-if device" in str(study.verdict())
 
 
