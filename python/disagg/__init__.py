@@ -56,6 +56,7 @@ from disagg.specs import (
 from disagg.study import LEVELS, Study
 from disagg.sweep import sweep
 from disagg.trace import Trace
+from disagg.verdict import Verdict
 
 from disagg import afd, kernels, network, plots, rules, validation  # isort: skip
 
@@ -63,7 +64,7 @@ __all__ = [
     "AFD", "LEVELS", "PD", "SLO", "Aggregated", "Assumptions", "CancelledError", "Cluster", "DataError", "Device",
     "DisaggError", "Distribution", "Estimate", "Fabric", "Fixed", "Frame", "InfeasibleError", "InternalError", "Launch",
     "MissingPackageError", "Model", "Optimum", "Parallel", "Placement", "Pool", "Problem", "Quant", "Run", "Serving",
-    "Space", "SpecError", "Step", "Study", "Trace", "Workers", "Workload", "__version__", "afd", "calibrate",
+    "Space", "SpecError", "Step", "Study", "Trace", "Verdict", "Workers", "Workload", "__version__", "afd", "calibrate",
     "compare_runs", "estimate", "explore", "goodput_curve", "kernels", "models", "network", "optimize", "plots",
     "regimes", "rules", "sensitivity", "set_num_threads", "show_versions", "simulate", "sweep", "systems", "validation",
     "workloads",

@@ -39,13 +39,13 @@ def explain(estimate: Estimate) -> str:
     e = estimate
     bound = f", bound by {e.binding}" if e.binding else ""
     head = "feasible" if e.feasible else "NOT FEASIBLE"
-    shares = ", ".join(f"{v:.0%} {k}" for k, v in e.evidence.items() if v > 0)
+    known = "; ".join(f"{name} {shares}" for name, shares in e._shares())
     rates = f"{e.tokens_per_s_per_gpu:,.1f} per GPU, {e.tokens_per_s_per_user:,.1f} per user"
     lines = [
         f"{e.level} on {e.gpus} GPUs ({head}{bound})",
         f"  TTFT {e.ttft_ms:.4g} ms, TPOT {e.tpot_ms:.4g} ms, {e.tokens_per_s:,.0f} output tokens/s ({rates})",
         f"  plan: {e.plan!r}",
-        f"  kernels: {e.framework or 'none'}; evidence: {shares or 'none'}",
+        f"  kernels: {e.framework or 'none'}; evidence: {known or 'none'}",
     ]
     lines += [f"  runs on: {e.server}"] if e.server else [f"  NOT RUNNABLE: {why}" for why in e.why_not]
     lines += [f"  {lane}" for lane in e.lanes]

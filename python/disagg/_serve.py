@@ -11,14 +11,15 @@ import numpy.typing as npt
 
 from disagg import _core
 from disagg._flight import Calls
+from disagg._names import LEVELS, Names, expanded, several, single
 from disagg._versions import __version__
-from disagg.errors import InfeasibleError, Problem, SpecError
+from disagg.errors import InfeasibleError
 from disagg.frame import Frame
 from disagg.progress import Progress, reporter
 from disagg.result import Estimate
 from disagg.specs import AFD, PD, SLO, Aggregated, Assumptions, Cluster, Model, Quant, Serving, Workload
 from disagg.specs._base import Spec, checked, expect, raws
-from disagg.study import LEVELS, Study
+from disagg.study import Study
 
 
 def _inputs(**specs: Spec | None) -> dict[str, Any]:
@@ -37,7 +38,8 @@ def estimate(
     workload: Workload,
     plan: Aggregated | PD | AFD,
     *,
-    framework: str | None = None,
+    framework: Names = None,
+    frameworks: Names = None,
     quant: Quant | None = None,
     serving: Serving | None = None,
     assumptions: Assumptions | None = None,
@@ -52,7 +54,10 @@ def estimate(
     plan
         Which GPUs do what; None inside it means "choose for me", and the choice stands in the result.
     framework
-        Whose kernels: ``"trtllm"``, ``"sglang"`` or ``"vllm"``; None: the one with the largest measured share.
+        Whose kernels: ``"trtllm"``, ``"sglang"`` or ``"vllm"``; None: the one whose tables know most of the
+        model on that system, whatever the number of GPUs and what-if figures. It stands in ``est.framework``.
+    frameworks
+        The same under its other name.
     quant
         Number formats; None: the checkpoint's.
     serving
@@ -89,7 +94,6 @@ def estimate(
         cluster=(cluster, Cluster),
         workload=(workload, Workload),
         plan=(plan, Aggregated, PD, AFD),
-        framework=(framework, str, type(None)),
         quant=(quant, Quant, type(None)),
         serving=(serving, Serving, type(None)),
         assumptions=(assumptions, Assumptions, type(None)),
@@ -100,7 +104,7 @@ def estimate(
         cluster._raw,
         workload._raw,
         plan._raw,
-        framework,
+        single(framework, frameworks, "an estimate"),
         _raw(quant),
         _raw(serving),
         _raw(assumptions),
@@ -117,8 +121,9 @@ def explore(
     workload: Workload,
     slo: SLO,
     *,
-    levels: Sequence[str] = LEVELS,
-    frameworks: Sequence[str] | None = None,
+    levels: str | Sequence[str] = LEVELS,
+    frameworks: Names = None,
+    framework: Names = None,
     quant: Quant | None = None,
     serving: Serving | None = None,
     assumptions: Assumptions | None = None,
@@ -135,9 +140,12 @@ def explore(
     slo
         Limits that a plan must keep.
     levels
-        Which levels to search.
+        Which levels to search; ``"afd"`` is both AFD levels.
     frameworks
-        Whose kernels to compare; None: the one with the largest measured share.
+        Whose kernels to compare, one name or several; None: all that have kernels for the model on that system.
+        Those that lack a kind of its layers are left out, and ``study.warnings`` says so.
+    framework
+        The same under its other name.
     quant, serving, assumptions
         As in `estimate`.
     objective
@@ -154,7 +162,8 @@ def explore(
     Returns
     -------
     Study
-        The verdict on each level, every plan looked at, and the best plan of each level. The space is scanned by
+        ``study.verdict()`` in a few lines; the best plan of each level, whichever framework gives it (``table``), of
+        each level and framework (``frameworks``), and every plan looked at (``points``). The space is scanned by
         tables of step times, ten to twenty times as fast as the engine and within 0.1 % of it (1 % beside jumps of
         the kernel tables); verdicts, best plans, least latencies and frontiers are priced by the engine, and
         ``points["priced"]`` says which rows are (``"exact"``) and which are as scanned (``"scan"``).
@@ -183,10 +192,7 @@ def explore(
     >>> len(study.table)
     4
     """
-    if isinstance(frameworks, str):
-        frameworks = [frameworks]
-    if isinstance(levels, str):
-        levels = [levels]
+    names, levels = several(framework, frameworks), expanded(levels)
     expect(
         model=(model, Model),
         cluster=(cluster, Cluster),
@@ -197,11 +203,7 @@ def explore(
         assumptions=(assumptions, Assumptions, type(None)),
         objective=(objective, str),
     )
-    _names("levels", levels)
-    if frameworks is not None:
-        _names("frameworks", frameworks)
-    names = None if frameworks is None else list(frameworks)
-    asked = (model, cluster, workload, slo, list(levels), names, quant, serving, assumptions, objective)
+    asked = (model, cluster, workload, slo, levels, names, quant, serving, assumptions, objective)
     if executor is None:
         with reporter(progress, "layouts") as report:
             found = _core.Exploration(*raws(asked)).explore(report)
@@ -226,6 +228,10 @@ def explore(
         points=lambda: _with_attrs(found.points(), attrs),
         estimates=estimates,
         objective=objective,
+        frameworks=_with_attrs(found.frameworks(), attrs),
+        flips=lambda: Frame._from_core(found.flips()),
+        warnings=found.warnings,
+        slo=slo,
         core=found,
     )
 
@@ -244,11 +250,6 @@ def _elsewhere(asked: tuple[Any, ...], executor: Any, progress: Progress) -> _co
     with reporter(progress, "units") as report:
         work.fly(executor, None if report is None else lambda done: report(done, len(calls)))
     return whole.join(work.results)
-
-
-def _names(name: str, values: object) -> None:
-    if not isinstance(values, Sequence) or not all(isinstance(v, str) for v in values):
-        raise SpecError([Problem(name, "is not a list of names", "e.g. ['pd', 'pd+afd']")])
 
 
 def _with_attrs(payload: tuple[dict[str, Any], dict[str, str]], attrs: dict[str, Any]) -> Frame:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from disagg import _core
+from disagg._names import Names, single
 from disagg._serve import _raw
 from disagg.errors import SpecError
 from disagg.frame import Frame
@@ -41,7 +42,8 @@ def calibrate(
     cluster: Cluster,
     plan: Aggregated | PD | AFD,
     first: int | None = None,
-    framework: str | None = None,
+    framework: Names = None,
+    frameworks: Names = None,
     quant: Quant | None = None,
     serving: Serving | None = None,
     assumptions: Assumptions | None = None,
@@ -53,7 +55,7 @@ def calibrate(
 
     Arithmetic rate, memory bandwidth and launch floor are moved until the simulated TTFT and TPOT are as near to
     the measured ones as they get (mean soft-L1 of log errors; Nelder and Mead 1965). The kernels keep the shapes
-    of the measured tables of the nearest system, so the rates are effective ones, not peaks of a data sheet.
+    of the measured tables of the cluster's system, so the rates are effective ones, not peaks of a data sheet.
 
     Parameters
     ----------
@@ -61,7 +63,7 @@ def calibrate(
         Columns ``arrival_s``, ``isl`` (whole prompt), ``osl`` and ``ttft_ms`` or ``tpot_ms`` or both, one row a
         request: a Frame, a data frame, or a mapping of arrays. A latency that is not a number is not fitted: such
         requests are load only.
-    model, plan, framework, quant, serving, assumptions
+    model, plan, framework, frameworks, quant, serving, assumptions
         What the server ran, as in `estimate`. ``plan.batch`` is the most sequences at a time
         (vLLM ``max_num_seqs``), ``plan.chunk_tokens`` the token budget (``max_num_batched_tokens``).
     cluster
@@ -101,7 +103,6 @@ def calibrate(
         cluster=(cluster, Cluster),
         plan=(plan, Aggregated, PD, AFD),
         first=(first, int, type(None)),
-        framework=(framework, str, type(None)),
         quant=(quant, Quant, type(None)),
         serving=(serving, Serving, type(None)),
         assumptions=(assumptions, Assumptions, type(None)),
@@ -131,7 +132,7 @@ def calibrate(
             cluster._raw,
             workload._raw,
             plan._raw,
-            framework,
+            single(framework, frameworks, "a log"),
             _raw(quant),
             _raw(serving),
             _raw(assumptions),

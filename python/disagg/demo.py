@@ -11,11 +11,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import disagg as dg
+from disagg._words import words
 
 __all__ = ["main", "words"]
 
@@ -27,13 +28,13 @@ CASES = (("paper-chat", 50.0), ("paper-coding", 100.0), ("paper-agentic", 150.0)
 STRICT_TPOT_MS = 15.0
 RELAXED = dg.SLO(ttft_ms=2000, tpot_ms=50)
 BANDS = ("strict", "relaxed")
-LANES = ("sglang", "trtllm", "vllm")
 
-HEAD = ("level", "verdict", "tok/s", "/GPU", "/user", "TTFT ms", "TPOT ms", "idle")
+HEAD = ("level", "kernels", "verdict", "tok/s", "/GPU", "/user", "TTFT ms", "TPOT ms", "idle")
 HEAD_MORE = ("known", "known compute", "least TTFT", "least TPOT", "plans")
 LEGEND = (
     "verdict: best; equal to it; dominated (feasible, less); or no, and what binds its nearest miss, which is shown.",
-    "known: share of the time that is measured or interpolated, of all time and of compute time.",
+    "known: share of the time behind TTFT or TPOT, whichever is known less, that is measured or interpolated, of all",
+    "time and of compute time.",
     "least TTFT, TPOT: the least that any plan of the level reaches, each on its own, in ms.",
 )
 
@@ -45,68 +46,23 @@ class Answer:
     workload: str
     band: str
     slo: dg.SLO
-    framework: str
+    kernels: str
     table: dg.Frame
     estimates: dict[str, dg.Estimate]
+    verdict: dg.Verdict | None
     seconds: float
 
     @property
     def title(self) -> str:
         """What was asked, in a line."""
         limits = f"TTFT <= {self.slo.ttft_ms:g} ms, TPOT <= {self.slo.tpot_ms:g} ms"
-        return f"{self.workload}, {self.band} limits ({limits}), {self.framework} kernels"
+        return f"{self.workload}, {self.band} limits ({limits}), {self.kernels} kernels"
 
     @property
     def winner(self) -> dict[str, Any] | None:
         """The row of the best level; None where no level is feasible."""
         feasible = self.table.filter(self.table["feasible"])
         return feasible.best("tokens_per_s") if len(feasible) else None
-
-
-def _count(n: int, thing: str) -> str:
-    return f"{n} {thing}{'' if n == 1 else 's'}"
-
-
-def _split(p: dg.Parallel) -> str:
-    gpus = p.tp * p.dp * p.cp * p.pp
-    ep = p.ep or p.tp * p.dp * p.cp // p.moe_tp
-    attention = [f"{n.upper()}{v}" for n, v in (("tp", p.tp), ("dp", p.dp), ("cp", p.cp), ("pp", p.pp)) if v > 1]
-    experts = [f"{n}{v}" for n, v in (("EP", ep), ("TP", p.moe_tp)) if v > 1]
-    return f"{_count(gpus, 'GPU')} (attention {' '.join(attention) or 'whole'}, experts {' '.join(experts) or 'whole'})"
-
-
-def _load(batch: int | None, chunk: int | None) -> str:
-    tokens = f", {chunk} tokens a step" if chunk else ""
-    return f"{batch} a rank{tokens}" if batch else tokens.removeprefix(", ")
-
-
-def _unit(p: dg.AFD) -> str:
-    ffn = f" in groups of TP{p.ffn.moe_tp}" if p.ffn.moe_tp > 1 else ""
-    pools = f"{p.attention.gpus}A (TP{p.attention.tp}) + {p.ffn.gpus}F{ffn}"
-    stages = f" in {p.pp} pipeline stages" if p.pp > 1 else ""
-    groups = f", {p.attention_groups} attention groups" if p.attention_groups > 1 else ""
-    parts = _count(p.microbatches or 1, "micro-batch").replace("chs", "ches")
-    return f"{_count(p.units, 'unit')} of {pools}{stages}{groups}, {parts}"
-
-
-def words(plan: dg.Aggregated | dg.PD | dg.AFD | dg.Workers) -> str:
-    """Say a plan in words.
-
-    Examples
-    --------
-    >>> import disagg as dg
-    >>> words(dg.Aggregated(parallel=dg.Parallel(tp=2, dp=4, ep=8), batch=32, chunk_tokens=512, replicas=16))
-    '16 replicas of 8 GPUs (attention TP2 DP4, experts EP8), 32 a rank, 512 tokens a step'
-    """
-    if isinstance(plan, dg.PD):
-        return f"prefill {words(plan.prefill)}; decode {words(plan.decode)}"
-    if isinstance(plan, dg.AFD):
-        head = _unit(plan)
-    elif isinstance(plan, dg.Workers):
-        head = f"{_count(plan.count, 'worker')} of {_split(plan.parallel)}"
-    else:
-        head = f"{_count(plan.replicas, 'replica')} of {_split(plan.parallel)}"
-    return ", ".join(part for part in (head, _load(plan.batch, plan.chunk_tokens)) if part)
 
 
 def _number(value: float) -> str:
@@ -132,7 +88,7 @@ def _cells(row: dict[str, Any], best: dict[str, Any] | None) -> list[str]:
     times = [_number(row[n]) for n in ("ttft_ms", "tpot_ms", "idle_gpus")]
     known = [_share(row[n]) for n in ("measured_share", "compute_measured_share")]
     least = [_number(row[n]) for n in ("least_ttft_ms", "least_tpot_ms")]
-    return [row["level"], _verdict(row, best), *rates, *times, *known, *least, f"{row['points']:,}"]
+    return [row["level"], row["framework"], _verdict(row, best), *rates, *times, *known, *least, f"{row['points']:,}"]
 
 
 def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:
@@ -157,7 +113,7 @@ def _plans(answer: Answer) -> list[list[str]]:
 
 def _text(answer: Answer) -> str:
     plans = [f"  {name}: {plan}" for name, plan in _plans(answer)]
-    return "\n".join([_aligned((*HEAD, *HEAD_MORE), _rows(answer), left=2), *plans])
+    return "\n".join([_aligned((*HEAD, *HEAD_MORE), _rows(answer), left=3), *plans])
 
 
 def _frame(head: Sequence[str], rows: Sequence[Sequence[str]]) -> dg.Frame:
@@ -178,7 +134,7 @@ def _summary(answers: Sequence[Answer]) -> tuple[tuple[str, ...], list[list[str]
         others = ", ".join(
             f"{r['level']} {_other(r, best)}" for r in a.table.rows() if best is None or r["level"] != best["level"]
         )
-        rows.append([a.workload, a.band, a.framework, *won, *least, others])
+        rows.append([a.workload, a.band, a.kernels, *won, *least, others])
     return (
         "workload",
         "limits",
@@ -209,7 +165,7 @@ def _paper(answers: Sequence[Answer]) -> str:
         feasible = [n for n, r in rows.items() if r["feasible"]]
         if feasible:
             reach = ", ".join(f"{n} {_number(rows[n]['tokens_per_s'])} tok/s" for n in feasible)
-            lines.append(f"  {a.workload} with {a.framework} kernels: feasible here: {reach}.")
+            lines.append(f"  {a.workload} with {a.kernels} kernels: feasible here: {reach}.")
         else:
             least = ", ".join(
                 f"least {what.upper()} {_number(min(r[key] for r in rows.values()))} ms against {limit:g}"
@@ -218,7 +174,7 @@ def _paper(answers: Sequence[Answer]) -> str:
                     ("tpot", "least_tpot_ms", a.slo.tpot_ms or math.inf),
                 )
             )
-            who = f"{a.workload} with {a.framework} kernels"
+            who = f"{a.workload} with {a.kernels} kernels"
             lines.append(f"  {who}: no level is feasible; {least}, each on its own.")
     return "\n".join(lines)
 
@@ -229,7 +185,7 @@ def _known(answers: Sequence[Answer]) -> str:
     lines = [f"Compute time that is measured or interpolated, {first[0].workload}, best plan or nearest miss:"]
     for a in first:
         shares = ", ".join(f"{r['level']} {_share(r['compute_measured_share'])}" for r in a.table.rows())
-        lines.append(f"  {a.band:<8} {a.framework}: {shares}")
+        lines.append(f"  {a.band:<8}: {shares}")
     return "\n".join(lines)
 
 
@@ -268,10 +224,26 @@ def _ask(
     name, ttft = case
     slo = dg.SLO(ttft_ms=ttft, tpot_ms=STRICT_TPOT_MS) if band == "strict" else RELAXED
     start = time.perf_counter()
-    frameworks = None if framework is None else [framework]
-    study = dg.explore(model, cluster, dg.Workload.preset(name), slo, frameworks=frameworks)
-    lane = framework or next((f for f in study.table["framework"].tolist() if f), "")
-    return Answer(name, band, slo, lane, study.table, study.estimates, time.perf_counter() - start), study
+    study = dg.explore(model, cluster, dg.Workload.preset(name), slo, frameworks=framework)
+    kernels = framework or "the best"
+    seconds = time.perf_counter() - start
+    return Answer(name, band, slo, kernels, study.table, study.estimates, study.verdict(), seconds), study
+
+
+def _by_framework(answer: Answer, study: dg.Study) -> list[Answer]:
+    """Give the same question answered with the kernels of each framework alone."""
+    each = study.frameworks
+    names = dict.fromkeys(each["framework"].tolist())
+    return [replace(answer, kernels=n, table=each.filter(framework=n), estimates={}, verdict=None) for n in names]
+
+
+def _short(main: Sequence[Answer], every: Sequence[Answer], *, paper: bool) -> list[Any]:
+    """Give the verdict on every question, and the paper's headline where its question was asked."""
+    from disagg.report import text
+
+    verdicts = [part for a in main if a.verdict for part in (f"<h3>{a.title}</h3>".replace("<=", "&le;"), a.verdict)]
+    claims = [text(_paper(every))] if paper else []
+    return [*verdicts, *claims, text(_known(main))]
 
 
 def _report(
@@ -281,13 +253,14 @@ def _report(
     every: Sequence[Answer],
     *,
     figures: dict[str, list[Any]],
+    paper: bool,
     seconds: float,
 ) -> Path:
     from disagg.report import text, write_report
 
     legend = "".join(f"<p>{line}</p>" for line in LEGEND)
     sections: list[tuple[str, Any]] = [
-        ("In short", [text(f"{_paper(every)}\n\n{_known(main)}"), legend]),
+        ("In short", [_short(main, every, paper=paper), legend]),
         ("Every framework's kernels: share of the best where feasible", _frame(*_summary(every))),
     ]
     for a in main:
@@ -317,8 +290,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", default=MODEL, help="preset, or path of a Hugging Face config.json (%(default)s)")
     parser.add_argument("--system", default=SYSTEM, help="preset of the GPUs (%(default)s)")
     parser.add_argument("--gpus", type=int, default=GPUS, help="budget (%(default)s)")
-    parser.add_argument("--framework", help="whose kernels; left out: the best measured, and a summary of all")
-    parser.add_argument("--quick", action="store_true", help="the first workload and one framework only")
+    parser.add_argument("--framework", help="whose kernels; left out: all are compared")
+    parser.add_argument("--quick", action="store_true", help="the first workload only")
     parser.add_argument("--out", type=Path, default=Path("disagg_report.html"), help="report to write (%(default)s)")
     return parser.parse_args(argv)
 
@@ -361,25 +334,25 @@ def _run(given: argparse.Namespace, tell: Callable[[str], object]) -> Path:
     tell("\n".join([title, repr(cluster), "", *LEGEND]))
     cases = CASES[:1] if given.quick else CASES
     mine: list[Answer] = []
+    every: list[Answer] = []
     figures: dict[str, list[Any]] = {}
     for case in cases:
         for band in BANDS:
             answer, study = _ask(model, cluster, case, band, given.framework)
             mine.append(answer)
-            tell(f"\n{answer.title}: {len(study.points):,} plans in {answer.seconds:.1f} s\n{_text(answer)}")
+            every += _by_framework(answer, study)
+            tell(f"\n{answer.title}: {study.priced:,} plans in {answer.seconds:.1f} s\n{_text(answer)}")
+            tell("\n".join(f"  {line}" for line in str(answer.verdict).splitlines()))
             if band == "relaxed":
                 figures[answer.workload] = _pictures(study, tell)
             del study
-    every = list(mine)
-    system = str(cluster.to_dict()["system"])
-    measured = dg.kernels.frameworks(system)
-    others = [f for f in LANES if f in measured and f != mine[0].framework]
-    if given.framework is None and not given.quick:
-        every += _lanes(model, cluster, cases, others, tell)
     every.sort(key=lambda a: ([c[0] for c in CASES].index(a.workload), BANDS.index(a.band)))
     tell(f"\nEvery framework's kernels: share of the best where feasible\n{_aligned(*_summary(every), left=4)}")
-    tell(f"\n{_paper(every)}\n\n{_known(mine)}")
-    path = _report(given.out, title, mine, every, figures=figures, seconds=time.perf_counter() - start)
+    # The paper's question, or another one that it says nothing about.
+    paper = (model.name, cluster.system, cluster.gpus) == (MODEL, SYSTEM, GPUS)
+    tell("\n".join([*(["", _paper(every)] if paper else []), "", _known(mine)]))
+    seconds = time.perf_counter() - start
+    path = _report(given.out, title, mine, every, figures=figures, paper=paper, seconds=seconds)
     tell(f"\nreport: {path} ({path.stat().st_size / 1e3:,.0f} kB), {time.perf_counter() - start:.0f} s in all")
     return path
 
@@ -390,24 +363,6 @@ def _pictures(study: dg.Study, tell: Callable[[str], object]) -> list[Any]:
     except dg.MissingPackageError as e:
         tell(f"no pictures: {e}")
         return []
-
-
-def _lanes(
-    model: dg.Model,
-    cluster: dg.Cluster,
-    cases: Sequence[tuple[str, float]],
-    frameworks: Sequence[str],
-    tell: Callable[[str], object],
-) -> list[Answer]:
-    found = []
-    for framework in frameworks:
-        for case in cases:
-            for band in BANDS:
-                try:
-                    found.append(_ask(model, cluster, case, band, framework)[0])
-                except dg.DisaggError as e:
-                    tell(f"{framework} kernels cannot price {case[0]}: {e}")
-    return found
 
 
 if __name__ == "__main__":

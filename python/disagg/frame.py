@@ -240,7 +240,8 @@ class Frame:
         Parameters
         ----------
         column
-            What to compare. Rows without a number there do not take part.
+            What to compare. Rows without a number there do not take part, nor do rows that a column ``feasible``
+            says are not (``feasible=None``: they do; ``feasible=False``: only they).
         sense
             ``"max"`` or ``"min"``; None: times, memory, GPUs and money down, everything else up.
         **equals
@@ -257,7 +258,15 @@ class Frame:
         >>> dg.Frame({"tp": [1, 2], "tpot_ms": [9.0, 7.0]}).best("tpot_ms")
         {'tp': 2, 'tpot_ms': 7.0}
         """
+        told = "feasible" in self and not isinstance(self._column("feasible"), Text)
+        only = told and "feasible" not in equals
+        if equals.get("feasible", True) is None:
+            del equals["feasible"]
         part = self.filter(**equals) if equals else self
+        if only and len(part):
+            part = part.filter(feasible=True)
+            if not len(part):
+                raise SpecError([(column, "no row is feasible", "loosen the limits, or best(..., feasible=None)")])
         values = _numbers(part, column)
         up = better(column, sense) == "max"
         if len(values) == 0 or np.isnan(values).all():

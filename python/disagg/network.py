@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from disagg import _core, _html
+from disagg._names import Names, single
 from disagg.errors import Problem, SpecError
 from disagg.frame import Frame
 from disagg.specs import Cluster, Placement
@@ -115,7 +116,8 @@ def collective(
     bytes: float,  # noqa: A002 - the public contract
     dtype: str = "bfloat16",
     placement: Sequence[int] | None = None,
-    framework: str | None = None,
+    framework: Names = None,
+    frameworks: Names = None,
 ) -> Phase:
     """Time a collective of `ranks` GPUs.
 
@@ -133,7 +135,7 @@ def collective(
         What is summed; only ``"bfloat16"`` was measured.
     placement
         GPU ids; None: packed from the start of a domain.
-    framework
+    framework, frameworks
         Whose all-reduce stands beside NCCL's; None: the first that has tables.
 
     Returns
@@ -154,7 +156,7 @@ def collective(
     ('scale-up', 'measured')
     """
     args = {"op": op, "ranks": ranks, "bytes": bytes, "dtype": dtype, "placement": placement}
-    return _ask(cluster, "collective", framework, 1.0, args)
+    return _ask(cluster, "collective", single(framework, frameworks, "a collective"), 1.0, args)
 
 
 @checked
@@ -172,7 +174,8 @@ def dispatch(
     topk_groups: int = 0,
     load: Sequence[float] | None = None,
     exponent: float | None = None,
-    framework: str | None = None,
+    framework: Names = None,
+    frameworks: Names = None,
 ) -> Phase:
     """Time the dispatch of an expert-parallel group: every token to the GPUs of its experts.
 
@@ -197,7 +200,7 @@ def dispatch(
         A histogram: one load an expert, in the order in which they lie on the ranks.
     exponent
         Instead of it: loads i^-exponent, dealt to the ranks in turn.
-    framework
+    framework, frameworks
         As in `collective`.
 
     Returns
@@ -220,7 +223,7 @@ def dispatch(
     """
     args = {"tokens": tokens, "hidden": hidden, "topk": topk, "experts": experts, "ranks": ranks, "dtype": dtype}
     more = {"backend": backend, "groups": groups, "topk_groups": topk_groups, "load": load, "exponent": exponent}
-    return _ask(cluster, "dispatch", framework, 1.0, {**args, **more})
+    return _ask(cluster, "dispatch", single(framework, frameworks, "an exchange"), 1.0, {**args, **more})
 
 
 @checked
@@ -238,13 +241,15 @@ def combine(
     topk_groups: int = 0,
     load: Sequence[float] | None = None,
     exponent: float | None = None,
-    framework: str | None = None,
+    framework: Names = None,
+    frameworks: Names = None,
 ) -> Phase:
     """Time the combine of an expert-parallel group: every token's results back to it, in BF16.
 
     Parameters
     ----------
-    cluster, tokens, hidden, topk, experts, ranks, backend, groups, topk_groups, load, exponent, framework
+    cluster, tokens, hidden, topk, experts, ranks, backend, groups, topk_groups, load, exponent, framework,
+    frameworks
         As in `dispatch`; `tokens` per GPU that they come back to.
     dtype
         Payload of the dispatch before it (it picks the kernel; what comes back is BF16).
@@ -268,7 +273,7 @@ def combine(
     """
     args = {"tokens": tokens, "hidden": hidden, "topk": topk, "experts": experts, "ranks": ranks, "dtype": dtype}
     more = {"backend": backend, "groups": groups, "topk_groups": topk_groups, "load": load, "exponent": exponent}
-    return _ask(cluster, "combine", framework, 1.0, {**args, **more})
+    return _ask(cluster, "combine", single(framework, frameworks, "an exchange"), 1.0, {**args, **more})
 
 
 def _afd(what: str, cluster: Cluster, placement: Placement | None, alpha_scale: float, args: dict[str, Any]) -> Phase:

@@ -11,13 +11,13 @@ import numpy as np
 from disagg import _core, executors
 from disagg._columns import Text
 from disagg._flight import Calls
+from disagg._names import LEVELS, Names, expanded, several
 from disagg._versions import __version__
 from disagg.errors import Problem, SpecError
 from disagg.frame import Frame
 from disagg.progress import Progress, reporter
 from disagg.specs import SLO, Assumptions, Cluster, Distribution, Model, Quant, Serving, Workload
 from disagg.specs._base import Spec, checked, expect, raws
-from disagg.study import LEVELS
 
 __all__ = ["regimes"]
 
@@ -32,8 +32,9 @@ def regimes(
     prefix: float | Distribution | Sequence[float | Distribution] = (0,),
     slo: SLO | Sequence[SLO],
     workloads: Workload | Sequence[Workload] | None = None,
-    levels: Sequence[str] = LEVELS,
-    framework: str | None = None,
+    levels: str | Sequence[str] = LEVELS,
+    frameworks: Names = None,
+    framework: Names = None,
     quant: Quant | None = None,
     serving: Serving | None = None,
     assumptions: Assumptions | None = None,
@@ -62,9 +63,11 @@ def regimes(
     workloads
         Workloads in place of the combinations of `isl`, `osl` and `prefix`.
     levels
-        Levels that compete.
+        Levels that compete; ``"afd"`` is both AFD levels.
+    frameworks
+        Whose kernels to compare, one name or several; None: on each system all that have kernels for the model.
     framework
-        Whose kernels; None: on each system those with the largest measured share.
+        The same under its other name.
     quant, serving, assumptions
         As in `estimate`.
     tolerance
@@ -87,10 +90,13 @@ def regimes(
         One row a cell, clusters outermost, then workloads (`prefix`, `isl`, `osl`), then limits:
         ``system gpus framework workload prefix isl osl ttft_limit_ms tpot_limit_ms`` (infinite: no limit),
         ``winner`` (empty: no level keeps the limits), ``margin`` (its rate over the next level's, less one;
-        infinite if it stands alone), ``tie``, ``tied``; of every level ``tokens_per_s_per_gpu_<level>`` (0: it does
+        infinite if it stands alone), ``tie``, ``agreed`` (whether every framework that keeps the limits names the same
+        winner), ``tied``; of every level ``tokens_per_s_per_gpu_<level>`` (0: it does
         not keep the limits) and ``binding_<level>`` (what stops it, ``dominated`` where another is better); and of
-        the winner ``ttft_ms tpot_ms plan``. ``to_xarray([...])`` over the columns that vary gives a grid,
-        ``plot.regimes()`` a map.
+        the winner ``framework ttft_ms tpot_ms measured_share plan`` (the share of the less known of its two latencies
+        that is measured or interpolated). ``to_xarray([...])`` over the columns that vary gives a grid,
+        ``plot.regimes()`` a map. ``attrs["warnings"]`` says whose tables stand in for what-if hardware and which
+        frameworks are left out, and why.
 
     Raises
     ------
@@ -111,11 +117,9 @@ def regimes(
     """
     clusters = _several("cluster", cluster, (Cluster,))
     limits = _several("slo", slo, (SLO,))
-    if isinstance(levels, str):
-        levels = [levels]
+    names, levels = several(framework, frameworks), expanded(levels)
     expect(
         model=(model, Model),
-        framework=(framework, str, type(None)),
         quant=(quant, Quant, type(None)),
         serving=(serving, Serving, type(None)),
         assumptions=(assumptions, Assumptions, type(None)),
@@ -133,7 +137,7 @@ def regimes(
     else:
         asked = _several("workloads", workloads, (Workload,))
     more = (quant, serving, assumptions, float(tolerance), max(1, batches_per_octave))
-    question = (model, clusters, asked, limits, list(levels), framework, *more)
+    question = (model, clusters, asked, limits, levels, names, *more)
     with reporter(progress, "cells") as report:
         if executor is None:
             columns, own = _core.Regimes(*raws(question)).search(partial, report)
@@ -143,6 +147,7 @@ def regimes(
         "version": __version__,
         "model": repr(model),
         "clusters": [repr(c) for c in clusters],
+        "warnings": _core.Regimes(*raws(question)).warnings(),
         "assumptions": repr(assumptions or Assumptions.physical()),
     }
     return Frame._from_core((columns, {**own, **{k: json.dumps(v) for k, v in attrs.items()}}))

@@ -37,8 +37,12 @@ def _number(value: Any) -> str:
 
 
 def _best_first(shares: Mapping[str, float]) -> dict[str, float]:
-    order = ("measured", "interpolated", "extrapolated", "roofline")
+    order = ("measured", "interpolated", "scaled", "extrapolated", "roofline")
     return {n: float(shares[n]) for n in (*order, *sorted(set(shares) - set(order))) if n in shares}
+
+
+def _measured(shares: Mapping[str, float]) -> float:
+    return shares.get("measured", 0.0) + shares.get("interpolated", 0.0) if shares else math.nan
 
 
 def _rebuild(cls: type[Result], scalars: dict[str, Any], frames: dict[str, Frame]) -> Result:
@@ -207,6 +211,7 @@ class Estimate(Result):
 
     _shown = (
         "level",
+        "framework",
         "gpus",
         "feasible",
         "runnable",
@@ -339,8 +344,41 @@ class Estimate(Result):
         return str(self._scalars.get("framework", ""))
 
     @property
+    def evidence_ttft(self) -> dict[str, float]:
+        """Share of the time behind TTFT per class.
+
+        ``measured`` and ``interpolated`` rest on rows of the device's own tables, ``scaled`` on rows of the device
+        that a what-if device stands on, ``extrapolated`` goes beyond them, ``roofline`` has none.
+        """
+        return _best_first(self._scalars.get("evidence_ttft", {}))
+
+    @property
+    def evidence_tpot(self) -> dict[str, float]:
+        """Share of the time behind TPOT per class, as `evidence_ttft`; empty where nothing is decoded."""
+        return _best_first(self._scalars.get("evidence_tpot", {}))
+
+    @property
+    def measured_share(self) -> float:
+        """Measured or interpolated share of the less known of TTFT and TPOT."""
+        return self._float("measured_share")
+
+    @property
+    def ttft_measured_share(self) -> float:
+        """Measured or interpolated share of the time behind TTFT."""
+        return _measured(self.evidence_ttft)
+
+    @property
+    def tpot_measured_share(self) -> float:
+        """Measured or interpolated share of the time behind TPOT; not a number where nothing is decoded."""
+        return _measured(self.evidence_tpot)
+
+    @property
     def evidence(self) -> dict[str, float]:
-        """Share of the time per class: measured, interpolated, extrapolated, roofline."""
+        """Share per class of all a request pays for: prefill and decode of P/D together, the mean step of others.
+
+        A long prefill hides a decode step here: how well a latency is known say `evidence_ttft` and
+        `evidence_tpot`.
+        """
         return _best_first(self._scalars.get("evidence", {}))
 
     @property
@@ -512,12 +550,17 @@ class Estimate(Result):
 
         return compare(self, other)
 
+    def _shares(self) -> list[tuple[str, str]]:
+        """How well each latency is known, in words."""
+        found = (("TTFT", self.evidence_ttft), ("TPOT", self.evidence_tpot))
+        return [(n, ", ".join(f"{v:.0%} {k}" for k, v in e.items() if v > 0)) for n, e in found if e]
+
     def _repr_html_(self) -> str:
-        shares = ", ".join(f"{v:.0%} {k}" for k, v in self.evidence.items() if v > 0)
+        shares = "; ".join(f"{name}: {text}" for name, text in self._shares())
         return _html.table("Estimate", [], [list(f) for f in self._facts()], note=shares)
 
     def __repr__(self) -> str:
         """One line with the main facts."""
-        shares = ", ".join(f"{k}={v:.2f}" for k, v in self.evidence.items() if v > 0)
-        facts = ", ".join(f"{n}={v}" for n, v in self._facts())
-        return f"Estimate({facts}{', ' if shares else ''}{shares})"
+        known = [("ttft_measured_share", self.ttft_measured_share), ("tpot_measured_share", self.tpot_measured_share)]
+        shares = [(n, f"{v:.2f}") for n, v in known if not math.isnan(v)]
+        return f"Estimate({', '.join(f'{n}={v}' for n, v in [*self._facts(), *shares])})"

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
 from disagg import _core
+from disagg._names import Names, single
 from disagg._serve import _raw
 from disagg.errors import Problem, SpecError
 from disagg.frame import Frame
@@ -78,7 +79,6 @@ def _engine(  # noqa: PLR0917 - the specs of a question
         cluster=(cluster, Cluster),
         plan=(plan, Aggregated, PD, AFD),
         trace=(trace, Trace),
-        framework=(framework, str, type(None)),
         quant=(quant, Quant, type(None)),
         serving=(serving, Serving, type(None)),
         assumptions=(assumptions, Assumptions, type(None)),
@@ -123,7 +123,8 @@ def simulate(
     plan: Aggregated | PD | AFD,
     trace: Trace,
     *,
-    framework: str | None = None,
+    framework: Names = None,
+    frameworks: Names = None,
     quant: Quant | None = None,
     serving: Serving | None = None,
     assumptions: Assumptions | None = None,
@@ -146,7 +147,8 @@ def simulate(
     plan: Aggregated | PD | AFD,
     trace: Sequence[Trace],
     *,
-    framework: str | None = None,
+    framework: Names = None,
+    frameworks: Names = None,
     quant: Quant | None = None,
     serving: Serving | None = None,
     assumptions: Assumptions | None = None,
@@ -169,7 +171,8 @@ def simulate(
     plan: Aggregated | PD | AFD,
     trace: Trace | Sequence[Trace],
     *,
-    framework: str | None = None,
+    framework: Names = None,
+    frameworks: Names = None,
     quant: Quant | None = None,
     serving: Serving | None = None,
     assumptions: Assumptions | None = None,
@@ -189,7 +192,7 @@ def simulate(
 
     Parameters
     ----------
-    model, cluster, plan, framework, quant, serving, assumptions
+    model, cluster, plan, framework, frameworks, quant, serving, assumptions
         As in `estimate`.
     trace
         What arrives. A list of traces (of several seeds, say) gives a list of runs, side by side on all
@@ -252,7 +255,8 @@ def simulate(
         }
     )
     jobs = _jobs(trace, seed)
-    engine, fixed = _engine(model, cluster, plan, jobs[0][0], framework, quant, serving, assumptions, timing)
+    lane = single(framework, frameworks, "a simulation")
+    engine, fixed = _engine(model, cluster, plan, jobs[0][0], lane, quant, serving, assumptions, timing)
     with reporter(progress, "runs" if len(jobs) > 1 else "requests") as report:
         found = _core.simulate(engine, [(t._raw, s) for t, s in jobs], fixed, options, SPANS, report)
     runs = [Run._from_core(one) for one in found]
@@ -288,7 +292,8 @@ def goodput_curve(
     slo: SLO,
     *,
     rates: Sequence[float],
-    framework: str | None = None,
+    framework: Names = None,
+    frameworks: Names = None,
     quant: Quant | None = None,
     serving: Serving | None = None,
     assumptions: Assumptions | None = None,
@@ -311,7 +316,7 @@ def goodput_curve(
         Limits at ``slo.percentile`` (None: means).
     rates
         Mean arrivals per second; the same requests at each, in parallel.
-    model, cluster, plan, trace, framework, quant, serving, assumptions, timing
+    model, cluster, plan, trace, framework, frameworks, quant, serving, assumptions, timing
         As in `simulate`.
     scheduler, router, prefix_cache, kv_blocks, preemption, cache_ttl_s, shared_tier, seed, progress
         As in `simulate`.
@@ -340,7 +345,8 @@ def goodput_curve(
             "stop_s": None,
         }
     )
-    engine, fixed = _engine(model, cluster, plan, trace, framework, quant, serving, assumptions, timing)
+    lane = single(framework, frameworks, "a simulation")
+    engine, fixed = _engine(model, cluster, plan, trace, lane, quant, serving, assumptions, timing)
     wanted: list[Any] = [float(r) for r in rates]
     with reporter(progress, "requests") as report:
         found = _core.goodput_curve(engine, trace._raw, slo._raw, wanted, fixed, options, seed, report)

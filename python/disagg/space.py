@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from disagg import _core, _html
+from disagg._names import Names, several
 from disagg.errors import SpecError
 from disagg.frame import Frame
 from disagg.specs import AFD, PD, Aggregated, Assumptions, Cluster, Model, Parallel, Quant, Serving, Workload
@@ -39,7 +40,9 @@ class Space:
         Constraints over the ends of paths, in Python's syntax: ``"tp * dp <= 64"``.
     plan
         The plan that axes below ``plan.`` change; None: ``Aggregated`` on one GPU.
-    framework, quant, serving, assumptions
+    framework, frameworks
+        As in `estimate`; several names are an axis ``"framework"``.
+    quant, serving, assumptions
         As in `estimate`.
 
     Raises
@@ -73,7 +76,8 @@ class Space:
         axes: Mapping[str, Sequence[Any]],
         where: Sequence[str] = (),
         plan: Aggregated | PD | AFD | None = None,
-        framework: str | None = None,
+        framework: Names = None,
+        frameworks: Names = None,
         quant: Quant | None = None,
         serving: Serving | None = None,
         assumptions: Assumptions | None = None,
@@ -84,7 +88,6 @@ class Space:
             workload=(workload, Workload),
             axes=(axes, Mapping),
             plan=(plan, Aggregated, PD, AFD, type(None)),
-            framework=(framework, str, type(None)),
             quant=(quant, Quant, type(None)),
             serving=(serving, Serving, type(None)),
             assumptions=(assumptions, Assumptions, type(None)),
@@ -112,8 +115,13 @@ class Space:
         for name, part in {"quant": quant, "serving": serving, "assumptions": assumptions}.items():
             if part is not None:
                 question[name] = part.to_dict()
-        if framework is not None:
-            question["framework"] = framework
+        lanes = several(framework, frameworks)
+        if lanes is not None and "framework" in axes:
+            raise SpecError([("axes.framework", "stands beside framework", "give one of them")])
+        if lanes is not None and len(lanes) == 1:
+            question["framework"] = lanes[0]
+        elif lanes is not None:
+            axes = {**axes, "framework": lanes}
         listed = [{"path": path, "values": [_plain(v, path) for v in values]} for path, values in axes.items()]
         description = {"question": question, "axes": listed, "where": list(where)}
         self._adopt(_core.DesignSpace(json.dumps(description, allow_nan=False)), None)

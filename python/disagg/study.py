@@ -10,20 +10,19 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 import numpy as np
 
 from disagg import _core
+from disagg._names import FAMILIES, LEVELS
 from disagg.errors import InfeasibleError, SpecError
 from disagg.frame import Frame, better
 from disagg.progress import Progress, reporter
 from disagg.result import Estimate
-from disagg.specs import Assumptions
+from disagg.specs import SLO, Assumptions
 from disagg.specs._base import expect
+from disagg.verdict import Verdict, headline, verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["LEVELS", "Study"]
-
-LEVELS = ("aggregated", "pd", "aggregated+afd", "pd+afd")
-_FAMILIES = {"afd": ("aggregated+afd", "pd+afd")}
 
 
 class _StudyPlots:
@@ -78,16 +77,40 @@ class Study:
         The best estimate of each level, or its nearest miss; under ``"afd"`` that of the two AFD levels.
     objective
         What was made as good as possible.
+    frameworks
+        One row a level and framework compared; None: as `table`.
+    flips
+        What other limits and budgets give: a table, or a function that gives it when it is first asked for.
+    warnings
+        What should be known beside the answer, in words.
+    slo
+        The limits asked for.
     core
         The search itself, which an audit asks again; None after a round trip.
     """
 
-    __slots__ = ("_estimates", "_native", "_objective", "_points", "_table")
+    __slots__ = (
+        "_estimates",
+        "_flips",
+        "_frameworks",
+        "_native",
+        "_objective",
+        "_points",
+        "_slo",
+        "_table",
+        "_verdict",
+        "_warnings",
+    )
 
     _table: Frame
     _points: Frame | Callable[[], Frame]
     _estimates: dict[str, Estimate]
     _objective: str
+    _frameworks: Frame
+    _flips: Frame | Callable[[], Frame]
+    _warnings: list[str]
+    _slo: SLO
+    _verdict: Verdict | None
     _native: _core.Study | None
 
     def __init__(
@@ -97,6 +120,10 @@ class Study:
         points: Frame | Callable[[], Frame],
         estimates: Mapping[str, Estimate],
         objective: str = "tokens_per_s",
+        frameworks: Frame | None = None,
+        flips: Frame | Callable[[], Frame] | None = None,
+        warnings: Sequence[str] = (),
+        slo: SLO | None = None,
         core: _core.Study | None = None,
     ) -> None:
         for name, value in (
@@ -105,6 +132,11 @@ class Study:
             ("_points", points),
             ("_estimates", dict(estimates)),
             ("_objective", objective),
+            ("_frameworks", table if frameworks is None else frameworks),
+            ("_flips", Frame({}) if flips is None else flips),
+            ("_warnings", list(warnings)),
+            ("_slo", SLO() if slo is None else slo),
+            ("_verdict", None),
         ):
             object.__setattr__(self, name, value)
 
@@ -114,8 +146,63 @@ class Study:
 
     @property
     def table(self) -> Frame:
-        """One row a level: its best plan, what it reaches and what binds it."""
+        """One row a level: its best plan on whichever framework gives most, what it reaches and what binds it.
+
+        ``measured_share`` is that of the less known of the two latencies, whose own are ``tpot_measured_share`` and
+        ``ttft_measured_share``: never pooled.
+        """
         return self._table
+
+    @property
+    def frameworks(self) -> Frame:
+        """One row a level and framework compared, with the columns of `table`.
+
+        ``binding`` is ``dominated`` where another level leads with the same framework's kernels.
+        """
+        return self._frameworks
+
+    @property
+    def flips(self) -> Frame:
+        """What leads under other limits and on other budgets, of the plans looked at.
+
+        ``what`` (``ttft_ms``, ``tpot_ms``, ``gpus``), ``side`` (``at`` a value, or ``below`` or ``above`` the nearest
+        one where another level leads), ``value``, ``ratio`` (to what was asked), and who leads there: ``level``
+        (empty: nothing keeps the limits), ``framework``, ``tokens_per_s_per_gpu``, ``tokens_per_s_per_user``.
+        """
+        if not isinstance(self._flips, Frame):
+            object.__setattr__(self, "_flips", self._flips())
+        return cast("Frame", self._flips)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What should be known beside the answer: what stands in for measurements, who disagrees, what is left out."""
+        return list(self._warnings)
+
+    @property
+    def slo(self) -> SLO:
+        """The limits asked for."""
+        return self._slo
+
+    def verdict(self) -> Verdict:
+        """Say what to deploy, at which rate and cost, how well that is known, and what would change it.
+
+        Returns
+        -------
+        Verdict
+            In words when printed; every part is an attribute.
+
+        Examples
+        --------
+        >>> import disagg as dg
+        >>> study = dg.explore(dg.Model("Qwen/Qwen3-30B-A3B"), dg.Cluster("b200_sxm", gpus=2),
+        ...                    dg.Workload(isl=1024, osl=128), dg.SLO(ttft_ms=500), levels=["aggregated", "pd"])
+        >>> found = study.verdict()
+        >>> found.feasible, found.level in {"aggregated", "pd"}, str(found).startswith("Deploy ")
+        (True, True, True)
+        """
+        if self._verdict is None:
+            object.__setattr__(self, "_verdict", verdict(self))
+        return cast("Verdict", self._verdict)
 
     @property
     def points(self) -> Frame:
@@ -151,10 +238,10 @@ class Study:
     def _levels(self, level: str | None) -> tuple[str, ...]:
         if level is None:
             return LEVELS
-        if level in _FAMILIES:
-            return _FAMILIES[level]
+        if level in FAMILIES:
+            return FAMILIES[level]
         if level not in LEVELS:
-            known = [*LEVELS, *_FAMILIES]
+            known = [*LEVELS, *FAMILIES]
             raise SpecError([("level", f"'{level}' is not a level", _core.near(str(level), known))])
         return (level,)
 
@@ -287,6 +374,10 @@ class Study:
         return json.dumps(
             {
                 "objective": self._objective,
+                "slo": self._slo.to_dict(),
+                "warnings": self._warnings,
+                "frameworks": json.loads(self._frameworks.to_json()),
+                "flips": json.loads(self.flips.to_json()),
                 "table": json.loads(self._table.to_json()),
                 "points": json.loads(self.points.to_json()),
                 "estimates": {n: json.loads(e.to_json()) for n, e in self._estimates.items()},
@@ -310,6 +401,10 @@ class Study:
                 points=Frame.from_json(json.dumps(data["points"])),
                 estimates={n: Estimate.from_json(json.dumps(e)) for n, e in data["estimates"].items()},
                 objective=data["objective"],
+                frameworks=Frame.from_json(json.dumps(data["frameworks"])),
+                flips=Frame.from_json(json.dumps(data["flips"])),
+                warnings=data["warnings"],
+                slo=SLO.from_dict(data["slo"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as e:
             raise SpecError([("json", f"is not a study: {e}", "give the text that to_json() gave")]) from e
@@ -318,25 +413,34 @@ class Study:
         """Compare by value."""
         if not isinstance(other, Study):
             return NotImplemented
-        return all(getattr(self, n) == getattr(other, n) for n in ("table", "_estimates", "objective", "points"))
+        parts = ("slo", "objective", "table", "frameworks", "warnings", "_estimates", "flips", "points")
+        return all(getattr(self, n) == getattr(other, n) for n in parts)
 
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        """One line: the levels, what each reaches, and how many plans were looked at."""
+        """One line: what to deploy, the levels and what each reaches, and how many plans were looked at."""
         parts = []
         for level, e in self.estimates.items():
             reached = f"{getattr(e, self._objective):.6g}" if e.feasible else "infeasible"
             parts.append(f"{level}={reached} ({e.binding or 'best'})")
-        return f"Study({self.priced} plans, {self._objective}: {', '.join(parts)})"
+        warned = f"; warnings: {len(self._warnings)}" if self._warnings else ""
+        return f"Study({headline(self)}; {self.priced} plans, {self._objective}: {', '.join(parts)}{warned})"
+
+    def __str__(self) -> str:
+        """Give the verdict in words, and a line a level."""
+        names = ("level", "framework", "feasible", "binding", _rate(self._objective), "ttft_ms", "tpot_ms", "plan")
+        return f"{self.verdict()}\n\n{self._table.select(*(n for n in names if n in self._table))}"
 
     def _repr_html_(self) -> str:
         table = self._table._repr_html_()
-        return f"{table}<div>{self.priced} plans; objective: {escape(self._objective)}</div>"
+        below = f"<div>{self.priced} plans; objective: {escape(self._objective)}</div>"
+        return f"{self.verdict()._repr_html_()}{table}{below}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the plain data."""
-        return _rebuild, (self._table, self.points, self._estimates, self._objective)
+        facts = (self._frameworks, self.flips, self._warnings, self._slo)
+        return _rebuild, (self._table, self.points, self._estimates, self._objective, facts)
 
     def __copy__(self) -> Study:
         """Return itself: it is frozen."""
@@ -347,5 +451,25 @@ class Study:
         return self
 
 
-def _rebuild(table: Frame, points: Frame, estimates: dict[str, Estimate], objective: str) -> Study:
-    return Study(table=table, points=points, estimates=estimates, objective=objective)
+def _rate(objective: str) -> str:
+    return objective if objective == "tokens_per_s_per_user" else "tokens_per_s_per_gpu"
+
+
+def _rebuild(
+    table: Frame,
+    points: Frame,
+    estimates: dict[str, Estimate],
+    objective: str,
+    facts: tuple[Frame, Frame, list[str], SLO],
+) -> Study:
+    frameworks, flips, warnings, slo = facts
+    return Study(
+        table=table,
+        points=points,
+        estimates=estimates,
+        objective=objective,
+        frameworks=frameworks,
+        flips=flips,
+        warnings=warnings,
+        slo=slo,
+    )

@@ -3,14 +3,15 @@
 //! Decode kernels run under CUDA graphs by default and prefill kernels as measured (physics.md
 //! section 3, launch floors), so every operator exists once per launch mode.
 //!
-//! A device that no system of the database has (what-if hardware) takes the tables of the nearest
-//! one at the same utilisation: times scale with the ratio of the two rooflines, and are tagged so.
+//! A device that is not its system's own (what-if hardware) keeps the tables of the system it stands on
+//! (`what_if`) at the same utilisation: times scale with the ratio of the two rooflines, and are tagged so.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::balance;
 use super::published;
+use super::what_if::{self, StandIn};
 use crate::error::{Error, Result};
 use crate::kernels::ops::{self, ExpertShape, Source};
 use crate::kernels::roofline::{self, Roofline};
@@ -23,7 +24,7 @@ use crate::spec::assumptions::{
 };
 use crate::spec::dtype::Formats;
 use crate::spec::serving::Launch;
-use crate::spec::{Assumptions, Attention, Cluster, Device, Dtype, Imbalance, Model, Quant, Serving, catalog};
+use crate::spec::{Assumptions, Attention, Cluster, Device, Dtype, Imbalance, Model, Quant, Serving};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
@@ -69,8 +70,8 @@ impl Library {
             has_attention_format(&db, model, cluster, framework, quant)?;
         }
         let comm = Comm::new(db.clone(), cluster, framework, assumptions.afd_alpha_scale)?;
-        let (system, device) = measured_like(cluster)?;
-        let what_if = !same_speed(&device, &cluster.device);
+        let StandIn { system, device } = what_if::tables_of(cluster)?;
+        let what_if = !what_if::same_speed(&device, &cluster.device);
         let source = |graph| Source {
             db: db.clone(),
             system: system.clone(),
@@ -189,8 +190,13 @@ impl Library {
         }
     }
 
-    /// A kernel from the tables; on a device that has none, scaled from those of the nearest by the
-    /// two rooflines, which `bare` gives.
+    /// What stands in for measurements of the device and the links, in words; none where both are the preset's.
+    pub fn what_if(&self) -> Option<String> {
+        what_if::words(&self.cluster, &self.graph.system, &self.graph.device)
+    }
+
+    /// A kernel from the tables; on a what-if device scaled from those it stands on by the two rooflines, which
+    /// `bare` gives.
     fn built(
         &self,
         graph: bool,
@@ -432,42 +438,6 @@ fn has_attention_format(
         format!("{framework} has no {} prefill kernel of {} on {}", asked.name(), model.name, cluster.system),
         "attention='bfloat16', another framework, or missing_formats='nearest'",
     ))
-}
-
-/// Whether two devices do the same work in the same time.
-fn same_speed(a: &Device, b: &Device) -> bool {
-    speeds(a) == speeds(b) && a.launch_s == b.launch_s && a.sm == b.sm
-}
-
-fn speeds(d: &Device) -> [f64; 4] {
-    [d.bf16_flops, d.fp8_flops, d.fp4_flops, d.hbm_bytes_per_s]
-}
-
-/// The system whose tables stand for a cluster's device, and its device: the one of the same speed,
-/// the cluster's own first; else the one that the device is a variation of, by its name, so that more of a
-/// figure never reads another machine's tables; else the nearest in arithmetic and bandwidth.
-fn measured_like(cluster: &Cluster) -> Result<(String, Device)> {
-    let mut own = catalog::systems();
-    own.sort_by_key(|name| *name != cluster.system);
-    let mut best: Option<(f64, String, Device)> = None;
-    for name in own {
-        let (device, _) = catalog::system(&name)?;
-        // BF16, the widest of the narrow formats and bandwidth, on log scales: FP4 units missing on one
-        // side say nothing about utilisation.
-        let near = |d: &Device| [d.bf16_flops, d.fp8_flops.max(d.bf16_flops), d.hbm_bytes_per_s];
-        let apart: f64 = near(&device).iter().zip(near(&cluster.device)).map(|(a, b)| (a / b).ln().powi(2)).sum();
-        let apart = if same_speed(&device, &cluster.device) {
-            -2.0
-        } else if device.name == cluster.device.name {
-            -1.0
-        } else {
-            apart
-        };
-        if best.as_ref().is_none_or(|(b, ..)| apart < *b) {
-            best = Some((apart, name, device));
-        }
-    }
-    best.map(|(_, name, device)| (name, device)).ok_or_else(|| crate::Error::data("systems", "no system preset"))
 }
 
 /// Libraries kept for the next question of the same kind: compiling surfaces takes tens of

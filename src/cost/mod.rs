@@ -16,6 +16,7 @@ pub mod overlap;
 pub mod ports;
 pub mod published;
 pub mod sink;
+pub mod what_if;
 pub mod worker;
 
 pub use afd::{AfdLines, AfdUnit, LayerStages};

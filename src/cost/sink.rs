@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::kernels::{Evidence, Reading};
+use crate::kernels::{CLASSES, Evidence, Reading};
 use crate::network::CommTime;
 use crate::network::report::Report;
 
@@ -107,10 +107,10 @@ pub trait Sink {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Total {
     pub seconds: f64,
-    /// Seconds by evidence class (measured, interpolated, extrapolated, roofline).
-    pub by_evidence: [f64; 4],
+    /// Seconds by evidence class, in the order of `kernels::Evidence`.
+    pub by_evidence: [f64; CLASSES],
     /// The same for compute operators only.
-    pub compute: [f64; 4],
+    pub compute: [f64; CLASSES],
 }
 
 impl Total {
@@ -145,7 +145,7 @@ impl Sink for Total {
     #[inline]
     fn merge(&mut self, total: &Total) {
         self.seconds += total.seconds;
-        for i in 0..4 {
+        for i in 0..CLASSES {
             self.by_evidence[i] += total.by_evidence[i];
             self.compute[i] += total.compute[i];
         }

@@ -15,5 +15,5 @@ pub mod table;
 
 pub use db::{KernelDb, TableInfo};
 pub use lookup::{Latency, Query, lookup};
-pub use surface::{Evidence, Reading, Surface};
+pub use surface::{CLASSES, Evidence, Reading, Surface};
 pub use table::Table;

@@ -12,14 +12,19 @@ use serde::{Deserialize, Serialize};
 use super::grid::Grid;
 use super::roofline::{Roofline, Work, visible_pairs};
 
+/// Classes of evidence.
+pub const CLASSES: usize = 5;
+
 /// How well a time is known, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Evidence {
     Measured = 0,
     Interpolated = 1,
-    Extrapolated = 2,
-    Roofline = 3,
+    /// Measured or interpolated on the device of the tables, and scaled by two rooflines to a what-if device.
+    Scaled = 2,
+    Extrapolated = 3,
+    Roofline = 4,
 }
 
 impl Evidence {
@@ -28,6 +33,7 @@ impl Evidence {
         match self {
             Evidence::Measured => "measured",
             Evidence::Interpolated => "interpolated",
+            Evidence::Scaled => "scaled",
             Evidence::Extrapolated => "extrapolated",
             Evidence::Roofline => "roofline",
         }
@@ -83,7 +89,7 @@ pub(crate) enum Node {
         work: Work,
     },
     /// A kernel on a device that nobody measured: the time on the measured one, times the ratio of the
-    /// two rooflines (the utilisation is held). Known no better than a roofline.
+    /// two rooflines (the utilisation is held). Known no better than scaled.
     Scaled {
         inner: Box<Node>,
         from: Box<Node>,
@@ -185,7 +191,8 @@ impl Node {
             }
             Node::Scaled { inner, from, to } => {
                 let ratio = to.eval(x).seconds / from.eval(x).seconds;
-                Reading { seconds: inner.eval(x).seconds * ratio, evidence: Evidence::Roofline }
+                let there = inner.eval(x);
+                Reading { seconds: there.seconds * ratio, evidence: there.evidence.max(Evidence::Scaled) }
             }
         }
     }
@@ -239,6 +246,11 @@ impl Surface {
     /// What building its grids found, for the evidence report.
     pub(crate) fn checks(&self) -> &[Check] {
         &self.inner.checks
+    }
+
+    /// Whether it rests on rows of a table at all; else it is a bare roofline.
+    pub fn is_measured(&self) -> bool {
+        !self.inner.checks.is_empty()
     }
 
     pub(crate) fn node(&self) -> &Node {

@@ -11,13 +11,14 @@ use super::spec::Spec;
 use super::{errors, kernels, run};
 use crate::error::{Error, Result};
 use crate::search::{self, explore, wire};
-use crate::serving::framework;
+use crate::serving::framework::{self, Compared};
 use crate::spec::Quant;
 
 /// The question of `explore`, searched whole or unit by unit.
 #[pyclass(frozen, module = "disagg._core")]
 pub struct Exploration {
     question: search::Question,
+    left_out: Vec<String>,
 }
 
 #[pymethods]
@@ -44,22 +45,21 @@ impl Exploration {
         let objective = objective.to_string();
         run::run(py, None, move |_| {
             let mut question = search::Question::new(c.model, c.cluster, c.workload, slo, "");
-            question.frameworks = compared(frameworks, &question, &c.quant)?;
+            let Compared { names, left_out } = compared(frameworks, &question, &c.quant)?;
+            question.frameworks = names;
             question.levels = levels;
             question.quant = c.quant;
             question.serving = c.serving;
             question.assumptions = c.assumptions;
             question.objective = objective;
-            Ok(Exploration { question })
+            Ok(Exploration { question, left_out })
         })
     }
 
     /// Searches all of it here.
     #[pyo3(signature = (progress=None))]
     fn explore(&self, py: Python<'_>, progress: Option<&Bound<'_, PyAny>>) -> PyResult<Study> {
-        run::run(py, progress, |control| {
-            Ok(Study { inner: Arc::new(search::explore(&kernels::db()?, &self.question, control)?) })
-        })
+        run::run(py, progress, |control| Ok(self.study(search::explore(&kernels::db()?, &self.question, control)?)))
     }
 
     /// Frameworks compared.
@@ -100,15 +100,21 @@ impl Exploration {
         run::run(py, None, move |control| {
             let read = |words: Vec<u32>| control.check().and_then(|()| wire::unpack(&words));
             let parts = parts.into_iter().map(read).collect::<Result<_>>()?;
-            Ok(Study { inner: Arc::new(explore::join(&kernels::db()?, &self.question, parts)?) })
+            Ok(self.study(explore::join(&kernels::db()?, &self.question, parts)?))
         })
     }
 }
 
-/// Frameworks to compare; none named: the one with the largest measured share.
-fn compared(names: Option<Vec<String>>, q: &search::Question, quant: &Quant) -> Result<Vec<String>> {
+impl Exploration {
+    fn study(&self, found: search::Study) -> Study {
+        Study { inner: Arc::new(found), left_out: self.left_out.clone() }
+    }
+}
+
+/// Frameworks to compare; none named: all that have kernels for the model.
+fn compared(names: Option<Vec<String>>, q: &search::Question, quant: &Quant) -> Result<Compared> {
     let Some(names) = names else {
-        return Ok(vec![framework::default_framework(&kernels::db()?, &q.model, &q.cluster, quant)?]);
+        return framework::compared(&kernels::db()?, &q.model, &q.cluster, quant);
     };
     if names.is_empty() {
         let cure = "leave it out, or name trtllm, sglang or vllm";
@@ -116,6 +122,9 @@ fn compared(names: Option<Vec<String>>, q: &search::Question, quant: &Quant) -> 
     }
     for (i, n) in names.iter().enumerate() {
         check_framework(n, &format!("frameworks[{i}]"), &q.cluster.system)?;
+        if names[..i].contains(n) {
+            return Err(Error::spec(format!("frameworks[{i}]"), format!("'{n}' stands twice"), "name it once"));
+        }
     }
-    Ok(names)
+    Ok(Compared { names, left_out: Vec::new() })
 }

@@ -15,7 +15,7 @@ use crate::kernels::import::RawColumn;
 use crate::kernels::lookup::{Query, lookup_all};
 use crate::kernels::ops::Source;
 use crate::kernels::table::{Key, Provenance, Value};
-use crate::kernels::{Evidence, KernelDb, Table, report};
+use crate::kernels::{KernelDb, Table, report};
 
 /// Where the pack lies, and the database once somebody asked for it.
 static PACK: Mutex<(Option<PathBuf>, Option<Arc<KernelDb>>)> = Mutex::new((None, None));
@@ -143,18 +143,9 @@ pub fn kernels_lookup<'py>(
     let found = py.detach(|| errors::guard(|| lookup_all(&*db()?, &query)))?;
     let mut out = Columns::new();
     out.push("ms", Column::F64(found.iter().map(|l| l.ms).collect()));
-    out.push("evidence", Column::from_strings(found.iter().map(|l| word(l.evidence))));
+    out.push("evidence", Column::from_strings(found.iter().map(|l| l.evidence.name())));
     out.push("source", Column::from_strings(found.iter().map(|l| l.source.as_str())));
     columns::to_python(py, out)
-}
-
-fn word(evidence: Evidence) -> &'static str {
-    match evidence {
-        Evidence::Measured => "measured",
-        Evidence::Interpolated => "interpolated",
-        Evidence::Extrapolated => "extrapolated",
-        Evidence::Roofline => "roofline",
-    }
 }
 
 /// Puts imported tables in front of the pack's: dicts as `disagg.kernels.importer` reads them.

@@ -19,7 +19,7 @@ pub struct Regimes {
 #[pymethods]
 impl Regimes {
     #[new]
-    #[pyo3(signature = (model, clusters, workloads, slos, levels, framework=None, quant=None, serving=None, assumptions=None, tolerance=0.01, batches_per_octave=2))]
+    #[pyo3(signature = (model, clusters, workloads, slos, levels, frameworks=None, quant=None, serving=None, assumptions=None, tolerance=0.01, batches_per_octave=2, runnable=true))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         model: &Spec,
@@ -27,12 +27,13 @@ impl Regimes {
         workloads: Vec<PyRef<'_, Spec>>,
         slos: Vec<PyRef<'_, Spec>>,
         levels: Vec<String>,
-        framework: Option<String>,
+        frameworks: Option<Vec<String>>,
         quant: Option<&Spec>,
         serving: Option<&Spec>,
         assumptions: Option<&Spec>,
         tolerance: f64,
         batches_per_octave: u32,
+        runnable: bool,
     ) -> PyResult<Regimes> {
         errors::guard(|| {
             let map = search::Map {
@@ -41,19 +42,19 @@ impl Regimes {
                 workloads: workloads.iter().map(|w| workload_of(w, "workloads")).collect::<Result<_>>()?,
                 slos: slos.iter().map(|s| slo_of(s, "slo")).collect::<Result<_>>()?,
                 levels,
-                framework,
+                frameworks,
                 quant: quant.map_or(Ok(Quant::default()), |q| quant_of(q, "quant"))?,
                 serving: serving.map_or(Ok(Serving::default()), |s| serving_of(s, "serving"))?,
                 assumptions: assumptions.map_or(Ok(Assumptions::physical()), |a| assumptions_of(a, "assumptions"))?,
                 tolerance,
                 batches_per_octave,
-                runnable: true,
+                runnable,
             };
             let mut problems = Problems::new();
             for c in &map.clusters {
                 problems.nest("quant", map.quant.check_on(&map.model.quant, &c.device));
-                if let Some(f) = &map.framework {
-                    check_framework(f, "framework", &c.system)?;
+                for (i, f) in map.frameworks.iter().flatten().enumerate() {
+                    check_framework(f, &format!("frameworks[{i}]"), &c.system)?;
                 }
             }
             problems.into_result()?;
@@ -61,9 +62,14 @@ impl Regimes {
         })
     }
 
-    /// Checks the map and tells whose kernels each of its clusters is priced with.
-    fn frameworks(&self, py: Python<'_>) -> PyResult<Vec<String>> {
-        run::run(py, None, |_| self.map.frameworks(&kernels::db()?))
+    /// Checks the map and tells whose kernels are compared on each of its clusters.
+    fn frameworks(&self, py: Python<'_>) -> PyResult<Vec<Vec<String>>> {
+        run::run(py, None, |_| self.map.compared(&kernels::db()?))
+    }
+
+    /// What should be known beside the map, in words.
+    fn warnings(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        run::run(py, None, |_| self.map.caveats(&kernels::db()?))
     }
 
     /// Which level wins where: columns, one row a cell.

@@ -227,12 +227,32 @@ fn estimate_to_python(py: Python<'_>, e: Estimate) -> PyResult<Bound<'_, PyTuple
 #[pyclass(frozen, module = "disagg._core")]
 pub struct Study {
     pub(super) inner: Arc<search::Study>,
+    /// Frameworks that are not compared, each with its reason in words.
+    pub(super) left_out: Vec<String>,
 }
 
 #[pymethods]
 impl Study {
     fn table<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         columns::to_python(py, self.inner.table())
+    }
+
+    /// One row a level and framework.
+    fn frameworks<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        columns::to_python(py, self.inner.frameworks())
+    }
+
+    /// What other limits and budgets give, of the plans looked at.
+    fn flips<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let inner = self.inner.clone();
+        let c = py.detach(move || inner.flip_columns());
+        columns::to_python(py, c)
+    }
+
+    /// What should be known beside the answer, in words.
+    #[getter]
+    fn warnings(&self) -> Vec<String> {
+        self.inner.caveats().into_iter().chain(self.left_out.clone()).collect()
     }
 
     fn points<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {

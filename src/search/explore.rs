@@ -102,6 +102,10 @@ impl Question {
             let text = format!("'{f}' is not a framework with kernels for {}", self.cluster.system);
             p.push(format!("frameworks[{i}]"), text, near(f, known));
         }
+        if self.objective == "tokens_per_s_per_user" && self.workload.means().osl <= 1.0 {
+            let text = "one output token a request: nothing is decoded, and no user has a rate";
+            p.push("objective", text, "objective='tokens_per_s' under a TTFT limit, or an osl above 1");
+        }
         let peak = self.workload.peak_tokens();
         if self.workload.strict_context && peak > f64::from(self.model.max_context) {
             let text = format!("context_exceeded: {peak:.0} tokens on a model trained for {}", self.model.max_context);

@@ -1,9 +1,11 @@
 //! The design space of each level of disaggregation, searched whole at one GPU budget.
 
 pub mod audit;
+pub mod caveats;
 pub mod design;
 pub mod exact;
 pub mod explore;
+pub mod flips;
 pub mod levels;
 pub mod near;
 pub mod optimize;

@@ -4,25 +4,30 @@
 //! and only what they share is done once (of a level that keeps no limits the map says what stops it, not the plan).
 //! Cells that differ in nothing but limits share one scan of the space (`scene`), whose points do not depend on
 //! limits; what a finer grid and the engine have priced for one cell is kept for the others; and rows that cannot
-//! lead under a cell's limits are passed over (`near::Tiers`). Held against `explore` in tests/rust/regimes.rs.
+//! lead under a cell's limits are passed over (`near::Tiers`). Every framework compared has a scan of its own; in a
+//! cell each level takes the best of them. Held against `explore` in tests/rust/regimes.rs.
 
 mod scene;
 mod table;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use self::scene::Scene;
 pub use self::table::regimes;
 use super::explore::LEVELS;
 use super::levels::{Compiled, Task};
+use super::near::leader;
+use super::refine::Aim;
 use super::row::Row;
 use crate::control::Control;
+use crate::cost::{Library, what_if};
 use crate::error::{Error, Problems, Result, near};
 use crate::kernels::KernelDb;
 use crate::serving::Binding;
 use crate::serving::defaults;
 use crate::serving::engine::contradictions_of;
-use crate::serving::framework::default_framework;
+use crate::serving::framework::compared;
 use crate::spec::{Assumptions, Cluster, Model, Quant, Rules, Serving, Slo, Workload};
 
 /// What a map is asked: every cluster with every workload under every pair of limits.
@@ -33,8 +38,8 @@ pub struct Map {
     pub workloads: Vec<Workload>,
     pub slos: Vec<Slo>,
     pub levels: Vec<String>,
-    /// None: on each system the one with the largest measured share.
-    pub framework: Option<String>,
+    /// None: on each system all that have kernels for the model.
+    pub frameworks: Option<Vec<String>>,
     pub quant: Quant,
     pub serving: Serving,
     pub assumptions: Assumptions,
@@ -59,6 +64,13 @@ impl Reach {
     }
 }
 
+/// The best of what frameworks reach on one level, as `explore` compares them.
+fn best_of<'a>(reached: impl Iterator<Item = &'a Reach> + Clone, aim: &Aim) -> Reach {
+    let rows = reached.clone().filter_map(|r| r.row.as_ref());
+    let row = leader(rows.clone(), aim).and_then(|i| rows.clone().nth(i)).copied();
+    Reach { row, binding: row.map_or(Binding::Divisibility, |r| r.point.binding_under(&aim.slo)) }
+}
+
 /// One cell: its indices into the question, and what every level asked for reaches.
 #[derive(Clone, Debug)]
 pub struct Cell {
@@ -66,6 +78,8 @@ pub struct Cell {
     pub workload: usize,
     pub slo: usize,
     pub reached: Vec<Reach>,
+    /// Whether every framework that keeps the limits names the same level as the best.
+    pub agreed: bool,
 }
 
 impl Map {
@@ -79,6 +93,7 @@ impl Map {
             ("cluster", self.clusters.is_empty()),
             ("workloads", self.workloads.is_empty()),
             ("slo", self.slos.is_empty()),
+            ("frameworks", self.frameworks.as_ref().is_some_and(Vec::is_empty)),
         ];
         for (name, _) in empty.into_iter().filter(|(_, e)| *e) {
             p.push(name, "is empty: there is no cell", "give at least one");
@@ -93,9 +108,10 @@ impl Map {
         for (i, c) in self.clusters.iter().enumerate() {
             p.nest(&format!("cluster[{i}]"), c.check());
             let known = db.frameworks(&c.system)?;
-            if let Some(f) = self.framework.as_ref().filter(|f| !known.contains(f)) {
+            let named = self.frameworks.iter().flatten().enumerate();
+            for (i, f) in named.filter(|(_, f)| !known.contains(f)) {
                 let text = format!("'{f}' is not a framework with kernels for {}", c.system);
-                p.push("framework", text, near(f, &known));
+                p.push(format!("frameworks[{i}]"), text, near(f, &known));
             }
         }
         for (i, w) in self.workloads.iter().enumerate() {
@@ -107,10 +123,32 @@ impl Map {
         p.into_result()
     }
 
-    /// Checks it and tells whose kernels each cluster is priced with.
-    pub fn frameworks(&self, db: &Arc<KernelDb>) -> Result<Vec<String>> {
+    /// Checks it and tells whose kernels are compared on each cluster.
+    pub fn compared(&self, db: &Arc<KernelDb>) -> Result<Vec<Vec<String>>> {
         self.check(db)?;
-        self.clusters.iter().map(|c| framework_on(db, self, c)).collect()
+        self.clusters.iter().map(|c| self.compared_on(db, c)).collect()
+    }
+
+    /// What should be known beside the map: whose tables stand in for what-if hardware, which frameworks are left out.
+    pub fn caveats(&self, db: &Arc<KernelDb>) -> Result<Vec<String>> {
+        let mut out: Vec<String> = Vec::new();
+        for c in &self.clusters {
+            let from = what_if::tables_of(c)?;
+            out.extend(what_if::words(c, &from.system, &from.device));
+            if self.frameworks.is_none() {
+                out.extend(compared(db, &self.model, c, &self.quant)?.left_out);
+            }
+        }
+        let mut seen = BTreeSet::new();
+        out.retain(|w| seen.insert(w.clone()));
+        Ok(out)
+    }
+
+    fn compared_on(&self, db: &Arc<KernelDb>, cluster: &Cluster) -> Result<Vec<String>> {
+        match &self.frameworks {
+            Some(names) => Ok(names.clone()),
+            None => Ok(compared(db, &self.model, cluster, &self.quant)?.names),
+        }
     }
 
     fn wants(&self, level: usize) -> bool {
@@ -125,38 +163,61 @@ impl Map {
 
 /// Every cell, clusters outermost, then workloads, then limits. Stopped and `partial`: those that are done.
 pub fn cells(db: &Arc<KernelDb>, map: &Map, control: &Control, partial: bool) -> Result<Vec<Cell>> {
-    map.check(db)?;
+    let compared = map.compared(db)?;
     control.set_total((map.clusters.len() * map.workloads.len() * map.slos.len()) as u64);
-    let out: Mutex<Vec<Cell>> = Mutex::default();
-    let lock = || out.lock().unwrap_or_else(PoisonError::into_inner);
-    let one = |cluster: usize| -> Result<()> {
+    let mut out: Vec<Cell> = Vec::new();
+    let one = |cluster: usize, out: &mut Vec<Cell>| -> Result<()> {
         let at = &map.clusters[cluster];
-        let framework = framework_on(db, map, at)?;
-        let lib = defaults::library(db, &map.model, at, &framework, &map.quant, &map.serving, &map.assumptions)?;
-        let rules = map.runnable.then(|| Rules::new(&framework, None, &map.model, at)).transpose()?;
-        let compiled = Arc::new(Compiled::default());
+        let lanes: Vec<(Arc<Library>, Arc<Compiled>, Option<Rules>)> = compared[cluster]
+            .iter()
+            .map(|f| {
+                let lib = defaults::library(db, &map.model, at, f, &map.quant, &map.serving, &map.assumptions)?;
+                let rules = map.runnable.then(|| Rules::new(f, None, &map.model, at)).transpose()?;
+                Ok((lib, Arc::new(Compiled::default()), rules))
+            })
+            .collect::<Result<_>>()?;
         for (workload, of) in map.workloads.iter().enumerate() {
-            // Its layouts count for themselves; progress here is in cells.
-            let part = control.part();
-            let task = Task::sharing(&compiled, &lib, of, at.gpus, 0, &part, true).within(rules.clone());
-            Scene::new(map, task)?
-                .cells(map, control, |slo, reached| lock().push(Cell { cluster, workload, slo, reached }))?;
+            // By limits, then by framework. A cell is done when all frameworks are.
+            let found: Mutex<BTreeMap<usize, BTreeMap<u8, Vec<Reach>>>> = Mutex::default();
+            let lock = || found.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut searched = Ok(());
+            for (framework, (lib, compiled, rules)) in (0u8..).zip(&lanes) {
+                // Its layouts and cells count for themselves; progress is in cells that all frameworks have done.
+                let part = control.part();
+                let task = Task::sharing(compiled, lib, of, at.gpus, framework, &part, true).within(rules.clone());
+                searched = Scene::new(map, task).and_then(|scene| {
+                    scene.cells(map, &part, |slo, reached| {
+                        let mut found = lock();
+                        let by = found.entry(slo).or_default();
+                        by.insert(framework, reached);
+                        control.advance(u64::from(by.len() == lanes.len()));
+                    })
+                });
+                if searched.is_err() {
+                    break;
+                }
+            }
+            let done = std::mem::take(&mut *lock()).into_iter().filter(|(_, by)| by.len() == lanes.len());
+            out.extend(done.map(|(slo, by)| map.merged(cluster, workload, slo, by.into_values().collect())));
+            searched?;
         }
         Ok(())
     };
-    match (0..map.clusters.len()).try_for_each(one) {
-        Err(Error::Cancelled) if partial && !lock().is_empty() => {}
+    match (0..map.clusters.len()).try_for_each(|cluster| one(cluster, &mut out)) {
+        Err(Error::Cancelled) if partial && !out.is_empty() => {}
         other => other?,
     }
-    let mut out = out.into_inner().unwrap_or_else(PoisonError::into_inner);
-    // Threads finish in any order.
-    out.sort_by_key(|c| (c.cluster, c.workload, c.slo));
     Ok(out)
 }
 
-fn framework_on(db: &Arc<KernelDb>, map: &Map, cluster: &Cluster) -> Result<String> {
-    match &map.framework {
-        Some(f) => Ok(f.clone()),
-        None => default_framework(db, &map.model, cluster, &map.quant),
+impl Map {
+    /// A cell of what each framework reaches.
+    fn merged(&self, cluster: usize, workload: usize, slo: usize, by: Vec<Vec<Reach>>) -> Cell {
+        let aim = Aim { slo: self.slos[slo], per_user: false };
+        let levels = 0..self.asked().len();
+        let reached: Vec<Reach> = levels.map(|k| best_of(by.iter().map(|r| &r[k]), &aim)).collect();
+        let winners: Vec<usize> = by.iter().filter_map(|r| table::winner(r)).collect();
+        let agreed = winners.iter().all(|w| Some(*w) == table::winner(&reached));
+        Cell { cluster, workload, slo, reached, agreed }
     }
 }

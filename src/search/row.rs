@@ -225,13 +225,9 @@ pub fn columns(
     c.push("memory_gib", float(&|r| r.point.memory_bytes / GIB));
     c.push("feasible", Column::Bool(rows.iter().map(|r| r.point.binding_under(slo) == Binding::None).collect()));
     c.push("binding", Column::from_strings(rows.iter().map(|r| r.point.binding_under(slo).label())));
-    c.push(
-        "measured_share",
-        float(&|r| {
-            let e = r.point.evidence.by_evidence;
-            if r.scanned { f64::NAN } else { (e[0] + e[1]) / e.iter().sum::<f64>().max(1e-300) }
-        }),
-    );
+    c.push("measured_share", float(&|r| if r.scanned { f64::NAN } else { r.point.evidence.share() }));
+    c.push("tpot_measured_share", float(&|r| if r.scanned { f64::NAN } else { r.point.evidence.tpot.share() }));
+    c.push("ttft_measured_share", float(&|r| if r.scanned { f64::NAN } else { r.point.evidence.ttft.share() }));
     c.push(
         "priced",
         Column::Cat {

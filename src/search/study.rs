@@ -29,29 +29,78 @@ pub struct Study {
     pub question: Question,
     pub libraries: Vec<Arc<Library>>,
     pub rows: Vec<Row>,
+    /// One a level, over all frameworks.
     pub verdicts: Vec<Verdict>,
+    /// One a level and framework, levels outermost; dominated is what another level of the same framework beats.
+    pub by_framework: Vec<(usize, Verdict)>,
 }
 
 impl Study {
     pub fn new(question: Question, libraries: Vec<Arc<Library>>, rows: Vec<Row>) -> Study {
-        let mut study = Study { question, libraries, rows, verdicts: Vec::new() };
-        study.verdicts = (0..LEVELS.len())
-            .filter(|l| study.question.levels.iter().any(|q| q == LEVELS[*l]))
-            .map(|l| study.verdict(l))
-            .collect();
-        study.mark_dominated();
+        let mut study = Study { question, libraries, rows, verdicts: Vec::new(), by_framework: Vec::new() };
+        let frameworks = study.question.frameworks.len();
+        let asked = (0..LEVELS.len()).filter(|l| study.question.levels.iter().any(|q| q == LEVELS[*l]));
+        let asked: Vec<usize> = asked.collect();
+        let lists = study.exact_rows();
+        for &level in &asked {
+            let own = level * frameworks..(level + 1) * frameworks;
+            let each: Vec<Verdict> = lists[own].iter().map(|(n, rows)| study.verdict(level, *n, rows)).collect();
+            // The leader of all is among the leaders of each.
+            let leaders: Vec<usize> = each.iter().filter_map(|v| v.row).collect();
+            let mut all = study.verdict(level, each.iter().map(|v| v.points).sum(), &leaders);
+            for v in &each {
+                all.least_ttft_s = all.least_ttft_s.min(v.least_ttft_s);
+                all.least_tpot_s = all.least_tpot_s.min(v.least_tpot_s);
+            }
+            study.verdicts.push(all);
+            study.by_framework.extend(each.into_iter().enumerate());
+        }
+        study.verdicts = study.with_dominated(study.verdicts.clone());
+        for framework in 0..frameworks {
+            let own: Vec<usize> = (0..asked.len()).map(|k| k * frameworks + framework).collect();
+            let marked = study.with_dominated(own.iter().map(|i| study.by_framework[*i].1.clone()).collect());
+            for (i, v) in own.into_iter().zip(marked) {
+                study.by_framework[i].1 = v;
+            }
+        }
         study
     }
 
+    /// Of every level and framework: how many rows, and those that are exact. What is scanned is told, but nothing
+    /// rests on it.
+    fn exact_rows(&self) -> Vec<(usize, Vec<usize>)> {
+        let frameworks = self.question.frameworks.len();
+        let empty = || vec![(0, Vec::new()); LEVELS.len() * frameworks];
+        let of_block = |(k, rows): (usize, &[Row])| {
+            let mut out: Vec<(usize, Vec<usize>)> = empty();
+            for (i, r) in rows.iter().enumerate() {
+                let (n, exact) = &mut out[usize::from(r.level) * frameworks + usize::from(r.framework)];
+                *n += 1;
+                if !r.scanned {
+                    exact.push(k * near::BLOCK + i);
+                }
+            }
+            out
+        };
+        near::by_block(&self.rows, of_block).into_iter().fold(empty(), |mut all, block| {
+            for ((n, exact), (more, found)) in all.iter_mut().zip(block) {
+                *n += more;
+                exact.extend(found);
+            }
+            all
+        })
+    }
+
     /// Value of the objective; more is better.
-    fn gain(&self, r: &Row) -> f64 {
+    pub(super) fn gain(&self, r: &Row) -> f64 {
         match self.question.objective.as_str() {
             "tokens_per_s_per_user" => 1.0 / r.point.tpot_s.max(1e-12),
             _ => r.point.requests_per_s,
         }
     }
 
-    fn verdict(&self, level: usize) -> Verdict {
+    /// Of the rows `own`, of `points` that were looked at.
+    fn verdict(&self, level: usize, points: usize, own: &[usize]) -> Verdict {
         let slo = &self.question.slo;
         let mut v = Verdict {
             level,
@@ -60,26 +109,8 @@ impl Study {
             binding: Binding::Divisibility,
             least_ttft_s: f64::INFINITY,
             least_tpot_s: f64::INFINITY,
-            points: 0,
+            points,
         };
-        // What is scanned is told, but nothing rests on it.
-        let of_block = |(k, rows): (usize, &[Row])| {
-            let own = rows.iter().enumerate().filter(|(_, r)| usize::from(r.level) == level);
-            let mut exact: Vec<usize> = Vec::new();
-            let mut n = 0;
-            for (i, r) in own {
-                n += 1;
-                if !r.scanned {
-                    exact.push(k * near::BLOCK + i);
-                }
-            }
-            (n, exact)
-        };
-        let mut own: Vec<usize> = Vec::new();
-        for (n, exact) in near::by_block(&self.rows, of_block) {
-            v.points += n;
-            own.extend(exact);
-        }
         for r in own.iter().map(|i| &self.rows[*i]).filter(|r| r.point.stands()) {
             v.least_ttft_s = v.least_ttft_s.min(r.point.ttft_s);
             v.least_tpot_s = v.least_tpot_s.min(r.point.tpot_s);
@@ -92,18 +123,18 @@ impl Study {
         v
     }
 
-    fn mark_dominated(&mut self) {
-        let gains: Vec<f64> = self
-            .verdicts
+    fn with_dominated(&self, mut verdicts: Vec<Verdict>) -> Vec<Verdict> {
+        let gains: Vec<f64> = verdicts
             .iter()
             .map(|v| v.row.map_or(0.0, |i| if v.feasible { self.gain(&self.rows[i]) } else { 0.0 }))
             .collect();
         let top = gains.iter().copied().fold(0.0, f64::max);
-        for (v, g) in self.verdicts.iter_mut().zip(gains) {
+        for (v, g) in verdicts.iter_mut().zip(gains) {
             if v.feasible && g < top {
                 v.binding = Binding::Dominated;
             }
         }
+        verdicts
     }
 
     /// The verdict on a level; `afd` means the better of the two AFD levels.
@@ -180,7 +211,20 @@ impl Study {
 
     /// One row a level: the verdict in words and numbers.
     pub fn table(&self) -> Columns {
-        let vs = &self.verdicts;
+        let vs: Vec<&Verdict> = self.verdicts.iter().collect();
+        let name =
+            |v: &&Verdict| v.row.map_or("", |i| self.question.frameworks[usize::from(self.rows[i].framework)].as_str());
+        self.columns(&vs, &vs.iter().map(name).collect::<Vec<_>>())
+    }
+
+    /// One row a level and framework compared.
+    pub fn frameworks(&self) -> Columns {
+        let vs: Vec<&Verdict> = self.by_framework.iter().map(|(_, v)| v).collect();
+        let names: Vec<&str> = self.by_framework.iter().map(|(f, _)| self.question.frameworks[*f].as_str()).collect();
+        self.columns(&vs, &names)
+    }
+
+    fn columns(&self, vs: &[&Verdict], frameworks: &[&str]) -> Columns {
         let row = |v: &Verdict| v.row.map(|i| &self.rows[i]);
         let num = |f: &dyn Fn(&Row) -> f64| -> Column {
             Column::F64(vs.iter().map(|v| row(v).map_or(f64::NAN, f)).collect())
@@ -189,6 +233,8 @@ impl Study {
         let gpus = f64::from(self.question.cluster.gpus);
         let mut c = Columns::new();
         c.push("level", Column::from_strings(vs.iter().map(|v| LEVELS[v.level])));
+        c.push("framework", Column::from_strings(frameworks));
+        c.push("plan", Column::from_strings(vs.iter().map(|v| row(v).map_or(String::new(), describe))));
         c.push("feasible", Column::Bool(vs.iter().map(|v| v.feasible).collect()));
         c.push("binding", Column::from_strings(vs.iter().map(|v| v.binding.label())));
         c.push("tokens_per_s", num(&|r| r.point.requests_per_s * osl));
@@ -199,27 +245,10 @@ impl Study {
         c.push("concurrency", num(&|r| r.point.concurrency));
         c.push("gpus_used", num(&|r| f64::from(r.gpus())));
         c.push("idle_gpus", num(&|r| gpus - f64::from(r.gpus())));
-        c.push(
-            "framework",
-            Column::from_strings(
-                vs.iter().map(|v| row(v).map_or("", |r| self.question.frameworks[usize::from(r.framework)].as_str())),
-            ),
-        );
-        c.push("plan", Column::from_strings(vs.iter().map(|v| row(v).map_or(String::new(), describe))));
-        c.push(
-            "measured_share",
-            num(&|r| {
-                let e = r.point.evidence.by_evidence;
-                (e[0] + e[1]) / e.iter().sum::<f64>().max(1e-300)
-            }),
-        );
-        c.push(
-            "compute_measured_share",
-            num(&|r| {
-                let e = r.point.evidence.compute;
-                (e[0] + e[1]) / e.iter().sum::<f64>().max(1e-300)
-            }),
-        );
+        c.push("measured_share", num(&|r| r.point.evidence.share()));
+        c.push("tpot_measured_share", num(&|r| r.point.evidence.tpot.share()));
+        c.push("ttft_measured_share", num(&|r| r.point.evidence.ttft.share()));
+        c.push("compute_measured_share", num(&|r| r.point.evidence.compute_share()));
         c.push("least_ttft_ms", Column::F64(vs.iter().map(|v| v.least_ttft_s * 1e3).collect()));
         c.push("least_tpot_ms", Column::F64(vs.iter().map(|v| v.least_tpot_s * 1e3).collect()));
         c.push("points", Column::I64(vs.iter().map(|v| v.points as i64).collect()));

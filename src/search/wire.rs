@@ -6,8 +6,9 @@
 //! compile. Rows are read only by the version of the crate that wrote them: another one prices otherwise.
 
 use super::row::{Layout, Part, Row};
-use crate::cost::Total;
 use crate::error::{Error, Result};
+use crate::kernels::CLASSES;
+use crate::serving::known::{ByPhase, Known};
 use crate::serving::point::KvCost;
 use crate::serving::{Binding, Point};
 use crate::spec::Parallel;
@@ -124,6 +125,18 @@ impl Wire for f64 {
     }
 }
 
+impl Wire for f32 {
+    const WORDS: usize = 1;
+
+    fn put(&self, to: &mut Vec<u32>) -> Result<()> {
+        self.to_bits().put(to)
+    }
+
+    fn take(from: &mut &[u32]) -> Result<f32> {
+        u32::take(from).map(f32::from_bits)
+    }
+}
+
 impl Wire for u8 {
     const WORDS: usize = 1;
 
@@ -214,7 +227,8 @@ macro_rules! fields {
 }
 
 fields!(Parallel { tp: u32, dp: u32, pp: u32, cp: u32, ep: Option<u32>, moe_tp: u32 });
-fields!(Total { seconds: f64, by_evidence: [f64; 4], compute: [f64; 4] });
+fields!(Known { all: [f32; CLASSES], compute: [f32; CLASSES] });
+fields!(ByPhase { ttft: Known, tpot: Known });
 fields!(KvCost { wait_s: f64, prefill_s: f64, decode_s: f64, same_domain: bool });
 fields!(Part { layout: Layout, batch: u32, chunk: u32, count: u32 });
 fields!(Point {
@@ -225,7 +239,7 @@ fields!(Point {
     concurrency: f64,
     memory_bytes: f64,
     binding: Binding,
-    evidence: Total,
+    evidence: ByPhase,
     decode_batch: f64,
     kv: KvCost,
 });

@@ -15,6 +15,7 @@
 //! carries a prompt holds up a layer of the others.
 //! f >= 1 is prefill-bound: every step is mixed and B_dec = s (OSL-1)/ISL.
 
+use super::known::{ByPhase, Known};
 use super::point::{Binding, KvCost, Load, Point};
 use super::published;
 use super::stepper::{StepTime, Stepper};
@@ -152,7 +153,10 @@ fn counted(s: &Stepper, load: &Load, batch: f64, chunk: f64, replicas: u32, memo
         concurrency: deployments * batch,
         memory_bytes: memory,
         binding: Binding::None,
-        evidence: mixed.work.times(count.mixed / steps).plus(&decode.work.times(count.decode / steps)),
+        evidence: ByPhase {
+            ttft: Known::of(&mixed.work),
+            tpot: Known::of(&mixed.work.times(count.mixed / steps).plus(&decode.work.times(count.decode / steps))),
+        },
         decode_batch: batch,
         kv: KvCost::default(),
     }
@@ -248,7 +252,7 @@ pub fn solve_by<S: Steps>(clock: &S, load: &Load, batch: f64, chunk: f64, replic
             concurrency: deployments * rate * ttft,
             memory_bytes: memory,
             binding: Binding::PrefillRate,
-            evidence: m.mixed.work.total(),
+            evidence: ByPhase { ttft: Known::of(&m.mixed.work.total()), tpot: Known::default() },
             decode_batch: 0.0,
             kv: KvCost::default(),
         };
@@ -287,7 +291,10 @@ pub fn solve_by<S: Steps>(clock: &S, load: &Load, batch: f64, chunk: f64, replic
         concurrency: deployments * batch,
         memory_bytes: memory,
         binding,
-        evidence: m.mixed.work.times(m.f_sys).plus(&m.decode.work.times(1.0 - m.f_sys)).total(),
+        evidence: ByPhase {
+            ttft: Known::of(&m.mixed.work.total()),
+            tpot: Known::of(&m.mixed.work.times(m.f_sys).plus(&m.decode.work.times(1.0 - m.f_sys)).total()),
+        },
         decode_batch: decoding,
         kv: KvCost::default(),
     }

@@ -11,7 +11,7 @@ use super::timeline::{Bar, STAGES};
 use crate::columns::{Column, Columns};
 use crate::cost::Batch;
 use crate::error::{Error, Result};
-use crate::kernels::Evidence;
+use crate::kernels::{CLASSES, Evidence};
 use crate::spec::{Cluster, Plan, Rules};
 use crate::units::GIB;
 
@@ -76,10 +76,16 @@ pub struct Scalars {
     pub verdict: crate::spec::Verdict,
     pub memory_gib: f64,
     pub decode_batch: f64,
-    /// Shares of operator time, all operators.
-    pub evidence: std::collections::BTreeMap<&'static str, f64>,
-    /// Shares of compute time only.
-    pub compute_evidence: std::collections::BTreeMap<&'static str, f64>,
+    /// Shares of operator time behind TTFT and behind TPOT (empty where nothing is decoded).
+    pub evidence_ttft: Shares,
+    pub evidence_tpot: Shares,
+    /// Both together: a request's prefill and its decode steps, or the mean step of a mixed plan.
+    pub evidence: Shares,
+    /// As `evidence`, of computing alone.
+    pub compute_evidence: Shares,
+    /// Measured or interpolated share of the less known of the two latencies, and the same of computing alone.
+    pub measured_share: f64,
+    pub compute_measured_share: f64,
     pub lanes: Vec<String>,
     pub warnings: Vec<String>,
     pub plan: crate::spec::Plan,
@@ -94,17 +100,18 @@ pub struct Estimate {
     pub timeline: Vec<BarRow>,
 }
 
-const CLASSES: [(&str, Evidence); 4] = [
-    ("measured", Evidence::Measured),
-    ("interpolated", Evidence::Interpolated),
-    ("extrapolated", Evidence::Extrapolated),
-    ("roofline", Evidence::Roofline),
-];
+/// Shares by the name of the class.
+pub type Shares = std::collections::BTreeMap<&'static str, f64>;
 
-/// Shares of each evidence class.
-pub fn shares(seconds: &[f64; 4]) -> std::collections::BTreeMap<&'static str, f64> {
-    let all: f64 = seconds.iter().sum();
-    CLASSES.iter().map(|(n, e)| (*n, if all > 0.0 { seconds[*e as usize] / all } else { 0.0 })).collect()
+const KINDS: [Evidence; CLASSES] =
+    [Evidence::Measured, Evidence::Interpolated, Evidence::Scaled, Evidence::Extrapolated, Evidence::Roofline];
+
+/// Shares of each evidence class, `scaled` only where there is any; empty where there is no time at all.
+pub fn shares(seconds: &[f32; CLASSES]) -> Shares {
+    let all: f64 = seconds.iter().copied().map(f64::from).sum();
+    let share = |e: Evidence| (e.name(), f64::from(seconds[e as usize]) / all);
+    let told = |e: &Evidence| *e != Evidence::Scaled || seconds[*e as usize] > 0.0;
+    if all > 0.0 { KINDS.into_iter().filter(told).map(share).collect() } else { Shares::new() }
 }
 
 fn stage_rows(s: &Stepper, phase: &'static str, batch: &Batch) -> Vec<StageRow> {
@@ -256,6 +263,7 @@ impl Engine {
             warnings.push(text);
         }
         warnings.extend(straddle::warning(&self.plan, &lib.cluster));
+        warnings.extend(self.what_if()?);
         let stands = self.point.stands();
         let mut breakdown = Vec::new();
         let mut pipeline = Vec::new();
@@ -330,6 +338,12 @@ impl Engine {
         let tokens = self.tokens_per_s();
         let (_, watts) = self.bill();
         let user = if self.point.tpot_s > 0.0 { 1.0 / self.point.tpot_s } else { f64::NAN };
+        let known = &self.point.evidence;
+        let pooled = match &self.compiled {
+            Compiled::Pd { .. } => known.pooled(),
+            Compiled::Mixed { .. } if self.point.decode_batch > 0.0 => known.tpot,
+            Compiled::Mixed { .. } => known.ttft,
+        };
         let scalars = Scalars {
             level: self.plan.level().to_string(),
             model: lib.model.name.clone(),
@@ -357,8 +371,12 @@ impl Engine {
             verdict: self.verdict()?,
             memory_gib: self.point.memory_bytes / GIB,
             decode_batch: self.point.decode_batch,
-            evidence: shares(&self.point.evidence.by_evidence),
-            compute_evidence: shares(&self.point.evidence.compute),
+            evidence_ttft: shares(&known.ttft.all),
+            evidence_tpot: shares(&known.tpot.all),
+            evidence: shares(&pooled.all),
+            compute_evidence: shares(&pooled.compute),
+            measured_share: known.share(),
+            compute_measured_share: known.compute_share(),
             lanes,
             warnings,
             plan: self.plan.clone(),
@@ -369,6 +387,18 @@ impl Engine {
 }
 
 impl Engine {
+    /// What stands in for measurements of the plan's devices, each in words.
+    fn what_if(&self) -> Result<Vec<String>> {
+        let lib = self.library();
+        let units = self.plan.afd_units();
+        let pools = units.iter().flat_map(|a| [a.attention.device.as_ref(), a.ffn.device.as_ref()]);
+        let mut out: Vec<String> = Vec::new();
+        for device in std::iter::once(None).chain(pools) {
+            out.extend(lib.on(device)?.what_if().filter(|w| !out.contains(w)));
+        }
+        Ok(out)
+    }
+
     /// Whether a released server of the framework whose kernels price starts the plan.
     pub fn verdict(&self) -> Result<crate::spec::Verdict> {
         let lib = self.library();

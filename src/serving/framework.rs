@@ -1,49 +1,114 @@
-//! Which framework's kernels price a question when the user names none.
+//! Frameworks whose kernels price a question: all that have kernels for the model, and the one for a single plan.
 //!
-//! The lane with the largest measured or interpolated share of compute time wins, on a reference
-//! pair of steps (decode of 32 sequences at 4,096 tokens, prefill of 4,096 tokens, one node of
-//! attention-DP and EP). Ties go to the order trtllm, sglang, vllm.
+//! A framework has kernels for a model on a system if each kind of the model's layers (attention of prefill and of
+//! decode, with and without a window, experts, dense products) rests on rows of its tables; one that lacks a kind is left
+//! out of a comparison, and said so: a bare roofline would win it. Where one has to do, it is the one with the
+//! largest measured, interpolated or scaled share of compute time on a reference pair of steps (decode of 32 sequences
+//! at 4,096 tokens, prefill of 4,096 tokens, one node of attention-DP and EP of the system's own device and links,
+//! so that neither the number of GPUs nor what-if hardware moves the choice). Ties go to the order trtllm, sglang, vllm.
 
 use std::sync::Arc;
 
-use crate::cost::{Batch, Total, Worker};
+use crate::cost::worker::LayerCounts;
+use crate::cost::{Batch, Library, Total, Worker};
 use crate::error::{Error, Result};
-use crate::kernels::KernelDb;
-use crate::spec::{Assumptions, Cluster, Model, Parallel, Quant, Serving};
+use crate::kernels::{Evidence, KernelDb, Surface};
+use crate::spec::{Assumptions, Attention, Cluster, Model, Parallel, Quant, Serving, catalog};
 
 /// Frameworks that serve, in the order ties are broken.
 pub const FRAMEWORKS: [&str; 3] = ["trtllm", "sglang", "vllm"];
 
-/// Measured share of compute time of each framework that has tables for the system, best first.
-pub fn measured_shares(
-    db: &Arc<KernelDb>,
-    model: &Model,
-    cluster: &Cluster,
-    quant: &Quant,
-) -> Result<Vec<(String, f64)>> {
+/// A framework with tables for a system.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    pub name: String,
+    /// Share of compute time of the reference steps that rests on rows where they reach.
+    pub share: f64,
+    /// Kinds of the model's layers that none of its rows covers.
+    pub lacks: Vec<String>,
+}
+
+/// Frameworks with tables for the system: those with kernels for all layers of the model first, best known first.
+pub fn candidates(db: &Arc<KernelDb>, model: &Model, cluster: &Cluster, quant: &Quant) -> Result<Vec<Candidate>> {
     let known = db.frameworks(&cluster.system)?;
-    let node = cluster.fabric.node_gpus.min(cluster.gpus).max(1);
-    let dp = if model.moe.is_some() { node } else { 1 };
+    let node = cluster.fabric.node_gpus.max(1);
+    // An imported system has no preset: its cluster as it stands.
+    let at = match catalog::system(&cluster.system) {
+        Ok((_, fabric)) => catalog::cluster(&cluster.system, fabric.node_gpus.max(1))?,
+        Err(_) => Cluster { gpus: node, ..cluster.clone() },
+    };
+    let dp = if model.moe.is_some() { at.gpus } else { 1 };
     let parallel = Parallel { dp, ..Parallel::default() };
-    let mut out: Vec<(String, f64)> = Vec::new();
+    let mut out: Vec<Candidate> = Vec::new();
     for f in FRAMEWORKS.iter().filter(|f| known.iter().any(|k| k == *f)) {
-        let lib =
-            super::defaults::library(db, model, cluster, f, quant, &Serving::default(), &Assumptions::physical())?;
+        let lib = super::defaults::library(db, model, &at, f, quant, &Serving::default(), &Assumptions::physical())?;
         let worker = Worker::new(&lib, parallel)?;
         let total: Total =
             worker.step(&Batch::decode(32.0, 4096.0, 1.0)).plus(&worker.step(&Batch::prefill(1.0, 4096.0, 0.0)));
         let all: f64 = total.compute.iter().sum();
-        out.push(((*f).to_string(), (total.compute[0] + total.compute[1]) / all.max(1e-300)));
+        let rows: f64 = total.compute[..=Evidence::Scaled as usize].iter().sum();
+        out.push(Candidate { name: (*f).to_string(), share: rows / all.max(1e-300), lacks: lacks(&lib, dp)? });
     }
     if out.is_empty() {
         return Err(Error::data(cluster.system.clone(), "no framework has kernel tables for this system"));
     }
     // Stable: equal shares (to a tenth of a percent) keep the order of FRAMEWORKS.
-    out.sort_by(|a, b| (b.1 * 1e3).round().total_cmp(&(a.1 * 1e3).round()));
+    let share = |c: &Candidate| (c.share * 1e3).round();
+    out.sort_by(|a, b| a.lacks.is_empty().cmp(&b.lacks.is_empty()).reverse().then(share(b).total_cmp(&share(a))));
     Ok(out)
 }
 
-/// The framework of [`measured_shares`] that comes first.
+/// Kinds of layers without a row, on one rank of `ep`.
+fn lacks(lib: &Library, ep: u32) -> Result<Vec<String>> {
+    let model = &lib.model;
+    let counts = LayerCounts::of(model);
+    let window = match &model.attention {
+        Attention::Gqa { window: Some(w), .. } => w.tokens,
+        _ => 0,
+    };
+    let mut out = Vec::new();
+    let mut need = |what: String, found: &Surface| {
+        if !found.is_measured() {
+            out.push(what);
+        }
+    };
+    for (sliding, window, kind) in [(0, 0, "attention"), (1, window, "sliding attention")] {
+        if counts.dense[sliding] + counts.moe[sliding] > 0.0 {
+            need(format!("{kind} of prefill in {}", lib.formats.attention.name()), &*lib.context(1, window)?);
+            need(format!("{kind} of decode over {} KV", lib.formats.kv.name()), &*lib.generation(1, window)?);
+        }
+    }
+    let gemm = lib.formats.attention_gemm;
+    need(format!("products in {}", gemm.name()), &*lib.gemm(true, gemm, model.hidden, model.hidden)?);
+    if let Some(experts) = lib.experts_fused(true, ep, 1, false)? {
+        let grouped = lib.experts_grouped(true, ep, false)?;
+        need(format!("experts in {}", lib.formats.moe.name()), grouped.as_ref().unwrap_or(&experts));
+    }
+    Ok(out)
+}
+
+/// The framework of [`candidates`] that comes first.
 pub fn default_framework(db: &Arc<KernelDb>, model: &Model, cluster: &Cluster, quant: &Quant) -> Result<String> {
-    Ok(measured_shares(db, model, cluster, quant)?.swap_remove(0).0)
+    Ok(candidates(db, model, cluster, quant)?.swap_remove(0).name)
+}
+
+/// Frameworks to compare, in the order of [`FRAMEWORKS`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compared {
+    pub names: Vec<String>,
+    /// Each that is not compared, and why, in words.
+    pub left_out: Vec<String>,
+}
+
+/// All that have kernels for the model; where none has all, the best known one.
+pub fn compared(db: &Arc<KernelDb>, model: &Model, cluster: &Cluster, quant: &Quant) -> Result<Compared> {
+    let mut found = candidates(db, model, cluster, quant)?;
+    let keep = found.iter().filter(|c| c.lacks.is_empty()).count().max(1);
+    let words = |c: &Candidate| {
+        format!("{} is left out: it has no measured kernels on {} for {}", c.name, cluster.system, c.lacks.join(", "))
+    };
+    let left_out = found.drain(keep..).map(|c| words(&c)).collect();
+    let place = |c: &Candidate| FRAMEWORKS.iter().position(|f| *f == c.name);
+    found.sort_by_key(place);
+    Ok(Compared { names: found.into_iter().map(|c| c.name).collect(), left_out })
 }

@@ -13,6 +13,7 @@ pub mod engine;
 pub mod estimate;
 pub mod framework;
 mod half_duplex;
+pub mod known;
 pub mod launch;
 mod operators;
 pub mod pd;
@@ -32,6 +33,7 @@ mod unit;
 
 pub use engine::Engine;
 pub use estimate::{Estimate, MemoryRow, StageRow};
+pub use known::{ByPhase, Known};
 pub use point::{Binding, Load, Point};
 pub use scan::{Scan, Tables};
 pub use stepper::{StepTime, Stepper};

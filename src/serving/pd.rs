@@ -8,10 +8,12 @@
 //! transfers. Source: physics.md section 5.
 
 use super::contention::{self, Crowds, Shared, Ways};
+use super::known::{ByPhase, Known};
 use super::point::{Binding, KvCost, Load, Point};
 use super::published;
 use super::stepper::{self, Prefill, StepTime, Stepper};
 use super::steps::{Steps, Work};
+use crate::kernels::Evidence;
 use crate::spec::assumptions::{Activations, FirstToken, KvTransfer, TtftQueue, WorkerCorrections};
 
 /// A prefill stepper at one batch and chunk: what it gives per worker.
@@ -350,7 +352,7 @@ fn combined<S: Steps>(
             concurrency: np_f * prefill.prefill.requests * (asked / supply).min(1.0),
             memory_bytes: memory,
             binding: Binding::PrefillRate,
-            evidence: prefill.prefill.work,
+            evidence: ByPhase { ttft: prompt_known(prefill, wait), tpot: Known::default() },
             decode_batch: 0.0,
             kv,
         };
@@ -374,7 +376,6 @@ fn combined<S: Steps>(
     } else {
         Binding::None
     };
-    let prefill_share = prefill.prefill.work.times(1.0 / (prefill.prefill.requests.max(1e-12)));
     let decode_share = step.work.times((load.osl - 1.0) / progress / (batch * d.ranks()).max(1e-12));
     Point {
         ttft_s: ttft,
@@ -384,10 +385,19 @@ fn combined<S: Steps>(
         concurrency: nd_f * d.ranks() * d.stages_in_flight() * batch + rate * ttft,
         memory_bytes: memory,
         binding,
-        evidence: prefill_share.plus(&decode_share),
+        evidence: ByPhase { ttft: prompt_known(prefill, wait), tpot: Known::of(&decode_share) },
         decode_batch: batch,
         kv,
     }
+}
+
+/// What is known of TTFT: the operators of a prefill round, and the wait for KV, which no table holds.
+fn prompt_known(prefill: &PrefillSide, wait_s: f64) -> Known {
+    let p = &prefill.prefill;
+    let mut work = p.work;
+    // On the scale of the operators: of pipelined rounds more is at work than time passes.
+    work.by_evidence[Evidence::Extrapolated as usize] += wait_s * work.seconds / p.latency_s.max(f64::MIN_POSITIVE);
+    Known::of(&work.times(1.0 / p.requests.max(1e-12)))
 }
 
 /// The batch at which one decode worker gives `rate`, found from above by false position (Illinois):

@@ -1,6 +1,6 @@
 //! The numbers of one plan in steady state, and the words for what stops it.
 
-use crate::cost::Total;
+use super::known::ByPhase;
 use crate::spec::{Slo, Workload};
 
 /// What stops a plan, in the fixed words of physics.md section 8.
@@ -98,8 +98,8 @@ pub struct Point {
     /// Largest memory of any GPU.
     pub memory_bytes: f64,
     pub binding: Binding,
-    /// Operator time behind the numbers, by evidence: (decode or mixed step) + prefill.
-    pub evidence: Total,
+    /// Operator time behind each latency, by evidence.
+    pub evidence: ByPhase,
     /// Sequences per attention rank that decode at a time.
     pub decode_batch: f64,
     pub kv: KvCost,
@@ -115,7 +115,7 @@ impl Point {
             concurrency: 0.0,
             memory_bytes,
             binding,
-            evidence: Total::default(),
+            evidence: ByPhase::default(),
             decode_batch: 0.0,
             kv: KvCost::default(),
         }

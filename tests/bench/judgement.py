@@ -30,7 +30,7 @@ def strict(points):
     """Who keeps the strict limits, of the same points."""
     kept = points.filter((points["ttft_ms"] <= STRICT.ttft_ms) & (points["tpot_ms"] <= STRICT.tpot_ms))
     if not len(kept):
-        return f"none (least TTFT {points.best('ttft_ms')['ttft_ms']:.0f} ms)"
+        return f"none (least TTFT {points.best('ttft_ms', feasible=None)['ttft_ms']:.0f} ms)"
     best = kept.best("tokens_per_s_per_gpu")
     others = [n for n in dg.LEVELS if n != best["level"] and len(kept.filter(level=n))]
     also = f"; also {', '.join(others)}" if others else ""

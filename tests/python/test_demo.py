@@ -17,6 +17,7 @@ def test_a_quick_run_prints_every_level_and_writes_a_report_that_stands_alone(tm
     for level in dg.LEVELS:
         assert text.count(f"\n{level} ") == 2  # strict and relaxed
     assert " plans in " in text
+    assert text.count("Deploy ") == html.count("Deploy ") >= 1
     assert "Compute time that is measured or interpolated" in text
     assert max(len(line) for line in text.splitlines() if not line.startswith("  ")) <= 160
     assert html.count("data:image/svg+xml;base64,") == 4
@@ -28,7 +29,9 @@ def test_a_budget_that_holds_no_plan_is_an_answer_too(tmp_path):
     text, html = run(tmp_path, "--quick", "--gpus", "4")
     assert "no: memory" in text
     assert "nan" not in text
-    assert "no level is feasible" in html
+    assert "Nothing keeps the limits" in html
+    # What is said of the paper is said of its question only.
+    assert "arXiv" not in text + html
 
 
 @pytest.mark.parametrize(

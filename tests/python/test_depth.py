@@ -39,7 +39,8 @@ def test_pools_of_their_own_hardware(question):
     assert mixed.joules_per_token == pytest.approx(mixed.watts / mixed.tokens_per_s)
     what_if = h200.replace(name="what-if", hbm_bytes_per_s=2e12)
     slow = dg.estimate(*question, unit(attention=dg.Pool(gpus=8, device=what_if)))
-    assert slow.compute_evidence["roofline"] > 0.3
+    assert slow.compute_evidence["scaled"] > 0.3
+    assert any("'what-if' was not measured" in w for w in slow.warnings)
     assert slow.tpot_ms > mixed.tpot_ms
 
 

@@ -54,7 +54,7 @@ def test_results_travel(estimate, study):
 
 def test_explain_names_the_breakdown_and_the_evidence(estimate):
     text = estimate.explain()
-    for word in ("aggregated on 16 GPUs", "TTFT", "evidence:", "decode:", "memory of a GPU", "% interpolated"):
+    for word in ("aggregated on 16 GPUs", "evidence: TTFT ", "; TPOT ", "decode:", "memory of a GPU", "% interpolated"):
         assert word in text
 
 
@@ -165,7 +165,7 @@ def test_wrong_questions_are_refused(model, cluster, chat, plan):
         (lambda: dg.explore(model, cluster, chat, slo, objective="speed"), "objective"),
         (lambda: dg.explore(model, cluster, chat), "slo"),
         (lambda: dg.estimate(model, cluster, chat, plan, framework="vlm"), "framework"),
-        (lambda: dg.estimate(model, cluster, chat, plan, frameworks=["vllm"]), "frameworks"),
+        (lambda: dg.estimate(model, cluster, chat, plan, frameworks=["vllm", "sglang"]), "frameworks"),
         (lambda: dg.estimate(model, cluster, chat, plan, quant=3), "quant"),
         (lambda: dg.estimate(model, cluster, chat, plan.replace(replicas=99)), "plan"),
     ]:

@@ -95,7 +95,10 @@ fn a_what_if_device_scales_by_roofline() {
         // Not to the last digit: less of the shared expert hides behind experts that are faster.
         assert!(gap(compute(&fast), 0.5 * compute(&slow)) < 0.03, "{} {}", compute(&fast), compute(&slow));
         let t = fast.step(&b).work;
-        assert!(gap(t.compute[3], compute(&fast)) < 1e-12, "all of it known by roofline only");
+        let [measured, interpolated, scaled, ..] = t.compute;
+        assert!(measured + interpolated == 0.0, "nobody measured it");
+        // The rest lies beyond the tables of the device it stands on.
+        assert!(scaled > 0.3 * compute(&fast), "scaled from what was measured: {:?}", t.compute);
     }
     // A dearer device of the same speed keeps its tables.
     let dear = Device { name: "dear".into(), usd_per_hour: 99.0, ..own };

@@ -15,6 +15,7 @@ mod design;
 mod fair;
 mod first_token;
 mod fluid;
+mod frameworks;
 mod golden_estimates;
 mod groups;
 mod kernels_lookup;

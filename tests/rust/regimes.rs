@@ -19,7 +19,8 @@ fn map(model: &str, system: &str, gpus: u32, lengths: &[(f64, f64, f64)], limits
         workloads: lengths.iter().map(|(p, i, o)| Workload::fixed(&format!("{p}/{i}/{o}"), *p, *i, *o)).collect(),
         slos: limits.iter().map(|(a, b)| Slo { ttft_ms: Some(*a), tpot_ms: Some(*b), percentile: None }).collect(),
         levels: LEVELS.iter().map(|l| (*l).to_string()).collect(),
-        framework: Some("trtllm".into()),
+        frameworks: Some(vec!["trtllm".into()]),
+        runnable: true,
         quant: Quant::default(),
         serving: Serving::default(),
         assumptions: Assumptions::physical(),
@@ -147,12 +148,12 @@ fn a_map_is_one_row_a_cell_and_the_same_for_any_threads() {
 fn an_empty_or_wrong_map_is_refused_whole() {
     let mut m = map("Qwen/Qwen3-30B-A3B", "b200_sxm", 2, &[], &[]);
     m.levels = vec!["pdd".into()];
-    m.framework = Some("sglong".into());
+    m.frameworks = Some(vec!["sglong".into()]);
     let text = match regimes(lab::db(), &m, &Control::new(), false) {
         Err(e @ Error::Spec(_)) => e.to_string(),
         other => panic!("{other:?}"),
     };
-    for part in ["levels[0]: 'pdd'", "workloads: is empty", "slo: is empty", "framework: 'sglong'"] {
+    for part in ["levels[0]: 'pdd'", "workloads: is empty", "slo: is empty", "frameworks[0]: 'sglong'"] {
         assert!(text.contains(part), "{part} in {text}");
     }
 }

@@ -1,8 +1,11 @@
 //! What-if hardware: more of any figure never costs time, at any size of the change, and less never saves any.
 
+use disagg::control::Control;
 use disagg::network::{A2aKind, A2aShape, AfdShape, Comm};
+use disagg::search::{Question, explore};
+use disagg::serving::framework::{compared, default_framework};
 use disagg::serving::{Engine, Stepper};
-use disagg::spec::{Aggregated, Assumptions, Cluster, Dtype, Plan, Workload};
+use disagg::spec::{Aggregated, Assumptions, Cluster, Dtype, Plan, Quant, Slo, Workload};
 
 use crate::lab;
 
@@ -144,4 +147,138 @@ fn more_of_a_device_is_never_slower() {
         Engine::new(&lib, &lab::chat(), &plan).unwrap().point.tpot_s
     };
     falls(&FACTORS.map(tpot), "TPOT over arithmetic");
+}
+
+type Vary = fn(&mut Cluster, f64);
+
+/// Every figure of a device and its links that a user may vary.
+const FIGURES: [(&str, Vary); 9] = [
+    ("BF16", |c, by| c.device.bf16_flops *= by),
+    ("FP8", |c, by| c.device.fp8_flops *= by),
+    ("FP4", |c, by| c.device.fp4_flops *= by),
+    ("HBM bandwidth", |c, by| c.device.hbm_bytes_per_s *= by),
+    ("HBM capacity", |c, by| c.device.hbm_bytes *= by),
+    ("launches", |c, by| c.device.launch_s *= by),
+    ("NVLink", |c, by| c.fabric.nvlink_bytes_per_s *= by),
+    ("NIC", |c, by| c.fabric.nic_bytes_per_s *= by),
+    ("name", |c, by| {
+        if by != 1.0 {
+            c.device.name = "of my own".into();
+        }
+    }),
+];
+
+fn near(a: f64, b: f64, what: &str) {
+    assert!((a / b - 1.0).abs() < 1e-4, "{what}: {a} against {b}");
+}
+
+/// One part in a million of any figure moves latencies and rates by about as much, and no choice of framework.
+#[test]
+fn a_hair_of_any_figure_is_a_hair_of_the_answer() {
+    let prefill = lab::workers(2, lab::split(1, 4, 1), Some(4), Some(512));
+    let decode = lab::workers(1, lab::split(1, 8, 1), Some(64), None);
+    let pd = Plan::Pd(disagg::spec::PdPlan { prefill, decode });
+    for (name, system, framework) in [
+        ("deepseek-ai/DeepSeek-V3.2", "gb200", "sglang"),
+        ("deepseek-ai/DeepSeek-V3.2", "gb200", "trtllm"),
+        ("Qwen/Qwen3-235B-A22B-FP8", "h200_sxm", "vllm"),
+        ("openai/gpt-oss-120b", "b200_sxm", "trtllm"),
+    ] {
+        let model = lab::model(name);
+        let chosen = |c: &Cluster| default_framework(lab::db(), &model, c, &Quant::default()).unwrap();
+        let preset = lab::cluster(system, 16);
+        let point = |c: &Cluster| {
+            let lib = lab::library(&model, c, framework, &Assumptions::physical());
+            Engine::new(&lib, &lab::chat(), &pd).unwrap().point
+        };
+        let at = point(&preset);
+        for (figure, vary) in FIGURES {
+            for by in [1.0 - 1e-6, 1.0 + 1e-6] {
+                let c = varied(system, 16, vary, by);
+                let what = format!("{figure} of {name} on {system} with {framework}, x {by}");
+                assert_eq!(chosen(&c), chosen(&preset), "{what}");
+                let p = point(&c);
+                near(p.ttft_s, at.ttft_s, &what);
+                near(p.tpot_s, at.tpot_s, &what);
+                near(p.requests_per_s, at.requests_per_s, &what);
+            }
+            // Nor do large changes move the choice of kernels.
+            for by in [0.5, 2.0] {
+                assert_eq!(chosen(&varied(system, 16, vary, by)), chosen(&preset), "{figure} x {by}");
+            }
+        }
+    }
+}
+
+/// The best of a search moves no more than its plans do.
+#[test]
+fn a_hair_of_any_figure_is_a_hair_of_the_best() {
+    let model = lab::model("deepseek-ai/DeepSeek-V3.2");
+    let slo = Slo { ttft_ms: Some(1000.0), tpot_ms: Some(30.0), percentile: None };
+    let best = |c: &Cluster| {
+        let names = compared(lab::db(), &model, c, &Quant::default()).unwrap().names;
+        let mut q = Question::new(model.clone(), c.clone(), lab::chat(), slo, &names[0]);
+        q.frameworks = names;
+        q.levels = vec!["aggregated".into(), "pd".into()];
+        let study = explore(lab::db(), &q, &Control::new()).unwrap();
+        let of = |v: &disagg::search::study::Verdict| study.rows[v.row.unwrap()].point.requests_per_s;
+        study.verdicts.iter().map(of).collect::<Vec<f64>>()
+    };
+    let preset = best(&lab::cluster("gb200", 8));
+    for (figure, vary) in FIGURES {
+        for (a, b) in best(&varied("gb200", 8, vary, 1.0 + 1e-6)).into_iter().zip(&preset) {
+            near(a, *b, figure);
+        }
+    }
+}
+
+/// A device of the user's own on a system reads that system's tables, and says so; a preset's name reads its own.
+#[test]
+fn tables_are_those_of_the_system_a_device_stands_on() {
+    let model = lab::model("Qwen/Qwen3-30B-A3B");
+    let tpot = |c: &Cluster| {
+        let lib = lab::library(&model, c, "vllm", &Assumptions::physical());
+        let plan = Plan::Aggregated(Aggregated {
+            parallel: lab::split(1, 1, 1),
+            batch: Some(16),
+            chunk_tokens: Some(1024),
+            replicas: 1,
+            ..Default::default()
+        });
+        let e = Engine::new(&lib, &lab::chat(), &plan).unwrap().estimate().unwrap().scalars;
+        (e.tpot_ms, e.warnings, e.evidence_tpot)
+    };
+    let mut seen = Vec::new();
+    for system in ["h100_sxm", "h200_sxm", "b200_sxm", "gb200"] {
+        let mut c = lab::cluster(system, 1);
+        c.device = disagg::spec::Device {
+            name: "h20".into(),
+            bf16_flops: 148e12,
+            fp8_flops: 296e12,
+            fp4_flops: 0.0,
+            hbm_bytes_per_s: 4.0e12,
+            hbm_bytes: 96e9,
+            ..c.device
+        };
+        let (ms, warnings, evidence) = tpot(&c);
+        assert!(
+            warnings.iter().any(|w| w.contains("'h20'") && w.contains(system) && w.contains("HBM bytes/s x ")),
+            "{warnings:?}"
+        );
+        assert!(evidence["scaled"] > 0.5 && evidence["measured"] + evidence["interpolated"] < 0.1, "{evidence:?}");
+        seen.push(ms);
+    }
+    assert!(seen.windows(2).all(|w| w[0] != w[1]), "utilisations differ by system: {seen:?}");
+    // A device with a preset's figures and another name is that preset.
+    let preset = lab::cluster("b200_sxm", 1);
+    let mut renamed = preset.clone();
+    renamed.device.name = "mine".into();
+    let (own, same) = (tpot(&preset), tpot(&renamed));
+    assert_eq!(own, same);
+    assert!(own.1.is_empty(), "{:?}", own.1);
+    // A preset's device in another system's cluster keeps its own tables.
+    let guest = Cluster { device: lab::cluster("h200_sxm", 1).device, ..preset };
+    let (ms, warnings, _) = tpot(&guest);
+    assert_eq!(ms, tpot(&lab::cluster("h200_sxm", 1)).0);
+    assert!(warnings[0].contains("'h200_sxm' in a cluster of b200_sxm"), "{warnings:?}");
 }

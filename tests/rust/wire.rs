@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 
 use disagg::control::Control;
-use disagg::cost::Total;
 use disagg::search::explore::{join, search};
 use disagg::search::wire::{HEADER, WIDTH, pack, unpack};
 use disagg::search::{Layout, Part, Question, Row, explore};
 use disagg::serving::point::KvCost;
-use disagg::serving::{Binding, Point};
+use disagg::serving::{Binding, ByPhase, Known, Point};
 use disagg::spec::{Parallel, Slo};
 use proptest::prelude::*;
 
@@ -49,8 +48,13 @@ fn binding() -> impl Strategy<Value = Binding> {
 
 fn point() -> impl Strategy<Value = Point> {
     let kv = (bits(), bits(), bits(), any::<bool>());
-    let evidence = (bits(), prop::array::uniform4(bits()), prop::array::uniform4(bits()));
-    (prop::array::uniform7(bits()), binding(), evidence, kv).prop_map(|(f, binding, evidence, kv)| Point {
+    let known = || (any::<[u32; 5]>(), any::<[u32; 5]>());
+    let evidence = (known(), known());
+    let read = |(all, compute): ([u32; 5], [u32; 5])| Known {
+        all: all.map(f32::from_bits),
+        compute: compute.map(f32::from_bits),
+    };
+    (prop::array::uniform7(bits()), binding(), evidence, kv).prop_map(move |(f, binding, evidence, kv)| Point {
         ttft_s: f[0],
         tpot_s: f[1],
         itl_worst_s: f[2],
@@ -58,7 +62,7 @@ fn point() -> impl Strategy<Value = Point> {
         concurrency: f[4],
         memory_bytes: f[5],
         binding,
-        evidence: Total { seconds: evidence.0, by_evidence: evidence.1, compute: evidence.2 },
+        evidence: ByPhase { ttft: read(evidence.0), tpot: read(evidence.1) },
         decode_batch: f[6],
         kv: KvCost { wait_s: kv.0, prefill_s: kv.1, decode_s: kv.2, same_domain: kv.3 },
     })

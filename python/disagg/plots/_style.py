@@ -17,7 +17,7 @@ HATCHES = ("", "//", "..", "xx")
 
 # The four levels keep their colours in every plot.
 LEVELS = ("aggregated", "pd", "aggregated+afd", "pd+afd")
-EVIDENCE = ("measured", "interpolated", "extrapolated", "roofline")
+EVIDENCE = ("measured", "interpolated", "scaled", "extrapolated", "roofline")
 
 _WORDS = {
     "ttft": "TTFT",

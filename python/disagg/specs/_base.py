@@ -109,9 +109,25 @@ def expect(**given: tuple[Any, ...]) -> None:
     for name, (value, *classes) in given.items():
         if not isinstance(value, tuple(classes)):
             wanted = " or a ".join(c.__name__ for c in classes if c is not type(None))
-            problems.append(Problem(name, f"a {type(value).__name__} does not fit here", f"expected a {wanted}"))
+            hint = _spelled(value, classes) or f"expected a {wanted}"
+            problems.append(Problem(name, f"a {type(value).__name__} does not fit here", hint))
     if problems:
         raise SpecError(problems)
+
+
+def _spelled(value: object, classes: list[type]) -> str:
+    """Say how a name becomes the spec that was due; empty where that is not what went wrong."""
+    due = [c.__name__ for c in classes if issubclass(c, Spec)]
+    if not isinstance(value, str) or not due:
+        return ""
+    calls = {
+        "Model": f"dg.Model({value!r})",
+        "Cluster": f"dg.Cluster({value!r}, gpus=8)",
+        "Workload": f"dg.Workload.preset({value!r})",
+        "Device": f"dg.Device.preset({value!r})",
+        "Fabric": f"dg.Fabric.preset({value!r})",
+    }
+    return f"write {calls.get(due[0]) or f'dg.{due[0]}(...)'}"
 
 
 def _more_problems(
@@ -199,8 +215,8 @@ class Spec:
         cls._kind = cls.__name__
         cls._names = tuple(n for n in inspect.signature(cls.__init__).parameters if n != "self")
         cls.__init__ = checked(cls.__init__, probe=True)  # type: ignore[method-assign]
-        if not hashable:
-            cls.__hash__ = None  # type: ignore[assignment]
+        # Set either way: a class between `Spec` and a hashable one may not be.
+        cls.__hash__ = Spec.__hash__ if hashable else None  # type: ignore[assignment]
         REGISTRY[cls.__name__] = cls
 
     def _build(self, **fields: Any) -> None:

@@ -183,7 +183,10 @@ class Cluster(Spec):
     oversubscription
         1: non-blocking; 2: half the bandwidth above the leaf.
     device, fabric
-        What-if hardware in place of the preset's. A fabric may be a dict of the fields that differ, with
+        What-if hardware in place of the preset's. A device keeps the kernel tables of `system`, its times scaled by the
+        ratio of the two rooflines (evidence ``scaled``), whatever it is called; only one that goes by another
+        preset's name reads that preset's tables. Estimates and studies say so in their ``warnings``. Choose the
+        system whose utilisations are most alike. A fabric may be a dict of the fields that differ, with
         bandwidths as ``nvlink_gb_per_s`` and ``nic_gb_per_s`` (GB/s per GPU and direction) if you like.
 
     Raises

@@ -3,8 +3,8 @@
 //! Parts of a question that the neighbouring point shares (model, cluster, workload ...) are read
 //! and compiled once. A point that cannot be priced is a row with its reason in `status`; nothing
 //! is dropped and nothing stops the others. One that no server starts (`spec::rules`) is such a row too, unless that
-//! is lifted; `runnable` says of every point whether it keeps the rules. Evidence: `measured_share` is the share of compute
-//! time that is measured or interpolated.
+//! is lifted; `runnable` says of every point whether it keeps the rules. Evidence: `measured_share` is the smaller of
+//! the shares of TTFT's and of TPOT's operator time that are measured or interpolated.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::serving::{Engine, defaults, framework};
 use crate::spec::{Assumptions, Cluster, Model, Plan, Quant, Rules, Serving, Workload};
 
 /// Numbers that a point can be asked for.
-pub const METRICS: [&str; 12] = [
+pub const METRICS: [&str; 14] = [
     "ttft_ms",
     "tpot_ms",
     "itl_worst_ms",
@@ -34,6 +34,8 @@ pub const METRICS: [&str; 12] = [
     "memory_gib",
     "usd_per_mtok",
     "measured_share",
+    "tpot_measured_share",
+    "ttft_measured_share",
 ];
 
 /// Points that one thread takes at a time: neighbours share their parts.
@@ -231,7 +233,6 @@ impl<'a> Reader<'a> {
 /// One number of a plan that stands.
 fn metric(engine: &Engine, name: &str) -> f64 {
     let (point, tokens) = (&engine.point, engine.tokens_per_s());
-    let compute: f64 = point.evidence.compute.iter().sum();
     match name {
         "ttft_ms" => point.ttft_s * 1e3,
         "tpot_ms" => point.tpot_s * 1e3,
@@ -239,13 +240,16 @@ fn metric(engine: &Engine, name: &str) -> f64 {
         "requests_per_s" => point.requests_per_s,
         "tokens_per_s" => tokens,
         "tokens_per_s_per_gpu" => tokens / f64::from(engine.library().cluster.gpus),
+        // Nothing is decoded: nobody's tokens come at any rate.
+        "tokens_per_s_per_user" if point.tpot_s <= 0.0 => f64::NAN,
         "tokens_per_s_per_user" => 1.0 / point.tpot_s,
         "concurrency" => point.concurrency,
         "gpus" => f64::from(engine.gpus()),
         "memory_gib" => point.memory_bytes / crate::units::GIB,
         "usd_per_mtok" => engine.usd_per_mtok(),
-        _ if compute > 0.0 => (point.evidence.compute[0] + point.evidence.compute[1]) / compute,
-        _ => f64::NAN,
+        "tpot_measured_share" => point.evidence.tpot.share(),
+        "ttft_measured_share" => point.evidence.ttft.share(),
+        _ => point.evidence.share(),
     }
 }
 

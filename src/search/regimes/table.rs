@@ -17,25 +17,28 @@ use crate::spec::Workload;
 /// within `tolerance` of it.
 fn verdict(cell: &Cell, tolerance: f64) -> Option<(usize, f64, Vec<usize>)> {
     let rates: Vec<f64> = cell.reached.iter().map(Reach::rate).collect();
-    let mut best = 0;
-    for (i, r) in rates.iter().enumerate() {
-        if *r > rates[best] {
-            best = i;
-        }
-    }
-    if rates.is_empty() || rates[best] <= 0.0 {
-        return None;
-    }
+    let best = winner(&cell.reached)?;
     let next = rates.iter().enumerate().filter(|(i, _)| *i != best).map(|(_, r)| *r).fold(0.0, f64::max);
     let margin = if next > 0.0 { rates[best] / next - 1.0 } else { f64::INFINITY };
     let tied = (0..rates.len()).filter(|i| rates[*i] >= rates[best] * (1.0 - tolerance)).collect();
     Some((best, margin, tied))
 }
 
+/// The level with the highest rate within the limits: index into the levels asked for.
+pub fn winner(reached: &[Reach]) -> Option<usize> {
+    let mut best: Option<(usize, f64)> = None;
+    for (i, rate) in reached.iter().map(Reach::rate).enumerate() {
+        if rate > best.map_or(0.0, |b| b.1) {
+            best = Some((i, rate));
+        }
+    }
+    best.map(|b| b.0)
+}
+
 /// The map as a table, one row a cell. Stopped and `partial`: the cells that are done.
 pub fn regimes(db: &Arc<KernelDb>, map: &Map, control: &Control, partial: bool) -> Result<Columns> {
     let cells = cells(db, map, control, partial)?;
-    let frameworks = map.frameworks(db)?;
+    let compared = map.compared(db)?;
     let asked = map.asked();
     let verdicts: Vec<_> = cells.iter().map(|c| verdict(c, map.tolerance)).collect();
     let won = |i: usize| verdicts[i].as_ref().and_then(|v| cells[i].reached[v.0].row);
@@ -51,7 +54,15 @@ pub fn regimes(db: &Arc<KernelDb>, map: &Map, control: &Control, partial: bool) 
     let mut c = Columns::new();
     c.push("system", text(&|i| map.clusters[cells[i].cluster].system.clone()));
     c.push("gpus", Column::I64(cells.iter().map(|c| i64::from(map.clusters[c.cluster].gpus)).collect()));
-    c.push("framework", text(&|i| frameworks[cells[i].cluster].clone()));
+    // That of the winner; of nobody's the only one there is.
+    c.push(
+        "framework",
+        text(&|i| match (won(i), &compared[cells[i].cluster][..]) {
+            (Some(r), names) => names[usize::from(r.framework)].clone(),
+            (None, [only]) => only.clone(),
+            (None, _) => String::new(),
+        }),
+    );
     c.push("workload", text(&|i| map.workloads[cells[i].workload].name.clone()));
     c.push("prefix", number(&|i| means[cells[i].workload].prefix));
     c.push("isl", number(&|i| means[cells[i].workload].isl));
@@ -61,6 +72,7 @@ pub fn regimes(db: &Arc<KernelDb>, map: &Map, control: &Control, partial: bool) 
     c.push("winner", text(&|i| verdicts[i].as_ref().map_or(String::new(), |v| LEVELS[asked[v.0]].into())));
     c.push("margin", number(&|i| verdicts[i].as_ref().map_or(f64::NAN, |v| v.1)));
     c.push("tie", Column::Bool(verdicts.iter().map(|v| v.as_ref().is_some_and(|v| v.2.len() > 1)).collect()));
+    c.push("agreed", Column::Bool(cells.iter().map(|c| c.agreed).collect()));
     let names = |tied: &[usize]| tied.iter().map(|l| LEVELS[asked[*l]]).collect::<Vec<_>>().join(" = ");
     c.push("tied", text(&|i| verdicts[i].as_ref().filter(|v| v.2.len() > 1).map_or(String::new(), |v| names(&v.2))));
     for (k, level) in asked.iter().enumerate() {
@@ -78,6 +90,7 @@ pub fn regimes(db: &Arc<KernelDb>, map: &Map, control: &Control, partial: bool) 
     }
     c.push("ttft_ms", number(&|i| won(i).map_or(f64::NAN, |r| r.point.ttft_s * 1e3)));
     c.push("tpot_ms", number(&|i| won(i).map_or(f64::NAN, |r| r.point.tpot_s * 1e3)));
+    c.push("measured_share", number(&|i| won(i).map_or(f64::NAN, |r| r.point.evidence.share())));
     c.push("plan", text(&|i| won(i).map_or(String::new(), |r| describe(&r))));
     let whole = n == map.clusters.len() * map.workloads.len() * map.slos.len();
     c.attrs.insert("complete".into(), whole.to_string());

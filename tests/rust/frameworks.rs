@@ -1,0 +1,184 @@
+//! Frameworks compared in one question, evidence by phase, and what would flip a study's answer.
+
+use disagg::control::Control;
+use disagg::search::flips::{Flip, LEAD};
+use disagg::search::{LEVELS, Question, Row, Study, explore};
+use disagg::serving::Engine;
+use disagg::serving::framework::{FRAMEWORKS, candidates, compared, default_framework};
+use disagg::spec::{PdPlan, Plan, Quant, Slo, Workload};
+
+use crate::lab;
+
+fn question(frameworks: &[&str], gpus: u32, slo: Slo) -> Question {
+    let (model, cluster) = (lab::model("Qwen/Qwen3-30B-A3B"), lab::cluster("h200_sxm", gpus));
+    let mut q = Question::new(model, cluster, Workload::fixed("w", 0.0, 1000.0, 200.0), slo, "");
+    q.frameworks = frameworks.iter().map(|f| (*f).to_string()).collect();
+    q
+}
+
+const SLO: Slo = Slo { ttft_ms: Some(400.0), tpot_ms: Some(12.0), percentile: None };
+
+fn study(frameworks: &[&str]) -> Study {
+    explore(lab::db(), &question(frameworks, 4, SLO), &Control::new()).unwrap()
+}
+
+#[test]
+fn the_kernels_of_one_plan_do_not_hang_on_the_number_of_gpus() {
+    for (name, system) in [
+        ("openai/gpt-oss-120b", "h200_sxm"),
+        ("openai/gpt-oss-120b", "gb200"),
+        ("Qwen/Qwen3-235B-A22B-FP8", "gb200"),
+        ("deepseek-ai/DeepSeek-V3.2", "gb200"),
+        ("Qwen/Qwen3-32B", "h100_sxm"),
+    ] {
+        let model = lab::model(name);
+        let chosen =
+            |gpus: u32| default_framework(lab::db(), &model, &lab::cluster(system, gpus), &Quant::default()).unwrap();
+        for gpus in [1, 2, 3, 4, 7, 8, 12, 64, 72] {
+            assert_eq!(chosen(gpus), chosen(8), "{name} on {gpus} {system}");
+        }
+        // The one that knows most, of those that lack nothing.
+        let all = candidates(lab::db(), &model, &lab::cluster(system, 8), &Quant::default()).unwrap();
+        let whole: Vec<f64> = all.iter().filter(|c| c.lacks.is_empty()).map(|c| (c.share * 1e3).round()).collect();
+        assert!(whole.windows(2).all(|w| w[0] >= w[1]), "{all:?}");
+        assert_eq!(all[0].name, chosen(8));
+        assert!(all.iter().all(|c| (0.0..=1.0).contains(&c.share)), "{all:?}");
+    }
+}
+
+#[test]
+fn all_are_compared_and_each_says_what_it_says_alone() {
+    let both = study(&["sglang", "vllm"]);
+    assert_eq!(both.by_framework.len(), 2 * LEVELS.len());
+    for (f, name) in ["sglang", "vllm"].into_iter().enumerate() {
+        let alone = study(&[name]);
+        for (v, w) in both.by_framework.iter().filter(|(k, _)| *k == f).map(|(_, v)| v).zip(&alone.verdicts) {
+            let row = |s: &Study, i: Option<usize>| i.map(|i| Row { framework: 0, ..s.rows[i] });
+            assert_eq!((v.level, v.feasible, v.binding, v.points), (w.level, w.feasible, w.binding, w.points));
+            assert_eq!(row(&both, v.row), row(&alone, w.row), "{} with {name}", LEVELS[v.level]);
+            assert_eq!((v.least_ttft_s, v.least_tpot_s), (w.least_ttft_s, w.least_tpot_s));
+        }
+    }
+    // A level's verdict is the better of the two.
+    let mut judged = 0;
+    for v in &both.verdicts {
+        let rate = |i: Option<usize>| i.map_or(0.0, |i| both.rows[i].point.requests_per_s);
+        let each = both.by_framework.iter().map(|(_, w)| w).filter(|w| w.level == v.level && w.feasible);
+        let most = each.map(|w| rate(w.row)).fold(0.0, f64::max);
+        if v.feasible {
+            assert_eq!(rate(v.row), most, "{}", LEVELS[v.level]);
+            judged += 1;
+        }
+    }
+    assert!(judged > 1);
+}
+
+#[test]
+fn every_framework_with_kernels_is_compared_and_the_rest_is_named() {
+    let mut left_out = 0;
+    for name in ["openai/gpt-oss-120b", "deepseek-ai/DeepSeek-V3.2", "nvidia/Kimi-K2.5-NVFP4", "Qwen/Qwen3-32B"] {
+        for system in ["h100_sxm", "h200_sxm", "b200_sxm", "b300_sxm", "gb200", "gb300"] {
+            let (model, cluster) = (lab::model(name), lab::cluster(system, 8));
+            let found = compared(lab::db(), &model, &cluster, &Quant::default()).unwrap();
+            let known = lab::db().frameworks(system).unwrap();
+            let serving = FRAMEWORKS.iter().filter(|f| known.iter().any(|k| k == *f)).count();
+            assert_eq!(found.names.len() + found.left_out.len(), serving, "{name} on {system}: {found:?}");
+            assert!(!found.names.is_empty());
+            for text in &found.left_out {
+                assert!(text.contains("no measured kernels on") && text.contains(system), "{text}");
+            }
+            left_out += found.left_out.len();
+        }
+    }
+    println!("{left_out} left out");
+}
+
+/// What leads under limits, looked for in every row.
+fn leads(s: &Study, slo: &Slo) -> Option<(u8, f64)> {
+    let mut best: Option<(u8, f64)> = None;
+    for r in s.rows.iter().filter(|r| r.point.stands() && r.point.excess(slo) <= 1.0) {
+        if best.is_none_or(|(_, rate)| r.point.requests_per_s > rate) {
+            best = Some((r.level, r.point.requests_per_s));
+        }
+    }
+    best
+}
+
+#[test]
+fn flips_are_what_a_look_at_every_row_finds() {
+    let mut judged = 0;
+    for slo in
+        [SLO, Slo { ttft_ms: Some(60.0), tpot_ms: Some(6.0), percentile: None }, Slo { ttft_ms: Some(1.0), ..SLO }]
+    {
+        let s = explore(lab::db(), &question(&["sglang", "vllm"], 4, slo), &Control::new()).unwrap();
+        let best = s.verdicts.iter().filter(|v| v.feasible).filter_map(|v| v.row);
+        // Of equal rates the first: P/D bound by its decode gives the same whoever prefills.
+        let rate = |i: usize| s.rows[i].point.requests_per_s;
+        let own = best.reduce(|a, b| if rate(b) > rate(a) { b } else { a }).map(|i| s.rows[i].level);
+        let at = |f: &Flip, ms: f64| match f.what {
+            "ttft_ms" => leads(&s, &Slo { ttft_ms: Some(ms), ..slo }),
+            _ => leads(&s, &Slo { tpot_ms: Some(ms), ..slo }),
+        };
+        for f in s.flips().iter().filter(|f| f.what != "gpus") {
+            let told = f.row.map(|i| (s.rows[i].level, s.rows[i].point.requests_per_s));
+            // On the side where it holds, a hair off the value.
+            let found = at(f, f.value * if f.side == "below" { 1.0 - 1e-9 } else { 1.0 + 1e-9 });
+            match (told, found) {
+                (None, None) => {}
+                (Some((level, rate)), Some((top, most))) => {
+                    assert!(rate >= most / (1.0 + LEAD), "{f:?}: {rate} against {most}");
+                    assert!(level == top || Some(level) == own || rate == most, "{f:?}: level {level}, {top} leads");
+                }
+                other => panic!("{f:?}: {other:?}"),
+            }
+            if f.side != "at" {
+                assert_ne!(told.map(|t| t.0), own, "{f:?}");
+                // On the other side of the value the answer's level is not beaten by more than the lead.
+                let back = at(f, f.value * if f.side == "below" { 1.0 + 1e-9 } else { 1.0 - 1e-9 });
+                let kept = s.rows.iter().filter(|r| Some(r.level) == own);
+                if let (Some((_, most)), Some(_)) = (back, kept.clone().next()) {
+                    let limits = match f.what {
+                        "ttft_ms" => Slo { ttft_ms: Some(f.value * (1.0 + 1e-9)), ..slo },
+                        _ => Slo { tpot_ms: Some(f.value * (1.0 + 1e-9)), ..slo },
+                    };
+                    let within = kept.filter(|r| r.point.stands() && r.point.excess(&limits) <= 1.0);
+                    let rate = within.map(|r| r.point.requests_per_s).fold(0.0, f64::max);
+                    if f.side == "below" {
+                        assert!(rate * (1.0 + LEAD) >= most, "{f:?}: {rate} against {most}");
+                    }
+                }
+            }
+            judged += 1;
+        }
+    }
+    assert!(judged >= 12, "{judged}");
+}
+
+#[test]
+fn what_is_known_of_a_latency_is_what_its_own_steps_rest_on() {
+    let lib = lab::lib("deepseek-ai/DeepSeek-V3.2", "b200_sxm", 32, "sglang");
+    let prefill = lab::workers(4, lab::split(1, 4, 1), Some(8), Some(512));
+    let decode = lab::workers(1, lab::split(1, 16, 1), Some(256), None);
+    let plan = Plan::Pd(PdPlan { prefill, decode });
+    let e = Engine::new(&lib, &lab::chat(), &plan).unwrap().estimate().unwrap();
+    for (phase, shares) in [("decode", &e.scalars.evidence_tpot), ("prefill", &e.scalars.evidence_ttft)] {
+        let rows = e.breakdown.iter().filter(|r| r.phase == phase && !r.op.starts_with("kv_"));
+        let all: f64 = rows.clone().map(|r| r.ms).sum();
+        for (class, share) in shares {
+            let own: f64 = rows.clone().filter(|r| r.evidence.name() == *class).map(|r| r.ms).sum();
+            // KV on its way, which belongs to TTFT, is a few parts in a hundred here.
+            let off = if phase == "decode" { 1e-3 } else { 0.1 };
+            assert!((own / all - share).abs() < off, "{phase}, {class}: {} against {share}", own / all);
+        }
+        assert!((shares.values().sum::<f64>() - 1.0).abs() < 1e-9);
+    }
+    let own = |shares: &std::collections::BTreeMap<&str, f64>| shares["measured"] + shares["interpolated"];
+    let [ttft, tpot] = [own(&e.scalars.evidence_ttft), own(&e.scalars.evidence_tpot)];
+    assert!((e.scalars.measured_share - ttft.min(tpot)).abs() < 1e-12);
+    // A decode step beyond the tables is not hidden by a long prefill.
+    assert!(
+        tpot < 0.5 && ttft > 0.8 && own(&e.scalars.evidence) > tpot + 0.1,
+        "{ttft} {tpot} {:?}",
+        e.scalars.evidence
+    );
+}
