@@ -74,8 +74,8 @@ def table(rules: Mapping[str, Any] | None = None) -> Frame:
     Returns
     -------
     Frame
-        A row a rule: ``name``, ``frameworks``, ``since`` and ``until`` (versions; empty: open), ``condition``, ``source``,
-        ``instead`` (what to write instead).
+        A row a rule: ``name``, ``frameworks``, ``since`` and ``until`` (versions; empty: open), ``condition``,
+        ``source``, ``instead`` (what to write instead).
 
     Raises
     ------

@@ -124,7 +124,7 @@ fn config(ask: &Ask, s: &Server, notes: &mut Vec<String>) -> String {
     if ask.serving.mtp > 0 {
         y.set(0, "speculative_config", "", format!("serving.mtp={}", ask.serving.mtp));
         y.set(1, "decoding_type", "MTP", "");
-        y.set(1, "num_nextn_predict_layers", ask.serving.mtp, "");
+        y.set(1, "max_draft_len", ask.serving.mtp, "");
     }
     if let Some(n) = s.interval.filter(|n| *n > 1) {
         if p.dp > 1 {

@@ -129,9 +129,10 @@ fn moe(ask: &Ask, s: &Server, f: &mut Flags) {
         return;
     }
     f.on("--enable-expert-parallel", format!("{}.parallel.ep={ep}: whole experts, tp * dp ranks", s.path));
-    if s.parallel.dp > 1 && s.gpus > ask.cluster.fabric.node_gpus {
+    let wide = s.gpus > ask.cluster.fabric.node_gpus;
+    if s.parallel.dp > 1 && (wide || s.overlap) {
         let backend = if s.role == Role::Prefill { "deepep_high_throughput" } else { "deepep_low_latency" };
-        f.set("--all2all-backend", backend, "experts across nodes");
+        f.set("--all2all-backend", backend, if wide { "experts across nodes" } else { "the overlap of two batches wants DeepEP" });
     }
     let redundant = ask.redundant(ep);
     if redundant > 0 {
