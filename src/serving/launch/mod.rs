@@ -117,6 +117,19 @@ pub fn launch(framework: &str, ask: &Ask) -> Result<Launch> {
             return Err(Error::Spec(p));
         }
     }
+    let units: u64 = ask.plan.afd_units().iter().map(|a| u64::from(a.stages()) * 2).sum();
+    let workers: u64 = match ask.plan {
+        Plan::Aggregated(a) => u64::from(a.replicas),
+        Plan::Pd(p) => [&p.prefill, &p.decode]
+            .into_iter()
+            .map(|s| if let crate::spec::Slot::Workers(w) = s { u64::from(w.count) } else { 0 })
+            .sum(),
+        Plan::Afd(_) => 0,
+    };
+    if units + workers > place::MOST as u64 {
+        let text = format!("{} servers are too many for one set of scripts", units + workers);
+        return Err(Error::spec("plan", text, format!("at most {}; launch a part of it", place::MOST)));
+    }
     let servers = place::servers(ask, &mut out.notes);
     let afd = !ask.plan.afd_units().is_empty();
     if afd {
