@@ -193,11 +193,6 @@ impl<'a> Reader<'a> {
         Ok(Some(format!("{NOT_RUNNABLE}: {}", names.join(", "))))
     }
 
-    pub fn engine(&mut self, point: u64) -> Result<Engine> {
-        let (lib, workload, plan) = self.parts(point)?;
-        Engine::new(lib, workload, plan)
-    }
-
     /// What a point asks for, compiled up to its plan.
     pub fn parts(&mut self, point: u64) -> Result<(&Arc<Library>, &Workload, &Plan)> {
         let Reader { db, space, into, memory } = self;
