@@ -62,7 +62,7 @@ impl Engine {
         let load = Load::of(workload);
         match plan {
             Plan::Aggregated(a) => {
-                let stepper = Stepper::worker(lib, a.parallel, workload, "worker")?;
+                let stepper = Stepper::overlapping(lib, a.parallel, a.two_batch_overlap, workload, "worker")?;
                 let found = choose::mixed(&[&stepper], &load, a.batch, a.chunk_tokens, a.replicas);
                 let mut a = a.clone();
                 a.batch = Some(found.batch);
@@ -190,7 +190,7 @@ pub(super) fn choose_prefill(
     let w = &w.prefill_part();
     match slot {
         Slot::Workers(k) => {
-            let s = Stepper::worker(lib, k.parallel, w, "worker")?;
+            let s = Stepper::overlapping(lib, k.parallel, k.two_batch_overlap, w, "worker")?;
             let chunk = k.chunk_tokens.map_or(load.isl.min(16384.0).ceil(), f64::from);
             let side = pd::prefill_side(&s, load, f64::from(k.batch.unwrap_or(1)), chunk);
             let mut k = k.clone();
@@ -240,7 +240,7 @@ pub(super) fn choose_decode(
     let none = || Error::spec("plan.decode.batch", "no batch fits", "");
     match slot {
         Slot::Workers(k) => {
-            let s = Stepper::worker(lib, k.parallel, w, "worker")?;
+            let s = Stepper::overlapping(lib, k.parallel, k.two_batch_overlap, w, "worker")?;
             let d = pick(&s, k.batch).ok_or_else(none)?;
             let mut k = k.clone();
             k.batch = Some(d.batch as u32);

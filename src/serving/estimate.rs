@@ -137,7 +137,7 @@ fn prefill_stages(s: &Stepper, parts: &[Batch]) -> Vec<StageRow> {
 /// Stage times of micro-batch `b`, one of `parts` like it in a pass of `step` seconds.
 fn stages_of(u: &Unit, phase: &'static str, b: &Batch, parts: usize, step: f64) -> Vec<StageRow> {
     let sliding = u.unit.counts.moe[0] <= 0.0;
-    let times = u.unit.stages(b, sliding).seconds(u.unit.slowed());
+    let times = u.unit.stages(b, sliding).seconds(u.fused(&vec![*b; parts.max(1)]));
     let layers = u.unit.counts.moe[0] + u.unit.counts.moe[1];
     ["attention", "a2f", "ffn", "f2a"]
         .into_iter()

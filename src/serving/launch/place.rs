@@ -121,7 +121,7 @@ pub fn servers(ask: &Ask, notes: &mut Vec<String>) -> Vec<Server> {
     let mut out = Vec::new();
     match ask.plan {
         Plan::Aggregated(a) => {
-            let overlap = a.two_batch_overlap.unwrap_or(ask.serving.two_batch_overlap);
+            let overlap = a.two_batch_overlap.or(ask.serving.two_batch_overlap).unwrap_or(false);
             let interval = a.prefill_interval.or(ask.serving.prefill_interval);
             let one = server(Role::Serve, "plan", a.parallel, a.batch, a.chunk_tokens, overlap, interval);
             add(&mut out, &one, a.replicas);
@@ -179,7 +179,7 @@ fn add(out: &mut Vec<Server>, one: &Server, count: u32) {
 }
 
 fn workers(out: &mut Vec<Server>, ask: &Ask, role: Role, path: &'static str, w: &Workers) {
-    let overlap = w.two_batch_overlap.unwrap_or(ask.serving.two_batch_overlap);
+    let overlap = w.two_batch_overlap.or(ask.serving.two_batch_overlap).unwrap_or(false);
     add(out, &server(role, path, w.parallel, w.batch, w.chunk_tokens, overlap, None), w.count);
 }
 
