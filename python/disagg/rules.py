@@ -26,7 +26,7 @@ def text_of(rules: Mapping[str, Any] | None) -> str | None:
 
 
 def sentences(why_not: list[dict[str, str]]) -> list[str]:
-    """Give broken rules in words: rule, field, what is wrong, what to write instead, source."""
+    """Give the broken rules of `why_not` in words: rule, field, what is wrong, what to write instead, source."""
     return [f"{v['rule']}: {v['path']}: {v['message']}; {v['instead']} [{v['source']}]" for v in why_not]
 
 

@@ -147,6 +147,7 @@ pub fn launch(framework: &str, ask: &Ask) -> Result<Launch> {
         }
     }
     formats_note(ask, &mut out.notes);
+    serving_notes(ask, &mut out.notes);
     let server = match (framework, verdict.server) {
         ("dynamo", Some(under)) => format!("dynamo {} over {under}", dynamo::VERSION),
         (_, Some(server)) => server,
@@ -155,6 +156,15 @@ pub fn launch(framework: &str, ask: &Ask) -> Result<Launch> {
     let (commands, mut files) = script::scripts(ask, &server, &out.processes, &out.notes);
     files.extend(out.files);
     Ok(Launch { framework: framework.into(), server, commands, files, notes: out.notes })
+}
+
+/// Ways of serving that no framework has a flag for.
+fn serving_notes(ask: &Ask, notes: &mut Vec<String>) {
+    if ask.serving.fused_dispatch {
+        notes.push(
+            "serving.fused_dispatch: no released flag fuses dispatch into the experts' kernel for all models".into(),
+        );
+    }
 }
 
 /// Formats that differ from the checkpoint's need another checkpoint: no flag turns BF16 into blocks of FP8.
