@@ -317,6 +317,28 @@ def test_sweep_and_optimize_leave_out_what_does_not_start_unless_lifted():
     assert "runnable=False" in caught.value.hint
 
 
+def test_the_best_plan_that_is_found_starts():
+    chat = dg.Workload(isl=1024, osl=256)
+    limits = dg.SLO(ttft_ms=1000, tpot_ms=6)
+    study = dg.explore(
+        dg.Model(MINIMAX), hopper(), chat, limits, levels=["aggregated"], frameworks=["vllm"], progress=False
+    )
+    best = study.best("aggregated")
+    # tp8 ep2 moe_tp4 would give 84.1, and vLLM cannot cut experts both ways.
+    assert best.runnable
+    assert best.tokens_per_s_per_gpu == pytest.approx(61.5, rel=0.02)
+    for framework in ("vllm", "sglang", "trtllm"):
+        limits = dg.SLO(ttft_ms=3000, tpot_ms=20)
+        study = dg.explore(
+            dg.Model(QWEN_FP8), hopper(16), chat, limits,
+            levels=["aggregated", "pd"], frameworks=[framework], progress=False,
+        )  # fmt: skip
+        for level in ("aggregated", "pd"):
+            est = study.best(level)
+            assert est.runnable, est.why_not
+            assert est.launch().commands
+
+
 def test_wrong_calls_name_the_field():
     plan, model, cluster = cut(tp=2), dg.Model(QWEN), hopper()
     for call, path in (
