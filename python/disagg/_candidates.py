@@ -48,7 +48,7 @@ class Priced:
         return point, ties, estimated(self.space, point)
 
 
-def judge(  # noqa: PLR0917 - as `optimize` has them
+def judge(
     space: Space,
     objective: str,
     constraints: list[str],

@@ -35,7 +35,7 @@ OPTIONS = ("trace", "slo", "timing", "scheduler", "router", "prefix_cache", "kv_
 class Simulated:
     """Points by the requests they serve: the same for all, with the same seed."""
 
-    def __init__(  # noqa: PLR0917 - as `optimize` has them
+    def __init__(
         self,
         space: Space,
         objective: str,

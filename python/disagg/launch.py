@@ -98,14 +98,16 @@ class Launch(Result):
             force=(force, bool),
         )
         missing = [
-            (name, "is required: its facts decide the flags", f"{name}=dg.{kind.__name__}(...), or use estimate.launch()")
-            for name, kind in (("model", Model), ("cluster", Cluster))
-            if parts.get(name) is None
+            (n, "is required: its facts decide the flags", f"{n}=..., or estimate.launch()")
+            for n in ("model", "cluster")
+            if parts.get(n) is None
         ]
         if missing:
             raise SpecError(missing)
         expect(model=(parts["model"], Model), cluster=(parts["cluster"], Cluster))
-        names = ("model", "cluster", "workload", "quant", "serving")
-        model, cluster, *rest = (None if parts.get(n) is None else parts[n]._raw for n in names)
-        text = _core.launch(framework, plan._raw, model, cluster, *rest, engine or "vllm", force)
+        raw = {n: None if p is None else p._raw for n, p in parts.items()}
+        text = _core.launch(
+            framework, plan._raw, parts["model"]._raw, parts["cluster"]._raw, raw.get("workload"), raw.get("quant"),
+            raw.get("serving"), engine or "vllm", force,
+        )  # fmt: skip
         return cls(json.loads(text), {})

@@ -45,8 +45,8 @@ def optimize(
         Limits over metrics and axes, in the language of ``Space(where=)``: ``["ttft_ms <= 500",
         "tokens_per_s / gpus > 100 or tp == 1"]``.
     runnable
-        Whether only what the framework's server starts may win (``dg.rules``); other points are told in ``.certificate``
-        and ``.points`` with the rule that they break. False lifts it.
+        Whether only what the framework's server starts may win (``dg.rules``); other points are told in
+        ``.certificate`` and ``.points`` with the rule that they break. False lifts it.
     method
         ``"exact"``: the true optimum; every point is priced, or left out with a proof that stands in
         ``.certificate``. ``"optuna"``: `trials` points asked of optuna's TPE sampler, nothing proved; for spaces

@@ -502,7 +502,8 @@ class Estimate(Result):
         Parameters
         ----------
         framework
-            ``"vllm"``, ``"sglang"``, ``"trtllm"``, or ``"dynamo"`` over the framework whose kernels price; None: that one.
+            ``"vllm"``, ``"sglang"``, ``"trtllm"``, or ``"dynamo"`` over the framework whose kernels price;
+            None: that one.
         force
             Whether to write the commands of a plan that breaks a rule as well; the rules stand in ``.notes``.
 

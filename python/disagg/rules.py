@@ -26,7 +26,7 @@ def text_of(rules: Mapping[str, Any] | None) -> str | None:
 
 
 def sentences(why_not: list[dict[str, str]]) -> list[str]:
-    """Give broken rules in words: rule, field, what is wrong, what to write instead, source."""
+    """Give the broken rules of `why_not` in words: rule, field, what is wrong, what to write instead, source."""
     return [f"{v['rule']}: {v['path']}: {v['message']}; {v['instead']} [{v['source']}]" for v in why_not]
 
 
@@ -74,8 +74,8 @@ def table(rules: Mapping[str, Any] | None = None) -> Frame:
     Returns
     -------
     Frame
-        A row a rule: ``name``, ``frameworks``, ``since`` and ``until`` (versions; empty: open), ``condition``, ``source``,
-        ``instead`` (what to write instead).
+        A row a rule: ``name``, ``frameworks``, ``since`` and ``until`` (versions; empty: open), ``condition``,
+        ``source``, ``instead`` (what to write instead).
 
     Raises
     ------

@@ -2,7 +2,7 @@
 //!
 //! A format that shares one scale among `block` neighbours of a row leaves a rank that gets a part of a block
 //! without a scale of its own, and servers refuse to load it: `192 is not divisible by weight quantization
-//! block_n = 128` (vllm#17569, vllm#48173, sglang#3345: an expert of 1,536 cut eight ways). So what is cut,
+//! block_n = 128` (vllm#17569, vllm#48173, sglang#3345: an expert of 1,536 cut eight ways; vllm#42384 for shared experts). So what is cut,
 //! intermediate / ranks, must be a multiple of [`Dtype::block`]. MXFP4 is no such format: vLLM (`gpt_oss.py`, whole
 //! blocks by ceiling division) and TensorRT-LLM pad the last rank, and gpt-oss-120b (2,880 wide) is served at TP8.
 //! Limits: attention projections are not looked at; heads of 64 and more make whole blocks of every published model.
@@ -59,6 +59,10 @@ impl Plan {
 fn worker(c: &mut Check, p: &Parallel, model: &Model, formats: &Formats) {
     if let Some(moe) = &model.moe {
         whole(c, "moe_tp", p.moe_tp, moe.intermediate, formats.moe, "of an expert");
+        // Attention ranks that hold different tokens hold the shared experts whole.
+        if moe.shared_intermediate > 0 && p.dp * p.cp == 1 && !model.is_dsa() {
+            whole(c, "tp", p.tp, moe.shared_intermediate, formats.shared_gemm, "of the shared experts");
+        }
     }
     if model.dense_layers > 0 {
         whole(c, "tp", p.tp, model.dense_intermediate, formats.dense_gemm, "of the dense FFN");

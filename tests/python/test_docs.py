@@ -12,7 +12,7 @@ import disagg.report
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 
-MODULES = [dg.kernels, dg.plots, dg.validation, disagg.report]
+MODULES = [dg.kernels, dg.plots, dg.rules, dg.validation, disagg.report]
 PUBLIC = {n: getattr(dg, n) for n in dg.__all__ if callable(getattr(dg, n))} | {
     f"{m.__name__}.{n}": getattr(m, n) for m in MODULES for n in m.__all__ if callable(getattr(m, n))
 }

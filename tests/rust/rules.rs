@@ -253,8 +253,10 @@ fn blocks_hold_in_slots_pools_and_dense_layers() {
     });
     let said = plan.check_blocks(&r1, &formats);
     let paths: Vec<&str> = said.0.iter().map(|p| p.path.as_str()).collect();
-    // 18,432 of the dense FFN / 32 = 4.5 blocks.
-    assert_eq!(paths, ["plan.prefill.parallel.moe_tp", "plan.prefill.parallel.tp", "plan.decode.ffn.moe_tp"]);
+    // 2,048 of the shared expert / 32 = half a block, 18,432 of the dense FFN / 32 = 4.5 blocks.
+    let prefill = ["moe_tp", "tp", "tp"].map(|f| format!("plan.prefill.parallel.{f}"));
+    assert_eq!(paths[..3], prefill.each_ref().map(String::as_str));
+    assert_eq!(paths[3..], ["plan.decode.ffn.moe_tp"]);
     let dense = lab::model("Qwen/Qwen3-32B-FP8");
     let formats = dense.formats(&disagg::spec::Quant::default());
     let tp = |tp| aggregated(Parallel { tp, ..Parallel::default() }).check_blocks(&dense, &formats).is_empty();

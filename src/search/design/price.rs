@@ -145,33 +145,35 @@ impl<'a> Reader<'a> {
     }
 
     fn price(&mut self, point: u64, metrics: &[String], only: bool) -> Priced {
-        let broken = self.broken(point).unwrap_or_default();
+        let nothing = |binding: &str, status: String| Priced {
+            metrics: vec![f64::NAN; metrics.len()],
+            feasible: false,
+            binding: binding.into(),
+            status,
+            runnable: false,
+        };
+        let failed = |e: Error| nothing("error", e.to_string().replace('\n', "; "));
+        let broken = match self.broken(point) {
+            Ok(broken) => broken,
+            Err(e) => return failed(e),
+        };
         let runnable = broken.is_none();
         if let (true, Some(status)) = (only, broken) {
-            let metrics = vec![f64::NAN; metrics.len()];
-            return Priced { metrics, feasible: false, binding: NOT_RUNNABLE.into(), status, runnable };
+            return nothing(NOT_RUNNABLE, status);
         }
-        match self.engine(point) {
-            Ok(engine) => {
-                let feasible = engine.point.stands();
-                let value = |m: &String| {
-                    if feasible || m == "memory_gib" || m == "gpus" { metric(&engine, m) } else { f64::NAN }
-                };
-                Priced {
-                    metrics: metrics.iter().map(value).collect(),
-                    feasible,
-                    binding: engine.point.binding.label(),
-                    status: "ok".into(),
-                    runnable,
-                }
-            }
-            Err(e) => Priced {
-                metrics: vec![f64::NAN; metrics.len()],
-                feasible: false,
-                binding: "error".into(),
-                status: e.to_string().replace('\n', "; "),
-                runnable,
-            },
+        let engine = match self.memory.compiled(self.db).and_then(|(lib, w, plan)| Engine::new(lib, w, plan)) {
+            Ok(engine) => engine,
+            Err(e) => return failed(e),
+        };
+        let feasible = engine.point.stands();
+        let value =
+            |m: &String| if feasible || m == "memory_gib" || m == "gpus" { metric(&engine, m) } else { f64::NAN };
+        Priced {
+            metrics: metrics.iter().map(value).collect(),
+            feasible,
+            binding: engine.point.binding.label(),
+            status: "ok".into(),
+            runnable,
         }
     }
 
@@ -180,11 +182,10 @@ impl<'a> Reader<'a> {
         self.parts(point)?;
         let memory = &mut self.memory;
         let (Some(lib), Some(plan)) = (&memory.lib, &memory.plan) else { return Ok(None) };
-        let rules = match memory.rules.take() {
-            Some(rules) => rules,
-            None => Rules::new(&lib.framework, None, &lib.model, &lib.cluster)?,
-        };
-        let rules = memory.rules.insert(rules);
+        if memory.rules.is_none() {
+            memory.rules = Some(Rules::new(&lib.framework, None, &lib.model, &lib.cluster)?);
+        }
+        let Some(rules) = &memory.rules else { return Ok(None) };
         // A plan that is wrong in itself is told so by the engine.
         if rules.plan(plan) || !plan.check(&lib.model, &lib.cluster).is_empty() {
             return Ok(None);
@@ -192,11 +193,6 @@ impl<'a> Reader<'a> {
         let mut names: Vec<String> = rules.violations(plan).into_iter().map(|v| v.rule).collect();
         names.dedup();
         Ok(Some(format!("{NOT_RUNNABLE}: {}", names.join(", "))))
-    }
-
-    pub fn engine(&mut self, point: u64) -> Result<Engine> {
-        let (lib, workload, plan) = self.parts(point)?;
-        Engine::new(lib, workload, plan)
     }
 
     /// What a point asks for, compiled up to its plan.

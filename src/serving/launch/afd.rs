@@ -8,7 +8,7 @@ use super::flags::Flags;
 use super::place::{Role, Server};
 use super::script::host;
 use super::{Ask, Out, of, vllm};
-use crate::spec::plan::Side;
+use crate::spec::plan::{Duplex, PipelineMode, Side};
 use crate::spec::{AfdPlan, Plan, Slot};
 
 /// First port of the connectors' rendezvous; each unit has its own.
@@ -56,11 +56,39 @@ pub fn write(ask: &Ask, servers: &[Server], out: &mut Out) {
             }
         }
     }
+    for path in ["plan", "plan.prefill", "plan.decode"] {
+        let stands = servers.iter().any(|s| s.role == Role::Attention && s.path == path);
+        if let Some(unit) = unit_at(ask.plan, path).filter(|_| stands) {
+            untold(unit, path, &mut out.notes);
+        }
+    }
     out.notes.push(
         "needs vllm==0.30.0 and vllm-afd-plugin (experimental) on every node; send requests to attention servers"
             .into(),
     );
     vllm::router(ask, servers, out);
+}
+
+/// Choices of a unit that the plugin has no switch for.
+fn untold(unit: &AfdPlan, path: &str, notes: &mut Vec<String>) {
+    let choices = [
+        ("prereduce=True", unit.prereduce),
+        ("duplex='half'", unit.duplex == Duplex::Half),
+        ("pipeline='alone'", unit.pipeline == PipelineMode::Alone),
+        ("shared_expert='attention'", unit.shared_expert == Side::Attention),
+        ("dense='ffn'", unit.dense == Side::Ffn),
+    ];
+    for (choice, _) in choices.iter().filter(|c| c.1) {
+        notes.push(format!("{path}.{choice}: the plugin has no such switch"));
+    }
+    if unit.placement.is_some() {
+        notes.push(format!("{path}.placement: GPUs are given in order; change CUDA_VISIBLE_DEVICES to place them"));
+    }
+    for (pool, p) in [("attention", &unit.attention), ("ffn", &unit.ffn)] {
+        if let Some(device) = &p.device {
+            notes.push(format!("{path}.{pool}.device: its servers belong on {}", device.name));
+        }
+    }
 }
 
 /// The unit that stands at a path.

@@ -53,8 +53,7 @@ pub fn write(ask: &Ask, engine: &str, servers: &[Server], out: &mut Out) {
             }
             let mut process = Process::on(part, s.name(), program, f);
             if engine == "vllm" && s.role != Role::Serve {
-                let port = 5_600 + (s.port - 8100) * 100;
-                process.env.push(("VLLM_NIXL_SIDE_CHANNEL_PORT".into(), port.to_string()));
+                process.env.extend(vllm::handshake(s, part));
             }
             out.processes.push(process);
         }

@@ -117,6 +117,19 @@ pub fn launch(framework: &str, ask: &Ask) -> Result<Launch> {
             return Err(Error::Spec(p));
         }
     }
+    let units: u64 = ask.plan.afd_units().iter().map(|a| u64::from(a.stages()) * 2).sum();
+    let workers: u64 = match ask.plan {
+        Plan::Aggregated(a) => u64::from(a.replicas),
+        Plan::Pd(p) => [&p.prefill, &p.decode]
+            .into_iter()
+            .map(|s| if let crate::spec::Slot::Workers(w) = s { u64::from(w.count) } else { 0 })
+            .sum(),
+        Plan::Afd(_) => 0,
+    };
+    if units + workers > place::MOST as u64 {
+        let text = format!("{} servers are too many for one set of scripts", units + workers);
+        return Err(Error::spec("plan", text, format!("at most {}; launch a part of it", place::MOST)));
+    }
     let servers = place::servers(ask, &mut out.notes);
     let afd = !ask.plan.afd_units().is_empty();
     if afd {
@@ -134,6 +147,7 @@ pub fn launch(framework: &str, ask: &Ask) -> Result<Launch> {
         }
     }
     formats_note(ask, &mut out.notes);
+    serving_notes(ask, &mut out.notes);
     let server = match (framework, verdict.server) {
         ("dynamo", Some(under)) => format!("dynamo {} over {under}", dynamo::VERSION),
         (_, Some(server)) => server,
@@ -142,6 +156,15 @@ pub fn launch(framework: &str, ask: &Ask) -> Result<Launch> {
     let (commands, mut files) = script::scripts(ask, &server, &out.processes, &out.notes);
     files.extend(out.files);
     Ok(Launch { framework: framework.into(), server, commands, files, notes: out.notes })
+}
+
+/// Ways of serving that no framework has a flag for.
+fn serving_notes(ask: &Ask, notes: &mut Vec<String>) {
+    if ask.serving.fused_dispatch {
+        notes.push(
+            "serving.fused_dispatch: no released flag fuses dispatch into the experts' kernel for all models".into(),
+        );
+    }
 }
 
 /// Formats that differ from the checkpoint's need another checkpoint: no flag turns BF16 into blocks of FP8.

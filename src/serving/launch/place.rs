@@ -40,8 +40,9 @@ pub struct Server {
     pub overlap: bool,
     /// Prompt tokens join every n-th step.
     pub interval: Option<u32>,
-    /// Where it stands in the plan (`plan.decode`).
+    /// Where it stands in the plan (`plan.decode`), and the field below that cuts it (`parallel`).
     pub path: &'static str,
+    pub layout: &'static str,
     /// First of its GPUs, counted through the cluster.
     pub first: u32,
     pub gpus: u32,
@@ -60,8 +61,30 @@ pub struct Part {
 }
 
 impl Server {
+    /// A field of its layout, as the user writes it.
+    pub fn at(&self, field: &str) -> String {
+        format!("{}.{}.{field}", self.path, self.layout)
+    }
+
+    /// Its number in the whole deployment.
+    pub fn number(&self) -> u16 {
+        self.port - PORTS
+    }
+
     pub fn name(&self) -> String {
         format!("{}{}", self.role.name(), self.index)
+    }
+
+    /// Token budget of a rank's step, and what says so.
+    pub fn budget(&self, ask: &Ask) -> (Option<u32>, String) {
+        match (self.role, self.chunk, self.batch) {
+            // A decode step carries a token a sequence, and its drafts.
+            (Role::Decode, None, Some(batch)) => {
+                let tokens = batch.saturating_mul(1 + ask.serving.mtp);
+                (Some(tokens), format!("{}.batch: a token and its drafts a sequence", self.path))
+            }
+            (_, chunk, _) => (chunk, format!("{}.chunk_tokens: token budget of a rank's step", self.path)),
+        }
     }
 
     /// GPUs of one attention rank through all stages: what one engine of vLLM takes.
@@ -90,6 +113,8 @@ impl Server {
 
 /// First port of the servers; the router has 8000.
 const PORTS: u16 = 8100;
+/// Servers that get ports of their own.
+pub const MOST: usize = 1000;
 
 /// Servers of the plan, placed.
 pub fn servers(ask: &Ask, notes: &mut Vec<String>) -> Vec<Server> {
@@ -114,10 +139,25 @@ pub fn servers(ask: &Ask, notes: &mut Vec<String>) -> Vec<Server> {
         }
     }
     place(&mut out, ask, notes);
+    open(&out, notes);
     for (i, s) in out.iter_mut().enumerate() {
         s.port = PORTS + u16::try_from(i).unwrap_or(u16::MAX - PORTS);
     }
     out
+}
+
+/// What the plan leaves to the server.
+fn open(servers: &[Server], notes: &mut Vec<String>) {
+    for s in servers {
+        let chunk = s.chunk.is_none() && !matches!(s.role, Role::Decode | Role::Ffn);
+        for (field, open) in [("batch", s.batch.is_none()), ("chunk_tokens", chunk)] {
+            let text =
+                format!("{}.{field} is open: the server's own default holds; estimate.launch() fills it in", s.path);
+            if open && !notes.contains(&text) {
+                notes.push(text);
+            }
+        }
+    }
 }
 
 fn server(
@@ -130,7 +170,8 @@ fn server(
     interval: Option<u32>,
 ) -> Server {
     let gpus = parallel.gpus();
-    Server { role, index: 0, parallel, batch, chunk, overlap, interval, path, first: 0, gpus, port: PORTS }
+    let layout = "parallel";
+    Server { role, index: 0, parallel, batch, chunk, overlap, interval, path, layout, first: 0, gpus, port: PORTS }
 }
 
 fn add(out: &mut Vec<Server>, one: &Server, count: u32) {
@@ -151,8 +192,8 @@ fn units(out: &mut Vec<Server>, ask: &Ask, path: &'static str, a: &AfdPlan) {
     let ffn = Parallel { dp: a.ffn.gpus, ep, moe_tp: a.ffn.moe_tp, ..Parallel::default() };
     let one = server(Role::Attention, path, attention, a.batch, a.chunk_tokens, overlap, interval);
     let pool = server(Role::Ffn, path, ffn, a.batch, a.chunk_tokens, overlap, None);
-    add(out, &one, a.stages());
-    add(out, &pool, a.stages());
+    add(out, &Server { layout: "attention", ..one }, a.stages());
+    add(out, &Server { layout: "ffn", ..pool }, a.stages());
 }
 
 /// Gives each server its GPUs: one that fits a node does not cross nodes while there is room.

@@ -71,12 +71,15 @@ pub fn scripts(
     notes: &[String],
 ) -> (Vec<String>, Vec<(String, String)>) {
     let commands: Vec<String> = processes.iter().map(Process::text).collect();
-    let nodes: Vec<u32> = {
-        let mut n: Vec<u32> = processes.iter().filter_map(|p| p.node).collect();
-        n.sort_unstable();
-        n.dedup();
-        n
+    // Every host that a command names.
+    let last = processes.iter().filter_map(|p| p.node).max().unwrap_or(0);
+    let named = |n: &u32| {
+        let host = host(*n);
+        let ends = |text: &str| text.split(&host).skip(1).any(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()));
+        processes.iter().any(|p| p.node == Some(*n)) || commands.iter().any(|c| ends(c))
     };
+    let most = last.max(ask.plan.gpus().saturating_sub(1) / ask.cluster.fabric.node_gpus.max(1)) + 1;
+    let nodes: Vec<u32> = (0..=most).filter(named).collect();
     let mut by_script: BTreeMap<(bool, u32), Vec<&str>> = BTreeMap::new();
     for (p, text) in processes.iter().zip(&commands) {
         by_script.entry((p.node.is_none(), p.node.unwrap_or(0))).or_default().push(text);

@@ -10,17 +10,22 @@ use super::script::{Process, host, url};
 use super::{Ask, Out, of};
 use crate::spec::Dtype;
 
+/// Ranks that DeepEP's throughput kernels are tuned for (`get_dispatch_config` of deep_ep/buffer.py).
+const DEEPEP_RANKS: [u32; 12] = [2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 144, 160];
+
 /// Ports: of processes across nodes, and of the prefill side's bootstrap. Each server has its own.
 const INIT: u16 = 20_000;
-const BOOTSTRAP: u16 = 8_998;
+const BOOTSTRAP: u16 = 9_998;
 
 pub fn write(ask: &Ask, servers: &[Server], out: &mut Out) {
     for s in servers {
         for part in s.parts(ask.cluster.fabric.node_gpus) {
             let mut f = Flags::default();
             f.set("--model-path", "\"$MODEL\"", "");
-            f.set("--host", "0.0.0.0", "");
-            f.set("--port", s.port, "");
+            if part.rank == 0 {
+                f.set("--host", "0.0.0.0", "");
+                f.set("--port", s.port, "");
+            }
             engine(ask, s, &part, &mut f, &mut out.notes);
             out.processes.push(Process::on(&part, s.name(), "python -m sglang.launch_server", f));
         }
@@ -30,7 +35,7 @@ pub fn write(ask: &Ask, servers: &[Server], out: &mut Out) {
 }
 
 pub fn bootstrap(s: &Server) -> u16 {
-    BOOTSTRAP + 1000 + (s.port - 8100)
+    BOOTSTRAP + s.number()
 }
 
 /// Flags of the engine, the same under `launch_server` and Dynamo.
@@ -54,7 +59,7 @@ pub fn engine(ask: &Ask, s: &Server, part: &Part, f: &mut Flags, notes: &mut Vec
     if parts.len() > 1 {
         f.set("--nnodes", parts.len(), "");
         f.set("--node-rank", part.rank, "");
-        let address = format!("\"{}:{}\"", host(parts[0].node), INIT + (s.port - 8100));
+        let address = format!("\"{}:{}\"", host(parts[0].node), INIT + s.number());
         f.set("--dist-init-addr", address, "");
     }
     moe(ask, s, f);
@@ -68,8 +73,12 @@ pub fn engine(ask: &Ask, s: &Server, part: &Part, f: &mut Flags, notes: &mut Vec
     } else if s.role == Role::Serve {
         f.on("--enable-mixed-chunk", "aggregated: prompt chunks and decode share a step");
     }
-    if s.overlap {
+    if s.overlap && f.0.iter().any(|f| f.name == "--moe-a2a-backend") {
         f.on("--enable-two-batch-overlap", "two_batch_overlap: two half batches hide each other's exchanges");
+    } else if s.overlap {
+        notes.push(format!(
+            "{path}.two_batch_overlap: SGLang has it with DeepEP alone (whole experts on attention ranks)"
+        ));
     }
     if let Some(n) = s.interval.filter(|n| *n > 1) {
         notes.push(format!("{path}.prefill_interval={n}: SGLang has no such flag; prompts join as they come"));
@@ -94,8 +103,9 @@ fn moe(ask: &Ask, s: &Server, f: &mut Flags) {
     let moe_tp = s.parallel.moe_tp;
     let split = if moe_tp > 1 { format!(", each cut by moe_tp={moe_tp}") } else { String::new() };
     f.above_one("--ep-size", ep, format!("{}.parallel.ep: whole experts on each rank{split}", s.path));
-    // DeepEP wants whole experts on every rank; overlap of two batches wants DeepEP.
-    if ep == world && ep > 1 && (s.overlap || s.parallel.dp > 1) {
+    // DeepEP wants whole experts on every rank, and outside low latency a number of ranks that it has kernels for.
+    let kernels = s.role == Role::Decode || DEEPEP_RANKS.contains(&world);
+    if ep == world && ep > 1 && s.parallel.dp > 1 && kernels {
         f.set("--moe-a2a-backend", "deepep", "dispatch and combine between attention ranks");
         let (mode, why) = match s.role {
             Role::Prefill => ("normal", "prefill"),
@@ -116,8 +126,12 @@ fn moe(ask: &Ask, s: &Server, f: &mut Flags) {
 fn budgets(ask: &Ask, s: &Server, f: &mut Flags) {
     let dp = s.parallel.dp;
     f.given("--context-length", ask.longest(), "the workload's longest sequence");
-    let running = s.batch.map(|b| b.saturating_mul(dp));
-    f.given("--max-running-requests", running, format!("{}.batch * dp: sequences of the server", s.path));
+    if s.role == Role::Prefill {
+        f.given("--prefill-max-requests", s.batch, format!("{}.batch: prompts of a rank's step", s.path));
+    } else {
+        let running = s.batch.map(|b| b.saturating_mul(dp));
+        f.given("--max-running-requests", running, format!("{}.batch * dp: sequences of the server", s.path));
+    }
     if s.role != Role::Decode {
         let chunk = s.chunk.map(|c| c.saturating_mul(dp));
         f.given("--chunked-prefill-size", chunk, format!("{}.chunk_tokens * dp: token budget of a step", s.path));

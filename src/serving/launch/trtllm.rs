@@ -30,7 +30,9 @@ pub fn write(ask: &Ask, servers: &[Server], out: &mut Out) {
                 let hosts: Vec<String> = parts.iter().map(|q| format!("{}:{}", host(q.node), q.local.len())).collect();
                 let hosts = hosts.join(",");
                 let ranks = s.gpus;
-                format!("mpirun -n {ranks} --host \"{hosts}\" trtllm-llmapi-launch trtllm-serve serve \"$MODEL\"")
+                format!(
+                    "mpirun -n {ranks} --host \"{hosts}\" -x MODEL -x CUDA_VISIBLE_DEVICES trtllm-llmapi-launch trtllm-serve serve \"$MODEL\""
+                )
             };
             out.processes.push(Process::on(part, s.name(), &program, f));
         }
@@ -97,12 +99,8 @@ fn config(ask: &Ask, s: &Server, notes: &mut Vec<String>) -> String {
             y.set(1, "max_batch_size", b, "graphs up to the whole batch");
         }
     }
-    let budget = match (s.role, s.chunk) {
-        (Role::Decode, None) => s.batch.map(|b| b * (1 + ask.serving.mtp)),
-        (_, chunk) => chunk,
-    };
-    if let Some(tokens) = budget {
-        y.set(0, "max_num_tokens", tokens, format!("{path}.chunk_tokens: token budget of a rank's step"));
+    if let (Some(tokens), why) = s.budget(ask) {
+        y.set(0, "max_num_tokens", tokens, why);
     }
     y.set(0, "enable_chunked_prefill", s.role != Role::Decode, "");
     if let Some(n) = ask.longest() {
@@ -124,7 +122,7 @@ fn config(ask: &Ask, s: &Server, notes: &mut Vec<String>) -> String {
     if ask.serving.mtp > 0 {
         y.set(0, "speculative_config", "", format!("serving.mtp={}", ask.serving.mtp));
         y.set(1, "decoding_type", "MTP", "");
-        y.set(1, "num_nextn_predict_layers", ask.serving.mtp, "");
+        y.set(1, "max_draft_len", ask.serving.mtp, "");
     }
     if let Some(n) = s.interval.filter(|n| *n > 1) {
         if p.dp > 1 {

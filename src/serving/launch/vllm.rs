@@ -13,7 +13,7 @@ use crate::spec::Dtype;
 /// Ports between ranks: data-parallel coordination, engines across nodes, NIXL handshakes. Each server has its own.
 const RPC: u16 = 13_345;
 const MASTER: u16 = 29_500;
-const NIXL: u16 = 5_600;
+const NIXL: u16 = 31_000;
 
 pub fn write(ask: &Ask, servers: &[Server], out: &mut Out) {
     for s in servers {
@@ -35,12 +35,18 @@ pub fn process(ask: &Ask, s: &Server, part: &Part, program: &str, notes: &mut Ve
     engine(ask, s, part, &mut f, notes);
     let mut process = Process::on(part, s.name(), program, f);
     if matches!(s.role, Role::Prefill | Role::Decode) {
-        // One handshake port a rank of the server follows the first.
-        let first = NIXL + (s.port - 8100) * 100;
-        process.env.push(("VLLM_NIXL_SIDE_CHANNEL_HOST".into(), format!("\"{}\"", host(part.node))));
-        process.env.push(("VLLM_NIXL_SIDE_CHANNEL_PORT".into(), first.to_string()));
+        process.env.extend(handshake(s, part));
     }
     process
+}
+
+/// Where the other side asks for KV caches: one port a rank of the server follows the first.
+pub fn handshake(s: &Server, part: &Part) -> [(String, String); 2] {
+    let port = NIXL + s.number() * 32;
+    [
+        ("VLLM_NIXL_SIDE_CHANNEL_HOST".into(), format!("\"{}\"", host(part.node))),
+        ("VLLM_NIXL_SIDE_CHANNEL_PORT".into(), port.to_string()),
+    ]
 }
 
 /// Flags of the engine, the same under `vllm serve` and Dynamo.
@@ -68,10 +74,14 @@ pub fn engine(ask: &Ask, s: &Server, part: &Part, f: &mut Flags, notes: &mut Vec
 
 fn layout(ask: &Ask, s: &Server, part: &Part, f: &mut Flags, notes: &mut Vec<String>) {
     let p = &s.parallel;
-    f.set("--tensor-parallel-size", p.tp, format!("{}.parallel.tp", s.path));
-    f.above_one("--pipeline-parallel-size", p.pp, format!("{}.parallel.pp", s.path));
-    f.above_one("--prefill-context-parallel-size", p.cp, format!("{}.parallel.cp", s.path));
-    f.above_one("--data-parallel-size", p.dp, format!("{}.parallel.dp: attention ranks in lockstep", s.path));
+    f.set("--tensor-parallel-size", p.tp, s.at("tp"));
+    f.above_one("--pipeline-parallel-size", p.pp, s.at("pp"));
+    f.above_one("--prefill-context-parallel-size", p.cp, s.at("cp"));
+    f.above_one(
+        "--data-parallel-size",
+        p.dp,
+        format!("{}: ranks in lockstep", s.at(if s.layout == "parallel" { "dp" } else { "gpus" })),
+    );
     let parts = s.parts(ask.cluster.fabric.node_gpus);
     if parts.len() == 1 {
         return;
@@ -81,7 +91,7 @@ fn layout(ask: &Ask, s: &Server, part: &Part, f: &mut Flags, notes: &mut Vec<Str
     if p.dp > 1 && parts.iter().all(|q| (q.local.len() as u32).is_multiple_of(engine)) {
         f.set("--data-parallel-size-local", here / engine, "ranks on this node");
         f.set("--data-parallel-address", format!("\"{}\"", host(parts[0].node)), "");
-        f.set("--data-parallel-rpc-port", RPC + (s.port - 8100), "");
+        f.set("--data-parallel-rpc-port", RPC + s.number(), "");
         if part.rank > 0 {
             let before: u32 = parts[..part.rank as usize].iter().map(|q| q.local.len() as u32).sum();
             f.set("--data-parallel-start-rank", before / engine, "");
@@ -91,7 +101,7 @@ fn layout(ask: &Ask, s: &Server, part: &Part, f: &mut Flags, notes: &mut Vec<Str
         f.set("--nnodes", parts.len(), "an engine across nodes");
         f.set("--node-rank", part.rank, "");
         f.set("--master-addr", format!("\"{}\"", host(parts[0].node)), "");
-        f.set("--master-port", MASTER + (s.port - 8100), "");
+        f.set("--master-port", MASTER + s.number(), "");
         if part.rank > 0 {
             f.on("--headless", "the first node of the server has the API");
         }
@@ -105,12 +115,8 @@ fn layout(ask: &Ask, s: &Server, part: &Part, f: &mut Flags, notes: &mut Vec<Str
 fn budgets(ask: &Ask, s: &Server, f: &mut Flags) {
     f.given("--max-model-len", ask.longest(), "the workload's longest sequence");
     f.given("--max-num-seqs", s.batch, format!("{}.batch: sequences of a rank", s.path));
-    let budget = match (s.role, s.chunk) {
-        // A decode step carries a token a sequence, and its drafts.
-        (Role::Decode, None) => s.batch.map(|b| b * (1 + ask.serving.mtp)),
-        (_, chunk) => chunk,
-    };
-    f.given("--max-num-batched-tokens", budget, format!("{}.chunk_tokens: token budget of a rank's step", s.path));
+    let (budget, why) = s.budget(ask);
+    f.given("--max-num-batched-tokens", budget, why);
     if let Some(fraction) = ask.serving.memory_fraction {
         f.set("--gpu-memory-utilization", fraction, "serving.memory_fraction: share of the device's capacity");
     }
@@ -128,10 +134,15 @@ fn moe(ask: &Ask, s: &Server, f: &mut Flags) {
     if ep == 1 {
         return;
     }
-    f.on("--enable-expert-parallel", format!("{}.parallel.ep={ep}: whole experts, tp * dp ranks", s.path));
-    if s.parallel.dp > 1 && s.gpus > ask.cluster.fabric.node_gpus {
+    f.on("--enable-expert-parallel", format!("whole experts on all {ep} ranks ({})", s.at("ep")));
+    let wide = s.gpus > ask.cluster.fabric.node_gpus;
+    if s.parallel.dp > 1 && (wide || s.overlap) {
         let backend = if s.role == Role::Prefill { "deepep_high_throughput" } else { "deepep_low_latency" };
-        f.set("--all2all-backend", backend, "experts across nodes");
+        f.set(
+            "--all2all-backend",
+            backend,
+            if wide { "experts across nodes" } else { "the overlap of two batches wants DeepEP" },
+        );
     }
     let redundant = ask.redundant(ep);
     if redundant > 0 {

@@ -25,6 +25,7 @@ impl Version {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::Version;
 
