@@ -1,6 +1,7 @@
 //! What an engine says about its plan: scalars, memory, where the time goes, how well it is known.
 
 use super::aggregated;
+use super::choose;
 use super::engine::{Compiled, Engine};
 use super::operators::{kv_rows, prefill_rows, step_rows};
 use super::point::Binding;
@@ -72,6 +73,10 @@ pub struct Scalars {
     pub joules_per_token: f64,
     pub context_exceeded: bool,
     pub memory_gib: f64,
+    /// KV tokens that fit one attention rank as its server is set up, whatever the plan's batch.
+    pub kv_tokens: f64,
+    /// Requests of the workload's lengths that fit the deployment.
+    pub max_sequences: f64,
     pub decode_batch: f64,
     /// Shares of operator time, all operators.
     pub evidence: std::collections::BTreeMap<&'static str, f64>,
@@ -352,6 +357,8 @@ impl Engine {
             joules_per_token: self.joules_per_token(),
             context_exceeded: exceeded,
             memory_gib: self.point.memory_bytes / GIB,
+            kv_tokens: self.kv_tokens(),
+            max_sequences: self.max_sequences(),
             decode_batch: self.point.decode_batch,
             evidence: shares(&self.point.evidence.by_evidence),
             compute_evidence: shares(&self.point.evidence.compute),
@@ -365,6 +372,36 @@ impl Engine {
 }
 
 impl Engine {
+    /// Who holds the KV of decoding requests, how often, and tokens in flight on one of its ranks. P/D: the decode
+    /// slot; AFD: the attention pool.
+    fn kv_holder(&self) -> (&Stepper, u32, f64) {
+        match (&self.compiled, &self.plan) {
+            (Compiled::Mixed { stepper, replicas }, plan) => {
+                let chunk = match plan {
+                    Plan::Aggregated(a) => a.chunk_tokens,
+                    Plan::Afd(a) => a.chunk_tokens,
+                    Plan::Pd(_) => None,
+                };
+                (stepper, *replicas, chunk.map_or(0.0, f64::from))
+            }
+            (Compiled::Pd { decode, decode_count, .. }, _) => (decode, *decode_count, 1.0),
+        }
+    }
+
+    /// KV tokens that fit one attention rank (of all its pipeline stages), in sequences of the workload's mean
+    /// final length.
+    pub fn kv_tokens(&self) -> f64 {
+        let (holder, _, tokens) = self.kv_holder();
+        holder.kv_tokens(tokens, self.workload.mean_final_tokens()).0.floor()
+    }
+
+    /// Requests of the workload's lengths that fit the deployment's memory at a time.
+    pub fn max_sequences(&self) -> f64 {
+        let (holder, count, tokens) = self.kv_holder();
+        let most = choose::most_sequences(holder, tokens).max(0.0) * holder.stages_in_flight();
+        (most.floor() * holder.ranks() * f64::from(count)).floor()
+    }
+
     fn bill(&self) -> (f64, f64) {
         bill(&self.plan, &self.library().cluster)
     }

@@ -16,6 +16,7 @@ mod memory;
 pub mod model;
 pub mod plan;
 mod plan_check;
+pub mod servers;
 pub mod serving;
 pub mod slo;
 mod switches;

@@ -341,7 +341,7 @@ fn context<'a>(lib: &'a Library, workload: &'a Workload) -> Context<'a> {
         serving: &lib.serving,
         assumptions: &lib.assumptions,
         workload,
-        capacity: lib.cluster.device.hbm_bytes,
+        device: &lib.cluster.device,
         framework: &lib.framework,
         node_gpus: lib.cluster.fabric.node_gpus,
     }
@@ -350,7 +350,8 @@ fn context<'a>(lib: &'a Library, workload: &'a Workload) -> Context<'a> {
 fn adds_up(m: &Memory) {
     for (sequences, tokens) in [(0.0, 0.0), (1.0, 1.0), (37.0, 4096.0)] {
         let items = m.items(sequences, tokens);
-        let sum: f64 = items.iter().filter(|i| i.item != "capacity").map(|i| i.bytes).sum();
+        let beside = ["capacity", "outside the fraction"];
+        let sum: f64 = items.iter().filter(|i| !beside.contains(&i.item)).map(|i| i.bytes).sum();
         near(sum, m.bytes(sequences, tokens), 1e-12, m.pool);
         assert_eq!(items.last().unwrap().bytes, m.capacity);
     }
@@ -370,7 +371,7 @@ fn memory_adds_up() {
         adds_up(&memory::worker(&cx, &split(8, 1, 1), "worker"));
         if lib.model.moe.is_some() {
             let plan = afd_plan(pool(8, 2), pool(8, 1), 2);
-            let (a, f) = memory::afd(&cx, &plan, 8, cx.capacity);
+            let (a, f) = memory::afd(&cx, &plan, 8, cx.device);
             adds_up(&a);
             adds_up(&f);
             assert_eq!((f.kv_per_sequence, f.kv_shared), (0.0, 0.0), "an FFN pool holds no KV");
@@ -444,7 +445,7 @@ fn afd_pools_hold_the_whole_model() {
         let moe = lib.model.moe.clone().unwrap();
         let ep = plan.ffn.ep_for(moe.experts);
         let what = format!("{name} {attention}A(tp{tp})+{ffn}F");
-        let (a, f) = memory::afd(&context(&lib, &w), &plan, ep, lib.cluster.device.hbm_bytes);
+        let (a, f) = memory::afd(&context(&lib, &w), &plan, ep, &lib.cluster.device);
         let layers = f64::from(lib.model.moe_layers());
         let shared = layers * lib.model.shared_expert_weight_bytes(&lib.quant);
         let local = f64::from(moe.experts.div_ceil(ep)) / f64::from(moe_tp);
@@ -460,7 +461,7 @@ fn afd_pools_hold_the_whole_model() {
             near(rank + experts + shared, lib.model.weight_bytes(&lib.quant), 2e-4, &what);
         } else {
             // TP never holds less than its share, nor more than the rank would alone.
-            let (alone, _) = memory::afd(&context(&lib, &w), &afd_plan(pool(tp, 1), pool(ffn, 1), 2), ep, 1.0);
+            let (alone, _) = memory::afd(&context(&lib, &w), &afd_plan(pool(tp, 1), pool(ffn, 1), 2), ep, &lib.cluster.device);
             assert!(a.weights * f64::from(tp) >= alone.weights && a.weights < alone.weights, "{what}");
         }
         assert!(a.weights < 40.0 * GIB || tp == 1, "{what}: {}", a.weights / GIB);
