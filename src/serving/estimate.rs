@@ -2,6 +2,7 @@
 
 use super::aggregated;
 use super::choose;
+use super::defaults;
 use super::engine::{Compiled, Engine};
 use super::operators::{kv_rows, prefill_rows, step_rows};
 use super::point::Binding;
@@ -83,6 +84,8 @@ pub struct Scalars {
     /// Shares of compute time only.
     pub compute_evidence: std::collections::BTreeMap<&'static str, f64>,
     pub lanes: Vec<String>,
+    /// Number formats in force, and where each comes from.
+    pub formats: std::collections::BTreeMap<&'static str, String>,
     pub warnings: Vec<String>,
     pub plan: crate::spec::Plan,
     pub assumptions: crate::spec::Assumptions,
@@ -363,6 +366,7 @@ impl Engine {
             evidence: shares(&self.point.evidence.by_evidence),
             compute_evidence: shares(&self.point.evidence.compute),
             lanes,
+            formats: defaults::provenance(&lib),
             warnings,
             plan: self.plan.clone(),
             assumptions: lib.assumptions.clone(),
@@ -400,6 +404,47 @@ impl Engine {
         let (holder, count, tokens) = self.kv_holder();
         let most = choose::most_sequences(holder, tokens).max(0.0) * holder.stages_in_flight();
         (most.floor() * holder.ranks() * f64::from(count)).floor()
+    }
+
+    /// `Ok` for a plan that stands; else which pool is short, what it needs and what it may have.
+    pub fn must_stand(&self) -> Result<()> {
+        if self.point.stands() {
+            return Ok(());
+        }
+        let (need, have) = match self.point.binding {
+            Binding::Memory(_) => self.shortfall()?,
+            _ => ("sizes that divide".to_string(), self.point.binding.label()),
+        };
+        Err(Error::Infeasible { reason: self.point.binding.label(), need, have })
+    }
+
+    /// Of the GPU that lacks most: what it needs and what the server may fill.
+    fn shortfall(&self) -> Result<(String, String)> {
+        let rows = self.estimate()?.memory;
+        let of = |pool: &str, item: &str| rows.iter().find(|r| r.pool == pool && r.item == item).map_or(0.0, |r| r.gib);
+        let need = |pool: &str| -> f64 {
+            let beside = ["capacity", "outside the fraction"];
+            rows.iter().filter(|r| r.pool == pool && !beside.contains(&r.item)).map(|r| r.gib).sum()
+        };
+        let have = |pool: &str| of(pool, "capacity") - of(pool, "outside the fraction");
+        let pools: std::collections::BTreeSet<&str> = rows.iter().map(|r| r.pool.as_str()).collect();
+        let worst = pools.into_iter().max_by(|a, b| (need(a) - have(a)).total_cmp(&(need(b) - have(b)))).unwrap_or("");
+        let parts: Vec<String> = rows
+            .iter()
+            .filter(|r| r.pool == worst && r.gib >= 0.05 && !["capacity", "outside the fraction"].contains(&r.item))
+            .map(|r| format!("{} {:.1}", r.item, r.gib))
+            .collect();
+        let short = need(worst) - have(worst);
+        Ok((
+            format!("{:.1} GiB on each GPU of {worst} ({}), {short:.1} GiB more", need(worst), parts.join(", ")),
+            format!(
+                "{:.1} GiB ({:.1} GiB less {:.1} that the server leaves alone); more TP, EP or GPUs, a smaller batch, \
+                 narrower formats or a larger memory_fraction",
+                have(worst),
+                of(worst, "capacity"),
+                of(worst, "outside the fraction")
+            ),
+        ))
     }
 
     fn bill(&self) -> (f64, f64) {

@@ -8,9 +8,9 @@ use std::sync::LazyLock;
 
 use serde::Deserialize;
 
-use super::Device;
 use super::dtype::Dtype;
 use super::json;
+use super::{Device, Model};
 use crate::units::GIB;
 
 const TEXT: &str = include_str!("../../python/disagg/data/serving/defaults.json");
@@ -25,6 +25,7 @@ pub struct Servers {
     pub padding: Vec<Padding>,
     pub towers: Vec<Tower>,
     pub exchange: ExchangeBuffers,
+    pub formats: Vec<FormatRule>,
     pub frameworks: std::collections::BTreeMap<String, Vec<Server>>,
 }
 
@@ -73,6 +74,62 @@ pub struct Tower {
     pub source: String,
 }
 
+/// A number format that a server takes where the user names none; conditions left out hold always.
+#[derive(Clone, Debug, Deserialize)]
+pub struct FormatRule {
+    pub part: FormatPart,
+    pub format: Dtype,
+    pub frameworks: Vec<String>,
+    #[serde(default)]
+    pub blackwell: Option<bool>,
+    #[serde(default)]
+    pub attention: Option<AttentionKind>,
+    /// Formats of the checkpoint.
+    #[serde(default)]
+    pub gemm: Option<Vec<Dtype>>,
+    #[serde(default)]
+    pub moe: Option<Vec<Dtype>>,
+    pub source: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FormatPart {
+    Moe,
+    Kv,
+}
+
+/// Latent attention without and with an indexer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttentionKind {
+    Mla,
+    Dsa,
+}
+
+impl FormatRule {
+    fn holds(&self, model: &Model, device: &Device, framework: &str) -> bool {
+        let attention = match (model.is_mla(), model.is_dsa()) {
+            (_, true) => Some(AttentionKind::Dsa),
+            (true, _) => Some(AttentionKind::Mla),
+            _ => None,
+        };
+        let of = |wanted: &Option<Vec<Dtype>>, has: Option<Dtype>| {
+            wanted.as_ref().is_none_or(|w| has.is_some_and(|h| w.contains(&h)))
+        };
+        self.frameworks.iter().any(|f| f == framework)
+            && self.blackwell.is_none_or(|b| b == (device.is_blackwell() && device.has_fp4()))
+            && (self.attention.is_none() || self.attention == attention)
+            && of(&self.gemm, model.quant.gemm)
+            && of(&self.moe, model.quant.moe)
+    }
+}
+
+/// The rule for a part, if a server has one.
+pub fn format_rule(model: &Model, device: &Device, framework: &str, part: FormatPart) -> Option<&'static FormatRule> {
+    servers().formats.iter().find(|r| r.part == part && r.holds(model, device, framework))
+}
+
 /// Buffers of the all-to-all kernels.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ExchangeBuffers {
@@ -113,6 +170,10 @@ pub struct Server {
     pub budget_tokens: u32,
     /// Whether the attention ranks of a worker share the budget.
     pub budget_of_worker: bool,
+    /// Whether waiting prompts go before decoding requests (else beside them).
+    pub prompts_first: bool,
+    /// Prompt tokens join every n-th step at most.
+    pub prefill_interval: u32,
     #[serde(rename = "static")]
     pub formula: Option<Static>,
     pub source: String,

@@ -461,7 +461,8 @@ fn afd_pools_hold_the_whole_model() {
             near(rank + experts + shared, lib.model.weight_bytes(&lib.quant), 2e-4, &what);
         } else {
             // TP never holds less than its share, nor more than the rank would alone.
-            let (alone, _) = memory::afd(&context(&lib, &w), &afd_plan(pool(tp, 1), pool(ffn, 1), 2), ep, &lib.cluster.device);
+            let (alone, _) =
+                memory::afd(&context(&lib, &w), &afd_plan(pool(tp, 1), pool(ffn, 1), 2), ep, &lib.cluster.device);
             assert!(a.weights * f64::from(tp) >= alone.weights && a.weights < alone.weights, "{what}");
         }
         assert!(a.weights < 40.0 * GIB || tp == 1, "{what}: {}", a.weights / GIB);

@@ -12,8 +12,8 @@
 //! charged the most of any version.
 
 use super::Context;
-use crate::spec::Parallel;
 use crate::spec::servers::{self, Law, Server};
+use crate::spec::{Device, Parallel};
 use crate::units::{GIB, MIB};
 
 /// Which part of a device is not for weights, KV, activations and buffers.
@@ -22,9 +22,20 @@ pub enum Room {
     /// All of the device is for them (published formulas, devices without a server).
     All,
     /// Share f of the capacity; at least `least` bytes stay outside.
-    OfTotal { fraction: f64, least: f64 },
-    OfFreeBefore { fraction: f64, context: f64, graphs: f64 },
-    OfFreeAfter { fraction: f64, context: f64, graphs: f64 },
+    OfTotal {
+        fraction: f64,
+        least: f64,
+    },
+    OfFreeBefore {
+        fraction: f64,
+        context: f64,
+        graphs: f64,
+    },
+    OfFreeAfter {
+        fraction: f64,
+        context: f64,
+        graphs: f64,
+    },
 }
 
 /// What a server takes beside weights and KV, bytes per GPU.
@@ -100,15 +111,15 @@ pub fn overhead_of(cx: &Context<'_>, layout: &Layout, server: &Server) -> Overhe
     Overhead {
         room,
         sampler: if layout.head && server.sampler_words > 0.0 { 4.0 * words * rows } else { 0.0 },
-        tokens: budget(cx, layout, server),
+        tokens: budget(cx.device, layout, server),
         graphs: inside,
         buffers,
     }
 }
 
 /// Tokens of one step and rank that the server is set up for.
-pub fn budget(cx: &Context<'_>, layout: &Layout, server: &Server) -> f64 {
-    let gib = cx.device.reported_bytes() / GIB;
+pub fn budget(device: &Device, layout: &Layout, server: &Server) -> f64 {
+    let gib = device.reported_bytes() / GIB;
     let all = server.formula.as_ref().and_then(|f| f.bucket(gib)).map_or(f64::from(server.budget_tokens), |b| b.tokens);
     if server.budget_of_worker { (all / f64::from(layout.dp.max(1))).floor().max(1.0) } else { all }
 }

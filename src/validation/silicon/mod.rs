@@ -21,6 +21,7 @@ use crate::control::Control;
 use crate::cost::Library;
 use crate::error::{Error, Result};
 use crate::kernels::KernelDb;
+use crate::serving::defaults;
 use crate::spec::{Assumptions, Quant, Serving, catalog};
 use data::Raw;
 use labels::{Clean, Deployment};
@@ -71,8 +72,7 @@ pub struct Choices {
 fn library(db: &Arc<KernelDb>, key: &Key, quant: &Quant, choices: &Choices) -> Result<Arc<Library>> {
     let model = labels::resolve(key.0)?;
     let cluster = catalog::cluster(&key.2, GPUS)?;
-    let lib = Library::new(db.clone(), &model, &cluster, &key.3, quant, &choices.serving, &choices.assumptions)?;
-    Ok(Arc::new(lib))
+    defaults::library(db, &model, &cluster, &key.3, quant, &choices.serving, &choices.assumptions)
 }
 
 /// Concurrency and layout in words.
