@@ -173,13 +173,18 @@ fn formats_are_those_of_servers() {
 fn gpt_oss_on_blackwell_is_as_fast_as_it_runs() {
     let (m, c) = (lab::model("openai/gpt-oss-120b"), lab::cluster("gb200", 8));
     let (quant, serving, a) = (Quant::default(), Serving::default(), Assumptions::physical());
-    let lib = defaults::library(lab::db(), &m, &c, "trtllm", &quant, &serving, &a).unwrap();
-    let tp4 = Parallel { tp: 4, ..Parallel::default() };
+    let tp4 = Parallel { tp: 4, moe_tp: 4, ..Parallel::default() };
     let plan =
         Plan::Pd(PdPlan { prefill: lab::workers(1, tp4, None, None), decode: lab::workers(1, tp4, Some(128), None) });
-    let e = Engine::new(&lib, &Workload::fixed("w", 0.0, 7373.0, 1024.0), &plan).unwrap();
-    let tpot = e.point.tpot_s * 1e3;
-    assert!((5.0..6.0).contains(&tpot), "{tpot}");
+    let w = Workload::fixed("w", 0.0, 7373.0, 1024.0);
+    let tpot = |quant: &Quant| {
+        let lib = defaults::library(lab::db(), &m, &c, "trtllm", quant, &serving, &a).unwrap();
+        Engine::new(&lib, &w, &plan).unwrap().point.tpot_s * 1e3
+    };
+    let by_hand = tpot(&Quant { moe: Some(Dtype::W4a8Mxfp4Mxfp8), ..quant });
+    assert_eq!(tpot(&quant), by_hand);
+    assert!((5.0..6.0).contains(&by_hand), "{by_hand}");
+    assert!(tpot(&Quant { moe: Some(Dtype::W4a16Mxfp4), ..quant }) > 2.0 * by_hand);
 }
 
 /// A server that does not start is an error that says what is short and by how much; its KV room is none.

@@ -10,6 +10,9 @@
 //! | `replicas-from-batch` | concurrency = r x batch x dp | r replicas |
 //! | `concurrency-from-batch` | no concurrency | batch x dp |
 //! | `fp8-is-block`, `mxfp4`, `fp4-checkpoint` | a precision | the format of the checkpoint that was served |
+//! | `fraction-by-hand` | a model that the server's default memory fraction does not hold | a fraction of 0.95 |
+//!
+//! What no recipe is known to set is what servers do by default (`serving::defaults`).
 //!
 //! Not computable: `flattened-disagg` (prefill and decode GPUs added up as one tp),
 //! `no-worker-counts`, `inconsistent-layout`. MTP is not labelled anywhere and cannot be told.
@@ -56,7 +59,8 @@ pub fn model(raw: &Raw) -> Option<(&'static str, Quant, Vec<&'static str>)> {
         "MiniMaxAI/MiniMax-M2.5" => ("MiniMaxAI/MiniMax-M2.5", own, block),
         "Qwen/Qwen3-235B-A22B-FP8" => ("Qwen/Qwen3-235B-A22B-FP8", own, block),
         "zhipuai/GLM-5" if fp4 => ("nvidia/GLM-5-NVFP4", own, mla),
-        "zhipuai/GLM-5" => ("zai-org/GLM-5-FP8", own, block),
+        // Every recipe of it for SGLang asks for FP8 KV (SemiAnalysisAI/InferenceX#2272).
+        "zhipuai/GLM-5" => ("zai-org/GLM-5-FP8", Quant { kv: Some(Fp8), ..own }, block),
         "openai/gpt-oss-120b" => {
             // The sample's recipes of vLLM set VLLM_USE_FLASHINFER_MOE_MXFP4_MXFP8=1 on Blackwell.
             let asks = raw.framework == "vllm" && !raw.system.starts_with('h');
