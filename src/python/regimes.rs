@@ -47,6 +47,7 @@ impl Regimes {
                 assumptions: assumptions.map_or(Ok(Assumptions::physical()), |a| assumptions_of(a, "assumptions"))?,
                 tolerance,
                 batches_per_octave,
+                runnable: true,
             };
             let mut problems = Problems::new();
             for c in &map.clusters {

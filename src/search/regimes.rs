@@ -23,7 +23,7 @@ use crate::serving::Binding;
 use crate::serving::defaults;
 use crate::serving::engine::contradictions_of;
 use crate::serving::framework::default_framework;
-use crate::spec::{Assumptions, Cluster, Model, Quant, Serving, Slo, Workload};
+use crate::spec::{Assumptions, Cluster, Model, Quant, Rules, Serving, Slo, Workload};
 
 /// What a map is asked: every cluster with every workload under every pair of limits.
 #[derive(Clone)]
@@ -41,6 +41,8 @@ pub struct Map {
     /// Levels whose rates are nearer than this are tied.
     pub tolerance: f64,
     pub batches_per_octave: u32,
+    /// Whether only plans that a server starts are searched.
+    pub runnable: bool,
 }
 
 /// What one level reaches in one cell.
@@ -131,11 +133,12 @@ pub fn cells(db: &Arc<KernelDb>, map: &Map, control: &Control, partial: bool) ->
         let at = &map.clusters[cluster];
         let framework = framework_on(db, map, at)?;
         let lib = defaults::library(db, &map.model, at, &framework, &map.quant, &map.serving, &map.assumptions)?;
+        let rules = map.runnable.then(|| Rules::new(&framework, None, &map.model, at)).transpose()?;
         let compiled = Arc::new(Compiled::default());
         for (workload, of) in map.workloads.iter().enumerate() {
             // Its layouts count for themselves; progress here is in cells.
             let part = control.part();
-            let task = Task::sharing(&compiled, &lib, of, at.gpus, 0, &part, true);
+            let task = Task::sharing(&compiled, &lib, of, at.gpus, 0, &part, true).within(rules.clone());
             Scene::new(map, task)?
                 .cells(map, control, |slo, reached| lock().push(Cell { cluster, workload, slo, reached }))?;
         }

@@ -63,7 +63,7 @@ impl Engine {
         let load = Load::of(workload);
         match plan {
             Plan::Aggregated(a) => {
-                let stepper = Stepper::worker(lib, a.parallel, workload, "worker")?;
+                let stepper = Stepper::overlapping(lib, a.parallel, a.two_batch_overlap, workload, "worker")?;
                 let found = choose::mixed(&[&stepper], &load, a.batch, a.chunk_tokens, a.replicas);
                 let mut a = a.clone();
                 a.batch = Some(found.batch);
@@ -147,6 +147,7 @@ pub fn contradictions(problems: &mut Problems, plan: &Plan, lib: &Library) {
             .collect(),
     };
     units.iter().for_each(|(path, a)| afd(path, a));
+    problems.nest("", plan.check_blocks(&lib.model, &lib.formats));
     contradictions_of(problems, &lib.model, &lib.serving);
     if lib.serving.memory_fraction.is_some() && lib.assumptions.activations != Activations::AliveRows {
         let message = "published formulas fill the whole device";
@@ -194,7 +195,7 @@ pub(super) fn choose_prefill(
     let w = &w.prefill_part();
     match slot {
         Slot::Workers(k) => {
-            let s = Stepper::worker(lib, k.parallel, w, "worker")?;
+            let s = Stepper::overlapping(lib, k.parallel, k.two_batch_overlap, w, "worker")?;
             let budget = defaults::budget(lib, &k.parallel);
             let chunk = k.chunk_tokens.map_or(load.isl.min(budget).ceil(), f64::from);
             let side = pd::prefill_side(&s, load, f64::from(k.batch.unwrap_or(1)), chunk);
@@ -245,7 +246,7 @@ pub(super) fn choose_decode(
     let none = || Error::spec("plan.decode.batch", "no batch fits", "");
     match slot {
         Slot::Workers(k) => {
-            let s = Stepper::worker(lib, k.parallel, w, "worker")?;
+            let s = Stepper::overlapping(lib, k.parallel, k.two_batch_overlap, w, "worker")?;
             let d = pick(&s, k.batch).ok_or_else(none)?;
             let mut k = k.clone();
             k.batch = Some(d.batch as u32);

@@ -1,7 +1,6 @@
 //! What an engine says about its plan: scalars, memory, where the time goes, how well it is known.
 
 use super::aggregated;
-use super::choose;
 use super::defaults;
 use super::engine::{Compiled, Engine};
 use super::operators::{kv_rows, prefill_rows, step_rows};
@@ -14,7 +13,7 @@ use crate::columns::{Column, Columns};
 use crate::cost::Batch;
 use crate::error::{Error, Result};
 use crate::kernels::Evidence;
-use crate::spec::{Cluster, Plan};
+use crate::spec::{Cluster, Plan, Rules};
 use crate::units::GIB;
 
 pub use super::operators::BreakdownRow;
@@ -73,6 +72,9 @@ pub struct Scalars {
     /// Energy per output token at full board power.
     pub joules_per_token: f64,
     pub context_exceeded: bool,
+    /// Whether a released server starts the plan, which one, and the rules that it breaks.
+    #[serde(flatten)]
+    pub verdict: crate::spec::Verdict,
     pub memory_gib: f64,
     /// KV tokens that fit one attention rank as its server is set up, whatever the plan's batch.
     pub kv_tokens: f64,
@@ -142,7 +144,7 @@ fn prefill_stages(s: &Stepper, parts: &[Batch]) -> Vec<StageRow> {
 /// Stage times of micro-batch `b`, one of `parts` like it in a pass of `step` seconds.
 fn stages_of(u: &Unit, phase: &'static str, b: &Batch, parts: usize, step: f64) -> Vec<StageRow> {
     let sliding = u.unit.counts.moe[0] <= 0.0;
-    let times = u.unit.stages(b, sliding).seconds(u.unit.slowed());
+    let times = u.unit.stages(b, sliding).seconds(u.fused(&vec![*b; parts.max(1)]));
     let layers = u.unit.counts.moe[0] + u.unit.counts.moe[1];
     ["attention", "a2f", "ffn", "f2a"]
         .into_iter()
@@ -359,6 +361,7 @@ impl Engine {
             watts,
             joules_per_token: self.joules_per_token(),
             context_exceeded: exceeded,
+            verdict: self.verdict()?,
             memory_gib: self.point.memory_bytes / GIB,
             kv_tokens: self.kv_tokens(),
             max_sequences: self.max_sequences(),
@@ -376,75 +379,10 @@ impl Engine {
 }
 
 impl Engine {
-    /// Who holds the KV of decoding requests, how often, and tokens in flight on one of its ranks. P/D: the decode
-    /// slot; AFD: the attention pool.
-    fn kv_holder(&self) -> (&Stepper, u32, f64) {
-        match (&self.compiled, &self.plan) {
-            (Compiled::Mixed { stepper, replicas }, plan) => {
-                let chunk = match plan {
-                    Plan::Aggregated(a) => a.chunk_tokens,
-                    Plan::Afd(a) => a.chunk_tokens,
-                    Plan::Pd(_) => None,
-                };
-                (stepper, *replicas, chunk.map_or(0.0, f64::from))
-            }
-            (Compiled::Pd { decode, decode_count, .. }, _) => (decode, *decode_count, 1.0),
-        }
-    }
-
-    /// KV tokens that fit one attention rank (of all its pipeline stages), in sequences of the workload's mean
-    /// final length.
-    pub fn kv_tokens(&self) -> f64 {
-        let (holder, _, tokens) = self.kv_holder();
-        holder.kv_tokens(tokens, self.workload.mean_final_tokens()).0.floor()
-    }
-
-    /// Requests of the workload's lengths that fit the deployment's memory at a time.
-    pub fn max_sequences(&self) -> f64 {
-        let (holder, count, tokens) = self.kv_holder();
-        let most = choose::most_sequences(holder, tokens).max(0.0) * holder.stages_in_flight();
-        (most.floor() * holder.ranks() * f64::from(count)).floor()
-    }
-
-    /// `Ok` for a plan that stands; else which pool is short, what it needs and what it may have.
-    pub fn must_stand(&self) -> Result<()> {
-        if self.point.stands() {
-            return Ok(());
-        }
-        let (need, have) = match self.point.binding {
-            Binding::Memory(_) => self.shortfall()?,
-            _ => ("sizes that divide".to_string(), self.point.binding.label()),
-        };
-        Err(Error::Infeasible { reason: self.point.binding.label(), need, have })
-    }
-
-    /// Of the GPU that lacks most: what it needs and what the server may fill.
-    fn shortfall(&self) -> Result<(String, String)> {
-        let rows = self.estimate()?.memory;
-        let of = |pool: &str, item: &str| rows.iter().find(|r| r.pool == pool && r.item == item).map_or(0.0, |r| r.gib);
-        let need = |pool: &str| -> f64 {
-            let beside = ["capacity", "outside the fraction"];
-            rows.iter().filter(|r| r.pool == pool && !beside.contains(&r.item)).map(|r| r.gib).sum()
-        };
-        let have = |pool: &str| of(pool, "capacity") - of(pool, "outside the fraction");
-        let pools: std::collections::BTreeSet<&str> = rows.iter().map(|r| r.pool.as_str()).collect();
-        let worst = pools.into_iter().max_by(|a, b| (need(a) - have(a)).total_cmp(&(need(b) - have(b)))).unwrap_or("");
-        let parts: Vec<String> = rows
-            .iter()
-            .filter(|r| r.pool == worst && r.gib >= 0.05 && !["capacity", "outside the fraction"].contains(&r.item))
-            .map(|r| format!("{} {:.1}", r.item, r.gib))
-            .collect();
-        let short = need(worst) - have(worst);
-        Ok((
-            format!("{:.1} GiB on each GPU of {worst} ({}), {short:.1} GiB more", need(worst), parts.join(", ")),
-            format!(
-                "{:.1} GiB ({:.1} GiB less {:.1} that the server leaves alone); more TP, EP or GPUs, a smaller batch, \
-                 narrower formats or a larger memory_fraction",
-                have(worst),
-                of(worst, "capacity"),
-                of(worst, "outside the fraction")
-            ),
-        ))
+    /// Whether a released server of the framework whose kernels price starts the plan.
+    pub fn verdict(&self) -> Result<crate::spec::Verdict> {
+        let lib = self.library();
+        Ok(Rules::new(&lib.framework, None, &lib.model, &lib.cluster)?.verdict(&self.plan))
     }
 
     fn bill(&self) -> (f64, f64) {
