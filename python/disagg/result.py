@@ -387,7 +387,7 @@ class Estimate(Result):
 
     @property
     def formats(self) -> dict[str, str]:
-        """Number format of each part in force, and where it comes from: asked for, the checkpoint's or the server's."""
+        """Number format of each part in force, and whether it was asked for, the checkpoint's or the server's."""
         return dict(self._scalars.get("formats", {}))
 
     @property
