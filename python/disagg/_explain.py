@@ -50,8 +50,12 @@ def explain(estimate: Estimate) -> str:
     lines += [f"  runs on: {e.server}"] if e.server else [f"  NOT RUNNABLE: {why}" for why in e.why_not]
     lines += [f"  {lane}" for lane in e.lanes]
     lines += [f"  warning: {w}" for w in e.warnings]
+    if e.formats:
+        lines.append("  formats: " + "; ".join(f"{part} {said}" for part, said in e.formats.items()))
     lines += _times(e.breakdown)
     lines += _memory(e.memory)
+    if len(e.memory):
+        lines.append(f"KV room: {e.kv_tokens:,} tokens an attention rank, {e.max_sequences:,} requests in all")
     return "\n".join(lines)
 
 
@@ -81,9 +85,11 @@ def _memory(frame: Frame) -> list[str]:
     for pool in dict.fromkeys(frame["pool"].tolist() if len(frame) else []):
         items = {r["item"]: float(r["gib"]) for r in frame.filter(pool=pool).rows()}
         capacity = items.pop("capacity", math.nan)
+        outside = items.pop("outside the fraction", 0.0)
         of = "" if math.isnan(capacity) else f" of {capacity:.4g}"
-        parts = ", ".join(f"{k} {v:.3g}" for k, v in sorted(items.items(), key=lambda kv: -kv[1]))
-        lines.append(f"memory of a GPU in {pool}: {sum(items.values()):.4g}{of} GiB ({parts})")
+        left = f", {outside:.3g} left outside the server's fraction" if outside else ""
+        parts = ", ".join(f"{k} {v:.3g}" for k, v in sorted(items.items(), key=lambda kv: -kv[1]) if v)
+        lines.append(f"memory of a GPU in {pool}: {sum(items.values()):.4g}{of} GiB ({parts}{left})")
     return lines
 
 

@@ -59,9 +59,9 @@ def estimate(
     frameworks
         The same under its other name.
     quant
-        Number formats; None: the checkpoint's.
+        Number formats; None: what the framework's server takes by default (``est.formats`` says which and why).
     serving
-        Speculation, balance, overlap, launch mode.
+        Speculation, balance, overlap, launch mode, memory fraction.
     assumptions
         Modelling choices; None: ``Assumptions.physical()``.
     load
@@ -78,7 +78,8 @@ def estimate(
     SpecError
         If an input does not fit; every problem is named.
     InfeasibleError
-        If something is short, or the load is beyond what the plan serves; says what and by how much.
+        If the plan does not fit into memory as its server counts it, or the load is beyond what it serves; says
+        what is short and by how much.
 
     Examples
     --------

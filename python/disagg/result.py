@@ -280,6 +280,38 @@ class Estimate(Result):
         return self._float("concurrency")
 
     @property
+    def kv_tokens(self) -> int:
+        """KV tokens that fit one attention rank, as its server prints them at start.
+
+        Of P/D the decode slot's, of AFD the attention pool's. Whatever the plan's batch: the room beside weights,
+        activations at the token budget and the server's own share (``est.memory``), in sequences of the
+        workload's mean final length (which matters where layers keep a sliding window only). With a prefix that
+        all requests share, the room beside it.
+
+        Examples
+        --------
+        >>> import disagg as dg
+        >>> model, cluster = dg.Model("Qwen/Qwen3-235B-A22B-FP8"), dg.Cluster("h100_sxm", gpus=4)
+        >>> plan = dg.Aggregated(parallel=dg.Parallel(tp=4), batch=16)
+        >>> est = dg.estimate(model, cluster, dg.Workload(isl=4096, osl=1024), plan, framework="vllm",
+        ...                   serving=dg.Serving(memory_fraction=0.9))
+        >>> 170_000 < est.kv_tokens < 190_000
+        True
+        """
+        found = self._float("kv_tokens")
+        return 0 if math.isnan(found) else int(found)
+
+    @property
+    def max_sequences(self) -> int:
+        """Requests of the workload's lengths that fit the whole deployment at a time.
+
+        Whole sequences on every attention rank, all replicas, workers and units together; of P/D the decode
+        slot's, of AFD the attention pool's. More requests wait outside.
+        """
+        found = self._float("max_sequences")
+        return 0 if math.isnan(found) else int(min(found, 1e15))
+
+    @property
     def gpus(self) -> int:
         """GPUs of the budget."""
         return int(self._scalars.get("gpus", 0))
@@ -390,6 +422,11 @@ class Estimate(Result):
     def lanes(self) -> list[str]:
         """Which implementation of the expert layers was taken, by phase."""
         return list(self._scalars.get("lanes", []))
+
+    @property
+    def formats(self) -> dict[str, str]:
+        """Number format of each part in force, and whether it was asked for, the checkpoint's or the server's."""
+        return dict(self._scalars.get("formats", {}))
 
     @property
     def warnings(self) -> list[str]:

@@ -153,7 +153,8 @@ def _serving() -> Any:
                 two_batch_overlap=_st().booleans(),
                 fused_dispatch=_st().booleans(),
                 launch=_st().sampled_from([None, "graph", "measured"]),
-                framework_reserve_gib=_floats(0.0, 100.0),
+                framework_reserve_gib=_maybe(_floats(0.0, 100.0)),
+                memory_fraction=_maybe(_floats(0.01, 1.0)),
             )
         )
     )

@@ -1,17 +1,23 @@
 //! What sits in each GPU's memory, pool by pool (physics.md section 4).
 //!
-//! bytes = weights that really sit there + KV of the sequences held + activations of the tokens in
-//! flight + communication buffers + framework reserve. MLA and indexer KV are replicated over TP
-//! ranks, GQA KV is split by min(tp, kv_heads). Limits: activations are an estimate (rows that a
-//! layer keeps alive at once), not a trace.
+//! bytes = weights that really sit there + KV of the sequences held + activations + CUDA graphs +
+//! communication buffers + framework reserve, within the share of the device that the server may
+//! fill (`server`). MLA and indexer KV are replicated over TP ranks, GQA KV is split by
+//! min(tp, kv_heads). Published profiles keep their own formulas and fill the whole device. Limits:
+//! activations are an estimate (rows that a layer keeps alive at once), not a trace.
+
+pub mod server;
+
+pub use server::Room;
+use server::{Layout, Overhead};
 
 use super::draft;
 use super::published::{self, Role};
 use crate::spec::assumptions::{Activations, FfnPool, KvReserve, SharedExpertSplit, SparseAttentionMemory};
-use crate::spec::dtype::Formats;
+use crate::spec::dtype::{Dtype, Formats};
 use crate::spec::plan::{Side, stage_layers};
 use crate::spec::workload::PrefixScope;
-use crate::spec::{AfdPlan, Assumptions, Attention, Model, Parallel, Quant, Serving, Workload};
+use crate::spec::{AfdPlan, Assumptions, Attention, Device, Model, Parallel, Quant, Serving, Workload, servers};
 use crate::units::{GIB, MIB};
 
 /// One line of the memory table.
@@ -26,6 +32,7 @@ pub struct MemoryItem {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Memory {
     pub pool: &'static str,
+    /// Of the device, as its driver reports it.
     pub capacity: f64,
     pub weights: f64,
     /// KV per resident sequence.
@@ -35,8 +42,14 @@ pub struct Memory {
     pub activation_per_token: f64,
     /// Least activation memory, however few tokens are in flight.
     pub activation_floor: f64,
+    /// Tokens that the server provides for, however few are in flight.
+    pub activation_tokens: f64,
+    /// CUDA graphs that the server counts as its own.
+    pub graphs: f64,
     pub buffers: f64,
     pub reserve: f64,
+    /// What of the device the server leaves alone.
+    pub room: Room,
 }
 
 impl Memory {
@@ -46,16 +59,43 @@ impl Memory {
     }
 
     fn fixed(&self, tokens: f64) -> f64 {
-        self.weights + self.kv_shared + self.activations(tokens) + self.buffers + self.reserve
+        self.weights + self.kv_shared + self.activations(tokens) + self.graphs + self.buffers + self.reserve
     }
 
     fn activations(&self, tokens: f64) -> f64 {
-        (self.activation_per_token * tokens).max(self.activation_floor)
+        (self.activation_per_token * tokens.max(self.activation_tokens)).max(self.activation_floor)
+    }
+
+    /// Bytes of the device that stay outside the server's share.
+    pub fn outside(&self, tokens: f64) -> f64 {
+        let left = |context: f64| self.capacity - context - self.buffers;
+        match self.room {
+            Room::All => 0.0,
+            Room::OfTotal { fraction, least } => ((1.0 - fraction) * self.capacity).max(least),
+            Room::OfFreeBefore { fraction, context, graphs } => {
+                // Activations stand outside the share; they are counted on their own.
+                context + ((1.0 - fraction) * left(context) - self.activations(tokens)).max(graphs)
+            }
+            Room::OfFreeAfter { fraction, context, graphs } => {
+                let free = left(context) - self.weights - self.activations(tokens) - self.reserve;
+                context + ((1.0 - fraction) * free).max(graphs)
+            }
+        }
+    }
+
+    /// Most that `bytes` may be.
+    pub fn limit(&self, tokens: f64) -> f64 {
+        self.capacity - self.outside(tokens)
+    }
+
+    /// Bytes for the KV of sequences beside `tokens` in flight; negative when the rest does not fit.
+    pub fn free(&self, tokens: f64) -> f64 {
+        self.limit(tokens) - self.fixed(tokens)
     }
 
     /// Most sequences per rank that fit beside `tokens` in flight; negative when not even none fit.
     pub fn sequences(&self, tokens: f64) -> f64 {
-        let free = self.capacity - self.fixed(tokens);
+        let free = self.free(tokens);
         if self.kv_per_sequence > 0.0 {
             free / self.kv_per_sequence
         } else if free >= 0.0 {
@@ -66,7 +106,7 @@ impl Memory {
     }
 
     pub fn fits(&self, sequences: f64, tokens: f64) -> bool {
-        self.bytes(sequences, tokens) <= self.capacity
+        self.bytes(sequences, tokens) <= self.limit(tokens)
     }
 
     pub fn items(&self, sequences: f64, tokens: f64) -> Vec<MemoryItem> {
@@ -75,8 +115,10 @@ impl Memory {
             item("weights", self.weights),
             item("kv", self.kv_per_sequence * sequences + self.kv_shared),
             item("activations", self.activations(tokens)),
+            item("cuda graphs", self.graphs),
             item("communication buffers", self.buffers),
             item("framework reserve", self.reserve),
+            item("outside the fraction", self.outside(tokens)),
             item("capacity", self.capacity),
         ]
     }
@@ -112,10 +154,11 @@ fn weights(cx: &Context<'_>, tp: u32, shared_shards: u32, with_head: bool) -> We
         dense: model.dense_ffn_weight_bytes(quant) / t,
         router: model.router_weight_bytes(),
         shared: model.shared_expert_weight_bytes(quant) / f64::from(shared_shards),
-        expert: model.expert_weight_bytes(quant),
+        expert: expert_bytes(cx),
         embedding: match cx.assumptions.activations {
             // aiconfigurator splits the table of GQA models only.
             Activations::Framework if model.is_mla() => model.embedding_bytes(),
+            Activations::AliveRows => model.embedding_bytes() / t + servers::tower_bytes(&model.name),
             _ => model.embedding_bytes() / t,
         },
         head: match cx.assumptions.activations {
@@ -127,6 +170,24 @@ fn weights(cx: &Context<'_>, tp: u32, shared_shards: u32, with_head: bool) -> We
             Activations::Framework => 0.0,
         },
     }
+}
+
+/// One routed expert as the framework stores it: padded for its kernels, and with its biases where it has any.
+fn expert_bytes(cx: &Context<'_>) -> f64 {
+    let plain = cx.model.expert_weight_bytes(cx.quant);
+    let padding = servers::servers().padding.iter().find(|p| p.formats.contains(&cx.formats.moe));
+    let (Some(moe), Some(padding), Activations::AliveRows) = (&cx.model.moe, padding, cx.assumptions.activations)
+    else {
+        return plain;
+    };
+    let to = if cx.device.is_blackwell() { padding.blackwell } else { padding.hopper };
+    let [h, i] = [moe_size(cx.model.hidden, to[0]), moe_size(moe.intermediate, to[1])];
+    let biases = if padding.biases { (2.0 * i + h) * Dtype::Bf16.weight_bytes() } else { 0.0 };
+    3.0 * h * i * cx.formats.moe.weight_bytes() + biases
+}
+
+fn moe_size(size: u32, multiple: u32) -> f64 {
+    f64::from(size.next_multiple_of(multiple))
 }
 
 /// Sparse attention whose weights and indexer cache are left out.
@@ -143,21 +204,34 @@ fn buffers(ranks: u32) -> f64 {
     }
 }
 
-/// Rows a layer keeps alive per token, in BF16: residual, normed input, block output and their
-/// successors (8 hidden rows), query and attention output of the rank's heads, and the dispatched
-/// copies with their gate/up products on the rank's share of the experts: every copy reaches all MoE-TP
-/// ranks of its expert, so D tokens x k over ep x moe_tp GPUs are k moe_tp / tp of them a token.
-fn activation_per_token(model: &Model, tp: u32, moe_tp: u32, ranks_per_row: f64) -> f64 {
+/// Bytes a layer keeps alive per token: residual, normed input, block output and their successors (8 hidden rows,
+/// BF16), and of attention and experts the larger, since the one is done before the other begins. Attention: query
+/// and output of the rank's heads, BF16. Experts: the dispatched copies in the format that the experts read, their
+/// gate and up products in BF16, what goes into the down projection, and its BF16 result, on the rank's share of the
+/// experts: every copy reaches all MoE-TP ranks of its expert, so D tokens x k over ep x moe_tp GPUs are
+/// k moe_tp / tp of them a token.
+fn activation_per_token(cx: &Context<'_>, tp: u32, moe_tp: u32, ranks_per_row: f64) -> f64 {
+    let model = cx.model;
     let h = f64::from(model.hidden);
+    let experts = model.moe.as_ref().map_or(6.0 * f64::from(model.dense_intermediate) / f64::from(tp), |m| {
+        f64::from(m.topk) * copy_bytes(cx, f64::from(m.intermediate) / f64::from(moe_tp)) * ranks_per_row
+    });
+    16.0 * h + experts.max(head_bytes(model, tp))
+}
+
+/// One dispatched copy of a token at its expert.
+fn copy_bytes(cx: &Context<'_>, inter: f64) -> f64 {
+    let (h, read) = (f64::from(cx.model.hidden), cx.formats.moe.activation_bytes());
+    read * (h + inter) + 4.0 * inter + 2.0 * h
+}
+
+/// Query and output of a rank's heads, BF16.
+fn head_bytes(model: &Model, tp: u32) -> f64 {
     let per_head = match &model.attention {
         Attention::Gqa { head_dim, .. } => 2.0 * f64::from(*head_dim),
         Attention::Mla { kv_lora, rope, v, .. } => f64::from(kv_lora + rope + v),
     };
-    let heads = f64::from(model.attention.heads()) / f64::from(tp);
-    let experts = model.moe.as_ref().map_or(3.0 * f64::from(model.dense_intermediate) / f64::from(tp), |m| {
-        f64::from(m.topk) * (2.0 * h + 3.0 * f64::from(m.intermediate) / f64::from(moe_tp)) * ranks_per_row
-    });
-    2.0 * (8.0 * h + heads * per_head + experts)
+    2.0 * f64::from(model.attention.heads()) / f64::from(tp) * per_head
 }
 
 /// KV terms of a sequence under a workload: (per sequence, shared per rank).
@@ -193,6 +267,7 @@ fn local_experts(cx: &Context<'_>, ep: u32, moe_tp: u32) -> f64 {
 }
 
 /// What all memory formulas need.
+#[derive(Clone, Copy)]
 pub struct Context<'a> {
     pub model: &'a Model,
     pub quant: &'a Quant,
@@ -200,24 +275,38 @@ pub struct Context<'a> {
     pub serving: &'a Serving,
     pub assumptions: &'a Assumptions,
     pub workload: &'a Workload,
-    pub capacity: f64,
-    /// Whose memory manager: only published coefficients depend on it.
+    pub device: &'a Device,
+    /// Whose memory manager.
     pub framework: &'a str,
     pub node_gpus: u32,
 }
 
+/// Memory kept for the framework: a named assumption of the published planners; servers have their fraction
+/// instead, and what the user sets comes on top.
 fn reserve(cx: &Context<'_>) -> f64 {
-    let factor = match cx.assumptions.activations {
-        Activations::AliveRows => 1.0,
-        Activations::Coefficients | Activations::Framework => published::reserve_factor(cx.framework),
-    };
-    cx.serving.framework_reserve_gib * GIB * factor
+    let gib = |else_: f64| cx.serving.framework_reserve_gib.unwrap_or(else_) * GIB;
+    match cx.assumptions.activations {
+        Activations::AliveRows => gib(0.0),
+        Activations::Coefficients | Activations::Framework => {
+            gib(published::RESERVE_GIB) * published::reserve_factor(cx.framework)
+        }
+    }
 }
 
-fn activation_floor(cx: &Context<'_>) -> f64 {
-    match cx.assumptions.activations {
+/// What the server takes, or what the published formulas have in its place.
+fn overhead(cx: &Context<'_>, layout: &Layout, nccl_ranks: u32) -> Overhead {
+    let sampler = match cx.assumptions.activations {
+        Activations::AliveRows => return server::overhead(cx, layout),
         Activations::Framework => published::framework_activation_floor(cx.framework),
-        Activations::AliveRows | Activations::Coefficients => 0.0,
+        Activations::Coefficients => 0.0,
+    };
+    Overhead { room: Room::All, sampler, tokens: 0.0, graphs: 0.0, buffers: buffers(nccl_ranks) }
+}
+
+fn capacity(cx: &Context<'_>) -> f64 {
+    match cx.assumptions.activations {
+        Activations::AliveRows => cx.device.reported_bytes(),
+        Activations::Coefficients | Activations::Framework => cx.device.hbm_bytes,
     }
 }
 
@@ -264,16 +353,17 @@ pub fn worker(cx: &Context<'_>, p: &Parallel, pool: &'static str) -> Memory {
         + w.embedding
         + w.head;
     let (per_sequence, shared) = kv_terms(cx, p.tp);
+    let taken = overhead(cx, &Layout::of(p, model.layers), p.tp);
     // Pipeline stages hold L/pp layers of pp batches: the same bytes in all.
     Memory {
         pool,
-        capacity: cx.capacity,
+        capacity: capacity(cx),
         weights: bytes,
         kv_per_sequence: per_sequence,
         kv_shared: shared / f64::from(p.pp),
         activation_per_token: match cx.assumptions.activations {
             Activations::AliveRows => {
-                activation_per_token(model, p.tp, p.moe_tp, f64::from(p.moe_tp) / f64::from(p.tp)) / f64::from(p.cp)
+                activation_per_token(cx, p.tp, p.moe_tp, f64::from(p.moe_tp) / f64::from(p.tp)) / f64::from(p.cp)
             }
             Activations::Coefficients => {
                 published::activation_per_token(model, Role::Whole, p.tp, f64::from(p.dp), p.ep(), cx.framework)
@@ -283,17 +373,17 @@ pub fn worker(cx: &Context<'_>, p: &Parallel, pool: &'static str) -> Memory {
                 published::framework_activation(model, p.tp, f64::from(p.dp), p.ep(), cx.framework) / f64::from(p.cp)
             }
         },
-        activation_floor: activation_floor(cx),
-        buffers: buffers(match cx.assumptions.activations {
-            Activations::AliveRows => p.stage_gpus(),
-            Activations::Coefficients | Activations::Framework => p.tp,
-        }),
+        activation_floor: taken.sampler,
+        activation_tokens: taken.tokens,
+        graphs: taken.graphs,
+        buffers: taken.buffers,
         reserve: reserve(cx),
+        room: taken.room,
     }
 }
 
 /// Memory of one GPU of each pool of an AFD unit: (attention, ffn).
-pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_capacity: f64) -> (Memory, Memory) {
+pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_device: &Device) -> (Memory, Memory) {
     let model = cx.model;
     let (tp, pp) = (plan.attention.tp, plan.pp.max(1));
     // aiconfigurator takes the operators of the phase a unit is for: of GQA models decode alone has a head.
@@ -329,15 +419,10 @@ pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_capacity: f64) -> (Mem
     }
     let (per_sequence, shared) = kv_terms(cx, tp);
     let reserve = reserve(cx);
+    let ffn_cx = Context { device: ffn_device, ..*cx };
     let h = f64::from(model.hidden);
     let topk = model.moe.as_ref().map_or(0.0, |m| f64::from(m.topk));
     let inter = model.moe.as_ref().map_or(0.0, |m| f64::from(m.intermediate) / f64::from(plan.ffn.moe_tp));
-    let per_head = match &model.attention {
-        Attention::Gqa { head_dim, .. } => 2.0 * f64::from(*head_dim),
-        Attention::Mla { kv_lora, rope, v, .. } => f64::from(kv_lora + rope + v),
-    };
-    let heads = f64::from(model.attention.heads()) / f64::from(tp);
-    let charged = cx.assumptions.activations != Activations::AliveRows;
     let ranks = f64::from(plan.attention.gpus / tp);
     // aiconfigurator takes the FFN pool for one replica of TP over all its GPUs.
     let ffn_ranks = if cx.assumptions.activations == Activations::Framework { plan.ffn.gpus } else { tp };
@@ -349,38 +434,51 @@ pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_capacity: f64) -> (Mem
         Activations::Framework => published::framework_activation(model, tp, 1.0, 1, cx.framework),
         Activations::Coefficients => published::activation_per_token(model, role, tp, ranks, ep, cx.framework),
     };
+    let layers = f64::from(model.layers.div_ceil(pp));
+    let (all, a) = (plan.attention.gpus + plan.ffn.gpus, plan.attention.gpus);
+    let of_attention = Layout { gpus: all, tp, dp: a / tp, pp, ep: 1, layers, head: true };
+    let of_ffn = Layout { gpus: all, tp: 1, dp: 1, pp, ep, layers, head: false };
+    let taken = overhead(cx, &of_attention, tp);
+    let ffn_taken = overhead(&ffn_cx, &of_ffn, ffn_ranks);
     (
         Memory {
             pool: "attention",
-            capacity: cx.capacity,
+            capacity: capacity(cx),
             weights: attention,
             // Pipeline stages hold L/pp layers of pp batches: the same bytes in all.
             kv_per_sequence: per_sequence,
             kv_shared: shared / f64::from(pp),
             // Residual rows, the rank's heads, and the send and receive buffers of A2F and F2A.
             activation_per_token: per_token(
-                2.0 * (8.0 * h + heads * per_head + 2.0 * topk * h / f64::from(tp)),
+                16.0 * h + head_bytes(model, tp).max(4.0 * topk * h / f64::from(tp)),
                 Role::Attention,
             ),
-            activation_floor: activation_floor(cx),
-            buffers: buffers(if charged { tp } else { plan.attention.gpus }),
+            activation_floor: taken.sampler,
+            activation_tokens: taken.tokens,
+            graphs: taken.graphs,
+            buffers: taken.buffers,
             reserve,
+            room: taken.room,
         },
         Memory {
             pool: "ffn",
-            capacity: ffn_capacity,
+            capacity: capacity(&ffn_cx),
             weights: ffn,
             kv_per_sequence: 0.0,
             kv_shared: 0.0,
             // Per token of one attention rank, of any group: its routed copies spread over the pool's GPUs, each on all MoE-TP ranks.
             activation_per_token: per_token(
-                2.0 * topk * (2.0 * h + 3.0 * inter) * f64::from(plan.ffn.moe_tp) * f64::from(plan.attention.gpus / tp)
+                topk * copy_bytes(cx, inter) * f64::from(plan.ffn.moe_tp) * f64::from(plan.attention.gpus / tp)
                     / f64::from(plan.ffn.gpus.max(1)),
                 Role::Ffn,
             ),
-            activation_floor: activation_floor(cx),
-            buffers: buffers(if charged { ffn_ranks } else { plan.ffn.gpus }),
+            activation_floor: ffn_taken.sampler,
+            // Micro-batches arrive as the attention ranks send them: no budget of its own.
+            activation_tokens: 0.0,
+            graphs: ffn_taken.graphs,
+            buffers: ffn_taken.buffers,
             reserve,
+            room: ffn_taken.room,
         },
     )
 }

@@ -195,6 +195,9 @@ pub fn combine_bytes(tokens: f64, hidden: f64, ep: u32, tp: u32) -> f64 {
     if ep <= 1 { 0.0 } else { f64::from(ep + 1) * tokens / f64::from(tp) * hidden * 2.0 }
 }
 
+/// Memory that published planners keep for the framework, GiB per GPU.
+pub const RESERVE_GIB: f64 = 3.5;
+
 /// Factor on the framework's reserve: SGLang's is a fifth larger.
 pub fn reserve_factor(framework: &str) -> f64 {
     if framework == "sglang" { 1.2 } else { 1.0 }

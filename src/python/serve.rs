@@ -129,7 +129,10 @@ impl Engine {
 
     /// (scalars as JSON, {name: columns}) of the estimate.
     fn estimate<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        let e = errors::guard(|| self.inner.estimate())?;
+        let e = errors::guard(|| {
+            self.inner.must_stand()?;
+            self.inner.estimate()
+        })?;
         estimate_to_python(py, e)
     }
 

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::choose;
+use super::defaults;
 use super::pd::{self, DecodeSide, PrefillSide};
 use super::point::{Binding, Load, Point};
 use super::stepper::Stepper;
 use crate::cost::Library;
 use crate::error::{Error, Problems, Result};
-use crate::spec::assumptions::OutOfMemory;
+use crate::spec::assumptions::{Activations, OutOfMemory};
 use crate::spec::{AfdPlan, Assumptions, Duplex, Imbalance, Model, Plan, Serving, Slot, Workload};
 use crate::units::GIB;
 
@@ -148,6 +149,10 @@ pub fn contradictions(problems: &mut Problems, plan: &Plan, lib: &Library) {
     units.iter().for_each(|(path, a)| afd(path, a));
     problems.nest("", plan.check_blocks(&lib.model, &lib.formats));
     contradictions_of(problems, &lib.model, &lib.serving);
+    if lib.serving.memory_fraction.is_some() && lib.assumptions.activations != Activations::AliveRows {
+        let message = "published formulas fill the whole device";
+        problems.push("serving.memory_fraction", message, "leave it out, or activations='alive-rows'");
+    }
 }
 
 /// Published formulas know one attention pool and one stage a unit: the switches that stand for them, by name.
@@ -191,7 +196,8 @@ pub(super) fn choose_prefill(
     match slot {
         Slot::Workers(k) => {
             let s = Stepper::overlapping(lib, k.parallel, k.two_batch_overlap, w, "worker")?;
-            let chunk = k.chunk_tokens.map_or(load.isl.min(16384.0).ceil(), f64::from);
+            let budget = defaults::budget(lib, &k.parallel);
+            let chunk = k.chunk_tokens.map_or(load.isl.min(budget).ceil(), f64::from);
             let side = pd::prefill_side(&s, load, f64::from(k.batch.unwrap_or(1)), chunk);
             let mut k = k.clone();
             k.batch = Some(k.batch.unwrap_or(1));

@@ -1,6 +1,7 @@
 //! What an engine says about its plan: scalars, memory, where the time goes, how well it is known.
 
 use super::aggregated;
+use super::defaults;
 use super::engine::{Compiled, Engine};
 use super::operators::{kv_rows, prefill_rows, step_rows};
 use super::point::Binding;
@@ -75,6 +76,10 @@ pub struct Scalars {
     #[serde(flatten)]
     pub verdict: crate::spec::Verdict,
     pub memory_gib: f64,
+    /// KV tokens that fit one attention rank as its server is set up, whatever the plan's batch.
+    pub kv_tokens: f64,
+    /// Requests of the workload's lengths that fit the deployment.
+    pub max_sequences: f64,
     pub decode_batch: f64,
     /// Shares of operator time behind TTFT and behind TPOT (empty where nothing is decoded).
     pub evidence_ttft: Shares,
@@ -87,6 +92,8 @@ pub struct Scalars {
     pub measured_share: f64,
     pub compute_measured_share: f64,
     pub lanes: Vec<String>,
+    /// Number formats in force, and where each comes from.
+    pub formats: std::collections::BTreeMap<&'static str, String>,
     pub warnings: Vec<String>,
     pub plan: crate::spec::Plan,
     pub assumptions: crate::spec::Assumptions,
@@ -370,6 +377,8 @@ impl Engine {
             context_exceeded: exceeded,
             verdict: self.verdict()?,
             memory_gib: self.point.memory_bytes / GIB,
+            kv_tokens: self.kv_tokens(),
+            max_sequences: self.max_sequences(),
             decode_batch: self.point.decode_batch,
             evidence_ttft: shares(&known.ttft.all),
             evidence_tpot: shares(&known.tpot.all),
@@ -378,6 +387,7 @@ impl Engine {
             measured_share: known.share(),
             compute_measured_share: known.compute_share(),
             lanes,
+            formats: defaults::provenance(&lib),
             warnings,
             plan: self.plan.clone(),
             assumptions: lib.assumptions.clone(),

@@ -87,7 +87,7 @@ impl Stepper {
     pub fn afd_of(lib: &Arc<Library>, unit: Arc<AfdUnit>, plan: &AfdPlan, workload: &Workload) -> Result<Stepper> {
         let (attention, ffn) = (lib.on(plan.attention.device.as_ref())?, lib.on(plan.ffn.device.as_ref())?);
         let cx = context(&attention, workload);
-        let (a, f) = memory::afd(&cx, plan, unit.experts.ep, ffn.cluster.device.hbm_bytes);
+        let (a, f) = memory::afd(&cx, plan, unit.experts.ep, &ffn.cluster.device);
         let unit = Unit::new(unit, plan, [a, f]);
         Ok(Stepper {
             straggle: straggle(lib, workload, unit.ranks()),
@@ -156,12 +156,28 @@ impl Stepper {
         let mut most: f64 = 0.0;
         for m in self.memory() {
             let bytes = m.bytes(sequences, tokens);
-            if bytes > m.capacity && short.is_none() {
+            if bytes > m.limit(tokens) && short.is_none() {
                 short = Some(m.pool);
             }
             most = most.max(bytes);
         }
         (short, most)
+    }
+
+    /// KV tokens that one attention rank holds beside `tokens` in flight, in sequences of `length`, and the bytes of
+    /// one of them.
+    pub fn kv_tokens(&self, tokens: f64, length: f64) -> (f64, f64) {
+        let lib = &self.lib;
+        let tp = match &self.kind {
+            Kind::Worker(w, _) => w.parallel.tp,
+            Kind::Afd(u) => u.unit.attention_tp,
+        };
+        let length = length.max(1.0);
+        let drafts = lib.kv_layers() / f64::from(lib.model.layers);
+        let per_token = lib.model.kv_bytes_per_rank(length, lib.formats.kv, tp) * drafts / length;
+        let holds = |m: &&Memory| m.kv_per_sequence > 0.0 || m.kv_shared > 0.0;
+        let free = self.memory().iter().filter(holds).map(|m| m.free(tokens)).fold(f64::INFINITY, f64::min);
+        ((free * self.stages_in_flight() / per_token).max(0.0), per_token)
     }
 
     /// Wall time of one step as decode sees it: with PP, of all stages in turn.
@@ -267,7 +283,7 @@ fn context<'a>(lib: &'a Library, workload: &'a Workload) -> memory::Context<'a> 
         serving: &lib.serving,
         assumptions: &lib.assumptions,
         workload,
-        capacity: lib.cluster.device.hbm_bytes,
+        device: &lib.cluster.device,
         framework: &lib.framework,
         node_gpus: lib.cluster.fabric.node_gpus,
     }

@@ -1,7 +1,7 @@
 //! A compiled plan as the simulator sees it: pools of equal instances, each with attention ranks.
 //!
-//! KV tokens of a rank = (HBM - weights - activations of a full step - buffers - reserve) / KV bytes
-//! per token, from the same memory model as the engine (`cost::memory`). Limits: a prefix shared by
+//! KV tokens of a rank = room that the server leaves / KV bytes per token, from the same memory model as the
+//! engine (`cost::memory`). Limits: a prefix shared by
 //! all requests is counted per request unless its blocks are named; pipeline stages and context
 //! parallel ranks of a worker act as one; attention groups of an AFD unit, which take turns on its FFN pool, step
 //! together at the price of the steady state.
@@ -9,10 +9,9 @@
 use std::sync::Arc;
 
 use crate::cost::Batch;
-use crate::cost::memory::Memory;
 use crate::serving::engine::Compiled;
 use crate::serving::pd;
-use crate::serving::stepper::{self, Kind};
+use crate::serving::stepper;
 use crate::serving::{Engine, Stepper};
 use crate::spec::assumptions::{FirstToken, KvTransfer};
 use crate::spec::{Plan, Slot};
@@ -122,18 +121,7 @@ pub struct Deployment {
 }
 
 fn kv_tokens(s: &Stepper, in_flight: f64, length: f64) -> (u64, f64) {
-    let lib = s.library();
-    let tp = match &s.kind {
-        Kind::Worker(w, _) => w.parallel.tp,
-        Kind::Afd(u) => u.unit.attention_tp,
-    };
-    let length = length.max(1.0);
-    let drafts = lib.kv_layers() / f64::from(lib.model.layers);
-    let per_token = lib.model.kv_bytes_per_rank(length, lib.formats.kv, tp) * drafts / length;
-    let holds = |m: &&Memory| m.kv_per_sequence > 0.0 || m.kv_shared > 0.0;
-    let free =
-        s.memory().iter().filter(holds).map(|m| m.capacity - m.bytes(0.0, in_flight)).fold(f64::INFINITY, f64::min);
-    let tokens = (free * s.stages_in_flight() / per_token).max(0.0);
+    let (tokens, per_token) = s.kv_tokens(in_flight, length);
     (if tokens.is_finite() { tokens as u64 } else { u64::from(u32::MAX) }, per_token)
 }
 

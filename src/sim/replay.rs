@@ -8,7 +8,7 @@ use crate::control::Control;
 use crate::cost::Library;
 use crate::error::{Problems, Result};
 use crate::kernels::KernelDb;
-use crate::serving::Engine;
+use crate::serving::{Engine, defaults};
 use crate::spec::{Assumptions, Cluster, Device, Model, Plan, Quant, Serving, Workload};
 
 /// What the server ran.
@@ -60,7 +60,8 @@ impl Server {
     fn engine(&self, device: &Device) -> Result<Arc<Engine>> {
         let cluster = Cluster { device: device.clone(), ..self.cluster.clone() };
         let (db, s) = (self.db.clone(), self);
-        let lib = Library::new(db, &s.model, &cluster, &s.framework, &s.quant, &s.serving, &s.assumptions)?;
+        let quant = defaults::formats(&s.model, &cluster.device, &s.framework, &s.quant);
+        let lib = Library::new(db, &s.model, &cluster, &s.framework, &quant, &s.serving, &s.assumptions)?;
         Ok(Arc::new(Engine::new(&Arc::new(lib), &s.workload, &s.plan)?))
     }
 

@@ -18,6 +18,7 @@ pub mod model;
 pub mod plan;
 mod plan_check;
 pub mod rules;
+pub mod servers;
 pub mod serving;
 pub mod slo;
 mod switches;

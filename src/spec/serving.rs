@@ -47,7 +47,9 @@ pub struct Serving {
     pub fused_dispatch: bool,
     /// None: graph for decode, measured for prefill.
     pub launch: Option<Launch>,
-    pub framework_reserve_gib: f64,
+    /// More memory to keep free on every GPU; none: 3.5 GiB in the published profiles, whose reserve it is, nothing
+    /// in `physical`, whose servers have their fraction.
+    pub framework_reserve_gib: Option<f64>,
     /// Share of a device's capacity that the server may fill, as its framework counts it; none: the framework's own.
     pub memory_fraction: Option<f64>,
     /// Prompt tokens join every n-th step at most; none: the framework's own.
@@ -64,7 +66,7 @@ impl Default for Serving {
             two_batch_overlap: None,
             fused_dispatch: false,
             launch: None,
-            framework_reserve_gib: 3.5,
+            framework_reserve_gib: None,
             memory_fraction: None,
             prefill_interval: None,
         }
@@ -111,7 +113,7 @@ impl Serving {
             _ => {}
         }
         c.count("eplb_slots", self.eplb_slots, 0, 65_536);
-        c.range("framework_reserve_gib", self.framework_reserve_gib, 0.0, 1e4);
+        c.range("framework_reserve_gib", self.framework_reserve_gib.unwrap_or(0.0), 0.0, 1e4);
         if let Some(f) = self.memory_fraction
             && !(f > 0.0 && f <= 1.0)
         {

@@ -14,7 +14,7 @@ use crate::cost::{Batch, Detail, Library, Worker};
 use crate::error::{Error, Result, near};
 use crate::kernels::KernelDb;
 use crate::serving::estimate::{BreakdownRow, breakdown_columns};
-use crate::serving::{Load, Point, Stepper, aggregated};
+use crate::serving::{Load, Point, Stepper, aggregated, defaults};
 use crate::spec::assumptions::PrefillSync;
 use crate::spec::{Assumptions, Serving, Workload, catalog};
 
@@ -33,7 +33,7 @@ fn library(db: &Arc<KernelDb>, f: &Figure) -> Result<Arc<Library>> {
     };
     let prefill_sync = if f.lockstep { PrefillSync::Aligned } else { PrefillSync::Uncoordinated };
     let assumptions = Assumptions { prefill_sync, ..Assumptions::physical() };
-    Ok(Arc::new(Library::new(db.clone(), &model, &cluster, f.framework, &f.quant, &serving, &assumptions)?))
+    defaults::library(db, &model, &cluster, f.framework, &f.quant, &serving, &assumptions)
 }
 
 /// The step that a figure times; `None` for a closed loop.

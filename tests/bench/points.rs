@@ -110,7 +110,6 @@ fn main() {
         assumptions: Assumptions::physical(),
         tolerance: 0.01,
         batches_per_octave: 2,
-        runnable: true,
     };
     timed("regimes (cells)", || regimes(&db, &map, &control, false).unwrap(), disagg::columns::Columns::rows);
 }

@@ -93,7 +93,7 @@ def test_defaults_make_sense():
     assert dg.Cluster("gb200", gpus=72).fabric.domain_gpus == 72
     assert dg.Parallel() == dg.Parallel(tp=1, dp=1, pp=1, cp=1, ep=None, moe_tp=1)
     assert dg.SLO().ttft_ms is None
-    assert dg.Serving().framework_reserve_gib == 3.5
+    assert dg.Serving().framework_reserve_gib is None
 
 
 def test_replace_changes_one_thing():

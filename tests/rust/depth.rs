@@ -69,8 +69,8 @@ fn a_measured_device_brings_its_own_tables_and_prices() {
     assert!(gap(mixed.scalars.joules_per_token, watts / mixed.scalars.tokens_per_s) < 1e-12);
     // Each pool is held against its own memory.
     let capacity = |pool: &str| mixed.memory.iter().find(|m| m.pool == pool && m.item == "capacity").unwrap().gib;
-    assert!(gap(capacity("attention") * (1u64 << 30) as f64, h200.hbm_bytes) < 1e-12);
-    assert!(gap(capacity("ffn") * (1u64 << 30) as f64, device.hbm_bytes) < 1e-12);
+    assert!(gap(capacity("attention") * (1u64 << 30) as f64, h200.reported_bytes()) < 1e-12);
+    assert!(gap(capacity("ffn") * (1u64 << 30) as f64, device.reported_bytes()) < 1e-12);
 }
 
 /// A device that nobody measured: twice everything is half the compute time at most, and says so.

@@ -111,8 +111,9 @@ fn a_routed_copy_reaches_every_moe_tp_rank() {
         lab::worker(&lib, p, &w).memory()[0].activation_per_token
     };
     let (h, inter, k) = (7168.0, 2048.0, 8.0);
-    // Bytes of BF16 copies in and out and of three products, on the rank's share of the experts.
-    let copies = |moe_tp: f64| 2.0 * k * (2.0 * h + 3.0 * inter / moe_tp) * moe_tp;
+    // FP8 copies in and FP8 input of the down projection, BF16 gate, up and result, on the rank's share of the experts.
+    let fp8 = 1.0 + 4.0 / 128.0;
+    let copies = |moe_tp: f64| k * (fp8 * (h + inter / moe_tp) + 4.0 * inter / moe_tp + 2.0 * h) * moe_tp;
     lab::near(of(2) - of(1), copies(2.0) - copies(1.0), 1e-9, "moe_tp 2");
     lab::near(of(8) - of(1), copies(8.0) - copies(1.0), 1e-9, "moe_tp 8");
     let ffn = |moe_tp: u32| {

@@ -128,7 +128,7 @@ pub fn chat() -> Workload {
 
 /// Relative distance, for messages and bounds.
 pub fn gap(a: f64, b: f64) -> f64 {
-    (a - b).abs() / a.abs().max(b.abs()).max(1e-300)
+    if a == b { 0.0 } else { (a - b).abs() / a.abs().max(b.abs()).max(1e-300) }
 }
 
 #[track_caller]

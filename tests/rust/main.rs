@@ -22,6 +22,7 @@ mod kernels_lookup;
 mod kernels_pack;
 mod lab;
 mod layers;
+mod memory;
 mod network;
 mod open_loop;
 mod optimize;

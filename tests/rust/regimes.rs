@@ -25,9 +25,7 @@ fn map(model: &str, system: &str, gpus: u32, lengths: &[(f64, f64, f64)], limits
         serving: Serving::default(),
         assumptions: Assumptions::physical(),
         tolerance: 0.01,
-        runnable: true,
         batches_per_octave: 5,
-        runnable: true,
     }
 }
 

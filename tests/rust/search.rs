@@ -368,10 +368,10 @@ fn a_model_bigger_than_the_cluster_binds_on_memory() {
             assert!(!v.feasible, "{what}");
             assert!(v.binding.label().starts_with("memory:"), "{what}");
             let r = &s.rows[v.row.unwrap()];
-            assert!(r.point.memory_bytes > s.question.cluster.device.hbm_bytes, "{what}");
+            assert!(r.point.memory_bytes > 0.7 * s.question.cluster.device.hbm_bytes, "{what}");
             let e = s.best(LEVELS[v.level]).unwrap_or_else(|e| panic!("{what}: {e}"));
             assert!(!e.scalars.feasible && e.scalars.binding == v.binding.label(), "{what}");
-            assert!(e.scalars.memory_gib > 141.0, "{what}");
+            assert!(e.scalars.memory_gib > 0.7 * 141.0, "{what}");
         }
         s.points();
         s.table();

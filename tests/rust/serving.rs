@@ -452,7 +452,13 @@ fn engines_agree_with_themselves() {
             pools.dedup();
             let fullest = pools
                 .iter()
-                .map(|p| x.memory.iter().filter(|r| r.pool == *p && r.item != "capacity").map(|r| r.gib).sum::<f64>())
+                .map(|p| {
+                    x.memory
+                        .iter()
+                        .filter(|r| r.pool == *p && !["capacity", "outside the fraction"].contains(&r.item))
+                        .map(|r| r.gib)
+                        .sum::<f64>()
+                })
                 .fold(0.0, f64::max);
             near(fullest, x.scalars.memory_gib, 1e-9, &format!("memory of {:?}", e.plan));
             let shares: f64 = x.scalars.evidence.values().sum();

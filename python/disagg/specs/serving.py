@@ -101,9 +101,13 @@ class Serving(Spec):
     launch
         ``"graph"`` or ``"measured"`` launch floors; None: graph for decode, measured for prefill.
     framework_reserve_gib
-        Memory the framework keeps for itself, GiB per GPU.
+        More memory to keep free on every GPU, GiB. None: nothing in the physical profile, whose servers leave a
+        part of the device alone anyway (`memory_fraction`); 3.5 in the published profiles, which keep that instead.
     memory_fraction
-        Share of a device's capacity that the server may fill, as its framework counts it; None: the framework's own.
+        Share of a device's capacity that the server may fill, above 0 and at most 1, as its framework counts it:
+        vLLM's ``gpu_memory_utilization``, SGLang's ``mem_fraction_static``, TensorRT-LLM's
+        ``free_gpu_memory_fraction``. None: the framework's own, of the version whose kernels are used. A fraction
+        given by hand may be of any version: the one whose start takes most memory is assumed. Physical profile only.
     prefill_interval
         Prompt tokens join every n-th step at most; None: the framework's own.
 
@@ -121,7 +125,7 @@ class Serving(Spec):
     two_batch_overlap: Field[bool] = Field("Whether two half batches overlap compute and communication.")
     fused_dispatch: Field[bool] = Field("Whether dispatch, expert GEMMs and combine are one kernel (AFD).")
     launch: Field[str | None] = Field("'graph' or 'measured'; None: graph for decode, measured for prefill.")
-    framework_reserve_gib: Field[float] = Field("Memory the framework keeps for itself, GiB per GPU.")
+    framework_reserve_gib: Field[float | None] = Field("More memory to keep free, GiB per GPU; None: the profile's.")
     memory_fraction: Field[float | None] = Field("Share of the device that the server fills; None: the framework's.")
     prefill_interval: Field[int | None] = Field("Prompt tokens join every n-th step; None: the framework's.")
 
@@ -135,7 +139,7 @@ class Serving(Spec):
         two_batch_overlap: bool = False,
         fused_dispatch: bool = False,
         launch: Literal["graph", "measured"] | None = None,
-        framework_reserve_gib: float = 3.5,
+        framework_reserve_gib: float | None = None,
         memory_fraction: float | None = None,
         prefill_interval: int | None = None,
     ) -> None:

@@ -3,8 +3,8 @@
 //! The client (SemiAnalysisAI/InferenceX, utils/bench_serving/benchmark_serving.py) keeps `concurrency` requests in
 //! flight, all of the first ones sent at once after a warm-up, ten times as many in all; prompts and answers are
 //! uniform in 80-100 % of their nominal lengths (`ignore_eos`), and its mean TTFT is over all of them, the first
-//! burst included. Rows of another client have fixed lengths. Schedulers are the frameworks' own: prompts first
-//! in sglang, decode first in the others; chunk budgets and formats as for TPOT. Limits: the host's part of a
+//! burst included. Rows of another client have fixed lengths. Schedulers, chunk budgets and
+//! formats are the servers' defaults (`serving::defaults`). Limits: the host's part of a
 //! step, tokens of the prompt made from text and the way over HTTP are not in it. Where nothing queues (up to four
 //! users) the measured TTFT lies above by a median of 30 ms in vllm, 62 in trtllm and 160 in sglang at 1,024
 //! tokens, and 63, 29 and 277 at 8,192: hardly the GPU's. Whether the sample's TTFT is the client's mean or its
@@ -14,12 +14,11 @@ use std::sync::Arc;
 
 use super::data::Raw;
 use super::labels::{Clean, Deployment as Layout};
-use super::predict::chunk;
 use crate::control::Control;
 use crate::cost::Library;
 use crate::error::{Error, Result};
 use crate::serving::choose::most_sequences;
-use crate::serving::{Engine, Stepper};
+use crate::serving::{Engine, Stepper, defaults};
 use crate::sim::metrics::Latencies;
 use crate::sim::trace::draw;
 use crate::sim::{Deployment, Scheduler, Settings, simulate};
@@ -52,7 +51,7 @@ fn plan(lib: &Arc<Library>, raw: &Raw, clean: &Clean, w: &Workload) -> Result<Op
     Ok(match &clean.deployment {
         Layout::Aggregated { parallel, replicas } => {
             let s = Stepper::worker(lib, *parallel, w, "worker")?;
-            let budget = chunk(&raw.framework, parallel);
+            let budget = defaults::budget(lib, parallel);
             let share = users / (s.ranks() * s.stages_in_flight() * f64::from(*replicas));
             let tokens = budget.min(raw.isl * share.max(1.0) + share);
             seats(&s, share, tokens).map(|batch| {
@@ -73,7 +72,7 @@ fn plan(lib: &Arc<Library>, raw: &Raw, clean: &Clean, w: &Workload) -> Result<Op
                 count: prefill.1,
                 parallel: prefill.0,
                 batch: Some(1),
-                chunk_tokens: Some(chunk(&raw.framework, &prefill.0) as u32),
+                chunk_tokens: Some(defaults::budget(lib, &prefill.0) as u32),
                 ..Default::default()
             };
             seats(&d, share, share).map(|batch| {
@@ -105,7 +104,8 @@ pub fn ttft(lib: &Arc<Library>, raw: &Raw, clean: &Clean, control: &Control) -> 
         Err(e) => return Err(e),
     };
     let trace = draw::closed(&w, users as u32, (WAVES * users) as usize, 0.0, SEED)?;
-    let scheduler = if raw.framework == "sglang" { Scheduler::Sglang } else { Scheduler::ChunkedPrefill };
+    let first = defaults::prompts_first(&raw.framework);
+    let scheduler = if first { Scheduler::Sglang } else { Scheduler::ChunkedPrefill };
     let settings = Settings { scheduler, ..Settings::default() };
     let outcome = simulate(&Deployment::of(&engine), &trace.requests, &settings, &control.part())?;
     let t = mean(&Latencies::of(&trace.requests, &outcome).ttft_ms);

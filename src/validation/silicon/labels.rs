@@ -10,6 +10,9 @@
 //! | `replicas-from-batch` | concurrency = r x batch x dp | r replicas |
 //! | `concurrency-from-batch` | no concurrency | batch x dp |
 //! | `fp8-is-block`, `mxfp4`, `fp4-checkpoint` | a precision | the format of the checkpoint that was served |
+//! | `fraction-by-hand` | a model that the server's default memory fraction does not hold | a fraction of 0.95 |
+//!
+//! What no recipe is known to set is what servers do by default (`serving::defaults`).
 //!
 //! Not computable: `flattened-disagg` (prefill and decode GPUs added up as one tp),
 //! `no-worker-counts`, `inconsistent-layout`. MTP is not labelled anywhere and cannot be told.
@@ -35,15 +38,15 @@ pub struct Clean {
 
 /// Model and formats of a row: catalogue name, the user's formats on top, and the rules applied.
 pub fn model(raw: &Raw) -> Option<(&'static str, Quant, Vec<&'static str>)> {
-    use Dtype::{Bf16, Fp8, Fp8Block, Nvfp4, W4a8Mxfp4Mxfp8, W4a16Mxfp4};
+    use Dtype::{Bf16, Fp8, Fp8Block, Nvfp4, W4a8Mxfp4Mxfp8};
     let own = Quant::default();
     let gemm = |g: Dtype| Quant { gemm: Some(g), kv: Some(Fp8), ..own };
     let fp4 = raw.precision == "fp4";
     // Labels name a precision, checkpoints a format.
     let block = if raw.gemm == "fp8" { vec!["fp8-is-block"] } else { vec![] };
-    // SGLang's `--kv-cache-dtype auto` keeps BF16; its recipes ask for FP8 on Blackwell only.
-    let keeps_bf16 = raw.framework == "sglang" && raw.system.starts_with('h');
-    let deepseek = if keeps_bf16 { Quant { kv: Some(Bf16), ..own } } else { own };
+    // The sample's recipes of SGLang ask for FP8 KV on Blackwell; elsewhere its server keeps its default.
+    let asks_fp8 = raw.framework == "sglang" && !raw.system.starts_with('h');
+    let deepseek = if asks_fp8 { Quant { kv: Some(Fp8), ..own } } else { own };
     let mla = if fp4 { vec!["fp4-checkpoint"] } else { block.clone() };
     Some(match raw.model.as_str() {
         "deepseek-ai/DeepSeek-R1" | "deepseek-ai/DeepSeek-V3" if fp4 => ("nvidia/DeepSeek-V3.1-NVFP4", own, mla),
@@ -56,12 +59,12 @@ pub fn model(raw: &Raw) -> Option<(&'static str, Quant, Vec<&'static str>)> {
         "MiniMaxAI/MiniMax-M2.5" => ("MiniMaxAI/MiniMax-M2.5", own, block),
         "Qwen/Qwen3-235B-A22B-FP8" => ("Qwen/Qwen3-235B-A22B-FP8", own, block),
         "zhipuai/GLM-5" if fp4 => ("nvidia/GLM-5-NVFP4", own, mla),
-        "zhipuai/GLM-5" => ("zai-org/GLM-5-FP8", own, block),
+        // Every recipe of it for SGLang asks for FP8 KV (SemiAnalysisAI/InferenceX#2272).
+        "zhipuai/GLM-5" => ("zai-org/GLM-5-FP8", Quant { kv: Some(Fp8), ..own }, block),
         "openai/gpt-oss-120b" => {
-            // MXFP8 activations where the device multiplies FP4.
-            let blackwell = !raw.system.starts_with('h');
-            let moe = if blackwell { W4a8Mxfp4Mxfp8 } else { W4a16Mxfp4 };
-            ("openai/gpt-oss-120b", Quant { moe: Some(moe), ..own }, vec!["mxfp4"])
+            // The sample's recipes of vLLM set VLLM_USE_FLASHINFER_MOE_MXFP4_MXFP8=1 on Blackwell.
+            let asks = raw.framework == "vllm" && !raw.system.starts_with('h');
+            ("openai/gpt-oss-120b", Quant { moe: asks.then_some(W4a8Mxfp4Mxfp8), ..own }, vec!["mxfp4"])
         }
         "Qwen/Qwen3-32B" if fp4 => ("Qwen/Qwen3-32B", gemm(Nvfp4), vec![]),
         "Qwen/Qwen3-32B" if raw.precision == "fp8" => ("Qwen/Qwen3-32B-FP8", own, block),

@@ -21,6 +21,7 @@ use crate::control::Control;
 use crate::cost::Library;
 use crate::error::{Error, Result};
 use crate::kernels::KernelDb;
+use crate::serving::defaults;
 use crate::spec::{Assumptions, Quant, Serving, catalog};
 use data::Raw;
 use labels::{Clean, Deployment};
@@ -71,8 +72,7 @@ pub struct Choices {
 fn library(db: &Arc<KernelDb>, key: &Key, quant: &Quant, choices: &Choices) -> Result<Arc<Library>> {
     let model = labels::resolve(key.0)?;
     let cluster = catalog::cluster(&key.2, GPUS)?;
-    let lib = Library::new(db.clone(), &model, &cluster, &key.3, quant, &choices.serving, &choices.assumptions)?;
-    Ok(Arc::new(lib))
+    defaults::library(db, &model, &cluster, &key.3, quant, &choices.serving, &choices.assumptions)
 }
 
 /// Concurrency and layout in words.
@@ -89,7 +89,18 @@ fn describe(c: &Clean) -> String {
     }
 }
 
-fn one(libraries: &BTreeMap<Key, Arc<Library>>, raw: &Raw, ttft: bool, control: &Control) -> Result<Point> {
+/// A row whose model the default fraction does not hold was measured all the same: its recipe set another.
+const BY_HAND: f64 = 0.95;
+
+type Roomier<'a> = &'a (dyn Fn(&Key) -> Result<Arc<Library>> + Sync);
+
+fn one(
+    libraries: &BTreeMap<Key, Arc<Library>>,
+    roomier: Roomier<'_>,
+    raw: &Raw,
+    ttft: bool,
+    control: &Control,
+) -> Result<Point> {
     let out = |status: String, note: String, tpot_ms: f64, experts: bool| Point {
         raw: raw.clone(),
         status,
@@ -112,7 +123,15 @@ fn one(libraries: &BTreeMap<Key, Arc<Library>>, raw: &Raw, ttft: bool, control: 
     let mut rules = clean.rules.clone();
     rules.extend(quantity_rules);
     let note = describe(&clean);
-    Ok(match predict::predict(lib, raw, &clean)? {
+    let mut predicted = predict::predict(lib, raw, &clean)?;
+    let more;
+    let mut lib = lib;
+    if predicted.as_ref().err().is_some_and(|e| e == "not-computable:memory") {
+        more = roomier(&key)?;
+        (lib, predicted) = (&more, predict::predict(&more, raw, &clean)?);
+        rules.push("fraction-by-hand");
+    }
+    Ok(match predicted {
         Ok(o) => {
             let status = if rules.is_empty() { "ok".into() } else { format!("relabelled:{}", rules.join("+")) };
             let capped = if o.capped { ", capped by memory" } else { "" };
@@ -155,11 +174,16 @@ pub fn points_with(db: &Arc<KernelDb>, choices: &Choices, control: &Control) -> 
             .collect()
     })?;
     let libraries: BTreeMap<Key, Arc<Library>> = built.into_iter().collect::<Result<_>>()?;
+    let roomier = |key: &Key| {
+        let quant = wanted.iter().find(|(k, _)| k == key).map_or_else(Quant::default, |(_, q)| *q);
+        let serving = Serving { memory_fraction: Some(BY_HAND), ..choices.serving.clone() };
+        library(db, key, &quant, &Choices { serving, ..choices.clone() })
+    };
     let found: Vec<Result<Point>> = crate::pool::install(|| {
         raws.par_iter()
             .map(|raw| {
                 control.check()?;
-                let point = one(&libraries, raw, choices.ttft, control);
+                let point = one(&libraries, &roomier, raw, choices.ttft, control);
                 control.advance(1);
                 point
             })

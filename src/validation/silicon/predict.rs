@@ -1,9 +1,8 @@
 //! TPOT of a cleaned row: the aggregated closed loop at its concurrency, or the P/D engine.
 //!
 //! Prompts are fixed at the mean of what the client drew: InferenceX draws uniformly from 80-100 %
-//! of the nominal length. Chunk budgets are the frameworks' defaults: 8,192 tokens a rank in trtllm
-//! and vllm, 16,384 a worker in sglang, shared by its attention ranks. Sequences that memory does
-//! not hold wait outside, as the frameworks make them.
+//! of the nominal length. Chunk budgets and formats are the servers' defaults (`serving::defaults`).
+//! Sequences that memory does not hold wait outside, as the frameworks make them.
 
 use std::sync::Arc;
 
@@ -12,8 +11,8 @@ use super::labels::{Clean, Deployment};
 use crate::cost::Library;
 use crate::error::Result;
 use crate::serving::choose::most_sequences;
-use crate::serving::{Load, Point, Stepper, aggregated, pd};
-use crate::spec::{Parallel, Workload};
+use crate::serving::{Load, Point, Stepper, aggregated, defaults, pd};
+use crate::spec::Workload;
 
 /// Mean share of the nominal prompt length.
 const MEAN_PROMPT: f64 = 0.9;
@@ -29,11 +28,6 @@ pub struct Outcome {
 fn workload(raw: &Raw) -> Workload {
     let isl = if raw.inferencex { MEAN_PROMPT * raw.isl } else { raw.isl };
     Workload::fixed("silicon", 0.0, isl, raw.osl)
-}
-
-/// Tokens of one step and rank.
-pub fn chunk(framework: &str, parallel: &Parallel) -> f64 {
-    if framework == "sglang" { (16384.0 / f64::from(parallel.dp)).max(1024.0) } else { 8192.0 }
 }
 
 fn outcome(p: &Point, capped: bool) -> std::result::Result<Outcome, String> {
@@ -102,12 +96,12 @@ pub fn predict(lib: &Arc<Library>, raw: &Raw, clean: &Clean) -> Result<std::resu
         Deployment::Aggregated { parallel, replicas } => {
             let s = Stepper::worker(lib, *parallel, &w, "worker")?;
             let wanted = clean.concurrency / (f64::from(parallel.dp) * f64::from(parallel.pp) * f64::from(*replicas));
-            aggregated(&s, &load, wanted, chunk(&raw.framework, parallel), *replicas)
+            aggregated(&s, &load, wanted, defaults::budget(lib, parallel), *replicas)
         }
         Deployment::Pd { prefill, decode } => {
             let p = Stepper::worker(lib, prefill.0, &w.prefill_part(), "worker")?;
             let d = Stepper::worker(lib, decode.0, &w, "worker")?;
-            let sides = Sides { prefill: (&p, prefill.1, chunk(&raw.framework, &prefill.0)), decode: (&d, decode.1) };
+            let sides = Sides { prefill: (&p, prefill.1, defaults::budget(lib, &prefill.0)), decode: (&d, decode.1) };
             disaggregated(&sides, &load, clean.concurrency)
         }
     })

@@ -1,0 +1,85 @@
+//! What fits a plan's memory as its servers count it: KV tokens, requests, and what is short where nothing does.
+
+use std::collections::BTreeSet;
+
+use super::choose;
+use super::engine::{Compiled, Engine};
+use super::point::Binding;
+use super::stepper::Stepper;
+use crate::error::{Error, Result};
+use crate::spec::Plan;
+
+/// Lines of the memory table that are no use of the server's share.
+const BESIDE: [&str; 2] = ["capacity", "outside the fraction"];
+
+impl Engine {
+    /// Who holds the KV of decoding requests, how often, and tokens in flight on one of its ranks. P/D: the decode
+    /// slot; AFD: the attention pool.
+    fn kv_holder(&self) -> (&Stepper, u32, f64) {
+        match (&self.compiled, &self.plan) {
+            (Compiled::Mixed { stepper, replicas }, plan) => {
+                let chunk = match plan {
+                    Plan::Aggregated(a) => a.chunk_tokens,
+                    Plan::Afd(a) => a.chunk_tokens,
+                    Plan::Pd(_) => None,
+                };
+                (stepper, *replicas, chunk.map_or(0.0, f64::from))
+            }
+            (Compiled::Pd { decode, decode_count, .. }, _) => (decode, *decode_count, 1.0),
+        }
+    }
+
+    /// KV tokens that fit one attention rank (of all its pipeline stages), in sequences of the workload's mean
+    /// final length.
+    pub fn kv_tokens(&self) -> f64 {
+        let (holder, _, tokens) = self.kv_holder();
+        holder.kv_tokens(tokens, self.workload.mean_final_tokens()).0.floor()
+    }
+
+    /// Requests of the workload's lengths that fit the deployment's memory at a time.
+    pub fn max_sequences(&self) -> f64 {
+        let (holder, count, tokens) = self.kv_holder();
+        let most = choose::most_sequences(holder, tokens).max(0.0) * holder.stages_in_flight();
+        (most.floor() * holder.ranks() * f64::from(count)).floor()
+    }
+
+    /// `Ok` for a plan that stands; else which pool is short, what it needs and what it may have.
+    pub fn must_stand(&self) -> Result<()> {
+        if self.point.stands() {
+            return Ok(());
+        }
+        let (need, have) = match self.point.binding {
+            Binding::Memory(_) => self.shortfall()?,
+            _ => ("sizes that divide".to_string(), self.point.binding.label()),
+        };
+        Err(Error::Infeasible { reason: self.point.binding.label(), need, have })
+    }
+
+    /// Of the GPU that lacks most: what it needs and what the server may fill.
+    fn shortfall(&self) -> Result<(String, String)> {
+        let rows = self.estimate()?.memory;
+        let of = |pool: &str, item: &str| rows.iter().find(|r| r.pool == pool && r.item == item).map_or(0.0, |r| r.gib);
+        let need = |pool: &str| -> f64 {
+            rows.iter().filter(|r| r.pool == pool && !BESIDE.contains(&r.item)).map(|r| r.gib).sum()
+        };
+        let have = |pool: &str| of(pool, "capacity") - of(pool, "outside the fraction");
+        let pools: BTreeSet<&str> = rows.iter().map(|r| r.pool.as_str()).collect();
+        let worst = pools.into_iter().max_by(|a, b| (need(a) - have(a)).total_cmp(&(need(b) - have(b)))).unwrap_or("");
+        let parts: Vec<String> = rows
+            .iter()
+            .filter(|r| r.pool == worst && r.gib >= 0.05 && !BESIDE.contains(&r.item))
+            .map(|r| format!("{} {:.1}", r.item, r.gib))
+            .collect();
+        let short = need(worst) - have(worst);
+        Ok((
+            format!("{:.1} GiB on each GPU of {worst} ({}), {short:.1} GiB more", need(worst), parts.join(", ")),
+            format!(
+                "{:.1} GiB ({:.1} GiB less {:.1} that the server leaves alone); more TP, EP or GPUs, a smaller batch, \
+                 narrower formats or a larger memory_fraction",
+                have(worst),
+                of(worst, "capacity"),
+                of(worst, "outside the fraction")
+            ),
+        ))
+    }
+}

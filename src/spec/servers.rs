@@ -1,0 +1,257 @@
+//! What servers do when nobody says otherwise, as data with a source for every entry.
+//!
+//! `python/disagg/data/serving/defaults.json`, compiled in. Here are its shape and the look-ups; what follows for
+//! memory is in `cost::memory::server`, for formats, budgets and cadence in `serving::defaults`. Limits: of a
+//! framework's many versions those with another rule are told apart, no more.
+
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+
+use super::dtype::Dtype;
+use super::json;
+use super::{Device, Model};
+use crate::units::GIB;
+
+const TEXT: &str = include_str!("../../python/disagg/data/serving/defaults.json");
+
+/// The whole file.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Servers {
+    pub about: String,
+    pub devices: Vec<Reported>,
+    pub context_gib: Sourced,
+    pub communicators: Communicators,
+    pub padding: Vec<Padding>,
+    pub towers: Vec<Tower>,
+    pub exchange: ExchangeBuffers,
+    pub formats: Vec<FormatRule>,
+    pub frameworks: std::collections::BTreeMap<String, Vec<Server>>,
+}
+
+/// A number and where it is from.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Sourced {
+    pub value: f64,
+    pub source: String,
+}
+
+/// Capacity of a device as the driver reports it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Reported {
+    pub device: String,
+    pub nominal_gib: f64,
+    pub reported_gib: f64,
+    pub source: String,
+}
+
+/// Memory that is not PyTorch's: communicators, their buffers, workspaces.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Communicators {
+    pub alone_gib: f64,
+    pub hopper_gib: f64,
+    pub blackwell_gib: f64,
+    pub least_device_gib: f64,
+}
+
+/// Sizes that a framework rounds up for its expert kernels: [hidden, intermediate].
+#[derive(Clone, Debug, Deserialize)]
+pub struct Padding {
+    pub formats: Vec<Dtype>,
+    pub hopper: [u32; 2],
+    pub blackwell: [u32; 2],
+    /// Whether the experts have biases (BF16), which their format does not count.
+    pub biases: bool,
+    pub source: String,
+}
+
+/// A part of a checkpoint beside its language model, whole on every rank.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Tower {
+    /// Part of the model's name.
+    pub model: String,
+    pub parameters: f64,
+    pub source: String,
+}
+
+/// A number format that a server takes where the user names none; conditions left out hold always.
+#[derive(Clone, Debug, Deserialize)]
+pub struct FormatRule {
+    pub part: FormatPart,
+    pub format: Dtype,
+    pub frameworks: Vec<String>,
+    #[serde(default)]
+    pub blackwell: Option<bool>,
+    #[serde(default)]
+    pub attention: Option<AttentionKind>,
+    /// Formats of the checkpoint.
+    #[serde(default)]
+    pub gemm: Option<Vec<Dtype>>,
+    #[serde(default)]
+    pub moe: Option<Vec<Dtype>>,
+    pub source: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FormatPart {
+    Moe,
+    Kv,
+}
+
+/// Latent attention without and with an indexer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttentionKind {
+    Mla,
+    Dsa,
+}
+
+impl FormatRule {
+    fn holds(&self, model: &Model, device: &Device, framework: &str) -> bool {
+        let attention = match (model.is_mla(), model.is_dsa()) {
+            (_, true) => Some(AttentionKind::Dsa),
+            (true, _) => Some(AttentionKind::Mla),
+            _ => None,
+        };
+        let of = |wanted: &Option<Vec<Dtype>>, has: Option<Dtype>| {
+            wanted.as_ref().is_none_or(|w| has.is_some_and(|h| w.contains(&h)))
+        };
+        self.frameworks.iter().any(|f| f == framework)
+            && self.blackwell.is_none_or(|b| b == (device.is_blackwell() && device.has_fp4()))
+            && (self.attention.is_none() || self.attention == attention)
+            && of(&self.gemm, model.quant.gemm)
+            && of(&self.moe, model.quant.moe)
+    }
+}
+
+/// The rule for a part, if a server has one.
+pub fn format_rule(model: &Model, device: &Device, framework: &str, part: FormatPart) -> Option<&'static FormatRule> {
+    servers().formats.iter().find(|r| r.part == part && r.holds(model, device, framework))
+}
+
+/// Buffers of the all-to-all kernels.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ExchangeBuffers {
+    /// Tokens a rank that the low-latency kernels of DeepEP are set up for.
+    pub low_latency_tokens: std::collections::BTreeMap<String, u32>,
+    pub one_sided_mib: std::collections::BTreeMap<String, f64>,
+}
+
+/// How a framework counts its share of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Law {
+    /// A share of all there is, everything but the CUDA context inside it (vLLM).
+    OfTotal,
+    /// A share of what is free before loading, for weights and KV; activations and graphs outside (SGLang).
+    OfFreeBefore,
+    /// A share of what is free after loading and a run at the token budget, for KV alone (TensorRT-LLM).
+    OfFreeAfter,
+}
+
+/// One framework, of a range of versions.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Server {
+    pub versions: String,
+    /// First version (major, minor) it no longer holds for.
+    pub before: Option<[u32; 2]>,
+    pub law: Law,
+    /// None: by formula (`static`).
+    pub fraction: Option<f64>,
+    pub graphs_inside: bool,
+    pub graph_mib_per_layer: f64,
+    pub max_num_seqs: u32,
+    /// FP32 words that the sampler takes for each logit of `max_num_seqs` rows, and more of them where TP ranks
+    /// gather logits.
+    pub sampler_words: f64,
+    pub gathered_words: f64,
+    /// Tokens of one step.
+    pub budget_tokens: u32,
+    /// Whether the attention ranks of a worker share the budget.
+    pub budget_of_worker: bool,
+    /// Whether waiting prompts go before decoding requests (else beside them).
+    pub prompts_first: bool,
+    /// Prompt tokens join every n-th step at most.
+    pub prefill_interval: u32,
+    #[serde(rename = "static")]
+    pub formula: Option<Static>,
+    pub source: String,
+}
+
+/// SGLang's own estimate of what must stay outside its pool, MiB.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Static {
+    pub meta_mib: f64,
+    pub per_token_mib: f64,
+    pub least_tokens: f64,
+    pub per_graph_batch_mib: f64,
+    pub per_gpu_mib: f64,
+    pub dp_per_batch_mib: f64,
+    pub dp_large_per_batch_mib: f64,
+    pub dp_large_from: f64,
+    pub least_mib: f64,
+    pub least_from_gib: f64,
+    pub draft_mib: f64,
+    /// Attention over several nodes, where the formula leaves nothing.
+    pub wide_fraction: f64,
+    pub buckets: Vec<Bucket>,
+}
+
+/// Token budget and largest captured batch by device memory.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Bucket {
+    pub below_gib: Option<f64>,
+    pub tokens: f64,
+    pub graph_batch: f64,
+    pub graph_batch_tp4: f64,
+}
+
+impl Static {
+    pub fn bucket(&self, gib: f64) -> Option<&Bucket> {
+        self.buckets.iter().find(|b| b.below_gib.is_none_or(|below| gib < below))
+    }
+}
+
+static SERVERS: LazyLock<Servers> =
+    LazyLock::new(|| json::parse(TEXT, "serving/defaults.json").expect("compiled in, and read by a test"));
+
+/// The data.
+pub fn servers() -> &'static Servers {
+    &SERVERS
+}
+
+/// Ranges of versions of a framework, oldest first; those of the first one named for a framework unknown here.
+pub fn versions(framework: &str) -> &'static [Server] {
+    let all = &servers().frameworks;
+    all.get(framework).or_else(|| all.values().next()).map_or(&[], Vec::as_slice)
+}
+
+/// The newest of them.
+pub fn newest(framework: &str) -> Option<&'static Server> {
+    versions(framework).last()
+}
+
+/// BF16 bytes of what a checkpoint has beside its language model.
+pub fn tower_bytes(model: &str) -> f64 {
+    let mine = servers().towers.iter().find(|t| model.contains(&t.model));
+    mine.map_or(0.0, |t| t.parameters * Dtype::Bf16.weight_bytes())
+}
+
+impl Device {
+    /// Bytes that the driver reports: a preset's own, in proportion where its size was changed; all of any other.
+    pub fn reported_bytes(&self) -> f64 {
+        let known = servers().devices.iter().find(|d| d.device == self.name);
+        self.hbm_bytes * known.map_or(1.0, |d| d.reported_gib / d.nominal_gib)
+    }
+
+    /// Whether it runs CUDA and NCCL as GPUs do.
+    pub fn is_gpu(&self) -> bool {
+        self.hbm_bytes >= servers().communicators.least_device_gib * GIB
+    }
+
+    /// Blackwell or newer.
+    pub fn is_blackwell(&self) -> bool {
+        self.sm >= 100
+    }
+}
