@@ -171,8 +171,8 @@ fn halves_lose_where_weights_bind_and_win_where_wires_do() {
     };
     let (whole, halves) = (of(&off), of(&on));
     let gain = |b: f64| whole.decode(b, 2000.0).seconds / halves.decode(b, 2000.0).seconds - 1.0;
-    // Published (SGLang, 96 H100): +25 % at 256, -27 % at 32. Nothing here is fitted to that.
-    assert!(gain(8.0) < gain(32.0) && gain(32.0) < -0.05, "{} {}", gain(8.0), gain(32.0));
+    // Published (SGLang, 96 H100): +25 % at 256, -27 % at 32, where a server runs the batch whole. Nothing here is fitted.
+    assert!(gain(8.0) == 0.0 && gain(32.0) == 0.0, "{} {}", gain(8.0), gain(32.0));
     assert!(gain(256.0) > 0.1 && gain(256.0) < 0.4, "{}", gain(256.0));
     let prompt = Batch::prefill(4.0, 4096.0, 0.0);
     let prefill = whole.step(&prompt).seconds / halves.step(&prompt).seconds - 1.0;

@@ -157,7 +157,7 @@ fn flips_are_what_a_look_at_every_row_finds() {
 #[test]
 fn what_is_known_of_a_latency_is_what_its_own_steps_rest_on() {
     let lib = lab::lib("deepseek-ai/DeepSeek-V3.2", "b200_sxm", 32, "sglang");
-    let prefill = lab::workers(4, lab::split(1, 4, 1), Some(8), Some(512));
+    let prefill = lab::workers(2, lab::split(1, 8, 1), Some(8), Some(512));
     let decode = lab::workers(1, lab::split(1, 16, 1), Some(256), None);
     let plan = Plan::Pd(PdPlan { prefill, decode });
     let e = Engine::new(&lib, &lab::chat(), &plan).unwrap().estimate().unwrap();

@@ -1,6 +1,7 @@
 //! The map of regimes held against one search a cell.
 
 use disagg::control::Control;
+use disagg::search::study::describe;
 use disagg::search::refine::key;
 use disagg::search::regimes::cells;
 use disagg::search::{LEVELS, Map, Question, Row, explore, regimes};
@@ -25,7 +26,7 @@ fn map(model: &str, system: &str, gpus: u32, lengths: &[(f64, f64, f64)], limits
         serving: Serving::default(),
         assumptions: Assumptions::physical(),
         tolerance: 0.01,
-        batches_per_octave: 5,
+        batches_per_octave: 2,
     }
 }
 
@@ -94,9 +95,14 @@ fn cells_are_what_a_search_of_each_finds() {
                 if here.binding != binding || within && told(&here.row) != told(&there) {
                     let name = &map.model.name;
                     let rate = |r: Option<Row>| r.map_or(0.0, |r| r.point.requests_per_s);
+                    let reach_row = here.row;
                     let (a, b, gpus) = (rate(here.row), rate(there), map.clusters[0].gpus);
                     let (here, level) = (here.binding, LEVELS[level]);
-                    off.push(format!("{name} {gpus} {} {slo:?} {level}: {a} {here:?} is not {b} {binding:?}", w.name));
+                    let plans = [reach_row, there].map(|r| r.map_or(String::new(), |r| describe(&r)));
+                    off.push(format!(
+                        "{name} {gpus} {} {slo:?} {level}: {a} {here:?} {} is not {b} {binding:?} {}",
+                        w.name, plans[0], plans[1]
+                    ));
                 }
                 kept += usize::from(binding == Binding::None);
                 let rate = there.filter(|_| binding == Binding::None).map_or(0.0, |r| r.point.requests_per_s);

@@ -261,5 +261,6 @@ fn scanning_finds_the_plans_that_pricing_finds() {
         }
     }
     println!("{same} of {levels} plans are the same, the largest loss {fewer:.1e}");
-    assert!(fewer < 1e-3 && same * 10 >= levels * 8, "{same} of {levels}, {fewer}");
+    // Both climb to a batch and a chunk; where they end on two of one layout these lie as near as a scan sees.
+    assert!(fewer < 2e-3 && same * 10 >= levels * 8, "{same} of {levels}, {fewer}");
 }

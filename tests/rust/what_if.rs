@@ -175,7 +175,7 @@ fn near(a: f64, b: f64, what: &str) {
 /// One part in a million of any figure moves latencies and rates by about as much, and no choice of framework.
 #[test]
 fn a_hair_of_any_figure_is_a_hair_of_the_answer() {
-    let prefill = lab::workers(2, lab::split(1, 4, 1), Some(4), Some(512));
+    let prefill = lab::workers(1, lab::split(1, 8, 1), Some(4), Some(512));
     let decode = lab::workers(1, lab::split(1, 8, 1), Some(64), None);
     let pd = Plan::Pd(disagg::spec::PdPlan { prefill, decode });
     for (name, system, framework) in [
