@@ -8,6 +8,7 @@ use super::spec::Spec;
 use super::{columns, errors, kernels, run};
 use crate::error::{Problems, Result};
 use crate::search;
+use crate::serving::queueing::Arrivals;
 use crate::spec::{Assumptions, Quant, Serving};
 
 /// The question of a map.
@@ -19,7 +20,7 @@ pub struct Regimes {
 #[pymethods]
 impl Regimes {
     #[new]
-    #[pyo3(signature = (model, clusters, workloads, slos, levels, framework=None, quant=None, serving=None, assumptions=None, tolerance=0.01, batches_per_octave=5))]
+    #[pyo3(signature = (model, clusters, workloads, slos, levels, framework=None, quant=None, serving=None, assumptions=None, tolerance=0.01, batches_per_octave=5, arrivals="closed"))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         model: &Spec,
@@ -33,6 +34,7 @@ impl Regimes {
         assumptions: Option<&Spec>,
         tolerance: f64,
         batches_per_octave: u32,
+        arrivals: &str,
     ) -> PyResult<Regimes> {
         errors::guard(|| {
             let map = search::Map {
@@ -47,6 +49,7 @@ impl Regimes {
                 assumptions: assumptions.map_or(Ok(Assumptions::physical()), |a| assumptions_of(a, "assumptions"))?,
                 tolerance,
                 batches_per_octave,
+                arrivals: Arrivals::named(arrivals)?,
             };
             let mut problems = Problems::new();
             for c in &map.clusters {

@@ -23,6 +23,7 @@ use crate::error::{Error, Problems, Result, near};
 use crate::kernels::KernelDb;
 use crate::serving::defaults;
 use crate::serving::engine::contradictions_of;
+use crate::serving::queueing::Arrivals;
 use crate::spec::{Assumptions, Cluster, Model, Quant, Serving, Slo, Workload};
 
 /// The four levels of disaggregation.
@@ -45,6 +46,10 @@ pub struct Question {
     pub serving: Serving,
     pub assumptions: Assumptions,
     pub objective: String,
+    /// How requests come; with arrivals of their own the levels are led by what they serve so (`arrivals`).
+    pub arrivals: Arrivals,
+    /// Whether leaders with arrivals of their own are simulated.
+    pub confirm: bool,
     /// Batches priced per doubling.
     pub batches_per_octave: u32,
     /// Whether the space is scanned by lines where it can be; else the engine prices every plan of it.
@@ -64,6 +69,8 @@ impl Question {
             serving: Serving::default(),
             assumptions: Assumptions::physical(),
             objective: "tokens_per_s".into(),
+            arrivals: Arrivals::Closed,
+            confirm: true,
             batches_per_octave: 5,
             scan: true,
         }
@@ -87,6 +94,11 @@ impl Question {
         p.nest("cluster", self.cluster.check());
         p.nest("workload", self.workload.check());
         p.nest("slo", self.slo.check());
+        self.arrivals.check(&self.slo, &mut p);
+        if self.arrivals == Arrivals::Poisson && self.objective == OBJECTIVES[2] {
+            let text = "is no rate: with arrivals of their own levels are compared by the rate within the limits";
+            p.push("objective", text, "'tokens_per_s', or arrivals='closed'");
+        }
         p.nest("serving", self.serving.check());
         p.nest("assumptions", self.assumptions.check());
         contradictions_of(&mut p, &self.model, &self.serving);
@@ -202,7 +214,7 @@ pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<St
             rows.extend(task.unit(unit.kind, layouts, q)?);
         }
     }
-    Ok(Study::new(q.clone(), libraries, crate::pool::concat(rows)?))
+    Study::new(q.clone(), libraries, crate::pool::concat(rows)?).arrived(control)
 }
 
 /// Searches one unit alone: the same rows, to the bit, as in `explore`.
@@ -230,7 +242,7 @@ pub fn join(db: &Arc<KernelDb>, q: &Question, parts: Vec<Vec<Row>>) -> Result<St
             return Err(Error::spec(format!("parts[{i}]"), text, "give them in the order of the units"));
         }
     }
-    Ok(Study::new(q.clone(), libraries, crate::pool::concat(parts)?))
+    Study::new(q.clone(), libraries, crate::pool::concat(parts)?).arrived(&Control::new())
 }
 
 impl Task<'_> {

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use self::scene::Scene;
 pub use self::table::regimes;
-use super::explore::LEVELS;
+use super::explore::{LEVELS, Question, explore};
 use super::levels::{Compiled, Task};
 use super::row::Row;
 use crate::control::Control;
@@ -23,6 +23,7 @@ use crate::serving::Binding;
 use crate::serving::defaults;
 use crate::serving::engine::contradictions_of;
 use crate::serving::framework::default_framework;
+use crate::serving::queueing::Arrivals;
 use crate::spec::{Assumptions, Cluster, Model, Quant, Serving, Slo, Workload};
 
 /// What a map is asked: every cluster with every workload under every pair of limits.
@@ -41,6 +42,8 @@ pub struct Map {
     /// Levels whose rates are nearer than this are tied.
     pub tolerance: f64,
     pub batches_per_octave: u32,
+    /// How requests come; with arrivals of their own a cell has what `explore` finds so, not simulated.
+    pub arrivals: Arrivals,
 }
 
 /// What one level reaches in one cell.
@@ -101,6 +104,7 @@ impl Map {
         }
         for (i, s) in self.slos.iter().enumerate() {
             p.nest(&format!("slo[{i}]"), s.check());
+            self.arrivals.check(s, &mut p);
         }
         p.into_result()
     }
@@ -130,6 +134,17 @@ pub fn cells(db: &Arc<KernelDb>, map: &Map, control: &Control, partial: bool) ->
     let one = |cluster: usize| -> Result<()> {
         let at = &map.clusters[cluster];
         let framework = framework_on(db, map, at)?;
+        if map.arrivals == Arrivals::Poisson {
+            for workload in 0..map.workloads.len() {
+                for slo in 0..map.slos.len() {
+                    control.check()?;
+                    let reached = arrived(db, map, [cluster, workload, slo], &framework, control)?;
+                    lock().push(Cell { cluster, workload, slo, reached });
+                    control.advance(1);
+                }
+            }
+            return Ok(());
+        }
         let lib = defaults::library(db, &map.model, at, &framework, &map.quant, &map.serving, &map.assumptions)?;
         let compiled = Arc::new(Compiled::default());
         for (workload, of) in map.workloads.iter().enumerate() {
@@ -149,6 +164,30 @@ pub fn cells(db: &Arc<KernelDb>, map: &Map, control: &Control, partial: bool) ->
     // Threads finish in any order.
     out.sort_by_key(|c| (c.cluster, c.workload, c.slo));
     Ok(out)
+}
+
+/// A cell with arrivals of their own: each level's leader at the rate that its limits allow.
+fn arrived(
+    db: &Arc<KernelDb>,
+    map: &Map,
+    [cluster, workload, slo]: [usize; 3],
+    framework: &str,
+    control: &Control,
+) -> Result<Vec<Reach>> {
+    let (model, at) = (map.model.clone(), map.clusters[cluster].clone());
+    let mut q = Question::new(model, at, map.workloads[workload].clone(), map.slos[slo], framework);
+    q.levels = map.asked().iter().map(|l| LEVELS[*l].to_string()).collect();
+    (q.quant, q.serving) = (map.quant.clone(), map.serving.clone());
+    q.assumptions = map.assumptions.clone();
+    (q.arrivals, q.confirm, q.batches_per_octave) = (map.arrivals, false, map.batches_per_octave);
+    let study = explore(db, &q, &control.part())?;
+    let reach = |k: usize| {
+        let v = &study.verdicts[k];
+        let point = study.said(k);
+        let row = v.row.zip(point).map(|(i, point)| Row { point, ..study.rows[i] });
+        Reach { row, binding: if v.feasible { Binding::None } else { v.binding } }
+    };
+    Ok((0..study.verdicts.len()).map(reach).collect())
 }
 
 fn framework_on(db: &Arc<KernelDb>, map: &Map, cluster: &Cluster) -> Result<String> {

@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
+use super::arrivals::{self, Leader};
 use super::explore::{LEVELS, Question};
 use super::near;
 use super::refine::Aim;
 use super::row::{self, Layout, Part, Row};
 use crate::columns::{Column, Columns};
+use crate::control::Control;
 use crate::cost::Library;
 use crate::error::{Error, Result, near};
-use crate::serving::{Binding, Engine, Estimate};
+use crate::serving::queueing::Arrivals;
+use crate::serving::{Binding, Engine, Estimate, Point};
 
 /// One level's verdict.
 #[derive(Clone, Debug)]
@@ -30,11 +33,13 @@ pub struct Study {
     pub libraries: Vec<Arc<Library>>,
     pub rows: Vec<Row>,
     pub verdicts: Vec<Verdict>,
+    /// Of each verdict's level with arrivals of their own; none in a closed loop.
+    pub leaders: Option<Vec<Option<Leader>>>,
 }
 
 impl Study {
     pub fn new(question: Question, libraries: Vec<Arc<Library>>, rows: Vec<Row>) -> Study {
-        let mut study = Study { question, libraries, rows, verdicts: Vec::new() };
+        let mut study = Study { question, libraries, rows, verdicts: Vec::new(), leaders: None };
         study.verdicts = (0..LEVELS.len())
             .filter(|l| study.question.levels.iter().any(|q| q == LEVELS[*l]))
             .map(|l| study.verdict(l))
@@ -43,11 +48,45 @@ impl Study {
         study
     }
 
+    /// With arrivals of their own: the verdicts are those on what each level serves so.
+    ///
+    /// # Errors
+    /// As the simulator, or `Cancelled`.
+    pub fn arrived(mut self, control: &Control) -> Result<Study> {
+        if self.question.arrivals == Arrivals::Closed {
+            return Ok(self);
+        }
+        let levels: Vec<usize> = self.verdicts.iter().map(|v| v.level).collect();
+        let leaders = arrivals::leaders(&self.question, &self.libraries, &self.rows, &levels, control)?;
+        for (v, leader) in self.verdicts.iter_mut().zip(&leaders) {
+            let Some(l) = leader else {
+                // Not even at the least load: the nearest miss stays, by what it misses.
+                if v.feasible || v.binding == Binding::Dominated {
+                    (v.feasible, v.binding) = (false, Binding::Ttft);
+                }
+                continue;
+            };
+            v.row = Some(self.rows.len());
+            (v.feasible, v.binding) = (true, Binding::None);
+            self.rows.push(Row { leads: true, ..l.row });
+        }
+        self.leaders = Some(leaders);
+        self.mark_dominated();
+        Ok(self)
+    }
+
+    /// Requests a second that a verdict says, and the point it says them of.
+    pub(super) fn said(&self, v: usize) -> Option<Point> {
+        let row = self.verdicts[v].row.map(|i| self.rows[i].point)?;
+        let leader = self.leaders.as_ref().and_then(|l| l[v].as_ref());
+        Some(leader.map_or(row, |l| l.held.point))
+    }
+
     /// Value of the objective; more is better.
-    fn gain(&self, r: &Row) -> f64 {
+    fn gain_of(&self, p: &Point) -> f64 {
         match self.question.objective.as_str() {
-            "tokens_per_s_per_user" => 1.0 / r.point.tpot_s.max(1e-12),
-            _ => r.point.requests_per_s,
+            "tokens_per_s_per_user" => 1.0 / p.tpot_s.max(1e-12),
+            _ => p.requests_per_s,
         }
     }
 
@@ -96,7 +135,8 @@ impl Study {
         let gains: Vec<f64> = self
             .verdicts
             .iter()
-            .map(|v| v.row.map_or(0.0, |i| if v.feasible { self.gain(&self.rows[i]) } else { 0.0 }))
+            .enumerate()
+            .map(|(k, v)| if v.feasible { self.said(k).map_or(0.0, |p| self.gain_of(&p)) } else { 0.0 })
             .collect();
         let top = gains.iter().copied().fold(0.0, f64::max);
         for (v, g) in self.verdicts.iter_mut().zip(gains) {
@@ -110,16 +150,17 @@ impl Study {
     pub fn verdict_of(&self, level: &str) -> Result<&Verdict> {
         if level == "afd" {
             let mut found: Option<&Verdict> = None;
+            let gain = |v: &Verdict| {
+                let k = self.verdicts.iter().position(|x| x.level == v.level);
+                k.and_then(|k| self.said(k)).map_or(0.0, |p| self.gain_of(&p))
+            };
             for v in self.verdicts.iter().filter(|v| v.level >= 2) {
                 let better = match found {
                     None => true,
                     Some(b) => match (v.feasible, b.feasible) {
                         (true, false) => true,
                         (false, true) => false,
-                        (true, true) => match (v.row, b.row) {
-                            (Some(x), Some(y)) => self.gain(&self.rows[x]) > self.gain(&self.rows[y]),
-                            _ => false,
-                        },
+                        (true, true) => gain(v) > gain(b),
                         (false, false) => match (v.row, b.row) {
                             (Some(x), Some(y)) => {
                                 self.rows[x].point.excess(&self.question.slo)
@@ -156,6 +197,12 @@ impl Study {
         };
         let row = &self.rows[i];
         let engine = Engine::new(&self.libraries[usize::from(row.framework)], &self.question.workload, &row.plan())?;
+        let k = self.verdicts.iter().position(|x| x.level == v.level);
+        let rate = k.and_then(|k| self.leaders.as_ref()?[k].as_ref()).map(|l| l.held.rate);
+        let engine = match rate {
+            Some(rate) => engine.loaded(rate)?,
+            None => engine,
+        };
         let mut e = engine.estimate()?;
         e.scalars.feasible = v.feasible;
         e.scalars.binding = v.binding.label();
@@ -191,12 +238,29 @@ impl Study {
         c.push("level", Column::from_strings(vs.iter().map(|v| LEVELS[v.level])));
         c.push("feasible", Column::Bool(vs.iter().map(|v| v.feasible).collect()));
         c.push("binding", Column::from_strings(vs.iter().map(|v| v.binding.label())));
-        c.push("tokens_per_s", num(&|r| r.point.requests_per_s * osl));
-        c.push("tokens_per_s_per_gpu", num(&|r| r.point.requests_per_s * osl / gpus));
-        c.push("tokens_per_s_per_user", num(&|r| if r.point.tpot_s > 0.0 { 1.0 / r.point.tpot_s } else { f64::NAN }));
-        c.push("ttft_ms", num(&|r| r.point.ttft_s * 1e3));
-        c.push("tpot_ms", num(&|r| r.point.tpot_s * 1e3));
-        c.push("concurrency", num(&|r| r.point.concurrency));
+        let said = |f: &dyn Fn(&Point) -> f64| -> Column {
+            Column::F64((0..vs.len()).map(|k| self.said(k).map_or(f64::NAN, |p| f(&p))).collect())
+        };
+        c.push("tokens_per_s", said(&|p| p.requests_per_s * osl));
+        c.push("tokens_per_s_per_gpu", said(&|p| p.requests_per_s * osl / gpus));
+        c.push("tokens_per_s_per_user", said(&|p| if p.tpot_s > 0.0 { 1.0 / p.tpot_s } else { f64::NAN }));
+        c.push("ttft_ms", said(&|p| p.ttft_s * 1e3));
+        c.push("tpot_ms", said(&|p| p.tpot_s * 1e3));
+        c.push("concurrency", said(&|p| p.concurrency));
+        if let Some(leaders) = &self.leaders {
+            let led = |f: &dyn Fn(&Leader) -> f64| -> Column {
+                Column::F64(leaders.iter().map(|l| l.as_ref().map_or(f64::NAN, f)).collect())
+            };
+            let simulated = |f: &dyn Fn(&arrivals::Simulated) -> f64| {
+                led(&|l| l.simulated.as_ref().map_or(f64::NAN, |s| f(s) * osl / gpus))
+            };
+            c.push("closed_tokens_per_s_per_gpu", led(&|l| l.row.point.requests_per_s * osl / gpus));
+            c.push("simulated_tokens_per_s_per_gpu", simulated(&|s| s.rate));
+            c.push("simulated_low", simulated(&|s| s.low));
+            c.push("simulated_high", simulated(&|s| s.high));
+            let proved = |l: &Option<Leader>| l.as_ref().is_some_and(|l| l.proved);
+            c.push("proved", Column::Bool(leaders.iter().map(proved).collect()));
+        }
         c.push("gpus_used", num(&|r| f64::from(r.gpus())));
         c.push("idle_gpus", num(&|r| gpus - f64::from(r.gpus())));
         c.push(

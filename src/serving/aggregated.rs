@@ -122,6 +122,16 @@ fn mix<S: Steps>(
     Some(Mix { decode, mixed, f_sys, ttft_s, prefill_bound: needed >= most * (1.0 - 1e-12), mean_s, batch })
 }
 
+/// Requests a second of one deployment with `decoding` sequences per rank in the closed loop, and their TTFT in it.
+pub(super) fn closed(s: &Stepper, load: &Load, decoding: f64, chunk: f64, interval: u32) -> Option<(f64, f64)> {
+    let progress = progress(s);
+    // More than the budget feeds would wait for prefill.
+    let fed = decoding.min(all_mixed(s, load, chunk, (load.osl - 1.0) / progress));
+    let m = mix(s, load, fed, chunk, progress, interval)?;
+    let rate = s.ranks() * s.stages_in_flight() * fed * progress / ((load.osl - 1.0) * m.mean_s);
+    Some((rate, m.ttft_s))
+}
+
 /// Factor on TTFT for waiting, where the assumptions have one: `chunks` steps a prompt, `batch` prompts.
 fn queue(s: &Stepper, chunks: f64, batch: f64) -> f64 {
     match s.library().assumptions.ttft_queue {

@@ -1,7 +1,7 @@
 //! Open-loop queueing and the drawn schedule, each against something slower and plainer.
 
 use disagg::serving::pipeline::{self, Rows, Stages};
-use disagg::serving::queueing::{erlang_c, wait};
+use disagg::serving::queueing::{Crowd, erlang_c};
 use disagg::serving::{Engine, timeline};
 use disagg::spec::plan::Duplex;
 use disagg::spec::{Aggregated, PdPlan, Plan, Workload};
@@ -22,9 +22,19 @@ fn known_queues() {
         assert!(gap(erlang_c(f64::from(m), a), delay(m, a)) < 1e-12, "{m} {a}");
     }
     // M/M/1: W = rho / (mu - lambda); M/D/1: half of it (Pollaczek-Khinchine).
-    assert!(gap(wait(0.8, 1.0, 1.0, 1.0, 1.0), 4.0) < 1e-12);
-    assert!(gap(wait(0.8, 1.0, 1.0, 1.0, 0.0), 2.0) < 1e-12);
-    assert_eq!(wait(2.0, 2.0, 1.0, 1.0, 0.0), f64::INFINITY);
+    let wait = |cs2: f64| Crowd::new(0.8, 1, cs2, |_| 1.0).unwrap().wait_s;
+    assert!(gap(wait(1.0), 4.0) < 1e-12);
+    assert!(gap(wait(0.0), 2.0) < 1e-12);
+    assert!(Crowd::new(2.0, 2, 0.0, |n| n).is_none());
+    // M/M/m by Erlang's formula.
+    for (m, a) in [(2, 1.5), (8, 7.2), (64, 60.0)] {
+        let c = Crowd::new(a, m, 1.0, |n| n).unwrap();
+        let servers = m as f64;
+        assert!(gap(c.delay, erlang_c(servers, a)) < 1e-9, "{m} {a}");
+        assert!(gap(c.wait_s, erlang_c(servers, a) / (servers - a)) < 1e-9);
+        assert!(gap(c.inside, a) < 1e-9, "Little: {} {a}", c.inside);
+        assert!(gap(c.law().map(|x| x.1).sum(), 1.0) < 1e-9);
+    }
 }
 
 fn plans() -> Vec<Plan> {
