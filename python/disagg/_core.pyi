@@ -110,6 +110,8 @@ class Exploration:
         serving: Spec | None = None,
         assumptions: Spec | None = None,
         objective: str = "tokens_per_s",
+        arrivals: str = "closed",
+        confirm: bool = True,
     ) -> Exploration: ...
     @property
     def frameworks(self) -> list[str]: ...
@@ -133,6 +135,7 @@ class Regimes:
         assumptions: Spec | None = None,
         tolerance: float = 0.01,
         batches_per_octave: int = 5,
+        arrivals: str = "closed",
     ) -> Regimes: ...
     def frameworks(self) -> list[str]: ...
     def search(self, partial: bool = False, progress: _Report = None) -> _Payload: ...

@@ -123,6 +123,8 @@ def explore(
     serving: Serving | None = None,
     assumptions: Assumptions | None = None,
     objective: str = "tokens_per_s",
+    arrivals: str = "closed",
+    confirm: bool = True,
     executor: Any = None,
     progress: Progress = None,
 ) -> Study:
@@ -142,6 +144,15 @@ def explore(
         As in `estimate`.
     objective
         ``"tokens_per_s"``, ``"tokens_per_s_per_gpu"`` or ``"tokens_per_s_per_user"``.
+    arrivals
+        ``"closed"``: as many requests as the plan holds, at any time. ``"poisson"``: they come at a rate of their own, and the
+        rate of a plan is the highest at which its limits hold: on the means, or on the percentile that the `SLO` names.
+        A plan is then given seats to spare, and the table says its closed-loop rate as well
+        (``closed_tokens_per_s_per_gpu``).
+    confirm
+        With ``arrivals="poisson"``, whether the best plan of each level is simulated, request by request: the highest rate
+        at which its limits hold there and the ends of its 95 % interval
+        (``simulated_tokens_per_s_per_gpu``, ``simulated_low``, ``simulated_high``; NaN where it is not). Takes a few seconds.
     executor
         None: this process, all cores. Or, as in `sweep`, any `concurrent.futures.Executor`, a dask ``Client``,
         ``"processes"`` (loky) or ``"ray"``: a unit of work is a framework's ``aggregated``, its ``aggregated+afd``,
@@ -162,7 +173,8 @@ def explore(
     Raises
     ------
     SpecError
-        If an input does not fit (every problem is named), or the executor does not.
+        If an input does not fit (every problem is named), a percentile is asked of a closed loop, or the executor does
+        not fit.
     DisaggError
         If a unit of work fails three times or the executor's workers die.
 
@@ -173,6 +185,14 @@ def explore(
     ...                    dg.Workload.preset("paper-chat"), dg.SLO(tpot_ms=50), levels=["aggregated"])
     >>> study.table["level"].tolist()
     ['aggregated']
+
+    With arrivals of their own, and nine in ten requests within the limits:
+
+    >>> study = dg.explore(dg.Model("Qwen/Qwen3-30B-A3B"), dg.Cluster("h200_sxm", gpus=2), dg.Workload(isl=2000, osl=300),
+    ...                    dg.SLO(ttft_ms=500, tpot_ms=20, percentile=90), levels=["aggregated"], arrivals="poisson")
+    >>> row = study.table
+    >>> bool(0 < row["tokens_per_s_per_gpu"][0] <= row["closed_tokens_per_s_per_gpu"][0])
+    True
 
     The same on two threads or, with ``executor="processes"``, on all cores beside this process:
 
@@ -196,12 +216,14 @@ def explore(
         serving=(serving, Serving, type(None)),
         assumptions=(assumptions, Assumptions, type(None)),
         objective=(objective, str),
+        arrivals=(arrivals, str),
+        confirm=(confirm, bool),
     )
     _names("levels", levels)
     if frameworks is not None:
         _names("frameworks", frameworks)
     names = None if frameworks is None else list(frameworks)
-    asked = (model, cluster, workload, slo, list(levels), names, quant, serving, assumptions, objective)
+    asked = (model, cluster, workload, slo, list(levels), names, quant, serving, assumptions, objective, arrivals, confirm)
     if executor is None:
         with reporter(progress, "layouts") as report:
             found = _core.Exploration(*raws(asked)).explore(report)
@@ -211,6 +233,7 @@ def explore(
     attrs = {
         "version": __version__,
         "objective": objective,
+        "arrivals": arrivals,
         **{n: repr(s) for n, s in (("model", model), ("cluster", cluster), ("workload", workload), ("slo", slo))},
         "assumptions": repr(assumptions or Assumptions.physical()),
     }

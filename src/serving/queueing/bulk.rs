@@ -49,8 +49,8 @@ pub fn poisson(mean: f64) -> Vec<f64> {
         .collect()
 }
 
-const STATES: usize = 1200;
-const ROUNDS: usize = 400;
+const STATES: usize = 600;
+const ROUNDS: usize = 200;
 
 impl Bulk<'_> {
     pub fn time(&self, q: usize) -> f64 {

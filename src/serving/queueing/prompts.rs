@@ -199,13 +199,12 @@ impl<'a> Clock<'a> {
             alone * line(last_ends, 1.0 + beside(n)) + (1.0 - alone) * line(full_ends, 1.0 + (beside(n) - 1.0).max(0.0))
         };
         let servers = d * twins;
-        let cs2 = 0.0;
+        let stay = |n: f64, behind: f64| (chunks - 1.0) * full(n) + (1.0 - behind) * last(n) + behind * share * full(n);
         let mut behind = 0.0;
         let mut found: Option<Crowd> = None;
         // Odds that the next prompt fills the last step.
         for _ in 0..4 {
-            let stay = |n: f64| (chunks - 1.0) * full(n) + (1.0 - behind) * last(n) + behind * share * full(n);
-            match Crowd::new(arrivals * twins, servers as usize, cs2, |n| n / stay(n.max(1.0))) {
+            match Crowd::new(arrivals * twins, servers as usize, 0.0, |n| n / stay(n.max(1.0), behind)) {
                 Some(c) => {
                     let now = c.delay;
                     found = Some(c);
@@ -256,8 +255,16 @@ impl<'a> Clock<'a> {
         let rho = crowd.inside / servers;
         let picked = (1..=servers as u32).map(|i| 1.0 / f64::from(i)).sum::<f64>() / servers;
         let (met_odds, met_s) = if servers > 1.0 && decodes { (picked * rho, 0.5 * own) } else { (0.0, 0.0) };
-        let queue = crowd.wait_s + met_odds * met_s;
-        let odds = (crowd.delay + met_odds).min(1.0);
+        // Instances share their waiting line only as far as the router deals in turn.
+        let alone = if d > 1.0 && twins > 1.0 {
+            Crowd::new(arrivals, d as usize, 0.0, |n| n / stay((n * twins).max(1.0), behind))
+        } else {
+            None
+        };
+        let (delay, wait_s) = alone
+            .map_or((crowd.delay, crowd.wait_s), |a| (0.5 * (a.delay + crowd.delay), 0.5 * (a.wait_s + crowd.wait_s)));
+        let queue = wait_s + met_odds * met_s;
+        let odds = (delay + met_odds).min(1.0);
         let ttft_s = residual + queue + own;
         Some(Fast {
             spread: Spread { body, waits: [Wait::of(odds, queue), Wait::default()] },
