@@ -60,8 +60,9 @@ def estimate(
     assumptions
         Modelling choices; None: ``Assumptions.physical()``.
     load
-        Requests per second of an open loop (Poisson): batches shrink to it, and the wait for prefill, by the
-        Allen-Cunneen formula, is part of TTFT. None: a closed loop at full batch.
+        Requests per second of an open loop (Poisson): batches shrink to it, and TTFT has the rest of the step in flight
+        and the waits for prefill and for a seat in decode, within 10 % of the request simulator up to 90 % of what the plan
+        serves. None: a closed loop at full batch.
 
     Returns
     -------
@@ -223,7 +224,20 @@ def explore(
     if frameworks is not None:
         _names("frameworks", frameworks)
     names = None if frameworks is None else list(frameworks)
-    asked = (model, cluster, workload, slo, list(levels), names, quant, serving, assumptions, objective, arrivals, confirm)
+    asked = (
+        model,
+        cluster,
+        workload,
+        slo,
+        list(levels),
+        names,
+        quant,
+        serving,
+        assumptions,
+        objective,
+        arrivals,
+        confirm,
+    )
     if executor is None:
         with reporter(progress, "layouts") as report:
             found = _core.Exploration(*raws(asked)).explore(report)

@@ -44,7 +44,9 @@ def test_both_rates_stand_in_the_table_and_the_simulator_agrees() -> None:
     for i in range(len(levels)):
         rate = open_loop["tokens_per_s_per_gpu"][i]
         assert 0 < rate <= open_loop["closed_tokens_per_s_per_gpu"][i]
-        low, mid, high = (open_loop[n][i] for n in ("simulated_low", "simulated_tokens_per_s_per_gpu", "simulated_high"))
+        low, mid, high = (
+            open_loop[n][i] for n in ("simulated_low", "simulated_tokens_per_s_per_gpu", "simulated_high")
+        )
         assert low <= mid <= high
         assert math.isclose(rate, mid, rel_tol=0.1)
         assert open_loop["ttft_ms"][i] <= 150.01
