@@ -22,6 +22,7 @@ from disagg.errors import (
     SpecError,
 )
 from disagg.frame import Frame
+from disagg.launch import Launch
 from disagg.optimize import optimize
 from disagg.optimum import Optimum
 from disagg.regimes import regimes
@@ -56,14 +57,14 @@ from disagg.study import LEVELS, Study
 from disagg.sweep import sweep
 from disagg.trace import Trace
 
-from disagg import afd, kernels, network, plots, validation  # isort: skip
+from disagg import afd, kernels, network, plots, rules, validation  # isort: skip
 
 __all__ = [
     "AFD", "LEVELS", "PD", "SLO", "Aggregated", "Assumptions", "CancelledError", "Cluster", "DataError", "Device",
-    "DisaggError", "Distribution", "Estimate", "Fabric", "Fixed", "Frame", "InfeasibleError", "InternalError",
+    "DisaggError", "Distribution", "Estimate", "Fabric", "Fixed", "Frame", "InfeasibleError", "InternalError", "Launch",
     "MissingPackageError", "Model", "Optimum", "Parallel", "Placement", "Pool", "Problem", "Quant", "Run", "Serving",
     "Space", "SpecError", "Step", "Study", "Trace", "Workers", "Workload", "__version__", "afd", "calibrate",
     "compare_runs", "estimate", "explore", "goodput_curve", "kernels", "models", "network", "optimize", "plots",
-    "regimes", "sensitivity", "set_num_threads", "show_versions", "simulate", "sweep", "systems", "validation",
+    "regimes", "rules", "sensitivity", "set_num_threads", "show_versions", "simulate", "sweep", "systems", "validation",
     "workloads",
 ]

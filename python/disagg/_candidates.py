@@ -23,9 +23,9 @@ from disagg.trace import Trace
 class Priced:
     """Points by their steady state."""
 
-    def __init__(self, space: Space, objective: str, constraints: list[str]) -> None:
+    def __init__(self, space: Space, objective: str, constraints: list[str], *, runnable: bool) -> None:
         self.space, self.constraints = space, constraints
-        self.core = _core.Search(space._core, space._points, objective, constraints)
+        self.core = _core.Search(space._core, space._points, objective, constraints, runnable)
         self.metric, self.more = self.core.objective
 
     def whole(self, report: Report) -> None:
@@ -48,12 +48,18 @@ class Priced:
         return point, ties, estimated(self.space, point)
 
 
-def judge(
-    space: Space, objective: str, constraints: list[str], simulate: Trace | Mapping[str, Any] | None, seed: int
+def judge(  # noqa: PLR0917 - as `optimize` has them
+    space: Space,
+    objective: str,
+    constraints: list[str],
+    simulate: Trace | Mapping[str, Any] | None,
+    seed: int,
+    *,
+    runnable: bool,
 ) -> Judge:
     """Give what judges the points: prices, or simulations of a trace."""
     if simulate is None:
-        return Priced(space, objective, constraints)
+        return Priced(space, objective, constraints, runnable=runnable)
     options = {"trace": simulate} if isinstance(simulate, Trace) else dict(simulate)
     problems = [
         Problem(f"simulate.{n}", "is not an option", _core.near(str(n), list(OPTIONS)))
@@ -66,7 +72,7 @@ def judge(
         problems.append(Problem("simulate.slo", "does not fit", "a dg.SLO"))
     if problems:
         raise SpecError(problems)
-    return Simulated(space, objective, constraints, options, seed)
+    return Simulated(space, objective, constraints, options, seed, runnable=runnable)
 
 
 def search(  # noqa: PLR0917 - as `optimize` has them

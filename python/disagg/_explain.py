@@ -47,6 +47,7 @@ def explain(estimate: Estimate) -> str:
         f"  plan: {e.plan!r}",
         f"  kernels: {e.framework or 'none'}; evidence: {shares or 'none'}",
     ]
+    lines += [f"  runs on: {e.server}"] if e.server else [f"  NOT RUNNABLE: {why}" for why in e.why_not]
     lines += [f"  {lane}" for lane in e.lanes]
     lines += [f"  warning: {w}" for w in e.warnings]
     lines += _times(e.breakdown)

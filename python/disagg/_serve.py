@@ -61,8 +61,8 @@ def estimate(
         Modelling choices; None: ``Assumptions.physical()``.
     load
         Requests per second of an open loop (Poisson): batches shrink to it, and TTFT has the rest of the step in flight
-        and the waits for prefill and for a seat in decode, within 10 % of the request simulator up to 90 % of what the plan
-        serves. None: a closed loop at full batch.
+        and the waits for prefill and for a seat in decode, within 10 % of the request simulator up to 90 % of what
+        the plan serves. None: a closed loop at full batch.
 
     Returns
     -------
@@ -146,14 +146,14 @@ def explore(
     objective
         ``"tokens_per_s"``, ``"tokens_per_s_per_gpu"`` or ``"tokens_per_s_per_user"``.
     arrivals
-        ``"closed"``: as many requests as the plan holds, at any time. ``"poisson"``: they come at a rate of their own, and the
-        rate of a plan is the highest at which its limits hold: on the means, or on the percentile that the `SLO` names.
+        ``"closed"``: as many requests as the plan holds, at any time. ``"poisson"``: they come at a rate of their own,
+        and the rate of a plan is the highest at which its limits hold: on the means, or on the percentile of the `SLO`.
         A plan is then given seats to spare, and the table says its closed-loop rate as well
         (``closed_tokens_per_s_per_gpu``).
     confirm
-        With ``arrivals="poisson"``, whether the best plan of each level is simulated, request by request: the highest rate
-        at which its limits hold there and the ends of its 95 % interval
-        (``simulated_tokens_per_s_per_gpu``, ``simulated_low``, ``simulated_high``; NaN where it is not). Takes a few seconds.
+        With ``arrivals="poisson"``, whether the best plan of each level is simulated, request by request: the highest
+        rate at which its limits hold there and the ends of its 95 % interval
+        (``simulated_tokens_per_s_per_gpu``, ``simulated_low``, ``simulated_high``; NaN where it is not). Takes seconds.
     executor
         None: this process, all cores. Or, as in `sweep`, any `concurrent.futures.Executor`, a dask ``Client``,
         ``"processes"`` (loky) or ``"ray"``: a unit of work is a framework's ``aggregated``, its ``aggregated+afd``,
@@ -189,8 +189,9 @@ def explore(
 
     With arrivals of their own, and nine in ten requests within the limits:
 
-    >>> study = dg.explore(dg.Model("Qwen/Qwen3-30B-A3B"), dg.Cluster("h200_sxm", gpus=2), dg.Workload(isl=2000, osl=300),
-    ...                    dg.SLO(ttft_ms=500, tpot_ms=20, percentile=90), levels=["aggregated"], arrivals="poisson")
+    >>> study = dg.explore(dg.Model("Qwen/Qwen3-30B-A3B"), dg.Cluster("h200_sxm", gpus=2),
+    ...                    dg.Workload(isl=2000, osl=300), dg.SLO(ttft_ms=500, tpot_ms=20, percentile=90),
+    ...                    levels=["aggregated"], arrivals="poisson")
     >>> row = study.table
     >>> bool(0 < row["tokens_per_s_per_gpu"][0] <= row["closed_tokens_per_s_per_gpu"][0])
     True

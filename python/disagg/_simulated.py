@@ -35,10 +35,17 @@ OPTIONS = ("trace", "slo", "timing", "scheduler", "router", "prefix_cache", "kv_
 class Simulated:
     """Points by the requests they serve: the same for all, with the same seed."""
 
-    def __init__(
-        self, space: Space, objective: str, constraints: list[str], options: Mapping[str, Any], seed: int
+    def __init__(  # noqa: PLR0917 - as `optimize` has them
+        self,
+        space: Space,
+        objective: str,
+        constraints: list[str],
+        options: Mapping[str, Any],
+        seed: int,
+        *,
+        runnable: bool,
     ) -> None:
-        self.space, self.constraints, self.seed = space, constraints, seed
+        self.space, self.constraints, self.seed, self.runnable = space, constraints, seed, runnable
         self.trace: Trace = options["trace"]
         self.slo: SLO | None = options.get("slo")
         self.options = {n: v for n, v in options.items() if n not in ("trace", "slo")}
@@ -130,6 +137,10 @@ class Simulated:
         row: dict[str, Any] = {"feasible": False, "kept": False, "status": "ok"}
         row |= dict.fromkeys(self.metrics, float("nan"))
         self.rows[point] = row
+        broken = self.space._core.broken(point) if self.runnable else None
+        if broken is not None:
+            row["status"] = broken
+            return None
         try:
             parts = question(self.space, point)
             each = None if self.prefix is None else self._each(self._run(parts, self.prefix))

@@ -40,7 +40,9 @@ def texts(columns: Columns) -> Columns:
     return {n: np.array(v[1], dtype=str)[v[0]] if isinstance(v, tuple) else v for n, v in columns.items()}
 
 
-def work(text: str, points: Any, metrics: list[str], caller: int | None = None) -> tuple[float, Columns]:
+def work(
+    text: str, points: Any, metrics: list[str], caller: int | None = None, runnable: bool = True
+) -> tuple[float, Columns]:
     """Price the points with these numbers, wherever this runs.
 
     Parameters
@@ -53,6 +55,8 @@ def work(text: str, points: Any, metrics: list[str], caller: int | None = None) 
         Names of the numbers wanted.
     caller
         Process id of the caller: a worker in another process uses one thread, for there is one a core.
+    runnable
+        Whether points that no server starts are left unpriced.
 
     Returns
     -------
@@ -67,7 +71,7 @@ def work(text: str, points: Any, metrics: list[str], caller: int | None = None) 
         if len(_SPACES) >= 8:  # noqa: PLR2004 - a worker rarely serves more spaces than that
             _SPACES.clear()
         space = _SPACES[text] = _core.DesignSpace(text)
-    columns, _ = space.price(np.asarray(points, dtype=np.int64), metrics, None)
+    columns, _ = space.price(np.asarray(points, dtype=np.int64), metrics, runnable, None)
     return time.perf_counter() - begin, texts(columns)
 
 

@@ -22,6 +22,7 @@ def optimize(
     *,
     objective: str,
     constraints: Sequence[str] = (),
+    runnable: bool = True,
     method: Literal["exact", "optuna"] = "exact",
     simulate: Trace | Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -43,6 +44,9 @@ def optimize(
     constraints
         Limits over metrics and axes, in the language of ``Space(where=)``: ``["ttft_ms <= 500",
         "tokens_per_s / gpus > 100 or tp == 1"]``.
+    runnable
+        Whether only what the framework's server starts may win (``dg.rules``); other points are told in ``.certificate``
+        and ``.points`` with the rule that they break. False lifts it.
     method
         ``"exact"``: the true optimum; every point is priced, or left out with a proof that stands in
         ``.certificate``. ``"optuna"``: `trials` points asked of optuna's TPE sampler, nothing proved; for spaces
@@ -94,6 +98,7 @@ def optimize(
         method=(method, str),
         simulate=(simulate, Trace, Mapping, type(None)),
         seed=(seed, int),
+        runnable=(runnable, bool),
         trials=(trials, int),
         partial=(partial, bool),
     )
@@ -110,5 +115,5 @@ def optimize(
         problems.append(Problem("seed", f"{seed} does not fit", "0 or more"))
     if problems:
         raise SpecError(problems)
-    judge = _candidates.judge(space, objective, list(constraints), simulate, seed)
+    judge = _candidates.judge(space, objective, list(constraints), simulate, seed, runnable=runnable)
     return _candidates.search(space, judge, method, trials, seed, partial, progress)

@@ -73,9 +73,9 @@ def regimes(
     batches_per_octave
         Batches scanned per doubling; fewer are faster and coarser.
     arrivals
-        ``"closed"``: as many requests as the plan holds, at any time. ``"poisson"``: as in `explore`, the rate of a plan is
-        the highest at which its limits hold (means, or the percentile of its `SLO`); the winners are not simulated, and
-        a cell costs as much as an exploration.
+        ``"closed"``: as many requests as the plan holds, at any time. ``"poisson"``: as in `explore`, the rate of a
+        plan is the highest at which its limits hold (means, or the percentile of its `SLO`); the winners are not
+        simulated, and a cell costs as much as an exploration.
     executor
         None: this process, all cores. Or, as in `sweep`, any `concurrent.futures.Executor`, a dask ``Client``,
         ``"processes"`` (loky) or ``"ray"``: a unit of work is one cluster and workload with all its limits. The rows

@@ -16,6 +16,8 @@ from disagg.specs._base import Spec, checked, expect, wrap
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from disagg.launch import Launch
+
 __all__ = ["Estimate", "Result", "Step"]
 
 _INPUTS: dict[str, type[Spec]] = {
@@ -207,6 +209,7 @@ class Estimate(Result):
         "level",
         "gpus",
         "feasible",
+        "runnable",
         "binding",
         "ttft_ms",
         "tpot_ms",
@@ -306,6 +309,24 @@ class Estimate(Result):
         """Name of the queueing formula behind `wait_ms`; None in a closed loop."""
         found = self._scalars.get("queueing")
         return None if found is None else str(found)
+
+    @property
+    def runnable(self) -> bool:
+        """Whether a released server of the framework starts the plan (``dg.rules``)."""
+        return bool(self._scalars.get("runnable", False))
+
+    @property
+    def server(self) -> str | None:
+        """What starts the plan, with its version; None: no released server does."""
+        found = self._scalars.get("server")
+        return None if found is None else str(found)
+
+    @property
+    def why_not(self) -> list[str]:
+        """Rules that the plan breaks: the rule, the field, what is wrong, what to write instead, the source."""
+        from disagg.rules import sentences
+
+        return sentences(self._scalars.get("why_not", []))
 
     @property
     def context_exceeded(self) -> bool:
@@ -435,6 +456,37 @@ class Estimate(Result):
         expect(**{n: (v, int, float) for n, v in numbers.items()})
         ms, rows = engine.step(kind, **{n: float(v) for n, v in numbers.items()})
         return Step({"kind": kind, "ms": ms, **numbers}, {"breakdown": Frame._from_core(rows)})
+
+    @checked
+    def launch(self, framework: str | None = None, *, force: bool = False) -> Launch:
+        """Give the commands and files that start the plan, with everything the estimate stands on.
+
+        Parameters
+        ----------
+        framework
+            ``"vllm"``, ``"sglang"``, ``"trtllm"``, or ``"dynamo"`` over the framework whose kernels price; None: that one.
+        force
+            Whether to write the commands of a plan that breaks a rule as well; the rules stand in ``.notes``.
+
+        Raises
+        ------
+        SpecError
+            If the plan breaks a rule of what the framework starts, or the estimate does not hold what it was made from.
+
+        Examples
+        --------
+        >>> import disagg as dg
+        >>> est = dg.estimate(dg.Model("Qwen/Qwen3-30B-A3B"), dg.Cluster("h200_sxm", gpus=4),
+        ...                   dg.Workload.preset("paper-chat"), dg.Aggregated(parallel=dg.Parallel(tp=2)))
+        >>> est.launch().framework == est.framework
+        True
+        """
+        from disagg.launch import Launch
+
+        given: dict[str, Any] = self.inputs
+        if not {"model", "cluster"} <= given.keys():
+            raise SpecError([("launch", "this estimate does not hold what it was made from", "use dg.estimate(...)")])
+        return Launch._of(framework or self.framework, self.plan, given, engine=self.framework or None, force=force)
 
     def explain(self) -> str:
         """Say where each microsecond goes and how well it is known, as text."""

@@ -31,8 +31,8 @@ Report = Callable[[int, int], object] | None
 class _Work:
     """What is done and what is not, in units of adaptive size."""
 
-    def __init__(self, space: Space, metrics: list[str], checkpoint: Checkpoint | None) -> None:
-        self.space, self.metrics, self.checkpoint = space, metrics, checkpoint
+    def __init__(self, space: Space, metrics: list[str], checkpoint: Checkpoint | None, *, runnable: bool) -> None:
+        self.space, self.metrics, self.checkpoint, self.runnable = space, metrics, checkpoint, runnable
         self.text = space.to_json()
         self.units: dict[tuple[int, int], dict[str, Any]] = {} if checkpoint is None else dict(checkpoint.units)
         self.gaps = [(0, space.size)] if checkpoint is None else checkpoint.missing(space.size)
@@ -54,7 +54,7 @@ class _Work:
 
     def call(self, key: tuple[int, int]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Give what prices a range anywhere."""
-        return executors.work, (self.text, self.space._numbers(*key), self.metrics, os.getpid())
+        return executors.work, (self.text, self.space._numbers(*key), self.metrics, os.getpid(), self.runnable)
 
     def failed(self, key: tuple[int, int], error: BaseException) -> str:
         """Say that a range has failed for good."""
@@ -74,7 +74,7 @@ class _Work:
     def frame(self, attrs: dict[str, Any]) -> Frame:
         parts = [self.units[key] for key in sorted(self.units)]
         if not parts:
-            parts = [executors.work(self.text, self.space._numbers(0, 0), self.metrics)[1]]
+            parts = [executors.work(self.text, self.space._numbers(0, 0), self.metrics, runnable=self.runnable)[1]]
         return Frame({n: np.concatenate([p[n] for p in parts]) for n in parts[0]}, attrs=attrs)
 
 
@@ -83,6 +83,7 @@ def sweep(
     space: Space,
     *,
     metrics: Sequence[str] = ("ttft_ms", "tpot_ms", "tokens_per_s"),
+    runnable: bool = True,
     executor: Any = None,
     checkpoint: str | os.PathLike[str] | None = None,
     partial: bool = False,
@@ -98,6 +99,9 @@ def sweep(
         Numbers wanted for each point: ``ttft_ms``, ``tpot_ms``, ``itl_worst_ms``, ``requests_per_s``,
         ``tokens_per_s``, ``tokens_per_s_per_gpu``, ``tokens_per_s_per_user``, ``concurrency``,
         ``gpus``, ``memory_gib``, ``usd_per_mtok``, ``measured_share``.
+    runnable
+        Whether to price only what the framework's server starts (``dg.rules``): other points are rows with ``status``
+        ``"not runnable: RULE"`` and no numbers. False prices them all.
     executor
         None: this process, all cores. Or any `concurrent.futures.Executor`, a dask ``Client``,
         ``"processes"`` (loky) or ``"ray"``. The rows are the same, to the last bit.
@@ -113,7 +117,7 @@ def sweep(
     -------
     Frame
         One row a point in the order of their numbers: ``point``, the axes, the metrics, ``feasible``,
-        ``binding`` (what stops it) and ``status`` (``"ok"``, or why it could not be priced).
+        ``runnable``, ``binding`` (what stops it) and ``status`` (``"ok"``, or why it could not be priced).
 
     Raises
     ------
@@ -132,7 +136,7 @@ def sweep(
     >>> found["plan.batch"].tolist(), bool(found["feasible"].all())
     ([8, 64, 8, 64], True)
     """
-    expect(space=(space, Space), partial=(partial, bool))
+    expect(space=(space, Space), partial=(partial, bool), runnable=(runnable, bool))
     if isinstance(metrics, str):
         metrics = [metrics]
     known = _core.design_metrics()
@@ -149,9 +153,11 @@ def sweep(
         "space": space.to_json(),
         "points": None if space._points is None else space._points.tolist(),
         "metrics": list(metrics),
+        "runnable": runnable,
         "version": __version__,
     }
-    work = _Work(space, list(metrics), None if checkpoint is None else Checkpoint(checkpoint, identity))
+    kept = None if checkpoint is None else Checkpoint(checkpoint, identity)
+    work = _Work(space, list(metrics), kept, runnable=runnable)
     complete = True
     with reporter(progress, "points") as report:
         try:
@@ -172,7 +178,7 @@ def _here(work: _Work, report: Report) -> None:
     while (key := work.next()) is not None:
         begin, before = time.perf_counter(), work.done
         tell: Report = None if report is None else (lambda done, _, b=before: report(b + done, total))
-        columns, _ = space.price(work.space._numbers(*key), work.metrics, tell)
+        columns, _ = space.price(work.space._numbers(*key), work.metrics, work.runnable, tell)
         work.finish(key, (time.perf_counter() - begin, executors.texts(columns)))
         if report is not None:
             report(work.done, total)

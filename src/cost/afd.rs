@@ -71,7 +71,7 @@ pub struct AfdUnit {
     /// Library of the FFN pool (other hardware if the plan says so).
     ffn_lib: Arc<Library>,
     pub counts: LayerCounts,
-    attention: AttentionPart,
+    attention: Arc<AttentionPart>,
     router: Router,
     router_on_ffn: bool,
     dense: Option<GatedMlp>,
@@ -155,7 +155,7 @@ impl AfdUnit {
             ffn_gpus: plan.ffn.gpus,
             replicas,
             counts,
-            attention: AttentionPart::new(lib, tp, 1)?,
+            attention: Arc::new(AttentionPart::new(lib, tp, 1)?),
             router: Router::new(if router_on_ffn { ffn_lib } else { lib }, moe.experts)?,
             router_on_ffn,
             dense,
@@ -443,6 +443,12 @@ impl AfdUnit {
         self.dense_on_ffn
     }
 
+    /// Seconds that HBM needs for the experts that `all` tokens reach.
+    fn reads(&self, all: f64) -> f64 {
+        let missed = 1.0 - f64::from(self.topk) / f64::from(self.expert_count);
+        self.expert_reads * (1.0 - missed.powf(all / f64::from(self.replicas)))
+    }
+
     /// What a fused dispatch does to the rest of the FFN stage; none: not fused.
     pub fn slowed(&self) -> Option<f64> {
         self.slowed
@@ -457,9 +463,7 @@ impl AfdUnit {
         self.price_f2a(batch, &mut s.f2a);
         s.ports = self.ports(batch, self.router_on_ffn);
         if self.slowed.is_some() {
-            let tokens = self.ranks() * batch.mean_tokens() / f64::from(self.replicas);
-            let missed = 1.0 - f64::from(self.topk) / f64::from(self.expert_count);
-            s.reads = self.expert_reads * (1.0 - missed.powf(tokens));
+            s.reads = self.reads(self.ranks() * batch.mean_tokens());
             s.starts = self.starts;
         }
         s

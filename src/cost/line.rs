@@ -5,13 +5,14 @@
 //! is found from the bits of the number, and most knots of the measured tables (8, 12, 80, 96, 1536 ..) are knots
 //! here too: between them a table that is linear is read exactly. Layouts that share a part share its line.
 //!
+//! An octave is priced when it is first read, so a layout that is looked at in one corner costs one corner.
 //! A cell in which the time bends or jumps (rows at 1024 and 1025 tokens, another kernel regime) is cut into 32.
 //!
 //! Error: nothing at shared knots; elsewhere a bend of slope s inside a cell costs at most s x/4096 at x, and a
 //! jump is spread over a thousandth of x. Below 1/16 the first value, beyond 2^24 the last.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::sink::{Op, Sink, Total};
 use crate::kernels::Reading;
@@ -21,7 +22,8 @@ const BITS: u32 = 5;
 const LOW: i32 = -4;
 const HIGH: i32 = 24;
 const PER_OCTAVE: usize = 1 << BITS;
-const CELLS: usize = PER_OCTAVE * (HIGH - LOW) as usize;
+const OCTAVES: usize = (HIGH - LOW) as usize;
+const CELLS: usize = PER_OCTAVE * OCTAVES;
 const SHIFT: u32 = 52 - BITS;
 /// Place of the first knot among the bits of all numbers.
 const FIRST: u64 = ((1023 + LOW) as u64) << BITS;
@@ -51,39 +53,42 @@ impl Place {
     }
 }
 
-/// The number at a knot.
-fn knot(i: usize) -> f64 {
-    let (octave, k) = (i / PER_OCTAVE, i % PER_OCTAVE);
+/// The number at a knot, of this or of a neighbouring octave.
+fn knot(i: isize) -> f64 {
+    let (octave, k) = (i.div_euclid(PER_OCTAVE as isize), i.rem_euclid(PER_OCTAVE as isize));
     2f64.powi(LOW + octave as i32) * (1.0 + k as f64 / PER_OCTAVE as f64)
 }
 
-/// Seconds over one number.
-#[derive(Debug)]
-pub struct Line {
-    seconds: Box<[f64]>,
-    /// Cells that are cut finer, as bits and rising, and their knots.
-    mask: [u64; CELLS / 64],
-    bent: Box<[u32]>,
+/// What a line is made from.
+pub type Price = Box<dyn Fn(f64) -> f64 + Send + Sync>;
+
+/// The knots of one octave.
+struct Octave {
+    seconds: [f64; PER_OCTAVE + 1],
+    /// Cells that are cut finer, as bits, and their knots, rising.
+    bent: u32,
     fine: Box<[[f64; FINE + 1]]>,
 }
 
-impl Line {
-    /// Prices `f` on the knots, and between every other fourth only where it bends.
-    pub fn of(f: impl Fn(f64) -> f64) -> Line {
-        let mut t = vec![0.0; CELLS + 1];
-        for i in (0..=CELLS).step_by(STRIDE) {
-            t[i] = f(knot(i));
+impl Octave {
+    /// Prices `f` on every fourth knot, and between them only where it bends.
+    fn of(octave: usize, f: &Price) -> Octave {
+        let first = (octave * PER_OCTAVE) as isize;
+        let x = |i: usize| knot(first + i as isize);
+        let mut t = [0.0; PER_OCTAVE + 1];
+        for i in (0..=PER_OCTAVE).step_by(STRIDE) {
+            t[i] = f(x(i));
         }
-        for from in (0..CELLS).step_by(2 * STRIDE) {
+        for from in (0..PER_OCTAVE).step_by(2 * STRIDE) {
             let (middle, to) = (from + STRIDE, from + 2 * STRIDE);
             let straight = |a: usize, b: usize, at: usize, t: &[f64]| {
-                let w = (knot(at) - knot(a)) / (knot(b) - knot(a));
+                let w = (x(at) - x(a)) / (x(b) - x(a));
                 t[a] + w * (t[b] - t[a])
             };
             let bends = (straight(from, to, middle, &t) - t[middle]).abs() > STRAIGHT * t[middle].abs();
             for i in (from + 1..to).filter(|i| *i != middle) {
                 t[i] = if bends {
-                    f(knot(i))
+                    f(x(i))
                 } else if i < middle {
                     straight(from, middle, i, &t)
                 } else {
@@ -91,16 +96,34 @@ impl Line {
                 };
             }
         }
-        let (mut bent, mut fine) = (Vec::new(), Vec::new());
-        for i in 1..CELLS - 1 {
-            let step = |i: usize| t[i + 1] - t[i];
-            if (2.0 * step(i) - step(i - 1) - step(i + 1)).abs() < STEEP * t[i].abs() {
+        // Slopes beyond both ends; the first and the last cell of all are as straight as they are.
+        let before = (octave > 0).then(|| f(knot(first - 1)));
+        let after = (octave + 1 < OCTAVES).then(|| f(knot(first + PER_OCTAVE as isize + 1)));
+        let at = |i: isize| match i {
+            -1 => before.unwrap_or(t[0]),
+            i if i as usize > PER_OCTAVE => after.unwrap_or(t[PER_OCTAVE]),
+            i => t[i as usize],
+        };
+        // Steps double where an octave begins.
+        let step = |i: isize| {
+            let wide = if i < 0 { 2.0 } else { 1.0 };
+            let narrow = if i >= PER_OCTAVE as isize { 0.5 } else { 1.0 };
+            (at(i + 1) - at(i)) * wide * narrow
+        };
+        let (mut bent, mut fine) = (0, Vec::new());
+        for i in 0..PER_OCTAVE {
+            let cell = octave * PER_OCTAVE + i;
+            if cell == 0 || cell + 1 == CELLS {
                 continue;
             }
-            let (from, width) = (knot(i), knot(i + 1) - knot(i));
+            let k = i as isize;
+            if (2.0 * step(k) - step(k - 1) - step(k + 1)).abs() < STEEP * t[i].abs() {
+                continue;
+            }
+            let (from, width) = (x(i), x(i + 1) - x(i));
             let middle = f(from + 0.5 * width);
-            if (t[i] + 0.5 * step(i) - middle).abs() > STRAIGHT * middle.abs() {
-                bent.push(i as u32);
+            if (t[i] + 0.5 * (t[i + 1] - t[i]) - middle).abs() > STRAIGHT * middle.abs() {
+                bent |= 1 << i;
                 let mut knots = [0.0; FINE + 1];
                 for (k, t) in knots.iter_mut().enumerate() {
                     *t = f(from + width * k as f64 / FINE as f64);
@@ -108,31 +131,62 @@ impl Line {
                 fine.push(knots);
             }
         }
-        let mut mask = [0; CELLS / 64];
-        bent.iter().for_each(|i| mask[*i as usize / 64] |= 1 << (i % 64));
-        Line { seconds: t.into(), mask, bent: bent.into(), fine: fine.into() }
+        Octave { seconds: t, bent, fine: fine.into() }
     }
 
     #[inline]
-    pub fn at(&self, p: Place) -> f64 {
-        if self.mask[p.cell / 64] >> (p.cell % 64) & 1 == 1 {
-            return self.within(p);
+    fn at(&self, i: usize, weight: f64) -> f64 {
+        if self.bent >> i & 1 == 1 {
+            return self.within(i, weight);
         }
-        let (a, b) = (self.seconds[p.cell], self.seconds[p.cell + 1]);
-        a + p.weight * (b - a)
+        let (a, b) = (self.seconds[i], self.seconds[i + 1]);
+        a + weight * (b - a)
     }
 
     /// Inside a cell that is cut finer.
     #[cold]
-    fn within(&self, p: Place) -> f64 {
-        let k = self.bent.partition_point(|c| (*c as usize) < p.cell);
-        let (knots, u) = (&self.fine[k], p.weight * FINE as f64);
+    fn within(&self, i: usize, weight: f64) -> f64 {
+        let k = (self.bent & ((1 << i) - 1)).count_ones() as usize;
+        let (knots, u) = (&self.fine[k], weight * FINE as f64);
         let (a, b) = (knots[u as usize], knots[u as usize + 1]);
         a + u.fract() * (b - a)
     }
+}
+
+/// Seconds over one number; an octave is priced when it is first read.
+pub struct Line {
+    price: Price,
+    octaves: [OnceLock<Box<Octave>>; OCTAVES],
+}
+
+impl std::fmt::Debug for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Line({} octaves)", self.octaves.iter().filter(|o| o.get().is_some()).count())
+    }
+}
+
+impl Line {
+    pub fn of(price: impl Fn(f64) -> f64 + Send + Sync + 'static) -> Line {
+        Line { price: Box::new(price), octaves: [const { OnceLock::new() }; OCTAVES] }
+    }
+
+    #[inline]
+    pub fn at(&self, p: Place) -> f64 {
+        let (octave, i) = (p.cell / PER_OCTAVE, p.cell % PER_OCTAVE);
+        match self.octaves[octave].get() {
+            Some(o) => o.at(i, p.weight),
+            None => self.first(octave).at(i, p.weight),
+        }
+    }
+
+    #[cold]
+    fn first(&self, octave: usize) -> &Octave {
+        self.octaves[octave].get_or_init(|| Box::new(Octave::of(octave, &self.price)))
+    }
 
     fn bytes(&self) -> usize {
-        size_of_val(&*self.seconds) + size_of_val(&*self.bent) + size_of_val(&*self.fine)
+        let octaves = self.octaves.iter().filter_map(OnceLock::get);
+        size_of::<Line>() + octaves.map(|o| size_of::<Octave>() + size_of_val(&*o.fine)).sum::<usize>()
     }
 
     #[inline]
@@ -151,14 +205,9 @@ pub struct Lines {
 }
 
 impl Lines {
-    pub fn get(&self, key: Key, make: impl Fn(f64) -> f64) -> Arc<Line> {
-        let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = lock().get(&key) {
-            return found.clone();
-        }
-        // Made outside the lock: two threads may make the same line, and both get the same numbers.
-        let made = Arc::new(Line::of(make));
-        lock().entry(key).or_insert(made).clone()
+    pub fn get(&self, key: Key, price: impl Fn(f64) -> f64 + Send + Sync + 'static) -> Arc<Line> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.entry(key).or_insert_with(|| Arc::new(Line::of(price))).clone()
     }
 
     /// Lines kept, and the bytes they take.
@@ -194,10 +243,11 @@ mod tests {
     fn knots_are_exact_and_places_round_trip() {
         for x in [0.0625, 1.0, 3.0, 80.0, 96.0, 1536.0, 65_536.0] {
             let p = Place::of(x);
-            assert_eq!((knot(p.cell), p.weight), (x, 0.0));
+            assert_eq!((knot(p.cell as isize), p.weight), (x, 0.0));
         }
         let p = Place::of(100.5);
-        assert!((knot(p.cell) + p.weight * (knot(p.cell + 1) - knot(p.cell)) - 100.5).abs() < 1e-9);
+        let from = knot(p.cell as isize);
+        assert!((from + p.weight * (knot(p.cell as isize + 1) - from) - 100.5).abs() < 1e-9);
         assert_eq!(Place::of(f64::NAN.max(0.0)).cell, 0);
         assert_eq!(Place::of(1e30).cell, CELLS - 1);
     }

@@ -7,8 +7,10 @@
 //! - dispatch (low-latency, normal or one-sided all-to-all), grouped kernel where measured, combine.
 //!
 //! Pipeline parallelism: the slowest of `pp` stages holds ceil(L/pp) layers plus one hop.
-//! Two-batch overlap: every MoE layer runs as two half-batches in turn (overlap); dense layers, ends
-//! and draft passes run whole. MTP: draft passes are whole layers more (draft).
+//! - fused: dispatch, expert GEMMs and combine are one kernel, as in an AFD unit (overlap).
+//! Two-batch overlap: a MoE layer runs as two half-batches in turn (overlap) where that is the faster: servers
+//! have token thresholds for it. Dense layers, ends and draft passes run whole. MTP: draft passes are whole
+//! layers more (draft).
 
 mod lines;
 
@@ -22,6 +24,7 @@ use super::overlap;
 use super::sink::{Op, Sink, Total};
 use crate::error::{Error, Result};
 use crate::kernels::Surface;
+use crate::kernels::roofline::BANDWIDTH_EFFICIENCY;
 use crate::network::{A2aKind, A2aShape, Comm, CommTime, OneNode};
 use crate::spec::assumptions::{Exchange, GroupRouting};
 use crate::spec::{Attention, Dtype, Model, Parallel};
@@ -33,9 +36,19 @@ pub enum Lane {
     Tensor,
     Gather,
     Dispatch(A2aKind),
+    /// An all-to-all inside the experts' kernel.
+    Fused(A2aKind),
 }
 
 impl Lane {
+    /// The all-to-all that moves the tokens; none: a collective does.
+    pub fn exchange(self) -> Option<A2aKind> {
+        match self {
+            Lane::Dispatch(kind) | Lane::Fused(kind) => Some(kind),
+            Lane::Tensor | Lane::Gather => None,
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Lane::Tensor => "fused+all-reduce",
@@ -43,6 +56,9 @@ impl Lane {
             Lane::Dispatch(A2aKind::LowLatency) => "grouped+low-latency",
             Lane::Dispatch(A2aKind::Normal) => "grouped+normal",
             Lane::Dispatch(A2aKind::OneSided) => "grouped+one-sided",
+            Lane::Fused(A2aKind::LowLatency) => "fused dispatch, low-latency",
+            Lane::Fused(A2aKind::Normal) => "fused dispatch, normal",
+            Lane::Fused(A2aKind::OneSided) => "fused dispatch, one-sided",
         }
     }
 }
@@ -126,6 +142,9 @@ struct MoePart {
     lanes: Vec<Lane>,
     /// Rows that stand for the exchange between nodes, whatever the kernel of a lane.
     one_node: Option<OneNode>,
+    /// Seconds that HBM needs for all experts of a GPU, and the share of experts that one token misses.
+    reads: f64,
+    missed: f64,
 }
 
 impl MoePart {
@@ -139,12 +158,19 @@ impl MoePart {
     }
 }
 
+/// A MoE layer as two half-batches in turn: one of them, their lane, and the seconds of both.
+struct Halves {
+    half: Batch,
+    lane: Lane,
+    wall: f64,
+}
+
 /// A worker of one layout.
 pub struct Worker {
     pub parallel: Parallel,
     lib: Arc<Library>,
     counts: LayerCounts,
-    attention: AttentionPart,
+    attention: Arc<AttentionPart>,
     dense: Option<GatedMlp>,
     moe: Option<MoePart>,
     logits: [Arc<Surface>; 2],
@@ -152,6 +178,10 @@ pub struct Worker {
     memory: [Surface; 2],
     hidden: f64,
     overlap: bool,
+    /// Whether MoE layers may run as two half-batches in turn.
+    two_batches: bool,
+    /// What giving SMs to a fused dispatch does to the experts.
+    slowed: f64,
     /// Share of a decode layer's time that counts.
     decode_share: f64,
 }
@@ -166,7 +196,13 @@ pub struct StageTime {
 }
 
 impl Worker {
+    /// Batches overlap only where serving says so.
     pub fn new(lib: &Arc<Library>, parallel: Parallel) -> Result<Worker> {
+        Worker::overlapping(lib, parallel, lib.serving.two_batch_overlap.unwrap_or(false))
+    }
+
+    /// `two_batches`: whether MoE layers may run as two half-batches in turn.
+    pub fn overlapping(lib: &Arc<Library>, parallel: Parallel, two_batches: bool) -> Result<Worker> {
         let p = parallel;
         let counts = LayerCounts::of(&lib.model);
         let dense = if counts.dense[0] + counts.dense[1] > 0.0 {
@@ -217,8 +253,23 @@ impl Worker {
                     let both = [A2aKind::LowLatency, A2aKind::Normal];
                     let kinds = if one_node.is_some() { &both } else { lib.comm.kinds() };
                     lanes.extend(kinds.iter().map(|k| Lane::Dispatch(*k)));
+                    if lib.serving.fused_dispatch && one_node.is_none() {
+                        lanes.extend(kinds.iter().map(|k| Lane::Fused(*k)));
+                    }
                 }
-                Some(MoePart { router: Router::new(lib, m.experts)?, experts, shared, a2a, lanes, one_node })
+                let reads = f64::from(m.experts.div_ceil(p.ep())) / f64::from(p.moe_tp)
+                    * lib.model.expert_weight_bytes(&lib.quant)
+                    / (lib.cluster.device.hbm_bytes_per_s * BANDWIDTH_EFFICIENCY);
+                Some(MoePart {
+                    router: Router::new(lib, m.experts)?,
+                    experts,
+                    shared,
+                    a2a,
+                    lanes,
+                    one_node,
+                    reads,
+                    missed: 1.0 - f64::from(m.topk) / f64::from(m.experts),
+                })
             }
             None => None,
         };
@@ -226,7 +277,7 @@ impl Worker {
         Ok(Worker {
             parallel,
             counts,
-            attention: AttentionPart::new(lib, p.tp, p.cp)?,
+            attention: Arc::new(AttentionPart::new(lib, p.tp, p.cp)?),
             dense,
             moe,
             logits: [
@@ -237,6 +288,8 @@ impl Worker {
             memory: [lib.memory(false), lib.memory(true)],
             hidden: f64::from(lib.model.hidden),
             overlap: lib.assumptions.shared_expert_overlap,
+            two_batches,
+            slowed: overlap::fused_slowdown(lib),
             decode_share: if wide { lib.wide_ep_decode() } else { 1.0 },
             lib: lib.clone(),
         })
@@ -278,10 +331,7 @@ impl Worker {
 
     /// The lane that a step of this batch takes; `None` for a dense model.
     pub fn lane(&self, batch: &Batch) -> Option<Lane> {
-        self.moe.as_ref().map(|m| match self.half(batch) {
-            Some(half) => self.best_overlap(m, &half, false).0,
-            None => self.best_lane(m, batch).0,
-        })
+        self.moe.as_ref().map(|m| self.halves(m, batch, false).map_or_else(|| self.best_lane(m, batch).0, |h| h.lane))
     }
 
     /// One step through all layers.
@@ -319,9 +369,9 @@ impl Worker {
         hidden
     }
 
-    /// Whether the shared expert hides behind the routed path; two half-batches already fill that time.
-    fn beside(&self) -> bool {
-        self.overlap && !self.lib.serving.two_batch_overlap
+    /// Whether batches may overlap.
+    pub fn overlaps(&self) -> bool {
+        self.two_batches
     }
 
     /// Tokens of one GPU group of the busiest attention rank.
@@ -363,17 +413,16 @@ impl Worker {
         if count <= 0.0 {
             return 0.0;
         }
-        let Some(half) = self.half(batch) else {
+        let Some(Halves { half, lane, wall }) = self.halves(moe, batch, sliding) else {
             self.whole_moe_layers(batch, sliding, count, sink);
             return 0.0;
         };
-        let (lane, wall) = self.best_overlap(moe, &half, sliding);
         let mut t = Total::default();
         self.attention.price(&self.lib.comm, &half, sliding, 1.0, &mut t);
-        self.moe_layer(moe, lane, &half, 1.0, &mut t);
+        self.layer_of(moe, lane, &half, false, 1.0, &mut t);
         if S::DETAIL {
             self.attention.price(&self.lib.comm, &half, sliding, 2.0 * count, sink);
-            self.moe_layer(moe, lane, &half, 2.0 * count, sink);
+            self.layer_of(moe, lane, &half, false, 2.0 * count, sink);
         } else {
             sink.merge(&t.times(2.0 * count));
         }
@@ -392,15 +441,24 @@ impl Worker {
         }
     }
 
-    /// One of the two half-batches, when serving overlaps them and there is something to halve.
-    fn half(&self, batch: &Batch) -> Option<Batch> {
+    /// The two half-batches of a MoE layer, where they may overlap, there is something to halve, and the layer is the
+    /// faster for it.
+    fn halves(&self, moe: &MoePart, batch: &Batch, sliding: bool) -> Option<Halves> {
         let splits = batch.decode >= 2.0 || batch.has_prefill();
-        (self.lib.serving.two_batch_overlap && splits).then(|| batch.part(2))
+        if !self.two_batches || !splits {
+            return None;
+        }
+        let half = batch.part(2);
+        let (lane, wall) = self.best_overlap(moe, &half, sliding);
+        let mut attention = Total::default();
+        self.attention.price(&self.lib.comm, batch, sliding, 1.0, &mut attention);
+        let whole = attention.seconds + self.best_lane(moe, batch).1.seconds;
+        (wall < whole).then_some(Halves { half, lane, wall })
     }
 
     /// Whether a lane takes this batch: buffers, and no host-side sizes under CUDA graphs.
     fn takes(&self, lane: Lane, batch: &Batch) -> bool {
-        let Lane::Dispatch(kind) = lane else { return true };
+        let Some(kind) = lane.exchange() else { return true };
         let own = self.rank_tokens(batch) / f64::from(self.parallel.tp);
         let decode = !batch.has_prefill();
         if self.moe.as_ref().is_some_and(|m| m.one_node.is_some()) {
@@ -427,10 +485,12 @@ impl Worker {
         let mut attention = Total::default();
         self.attention.price(&self.lib.comm, half, sliding, 1.0, &mut attention);
         let mut best: Option<(Lane, f64)> = None;
-        for lane in moe.lanes.iter().filter(|l| self.takes(**l, half)) {
+        // A fused kernel leaves nothing for the other half to hide.
+        let apart = moe.lanes.iter().filter(|l| !matches!(l, Lane::Fused(_)));
+        for lane in apart.filter(|l| self.takes(**l, half)) {
             let mut parts = LayerParts::default();
-            self.moe_layer(moe, *lane, half, 1.0, &mut parts);
-            let slowed = overlap::slowdown(&self.lib, if let Lane::Dispatch(k) = lane { Some(*k) } else { None });
+            self.layer_of(moe, *lane, half, false, 1.0, &mut parts);
+            let slowed = overlap::slowdown(&self.lib, lane.exchange());
             let wall = parts.overlapped(attention.seconds, *lane == Lane::Tensor, slowed);
             if best.is_none_or(|(_, b)| wall < b) {
                 best = Some((*lane, wall));
@@ -441,6 +501,12 @@ impl Worker {
 
     /// Everything of one MoE layer after the attention block.
     fn moe_layer<S: Sink>(&self, moe: &MoePart, lane: Lane, batch: &Batch, count: f64, sink: &mut S) {
+        self.layer_of(moe, lane, batch, self.overlap, count, sink);
+    }
+
+    /// The same; `beside`: whether the shared expert of a decode step hides behind the routed path (two half-batches
+    /// already fill that time).
+    fn layer_of<S: Sink>(&self, moe: &MoePart, lane: Lane, batch: &Batch, beside: bool, count: f64, sink: &mut S) {
         let decode = !batch.has_prefill();
         let comm = &self.lib.comm;
         let p = &self.parallel;
@@ -462,12 +528,12 @@ impl Worker {
                 let experts = moe.experts.fused(all, decode);
                 sink.add(Op::Experts, count, experts);
                 if let Some(shared) = &moe.shared {
-                    let beside = if decode && self.beside() { experts.seconds } else { 0.0 };
+                    let hidden = if decode && beside { experts.seconds } else { 0.0 };
                     let mlp = &shared[usize::from(self.lib.whole_shared())];
-                    mlp.price_beside(Op::SharedExpert, rank, decode, count, beside, sink);
+                    mlp.price_beside(Op::SharedExpert, rank, decode, count, hidden, sink);
                 }
             }
-            Lane::Gather | Lane::Dispatch(_) => {
+            Lane::Gather | Lane::Dispatch(_) | Lane::Fused(_) => {
                 // After attention each TP rank keeps its share of the rows (reduce-scatter), and gets
                 // the others' back at the end of the layer (all-gather).
                 let own = rank / f64::from(p.tp);
@@ -480,7 +546,7 @@ impl Worker {
                 moe.router.price(own, decode, count, sink);
                 let gathered = all * self.hidden * self.lib.gather_bytes();
                 let (out, experts, back) = match lane {
-                    Lane::Dispatch(kind) => (
+                    Lane::Dispatch(kind) | Lane::Fused(kind) => (
                         moe.exchange(comm, own, kind, decode, false),
                         moe.experts.dispatched(all, decode),
                         moe.exchange(comm, own, kind, decode, true),
@@ -492,7 +558,7 @@ impl Worker {
                     ),
                 };
                 let report = |back: bool| match lane {
-                    Lane::Dispatch(kind) => {
+                    Lane::Dispatch(kind) | Lane::Fused(kind) => {
                         let report = comm.report_exchange(&moe.a2a, own, kind, back, None);
                         match &moe.one_node {
                             Some(rows) => report.timed(rows.at(own, back, decode), rows.at(1.0, back, decode).seconds),
@@ -502,13 +568,23 @@ impl Worker {
                     _ if back => comm.report_collective("reduce_scatter", all * row, comm.packed(gpus)),
                     _ => comm.report_collective("all_gather", gathered, comm.packed(gpus)),
                 };
-                sink.carry(Op::Dispatch, count, out, || report(false));
-                sink.add(Op::Experts, count, experts);
-                sink.carry(Op::Combine, count, back, || report(true));
+                let routed = if let Lane::Fused(kind) = lane {
+                    let starts = [false, true].map(|back| moe.exchange(comm, 0.0, kind, decode, back));
+                    let reads = moe.reads * (1.0 - moe.missed.powf(all));
+                    let (kernel, fused) = overlap::fused(experts, [out, back], starts, reads, self.slowed);
+                    sink.carry(Op::Dispatch, count, starts[0], || report(false));
+                    sink.add(Op::Experts, count, kernel);
+                    sink.carry(Op::Combine, count, starts[1], || report(true));
+                    fused
+                } else {
+                    sink.carry(Op::Dispatch, count, out, || report(false));
+                    sink.add(Op::Experts, count, experts);
+                    sink.carry(Op::Combine, count, back, || report(true));
+                    out.seconds + experts.seconds + back.seconds
+                };
                 if let Some(shared) = &moe.shared {
-                    let beside =
-                        if decode && self.beside() { out.seconds + experts.seconds + back.seconds } else { 0.0 };
-                    shared[1].price_beside(Op::SharedExpert, own, decode, count, beside, sink);
+                    let hidden = if decode && beside { routed } else { 0.0 };
+                    shared[1].price_beside(Op::SharedExpert, own, decode, count, hidden, sink);
                 }
             }
         }

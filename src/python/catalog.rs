@@ -281,20 +281,7 @@ pub fn plan_facts(plan: &Spec) -> PyResult<(&'static str, u32)> {
     })
 }
 
-/// Everything that is wrong with a plan for a model and a cluster.
-#[pyfunction]
-pub fn check_plan(plan: &Spec, model: &Spec, cluster: &Spec) -> PyResult<()> {
-    guard(|| {
-        let made = plan.data().plan().ok_or_else(|| not_a_plan(plan))?;
-        match (model.data(), cluster.data()) {
-            (Data::Model(model), Data::Cluster(cluster)) => made.check(model, cluster).into_result(),
-            (Data::Model(_), _) => Err(Error::spec("cluster", "is not a Cluster", "")),
-            _ => Err(Error::spec("model", "is not a Model", "")),
-        }
-    })
-}
-
-fn not_a_plan(found: &Spec) -> Error {
+pub(super) fn not_a_plan(found: &Spec) -> Error {
     let hint = "expected Aggregated, PD or AFD";
     Error::spec("plan", format!("a {} is not a plan", found.data().kind()), hint)
 }

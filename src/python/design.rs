@@ -56,19 +56,29 @@ impl DesignSpace {
     }
 
     /// Prices points: their axis values, the metrics, and what became of each.
-    #[pyo3(signature = (points, metrics, progress=None))]
+    #[pyo3(signature = (points, metrics, runnable, progress=None))]
     fn price<'py>(
         &self,
         py: Python<'py>,
         points: PyReadonlyArray1<'py, i64>,
         metrics: Vec<String>,
+        runnable: bool,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Bound<'py, PyTuple>> {
         let points = errors::guard(|| numbers(&points))?;
         let inner = self.inner.clone();
-        let found =
-            run::run(py, progress, move |control| design::price(&kernels::db()?, &inner, &points, &metrics, control))?;
+        let found = run::run(py, progress, move |control| {
+            design::price(&kernels::db()?, &inner, &points, &metrics, runnable, control)
+        })?;
         columns::to_python(py, found)
+    }
+
+    /// Why no server starts a point (`not runnable: RULE`); none: one does, or the point is wrong in itself.
+    fn broken(&self, point: u64) -> PyResult<Option<String>> {
+        errors::guard(|| {
+            self.inner.check_points(&[point])?;
+            Ok(design::Reader::new(&kernels::db()?, &self.inner).broken(point).unwrap_or_default())
+        })
     }
 
     /// The whole question of a point, as JSON.
@@ -106,16 +116,17 @@ pub struct Search {
 #[pymethods]
 impl Search {
     #[new]
-    #[pyo3(signature = (space, points, objective, constraints))]
+    #[pyo3(signature = (space, points, objective, constraints, runnable))]
     fn new(
         space: &DesignSpace,
         points: Option<PyReadonlyArray1<'_, i64>>,
         objective: &str,
         constraints: Vec<String>,
+        runnable: bool,
     ) -> PyResult<Search> {
         errors::guard(|| {
             let points = points.as_ref().map(numbers).transpose()?;
-            let inner = optimize::Search::new(space.inner.clone(), points, objective, &constraints)?;
+            let inner = optimize::Search::new(space.inner.clone(), points, objective, &constraints)?.runnable(runnable);
             Ok(Search { inner })
         })
     }

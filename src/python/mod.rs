@@ -15,6 +15,7 @@ mod exploration;
 mod kernels;
 mod network;
 mod regimes;
+mod rules;
 mod run;
 mod sensitivity;
 mod serve;
@@ -30,8 +31,8 @@ mod _core {
     use super::afd::{afd_provision, afd_schedule};
     #[pymodule_export]
     use super::catalog::{
-        assumptions, check_plan, cluster, distribution_facts, model_facts, model_from_hf, plan_facts, preset, presets,
-        switches, workload, workload_facts,
+        assumptions, cluster, distribution_facts, model_facts, model_from_hf, plan_facts, preset, presets, switches,
+        workload, workload_facts,
     };
     #[pymodule_export]
     use super::columns::frontier;
@@ -50,6 +51,8 @@ mod _core {
     use super::network::{network_flows, network_phase};
     #[pymodule_export]
     use super::regimes::Regimes;
+    #[pymodule_export]
+    use super::rules::{check_plan, launch, plan_verdict, rules_table};
     #[pymodule_export]
     use super::sensitivity::sensitivity;
     #[pymodule_export]

@@ -49,6 +49,7 @@ impl Regimes {
                 assumptions: assumptions.map_or(Ok(Assumptions::physical()), |a| assumptions_of(a, "assumptions"))?,
                 tolerance,
                 batches_per_octave,
+                runnable: true,
                 arrivals: Arrivals::named(arrivals)?,
             };
             let mut problems = Problems::new();

@@ -6,14 +6,15 @@
 //! within the limits says more than the exact best. The rest keep what the scan read, and say so. Limit: a plan
 //! that the scan sees more than [`NEAR`] below the best is not looked at again.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
 use super::levels::Task;
 use super::near::{self, BLOCK, Head, NEAR, ROUNDS};
-use super::refine::{Aim, part_key};
+use super::refine::{Aim, PART, part_key};
 use super::row::{Part, Row};
 use super::timer::{Timer, combine};
 use crate::error::Result;
@@ -125,11 +126,11 @@ impl Task<'_> {
 }
 
 /// A layout, with its batch and chunk where `whole`.
-fn slot(part: &Part, whole: bool) -> [u32; 10] {
+fn slot(part: &Part, whole: bool) -> [u32; PART] {
     let mut key = part_key(part);
-    key[9] = 0;
+    key[PART - 1] = 0;
     if !whole {
-        (key[7], key[8]) = (0, 0);
+        (key[PART - 3], key[PART - 2]) = (0, 0);
     }
     key
 }
@@ -137,22 +138,23 @@ fn slot(part: &Part, whole: bool) -> [u32; 10] {
 /// Slots that the engine has priced: the rows of one list share most of them.
 #[derive(Default)]
 pub struct Engines {
-    mixed: Kept<Timer>,
-    prefill: Kept<(PrefillSide, Timer)>,
-    decode: Kept<(DecodeSide, Timer)>,
+    mixed: Kept<[u32; PART], Timer>,
+    prefill: Kept<[u32; PART], (PrefillSide, Timer)>,
+    decode: Kept<[u32; PART], (DecodeSide, Timer)>,
 }
 
-struct Kept<T>(Mutex<BTreeMap<[u32; 10], Arc<T>>>);
+/// What was made once for each key.
+pub(super) struct Kept<K, T>(Mutex<HashMap<K, Arc<T>>>);
 
-impl<T> Default for Kept<T> {
+impl<K, T> Default for Kept<K, T> {
     fn default() -> Self {
         Kept(Mutex::default())
     }
 }
 
-impl<T> Kept<T> {
+impl<K: Eq + Hash, T> Kept<K, T> {
     /// Made outside the lock: two threads may make the same, and both get the same numbers.
-    fn get(&self, key: [u32; 10], make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
+    pub fn get(&self, key: K, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
         let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = lock().get(&key) {
             return Ok(found.clone());

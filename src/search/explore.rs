@@ -11,11 +11,12 @@
 
 use std::sync::Arc;
 
-use super::levels::{Layouts, Octaves, Task};
+use super::levels::{Layouts, Task};
 use super::near::Tiers;
 use super::pairs::{Sides, ways};
 use super::refine::{Aim, append_new};
 use super::row::{Layout, Row};
+use super::space::Choices;
 use super::study::Study;
 use crate::control::Control;
 use crate::cost::Library;
@@ -24,7 +25,7 @@ use crate::kernels::KernelDb;
 use crate::serving::defaults;
 use crate::serving::engine::contradictions_of;
 use crate::serving::queueing::Arrivals;
-use crate::spec::{Assumptions, Cluster, Model, Quant, Serving, Slo, Workload};
+use crate::spec::{Assumptions, Cluster, Model, Quant, Rules, Serving, Slo, Workload};
 
 /// The four levels of disaggregation.
 pub const LEVELS: [&str; 4] = ["aggregated", "pd", "aggregated+afd", "pd+afd"];
@@ -52,6 +53,8 @@ pub struct Question {
     pub confirm: bool,
     /// Batches priced per doubling.
     pub batches_per_octave: u32,
+    /// Whether only plans that a server starts are searched (AFD: those that keep the layout rules of the framework).
+    pub runnable: bool,
     /// Whether the space is scanned by lines where it can be; else the engine prices every plan of it.
     pub scan: bool,
 }
@@ -71,7 +74,8 @@ impl Question {
             objective: "tokens_per_s".into(),
             arrivals: Arrivals::Closed,
             confirm: true,
-            batches_per_octave: 5,
+            batches_per_octave: 2,
+            runnable: true,
             scan: true,
         }
     }
@@ -180,6 +184,11 @@ impl Question {
         self.frameworks.iter().map(|f| self.library(db, f)).collect()
     }
 
+    /// What servers of a framework start; none: the rules are lifted.
+    fn rules(&self, framework: &str) -> Result<Option<Rules>> {
+        self.runnable.then(|| Rules::new(framework, None, &self.model, &self.cluster)).transpose()
+    }
+
     fn library(&self, db: &Arc<KernelDb>, framework: &str) -> Result<Arc<Library>> {
         defaults::library(db, &self.model, &self.cluster, framework, &self.quant, &self.serving, &self.assumptions)
     }
@@ -200,7 +209,11 @@ fn priced(of: &Layouts, kind: Kind, q: &Question) -> u64 {
 pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<Study> {
     let libraries = q.libraries(db)?;
     let units = q.units()?;
-    let layouts: Vec<Layouts> = libraries.iter().map(|lib| Layouts::of(lib, q.cluster.gpus)).collect();
+    let rules: Vec<Option<Rules>> = q.frameworks.iter().map(|f| q.rules(f)).collect::<Result<_>>()?;
+    let choices = |(lib, rules): (&Arc<Library>, &Option<Rules>)| {
+        Layouts::of(&Choices { lib, budget: q.cluster.gpus, rules: rules.as_ref() })
+    };
+    let layouts: Vec<Layouts> = libraries.iter().zip(&rules).map(|(l, r)| choices((l, r))).collect();
     let total: u64 = units.iter().map(|u| priced(&layouts[usize::from(u.framework)], u.kind, q)).sum();
     // On top of what the same caller has already done: an audit explores many times.
     control.set_total(control.progress().0 + total);
@@ -209,7 +222,8 @@ pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<St
         let framework = same[0].framework;
         let (lib, layouts) = (&libraries[usize::from(framework)], &layouts[usize::from(framework)]);
         // What one unit has compiled and priced serves the next.
-        let task = Task::new(lib, &q.workload, q.cluster.gpus, framework, control, q.scan);
+        let task = Task::new(lib, &q.workload, q.cluster.gpus, framework, control, q.scan)
+            .within(rules[usize::from(framework)].clone());
         for unit in same {
             rows.extend(task.unit(unit.kind, layouts, q)?);
         }
@@ -220,10 +234,11 @@ pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<St
 /// Searches one unit alone: the same rows, to the bit, as in `explore`.
 pub fn search(db: &Arc<KernelDb>, q: &Question, unit: &Unit, control: &Control) -> Result<Vec<Row>> {
     q.check(&db.frameworks(&q.cluster.system)?)?;
-    let lib = q.library(db, &q.frameworks[usize::from(unit.framework)])?;
-    let layouts = Layouts::of(&lib, q.cluster.gpus);
+    let framework = &q.frameworks[usize::from(unit.framework)];
+    let (lib, rules) = (q.library(db, framework)?, q.rules(framework)?);
+    let layouts = Layouts::of(&Choices { lib: &lib, budget: q.cluster.gpus, rules: rules.as_ref() });
     control.set_total(priced(&layouts, unit.kind, q));
-    let task = Task::new(&lib, &q.workload, q.cluster.gpus, unit.framework, control, q.scan);
+    let task = Task::new(&lib, &q.workload, q.cluster.gpus, unit.framework, control, q.scan).within(rules);
     crate::pool::concat(task.unit(unit.kind, &layouts, q)?)
 }
 
@@ -248,20 +263,20 @@ pub fn join(db: &Arc<KernelDb>, q: &Question, parts: Vec<Vec<Row>>) -> Result<St
 impl Task<'_> {
     /// Every level of a unit of work, one after the other.
     fn unit(&self, kind: Kind, of: &Layouts, q: &Question) -> Result<Vec<Vec<Row>>> {
-        let (aim, octaves) = (Aim::of(q), Octaves::of(q.batches_per_octave));
+        let (aim, octave) = (Aim::of(q), q.batches_per_octave.max(1));
         match kind {
-            Kind::Workers => Ok(vec![self.mixed_level(0, &of.workers, octaves.workers, &aim)?]),
-            Kind::Units => Ok(vec![self.mixed_level(2, &of.units, octaves.units, &aim)?]),
+            Kind::Workers => Ok(vec![self.mixed_level(0, &of.workers, octave, &aim)?]),
+            Kind::Units => Ok(vec![self.mixed_level(2, &of.units, octave, &aim)?]),
             Kind::Pairs => {
                 let prompts = Arc::new(self.prompts(&of.prefill_workers)?);
-                let workers = self.sides(prompts, &of.workers, octaves.decode_workers)?;
+                let workers = self.sides(prompts, &of.workers, 2 * octave)?;
                 let mut rows = Vec::new();
                 if q.wants(1) {
                     rows.push(self.paired(1, &[&workers], &aim)?);
                 }
                 if q.wants(3) && !of.units.is_empty() {
                     let prompts = Arc::new(self.prompts(&of.prefill_units)?);
-                    let units = self.sides(prompts, &of.units, octaves.decode_units)?;
+                    let units = self.sides(prompts, &of.units, 2 * octave)?;
                     rows.push(self.paired(3, &[&workers, &units], &aim)?);
                 }
                 Ok(rows)
@@ -271,8 +286,14 @@ impl Task<'_> {
 
     /// A level of one slot, both passes, what it says of them priced by the engine.
     fn mixed_level(&self, level: u8, layouts: &[Layout], octave: u32, aim: &Aim) -> Result<Vec<Row>> {
-        let mut parts = self.mixed(level, layouts, octave)?;
-        let fine = self.refine_mixed(&parts, octave, aim)?;
+        let mut groups = self.mixed_groups(level, layouts, octave)?;
+        if level == 2 {
+            let rows = groups.iter().map(|(_, rows)| rows.as_slice());
+            let more = self.mixed_beyond(level, rows, layouts.iter().copied(), octave, aim)?;
+            groups.extend(more);
+        }
+        let fine = self.refine_mixed(&groups, octave, aim)?;
+        let mut parts: Vec<Vec<Row>> = groups.into_iter().map(|(_, rows)| rows).collect();
         parts.push(fine);
         let mut rows = crate::pool::concat(parts)?;
         self.settle(&mut rows, aim)?;
@@ -291,7 +312,7 @@ impl Task<'_> {
         let tiers = Tiers::of(&found, &Aim { per_user: false, ..*aim });
         let mut fine = Vec::new();
         for (p, d) in &ways {
-            let decode = self.fine_decode(&d.decode, aim)?;
+            let decode = self.fine_decode(d, aim)?;
             fine.extend(self.near_best(level, &p.prompts.every, &decode, aim, tiers)?);
         }
         append_new(&mut found, fine);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use super::exact::Engines;
+use super::exact::{Engines, Kept};
 use super::pairs::Prompts;
 use super::refine::FineGrid;
 use super::row::{Layout, Part, Row};
@@ -18,10 +18,14 @@ use crate::network::packing;
 use crate::serving::choose::{chunk_grid, most_sequences};
 use crate::serving::pd::{self, DecodeSide, PrefillSide};
 use crate::serving::{Load, Stepper, Tables, aggregated};
-use crate::spec::Workload;
+use crate::spec::{Rules, Workload};
 
 /// Layouts with their clocks and what was priced on each.
-pub type Priced<S> = Vec<(Layout, Arc<Timer>, Vec<S>)>;
+pub type Priced<S> = Vec<Slot<S>>;
+/// A layout with its clock and what was priced on it.
+pub type Slot<S> = (Layout, Arc<Timer>, Vec<S>);
+/// Sequences per rank and chunk of a round of prompts, and what it gives.
+pub type PromptSide = (u32, u32, PrefillSide);
 
 /// What a level is searched for.
 pub struct Task<'a> {
@@ -29,6 +33,8 @@ pub struct Task<'a> {
     pub workload: &'a Workload,
     pub load: Load,
     pub budget: u32,
+    /// What servers start; none: whatever can be priced.
+    pub rules: Option<Rules>,
     pub framework: u8,
     pub control: &'a Control,
     /// Lines to scan by; none: everything is priced by the engine.
@@ -37,6 +43,10 @@ pub struct Task<'a> {
     pub compiled: Arc<Compiled>,
     pub engine: Engines,
     pub(super) fine_grid: FineGrid,
+    /// Units beyond the coarse grid: their clocks, and what was priced on them in either slot.
+    pub(super) timers: Kept<Layout, Timer>,
+    pub(super) decoded: Kept<Layout, Slot<DecodeSide>>,
+    pub(super) prompted: Kept<Layout, Slot<PromptSide>>,
 }
 
 /// What all workloads of one library share: lines, AFD units by their shape (layouts that differ in
@@ -50,12 +60,6 @@ pub struct Compiled {
 
 /// Least gain in rate between neighbours on a slot's frontier: 2 %, well under what the tables know.
 const THINNING: f64 = 1.02;
-
-const MICROBATCHES: [u32; 4] = [1, 2, 3, 4];
-/// Attention groups of a unit for decode and mixed steps.
-const GROUPS: [u32; 3] = [1, 2, 4];
-/// Micro-batches of AFD prefill, where a prompt is cut into as many chunks.
-const PREFILL_MICROBATCHES: [u32; 5] = [1, 2, 4, 8, 16];
 
 impl<'a> Task<'a> {
     /// Scans by lines where the steps of the library add up; not `scan`: prices everything by the engine.
@@ -84,15 +88,44 @@ impl<'a> Task<'a> {
         let (load, compiled) = (Load::of(workload), compiled.clone());
         let engine = Engines::default();
         let fine_grid = FineGrid::new(load.isl, load.osl, 1.0 + f64::from(lib.serving.mtp));
-        Task { lib, workload, load, budget, framework, control, tables, compiled, engine, fine_grid }
+        Task {
+            lib,
+            workload,
+            load,
+            budget,
+            rules: None,
+            framework,
+            control,
+            tables,
+            compiled,
+            engine,
+            fine_grid,
+            timers: Kept::default(),
+            decoded: Kept::default(),
+            prompted: Kept::default(),
+        }
     }
 }
 
 impl Task<'_> {
+    /// The same within the rules of servers.
+    pub fn within(self, rules: Option<Rules>) -> Self {
+        Task { rules, ..self }
+    }
+
+    pub(super) fn choices(&self) -> space::Choices<'_> {
+        space::Choices { lib: self.lib, budget: self.budget, rules: self.rules.as_ref() }
+    }
+
+    /// Whether a prefill side hands its KV to a decode side.
+    fn pairs_up(&self, prefill: &Layout, decode: &Layout) -> bool {
+        self.rules.as_ref().is_none_or(|r| r.shapes(&prefill.shape(), &decode.shape()))
+    }
+
     pub(super) fn stepper_of(&self, layout: &Layout, workload: &Workload) -> Result<Stepper> {
         let Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, groups, .. } = *layout else {
-            let Layout::Worker(p) = *layout else { unreachable!("not an AFD layout") };
-            return Stepper::worker(self.lib, p, workload, "worker");
+            let Layout::Worker { parallel, overlap } = *layout else { unreachable!("not an AFD layout") };
+            return Stepper::overlapping(self.lib, parallel, Some(overlap), workload, "worker");
         };
         let Some(plan) = layout.afd_plan(1, 1, None) else { unreachable!("an AFD layout") };
         let shape = [attention_gpus, tp, ffn_gpus, ep, moe_tp, groups];
@@ -114,7 +147,7 @@ impl Task<'_> {
     }
 
     /// The most groups of `size` GPUs on the budget beside `placed`, none across more domains than it must.
-    fn most(&self, placed: (u32, u32), size: u32) -> u32 {
+    pub(super) fn most(&self, placed: (u32, u32), size: u32) -> u32 {
         packing::most(self.budget, self.lib.cluster.fabric.domain_gpus, placed, size)
     }
 
@@ -138,12 +171,7 @@ impl Task<'_> {
     }
 
     /// The nearest miss of a level of pairs none of which stands: the pair whose fullest GPU is the least full.
-    pub fn closest_pair(
-        &self,
-        level: u8,
-        prefill: &Priced<(u32, u32, PrefillSide)>,
-        decode: &Priced<DecodeSide>,
-    ) -> Option<Row> {
+    pub fn closest_pair(&self, level: u8, prefill: &Priced<PromptSide>, decode: &Priced<DecodeSide>) -> Option<Row> {
         let mut best: Option<(f64, usize, usize)> = None;
         let fill = |s: &Stepper, batch: f64, tokens: f64| {
             s.memory().iter().map(|m| m.bytes(batch, tokens) / m.capacity).fold(0.0, f64::max)
@@ -157,7 +185,8 @@ impl Task<'_> {
         for (i, (p, ..)) in prefill.iter().enumerate() {
             for (j, (d, ..)) in decode.iter().enumerate() {
                 let full = prefills[i].max(decodes[j]);
-                if self.most((1, p.gpus()), d.gpus()) > 0 && best.is_none_or(|(b, ..)| full < b) {
+                if best.is_none_or(|(b, ..)| full < b) && self.pairs_up(p, d) && self.most((1, p.gpus()), d.gpus()) > 0
+                {
                     best = Some((full, i, j));
                 }
             }
@@ -185,8 +214,11 @@ impl Task<'_> {
     }
 
     /// The same, layout by layout with its clock.
-    pub fn mixed_groups(&self, level: u8, layouts: &[Layout], per_octave: u32) -> Result<Vec<(Timer, Vec<Row>)>> {
-        self.each(layouts, |layout| self.mixed_rows(level, layout, per_octave))
+    pub fn mixed_groups(&self, level: u8, layouts: &[Layout], per_octave: u32) -> Result<Vec<(Arc<Timer>, Vec<Row>)>> {
+        self.each(layouts, |layout| {
+            let (timer, rows) = self.mixed_rows(level, layout, per_octave)?;
+            Ok((Arc::new(timer), rows))
+        })
     }
 
     fn mixed_rows(&self, level: u8, layout: &Layout, per_octave: u32) -> Result<(Timer, Vec<Row>)> {
@@ -202,9 +234,7 @@ impl Task<'_> {
         let m = layout.microbatches();
         for batch in space::batches(most, per_octave).into_iter().filter(|b| *b >= m) {
             let chunks = chunk_grid(&self.load, batch, self.per_decode());
-            // Every other budget for AFD units, whose space is wider in every other way.
-            let stride = if layout.is_afd() { 2 } else { 1 };
-            for chunk in chunks.into_iter().rev().step_by(stride) {
+            for chunk in chunks.into_iter().rev() {
                 let point = timer.mixed(&self.load, f64::from(batch), f64::from(chunk), count);
                 let main = Part { layout: *layout, batch, chunk, count };
                 let scanned = timer.scans();
@@ -216,56 +246,62 @@ impl Task<'_> {
 
     /// Candidates for the decode slot, every batch priced.
     pub fn decode(&self, layouts: &[Layout], per_octave: u32) -> Result<Priced<DecodeSide>> {
-        self.each(layouts, |layout| {
-            let stepper = self.timer(layout, self.workload)?;
-            let most = most_sequences(&stepper, 1.0);
-            let m = layout.microbatches();
-            let sides: Vec<DecodeSide> = if most < 1.0 {
-                Vec::new()
-            } else {
-                space::batches(most, per_octave)
-                    .into_iter()
-                    .filter(|b| *b >= m)
-                    .map(|b| stepper.decode_side(&self.load, f64::from(b)))
-                    .filter(|d| d.short.is_none())
-                    .collect()
-            };
-            Ok((*layout, Arc::new(stepper), sides))
-        })
+        self.each(layouts, |layout| self.decode_of(layout, per_octave))
+    }
+
+    /// One candidate for the decode slot, every batch priced.
+    pub(super) fn decode_of(&self, layout: &Layout, per_octave: u32) -> Result<Slot<DecodeSide>> {
+        let stepper = self.timer(layout, self.workload)?;
+        let most = most_sequences(&stepper, 1.0);
+        let m = layout.microbatches();
+        let sides: Vec<DecodeSide> = if most < 1.0 {
+            Vec::new()
+        } else {
+            space::batches(most, per_octave)
+                .into_iter()
+                .filter(|b| *b >= m)
+                .map(|b| stepper.decode_side(&self.load, f64::from(b)))
+                .filter(|d| d.short.is_none())
+                .collect()
+        };
+        Ok((*layout, Arc::new(stepper), sides))
     }
 
     /// Candidates for the prefill slot: (layout, stepper, [(sequences per rank, chunk, side)]).
-    pub fn prefill(&self, layouts: &[Layout]) -> Result<Priced<(u32, u32, PrefillSide)>> {
+    pub fn prefill(&self, layouts: &[Layout]) -> Result<Priced<PromptSide>> {
         let prompts = self.workload.prefill_part();
-        self.each(layouts, |layout| {
-            let stepper = self.timer(layout, &prompts)?;
-            let isl = self.load.isl;
-            let mut sides = Vec::new();
-            let pieces: Vec<f64> = match layout {
-                Layout::Worker(_) => vec![1.0, 2.0, 4.0, 8.0, 16.0, 32.0],
-                Layout::Afd { microbatches, .. } => vec![f64::from(*microbatches)],
-            };
-            for piece in pieces {
-                let chunk = (isl / piece).ceil();
-                if chunk < 16.0 && piece > 1.0 {
+        self.each(layouts, |layout| self.prefill_of(layout, &prompts))
+    }
+
+    /// One candidate for the prefill slot; `prompts`: the workload's prompts alone.
+    pub(super) fn prefill_of(&self, layout: &Layout, prompts: &Workload) -> Result<Slot<PromptSide>> {
+        let stepper = self.timer(layout, prompts)?;
+        let isl = self.load.isl;
+        let mut sides = Vec::new();
+        let pieces: Vec<f64> = match layout {
+            Layout::Worker { .. } => vec![1.0, 2.0, 4.0, 8.0, 16.0, 32.0],
+            Layout::Afd { microbatches, .. } => vec![f64::from(*microbatches)],
+        };
+        for piece in pieces {
+            let chunk = (isl / piece).ceil();
+            if chunk < 16.0 && piece > 1.0 {
+                continue;
+            }
+            for sequences in [1u32, 2, 4, 8, 16, 32] {
+                if f64::from(sequences) * chunk > 65_536.0 && sequences > 1 {
                     continue;
                 }
-                for sequences in [1u32, 2, 4, 8, 16, 32] {
-                    if f64::from(sequences) * chunk > 65_536.0 && sequences > 1 {
-                        continue;
-                    }
-                    // More sequences per rank only help while their chunk is small.
-                    if sequences > 1 && f64::from(sequences / 2) * chunk >= 16_384.0 {
-                        continue;
-                    }
-                    let side = stepper.prefill_side(&self.load, f64::from(sequences), chunk);
-                    if side.short.is_none() {
-                        sides.push((sequences, chunk as u32, side));
-                    }
+                // More sequences per rank only help while their chunk is small.
+                if sequences > 1 && f64::from(sequences / 2) * chunk >= 16_384.0 {
+                    continue;
+                }
+                let side = stepper.prefill_side(&self.load, f64::from(sequences), chunk);
+                if side.short.is_none() {
+                    sides.push((sequences, chunk as u32, side));
                 }
             }
-            Ok((*layout, Arc::new(stepper), sides))
-        })
+        }
+        Ok((*layout, Arc::new(stepper), sides))
     }
 
     /// Compiles the layouts and prices nothing; gives their number.
@@ -288,23 +324,23 @@ impl Task<'_> {
     }
 }
 
-/// Layouts of plain workers.
+/// Layouts of plain workers, whatever servers start.
 pub fn worker_layouts(lib: &Library, budget: u32, prefill: bool) -> Vec<Layout> {
-    space::workers(lib, budget, prefill).into_iter().map(Layout::Worker).collect()
+    space::workers(&space::Choices { lib, budget, rules: None }, prefill)
 }
 
-/// Layouts of AFD units for decode and for mixed steps.
+/// Layouts of the coarse grid of AFD units for decode and for mixed steps, whatever servers start.
 pub fn unit_layouts(lib: &Library, budget: u32) -> Vec<Layout> {
-    let groups = if lib.assumptions.knows_groups() { &GROUPS[..] } else { &GROUPS[..1] };
-    space::units(lib, budget, &MICROBATCHES, groups)
+    space::units(&space::Choices { lib, budget, rules: None }, &space::MICROBATCHES, &space::GROUPS)
 }
 
-/// Layouts of AFD units for prefill.
+/// The same for prefill.
 pub fn prefill_unit_layouts(lib: &Library, budget: u32) -> Vec<Layout> {
-    space::units(lib, budget, &PREFILL_MICROBATCHES, &GROUPS[..1])
+    let choices = space::Choices { lib, budget, rules: None };
+    space::units(&choices, &space::PREFILL_MICROBATCHES, &space::GROUPS[..1])
 }
 
-/// Layouts of the slots on one library and budget.
+/// Layouts of the slots: of workers all there are, of AFD units the coarse grid.
 pub struct Layouts {
     pub workers: Vec<Layout>,
     pub units: Vec<Layout>,
@@ -313,34 +349,12 @@ pub struct Layouts {
 }
 
 impl Layouts {
-    pub fn of(lib: &Library, budget: u32) -> Layouts {
+    pub fn of(choices: &space::Choices<'_>) -> Layouts {
         Layouts {
-            workers: worker_layouts(lib, budget, false),
-            units: unit_layouts(lib, budget),
-            prefill_workers: worker_layouts(lib, budget, true),
-            prefill_units: prefill_unit_layouts(lib, budget),
-        }
-    }
-}
-
-/// Batches per doubling of each grid. AFD units have a space wider in every other way and take fewer; decode alone has
-/// no chunks and takes more.
-pub struct Octaves {
-    pub workers: u32,
-    pub units: u32,
-    pub decode_workers: u32,
-    pub decode_units: u32,
-}
-
-impl Octaves {
-    /// From those of aggregated serving.
-    pub fn of(workers: u32) -> Octaves {
-        let workers = workers.max(1);
-        Octaves {
-            workers,
-            units: (workers / 2).max(1),
-            decode_workers: workers * 2,
-            decode_units: (workers - 1).max(1),
+            workers: space::workers(choices, false),
+            units: space::units(choices, &space::MICROBATCHES, &space::GROUPS),
+            prefill_workers: space::workers(choices, true),
+            prefill_units: space::units(choices, &space::PREFILL_MICROBATCHES, &space::GROUPS[..1]),
         }
     }
 }
@@ -356,21 +370,18 @@ pub struct Candidate<S> {
 }
 
 /// The prefill candidates that no other of their size beats on rate, latency and ways for KV.
-pub fn prefill_frontier(found: &Priced<(u32, u32, PrefillSide)>, load: &Load) -> Result<Vec<Candidate<PrefillSide>>> {
-    prefill_thinned(found, load, THINNING)
+pub fn prefill_frontier(found: &Priced<PromptSide>, load: &Load) -> Result<Vec<Candidate<PrefillSide>>> {
+    let found = prefill_thinned(found, load, THINNING)?;
+    not_of_smaller(found, load, |s| (s.prefill.latency_s, s.rate))
 }
 
 /// The same with every step of the frontier, however small.
-pub fn prefill_every(found: &Priced<(u32, u32, PrefillSide)>, load: &Load) -> Result<Vec<Candidate<PrefillSide>>> {
+pub fn prefill_every(found: &Priced<PromptSide>, load: &Load) -> Result<Vec<Candidate<PrefillSide>>> {
     prefill_thinned(found, load, 1.0)
 }
 
 /// Layouts and cuts of prompts within `slack` of the frontier's rate at their latency.
-pub fn prefill_near(
-    found: &Priced<(u32, u32, PrefillSide)>,
-    load: &Load,
-    slack: f64,
-) -> Result<Vec<(Layout, u32, u32)>> {
+pub fn prefill_near(found: &Priced<PromptSide>, load: &Load, slack: f64) -> Result<Vec<(Layout, u32, u32)>> {
     let near = frontier(
         found,
         load,
@@ -381,11 +392,7 @@ pub fn prefill_near(
     Ok(near.into_iter().map(|c| (c.layout, c.batch, c.chunk)).collect())
 }
 
-fn prefill_thinned(
-    found: &Priced<(u32, u32, PrefillSide)>,
-    load: &Load,
-    least: f64,
-) -> Result<Vec<Candidate<PrefillSide>>> {
+fn prefill_thinned(found: &Priced<PromptSide>, load: &Load, least: f64) -> Result<Vec<Candidate<PrefillSide>>> {
     let mut out = frontier(
         found,
         load,
@@ -401,7 +408,36 @@ fn prefill_thinned(
 pub fn decode_frontier(found: &Priced<DecodeSide>, load: &Load) -> Result<Vec<Candidate<DecodeSide>>> {
     let mut out = frontier(found, load, THINNING, |s| (s.step.seconds, s.rate), |side| (side.batch as u32, 0, *side))?;
     out.iter_mut().for_each(|c| c.side = c.side.with_ports(&c.stepper, load));
-    Ok(out)
+    not_of_smaller(out, load, |s| (s.step.seconds, s.rate))
+}
+
+/// Without what as many smaller ones as fit into its GPUs do as well: a worker that gives no more than they, no sooner,
+/// is in no better pair. `value`: (cost, gain).
+fn not_of_smaller<S: Clone + Send + Sync>(
+    all: Vec<Candidate<S>>,
+    load: &Load,
+    value: impl Fn(&S) -> (f64, f64) + Sync,
+) -> Result<Vec<Candidate<S>>> {
+    let known: Vec<(Class, f64, f64)> = all
+        .iter()
+        .map(|c| {
+            let (cost, gain) = value(&c.side);
+            (class(&c.layout, &c.stepper, load, gain), cost, gain)
+        })
+        .collect();
+    let stays = |i: usize| {
+        let (own, cost, gain) = known[i];
+        !known.iter().any(|(other, c, g)| {
+            let n = own[0] / other[0];
+            n > 1
+                && *c <= cost
+                && f64::from(n) * g >= gain
+                && other[1] >= own[1]
+                && other[2].saturating_mul(n) >= own[2]
+        })
+    };
+    let keep: Vec<bool> = crate::pool::install(|| (0..all.len()).into_par_iter().map(stays).collect())?;
+    Ok(all.into_iter().zip(keep).filter(|(_, k)| *k).map(|(c, _)| c).collect())
 }
 
 /// What pairing asks of a slot beside rate and latency: its size, how many GPUs move a sequence's KV
@@ -517,7 +553,7 @@ impl Task<'_> {
     /// (rate, workers or units of each slot) of the best whole numbers within the budget.
     pub(super) fn numbers(&self, p: &Candidate<PrefillSide>, d: &Candidate<DecodeSide>) -> Option<(f64, u32, u32)> {
         let (gp, gd) = (p.layout.gpus(), d.layout.gpus());
-        if gp + gd > self.budget {
+        if gp + gd > self.budget || !self.pairs_up(&p.layout, &d.layout) {
             return None;
         }
         let rate = |np: u32| {

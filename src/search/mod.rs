@@ -16,6 +16,7 @@ pub mod sensitivity;
 pub mod space;
 pub mod study;
 pub mod timer;
+mod units;
 pub mod wire;
 
 pub use audit::{Method, audit};

@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError};
 
 use rayon::prelude::*;
 
-use super::levels::{self, Candidate, Priced, Task};
+use super::levels::{self, Candidate, Priced, PromptSide, Task};
 use super::near::{LIMITS, Tiers};
 use super::refine::Aim;
 use super::row::{Layout, Row};
@@ -24,9 +24,12 @@ use crate::spec::Workload;
 /// twice the prompts of the last, so that it may miss a layout's best by as much.
 const SLACK: f64 = 0.3;
 
+/// Latencies, as multiples of the least, under which units for prompts are climbed to beyond the coarse grid.
+const LATENCIES: [f64; 6] = [1.15, 1.6, 2.5, 5.0, 12.0, f64::INFINITY];
+
 /// The prefill slot of a level: every priced side, those worth pairing, and the same with prompts cut finer.
 pub struct Prompts {
-    pub all: Priced<(u32, u32, PrefillSide)>,
+    pub all: Priced<PromptSide>,
     pub front: Vec<Candidate<PrefillSide>>,
     pub every: Vec<Candidate<PrefillSide>>,
 }
@@ -34,6 +37,7 @@ pub struct Prompts {
 /// Workers, or AFD units, in both slots.
 pub struct Sides {
     pub prompts: Arc<Prompts>,
+    pub per_octave: u32,
     pub decode: Priced<DecodeSide>,
     pub front: Vec<Candidate<DecodeSide>>,
 }
@@ -47,12 +51,20 @@ impl Task<'_> {
     /// Both slots of one kind, decode priced here.
     pub fn sides(&self, prompts: Arc<Prompts>, decode: &[Layout], per_octave: u32) -> Result<Sides> {
         let decode = self.decode(decode, per_octave)?;
-        Ok(Sides { prompts, front: levels::decode_frontier(&decode, &self.load)?, decode })
+        Ok(Sides { prompts, per_octave, front: levels::decode_frontier(&decode, &self.load)?, decode })
     }
 
     /// Prices the prefill slot, and once more with finer cuts where a layout stands near the frontier.
     pub fn prompts(&self, layouts: &[Layout]) -> Result<Prompts> {
-        let all = self.prefill(layouts)?;
+        let mut all = self.prefill(layouts)?;
+        if layouts.first().is_some_and(Layout::is_afd) {
+            let least = all.iter().flat_map(|(_, _, sides)| sides).map(|s| s.2.prefill.latency_s);
+            let least = least.fold(f64::INFINITY, f64::min);
+            for times in LATENCIES {
+                let more = self.prefill_beyond(&all, least * times)?;
+                all.extend(more);
+            }
+        }
         let front = levels::prefill_frontier(&all, &self.load)?;
         let mut on: HashMap<Layout, Vec<(u32, u32)>> = HashMap::new();
         // A layout a little behind on the coarse grid may lead on the finer one.

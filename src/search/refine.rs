@@ -14,7 +14,8 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::explore::Question;
-use super::levels::{self, Candidate, Priced, Task};
+use super::levels::{self, Candidate, Priced, Slot, Task};
+use super::pairs::Sides;
 use super::row::{Layout, Part, Row};
 use super::timer::Timer;
 use crate::error::Result;
@@ -88,18 +89,27 @@ pub(super) fn rounds(
     leaders.truncate(LEADERS);
     let Some(mut best) = leaders.first().map(|l| l.1) else { return Ok(()) };
     let reach = reach(per_octave);
-    let worth = |(class, value): (u8, f64), best: (u8, f64)| match (class, best.0) {
-        (2, _) => value * reach >= best.1,
-        (_, 2) => -value <= reach,
-        _ => value >= best.1 * reach,
-    };
     for round in leaders.chunks(ROUND) {
-        let live: Vec<usize> = round.iter().filter(|(_, s)| worth(*s, best)).map(|(i, _)| *i).collect();
+        let live: Vec<usize> = round.iter().filter(|(_, s)| worth_more(*s, best, reach)).map(|(i, _)| *i).collect();
         if let Some(found) = refine(&live)?.filter(|f| order(f, &best).is_gt()) {
             best = found;
         }
     }
     Ok(())
+}
+
+/// Whether what has this score may yet be the best where a finer grid brings `reach` at most.
+pub(super) fn worth_more((class, value): (u8, f64), best: (u8, f64), reach: f64) -> bool {
+    match (class, best.0) {
+        (2, _) => value * reach >= best.1,
+        (_, 2) => -value <= reach,
+        _ => value >= best.1 * reach,
+    }
+}
+
+/// The best of some rows with its score; the last of equals.
+pub(super) fn best_of<'a>(rows: &'a [Row], aim: &Aim) -> Option<(&'a Row, (u8, f64))> {
+    rows.iter().map(|r| (r, aim.score(&r.point))).max_by(|a, b| order(&a.1, &b.1))
 }
 
 /// Pieces that a prompt may be cut into, finely, and prompts that a step may carry.
@@ -165,16 +175,13 @@ fn around(batch: u32, per_octave: u32, least: u32, most: u32) -> Vec<u32> {
 
 impl Task<'_> {
     /// The fine grid around the best rows of the layouts that lead a mixed level.
-    pub fn refine_mixed(&self, groups: &[Vec<Row>], per_octave: u32, aim: &Aim) -> Result<Vec<Row>> {
-        let best = |g: &Vec<Row>| g.iter().map(|r| aim.score(&r.point)).max_by(order).unwrap_or((0, 0.0));
+    pub fn refine_mixed(&self, groups: &[(Arc<Timer>, Vec<Row>)], per_octave: u32, aim: &Aim) -> Result<Vec<Row>> {
+        let best = |(_, rows): &(Arc<Timer>, Vec<Row>)| best_of(rows, aim).map_or((0, 0.0), |(_, score)| score);
         let scores: Vec<(u8, f64)> = crate::pool::install(|| groups.par_iter().map(best).collect())?;
         let one = |i: &usize| -> Result<Vec<Row>> {
             self.control.check()?;
-            let (rows, mut out) = (&groups[*i], Vec::new());
-            if let Some(first) = rows.first() {
-                let timer = self.timer(&first.main.layout, self.workload)?;
-                self.around_layout(&timer, rows, per_octave, aim, &mut Known::default(), |r| out.push(r));
-            }
+            let ((timer, rows), mut out) = (&groups[*i], Vec::new());
+            self.around_layout(timer, rows, per_octave, aim, &mut Known::default(), |r| out.push(r));
             Ok(out)
         };
         let mut out = Vec::new();
@@ -238,8 +245,13 @@ impl Task<'_> {
     }
 
     /// For each decode layout that leads its size, its best whole batch within the TPOT limit.
-    pub fn fine_decode(&self, priced: &Priced<DecodeSide>, aim: &Aim) -> Result<Vec<Candidate<DecodeSide>>> {
+    pub fn fine_decode(&self, sides: &Sides, aim: &Aim) -> Result<Vec<Candidate<DecodeSide>>> {
         let limit = aim.slo.tpot_ms.map_or(f64::INFINITY, |t| t * 1e-3 * self.progress());
+        let beyond = match sides.decode.first() {
+            Some((layout, ..)) if layout.is_afd() => self.decode_beyond(&sides.decode, sides.per_octave, limit)?,
+            _ => Priced::new(),
+        };
+        let priced: Vec<&Slot<DecodeSide>> = sides.decode.iter().chain(&beyond).collect();
         // Rate at the limit, between the coarse batches around it.
         let mut by_size: BTreeMap<levels::Class, Vec<(f64, usize)>> = BTreeMap::new();
         for (k, (layout, stepper, sides)) in priced.iter().enumerate() {
@@ -260,7 +272,7 @@ impl Task<'_> {
             chosen
                 .par_iter()
                 .map(|&k| {
-                    let (layout, stepper, sides) = &priced[k];
+                    let (layout, stepper, sides) = priced[k];
                     self.largest_within(stepper, sides, limit).map(|side| Candidate {
                         layout: *layout,
                         stepper: Arc::clone(stepper),
@@ -337,23 +349,28 @@ pub(super) fn order(a: &(u8, f64), b: &(u8, f64)) -> std::cmp::Ordering {
 }
 
 /// What makes two rows the same plan.
-pub type Key = (u8, u8, [u32; 20]);
+pub type Key = (u8, u8, [u32; 2 * PART]);
+
+/// Numbers of a slot.
+pub(super) const PART: usize = 11;
 
 /// A slot of a plan: layout, batch, chunk, count (the last three last).
-pub(super) fn part_key(p: &Part) -> [u32; 10] {
+pub(super) fn part_key(p: &Part) -> [u32; PART] {
     match p.layout {
-        Layout::Worker(w) => [0, w.tp, w.dp, w.pp, w.cp, w.ep(), w.moe_tp, p.batch, p.chunk, p.count],
-        Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, microbatches, groups } => {
-            [microbatches, attention_gpus, tp, ffn_gpus, ep, moe_tp, groups, p.batch, p.chunk, p.count]
+        Layout::Worker { parallel: w, overlap } => {
+            [0, w.tp, w.dp, w.pp, w.cp, w.ep(), w.moe_tp, u32::from(overlap), p.batch, p.chunk, p.count]
+        }
+        Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, microbatches, groups, pp } => {
+            [microbatches, attention_gpus, tp, ffn_gpus, ep, moe_tp, groups, pp, p.batch, p.chunk, p.count]
         }
     }
 }
 
 pub fn key(r: &Row) -> Key {
-    let mut k = [0; 20];
-    k[..10].copy_from_slice(&part_key(&r.main));
+    let mut k = [0; 2 * PART];
+    k[..PART].copy_from_slice(&part_key(&r.main));
     if let Some(p) = &r.prefill {
-        k[10..].copy_from_slice(&part_key(p));
+        k[PART..].copy_from_slice(&part_key(p));
     }
     (r.level, r.framework, k)
 }

@@ -24,7 +24,7 @@ use crate::serving::defaults;
 use crate::serving::engine::contradictions_of;
 use crate::serving::framework::default_framework;
 use crate::serving::queueing::Arrivals;
-use crate::spec::{Assumptions, Cluster, Model, Quant, Serving, Slo, Workload};
+use crate::spec::{Assumptions, Cluster, Model, Quant, Rules, Serving, Slo, Workload};
 
 /// What a map is asked: every cluster with every workload under every pair of limits.
 #[derive(Clone)]
@@ -44,6 +44,8 @@ pub struct Map {
     pub batches_per_octave: u32,
     /// How requests come; with arrivals of their own a cell has what `explore` finds so, not simulated.
     pub arrivals: Arrivals,
+    /// Whether only plans that a server starts are searched.
+    pub runnable: bool,
 }
 
 /// What one level reaches in one cell.
@@ -146,11 +148,12 @@ pub fn cells(db: &Arc<KernelDb>, map: &Map, control: &Control, partial: bool) ->
             return Ok(());
         }
         let lib = defaults::library(db, &map.model, at, &framework, &map.quant, &map.serving, &map.assumptions)?;
+        let rules = map.runnable.then(|| Rules::new(&framework, None, &map.model, at)).transpose()?;
         let compiled = Arc::new(Compiled::default());
         for (workload, of) in map.workloads.iter().enumerate() {
             // Its layouts count for themselves; progress here is in cells.
             let part = control.part();
-            let task = Task::sharing(&compiled, &lib, of, at.gpus, 0, &part, true);
+            let task = Task::sharing(&compiled, &lib, of, at.gpus, 0, &part, true).within(rules.clone());
             Scene::new(map, task)?
                 .cells(map, control, |slo, reached| lock().push(Cell { cluster, workload, slo, reached }))?;
         }
@@ -180,6 +183,7 @@ fn arrived(
     (q.quant, q.serving) = (map.quant.clone(), map.serving.clone());
     q.assumptions = map.assumptions.clone();
     (q.arrivals, q.confirm, q.batches_per_octave) = (map.arrivals, false, map.batches_per_octave);
+    q.runnable = map.runnable;
     let study = explore(db, &q, &control.part())?;
     let reach = |k: usize| {
         let v = &study.verdicts[k];

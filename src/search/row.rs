@@ -3,21 +3,36 @@
 use crate::columns::{Column, Columns};
 use crate::serving::{Binding, Point};
 use crate::spec::plan::{Duplex, PipelineMode, Side};
+use crate::spec::rules::Shape;
 use crate::spec::{AfdPlan, Aggregated, Parallel, PdPlan, Plan, PoolPlan, Slo, Slot, Workers};
 use crate::units::GIB;
 
 /// The shape of one worker or one AFD unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Layout {
-    Worker(Parallel),
-    Afd { attention_gpus: u32, tp: u32, ffn_gpus: u32, ep: u32, moe_tp: u32, microbatches: u32, groups: u32 },
+    /// `overlap`: whether two half-batches may overlap.
+    Worker { parallel: Parallel, overlap: bool },
+    /// `pp`: stages, each with both pools.
+    Afd { attention_gpus: u32, tp: u32, ffn_gpus: u32, ep: u32, moe_tp: u32, microbatches: u32, groups: u32, pp: u32 },
 }
 
 impl Layout {
     pub fn gpus(&self) -> u32 {
         match self {
-            Layout::Worker(p) => p.gpus(),
-            Layout::Afd { attention_gpus, ffn_gpus, .. } => attention_gpus + ffn_gpus,
+            Layout::Worker { parallel, .. } => parallel.gpus(),
+            Layout::Afd { attention_gpus, ffn_gpus, pp, .. } => (attention_gpus + ffn_gpus) * pp,
+        }
+    }
+
+    /// How it is cut, as far as the rules of servers care.
+    pub fn shape(&self) -> Shape {
+        match *self {
+            Layout::Worker { parallel: p, .. } => {
+                Shape { tp: p.tp, dp: p.dp, cp: p.cp, pp: p.pp, ep: p.ep(), moe_tp: p.moe_tp }
+            }
+            Layout::Afd { attention_gpus, tp, ep, moe_tp, groups, pp, .. } => {
+                Shape { tp, dp: (attention_gpus / tp / groups).max(1), cp: 1, pp, ep, moe_tp }
+            }
         }
     }
 
@@ -28,13 +43,15 @@ impl Layout {
     /// Micro-batches of a unit; a worker takes its batch whole.
     pub fn microbatches(&self) -> u32 {
         match self {
-            Layout::Worker(_) => 1,
+            Layout::Worker { .. } => 1,
             Layout::Afd { microbatches, .. } => *microbatches,
         }
     }
 
     pub fn afd_plan(&self, units: u32, batch: u32, chunk: Option<u32>) -> Option<AfdPlan> {
-        let Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, microbatches, groups } = *self else { return None };
+        let Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, microbatches, groups, pp } = *self else {
+            return None;
+        };
         Some(AfdPlan {
             attention: PoolPlan { gpus: attention_gpus, tp, ep: None, moe_tp: 1, device: None },
             ffn: PoolPlan { gpus: ffn_gpus, tp: 1, ep: Some(ep), moe_tp, device: None },
@@ -49,7 +66,7 @@ impl Layout {
             prereduce: false,
             placement: None,
             attention_groups: groups,
-            pp: 1,
+            pp,
             prefill_interval: None,
             units,
         })
@@ -73,7 +90,8 @@ impl Part {
     fn slot(&self) -> Slot {
         let chunk = (self.chunk > 0).then_some(self.chunk);
         match self.layout {
-            Layout::Worker(parallel) => Slot::Workers(Workers {
+            Layout::Worker { parallel, overlap } => Slot::Workers(Workers {
+                two_batch_overlap: overlap.then_some(true),
                 count: self.count,
                 parallel,
                 batch: Some(self.batch),
@@ -119,6 +137,7 @@ impl Row {
                 batch: w.batch,
                 chunk_tokens: w.chunk_tokens,
                 replicas: w.count,
+                two_batch_overlap: w.two_batch_overlap,
                 ..Default::default()
             }),
             (None, Slot::Afd(a)) => Plan::Afd(a),
@@ -139,23 +158,18 @@ pub fn columns(
     let mut c = Columns::new();
     let int = |f: &dyn Fn(&Row) -> u32| Column::I64(rows.iter().map(|r| i64::from(f(r))).collect());
     let float = |f: &dyn Fn(&Row) -> f64| Column::F64(rows.iter().map(f).collect());
-    let parallel = |r: &Row| match r.main.layout {
-        Layout::Worker(p) => p,
-        Layout::Afd { tp, attention_gpus, ep, moe_tp, .. } => {
-            Parallel { tp, dp: attention_gpus / tp, pp: 1, cp: 1, ep: Some(ep), moe_tp }
+    let split = |layout: &Layout| match *layout {
+        Layout::Worker { parallel, .. } => parallel,
+        Layout::Afd { tp, attention_gpus, ep, moe_tp, pp, .. } => {
+            Parallel { tp, dp: attention_gpus / tp, pp, cp: 1, ep: Some(ep), moe_tp }
         }
     };
-    let prefill_parallel = |r: &Row| {
-        r.prefill.map_or(Parallel { tp: 0, dp: 0, pp: 0, cp: 0, ep: Some(0), moe_tp: 0 }, |p| match p.layout {
-            Layout::Worker(p) => p,
-            Layout::Afd { tp, attention_gpus, ep, moe_tp, .. } => {
-                Parallel { tp, dp: attention_gpus / tp, pp: 1, cp: 1, ep: Some(ep), moe_tp }
-            }
-        })
-    };
+    let none = Parallel { tp: 0, dp: 0, pp: 0, cp: 0, ep: Some(0), moe_tp: 0 };
+    let parallel = |r: &Row| split(&r.main.layout);
+    let prefill_parallel = |r: &Row| r.prefill.map_or(none, |p| split(&p.layout));
     let afd = |p: &Part| match p.layout {
         Layout::Afd { attention_gpus, ffn_gpus, tp, microbatches, .. } => (attention_gpus, ffn_gpus, tp, microbatches),
-        Layout::Worker(_) => (0, 0, 0, 0),
+        Layout::Worker { .. } => (0, 0, 0, 0),
     };
     let groups = |p: &Part| if let Layout::Afd { groups, .. } = p.layout { groups } else { 0 };
     let ep = |p: &Parallel| p.ep();

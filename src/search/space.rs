@@ -1,123 +1,191 @@
-//! Which layouts, batches and pool sizes are worth a price: everything the model and the budget
-//! allow on the grids stated here, counted once.
+//! Which sizes, splits and options a plan may have: one list of each, for every level and slot.
+//!
+//! | what | workers | AFD units |
+//! |---|---|---|
+//! | GPUs of one | [`sizes`] | [`sizes`], attention and FFN share it in any way |
+//! | attention TP | [`TENSOR`] | [`TENSOR`] |
+//! | pipeline stages | [`STAGES`] | [`STAGES`] |
+//! | expert TP | [`EXPERT_TENSOR`] | [`EXPERT_TENSOR`] |
+//! | context-parallel prefill | [`CONTEXT`] | none: an attention pool has no such split |
+//! | batches in turn | two-batch overlap, where the server has it | micro-batches and attention groups |
+//! | batches and chunks of a step | [`batches`], `choose::chunk_grid` | the same |
+//!
+//! Workers are listed whole. Units are 60 times as many: they are listed on a coarse grid of sizes and shares, and
+//! climbed from there over the whole of these lists (`units`). Law, tested: what one level may choose, another may,
+//! or the table says why not (tests/rust/fair.rs). Limit: above [`EVERY`] GPUs sizes lie a 32nd of an octave apart,
+//! beside those that divide the budget.
 
 use crate::cost::Library;
 use crate::search::Layout;
-use crate::spec::{Attention, Dtype, Model, Parallel};
+use crate::serving::scan;
+use crate::spec::{Dtype, Model, Parallel, Rules};
 
-/// Worker sizes: powers of two, the budget itself, and its divisors by small factors (a 72-GPU
-/// rack divides into 36, 24, 18, 12, 9).
-pub fn worker_sizes(budget: u32) -> Vec<u32> {
-    let mut sizes: Vec<u32> = (0..=12).map(|i| 1u32 << i).filter(|g| *g <= budget).collect();
-    for d in [1, 2, 3, 4, 6, 8] {
-        if budget.is_multiple_of(d) {
-            sizes.push(budget / d);
-        }
+/// Head-parallel widths.
+pub const TENSOR: [u32; 5] = [1, 2, 4, 8, 16];
+/// Pipeline stages.
+pub const STAGES: [u32; 3] = [1, 2, 4];
+/// Ranks that share the chunk of a prompt.
+pub const CONTEXT: [u32; 4] = [1, 2, 4, 8];
+/// Splits of one expert.
+pub const EXPERT_TENSOR: [u32; 5] = [1, 2, 4, 8, 16];
+/// Micro-batches of a unit, in decode and mixed steps; groups of attention GPUs; micro-batches of both at most.
+pub const MICROBATCHES: [u32; 4] = [1, 2, 3, 4];
+pub const GROUPS: [u32; 3] = [1, 2, 4];
+pub const MOST_IN_TURN: u32 = 4;
+/// Micro-batches of AFD prefill, where a prompt is cut into as many chunks.
+pub const PREFILL_MICROBATCHES: [u32; 5] = [1, 2, 4, 8, 16];
+
+/// Up to this many GPUs a worker or unit may have any size.
+pub const EVERY: u32 = 128;
+
+/// GPUs that a worker or a unit may have: every number up to [`EVERY`], then a 32nd of an octave apart; and what
+/// divides the budget, rounded down, into any number of equal ones.
+pub fn sizes(budget: u32) -> Vec<u32> {
+    let mut all: Vec<u32> = (1..=budget.min(EVERY)).collect();
+    if budget > EVERY {
+        let apart = (0..).map(|k| (f64::from(EVERY) * 2f64.powf(f64::from(k) / 32.0)).round() as u32);
+        all.extend(apart.take_while(|g| *g <= budget));
+        all.extend((1..=budget / EVERY).map(|n| budget / n));
+        all.sort_unstable();
+        all.dedup();
     }
-    sizes.sort_unstable();
-    sizes.dedup();
-    sizes
+    all
+}
+
+/// Of those a grid for what is climbed from, or for what is priced by the engine alone: all up to 8, four an octave, and
+/// the largest of which a few fit.
+pub fn coarse_sizes(budget: u32) -> Vec<u32> {
+    let mut all: Vec<u32> = (1..=budget.min(8)).collect();
+    let apart = (0..).flat_map(|k| [8u32, 10, 12, 14].map(|x| x << k));
+    all.extend(apart.take_while(|g| *g <= budget).filter(|g| *g > 8));
+    all.extend((1..=8).map(|n| budget / n).filter(|g| *g > 0));
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 /// Head-parallel widths the model's attention divides into.
-pub fn tensor_widths(model: &Model, most: u32) -> Vec<u32> {
-    [1, 2, 4, 8, 16].into_iter().filter(|tp| *tp <= most && model.attention.heads().is_multiple_of(*tp)).collect()
+pub fn tensor_widths(model: &Model, most: u32) -> impl Iterator<Item = u32> + use<> {
+    let heads = model.attention.heads();
+    TENSOR.into_iter().filter(move |tp| *tp <= most && heads.is_multiple_of(*tp))
 }
 
-/// Splits of one expert's width that its kernels allow (whole 128-blocks in block formats).
+/// Splits of one expert's width that its format allows (whole blocks: `spec::blocks`).
 pub fn moe_widths(model: &Model, moe: Dtype, gpus: u32) -> Vec<u32> {
     let Some(m) = &model.moe else { return vec![1] };
-    let block = if moe == Dtype::Fp8Block { 128 } else { 16 };
-    [1, 2, 4, 8].into_iter().filter(|t| gpus.is_multiple_of(*t) && m.intermediate.is_multiple_of(*t * block)).collect()
+    EXPERT_TENSOR.into_iter().filter(|t| gpus.is_multiple_of(*t) && moe.cuts(m.intermediate, *t)).collect()
 }
 
-/// Layouts of workers up to `budget` GPUs. `prefill` adds context parallelism.
-pub fn workers(lib: &Library, budget: u32, prefill: bool) -> Vec<Parallel> {
+/// Whether workers may overlap two half-batches where nobody says: in frameworks that have it.
+fn overlaps(lib: &Library) -> bool {
+    lib.serving.two_batch_overlap.unwrap_or_else(|| scan::tabulates(lib) && has_overlap(&lib.framework))
+}
+
+/// SGLang: `--enable-two-batch-overlap`; vLLM: `--enable-dbo` (dual-batch overlap). TensorRT-LLM 1.2 has no such flag.
+fn has_overlap(framework: &str) -> bool {
+    matches!(framework, "sglang" | "vllm")
+}
+
+/// What may be chosen: on this library and budget, under these rules of what servers start (none: all that can be priced).
+#[derive(Clone, Copy)]
+pub struct Choices<'a> {
+    pub lib: &'a Library,
+    pub budget: u32,
+    pub rules: Option<&'a Rules>,
+}
+
+impl Choices<'_> {
+    fn takes(&self, layout: &Layout) -> bool {
+        self.rules.is_none_or(|r| r.shape(&layout.shape()))
+    }
+}
+
+/// Layouts of workers up to the budget. `prefill` adds context parallelism.
+pub fn workers(choices: &Choices<'_>, prefill: bool) -> Vec<Layout> {
+    let (lib, budget) = (choices.lib, choices.budget);
     let model = &lib.model;
     let experts = model.moe.as_ref().map_or(1, |m| m.experts);
     let domain = lib.cluster.fabric.domain_gpus;
+    let overlaps = overlaps(lib);
     let mut out = Vec::new();
-    let cps: &[u32] = if prefill { &[1, 2, 4, 8] } else { &[1] };
-    for g in worker_sizes(budget) {
-        for pp in [1, 2, 4] {
-            if !g.is_multiple_of(pp) || pp > model.layers {
-                continue;
-            }
+    let cps = if prefill { &CONTEXT[..] } else { &CONTEXT[..1] };
+    // What only the engine can price is priced on the grid that units have.
+    let sizes = if scan::tabulates(lib) { sizes(budget) } else { coarse_sizes(budget) };
+    for g in sizes {
+        for pp in STAGES.into_iter().filter(|pp| g.is_multiple_of(*pp) && *pp <= model.layers) {
             let stage = g / pp;
             for tp in tensor_widths(model, stage.min(domain)) {
-                for &cp in cps {
-                    if !stage.is_multiple_of(tp * cp) {
-                        continue;
-                    }
+                for &cp in cps.iter().filter(|cp| stage.is_multiple_of(tp * **cp)) {
                     let dp = stage / (tp * cp);
                     for moe_tp in moe_widths(model, lib.formats.moe, stage) {
                         let ep = stage / moe_tp;
                         if model.moe.is_some() && ep > experts || model.moe.is_none() && (moe_tp > 1 || dp * cp > 1) {
                             continue;
                         }
-                        out.push(Parallel { tp, dp, pp, cp, ep: model.moe.as_ref().map(|_| ep), moe_tp });
+                        let ep = model.moe.as_ref().map(|_| ep);
+                        let parallel = Parallel { tp, dp, pp, cp, ep, moe_tp };
+                        let exchanges = lib.serving.two_batch_overlap.is_some() || dp * cp > 1 && parallel.ep() > 1;
+                        let overlap = overlaps && ep.is_some() && exchanges;
+                        out.push(Layout::Worker { parallel, overlap });
                     }
                 }
             }
         }
     }
+    out.retain(|l| choices.takes(l));
     out
 }
 
-/// AFD unit sizes: those of workers, three quarters of the powers of two, and seven nodes.
-fn unit_sizes(budget: u32) -> Vec<u32> {
-    let mut sizes = worker_sizes(budget);
-    sizes.extend([3, 6, 12, 24, 48, 56, 96].into_iter().filter(|g| *g <= budget));
-    sizes.retain(|g| *g >= 2);
-    sizes.sort_unstable();
-    sizes.dedup();
-    sizes
-}
-
-/// Attention shares of a unit: small counts, powers of two, sevenths and eighths, and mirrored FFN sizes.
+/// Attention shares of a unit on the coarse grid: few of either pool, and eighths.
 fn attention_shares(unit: u32) -> Vec<u32> {
-    let mut a: Vec<u32> = vec![1, 2, 3, 4, 6, 8, 12, 16, 24, 28, 32, 48, 64, 80, 96, 112];
-    a.extend([unit / 8, unit / 4, unit / 3, unit / 2, 2 * unit / 3, 3 * unit / 4, 7 * unit / 8]);
-    a.extend([1, 2, 4, 8, 16, 32].into_iter().map(|f| unit.saturating_sub(f)));
+    let few = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32];
+    let mut a: Vec<u32> = few.into_iter().chain(few.into_iter().map(|f| unit.saturating_sub(f))).collect();
+    a.extend((1..8).map(|k| k * unit / 8));
     a.retain(|x| *x >= 1 && *x < unit);
     a.sort_unstable();
     a.dedup();
     a
 }
 
-/// Micro-batches of all groups of a unit at most.
-const MOST_IN_TURN: u32 = 4;
+/// How a unit of these pools is laid out, if it can be.
+pub fn unit(
+    choices: &Choices<'_>,
+    [attention_gpus, ffn_gpus]: [u32; 2],
+    tp: u32,
+    moe_tp: u32,
+    [microbatches, groups, pp]: [u32; 3],
+) -> Option<Layout> {
+    let lib = choices.lib;
+    let (model, moe) = (&lib.model, lib.model.moe.as_ref()?);
+    let ep = (ffn_gpus / moe_tp.max(1)).min(moe.experts);
+    let stands = attention_gpus > 0
+        && ep > 0
+        && attention_gpus.is_multiple_of(tp * groups)
+        && ffn_gpus.is_multiple_of(ep * moe_tp)
+        && tensor_widths(model, attention_gpus.min(lib.cluster.fabric.domain_gpus)).any(|t| t == tp)
+        && moe_widths(model, lib.formats.moe, ffn_gpus).contains(&moe_tp)
+        && (groups == 1 || groups * microbatches <= MOST_IN_TURN && lib.assumptions.knows_groups())
+        && (pp == 1 || STAGES.contains(&pp) && pp <= model.layers && lib.assumptions.knows_groups());
+    let layout = Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, microbatches, groups, pp };
+    (stands && choices.takes(&layout)).then_some(layout)
+}
 
-/// AFD unit layouts up to `budget` GPUs, for each number of micro-batches and of attention groups.
-pub fn units(lib: &Library, budget: u32, microbatches: &[u32], groups: &[u32]) -> Vec<Layout> {
-    let model = &lib.model;
-    let Some(moe) = &model.moe else { return Vec::new() };
+/// AFD unit layouts of the coarse grid up to the budget, for each number of micro-batches and of attention groups.
+pub fn units(choices: &Choices<'_>, microbatches: &[u32], groups: &[u32]) -> Vec<Layout> {
+    let lib = choices.lib;
+    let Some(moe) = &lib.model.moe else { return Vec::new() };
     let mut out = Vec::new();
-    let widest = match &model.attention {
-        Attention::Gqa { kv_heads, .. } => (*kv_heads).max(8),
-        Attention::Mla { .. } => 8,
-    };
-    for unit in unit_sizes(budget) {
-        for a in attention_shares(unit) {
-            let f = unit - a;
-            for tp in tensor_widths(model, a.min(widest).min(lib.cluster.fabric.domain_gpus)) {
-                if !a.is_multiple_of(tp) {
-                    continue;
-                }
-                for moe_tp in moe_widths(model, lib.formats.moe, f) {
-                    // Wide experts first: split one only where the pool cannot be filled otherwise, or is small.
-                    let ep = (f / moe_tp).min(moe.experts);
-                    if !f.is_multiple_of(ep * moe_tp) || (moe_tp > 1 && f > 16 && f / moe_tp < moe.experts) {
+    for size in coarse_sizes(choices.budget).into_iter().filter(|g| *g >= 2) {
+        for a in attention_shares(size) {
+            let f = size - a;
+            for tp in TENSOR {
+                for moe_tp in moe_widths(&lib.model, lib.formats.moe, f) {
+                    // Wide experts first: one is split here only where the pool cannot be filled otherwise, or is small.
+                    if moe_tp > 1 && f > 16 && f / moe_tp < moe.experts {
                         continue;
                     }
-                    let turns = groups.iter().flat_map(|g| microbatches.iter().map(move |m| (*g, *m)));
-                    for (groups, microbatches) in turns {
-                        let few = groups == 1 || groups * microbatches <= MOST_IN_TURN;
-                        if few && (a / tp).is_multiple_of(groups) {
-                            let (attention_gpus, ffn_gpus) = (a, f);
-                            out.push(Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, microbatches, groups });
-                        }
-                    }
+                    let turns = groups.iter().flat_map(|g| microbatches.iter().map(move |m| [*m, *g, 1]));
+                    out.extend(turns.filter_map(|turn| unit(choices, [a, f], tp, moe_tp, turn)));
                 }
             }
         }
@@ -125,7 +193,83 @@ pub fn units(lib: &Library, budget: u32, microbatches: &[u32], groups: &[u32]) -
     out
 }
 
-/// Batches of a search: 1..=8, then about ten per octave... thinned to `per_octave`.
+/// Layouts one step from a unit's, over the whole of the lists above.
+pub fn beside(choices: &Choices<'_>, layout: &Layout, microbatches: &[u32], groups: &[u32]) -> Vec<Layout> {
+    let (lib, budget) = (choices.lib, choices.budget);
+    let Layout::Afd { attention_gpus: a, tp, ffn_gpus: f, moe_tp, microbatches: m, groups: g, pp, .. } = *layout else {
+        return Vec::new();
+    };
+    let experts = lib.model.moe.as_ref().map_or(1, |x| x.experts);
+    let mut out: Vec<Layout> = Vec::new();
+    let mut add = |a: i64, f: i64, tp: u32, moe_tp: u32, m: u32, g: u32, pp: u32| {
+        let (Ok(a), Ok(f)) = (u32::try_from(a), u32::try_from(f)) else { return };
+        if a == 0 || f == 0 || (a + f) * pp > budget {
+            return;
+        }
+        if let Some(l) = unit(choices, [a, f], tp, moe_tp, [m, g, pp])
+            && l != *layout
+            && !out.contains(&l)
+        {
+            out.push(l);
+        }
+    };
+    let (wa, wf) = (i64::from(a), i64::from(f));
+    let (da, df) = (i64::from(tp * g), i64::from(moe_tp));
+    for k in [1, 2, 4, 8] {
+        for sign in [-1, 1] {
+            add(wa + sign * k * da, wf, tp, moe_tp, m, g, pp);
+            add(wa, wf + sign * k * df, tp, moe_tp, m, g, pp);
+            add(wa + sign * k * da, wf - sign * k * da, tp, moe_tp, m, g, pp);
+        }
+    }
+    // The least pool that holds one expert a rank more, or one less.
+    let held = experts.div_ceil((f / moe_tp).max(1));
+    for k in [held - 1, held + 1] {
+        if k > 0 {
+            let kink = i64::from(experts.div_ceil(k) * moe_tp);
+            add(wa, kink, tp, moe_tp, m, g, pp);
+            add(wa + wf - kink, kink, tp, moe_tp, m, g, pp);
+        }
+    }
+    // One unit more or less on the budget, in the same proportion.
+    let size = (a + f) * pp;
+    let n = budget / size;
+    for n in [n.saturating_sub(1), n, n + 1] {
+        if n > 0 {
+            let whole = budget / n / pp;
+            let share = (f64::from(whole) * f64::from(a) / f64::from(a + f) / f64::from(tp * g)).round() as i64 * da;
+            add(share, i64::from(whole) - share, tp, moe_tp, m, g, pp);
+            add(wa, i64::from(whole) - wa, tp, moe_tp, m, g, pp);
+            add(i64::from(whole) - wf, wf, tp, moe_tp, m, g, pp);
+        }
+    }
+    for wide in [tp * 2, tp / 2] {
+        add(wa, wf, wide, moe_tp, m, g, pp);
+        add(wa * i64::from(wide) / i64::from(tp), wf, wide, moe_tp, m, g, pp);
+    }
+    for moe_tp in [moe_tp * 2, moe_tp / 2] {
+        add(wa, wf, tp, moe_tp, m, g, pp);
+    }
+    let near = |all: &[u32], x: u32| -> Vec<u32> {
+        let at = all.iter().position(|y| *y == x).unwrap_or(0);
+        [at.checked_sub(1), Some(at + 1)].into_iter().flatten().filter_map(|i| all.get(i).copied()).collect()
+    };
+    for m in near(microbatches, m) {
+        add(wa, wf, tp, moe_tp, m, g, pp);
+    }
+    for g in near(groups, g) {
+        add(wa, wf, tp, moe_tp, m, g, pp);
+        add(wa, wf, tp, moe_tp, (m / 2).max(1), g, pp);
+        add(wa, wf, tp, moe_tp, m * 2, g, pp);
+    }
+    for stages in near(&STAGES, pp) {
+        add(wa, wf, tp, moe_tp, m, g, stages);
+        add(wa * i64::from(pp) / i64::from(stages), wf * i64::from(pp) / i64::from(stages), tp, moe_tp, m, g, stages);
+    }
+    out
+}
+
+/// Batches of a search, `per_octave` each doubling, and the largest that fits.
 pub fn batches(most: f64, per_octave: u32) -> Vec<u32> {
     let most = most.min(4096.0);
     let mut out: Vec<u32> = Vec::new();

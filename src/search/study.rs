@@ -293,19 +293,25 @@ impl Study {
 
 fn describe_part(p: &Part) -> String {
     match p.layout {
-        Layout::Worker(w) => {
+        Layout::Worker { parallel: w, overlap } => {
             let mut s = format!("{}x tp{} dp{} ep{}", p.count, w.tp, w.dp, w.ep());
             for (name, n) in [("pp", w.pp), ("cp", w.cp), ("moe_tp", w.moe_tp)] {
                 if n > 1 {
                     s.push_str(&format!(" {name}{n}"));
                 }
             }
+            if overlap {
+                s.push_str(" tbo");
+            }
             s.push_str(&format!(" b{}", p.batch));
             s
         }
-        Layout::Afd { attention_gpus, tp, ffn_gpus, moe_tp, microbatches, groups, .. } => {
+        Layout::Afd { attention_gpus, tp, ffn_gpus, moe_tp, microbatches, groups, pp, .. } => {
             let groups = if groups > 1 { format!(" g{groups}") } else { String::new() };
-            let split = if moe_tp > 1 { format!(" moe_tp{moe_tp}") } else { String::new() };
+            let mut split = if moe_tp > 1 { format!(" moe_tp{moe_tp}") } else { String::new() };
+            if pp > 1 {
+                split.push_str(&format!(" pp{pp}"));
+            }
             format!("{}x {attention_gpus}A(tp{tp})+{ffn_gpus}F{split}{groups} m{microbatches} b{}", p.count, p.batch)
         }
     }

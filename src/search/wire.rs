@@ -18,7 +18,7 @@ pub const HEADER: usize = 4;
 pub const WIDTH: usize = Row::WORDS;
 
 /// Format and version (FNV-1a of both).
-const FORMAT: u64 = fnv(concat!("disagg rows 1 ", env!("CARGO_PKG_VERSION")).as_bytes());
+const FORMAT: u64 = fnv(concat!("disagg rows 2 ", env!("CARGO_PKG_VERSION")).as_bytes());
 
 /// Pools and ports that a binding may name.
 const NAMES: [&str; 11] = [
@@ -240,17 +240,17 @@ fields!(Row {
 });
 
 /// Words that an AFD unit takes: one a field.
-const AFD: usize = 7;
+const AFD: usize = 8;
 
 impl Wire for Layout {
     const WORDS: usize = 1 + if Parallel::WORDS > AFD { Parallel::WORDS } else { AFD };
 
     fn put(&self, to: &mut Vec<u32>) -> Result<()> {
         match *self {
-            Layout::Worker(p) => variant(to, Self::WORDS, 0, |to| p.put(to)),
-            Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, microbatches, groups } => {
-                let all: [u32; AFD] = [attention_gpus, tp, ffn_gpus, ep, moe_tp, microbatches, groups];
-                variant(to, Self::WORDS, 1, |to| all.put(to))
+            Layout::Worker { parallel, overlap } => variant(to, Self::WORDS, u32::from(overlap), |to| parallel.put(to)),
+            Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, microbatches, groups, pp } => {
+                let all: [u32; AFD] = [attention_gpus, tp, ffn_gpus, ep, moe_tp, microbatches, groups, pp];
+                variant(to, Self::WORDS, 2, |to| all.put(to))
             }
         }
     }
@@ -258,10 +258,11 @@ impl Wire for Layout {
     fn take(from: &mut &[u32]) -> Result<Layout> {
         let mut own = part(from, Self::WORDS)?;
         match u32::take(&mut own)? {
-            0 => Ok(Layout::Worker(Wire::take(&mut own)?)),
-            1 => {
-                let [attention_gpus, tp, ffn_gpus, ep, moe_tp, microbatches, groups] = <[u32; AFD]>::take(&mut own)?;
-                Ok(Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, microbatches, groups })
+            kind @ (0 | 1) => Ok(Layout::Worker { parallel: Wire::take(&mut own)?, overlap: kind == 1 }),
+            2 => {
+                let [attention_gpus, tp, ffn_gpus, ep, moe_tp, microbatches, groups, pp] =
+                    <[u32; AFD]>::take(&mut own)?;
+                Ok(Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, microbatches, groups, pp })
             }
             other => Err(broken(format!("hold {other} where a kind of layout stands"))),
         }

@@ -64,7 +64,7 @@ impl Engine {
         let load = Load::of(workload);
         match plan {
             Plan::Aggregated(a) => {
-                let stepper = Stepper::worker(lib, a.parallel, workload, "worker")?;
+                let stepper = Stepper::overlapping(lib, a.parallel, a.two_batch_overlap, workload, "worker")?;
                 let found =
                     choose::mixed_paced(&[&stepper], &load, a.batch, a.chunk_tokens, a.replicas, a.prefill_interval);
                 let mut a = a.clone();
@@ -162,6 +162,7 @@ pub fn contradictions(problems: &mut Problems, plan: &Plan, lib: &Library) {
     };
     units.iter().for_each(|(path, a)| afd(path, a));
     cadence::check(problems, Some(plan), &lib.serving, &lib.framework);
+    problems.nest("", plan.check_blocks(&lib.model, &lib.formats));
     contradictions_of(problems, &lib.model, &lib.serving);
 }
 
@@ -205,7 +206,7 @@ pub(super) fn choose_prefill(
     let w = &w.prefill_part();
     match slot {
         Slot::Workers(k) => {
-            let s = Stepper::worker(lib, k.parallel, w, "worker")?;
+            let s = Stepper::overlapping(lib, k.parallel, k.two_batch_overlap, w, "worker")?;
             let chunk = k.chunk_tokens.map_or(load.isl.min(16384.0).ceil(), f64::from);
             let side = pd::prefill_side(&s, load, f64::from(k.batch.unwrap_or(1)), chunk);
             let mut k = k.clone();
@@ -255,7 +256,7 @@ pub(super) fn choose_decode(
     let none = || Error::spec("plan.decode.batch", "no batch fits", "");
     match slot {
         Slot::Workers(k) => {
-            let s = Stepper::worker(lib, k.parallel, w, "worker")?;
+            let s = Stepper::overlapping(lib, k.parallel, k.two_batch_overlap, w, "worker")?;
             let d = pick(&s, k.batch).ok_or_else(none)?;
             let mut k = k.clone();
             k.batch = Some(d.batch as u32);

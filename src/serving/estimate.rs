@@ -12,7 +12,7 @@ use crate::columns::{Column, Columns};
 use crate::cost::Batch;
 use crate::error::{Error, Result};
 use crate::kernels::Evidence;
-use crate::spec::{Cluster, Plan};
+use crate::spec::{Cluster, Plan, Rules};
 use crate::units::GIB;
 
 pub use super::operators::BreakdownRow;
@@ -71,6 +71,9 @@ pub struct Scalars {
     /// Energy per output token at full board power.
     pub joules_per_token: f64,
     pub context_exceeded: bool,
+    /// Whether a released server starts the plan, which one, and the rules that it breaks.
+    #[serde(flatten)]
+    pub verdict: crate::spec::Verdict,
     pub memory_gib: f64,
     pub decode_batch: f64,
     /// Shares of operator time, all operators.
@@ -134,7 +137,7 @@ fn prefill_stages(s: &Stepper, parts: &[Batch]) -> Vec<StageRow> {
 /// Stage times of micro-batch `b`, one of `parts` like it in a pass of `step` seconds.
 fn stages_of(u: &Unit, phase: &'static str, b: &Batch, parts: usize, step: f64) -> Vec<StageRow> {
     let sliding = u.unit.counts.moe[0] <= 0.0;
-    let times = u.unit.stages(b, sliding).seconds(u.unit.slowed());
+    let times = u.unit.stages(b, sliding).seconds(u.fused(&vec![*b; parts.max(1)]));
     let layers = u.unit.counts.moe[0] + u.unit.counts.moe[1];
     ["attention", "a2f", "ffn", "f2a"]
         .into_iter()
@@ -351,6 +354,7 @@ impl Engine {
             watts,
             joules_per_token: self.joules_per_token(),
             context_exceeded: exceeded,
+            verdict: self.verdict()?,
             memory_gib: self.point.memory_bytes / GIB,
             decode_batch: self.point.decode_batch,
             evidence: shares(&self.point.evidence.by_evidence),
@@ -365,6 +369,12 @@ impl Engine {
 }
 
 impl Engine {
+    /// Whether a released server of the framework whose kernels price starts the plan.
+    pub fn verdict(&self) -> Result<crate::spec::Verdict> {
+        let lib = self.library();
+        Ok(Rules::new(&lib.framework, None, &lib.model, &lib.cluster)?.verdict(&self.plan))
+    }
+
     fn bill(&self) -> (f64, f64) {
         bill(&self.plan, &self.library().cluster)
     }

@@ -14,6 +14,7 @@ pub mod engine;
 pub mod estimate;
 pub mod framework;
 mod half_duplex;
+pub mod launch;
 mod operators;
 pub mod pd;
 pub mod pipeline;

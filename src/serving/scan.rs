@@ -2,8 +2,8 @@
 //!
 //! A scan says where to look; whatever is reported is priced by the engine again. Lines exist where the parts of
 //! a step add up; where an assumption mixes them (published step counts and pipeline formulas, prompts cut as one
-//! sequence, attention by name, one-link hops, whole FFN pools) or serving does (two-batch overlap, fused
-//! dispatch), [`Tables::new`] gives none and the search asks the engine. Error bound, held in tests/rust/scan.rs
+//! sequence, attention by name, one-link hops, whole FFN pools), [`Tables::new`] gives none and the search asks the
+//! engine. Error bound, held in tests/rust/scan.rs
 //! over random layouts, batches, chunks, models, frameworks and switches: rate, TTFT, TPOT and ITL within 0.1 %
 //! of the engine's in 99 of 100 points (median 2e-6) and within 1 % in every one, the worst beside a jump of a
 //! table (rows at 256 and 257 tokens).
@@ -52,8 +52,6 @@ pub fn tabulates(lib: &Library) -> bool {
         && a.copies != Copies::OneLink
         && a.far_exchange == FarExchange::Law
         && a.wide_ep_decode == WideEpDecode::Whole
-        && !lib.serving.two_batch_overlap
-        && !lib.serving.fused_dispatch
 }
 
 impl Tables {
@@ -124,9 +122,11 @@ impl Scan {
             (Of::Worker(w), _) => w.step(b, rest),
             (Of::Afd(lines), Kind::Afd(u)) => {
                 let prompts = lines.prompts(b, rest);
-                let mut parts = Parts::default();
-                u.for_each_part(b, |part| parts.push(&part, || lines.stages(&part, prompts)));
-                parts.pass(u, u.overlapped)
+                fastest(lines, |fused| {
+                    let mut parts = Parts::default();
+                    u.for_each_part(b, |part| parts.push(&part, || lines.stages(&part, prompts, fused)));
+                    parts.pass(u, u.overlapped)
+                })
             }
             (Of::Afd(_), Kind::Worker(..)) => f64::NAN,
         };
@@ -169,12 +169,12 @@ impl Steps for Scan {
         match (&self.of, &self.stepper.kind) {
             (Of::Worker(lines), Kind::Worker(w, _)) => {
                 let p = &w.parallel;
-                let kinds = lines.kinds();
-                let kernels = self
-                    .tables
-                    .round(key([p.tp, p.cp, 0]), || parts.iter().flat_map(|b| w.prompt_kernels(b, kinds)).collect());
+                let width = lines.width();
+                let which = key([p.tp, p.cp, 2 * u32::from(w.overlaps())]);
+                let kernels =
+                    self.tables.round(which, || parts.iter().flat_map(|b| lines.prompt_kernels(w, b)).collect());
                 let mut slowest = 0.0_f64;
-                for (b, kernels) in parts.iter().zip(kernels.chunks(kinds)) {
+                for (b, kernels) in parts.iter().zip(kernels.chunks(width)) {
                     let t = lines.chunk(b, kernels);
                     out.period_s += t;
                     slowest = slowest.max(t);
@@ -186,19 +186,30 @@ impl Steps for Scan {
                 let kernels = self.tables.round(key([u.unit.attention_tp, 1, 1]), || {
                     parts[..each].iter().flat_map(|b| u.unit.prompt_kernels(b, kinds)).collect()
                 });
-                let mut stages = Parts::default();
-                for (i, b) in parts.iter().enumerate() {
-                    let at = i % each * kinds;
-                    let prompts = [kernels[at], kernels[at + kinds - 1]];
-                    stages.push(b, || lines.stages(b, prompts));
-                }
-                out.latency_s = stages.pass(u, false);
-                out.period_s = if u.overlapped { stages.pass(u, true).min(out.latency_s) } else { out.latency_s };
+                let pass = |overlapped| {
+                    fastest(lines, |fused| {
+                        let mut stages = Parts::default();
+                        for (i, b) in parts.iter().enumerate() {
+                            let at = i % each * kinds;
+                            let prompts = [kernels[at], kernels[at + kinds - 1]];
+                            stages.push(b, || lines.stages(b, prompts, fused));
+                        }
+                        stages.pass(u, overlapped)
+                    })
+                };
+                out.latency_s = pass(false);
+                out.period_s = if u.overlapped { pass(true).min(out.latency_s) } else { out.latency_s };
             }
             _ => {}
         }
         out
     }
+}
+
+/// A step with the hops on their own or, where there is such a kernel, inside the FFN stage: the faster.
+fn fastest(lines: &AfdLines, step: impl Fn(bool) -> f64) -> f64 {
+    let plain = step(false);
+    if lines.may_fuse() { plain.min(step(true)) } else { plain }
 }
 
 /// Stage times of micro-batches; equal ones once.

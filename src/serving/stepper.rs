@@ -20,7 +20,7 @@ pub struct StepTime<W = Total> {
 }
 
 pub enum Kind {
-    Worker(Box<Worker>, Memory),
+    Worker(Arc<Worker>, Memory),
     Afd(Box<Unit>),
 }
 
@@ -52,13 +52,25 @@ pub struct Prefill {
 
 impl Stepper {
     pub fn worker(lib: &Arc<Library>, parallel: Parallel, workload: &Workload, pool: &'static str) -> Result<Stepper> {
+        Stepper::overlapping(lib, parallel, None, workload, pool)
+    }
+
+    /// The same; `overlap`: whether two half-batches may overlap, none: as serving says.
+    pub fn overlapping(
+        lib: &Arc<Library>,
+        parallel: Parallel,
+        overlap: Option<bool>,
+        workload: &Workload,
+        pool: &'static str,
+    ) -> Result<Stepper> {
         let cx = context(lib, workload);
         let memory = memory::worker(&cx, &parallel, pool);
-        let worker = Worker::new(lib, parallel)?;
+        let overlap = overlap.or(lib.serving.two_batch_overlap).unwrap_or(false);
+        let worker = Worker::overlapping(lib, parallel, overlap)?;
         Ok(Stepper {
             straggle: straggle(lib, workload, worker.ranks()),
             peak: workload.peak_tokens(),
-            kind: Kind::Worker(Box::new(worker), memory),
+            kind: Kind::Worker(Arc::new(worker), memory),
             lib: lib.clone(),
             gpus: parallel.gpus(),
         })

@@ -124,7 +124,23 @@ impl Unit {
     /// Costs and schedule of micro-batches that may differ: a step as decode sees it, through all pipeline stages.
     pub fn schedule(&self, parts: &[Batch], overlapped: bool) -> StepTime {
         let pp = f64::from(self.pp);
-        self.with_rows(parts, |rows, work| StepTime { seconds: pp * self.pass(rows, parts, overlapped), work })
+        let of = |slowed| {
+            self.with_rows_as(parts, slowed, |rows, work| StepTime {
+                seconds: pp * self.pass(rows, parts, overlapped),
+                work,
+            })
+        };
+        let plain = of(None);
+        // A fused kernel is one more way to the experts: taken where it is the faster.
+        let fused = self.unit.slowed().map(|slowed| of(Some(slowed)));
+        fused.filter(|f| f.seconds < plain.seconds).unwrap_or(plain)
+    }
+
+    /// What a fused dispatch does to the FFN stage, if these micro-batches take one.
+    pub fn fused(&self, parts: &[Batch]) -> Option<f64> {
+        let slowed = self.unit.slowed()?;
+        let pass = |slowed| self.with_rows_as(parts, slowed, |rows, _| self.pass(rows, parts, self.overlapped));
+        (pass(Some(slowed)) < pass(None)).then_some(slowed)
     }
 
     /// The same with stages of micro-batch i longer by `extra(i)` (KV on the same ports): seconds of the step.
@@ -143,8 +159,20 @@ impl Unit {
     }
 
     fn pass_beside(&self, parts: &[Batch], overlapped: bool, extra: impl Fn(usize) -> Extra) -> f64 {
+        let plain = self.pass_beside_as(parts, None, overlapped, &extra);
+        let fused = self.unit.slowed().map(|slowed| self.pass_beside_as(parts, Some(slowed), overlapped, &extra));
+        fused.map_or(plain, |f| f.min(plain))
+    }
+
+    fn pass_beside_as(
+        &self,
+        parts: &[Batch],
+        slowed: Option<f64>,
+        overlapped: bool,
+        extra: &impl Fn(usize) -> Extra,
+    ) -> f64 {
         let dense_first = self.unit.counts.dense[0] + self.unit.counts.dense[1] > 0.0;
-        self.with_rows(parts, |rows, _| {
+        self.with_rows_as(parts, slowed, |rows, _| {
             let longer = |row: usize, i: usize, s: &Stages| {
                 let x = extra(i);
                 if row + 1 == rows.len() {
@@ -212,6 +240,11 @@ impl Unit {
 
     /// Prices micro-batches and hands their stage times on, layer group by layer group in order.
     pub fn with_rows<T>(&self, parts: &[Batch], then: impl FnOnce(&[Rows<'_>], Total) -> T) -> T {
+        self.with_rows_as(parts, self.fused(parts), then)
+    }
+
+    /// The same with a dispatch fused into the experts (`slowed`) or not.
+    fn with_rows_as<T>(&self, parts: &[Batch], slowed: Option<f64>, then: impl FnOnce(&[Rows<'_>], Total) -> T) -> T {
         let n = parts.len();
         let mut inline = [[NO_STAGES; INLINE_MICROBATCHES]; ROWS];
         let mut heap: Vec<Stages> = Vec::new();
@@ -228,7 +261,7 @@ impl Unit {
         };
         let counts = &self.unit.counts;
         let dense_layers = (counts.dense[0] + counts.dense[1]) as u32;
-        let (slowed, groups) = (self.unit.slowed(), f64::from(self.unit.groups));
+        let groups = f64::from(self.unit.groups);
         let mtp = self.unit.library().serving.mtp;
         let drafts = parts.iter().any(|b| b.decode > 0.0);
         let mut work = Total::default();

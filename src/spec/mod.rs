@@ -3,6 +3,7 @@
 //! `dict | JSON | kwargs -> spec -> check -> plan -> compile`. Nothing here computes time.
 
 pub mod assumptions;
+mod blocks;
 pub mod catalog;
 pub mod distribution;
 pub mod dtype;
@@ -16,6 +17,7 @@ mod memory;
 pub mod model;
 pub mod plan;
 mod plan_check;
+pub mod rules;
 pub mod serving;
 pub mod slo;
 mod switches;
@@ -29,6 +31,7 @@ pub use model::{Attention, Indexer, Model, Moe, Part, SlidingWindow};
 pub use plan::{
     AfdPlan, Aggregated, Duplex, Parallel, PdPlan, PipelineMode, Placement, Plan, PoolPlan, Side, Slot, Workers,
 };
+pub use rules::{Rules, Verdict, Violation};
 pub use serving::{Imbalance, Launch, Serving};
 pub use slo::Slo;
 pub use workload::{PrefixHome, PrefixScope, Workload};

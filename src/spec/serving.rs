@@ -40,7 +40,10 @@ pub struct Serving {
     pub imbalance: Option<Imbalance>,
     /// Redundant expert slots that EPLB fills with copies of the busiest experts.
     pub eplb_slots: u32,
-    pub two_batch_overlap: bool,
+    /// Whether two half-batches may overlap compute and communication: true: wherever that is faster; false: nowhere;
+    /// none: in a plan that says so, and in a search where the framework has it.
+    pub two_batch_overlap: Option<bool>,
+    /// Whether a dispatch may be fused into the experts' kernel, wherever that is faster.
     pub fused_dispatch: bool,
     /// None: graph for decode, measured for prefill.
     pub launch: Option<Launch>,
@@ -58,7 +61,7 @@ impl Default for Serving {
             acceptance: None,
             imbalance: None,
             eplb_slots: 0,
-            two_batch_overlap: false,
+            two_batch_overlap: None,
             fused_dispatch: false,
             launch: None,
             framework_reserve_gib: 3.5,

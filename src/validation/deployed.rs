@@ -28,7 +28,7 @@ fn library(db: &Arc<KernelDb>, f: &Figure) -> Result<Arc<Library>> {
         mtp: f.mtp.0,
         acceptance: (f.mtp.0 > 0).then_some(f.mtp.1),
         imbalance: f.imbalance.map(|name| crate::spec::Imbalance::Name(name.to_string())),
-        two_batch_overlap: f.two_batch_overlap,
+        two_batch_overlap: Some(f.two_batch_overlap),
         ..Serving::default()
     };
     let prefill_sync = if f.lockstep { PrefillSync::Aligned } else { PrefillSync::Uncoordinated };

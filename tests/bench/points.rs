@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use disagg::control::Control;
@@ -52,10 +53,10 @@ fn main() {
     // The first round fills what is left of the lines.
     for round in ["cold", "warm"] {
         println!("-- {round}");
-        let rows = |parts: &Vec<Vec<disagg::search::Row>>| parts.iter().map(Vec::len).sum();
-        let a = timed("aggregated", || task.mixed(0, &workers, 5).unwrap(), rows);
-        timed("its refinement", || task.refine_mixed(&a, 5, &aim).unwrap(), Vec::len);
-        let u = timed("aggregated+afd", || task.mixed(2, &units, 2).unwrap(), rows);
+        let rows = |groups: &Vec<(_, Vec<disagg::search::Row>)>| groups.iter().map(|(_, rows)| rows.len()).sum();
+        let a = timed("aggregated", || task.mixed_groups(0, &workers, 2).unwrap(), rows);
+        timed("its refinement", || task.refine_mixed(&a, 2, &aim).unwrap(), Vec::len);
+        let u = timed("aggregated+afd", || task.mixed_groups(2, &units, 2).unwrap(), rows);
         timed("its refinement", || task.refine_mixed(&u, 2, &aim).unwrap(), Vec::len);
         let count = |p: &levels::Priced<_>| p.iter().map(|x| x.2.len()).sum();
         timed("prefill", || task.prefill(&prefill_workers).unwrap(), count);
@@ -63,20 +64,20 @@ fn main() {
         let p = timed("its finer cuts", || task.prompts(&prefill_workers).unwrap(), |p| p.every.len());
         let pu = timed("of afd", || task.prompts(&prefill_units).unwrap(), |p| p.every.len());
         let count = |p: &levels::Priced<_>| p.iter().map(|x| x.2.len()).sum();
-        let d = timed("decode", || task.decode(&workers, 10).unwrap(), count);
-        let du = timed("decode afd", || task.decode(&units, 4).unwrap(), count);
+        let sides = |s: &disagg::search::pairs::Sides| count(&s.decode);
+        let d = timed("decode", || task.sides(Arc::new(p), &workers, 4).unwrap(), sides);
+        let du = timed("decode afd", || task.sides(Arc::new(pu), &units, 4).unwrap(), sides);
         let slots = [
-            (&p, &d, "pd", 1),
-            (&p, &du, "pd+afd decode", 3),
-            (&pu, &d, "pd+afd prefill", 3),
-            (&pu, &du, "pd+afd both", 3),
+            (&d, &d, "pd", 1),
+            (&d, &du, "pd+afd decode", 3),
+            (&du, &d, "pd+afd prefill", 3),
+            (&du, &du, "pd+afd both", 3),
         ];
         for (p, d, name, level) in slots {
-            let df = levels::decode_frontier(d, &task.load).unwrap();
-            let f = timed(name, || task.pair(level, &p.front, &df).unwrap(), Vec::len);
+            let f = timed(name, || task.pair(level, &p.prompts.front, &d.front).unwrap(), Vec::len);
             let fine = timed("its batches", || task.fine_decode(d, &aim).unwrap(), Vec::len);
             let tiers = disagg::search::near::Tiers::of(&f, &aim);
-            timed("near the best", || task.near_best(level, &p.every, &fine, &aim, tiers).unwrap(), Vec::len);
+            timed("near the best", || task.near_best(level, &p.prompts.every, &fine, &aim, tiers).unwrap(), Vec::len);
         }
     }
     let q = Question {
@@ -107,7 +108,8 @@ fn main() {
         serving,
         assumptions: Assumptions::physical(),
         tolerance: 0.01,
-        batches_per_octave: 5,
+        batches_per_octave: 2,
+        runnable: true,
         arrivals: Default::default(),
     };
     timed("regimes (cells)", || regimes(&db, &map, &control, false).unwrap(), disagg::columns::Columns::rows);

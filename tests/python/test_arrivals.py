@@ -28,7 +28,7 @@ def test_unknown_arrivals_are_named() -> None:
         lambda: dg.explore(model, cluster, workload, dg.SLO(tpot_ms=20), arrivals="poison"),
         lambda: dg.regimes(model, cluster, isl=1024, osl=256, slo=dg.SLO(tpot_ms=20), arrivals="poison"),
     ):
-        with pytest.raises(dg.SpecError, match="arrivals.*'poison' is not known.*poisson"):
+        with pytest.raises(dg.SpecError, match=r"arrivals.*'poison' is not known.*poisson"):
             call()
     with pytest.raises(dg.SpecError, match="objective"):
         dg.explore(model, cluster, workload, dg.SLO(tpot_ms=20), objective="tokens_per_s_per_user", arrivals="poisson")

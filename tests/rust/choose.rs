@@ -54,7 +54,7 @@ fn a_choice_is_as_good_as_pricing_everything() {
             let load = Load::of(w);
             let layouts = levels::worker_layouts(&lib, 16, false);
             for layout in layouts.iter().skip(k).step_by(layouts.len() / 12) {
-                let Layout::Worker(p) = layout else { panic!("a worker") };
+                let Layout::Worker { parallel: p, .. } = layout else { panic!("a worker") };
                 let s = lab::worker(&lib, *p, w);
                 compared += usize::from(compare(&[&s], &load, &format!("{model} {} {p:?}", w.name)));
             }

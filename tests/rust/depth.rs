@@ -155,7 +155,7 @@ fn an_ffn_side_router_sends_one_copy() {
 fn halves_lose_where_weights_bind_and_win_where_wires_do() {
     // The deployment ran EPLB: its experts are balanced.
     let off = serving(|s| s.imbalance = Some(Imbalance::Name("balanced".into())));
-    let on = Serving { two_batch_overlap: true, ..off.clone() };
+    let on = Serving { two_batch_overlap: Some(true), ..off.clone() };
     let of = |s: &Serving| {
         let lib = lab::library_serving(
             &lab::model("deepseek-ai/DeepSeek-V3"),

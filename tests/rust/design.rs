@@ -175,7 +175,7 @@ fn points_cost_what_an_estimate_says_and_failures_are_rows() {
     .unwrap();
     let all: Vec<u64> = (0..s.size()).collect();
     let metrics: Vec<String> = ["ttft_ms", "tokens_per_s", "measured_share"].iter().map(|m| (*m).to_string()).collect();
-    let found = price(lab::db(), &s, &all, &metrics, &Control::new()).unwrap();
+    let found = price(lab::db(), &s, &all, &metrics, false, &Control::new()).unwrap();
     assert_eq!(found.rows() as u64, s.size());
     let numbers = |name: &str| match found.get(name) {
         Some(Column::F64(v)) => v.clone(),
@@ -231,7 +231,7 @@ fn points_cost_what_an_estimate_says_and_failures_are_rows() {
     assert!(codes.iter().any(|c| labels[*c as usize].contains("does not divide")), "{labels:?}");
     // Any slice, in any order of work, gives the same rows.
     let slice: Vec<u64> = (5..17).collect();
-    let part = price(lab::db(), &s, &slice, &metrics, &Control::new()).unwrap();
+    let part = price(lab::db(), &s, &slice, &metrics, false, &Control::new()).unwrap();
     let Some(Column::F64(v)) = part.get("ttft_ms") else { panic!() };
     for (a, b) in v.iter().zip(&ttft[5..17]) {
         assert_eq!(a.to_bits(), b.to_bits());

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use disagg::cost::Library;
 use disagg::kernels::KernelDb;
+use disagg::search::Layout;
 use disagg::serving::Stepper;
 use disagg::spec::plan::{Duplex, PipelineMode, Side};
 use disagg::spec::{
@@ -95,6 +96,16 @@ pub fn afd_plan(attention: PoolPlan, ffn: PoolPlan, microbatches: u32) -> AfdPla
 
 pub fn worker(lib: &Arc<Library>, parallel: Parallel, workload: &Workload) -> Stepper {
     Stepper::worker(lib, parallel, workload, "worker").unwrap()
+}
+
+/// A layout of a search, compiled.
+pub fn layout(lib: &Arc<Library>, layout: &Layout, workload: &Workload) -> Stepper {
+    match layout {
+        Layout::Worker { parallel, overlap } => {
+            Stepper::overlapping(lib, *parallel, Some(*overlap), workload, "worker").unwrap()
+        }
+        Layout::Afd { .. } => unit(lib, &layout.afd_plan(1, 1, None).unwrap(), workload),
+    }
 }
 
 pub fn unit(lib: &Arc<Library>, plan: &AfdPlan, workload: &Workload) -> Stepper {

@@ -31,6 +31,7 @@ mod profiles;
 mod provision;
 mod refine;
 mod regimes;
+mod rules;
 mod scan;
 mod search;
 mod sensitivity;

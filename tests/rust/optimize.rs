@@ -184,7 +184,7 @@ fn the_optimum_is_that_of_the_exhaustive_twin() {
         // The twin: every point, every metric.
         let metrics: Vec<String> = METRICS.iter().map(|m| (*m).to_string()).collect();
         let points: Vec<u64> = (0..space.size()).collect();
-        let priced = price(lab::db(), &space, &points, &metrics, &Control::new()).unwrap();
+        let priced = price(lab::db(), &space, &points, &metrics, true, &Control::new()).unwrap();
         let columns: Vec<Vec<f64>> = METRICS.iter().map(|m| numbers(&priced, m)).collect();
         let name = |n: &str| METRICS.iter().position(|m| *m == n).ok_or_else(|| format!("'{n}'"));
         let read: Vec<Expression> = constraints.iter().map(|c| Expression::new(c, "c", &name).unwrap()).collect();
@@ -288,7 +288,7 @@ fn what_is_larger_than_what_does_not_fit_is_left_out_and_nothing_else() {
         let search = Search::new(s.clone(), None, "max memory_gib", &[]).unwrap();
         search.run(lab::db(), &Control::new()).unwrap();
         let points: Vec<u64> = (0..s.size()).collect();
-        let twin = price(lab::db(), &s, &points, &["memory_gib".to_string()], &Control::new()).unwrap();
+        let twin = price(lab::db(), &s, &points, &["memory_gib".to_string()], true, &Control::new()).unwrap();
         let (full, stands) = (numbers(&twin, "memory_gib"), numbers(&twin, "feasible"));
         let best = (0..full.len()).filter(|i| stands[*i] > 0.0).map(|i| full[i]).fold(0.0, f64::max);
         let (first, _) = search.best().unwrap();

@@ -21,20 +21,21 @@ fn bounds_pass_over_nothing_that_may_lead() {
         let control = Control::new();
         let task = Task::new(&lib, &w, gpus, 0, &control, true);
         let workers = levels::worker_layouts(&lib, gpus, false);
-        let prompts = [
-            task.prompts(&levels::worker_layouts(&lib, gpus, true)).unwrap(),
-            task.prompts(&levels::prefill_unit_layouts(&lib, gpus)).unwrap(),
+        let prompts = |layouts| std::sync::Arc::new(task.prompts(layouts).unwrap());
+        let sides = [
+            task.sides(prompts(&levels::worker_layouts(&lib, gpus, true)), &workers, 10).unwrap(),
+            task.sides(prompts(&levels::prefill_unit_layouts(&lib, gpus)), &levels::unit_layouts(&lib, gpus), 4)
+                .unwrap(),
         ];
-        let decode = [task.decode(&workers, 10).unwrap(), task.decode(&levels::unit_layouts(&lib, gpus), 4).unwrap()];
         for (ttft, tpot) in [(60.0, 10.0), (300.0, 12.0), (300.0, 40.0), (5000.0, 20.0), (1e6, 1e6)] {
             let slo = Slo { ttft_ms: Some(ttft), tpot_ms: Some(tpot), percentile: None };
             let aim = Aim { slo, per_user: false };
             for (p, d) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-                let fine = task.fine_decode(&decode[d], &aim).unwrap();
-                let every = task.pair(1, &prompts[p].every, &fine).unwrap();
+                let fine = task.fine_decode(&sides[d], &aim).unwrap();
+                let every = task.pair(1, &sides[p].prompts.every, &fine).unwrap();
                 // What is known beforehand only narrows the search: nothing, and half of the pairs themselves.
                 for known in [Tiers::default(), Tiers::of(&every[..every.len() / 2], &aim)] {
-                    let near = task.near_best(1, &prompts[p].every, &fine, &aim, known).unwrap();
+                    let near = task.near_best(1, &sides[p].prompts.every, &fine, &aim, known).unwrap();
                     let stands = |r: &&disagg::search::Row| r.point.stands();
                     let tiers = known.and(Tiers::of(&every, &aim));
                     let takes = |r: &&disagg::search::Row| {

@@ -33,10 +33,7 @@ fn rate(p: &Point, slo: &Slo) -> f64 {
 
 fn stepper(q: &Question, layout: &Layout) -> Stepper {
     let lib = lab::lib(MODEL, SYSTEM, q.cluster.gpus, FRAMEWORK);
-    match layout {
-        Layout::Worker(p) => lab::worker(&lib, *p, &q.workload),
-        Layout::Afd { .. } => lab::unit(&lib, &layout.afd_plan(1, 1, None).unwrap(), &q.workload),
-    }
+    lab::layout(&lib, layout, &q.workload)
 }
 
 /// The slow twin of a mixed level.
@@ -59,7 +56,7 @@ fn mixed(q: &Question, layouts: &[Layout]) -> f64 {
 fn pairs(q: &Question) -> f64 {
     assert_eq!(q.cluster.gpus, 2);
     let load = Load::of(&q.workload);
-    let s = stepper(q, &Layout::Worker(lab::split(1, 1, 1)));
+    let s = stepper(q, &Layout::Worker { parallel: lab::split(1, 1, 1), overlap: false });
     let decode: Vec<_> = batches(choose::most_sequences(&s, 1.0))
         .map(|b| pd::decode_side(&s, &load, f64::from(b)))
         .filter(|d| d.short.is_none())

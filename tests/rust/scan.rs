@@ -27,10 +27,7 @@ impl Draw {
 }
 
 fn stepper(lib: &Arc<Library>, layout: &Layout, w: &Workload) -> Arc<Stepper> {
-    Arc::new(match layout {
-        Layout::Worker(p) => lab::worker(lib, *p, w),
-        Layout::Afd { .. } => lab::unit(lib, &layout.afd_plan(1, 1, None).unwrap(), w),
-    })
+    Arc::new(lab::layout(lib, layout, w))
 }
 
 fn fixed(prefix: f64, isl: f64, osl: f64) -> Workload {
@@ -169,9 +166,12 @@ fn scans_agree_under_other_switches_and_servings() {
         physical,
     ];
     let mtp = Serving { mtp: 2, acceptance: Some(1.2), ..Serving::default() };
+    let halves = Serving { two_batch_overlap: Some(true), ..Serving::default() };
+    let fused = Serving { fused_dispatch: true, ..Serving::default() };
+    let both = Serving { two_batch_overlap: Some(true), ..Serving { fused_dispatch: true, ..mtp.clone() } };
     let mut all = [Gaps::default(), Gaps::default(), Gaps::default()];
     for (i, a) in assumptions.iter().enumerate() {
-        for serving in [Serving::default(), mtp.clone()] {
+        for serving in [Serving::default(), mtp.clone(), halves.clone(), fused.clone(), both.clone()] {
             let (model, cluster) = (lab::model("deepseek-ai/DeepSeek-V3.2"), lab::cluster("b200_sxm", 64));
             // Few rows of sparse decode: much lies beyond them.
             let framework = if a.beyond_tables == BeyondTables::Utilisation { "sglang" } else { "trtllm" };
@@ -200,9 +200,6 @@ fn what_does_not_add_up_is_asked_of_the_engine() {
     for (name, value) in [("far_exchange", "one-node"), ("wide_ep_decode", "discounted")] {
         let a = physical.replace(name, serde_json::json!(value)).unwrap();
         assert!(!scan::tabulates(&lib(&a, &plain)), "{name}");
-    }
-    for s in [Serving { two_batch_overlap: true, ..plain.clone() }, Serving { fused_dispatch: true, ..plain.clone() }] {
-        assert!(!scan::tabulates(&lib(&physical, &s)));
     }
     // And a search under them prices everything with the engine.
     let mut q = disagg::search::Question::new(

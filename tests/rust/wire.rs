@@ -19,10 +19,12 @@ fn bits() -> impl Strategy<Value = f64> {
 }
 
 fn layout() -> impl Strategy<Value = Layout> {
-    let worker = (any::<[u32; 5]>(), any::<Option<u32>>())
-        .prop_map(|([tp, dp, pp, cp, moe_tp], ep)| Layout::Worker(Parallel { tp, dp, pp, cp, ep, moe_tp }));
+    let worker = (any::<[u32; 5]>(), any::<Option<u32>>()).prop_map(|([tp, dp, pp, cp, moe_tp], ep)| Layout::Worker {
+        parallel: Parallel { tp, dp, pp, cp, ep, moe_tp },
+        overlap: tp % 2 == 0,
+    });
     let unit = any::<[u32; 7]>().prop_map(|[attention_gpus, tp, ffn_gpus, ep, moe_tp, microbatches, groups]| {
-        Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, microbatches, groups }
+        Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, microbatches, groups, pp: groups }
     });
     prop_oneof![worker, unit]
 }

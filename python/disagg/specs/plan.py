@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from disagg import _core
 from disagg.specs._base import Field, Spec, checked, expect
 from disagg.specs.hardware import Cluster, Device
 from disagg.specs.model import Model
+from disagg.specs.serving import Quant, Serving
+from disagg.specs.workload import Workload
+
+if TYPE_CHECKING:
+    from disagg.launch import Launch
+    from disagg.rules import Runnable
 
 Side = Literal["attention", "ffn"]
 
@@ -69,18 +75,21 @@ class Plan(Spec):
         return _core.plan_facts(self._raw)[1]
 
     @checked
-    def check(self, model: Model, cluster: Cluster) -> None:
+    def check(self, model: Model, cluster: Cluster, *, quant: Quant | None = None) -> None:
         """Check the plan against a model and a cluster.
 
         Parameters
         ----------
         model, cluster
             What is to be served, and on what.
+        quant
+            Number formats, whose blocks are not to be cut; None: the checkpoint's.
 
         Raises
         ------
         SpecError
-            With every problem, e.g. a width that does not divide the heads, or too many GPUs.
+            With every problem, e.g. a width that does not divide the heads, experts cut through blocks of a
+            quantised format, or too many GPUs.
 
         Examples
         --------
@@ -90,8 +99,121 @@ class Plan(Spec):
         Traceback (most recent call last):
         disagg.errors.SpecError: plan.parallel.tp: 3 does not divide 128 attention heads; did you mean 4?
         """
-        expect(model=(model, Model), cluster=(cluster, Cluster))
-        _core.check_plan(self._raw, model._raw, cluster._raw)
+        expect(model=(model, Model), cluster=(cluster, Cluster), quant=(quant, Quant, type(None)))
+        _core.check_plan(self._raw, model._raw, cluster._raw, None if quant is None else quant._raw)
+
+    @checked
+    def runnable(
+        self,
+        model: Model,
+        cluster: Cluster,
+        *,
+        framework: str,
+        version: str | None = None,
+        rules: Mapping[str, Any] | None = None,
+    ) -> Runnable:
+        """Say whether a server of a framework starts the plan.
+
+        Parameters
+        ----------
+        model, cluster
+            What is to be served, and on what.
+        framework
+            ``"vllm"``, ``"sglang"`` or ``"trtllm"``.
+        version
+            Of the framework; None: the one whose kernels price.
+        rules
+            A table of rules of your own; None: the shipped one (``dg.rules.table()``).
+
+        Returns
+        -------
+        Runnable
+            True or false, with ``.server`` (what starts it) and ``.why_not`` (the rules that it breaks, what to
+            write instead, and the source).
+
+        Raises
+        ------
+        SpecError
+            If the framework or version is unknown, the table has a slip (the field is named), or the plan does
+            not fit the model.
+
+        Examples
+        --------
+        >>> import disagg as dg
+        >>> model, cluster = dg.Model("Qwen/Qwen3-30B-A3B"), dg.Cluster("h200_sxm", gpus=8)
+        >>> plan = dg.Aggregated(parallel=dg.Parallel(tp=8, ep=2, moe_tp=4))
+        >>> said = plan.runnable(model, cluster, framework="vllm")
+        >>> bool(said), said.rules
+        (False, ['vllm-experts-one-way'])
+        >>> bool(plan.runnable(model, cluster, framework="sglang"))
+        True
+        """
+        from disagg.rules import Runnable, text_of
+
+        expect(
+            model=(model, Model),
+            cluster=(cluster, Cluster),
+            framework=(framework, str),
+            version=(version, str, type(None)),
+            rules=(rules, Mapping, type(None)),
+        )
+        text = _core.plan_verdict(self._raw, model._raw, cluster._raw, framework, version, text_of(rules))
+        return Runnable._from_json(text)
+
+    @checked
+    def launch(
+        self,
+        framework: str,
+        *,
+        model: Model | None = None,
+        cluster: Cluster | None = None,
+        workload: Workload | None = None,
+        quant: Quant | None = None,
+        serving: Serving | None = None,
+        engine: str | None = None,
+        force: bool = False,
+    ) -> Launch:
+        """Give the commands and files that start the plan.
+
+        Parameters
+        ----------
+        framework
+            ``"vllm"``, ``"sglang"``, ``"trtllm"`` or ``"dynamo"``.
+        model, cluster
+            What is to be served, and on what.
+        workload
+            Sets the longest sequence; None: the model's.
+        quant, serving
+            As in `estimate`; None: the checkpoint's formats, and no speculation.
+        engine
+            What runs below Dynamo; None: ``"vllm"``.
+        force
+            Whether to write the commands of a plan that breaks a rule as well; the rules stand in ``.notes``.
+
+        Returns
+        -------
+        Launch
+            ``.commands``, ``.files``, ``.notes``, ``.write(directory)``; ``str()`` shows everything.
+
+        Raises
+        ------
+        SpecError
+            If the plan does not fit, or breaks a rule of what the framework starts: the rule, what to write
+            instead, and the source.
+
+        Examples
+        --------
+        >>> import disagg as dg
+        >>> plan = dg.Aggregated(parallel=dg.Parallel(tp=2, ep=2), batch=64, chunk_tokens=2048)
+        >>> model, cluster = dg.Model("Qwen/Qwen3-30B-A3B"), dg.Cluster("h200_sxm", gpus=8)
+        >>> started = plan.launch("vllm", model=model, cluster=cluster)
+        >>> "--tensor-parallel-size 2" in started.commands[0], list(started.files)
+        (True, ['node0.sh'])
+        """
+        from disagg.launch import Launch
+
+        parts = {"model": model, "cluster": cluster, "workload": workload, "quant": quant, "serving": serving}
+        return Launch._of(framework, self, parts, engine=engine, force=force)
 
 
 class Workers(Spec, hashable=True):

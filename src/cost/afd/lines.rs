@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::AfdUnit;
 use crate::cost::Batch;
 use crate::cost::attention::{KernelLines, Lengths};
-use crate::cost::draft;
 use crate::cost::line::{Line, Lines, Place, Tokens};
 use crate::cost::sink::Total;
+use crate::cost::{draft, overlap};
 
 /// The lines of one unit at one number of micro-batches, [prefill, decode] where a stage differs.
 #[derive(Debug)]
@@ -18,6 +18,7 @@ pub struct AfdLines {
     kernels: Vec<KernelLines>,
     attention: [Arc<Line>; 2],
     ffn: [Arc<Line>; 2],
+    fused: Option<Fused>,
     hops: [Arc<Line>; 2],
     /// Ports of the FFN side under them, where groups share those.
     ports: Option<[Arc<Line>; 2]>,
@@ -25,6 +26,13 @@ pub struct AfdLines {
     embedding: [Arc<Line>; 2],
     logits: [Arc<Line>; 2],
     draft: Option<[Arc<Line>; 2]>,
+}
+
+/// The FFN stage beside a dispatch fused into it, and the start-up of both hops that nothing hides.
+#[derive(Debug)]
+struct Fused {
+    ffn: [Arc<Line>; 2],
+    starts: [f64; 2],
 }
 
 /// Stage times (attention, A2F, FFN, F2A) of one micro-batch in each kind of layer.
@@ -57,7 +65,6 @@ impl AfdUnit {
         !self.router_on_ffn
             && !self.dense_on_ffn
             && self.shared_on_ffn
-            && self.slowed.is_none()
             && !self.shape.prereduce
             && !self.placed
             && Arc::ptr_eq(&self.lib, &self.ffn_lib)
@@ -66,74 +73,91 @@ impl AfdUnit {
 
 impl AfdLines {
     /// `lines`: of this library; `attention`: of this library and these lengths.
-    pub fn new(u: &AfdUnit, lines: &Lines, attention: &Lines, lengths: Lengths, microbatches: u32) -> AfdLines {
+    pub fn new(u: &Arc<AfdUnit>, lines: &Lines, attention: &Lines, lengths: Lengths, microbatches: u32) -> AfdLines {
         let (tp, counts) = (u.attention_tp, u.counts);
         let kernels = [false, true]
             .into_iter()
             .filter(|sliding| !sliding || counts.moe[1] > 0.0)
             .map(|sliding| KernelLines::new(&u.attention, attention, lengths, sliding, microbatches))
             .collect();
-        let work = |name, key: [u32; 3], price: &dyn Fn(&Batch, &mut Tokens)| {
+        let work = |name, price: fn(&AfdUnit, &Batch, &mut Tokens)| {
             [false, true].map(|decode| {
-                lines.get((name, [key[0], key[1], key[2], u32::from(decode), 0, 0]), |x| {
+                let u = u.clone();
+                lines.get((name, [tp, u32::from(decode), 0, 0, 0, 0]), move |x| {
                     let mut t = Tokens::default();
-                    price(&AfdUnit::with_tokens(x, decode), &mut t);
+                    price(&u, &AfdUnit::with_tokens(x, decode), &mut t);
                     t.0
                 })
             })
         };
         let (ep, moe_tp) = (u.experts.ep, u.experts.moe_tp);
-        let ffn = [false, true].map(|decode| {
-            lines.get(("afd.ffn", [u.ffn_gpus, ep, moe_tp, u32::from(decode), 0, 0]), |x| {
-                let mut t = Total::default();
-                // Units of other numbers of ranks share the line: not by way of the tokens of one, which would round.
-                u.price_ffn_of(x, &AfdUnit::with_tokens(1.0, decode), &mut t);
-                t.seconds
+        let ffn = |name, seconds: fn(&AfdUnit, f64, f64) -> f64| {
+            [false, true].map(|decode| {
+                let u = u.clone();
+                lines.get((name, [u.ffn_gpus, ep, moe_tp, u32::from(decode), 0, 0]), move |x| {
+                    let mut t = Total::default();
+                    // Units of other numbers of ranks share the line: not by way of the tokens of one, which would round.
+                    u.price_ffn_of(x, &AfdUnit::with_tokens(1.0, decode), &mut t);
+                    seconds(&u, x, t.seconds)
+                })
             })
-        });
-        let hops = [false, true].map(|back| {
-            let name = if back { "afd.f2a" } else { "afd.a2f" };
-            // Groups stand apart from the pool as the whole unit does.
-            let key = [u.attention_gpus, tp, u.ffn_gpus, ep, moe_tp, u.groups];
-            lines.get((name, key), |x| u.transfer(x, back).seconds)
-        });
-        let ports = (u.groups > 1).then(|| {
+        };
+        // Groups stand apart from the pool as the whole unit does.
+        let key = [u.attention_gpus, tp, u.ffn_gpus, ep, moe_tp, u.groups];
+        let hop = |names: [&'static str; 2], seconds: fn(&AfdUnit, f64, bool) -> f64| {
             [false, true].map(|back| {
-                let name = if back { "afd.ports.out" } else { "afd.ports.in" };
-                let key = [u.attention_gpus, tp, u.ffn_gpus, ep, moe_tp, u.groups];
-                lines.get((name, key), |x| u.lib.comm.afd_ffn_seconds(&u.shape, x, back, false))
+                let u = u.clone();
+                lines.get((names[usize::from(back)], key), move |x| seconds(&u, x, back))
             })
-        });
+        };
         AfdLines {
             ranks: u.ranks(),
             mtp: u.lib.serving.mtp,
             kernels,
-            attention: work("afd.attention", [tp, 0, 0], &|b, t| u.price_attention(b, false, t)),
-            ffn,
-            hops,
-            ports,
+            attention: work("afd.attention", |u, b, t| u.price_attention(b, false, t)),
+            ffn: ffn("afd.ffn", |_, _, seconds| seconds),
+            fused: u.slowed.map(|_| Fused {
+                ffn: ffn("afd.ffn.fused", |u, all, seconds| {
+                    overlap::beside_exchange(seconds, u.reads(all), u.slowed.unwrap_or(1.0))
+                }),
+                starts: u.starts,
+            }),
+            hops: hop(["afd.a2f", "afd.f2a"], |u, x, back| u.transfer(x, back).seconds),
+            ports: (u.groups > 1).then(|| {
+                hop(["afd.ports.in", "afd.ports.out"], |u, x, back| {
+                    u.lib.comm.afd_ffn_seconds(&u.shape, x, back, false)
+                })
+            }),
             dense: (counts.dense[0] + counts.dense[1] > 0.0)
-                .then(|| work("afd.dense", [tp, 0, 0], &|b, t| u.price_dense(b, false, t))),
+                .then(|| work("afd.dense", |u, b, t| u.price_dense(b, false, t))),
             embedding: [0, 1].map(|mode: usize| {
-                lines.get(("afd.embedding", [mode as u32, 0, 0, 0, 0, 0]), |x| {
+                let u = u.clone();
+                lines.get(("afd.embedding", [mode as u32, 0, 0, 0, 0, 0]), move |x| {
                     u.memory[mode].at(&[x * u.hidden * 4.0]).seconds
                 })
             }),
             logits: [false, true].map(|decode| {
-                lines.get(("afd.logits", [tp, u32::from(decode), 0, 0, 0, 0]), |rows| {
+                let u = u.clone();
+                lines.get(("afd.logits", [tp, u32::from(decode), 0, 0, 0, 0]), move |rows| {
                     let mut t = Tokens::default();
                     u.price_logits(&AfdUnit::with_tokens(1.0, decode), rows, &mut t);
                     t.0
                 })
             }),
-            draft: u.draft.as_ref().map(|projection| {
+            draft: u.draft.is_some().then(|| {
                 [0, 1].map(|mode: usize| {
-                    lines.get(("afd.draft", [tp, mode as u32, 0, 0, 0, 0]), |x| {
-                        projection[mode].at(&[x / f64::from(tp)]).seconds
+                    let u = u.clone();
+                    lines.get(("afd.draft", [tp, mode as u32, 0, 0, 0, 0]), move |x| {
+                        u.draft.as_ref().map_or(0.0, |p| p[mode].at(&[x / f64::from(tp)]).seconds)
                     })
                 })
             }),
         }
+    }
+
+    /// Whether a fused dispatch is one more way to the experts.
+    pub fn may_fuse(&self) -> bool {
+        self.fused.is_some()
     }
 
     pub fn kinds(&self) -> usize {
@@ -151,8 +175,20 @@ impl AfdLines {
         out
     }
 
-    /// Stages of one micro-batch whose prompt kernels take `prompts`.
-    pub fn stages(&self, b: &Batch, prompts: [f64; 2]) -> PartStages {
+    /// Stages of one micro-batch whose prompt kernels take `prompts`; `fused`: with the hops inside the FFN stage.
+    pub fn stages(&self, b: &Batch, prompts: [f64; 2], fused: bool) -> PartStages {
+        let fused = self.fused.as_ref().filter(|_| fused);
+        // (A2F, FFN, F2A) and the ports under the hops.
+        let routed = |mode: usize, at: Place, all: f64| {
+            let (out, home) = (self.hops[0].at(at), self.hops[1].at(at));
+            match fused {
+                None => [out, self.ffn[mode].read(all), home],
+                Some(f) => {
+                    let own = f.ffn[mode].read(all);
+                    [f.starts[0], (out - f.starts[0]).max(home - f.starts[1]).max(own), f.starts[1]]
+                }
+            }
+        };
         let mode = usize::from(!b.has_prefill());
         let (tokens, rows) = (b.tokens(), b.decode * b.per_decode);
         let at = Place::of(tokens);
@@ -161,9 +197,9 @@ impl AfdLines {
             decode + prompts[i]
         };
         let around = self.attention[mode].at(at);
-        let (a2f, f2a) = (self.hops[0].at(at), self.hops[1].at(at));
-        let ffn = self.ffn[mode].read(self.ranks * b.mean_tokens());
-        let ports = |at: Place| self.ports.as_ref().map_or([0.0; 2], |[into, out]| [into.at(at), out.at(at)]);
+        let [a2f, ffn, f2a] = routed(mode, at, self.ranks * b.mean_tokens());
+        let shared = self.ports.as_ref().filter(|_| fused.is_none());
+        let ports = |at: Place| shared.map_or([0.0; 2], |[into, out]| [into.at(at), out.at(at)]);
         let full = kernel(0);
         let mut out = PartStages { full: [around + full, a2f, ffn, f2a], ports: ports(at), ..PartStages::default() };
         if self.kernels.len() > 1 {
@@ -182,8 +218,8 @@ impl AfdLines {
                 let at = Place::of(one.decode);
                 let kernel = self.kernels[0].decode(one.decode, one.context);
                 let attention = self.attention[1].at(at) + kernel + draft[1].at(at) + logits(1, one.decode);
-                let ffn = self.ffn[1].read(self.ranks * one.decode);
-                out.more = [attention, self.hops[0].at(at), ffn, self.hops[1].at(at)];
+                let [a2f, ffn, f2a] = routed(1, at, self.ranks * one.decode);
+                out.more = [attention, a2f, ffn, f2a];
                 out.more_ports = ports(at);
             }
         }

@@ -1,5 +1,6 @@
 //! What the four stages of a layer cost, and how long each is busy.
 
+use crate::cost::overlap;
 use crate::cost::sink::Total;
 
 /// The four stage costs of one micro-batch at one layer.
@@ -26,8 +27,7 @@ impl LayerStages {
         let (a, x, f, y) = (self.attention.seconds, self.a2f.seconds, self.ffn.seconds, self.f2a.seconds);
         let Some(s) = slowed else { return [a, x, f, y] };
         let own = f - self.inner;
-        let reads = self.reads.min(own);
-        let own = reads + (own - reads) * s;
+        let own = overlap::beside_exchange(own, self.reads, s);
         if self.inner > 0.0 {
             return [a, x, self.inner.max(own), y];
         }

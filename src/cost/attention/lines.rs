@@ -49,27 +49,28 @@ impl AttentionPart {
 
 impl KernelLines {
     /// `parts`: micro-batches that a step is cut into. `lines`: of this workload alone.
-    pub fn new(part: &AttentionPart, lines: &Lines, lengths: Lengths, sliding: bool, parts: u32) -> KernelLines {
+    pub fn new(part: &Arc<AttentionPart>, lines: &Lines, lengths: Lengths, sliding: bool, parts: u32) -> KernelLines {
         let (tp, kind) = (part.tp, u32::from(sliding));
         let contexts = if lengths.longest > lengths.context * (1.0 + 1e-9) { CONTEXTS } else { 0 };
         let decode = (0..=contexts)
             .map(|k| {
-                let at = context(&lengths, k);
-                lines.get(("decode", [tp, kind, k, 0, 0, 0]), |rows| part.decode_kernel(rows, at, sliding).seconds)
+                let (at, part) = (context(&lengths, k), part.clone());
+                lines.get(("decode", [tp, kind, k, 0, 0, 0]), move |rows| part.decode_kernel(rows, at, sliding).seconds)
             })
             .collect();
-        let micro = |name, of: &dyn Fn(f64) -> Batch| {
-            lines.get((name, [tp, part.cp, kind, parts, 0, 0]), |x| {
-                let b = of(x).part(parts);
-                part.prefill_kernel(b.sequences, b.new, b.past, sliding).seconds
+        let Lengths { prefix, isl, .. } = lengths;
+        let micro = |name, of: fn(f64, f64, f64) -> Batch| {
+            let own = part.clone();
+            lines.get((name, [tp, part.cp, kind, parts, 0, 0]), move |x| {
+                let b = of(x, prefix, isl).part(parts);
+                own.prefill_kernel(b.sequences, b.new, b.past, sliding).seconds
             })
         };
-        let Lengths { prefix, isl, .. } = lengths;
         KernelLines {
             decode,
-            chunk: micro("chunk", &|x| Batch::prefill(1.0, x, prefix + (isl - x).max(0.0) / 2.0)),
-            rest: micro("rest", &|x| Batch::prefill(1.0, x, prefix + (isl - x).max(0.0))),
-            prompts: micro("prompts", &|x| Batch::prefill(x, isl, prefix)),
+            chunk: micro("chunk", |x, prefix, isl| Batch::prefill(1.0, x, prefix + (isl - x).max(0.0) / 2.0)),
+            rest: micro("rest", |x, prefix, isl| Batch::prefill(1.0, x, prefix + (isl - x).max(0.0))),
+            prompts: micro("prompts", |x, prefix, isl| Batch::prefill(x, isl, prefix)),
             lengths,
         }
     }

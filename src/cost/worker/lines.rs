@@ -1,18 +1,19 @@
 //! A worker's step as a sum of lines: what hangs on a rank's tokens, on all ranks' tokens, on logits rows, and
 //! the attention kernels.
 //!
-//! A MoE layer of one lane is `A(rank) + E(all)`; where the shared expert hides behind the routed path,
-//! `A(rank) + max(X(rank) + E(all), S(rank))` with X the exchange. The parts are read off `Worker::moe_layer`
-//! itself. Limits: no two-batch overlap, whose lanes do not add up (`tabulates`).
+//! A MoE layer of one lane is `A(rank) + max(X(own) + max(M(own), E(all)), S(rank))`: X the exchange of a GPU's own
+//! tokens (of a fused kernel its start-up, the bytes M then hide behind the experts E or these behind them), S the shared
+//! expert where it hides behind the routed path. Two half-batches in turn are the ring of `overlap::two_batches` over the same parts
+//! at half the tokens, taken where it is shorter. The parts are read off `Worker::layer_of` and what it calls.
 
 use std::sync::Arc;
 
-use super::{Lane, MoePart, Worker};
+use super::{Lane, LayerParts, Worker};
 use crate::cost::attention::{KernelLines, Lengths};
-use crate::cost::draft;
 use crate::cost::line::{Line, Lines, Place, Tokens};
 use crate::cost::sink::{Op, Sink, Total};
 use crate::cost::{Batch, ffn};
+use crate::cost::{draft, overlap};
 use crate::kernels::Reading;
 use crate::network::A2aKind;
 
@@ -21,21 +22,56 @@ use crate::network::A2aKind;
 struct LaneLines {
     /// Most tokens of a rank that it takes.
     most: f64,
+    /// Reductions and router, over a rank's tokens; experts, over those of all ranks.
     rank: Arc<Line>,
-    all: Arc<Line>,
-    /// The exchange beside which the shared expert runs, and the shared expert; none: it hides behind nothing.
-    beside: Option<(Option<Arc<Line>>, Arc<Line>)>,
+    experts: Arc<Line>,
+    /// Collectives to the experts and back, over the tokens of all ranks.
+    collective: Option<Arc<Line>>,
+    /// The all-to-all, over a GPU's tokens: both ways, of a fused kernel their start-up.
+    exchange: Option<Arc<Line>>,
+    /// Bytes that a fused kernel moves beside the experts, over a GPU's tokens.
+    moved: Option<Arc<Line>>,
+    /// The shared expert, over a rank's tokens.
+    shared: Option<Arc<Line>>,
+}
+
+/// One lane in one mode for two half-batches.
+#[derive(Debug)]
+struct HalfLines {
+    most: f64,
+    tensor: bool,
+    slowed: f64,
+    before: Arc<Line>,
+    experts: Arc<Line>,
+    /// Dispatch and combine over a GPU's tokens, or gather and scatter over those of all ranks.
+    ways: Option<[Arc<Line>; 2]>,
+    collectives: Option<[Arc<Line>; 2]>,
+    shared: Option<Arc<Line>>,
+}
+
+/// Layers that run as two half-batches where that is shorter.
+#[derive(Debug)]
+struct Halving {
+    /// MoE layers with attention of each kind.
+    layers: Vec<f64>,
+    /// Token work of one layer's attention, and its kernels over half the prompts.
+    attention: [Arc<Line>; 2],
+    kernels: Vec<KernelLines>,
+    lanes: [Vec<HalfLines>; 2],
 }
 
 /// The lines of one worker, [prefill, decode] where a step differs.
 #[derive(Debug)]
 pub struct WorkerLines {
+    tp: f64,
     dp: f64,
     cp: f64,
     pp: f64,
     /// Share of the layers on the slowest stage.
     share: f64,
     mtp: u32,
+    /// Whether the shared expert of a decode step hides behind the routed path.
+    hides: bool,
     /// Layers with attention of each kind, full first.
     kernels: Vec<(f64, KernelLines)>,
     tokens: [Arc<Line>; 2],
@@ -43,33 +79,25 @@ pub struct WorkerLines {
     draft: Option<[Arc<Line>; 2]>,
     moe: f64,
     lanes: [Vec<LaneLines>; 2],
+    halving: Option<Halving>,
     hop: Option<Arc<Line>>,
 }
 
-/// Seconds of a MoE layer by what they hang on.
+/// Seconds of a MoE layer that are neither exchange nor experts: reductions and router.
 #[derive(Default)]
-struct Buckets {
-    reduce: f64,
-    exchange: f64,
-    experts: f64,
-    shared: f64,
-}
+struct Around(f64);
 
-impl Sink for Buckets {
+impl Sink for Around {
     const DETAIL: bool = true;
 
     fn add(&mut self, op: Op, count: f64, reading: Reading) {
-        let part = match op {
-            Op::Dispatch | Op::Combine => &mut self.exchange,
-            Op::Experts => &mut self.experts,
-            Op::SharedExpert => &mut self.shared,
-            _ => &mut self.reduce,
-        };
-        *part += count * reading.seconds;
+        if !matches!(op, Op::Dispatch | Op::Combine | Op::Experts | Op::SharedExpert) {
+            self.0 += count * reading.seconds;
+        }
     }
 
     fn merge(&mut self, total: &Total) {
-        self.reduce += total.seconds;
+        self.0 += total.seconds;
     }
 }
 
@@ -94,70 +122,213 @@ impl Worker {
         t.0
     }
 
-    /// Attention kernels of one layer of each of the first `kinds` (full, sliding) over the prompts of `b`.
-    pub fn prompt_kernels(&self, b: &Batch, kinds: usize) -> Vec<f64> {
-        self.attention.prompt_kernels(b, kinds)
-    }
-
     fn logits_work(&self, rows: f64, decode: bool) -> f64 {
         let mut t = Tokens::default();
         ffn::norm(&self.memory, self.hidden, rows, decode, 1.0, &mut t);
         t.0 + self.logits[usize::from(decode)].at(&[rows]).seconds
     }
 
-    fn buckets(&self, moe: &MoePart, lane: Lane, batch: &Batch) -> Buckets {
-        let mut b = Buckets::default();
-        self.moe_layer(moe, lane, batch, 1.0, &mut b);
-        b
+    fn lane_lines(self: &Arc<Self>, lines: &Lines, lane: Lane, decode: bool) -> LaneLines {
+        let own = self.clone();
+        let (exchange, moved) = match lane {
+            Lane::Tensor | Lane::Gather => (None, None),
+            Lane::Dispatch(kind) => {
+                let both = move |x| own.way(kind, x, false) + own.way(kind, x, true);
+                (Some(lines.get(("exchange", self.exchange_key(kind)), both)), None)
+            }
+            Lane::Fused(kind) => {
+                let starts = [own.way(kind, 0.0, false), own.way(kind, 0.0, true)];
+                let longer = move |x| (own.way(kind, x, false) - starts[0]).max(own.way(kind, x, true) - starts[1]);
+                let key = self.exchange_key(kind);
+                let start = lines.get(("starts", key), move |_| starts[0] + starts[1]);
+                (Some(start), Some(lines.get(("moved", key), longer)))
+            }
+        };
+        let gpus = self.parallel.stage_gpus();
+        let collective = (lane == Lane::Gather).then(|| {
+            let own = self.clone();
+            lines.get(("collectives", [gpus, 0, 0, 0, 0, 0]), move |x| own.collectives(x).into_iter().sum())
+        });
+        LaneLines {
+            most: most_tokens(lane) * f64::from(self.parallel.tp),
+            rank: self.rank_line(lines, lane, decode),
+            experts: self.expert_line(lines, lane, decode),
+            collective,
+            exchange,
+            moved,
+            shared: self.shared_line(lines, lane, decode),
+        }
     }
 
-    fn lane_lines(&self, lines: &Lines, moe: &MoePart, lane: Lane, decode: bool) -> LaneLines {
-        let p = &self.parallel;
-        let (tp, mode) = (p.tp, u32::from(decode));
-        let (kind, most) = match lane {
-            Lane::Dispatch(k) => (3 + k as u32, k.most_tokens()),
-            Lane::Gather => (2, f64::INFINITY),
-            Lane::Tensor => (1, f64::INFINITY),
-        };
-        let hides = decode && self.beside() && moe.shared.is_some();
-        let at = |x: f64| self.buckets(moe, lane, &self.with_tokens(x, decode));
-        let rank = lines.get(("lane", [kind.min(3), tp, mode, p.cp, 0, 0]), |x| {
-            let b = at(x);
-            b.reduce + if hides { 0.0 } else { b.shared }
-        });
-        let dispatched = matches!(lane, Lane::Dispatch(_));
-        let exchange =
-            dispatched.then(|| lines.get(("exchange", [kind, moe.a2a.ep, tp, mode, p.cp, 0]), |x| at(x).exchange));
-        let gpus = if lane == Lane::Gather { p.stage_gpus() } else { 0 };
-        let all = lines.get(("experts", [kind.min(3), p.ep(), p.moe_tp, gpus, mode, 0]), |x| {
-            let each = x / f64::from(p.dp);
-            let batch = if decode { Batch::decode(each, 1.0, 1.0) } else { Batch::prefill(1.0, each, 0.0) };
-            let b = self.buckets(moe, lane, &batch);
-            b.experts + if dispatched { 0.0 } else { b.exchange }
-        });
-        let beside = moe.shared.as_ref().filter(|_| hides).map(|shared| {
-            let whole = lane != Lane::Tensor || self.lib.whole_shared();
-            let width = if lane == Lane::Tensor { 1 } else { tp };
-            let mlp = &shared[usize::from(whole)];
-            let line = lines.get(("shared", [u32::from(whole), tp, width, 0, 0, 0]), |x| {
-                mlp.total(x / f64::from(width), true).seconds
-            });
-            (exchange.clone(), line)
-        });
-        let rank = match (&exchange, hides) {
-            // Nothing hides behind the exchange: one line less to read.
-            (Some(e), false) => {
-                lines.get(("lane+exchange", [kind, moe.a2a.ep, tp, mode, p.cp, 0]), |x| rank.read(x) + e.read(x))
+    fn exchange_key(&self, kind: A2aKind) -> [u32; 6] {
+        [kind as u32, self.moe.as_ref().map_or(0, |m| m.a2a.ep), 0, 0, 0, 0]
+    }
+
+    /// Seconds of one way of an all-to-all; no rows of one node stand in for it where steps are tabulated.
+    fn way(&self, kind: A2aKind, own: f64, back: bool) -> f64 {
+        self.moe.as_ref().map_or(0.0, |m| m.exchange(&self.lib.comm, own, kind, true, back).seconds)
+    }
+
+    /// All-gather and reduce-scatter around the experts.
+    fn collectives(&self, all: f64) -> [f64; 2] {
+        let gpus = self.parallel.stage_gpus();
+        let gathered = all * self.hidden * self.lib.gather_bytes();
+        let scattered = all * self.hidden * 2.0;
+        [self.lib.all_gather(gathered, gpus).seconds, self.lib.reduce_scatter(scattered, gpus).seconds]
+    }
+
+    /// Reductions and router of a lane.
+    fn rank_line(self: &Arc<Self>, lines: &Lines, lane: Lane, decode: bool) -> Arc<Line> {
+        let (p, own) = (&self.parallel, self.clone());
+        let key = [u32::from(lane == Lane::Tensor), p.tp, p.cp, u32::from(decode), 0, 0];
+        lines.get(("lane", key), move |x| {
+            let mut b = Around::default();
+            if let Some(moe) = &own.moe {
+                own.layer_of(moe, lane, &own.with_tokens(x, decode), false, 1.0, &mut b);
             }
-            _ => rank,
+            b.0
+        })
+    }
+
+    /// The experts' kernel; a fused one works with fewer SMs.
+    fn expert_line(self: &Arc<Self>, lines: &Lines, lane: Lane, decode: bool) -> Arc<Line> {
+        let (p, own) = (&self.parallel, self.clone());
+        let kernel = match lane {
+            Lane::Tensor | Lane::Gather => 0,
+            Lane::Dispatch(_) => 1,
+            Lane::Fused(_) => 2,
         };
-        LaneLines { most: most * f64::from(tp), rank, all, beside }
+        lines.get(("experts", [kernel, p.ep(), p.moe_tp, u32::from(decode), 0, 0]), move |x| {
+            let Some(moe) = &own.moe else { return 0.0 };
+            match lane {
+                Lane::Tensor | Lane::Gather => moe.experts.fused(x, decode).seconds,
+                Lane::Dispatch(_) => moe.experts.dispatched(x, decode).seconds,
+                Lane::Fused(_) => {
+                    let reads = moe.reads * (1.0 - moe.missed.powf(x));
+                    overlap::beside_exchange(moe.experts.dispatched(x, decode).seconds, reads, own.slowed)
+                }
+            }
+        })
+    }
+
+    fn shared_line(self: &Arc<Self>, lines: &Lines, lane: Lane, decode: bool) -> Option<Arc<Line>> {
+        self.moe.as_ref()?.shared.as_ref()?;
+        let whole = lane != Lane::Tensor || self.lib.whole_shared();
+        let width = if lane == Lane::Tensor { 1 } else { self.parallel.tp };
+        let (own, key) = (self.clone(), [u32::from(whole), self.parallel.tp, width, u32::from(decode), 0, 0]);
+        Some(lines.get(("shared", key), move |x| {
+            let shared = own.moe.as_ref().and_then(|m| m.shared.as_ref());
+            shared.map_or(0.0, |s| s[usize::from(whole)].total(x / f64::from(width), decode).seconds)
+        }))
+    }
+
+    fn half_lines(self: &Arc<Self>, lines: &Lines, lane: Lane, decode: bool) -> HalfLines {
+        let gpus = self.parallel.stage_gpus();
+        HalfLines {
+            most: most_tokens(lane) * f64::from(self.parallel.tp),
+            tensor: lane == Lane::Tensor,
+            slowed: overlap::slowdown(&self.lib, lane.exchange()),
+            before: self.rank_line(lines, lane, decode),
+            experts: self.expert_line(lines, lane, decode),
+            ways: lane.exchange().map(|kind| {
+                [("out", false), ("back", true)].map(|(name, back)| {
+                    let own = self.clone();
+                    lines.get((name, self.exchange_key(kind)), move |x| own.way(kind, x, back))
+                })
+            }),
+            collectives: (lane == Lane::Gather).then(|| {
+                [("gather", 0), ("scatter", 1)].map(|(name, i)| {
+                    let own = self.clone();
+                    lines.get((name, [gpus, 0, 0, 0, 0, 0]), move |x| own.collectives(x)[i])
+                })
+            }),
+            shared: self.shared_line(lines, lane, decode),
+        }
+    }
+
+    fn halving(self: &Arc<Self>, lines: &Lines, attention: &Lines, lengths: Lengths) -> Option<Halving> {
+        let moe = self.moe.as_ref().filter(|_| self.two_batches)?;
+        let kinds: Vec<bool> = [false, true].into_iter().filter(|s| !s || self.counts.moe[1] > 0.0).collect();
+        let lanes = |decode: bool| {
+            let graph = decode && self.lib.graph(true);
+            let apart = moe.lanes.iter().filter(|l| !matches!(l, Lane::Fused(_)));
+            let taken = apart.filter(|l| !(graph && l.exchange() == Some(A2aKind::Normal)));
+            taken.map(|l| self.half_lines(lines, *l, decode)).collect()
+        };
+        let p = &self.parallel;
+        Some(Halving {
+            layers: kinds.iter().map(|s| self.counts.moe[usize::from(*s)]).collect(),
+            attention: [false, true].map(|decode| {
+                let own = self.clone();
+                lines.get(("half.attention", [p.tp, p.cp, u32::from(decode), 0, 0, 0]), move |x| {
+                    own.token_work(x, decode, [0.0; 2], [1.0, 0.0])
+                })
+            }),
+            kernels: kinds.iter().map(|s| KernelLines::new(&self.attention, attention, lengths, *s, 2)).collect(),
+            lanes: [lanes(false), lanes(true)],
+        })
+    }
+}
+
+/// Most tokens of a GPU that a lane takes.
+fn most_tokens(lane: Lane) -> f64 {
+    lane.exchange().map_or(f64::INFINITY, A2aKind::most_tokens)
+}
+
+/// A rank's tokens, those of one of its GPUs, and those of all ranks, among the knots.
+#[derive(Clone, Copy)]
+struct Places {
+    rank: Place,
+    own: Place,
+    all: Place,
+}
+
+impl Places {
+    fn of(rank: f64, tp: f64, all: f64) -> Places {
+        Places { rank: Place::of(rank), own: Place::of(rank / tp), all: Place::of(all) }
+    }
+}
+
+impl HalfLines {
+    /// Both halves of a layer, whose attention takes `attention` seconds a half.
+    fn wall(&self, attention: f64, at: &Places) -> f64 {
+        let [out, back] = match (&self.ways, &self.collectives) {
+            (Some([out, back]), _) => [out.at(at.own), back.at(at.own)],
+            (_, Some([out, back])) => [out.at(at.all), back.at(at.all)],
+            _ => [0.0; 2],
+        };
+        let experts = self.experts.at(at.all) + self.shared.as_ref().map_or(0.0, |s| s.at(at.rank));
+        let before = self.before.at(at.rank);
+        LayerParts { before, out, experts, back }.overlapped(attention, self.tensor, self.slowed)
+    }
+}
+
+impl Halving {
+    /// Seconds that halving saves over all layers, `half` of a rank's tokens at a time: `kernels` are those of whole and
+    /// of half-batches, by kind.
+    fn saves(
+        &self,
+        mode: usize,
+        half: f64,
+        whole: Place,
+        places: &Places,
+        layer: f64,
+        kernels: impl Iterator<Item = [f64; 2]>,
+    ) -> f64 {
+        let (whole, part) = (self.attention[mode].at(whole), self.attention[mode].at(places.rank));
+        let mut saved = 0.0;
+        for (layers, [kernel, half_kernel]) in self.layers.iter().zip(kernels) {
+            let lanes = self.lanes[mode].iter().filter(|l| half <= l.most);
+            let wall = lanes.map(|l| l.wall(part + half_kernel, places)).fold(f64::INFINITY, f64::min);
+            saved += layers * (whole + kernel + layer - wall).max(0.0);
+        }
+        saved
     }
 }
 
 impl WorkerLines {
     /// `lines`: of this library; `attention`: of this library and these lengths.
-    pub fn new(w: &Worker, lines: &Lines, attention: &Lines, lengths: Lengths) -> WorkerLines {
+    pub fn new(w: &Arc<Worker>, lines: &Lines, attention: &Lines, lengths: Lengths) -> WorkerLines {
         let p = &w.parallel;
         let key = |name, mode: usize| (name, [p.tp, p.cp, mode as u32, 0, 0, 0]);
         let (counts, mtp) = (w.counts, w.lib.serving.mtp);
@@ -174,39 +345,51 @@ impl WorkerLines {
             w.moe.as_ref().map_or_else(Vec::new, |moe| {
                 moe.lanes
                     .iter()
-                    .filter(|l| !(graph && **l == Lane::Dispatch(A2aKind::Normal)))
-                    .map(|l| w.lane_lines(lines, moe, *l, decode))
+                    .filter(|l| !(graph && l.exchange() == Some(A2aKind::Normal)))
+                    .map(|l| w.lane_lines(lines, *l, decode))
                     .collect()
             })
         };
         let layers = w.lib.model.layers;
         WorkerLines {
+            tp: f64::from(p.tp),
             dp: f64::from(p.dp),
             cp: f64::from(p.cp),
             pp: f64::from(p.pp),
             share: f64::from(layers.div_ceil(p.pp)) / f64::from(layers),
             mtp,
+            hides: w.overlap,
             kernels,
             tokens: pair(&|mode| {
-                lines.get(key("tokens", mode), |x| {
+                let w = w.clone();
+                lines.get(key("tokens", mode), move |x| {
                     let embedding = w.memory[mode].at(&[x * w.hidden * 4.0]).seconds;
                     embedding + w.token_work(x, mode == 1, counts.dense, counts.moe)
                 })
             }),
-            logits: pair(&|mode| lines.get(key("logits", mode), |x| w.logits_work(x, mode == 1))),
-            draft: w.draft.as_ref().map(|projection| {
+            logits: pair(&|mode| {
+                let w = w.clone();
+                lines.get(key("logits", mode), move |x| w.logits_work(x, mode == 1))
+            }),
+            draft: w.draft.is_some().then(|| {
                 pair(&|mode| {
-                    lines.get(key("draft", mode), |x| {
-                        let project = projection[mode].at(&[x / f64::from(p.tp)]).seconds;
+                    let w = w.clone();
+                    lines.get(key("draft", mode), move |x| {
+                        let project = w
+                            .draft
+                            .as_ref()
+                            .map_or(0.0, |projection| projection[mode].at(&[x / f64::from(w.parallel.tp)]).seconds);
                         project + w.token_work(x, mode == 1, one.0, one.1)
                     })
                 })
             }),
             moe: counts.moe[0] + counts.moe[1],
             lanes: [lanes(false), lanes(true)],
+            halving: w.halving(lines, attention, lengths),
             hop: (p.pp > 1).then(|| {
-                lines.get(("hop", [p.tp, 0, 0, 0, 0, 0]), |x| {
-                    w.lib.comm.p2p(x * w.hidden * 2.0 / f64::from(p.tp), true).seconds
+                let w = w.clone();
+                lines.get(("hop", [p.tp, 0, 0, 0, 0, 0]), move |x| {
+                    w.lib.comm.p2p(x * w.hidden * 2.0 / f64::from(w.parallel.tp), true).seconds
                 })
             }),
         }
@@ -214,26 +397,33 @@ impl WorkerLines {
 
     /// The fastest lane of one MoE layer.
     #[inline]
-    fn layer(&self, mode: usize, rank: f64, at: Place, all: f64) -> f64 {
-        let all = Place::of(all);
+    fn layer(&self, mode: usize, rank: f64, at: &Places) -> f64 {
         let mut best = f64::INFINITY;
         for lane in self.lanes[mode].iter().filter(|l| rank <= l.most) {
-            let routed = lane.all.at(all);
-            let t = lane.rank.at(at)
-                + match &lane.beside {
-                    None => routed,
-                    Some((exchange, shared)) => {
-                        (routed + exchange.as_ref().map_or(0.0, |e| e.at(at))).max(shared.at(at))
-                    }
-                };
-            best = best.min(t);
+            let mut routed = lane.experts.at(at.all);
+            if let Some(moved) = &lane.moved {
+                routed = routed.max(moved.at(at.own));
+            }
+            if let Some(exchange) = &lane.exchange {
+                routed += exchange.at(at.own);
+            }
+            if let Some(collective) = &lane.collective {
+                routed += collective.at(at.all);
+            }
+            if let Some(shared) = &lane.shared {
+                let shared = shared.at(at.rank);
+                // Of the tensor lane it hides behind the experts alone, which is all that `routed` has there.
+                routed = if self.hides && mode == 1 { routed.max(shared) } else { routed + shared };
+            }
+            best = best.min(lane.rank.at(at.rank) + routed);
         }
         best
     }
 
-    /// A step without its attention kernels: of all layers, and of one draft layer; `all` ranks' tokens.
+    /// A step without its attention kernels, of which `kernel` gives all layers' and one draft layer's; `halves`: one
+    /// layer's of each kind, of whole and of half-batches.
     #[inline]
-    fn around(&self, b: &Batch, kernel: [f64; 2]) -> f64 {
+    fn around(&self, b: &Batch, kernel: [f64; 2], halves: impl FnOnce(&Halving) -> [[f64; 2]; 2]) -> f64 {
         let mode = usize::from(!b.has_prefill());
         let rank = b.decode * b.per_decode + b.sequences * b.new / self.cp;
         let at = Place::of(rank);
@@ -244,8 +434,13 @@ impl WorkerLines {
         }
         let mut layer = 0.0;
         if self.moe > 0.0 {
-            layer = self.layer(mode, rank, at, self.dp * b.mean_tokens());
+            let all = self.dp * b.mean_tokens();
+            layer = self.layer(mode, rank, &Places::of(rank, self.tp, all));
             t += self.moe * layer;
+            if let Some(h) = self.halving.as_ref().filter(|_| b.decode >= 2.0 || mode == 0) {
+                let half = Places::of(0.5 * rank, self.tp, 0.5 * all);
+                t -= h.saves(mode, 0.5 * rank, at, &half, layer, halves(h).into_iter());
+            }
         }
         if let Some(draft) = &self.draft {
             t += draft[mode].at(at) + layer + kernel[1];
@@ -260,18 +455,25 @@ impl WorkerLines {
     /// Wall time of one step as decode sees it; `rest`: its prompt tokens are the end of a prompt.
     pub fn step(&self, b: &Batch, rest: bool) -> f64 {
         let rows = b.decode * b.per_decode;
+        let of = |k: &KernelLines, rows: f64| {
+            let prompt = if b.has_prefill() { k.prompt(b, rest) } else { 0.0 };
+            prompt + if b.decode > 0.0 { k.decode(rows, b.context) } else { 0.0 }
+        };
         let mut kernel = [0.0; 2];
         for (i, (layers, k)) in self.kernels.iter().enumerate() {
-            let mut t = if b.decode > 0.0 { k.decode(rows, b.context) } else { 0.0 };
-            if b.has_prefill() {
-                t += k.prompt(b, rest);
-            }
+            let t = of(k, rows);
             kernel[0] += layers * t;
             if i == 0 {
                 kernel[1] = t;
             }
         }
-        let mut t = self.around(b, kernel);
+        let mut t = self.around(b, kernel, |h| {
+            let mut both = [[0.0; 2]; 2];
+            for (out, ((_, whole), half)) in both.iter_mut().zip(self.kernels.iter().zip(&h.kernels)) {
+                *out = [of(whole, rows), of(half, 0.5 * rows)];
+            }
+            both
+        });
         let [_, (one, more)] = draft::passes(self.mtp, b);
         if more > 0.0 {
             t += more * self.draft_alone(&one);
@@ -286,20 +488,39 @@ impl WorkerLines {
     fn draft_alone(&self, b: &Batch) -> f64 {
         let Some(draft) = &self.draft else { return 0.0 };
         let (at, rows) = (Place::of(b.decode), b.decode);
-        let layer = if self.moe > 0.0 { self.layer(1, rows, at, self.dp * rows) } else { 0.0 };
+        let places = Places::of(rows, self.tp, self.dp * rows);
+        let layer = if self.moe > 0.0 { self.layer(1, rows, &places) } else { 0.0 };
         let kernel = self.kernels.first().map_or(0.0, |(_, k)| k.decode(rows, b.context));
         draft[1].at(at) + layer + kernel + self.logits[1].read(rows)
     }
 
-    /// One pipeline stage of a prefill chunk, given its attention kernel of each kind of layer.
+    /// One pipeline stage of a prefill chunk, given its attention kernel of each kind of layer, then those of half of it.
     pub fn chunk(&self, b: &Batch, kernels: &[f64]) -> f64 {
+        let kinds = self.kinds();
         let all: f64 = self.kernels.iter().zip(kernels).map(|((layers, _), k)| layers * k).sum();
-        let t = self.around(b, [all, kernels.first().copied().unwrap_or(0.0)]);
+        let t = self.around(b, [all, kernels.first().copied().unwrap_or(0.0)], |_| {
+            std::array::from_fn(|i| [i, kinds + i].map(|at| kernels.get(at).copied().unwrap_or(0.0)))
+        });
         self.hop.as_ref().map_or(t, |hop| t * self.share + hop.read(b.tokens()))
     }
 
+    /// Attention kernels of the prompts of `b` as [`WorkerLines::chunk`] takes them.
+    pub fn prompt_kernels(&self, w: &Worker, b: &Batch) -> Vec<f64> {
+        let kinds = self.kinds();
+        let mut out = w.attention.prompt_kernels(b, kinds);
+        if self.halving.is_some() {
+            out.extend(w.attention.prompt_kernels(&b.part(2), kinds));
+        }
+        out
+    }
+
     /// Kinds of attention layers, and whether the last of them slides.
-    pub fn kinds(&self) -> usize {
+    fn kinds(&self) -> usize {
         self.kernels.len()
+    }
+
+    /// Kernels of a chunk.
+    pub fn width(&self) -> usize {
+        self.kinds() * if self.halving.is_some() { 2 } else { 1 }
     }
 }

@@ -15,6 +15,6 @@ mod space;
 pub use expression::Expression;
 pub use interval::Interval;
 pub use price::{METRICS, price};
-pub(crate) use price::{Priced, Reader, columns, price_rows};
+pub(crate) use price::{NOT_RUNNABLE, Priced, Reader, columns, price_rows};
 pub use sample::{METHODS, sample};
 pub use space::{Axis, Description, Space, name_of};

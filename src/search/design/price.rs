@@ -2,7 +2,8 @@
 //!
 //! Parts of a question that the neighbouring point shares (model, cluster, workload ...) are read
 //! and compiled once. A point that cannot be priced is a row with its reason in `status`; nothing
-//! is dropped and nothing stops the others. Evidence: `measured_share` is the share of compute
+//! is dropped and nothing stops the others. One that no server starts (`spec::rules`) is such a row too, unless that
+//! is lifted; `runnable` says of every point whether it keeps the rules. Evidence: `measured_share` is the share of compute
 //! time that is measured or interpolated.
 
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use crate::cost::Library;
 use crate::error::{Error, Problems, Result, near};
 use crate::kernels::KernelDb;
 use crate::serving::{Engine, defaults, framework};
-use crate::spec::{Assumptions, Cluster, Model, Plan, Quant, Serving, Workload};
+use crate::spec::{Assumptions, Cluster, Model, Plan, Quant, Rules, Serving, Workload};
 
 /// Numbers that a point can be asked for.
 pub const METRICS: [&str; 12] = [
@@ -44,7 +45,12 @@ pub(crate) struct Priced {
     pub feasible: bool,
     pub binding: String,
     pub status: String,
+    /// Whether its layouts keep the rules of the framework.
+    pub runnable: bool,
 }
+
+/// What binds a point that no server starts.
+pub(crate) const NOT_RUNNABLE: &str = "not runnable";
 
 /// The parts of a question as last read, by the choices on the axes that lead into them.
 #[derive(Default)]
@@ -59,14 +65,16 @@ struct Memory {
     assumptions: Option<Assumptions>,
     framework: Option<String>,
     lib: Option<Arc<Library>>,
+    rules: Option<Rules>,
 }
 
-/// Prices the points with these numbers.
+/// Prices the points with these numbers; `runnable`: only those that a server starts.
 pub fn price(
     db: &Arc<KernelDb>,
     space: &Space,
     points: &[u64],
     metrics: &[String],
+    runnable: bool,
     control: &Control,
 ) -> Result<Columns> {
     let mut problems = Problems::new();
@@ -76,7 +84,7 @@ pub fn price(
     problems.into_result()?;
     space.check_points(points)?;
     control.set_total(points.len() as u64);
-    let rows = price_rows(db, space, points, metrics, control)?;
+    let rows = price_rows(db, space, points, metrics, runnable, control)?;
     Ok(columns(space, points, metrics, &rows))
 }
 
@@ -86,6 +94,7 @@ pub(crate) fn price_rows(
     space: &Space,
     points: &[u64],
     metrics: &[String],
+    runnable: bool,
     control: &Control,
 ) -> Result<Vec<Priced>> {
     let blocks: Vec<Result<Vec<Priced>>> = crate::pool::install(|| {
@@ -96,7 +105,7 @@ pub(crate) fn price_rows(
                 let mut out = Vec::with_capacity(block.len());
                 for &p in block {
                     control.check()?;
-                    out.push(reader.price(p, metrics));
+                    out.push(reader.price(p, metrics, runnable));
                     control.advance(1);
                 }
                 Ok(out)
@@ -133,7 +142,13 @@ impl<'a> Reader<'a> {
         Reader { db, space, into, memory }
     }
 
-    fn price(&mut self, point: u64, metrics: &[String]) -> Priced {
+    fn price(&mut self, point: u64, metrics: &[String], only: bool) -> Priced {
+        let broken = self.broken(point).unwrap_or_default();
+        let runnable = broken.is_none();
+        if let (true, Some(status)) = (only, broken) {
+            let metrics = vec![f64::NAN; metrics.len()];
+            return Priced { metrics, feasible: false, binding: NOT_RUNNABLE.into(), status, runnable };
+        }
         match self.engine(point) {
             Ok(engine) => {
                 let feasible = engine.point.stands();
@@ -145,6 +160,7 @@ impl<'a> Reader<'a> {
                     feasible,
                     binding: engine.point.binding.label(),
                     status: "ok".into(),
+                    runnable,
                 }
             }
             Err(e) => Priced {
@@ -152,8 +168,28 @@ impl<'a> Reader<'a> {
                 feasible: false,
                 binding: "error".into(),
                 status: e.to_string().replace('\n', "; "),
+                runnable,
             },
         }
+    }
+
+    /// `not runnable: RULE, RULE` of a well-formed point whose layouts no server starts.
+    pub fn broken(&mut self, point: u64) -> Result<Option<String>> {
+        self.parts(point)?;
+        let memory = &mut self.memory;
+        let (Some(lib), Some(plan)) = (&memory.lib, &memory.plan) else { return Ok(None) };
+        let rules = match memory.rules.take() {
+            Some(rules) => rules,
+            None => Rules::new(&lib.framework, None, &lib.model, &lib.cluster)?,
+        };
+        let rules = memory.rules.insert(rules);
+        // A plan that is wrong in itself is told so by the engine.
+        if rules.plan(plan) || !plan.check(&lib.model, &lib.cluster).is_empty() {
+            return Ok(None);
+        }
+        let mut names: Vec<String> = rules.violations(plan).into_iter().map(|v| v.rule).collect();
+        names.dedup();
+        Ok(Some(format!("{NOT_RUNNABLE}: {}", names.join(", "))))
     }
 
     pub fn engine(&mut self, point: u64) -> Result<Engine> {
@@ -186,6 +222,7 @@ impl<'a> Reader<'a> {
         }
         if stale {
             memory.lib = None;
+            memory.rules = None;
         }
         memory.compiled(db)
     }
@@ -256,13 +293,14 @@ fn read(memory: &mut Memory, root: &str, value: Option<Value>) -> Result<()> {
     Ok(())
 }
 
-/// Point number, axis values, metrics, feasible, binding, status.
+/// Point number, axis values, metrics, feasible, runnable, binding, status.
 pub(crate) fn columns(space: &Space, points: &[u64], metrics: &[String], rows: &[Priced]) -> Columns {
     let mut out = axis_columns(space, points);
     for (i, m) in metrics.iter().enumerate() {
         out.push(m.clone(), Column::F64(rows.iter().map(|r| r.metrics[i]).collect()));
     }
     out.push("feasible", Column::Bool(rows.iter().map(|r| r.feasible).collect()));
+    out.push("runnable", Column::Bool(rows.iter().map(|r| r.runnable).collect()));
     out.push("binding", Column::from_strings(rows.iter().map(|r| &r.binding)));
     out.push("status", Column::from_strings(rows.iter().map(|r| &r.status)));
     out

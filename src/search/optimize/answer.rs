@@ -6,7 +6,7 @@ use super::bound::{GPUS, REPLICA, SLOT};
 use super::{MEMORY, OBJECTIVE, Search, State, TIE};
 use crate::columns::{Column, Columns};
 use crate::error::{Error, Result};
-use crate::search::design::{Priced, columns};
+use crate::search::design::{NOT_RUNNABLE, Priced, columns};
 
 /// The sentence that proves each way of leaving points out.
 fn proof(by: &str) -> &'static str {
@@ -24,11 +24,16 @@ impl Search {
     /// Points by their certificate: how many there are, were priced, and were left out by which proof.
     pub fn certificate(&self) -> Columns {
         let state = self.state();
-        let priced = state.priced.len() as u64;
+        let barred = state.priced.values().filter(|(row, _)| row.binding == NOT_RUNNABLE).count() as u64;
+        let priced = state.priced.len() as u64 - barred;
         let mut rows: Vec<(String, u64, &str)> = vec![
             ("points".into(), self.points.len(), "in the space"),
             ("priced".into(), priced, "by the same engine as an estimate"),
         ];
+        if barred > 0 {
+            let why = "break a rule of what servers start (see status); runnable=False prices them";
+            rows.push((NOT_RUNNABLE.into(), barred, why));
+        }
         rows.extend(state.pruned.iter().map(|(by, n)| ((*by).to_string(), *n, proof(by))));
         let broken = self.goal.constraints.iter().zip(&state.broken).filter(|(_, n)| **n > 0);
         rows.extend(broken.map(|(c, n)| (format!("constraint {}", c.text), *n, proof("constraint"))));
@@ -87,13 +92,20 @@ impl Search {
         if standing.is_empty() && state.broken.iter().all(|n| *n == 0) {
             let mut why: BTreeMap<&str, u64> = BTreeMap::new();
             for (row, _) in state.priced.values() {
-                *why.entry(if row.binding == "error" { &row.status } else { &row.binding }).or_default() += 1;
+                *why.entry(if matches!(row.binding.as_str(), "error" | NOT_RUNNABLE) {
+                    &row.status
+                } else {
+                    &row.binding
+                })
+                .or_default() += 1;
             }
             let mut why: Vec<String> = why.iter().map(|(w, n)| format!("{n} x {w}")).collect();
             why.extend(state.pruned.iter().map(|(by, n)| format!("{n} x {by}")));
             why.truncate(5);
+            let barred = state.priced.values().any(|(row, _)| row.binding == NOT_RUNNABLE);
+            let lift = if barred { ", or runnable=False" } else { "" };
             let text = format!("{} has a {metric}: {}", nobody_of("no point of the space"), why.join("; "));
-            return Error::spec("objective", text, "smaller batches, more GPUs, or other layouts");
+            return Error::spec("objective", text, format!("smaller batches, more GPUs, or other layouts{lift}"));
         }
         // Which constraints each point that stands keeps; what was never priced is known to break one.
         let all = vec![true; self.goal.constraints.len()];

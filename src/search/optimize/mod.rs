@@ -7,6 +7,7 @@
 //! - gpus: it needs more GPUs than its cluster has, which the engine refuses;
 //! - objective, constraint: its bounds (`bound`) cannot reach the best, or cannot keep a limit.
 //!
+//! Points that no server starts (`spec::rules`) cannot win and are not priced, unless that is lifted.
 //! Everything else - TPOT of P/D, and batch, chunk and layout of a plan without slots - has no
 //! bound that holds for every table (measured grids rise only within their noise), and is enumerated.
 //! Rounds are of fixed sizes, so what is priced does not depend on the number of threads. Points
@@ -50,6 +51,7 @@ pub struct Search {
     points: Points,
     chunk: u64,
     round: usize,
+    runnable: bool,
     state: Mutex<State>,
 }
 
@@ -117,7 +119,13 @@ impl Search {
             return Err(Error::spec("space", "has no points", "widen it, or drop a constraint"));
         }
         let state = State { broken: vec![0; goal.constraints.len()], ..State::default() };
-        Ok(Search { space, goal, points, chunk: CHUNK, round: ROUND, state: Mutex::new(state) })
+        Ok(Search { space, goal, points, chunk: CHUNK, round: ROUND, runnable: true, state: Mutex::new(state) })
+    }
+
+    /// Whether only points that a server starts may win (the rule, unless it is lifted here).
+    pub fn runnable(mut self, only: bool) -> Search {
+        self.runnable = only;
+        self
     }
 
     /// Bounds and sorts `chunk` points at a time, and prices `round` of them in the first round; the optimum is the same.
@@ -245,7 +253,7 @@ impl Search {
             }
             drop(state);
             round.sort_unstable();
-            let rows = price_rows(db, &self.space, &round, &self.goal.metrics, control)?;
+            let rows = price_rows(db, &self.space, &round, &self.goal.metrics, self.runnable, control)?;
             let mut state = self.state();
             for (point, row) in round.into_iter().zip(rows) {
                 state.take(self, corner, point, row);
@@ -258,7 +266,7 @@ impl Search {
     /// Prices some points, outside any proof, and keeps them: a sampler's.
     pub fn take(&self, db: &Arc<KernelDb>, points: &[u64], control: &Control) -> Result<Columns> {
         self.space.check_points(points)?;
-        let rows = price_rows(db, &self.space, points, &self.goal.metrics, control)?;
+        let rows = price_rows(db, &self.space, points, &self.goal.metrics, self.runnable, control)?;
         let mut out = columns(&self.space, points, &self.goal.metrics, &rows);
         let mut state = self.state();
         let mut kept = Vec::with_capacity(rows.len());

@@ -6,14 +6,14 @@
 //! none of the same layout beats in rate and both latencies, and then takes up only rows near the best.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
 use super::{Map, Reach};
 use crate::control::Control;
 use crate::error::Result;
-use crate::search::levels::{Candidate, Layouts, Octaves, Task};
+use crate::search::levels::{Candidate, Layouts, Task};
 use crate::search::near::{self, Tiers};
 use crate::search::pairs::{Sides, ways};
 use crate::search::refine::{self, Aim, Key, Known, append_new};
@@ -64,7 +64,7 @@ fn reach(marks: &[Mark], slo: &Slo) -> Tiers {
 
 /// A layout of a mixed level.
 struct Group {
-    timer: Timer,
+    timer: Arc<Timer>,
     rows: Vec<Row>,
     known: Mutex<Known>,
 }
@@ -90,6 +90,7 @@ fn unbeaten(rows: &[Row]) -> Vec<Mark> {
 
 /// A mixed level.
 struct Mixed {
+    level: u8,
     octave: u32,
     groups: Vec<Group>,
     /// By falling rate of what they reach without limits; the marks of all stand together, as they are read.
@@ -127,14 +128,12 @@ fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl<'a> Scene<'a> {
     pub fn new(map: &Map, task: Task<'a>) -> Result<Scene<'a>> {
-        let of = Layouts::of(task.lib, task.budget);
-        let octaves = Octaves::of(map.batches_per_octave);
-        let mixed =
-            [mixed(map, &task, 0, &of.workers, octaves.workers)?, mixed(map, &task, 2, &of.units, octaves.units)?];
+        let of = Layouts::of(&task.choices());
+        let octave = map.batches_per_octave.max(1);
+        let mixed = [mixed(map, &task, 0, &of.workers, octave)?, mixed(map, &task, 2, &of.units, octave)?];
         let (pd, afd) = (map.wants(1) || map.wants(3), map.wants(3) && !of.units.is_empty());
-        let workers =
-            || task.sides(task.prompts_shared("workers", &of.prefill_workers)?, &of.workers, octaves.decode_workers);
-        let units = || task.sides(task.prompts_shared("units", &of.prefill_units)?, &of.units, octaves.decode_units);
+        let workers = || task.sides(task.prompts_shared("workers", &of.prefill_workers)?, &of.workers, 2 * octave);
+        let units = || task.sides(task.prompts_shared("units", &of.prefill_units)?, &of.units, 2 * octave);
         let sides = [pd.then(workers).transpose()?, afd.then(units).transpose()?];
         let paired = [
             map.wants(1).then(|| paired(&task, &sides, 1)).transpose()?,
@@ -182,13 +181,32 @@ impl<'a> Scene<'a> {
         (reached, tiers)
     }
 
+    /// Units beyond the coarse grid, climbed to from what leads it under these limits.
+    fn beyond(&self, level: &Mixed, reached: &[Tiers], aim: &Aim) -> Result<Vec<Group>> {
+        if level.level != 2 {
+            return Ok(Vec::new());
+        }
+        let leading = level.groups.iter().zip(reached).filter(|(_, t)| t.score().0 > 0);
+        let layouts = level.groups.iter().filter_map(|g| g.rows.first()).map(|r| r.main.layout);
+        let rows = leading.map(|(g, _)| g.rows.as_slice());
+        let found = self.task.mixed_beyond(level.level, rows, layouts, level.octave, aim)?;
+        Ok(found.into_iter().map(|(timer, rows)| Group { timer, rows, known: Mutex::default() }).collect())
+    }
+
     fn in_mixed(&self, level: &Mixed, aim: &Aim) -> Result<Reach> {
-        let (reached, mut tiers) = self.reached(level, &aim.slo);
+        let (mut reached, mut tiers) = self.reached(level, &aim.slo);
+        let beyond = self.beyond(level, &reached, aim)?;
+        for g in &beyond {
+            let own = Tiers::of(&g.rows, aim);
+            tiers = tiers.and(own);
+            reached.push(own);
+        }
+        let groups: Vec<&Group> = level.groups.iter().chain(&beyond).collect();
         let mut fine: Vec<Row> = Vec::new();
         refine::rounds(reached.iter().map(Tiers::score), level.octave, |live| {
             let mut best: Option<(u8, f64)> = None;
             for i in live {
-                let g = &level.groups[*i];
+                let g = groups[*i];
                 self.task.around_layout(&g.timer, &g.rows, level.octave, aim, &mut lock(&g.known), |r| {
                     let (gain, excess) = (r.point.requests_per_s, r.point.excess(&aim.slo));
                     best = best.into_iter().chain([aim.score(&r.point)]).max_by(refine::order);
@@ -203,7 +221,7 @@ impl<'a> Scene<'a> {
             Ok(best)
         })?;
         let takes = |r: &&Row| r.point.stands() && tiers.takes(r.point.requests_per_s, r.point.excess(&aim.slo));
-        let near = level.groups.iter().zip(&reached).filter(|(_, own)| tiers.meets(own));
+        let near = groups.iter().zip(&reached).filter(|(_, own)| tiers.meets(own));
         let mut rows: Vec<Row> = near.flat_map(|(g, _)| g.rows.iter().filter(takes)).copied().collect();
         rows.extend(fine.iter().filter(takes));
         if rows.is_empty() {
@@ -240,7 +258,7 @@ impl<'a> Scene<'a> {
         let key = |slo: &Slo| slo.tpot_ms.unwrap_or(f64::INFINITY).to_bits();
         let by_tpot: BTreeMap<u64, &Slo> = map.slos.iter().map(|slo| (key(slo), slo)).collect();
         let of = |slo: &Slo, side: &Option<Sides>| match side {
-            Some(s) => self.task.fine_decode(&s.decode, &aim(slo)),
+            Some(s) => self.task.fine_decode(s, &aim(slo)),
             None => Ok(Vec::new()),
         };
         let found: Vec<Result<(u64, Decode)>> = crate::pool::install(|| {
@@ -288,7 +306,7 @@ fn mixed(map: &Map, task: &Task<'_>, level: u8, layouts: &[Layout], octave: u32)
         let least = [0, 1].map(|k| own.iter().map(|m| m.latencies[k]).fold(f64::INFINITY, f64::min));
         peaks.push(Peaks { group, least, marks: start..marks.len() });
     }
-    Ok(Some(Mixed { octave, groups, peaks, marks, least }))
+    Ok(Some(Mixed { level, octave, groups, peaks, marks, least }))
 }
 
 fn paired(task: &Task<'_>, sides: &[Option<Sides>; 2], level: u8) -> Result<Paired> {

@@ -1,0 +1,183 @@
+//! Servers of a plan and the GPUs of each: the largest first, whole nodes or parts of one node, in order.
+
+use super::Ask;
+use crate::spec::{AfdPlan, Parallel, Plan, Slot, Workers};
+
+/// What a server does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Prefill and decode.
+    Serve,
+    Prefill,
+    Decode,
+    /// The pools of an AFD unit.
+    Attention,
+    Ffn,
+}
+
+impl Role {
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Serve => "serve",
+            Role::Prefill => "prefill",
+            Role::Decode => "decode",
+            Role::Attention => "attention",
+            Role::Ffn => "ffn",
+        }
+    }
+}
+
+/// One server: a replica, a worker, or a pool of an AFD unit.
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub role: Role,
+    /// Its number among those of its role.
+    pub index: u32,
+    pub parallel: Parallel,
+    pub batch: Option<u32>,
+    pub chunk: Option<u32>,
+    /// Whether two half batches overlap.
+    pub overlap: bool,
+    /// Prompt tokens join every n-th step.
+    pub interval: Option<u32>,
+    /// Where it stands in the plan (`plan.decode`).
+    pub path: &'static str,
+    /// First of its GPUs, counted through the cluster.
+    pub first: u32,
+    pub gpus: u32,
+    /// HTTP port, its own in the whole deployment.
+    pub port: u16,
+}
+
+/// The part of a server on one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    pub node: u32,
+    /// Its number among the server's nodes.
+    pub rank: u32,
+    /// GPUs on that node.
+    pub local: Vec<u32>,
+}
+
+impl Server {
+    pub fn name(&self) -> String {
+        format!("{}{}", self.role.name(), self.index)
+    }
+
+    /// GPUs of one attention rank through all stages: what one engine of vLLM takes.
+    pub fn engine_gpus(&self) -> u32 {
+        self.parallel.tp * self.parallel.cp * self.parallel.pp
+    }
+
+    /// GPUs of a stage: the `tp_size` of SGLang and TensorRT-LLM.
+    pub fn world(&self) -> u32 {
+        self.parallel.stage_gpus()
+    }
+
+    pub fn parts(&self, node_gpus: u32) -> Vec<Part> {
+        let node_gpus = node_gpus.max(1);
+        let mut out: Vec<Part> = Vec::new();
+        for gpu in self.first..self.first + self.gpus {
+            let node = gpu / node_gpus;
+            match out.last_mut() {
+                Some(p) if p.node == node => p.local.push(gpu % node_gpus),
+                _ => out.push(Part { node, rank: out.len() as u32, local: vec![gpu % node_gpus] }),
+            }
+        }
+        out
+    }
+}
+
+/// First port of the servers; the router has 8000.
+const PORTS: u16 = 8100;
+
+/// Servers of the plan, placed.
+pub fn servers(ask: &Ask, notes: &mut Vec<String>) -> Vec<Server> {
+    let mut out = Vec::new();
+    match ask.plan {
+        Plan::Aggregated(a) => {
+            let overlap = a.two_batch_overlap.or(ask.serving.two_batch_overlap).unwrap_or(false);
+            let interval = a.prefill_interval.or(ask.serving.prefill_interval);
+            let one = server(Role::Serve, "plan", a.parallel, a.batch, a.chunk_tokens, overlap, interval);
+            add(&mut out, &one, a.replicas);
+        }
+        Plan::Afd(a) => units(&mut out, ask, "plan", a),
+        Plan::Pd(p) => {
+            for (role, path, slot) in
+                [(Role::Prefill, "plan.prefill", &p.prefill), (Role::Decode, "plan.decode", &p.decode)]
+            {
+                match slot {
+                    Slot::Workers(w) => workers(&mut out, ask, role, path, w),
+                    Slot::Afd(a) => units(&mut out, ask, path, a),
+                }
+            }
+        }
+    }
+    place(&mut out, ask, notes);
+    for (i, s) in out.iter_mut().enumerate() {
+        s.port = PORTS + u16::try_from(i).unwrap_or(u16::MAX - PORTS);
+    }
+    out
+}
+
+fn server(
+    role: Role,
+    path: &'static str,
+    parallel: Parallel,
+    batch: Option<u32>,
+    chunk: Option<u32>,
+    overlap: bool,
+    interval: Option<u32>,
+) -> Server {
+    let gpus = parallel.gpus();
+    Server { role, index: 0, parallel, batch, chunk, overlap, interval, path, first: 0, gpus, port: PORTS }
+}
+
+fn add(out: &mut Vec<Server>, one: &Server, count: u32) {
+    out.extend((0..count).map(|index| Server { index, ..one.clone() }));
+}
+
+fn workers(out: &mut Vec<Server>, ask: &Ask, role: Role, path: &'static str, w: &Workers) {
+    let overlap = w.two_batch_overlap.or(ask.serving.two_batch_overlap).unwrap_or(false);
+    add(out, &server(role, path, w.parallel, w.batch, w.chunk_tokens, overlap, None), w.count);
+}
+
+fn units(out: &mut Vec<Server>, ask: &Ask, path: &'static str, a: &AfdPlan) {
+    let interval = a.prefill_interval.or(ask.serving.prefill_interval);
+    let overlap = a.microbatches.is_some_and(|m| m > 1);
+    let attention = Parallel { tp: a.attention.tp, dp: a.attention.ranks(), ..Parallel::default() };
+    let experts = ask.model.moe.as_ref().map_or(1, |m| m.experts);
+    let ep = Some(a.ffn.ep_for(experts));
+    let ffn = Parallel { dp: a.ffn.gpus, ep, moe_tp: a.ffn.moe_tp, ..Parallel::default() };
+    let one = server(Role::Attention, path, attention, a.batch, a.chunk_tokens, overlap, interval);
+    let pool = server(Role::Ffn, path, ffn, a.batch, a.chunk_tokens, overlap, None);
+    add(out, &one, a.stages());
+    add(out, &pool, a.stages());
+}
+
+/// Gives each server its GPUs: one that fits a node does not cross nodes while there is room.
+fn place(servers: &mut [Server], ask: &Ask, notes: &mut Vec<String>) {
+    let node = ask.cluster.fabric.node_gpus.max(1);
+    let mut order: Vec<usize> = (0..servers.len()).collect();
+    order.sort_by_key(|i| std::cmp::Reverse(servers[*i].gpus));
+    for whole in [true, false] {
+        let mut next = 0;
+        for &i in &order {
+            let s = &mut servers[i];
+            // From the largest down, what divides a node stays aligned; other sizes move to the next node.
+            let crosses = next / node != (next + s.gpus - 1) / node;
+            let fits = if s.gpus <= node { crosses } else { next % node != 0 };
+            if whole && fits {
+                next = next.div_ceil(node) * node;
+            }
+            s.first = next;
+            next += s.gpus;
+        }
+        if next <= ask.cluster.gpus {
+            if !whole {
+                notes.push("servers cross nodes: the plan leaves no room to keep each inside one".into());
+            }
+            return;
+        }
+    }
+}
