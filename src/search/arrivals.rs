@@ -3,23 +3,25 @@
 //! A plan that its closed loop drives too hard (TTFT or TPOT over the limit) may keep the limits at a lower load, so rows
 //! are not judged by their closed-loop latencies. Two facts order the search instead. A plan serves no more with Poisson arrivals
 //! than its closed loop. And the mean TPOT at a rate depends on the layout and what decodes at that rate, not on how many
-//! seats stand ready: beyond the closed rate of the most sequences whose TPOT keeps the limit no batch of the layout keeps
-//! it. So the rows within the TPOT limit, by falling closed rate, are bounds on their layouts: each is tried with its own
-//! seats and with more (waiting for a seat is what limits them), as far as memory goes, and when the next bound is not above
-//! the best rate found, none that follows is ([`Leader::proved`]; a row that the scan only read counts
-//! [`near::NEAR`] more). The TPOT limit is widened by as much as neighbours on the grid of batches are apart.
+//! seats stand ready: beyond the closed rate at which the layout's TPOT meets the limit no batch of it keeps it. That rate,
+//! read between the row of most rate within the limit and the next one above it, bounds a layout (with its count, and its
+//! prefill slot). Layouts are taken by falling bound; of each the rows of most rate are tried for every room beside decode, with their own
+//! seats and with more (waiting for a seat is what limits them), as far as memory goes; when the next bound is not above
+//! the best rate found, none that follows is ([`Leader::proved`]). Bounds count [`NEAR`] more: that much a scan is off.
 //!
 //! The leaders are then simulated: the same requests at every rate and for every plan (common random numbers), the first quarter
 //! left out, means with intervals by batch means (`sim::statistics`). Rate: the highest at which the limits hold in the
 //! simulation, by bisection; low and high: the same for the ends of the interval. A percentile counts the share of requests
-//! over the limit. Limits: one stream of requests; at most [`MOST`] bounds are tried a level.
+//! over the limit. Limits: one stream of requests; at most [`MOST`] layouts are tried a level, and [`ROWS`] rows of each.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use super::explore::Question;
 use super::near::{self, NEAR};
+use super::refine::{Key, key};
 use super::row::Row;
 use crate::control::Control;
 use crate::cost::Library;
@@ -31,13 +33,13 @@ use crate::sim::trace::draw;
 use crate::sim::{Deployment, NEVER, Settings, pricers, simulate_with};
 use crate::spec::{Slo, Workload};
 
-/// Bounds tried of a level at most, and at a time.
+/// Layouts tried of a level at most, and at a time; rows tried of each for the rate that they keep within
+/// both limits in the closed loop (beside those of each room for prompts).
 pub const MOST: usize = 3000;
 const TOGETHER: usize = 16;
+pub const ROWS: usize = 3;
 /// Seats tried, by those of the row.
-const SEATS: [f64; 4] = [1.0, 1.25, 1.6, 2.5];
-/// TPOT over the limit up to which a row bounds its layout: batches lie up to a fifth apart.
-const WIDER: f64 = 1.2;
+const SEATS: [f64; 3] = [1.0, 1.4, 2.5];
 
 /// What leads a level with Poisson arrivals.
 #[derive(Clone, Debug)]
@@ -58,7 +60,67 @@ pub struct Simulated {
     pub high: f64,
 }
 
-/// The leader of one level among `rows` (all levels), and whether there is one.
+/// A layout with its count, or a pair of them: what it serves at most within the TPOT limit, and the rows to try.
+struct Bound {
+    rate: f64,
+    rows: Vec<usize>,
+}
+
+/// Bounds of a level, the highest first.
+fn bounds(q: &Question, rows: &[Row], level: u8) -> Vec<Bound> {
+    let limits = [q.slo.ttft_ms, q.slo.tpot_ms].map(|l| l.map_or(f64::INFINITY, |l| l * 1e-3));
+    let mut layouts: BTreeMap<Key, Vec<usize>> = BTreeMap::new();
+    for i in near::filter(rows, |r| r.level == level && r.point.stands()) {
+        // Batch and chunk of the slot that decodes do not tell layouts apart.
+        let mut bare = rows[i];
+        (bare.main.batch, bare.main.chunk) = (0, 0);
+        layouts.entry(key(&bare)).or_default().push(i);
+    }
+    let point = |i: &usize| &rows[*i].point;
+    let mut all: Vec<Bound> = layouts
+        .into_values()
+        .filter_map(|mut own| {
+            own.sort_by(|a, b| point(b).requests_per_s.total_cmp(&point(a).requests_per_s).then(a.cmp(b)));
+            let within = |i: &&usize| point(i).tpot_s <= limits[1];
+            let best = own.iter().find(within);
+            let above = own.iter().filter(|i| !within(i)).min_by(|a, b| point(a).tpot_s.total_cmp(&point(b).tpot_s));
+            let rate = match (best.map(point), above.map(point)) {
+                (Some(p), Some(n)) if n.requests_per_s > p.requests_per_s && n.tpot_s > p.tpot_s => {
+                    let part = ((limits[1] - p.tpot_s) / (n.tpot_s - p.tpot_s)).clamp(0.0, 1.0);
+                    p.requests_per_s + part * (n.requests_per_s - p.requests_per_s)
+                }
+                (Some(p), _) => p.requests_per_s,
+                (None, Some(n)) => n.requests_per_s,
+                (None, None) => return None,
+            };
+            // Room for prompts beside decode decides how they queue: of each half octave of it the row of most rate
+            // within the limit, and the first above it.
+            let mut rooms: BTreeMap<i32, [Option<usize>; 2]> = BTreeMap::new();
+            for i in &own {
+                let main = &rows[*i].main;
+                let room = f64::from(main.chunk.saturating_sub(main.batch).max(1));
+                let of = rooms.entry((room.log2() * 2.0).round() as i32).or_default();
+                if within(&i) {
+                    of[0].get_or_insert(*i);
+                } else if of[1].is_none_or(|k| point(i).tpot_s < point(&k).tpot_s) {
+                    of[1] = Some(*i);
+                }
+            }
+            let early = own.iter().filter(within).filter(|i| point(i).ttft_s <= limits[0]).take(ROWS);
+            let mut tried: Vec<usize> = rooms.into_values().flatten().flatten().chain(early.copied()).collect();
+            tried.sort_unstable();
+            tried.dedup();
+            Some(Bound { rate: rate * (1.0 + NEAR), rows: tried })
+        })
+        .collect();
+    all.sort_by(|a, b| b.rate.total_cmp(&a.rate).then(a.rows.cmp(&b.rows)));
+    all
+}
+
+/// The leader of one level among `rows` (of all levels), if any plan keeps the limits at any rate.
+///
+/// # Errors
+/// `Cancelled`.
 pub fn leader(
     q: &Question,
     libraries: &[Arc<Library>],
@@ -66,26 +128,29 @@ pub fn leader(
     level: u8,
     control: &Control,
 ) -> Result<Option<Leader>> {
-    let limit = q.slo.tpot_ms.map_or(f64::INFINITY, |t| t * 1e-3 * WIDER);
-    let claims = |r: &Row| r.point.requests_per_s * if r.scanned { 1.0 + NEAR } else { 1.0 };
-    let mut bounds = near::filter(rows, |r| r.level == level && r.point.stands() && r.point.tpot_s <= limit);
-    bounds.sort_by(|a, b| claims(&rows[*b]).total_cmp(&claims(&rows[*a])).then(a.cmp(b)));
-    let total = bounds.len();
+    let mut bounds = bounds(q, rows, level);
+    let mut proved = bounds.len() <= MOST;
     bounds.truncate(MOST);
     let mut best: Option<Leader> = None;
-    let mut proved = total <= MOST;
     for some in bounds.chunks(TOGETHER) {
         control.check()?;
         let found = best.as_ref().map_or(0.0, |b| b.held.rate);
-        if claims(&rows[some[0]]) <= found {
+        if some[0].rate <= found {
             proved = true;
             break;
         }
-        let one = |i: &usize| -> Option<(Row, Held)> {
-            let row = &rows[*i];
-            let lib = &libraries[usize::from(row.framework)];
-            let tried = SEATS.iter().filter_map(|more| with_seats(q, lib, row, *more, found));
-            tried.reduce(|a, b| if b.1.rate > a.1.rate { b } else { a })
+        let one = |b: &Bound| -> Option<(Row, Held)> {
+            let mut best: Option<(Row, Held)> = None;
+            for i in b.rows.iter().filter(|_| b.rate > found) {
+                let lib = &libraries[usize::from(rows[*i].framework)];
+                for more in SEATS {
+                    let least = best.as_ref().map_or(found, |b| b.1.rate);
+                    if let Some(better) = with_seats(q, lib, &rows[*i], more, least) {
+                        best = Some(better);
+                    }
+                }
+            }
+            best
         };
         let parts: Vec<Option<(Row, Held)>> = crate::pool::install(|| some.par_iter().map(one).collect())?;
         for (row, held) in parts.into_iter().flatten() {
@@ -115,7 +180,7 @@ fn with_seats(q: &Question, lib: &Arc<Library>, row: &Row, more: f64, found: f64
     let held = engine.rate_within(&q.slo, Arrivals::Poisson).ok()?;
     row.point = engine.point;
     row.scanned = false;
-    (held.rate > 0.0).then_some((row, held))
+    (held.rate > found).then_some((row, held))
 }
 
 /// Requests of one run: enough for the batch means of a busy deployment.

@@ -180,7 +180,7 @@ fn arrived(
     let (model, at) = (map.model.clone(), map.clusters[cluster].clone());
     let mut q = Question::new(model, at, map.workloads[workload].clone(), map.slos[slo], framework);
     q.levels = map.asked().iter().map(|l| LEVELS[*l].to_string()).collect();
-    (q.quant, q.serving) = (map.quant.clone(), map.serving.clone());
+    (q.quant, q.serving) = (map.quant, map.serving.clone());
     q.assumptions = map.assumptions.clone();
     (q.arrivals, q.confirm, q.batches_per_octave) = (map.arrivals, false, map.batches_per_octave);
     q.runnable = map.runnable;

@@ -5,7 +5,7 @@
 //!
 //! A rank needs p prompt tokens a step. In each step it gets a parcel of g = max(ISL, p) tokens with probability
 //! f = p/g; in n steps it gathers K ~ Binomial(n, f) of them and deals them to the steps of the next cycle, r (the room
-//! beside decode) a step. With m(K) = max(1, K g/r) steps and x_j(K) tokens in slot j of the cycle
+//! beside decode) a step. With m(K) = ceil(K g/r) steps and x_j(K) tokens in slot j of the cycle
 //!
 //! ```text
 //! q_j   = E[m(K) in slot j]                       share of ranks that prefill in slot j
@@ -140,7 +140,8 @@ pub fn pace(interval: u32, needed: f64, isl: f64, room: f64, ranks: f64, aligned
         let (mut q, mut most, mut any) = (0.0, 0.0, 0.0);
         for k in 1..=n {
             let load = k as f64 * parcel;
-            let steps = (load / room).max(1.0);
+            // A step with any prompt token is mixed; what overflows the cycle fills steps with what comes next.
+            let steps = if load <= room * n as f64 { (load / room).ceil().max(1.0) } else { load / room };
             // What overflows a cycle comes on top of the next.
             let mut at = j as f64;
             let mut carried: f64 = 0.0;

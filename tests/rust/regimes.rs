@@ -25,6 +25,7 @@ fn map(model: &str, system: &str, gpus: u32, lengths: &[(f64, f64, f64)], limits
         assumptions: Assumptions::physical(),
         tolerance: 0.01,
         batches_per_octave: 5,
+        runnable: true,
         arrivals: Default::default(),
     }
 }
