@@ -12,7 +12,7 @@
 //! The leaders are then simulated: the same requests at every rate and for every plan (common random numbers), the first quarter
 //! left out, means with intervals by batch means (`sim::statistics`). Rate: the highest at which the limits hold in the
 //! simulation, by bisection; low and high: the same for the ends of the interval. A percentile counts the share of requests
-//! over the limit. Limits: one stream of requests; at most [`MOST`] layouts are tried a level, and [`ROWS`] rows of each.
+//! over the limit. Limits: seats on a grid (worth up to 2 % under a percentile); one stream of requests; at most [`MOST`] layouts are tried a level, and [`ROWS`] rows of each.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ pub struct Leader {
     /// The plan; its point is that of its closed loop.
     pub row: Row,
     pub held: Held,
-    /// Whether no other plan looked at can serve more.
+    /// Whether no other layout can serve more, by its bound.
     pub proved: bool,
     pub simulated: Option<Simulated>,
 }

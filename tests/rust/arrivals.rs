@@ -19,7 +19,8 @@ fn question(percentile: Option<f64>) -> Question {
     q
 }
 
-/// Every row whose closed loop serves more than the leader, whatever its latencies there, serves less so.
+/// Every row whose closed loop serves more than the leader, whatever its latencies there, serves less so; to 2 %, as the
+/// seats tried lie 1.4x apart and a percentile of TPOT is best kept with neither too few nor too many.
 #[test]
 fn no_plan_looked_at_serves_more() {
     for percentile in [None, Some(95.0)] {
@@ -40,7 +41,7 @@ fn no_plan_looked_at_serves_more() {
             for r in all.into_iter().step_by(stride) {
                 let Ok(e) = Engine::new(&study.libraries[0], &q.workload, &r.plan()) else { continue };
                 let rate = e.rate_within(&q.slo, Arrivals::Poisson).unwrap().rate;
-                assert!(rate <= found.held.rate * 1.01, "{rate} above {}: {:?}", found.held.rate, r.plan());
+                assert!(rate <= found.held.rate * 1.02, "{rate} above {}: {:?}", found.held.rate, r.plan());
                 judged += 1;
             }
             println!(
