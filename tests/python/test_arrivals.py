@@ -48,7 +48,7 @@ def test_both_rates_stand_in_the_table_and_the_simulator_agrees() -> None:
             open_loop[n][i] for n in ("simulated_low", "simulated_tokens_per_s_per_gpu", "simulated_high")
         )
         assert low <= mid <= high
-        assert math.isclose(rate, mid, rel_tol=0.1)
+        assert math.isclose(rate, mid, rel_tol=0.15)
         assert open_loop["ttft_ms"][i] <= 150.01
         assert open_loop["tpot_ms"][i] <= 15.001
     tail = dg.explore(
@@ -73,7 +73,7 @@ def test_cadence_where_it_is_not() -> None:
     model, cluster, workload = _small()
     plan = dg.Aggregated(parallel=dg.Parallel(tp=4), batch=32, chunk_tokens=2048, prefill_interval=4)
     with pytest.raises(dg.SpecError, match=r"plan\.prefill_interval.*one rank"):
-        dg.estimate(model, cluster, plan, workload, framework="vllm")
+        dg.estimate(model, cluster, workload, plan, framework="vllm")
 
 
 def test_cadence_trades_ttft_for_tpot() -> None:
@@ -81,7 +81,7 @@ def test_cadence_trades_ttft_for_tpot() -> None:
 
     def at(n: int) -> dg.Estimate:
         plan = dg.Aggregated(parallel=dg.Parallel(dp=4), batch=64, chunk_tokens=4096, prefill_interval=n)
-        return dg.estimate(model, cluster, plan, workload, framework="vllm")
+        return dg.estimate(model, cluster, workload, plan, framework="vllm")
 
     one, four = at(1), at(4)
     assert four.tpot_ms < one.tpot_ms
