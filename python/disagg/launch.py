@@ -98,11 +98,7 @@ class Launch(Result):
             force=(force, bool),
         )
         missing = [
-            (
-                name,
-                "is required: its facts decide the flags",
-                f"{name}=dg.{kind.__name__}(...), or use estimate.launch()",
-            )
+            (name, "is required: its facts decide the flags", f"{name}=dg.{kind.__name__}(...), or use estimate.launch()")
             for name, kind in (("model", Model), ("cluster", Cluster))
             if parts.get(name) is None
         ]
