@@ -116,6 +116,8 @@ class Exploration:
         serving: Spec | None = None,
         assumptions: Spec | None = None,
         objective: str = "tokens_per_s",
+        arrivals: str = "closed",
+        confirm: bool = True,
     ) -> Exploration: ...
     @property
     def frameworks(self) -> list[str]: ...
@@ -139,6 +141,7 @@ class Regimes:
         assumptions: Spec | None = None,
         tolerance: float = 0.01,
         batches_per_octave: int = 5,
+        arrivals: str = "closed",
     ) -> Regimes: ...
     def frameworks(self) -> list[list[str]]: ...
     def warnings(self) -> list[str]: ...

@@ -65,8 +65,9 @@ def estimate(
     assumptions
         Modelling choices; None: ``Assumptions.physical()``.
     load
-        Requests per second of an open loop (Poisson): batches shrink to it, and the wait for prefill, by the
-        Allen-Cunneen formula, is part of TTFT. None: a closed loop at full batch.
+        Requests per second of an open loop (Poisson): batches shrink to it, and TTFT has the rest of the step in flight
+        and the waits for prefill and for a seat in decode, within 10 % of the request simulator up to 90 % of what
+        the plan serves. None: a closed loop at full batch.
 
     Returns
     -------
@@ -129,6 +130,9 @@ def explore(
     serving: Serving | None = None,
     assumptions: Assumptions | None = None,
     objective: str = "tokens_per_s",
+    arrivals: str = "closed",
+    runnable: bool = True,
+    confirm: bool = True,
     executor: Any = None,
     progress: Progress = None,
 ) -> Study:
@@ -151,6 +155,15 @@ def explore(
         As in `estimate`.
     objective
         ``"tokens_per_s"``, ``"tokens_per_s_per_gpu"`` or ``"tokens_per_s_per_user"``.
+    arrivals
+        ``"closed"``: as many requests as the plan holds, at any time. ``"poisson"``: they come at a rate of their own,
+        and the rate of a plan is the highest at which its limits hold: on the means, or on the percentile of the `SLO`.
+        A plan is then given seats to spare, and the table says its closed-loop rate as well
+        (``closed_tokens_per_s_per_gpu``).
+    confirm
+        With ``arrivals="poisson"``, whether the best plan of each level is simulated, request by request: the highest
+        rate at which its limits hold there and the ends of its 95 % interval
+        (``simulated_tokens_per_s_per_gpu``, ``simulated_low``, ``simulated_high``; NaN where it is not). Takes seconds.
     executor
         None: this process, all cores. Or, as in `sweep`, any `concurrent.futures.Executor`, a dask ``Client``,
         ``"processes"`` (loky) or ``"ray"``: a unit of work is a framework's ``aggregated``, its ``aggregated+afd``,
@@ -172,7 +185,8 @@ def explore(
     Raises
     ------
     SpecError
-        If an input does not fit (every problem is named), or the executor does not.
+        If an input does not fit (every problem is named), a percentile is asked of a closed loop, or the executor does
+        not fit.
     DisaggError
         If a unit of work fails three times or the executor's workers die.
 
@@ -183,6 +197,15 @@ def explore(
     ...                    dg.Workload.preset("paper-chat"), dg.SLO(tpot_ms=50), levels=["aggregated"])
     >>> study.table["level"].tolist()
     ['aggregated']
+
+    With arrivals of their own, and nine in ten requests within the limits:
+
+    >>> study = dg.explore(dg.Model("Qwen/Qwen3-30B-A3B"), dg.Cluster("h200_sxm", gpus=2),
+    ...                    dg.Workload(isl=2000, osl=300), dg.SLO(ttft_ms=500, tpot_ms=20, percentile=90),
+    ...                    levels=["aggregated"], arrivals="poisson")
+    >>> row = study.table
+    >>> bool(0 < row["tokens_per_s_per_gpu"][0] <= row["closed_tokens_per_s_per_gpu"][0])
+    True
 
     The same on two threads or, with ``executor="processes"``, on all cores beside this process:
 
@@ -203,8 +226,24 @@ def explore(
         serving=(serving, Serving, type(None)),
         assumptions=(assumptions, Assumptions, type(None)),
         objective=(objective, str),
+        arrivals=(arrivals, str),
+        confirm=(confirm, bool),
     )
-    asked = (model, cluster, workload, slo, levels, names, quant, serving, assumptions, objective)
+    asked = (
+        model,
+        cluster,
+        workload,
+        slo,
+        levels,
+        names,
+        quant,
+        serving,
+        assumptions,
+        objective,
+        arrivals,
+        confirm,
+        runnable,
+    )
     if executor is None:
         with reporter(progress, "layouts") as report:
             found = _core.Exploration(*raws(asked)).explore(report)
@@ -214,6 +253,7 @@ def explore(
     attrs = {
         "version": __version__,
         "objective": objective,
+        "arrivals": arrivals,
         **{n: repr(s) for n, s in (("model", model), ("cluster", cluster), ("workload", workload), ("slo", slo))},
         "assumptions": repr(assumptions or Assumptions.physical()),
     }

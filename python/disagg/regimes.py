@@ -40,6 +40,8 @@ def regimes(
     assumptions: Assumptions | None = None,
     tolerance: float = 0.01,
     batches_per_octave: int = 5,
+    arrivals: str = "closed",
+    runnable: bool = True,
     executor: Any = None,
     partial: bool = False,
     progress: Progress = None,
@@ -74,6 +76,10 @@ def regimes(
         Levels whose rates are nearer than this share are tied: borders are as uncertain as the tables.
     batches_per_octave
         Batches scanned per doubling; fewer are faster and coarser.
+    arrivals
+        ``"closed"``: as many requests as the plan holds, at any time. ``"poisson"``: as in `explore`, the rate of a
+        plan is the highest at which its limits hold (means, or the percentile of its `SLO`); the winners are not
+        simulated, and a cell costs as much as an exploration.
     executor
         None: this process, all cores. Or, as in `sweep`, any `concurrent.futures.Executor`, a dask ``Client``,
         ``"processes"`` (loky) or ``"ray"``: a unit of work is one cluster and workload with all its limits. The rows
@@ -101,7 +107,8 @@ def regimes(
     Raises
     ------
     SpecError
-        If an input does not fit or there is no cell (every problem is named), or the executor does not fit.
+        If an input does not fit or there is no cell (every problem is named), a percentile is asked of a closed loop,
+        or the executor does not fit.
     DisaggError
         If a unit of work fails three times or the executor's workers die.
 
@@ -125,6 +132,7 @@ def regimes(
         assumptions=(assumptions, Assumptions, type(None)),
         tolerance=(tolerance, int, float),
         batches_per_octave=(batches_per_octave, int),
+        arrivals=(arrivals, str),
         partial=(partial, bool),
     )
     if workloads is None:
@@ -136,7 +144,7 @@ def regimes(
             raise SpecError(empty)
     else:
         asked = _several("workloads", workloads, (Workload,))
-    more = (quant, serving, assumptions, float(tolerance), max(1, batches_per_octave))
+    more = (quant, serving, assumptions, float(tolerance), max(1, batches_per_octave), arrivals, runnable)
     question = (model, clusters, asked, limits, levels, names, *more)
     with reporter(progress, "cells") as report:
         if executor is None:

@@ -338,7 +338,7 @@ class Estimate(Result):
 
     @property
     def wait_ms(self) -> float:
-        """Part of `ttft_ms` that a request waits for prefill under ``load=``; 0 in a closed loop."""
+        """Part of `ttft_ms` under ``load=`` that is waiting: step in flight, prefill, seat; 0 in a closed loop."""
         return self._float("wait_ms")
 
     @property

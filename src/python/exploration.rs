@@ -12,6 +12,7 @@ use super::{errors, kernels, run};
 use crate::error::{Error, Result};
 use crate::search::{self, explore, wire};
 use crate::serving::framework::{self, Compared};
+use crate::serving::queueing::Arrivals;
 use crate::spec::Quant;
 
 /// The question of `explore`, searched whole or unit by unit.
@@ -24,7 +25,7 @@ pub struct Exploration {
 #[pymethods]
 impl Exploration {
     #[new]
-    #[pyo3(signature = (model, cluster, workload, slo, levels, frameworks=None, quant=None, serving=None, assumptions=None, objective="tokens_per_s"))]
+    #[pyo3(signature = (model, cluster, workload, slo, levels, frameworks=None, quant=None, serving=None, assumptions=None, objective="tokens_per_s", arrivals="closed", confirm=true, runnable=true))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -38,9 +39,14 @@ impl Exploration {
         serving: Option<&Spec>,
         assumptions: Option<&Spec>,
         objective: &str,
+        arrivals: &str,
+        confirm: bool,
+        runnable: bool,
     ) -> PyResult<Exploration> {
-        let (c, slo) = errors::guard(|| {
-            Ok((common(model, cluster, workload, quant, serving, assumptions)?, slo_of(slo, "slo")?))
+        let (c, slo, arrivals) = errors::guard(|| {
+            let slo = slo_of(slo, "slo")?;
+            let arrivals = Arrivals::named(arrivals)?.hold(&slo)?;
+            Ok((common(model, cluster, workload, quant, serving, assumptions)?, slo, arrivals))
         })?;
         let objective = objective.to_string();
         run::run(py, None, move |_| {
@@ -52,6 +58,9 @@ impl Exploration {
             question.serving = c.serving;
             question.assumptions = c.assumptions;
             question.objective = objective;
+            question.arrivals = arrivals;
+            question.confirm = confirm;
+            question.runnable = runnable;
             Ok(Exploration { question, left_out })
         })
     }

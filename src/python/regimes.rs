@@ -8,6 +8,7 @@ use super::spec::Spec;
 use super::{columns, errors, kernels, run};
 use crate::error::{Problems, Result};
 use crate::search;
+use crate::serving::queueing::Arrivals;
 use crate::spec::{Assumptions, Quant, Serving};
 
 /// The question of a map.
@@ -19,7 +20,7 @@ pub struct Regimes {
 #[pymethods]
 impl Regimes {
     #[new]
-    #[pyo3(signature = (model, clusters, workloads, slos, levels, frameworks=None, quant=None, serving=None, assumptions=None, tolerance=0.01, batches_per_octave=2, runnable=true))]
+    #[pyo3(signature = (model, clusters, workloads, slos, levels, frameworks=None, quant=None, serving=None, assumptions=None, tolerance=0.01, batches_per_octave=2, arrivals="closed", runnable=true))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         model: &Spec,
@@ -33,6 +34,7 @@ impl Regimes {
         assumptions: Option<&Spec>,
         tolerance: f64,
         batches_per_octave: u32,
+        arrivals: &str,
         runnable: bool,
     ) -> PyResult<Regimes> {
         errors::guard(|| {
@@ -49,6 +51,7 @@ impl Regimes {
                 tolerance,
                 batches_per_octave,
                 runnable,
+                arrivals: Arrivals::named(arrivals)?,
             };
             let mut problems = Problems::new();
             for c in &map.clusters {

@@ -24,6 +24,7 @@ use crate::error::{Error, Problems, Result, near};
 use crate::kernels::KernelDb;
 use crate::serving::defaults;
 use crate::serving::engine::contradictions_of;
+use crate::serving::queueing::Arrivals;
 use crate::spec::{Assumptions, Cluster, Model, Quant, Rules, Serving, Slo, Workload};
 
 /// The four levels of disaggregation.
@@ -46,6 +47,10 @@ pub struct Question {
     pub serving: Serving,
     pub assumptions: Assumptions,
     pub objective: String,
+    /// How requests come; with arrivals of their own the levels are led by what they serve so (`arrivals`).
+    pub arrivals: Arrivals,
+    /// Whether leaders with arrivals of their own are simulated.
+    pub confirm: bool,
     /// Batches priced per doubling.
     pub batches_per_octave: u32,
     /// Whether only plans that a server starts are searched (AFD: those that keep the layout rules of the framework).
@@ -67,6 +72,8 @@ impl Question {
             serving: Serving::default(),
             assumptions: Assumptions::physical(),
             objective: "tokens_per_s".into(),
+            arrivals: Arrivals::Closed,
+            confirm: true,
             batches_per_octave: 2,
             runnable: true,
             scan: true,
@@ -91,6 +98,11 @@ impl Question {
         p.nest("cluster", self.cluster.check());
         p.nest("workload", self.workload.check());
         p.nest("slo", self.slo.check());
+        self.arrivals.check(&self.slo, &mut p);
+        if self.arrivals == Arrivals::Poisson && self.objective == OBJECTIVES[2] {
+            let text = "is no rate: with arrivals of their own levels are compared by the rate within the limits";
+            p.push("objective", text, "'tokens_per_s', or arrivals='closed'");
+        }
         p.nest("serving", self.serving.check());
         p.nest("assumptions", self.assumptions.check());
         contradictions_of(&mut p, &self.model, &self.serving);
@@ -220,7 +232,7 @@ pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<St
             rows.extend(task.unit(unit.kind, layouts, q)?);
         }
     }
-    Ok(Study::new(q.clone(), libraries, crate::pool::concat(rows)?))
+    Study::new(q.clone(), libraries, crate::pool::concat(rows)?).arrived(control)
 }
 
 /// Searches one unit alone: the same rows, to the bit, as in `explore`.
@@ -249,7 +261,7 @@ pub fn join(db: &Arc<KernelDb>, q: &Question, parts: Vec<Vec<Row>>) -> Result<St
             return Err(Error::spec(format!("parts[{i}]"), text, "give them in the order of the units"));
         }
     }
-    Ok(Study::new(q.clone(), libraries, crate::pool::concat(parts)?))
+    Study::new(q.clone(), libraries, crate::pool::concat(parts)?).arrived(&Control::new())
 }
 
 impl Task<'_> {

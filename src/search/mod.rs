@@ -1,5 +1,6 @@
 //! The design space of each level of disaggregation, searched whole at one GPU budget.
 
+pub mod arrivals;
 pub mod audit;
 pub mod caveats;
 pub mod design;

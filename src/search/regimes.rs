@@ -15,11 +15,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use self::scene::Scene;
 pub use self::table::regimes;
-use super::explore::LEVELS;
+use super::explore::{LEVELS, Question, explore};
 use super::levels::{Compiled, Task};
 use super::near::leader;
 use super::refine::Aim;
 use super::row::Row;
+use super::study::Verdict;
 use crate::control::Control;
 use crate::cost::{Library, what_if};
 use crate::error::{Error, Problems, Result, near};
@@ -28,6 +29,7 @@ use crate::serving::Binding;
 use crate::serving::defaults;
 use crate::serving::engine::contradictions_of;
 use crate::serving::framework::compared;
+use crate::serving::queueing::Arrivals;
 use crate::spec::{Assumptions, Cluster, Model, Quant, Rules, Serving, Slo, Workload};
 
 /// What a map is asked: every cluster with every workload under every pair of limits.
@@ -46,6 +48,8 @@ pub struct Map {
     /// Levels whose rates are nearer than this are tied.
     pub tolerance: f64,
     pub batches_per_octave: u32,
+    /// How requests come; with arrivals of their own a cell has what `explore` finds so, not simulated.
+    pub arrivals: Arrivals,
     /// Whether only plans that a server starts are searched.
     pub runnable: bool,
 }
@@ -119,6 +123,7 @@ impl Map {
         }
         for (i, s) in self.slos.iter().enumerate() {
             p.nest(&format!("slo[{i}]"), s.check());
+            self.arrivals.check(s, &mut p);
         }
         p.into_result()
     }
@@ -168,6 +173,16 @@ pub fn cells(db: &Arc<KernelDb>, map: &Map, control: &Control, partial: bool) ->
     let mut out: Vec<Cell> = Vec::new();
     let one = |cluster: usize, out: &mut Vec<Cell>| -> Result<()> {
         let at = &map.clusters[cluster];
+        if map.arrivals == Arrivals::Poisson {
+            for workload in 0..map.workloads.len() {
+                for slo in 0..map.slos.len() {
+                    control.check()?;
+                    out.push(arrived(db, map, [cluster, workload, slo], &compared[cluster], control)?);
+                    control.advance(1);
+                }
+            }
+            return Ok(());
+        }
         let lanes: Vec<(Arc<Library>, Arc<Compiled>, Option<Rules>)> = compared[cluster]
             .iter()
             .map(|f| {
@@ -220,4 +235,34 @@ impl Map {
         let agreed = winners.iter().all(|w| Some(*w) == table::winner(&reached));
         Cell { cluster, workload, slo, reached, agreed }
     }
+}
+
+/// A cell with arrivals of their own: each level's leader at the rate that its limits allow.
+fn arrived(
+    db: &Arc<KernelDb>,
+    map: &Map,
+    [cluster, workload, slo]: [usize; 3],
+    frameworks: &[String],
+    control: &Control,
+) -> Result<Cell> {
+    let (model, at) = (map.model.clone(), map.clusters[cluster].clone());
+    let mut q = Question::new(model, at, map.workloads[workload].clone(), map.slos[slo], "");
+    q.frameworks = frameworks.to_vec();
+    q.levels = map.asked().iter().map(|l| LEVELS[*l].to_string()).collect();
+    (q.quant, q.serving) = (map.quant, map.serving.clone());
+    q.assumptions = map.assumptions.clone();
+    (q.arrivals, q.confirm, q.batches_per_octave) = (map.arrivals, false, map.batches_per_octave);
+    q.runnable = map.runnable;
+    let study = explore(db, &q, &control.part())?;
+    let reach = |v: &Verdict| {
+        let row = v.row.zip(study.said(v)).map(|(i, point)| Row { point, ..study.rows[i] });
+        Reach { row, binding: if v.feasible { Binding::None } else { v.binding } }
+    };
+    let of = |f: usize| -> Vec<Reach> {
+        study.by_framework.iter().filter(|(k, _)| *k == f).map(|(_, v)| reach(v)).collect()
+    };
+    let reached: Vec<Reach> = study.verdicts.iter().map(reach).collect();
+    let winner = table::winner(&reached);
+    let agreed = (0..frameworks.len()).filter_map(|f| table::winner(&of(f))).all(|w| Some(w) == winner);
+    Ok(Cell { cluster, workload, slo, reached, agreed })
 }

@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
+use super::arrivals::{self, Leader};
 use super::explore::{LEVELS, Question};
 use super::near;
 use super::refine::Aim;
 use super::row::{self, Layout, Part, Row};
 use crate::columns::{Column, Columns};
+use crate::control::Control;
 use crate::cost::Library;
 use crate::error::{Error, Result, near};
-use crate::serving::{Binding, Engine, Estimate};
+use crate::serving::queueing::Arrivals;
+use crate::serving::{Binding, Engine, Estimate, Point};
 
 /// One level's verdict.
 #[derive(Clone, Debug)]
@@ -23,6 +26,26 @@ pub struct Verdict {
     pub least_ttft_s: f64,
     pub least_tpot_s: f64,
     pub points: usize,
+    /// What leads with arrivals of their own.
+    pub leader: Option<Leader>,
+}
+
+impl Verdict {
+    /// Takes the plan that leads with arrivals of their own; none: not even at the least load, so the nearest miss stays.
+    fn lead(&mut self, leader: Option<Leader>, rows: &mut Vec<Row>) {
+        match &leader {
+            Some(l) => {
+                self.row = Some(rows.len());
+                (self.feasible, self.binding) = (true, Binding::None);
+                rows.push(Row { leads: true, ..l.row });
+            }
+            None if self.feasible || self.binding == Binding::Dominated => {
+                (self.feasible, self.binding) = (false, Binding::Ttft);
+            }
+            None => {}
+        }
+        self.leader = leader;
+    }
 }
 
 pub struct Study {
@@ -55,15 +78,21 @@ impl Study {
             study.verdicts.push(all);
             study.by_framework.extend(each.into_iter().enumerate());
         }
-        study.verdicts = study.with_dominated(study.verdicts.clone());
+        study.mark_dominated();
+        study
+    }
+
+    /// Marks what another level beats, over all frameworks and within each.
+    fn mark_dominated(&mut self) {
+        self.verdicts = self.with_dominated(self.verdicts.clone());
+        let frameworks = self.question.frameworks.len();
         for framework in 0..frameworks {
-            let own: Vec<usize> = (0..asked.len()).map(|k| k * frameworks + framework).collect();
-            let marked = study.with_dominated(own.iter().map(|i| study.by_framework[*i].1.clone()).collect());
+            let own: Vec<usize> = (0..self.verdicts.len()).map(|k| k * frameworks + framework).collect();
+            let marked = self.with_dominated(own.iter().map(|i| self.by_framework[*i].1.clone()).collect());
             for (i, v) in own.into_iter().zip(marked) {
-                study.by_framework[i].1 = v;
+                self.by_framework[i].1 = v;
             }
         }
-        study
     }
 
     /// Of every level and framework: how many rows, and those that are exact. What is scanned is told, but nothing
@@ -91,11 +120,54 @@ impl Study {
         })
     }
 
+    /// With arrivals of their own: the verdicts are those on what each level serves so.
+    ///
+    /// # Errors
+    /// As the simulator, or `Cancelled`.
+    pub fn arrived(mut self, control: &Control) -> Result<Study> {
+        if self.question.arrivals == Arrivals::Closed {
+            return Ok(self);
+        }
+        let of = |framework: usize, level: usize| {
+            arrivals::leader(&self.question, &self.libraries, &self.rows, [framework as u8, level as u8], control)
+        };
+        let found: Vec<Option<Leader>> =
+            self.by_framework.iter().map(|(f, v)| of(*f, v.level)).collect::<Result<_>>()?;
+        for ((_, v), leader) in self.by_framework.iter_mut().zip(found) {
+            v.lead(leader, &mut self.rows);
+        }
+        for v in &mut self.verdicts {
+            let each =
+                self.by_framework.iter().filter(|(_, f)| f.level == v.level).filter_map(|(_, f)| f.leader.clone());
+            let best = each.reduce(|a, b| if b.held.rate > a.held.rate { b } else { a });
+            v.lead(best, &mut self.rows);
+        }
+        if self.question.confirm {
+            arrivals::confirm_all(
+                &self.question,
+                &self.libraries,
+                self.verdicts.iter_mut().filter_map(|v| v.leader.as_mut()).collect(),
+                control,
+            )?;
+        }
+        self.mark_dominated();
+        Ok(self)
+    }
+
+    /// The point that a verdict says: with arrivals of their own at the rate that its limits allow.
+    pub(super) fn said(&self, v: &Verdict) -> Option<Point> {
+        v.leader.as_ref().map(|l| l.held.point).or_else(|| v.row.map(|i| self.rows[i].point))
+    }
+
     /// Value of the objective; more is better.
     pub(super) fn gain(&self, r: &Row) -> f64 {
+        self.gain_of(&r.point)
+    }
+
+    fn gain_of(&self, p: &Point) -> f64 {
         match self.question.objective.as_str() {
-            "tokens_per_s_per_user" => 1.0 / r.point.tpot_s.max(1e-12),
-            _ => r.point.requests_per_s,
+            "tokens_per_s_per_user" => 1.0 / p.tpot_s.max(1e-12),
+            _ => p.requests_per_s,
         }
     }
 
@@ -110,6 +182,7 @@ impl Study {
             least_ttft_s: f64::INFINITY,
             least_tpot_s: f64::INFINITY,
             points,
+            leader: None,
         };
         for r in own.iter().map(|i| &self.rows[*i]).filter(|r| r.point.stands()) {
             v.least_ttft_s = v.least_ttft_s.min(r.point.ttft_s);
@@ -126,7 +199,7 @@ impl Study {
     fn with_dominated(&self, mut verdicts: Vec<Verdict>) -> Vec<Verdict> {
         let gains: Vec<f64> = verdicts
             .iter()
-            .map(|v| v.row.map_or(0.0, |i| if v.feasible { self.gain(&self.rows[i]) } else { 0.0 }))
+            .map(|v| if v.feasible { self.said(v).map_or(0.0, |p| self.gain_of(&p)) } else { 0.0 })
             .collect();
         let top = gains.iter().copied().fold(0.0, f64::max);
         for (v, g) in verdicts.iter_mut().zip(gains) {
@@ -141,16 +214,14 @@ impl Study {
     pub fn verdict_of(&self, level: &str) -> Result<&Verdict> {
         if level == "afd" {
             let mut found: Option<&Verdict> = None;
+            let gain = |v: &Verdict| self.said(v).map_or(0.0, |p| self.gain_of(&p));
             for v in self.verdicts.iter().filter(|v| v.level >= 2) {
                 let better = match found {
                     None => true,
                     Some(b) => match (v.feasible, b.feasible) {
                         (true, false) => true,
                         (false, true) => false,
-                        (true, true) => match (v.row, b.row) {
-                            (Some(x), Some(y)) => self.gain(&self.rows[x]) > self.gain(&self.rows[y]),
-                            _ => false,
-                        },
+                        (true, true) => gain(v) > gain(b),
                         (false, false) => match (v.row, b.row) {
                             (Some(x), Some(y)) => {
                                 self.rows[x].point.excess(&self.question.slo)
@@ -187,6 +258,10 @@ impl Study {
         };
         let row = &self.rows[i];
         let engine = Engine::new(&self.libraries[usize::from(row.framework)], &self.question.workload, &row.plan())?;
+        let engine = match &v.leader {
+            Some(l) => engine.loaded(l.held.rate)?,
+            None => engine,
+        };
         let mut e = engine.estimate()?;
         e.scalars.feasible = v.feasible;
         e.scalars.binding = v.binding.label();
@@ -237,12 +312,29 @@ impl Study {
         c.push("plan", Column::from_strings(vs.iter().map(|v| row(v).map_or(String::new(), describe))));
         c.push("feasible", Column::Bool(vs.iter().map(|v| v.feasible).collect()));
         c.push("binding", Column::from_strings(vs.iter().map(|v| v.binding.label())));
-        c.push("tokens_per_s", num(&|r| r.point.requests_per_s * osl));
-        c.push("tokens_per_s_per_gpu", num(&|r| r.point.requests_per_s * osl / gpus));
-        c.push("tokens_per_s_per_user", num(&|r| if r.point.tpot_s > 0.0 { 1.0 / r.point.tpot_s } else { f64::NAN }));
-        c.push("ttft_ms", num(&|r| r.point.ttft_s * 1e3));
-        c.push("tpot_ms", num(&|r| r.point.tpot_s * 1e3));
-        c.push("concurrency", num(&|r| r.point.concurrency));
+        let said = |f: &dyn Fn(&Point) -> f64| -> Column {
+            Column::F64(vs.iter().map(|v| self.said(v).map_or(f64::NAN, |p| f(&p))).collect())
+        };
+        c.push("tokens_per_s", said(&|p| p.requests_per_s * osl));
+        c.push("tokens_per_s_per_gpu", said(&|p| p.requests_per_s * osl / gpus));
+        c.push("tokens_per_s_per_user", said(&|p| if p.tpot_s > 0.0 { 1.0 / p.tpot_s } else { f64::NAN }));
+        c.push("ttft_ms", said(&|p| p.ttft_s * 1e3));
+        c.push("tpot_ms", said(&|p| p.tpot_s * 1e3));
+        c.push("concurrency", said(&|p| p.concurrency));
+        if self.question.arrivals == Arrivals::Poisson {
+            let led = |f: &dyn Fn(&Leader) -> f64| -> Column {
+                Column::F64(vs.iter().map(|v| v.leader.as_ref().map_or(f64::NAN, f)).collect())
+            };
+            let simulated = |f: &dyn Fn(&arrivals::Simulated) -> f64| {
+                led(&|l| l.simulated.as_ref().map_or(f64::NAN, |s| f(s) * osl / gpus))
+            };
+            c.push("closed_tokens_per_s_per_gpu", led(&|l| l.row.point.requests_per_s * osl / gpus));
+            c.push("simulated_tokens_per_s_per_gpu", simulated(&|s| s.rate));
+            c.push("simulated_low", simulated(&|s| s.low));
+            c.push("simulated_high", simulated(&|s| s.high));
+            let proved = |v: &&Verdict| v.leader.as_ref().is_some_and(|l| l.proved);
+            c.push("proved", Column::Bool(vs.iter().map(proved).collect()));
+        }
         c.push("gpus_used", num(&|r| f64::from(r.gpus())));
         c.push("idle_gpus", num(&|r| gpus - f64::from(r.gpus())));
         c.push("measured_share", num(&|r| r.point.evidence.share()));

@@ -13,8 +13,11 @@
 //! prompt is a cap, not a load).
 //! D counts the ranks of all attention groups of an AFD unit: groups take turns on the FFN pool, so one that
 //! carries a prompt holds up a layer of the others.
+//! A cadence above 1 lets prompts in every n-th step only (`cadence`, which holds these shares for any n); TTFT then
+//! has the wait for that step.
 //! f >= 1 is prefill-bound: every step is mixed and B_dec = s (OSL-1)/ISL.
 
+use super::cadence;
 use super::known::{ByPhase, Known};
 use super::point::{Binding, KvCost, Load, Point};
 use super::published;
@@ -29,7 +32,7 @@ struct Mix<W> {
     decode: StepTime<W>,
     mixed: StepTime<W>,
     f_sys: f64,
-    /// First token's wait without queue.
+    /// First token's wait without queue, the wait for the step that lets the prompt in included.
     ttft_s: f64,
     prefill_bound: bool,
     mean_s: f64,
@@ -38,7 +41,7 @@ struct Mix<W> {
 
 /// What a mixed step carries on a rank that prefills, at `decoding` sequences under a chunk budget.
 pub fn mixed_batch(s: &Stepper, load: &Load, decoding: f64, chunk: f64) -> Option<Batch> {
-    mix(s, load, decoding, chunk, progress(s)).map(|m| m.batch)
+    mix(s, load, decoding, chunk, progress(s), interval(s, None)).map(|m| m.batch)
 }
 
 /// Most tokens that a rank's step can carry: the budget, or all that its slots have.
@@ -61,8 +64,21 @@ fn progress(s: &Stepper) -> f64 {
     1.0 + s.library().serving.acceptance.unwrap_or(0.0)
 }
 
+/// Steps between two that let prompts in, of a plan that says `asked`.
+pub fn interval(s: &Stepper, asked: Option<u32>) -> u32 {
+    let lib = s.library();
+    cadence::interval(asked, &lib.serving, &lib.framework, s.ranks())
+}
+
 /// Iterations at `decoding` sequences per rank under a chunk budget.
-fn mix<S: Steps>(steps: &S, load: &Load, decoding: f64, chunk: f64, progress: f64) -> Option<Mix<S::Work>> {
+fn mix<S: Steps>(
+    steps: &S,
+    load: &Load,
+    decoding: f64,
+    chunk: f64,
+    progress: f64,
+    interval: u32,
+) -> Option<Mix<S::Work>> {
     let s = steps.stepper();
     let lib = s.library();
     let per_decode = per_decode(s);
@@ -73,12 +89,11 @@ fn mix<S: Steps>(steps: &S, load: &Load, decoding: f64, chunk: f64, progress: f6
     let chunks = (load.isl / room).ceil().max(1.0);
     let tokens = ((load.osl - 1.0) / progress).max(1e-9);
     let needed = if load.osl > 1.0 { decoding * load.isl / tokens } else { room };
-    let carried = room.min(load.isl.max(needed));
-    let f = (needed / carried).min(1.0);
-    let f_sys = match lib.assumptions.prefill_sync {
-        PrefillSync::Aligned => f,
-        PrefillSync::Uncoordinated => 1.0 - (1.0 - f).powf(s.ranks()),
-    };
+    let aligned = lib.assumptions.prefill_sync == PrefillSync::Aligned;
+    // Nothing is held back for if nothing decodes.
+    let interval = if load.osl > 1.0 { interval } else { 1 };
+    let pace = cadence::pace(interval, needed, load.isl, room, s.ranks(), aligned);
+    let cadence::Pace { f, f_sys, carried, .. } = pace;
     // One prompt's chunk, at the mean past of the prompt's chunks; several prompts when p > ISL.
     let per_prompt = load.isl.min(carried);
     let sequences = (carried / per_prompt).max(1.0);
@@ -89,7 +104,7 @@ fn mix<S: Steps>(steps: &S, load: &Load, decoding: f64, chunk: f64, progress: f6
         sequences,
         new: per_prompt,
         past: load.prefix + (load.isl - per_prompt) / 2.0,
-        busy: if f_sys > 0.0 { f / f_sys } else { 1.0 },
+        busy: pace.busy,
         ending: carried / load.isl,
     };
     let mixed = steps.mixed(&batch, Carried::Chunk);
@@ -101,10 +116,21 @@ fn mix<S: Steps>(steps: &S, load: &Load, decoding: f64, chunk: f64, progress: f6
     } else {
         mixed.seconds
     };
-    let ttft_s = (chunks - 1.0) * mixed.seconds + last_s;
     let decode = if decoding > 0.0 { steps.decode(decoding, batch.context) } else { StepTime::default() };
     let mean_s = f_sys * mixed.seconds + (1.0 - f_sys) * decode.seconds;
-    Some(Mix { decode, mixed, f_sys, ttft_s, prefill_bound: needed >= carried * (1.0 - 1e-12), mean_s, batch })
+    let ttft_s = pace.held * mean_s + (pace.behind + chunks - 1.0) * mixed.seconds + last_s;
+    let most = if interval > 1 { room } else { carried };
+    Some(Mix { decode, mixed, f_sys, ttft_s, prefill_bound: needed >= most * (1.0 - 1e-12), mean_s, batch })
+}
+
+/// Requests a second of one deployment with `decoding` sequences per rank in the closed loop, and their TTFT in it.
+pub(super) fn closed(s: &Stepper, load: &Load, decoding: f64, chunk: f64, interval: u32) -> Option<(f64, f64)> {
+    let progress = progress(s);
+    // More than the budget feeds would wait for prefill.
+    let fed = decoding.min(all_mixed(s, load, chunk, (load.osl - 1.0) / progress));
+    let m = mix(s, load, fed, chunk, progress, interval)?;
+    let rate = s.ranks() * s.stages_in_flight() * fed * progress / ((load.osl - 1.0) * m.mean_s);
+    Some((rate, m.ttft_s))
 }
 
 /// Factor on TTFT for waiting, where the assumptions have one: `chunks` steps a prompt, `batch` prompts.
@@ -177,6 +203,7 @@ fn settle<S: Steps>(
     chunk: f64,
     cap: f64,
     progress: f64,
+    interval: u32,
 ) -> Option<(f64, Mix<S::Work>)> {
     let s = clock.stepper();
     let steps = (load.osl - 1.0) / progress;
@@ -186,7 +213,7 @@ fn settle<S: Steps>(
     // With fewer output tokens than that, steps are all mixed before the budget is full.
     let calm = full.min(steps);
     if decoding > full && full <= steps {
-        let m = mix(clock, load, full, chunk, progress)?;
+        let m = mix(clock, load, full, chunk, progress, interval)?;
         let next = wanted(&m);
         if next >= full {
             return Some((full, Mix { prefill_bound: true, ..m }));
@@ -195,7 +222,7 @@ fn settle<S: Steps>(
     }
     let mut before: Option<(f64, f64)> = None;
     for _ in 0..24 {
-        let m = mix(clock, load, decoding, chunk, progress)?;
+        let m = mix(clock, load, decoding, chunk, progress, interval)?;
         let next = wanted(&m);
         if (next - decoding).abs() <= S::TOLERANCE * batch || m.prefill_bound && next > decoding {
             return Some((decoding, m));
@@ -214,7 +241,7 @@ fn settle<S: Steps>(
         before = Some(here);
     }
     // A step of the chunk count lies on the fixed point; where the rounds ended is as good as any of them.
-    mix(clock, load, decoding, chunk, progress).map(|m| (decoding, m))
+    mix(clock, load, decoding, chunk, progress, interval).map(|m| (decoding, m))
 }
 
 /// Steady state of `replicas` equal deployments with `batch` slots per attention rank.
@@ -222,8 +249,14 @@ pub fn solve(s: &Stepper, load: &Load, batch: f64, chunk: f64, replicas: u32) ->
     solve_by(s, load, batch, chunk, replicas)
 }
 
-/// The same by any clock. Published step counting is asked of the exact engine whatever the clock.
+/// The same by any clock, at the cadence that the server has when the plan does not say.
 pub fn solve_by<S: Steps>(clock: &S, load: &Load, batch: f64, chunk: f64, replicas: u32) -> Point {
+    solve_paced(clock, load, batch, chunk, replicas, interval(clock.stepper(), None))
+}
+
+/// The same when prompts are let in every `interval`-th step. Published step counting, which knows no cadence, is
+/// asked of the exact engine whatever the clock.
+pub fn solve_paced<S: Steps>(clock: &S, load: &Load, batch: f64, chunk: f64, replicas: u32, interval: u32) -> Point {
     let s = clock.stepper();
     let (short, memory) = s.memory_check(batch, tokens_in_flight(s, load, batch, chunk));
     if let Some(pool) = short {
@@ -238,7 +271,7 @@ pub fn solve_by<S: Steps>(clock: &S, load: &Load, batch: f64, chunk: f64, replic
     if load.osl <= 1.0 {
         // Nothing to decode: prompts stream through, one after another, no more at a time than slots.
         let budget = chunk.min(batch * load.isl);
-        let Some(m) = mix(clock, load, 0.0, budget, progress) else {
+        let Some(m) = mix(clock, load, 0.0, budget, progress, 1) else {
             return Point::unplaced(Binding::Divisibility, memory);
         };
         let ttft = m.ttft_s;
@@ -263,7 +296,7 @@ pub fn solve_by<S: Steps>(clock: &S, load: &Load, batch: f64, chunk: f64, replic
         // Not even one sequence can decode beside one prompt token.
         return Point::unplaced(Binding::Divisibility, memory);
     }
-    let Some((mut decoding, mut m)) = settle(clock, load, batch, chunk, cap, progress) else {
+    let Some((mut decoding, mut m)) = settle(clock, load, batch, chunk, cap, progress, interval) else {
         return Point::unplaced(Binding::Divisibility, memory);
     };
     let mut binding = Binding::None;
@@ -273,7 +306,7 @@ pub fn solve_by<S: Steps>(clock: &S, load: &Load, batch: f64, chunk: f64, replic
         let fed = all_mixed(s, load, chunk, steps).min(batch);
         if decoding > fed {
             decoding = fed;
-            if let Some(again) = mix(clock, load, decoding, chunk, progress) {
+            if let Some(again) = mix(clock, load, decoding, chunk, progress, interval) {
                 m = again;
             }
         }

@@ -91,6 +91,19 @@ const STARTS: usize = 4;
 
 /// The best of the steppers (one per number of micro-batches), with its batch and chunk budget.
 pub fn mixed(steppers: &[&Stepper], load: &Load, batch: Option<u32>, chunk: Option<u32>, replicas: u32) -> Choice {
+    mixed_paced(steppers, load, batch, chunk, replicas, None)
+}
+
+/// The same at the cadence of a plan (none: the server's own).
+pub fn mixed_paced(
+    steppers: &[&Stepper],
+    load: &Load,
+    batch: Option<u32>,
+    chunk: Option<u32>,
+    replicas: u32,
+    interval: Option<u32>,
+) -> Choice {
+    let intervals: Vec<u32> = steppers.iter().map(|s| aggregated::interval(s, interval)).collect();
     let mut rows: Vec<(usize, u32, Vec<u32>)> = Vec::new();
     let mut leads: Vec<usize> = Vec::new();
     for (k, s) in steppers.iter().enumerate() {
@@ -106,7 +119,7 @@ pub fn mixed(steppers: &[&Stepper], load: &Load, batch: Option<u32>, chunk: Opti
     let mut climb = Climb::new(rows.iter().map(|r| (r.0, r.2.len())), better);
     climb.run(&leads, STARTS * steppers.len().min(2), |i, j| {
         let (k, b, chunks) = &rows[i];
-        aggregated::solve(steppers[*k], load, f64::from(*b), f64::from(chunks[j]), replicas)
+        aggregated::solve_paced(steppers[*k], load, f64::from(*b), f64::from(chunks[j]), replicas, intervals[*k])
     });
     climb.best().map_or(
         Choice { stepper: 0, batch: 1, chunk: 1, point: Point::unplaced(Binding::Divisibility, 0.0) },

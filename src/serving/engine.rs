@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::aggregated;
+use super::cadence;
 use super::choose;
 use super::defaults;
 use super::pd::{self, DecodeSide, PrefillSide};
@@ -64,10 +66,12 @@ impl Engine {
         match plan {
             Plan::Aggregated(a) => {
                 let stepper = Stepper::overlapping(lib, a.parallel, a.two_batch_overlap, workload, "worker")?;
-                let found = choose::mixed(&[&stepper], &load, a.batch, a.chunk_tokens, a.replicas);
+                let found =
+                    choose::mixed_paced(&[&stepper], &load, a.batch, a.chunk_tokens, a.replicas, a.prefill_interval);
                 let mut a = a.clone();
                 a.batch = Some(found.batch);
                 a.chunk_tokens = Some(found.chunk);
+                a.prefill_interval = Some(aggregated::interval(&stepper, a.prefill_interval));
                 let compiled = Compiled::Mixed { stepper, replicas: a.replicas };
                 let (workload, plan) = (workload.clone(), Plan::Aggregated(a));
                 Ok(Engine { compiled, load, workload, plan, point: found.point, open_loop: None })
@@ -81,11 +85,13 @@ impl Engine {
                     steppers.push(Stepper::afd(lib, &a, workload)?);
                 }
                 let refs: Vec<&Stepper> = steppers.iter().collect();
-                let found = choose::mixed(&refs, &load, a.batch, a.chunk_tokens, a.units);
+                let found = choose::mixed_paced(&refs, &load, a.batch, a.chunk_tokens, a.units, a.prefill_interval);
                 a.microbatches = Some(open[found.stepper]);
                 a.batch = Some(found.batch);
                 a.chunk_tokens = Some(found.chunk);
-                let compiled = Compiled::Mixed { stepper: steppers.swap_remove(found.stepper), replicas: a.units };
+                let stepper = steppers.swap_remove(found.stepper);
+                a.prefill_interval = Some(aggregated::interval(&stepper, a.prefill_interval));
+                let compiled = Compiled::Mixed { stepper, replicas: a.units };
                 let (workload, plan) = (workload.clone(), Plan::Afd(a));
                 Ok(Engine { compiled, load, workload, plan, point: found.point, open_loop: None })
             }
@@ -114,6 +120,15 @@ impl Engine {
             Compiled::Pd { prefill, prefill_count, decode, decode_count } => {
                 prefill.gpus() * prefill_count + decode.gpus() * decode_count
             }
+        }
+    }
+
+    /// Steps between two that let prompts in (1 in P/D, whose decode sees none).
+    pub fn prefill_interval(&self) -> u32 {
+        match &self.plan {
+            Plan::Aggregated(a) => a.prefill_interval.unwrap_or(1),
+            Plan::Afd(a) => a.prefill_interval.unwrap_or(1),
+            Plan::Pd(_) => 1,
         }
     }
 
@@ -147,6 +162,7 @@ pub fn contradictions(problems: &mut Problems, plan: &Plan, lib: &Library) {
             .collect(),
     };
     units.iter().for_each(|(path, a)| afd(path, a));
+    cadence::check(problems, Some(plan), &lib.serving, &lib.framework);
     problems.nest("", plan.check_blocks(&lib.model, &lib.formats));
     contradictions_of(problems, &lib.model, &lib.serving);
     if lib.serving.memory_fraction.is_some() && lib.assumptions.activations != Activations::AliveRows {

@@ -6,6 +6,7 @@
 
 pub mod aggregated;
 pub mod bound;
+pub mod cadence;
 pub mod choose;
 pub mod contention;
 pub mod defaults;

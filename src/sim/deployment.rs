@@ -88,6 +88,8 @@ pub struct PoolSpec {
     pub per_decode: u32,
     /// Context that one decode step adds to a sequence, in [`PARTS`] of a token.
     pub grow: u64,
+    /// Steps between two that let new prompts in; 1: every step does.
+    pub interval: u32,
     pub timing: Timing,
 }
 
@@ -184,6 +186,7 @@ fn pool(engine: &Arc<Engine>, role: Role, sizes: &Sizes) -> PoolSpec {
         kv_bytes_per_token: bytes,
         per_decode: 1 + serving.mtp,
         grow: (serving.tokens_per_step() * PARTS as f64).round() as u64,
+        interval: if role == Role::Mixed { engine.prefill_interval() } else { 1 },
         timing,
     }
 }
@@ -233,6 +236,7 @@ impl Deployment {
             kv_bytes_per_token: 0.0,
             per_decode: 1,
             grow: PARTS,
+            interval: 1,
             timing,
         };
         Deployment { pools: vec![pool], transfer: Transfer::Free, first_token_at_decode: false }

@@ -141,6 +141,7 @@ impl<'a> World<'a> {
                     ranks: pool.ranks,
                     clock: 0,
                     step: 0,
+                    rounds: 0,
                     run: None,
                     ticket: 0,
                     scheduled: false,

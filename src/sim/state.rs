@@ -127,6 +127,8 @@ pub struct Instance {
     pub clock: u128,
     /// Decode steps done.
     pub step: u32,
+    /// Steps of any kind since the instance last had nothing to do: its place in the prefill cadence.
+    pub rounds: u32,
     pub run: Option<Run>,
     /// A boundary event is on its way with this ticket; others are stale.
     pub ticket: u32,

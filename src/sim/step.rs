@@ -166,6 +166,7 @@ impl World<'_> {
         let inst = &mut self.instances[i as usize];
         let pool = &self.deployment.pools[inst.pool as usize];
         inst.clock += run.steps.time(steps);
+        inst.rounds = inst.rounds.wrapping_add(steps);
         let wall = self.now - run.start_ps;
         let ranks = inst.first_port..inst.first_port + inst.ranks;
         let mut share = 0.0;
@@ -288,6 +289,8 @@ impl World<'_> {
         let (first, ranks) = (inst.first_port, inst.ranks);
         let pool = &self.deployment.pools[inst.pool as usize];
         let (max_seqs, decode) = (pool.max_seqs, pool.role == Role::Decode);
+        // Between two steps of the cadence nobody new comes in; prompts under way go on.
+        let opens = inst.rounds.is_multiple_of(pool.interval);
         let mut chunk = Chunk::default();
         let waiting = (first..first + ranks)
             .any(|q| !self.ports[q as usize].waiting.is_empty() || !self.ports[q as usize].prefilling.is_empty());
@@ -307,7 +310,12 @@ impl World<'_> {
                     // What waits at decode and was never preempted comes by wire.
                     let wired =
                         decode && p.waiting.peek().is_some_and(|Reverse(k)| self.seqs[(*k as u32) as usize].life == 0);
-                    if p.blocked || p.seats >= max_seqs || wired || !self.policy.lets_in(&view) || !self.admit_prompt(q)
+                    if !opens
+                        || p.blocked
+                        || p.seats >= max_seqs
+                        || wired
+                        || !self.policy.lets_in(&view)
+                        || !self.admit_prompt(q)
                     {
                         break;
                     }
@@ -364,6 +372,10 @@ impl World<'_> {
             let mut most = due.min(self.settings.max_run);
             for q in ranks {
                 let p = &self.ports[q as usize];
+                if pool.interval > 1 && !p.waiting.is_empty() {
+                    // Who waits for the cadence comes in at its next step.
+                    most = most.min(pool.interval - inst.rounds % pool.interval);
+                }
                 if pool.grow == PARTS {
                     most = p.kv.steps_that_fit(inst.step, most);
                 }
@@ -377,6 +389,13 @@ impl World<'_> {
                 .collect();
             Run { steps: pricer.decode(&parts, most), decodes: true, prompts: false, start_ps: now, grown: 0 }
         } else {
+            // The next prompt finds an idle instance and is let in at once.
+            let inst = &mut self.instances[i as usize];
+            let waits = inst.rounds != 0;
+            inst.rounds = 0;
+            if waits && self.ports[ranks.start as usize..ranks.end as usize].iter().any(|p| !p.waiting.is_empty()) {
+                self.again(i);
+            }
             return;
         };
         let inst = &mut self.instances[i as usize];

@@ -110,6 +110,7 @@ fn main() {
         assumptions: Assumptions::physical(),
         tolerance: 0.01,
         batches_per_octave: 2,
+        arrivals: Default::default(),
     };
     timed("regimes (cells)", || regimes(&db, &map, &control, false).unwrap(), disagg::columns::Columns::rows);
 }

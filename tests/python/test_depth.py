@@ -54,7 +54,7 @@ def test_open_loops(question):
     assert closed.wait_ms == 0
     assert closed.queueing is None
     assert half.queueing is not None
-    assert "Allen-Cunneen" in half.queueing
+    assert "flow-equivalent" in half.queueing
     assert 0 < half.wait_ms < full.wait_ms
     assert half.tpot_ms < full.tpot_ms <= closed.tpot_ms * 1.01
     with pytest.raises(dg.InfeasibleError, match="requests/s"):

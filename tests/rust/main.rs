@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod afd_pp;
+mod arrivals;
 mod astra;
 mod audit;
 mod binding;
 mod breakdown;
+mod cadence;
 mod calibrate;
 mod choose;
 mod contention;

@@ -1,9 +1,9 @@
 //! The map of regimes held against one search a cell.
 
 use disagg::control::Control;
-use disagg::search::study::describe;
 use disagg::search::refine::key;
 use disagg::search::regimes::cells;
+use disagg::search::study::describe;
 use disagg::search::{LEVELS, Map, Question, Row, explore, regimes};
 use disagg::serving::Binding;
 use disagg::spec::{Assumptions, Quant, Serving, Slo, Workload};
@@ -27,6 +27,7 @@ fn map(model: &str, system: &str, gpus: u32, lengths: &[(f64, f64, f64)], limits
         assumptions: Assumptions::physical(),
         tolerance: 0.01,
         batches_per_octave: 2,
+        arrivals: Default::default(),
     }
 }
 

@@ -22,7 +22,8 @@ class SLO(Spec):
     tpot_ms
         Time per output token after the first, milliseconds.
     percentile
-        Which percentile must keep them (50 to 99.9, simulator only); None: the mean.
+        Which percentile of requests must keep them (50 to 99.9): in the simulator and with ``arrivals="poisson"``; a
+        closed loop has means alone and refuses it. None: the mean.
 
     Examples
     --------
@@ -109,7 +110,9 @@ class Serving(Spec):
         ``free_gpu_memory_fraction``. None: the framework's own, of the version whose kernels are used. A fraction
         given by hand may be of any version: the one whose start takes most memory is assumed. Physical profile only.
     prefill_interval
-        Prompt tokens join every n-th step at most; None: the framework's own.
+        Prompts join every n-th step at most, where ranks of attention data parallelism wait for one another (vLLM's
+        ``--prefill-schedule-interval``, the ADP balance of TensorRT-LLM, SGLang's prefill delayer); None: the
+        framework's own.
 
     Examples
     --------

@@ -26,6 +26,7 @@ fn unit(ranks: u32, seats: u32) -> Deployment {
         kv_bytes_per_token: 0.0,
         per_decode: 1,
         grow: PARTS,
+        interval: 1,
         timing: Timing::Lines(LINES),
     };
     Deployment { pools: vec![pool], transfer: Transfer::Free, first_token_at_decode: false }

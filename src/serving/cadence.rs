@@ -1,0 +1,194 @@
+//! Prefill cadence: prompts are let in every n-th step only, so that those of all attention ranks share a step.
+//!
+//! Ranks of attention data parallelism wait for one another at the experts: one rank's prompt holds up all of them,
+//! so prompts spread over many steps cost more than prompts gathered in few. Which server has which knob: [`KNOBS`].
+//!
+//! A rank needs p prompt tokens a step. In each step it gets a parcel of g = max(ISL, p) tokens with probability
+//! f = p/g; in n steps it gathers K ~ Binomial(n, f) of them and deals them to the steps of the next cycle, r (the room
+//! beside decode) a step. With m(K) = ceil(K g/r) steps and x_j(K) tokens in slot j of the cycle
+//!
+//! ```text
+//! q_j   = E[m(K) in slot j]                       share of ranks that prefill in slot j
+//! f_sys = (1/n) sum_j 1 - (1 - q_j)^D             uncoordinated ranks; aligned ones: (1/n) sum_j q_j
+//! s     = mean over mixed slots of E[max over D ranks of x_j | any]     tokens on the fullest rank
+//! busy  = p / (s f_sys)                           mean load of a rank by the fullest's
+//! ```
+//!
+//! n = 1 gives f_sys = 1 - (1 - p/s)^D with s = min(r, g): the steady state of `aggregated`. A prompt waits (n - 1)/2
+//! steps for its cycle, and behind those of its rank's burst. Limits: parcels of different steps are independent;
+//! what overflows a cycle is added to the slots of the next. Closed loops of equal answers march more in step than that: the
+//! simulator serves 10 to 15 % more on workers at every n, 1 included, and 16 to 28 % more on an AFD unit
+//! (tests/rust/cadence.rs).
+
+use crate::error::Problems;
+use crate::spec::{Plan, Serving};
+
+/// How a server holds prompts back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Knob {
+    pub framework: &'static str,
+    pub setting: &'static str,
+    pub source: &'static str,
+}
+
+/// All of them act between ranks of attention data parallelism and do nothing without.
+pub const KNOBS: [Knob; 3] = [
+    // New prompts only in steps whose number, the same on all ranks, is a multiple of n; chunks under way go on.
+    Knob {
+        framework: "vllm",
+        setting: "--prefill-schedule-interval n",
+        source: "vllm/config/scheduler.py, DPEngineCoreProc._should_throttle_prefills (0.23 on; default 1)",
+    },
+    // Prompts wait until every rank has one, timeout_iters steps at most, and then batching_wait_iters more.
+    Knob {
+        framework: "trtllm",
+        setting: "attention_dp_config: enable_balance, batching_wait_iters = n - 1, timeout_iters = n - 1",
+        source: "tensorrt_llm/llmapi/llm_args.py AttentionDpConfig, PyExecutor._balance_adp_requests (1.0 on; default off)",
+    },
+    // Prompts wait until every rank has one, so many passes at most.
+    Knob {
+        framework: "sglang",
+        setting: "--enable-prefill-delayer --prefill-delayer-max-delay-passes n - 1",
+        source: "sglang/srt/managers/prefill_delayer.py (0.5.8 on; default off; needs --enable-dp-attention)",
+    },
+];
+
+/// Intervals worth trying where the knob acts.
+pub const INTERVALS: [u32; 5] = [1, 2, 4, 8, 16];
+
+/// The knob of a framework.
+pub fn knob(framework: &str) -> Option<&'static Knob> {
+    KNOBS.iter().find(|k| k.framework == framework)
+}
+
+/// Whether an interval above 1 does anything on a worker or unit of `ranks` attention ranks.
+pub fn acts(framework: &str, ranks: f64) -> bool {
+    ranks > 1.0 && knob(framework).is_some()
+}
+
+/// Steps between two that let prompts in: the plan's, else what `Serving` says where the knob acts, else every step.
+pub fn interval(plan: Option<u32>, serving: &Serving, framework: &str, ranks: f64) -> u32 {
+    let general = if acts(framework, ranks) { serving.prefill_interval } else { None };
+    plan.or(general).unwrap_or(1).max(1)
+}
+
+/// What a plan and a way of serving ask of a framework that does not have it.
+pub fn check(problems: &mut Problems, plan: Option<&Plan>, serving: &Serving, framework: &str) {
+    let has = KNOBS.map(|k| format!("{} ({})", k.framework, k.setting)).join(", ");
+    if serving.prefill_interval.unwrap_or(1) > 1 && knob(framework).is_none() {
+        let message = format!("{framework} has no prefill cadence");
+        problems.push("serving.prefill_interval", message, format!("1, or a framework that has one: {has}"));
+    }
+    let (asked, ranks) = match plan {
+        Some(Plan::Aggregated(a)) => (a.prefill_interval, a.parallel.dp),
+        Some(Plan::Afd(a)) => {
+            (a.prefill_interval, a.attention.gpus / a.attention.tp.max(1) * a.attention_groups.max(1))
+        }
+        _ => return,
+    };
+    if asked.unwrap_or(1) <= 1 {
+        return;
+    }
+    if knob(framework).is_none() {
+        let message = format!("{framework} has no prefill cadence");
+        problems.push("plan.prefill_interval", message, format!("1, or a framework that has one: {has}"));
+    } else if ranks <= 1 {
+        let message = "acts between ranks of attention data parallelism, the plan has one rank";
+        problems.push("plan.prefill_interval", message, "1, or dp above 1");
+    }
+}
+
+/// How prompts fall on steps.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pace {
+    /// Share of a rank's, and of the system's, steps that carry prompt tokens.
+    pub f: f64,
+    pub f_sys: f64,
+    /// Prompt tokens on the fullest rank of a mixed step, and the mean rank's share of that.
+    pub carried: f64,
+    pub busy: f64,
+    /// Steps that a prompt waits for its cycle, and for prompts of its rank that came in the same cycle.
+    pub held: f64,
+    pub behind: f64,
+}
+
+/// `needed` prompt tokens a step and rank, `room` for them, prompts of `isl` tokens on `ranks` ranks.
+pub fn pace(interval: u32, needed: f64, isl: f64, room: f64, ranks: f64, aligned: bool) -> Pace {
+    let parcel = isl.max(needed);
+    let system = |q: f64| if aligned { q } else { 1.0 - (1.0 - q).powf(ranks) };
+    if interval <= 1 {
+        let carried = room.min(parcel);
+        let f = (needed / carried).min(1.0);
+        let f_sys = system(f);
+        let busy = if f_sys > 0.0 { f / f_sys } else { 1.0 };
+        return Pace { f, f_sys, carried, busy, held: 0.0, behind: 0.0 };
+    }
+    let n = interval as usize;
+    let odds = binomial(n, (needed / parcel).min(1.0));
+    // Of the fullest of the ranks.
+    let mut below = 0.0;
+    let fullest: Vec<f64> = odds
+        .iter()
+        .scan(0.0, |last, p| {
+            below += p;
+            let (now, before) = (f64::min(below, 1.0).powf(ranks), *last);
+            *last = now;
+            Some(now - before)
+        })
+        .collect();
+    let spread = if aligned { &odds } else { &fullest };
+    let (mut shares, mut system_shares, mut tokens) = (0.0, 0.0, 0.0);
+    for j in 0..n {
+        let (mut q, mut most, mut any) = (0.0, 0.0, 0.0);
+        for k in 1..=n {
+            let load = k as f64 * parcel;
+            // A step with any prompt token is mixed; what overflows the cycle fills steps with what comes next.
+            let steps = if load <= room * n as f64 { (load / room).ceil().max(1.0) } else { load / room };
+            // What overflows a cycle comes on top of the next.
+            let mut at = j as f64;
+            let mut carried: f64 = 0.0;
+            while at < steps {
+                q += odds[k] * (steps - at).min(1.0);
+                carried += (load - at * room).clamp(0.0, room);
+                at += n as f64;
+            }
+            if carried > 0.0 {
+                any += spread[k];
+                most += spread[k] * carried.min(room);
+            }
+        }
+        let q = q.min(1.0);
+        let s = system(q);
+        shares += q;
+        system_shares += s;
+        tokens += if any > 0.0 { s * most / any } else { 0.0 };
+    }
+    let (f, f_sys) = (shares / n as f64, system_shares / n as f64);
+    let carried = (tokens / system_shares.max(f64::MIN_POSITIVE)).max(needed / f_sys.max(f64::MIN_POSITIVE)).min(room);
+    let carried = if carried > 0.0 { carried } else { room.min(parcel) };
+    let busy = if f_sys > 0.0 { (needed / (carried * f_sys)).min(1.0) } else { 1.0 };
+    // Steps until each prompt of a burst is done, beyond those of the first.
+    let (mut prompts, mut steps) = (0.0, 0.0);
+    for (k, odds) in odds.iter().enumerate().skip(1) {
+        let count = (k as f64 * parcel / isl).round().max(1.0);
+        let own = (isl / room).max(1.0);
+        prompts += odds * count;
+        steps += odds * (1..=count.min(1e4) as u32).map(|i| (f64::from(i) * isl / room).max(1.0) - own).sum::<f64>();
+    }
+    let behind = if prompts > 0.0 { steps / prompts } else { 0.0 };
+    Pace { f, f_sys, carried, busy, held: (n as f64 - 1.0) / 2.0, behind }
+}
+
+/// Odds of 0..=n successes.
+fn binomial(n: usize, p: f64) -> Vec<f64> {
+    let mut odds = vec![1.0];
+    for _ in 0..n {
+        let mut next = vec![0.0; odds.len() + 1];
+        for (k, o) in odds.iter().enumerate() {
+            next[k] += o * (1.0 - p);
+            next[k + 1] += o * p;
+        }
+        odds = next;
+    }
+    odds
+}
