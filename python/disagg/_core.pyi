@@ -118,6 +118,7 @@ class Exploration:
         objective: str = "tokens_per_s",
         arrivals: str = "closed",
         confirm: bool = True,
+        runnable: bool = True,
     ) -> Exploration: ...
     @property
     def frameworks(self) -> list[str]: ...
@@ -140,8 +141,9 @@ class Regimes:
         serving: Spec | None = None,
         assumptions: Spec | None = None,
         tolerance: float = 0.01,
-        batches_per_octave: int = 5,
+        batches_per_octave: int = 2,
         arrivals: str = "closed",
+        runnable: bool = True,
     ) -> Regimes: ...
     def frameworks(self) -> list[list[str]]: ...
     def warnings(self) -> list[str]: ...

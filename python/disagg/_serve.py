@@ -160,6 +160,9 @@ def explore(
         and the rate of a plan is the highest at which its limits hold: on the means, or on the percentile of the `SLO`.
         A plan is then given seats to spare, and the table says its closed-loop rate as well
         (``closed_tokens_per_s_per_gpu``).
+    runnable
+        Whether only plans that a released server starts are searched (`dg.rules`; of AFD, those that keep the layout
+        rules of the framework whose kernels price them). False lifts the rules; `Study.lifted` tells what that gains.
     confirm
         With ``arrivals="poisson"``, whether the best plan of each level is simulated, request by request: the highest
         rate at which its limits hold there and the ends of its 95 % interval

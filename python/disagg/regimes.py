@@ -39,7 +39,7 @@ def regimes(
     serving: Serving | None = None,
     assumptions: Assumptions | None = None,
     tolerance: float = 0.01,
-    batches_per_octave: int = 5,
+    batches_per_octave: int = 2,
     arrivals: str = "closed",
     runnable: bool = True,
     executor: Any = None,
@@ -80,6 +80,8 @@ def regimes(
         ``"closed"``: as many requests as the plan holds, at any time. ``"poisson"``: as in `explore`, the rate of a
         plan is the highest at which its limits hold (means, or the percentile of its `SLO`); the winners are not
         simulated, and a cell costs as much as an exploration.
+    runnable
+        Whether only plans that a released server starts are searched, as in `explore`.
     executor
         None: this process, all cores. Or, as in `sweep`, any `concurrent.futures.Executor`, a dask ``Client``,
         ``"processes"`` (loky) or ``"ray"``: a unit of work is one cluster and workload with all its limits. The rows

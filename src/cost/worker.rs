@@ -8,6 +8,7 @@
 //!
 //! Pipeline parallelism: the slowest of `pp` stages holds ceil(L/pp) layers plus one hop.
 //! - fused: dispatch, expert GEMMs and combine are one kernel, as in an AFD unit (overlap).
+//!
 //! Two-batch overlap: a MoE layer runs as two half-batches in turn (overlap) where that is the faster: servers
 //! have token thresholds for it. Dense layers, ends and draft passes run whole. MTP: draft passes are whole
 //! layers more (draft).

@@ -106,7 +106,7 @@ impl Task<'_> {
         let (batch, load) = (f64::from(r.main.batch), &self.load);
         let Some(part) = &r.prefill else {
             let main = self.engine.mixed.get(slot(&r.main, false), || self.untimed(&r.main, self.workload))?;
-            return Ok(main.mixed(load, batch, f64::from(r.main.chunk), r.main.count));
+            return Ok(main.mixed(load, [r.main.batch, r.main.chunk, r.main.interval], r.main.count));
         };
         let prefill = self.engine.prefill.get(slot(part, true), || {
             let timer = self.untimed(part, &self.workload.prefill_part())?;

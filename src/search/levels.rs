@@ -17,7 +17,8 @@ use crate::error::Result;
 use crate::network::packing;
 use crate::serving::choose::{chunk_grid, most_sequences};
 use crate::serving::pd::{self, DecodeSide, PrefillSide};
-use crate::serving::{Load, Stepper, Tables, aggregated};
+use crate::serving::{Load, Stepper, Tables, aggregated, cadence};
+use crate::spec::assumptions::{MixedSteps, PrefillSync};
 use crate::spec::{Rules, Workload};
 
 /// Layouts with their clocks and what was priced on each.
@@ -117,6 +118,18 @@ impl Task<'_> {
         space::Choices { lib: self.lib, budget: self.budget, rules: self.rules.as_ref() }
     }
 
+    /// Cadences of prompts that a layout may have: what serving says, else all where the framework has the knob and
+    /// it does something.
+    pub(super) fn cadences(&self, s: &Stepper) -> Vec<u32> {
+        let lib = self.lib;
+        let free = lib.serving.prefill_interval.is_none()
+            && lib.assumptions.mixed_steps == MixedSteps::SteadyState
+            && lib.assumptions.prefill_sync == PrefillSync::Uncoordinated
+            && self.load.osl > 1.0
+            && cadence::acts(&lib.framework, s.ranks());
+        if free { cadence::INTERVALS.to_vec() } else { vec![aggregated::interval(s, None)] }
+    }
+
     /// Whether a prefill side hands its KV to a decode side.
     fn pairs_up(&self, prefill: &Layout, decode: &Layout) -> bool {
         self.rules.as_ref().is_none_or(|r| r.shapes(&prefill.shape(), &decode.shape()))
@@ -166,7 +179,7 @@ impl Task<'_> {
         let chunk = (least + f64::from(batch) * self.per_decode()).ceil();
         let count = self.most((0, 1), layout.gpus()).max(1);
         let point = aggregated::solve(stepper, &self.load, f64::from(batch), chunk, count);
-        let main = Part { layout, batch, chunk: chunk as u32, count };
+        let main = Part { layout, batch, chunk: chunk as u32, count, interval: 1 };
         Row { level, framework: self.framework, main, prefill: None, point, scanned: false, leads: false }
     }
 
@@ -200,8 +213,8 @@ impl Task<'_> {
         Some(Row {
             level,
             framework: self.framework,
-            main: Part { layout: *d, batch, chunk: 0, count: 1 },
-            prefill: Some(Part { layout: *p, batch: 1, chunk: chunk(p) as u32, count: 1 }),
+            main: Part { layout: *d, batch, chunk: 0, count: 1, interval: 1 },
+            prefill: Some(Part { layout: *p, batch: 1, chunk: chunk(p) as u32, count: 1, interval: 1 }),
             point,
             scanned: false,
             leads: false,
@@ -232,13 +245,17 @@ impl Task<'_> {
             return Ok((timer, rows));
         }
         let m = layout.microbatches();
+        let cadences: Vec<u32> =
+            self.cadences(&timer).into_iter().filter(|n| space::COARSE_CADENCES.contains(n)).collect();
         for batch in space::batches(most, per_octave).into_iter().filter(|b| *b >= m) {
             let chunks = chunk_grid(&self.load, batch, self.per_decode());
             for chunk in coarse(chunks) {
-                let point = timer.mixed(&self.load, f64::from(batch), f64::from(chunk), count);
-                let main = Part { layout: *layout, batch, chunk, count };
-                let scanned = timer.scans();
-                rows.push(Row { level, framework: self.framework, main, prefill: None, point, scanned, leads: false });
+                for &interval in &cadences {
+                    let point = timer.mixed(&self.load, [batch, chunk, interval], count);
+                    let main = Part { layout: *layout, batch, chunk, count, interval };
+                    let (framework, scanned) = (self.framework, timer.scans());
+                    rows.push(Row { level, framework, main, prefill: None, point, scanned, leads: false });
+                }
             }
         }
         Ok((timer, rows))
@@ -594,8 +611,8 @@ impl Task<'_> {
         Some(Row {
             level,
             framework: self.framework,
-            main: Part { layout: d.layout, batch: d.batch, chunk: 0, count: nd },
-            prefill: Some(Part { layout: p.layout, batch: p.batch, chunk: p.chunk, count: np }),
+            main: Part { layout: d.layout, batch: d.batch, chunk: 0, count: nd, interval: 1 },
+            prefill: Some(Part { layout: p.layout, batch: p.batch, chunk: p.chunk, count: np, interval: 1 }),
             point,
             scanned: p.stepper.scans() || d.stepper.scans(),
             leads: false,

@@ -63,7 +63,7 @@ impl Aim {
 /// What is known of a layout beside its coarse rows: points by batch and chunk, and the most sequences it holds.
 #[derive(Default)]
 pub struct Known {
-    points: HashMap<(u32, u32), Point>,
+    points: HashMap<At, Point>,
     most: Option<u32>,
 }
 
@@ -112,28 +112,41 @@ pub(super) fn best_of<'a>(rows: &'a [Row], aim: &Aim) -> Option<(&'a Row, (u8, f
     rows.iter().map(|r| (r, aim.score(&r.point))).max_by(|a, b| order(&a.1, &b.1))
 }
 
-/// The best batch and chunk around one, at halving distance down to whole sequences and tokens. `within`: least and most
-/// batch.
+/// Batch, chunk and cadence of a mixed step.
+pub type At = [u32; 3];
+
+/// The best batch, chunk and cadence around one, at halving distance down to whole sequences and tokens. `within`: least
+/// and most batch; `cadences`: those there are.
 pub(super) fn polish(
-    mut at: (u32, u32),
+    mut at: At,
     mut score: (u8, f64),
     within: (u32, u32),
-    mut price: impl FnMut(u32, u32) -> (u8, f64),
-) -> ((u32, u32), (u8, f64)) {
+    cadences: &[u32],
+    mut price: impl FnMut(At) -> (u8, f64),
+) -> (At, (u8, f64)) {
     let mut share = 8;
     loop {
-        let steps = (i64::from((at.0 / share).max(1)), i64::from((at.1 / share).max(1)));
+        let steps = (i64::from((at[0] / share).max(1)), i64::from((at[1] / share).max(1)));
         let mut moved = false;
+        for interval in cadences.iter().filter(|n| **n == 2 * at[2] || 2 * **n == at[2]) {
+            let next = [at[0], at[1], *interval];
+            let found = price(next);
+            if order(&found, &score).is_gt() {
+                (at, score, moved) = (next, found, true);
+                break;
+            }
+        }
         for (db, dc) in [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1)] {
-            let batch = i64::from(at.0) + db * steps.0;
-            let chunk = i64::from(at.1) + dc * steps.1;
+            let batch = i64::from(at[0]) + db * steps.0;
+            let chunk = i64::from(at[1]) + dc * steps.1;
             if batch < i64::from(within.0.max(1)) || batch > i64::from(within.1) || chunk < 1 {
                 continue;
             }
             let (Ok(batch), Ok(chunk)) = (u32::try_from(batch), u32::try_from(chunk)) else { continue };
-            let found = price(batch, chunk);
+            let next = [batch, chunk, at[2]];
+            let found = price(next);
             if order(&found, &score).is_gt() {
-                (at, score, moved) = ((batch, chunk), found, true);
+                (at, score, moved) = (next, found, true);
             }
         }
         if !moved {
@@ -242,48 +255,49 @@ impl Task<'_> {
         let Some(first) = coarse.first() else { return };
         let (layout, count) = (first.main.layout, first.main.count);
         let most = *known.most.get_or_insert_with(|| choose::most_sequences(timer, 1.0).min(4096.0) as u32);
-        // The best batch, and the best of the others: the limits often bind beside the first.
-        let mut batches: Vec<(u32, (u8, f64))> = Vec::new();
+        // The best batch, and the best of the others: the limits often bind beside the first; of each with its cadence.
+        let mut batches: Vec<(u32, u32, (u8, f64))> = Vec::new();
         for of_batch in coarse.chunk_by(|a, b| a.main.batch == b.main.batch) {
-            let best = of_batch.iter().map(|r| aim.score(&r.point)).max_by(order);
-            batches.extend(best.map(|s| (of_batch[0].main.batch, s)));
+            let best = best_of(of_batch, aim);
+            batches.extend(best.map(|(r, s)| (r.main.batch, r.main.interval, s)));
         }
-        batches.sort_by(|a, b| order(&b.1, &a.1));
+        batches.sort_by(|a, b| order(&b.2, &a.2));
+        let interval = batches.first().map_or(1, |b| b.1);
         let mut fine: Vec<u32> =
             batches.iter().take(2).flat_map(|b| around(b.0, per_octave, layout.microbatches(), most)).collect();
         fine.sort_unstable();
         fine.dedup();
         let better = |a: &(u8, f64), b: &(u8, f64)| order(a, b).is_gt();
         let grid = &self.fine_grid;
+        let mut priced: Vec<At> = Vec::new();
+        let mut price = |at: At| {
+            let price = || timer.mixed(&self.load, at, count);
+            priced.push(at);
+            aim.score(known.points.entry(at).or_insert_with(price))
+        };
         let mut climb = Climb::new(fine.iter().map(|b| (0, grid.width(*b))), better);
         let starts = crate::math::climb::spread(fine.len(), 7);
-        climb.run(&starts, 3, |i, j| {
-            let (batch, chunk) = (fine[i], grid.chunk(fine[i], j));
-            let price = || timer.mixed(&self.load, f64::from(batch), f64::from(chunk), count);
-            aim.score(known.points.entry((batch, chunk)).or_insert_with(price))
-        });
-        // Coarse rows rise in batch and fall in chunk.
-        let of_coarse = |batch: u32, chunk: u32| {
-            coarse.binary_search_by(|r| r.main.batch.cmp(&batch).then(chunk.cmp(&r.main.chunk))).is_ok()
-        };
-        let mut priced: Vec<(u32, u32)> = climb.priced().map(|(i, j, _)| (fine[i], grid.chunk(fine[i], j))).collect();
-        let best = climb.best().map(|(i, j, score)| ((fine[i], grid.chunk(fine[i], j)), score));
-        if let Some((at, score)) = best {
-            let price = |b: u32, c: u32| {
-                let price = || timer.mixed(&self.load, f64::from(b), f64::from(c), count);
-                let new = !known.points.contains_key(&(b, c));
-                let score = aim.score(known.points.entry((b, c)).or_insert_with(price));
-                if new || !priced.contains(&(b, c)) {
-                    priced.push((b, c));
-                }
-                score
-            };
-            polish(at, score, (layout.microbatches(), most), price);
+        climb.run(&starts, 3, |i, j| price([fine[i], grid.chunk(fine[i], j), interval]));
+        if let Some((i, j, score)) = climb.best() {
+            let at = [fine[i], grid.chunk(fine[i], j), interval];
+            polish(at, score, (layout.microbatches(), most), &self.cadences(timer), &mut price);
         }
-        for (batch, chunk) in priced {
-            let Some(point) = known.points.get(&(batch, chunk)).copied() else { continue };
-            if !of_coarse(batch, chunk) {
-                let main = Part { layout, batch, chunk, count };
+        priced.sort_unstable();
+        priced.dedup();
+        // Coarse rows rise in batch, fall in chunk and rise in cadence.
+        let of_coarse = |[batch, chunk, interval]: At| {
+            coarse
+                .binary_search_by(|r| {
+                    let m = &r.main;
+                    m.batch.cmp(&batch).then(chunk.cmp(&m.chunk)).then(m.interval.cmp(&interval))
+                })
+                .is_ok()
+        };
+        for at in priced {
+            let Some(point) = known.points.get(&at).copied() else { continue };
+            if !of_coarse(at) {
+                let [batch, chunk, interval] = at;
+                let main = Part { layout, batch, chunk, count, interval };
                 let (level, framework) = (first.level, first.framework);
                 take(Row { level, framework, main, prefill: None, point, scanned: timer.scans(), leads: false });
             }
@@ -403,16 +417,16 @@ pub(super) fn rate_within(sides: &[DecodeSide], limit: f64) -> Option<f64> {
 pub type Key = (u8, u8, [u32; 2 * PART]);
 
 /// Numbers of a slot.
-pub(super) const PART: usize = 11;
+pub(super) const PART: usize = 12;
 
 /// A slot of a plan: layout, batch, chunk, count (the last three last).
 pub(super) fn part_key(p: &Part) -> [u32; PART] {
     match p.layout {
         Layout::Worker { parallel: w, overlap } => {
-            [0, w.tp, w.dp, w.pp, w.cp, w.ep(), w.moe_tp, u32::from(overlap), p.batch, p.chunk, p.count]
+            [0, w.tp, w.dp, w.pp, w.cp, w.ep(), w.moe_tp, u32::from(overlap), p.interval, p.batch, p.chunk, p.count]
         }
         Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, microbatches, groups, pp } => {
-            [microbatches, attention_gpus, tp, ffn_gpus, ep, moe_tp, groups, pp, p.batch, p.chunk, p.count]
+            [microbatches, attention_gpus, tp, ffn_gpus, ep, moe_tp, groups, pp, p.interval, p.batch, p.chunk, p.count]
         }
     }
 }

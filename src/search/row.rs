@@ -80,6 +80,8 @@ pub struct Part {
     pub batch: u32,
     pub chunk: u32,
     pub count: u32,
+    /// Steps between two that let prompts in, where prompts and decode share them; else 1.
+    pub interval: u32,
 }
 
 impl Part {
@@ -96,7 +98,6 @@ impl Part {
                 parallel,
                 batch: Some(self.batch),
                 chunk_tokens: chunk,
-                ..Default::default()
             }),
             Layout::Afd { .. } => match self.layout.afd_plan(self.count, self.batch, chunk) {
                 Some(a) => Slot::Afd(a),
@@ -124,6 +125,11 @@ pub struct Row {
 }
 
 impl Row {
+    /// Every step is what servers do anyhow.
+    fn cadence(&self) -> Option<u32> {
+        (self.main.interval > 1).then_some(self.main.interval)
+    }
+
     pub fn gpus(&self) -> u32 {
         self.main.gpus() + self.prefill.map_or(0, |p| p.gpus())
     }
@@ -138,9 +144,9 @@ impl Row {
                 chunk_tokens: w.chunk_tokens,
                 replicas: w.count,
                 two_batch_overlap: w.two_batch_overlap,
-                ..Default::default()
+                prefill_interval: self.cadence(),
             }),
-            (None, Slot::Afd(a)) => Plan::Afd(a),
+            (None, Slot::Afd(a)) => Plan::Afd(AfdPlan { prefill_interval: self.cadence(), ..a }),
         }
     }
 }

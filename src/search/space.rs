@@ -7,6 +7,7 @@
 //! | pipeline stages | [`STAGES`] | [`STAGES`] |
 //! | expert TP | [`EXPERT_TENSOR`] | [`EXPERT_TENSOR`] |
 //! | context-parallel prefill | [`CONTEXT`] | none: an attention pool has no such split |
+//! | cadence of prompts, where the server has it | `cadence::INTERVALS` | the same, for a unit that serves both |
 //! | batches in turn | two-batch overlap, where the server has it | micro-batches and attention groups |
 //! | batches and chunks of a step | [`batches`], `choose::chunk_grid` | the same |
 //!
@@ -39,6 +40,9 @@ const COARSE_GROUPS: [u32; 2] = [1, 2];
 const COARSE_MICROBATCHES: [u32; 4] = [1, 2, 4, 16];
 /// Micro-batches there of small units with pipeline stages, which are climbed to from larger ones as well.
 const COARSE_STAGED: u32 = 2;
+
+/// Cadences of prompts on the coarse grid (`serving::cadence` has them all).
+pub const COARSE_CADENCES: [u32; 2] = [1, 8];
 
 /// Up to this many GPUs a worker or unit may have any size.
 pub const EVERY: u32 = 128;
@@ -242,15 +246,13 @@ pub fn beside(choices: &Choices<'_>, layout: &Layout, microbatches: &[u32], grou
     }
     // One unit more or less on the budget, in the same proportion.
     let size = (a + f) * pp;
-    let n = budget / size;
-    for n in [n.saturating_sub(1), n, n + 1] {
-        if n > 0 {
-            let whole = budget / n / pp;
-            let share = (f64::from(whole) * f64::from(a) / f64::from(a + f) / f64::from(tp * g)).round() as i64 * da;
-            add(share, i64::from(whole) - share, tp, moe_tp, m, g, pp);
-            add(wa, i64::from(whole) - wa, tp, moe_tp, m, g, pp);
-            add(i64::from(whole) - wf, wf, tp, moe_tp, m, g, pp);
-        }
+    let n = budget / size.max(1);
+    for whole in [n.saturating_sub(1), n, n + 1].into_iter().filter_map(|n| budget.checked_div(n)) {
+        let whole = whole / pp;
+        let share = (f64::from(whole) * f64::from(a) / f64::from(a + f) / f64::from(tp * g)).round() as i64 * da;
+        add(share, i64::from(whole) - share, tp, moe_tp, m, g, pp);
+        add(wa, i64::from(whole) - wa, tp, moe_tp, m, g, pp);
+        add(i64::from(whole) - wf, wf, tp, moe_tp, m, g, pp);
     }
     for wide in [tp * 2, tp / 2] {
         add(wa, wf, wide, moe_tp, m, g, pp);

@@ -32,10 +32,11 @@ impl Timer {
         self.scan.is_some()
     }
 
-    pub fn mixed(&self, load: &Load, batch: f64, chunk: f64, count: u32) -> Point {
+    pub fn mixed(&self, load: &Load, [batch, chunk, interval]: [u32; 3], count: u32) -> Point {
+        let (batch, chunk) = (f64::from(batch), f64::from(chunk));
         match &self.scan {
-            Some(s) => aggregated::solve_by(s, load, batch, chunk, count),
-            None => aggregated::solve(self, load, batch, chunk, count),
+            Some(s) => aggregated::solve_paced(s, load, batch, chunk, count, interval),
+            None => aggregated::solve_paced(&**self, load, batch, chunk, count, interval),
         }
     }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::levels::{Priced, PromptSide, Slot, Task, coarse};
-use super::refine::{Aim, best_of, order, polish, rate_within, reach, worth_more};
+use super::refine::{Aim, At, best_of, order, polish, rate_within, reach, worth_more};
 use super::row::{Layout, Part, Row};
 use super::space;
 use super::timer::Timer;
@@ -24,23 +24,26 @@ use crate::serving::pd::DecodeSide;
 
 /// Layouts that a round starts from, those of them with the same number on the budget, stages and groups, and rounds at
 /// most.
-const BEAM: usize = 10;
+const BEAM: usize = 16;
 const ALIKE: usize = 2;
 const ROUNDS: usize = 12;
 /// Layouts of the grid that are priced as the climb prices before it starts.
-const SEEDS: usize = 24;
+const SEEDS: usize = 64;
 /// A round that gains less than this is the last.
 const GAIN: f64 = 1e-4;
 /// Layouts of the densest whose proportions are tried at every size, and how far from theirs.
 const PROPORTIONS: usize = 3;
 const FAR: f64 = 2.2;
 
+/// A layout's clock and its rows.
+pub type Group = (Arc<Timer>, Vec<Row>);
+
 /// How good a layout is (as [`Aim::score`]), and the batch and chunk that are.
 #[derive(Clone, Copy)]
 pub struct Found {
     pub layout: Layout,
     pub score: (u8, f64),
-    pub at: (u32, u32),
+    pub at: At,
 }
 
 /// Climbs from the best of `from`; gives what was priced on the way, in the order it was looked at. `known`: not to be
@@ -51,7 +54,7 @@ pub fn climb<T: Send>(
     reach: f64,
     known: impl Iterator<Item = Layout>,
     beside: impl Fn(&Layout) -> Vec<Layout>,
-    price: impl Fn(&Layout, (u32, u32)) -> Result<Option<(Found, T)>> + Sync,
+    price: impl Fn(&Layout, At) -> Result<Option<(Found, T)>> + Sync,
 ) -> Result<Vec<(Found, T)>> {
     from.retain(|f| f.score.0 > 0);
     keep(&mut from, SEEDS, 2 * ALIKE);
@@ -71,11 +74,11 @@ pub fn climb<T: Send>(
     let mut out: Vec<(Found, T)> = Vec::new();
     for _ in 0..ROUNDS {
         let Some(best) = from.first().map(|f| f.score) else { break };
-        let mut next: Vec<(Layout, (u32, u32))> = Vec::new();
+        let mut next: Vec<(Layout, At)> = Vec::new();
         for f in &from {
             next.extend(beside(&f.layout).into_iter().filter(|l| seen.insert(*l)).map(|l| (l, f.at)));
         }
-        let one = |(layout, at): &(Layout, (u32, u32))| {
+        let one = |(layout, at): &(Layout, At)| {
             control.check()?;
             price(layout, *at)
         };
@@ -127,10 +130,10 @@ impl Task<'_> {
         &self,
         level: u8,
         layout: &Layout,
-        (batch, _): (u32, u32),
+        [batch, _, interval]: At,
         per_octave: u32,
         aim: &Aim,
-    ) -> Result<Option<(Found, (Arc<Timer>, Vec<Row>))>> {
+    ) -> Result<Option<(Found, Group)>> {
         let timer = self.timers.get(*layout, || self.timer(layout, self.workload))?;
         let most = most_sequences(&timer, self.load.isl.min(512.0));
         let count = self.most((0, 1), layout.gpus());
@@ -139,6 +142,8 @@ impl Task<'_> {
         if most < 1.0 || count == 0 || batches.is_empty() {
             return Ok(None);
         }
+        let cadences = self.cadences(&timer);
+        let interval = if cadences.contains(&interval) { interval } else { cadences[0] };
         let per_decode = self.per_decode();
         let chunks = |b: &u32| coarse(chunk_grid(&self.load, *b, per_decode)).collect();
         let grid: Vec<Vec<u32>> = batches.iter().map(chunks).collect();
@@ -147,23 +152,27 @@ impl Task<'_> {
         let start = batches.partition_point(|b| *b < batch).min(batches.len() - 1);
         climb.run(&[start], 1, |i, j| {
             let (batch, chunk) = (batches[i], grid[i][j]);
-            let point = timer.mixed(&self.load, f64::from(batch), f64::from(chunk), count);
-            let main = Part { layout: *layout, batch, chunk, count };
+            let point = timer.mixed(&self.load, [batch, chunk, interval], count);
+            let main = Part { layout: *layout, batch, chunk, count, interval };
             let (framework, scanned) = (self.framework, timer.scans());
             let row = Row { level, framework, main, prefill: None, point, scanned, leads: false };
             (row, aim.score(&row.point))
         });
         let Some((.., (best, score))) = climb.best() else { return Ok(None) };
         let mut rows: Vec<Row> = climb.priced().map(|(.., (row, _))| row).collect();
-        let (at, score) =
-            polish((best.main.batch, best.main.chunk), score, (m, most.min(4096.0) as u32), |batch, chunk| {
-                let point = timer.mixed(&self.load, f64::from(batch), f64::from(chunk), count);
-                let main = Part { layout: *layout, batch, chunk, count };
-                rows.push(Row { main, point, ..best });
-                aim.score(&point)
-            });
-        // Rising in batch and falling in chunk, as a whole grid is.
-        rows.sort_by(|a, b| a.main.batch.cmp(&b.main.batch).then(b.main.chunk.cmp(&a.main.chunk)));
+        let start = [best.main.batch, best.main.chunk, interval];
+        let within = (m, most.min(4096.0) as u32);
+        let (at, score) = polish(start, score, within, &cadences, |[batch, chunk, interval]| {
+            let point = timer.mixed(&self.load, [batch, chunk, interval], count);
+            let main = Part { layout: *layout, batch, chunk, count, interval };
+            rows.push(Row { main, point, ..best });
+            aim.score(&point)
+        });
+        // Rising in batch, falling in chunk and rising in cadence, as a whole grid is.
+        rows.sort_by(|a, b| {
+            let (x, y) = (&a.main, &b.main);
+            x.batch.cmp(&y.batch).then(y.chunk.cmp(&x.chunk)).then(x.interval.cmp(&y.interval))
+        });
         rows.dedup_by(|a, b| a.main == b.main);
         let found = Found { layout: *layout, score, at };
         Ok(Some((found, (timer, rows))))
@@ -177,10 +186,10 @@ impl Task<'_> {
         known: impl Iterator<Item = Layout>,
         per_octave: u32,
         aim: &Aim,
-    ) -> Result<Vec<(Arc<Timer>, Vec<Row>)>> {
+    ) -> Result<Vec<Group>> {
         let best = |rows: &[Row]| {
             let (row, score) = best_of(rows, aim)?;
-            Some(Found { layout: row.main.layout, score, at: (row.main.batch, row.main.chunk) })
+            Some(Found { layout: row.main.layout, score, at: [row.main.batch, row.main.chunk, row.main.interval] })
         };
         let found = climb(
             self.control,
@@ -230,7 +239,7 @@ impl Task<'_> {
         value: impl Fn(&Slot<S>) -> (u8, f64) + Sync,
         price: impl Fn(&Layout) -> Result<Slot<S>> + Sync,
     ) -> Result<Priced<S>> {
-        let of = |slot: &Slot<S>| Found { layout: slot.0, score: value(slot), at: (0, 0) };
+        let of = |slot: &Slot<S>| Found { layout: slot.0, score: value(slot), at: [0, 0, 1] };
         let mut best: Vec<Found> = priced.iter().map(of).collect();
         let mut known: HashSet<Layout> = best.iter().map(|f| f.layout).collect();
         let one = |layout: &Layout| -> Result<Option<(Found, Slot<S>)>> {

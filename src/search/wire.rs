@@ -19,7 +19,7 @@ pub const HEADER: usize = 4;
 pub const WIDTH: usize = Row::WORDS;
 
 /// Format and version (FNV-1a of both).
-const FORMAT: u64 = fnv(concat!("disagg rows 2 ", env!("CARGO_PKG_VERSION")).as_bytes());
+const FORMAT: u64 = fnv(concat!("disagg rows 3 ", env!("CARGO_PKG_VERSION")).as_bytes());
 
 /// Pools and ports that a binding may name.
 const NAMES: [&str; 11] = [
@@ -230,7 +230,7 @@ fields!(Parallel { tp: u32, dp: u32, pp: u32, cp: u32, ep: Option<u32>, moe_tp: 
 fields!(Known { all: [f32; CLASSES], compute: [f32; CLASSES] });
 fields!(ByPhase { ttft: Known, tpot: Known });
 fields!(KvCost { wait_s: f64, prefill_s: f64, decode_s: f64, same_domain: bool });
-fields!(Part { layout: Layout, batch: u32, chunk: u32, count: u32 });
+fields!(Part { layout: Layout, batch: u32, chunk: u32, count: u32, interval: u32 });
 fields!(Point {
     ttft_s: f64,
     tpot_s: f64,

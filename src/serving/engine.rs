@@ -71,7 +71,8 @@ impl Engine {
                 let mut a = a.clone();
                 a.batch = Some(found.batch);
                 a.chunk_tokens = Some(found.chunk);
-                a.prefill_interval = Some(aggregated::interval(&stepper, a.prefill_interval));
+                let every = aggregated::interval(&stepper, a.prefill_interval);
+                a.prefill_interval = (every > 1 || a.prefill_interval.is_some()).then_some(every);
                 let compiled = Compiled::Mixed { stepper, replicas: a.replicas };
                 let (workload, plan) = (workload.clone(), Plan::Aggregated(a));
                 Ok(Engine { compiled, load, workload, plan, point: found.point, open_loop: None })
@@ -90,7 +91,8 @@ impl Engine {
                 a.batch = Some(found.batch);
                 a.chunk_tokens = Some(found.chunk);
                 let stepper = steppers.swap_remove(found.stepper);
-                a.prefill_interval = Some(aggregated::interval(&stepper, a.prefill_interval));
+                let every = aggregated::interval(&stepper, a.prefill_interval);
+                a.prefill_interval = (every > 1 || a.prefill_interval.is_some()).then_some(every);
                 let compiled = Compiled::Mixed { stepper, replicas: a.units };
                 let (workload, plan) = (workload.clone(), Plan::Afd(a));
                 Ok(Engine { compiled, load, workload, plan, point: found.point, open_loop: None })

@@ -29,7 +29,7 @@ pub enum Imbalance {
     Histogram(Vec<f64>),
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Serving {
     /// Draft tokens per step.
@@ -54,23 +54,6 @@ pub struct Serving {
     pub memory_fraction: Option<f64>,
     /// Prompt tokens join every n-th step at most; none: the framework's own.
     pub prefill_interval: Option<u32>,
-}
-
-impl Default for Serving {
-    fn default() -> Self {
-        Serving {
-            mtp: 0,
-            acceptance: None,
-            imbalance: None,
-            eplb_slots: 0,
-            two_batch_overlap: None,
-            fused_dispatch: false,
-            launch: None,
-            framework_reserve_gib: None,
-            memory_fraction: None,
-            prefill_interval: None,
-        }
-    }
 }
 
 impl Serving {

@@ -29,7 +29,13 @@ fn layout() -> impl Strategy<Value = Layout> {
 }
 
 fn part() -> impl Strategy<Value = Part> {
-    (layout(), any::<[u32; 3]>()).prop_map(|(layout, [batch, chunk, count])| Part { layout, batch, chunk, count })
+    (layout(), any::<[u32; 4]>()).prop_map(|(layout, [batch, chunk, count, interval])| Part {
+        layout,
+        batch,
+        chunk,
+        count,
+        interval,
+    })
 }
 
 fn binding() -> impl Strategy<Value = Binding> {
