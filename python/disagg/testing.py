@@ -150,7 +150,7 @@ def _serving() -> Any:
                 mtp=_st().just(mtp),
                 acceptance=_floats(0.0, float(mtp)) if mtp else _st().none(),
                 eplb_slots=_counts(),
-                two_batch_overlap=_st().booleans(),
+                two_batch_overlap=_maybe(_st().booleans()),
                 fused_dispatch=_st().booleans(),
                 launch=_st().sampled_from([None, "graph", "measured"]),
                 framework_reserve_gib=_maybe(_floats(0.0, 100.0)),

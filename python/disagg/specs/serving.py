@@ -96,7 +96,8 @@ class Serving(Spec):
     eplb_slots
         Redundant expert slots, filled with copies of the busiest experts; their weights are charged.
     two_batch_overlap
-        Whether two half batches overlap compute and communication. The micro-batches of AFD do so anyway.
+        Whether two half batches overlap compute and communication. True: wherever that is faster; False: nowhere;
+        None: in a plan that says so, and in a search where the framework has it. The micro-batches of AFD do so anyway.
     fused_dispatch
         Whether dispatch, expert GEMMs and combine are one kernel, as DeepGEMM's MegaMoE; for AFD units.
     launch
@@ -125,7 +126,7 @@ class Serving(Spec):
     acceptance: Field[float | None] = Field("Mean accepted draft tokens per step.")
     imbalance: Field[str | float | list[float] | None] = Field("How uneven the experts' load is; None: the model's.")
     eplb_slots: Field[int] = Field("Redundant expert slots.")
-    two_batch_overlap: Field[bool] = Field("Whether two half batches overlap compute and communication.")
+    two_batch_overlap: Field[bool | None] = Field("Whether two half batches may overlap; None: where a plan says so.")
     fused_dispatch: Field[bool] = Field("Whether dispatch, expert GEMMs and combine are one kernel (AFD).")
     launch: Field[str | None] = Field("'graph' or 'measured'; None: graph for decode, measured for prefill.")
     framework_reserve_gib: Field[float | None] = Field("More memory to keep free, GiB per GPU; None: the profile's.")
@@ -139,7 +140,7 @@ class Serving(Spec):
         acceptance: float | None = None,
         imbalance: str | float | Sequence[float] | None = None,
         eplb_slots: int = 0,
-        two_batch_overlap: bool = False,
+        two_batch_overlap: bool | None = None,
         fused_dispatch: bool = False,
         launch: Literal["graph", "measured"] | None = None,
         framework_reserve_gib: float | None = None,
