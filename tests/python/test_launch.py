@@ -251,7 +251,7 @@ def test_an_estimate_says_what_starts_it_and_launches_itself():
 
 
 def test_afd_says_which_server_or_that_none_does():
-    plan = dg.AFD(attention=dg.Pool(gpus=8), ffn=dg.Pool(gpus=4), microbatches=2, batch=16, chunk_tokens=512)
+    plan = dg.AFD(attention=dg.Pool(gpus=8), ffn=dg.Pool(gpus=8), microbatches=2, batch=16, chunk_tokens=512)
     for framework, starts in (("vllm", True), ("sglang", False), ("trtllm", False)):
         est = dg.estimate(dg.Model(V32), dg.Cluster("b200_sxm", gpus=16), CHAT, plan, framework=framework)
         assert est.runnable is starts
