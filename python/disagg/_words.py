@@ -45,10 +45,13 @@ def words(plan: Aggregated | PD | AFD | Workers) -> str:
     """
     if isinstance(plan, PD):
         return f"prefill {words(plan.prefill)}; decode {words(plan.decode)}"
+    overlap = "" if isinstance(plan, AFD) or not plan.two_batch_overlap else "two batches that overlap"
+    every = 1 if isinstance(plan, Workers) else plan.prefill_interval or 1
+    cadence = f"prompts every {every} steps" if every > 1 else ""
     if isinstance(plan, AFD):
         head = _unit(plan)
     elif isinstance(plan, Workers):
         head = f"{_count(plan.count, 'worker')} of {_split(plan.parallel)}"
     else:
         head = f"{_count(plan.replicas, 'replica')} of {_split(plan.parallel)}"
-    return ", ".join(part for part in (head, _load(plan.batch, plan.chunk_tokens)) if part)
+    return ", ".join(part for part in (head, _load(plan.batch, plan.chunk_tokens), overlap, cadence) if part)

@@ -146,7 +146,7 @@ impl Trace {
 
 /// `fixed`: (prefill, decode, KV in milliseconds, KV per token in microseconds) for oracles.
 fn deployment(engine: &Engine, fixed: Option<(f64, f64, f64, f64)>) -> Result<Deployment> {
-    let found = Deployment::of(&engine.inner);
+    let found = Deployment::with_room(&engine.inner)?;
     let Some((prefill_ms, decode_ms, kv_ms, kv_us_per_token)) = fixed else { return Ok(found) };
     let mut p = Problems::new();
     let named =

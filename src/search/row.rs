@@ -205,6 +205,9 @@ pub fn columns(
     c.push("attention_groups", int(&|r| groups(&r.main)));
     c.push("batch", int(&|r| r.main.batch));
     c.push("chunk_tokens", int(&|r| r.prefill.map_or(r.main.chunk, |p| p.chunk)));
+    c.push("prefill_interval", int(&|r| if r.prefill.is_none() { r.main.interval } else { 1 }));
+    let overlaps = |p: &Part| matches!(p.layout, Layout::Worker { overlap: true, .. });
+    c.push("two_batch_overlap", Column::Bool(rows.iter().map(|r| overlaps(&r.main)).collect()));
     c.push("prefill_workers", int(&|r| r.prefill.map_or(0, |p| p.count)));
     c.push("decode_workers", int(&|r| if r.prefill.is_some() { r.main.count } else { 0 }));
     c.push("replicas", int(&|r| if r.prefill.is_none() && !r.main.layout.is_afd() { r.main.count } else { 0 }));
@@ -217,6 +220,8 @@ pub fn columns(
     c.push("prefill_ep", int(&|r| r.prefill.map_or(0, |_| ep(&prefill_parallel(r)))));
     c.push("prefill_moe_tp", int(&|r| prefill_parallel(r).moe_tp));
     c.push("prefill_batch", int(&|r| r.prefill.map_or(0, |p| p.batch)));
+    let prefill_overlaps = |r: &Row| r.prefill.is_some_and(|p| overlaps(&p));
+    c.push("prefill_two_batch_overlap", Column::Bool(rows.iter().map(prefill_overlaps).collect()));
     c.push("prefill_attention_gpus", int(&|r| r.prefill.map_or(0, |p| afd(&p).0)));
     c.push("prefill_ffn_gpus", int(&|r| r.prefill.map_or(0, |p| afd(&p).1)));
     c.push("prefill_microbatches", int(&|r| r.prefill.map_or(0, |p| afd(&p).3)));

@@ -374,11 +374,12 @@ fn describe_part(p: &Part) -> String {
     }
 }
 
-/// A plan in a few words: `2x tp1 dp8 ep8 b32 c544`, `1x 16A(tp1)+112F m3 b8`.
+/// A plan in a few words: `2x tp1 dp8 ep8 b32 c544`, `1x 16A(tp1)+112F m3 b8`; `i4`: prompts come in every 4th step.
 pub fn describe(r: &Row) -> String {
+    let cadence = if r.main.interval > 1 { format!(" i{}", r.main.interval) } else { String::new() };
     let chunk = |p: &Part| if p.chunk > 0 { format!(" c{}", p.chunk) } else { String::new() };
     match &r.prefill {
         Some(p) => format!("P {}{} | D {}", describe_part(p), chunk(p), describe_part(&r.main)),
-        None => format!("{}{}", describe_part(&r.main), chunk(&r.main)),
+        None => format!("{}{}{cadence}", describe_part(&r.main), chunk(&r.main)),
     }
 }

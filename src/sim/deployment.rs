@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use crate::cost::Batch;
+use crate::error::Result;
 use crate::serving::engine::Compiled;
 use crate::serving::pd;
 use crate::serving::stepper;
@@ -219,6 +220,20 @@ impl Deployment {
                 first_token_at_decode: first,
             },
         }
+    }
+
+    /// The same, where every pool has room beside its weights. A batch that fits in part is no error: a server runs
+    /// fewer sequences at a time then.
+    ///
+    /// # Errors
+    /// `Infeasible` if no request could ever be taken, with what is short.
+    pub fn with_room(engine: &Arc<Engine>) -> Result<Deployment> {
+        let found = Deployment::of(engine);
+        let loads = |s: &Stepper| s.memory().iter().all(|m| m.free(1.0) >= 0.0);
+        if found.pools.iter().any(|p| p.kv_tokens == 0 || !p.timing.stepper().is_none_or(loads)) {
+            engine.must_stand()?;
+        }
+        Ok(found)
     }
 
     /// Equal mixed instances with fixed step times, for oracles: `kv_blocks` of the settings is the memory.

@@ -87,7 +87,8 @@ pub fn summary(r: &Requests, o: &Outcome, gpus: u32) -> Summary {
     let (finished, rejected, unfinished) = o.counts();
     let latencies = Latencies::of(r, o);
     let duration_s = duration_s(o);
-    let per = |x: f64| if duration_s > 0.0 { x / duration_s } else { 0.0 };
+    // An empty sum of floats is -0.
+    let per = |x: f64| if duration_s > 0.0 && x > 0.0 { x / duration_s } else { 0.0 };
     let answered = (0..r.len()).filter(|i| o.status[*i] == Status::Finished).map(|i| f64::from(r.osl[i])).sum::<f64>();
     let prompt = (0..r.len()).filter(|i| o.status[*i] != Status::Rejected).map(|i| f64::from(r.isl[i])).sum::<f64>();
     let hit: f64 = o.prefix_hit_tokens.iter().map(|x| f64::from(*x)).sum();

@@ -80,6 +80,6 @@ impl Server {
 /// # Errors
 /// If the plan does not fit, or `Cancelled`.
 pub fn replay(server: &Server, device: &Device, requests: &Requests, control: &Control) -> Result<Latencies> {
-    let outcome = simulate(&Deployment::of(&server.engine(device)?), requests, &server.settings, control)?;
+    let outcome = simulate(&Deployment::with_room(&server.engine(device)?)?, requests, &server.settings, control)?;
     Ok(Latencies::of(requests, &outcome))
 }

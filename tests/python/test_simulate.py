@@ -10,6 +10,7 @@ import pytest
 import disagg as dg
 
 MODEL = dg.Model("deepseek-ai/DeepSeek-V3.2")
+SMALL = dg.Model("Qwen/Qwen3-30B-A3B")  # two replicas fit the eight GPUs
 CLUSTER = dg.Cluster("b200_sxm", gpus=8)
 PLAN = dg.Aggregated(parallel=dg.Parallel(dp=8), batch=16)
 TRACE = dg.Trace.poisson(dg.Workload(isl=1000, osl=50), rate=20, n=300, seed=2)
@@ -99,16 +100,16 @@ def test_runs_side_by_side_have_the_bits_that_they_have_alone() -> None:
     workload = dg.Workload(isl=1000, osl=50)
     traces = [dg.Trace.poisson(workload, rate=20, n=50, seed=s) for s in range(3)]
     plan = dg.Aggregated(parallel=dg.Parallel(dp=4), batch=16, chunk_tokens=1024, replicas=2)
-    runs = dg.simulate(MODEL, CLUSTER, plan, traces)
-    assert runs == [dg.simulate(MODEL, CLUSTER, plan, t) for t in traces]
-    drawn = dg.simulate(MODEL, CLUSTER, plan, traces[:1] * 2, router="power-of-two", seed=[1, 2])
+    runs = dg.simulate(SMALL, CLUSTER, plan, traces)
+    assert runs == [dg.simulate(SMALL, CLUSTER, plan, t) for t in traces]
+    drawn = dg.simulate(SMALL, CLUSTER, plan, traces[:1] * 2, router="power-of-two", seed=[1, 2])
     assert drawn[0] != drawn[1]
-    assert drawn[1] == dg.simulate(MODEL, CLUSTER, plan, traces[0], router="power-of-two", seed=2)
-    assert isinstance(dg.simulate(MODEL, CLUSTER, plan, traces[:1]), list)
+    assert drawn[1] == dg.simulate(SMALL, CLUSTER, plan, traces[0], router="power-of-two", seed=2)
+    assert isinstance(dg.simulate(SMALL, CLUSTER, plan, traces[:1]), list)
     with pytest.raises(dg.SpecError, match="2 values for 3 traces"):
-        dg.simulate(MODEL, CLUSTER, plan, traces, seed=[1, 2])
+        dg.simulate(SMALL, CLUSTER, plan, traces, seed=[1, 2])
     with pytest.raises(dg.SpecError, match="empty"):
-        dg.simulate(MODEL, CLUSTER, plan, [])
+        dg.simulate(SMALL, CLUSTER, plan, [])
 
 
 def test_what_happens_when_kv_is_short() -> None:
@@ -122,6 +123,19 @@ def test_what_happens_when_kv_is_short() -> None:
         dg.simulate(MODEL, CLUSTER, plan, burst, preemption="swop")
 
 
+def test_a_plan_without_room_says_what_is_short() -> None:
+    halves = dg.Aggregated(parallel=dg.Parallel(dp=4), batch=16, replicas=2)
+    with pytest.raises(dg.InfeasibleError, match=r"memory:worker: needs .* GiB on each GPU"):
+        dg.simulate(MODEL, CLUSTER, halves, TRACE)
+    unit = dg.AFD(attention=dg.Pool(gpus=6), ffn=dg.Pool(gpus=2), microbatches=2, batch=16, chunk_tokens=512)
+    with pytest.raises(dg.InfeasibleError, match="memory:ffn: needs"):
+        dg.simulate(MODEL, CLUSTER, unit, TRACE)
+    # A batch that fits in part runs in part, as on a server.
+    wide = dg.Aggregated(parallel=dg.Parallel(dp=8), batch=100_000, chunk_tokens=2048)
+    run = dg.simulate(MODEL, CLUSTER, wide, TRACE)
+    assert run.finished == 300
+
+
 def test_caches_forget_and_are_shared(tmp_path: Path) -> None:
     lines = [
         {"timestamp": 1000 * i, "input_length": 5 * 512, "output_length": 2, "hash_ids": [1, 2, 3, 4, i]}
@@ -133,7 +147,7 @@ def test_caches_forget_and_are_shared(tmp_path: Path) -> None:
     plan = dg.Aggregated(parallel=dg.Parallel(dp=4), batch=16, chunk_tokens=4096, replicas=2)
 
     def hits(**options: object) -> int:
-        run = dg.simulate(MODEL, CLUSTER, plan, trace, router="round-robin", **options)
+        run = dg.simulate(SMALL, CLUSTER, plan, trace, router="round-robin", **options)
         return int((run.requests["prefix_hit_tokens"] > 0).sum())
 
     # Eight ranks take turns: the first eight requests find their own cache empty.

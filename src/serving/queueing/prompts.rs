@@ -3,7 +3,8 @@
 //! A prompt that comes while a step runs waits for its end (the residual T^2/2T of the steps, longer ones being met more
 //! often), perhaps for prompts before it, and then has its own steps. Two regimes:
 //!
-//! - *A step holds whole prompts* (room >= ISL): bulk service (`bulk`), q prompts in a step of T(q).
+//! - *A step holds whole prompts* (room >= ISL): bulk service (`bulk`), q prompts in a step of T(q). Where prompts come in
+//!   every n-th step only, T(q) includes what the last prompt of a rank has left for the step after.
 //! - *A prompt takes several steps* (n = ceil(ISL/room) chunks): each rank is a server; a step is as long as the fullest
 //!   rank makes it, so k prompts in service take T(k) a step: a crowd (`crowd`). Who finds a free rank waits for the step
 //!   in flight; who finds all taken waits for a rank, where the end of a step is part of the wait already.
@@ -131,7 +132,10 @@ impl<'a> Clock<'a> {
     /// A step holds whole prompts.
     fn whole(&self, arrivals: f64, b: f64, room: f64, decodes: bool, limit: Option<usize>) -> Option<Fast> {
         let (isl, d) = (self.load.isl, self.ranks);
-        let capacity = (d * room / isl + 1e-9).floor().clamp(1.0, 1000.0);
+        // Under a cadence a prompt that the budget cuts goes on in the step after, where no other comes in.
+        let paced = decodes && self.interval > 1.0;
+        let held = if paced { (room / isl).ceil() } else { room / isl };
+        let capacity = (d * held + 1e-9).floor().clamp(1.0, 1000.0);
         let levels = (room / isl).ceil().min(LEVELS as f64) as usize;
         // Of each level: one rank has so many prompts, or all have.
         let mut ends: Vec<(f64, f64)> = Vec::new();
@@ -139,7 +143,11 @@ impl<'a> Clock<'a> {
             let tokens = (l as f64 * isl).min(room);
             let all = self.mixed(b, tokens, self.load.prefix, 1.0);
             let one = if d > 1.0 { self.mixed(b, tokens, self.load.prefix, isl / (tokens * d)) } else { all };
-            ends.push((one, all));
+            let left = if paced { l as f64 * isl - tokens } else { 0.0 };
+            let more = |busy: f64| {
+                if left > 0.0 { self.mixed(b, left, self.load.prefix + isl - left, busy) - self.decode(b) } else { 0.0 }
+            };
+            ends.push((one + more(1.0 / d), all + more(1.0)));
             // Far more than come in a step that long.
             let holds = l as f64 * d;
             if holds > 2.0 * d + 2.0 * arrivals * (all + self.decode(b) * (self.interval - 1.0)) + 10.0 {
