@@ -190,6 +190,7 @@ def specs_of() -> dict[str, Any]:
             attention_barrier=st.booleans(),
             kv_contention=st.booleans(),
             afd_alpha_scale=_floats(0.0, 100.0),
+            dispatch_alpha_scale=_floats(0.0, 100.0),
         ),
     }
 

@@ -69,7 +69,8 @@ impl Library {
         if assumptions.missing_formats == MissingFormats::Error {
             has_attention_format(&db, model, cluster, framework, quant)?;
         }
-        let comm = Comm::new(db.clone(), cluster, framework, assumptions.afd_alpha_scale)?;
+        let comm = Comm::new(db.clone(), cluster, framework, assumptions.afd_alpha_scale)?
+            .with_dispatch_scale(assumptions.dispatch_alpha_scale);
         let StandIn { system, device } = what_if::tables_of(cluster)?;
         let what_if = !what_if::same_speed(&device, &cluster.device);
         let source = |graph| Source {

@@ -53,6 +53,7 @@ struct Inner {
     collectives: Collectives,
     all_to_all: AllToAll,
     alpha_scale: f64,
+    dispatch_scale: f64,
 }
 
 /// Communication times of one cluster and framework; cheap to clone and share.
@@ -86,7 +87,34 @@ impl Comm {
         let starts = constants::starts(cluster, &wires)?;
         let collectives = Collectives::new(&db, &cluster.system, framework, &starts, wires)?;
         let all_to_all = AllToAll::new(&db, &cluster.system, &starts, wires, cluster.gpus)?;
-        Ok(Comm { inner: Arc::new(Inner { wires, collectives, all_to_all, alpha_scale: afd_alpha_scale }) })
+        Ok(Comm {
+            inner: Arc::new(Inner {
+                wires,
+                collectives,
+                all_to_all,
+                alpha_scale: afd_alpha_scale,
+                dispatch_scale: 1.0,
+            }),
+        })
+    }
+
+    /// The same with every start-up of dispatch and combine times a factor.
+    pub fn with_dispatch_scale(mut self, scale: f64) -> Comm {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.dispatch_scale = scale;
+        }
+        self
+    }
+
+    /// `time` of a number of tokens; the start-up is what none take.
+    fn scaled(&self, tokens: f64, time: impl Fn(f64) -> CommTime) -> CommTime {
+        let whole = time(tokens);
+        match self.inner.dispatch_scale {
+            1.0 => whole,
+            scale => {
+                CommTime { seconds: whole.seconds + (scale - 1.0) * time(0.0).seconds.min(whole.seconds), ..whole }
+            }
+        }
     }
 
     /// All-to-all kernels that exist here.
@@ -111,12 +139,12 @@ impl Comm {
 
     /// `tokens` per source GPU.
     pub fn dispatch(&self, shape: &A2aShape, tokens: f64, kind: A2aKind) -> CommTime {
-        self.inner.all_to_all.dispatch(shape, tokens, kind)
+        self.scaled(tokens, |tokens| self.inner.all_to_all.dispatch(shape, tokens, kind))
     }
 
     /// `tokens` per source GPU, that is per GPU they come back to.
     pub fn combine(&self, shape: &A2aShape, tokens: f64, kind: A2aKind) -> CommTime {
-        self.inner.all_to_all.combine(shape, tokens, kind)
+        self.scaled(tokens, |tokens| self.inner.all_to_all.combine(shape, tokens, kind))
     }
 
     fn afd(&self) -> Afd<'_> {

@@ -295,6 +295,8 @@ pub struct Assumptions {
     pub kv_contention: bool,
     /// Scales every alpha of A2F and F2A, which no public measurement covers.
     pub afd_alpha_scale: f64,
+    /// The same of dispatch and combine, so that a doubt about latencies can fall on every level.
+    pub dispatch_alpha_scale: f64,
 }
 
 impl Default for Assumptions {
@@ -358,6 +360,7 @@ impl Assumptions {
             attention_barrier: true,
             kv_contention: true,
             afd_alpha_scale: 1.0,
+            dispatch_alpha_scale: 1.0,
         }
     }
 
@@ -502,6 +505,7 @@ impl Assumptions {
     pub fn check(&self) -> Problems {
         let mut c = Check::new();
         c.range("afd_alpha_scale", self.afd_alpha_scale, 0.0, 100.0);
+        c.range("dispatch_alpha_scale", self.dispatch_alpha_scale, 0.0, 100.0);
         c.problems
     }
 }

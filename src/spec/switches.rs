@@ -4,7 +4,7 @@
 //! public source, "single steps of" it the operator times it printed (tests/golden/golden_breakdown.csv).
 
 /// Name, allowed values, meaning, source; in the order of the fields.
-pub(super) const SWITCHES: [(&str, &str, &str, &str); 37] = [
+pub(super) const SWITCHES: [(&str, &str, &str, &str); 38] = [
     (
         "launch_floors",
         "by-phase | measured",
@@ -232,5 +232,11 @@ pub(super) const SWITCHES: [(&str, &str, &str, &str); 37] = [
         "a number from 0 to 100",
         "scales every start-up time of A2F and F2A, which no public measurement covers",
         "assumption: 1 is the one-sided dispatch of the same fabric",
+    ),
+    (
+        "dispatch_alpha_scale",
+        "a number from 0 to 100",
+        "scales every start-up time of dispatch and combine, the twin of afd_alpha_scale",
+        "1 is what was measured or fitted",
     ),
 ];

@@ -100,7 +100,7 @@ fn lengths(case: &mut Case, by: [f64; 3]) {
     }
 }
 
-pub(super) const PARAMETERS: [Parameter; 15] = [
+pub(super) const PARAMETERS: [Parameter; 16] = [
     Parameter {
         name: "tflops",
         unit: "TFLOP/s (BF16)",
@@ -160,6 +160,18 @@ pub(super) const PARAMETERS: [Parameter; 15] = [
             positive(c.assumptions.afd_alpha_scale, "it")
         },
         scale: |c, by| c.assumptions.afd_alpha_scale *= by,
+    },
+    Parameter {
+        name: "dispatch_alpha_scale",
+        unit: "",
+        of: "exchange",
+        value: |c| {
+            if c.model.moe.is_none() {
+                return Err("the model has no experts, so no dispatch and combine".into());
+            }
+            positive(c.assumptions.dispatch_alpha_scale, "it")
+        },
+        scale: |c, by| c.assumptions.dispatch_alpha_scale *= by,
     },
     Parameter { name: "imbalance", unit: "exponent", of: "serving", value: exponent, scale: skew },
     Parameter {
