@@ -29,8 +29,9 @@ def sensitivity(estimate: Estimate, *, parameters: Sequence[str] | None = None, 
     parameters
         Which figures; None: all that the estimate has. ``tflops`` (all formats together), ``hbm_gb_per_s``,
         ``hbm_gib``, ``launch_us``, ``nvlink_gb_per_s``, ``nic_gb_per_s``, ``afd_alpha_scale`` (start-up of A2F and
-        F2A), ``dispatch_alpha_scale`` (of dispatch and combine), ``imbalance`` (exponent of the experts' load), ``acceptance``, ``prefix_share`` (at a fixed
-        prompt), ``isl``, ``osl``, ``load``, ``usd_per_hour``, ``power_w``.
+        F2A), ``dispatch_alpha_scale`` (of dispatch and combine), ``imbalance`` (exponent of the experts' load),
+        ``acceptance``, ``prefix_share`` (at a fixed prompt), ``isl``, ``osl``, ``load``, ``usd_per_hour``,
+        ``power_w``.
     step
         Relative change to either side, between 0 and 1.
 

@@ -7,6 +7,7 @@ import math
 import pytest
 
 import disagg as dg
+from disagg.demo import words
 
 
 def _small() -> tuple[dg.Model, dg.Cluster, dg.Workload]:
@@ -86,3 +87,28 @@ def test_cadence_trades_ttft_for_tpot() -> None:
     one, four = at(1), at(4)
     assert four.tpot_ms < one.tpot_ms
     assert four.ttft_ms > one.ttft_ms
+
+
+@pytest.mark.parametrize("chunk", [1359, 2300])  # one prompt and part of the next a step; two whole ones
+def test_a_cadence_under_load_is_what_the_simulator_serves(chunk: int) -> None:
+    model, cluster, workload = _small()
+    judged = 0
+    for n in (1, 2, 4, 8):
+        plan = dg.Aggregated(
+            parallel=dg.Parallel(dp=4, ep=1, moe_tp=4), batch=125, chunk_tokens=chunk, prefill_interval=n
+        )
+        for rate in (30.0, 45.0):
+            said = dg.estimate(model, cluster, workload, plan, framework="sglang", load=rate)
+            trace = dg.Trace.poisson(workload, rate=rate, n=6000, seed=1)
+            served = dg.simulate(model, cluster, plan, trace, framework="sglang").requests
+            for metric, within in (("ttft_ms", 0.1), ("tpot_ms", 0.05)):
+                assert getattr(said, metric) == pytest.approx(served[metric][1500:].mean(), rel=within), (n, rate)
+                judged += 1
+    assert judged == 16
+
+
+def test_a_cadence_is_named_in_words() -> None:
+    plan = dg.Aggregated(parallel=dg.Parallel(dp=4), batch=64, chunk_tokens=4096, prefill_interval=4)
+    assert words(plan).endswith("64 a rank, 4096 tokens a step, prompts every 4 steps")
+    halves = plan.replace(prefill_interval=None, two_batch_overlap=True)
+    assert words(halves).endswith("64 a rank, 4096 tokens a step, two batches that overlap")
