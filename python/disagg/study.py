@@ -369,6 +369,39 @@ class Study:
                 self._native.audit(to._raw, method, list(order), orders, seed, batches_per_octave, report)
             )
 
+    def lifted(self, *, progress: Progress = None) -> Frame:
+        """Tell what lifting the rules of servers would gain: the same question searched once more without them.
+
+        Parameters
+        ----------
+        progress
+            As in `explore`.
+
+        Returns
+        -------
+        Frame
+            One row a level: ``level``, ``runnable_tokens_per_s_per_gpu`` (the best plan that a server starts; NaN: none
+            keeps the limits), ``lifted_tokens_per_s_per_gpu`` (the best of all), ``gain`` (the second over the first,
+            less one), ``plan`` and ``rules`` (those that the second breaks).
+
+        Raises
+        ------
+        SpecError
+            If the study was read back from JSON or a pickle.
+
+        Examples
+        --------
+        >>> import disagg as dg
+        >>> study = dg.explore(dg.Model("Qwen/Qwen3-30B-A3B"), dg.Cluster("h200_sxm", gpus=2),
+        ...                    dg.Workload(isl=1024, osl=128), dg.SLO(ttft_ms=500), levels=["pd"], frameworks="vllm")
+        >>> study.lifted().columns[:2]
+        ('level', 'runnable_tokens_per_s_per_gpu')
+        """
+        if self._native is None:
+            raise SpecError([("study", "was read back and cannot be searched again", "explore again")])
+        with reporter(progress, "layouts") as report:
+            return Frame._from_core(self._native.lifted(report))
+
     def to_json(self) -> str:
         """Give the study as JSON text; `from_json` gives an equal study back, to the last bit."""
         return json.dumps(

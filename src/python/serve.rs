@@ -258,6 +258,14 @@ impl Study {
         self.inner.caveats().into_iter().chain(self.left_out.clone()).collect()
     }
 
+    /// What lifting the rules of servers would gain: columns, one row a level.
+    #[pyo3(signature = (progress=None))]
+    fn lifted<'py>(&self, py: Python<'py>, progress: Option<&Bound<'_, PyAny>>) -> PyResult<Bound<'py, PyTuple>> {
+        let inner = self.inner.clone();
+        let c = run::run(py, progress, move |control| search::lifted::lifted(&kernels::db()?, &inner, control))?;
+        columns::to_python(py, c)
+    }
+
     fn points<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         let inner = self.inner.clone();
         let c = py.detach(move || inner.points());

@@ -8,6 +8,7 @@ pub mod exact;
 pub mod explore;
 pub mod flips;
 pub mod levels;
+pub mod lifted;
 pub mod near;
 pub mod optimize;
 pub mod pairs;

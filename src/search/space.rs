@@ -41,6 +41,17 @@ const COARSE_MICROBATCHES: [u32; 4] = [1, 2, 4, 16];
 /// Micro-batches there of small units with pipeline stages, which are climbed to from larger ones as well.
 const COARSE_STAGED: u32 = 2;
 
+/// Choices that workers have and AFD units have not, or the other way round, each with its reason.
+pub const NOT_SHARED: [(&str, &str); 4] = [
+    (
+        "cp",
+        "context-parallel prefill cuts a chunk over ranks of one worker; no server and no table has it for attention pools",
+    ),
+    ("groups", "groups take turns on one FFN pool, which a worker has not; its two half-batches are the twin"),
+    ("groups of prefill units", "the chunks of a prompt fill the FFN pool already"),
+    ("microbatches", "of a worker they are two half-batches that overlap, where the server has it"),
+];
+
 /// Cadences of prompts on the coarse grid (`serving::cadence` has them all).
 pub const COARSE_CADENCES: [u32; 2] = [1, 8];
 

@@ -4,6 +4,7 @@
 //! lines; every other one lies a few steps from what is reported. Its only cleverness is to try a few batches a layout. All of
 //! it, 50 questions of six models with 10,000 plans each: `cargo test --release --test rust fair -- --ignored --nocapture`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use disagg::control::Control;
@@ -305,6 +306,119 @@ fn hold(questions: &[Question], plans: usize, tolerance: f64) {
     println!("{judged} plans within the limits of {} questions; the most they gain {worst:+.4}", questions.len());
     assert!(judged > questions.len() * plans / 50, "{judged} plans judged");
     assert!(worst <= tolerance, "{worst}");
+}
+
+/// Values of each option over some layouts.
+fn options(layouts: &[Layout]) -> BTreeMap<&'static str, BTreeSet<u32>> {
+    let mut out: BTreeMap<&'static str, BTreeSet<u32>> = BTreeMap::new();
+    for l in layouts {
+        let s = l.shape();
+        let mut all = vec![("gpus", l.gpus()), ("tp", s.tp), ("pp", s.pp), ("moe_tp", s.moe_tp), ("cp", s.cp)];
+        if let Layout::Afd { microbatches, groups, .. } = *l {
+            all.extend([("microbatches", microbatches), ("groups", groups)]);
+        }
+        all.into_iter().for_each(|(name, value)| {
+            out.entry(name).or_default().insert(value);
+        });
+    }
+    out
+}
+
+/// Every unit that can be climbed to.
+fn every_unit(choices: &Choices<'_>, micro: &[u32], groups: &[u32]) -> Vec<Layout> {
+    let mut out = Vec::new();
+    for pp in space::STAGES {
+        for stage in space::sizes(choices.budget).into_iter().map(|g| g / pp).filter(|s| *s >= 2) {
+            for (tp, moe_tp) in space::TENSOR.into_iter().flat_map(|t| space::EXPERT_TENSOR.map(|m| (t, m))) {
+                let turns = micro.iter().flat_map(|m| groups.iter().map(move |g| [*m, *g, pp]));
+                let split = |turn| (1..stage).find_map(|a| space::unit(choices, [a, stage - a], tp, moe_tp, turn));
+                out.extend(turns.filter_map(split));
+            }
+        }
+    }
+    out
+}
+
+/// The law: for each pair of levels, what one may choose the other may choose, or `NOT_SHARED` says why not.
+#[test]
+fn what_one_level_may_choose_another_may() {
+    let lib = lab::lib("deepseek-ai/DeepSeek-V3.2", "gb200", 72, "sglang");
+    let choices = Choices { lib: &lib, budget: 72, rules: None };
+    let kinds = [
+        ("workers", options(&space::workers(&choices, false))),
+        ("prefill workers", options(&space::workers(&choices, true))),
+        ("units", options(&every_unit(&choices, &space::MICROBATCHES, &space::GROUPS))),
+        ("prefill units", options(&every_unit(&choices, &space::PREFILL_MICROBATCHES, &space::GROUPS[..1]))),
+    ];
+    let reasons: BTreeMap<&str, &str> = space::NOT_SHARED.into_iter().collect();
+    let (mut same, mut told) = (0, 0);
+    for (i, (name, own)) in kinds.iter().enumerate() {
+        for (other, theirs) in &kinds[i + 1..] {
+            let names: BTreeSet<&str> = own.keys().chain(theirs.keys()).copied().collect();
+            for option in names {
+                // A unit has two GPUs at least.
+                let of = |all: &BTreeMap<&'static str, BTreeSet<u32>>| -> BTreeSet<u32> {
+                    let least = if option == "gpus" { 2 } else { 1 };
+                    all.get(option).into_iter().flatten().copied().filter(|v| *v >= least).collect()
+                };
+                if of(own) == of(theirs) {
+                    same += 1;
+                    continue;
+                }
+                assert!(reasons.get(option).is_some_and(|r| r.len() > 20), "{option}: {name} and {other} differ");
+                told += 1;
+            }
+        }
+    }
+    println!("{same} options are shared, {told} differ for a written reason");
+    assert!(same >= 24 && told >= 5, "{same} {told}");
+    // And all of them are asked on the same grids of batches and chunks: there is one of each.
+    assert_eq!(space::sizes(72), (1..=72).collect::<Vec<_>>());
+    assert!(space::sizes(1000).windows(2).all(|w| w[1] - w[0] <= 1 + w[0] / 32));
+}
+
+fn best(q: &Question, level: usize) -> f64 {
+    let study = explore(lab::db(), q, &Control::new()).unwrap();
+    let v = study.verdicts.iter().find(|v| v.level == level).unwrap();
+    v.row.filter(|_| v.feasible).map_or(0.0, |i| study.rows[i].point.requests_per_s)
+}
+
+/// A bigger budget may always idle.
+#[test]
+fn more_gpus_never_give_less() {
+    let w = Workload::fixed("more", 4096.0, 512.0, 256.0);
+    let slo = Slo { ttft_ms: Some(2000.0), tpot_ms: Some(50.0), percentile: None };
+    let mut judged = 0;
+    for (model, system, framework, budgets, levels) in [
+        ("Qwen/Qwen3-235B-A22B-FP8", "h200_sxm", "trtllm", 11..=17, &[0usize, 1, 2][..]),
+        ("Qwen/Qwen3-30B-A3B", "b200_sxm", "sglang", 5..=11, &[0, 2, 3]),
+        ("deepseek-ai/DeepSeek-V3.2", "gb200", "sglang", 50..=53, &[1]),
+    ] {
+        for &level in levels {
+            let mut before = 0.0_f64;
+            for gpus in budgets.clone() {
+                let cluster = lab::cluster(system, gpus);
+                let mut q = Question::new(lab::model(model), cluster, w.clone(), slo, framework);
+                q.levels = vec![LEVELS[level].into()];
+                let now = best(&q, level);
+                assert!(now >= before * (1.0 - 1e-3), "{model} {} {gpus}: {now} after {before}", LEVELS[level]);
+                (before, judged) = (before.max(now), judged + usize::from(now > 0.0));
+            }
+        }
+    }
+    assert!(judged > 30, "{judged}");
+}
+
+/// 72 GB200, DeepSeek-V3.2: 5 workers of four GPUs before one of 52 give 1,655 tokens/s/GPU, found by hand.
+#[test]
+fn what_was_found_by_hand_is_reached() {
+    let slo = Slo { ttft_ms: Some(500.0), tpot_ms: Some(20.0), percentile: None };
+    let (model, cluster) = (lab::model("deepseek-ai/DeepSeek-V3.2"), lab::cluster("gb200", 72));
+    let mut q = Question::new(model, cluster, lab::chat(), slo, "sglang");
+    q.levels = vec!["pd".into()];
+    let per_gpu = best(&q, 1) * 256.0 / 72.0;
+    println!("{per_gpu:.0} tokens/s/GPU");
+    assert!(per_gpu >= 1655.0, "{per_gpu}");
 }
 
 #[test]
