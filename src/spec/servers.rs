@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 
 use serde::Deserialize;
 
+use super::assumptions::FirstToken;
 use super::dtype::Dtype;
 use super::json;
 use super::{Device, Model};
@@ -174,6 +175,9 @@ pub struct Server {
     pub prompts_first: bool,
     /// Prompt tokens join every n-th step at most.
     pub prefill_interval: u32,
+    /// Who sends the first token of a P/D deployment.
+    pub first_token: FirstToken,
+    pub first_token_source: String,
     #[serde(rename = "static")]
     pub formula: Option<Static>,
     pub source: String,
@@ -230,6 +234,14 @@ pub fn versions(framework: &str) -> &'static [Server] {
 /// The newest of them.
 pub fn newest(framework: &str) -> Option<&'static Server> {
     versions(framework).last()
+}
+
+/// Who sends the first token of a P/D deployment where the assumptions leave it to the server.
+pub fn first_token(framework: &str, asked: FirstToken) -> FirstToken {
+    match asked {
+        FirstToken::Server => newest(framework).map_or(FirstToken::Decode, |s| s.first_token),
+        other => other,
+    }
 }
 
 /// BF16 bytes of what a checkpoint has beside its language model.
