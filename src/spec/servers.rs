@@ -27,7 +27,30 @@ pub struct Servers {
     pub towers: Vec<Tower>,
     pub exchange: ExchangeBuffers,
     pub formats: Vec<FormatRule>,
+    /// Frameworks that overlap two half-batches.
+    pub two_batch_overlap: Vec<Knob>,
+    /// Frameworks that hold prompts back between ranks of attention data parallelism; nothing without those.
+    pub cadence: Vec<Knob>,
     pub frameworks: std::collections::BTreeMap<String, Vec<Server>>,
+}
+
+/// A setting that a framework has, and since when.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Knob {
+    pub framework: String,
+    pub setting: String,
+    pub versions: String,
+    pub source: String,
+}
+
+/// How a framework overlaps two half-batches, if it can.
+pub fn two_batch_overlap(framework: &str) -> Option<&'static Knob> {
+    servers().two_batch_overlap.iter().find(|k| k.framework == framework)
+}
+
+/// How a framework holds prompts back, if it can.
+pub fn cadence(framework: &str) -> Option<&'static Knob> {
+    servers().cadence.iter().find(|k| k.framework == framework)
 }
 
 /// A number and where it is from.
