@@ -249,8 +249,9 @@ impl Task<'_> {
             self.cadences(&timer).into_iter().filter(|n| space::COARSE_CADENCES.contains(n)).collect();
         for batch in space::batches(most, per_octave).into_iter().filter(|b| *b >= m) {
             let chunks = chunk_grid(&self.load, batch, self.per_decode());
-            for chunk in coarse(chunks) {
-                for &interval in &cadences {
+            for (k, chunk) in coarse(chunks).enumerate() {
+                // Prompts that are gathered want room: other cadences than the first are tried in the largest budget.
+                for &interval in &cadences[..if k == 0 { cadences.len() } else { 1 }] {
                     let point = timer.mixed(&self.load, [batch, chunk, interval], count);
                     let main = Part { layout: *layout, batch, chunk, count, interval };
                     let (framework, scanned) = (self.framework, timer.scans());

@@ -81,7 +81,7 @@ pub struct Pace {
 /// `needed` prompt tokens a step and rank, `room` for them, prompts of `isl` tokens on `ranks` ranks.
 pub fn pace(interval: u32, needed: f64, isl: f64, room: f64, ranks: f64, aligned: bool) -> Pace {
     let parcel = isl.max(needed);
-    let system = |q: f64| if aligned { q } else { 1.0 - (1.0 - q).powf(ranks) };
+    let system = |q: f64| if aligned { q } else { 1.0 - (1.0 - q).powi(ranks as i32) };
     if interval <= 1 {
         let carried = room.min(parcel);
         let f = (needed / carried).min(1.0);
@@ -97,7 +97,7 @@ pub fn pace(interval: u32, needed: f64, isl: f64, room: f64, ranks: f64, aligned
         .iter()
         .scan(0.0, |last, p| {
             below += p;
-            let (now, before) = (f64::min(below, 1.0).powf(ranks), *last);
+            let (now, before) = (f64::min(below, 1.0).powi(ranks as i32), *last);
             *last = now;
             Some(now - before)
         })
