@@ -40,7 +40,12 @@ pub fn interval(plan: Option<u32>, serving: &Serving, framework: &str, ranks: f6
 
 /// What a plan and a way of serving ask of a framework that does not have it.
 pub fn check(problems: &mut Problems, plan: Option<&Plan>, serving: &Serving, framework: &str) {
-    let has = servers::servers().cadence.iter().map(|k| format!("{} ({})", k.framework, k.setting)).collect::<Vec<_>>().join(", ");
+    let has = servers::servers()
+        .cadence
+        .iter()
+        .map(|k| format!("{} ({})", k.framework, k.setting))
+        .collect::<Vec<_>>()
+        .join(", ");
     if serving.prefill_interval.unwrap_or(1) > 1 && servers::cadence(framework).is_none() {
         let message = format!("{framework} has no prefill cadence");
         problems.push("serving.prefill_interval", message, format!("1, or a framework that has one: {has}"));

@@ -102,7 +102,11 @@ fn the_default_fraction_by_hand_is_the_default() {
             for p in [Parallel::default(), Parallel { tp: 8, ..Parallel::default() }] {
                 let by_hand = Serving { memory_fraction: Some(fraction), ..Serving::default() };
                 let [a, b] = [by_hand, Serving::default()].map(|s| room(system, framework, p, &s));
-                assert_eq!((a.free(0.0), a.graphs, a.buffers), (b.free(0.0), b.graphs, b.buffers), "{framework} {system}");
+                assert_eq!(
+                    (a.free(0.0), a.graphs, a.buffers),
+                    (b.free(0.0), b.graphs, b.buffers),
+                    "{framework} {system}"
+                );
                 judged += 1;
             }
         }
