@@ -19,7 +19,7 @@
 use crate::cost::Library;
 use crate::search::Layout;
 use crate::serving::scan;
-use crate::spec::{Dtype, Model, Parallel, Rules};
+use crate::spec::{Dtype, Model, Parallel, Rules, servers};
 
 /// Head-parallel widths.
 pub const TENSOR: [u32; 5] = [1, 2, 4, 8, 16];
@@ -98,12 +98,9 @@ pub fn moe_widths(model: &Model, moe: Dtype, gpus: u32) -> Vec<u32> {
 
 /// Whether workers may overlap two half-batches where nobody says: in frameworks that have it.
 fn overlaps(lib: &Library) -> bool {
-    lib.serving.two_batch_overlap.unwrap_or_else(|| scan::tabulates(lib) && has_overlap(&lib.framework))
-}
-
-/// SGLang: `--enable-two-batch-overlap`; vLLM: `--enable-dbo` (dual-batch overlap). TensorRT-LLM 1.2 has no such flag.
-fn has_overlap(framework: &str) -> bool {
-    matches!(framework, "sglang" | "vllm")
+    lib.serving
+        .two_batch_overlap
+        .unwrap_or_else(|| scan::tabulates(lib) && servers::two_batch_overlap(&lib.framework).is_some())
 }
 
 /// What may be chosen: on this library and budget, under these rules of what servers start (none: all that can be priced).

@@ -1,7 +1,7 @@
 //! Prefill cadence: prompts are let in every n-th step only, so that those of all attention ranks share a step.
 //!
 //! Ranks of attention data parallelism wait for one another at the experts: one rank's prompt holds up all of them,
-//! so prompts spread over many steps cost more than prompts gathered in few. Which server has which knob: [`KNOBS`].
+//! so prompts spread over many steps cost more than prompts gathered in few. Which server has which knob: `serving/defaults.json`.
 //!
 //! A rank needs p prompt tokens a step. In each step it gets a parcel of g = max(ISL, p) tokens with probability
 //! f = p/g; in n steps it gathers K ~ Binomial(n, f) of them and deals them to the steps of the next cycle, r (the room
@@ -20,62 +20,33 @@
 //! simulator serves 10 to 15 % more on workers at every n, 1 included, and 16 to 28 % more on an AFD unit
 //! (tests/rust/cadence.rs).
 
+use super::defaults;
 use crate::error::Problems;
-use crate::spec::{Plan, Serving};
-
-/// How a server holds prompts back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Knob {
-    pub framework: &'static str,
-    pub setting: &'static str,
-    pub source: &'static str,
-}
-
-/// All of them act between ranks of attention data parallelism and do nothing without.
-pub const KNOBS: [Knob; 3] = [
-    // New prompts only in steps whose number, the same on all ranks, is a multiple of n; chunks under way go on.
-    Knob {
-        framework: "vllm",
-        setting: "--prefill-schedule-interval n",
-        source: "vllm/config/scheduler.py, DPEngineCoreProc._should_throttle_prefills (0.23 on; default 1)",
-    },
-    // Prompts wait until every rank has one, timeout_iters steps at most, and then batching_wait_iters more.
-    Knob {
-        framework: "trtllm",
-        setting: "attention_dp_config: enable_balance, batching_wait_iters = n - 1, timeout_iters = n - 1",
-        source: "tensorrt_llm/llmapi/llm_args.py AttentionDpConfig, PyExecutor._balance_adp_requests (1.0 on; default off)",
-    },
-    // Prompts wait until every rank has one, so many passes at most.
-    Knob {
-        framework: "sglang",
-        setting: "--enable-prefill-delayer --prefill-delayer-max-delay-passes n - 1",
-        source: "sglang/srt/managers/prefill_delayer.py (0.5.8 on; default off; needs --enable-dp-attention)",
-    },
-];
+use crate::spec::{Plan, Serving, servers};
 
 /// Intervals worth trying where the knob acts.
 pub const INTERVALS: [u32; 5] = [1, 2, 4, 8, 16];
 
-/// The knob of a framework.
-pub fn knob(framework: &str) -> Option<&'static Knob> {
-    KNOBS.iter().find(|k| k.framework == framework)
-}
-
 /// Whether an interval above 1 does anything on a worker or unit of `ranks` attention ranks.
 pub fn acts(framework: &str, ranks: f64) -> bool {
-    ranks > 1.0 && knob(framework).is_some()
+    ranks > 1.0 && servers::cadence(framework).is_some()
 }
 
-/// Steps between two that let prompts in: the plan's, else what `Serving` says where the knob acts, else every step.
+/// Steps between two that let prompts in: the plan's, else what `Serving` says where the knob acts, else the server's own default there.
 pub fn interval(plan: Option<u32>, serving: &Serving, framework: &str, ranks: f64) -> u32 {
-    let general = if acts(framework, ranks) { serving.prefill_interval } else { None };
-    plan.or(general).unwrap_or(1).max(1)
+    let general = || serving.prefill_interval.unwrap_or_else(|| defaults::prefill_interval(framework));
+    plan.unwrap_or_else(|| if acts(framework, ranks) { general() } else { 1 }).max(1)
 }
 
 /// What a plan and a way of serving ask of a framework that does not have it.
 pub fn check(problems: &mut Problems, plan: Option<&Plan>, serving: &Serving, framework: &str) {
-    let has = KNOBS.map(|k| format!("{} ({})", k.framework, k.setting)).join(", ");
-    if serving.prefill_interval.unwrap_or(1) > 1 && knob(framework).is_none() {
+    let has = servers::servers()
+        .cadence
+        .iter()
+        .map(|k| format!("{} ({})", k.framework, k.setting))
+        .collect::<Vec<_>>()
+        .join(", ");
+    if serving.prefill_interval.unwrap_or(1) > 1 && servers::cadence(framework).is_none() {
         let message = format!("{framework} has no prefill cadence");
         problems.push("serving.prefill_interval", message, format!("1, or a framework that has one: {has}"));
     }
@@ -89,7 +60,7 @@ pub fn check(problems: &mut Problems, plan: Option<&Plan>, serving: &Serving, fr
     if asked.unwrap_or(1) <= 1 {
         return;
     }
-    if knob(framework).is_none() {
+    if servers::cadence(framework).is_none() {
         let message = format!("{framework} has no prefill cadence");
         problems.push("plan.prefill_interval", message, format!("1, or a framework that has one: {has}"));
     } else if ranks <= 1 {

@@ -2,8 +2,9 @@
 //!
 //! rate = min(nP mu_P, nD mu_D); the decode batch is lowered to what the rate needs. TTFT = the
 //! prompt's own chunks + the KV transfer that is not hidden: layer-wise
-//! max(0, t_x - t_compute)(L-1) + t_x of the last layer, or the whole in bulk. The first token
-//! leaves after its KV has arrived (or, by switch, from the prefill worker). The ports of the
+//! max(0, t_x - t_compute)(L-1) + t_x of the last layer, or the whole in bulk. The first token leaves after its KV
+//! has arrived (SGLang, TensorRT-LLM), or the decode worker makes it again (vLLM): half a step in flight and its own
+//! first step later, and one decode step more an answer; by switch, from the prefill worker. The ports of the
 //! slots carry KV beside the steps' own traffic, which slows both (contention) and bounds the rate of
 //! transfers. Source: physics.md section 5.
 
@@ -13,8 +14,10 @@ use super::point::{Binding, KvCost, Load, Point};
 use super::published;
 use super::stepper::{self, Prefill, StepTime, Stepper};
 use super::steps::{Steps, Work};
+use crate::cost::Library;
 use crate::kernels::Evidence;
 use crate::spec::assumptions::{Activations, FirstToken, KvTransfer, TtftQueue, WorkerCorrections};
+use crate::spec::servers;
 
 /// A prefill stepper at one batch and chunk: what it gives per worker.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -113,9 +116,19 @@ fn decode_step<S: Steps>(clock: &S, load: &Load, batch: f64) -> StepTime {
     StepTime { seconds, work: work.total() }
 }
 
+/// Who sends the first token.
+pub fn first_token(lib: &Library) -> FirstToken {
+    servers::first_token(&lib.framework, lib.assumptions.first_token_from)
+}
+
+/// Tokens of an answer that decode makes: all but the prompt's own, or that one too where it is made again.
+pub fn decoded(lib: &Library, osl: f64) -> f64 {
+    if first_token(lib) == FirstToken::DecodeStep { osl } else { osl - 1.0 }
+}
+
 fn decode_rate(s: &Stepper, load: &Load, batch: f64, step_s: f64) -> f64 {
     let progress = 1.0 + s.library().serving.acceptance.unwrap_or(0.0);
-    let steps = (load.osl - 1.0) / progress;
+    let steps = decoded(s.library(), load.osl) / progress;
     let share = if corrected(s) { published::DECODE_SHARE } else { 1.0 };
     share * s.ranks() * s.stages_in_flight() * batch / (steps.max(1e-9) * step_s)
 }
@@ -206,7 +219,7 @@ impl<'a> Pair<'a> {
         if load.ship_to_prefill > 0.0 {
             wait += kv(load.ship_to_prefill, back).0.seconds;
         }
-        if lib.assumptions.first_token_from == FirstToken::Decode {
+        if first_token(lib) != FirstToken::Prefill {
             let (whole, layer) = kv(load.ship_to_decode, forth);
             wait += match lib.assumptions.kv_transfer {
                 KvTransfer::Bulk | KvTransfer::Ignored => whole.seconds,
@@ -352,7 +365,7 @@ fn combined<S: Steps>(
             concurrency: np_f * prefill.prefill.requests * (asked / supply).min(1.0),
             memory_bytes: memory,
             binding: Binding::PrefillRate,
-            evidence: ByPhase { ttft: prompt_known(prefill, wait), tpot: Known::default() },
+            evidence: ByPhase { ttft: prompt_known(prefill, wait, 0.0, &decode.step), tpot: Known::default() },
             decode_batch: 0.0,
             kv,
         };
@@ -376,27 +389,33 @@ fn combined<S: Steps>(
     } else {
         Binding::None
     };
-    let decode_share = step.work.times((load.osl - 1.0) / progress / (batch * d.ranks()).max(1e-12));
+    let decode_share = step.work.times(decoded(lib, load.osl) / progress / (batch * d.ranks()).max(1e-12));
+    let again = first_token(lib) == FirstToken::DecodeStep;
+    // The rest of the step in flight; its own first step is among those that hold a seat.
+    let (joins, first) = if again { (0.5 * seconds, seconds) } else { (0.0, 0.0) };
     Point {
-        ttft_s: ttft,
+        ttft_s: ttft + joins + first,
         tpot_s: seconds / progress,
         itl_worst_s: seconds,
         requests_per_s: rate,
-        concurrency: nd_f * d.ranks() * d.stages_in_flight() * batch + rate * ttft,
+        concurrency: nd_f * d.ranks() * d.stages_in_flight() * batch + rate * (ttft + joins),
         memory_bytes: memory,
         binding,
-        evidence: ByPhase { ttft: prompt_known(prefill, wait), tpot: Known::of(&decode_share) },
+        evidence: ByPhase { ttft: prompt_known(prefill, wait, joins + first, &step), tpot: Known::of(&decode_share) },
         decode_batch: batch,
         kv,
     }
 }
 
-/// What is known of TTFT: the operators of a prefill round, and the wait for KV, which no table holds.
-fn prompt_known(prefill: &PrefillSide, wait_s: f64) -> Known {
+/// What is known of TTFT: the operators of a prefill round, the wait for KV, which no table holds, and those of the
+/// decode steps that it waits for.
+fn prompt_known(prefill: &PrefillSide, wait_s: f64, decode_s: f64, step: &StepTime) -> Known {
     let p = &prefill.prefill;
     let mut work = p.work;
     // On the scale of the operators: of pipelined rounds more is at work than time passes.
-    work.by_evidence[Evidence::Extrapolated as usize] += wait_s * work.seconds / p.latency_s.max(f64::MIN_POSITIVE);
+    let scale = work.seconds / p.latency_s.max(f64::MIN_POSITIVE);
+    work.by_evidence[Evidence::Extrapolated as usize] += wait_s * scale;
+    work = work.plus(&step.work.times(decode_s * scale / step.work.seconds.max(f64::MIN_POSITIVE)));
     Known::of(&work.times(1.0 / p.requests.max(1e-12)))
 }
 

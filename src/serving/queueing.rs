@@ -1,7 +1,7 @@
 //! Open loop: requests that come at a rate of their own (Poisson), and the waits that makes.
 //!
 //! TTFT = rest of the step in flight + wait for room in a step or for a rank + own steps (`queueing/prompts`)
-//! + P/D: KV transfer + wait for a seat. TPOT and the batch are those of the sequences that the rate keeps in decode.
+//! + P/D: KV transfer + wait for a seat + where decode makes the first token, the rest of its step in flight and its own. TPOT and the batch are those of the sequences that the rate keeps in decode.
 //!
 //! **Seats.** A request holds one of the batch's seats from admission to its last token; when all are taken it waits. The
 //! deployment is a flow-equivalent server (Chandy, Herzog, Woo, IBM J. Res. Dev. 19, 1975): with n in hand it completes
@@ -29,6 +29,7 @@ use super::pd;
 use super::point::Point;
 use super::stepper::Stepper;
 use crate::error::{Error, Result};
+use crate::spec::assumptions::FirstToken;
 use crate::spec::{Distribution, Plan, Slot, Workload};
 
 pub use crowd::{Crowd, deterministic};
@@ -265,6 +266,16 @@ impl Engine {
         // KV on the ports slows prefill as much as in the closed loop.
         let shipped = point.kv.wait_s + point.kv.prefill_s;
         fast.spread.shift(shipped);
+        let again = pd::first_token(self.library()) == FirstToken::DecodeStep && self.steps() > 0.0;
+        if again {
+            // Decode makes the first token: the rest of the step in flight, if there is one, and its own.
+            let step = point.itl_worst_s;
+            let beside = point.decode_batch * decode.ranks() * decode.stages_in_flight();
+            let joins = 0.5 * step * (1.0 - (-beside).exp());
+            fast.spread.shift(joins + step);
+            fast.ttft_s += joins + step;
+            fast.own_s += step;
+        }
         if self.steps() <= 0.0 {
             return Some(self.compose(rate, fast, shipped, 0.0, None, point));
         }
@@ -272,7 +283,7 @@ impl Engine {
         let slots = batch * clock.stages;
         let ports = clock.ranks * f64::from(nd);
         let mut rates = vec![(0.0, 0.0)];
-        let stay = self.steps() + 0.5;
+        let stay = pd::decoded(self.library(), self.load.osl) / self.library().serving.tokens_per_step() + 0.5;
         for i in 1..=POINTS {
             let b = slots * f64::from(i) / f64::from(POINTS);
             let step = clock.decode(b) + point.kv.decode_s * b / (point.decode_batch * clock.stages).max(1e-9);
@@ -280,7 +291,8 @@ impl Engine {
         }
         let places = (slots * ports).round().max(1.0) as usize;
         let crowd = self.seats(rate, places, rates);
-        Some(self.compose(rate, fast, shipped, point.tpot_s * 0.5, crowd, point))
+        let joins = if again { 0.0 } else { point.tpot_s * 0.5 };
+        Some(self.compose(rate, fast, shipped, joins, crowd, point))
     }
 
     fn compose(

@@ -10,6 +10,7 @@ use super::route;
 use super::run::{Event, World};
 use super::settings::Preemption;
 use super::state::NONE;
+use crate::spec::assumptions::FirstToken;
 
 impl<'a> World<'a> {
     /// Full named blocks of a prompt that may be reused.
@@ -149,16 +150,19 @@ impl<'a> World<'a> {
         let prefill = self.deployment.pools[self.instances[instance as usize].pool as usize].role == Role::Prefill;
         let first = self.out.first_token_ps[r] == NEVER;
         let osl = self.requests.osl[r];
-        if first && !(prefill && self.deployment.first_token_at_decode && osl > 1) {
+        let waits = prefill && self.deployment.first_token != FirstToken::Prefill && osl > 1;
+        if first && !waits {
             self.out.first_token_ps[r] = self.now;
         }
         if !first {
             let gap = self.now - self.seqs[r].last_token_ps;
             self.stalls.entry(request).or_default().push((gap, 1));
         }
-        self.seqs[r].written += 1;
+        // Where decode makes the first token again, that of prefill is thrown away.
+        let kept = u32::from(!(waits && self.deployment.first_token == FirstToken::DecodeStep));
+        self.seqs[r].written += kept;
         let p = &mut self.ports[port as usize];
-        p.remaining = p.remaining.saturating_sub(1);
+        p.remaining = p.remaining.saturating_sub(u64::from(kept));
         if self.seqs[r].written >= osl {
             self.vacate(request, port, u64::from(self.seqs[r].need));
             let s = &mut self.seqs[r];
@@ -424,7 +428,9 @@ impl<'a> World<'a> {
         self.seqs[r].source = NONE;
         self.poke(source);
         if self.out.first_token_ps[r] == NEVER {
-            self.out.first_token_ps[r] = self.now;
+            if self.seqs[r].written > 0 {
+                self.out.first_token_ps[r] = self.now;
+            }
             self.seqs[r].last_token_ps = self.now;
         } else {
             let late = self.now - self.seqs[r].last_token_ps;

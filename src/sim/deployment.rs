@@ -119,8 +119,8 @@ pub struct Shipping {
 pub struct Deployment {
     pub pools: Vec<PoolSpec>,
     pub transfer: Transfer,
-    /// The first token leaves when the KV has arrived at decode (else: when prefill is done).
-    pub first_token_at_decode: bool,
+    /// P/D: what the first token waits for (`Server`: as `Decode`).
+    pub first_token: FirstToken,
 }
 
 fn kv_tokens(s: &Stepper, in_flight: f64, length: f64) -> (u64, f64) {
@@ -195,7 +195,7 @@ fn pool(engine: &Arc<Engine>, role: Role, sizes: &Sizes) -> PoolSpec {
 impl Deployment {
     /// The pools of a compiled plan.
     pub fn of(engine: &Arc<Engine>) -> Deployment {
-        let first = engine.library().assumptions.first_token_from == FirstToken::Decode;
+        let first = pd::first_token(engine.library());
         match &engine.plan {
             Plan::Aggregated(a) => {
                 let sizes = Sizes {
@@ -205,11 +205,11 @@ impl Deployment {
                     microbatches: 1,
                 };
                 let pools = vec![pool(engine, Role::Mixed, &sizes)];
-                Deployment { pools, transfer: Transfer::Free, first_token_at_decode: false }
+                Deployment { pools, transfer: Transfer::Free, first_token: FirstToken::Prefill }
             }
             Plan::Afd(a) => {
                 let pools = vec![pool(engine, Role::Mixed, &Sizes::of(&Slot::Afd(a.clone())))];
-                Deployment { pools, transfer: Transfer::Free, first_token_at_decode: false }
+                Deployment { pools, transfer: Transfer::Free, first_token: FirstToken::Prefill }
             }
             Plan::Pd(pd) => Deployment {
                 pools: vec![
@@ -217,7 +217,7 @@ impl Deployment {
                     pool(engine, Role::Decode, &Sizes::of(&pd.decode)),
                 ],
                 transfer: Transfer::Engine(engine.clone()),
-                first_token_at_decode: first,
+                first_token: first,
             },
         }
     }
@@ -254,7 +254,7 @@ impl Deployment {
             interval: 1,
             timing,
         };
-        Deployment { pools: vec![pool], transfer: Transfer::Free, first_token_at_decode: false }
+        Deployment { pools: vec![pool], transfer: Transfer::Free, first_token: FirstToken::Prefill }
     }
 
     /// The same pools with fixed step times, and KV that crosses at once.

@@ -151,8 +151,12 @@ choices! {
         Counted = "counted",
     }
     FirstToken {
-        /// The first token leaves after the KV has arrived at the decode worker.
+        /// As the framework's servers do (`serving/defaults.json`).
+        Server = "server",
+        /// The prefill worker's token travels with the KV and leaves when that has arrived at the decode worker.
         Decode = "decode",
+        /// The prefill worker's token is thrown away: the decode worker makes it again in its first step.
+        DecodeStep = "decode-step",
         /// The prefill worker sends the first token itself.
         Prefill = "prefill",
     }
@@ -341,7 +345,7 @@ impl Assumptions {
             listed_norms: ListedNorms::Norms,
             prefill_sync: PrefillSync::Uncoordinated,
             mixed_steps: MixedSteps::SteadyState,
-            first_token_from: FirstToken::Decode,
+            first_token_from: FirstToken::Server,
             kv_transfer: KvTransfer::LayerWise,
             kv_reserve: KvReserve::Full,
             copies: Copies::Expected,
@@ -374,6 +378,7 @@ impl Assumptions {
             exchange: Exchange::Gather,
             collectives: Collectives::Stretched,
             mixed_steps: MixedSteps::Counted,
+            first_token_from: FirstToken::Decode,
             kv_transfer: KvTransfer::Ignored,
             copies: Copies::HalfOfWorst,
             afd_wire: AfdWire::Bandwidth,
@@ -412,6 +417,7 @@ impl Assumptions {
             missing_formats: MissingFormats::Error,
             listed_norms: ListedNorms::Block,
             mixed_steps: MixedSteps::Counted,
+            first_token_from: FirstToken::Decode,
             kv_transfer: KvTransfer::Ignored,
             copies: Copies::OneLink,
             afd_wire: AfdWire::NodeLink,

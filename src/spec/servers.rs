@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 
 use serde::Deserialize;
 
+use super::assumptions::FirstToken;
 use super::dtype::Dtype;
 use super::json;
 use super::{Device, Model};
@@ -26,7 +27,30 @@ pub struct Servers {
     pub towers: Vec<Tower>,
     pub exchange: ExchangeBuffers,
     pub formats: Vec<FormatRule>,
+    /// Frameworks that overlap two half-batches.
+    pub two_batch_overlap: Vec<Knob>,
+    /// Frameworks that hold prompts back between ranks of attention data parallelism; nothing without those.
+    pub cadence: Vec<Knob>,
     pub frameworks: std::collections::BTreeMap<String, Vec<Server>>,
+}
+
+/// A setting that a framework has, and since when.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Knob {
+    pub framework: String,
+    pub setting: String,
+    pub versions: String,
+    pub source: String,
+}
+
+/// How a framework overlaps two half-batches, if it can.
+pub fn two_batch_overlap(framework: &str) -> Option<&'static Knob> {
+    servers().two_batch_overlap.iter().find(|k| k.framework == framework)
+}
+
+/// How a framework holds prompts back, if it can.
+pub fn cadence(framework: &str) -> Option<&'static Knob> {
+    servers().cadence.iter().find(|k| k.framework == framework)
 }
 
 /// A number and where it is from.
@@ -174,6 +198,9 @@ pub struct Server {
     pub prompts_first: bool,
     /// Prompt tokens join every n-th step at most.
     pub prefill_interval: u32,
+    /// Who sends the first token of a P/D deployment.
+    pub first_token: FirstToken,
+    pub first_token_source: String,
     #[serde(rename = "static")]
     pub formula: Option<Static>,
     pub source: String,
@@ -230,6 +257,14 @@ pub fn versions(framework: &str) -> &'static [Server] {
 /// The newest of them.
 pub fn newest(framework: &str) -> Option<&'static Server> {
     versions(framework).last()
+}
+
+/// Who sends the first token of a P/D deployment where the assumptions leave it to the server.
+pub fn first_token(framework: &str, asked: FirstToken) -> FirstToken {
+    match asked {
+        FirstToken::Server => newest(framework).map_or(FirstToken::Decode, |s| s.first_token),
+        other => other,
+    }
 }
 
 /// BF16 bytes of what a checkpoint has beside its language model.

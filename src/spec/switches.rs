@@ -120,9 +120,9 @@ pub(super) const SWITCHES: [(&str, &str, &str, &str); 38] = [
     ),
     (
         "first_token_from",
-        "decode | prefill",
-        "which side sends the first token of a P/D deployment",
-        "vLLM and SGLang routers answer from the decode worker",
+        "server | decode | decode-step | prefill",
+        "who sends the first token of a P/D deployment: as the framework does, decode once the KV has arrived or after its first step, prefill",
+        "vLLM's proxies throw the prefill token away; SGLang and TensorRT-LLM send it with the KV",
     ),
     (
         "kv_transfer",

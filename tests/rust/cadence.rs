@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use disagg::cost::Library;
-use disagg::serving::cadence::{self, KNOBS, pace};
+use disagg::serving::cadence::{self, pace};
 use disagg::serving::{Engine, Load, aggregated};
 use disagg::sim::{Closed, Deployment, Settings, pricers, simulate_with, trace::draw};
-use disagg::spec::{Aggregated, Assumptions, Dtype, Plan, Quant, Serving, Workload};
+use disagg::spec::{Aggregated, Assumptions, Dtype, Plan, Quant, Serving, Workload, servers};
 use rand_pcg::Pcg64;
 
 use crate::lab::{self, gap, near, split};
@@ -158,8 +158,8 @@ fn a_plan_has_the_last_word_and_nobody_else_an_interval() {
     let mut problems = disagg::error::Problems::new();
     cadence::check(&mut problems, Some(&plan(8, 1, Some(2))), &serving, "other");
     let text = problems.into_result().unwrap_err().to_string();
-    for knob in KNOBS {
-        assert!(text.contains(knob.framework) && text.contains("serving.prefill_interval"), "{text}");
+    for knob in &servers::servers().cadence {
+        assert!(text.contains(&knob.framework) && text.contains("serving.prefill_interval"), "{text}");
     }
     assert!(text.contains("plan.prefill_interval: other has no prefill cadence"), "{text}");
 }

@@ -2,7 +2,7 @@
 
 use disagg::cost::Batch;
 use disagg::serving::{Load, Stepper, aggregated, pd};
-use disagg::spec::assumptions::KvTransfer;
+use disagg::spec::assumptions::{FirstToken, KvTransfer};
 use disagg::spec::workload::PrefixHome;
 use disagg::spec::{Assumptions, Parallel, Workload};
 
@@ -122,4 +122,32 @@ fn a_routed_copy_reaches_every_moe_tp_rank() {
         lab::unit(&lib, &plan, &w).memory()[1].activation_per_token
     };
     lab::near(ffn(4) / ffn(1), copies(4.0) / copies(1.0), 1e-9, "FFN pool");
+}
+
+/// vLLM's proxies throw the prefill worker's token away; SGLang and TensorRT-LLM send it with the KV.
+#[test]
+fn the_first_token_comes_as_the_server_sends_it() {
+    for (framework, expected) in
+        [("vllm", FirstToken::DecodeStep), ("sglang", FirstToken::Decode), ("trtllm", FirstToken::Decode)]
+    {
+        let lib = lab::lib("Qwen/Qwen3-30B-A3B", "h100_sxm", 8, framework);
+        assert_eq!(pd::first_token(&lib), expected, "{framework}");
+        let solve = |first: FirstToken| {
+            let a = Assumptions { first_token_from: first, ..Assumptions::physical() };
+            let lib = lab::library(&lib.model, &lib.cluster, framework, &a);
+            let w = lab::chat();
+            let load = Load::of(&w);
+            let s = lab::worker(&lib, lab::split(1, 1, 1), &w);
+            let side = pd::prefill_side(&s, &load, 1.0, load.isl);
+            pd::combine(&s, &side, 4, &s, &pd::decode_side(&s, &load, 16.0), 1, &load)
+        };
+        let [server, with_kv, by_step, prefill] =
+            [FirstToken::Server, FirstToken::Decode, FirstToken::DecodeStep, FirstToken::Prefill].map(solve);
+        assert_eq!(server, if expected == FirstToken::Decode { with_kv } else { by_step }, "{framework}");
+        lab::near(by_step.ttft_s - with_kv.ttft_s, 1.5 * by_step.itl_worst_s, 1e-9, "one step and a half");
+        assert!(prefill.ttft_s < with_kv.ttft_s);
+        // Decode is the slot that limits: it makes one token more an answer.
+        let osl = lab::chat().osl.mean();
+        lab::near(by_step.requests_per_s / with_kv.requests_per_s, (osl - 1.0) / osl, 1e-6, "one step more");
+    }
 }

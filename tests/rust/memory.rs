@@ -92,6 +92,28 @@ fn a_fraction_means_what_its_framework_means() {
     }
 }
 
+/// Naming the default is not naming another version.
+#[test]
+fn the_default_fraction_by_hand_is_the_default() {
+    let mut judged = 0;
+    for framework in lab::FRAMEWORKS {
+        let Some(fraction) = servers::newest(framework).unwrap().fraction else { continue };
+        for system in ["h100_sxm", "h200_sxm", "b200_sxm"] {
+            for p in [Parallel::default(), Parallel { tp: 8, ..Parallel::default() }] {
+                let by_hand = Serving { memory_fraction: Some(fraction), ..Serving::default() };
+                let [a, b] = [by_hand, Serving::default()].map(|s| room(system, framework, p, &s));
+                assert_eq!(
+                    (a.free(0.0), a.graphs, a.buffers),
+                    (b.free(0.0), b.graphs, b.buffers),
+                    "{framework} {system}"
+                );
+                judged += 1;
+            }
+        }
+    }
+    assert_eq!(judged, 12, "vLLM and TensorRT-LLM; SGLang's is a formula");
+}
+
 /// All of a device can never be had, and nothing is charged that a layout does not use.
 #[test]
 fn what_is_charged_is_what_is_used() {

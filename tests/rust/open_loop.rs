@@ -126,6 +126,11 @@ fn deployments() -> Vec<(&'static str, Arc<Library>, Plan)> {
         ("aggregated dp ep", v32.clone(), mixed(1, 16, 1, 32, 1024)),
         ("pd tp", small, pair(workers(2, split(2, 1, 1), None, None), workers(1, split(2, 1, 1), Some(128), None))),
         (
+            "pd vllm",
+            lab::lib("Qwen/Qwen3-30B-A3B", "b200_sxm", 16, "vllm"),
+            pair(workers(2, split(2, 1, 1), None, None), workers(1, split(2, 1, 1), Some(128), None)),
+        ),
+        (
             "pd tp",
             v32.clone(),
             pair(workers(3, split(8, 1, 1), Some(1), Some(4096)), workers(1, split(1, 8, 1), Some(32), None)),

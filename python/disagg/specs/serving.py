@@ -108,8 +108,10 @@ class Serving(Spec):
     memory_fraction
         Share of a device's capacity that the server may fill, above 0 and at most 1, as its framework counts it:
         vLLM's ``gpu_memory_utilization``, SGLang's ``mem_fraction_static``, TensorRT-LLM's
-        ``free_gpu_memory_fraction``. None: the framework's own, of the version whose kernels are used. A fraction
-        given by hand may be of any version: the one whose start takes most memory is assumed. Physical profile only.
+        ``free_gpu_memory_fraction``. None: the framework's own, of the version whose kernels are used; that
+        fraction given by hand means the same. Any other may be of any version: the one whose start takes most memory
+        is assumed, so that vLLM at 0.93 (older versions keep graphs and a larger sampler outside) may have less room
+        than at its default of 0.92. Physical profile only.
     prefill_interval
         Prompts join every n-th step at most, where ranks of attention data parallelism wait for one another (vLLM's
         ``--prefill-schedule-interval``, the ADP balance of TensorRT-LLM, SGLang's prefill delayer); None: the

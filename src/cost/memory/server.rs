@@ -8,8 +8,8 @@
 //!
 //! C: capacity as the driver reports it. Activations are those of the server's profile run: the larger of a step at
 //! its token budget and of its sampler on `max_num_seqs` rows of logits, one after the other. Sources:
-//! `serving/defaults.json`. Limits: a server of a version that is not known (a fraction was given by hand) is
-//! charged the most of any version.
+//! `serving/defaults.json`. Limits: a server of a version that is not known (a fraction was given by hand
+//! that is not the newest version's default) is charged the most of any version.
 
 use super::Context;
 use crate::spec::servers::{self, Law, Server};
@@ -73,8 +73,8 @@ impl Layout {
     }
 }
 
-/// Of the server that a question means: the newest version known; the one that takes most where a fraction was
-/// given by hand, since its version is not known then.
+/// Of the server that a question means: the newest version known; the one that takes most where another fraction than
+/// its default was given by hand, since the version is not known then.
 pub fn overhead(cx: &Context<'_>, layout: &Layout) -> Overhead {
     let all = servers::versions(cx.framework);
     let none = Overhead { room: Room::All, sampler: 0.0, tokens: 0.0, graphs: 0.0, buffers: 0.0 };
@@ -83,8 +83,10 @@ pub fn overhead(cx: &Context<'_>, layout: &Layout) -> Overhead {
         return Overhead { room, ..none };
     }
     let of = |server: &Server| overhead_of(cx, layout, server);
-    if cx.serving.memory_fraction.is_none() {
-        return all.last().map_or(none, of);
+    let newest = all.last();
+    let asked = cx.serving.memory_fraction;
+    if asked.is_none() || asked == newest.and_then(|s| s.fraction) {
+        return newest.map_or(none, of);
     }
     all.iter().map(of).max_by(|a, b| (a.sampler + a.graphs).total_cmp(&(b.sampler + b.graphs))).unwrap_or(none)
 }

@@ -5,6 +5,7 @@ use std::hash::Hasher;
 use disagg::sim::deployment::PARTS;
 use disagg::sim::kv::Mix;
 use disagg::sim::{Closed, Deployment, Lines, PoolSpec, Requests, Role, Settings, Timing, Transfer};
+use disagg::spec::assumptions::FirstToken;
 
 use super::*;
 
@@ -29,7 +30,7 @@ fn unit(ranks: u32, seats: u32) -> Deployment {
         interval: 1,
         timing: Timing::Lines(LINES),
     };
-    Deployment { pools: vec![pool], transfer: Transfer::Free, first_token_at_decode: false }
+    Deployment { pools: vec![pool], transfer: Transfer::Free, first_token: FirstToken::Prefill }
 }
 
 /// Answer tokens per cycle and instance (FFN counted) for `each` requests per attention instance:

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use disagg::serving::Engine;
 use disagg::sim::{Closed, Deployment, Preemption, Requests, Router, Scheduler, Settings, SharedTier, Timing, to_s};
+use disagg::spec::assumptions::FirstToken;
 use disagg::spec::{AfdPlan, Aggregated, PdPlan, Plan, Workload};
 use proptest::prelude::*;
 
@@ -114,7 +115,7 @@ fn split_pools(prefill: u32, decode: u32) -> Deployment {
     (second.role, second.count) = (Role::Decode, decode);
     d.pools.push(second);
     d.transfer = Transfer::Line { latency_ps: MS, ps_per_token: 1e7 };
-    d.first_token_at_decode = true;
+    d.first_token = FirstToken::Decode;
     d
 }
 

@@ -2,6 +2,7 @@
 
 use disagg::sim::kv::{Cache, Kv};
 use disagg::sim::{SpanKind, Transfer};
+use disagg::spec::assumptions::FirstToken;
 use proptest::prelude::*;
 
 use super::*;
@@ -65,7 +66,7 @@ fn wires_are_shared() {
     let mut decode = d.pools[0].clone();
     (d.pools[0].role, decode.role, decode.count) = (disagg::sim::Role::Prefill, disagg::sim::Role::Decode, 1);
     d.pools.push(decode);
-    d.first_token_at_decode = true;
+    d.first_token = FirstToken::Decode;
     d.transfer = Transfer::Line { latency_ps: 0, ps_per_token: MS as f64 };
     let r = regular(2, 0, 100, 5);
     let o = run(&d, &r, &Settings { timeline: 100, ..Settings::default() });
