@@ -116,12 +116,13 @@ pub(super) fn best_of<'a>(rows: &'a [Row], aim: &Aim) -> Option<(&'a Row, (u8, f
 pub type At = [u32; 3];
 
 /// The best batch, chunk and cadence around one, at halving distance down to whole sequences and tokens. `within`: least
-/// and most batch; `cadences`: those there are.
+/// and most batch; `cadences`: those there are; `finest`: the share of both at which it ends.
 pub(super) fn polish(
     mut at: At,
     mut score: (u8, f64),
     within: (u32, u32),
     cadences: &[u32],
+    finest: u32,
     mut price: impl FnMut(At) -> (u8, f64),
 ) -> (At, (u8, f64)) {
     let mut share = 8;
@@ -150,7 +151,7 @@ pub(super) fn polish(
             }
         }
         if !moved {
-            if share >= 512 {
+            if share >= finest {
                 return (at, score);
             }
             share *= 4;
@@ -280,7 +281,7 @@ impl Task<'_> {
         climb.run(&starts, 3, |i, j| price([fine[i], grid.chunk(fine[i], j), interval]));
         if let Some((i, j, score)) = climb.best() {
             let at = [fine[i], grid.chunk(fine[i], j), interval];
-            polish(at, score, (layout.microbatches(), most), &self.cadences(timer), &mut price);
+            polish(at, score, (layout.microbatches(), most), &self.cadences(timer), 512, &mut price);
         }
         priced.sort_unstable();
         priced.dedup();

@@ -31,6 +31,8 @@ const ROUNDS: usize = 12;
 const SEEDS: usize = 64;
 /// A round that gains less than this is the last.
 const GAIN: f64 = 1e-4;
+/// A layout that is only climbed through is polished to this share of its batch and chunk.
+const NEARLY: u32 = 32;
 /// Layouts of the densest whose proportions are tried at every size, and how far from theirs.
 const PROPORTIONS: usize = 3;
 const FAR: f64 = 2.2;
@@ -162,7 +164,7 @@ impl Task<'_> {
         let mut rows: Vec<Row> = climb.priced().map(|(.., (row, _))| row).collect();
         let start = [best.main.batch, best.main.chunk, interval];
         let within = (m, most.min(4096.0) as u32);
-        let (at, score) = polish(start, score, within, &cadences, |[batch, chunk, interval]| {
+        let (at, score) = polish(start, score, within, &cadences, NEARLY, |[batch, chunk, interval]| {
             let point = timer.mixed(&self.load, [batch, chunk, interval], count);
             let main = Part { layout: *layout, batch, chunk, count, interval };
             rows.push(Row { main, point, ..best });
