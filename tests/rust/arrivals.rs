@@ -19,8 +19,9 @@ fn question(percentile: Option<f64>) -> Question {
     q
 }
 
-/// Every row whose closed loop serves more than the leader, whatever its latencies there, serves less so; to 2 %, as the
-/// seats tried lie 1.4x apart and a percentile of TPOT is best kept with neither too few nor too many.
+/// Every row whose closed loop serves more than the leader, whatever its latencies there, serves less so; to 2 % on means,
+/// as the seats tried lie 1.4x apart. A percentile of TPOT is best kept with neither too few nor too many seats, and the
+/// search misses up to a tenth there: such a leader is not called proved.
 #[test]
 fn no_plan_looked_at_serves_more() {
     for percentile in [None, Some(95.0)] {
@@ -28,7 +29,7 @@ fn no_plan_looked_at_serves_more() {
         let study = explore(lab::db(), &q, &Control::new()).unwrap();
         for (k, level) in [(0, 0_u8), (1, 1)] {
             let found = study.verdicts[k].leader.clone().unwrap();
-            assert!(found.proved && found.held.rate > 0.0);
+            assert!(found.proved == percentile.is_none() && found.held.rate > 0.0);
             let again = leader(&q, &study.libraries, &study.rows, [0, level], &Control::new()).unwrap().unwrap();
             assert_eq!(again.held.rate, found.held.rate);
             let above = study
@@ -41,7 +42,12 @@ fn no_plan_looked_at_serves_more() {
             for r in all.into_iter().step_by(stride) {
                 let Ok(e) = Engine::new(&study.libraries[0], &q.workload, &r.plan()) else { continue };
                 let rate = e.rate_within(&q.slo, Arrivals::Poisson).unwrap().rate;
-                assert!(rate <= found.held.rate * 1.02, "{rate} above {}: {:?}", found.held.rate, r.plan());
+                assert!(
+                    rate <= found.held.rate * if percentile.is_none() { 1.02 } else { 1.1 },
+                    "{rate} above {}: {:?}",
+                    found.held.rate,
+                    r.plan()
+                );
                 judged += 1;
             }
             println!(
