@@ -395,7 +395,7 @@ class Study:
         >>> study = dg.explore(dg.Model("Qwen/Qwen3-30B-A3B"), dg.Cluster("h200_sxm", gpus=2),
         ...                    dg.Workload(isl=1024, osl=128), dg.SLO(ttft_ms=500), levels=["pd"], frameworks="vllm")
         >>> study.lifted().columns[:2]
-        ('level', 'runnable_tokens_per_s_per_gpu')
+        ['level', 'runnable_tokens_per_s_per_gpu']
         """
         if self._native is None:
             raise SpecError([("study", "was read back and cannot be searched again", "explore again")])

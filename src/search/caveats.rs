@@ -26,7 +26,7 @@ impl Study {
     }
 
     /// The verdict that nothing beats, among those of one framework or of all.
-    fn winner<'a>(&self, verdicts: impl Iterator<Item = &'a Verdict>) -> Option<&'a Verdict> {
+    pub(super) fn winner<'a>(&self, verdicts: impl Iterator<Item = &'a Verdict>) -> Option<&'a Verdict> {
         let gain = |v: &Verdict| v.row.map_or(0.0, |i| self.gain(&self.rows[i]));
         verdicts.filter(|v| v.feasible).reduce(|a, b| if gain(b) > gain(a) { b } else { a })
     }

@@ -71,12 +71,7 @@ impl Study {
     /// Who leads under each limit, where the nearest flips are on both sides, and what other budgets give.
     pub fn flips(&self) -> Vec<Flip> {
         let slo = &self.question.slo;
-        let best = self
-            .verdicts
-            .iter()
-            .filter(|v| v.feasible)
-            .filter_map(|v| v.row)
-            .reduce(|a, b| if self.gain(&self.rows[b]) > self.gain(&self.rows[a]) { b } else { a });
+        let best = self.winner(self.verdicts.iter()).and_then(|v| v.row);
         let gpus = f64::from(self.question.cluster.gpus);
         let mut out = Vec::new();
         for (which, what, asked) in [(0, "ttft_ms", slo.ttft_ms), (1, "tpot_ms", slo.tpot_ms)] {
@@ -159,7 +154,7 @@ impl Study {
         Flip { what: "gpus", side: "at", value: gpus, ratio, row, times, gpus }
     }
 
-    /// The flips as a table: `what side value ratio level framework tokens_per_s_per_gpu tokens_per_s_per_user plan`.
+    /// The flips as a table: `what side value ratio level framework tokens_per_s_per_gpu tokens_per_s_per_user`.
     pub fn flip_columns(&self) -> Columns {
         let flips = self.flips();
         let row = |f: &Flip| f.row.map(|i| &self.rows[i]);

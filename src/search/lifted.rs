@@ -13,7 +13,8 @@ use crate::error::Result;
 use crate::kernels::KernelDb;
 use crate::spec::Rules;
 
-/// `level runnable lifted gain plan rules`; rates in tokens/s/GPU, NaN where nothing keeps the limits.
+/// `level runnable_tokens_per_s_per_gpu lifted_tokens_per_s_per_gpu gain plan rules`; NaN where nothing keeps the limits.
+/// `gain`: the second rate over the first, less one.
 ///
 /// # Errors
 /// As `explore`.

@@ -7,6 +7,7 @@ pub mod design;
 pub mod exact;
 pub mod explore;
 pub mod flips;
+pub mod frontier;
 pub mod levels;
 pub mod lifted;
 pub mod near;

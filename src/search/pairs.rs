@@ -12,7 +12,8 @@ use std::sync::{Arc, PoisonError};
 
 use rayon::prelude::*;
 
-use super::levels::{self, Candidate, Priced, PromptSide, Task};
+use super::frontier::{self, Candidate};
+use super::levels::{Priced, PromptSide, Task};
 use super::near::{LIMITS, Tiers};
 use super::refine::{Aim, append_new, order};
 use super::row::{Layout, Part, Row};
@@ -51,7 +52,7 @@ impl Task<'_> {
     /// Both slots of one kind, decode priced here.
     pub fn sides(&self, prompts: Arc<Prompts>, decode: &[Layout], per_octave: u32) -> Result<Sides> {
         let decode = self.decode(decode, per_octave)?;
-        Ok(Sides { prompts, per_octave, front: levels::decode_frontier(&decode, &self.load)?, decode })
+        Ok(Sides { prompts, per_octave, front: frontier::decode_frontier(&decode, &self.load)?, decode })
     }
 
     /// Prices the prefill slot, and once more with finer cuts where a layout stands near the frontier.
@@ -65,10 +66,10 @@ impl Task<'_> {
                 all.extend(more);
             }
         }
-        let front = levels::prefill_frontier(&all, &self.load)?;
+        let front = frontier::prefill_frontier(&all, &self.load)?;
         let mut on: HashMap<Layout, Vec<(u32, u32)>> = HashMap::new();
         // A layout a little behind on the coarse grid may lead on the finer one.
-        for (layout, batch, chunk) in levels::prefill_near(&all, &self.load, SLACK)? {
+        for (layout, batch, chunk) in frontier::prefill_near(&all, &self.load, SLACK)? {
             on.entry(layout).or_default().push((batch, chunk));
         }
         let finer: Priced<_> = crate::pool::install(|| {
@@ -81,7 +82,7 @@ impl Task<'_> {
                 .collect()
         })?;
         self.control.check()?;
-        let every = levels::prefill_every(&finer, &self.load)?;
+        let every = frontier::prefill_every(&finer, &self.load)?;
         Ok(Prompts { all, front, every })
     }
 

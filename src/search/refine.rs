@@ -14,7 +14,8 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::explore::Question;
-use super::levels::{self, Candidate, Priced, Slot, Task};
+use super::frontier::{self, Candidate};
+use super::levels::{Priced, Slot, Task};
 use super::pairs::Sides;
 use super::row::{Layout, Part, Row};
 use super::timer::Timer;
@@ -314,10 +315,10 @@ impl Task<'_> {
         };
         let priced: Vec<&Slot<DecodeSide>> = sides.decode.iter().chain(&beyond).collect();
         // Rate at the limit, between the coarse batches around it.
-        let mut by_size: BTreeMap<levels::Class, Vec<(f64, usize)>> = BTreeMap::new();
+        let mut by_size: BTreeMap<frontier::Class, Vec<(f64, usize)>> = BTreeMap::new();
         for (k, (layout, stepper, sides)) in priced.iter().enumerate() {
             let Some(rate) = rate_within(sides, limit) else { continue };
-            by_size.entry(levels::class(layout, stepper, &self.load, rate)).or_default().push((rate, k));
+            by_size.entry(frontier::class(layout, stepper, &self.load, rate)).or_default().push((rate, k));
         }
         let mut chosen: Vec<usize> = Vec::new();
         for found in by_size.values_mut() {

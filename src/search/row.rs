@@ -27,9 +27,8 @@ impl Layout {
     /// How it is cut, as far as the rules of servers care.
     pub fn shape(&self) -> Shape {
         match *self {
-            Layout::Worker { parallel: p, .. } => {
-                Shape { tp: p.tp, dp: p.dp, cp: p.cp, pp: p.pp, ep: p.ep(), moe_tp: p.moe_tp }
-            }
+            // A worker says itself how many ranks share its experts.
+            Layout::Worker { parallel, .. } => crate::spec::rules::Layout::shape(&parallel, 0),
             Layout::Afd { attention_gpus, tp, ep, moe_tp, groups, pp, .. } => {
                 Shape { tp, dp: (attention_gpus / tp / groups).max(1), cp: 1, pp, ep, moe_tp }
             }

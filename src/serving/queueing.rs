@@ -326,12 +326,12 @@ impl Engine {
 /// Instances that only prefill, `rate` prompts a second on all of them.
 fn first_filled(clock: &Clock, instances: u32, rate: f64) -> Option<Fast> {
     let n = f64::from(instances);
-    if clock.ranks <= 1.0 && clock.budget < 2.0 * clock.load.isl || instances == 1 {
-        return if clock.ranks <= 1.0 && clock.budget < 2.0 * clock.load.isl {
-            clock.servers(rate, n)
-        } else {
-            clock.prompts(rate, 0.0, 1.0, false, None)
-        };
+    // One prompt at a time: the servers of one queue.
+    if clock.ranks <= 1.0 && clock.budget < 2.0 * clock.load.isl {
+        return clock.servers(rate, n);
+    }
+    if instances == 1 {
+        return clock.prompts(rate, 0.0, 1.0, false, None);
     }
     let even = || clock.prompts(rate / n, 0.0, 1.0, false, None);
     let ports = clock.ranks as usize;

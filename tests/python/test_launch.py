@@ -189,13 +189,14 @@ def test_choices_become_flags(launches):
     for part in (
         "--tp-size 8", "--dp-size 8", "--enable-dp-attention", "--ep-size 8", "--max-running-requests 256",
         "--chunked-prefill-size 16384", "--mem-fraction-static 0.85", "--ep-num-redundant-experts 32",
-        "--speculative-num-draft-tokens 3", "SGLang has no such flag",
+        "--speculative-num-draft-tokens 3", "--enable-prefill-delayer", "--prefill-delayer-max-delay-passes 3",
     ):  # fmt: skip
         assert part in chosen, part
     chosen = next(t for p, t in text["trtllm"] if p.level == "aggregated" and "MTP" in t)
     for part in (
         "enable_attention_dp: True".lower(), "tensor_parallel_size: 8", "moe_expert_parallel_size: 8", "num_slots: 288",
         "max_batch_size: 32", "max_num_tokens: 2048", "free_gpu_memory_fraction: 0.85", "max_draft_len: 2",
+        "enable_balance: true", "batching_wait_iters: 3", "timeout_iters: 3",
     ):  # fmt: skip
         assert part in chosen, part
     chosen = next(t for p, t in text["sglang"] if p.level == "pd" and "--attn-cp-size 8" in t)

@@ -81,7 +81,12 @@ pub fn engine(ask: &Ask, s: &Server, part: &Part, f: &mut Flags, notes: &mut Vec
         ));
     }
     if let Some(n) = s.interval.filter(|n| *n > 1) {
-        notes.push(format!("{path}.prefill_interval={n}: SGLang has no such flag; prompts join as they come"));
+        if f.0.iter().any(|f| f.name == "--enable-dp-attention") {
+            f.on("--enable-prefill-delayer", "prefill_interval: prompts wait until every rank has one");
+            f.set("--prefill-delayer-max-delay-passes", n - 1, format!("prefill_interval={n}: so many passes at most"));
+        } else {
+            notes.push(format!("{path}.prefill_interval={n}: SGLang has the knob for DP attention alone"));
+        }
     }
     let mode = match s.role {
         Role::Prefill => "prefill",

@@ -134,6 +134,7 @@ fn config(ask: &Ask, s: &Server, notes: &mut Vec<String>) -> String {
                 n - 1,
                 format!("{path}.prefill_interval={n}: steps that prompts wait for one another"),
             );
+            y.set(1, "timeout_iters", n - 1, "and for ranks that have none");
         } else {
             notes.push(format!("{path}.prefill_interval={n}: TensorRT-LLM has the knob for attention DP alone"));
         }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::condition::{Condition, Kind};
 use super::{Framework, Rule, Table};
-use crate::error::{Error, Problems, Result};
+use crate::error::Result;
 use crate::spec::{AfdPlan, Cluster, Model, Parallel, Plan, Slot};
 
 /// How a worker or an AFD unit is cut, as far as rules care.
@@ -143,14 +143,6 @@ impl Rules {
         &self.table.rules[i]
     }
 
-    pub fn framework(&self) -> Framework {
-        self.framework
-    }
-
-    pub fn version(&self) -> &str {
-        &self.version
-    }
-
     /// Whether a worker of this layout starts. No allocation: a handful of comparisons.
     pub fn worker(&self, parallel: &Parallel) -> bool {
         self.shape(&parallel.shape(self.experts))
@@ -250,13 +242,11 @@ impl Rules {
                         Some((field, message, instead)) => {
                             let at = if field.is_empty() { path.to_string() } else { format!("{path}.{field}") };
                             why_not.push(violation(rule, at, message, Some(instead)));
-                            server = None;
                         }
                     },
                     _ => {
                         let message = format!("no released server of {} starts AFD units", self.framework.name());
                         why_not.push(violation(rule, path.to_string(), message, None));
-                        server = None;
                     }
                 }
             }
@@ -265,16 +255,6 @@ impl Rules {
             server = None;
         }
         Verdict { runnable: why_not.is_empty(), server, why_not }
-    }
-
-    /// The layout rules that a plan breaks, as an error; searches lift it with `runnable=False`.
-    pub fn refuse(&self, plan: &Plan) -> Result<()> {
-        let broken = self.violations(plan);
-        let mut p = Problems::new();
-        for v in broken {
-            p.push(v.path, format!("{}: {}", v.rule, v.message), format!("{} [{}]", v.instead, v.source));
-        }
-        if p.is_empty() { Ok(()) } else { Err(Error::Spec(p)) }
     }
 }
 

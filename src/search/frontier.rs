@@ -1,0 +1,180 @@
+//! What of one slot is worth pairing: the candidates that no other of their size, and no number of smaller ones, beats.
+//!
+//! A slot is judged by its rate and its latency (TTFT of a prompt, seconds of a decode step) among those of its
+//! class: as large, and with as many ways for KV. Limit: neighbours that gain less than [`THINNING`] are left out, and
+//! found again where pairs lead (`pairs`).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::levels::{Priced, PromptSide};
+use super::row::Layout;
+use super::timer::Timer;
+use crate::error::Result;
+use crate::serving::pd::{DecodeSide, PrefillSide};
+use crate::serving::{Load, Stepper};
+
+/// Least gain in rate between neighbours on a slot's frontier: 2 %, well under what the tables know.
+const THINNING: f64 = 1.02;
+
+/// A candidate of one slot, reduced to what pairing needs.
+#[derive(Clone)]
+pub struct Candidate<S> {
+    pub layout: Layout,
+    pub stepper: Arc<Timer>,
+    pub batch: u32,
+    pub chunk: u32,
+    pub side: S,
+}
+
+/// The prefill candidates that no other of their size beats on rate, latency and ways for KV.
+pub fn prefill_frontier(found: &Priced<PromptSide>, load: &Load) -> Result<Vec<Candidate<PrefillSide>>> {
+    let found = prefill_thinned(found, load, THINNING)?;
+    not_of_smaller(found, load, 1.0, |s| (s.prefill.latency_s, s.rate))
+}
+
+/// The same with every step of the frontier, however small.
+pub fn prefill_every(found: &Priced<PromptSide>, load: &Load) -> Result<Vec<Candidate<PrefillSide>>> {
+    prefill_thinned(found, load, 1.0)
+}
+
+/// Layouts and cuts of prompts within `slack` of the frontier's rate at their latency.
+pub fn prefill_near(found: &Priced<PromptSide>, load: &Load, slack: f64) -> Result<Vec<(Layout, u32, u32)>> {
+    let near = frontier(
+        found,
+        load,
+        1.0 - slack,
+        |(_, _, s)| (s.prefill.latency_s, s.rate),
+        |(batch, chunk, side)| (*batch, *chunk, *side),
+    )?;
+    let near = not_of_smaller(near, load, 1.0 - slack, |s| (s.prefill.latency_s, s.rate))?;
+    Ok(near.into_iter().map(|c| (c.layout, c.batch, c.chunk)).collect())
+}
+
+fn prefill_thinned(found: &Priced<PromptSide>, load: &Load, least: f64) -> Result<Vec<Candidate<PrefillSide>>> {
+    let mut out = frontier(
+        found,
+        load,
+        least,
+        |(_, _, s)| (s.prefill.latency_s, s.rate),
+        |(batch, chunk, side)| (*batch, *chunk, *side),
+    )?;
+    out.iter_mut().for_each(|c| c.side = c.side.with_ports(&c.stepper, load));
+    Ok(out)
+}
+
+/// The decode candidates that no other of their size beats on rate, step time and ways for KV.
+pub fn decode_frontier(found: &Priced<DecodeSide>, load: &Load) -> Result<Vec<Candidate<DecodeSide>>> {
+    let mut out = frontier(found, load, THINNING, |s| (s.step.seconds, s.rate), |side| (side.batch as u32, 0, *side))?;
+    out.iter_mut().for_each(|c| c.side = c.side.with_ports(&c.stepper, load));
+    not_of_smaller(out, load, 1.0, |s| (s.step.seconds, s.rate))
+}
+
+/// Without what as many smaller ones as fit into its GPUs do as well: a worker that gives no more than they, no sooner,
+/// is in no better pair. `share`: of what they give; `value`: (cost, gain).
+fn not_of_smaller<S: Clone + Send + Sync>(
+    all: Vec<Candidate<S>>,
+    load: &Load,
+    share: f64,
+    value: impl Fn(&S) -> (f64, f64) + Sync,
+) -> Result<Vec<Candidate<S>>> {
+    let known: Vec<(Class, f64, f64)> = all
+        .iter()
+        .map(|c| {
+            let (cost, gain) = value(&c.side);
+            (class(&c.layout, &c.stepper, load, gain), cost, gain)
+        })
+        .collect();
+    let stays = |i: usize| {
+        let (own, cost, gain) = known[i];
+        !known.iter().any(|(other, c, g)| {
+            let n = own[0] / other[0];
+            n > 1
+                && *c <= cost
+                && share * f64::from(n) * g >= gain
+                && other[1] >= own[1]
+                && other[2].saturating_mul(n) >= own[2]
+        })
+    };
+    let keep: Vec<bool> = crate::pool::install(|| (0..all.len()).into_par_iter().map(stays).collect())?;
+    Ok(all.into_iter().zip(keep).filter(|(_, k)| *k).map(|(c, _)| c).collect())
+}
+
+/// What pairing asks of a slot beside rate and latency: its size, how many GPUs move a sequence's KV
+/// side by side, and how many hold KV in all (the wire's ports).
+pub type Class = [u32; 3];
+
+/// A wait for KV that is not worth a plan of its own: well under what the tables know of any TTFT.
+const SMALL_WAIT_S: f64 = 2e-3;
+
+/// Ways that are ample for what this candidate ships count as unlimited, so that it competes with all.
+pub fn class(layout: &Layout, s: &Stepper, load: &Load, rate: f64) -> Class {
+    let lib = s.library();
+    let bytes = lib.kv_bytes(load.ship_to_decode + load.ship_to_prefill);
+    let nic = lib.cluster.fabric.nic_bytes_per_s;
+    let links = if bytes / nic <= SMALL_WAIT_S { u32::MAX } else { s.kv_links() };
+    let ports = if f64::from(s.kv_gpus()) * nic >= rate * bytes { u32::MAX } else { s.kv_gpus() };
+    [layout.gpus(), links, ports]
+}
+
+/// Whether a slot of class `a` can stand in for one of class `b`: as large, and no fewer ways for its KV.
+fn covers(a: &Class, b: &Class) -> bool {
+    a[0] == b[0] && a[1] >= b[1] && a[2] >= b[2]
+}
+
+/// `value`: (cost, gain) of a priced side; `make`: its batch, chunk and side. `least`: what a step must gain over the
+/// best so far; below one, what is beaten by less stands too.
+fn frontier<T: Sync, S>(
+    found: &Priced<T>,
+    load: &Load,
+    least: f64,
+    value: impl Fn(&T) -> (f64, f64) + Sync,
+    make: impl Fn(&T) -> (u32, u32, S),
+) -> Result<Vec<Candidate<S>>> {
+    struct Side<'a, T> {
+        class: Class,
+        cost: f64,
+        gain: f64,
+        of: (usize, &'a T),
+    }
+    let parts: Result<Vec<Vec<Side<'_, T>>>> = crate::pool::install(|| {
+        let of_layout = |i: usize| {
+            let (layout, stepper, sides) = &found[i];
+            let one = |side| {
+                let (cost, gain) = value(side);
+                Side { class: class(layout, stepper, load, gain), cost, gain, of: (i, side) }
+            };
+            sides.iter().map(one).collect()
+        };
+        (0..found.len()).into_par_iter().map(of_layout).collect()
+    });
+    let mut all: Vec<Side<'_, T>> = parts?.into_iter().flatten().collect();
+    let mut top: BTreeMap<Class, f64> = BTreeMap::new();
+    for side in &all {
+        let g = top.entry(side.class).or_insert(0.0);
+        *g = g.max(side.gain);
+    }
+    // Stable sort: ties keep the order of enumeration, so the answer does not depend on threads.
+    let order = |a: &Side<'_, T>, b: &Side<'_, T>| {
+        let size = a.class[0].cmp(&b.class[0]);
+        size.then(a.cost.total_cmp(&b.cost)).then(b.gain.total_cmp(&a.gain)).then(b.class.cmp(&a.class))
+    };
+    crate::pool::install(|| all.par_sort_by(order))?;
+    // Best gain so far of each class; costs only rise.
+    let mut so_far: BTreeMap<Class, f64> = BTreeMap::new();
+    let mut out: Vec<Candidate<S>> = Vec::new();
+    for Side { class, gain, of: (i, side), .. } in all {
+        let best = so_far.iter().filter(|(a, _)| covers(a, &class)).map(|(_, g)| *g).fold(0.0, f64::max);
+        // A step of the frontier must gain `least`, but the end of a class is kept if nothing beats it.
+        if gain > best && (gain >= best * least || gain >= top[&class]) || least < 1.0 && gain >= best * least {
+            if gain > best {
+                so_far.insert(class, gain);
+            }
+            let ((layout, stepper, _), (batch, chunk, side)) = (&found[i], make(side));
+            out.push(Candidate { layout: *layout, stepper: stepper.clone(), batch, chunk, side });
+        }
+    }
+    Ok(out)
+}
