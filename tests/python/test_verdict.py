@@ -230,3 +230,26 @@ def test_plans_are_hashable():
     for plan in plans:
         assert hash(plan) == hash(type(plan).from_json(plan.to_json()))
     assert len(set(plans)) == len(plans)
+
+
+def test_lifting_the_rules_tells_the_gain_and_the_rules_in_the_way():
+    model, work = dg.Model("Qwen/Qwen3-235B-A22B"), dg.Workload(isl=4000, osl=500)
+    limits = dg.SLO(ttft_ms=2000, tpot_ms=30)
+    study = dg.explore(model, dg.Cluster("h200_sxm", gpus=8), work, limits, frameworks="vllm")
+    free = dg.explore(model, dg.Cluster("h200_sxm", gpus=8), work, limits, frameworks="vllm", runnable=False)
+    rows = list(study.lifted().rows())
+    assert [r["level"] for r in rows] == study.table["level"].tolist()
+    judged = 0
+    for row, held, lifted in zip(rows, study.table.rows(), free.table.rows(), strict=True):
+        if not held["feasible"]:
+            continue
+        judged += 1
+        own, most = row["runnable_tokens_per_s_per_gpu"], row["lifted_tokens_per_s_per_gpu"]
+        assert own == pytest.approx(held["tokens_per_s_per_gpu"])
+        assert most == pytest.approx(lifted["tokens_per_s_per_gpu"])
+        assert row["gain"] == pytest.approx(most / own - 1)
+        # A gain has a rule in its way, and without one there is nothing to gain.
+        assert (row["gain"] > 0) == (row["rules"] != ""), row
+    assert judged >= 2
+    with pytest.raises(dg.SpecError, match="study: was read back"):
+        pickle.loads(pickle.dumps(study)).lifted()
