@@ -11,7 +11,9 @@
 
 use std::sync::Arc;
 
-use super::levels::{Layouts, Task};
+use rayon::prelude::*;
+
+use super::levels::{Group, Layouts, Task};
 use super::near::Tiers;
 use super::pairs::{Sides, ways};
 use super::refine::{Aim, append_new};
@@ -290,14 +292,20 @@ impl Task<'_> {
 
     /// A level of one slot, both passes, what it says of them priced by the engine.
     fn mixed_level(&self, level: u8, layouts: &[Layout], octave: u32, aim: &Aim) -> Result<Vec<Row>> {
-        let mut groups = self.mixed_groups(level, layouts, octave)?;
-        if level == 2 {
-            let rows = groups.iter().map(|(_, rows)| rows.as_slice());
-            let more = self.mixed_beyond(level, rows, layouts.iter().copied(), octave, aim)?;
-            groups.extend(more);
-        }
-        let fine = self.refine_mixed(&groups, octave, aim)?;
-        let mut parts: Vec<Vec<Row>> = groups.into_iter().map(|(_, rows)| rows).collect();
+        let grid = self.mixed_groups(level, layouts, octave)?;
+        let scores: Vec<(u8, f64)> =
+            crate::pool::install(|| grid.par_iter().map(|g| g.marks.judge(aim).score).collect())?;
+        let beyond = if level == 2 {
+            let judged = grid.iter().zip(&scores).filter_map(|(g, s)| Some((g.layout()?, *s)));
+            self.mixed_beyond(level, judged, layouts.iter().copied(), octave, aim)?
+        } else {
+            Vec::new()
+        };
+        let groups: Vec<&Group> = grid.iter().chain(beyond.iter().map(|(g, _)| &**g)).collect();
+        let scores: Vec<(u8, f64)> = scores.into_iter().chain(beyond.iter().map(|(_, j)| j.score)).collect();
+        let fine = self.refine_mixed(&groups, &scores, octave, aim)?;
+        let mut parts: Vec<Vec<Row>> = beyond.iter().map(|(g, _)| g.rows.clone()).collect();
+        parts.splice(0..0, grid.into_iter().map(|g| g.rows));
         parts.push(fine);
         let mut rows = crate::pool::concat(parts)?;
         self.settle(&mut rows, aim)?;

@@ -1,7 +1,7 @@
 //! What of one slot is worth pairing: the candidates that no other of their size, and no number of smaller ones, beats.
 //!
 //! A slot is judged by its rate and its latency (TTFT of a prompt, seconds of a decode step) among those of its
-//! class: as large, and with as many ways for KV. Limit: neighbours that gain less than [`THINNING`] are left out, and
+//! class: as large, with as many ways for KV, and pairing up with as many others under the rules of servers. Limit: neighbours that gain less than [`THINNING`] are left out, and
 //! found again where pairs lead (`pairs`).
 
 use std::collections::BTreeMap;
@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::levels::{Priced, PromptSide};
+use super::levels::{Priced, PromptSide, Serves, Task};
 use super::row::Layout;
+use super::space::{STAGES, TENSOR};
 use super::timer::Timer;
 use crate::error::Result;
+use crate::serving::Stepper;
 use crate::serving::pd::{DecodeSide, PrefillSide};
-use crate::serving::{Load, Stepper};
+use crate::spec::rules::Shape;
 
 /// Least gain in rate between neighbours on a slot's frontier: 2 %, well under what the tables know.
 const THINNING: f64 = 1.02;
@@ -29,62 +31,90 @@ pub struct Candidate<S> {
     pub side: S,
 }
 
-/// The prefill candidates that no other of their size beats on rate, latency and ways for KV.
-pub fn prefill_frontier(found: &Priced<PromptSide>, load: &Load) -> Result<Vec<Candidate<PrefillSide>>> {
-    let found = prefill_thinned(found, load, THINNING)?;
-    not_of_smaller(found, load, 1.0, |s| (s.prefill.latency_s, s.rate))
-}
+impl Task<'_> {
+    /// The prefill candidates that no other of their size beats on rate, latency and ways for KV.
+    pub fn prefill_frontier(&self, found: &Priced<PromptSide>) -> Result<Vec<Candidate<PrefillSide>>> {
+        let found = self.prefill_thinned(found, THINNING)?;
+        not_of_smaller(found, 1.0, self.prefill_class(), |s| (s.prefill.latency_s, s.rate))
+    }
 
-/// The same with every step of the frontier, however small.
-pub fn prefill_every(found: &Priced<PromptSide>, load: &Load) -> Result<Vec<Candidate<PrefillSide>>> {
-    prefill_thinned(found, load, 1.0)
-}
+    /// The same with every step of the frontier, however small.
+    pub fn prefill_every(&self, found: &Priced<PromptSide>) -> Result<Vec<Candidate<PrefillSide>>> {
+        self.prefill_thinned(found, 1.0)
+    }
 
-/// Layouts and cuts of prompts within `slack` of the frontier's rate at their latency.
-pub fn prefill_near(found: &Priced<PromptSide>, load: &Load, slack: f64) -> Result<Vec<(Layout, u32, u32)>> {
-    let near = frontier(
-        found,
-        load,
-        1.0 - slack,
-        |(_, _, s)| (s.prefill.latency_s, s.rate),
-        |(batch, chunk, side)| (*batch, *chunk, *side),
-    )?;
-    let near = not_of_smaller(near, load, 1.0 - slack, |s| (s.prefill.latency_s, s.rate))?;
-    Ok(near.into_iter().map(|c| (c.layout, c.batch, c.chunk)).collect())
-}
+    /// Layouts and cuts of prompts within `slack` of the frontier's rate at their latency.
+    pub fn prefill_near(&self, found: &Priced<PromptSide>, slack: f64) -> Result<Vec<(Layout, u32, u32)>> {
+        let near = self.prefill_within(found, 1.0 - slack)?;
+        let near = not_of_smaller(near, 1.0 - slack, self.prefill_class(), |s| (s.prefill.latency_s, s.rate))?;
+        Ok(near.into_iter().map(|c| (c.layout, c.batch, c.chunk)).collect())
+    }
 
-fn prefill_thinned(found: &Priced<PromptSide>, load: &Load, least: f64) -> Result<Vec<Candidate<PrefillSide>>> {
-    let mut out = frontier(
-        found,
-        load,
-        least,
-        |(_, _, s)| (s.prefill.latency_s, s.rate),
-        |(batch, chunk, side)| (*batch, *chunk, *side),
-    )?;
-    out.iter_mut().for_each(|c| c.side = c.side.with_ports(&c.stepper, load));
-    Ok(out)
-}
+    fn prefill_thinned(&self, found: &Priced<PromptSide>, least: f64) -> Result<Vec<Candidate<PrefillSide>>> {
+        let mut out = self.prefill_within(found, least)?;
+        out.iter_mut().for_each(|c| c.side = c.side.with_ports(&c.stepper, &self.load));
+        Ok(out)
+    }
 
-/// The decode candidates that no other of their size beats on rate, step time and ways for KV.
-pub fn decode_frontier(found: &Priced<DecodeSide>, load: &Load) -> Result<Vec<Candidate<DecodeSide>>> {
-    let mut out = frontier(found, load, THINNING, |s| (s.step.seconds, s.rate), |side| (side.batch as u32, 0, *side))?;
-    out.iter_mut().for_each(|c| c.side = c.side.with_ports(&c.stepper, load));
-    not_of_smaller(out, load, 1.0, |s| (s.step.seconds, s.rate))
+    fn prefill_within(&self, found: &Priced<PromptSide>, least: f64) -> Result<Vec<Candidate<PrefillSide>>> {
+        let value = |(_, _, s): &PromptSide| (s.prefill.latency_s, s.rate);
+        frontier(found, least, self.prefill_class(), value, |(batch, chunk, side)| (*batch, *chunk, *side))
+    }
+
+    /// The decode candidates that no other of their size beats on rate, step time and ways for KV.
+    pub fn decode_frontier(&self, found: &Priced<DecodeSide>) -> Result<Vec<Candidate<DecodeSide>>> {
+        let value = |s: &DecodeSide| (s.step.seconds, s.rate);
+        let mut out = frontier(found, THINNING, self.decode_class(), value, |side| (side.batch as u32, 0, *side))?;
+        out.iter_mut().for_each(|c| c.side = c.side.with_ports(&c.stepper, &self.load));
+        not_of_smaller(out, 1.0, self.decode_class(), value)
+    }
+
+    fn prefill_class(&self) -> impl Fn(&Layout, &Stepper, f64) -> Class + Sync {
+        |layout, stepper, rate| self.class(layout, stepper, rate, Serves::Prompts)
+    }
+
+    pub(super) fn decode_class(&self) -> impl Fn(&Layout, &Stepper, f64) -> Class + Sync {
+        |layout, stepper, rate| self.class(layout, stepper, rate, Serves::Decode)
+    }
+
+    /// Ways that are ample for what this candidate ships count as unlimited, so that it competes with all.
+    fn class(&self, layout: &Layout, s: &Stepper, rate: f64, serves: Serves) -> Class {
+        let (lib, load) = (s.library(), &self.load);
+        let bytes = lib.kv_bytes(load.ship_to_decode + load.ship_to_prefill);
+        let nic = lib.cluster.fabric.nic_bytes_per_s;
+        let links = if bytes / nic <= SMALL_WAIT_S { u32::MAX } else { s.kv_links() };
+        let ports = if f64::from(s.kv_gpus()) * nic >= rate * bytes { u32::MAX } else { s.kv_gpus() };
+        [layout.gpus(), links, ports, self.partners(layout, serves)]
+    }
+
+    /// Which widths and stages the other side of a pair may have, a bit each; all where there is no other side.
+    pub(super) fn partners(&self, layout: &Layout, serves: Serves) -> u32 {
+        let Some(rules) = &self.rules else { return u32::MAX };
+        let own = layout.shape();
+        let other = |tp: u32, pp: u32| Shape { tp, pp, ..own };
+        let others = TENSOR.iter().flat_map(|tp| STAGES.iter().map(move |pp| other(*tp, *pp)));
+        let meets = |o: &Shape| match serves {
+            Serves::Both => true,
+            Serves::Prompts => rules.shapes(&own, o),
+            Serves::Decode => rules.shapes(o, &own),
+        };
+        others.enumerate().filter(|(_, o)| meets(o)).fold(0, |bits, (i, _)| bits | 1 << i)
+    }
 }
 
 /// Without what as many smaller ones as fit into its GPUs do as well: a worker that gives no more than they, no sooner,
 /// is in no better pair. `share`: of what they give; `value`: (cost, gain).
 fn not_of_smaller<S: Clone + Send + Sync>(
     all: Vec<Candidate<S>>,
-    load: &Load,
     share: f64,
+    class: impl Fn(&Layout, &Stepper, f64) -> Class,
     value: impl Fn(&S) -> (f64, f64) + Sync,
 ) -> Result<Vec<Candidate<S>>> {
     let known: Vec<(Class, f64, f64)> = all
         .iter()
         .map(|c| {
             let (cost, gain) = value(&c.side);
-            (class(&c.layout, &c.stepper, load, gain), cost, gain)
+            (class(&c.layout, &c.stepper, gain), cost, gain)
         })
         .collect();
     let stays = |i: usize| {
@@ -96,6 +126,7 @@ fn not_of_smaller<S: Clone + Send + Sync>(
                 && share * f64::from(n) * g >= gain
                 && other[1] >= own[1]
                 && other[2].saturating_mul(n) >= own[2]
+                && other[3] & own[3] == own[3]
         })
     };
     let keep: Vec<bool> = crate::pool::install(|| (0..all.len()).into_par_iter().map(stays).collect())?;
@@ -103,33 +134,24 @@ fn not_of_smaller<S: Clone + Send + Sync>(
 }
 
 /// What pairing asks of a slot beside rate and latency: its size, how many GPUs move a sequence's KV
-/// side by side, and how many hold KV in all (the wire's ports).
-pub type Class = [u32; 3];
+/// side by side, how many hold KV in all (the wire's ports), and which others it pairs up with.
+pub type Class = [u32; 4];
 
 /// A wait for KV that is not worth a plan of its own: well under what the tables know of any TTFT.
 const SMALL_WAIT_S: f64 = 2e-3;
 
-/// Ways that are ample for what this candidate ships count as unlimited, so that it competes with all.
-pub fn class(layout: &Layout, s: &Stepper, load: &Load, rate: f64) -> Class {
-    let lib = s.library();
-    let bytes = lib.kv_bytes(load.ship_to_decode + load.ship_to_prefill);
-    let nic = lib.cluster.fabric.nic_bytes_per_s;
-    let links = if bytes / nic <= SMALL_WAIT_S { u32::MAX } else { s.kv_links() };
-    let ports = if f64::from(s.kv_gpus()) * nic >= rate * bytes { u32::MAX } else { s.kv_gpus() };
-    [layout.gpus(), links, ports]
-}
-
-/// Whether a slot of class `a` can stand in for one of class `b`: as large, and no fewer ways for its KV.
+/// Whether a slot of class `a` can stand in for one of class `b`: as large, no fewer ways for its KV, and whatever pairs
+/// up with that pairs up with it.
 fn covers(a: &Class, b: &Class) -> bool {
-    a[0] == b[0] && a[1] >= b[1] && a[2] >= b[2]
+    a[0] == b[0] && a[1] >= b[1] && a[2] >= b[2] && a[3] & b[3] == b[3]
 }
 
 /// `value`: (cost, gain) of a priced side; `make`: its batch, chunk and side. `least`: what a step must gain over the
 /// best so far; below one, what is beaten by less stands too.
 fn frontier<T: Sync, S>(
     found: &Priced<T>,
-    load: &Load,
     least: f64,
+    class: impl Fn(&Layout, &Stepper, f64) -> Class + Sync,
     value: impl Fn(&T) -> (f64, f64) + Sync,
     make: impl Fn(&T) -> (u32, u32, S),
 ) -> Result<Vec<Candidate<S>>> {
@@ -144,7 +166,7 @@ fn frontier<T: Sync, S>(
             let (layout, stepper, sides) = &found[i];
             let one = |side| {
                 let (cost, gain) = value(side);
-                Side { class: class(layout, stepper, load, gain), cost, gain, of: (i, side) }
+                Side { class: class(layout, stepper, gain), cost, gain, of: (i, side) }
             };
             sides.iter().map(one).collect()
         };

@@ -7,8 +7,9 @@ use rayon::prelude::*;
 
 use super::exact::{Engines, Kept};
 use super::frontier::Candidate;
+use super::marks::Marks;
 use super::pairs::Prompts;
-use super::refine::FineGrid;
+use super::refine::{FineGrid, Known};
 use super::row::{Layout, Part, Row};
 use super::space;
 use super::timer::{self, Timer};
@@ -26,6 +27,28 @@ use crate::spec::{Rules, Workload};
 pub type Priced<S> = Vec<Slot<S>>;
 /// A layout with its clock and what was priced on it.
 pub type Slot<S> = (Layout, Arc<Timer>, Vec<S>);
+/// What a layout serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Serves {
+    Both,
+    Prompts,
+    Decode,
+}
+
+/// A layout of a mixed level: its clock, its rows on the grid, what they reach, and what is known beside them.
+pub struct Group {
+    pub timer: Timer,
+    pub rows: Vec<Row>,
+    pub marks: Marks,
+    pub(super) known: Mutex<Known>,
+}
+
+impl Group {
+    pub fn layout(&self) -> Option<Layout> {
+        self.rows.first().map(|r| r.main.layout)
+    }
+}
+
 /// Sequences per rank and chunk of a round of prompts, and what it gives.
 pub type PromptSide = (u32, u32, PrefillSide);
 
@@ -45,8 +68,9 @@ pub struct Task<'a> {
     pub compiled: Arc<Compiled>,
     pub engine: Engines,
     pub(super) fine_grid: FineGrid,
-    /// Units beyond the coarse grid: their clocks, and what was priced on them in either slot.
-    pub(super) timers: Kept<Layout, Timer>,
+    /// Units beyond the coarse grid, as they serve both phases and in either slot.
+    pub(super) mixed: Kept<(u8, Layout), Group>,
+    pub(super) neighbours: Kept<(Layout, Serves), Vec<Layout>>,
     pub(super) decoded: Kept<Layout, Slot<DecodeSide>>,
     pub(super) prompted: Kept<Layout, Slot<PromptSide>>,
 }
@@ -99,7 +123,8 @@ impl<'a> Task<'a> {
             compiled,
             engine,
             fine_grid,
-            timers: Kept::default(),
+            mixed: Kept::default(),
+            neighbours: Kept::default(),
             decoded: Kept::default(),
             prompted: Kept::default(),
         }
@@ -220,16 +245,13 @@ impl Task<'_> {
     }
 
     /// Chunked prefill and decode on the same GPUs, workers or AFD units, layout by layout.
-    pub fn mixed(&self, level: u8, layouts: &[Layout], per_octave: u32) -> Result<Vec<Vec<Row>>> {
-        self.each(layouts, |layout| Ok(self.mixed_rows(level, layout, per_octave)?.1))
+    pub fn mixed_groups(&self, level: u8, layouts: &[Layout], per_octave: u32) -> Result<Vec<Group>> {
+        self.each(layouts, |layout| self.mixed_group(level, layout, per_octave))
     }
 
-    /// The same, layout by layout with its clock.
-    pub fn mixed_groups(&self, level: u8, layouts: &[Layout], per_octave: u32) -> Result<Vec<(Arc<Timer>, Vec<Row>)>> {
-        self.each(layouts, |layout| {
-            let (timer, rows) = self.mixed_rows(level, layout, per_octave)?;
-            Ok((Arc::new(timer), rows))
-        })
+    pub(super) fn mixed_group(&self, level: u8, layout: &Layout, per_octave: u32) -> Result<Group> {
+        let (timer, rows) = self.mixed_rows(level, layout, per_octave)?;
+        Ok(Group { marks: Marks::of(&rows, self.per_decode()), timer, rows, known: Mutex::default() })
     }
 
     fn mixed_rows(&self, level: u8, layout: &Layout, per_octave: u32) -> Result<(Timer, Vec<Row>)> {
@@ -323,6 +345,13 @@ impl Task<'_> {
     /// Compiles the layouts and prices nothing; gives their number.
     pub fn compile(&self, layouts: &[Layout]) -> Result<usize> {
         Ok(self.each(layouts, |layout| self.timer(layout, self.workload).map(|s| s.gpus()))?.len())
+    }
+
+    /// Those that pair up with any other under the rules of servers; the rest counts as done.
+    pub(super) fn paired_up(&self, layouts: &[Layout], serves: Serves) -> Vec<Layout> {
+        let some: Vec<Layout> = layouts.iter().copied().filter(|l| self.partners(l, serves) != 0).collect();
+        self.control.advance((layouts.len() - some.len()) as u64);
+        some
     }
 
     fn each<T: Send>(&self, layouts: &[Layout], work: impl Fn(&Layout) -> Result<T> + Sync) -> Result<Vec<T>> {

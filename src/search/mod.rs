@@ -10,6 +10,7 @@ pub mod flips;
 pub mod frontier;
 pub mod levels;
 pub mod lifted;
+pub mod marks;
 pub mod near;
 pub mod optimize;
 pub mod pairs;

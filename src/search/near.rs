@@ -172,6 +172,11 @@ impl Tiers {
         if self.is_sure() { below(self.best[2], 2.0 * NEAR) } else { f64::NEG_INFINITY }
     }
 
+    /// Whether what is at least so far over the limits may lead.
+    pub fn allows(&self, excess: f64) -> bool {
+        excess <= LIMITS[0] || !self.is_sure() && excess <= self.nearest * (1.0 + 2.0 * NEAR)
+    }
+
     /// Whether a standing row may lead.
     pub fn takes(&self, gain: f64, excess: f64) -> bool {
         let near = |k: usize| excess <= LIMITS[k] && gain >= below(self.best[k], 2.0 * NEAR);

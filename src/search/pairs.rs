@@ -12,13 +12,14 @@ use std::sync::{Arc, PoisonError};
 
 use rayon::prelude::*;
 
-use super::frontier::{self, Candidate};
-use super::levels::{Priced, PromptSide, Task};
+use super::frontier::Candidate;
+use super::levels::{Priced, PromptSide, Serves, Task};
 use super::near::{LIMITS, Tiers};
 use super::refine::{Aim, append_new, order};
 use super::row::{Layout, Part, Row};
 use crate::error::Result;
 use crate::serving::pd::{DecodeSide, PrefillSide};
+use crate::serving::point;
 use crate::spec::Workload;
 
 /// How far behind the coarse frontier a way of cutting prompts may be to be cut finer: rounds of the coarse grid take
@@ -41,6 +42,17 @@ pub struct Sides {
     pub per_octave: u32,
     pub decode: Priced<DecodeSide>,
     pub front: Vec<Candidate<DecodeSide>>,
+    /// Rate and seconds of the smaller batches of each on the front.
+    below: Vec<Vec<[f64; 2]>>,
+}
+
+impl Sides {
+    /// Seconds that a step of one on the front takes at least where it gives `rate`: those of the batch before.
+    pub fn least_step(&self, j: usize, rate: f64) -> f64 {
+        let below = &self.below[j];
+        let at = below.partition_point(|[r, _]| *r < rate);
+        below.get(at.saturating_sub(1)).map_or(self.front[j].side.step.seconds, |[_, s]| *s)
+    }
 }
 
 /// What fills (prefill, decode) in `pd` and in `pd+afd`: 0 workers, 1 units.
@@ -51,13 +63,20 @@ pub fn ways(level: u8) -> &'static [[usize; 2]] {
 impl Task<'_> {
     /// Both slots of one kind, decode priced here.
     pub fn sides(&self, prompts: Arc<Prompts>, decode: &[Layout], per_octave: u32) -> Result<Sides> {
-        let decode = self.decode(decode, per_octave)?;
-        Ok(Sides { prompts, per_octave, front: frontier::decode_frontier(&decode, &self.load)?, decode })
+        let decode = self.decode(&self.paired_up(decode, Serves::Decode), per_octave)?;
+        let front = self.decode_frontier(&decode)?;
+        let sides: HashMap<&Layout, &Vec<DecodeSide>> = decode.iter().map(|(l, _, sides)| (l, sides)).collect();
+        let smaller = |c: &Candidate<DecodeSide>| -> Vec<[f64; 2]> {
+            let all = sides.get(&c.layout).into_iter().flat_map(|s| s.iter());
+            all.take_while(|s| s.batch <= c.side.batch).map(|s| [s.rate, s.step.seconds]).collect()
+        };
+        let below = front.iter().map(smaller).collect();
+        Ok(Sides { prompts, per_octave, front, below, decode })
     }
 
     /// Prices the prefill slot, and once more with finer cuts where a layout stands near the frontier.
     pub fn prompts(&self, layouts: &[Layout]) -> Result<Prompts> {
-        let mut all = self.prefill(layouts)?;
+        let mut all = self.prefill(&self.paired_up(layouts, Serves::Prompts))?;
         if layouts.first().is_some_and(Layout::is_afd) {
             let least = all.iter().flat_map(|(_, _, sides)| sides).map(|s| s.2.prefill.latency_s);
             let least = least.fold(f64::INFINITY, f64::min);
@@ -66,10 +85,10 @@ impl Task<'_> {
                 all.extend(more);
             }
         }
-        let front = frontier::prefill_frontier(&all, &self.load)?;
+        let front = self.prefill_frontier(&all)?;
         let mut on: HashMap<Layout, Vec<(u32, u32)>> = HashMap::new();
         // A layout a little behind on the coarse grid may lead on the finer one.
-        for (layout, batch, chunk) in frontier::prefill_near(&all, &self.load, SLACK)? {
+        for (layout, batch, chunk) in self.prefill_near(&all, SLACK)? {
             on.entry(layout).or_default().push((batch, chunk));
         }
         let finer: Priced<_> = crate::pool::install(|| {
@@ -82,7 +101,7 @@ impl Task<'_> {
                 .collect()
         })?;
         self.control.check()?;
-        let every = frontier::prefill_every(&finer, &self.load)?;
+        let every = self.prefill_every(&finer)?;
         Ok(Prompts { all, front, every })
     }
 
@@ -110,46 +129,77 @@ impl Task<'_> {
         aim: &Aim,
         tiers: Tiers,
     ) -> Result<Vec<Row>> {
-        let aim = Aim { per_user: false, ..*aim };
-        // Densest first: what a GPU of each slot gives.
-        let density = |c: &Candidate<PrefillSide>| c.side.rate / f64::from(c.layout.gpus());
-        let late = LIMITS[0] * aim.slo.ttft_ms.map_or(f64::INFINITY, |t| t * 1e-3);
-        let mut prompts: Vec<usize> =
-            (0..prefill.len()).filter(|i| prefill[*i].side.prefill.latency_s <= late).collect();
-        prompts.sort_by(|a, b| density(&prefill[*b]).total_cmp(&density(&prefill[*a])).then(a.cmp(b)));
-        let found: Vec<(Vec<(usize, Row)>, Tiers)> = crate::pool::install(|| {
-            decode
-                .par_iter()
-                .map(|d| {
-                    let (mut rows, mut tiers) = (Vec::new(), tiers);
-                    for &i in &prompts {
-                        let p = &prefill[i];
-                        if self.control.is_cancelled() || fluid(self.budget, p, d) < tiers.floor() {
-                            break;
-                        }
-                        if promise(self.budget, p, d) < tiers.floor() {
-                            continue;
-                        }
-                        let Some(row) = self.best_numbers(level, p, d) else { continue };
-                        if row.point.stands() {
-                            tiers.add(aim.gain(&row.point), row.point.excess(&aim.slo));
-                            rows.push((i, row));
-                        }
-                    }
-                    (rows, tiers)
-                })
-                .collect()
-        })?;
-        self.control.check()?;
-        let tiers = found.iter().fold(tiers, |t, (_, own)| t.and(*own));
-        let mut out = Vec::new();
-        for (mut rows, _) in found {
-            rows.retain(|(_, r)| tiers.takes(aim.gain(&r.point), r.point.excess(&aim.slo)));
-            rows.sort_by_key(|(i, _)| *i);
-            out.extend(rows.into_iter().map(|(_, r)| r));
-        }
-        Ok(out)
+        self.near_best_of(level, prefill, decode, |j, _| decode[j].side.step.seconds, aim, tiers)
     }
+
+    /// The same of slots that may be faster than when they are full. `least_step`: seconds that a step of a decode slot
+    /// takes at least where it gives a rate.
+    pub(super) fn near_best_of(
+        &self,
+        level: u8,
+        prefill: &[Candidate<PrefillSide>],
+        decode: &[Candidate<DecodeSide>],
+        least_step: impl Fn(usize, f64) -> f64,
+        aim: &Aim,
+        mut tiers: Tiers,
+    ) -> Result<Vec<Row>> {
+        let aim = Aim { per_user: false, ..*aim };
+        let soon: Vec<f64> = prefill.iter().map(|p| point::excess([p.side.prefill.latency_s, 0.0], &aim.slo)).collect();
+        let step = |d: &Candidate<DecodeSide>| point::excess([0.0, d.side.step.seconds / self.progress()], &aim.slo);
+        let mut found: Vec<([usize; 2], Row)> = Vec::new();
+        let mut look = |tiers: &mut Tiers, i: usize, j: usize| {
+            let row = self.best_numbers(level, &prefill[i], &decode[j]).filter(|r| r.point.stands());
+            if let Some(row) = row {
+                tiers.add(aim.gain(&row.point), row.point.excess(&aim.slo));
+                found.push(([j, i], row));
+            }
+        };
+        // The soonest of both tell how near to the limits anything comes.
+        let first = |n: usize, of: &dyn Fn(usize) -> f64| (0..n).min_by(|a, b| of(*a).total_cmp(&of(*b)));
+        let soonest = first(prefill.len(), &|i| soon[i]).zip(first(decode.len(), &|j| step(&decode[j])));
+        if let Some((i, j)) = soonest {
+            look(&mut tiers, i, j);
+        }
+        let prompts = densest(prefill, |s| s.rate);
+        let (within, beyond): (Vec<usize>, Vec<usize>) =
+            densest(decode, |s| s.rate).into_iter().partition(|j| step(&decode[*j]) <= LIMITS[0]);
+        for (j, full) in within.into_iter().map(|j| (j, true)).chain(beyond.into_iter().map(|j| (j, false))) {
+            self.control.check()?;
+            let d = &decode[j];
+            if !tiers.is_sure() && !tiers.allows(step(d)) {
+                continue;
+            }
+            for &i in &prompts {
+                let p = &prefill[i];
+                if fluid(self.budget, p, d) < tiers.floor() {
+                    break;
+                }
+                if !tiers.allows(soon[i]) || promise(self.budget, p, d) < tiers.floor() || soonest == Some((i, j)) {
+                    continue;
+                }
+                // One that is too slow when full may serve what is left for it: no less than this a slot.
+                let least = || {
+                    let prompts = (tiers.floor() / p.side.rate).ceil().max(1.0) * f64::from(p.layout.gpus());
+                    let slots = ((f64::from(self.budget) - prompts) / f64::from(d.layout.gpus())).floor().max(1.0);
+                    point::excess([0.0, least_step(j, tiers.floor() / slots) / self.progress()], &aim.slo)
+                };
+                if full || !tiers.is_sure() || tiers.allows(least()) {
+                    look(&mut tiers, i, j);
+                }
+            }
+        }
+        found.retain(|(_, r)| tiers.takes(aim.gain(&r.point), r.point.excess(&aim.slo)));
+        found.sort_by_key(|(at, _)| *at);
+        Ok(found.into_iter().map(|(_, r)| r).collect())
+    }
+}
+
+/// Places of the candidates, those first of which a GPU gives the most.
+fn densest<S>(all: &[Candidate<S>], rate: impl Fn(&S) -> f64) -> Vec<usize> {
+    let density = |i: usize| rate(&all[i].side) / f64::from(all[i].layout.gpus());
+    let mut order: Vec<usize> = (0..all.len()).collect();
+    order.sort_by(|a, b| density(*b).total_cmp(&density(*a)));
+    order
 }
 
 /// Pairs whose prompts are cut yet finer, and how many more or fewer prompts a round is tried with.

@@ -9,13 +9,13 @@
 //! prices; loss against a much finer exhaustive grid: tests/rust/refine.rs.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use rayon::prelude::*;
 
 use super::explore::Question;
-use super::frontier::{self, Candidate};
-use super::levels::{Priced, Slot, Task};
+use super::frontier::{Candidate, Class};
+use super::levels::{Group, Slot, Task};
 use super::pairs::Sides;
 use super::row::{Layout, Part, Row};
 use super::timer::Timer;
@@ -27,9 +27,11 @@ use crate::spec::Slo;
 
 /// Layouts of a mixed level that are searched again at most, and decode layouts per size.
 const LEADERS: usize = 48;
-/// Layouts that are searched again side by side, and the most that finer chunks bring.
+/// Layouts that are searched again side by side.
 const ROUND: usize = 4;
-const CHUNKS: f64 = 1.1;
+/// The most that a finer grid is taken to add to what a layout is judged to give (`marks`); whether that loses anything
+/// is held in tests/rust/refine.rs and fair.rs.
+pub(super) const FINER: f64 = 1.1;
 const PER_SIZE: usize = 6;
 
 /// How good a point is under the limits: within them by its gain, else by how near it is.
@@ -68,20 +70,17 @@ pub struct Known {
     most: Option<u32>,
 }
 
-/// The most that a finer grid adds to the rate of a layout.
+/// The most that a finer grid adds to the rate of a row: a finer batch lies at most a step of the grid above a coarse
+/// one and brings at most that much (Little's law at a step time that does not fall), finer chunks the rest.
 pub(super) fn reach(per_octave: u32) -> f64 {
-    CHUNKS * 2f64.powf(1.0 / f64::from(per_octave))
+    FINER * 2f64.powf(1.0 / f64::from(per_octave))
 }
 
 /// Takes the layouts that lead a mixed level to `refine`, a round at a time, by the scores of all; what a round finds
-/// decides who is worth the next. `refine` gives the best score among what it found.
-///
-/// A finer batch lies at most a step of the grid above a coarse one and brings at most that much (Little's law at a
-/// step time that does not fall); finer chunks brought at most 10 % more in 7,561 cells of three models. Who cannot
-/// reach the best with both is left out.
+/// decides who is worth the next. `refine` gives the best score among what it found. Who cannot reach the best with
+/// [`FINER`] is left out.
 pub(super) fn rounds(
     scores: impl Iterator<Item = (u8, f64)>,
-    per_octave: u32,
     mut refine: impl FnMut(&[usize]) -> Result<Option<(u8, f64)>>,
 ) -> Result<()> {
     let mut leaders: Vec<(usize, (u8, f64))> = scores.enumerate().filter(|(_, s)| s.0 > 0).collect();
@@ -89,9 +88,8 @@ pub(super) fn rounds(
     leaders.sort_by(|a, b| order(&b.1, &a.1));
     leaders.truncate(LEADERS);
     let Some(mut best) = leaders.first().map(|l| l.1) else { return Ok(()) };
-    let reach = reach(per_octave);
     for round in leaders.chunks(ROUND) {
-        let live: Vec<usize> = round.iter().filter(|(_, s)| worth_more(*s, best, reach)).map(|(i, _)| *i).collect();
+        let live: Vec<usize> = round.iter().filter(|(_, s)| worth_more(*s, best, FINER)).map(|(i, _)| *i).collect();
         if let Some(found) = refine(&live)?.filter(|f| order(f, &best).is_gt()) {
             best = found;
         }
@@ -223,17 +221,22 @@ fn around(batch: u32, per_octave: u32, least: u32, most: u32) -> Vec<u32> {
 
 impl Task<'_> {
     /// The fine grid around the best rows of the layouts that lead a mixed level.
-    pub fn refine_mixed(&self, groups: &[(Arc<Timer>, Vec<Row>)], per_octave: u32, aim: &Aim) -> Result<Vec<Row>> {
-        let best = |(_, rows): &(Arc<Timer>, Vec<Row>)| best_of(rows, aim).map_or((0, 0.0), |(_, score)| score);
-        let scores: Vec<(u8, f64)> = crate::pool::install(|| groups.par_iter().map(best).collect())?;
+    /// `scores`: what each is judged to give (`marks`).
+    pub fn refine_mixed(
+        &self,
+        groups: &[&Group],
+        scores: &[(u8, f64)],
+        per_octave: u32,
+        aim: &Aim,
+    ) -> Result<Vec<Row>> {
         let one = |i: &usize| -> Result<Vec<Row>> {
             self.control.check()?;
-            let ((timer, rows), mut out) = (&groups[*i], Vec::new());
-            self.around_layout(timer, rows, per_octave, aim, &mut Known::default(), |r| out.push(r));
+            let mut out = Vec::new();
+            self.around_layout(groups[*i], per_octave, aim, |r| out.push(r));
             Ok(out)
         };
         let mut out = Vec::new();
-        rounds(scores.into_iter(), per_octave, |live| {
+        rounds(scores.iter().copied(), |live| {
             let parts: Vec<Result<Vec<Row>>> = crate::pool::install(|| live.par_iter().map(one).collect())?;
             let before = out.len();
             for p in parts {
@@ -245,16 +248,10 @@ impl Task<'_> {
     }
 
     /// The fine grid around the two best batches of one layout; hands over what the coarse rows have not.
-    pub(super) fn around_layout(
-        &self,
-        timer: &Timer,
-        coarse: &[Row],
-        per_octave: u32,
-        aim: &Aim,
-        known: &mut Known,
-        mut take: impl FnMut(Row),
-    ) {
+    pub(super) fn around_layout(&self, group: &Group, per_octave: u32, aim: &Aim, mut take: impl FnMut(Row)) {
+        let Group { timer, rows: coarse, known, .. } = group;
         let Some(first) = coarse.first() else { return };
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
         let (layout, count) = (first.main.layout, first.main.count);
         let most = *known.most.get_or_insert_with(|| choose::most_sequences(timer, 1.0).min(4096.0) as u32);
         // The best batch, and the best of the others: the limits often bind beside the first; of each with its cadence.
@@ -311,14 +308,15 @@ impl Task<'_> {
         let limit = aim.slo.tpot_ms.map_or(f64::INFINITY, |t| t * 1e-3 * self.progress());
         let beyond = match sides.decode.first() {
             Some((layout, ..)) if layout.is_afd() => self.decode_beyond(&sides.decode, sides.per_octave, limit)?,
-            _ => Priced::new(),
+            _ => Vec::new(),
         };
-        let priced: Vec<&Slot<DecodeSide>> = sides.decode.iter().chain(&beyond).collect();
+        let priced: Vec<&Slot<DecodeSide>> = sides.decode.iter().chain(beyond.iter().map(|s| &**s)).collect();
         // Rate at the limit, between the coarse batches around it.
-        let mut by_size: BTreeMap<frontier::Class, Vec<(f64, usize)>> = BTreeMap::new();
+        let mut by_size: BTreeMap<Class, Vec<(f64, usize)>> = BTreeMap::new();
+        let class = self.decode_class();
         for (k, (layout, stepper, sides)) in priced.iter().enumerate() {
             let Some(rate) = rate_within(sides, limit) else { continue };
-            by_size.entry(frontier::class(layout, stepper, &self.load, rate)).or_default().push((rate, k));
+            by_size.entry(class(layout, stepper, rate)).or_default().push((rate, k));
         }
         let mut chosen: Vec<usize> = Vec::new();
         for found in by_size.values_mut() {

@@ -3,7 +3,7 @@
 //! AFD units share their GPUs in so many ways that the coarse grid (`space::units`) holds few of them. A beam of the
 //! best layouts looks at everything one step away (`space::beside`: a few GPUs more or less in either pool, another
 //! TP, expert TP, number of micro-batches, groups or stages, one unit more or less on the budget) and keeps the best,
-//! until a round finds nothing better. What is looked at is priced by the clock that prices the grid. Limit: it is a
+//! until two rounds in a row find nothing better. What is looked at is priced by the clock that prices the grid. Limit: it is a
 //! climb; what it misses is held against everything there is in tests/rust/fair.rs.
 
 use std::collections::{HashMap, HashSet};
@@ -11,15 +11,13 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::levels::{Priced, PromptSide, Slot, Task, coarse};
-use super::refine::{Aim, At, best_of, order, polish, rate_within, reach, worth_more};
-use super::row::{Layout, Part, Row};
+use super::levels::{Group, Priced, PromptSide, Serves, Slot, Task};
+use super::marks::Judged;
+use super::refine::{Aim, FINER, order, rate_within, worth_more};
+use super::row::Layout;
 use super::space;
-use super::timer::Timer;
 use crate::control::Control;
 use crate::error::Result;
-use crate::math::climb::Climb;
-use crate::serving::choose::{chunk_grid, most_sequences};
 use crate::serving::pd::DecodeSide;
 
 /// Layouts that a round starts from, those of them with the same number on the budget, stages and groups, and rounds at
@@ -27,25 +25,18 @@ use crate::serving::pd::DecodeSide;
 const BEAM: usize = 16;
 const ALIKE: usize = 2;
 const ROUNDS: usize = 12;
-/// Layouts of the grid that are priced as the climb prices before it starts.
-const SEEDS: usize = 64;
-/// A round that gains less than this is the last.
+/// What a round must gain, and rounds in a row without it that are the last: two changes at once are often what gains.
 const GAIN: f64 = 1e-4;
-/// A layout that is only climbed through is polished to this share of its batch and chunk.
-const NEARLY: u32 = 32;
+const VAIN: usize = 2;
 /// Layouts of the densest whose proportions are tried at every size, and how far from theirs.
 const PROPORTIONS: usize = 3;
 const FAR: f64 = 2.2;
 
-/// A layout's clock and its rows.
-pub type Group = (Arc<Timer>, Vec<Row>);
-
-/// How good a layout is (as [`Aim::score`]), and the batch and chunk that are.
+/// How good a layout is (as [`Aim::score`]).
 #[derive(Clone, Copy)]
 pub struct Found {
     pub layout: Layout,
     pub score: (u8, f64),
-    pub at: At,
 }
 
 /// Climbs from the best of `from`; gives what was priced on the way, in the order it was looked at. `known`: not to be
@@ -55,46 +46,38 @@ pub fn climb<T: Send>(
     mut from: Vec<Found>,
     reach: f64,
     known: impl Iterator<Item = Layout>,
-    beside: impl Fn(&Layout) -> Vec<Layout>,
-    price: impl Fn(&Layout, At) -> Result<Option<(Found, T)>> + Sync,
+    beside: impl Fn(&Layout) -> Result<Arc<Vec<Layout>>>,
+    price: impl Fn(&Layout) -> Result<(Found, T)> + Sync,
 ) -> Result<Vec<(Found, T)>> {
     from.retain(|f| f.score.0 > 0);
-    keep(&mut from, SEEDS, 2 * ALIKE);
+    keep(&mut from, BEAM, ALIKE);
     if let Some(best) = from.first().map(|f| f.score) {
         from.retain(|f| worth_more(f.score, best, reach));
     }
-    // The grid judges some by a batch far from their best.
-    let seeds: Vec<Result<Option<(Found, T)>>> =
-        crate::pool::install(|| from.par_iter().map(|f| price(&f.layout, f.at)).collect())?;
-    for (f, seed) in from.iter_mut().zip(seeds) {
-        if let Some((found, _)) = seed? {
-            *f = found;
-        }
-    }
-    keep(&mut from, BEAM, ALIKE);
     let mut seen: HashSet<Layout> = known.collect();
     let mut out: Vec<(Found, T)> = Vec::new();
+    let mut vain = 0;
     for _ in 0..ROUNDS {
         let Some(best) = from.first().map(|f| f.score) else { break };
-        let mut next: Vec<(Layout, At)> = Vec::new();
+        let mut next: Vec<Layout> = Vec::new();
         for f in &from {
-            next.extend(beside(&f.layout).into_iter().filter(|l| seen.insert(*l)).map(|l| (l, f.at)));
+            next.extend(beside(&f.layout)?.iter().copied().filter(|l| seen.insert(*l)));
         }
-        let one = |(layout, at): &(Layout, At)| {
+        let one = |layout: &Layout| {
             control.check()?;
-            price(layout, *at)
+            price(layout)
         };
-        let found: Vec<Result<Option<(Found, T)>>> = crate::pool::install(|| next.par_iter().map(one).collect())?;
+        let found: Vec<Result<(Found, T)>> = crate::pool::install(|| next.par_iter().map(one).collect())?;
         for f in found {
-            if let Some((f, priced)) = f? {
-                from.push(f);
-                out.push((f, priced));
-            }
+            let (f, priced) = f?;
+            from.push(f);
+            out.push((f, priced));
         }
         from.retain(|f| f.score.0 > 0);
         keep(&mut from, BEAM, ALIKE);
         let gained = from.first().is_some_and(|f| f.score.0 > best.0 || f.score.1 > best.1 + GAIN * best.1.abs());
-        if !gained {
+        vain = if gained { 0 } else { vain + 1 };
+        if vain == VAIN {
             break;
         }
     }
@@ -118,90 +101,35 @@ fn keep(from: &mut Vec<Found>, most: usize, alike: usize) {
 }
 
 impl Task<'_> {
-    fn beside(&self, layout: &Layout, prefill: bool) -> Vec<Layout> {
-        let (micro, groups) = if prefill {
-            (&space::PREFILL_MICROBATCHES[..], &space::GROUPS[..1])
-        } else {
-            (&space::MICROBATCHES[..], &space::GROUPS[..])
+    fn beside(&self, layout: &Layout, serves: Serves) -> Result<Arc<Vec<Layout>>> {
+        let (micro, groups) = match serves {
+            Serves::Prompts => (&space::PREFILL_MICROBATCHES[..], &space::GROUPS[..1]),
+            Serves::Both | Serves::Decode => (&space::MICROBATCHES[..], &space::GROUPS[..]),
         };
-        space::beside(&self.choices(), layout, micro, groups)
+        self.neighbours.get((*layout, serves), || {
+            let all = space::beside(&self.choices(), layout, micro, groups);
+            Ok(all.into_iter().filter(|l| self.partners(l, serves) != 0).collect())
+        })
     }
 
-    /// Rows of a layout on the coarse grid, climbed from a batch and chunk.
-    fn mixed_near(
+    /// Units of a mixed level beyond those of its grid, and what each is judged to give. `grid`: the same of its layouts;
+    /// `known`: not to be looked at again.
+    pub(super) fn mixed_beyond(
         &self,
         level: u8,
-        layout: &Layout,
-        [batch, _, interval]: At,
-        per_octave: u32,
-        aim: &Aim,
-    ) -> Result<Option<(Found, Group)>> {
-        let timer = self.timers.get(*layout, || self.timer(layout, self.workload))?;
-        let most = most_sequences(&timer, self.load.isl.min(512.0));
-        let count = self.most((0, 1), layout.gpus());
-        let m = layout.microbatches();
-        let batches: Vec<u32> = space::batches(most, per_octave).into_iter().filter(|b| *b >= m).collect();
-        if most < 1.0 || count == 0 || batches.is_empty() {
-            return Ok(None);
-        }
-        let cadences = self.cadences(&timer);
-        let interval = if cadences.contains(&interval) { interval } else { cadences[0] };
-        let per_decode = self.per_decode();
-        let chunks = |b: &u32| coarse(chunk_grid(&self.load, *b, per_decode)).collect();
-        let grid: Vec<Vec<u32>> = batches.iter().map(chunks).collect();
-        let better = |a: &(Row, (u8, f64)), b: &(Row, (u8, f64))| order(&a.1, &b.1).is_gt();
-        let mut climb = Climb::new(grid.iter().map(|c| (0, c.len())), better);
-        let start = batches.partition_point(|b| *b < batch).min(batches.len() - 1);
-        climb.run(&[start], 1, |i, j| {
-            let (batch, chunk) = (batches[i], grid[i][j]);
-            let point = timer.mixed(&self.load, [batch, chunk, interval], count);
-            let main = Part { layout: *layout, batch, chunk, count, interval };
-            let (framework, scanned) = (self.framework, timer.scans());
-            let row = Row { level, framework, main, prefill: None, point, scanned, leads: false };
-            (row, aim.score(&row.point))
-        });
-        let Some((.., (best, score))) = climb.best() else { return Ok(None) };
-        let mut rows: Vec<Row> = climb.priced().map(|(.., (row, _))| row).collect();
-        let start = [best.main.batch, best.main.chunk, interval];
-        let within = (m, most.min(4096.0) as u32);
-        let (at, score) = polish(start, score, within, &cadences, NEARLY, |[batch, chunk, interval]| {
-            let point = timer.mixed(&self.load, [batch, chunk, interval], count);
-            let main = Part { layout: *layout, batch, chunk, count, interval };
-            rows.push(Row { main, point, ..best });
-            aim.score(&point)
-        });
-        // Rising in batch, falling in chunk and rising in cadence, as a whole grid is.
-        rows.sort_by(|a, b| {
-            let (x, y) = (&a.main, &b.main);
-            x.batch.cmp(&y.batch).then(y.chunk.cmp(&x.chunk)).then(x.interval.cmp(&y.interval))
-        });
-        rows.dedup_by(|a, b| a.main == b.main);
-        let found = Found { layout: *layout, score, at };
-        Ok(Some((found, (timer, rows))))
-    }
-
-    /// Units of a mixed level beyond those of the grid, whose layouts have the rows `groups`.
-    pub(super) fn mixed_beyond<'r>(
-        &self,
-        level: u8,
-        groups: impl Iterator<Item = &'r [Row]>,
+        grid: impl Iterator<Item = (Layout, (u8, f64))>,
         known: impl Iterator<Item = Layout>,
         per_octave: u32,
         aim: &Aim,
-    ) -> Result<Vec<Group>> {
-        let best = |rows: &[Row]| {
-            let (row, score) = best_of(rows, aim)?;
-            Some(Found { layout: row.main.layout, score, at: [row.main.batch, row.main.chunk, row.main.interval] })
+    ) -> Result<Vec<(Arc<Group>, Judged)>> {
+        let price = |layout: &Layout| {
+            let group = self.mixed.get((level, *layout), || self.mixed_group(level, layout, per_octave))?;
+            let judged = group.marks.judge(aim);
+            Ok((Found { layout: *layout, score: judged.score }, (group, judged)))
         };
-        let found = climb(
-            self.control,
-            groups.filter_map(best).collect(),
-            reach(per_octave),
-            known,
-            |l| self.beside(l, false),
-            |l, at| self.mixed_near(level, l, at, per_octave, aim),
-        )?;
-        Ok(found.into_iter().map(|(_, group)| group).collect())
+        let from = grid.map(|(layout, score)| Found { layout, score }).collect();
+        let found = climb(self.control, from, FINER, known, |l| self.beside(l, Serves::Both), price)?;
+        Ok(found.into_iter().map(|(_, judged)| judged).collect())
     }
 
     /// Units for the decode slot beyond those of the grid, dense under a TPOT limit (seconds a step).
@@ -210,14 +138,14 @@ impl Task<'_> {
         priced: &Priced<DecodeSide>,
         per_octave: u32,
         limit: f64,
-    ) -> Result<Priced<DecodeSide>> {
+    ) -> Result<Vec<Arc<Slot<DecodeSide>>>> {
         let value = |slot: &Slot<DecodeSide>| {
             let gpus = f64::from(slot.0.gpus());
             let least = slot.2.iter().map(|s| s.step.seconds).fold(f64::INFINITY, f64::min);
             worth(rate_within(&slot.2, limit).map_or(0.0, |r| r / gpus), least / limit)
         };
-        let kept = |l: &Layout| Ok((*self.decoded.get(*l, || self.decode_of(l, per_octave))?).clone());
-        self.beyond(priced, false, value, kept)
+        let kept = |l: &Layout| self.decoded.get(*l, || self.decode_of(l, per_octave));
+        self.beyond(priced, Serves::Decode, value, kept)
     }
 
     /// Units for the prefill slot beyond those of the grid, dense under a TTFT limit in seconds.
@@ -229,33 +157,28 @@ impl Task<'_> {
             let least = slot.2.iter().map(|s| s.2.prefill.latency_s).fold(f64::INFINITY, f64::min);
             worth(within.fold(0.0, f64::max), least / limit)
         };
-        let kept = |l: &Layout| Ok((*self.prompted.get(*l, || self.prefill_of(l, &prompts))?).clone());
-        self.beyond(priced, true, value, kept)
+        let kept = |l: &Layout| self.prompted.get(*l, || self.prefill_of(l, &prompts));
+        let found = self.beyond(priced, Serves::Prompts, value, kept)?;
+        Ok(found.iter().map(|slot| (**slot).clone()).collect())
     }
 
     /// Slots beyond a grid: a climb by what a GPU gives, then the proportions of the densest at every size near theirs.
-    fn beyond<S: Clone + Send + Sync>(
+    fn beyond<S: Send + Sync>(
         &self,
         priced: &Priced<S>,
-        prefill: bool,
+        serves: Serves,
         value: impl Fn(&Slot<S>) -> (u8, f64) + Sync,
-        price: impl Fn(&Layout) -> Result<Slot<S>> + Sync,
-    ) -> Result<Priced<S>> {
-        let of = |slot: &Slot<S>| Found { layout: slot.0, score: value(slot), at: [0, 0, 1] };
+        price: impl Fn(&Layout) -> Result<Arc<Slot<S>>> + Sync,
+    ) -> Result<Vec<Arc<Slot<S>>>> {
+        let of = |slot: &Slot<S>| Found { layout: slot.0, score: value(slot) };
         let mut best: Vec<Found> = priced.iter().map(of).collect();
         let mut known: HashSet<Layout> = best.iter().map(|f| f.layout).collect();
-        let one = |layout: &Layout| -> Result<Option<(Found, Slot<S>)>> {
+        let one = |layout: &Layout| -> Result<(Found, Arc<Slot<S>>)> {
             let slot = price(layout)?;
-            Ok(Some((of(&slot), slot)))
+            Ok((of(&slot), slot))
         };
-        let climbed = climb(
-            self.control,
-            best.clone(),
-            f64::INFINITY,
-            known.iter().copied(),
-            |l| self.beside(l, prefill),
-            |l, _| one(l),
-        )?;
+        let climbed =
+            climb(self.control, best.clone(), f64::INFINITY, known.iter().copied(), |l| self.beside(l, serves), one)?;
         known.extend(climbed.iter().map(|(f, _)| f.layout));
         best.extend(climbed.iter().map(|(f, _)| *f));
         best.retain(|f| f.score.0 > 0);
@@ -268,8 +191,8 @@ impl Task<'_> {
             self.control.check()?;
             price(layout)
         };
-        let sized: Vec<Result<Slot<S>>> = crate::pool::install(|| wanted.par_iter().map(checked).collect())?;
-        let mut out: Priced<S> = climbed.into_iter().map(|(_, slot)| slot).collect();
+        let sized: Vec<Result<Arc<Slot<S>>>> = crate::pool::install(|| wanted.par_iter().map(checked).collect())?;
+        let mut out: Vec<Arc<Slot<S>>> = climbed.into_iter().map(|(_, slot)| slot).collect();
         for slot in sized {
             out.push(slot?);
         }

@@ -26,6 +26,8 @@ use crate::spec::{Plan, Serving, servers};
 
 /// Intervals worth trying where the knob acts.
 pub const INTERVALS: [u32; 5] = [1, 2, 4, 8, 16];
+/// Beyond every interval of a search.
+const FEW: usize = 17;
 
 /// Whether an interval above 1 does anything on a worker or unit of `ranks` attention ranks.
 pub fn acts(framework: &str, ranks: f64) -> bool {
@@ -95,71 +97,80 @@ pub fn pace(interval: u32, needed: f64, isl: f64, room: f64, ranks: f64, aligned
         return Pace { f, f_sys, carried, busy, held: 0.0, behind: 0.0 };
     }
     let n = interval as usize;
-    let odds = binomial(n, (needed / parcel).min(1.0));
-    // Of the fullest of the ranks.
-    let mut below = 0.0;
-    let fullest: Vec<f64> = odds
-        .iter()
-        .scan(0.0, |last, p| {
-            below += p;
-            let (now, before) = (f64::min(below, 1.0).powi(ranks as i32), *last);
-            *last = now;
-            Some(now - before)
-        })
-        .collect();
-    let spread = if aligned { &odds } else { &fullest };
-    let (mut shares, mut system_shares, mut tokens) = (0.0, 0.0, 0.0);
-    for j in 0..n {
-        let (mut q, mut most, mut any) = (0.0, 0.0, 0.0);
-        for k in 1..=n {
-            let load = k as f64 * parcel;
-            // A step with any prompt token is mixed; what overflows the cycle fills steps with what comes next.
-            let steps = if load <= room * n as f64 { (load / room).ceil().max(1.0) } else { load / room };
+    // Of the few that a search asks for without the heap: odds, odds of the fullest rank, and three sums of each slot.
+    let (mut few, mut many) = ([0.0; 5 * FEW], Vec::new());
+    let all = if n < FEW {
+        &mut few[..5 * (n + 1)]
+    } else {
+        many.resize(5 * (n + 1), 0.0);
+        &mut many[..]
+    };
+    let (odds, rest) = all.split_at_mut(n + 1);
+    let (fullest, slots) = rest.split_at_mut(n + 1);
+    binomial(odds, (needed / parcel).min(1.0));
+    let (mut below, mut before) = (0.0, 0.0);
+    for (most, p) in fullest.iter_mut().zip(odds.iter()) {
+        below += p;
+        let now = f64::min(below, 1.0).powi(ranks as i32);
+        *most = now - before;
+        before = now;
+    }
+    let spread = if aligned { &*odds } else { &*fullest };
+    let (q, rest) = slots.split_at_mut(n);
+    let (any, most) = rest.split_at_mut(n);
+    for k in 1..=n {
+        let load = k as f64 * parcel;
+        // A step with any prompt token is mixed; what overflows the cycle fills steps with what comes next.
+        let steps = if load <= room * n as f64 { (load / room).ceil().max(1.0) } else { load / room };
+        for j in (0..n).take_while(|j| (*j as f64) < steps) {
             // What overflows a cycle comes on top of the next.
             let mut at = j as f64;
             let mut carried: f64 = 0.0;
             while at < steps {
-                q += odds[k] * (steps - at).min(1.0);
+                q[j] += odds[k] * (steps - at).min(1.0);
                 carried += (load - at * room).clamp(0.0, room);
                 at += n as f64;
             }
             if carried > 0.0 {
-                any += spread[k];
-                most += spread[k] * carried.min(room);
+                any[j] += spread[k];
+                most[j] += spread[k] * carried.min(room);
             }
         }
-        let q = q.min(1.0);
+    }
+    let (mut shares, mut system_shares, mut tokens) = (0.0, 0.0, 0.0);
+    for j in 0..n {
+        let q = q[j].min(1.0);
         let s = system(q);
         shares += q;
         system_shares += s;
-        tokens += if any > 0.0 { s * most / any } else { 0.0 };
+        tokens += if any[j] > 0.0 { s * most[j] / any[j] } else { 0.0 };
     }
     let (f, f_sys) = (shares / n as f64, system_shares / n as f64);
     let carried = (tokens / system_shares.max(f64::MIN_POSITIVE)).max(needed / f_sys.max(f64::MIN_POSITIVE)).min(room);
     let carried = if carried > 0.0 { carried } else { room.min(parcel) };
     let busy = if f_sys > 0.0 { (needed / (carried * f_sys)).min(1.0) } else { 1.0 };
     // Steps until each prompt of a burst is done, beyond those of the first.
+    let own = (isl / room).max(1.0);
     let (mut prompts, mut steps) = (0.0, 0.0);
+    let (mut told, mut beyond) = (0, 0.0);
     for (k, odds) in odds.iter().enumerate().skip(1) {
-        let count = (k as f64 * parcel / isl).round().max(1.0);
-        let own = (isl / room).max(1.0);
-        prompts += odds * count;
-        steps += odds * (1..=count.min(1e4) as u32).map(|i| (f64::from(i) * isl / room).max(1.0) - own).sum::<f64>();
+        let count = (k as f64 * parcel / isl).round().clamp(1.0, 1e4) as u32;
+        beyond = (told + 1..=count).fold(beyond, |sum, i| sum + ((f64::from(i) * isl / room).max(1.0) - own));
+        told = count;
+        prompts += odds * (k as f64 * parcel / isl).round().max(1.0);
+        steps += odds * beyond;
     }
     let behind = if prompts > 0.0 { steps / prompts } else { 0.0 };
     Pace { f, f_sys, carried, busy, held: (n as f64 - 1.0) / 2.0, behind }
 }
 
-/// Odds of 0..=n successes.
-fn binomial(n: usize, p: f64) -> Vec<f64> {
-    let mut odds = vec![1.0];
-    for _ in 0..n {
-        let mut next = vec![0.0; odds.len() + 1];
-        for (k, o) in odds.iter().enumerate() {
-            next[k] += o * (1.0 - p);
-            next[k + 1] += o * p;
+/// Odds of 0 to n successes, of which there is one number more than n.
+fn binomial(odds: &mut [f64], p: f64) {
+    odds[0] = 1.0;
+    for done in 1..odds.len() {
+        for k in (1..=done).rev() {
+            odds[k] = odds[k - 1] * p + odds[k] * (1.0 - p);
         }
-        odds = next;
+        odds[0] *= 1.0 - p;
     }
-    odds
 }

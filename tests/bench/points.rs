@@ -1,7 +1,7 @@
 //! Points a second of a search, level by level, counted after compile; compile itself; the size of what is kept:
-//! `cargo run --release --example points [model] [system] [gpus] [framework] [workload] [scan|exact] [regimes]`.
+//! `cargo run --release --example points [model] [system] [gpus] [framework] [workload] [scan|exact] [regimes] [n]`.
 //! One line a phase: name, points, seconds, points a second. `exact`: priced by the engine, as before there was a
-//! scan; `regimes`: a map of 10,000 cells as well. Threads by `DISAGG_NUM_THREADS`.
+//! scan; `regimes`: a map of 100 cells for each of `n` workloads as well (100, so 10,000 cells). Threads by `DISAGG_NUM_THREADS`.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
@@ -53,11 +53,15 @@ fn main() {
     // The first round fills what is left of the lines.
     for round in ["cold", "warm"] {
         println!("-- {round}");
-        let rows = |groups: &Vec<(_, Vec<disagg::search::Row>)>| groups.iter().map(|(_, rows)| rows.len()).sum();
+        let rows = |groups: &Vec<levels::Group>| groups.iter().map(|g| g.rows.len()).sum();
+        let refine = |groups: &[levels::Group]| {
+            let scores: Vec<(u8, f64)> = groups.iter().map(|g| g.marks.judge(&aim).score).collect();
+            task.refine_mixed(&groups.iter().collect::<Vec<_>>(), &scores, 2, &aim).unwrap()
+        };
         let a = timed("aggregated", || task.mixed_groups(0, &workers, 2).unwrap(), rows);
-        timed("its refinement", || task.refine_mixed(&a, 2, &aim).unwrap(), Vec::len);
+        timed("its refinement", || refine(&a), Vec::len);
         let u = timed("aggregated+afd", || task.mixed_groups(2, &units, 2).unwrap(), rows);
-        timed("its refinement", || task.refine_mixed(&u, 2, &aim).unwrap(), Vec::len);
+        timed("its refinement", || refine(&u), Vec::len);
         let count = |p: &levels::Priced<_>| p.iter().map(|x| x.2.len()).sum();
         timed("prefill", || task.prefill(&prefill_workers).unwrap(), count);
         timed("prefill afd", || task.prefill(&prefill_units).unwrap(), count);
@@ -77,7 +81,7 @@ fn main() {
             let f = timed(name, || task.pair(level, &p.prompts.front, &d.front).unwrap(), Vec::len);
             let fine = timed("its batches", || task.fine_decode(d, &aim).unwrap(), Vec::len);
             let tiers = disagg::search::near::Tiers::of(&f, &aim);
-            timed("near the best", || task.near_best(level, &p.prompts.every, &fine, &aim, tiers).unwrap(), Vec::len);
+            timed("near the best", || task.best_pairs(level, &p.prompts.every, &fine, &aim, tiers).unwrap(), Vec::len);
         }
     }
     let q = Question {
@@ -91,8 +95,10 @@ fn main() {
     // A map: lengths of prefixes, prompts and answers, limits on both latencies, every level in every cell.
     let each = |n: i32, low: f64, step: f64| (0..n).map(move |k| (low * step.powi(k)).round());
     let lengths = each(10, 256.0, 1.6).flat_map(|i| each(5, 64.0, 2.5).map(move |o| (i, o)));
-    let workloads: Vec<Workload> =
-        lengths.flat_map(|(i, o)| [0.0, 4096.0].map(|p| Workload::fixed(&format!("{p}/{i}/{o}"), p, i, o))).collect();
+    let every = lengths.flat_map(|(i, o)| [0.0, 4096.0].map(|p| Workload::fixed(&format!("{p}/{i}/{o}"), p, i, o)));
+    // Fewer of them lie spread over all.
+    let some: usize = arg(8, "100").parse().unwrap();
+    let workloads: Vec<Workload> = every.step_by((100 / some).max(1)).collect();
     let slos: Vec<Slo> = each(10, 100.0, 1.6)
         .flat_map(|ttft| each(10, 6.0, 1.35).map(move |tpot| (ttft, tpot)))
         .map(|(ttft, tpot)| Slo { ttft_ms: Some(ttft), tpot_ms: Some(tpot), percentile: None })

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use disagg::control::Control;
 use disagg::cost::Library;
+use disagg::search::frontier::Candidate;
+use disagg::search::levels;
 use disagg::search::space::{self, Choices};
 use disagg::search::{LEVELS, Layout, Question, Row, Study, explore};
 use disagg::serving::choose::{chunk_grid, most_sequences};
@@ -431,4 +433,28 @@ fn random_plans_gain_nothing() {
 fn ten_thousand_random_plans_a_question_gain_nothing() {
     let all = questions(&[("gb200", 72), ("b200_sxm", 128), ("b200_sxm", 24), ("h200_sxm", 16)]);
     hold(&all[..50], 10_000, 0.01);
+}
+
+/// vLLM hands no prompts over from workers with stages: such a worker, however good, may not hide one that does.
+#[test]
+fn what_pairs_with_nothing_hides_nothing() {
+    let w = Workload::fixed("fair", 4096.0, 512.0, 256.0);
+    let (model, cluster) = (lab::model("Qwen/Qwen3-235B-A22B-FP8"), lab::cluster("b200_sxm", 16));
+    let lib = lab::lib_as_asked(&model, &cluster, "vllm");
+    let control = Control::new();
+    let layouts = levels::worker_layouts(&lib, 16, true);
+    let stages =
+        |c: &Candidate<pd::PrefillSide>| matches!(c.layout, Layout::Worker { parallel, .. } if parallel.pp > 1);
+    let front = |rules: Option<Rules>| {
+        let task = levels::Task::new(&lib, &w, 16, 0, &control, true).within(rules);
+        task.prompts(&layouts).unwrap().every
+    };
+    let (free, bound) = (front(None), front(Some(Rules::new("vllm", None, &model, &cluster).unwrap())));
+    assert!(free.iter().any(stages), "stages lead where no rule stops them");
+    assert!(!bound.is_empty() && !bound.iter().any(stages));
+    let best = |all: &[Candidate<pd::PrefillSide>]| {
+        let of_two = all.iter().filter(|c| c.layout.gpus() == 2 && !stages(c));
+        of_two.map(|c| c.side.rate).fold(0.0, f64::max)
+    };
+    assert!(best(&bound) > best(&free), "a worker of two GPUs stands that stages had hidden");
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use disagg::control::Control;
 use disagg::cost::Library;
-use disagg::search::frontier::{self, Candidate};
+use disagg::search::frontier::Candidate;
 use disagg::search::levels::{self, Priced, Task};
 use disagg::search::{LEVELS, Question, Row, Study, explore};
 use disagg::serving::pd::{DecodeSide, PrefillSide};
@@ -199,8 +199,8 @@ fn thinning_loss(lib: &Arc<Library>, w: &Workload, units: bool, per_octave: u32,
     let decode = task.decode(&layouts, per_octave).unwrap();
     let level = if units { 3 } else { 1 };
     let every = task.pair(level, &all_prefill(&prefill), &all_decode(&decode)).unwrap();
-    let prompts = frontier::prefill_frontier(&prefill, &task.load).unwrap();
-    let thin = task.pair(level, &prompts, &frontier::decode_frontier(&decode, &task.load).unwrap()).unwrap();
+    let prompts = task.prefill_frontier(&prefill).unwrap();
+    let thin = task.pair(level, &prompts, &task.decode_frontier(&decode).unwrap()).unwrap();
     let least = |rows: &[Row], f: &dyn Fn(&Row) -> f64| rows.iter().map(f).fold(f64::INFINITY, f64::min);
     let (ttft, tpot) = (least(&every, &|r| r.point.ttft_s), least(&every, &|r| r.point.tpot_s));
     println!("{} on {budget}: {} pairs, {} after thinning", lib.model.name, every.len(), thin.len());
@@ -247,11 +247,11 @@ fn ways_for_kv_survive_thinning() {
         let control = Control::new();
         let task = Task::new(&lib, &w, 24, 0, &control, true);
         let prefill = task.prefill(&levels::worker_layouts(&lib, 24, true)).unwrap();
-        let prefill = frontier::prefill_frontier(&prefill, &task.load).unwrap();
+        let prefill = task.prefill_frontier(&prefill).unwrap();
         let layouts = if units { levels::unit_layouts(&lib, 24) } else { levels::worker_layouts(&lib, 24, false) };
         let decode = task.decode(&layouts, 3).unwrap();
         let every = task.pair(1, &prefill, &all_decode(&decode)).unwrap();
-        let thin = task.pair(1, &prefill, &frontier::decode_frontier(&decode, &task.load).unwrap()).unwrap();
+        let thin = task.pair(1, &prefill, &task.decode_frontier(&decode).unwrap()).unwrap();
         let ttft = every.iter().map(|r| r.point.ttft_s).fold(f64::INFINITY, f64::min);
         for over in [1.01, 1.05, 1.3, 2.0, 10.0] {
             let limits = slo(ttft * 1e3 * over, 30.0);

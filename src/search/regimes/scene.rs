@@ -1,9 +1,10 @@
 //! What the cells of one cluster and workload share, and what each of them finds in it.
 //!
 //! The steps are those of `explore`, in its order: the coarse grid, the finer grid around the leaders, the engine
-//! for what may lead. The coarse grid is priced once; a layout keeps its points on the finer grid; decode slots are
-//! looked for once a TPOT limit. A cell first reads how far each layout reaches under its limits from the rows that
-//! none of the same layout beats in rate and both latencies, and then takes up only rows near the best.
+//! for what may lead. The grid is priced once, and so is every unit that a cell climbs to; a layout keeps its points
+//! on the finer grid; decode slots are looked for once a TPOT limit. A cell first reads how far each layout reaches
+//! under its limits from the rows that none of the same layout beats in rate and both latencies, and then takes up
+//! only rows near the best. Pairs are not listed: of each cell those near its best are found by their bounds.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,41 +15,35 @@ use super::{Map, Reach};
 use crate::control::Control;
 use crate::error::Result;
 use crate::search::frontier::Candidate;
-use crate::search::levels::{Layouts, Task};
+use crate::search::levels::{Group, Layouts, Task};
+use crate::search::marks::{Judged, Mark};
 use crate::search::near::{self, Tiers};
 use crate::search::pairs::{Sides, ways};
-use crate::search::refine::{self, Aim, Key, Known, append_new};
+use crate::search::refine::{self, Aim, Key, append_new};
 use crate::search::row::{Layout, Row};
-use crate::search::timer::Timer;
 use crate::serving::pd::DecodeSide;
 use crate::serving::{Binding, Point, point};
 use crate::spec::Slo;
 
-/// Rate and latencies of a standing row, and which row it is.
-#[derive(Clone, Copy)]
-struct Mark {
-    rate: f64,
-    latencies: [f64; 2],
-    part: u32,
-    row: u32,
+/// What a layout reaches: the least of each latency, and its marks that no other beats on rate and both latencies.
+struct Peaks {
+    group: usize,
+    least: [f64; 2],
+    marks: std::ops::Range<usize>,
 }
 
-impl Mark {
-    /// Those of the standing rows of a list, by falling rate.
-    fn of(part: usize, rows: &[Row]) -> Vec<Mark> {
-        let standing = rows.iter().enumerate().filter(|(_, r)| r.point.stands());
-        let mark = |(row, r): (usize, &Row)| {
-            let p = &r.point;
-            Mark { rate: p.requests_per_s, latencies: [p.ttft_s, p.tpot_s], part: part as u32, row: row as u32 }
-        };
-        let mut all: Vec<Mark> = standing.map(mark).collect();
-        all.sort_by(|a, b| b.rate.total_cmp(&a.rate));
-        all
+/// Marks of a layout that no other of it beats, by falling rate.
+fn unbeaten(group: &Group) -> Vec<Mark> {
+    let mut all: Vec<Mark> = group.marks.iter().filter(|m| m.stands()).copied().collect();
+    all.sort_by(|a, b| b.rate.total_cmp(&a.rate));
+    let mut best: Vec<Mark> = Vec::new();
+    for m in all {
+        let beats = |k: &Mark| k.latencies[0] <= m.latencies[0] && k.latencies[1] <= m.latencies[1];
+        if !best.iter().any(beats) {
+            best.push(m);
+        }
     }
-
-    fn excess(&self, slo: &Slo) -> f64 {
-        point::excess(self.latencies, slo)
-    }
+    best
 }
 
 /// What marks by falling rate reach under limits. Below one that surely keeps them nothing reaches further.
@@ -63,32 +58,6 @@ fn reach(marks: &[Mark], slo: &Slo) -> Tiers {
     tiers
 }
 
-/// A layout of a mixed level.
-struct Group {
-    timer: Arc<Timer>,
-    rows: Vec<Row>,
-    known: Mutex<Known>,
-}
-
-/// What a layout reaches: the least of each latency, and its marks that no other beats on rate and both latencies.
-struct Peaks {
-    group: usize,
-    least: [f64; 2],
-    marks: std::ops::Range<usize>,
-}
-
-/// Marks of a layout that no other of it beats.
-fn unbeaten(rows: &[Row]) -> Vec<Mark> {
-    let mut best: Vec<Mark> = Vec::new();
-    for m in Mark::of(0, rows) {
-        let beats = |k: &Mark| k.latencies[0] <= m.latencies[0] && k.latencies[1] <= m.latencies[1];
-        if !best.iter().any(beats) {
-            best.push(m);
-        }
-    }
-    best
-}
-
 /// A mixed level.
 struct Mixed {
     level: u8,
@@ -101,22 +70,12 @@ struct Mixed {
     least: Option<Row>,
 }
 
-/// A level of pairs: the coarse ones.
-struct Paired {
-    level: u8,
-    /// One list a decode slot.
-    parts: Vec<Vec<Row>>,
-    /// Of all, each with the numbers of its list and of its row in it.
-    marks: Vec<Mark>,
-    /// What lacks the least memory, if nothing stands.
-    least: Option<Row>,
-}
-
 pub struct Scene<'a> {
     task: Task<'a>,
     mixed: [Option<Mixed>; 2],
     sides: [Option<Sides>; 2],
-    paired: [Option<Paired>; 2],
+    /// Of the levels of pairs: what lacks the least memory where nothing stands, once asked for.
+    closest: [Mutex<Option<Option<Row>>>; 2],
     exact: Mutex<HashMap<Key, Point>>,
 }
 
@@ -136,11 +95,7 @@ impl<'a> Scene<'a> {
         let workers = || task.sides(task.prompts_shared("workers", &of.prefill_workers)?, &of.workers, 2 * octave);
         let units = || task.sides(task.prompts_shared("units", &of.prefill_units)?, &of.units, 2 * octave);
         let sides = [pd.then(workers).transpose()?, afd.then(units).transpose()?];
-        let paired = [
-            map.wants(1).then(|| paired(&task, &sides, 1)).transpose()?,
-            afd.then(|| paired(&task, &sides, 3)).transpose()?,
-        ];
-        Ok(Scene { task, mixed, sides, paired, exact: Mutex::default() })
+        Ok(Scene { task, mixed, sides, closest: Default::default(), exact: Mutex::default() })
     }
 
     /// A row's point by the engine; the cells of a scene often share it.
@@ -163,9 +118,9 @@ impl<'a> Scene<'a> {
 
     /// What each layout reaches, and all of them. Those that cannot come near, not even on a finer grid, are left out:
     /// too slow in rate, or further over a limit than what keeps them or is nearest to them.
-    fn reached(&self, level: &Mixed, slo: &Slo) -> (Vec<Tiers>, Tiers) {
+    fn reached(&self, level: &Mixed, aim: &Aim) -> (Vec<Judged>, Tiers) {
         let finer = refine::reach(level.octave);
-        let mut reached: Vec<Tiers> = vec![Tiers::default(); level.groups.len()];
+        let mut near: Vec<(usize, Tiers)> = Vec::new();
         let mut tiers = Tiers::default();
         for peak in &level.peaks {
             let marks = &level.marks[peak.marks.clone()];
@@ -174,41 +129,44 @@ impl<'a> Scene<'a> {
             }
             let (class, value) = tiers.score();
             let allowed = if class == 2 { finer } else { -value * finer };
-            if point::excess(peak.least, slo) <= allowed || class == 0 {
-                reached[peak.group] = reach(marks, slo);
-                tiers = tiers.and(reached[peak.group]);
+            if point::excess(peak.least, &aim.slo) <= allowed || class == 0 {
+                let own = reach(marks, &aim.slo);
+                near.push((peak.group, own));
+                tiers = tiers.and(own);
             }
         }
-        (reached, tiers)
+        let mut judged: Vec<Judged> = vec![Judged::default(); level.groups.len()];
+        for (group, own) in near {
+            if own.score().0 > 0 && refine::worth_more(own.score(), tiers.score(), finer) {
+                judged[group] = level.groups[group].marks.judge(aim);
+            }
+        }
+        (judged, tiers)
     }
 
-    /// Units beyond the coarse grid, climbed to from what leads it under these limits.
-    fn beyond(&self, level: &Mixed, reached: &[Tiers], aim: &Aim) -> Result<Vec<Group>> {
+    /// Units beyond the grid, climbed to from what leads it under these limits.
+    fn beyond(&self, level: &Mixed, judged: &[Judged], aim: &Aim) -> Result<Vec<(Arc<Group>, Judged)>> {
         if level.level != 2 {
             return Ok(Vec::new());
         }
-        let leading = level.groups.iter().zip(reached).filter(|(_, t)| t.score().0 > 0);
-        let layouts = level.groups.iter().filter_map(|g| g.rows.first()).map(|r| r.main.layout);
-        let rows = leading.map(|(g, _)| g.rows.as_slice());
-        let found = self.task.mixed_beyond(level.level, rows, layouts, level.octave, aim)?;
-        Ok(found.into_iter().map(|(timer, rows)| Group { timer, rows, known: Mutex::default() }).collect())
+        let grid = level.groups.iter().zip(judged).filter_map(|(g, j)| Some((g.layout()?, j.score)));
+        let known = level.groups.iter().filter_map(Group::layout);
+        self.task.mixed_beyond(level.level, grid, known, level.octave, aim)
     }
 
     fn in_mixed(&self, level: &Mixed, aim: &Aim) -> Result<Reach> {
-        let (mut reached, mut tiers) = self.reached(level, &aim.slo);
-        let beyond = self.beyond(level, &reached, aim)?;
-        for g in &beyond {
-            let own = Tiers::of(&g.rows, aim);
-            tiers = tiers.and(own);
-            reached.push(own);
+        let (mut judged, mut tiers) = self.reached(level, aim);
+        let beyond = self.beyond(level, &judged, aim)?;
+        for (_, own) in &beyond {
+            tiers = tiers.and(own.tiers);
+            judged.push(*own);
         }
-        let groups: Vec<&Group> = level.groups.iter().chain(&beyond).collect();
+        let groups: Vec<&Group> = level.groups.iter().chain(beyond.iter().map(|(g, _)| &**g)).collect();
         let mut fine: Vec<Row> = Vec::new();
-        refine::rounds(reached.iter().map(Tiers::score), level.octave, |live| {
+        refine::rounds(judged.iter().map(|j| j.score), |live| {
             let mut best: Option<(u8, f64)> = None;
             for i in live {
-                let g = groups[*i];
-                self.task.around_layout(&g.timer, &g.rows, level.octave, aim, &mut lock(&g.known), |r| {
+                self.task.around_layout(groups[*i], level.octave, aim, |r| {
                     let (gain, excess) = (r.point.requests_per_s, r.point.excess(&aim.slo));
                     best = best.into_iter().chain([aim.score(&r.point)]).max_by(refine::order);
                     if r.point.stands() {
@@ -221,36 +179,64 @@ impl<'a> Scene<'a> {
             }
             Ok(best)
         })?;
-        let takes = |r: &&Row| r.point.stands() && tiers.takes(r.point.requests_per_s, r.point.excess(&aim.slo));
-        let near = groups.iter().zip(&reached).filter(|(_, own)| tiers.meets(own));
-        let mut rows: Vec<Row> = near.flat_map(|(g, _)| g.rows.iter().filter(takes)).copied().collect();
-        rows.extend(fine.iter().filter(takes));
+        let takes = |rate: f64, excess: f64| rate > f64::NEG_INFINITY && tiers.takes(rate, excess);
+        let near = groups.iter().zip(&judged).filter(|(_, own)| tiers.meets(&own.tiers));
+        let rows_of = |g: &&Group| -> Vec<Row> {
+            let marks = g.marks.iter().zip(&g.rows);
+            marks.filter(|(m, _)| takes(m.rate, m.excess(&aim.slo))).map(|(_, r)| *r).collect()
+        };
+        let mut rows: Vec<Row> = near.flat_map(|(g, _)| rows_of(g)).collect();
+        rows.extend(fine.iter().filter(|r| takes(r.point.requests_per_s, r.point.excess(&aim.slo))));
         if rows.is_empty() {
             rows.extend(level.least);
         }
         self.settled(rows, aim)
     }
 
-    fn in_paired(&self, level: &Paired, decode: &Decode, aim: &Aim) -> Result<Reach> {
-        let mut tiers = reach(&level.marks, &aim.slo);
+    /// `level`: of pairs.
+    fn in_paired(&self, level: u8, decode: &Decode, aim: &Aim) -> Result<Reach> {
+        let sides = |[p, d]: &[usize; 2]| self.sides[*p].as_ref().zip(self.sides[*d].as_ref()).map(|s| (s, *d));
+        let mut rows: Vec<Row> = Vec::new();
+        let mut tiers = Tiers::default();
+        for ((p, d), _) in ways(level).iter().filter_map(sides) {
+            rows.extend(self.task.near_best_of(
+                level,
+                &p.prompts.front,
+                &d.front,
+                |j, r| d.least_step(j, r),
+                aim,
+                tiers,
+            )?);
+            tiers = tiers.and(Tiers::of(&rows, aim));
+        }
         let mut fine: Vec<Row> = Vec::new();
-        for [p, d] in ways(level.level) {
-            let Some(sides) = &self.sides[*p] else { continue };
-            fine.extend(self.task.best_pairs(level.level, &sides.prompts.every, &decode[*d], aim, tiers)?);
+        for ((p, _), d) in ways(level).iter().filter_map(sides) {
+            fine.extend(self.task.best_pairs(level, &p.prompts.every, &decode[d], aim, tiers)?);
         }
         tiers = tiers.and(Tiers::of(&fine, aim));
-        let floor = tiers.floor();
-        let near = level.marks.iter().take_while(|m| m.rate >= floor);
-        let near = near.filter(|m| tiers.takes(m.rate, m.excess(&aim.slo)));
-        let mut near: Vec<(usize, usize)> = near.map(|m| (m.part as usize, m.row as usize)).collect();
-        near.sort_unstable();
-        let mut rows: Vec<Row> = near.into_iter().map(|(part, i)| level.parts[part][i]).collect();
-        fine.retain(|r| tiers.takes(r.point.requests_per_s, r.point.excess(&aim.slo)));
+        let takes = |r: &Row| tiers.takes(r.point.requests_per_s, r.point.excess(&aim.slo));
+        rows.retain(takes);
+        fine.retain(takes);
         append_new(&mut rows, fine);
         if rows.is_empty() {
-            rows.extend(level.least);
+            rows.extend(self.closest(level)?);
         }
         self.settled(rows, aim)
+    }
+
+    /// The pair that lacks the least memory, of a level none of whose pairs stands.
+    fn closest(&self, level: u8) -> Result<Option<Row>> {
+        let mut known = lock(&self.closest[usize::from(level) / 2]);
+        if let Some(found) = *known {
+            return Ok(found);
+        }
+        let [p, d] = ways(level)[0];
+        let found = match (&self.sides[p], &self.sides[d]) {
+            (Some(p), Some(d)) => self.task.closest_pair(level, &p.prompts.all, &d.decode),
+            _ => None,
+        };
+        *known = Some(found);
+        Ok(found)
     }
 
     /// What every level asked for reaches under each pair of limits, in their order; handed over as each is done.
@@ -274,9 +260,8 @@ impl<'a> Scene<'a> {
                 .iter()
                 .map(|level| match level {
                     0 | 2 => self.mixed[level / 2].as_ref().map_or_else(nothing, |m| self.in_mixed(m, &aim(slo))),
-                    _ => self.paired[level / 2]
-                        .as_ref()
-                        .map_or_else(nothing, |p| self.in_paired(p, &decode[&key(slo)], &aim(slo))),
+                    _ if self.sides[level / 2].is_none() => nothing(),
+                    _ => self.in_paired(*level as u8, &decode[&key(slo)], &aim(slo)),
                 })
                 .collect();
             done(i, reached?);
@@ -292,10 +277,8 @@ fn mixed(map: &Map, task: &Task<'_>, level: u8, layouts: &[Layout], octave: u32)
     if !map.wants(usize::from(level)) {
         return Ok(None);
     }
-    let priced = task.mixed_groups(level, layouts, octave)?;
-    let best: Vec<Vec<Mark>> = crate::pool::install(|| priced.par_iter().map(|(_, rows)| unbeaten(rows)).collect())?;
-    let groups: Vec<Group> =
-        priced.into_iter().map(|(timer, rows)| Group { timer, rows, known: Mutex::default() }).collect();
+    let groups = task.mixed_groups(level, layouts, octave)?;
+    let best: Vec<Vec<Mark>> = crate::pool::install(|| groups.par_iter().map(unbeaten).collect())?;
     let least = if best.iter().all(Vec::is_empty) { least(groups.iter().flat_map(|g| &g.rows)) } else { None };
     let top = |i: usize| best[i].first().map_or(f64::NEG_INFINITY, |m| m.rate);
     let mut order: Vec<usize> = (0..groups.len()).collect();
@@ -308,28 +291,6 @@ fn mixed(map: &Map, task: &Task<'_>, level: u8, layouts: &[Layout], octave: u32)
         peaks.push(Peaks { group, least, marks: start..marks.len() });
     }
     Ok(Some(Mixed { level, octave, groups, peaks, marks, least }))
-}
-
-fn paired(task: &Task<'_>, sides: &[Option<Sides>; 2], level: u8) -> Result<Paired> {
-    let ways = ways(level);
-    let mut parts = Vec::new();
-    for [p, d] in ways {
-        if let (Some(p), Some(d)) = (&sides[*p], &sides[*d]) {
-            parts.extend(task.pair_each(level, &p.prompts.front, &d.front)?);
-        }
-    }
-    let marks = crate::pool::install(|| {
-        let each: Vec<Vec<Mark>> = parts.par_iter().enumerate().map(|(k, rows)| Mark::of(k, rows)).collect();
-        let mut all: Vec<Mark> = each.into_iter().flatten().collect();
-        all.par_sort_by(|a, b| b.rate.total_cmp(&a.rate));
-        all
-    })?;
-    let least = match (&sides[ways[0][0]], &sides[ways[0][1]]) {
-        (Some(p), Some(d)) if parts.iter().all(Vec::is_empty) => task.closest_pair(level, &p.prompts.all, &d.decode),
-        _ if marks.is_empty() => least(parts.iter().flatten()),
-        _ => None,
-    };
-    Ok(Paired { level, parts, marks, least })
 }
 
 fn least<'a>(rows: impl Iterator<Item = &'a Row>) -> Option<Row> {

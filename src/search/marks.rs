@@ -1,0 +1,112 @@
+//! What a layout gives under any limits, read from the points priced on its grid.
+//!
+//! Points of one cadence whose steps carry about as many prompt tokens form a chain as the batch rises. Between two
+//! neighbours of a chain the gain is taken as linear in the excess over the limits, so that a layout whose best batch
+//! lies between two of the grid is not judged by the smaller one:
+//!
+//! ```text
+//! g = g_a + (g_b - g_a) (b - b_a) / (b_b - b_a)      e_a <= 1 < e_b, g_a < g_b
+//! b = floor(b_a + (b_b - b_a) (1 - e_a) / (e_b - e_a))
+//! ```
+//!
+//! Limit: it judges where to look further, never what is said; held against the finer grid in tests/rust/refine.rs.
+
+use super::near::Tiers;
+use super::refine::Aim;
+use super::row::Row;
+use crate::serving::point;
+use crate::spec::Slo;
+
+/// Neighbours of a chain carry at most this many times the prompt tokens of each other.
+const ALIKE: f64 = 2.05;
+const NONE: u32 = u32::MAX;
+
+/// Rate and latencies of a row; a row that does not stand has no rate.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    pub rate: f64,
+    pub latencies: [f64; 2],
+    batch: u32,
+    /// The next of its chain.
+    next: u32,
+}
+
+impl Mark {
+    fn of(r: &Row) -> Mark {
+        let p = &r.point;
+        let rate = if p.stands() { p.requests_per_s } else { f64::NEG_INFINITY };
+        Mark { rate, latencies: [p.ttft_s, p.tpot_s], batch: r.main.batch, next: NONE }
+    }
+
+    pub fn stands(&self) -> bool {
+        self.rate > f64::NEG_INFINITY
+    }
+
+    pub fn excess(&self, slo: &Slo) -> f64 {
+        point::excess(self.latencies, slo)
+    }
+
+    /// As [`Aim::gain`] of its row.
+    pub fn gain(&self, aim: &Aim) -> f64 {
+        if aim.per_user { 1.0 / self.latencies[1].max(1e-12) } else { self.rate }
+    }
+}
+
+/// What a layout gives under limits: class and value of its best, as [`Aim::score`] of a row, and what its rows reach.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Judged {
+    pub score: (u8, f64),
+    pub tiers: Tiers,
+}
+
+/// The marks of the rows of one layout, in their order.
+#[derive(Debug, Default)]
+pub struct Marks(Vec<Mark>);
+
+impl Marks {
+    /// `rows`: of one layout, rising in batch; `per_decode`: tokens that a decoding sequence takes of a step.
+    pub fn of(rows: &[Row], per_decode: f64) -> Marks {
+        let mut marks: Vec<Mark> = rows.iter().map(Mark::of).collect();
+        let carried = |r: &Row| (f64::from(r.main.chunk) - f64::from(r.main.batch) * per_decode).max(1.0);
+        let mut blocks = rows.chunk_by(|a, b| a.main.batch == b.main.batch).peekable();
+        let mut start = 0;
+        while let Some(block) = blocks.next() {
+            let after = start + block.len();
+            for (i, r) in block.iter().enumerate() {
+                let own = carried(r);
+                let apart = |b: &Row| (carried(b) / own).ln().abs();
+                let alike = blocks.peek().into_iter().flat_map(|b| b.iter().enumerate());
+                let alike = alike.filter(|(_, b)| b.main.interval == r.main.interval).map(|(k, b)| (k, apart(b)));
+                let next = alike.reduce(|a, b| if b.1 < a.1 { b } else { a }).filter(|n| n.1 <= ALIKE.ln());
+                marks[start + i].next = next.map_or(NONE, |(k, _)| (after + k) as u32);
+            }
+            start = after;
+        }
+        Marks(marks)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Mark> {
+        self.0.iter()
+    }
+
+    pub fn judge(&self, aim: &Aim) -> Judged {
+        let (mut best, mut tiers) = (f64::NEG_INFINITY, Tiers::default());
+        for m in self.0.iter().filter(|m| m.stands()) {
+            let (gain, excess) = (m.gain(aim), m.excess(&aim.slo));
+            tiers.add(gain, excess);
+            if excess > 1.0 {
+                continue;
+            }
+            best = best.max(gain);
+            let Some(n) = self.0.get(m.next as usize).filter(|n| n.stands()) else { continue };
+            let (more, beyond) = (n.gain(aim), n.excess(&aim.slo));
+            if beyond > 1.0 && more > gain {
+                let apart = f64::from(n.batch - m.batch);
+                let whole = (apart * (1.0 - excess) / (beyond - excess)).floor();
+                best = best.max(gain + (more - gain) * whole / apart);
+            }
+        }
+        let score = if best > f64::NEG_INFINITY { (2, best) } else { tiers.score() };
+        Judged { score, tiers }
+    }
+}
