@@ -304,8 +304,8 @@ impl Task<'_> {
         let groups: Vec<&Group> = grid.iter().chain(beyond.iter().map(|(g, _)| &**g)).collect();
         let scores: Vec<(u8, f64)> = scores.into_iter().chain(beyond.iter().map(|(_, j)| j.score)).collect();
         let fine = self.refine_mixed(&groups, &scores, octave, aim)?;
-        let mut parts: Vec<Vec<Row>> = beyond.iter().map(|(g, _)| g.rows.clone()).collect();
-        parts.splice(0..0, grid.into_iter().map(|g| g.rows));
+        let mut parts: Vec<Vec<Row>> = grid.into_iter().map(|g| g.rows).collect();
+        parts.extend(beyond.iter().map(|(g, _)| g.rows.clone()));
         parts.push(fine);
         let mut rows = crate::pool::concat(parts)?;
         self.settle(&mut rows, aim)?;

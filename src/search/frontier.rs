@@ -1,8 +1,8 @@
 //! What of one slot is worth pairing: the candidates that no other of their size, and no number of smaller ones, beats.
 //!
 //! A slot is judged by its rate and its latency (TTFT of a prompt, seconds of a decode step) among those of its
-//! class: as large, with as many ways for KV, and pairing up with as many others under the rules of servers. Limit: neighbours that gain less than [`THINNING`] are left out, and
-//! found again where pairs lead (`pairs`).
+//! class: as large, with as many ways for KV, and pairing up with as many others under the rules of servers.
+//! Limit: neighbours that gain less than [`THINNING`] are left out, and found again where pairs lead (`pairs`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -69,22 +69,21 @@ impl Task<'_> {
         not_of_smaller(out, 1.0, self.decode_class(), value)
     }
 
-    fn prefill_class(&self) -> impl Fn(&Layout, &Stepper, f64) -> Class + Sync {
-        |layout, stepper, rate| self.class(layout, stepper, rate, Serves::Prompts)
+    fn prefill_class(&self) -> impl Fn(&Layout, &Stepper) -> Ways + Sync {
+        |layout, stepper| self.ways_of(layout, stepper, Serves::Prompts)
     }
 
-    pub(super) fn decode_class(&self) -> impl Fn(&Layout, &Stepper, f64) -> Class + Sync {
-        |layout, stepper, rate| self.class(layout, stepper, rate, Serves::Decode)
+    pub(super) fn decode_class(&self) -> impl Fn(&Layout, &Stepper) -> Ways + Sync {
+        |layout, stepper| self.ways_of(layout, stepper, Serves::Decode)
     }
 
-    /// Ways that are ample for what this candidate ships count as unlimited, so that it competes with all.
-    fn class(&self, layout: &Layout, s: &Stepper, rate: f64, serves: Serves) -> Class {
+    fn ways_of(&self, layout: &Layout, s: &Stepper, serves: Serves) -> Ways {
         let (lib, load) = (s.library(), &self.load);
         let bytes = lib.kv_bytes(load.ship_to_decode + load.ship_to_prefill);
         let nic = lib.cluster.fabric.nic_bytes_per_s;
         let links = if bytes / nic <= SMALL_WAIT_S { u32::MAX } else { s.kv_links() };
-        let ports = if f64::from(s.kv_gpus()) * nic >= rate * bytes { u32::MAX } else { s.kv_gpus() };
-        [layout.gpus(), links, ports, self.partners(layout, serves)]
+        let ample = if bytes > 0.0 { f64::from(s.kv_gpus()) * nic / bytes } else { f64::INFINITY };
+        Ways { gpus: layout.gpus(), links, ports: s.kv_gpus(), ample, partners: self.partners(layout, serves) }
     }
 
     /// Which widths and stages the other side of a pair may have, a bit each; all where there is no other side.
@@ -107,14 +106,14 @@ impl Task<'_> {
 fn not_of_smaller<S: Clone + Send + Sync>(
     all: Vec<Candidate<S>>,
     share: f64,
-    class: impl Fn(&Layout, &Stepper, f64) -> Class,
+    ways: impl Fn(&Layout, &Stepper) -> Ways,
     value: impl Fn(&S) -> (f64, f64) + Sync,
 ) -> Result<Vec<Candidate<S>>> {
     let known: Vec<(Class, f64, f64)> = all
         .iter()
         .map(|c| {
             let (cost, gain) = value(&c.side);
-            (class(&c.layout, &c.stepper, gain), cost, gain)
+            (ways(&c.layout, &c.stepper).class(gain), cost, gain)
         })
         .collect();
     let stays = |i: usize| {
@@ -131,6 +130,23 @@ fn not_of_smaller<S: Clone + Send + Sync>(
     };
     let keep: Vec<bool> = crate::pool::install(|| (0..all.len()).into_par_iter().map(stays).collect())?;
     Ok(all.into_iter().zip(keep).filter(|(_, k)| *k).map(|(c, _)| c).collect())
+}
+
+/// What of a class is the same at every rate of a layout.
+pub(super) struct Ways {
+    gpus: u32,
+    links: u32,
+    ports: u32,
+    /// Rate up to which the ports are ample.
+    ample: f64,
+    partners: u32,
+}
+
+impl Ways {
+    /// Ways that are ample for what a candidate ships count as unlimited, so that it competes with all.
+    pub fn class(&self, rate: f64) -> Class {
+        [self.gpus, self.links, if rate <= self.ample { u32::MAX } else { self.ports }, self.partners]
+    }
 }
 
 /// What pairing asks of a slot beside rate and latency: its size, how many GPUs move a sequence's KV
@@ -151,7 +167,7 @@ fn covers(a: &Class, b: &Class) -> bool {
 fn frontier<T: Sync, S>(
     found: &Priced<T>,
     least: f64,
-    class: impl Fn(&Layout, &Stepper, f64) -> Class + Sync,
+    ways: impl Fn(&Layout, &Stepper) -> Ways + Sync,
     value: impl Fn(&T) -> (f64, f64) + Sync,
     make: impl Fn(&T) -> (u32, u32, S),
 ) -> Result<Vec<Candidate<S>>> {
@@ -164,9 +180,10 @@ fn frontier<T: Sync, S>(
     let parts: Result<Vec<Vec<Side<'_, T>>>> = crate::pool::install(|| {
         let of_layout = |i: usize| {
             let (layout, stepper, sides) = &found[i];
+            let ways = ways(layout, stepper);
             let one = |side| {
                 let (cost, gain) = value(side);
-                Side { class: class(layout, stepper, gain), cost, gain, of: (i, side) }
+                Side { class: ways.class(gain), cost, gain, of: (i, side) }
             };
             sides.iter().map(one).collect()
         };

@@ -27,9 +27,11 @@ use crate::spec::{Rules, Workload};
 pub type Priced<S> = Vec<Slot<S>>;
 /// A layout with its clock and what was priced on it.
 pub type Slot<S> = (Layout, Arc<Timer>, Vec<S>);
+
 /// What a layout serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Serves {
+    /// Prompts and decode on the same GPUs.
     Both,
     Prompts,
     Decode,
@@ -68,9 +70,10 @@ pub struct Task<'a> {
     pub compiled: Arc<Compiled>,
     pub engine: Engines,
     pub(super) fine_grid: FineGrid,
+    /// Layouts one step from a unit's.
+    pub(super) neighbours: Kept<(Layout, Serves), Vec<Layout>>,
     /// Units beyond the coarse grid, as they serve both phases and in either slot.
     pub(super) mixed: Kept<(u8, Layout), Group>,
-    pub(super) neighbours: Kept<(Layout, Serves), Vec<Layout>>,
     pub(super) decoded: Kept<Layout, Slot<DecodeSide>>,
     pub(super) prompted: Kept<Layout, Slot<PromptSide>>,
 }

@@ -9,7 +9,8 @@
 //! b = floor(b_a + (b_b - b_a) (1 - e_a) / (e_b - e_a))
 //! ```
 //!
-//! Limit: it judges where to look further, never what is said; held against the finer grid in tests/rust/refine.rs.
+//! Limit: it judges where to look further, never what is said, and is no bound (`refine::FINER`); what the search loses
+//! by it is held in tests/rust/fair.rs.
 
 use super::near::Tiers;
 use super::refine::Aim;
@@ -89,6 +90,7 @@ impl Marks {
         self.0.iter()
     }
 
+    /// What the layout gives under these limits.
     pub fn judge(&self, aim: &Aim) -> Judged {
         let (mut best, mut tiers) = (f64::NEG_INFINITY, Tiers::default());
         for m in self.0.iter().filter(|m| m.stands()) {

@@ -29,8 +29,8 @@ use crate::spec::Slo;
 const LEADERS: usize = 48;
 /// Layouts that are searched again side by side.
 const ROUND: usize = 4;
-/// The most that a finer grid is taken to add to what a layout is judged to give (`marks`); whether that loses anything
-/// is held in tests/rust/refine.rs and fair.rs.
+/// What a finer grid is taken to add to what a layout is judged to give (`marks`). No bound: 5 in 100 layouts of
+/// Qwen3-30B-A3B on 16 H200 gain more than 26 %. What leaving those out loses is held in tests/rust/fair.rs.
 pub(super) const FINER: f64 = 1.1;
 const PER_SIZE: usize = 6;
 
@@ -70,7 +70,7 @@ pub struct Known {
     most: Option<u32>,
 }
 
-/// The most that a finer grid adds to the rate of a row: a finer batch lies at most a step of the grid above a coarse
+/// What a finer grid is taken to add to the rate of a row: a finer batch lies at most a step of the grid above a coarse
 /// one and brings at most that much (Little's law at a step time that does not fall), finer chunks the rest.
 pub(super) fn reach(per_octave: u32) -> f64 {
     FINER * 2f64.powf(1.0 / f64::from(per_octave))
@@ -111,17 +111,19 @@ pub(super) fn best_of<'a>(rows: &'a [Row], aim: &Aim) -> Option<(&'a Row, (u8, f
     rows.iter().map(|r| (r, aim.score(&r.point))).max_by(|a, b| order(&a.1, &b.1))
 }
 
+/// The share of a batch and of a chunk at which polishing ends.
+const FINEST: u32 = 512;
+
 /// Batch, chunk and cadence of a mixed step.
 pub type At = [u32; 3];
 
 /// The best batch, chunk and cadence around one, at halving distance down to whole sequences and tokens. `within`: least
-/// and most batch; `cadences`: those there are; `finest`: the share of both at which it ends.
+/// and most batch; `cadences`: those there are.
 pub(super) fn polish(
     mut at: At,
     mut score: (u8, f64),
     within: (u32, u32),
     cadences: &[u32],
-    finest: u32,
     mut price: impl FnMut(At) -> (u8, f64),
 ) -> (At, (u8, f64)) {
     let mut share = 8;
@@ -150,7 +152,7 @@ pub(super) fn polish(
             }
         }
         if !moved {
-            if share >= finest {
+            if share >= FINEST {
                 return (at, score);
             }
             share *= 4;
@@ -279,7 +281,7 @@ impl Task<'_> {
         climb.run(&starts, 3, |i, j| price([fine[i], grid.chunk(fine[i], j), interval]));
         if let Some((i, j, score)) = climb.best() {
             let at = [fine[i], grid.chunk(fine[i], j), interval];
-            polish(at, score, (layout.microbatches(), most), &self.cadences(timer), 512, &mut price);
+            polish(at, score, (layout.microbatches(), most), &self.cadences(timer), &mut price);
         }
         priced.sort_unstable();
         priced.dedup();
@@ -313,10 +315,10 @@ impl Task<'_> {
         let priced: Vec<&Slot<DecodeSide>> = sides.decode.iter().chain(beyond.iter().map(|s| &**s)).collect();
         // Rate at the limit, between the coarse batches around it.
         let mut by_size: BTreeMap<Class, Vec<(f64, usize)>> = BTreeMap::new();
-        let class = self.decode_class();
+        let ways = self.decode_class();
         for (k, (layout, stepper, sides)) in priced.iter().enumerate() {
             let Some(rate) = rate_within(sides, limit) else { continue };
-            by_size.entry(class(layout, stepper, rate)).or_default().push((rate, k));
+            by_size.entry(ways(layout, stepper).class(rate)).or_default().push((rate, k));
         }
         let mut chosen: Vec<usize> = Vec::new();
         for found in by_size.values_mut() {

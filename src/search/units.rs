@@ -3,8 +3,8 @@
 //! AFD units share their GPUs in so many ways that the coarse grid (`space::units`) holds few of them. A beam of the
 //! best layouts looks at everything one step away (`space::beside`: a few GPUs more or less in either pool, another
 //! TP, expert TP, number of micro-batches, groups or stages, one unit more or less on the budget) and keeps the best,
-//! until two rounds in a row find nothing better. What is looked at is priced by the clock that prices the grid. Limit: it is a
-//! climb; what it misses is held against everything there is in tests/rust/fair.rs.
+//! until two rounds in a row find nothing better. What is looked at is priced by the clock that prices the grid.
+//! Limit: it is a climb; what it misses is held against everything there is in tests/rust/fair.rs.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

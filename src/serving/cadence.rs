@@ -154,10 +154,11 @@ pub fn pace(interval: u32, needed: f64, isl: f64, room: f64, ranks: f64, aligned
     let (mut prompts, mut steps) = (0.0, 0.0);
     let (mut told, mut beyond) = (0, 0.0);
     for (k, odds) in odds.iter().enumerate().skip(1) {
-        let count = (k as f64 * parcel / isl).round().clamp(1.0, 1e4) as u32;
-        beyond = (told + 1..=count).fold(beyond, |sum, i| sum + ((f64::from(i) * isl / room).max(1.0) - own));
-        told = count;
-        prompts += odds * (k as f64 * parcel / isl).round().max(1.0);
+        let count = (k as f64 * parcel / isl).round().max(1.0);
+        let last = count.min(1e4) as u32;
+        beyond = (told + 1..=last).fold(beyond, |sum, i| sum + ((f64::from(i) * isl / room).max(1.0) - own));
+        told = last;
+        prompts += odds * count;
         steps += odds * beyond;
     }
     let behind = if prompts > 0.0 { steps / prompts } else { 0.0 };

@@ -7,7 +7,7 @@
 //! only rows near the best. Pairs are not listed: of each cell those near its best are found by their bounds.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rayon::prelude::*;
 
@@ -75,7 +75,7 @@ pub struct Scene<'a> {
     mixed: [Option<Mixed>; 2],
     sides: [Option<Sides>; 2],
     /// Of the levels of pairs: what lacks the least memory where nothing stands, once asked for.
-    closest: [Mutex<Option<Option<Row>>>; 2],
+    closest: [OnceLock<Option<Row>>; 2],
     exact: Mutex<HashMap<Key, Point>>,
 }
 
@@ -219,24 +219,18 @@ impl<'a> Scene<'a> {
         fine.retain(takes);
         append_new(&mut rows, fine);
         if rows.is_empty() {
-            rows.extend(self.closest(level)?);
+            rows.extend(self.closest(level));
         }
         self.settled(rows, aim)
     }
 
     /// The pair that lacks the least memory, of a level none of whose pairs stands.
-    fn closest(&self, level: u8) -> Result<Option<Row>> {
-        let mut known = lock(&self.closest[usize::from(level) / 2]);
-        if let Some(found) = *known {
-            return Ok(found);
-        }
+    fn closest(&self, level: u8) -> Option<Row> {
         let [p, d] = ways(level)[0];
-        let found = match (&self.sides[p], &self.sides[d]) {
-            (Some(p), Some(d)) => self.task.closest_pair(level, &p.prompts.all, &d.decode),
-            _ => None,
-        };
-        *known = Some(found);
-        Ok(found)
+        *self.closest[usize::from(level) / 2].get_or_init(|| {
+            let (p, d) = self.sides[p].as_ref().zip(self.sides[d].as_ref())?;
+            self.task.closest_pair(level, &p.prompts.all, &d.decode)
+        })
     }
 
     /// What every level asked for reaches under each pair of limits, in their order; handed over as each is done.
