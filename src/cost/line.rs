@@ -11,8 +11,9 @@
 //! Error: nothing at shared knots; elsewhere a bend of slope s inside a cell costs at most s x/4096 at x, and a
 //! jump is spread over a thousandth of x. Below 1/16 the first value, beyond 2^24 the last.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use rustc_hash::FxHashMap;
 
 use super::sink::{Op, Sink, Total};
 use crate::kernels::Reading;
@@ -201,7 +202,7 @@ pub type Key = (&'static str, [u32; 6]);
 /// Lines by what they are of; made once, shared by every layout that needs them.
 #[derive(Debug, Default)]
 pub struct Lines {
-    kept: Mutex<HashMap<Key, Arc<Line>>>,
+    kept: Mutex<FxHashMap<Key, Arc<Line>>>,
 }
 
 impl Lines {

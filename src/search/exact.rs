@@ -6,11 +6,11 @@
 //! within the limits says more than the exact best. The rest keep what the scan read, and say so. Limit: a plan
 //! that the scan sees more than [`NEAR`] below the best is not looked at again.
 
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
+use rustc_hash::FxHashMap;
 
 use super::levels::Task;
 use super::near::{self, BLOCK, Head, NEAR, ROUNDS};
@@ -144,7 +144,7 @@ pub struct Engines {
 }
 
 /// What was made once for each key.
-pub(super) struct Kept<K, T>(Mutex<HashMap<K, Arc<T>>>);
+pub(super) struct Kept<K, T>(Mutex<FxHashMap<K, Arc<T>>>);
 
 impl<K, T> Default for Kept<K, T> {
     fn default() -> Self {

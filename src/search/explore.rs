@@ -18,7 +18,7 @@ use super::near::Tiers;
 use super::pairs::{Sides, ways};
 use super::refine::{Aim, append_new};
 use super::row::{Layout, Row};
-use super::space::Choices;
+use super::space::{self, Choices};
 use super::study::Study;
 use crate::control::Control;
 use crate::cost::Library;
@@ -272,7 +272,7 @@ impl Task<'_> {
         let (aim, octave) = (Aim::of(q), q.batches_per_octave.max(1));
         match kind {
             Kind::Workers => Ok(vec![self.mixed_level(0, &of.workers, octave, &aim)?]),
-            Kind::Units => Ok(vec![self.mixed_level(2, &of.units, octave, &aim)?]),
+            Kind::Units => Ok(vec![self.mixed_level(2, &of.units, space::sparser(octave), &aim)?]),
             Kind::Pairs => {
                 let prompts = Arc::new(self.prompts(&of.prefill_workers)?);
                 let workers = self.sides(prompts, &of.workers, 2 * octave)?;
@@ -282,7 +282,7 @@ impl Task<'_> {
                 }
                 if q.wants(3) && !of.units.is_empty() {
                     let prompts = Arc::new(self.prompts(&of.prefill_units)?);
-                    let units = self.sides(prompts, &of.units, 2 * octave)?;
+                    let units = self.sides(prompts, &of.units, 2 * space::sparser(octave))?;
                     rows.push(self.paired(3, &[&workers, &units], &aim)?);
                 }
                 Ok(rows)

@@ -13,7 +13,7 @@
 //! by it is held in tests/rust/fair.rs.
 
 use super::near::Tiers;
-use super::refine::Aim;
+use super::refine::{Aim, order};
 use super::row::Row;
 use crate::serving::point;
 use crate::spec::Slo;
@@ -88,6 +88,25 @@ impl Marks {
 
     pub fn iter(&self) -> impl Iterator<Item = &Mark> {
         self.0.iter()
+    }
+
+    /// Places of the best of each batch, the best batch first.
+    pub fn best_batches(&self, aim: &Aim) -> impl Iterator<Item = usize> + Clone {
+        let score = |m: &Mark| match m.excess(&aim.slo) {
+            _ if !m.stands() => (0, 0.0),
+            excess if excess <= 1.0 => (2, m.gain(aim)),
+            excess => (1, -excess),
+        };
+        let mut best: Vec<(usize, (u8, f64))> = Vec::new();
+        let mut start = 0;
+        for block in self.0.chunk_by(|a, b| a.batch == b.batch) {
+            let scores = block.iter().enumerate().map(|(i, m)| (start + i, score(m)));
+            best.extend(scores.max_by(|a, b| order(&a.1, &b.1)));
+            start += block.len();
+        }
+        // Stable: equals keep their order.
+        best.sort_by(|a, b| order(&b.1, &a.1));
+        best.into_iter().map(|(i, _)| i)
     }
 
     /// What the layout gives under these limits.

@@ -18,6 +18,7 @@ pub mod refine;
 pub mod regimes;
 pub mod row;
 pub mod sensitivity;
+pub mod slots;
 pub mod space;
 pub mod study;
 pub mod timer;

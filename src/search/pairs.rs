@@ -7,16 +7,17 @@
 //! within [`SLACK`] of the coarse frontier of their size, around what stands there; KV beside the steps only lowers a
 //! rate.
 
-use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 
 use rayon::prelude::*;
+use rustc_hash::FxHashMap;
 
 use super::frontier::Candidate;
 use super::levels::{Priced, PromptSide, Serves, Task};
 use super::near::{LIMITS, Tiers};
 use super::refine::{Aim, append_new, order};
 use super::row::{Layout, Part, Row};
+use super::slots::{PairMark, Slots};
 use crate::error::Result;
 use crate::serving::pd::{DecodeSide, PrefillSide};
 use crate::serving::point;
@@ -43,16 +44,7 @@ pub struct Sides {
     pub decode: Priced<DecodeSide>,
     pub front: Vec<Candidate<DecodeSide>>,
     /// Rate and seconds of the smaller batches of each on the front.
-    below: Vec<Vec<[f64; 2]>>,
-}
-
-impl Sides {
-    /// Seconds that a step of one on the front takes at least where it gives `rate`: those of the batch before.
-    pub fn least_step(&self, j: usize, rate: f64) -> f64 {
-        let below = &self.below[j];
-        let at = below.partition_point(|[r, _]| *r < rate);
-        below.get(at.saturating_sub(1)).map_or(self.front[j].side.step.seconds, |[_, s]| *s)
-    }
+    pub(super) below: Vec<Vec<[f64; 2]>>,
 }
 
 /// What fills (prefill, decode) in `pd` and in `pd+afd`: 0 workers, 1 units.
@@ -65,7 +57,7 @@ impl Task<'_> {
     pub fn sides(&self, prompts: Arc<Prompts>, decode: &[Layout], per_octave: u32) -> Result<Sides> {
         let decode = self.decode(&self.paired_up(decode, Serves::Decode), per_octave)?;
         let front = self.decode_frontier(&decode)?;
-        let sides: HashMap<&Layout, &Vec<DecodeSide>> = decode.iter().map(|(l, _, sides)| (l, sides)).collect();
+        let sides: FxHashMap<&Layout, &Vec<DecodeSide>> = decode.iter().map(|(l, _, sides)| (l, sides)).collect();
         let smaller = |c: &Candidate<DecodeSide>| -> Vec<[f64; 2]> {
             let all = sides.get(&c.layout).into_iter().flat_map(|s| s.iter());
             all.take_while(|s| s.batch <= c.side.batch).map(|s| [s.rate, s.step.seconds]).collect()
@@ -86,7 +78,7 @@ impl Task<'_> {
             }
         }
         let front = self.prefill_frontier(&all)?;
-        let mut on: HashMap<Layout, Vec<(u32, u32)>> = HashMap::new();
+        let mut on: FxHashMap<Layout, Vec<(u32, u32)>> = FxHashMap::default();
         // A layout a little behind on the coarse grid may lead on the finer one.
         for (layout, batch, chunk) in self.prefill_near(&all, SLACK)? {
             on.entry(layout).or_default().push((batch, chunk));
@@ -125,81 +117,74 @@ impl Task<'_> {
         &self,
         level: u8,
         prefill: &[Candidate<PrefillSide>],
-        decode: &[Candidate<DecodeSide>],
-        aim: &Aim,
-        tiers: Tiers,
-    ) -> Result<Vec<Row>> {
-        self.near_best_of(level, prefill, decode, |j, _| decode[j].side.step.seconds, aim, tiers)
-    }
-
-    /// The same of slots that may be faster than when they are full. `least_step`: seconds that a step of a decode slot
-    /// takes at least where it gives a rate.
-    pub(super) fn near_best_of(
-        &self,
-        level: u8,
-        prefill: &[Candidate<PrefillSide>],
-        decode: &[Candidate<DecodeSide>],
-        least_step: impl Fn(usize, f64) -> f64,
+        decode: &impl Slots,
         aim: &Aim,
         mut tiers: Tiers,
     ) -> Result<Vec<Row>> {
         let aim = Aim { per_user: false, ..*aim };
-        let soon: Vec<f64> = prefill.iter().map(|p| point::excess([p.side.prefill.latency_s, 0.0], &aim.slo)).collect();
-        let step = |d: &Candidate<DecodeSide>| point::excess([0.0, d.side.step.seconds / self.progress()], &aim.slo);
-        let mut found: Vec<([usize; 2], Row)> = Vec::new();
+        let least = |s: &PrefillSide| s.prefill.latency_s + s.waits_s;
+        let soon: Vec<f64> = prefill.iter().map(|p| point::excess([least(&p.side), 0.0], &aim.slo)).collect();
+        let over = |seconds: f64| point::excess([0.0, seconds / self.progress()], &aim.slo);
+        let mut found: Vec<([usize; 2], PairMark)> = Vec::new();
+        // Prompts too late for the limits, of which a pair is known that no other betters by more than a thousandth.
+        let mut settled = vec![false; prefill.len()];
         let mut look = |tiers: &mut Tiers, i: usize, j: usize| {
-            let row = self.best_numbers(level, &prefill[i], &decode[j]).filter(|r| r.point.stands());
-            if let Some(row) = row {
-                tiers.add(aim.gain(&row.point), row.point.excess(&aim.slo));
-                found.push(([j, i], row));
+            if settled[i] {
+                return;
+            }
+            let mark = decode.mark(i, j, |d| self.best_numbers(level, &prefill[i], d));
+            if let Some(mark) = mark {
+                let excess = mark.excess(&aim.slo);
+                settled[i] = soon[i] > LIMITS[0] && excess <= soon[i] * 1.001;
+                tiers.add(mark.rate, excess);
+                found.push(([j, i], mark));
             }
         };
         // The soonest of both tell how near to the limits anything comes.
         let first = |n: usize, of: &dyn Fn(usize) -> f64| (0..n).min_by(|a, b| of(*a).total_cmp(&of(*b)));
-        let soonest = first(prefill.len(), &|i| soon[i]).zip(first(decode.len(), &|j| step(&decode[j])));
+        let soonest = first(prefill.len(), &|i| soon[i]).zip(first(decode.len(), &|j| decode.at(j).step));
         if let Some((i, j)) = soonest {
             look(&mut tiers, i, j);
         }
-        let prompts = densest(prefill, |s| s.rate);
-        let (within, beyond): (Vec<usize>, Vec<usize>) =
-            densest(decode, |s| s.rate).into_iter().partition(|j| step(&decode[*j]) <= LIMITS[0]);
-        for (j, full) in within.into_iter().map(|j| (j, true)).chain(beyond.into_iter().map(|j| (j, false))) {
+        let of = |p: &Candidate<PrefillSide>| Offer { gpus: p.layout.gpus(), rate: p.side.rate };
+        let offers: Vec<Offer> = prefill.iter().map(of).collect();
+        let mut prompts: Vec<usize> = (0..offers.len()).filter(|i| tiers.allows(soon[*i])).collect();
+        densest(&mut prompts, |i| &offers[i]);
+        // What keeps the limits goes at a step within them, so it has no more than a slot gives there.
+        let within = LIMITS[0] * aim.slo.tpot_ms.map_or(f64::INFINITY, |t| t * 1e-3 * self.progress());
+        let most: Vec<Offer> = (0..decode.len()).map(|j| decode.within(j, within)).collect();
+        let mut slots: Vec<usize> = (0..most.len()).collect();
+        densest(&mut slots, |j| &most[j]);
+        for j in slots {
             self.control.check()?;
-            let d = &decode[j];
-            if !tiers.is_sure() && !tiers.allows(step(d)) {
+            let reach = |tiers: &Tiers, p: &usize| fluid(self.budget, &offers[*p], &most[j]) >= tiers.floor();
+            if !prompts.first().is_some_and(|p| reach(&tiers, p)) {
+                break;
+            }
+            if !tiers.is_sure() && !tiers.allows(over(decode.at(j).step)) {
                 continue;
             }
-            for &i in &prompts {
-                let p = &prefill[i];
-                if fluid(self.budget, p, d) < tiers.floor() {
+            for i in prompts.iter().copied() {
+                if !reach(&tiers, &i) {
                     break;
                 }
-                if !tiers.allows(soon[i]) || promise(self.budget, p, d) < tiers.floor() || soonest == Some((i, j)) {
-                    continue;
-                }
-                // One that is too slow when full may serve what is left for it: no less than this a slot.
-                let least = || {
-                    let prompts = (tiers.floor() / p.side.rate).ceil().max(1.0) * f64::from(p.layout.gpus());
-                    let slots = ((f64::from(self.budget) - prompts) / f64::from(d.layout.gpus())).floor().max(1.0);
-                    point::excess([0.0, least_step(j, tiers.floor() / slots) / self.progress()], &aim.slo)
-                };
-                if full || !tiers.is_sure() || tiers.allows(least()) {
+                let short = || tiers.is_sure() && promise(self.budget, &offers[i], &most[j]) < tiers.floor();
+                if tiers.allows(soon[i]) && soonest != Some((i, j)) && !short() {
                     look(&mut tiers, i, j);
                 }
             }
         }
-        found.retain(|(_, r)| tiers.takes(aim.gain(&r.point), r.point.excess(&aim.slo)));
+        found.retain(|(_, m)| tiers.takes(m.rate, m.excess(&aim.slo)));
         found.sort_by_key(|(at, _)| *at);
-        Ok(found.into_iter().map(|(_, r)| r).collect())
+        let row = |([j, i], _): ([usize; 2], PairMark)| self.best_numbers(level, &prefill[i], decode.get(j)?);
+        Ok(found.into_iter().filter_map(row).collect())
     }
 }
 
-/// Places of the candidates, those first of which a GPU gives the most.
-fn densest<S>(all: &[Candidate<S>], rate: impl Fn(&S) -> f64) -> Vec<usize> {
-    let density = |i: usize| rate(&all[i].side) / f64::from(all[i].layout.gpus());
-    let mut order: Vec<usize> = (0..all.len()).collect();
-    order.sort_by(|a, b| density(*b).total_cmp(&density(*a)));
-    order
+/// Puts those first of which a GPU gives the most; equals stay in their order.
+fn densest<'a>(places: &mut [usize], offer: impl Fn(usize) -> &'a Offer) {
+    let density = |i: usize| offer(i).rate / f64::from(offer(i).gpus);
+    places.sort_by(|a, b| density(*b).total_cmp(&density(*a)));
 }
 
 /// Pairs whose prompts are cut yet finer, and how many more or fewer prompts a round is tried with.
@@ -212,7 +197,7 @@ impl Task<'_> {
         &self,
         level: u8,
         prefill: &[Candidate<PrefillSide>],
-        decode: &[Candidate<DecodeSide>],
+        decode: &impl Slots,
         aim: &Aim,
         tiers: Tiers,
     ) -> Result<Vec<Row>> {
@@ -261,19 +246,25 @@ impl Task<'_> {
     }
 }
 
+/// GPUs of a slot, and requests per second that it gives.
+#[derive(Clone, Copy, Debug)]
+pub struct Offer {
+    pub gpus: u32,
+    pub rate: f64,
+}
+
 /// Rate of a pair when slots could be cut at will.
-fn fluid(budget: u32, p: &Candidate<PrefillSide>, d: &Candidate<DecodeSide>) -> f64 {
-    let gpus = |layout: &Layout| f64::from(layout.gpus());
-    f64::from(budget) / (gpus(&p.layout) / p.side.rate + gpus(&d.layout) / d.side.rate) * (1.0 + 1e-9)
+fn fluid(budget: u32, p: &Offer, d: &Offer) -> f64 {
+    f64::from(budget) / (f64::from(p.gpus) / p.rate + f64::from(d.gpus) / d.rate) * (1.0 + 1e-9)
 }
 
 /// Rate of a pair at the best whole numbers when neither domains nor KV cost anything.
-pub fn promise(budget: u32, p: &Candidate<PrefillSide>, d: &Candidate<DecodeSide>) -> f64 {
-    let (gp, gd) = (p.layout.gpus(), d.layout.gpus());
+pub fn promise(budget: u32, p: &Offer, d: &Offer) -> f64 {
+    let (gp, gd) = (p.gpus, d.gpus);
     if gp + gd > budget {
         return f64::NEG_INFINITY;
     }
-    let (supply, demand) = (p.side.rate, d.side.rate);
+    let (supply, demand) = (p.rate, d.rate);
     let most = (budget - gd) / gp;
     let balance = f64::from(budget) * demand / (supply * f64::from(gd) + demand * f64::from(gp));
     let mut best = 0.0_f64;

@@ -8,16 +8,18 @@
 //! appended to the rows; nothing is taken away. Limits: layouts beyond the leaders keep their coarse
 //! prices; loss against a much finer exhaustive grid: tests/rust/refine.rs.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
 
 use rayon::prelude::*;
+use rustc_hash::FxHashMap;
 
 use super::explore::Question;
-use super::frontier::{Candidate, Class};
+use super::frontier::Class;
 use super::levels::{Group, Slot, Task};
 use super::pairs::Sides;
 use super::row::{Layout, Part, Row};
+use super::slots::Fine;
 use super::timer::Timer;
 use crate::error::Result;
 use crate::math::climb::Climb;
@@ -66,7 +68,7 @@ impl Aim {
 /// What is known of a layout beside its coarse rows: points by batch and chunk, and the most sequences it holds.
 #[derive(Default)]
 pub struct Known {
-    points: HashMap<At, Point>,
+    points: FxHashMap<At, Point>,
     most: Option<u32>,
 }
 
@@ -104,11 +106,6 @@ pub(super) fn worth_more((class, value): (u8, f64), best: (u8, f64), reach: f64)
         (_, 2) => -value <= reach,
         _ => value >= best.1 * reach,
     }
-}
-
-/// The best of some rows with its score; the last of equals.
-pub(super) fn best_of<'a>(rows: &'a [Row], aim: &Aim) -> Option<(&'a Row, (u8, f64))> {
-    rows.iter().map(|r| (r, aim.score(&r.point))).max_by(|a, b| order(&a.1, &b.1))
 }
 
 /// The share of a batch and of a chunk at which polishing ends.
@@ -234,7 +231,7 @@ impl Task<'_> {
         let one = |i: &usize| -> Result<Vec<Row>> {
             self.control.check()?;
             let mut out = Vec::new();
-            self.around_layout(groups[*i], per_octave, aim, |r| out.push(r));
+            self.around_layout(groups[*i], per_octave, aim, |_, row| out.extend(row()));
             Ok(out)
         };
         let mut out = Vec::new();
@@ -249,23 +246,25 @@ impl Task<'_> {
         Ok(out)
     }
 
-    /// The fine grid around the two best batches of one layout; hands over what the coarse rows have not.
-    pub(super) fn around_layout(&self, group: &Group, per_octave: u32, aim: &Aim, mut take: impl FnMut(Row)) {
-        let Group { timer, rows: coarse, known, .. } = group;
+    /// The fine grid around the two best batches of one layout: hands over what it has priced, and how to get its row,
+    /// which is none where a coarse one has it.
+    pub(super) fn around_layout(
+        &self,
+        group: &Group,
+        per_octave: u32,
+        aim: &Aim,
+        mut take: impl FnMut(&Point, &dyn Fn() -> Option<Row>),
+    ) {
+        let Group { timer, rows: coarse, marks, known } = group;
         let Some(first) = coarse.first() else { return };
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
         let (layout, count) = (first.main.layout, first.main.count);
         let most = *known.most.get_or_insert_with(|| choose::most_sequences(timer, 1.0).min(4096.0) as u32);
         // The best batch, and the best of the others: the limits often bind beside the first; of each with its cadence.
-        let mut batches: Vec<(u32, u32, (u8, f64))> = Vec::new();
-        for of_batch in coarse.chunk_by(|a, b| a.main.batch == b.main.batch) {
-            let best = best_of(of_batch, aim);
-            batches.extend(best.map(|(r, s)| (r.main.batch, r.main.interval, s)));
-        }
-        batches.sort_by(|a, b| order(&b.2, &a.2));
-        let interval = batches.first().map_or(1, |b| b.1);
+        let best = marks.best_batches(aim).map(|i| coarse[i].main);
+        let interval = best.clone().next().map_or(1, |b| b.interval);
         let mut fine: Vec<u32> =
-            batches.iter().take(2).flat_map(|b| around(b.0, per_octave, layout.microbatches(), most)).collect();
+            best.take(2).flat_map(|b| around(b.batch, per_octave, layout.microbatches(), most)).collect();
         fine.sort_unstable();
         fine.dedup();
         let better = |a: &(u8, f64), b: &(u8, f64)| order(a, b).is_gt();
@@ -295,18 +294,20 @@ impl Task<'_> {
                 .is_ok()
         };
         for at in priced {
-            let Some(point) = known.points.get(&at).copied() else { continue };
-            if !of_coarse(at) {
+            let Some(point) = known.points.get(&at) else { continue };
+            let row = || {
                 let [batch, chunk, interval] = at;
                 let main = Part { layout, batch, chunk, count, interval };
-                let (level, framework) = (first.level, first.framework);
-                take(Row { level, framework, main, prefill: None, point, scanned: timer.scans(), leads: false });
-            }
+                let (level, framework, scanned) = (first.level, first.framework, timer.scans());
+                let row = Row { level, framework, main, prefill: None, point: *point, scanned, leads: false };
+                (!of_coarse(at)).then_some(row)
+            };
+            take(point, &row);
         }
     }
 
     /// For each decode layout that leads its size, its best whole batch within the TPOT limit.
-    pub fn fine_decode(&self, sides: &Sides, aim: &Aim) -> Result<Vec<Candidate<DecodeSide>>> {
+    pub fn fine_decode(&self, sides: &Sides, aim: &Aim) -> Result<Fine<'_, '_>> {
         let limit = aim.slo.tpot_ms.map_or(f64::INFINITY, |t| t * 1e-3 * self.progress());
         let beyond = match sides.decode.first() {
             Some((layout, ..)) if layout.is_afd() => self.decode_beyond(&sides.decode, sides.per_octave, limit)?,
@@ -325,45 +326,7 @@ impl Task<'_> {
             found.sort_by(|a, b| b.0.total_cmp(&a.0));
             chosen.extend(found.iter().take(PER_SIZE).map(|f| f.1));
         }
-        let found: Vec<Option<Candidate<DecodeSide>>> = crate::pool::install(|| {
-            chosen
-                .par_iter()
-                .map(|&k| {
-                    let (layout, stepper, sides) = priced[k];
-                    self.largest_within(stepper, sides, limit).map(|side| Candidate {
-                        layout: *layout,
-                        stepper: Arc::clone(stepper),
-                        batch: side.batch as u32,
-                        chunk: 0,
-                        side: side.with_ports(stepper, &self.load),
-                    })
-                })
-                .collect()
-        })?;
-        self.control.check()?;
-        Ok(found.into_iter().flatten().collect())
-    }
-
-    /// The side of most rate among the whole batches from the last coarse one within the limit to the next.
-    fn largest_within(&self, stepper: &Timer, sides: &[DecodeSide], limit: f64) -> Option<DecodeSide> {
-        let within = sides.iter().rposition(|s| s.step.seconds <= limit)?;
-        let from = sides[within].batch as u32;
-        let to = sides.get(within + 1).map_or(from, |s| s.batch as u32);
-        let mut best = sides[within];
-        for side in &sides[..within] {
-            if side.step.seconds <= limit && side.rate > best.rate {
-                best = *side;
-            }
-        }
-        // Micro-batches of unequal size make the step a saw: the largest batch within need not be the best.
-        let stride = ((to - from) as usize).div_ceil(256).max(1);
-        for b in (from + 1..to).step_by(stride) {
-            let side = stepper.decode_side(&self.load, f64::from(b));
-            if side.short.is_none() && side.step.seconds <= limit && side.rate > best.rate {
-                best = side;
-            }
-        }
-        Some(best)
+        Ok(Fine::new(self, limit, chosen.into_iter().map(|k| priced[k])))
     }
 
     /// The known ways of cutting prompts on one layout and finer ones beside `best` (sequences, chunk), as far as the

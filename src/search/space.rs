@@ -288,6 +288,12 @@ pub fn beside(choices: &Choices<'_>, layout: &Layout, microbatches: &[u32], grou
     out
 }
 
+/// Batches per doubling on the grid of AFD units, of which there are many: what lies between two is judged by them
+/// (`marks`), and priced where it may lead.
+pub fn sparser(per_octave: u32) -> u32 {
+    per_octave.div_ceil(2)
+}
+
 /// Batches of a search, `per_octave` each doubling, and the largest that fits.
 pub fn batches(most: f64, per_octave: u32) -> Vec<u32> {
     let most = most.min(4096.0);

@@ -6,10 +6,10 @@
 //! until two rounds in a row find nothing better. What is looked at is priced by the clock that prices the grid.
 //! Limit: it is a climb; what it misses is held against everything there is in tests/rust/fair.rs.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use rayon::prelude::*;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::levels::{Group, Priced, PromptSide, Serves, Slot, Task};
 use super::marks::Judged;
@@ -54,7 +54,7 @@ pub fn climb<T: Send>(
     if let Some(best) = from.first().map(|f| f.score) {
         from.retain(|f| worth_more(f.score, best, reach));
     }
-    let mut seen: HashSet<Layout> = known.collect();
+    let mut seen: FxHashSet<Layout> = known.collect();
     let mut out: Vec<(Found, T)> = Vec::new();
     let mut vain = 0;
     for _ in 0..ROUNDS {
@@ -88,7 +88,7 @@ pub fn climb<T: Send>(
 fn keep(from: &mut Vec<Found>, most: usize, alike: usize) {
     // Stable: equals keep their order.
     from.sort_by(|a, b| order(&b.score, &a.score));
-    let mut kinds: HashMap<[u32; 3], usize> = HashMap::new();
+    let mut kinds: FxHashMap<[u32; 3], usize> = FxHashMap::default();
     from.retain(|f| {
         let Layout::Afd { groups, pp, .. } = f.layout else { return true };
         let size = f.layout.gpus();
@@ -172,7 +172,7 @@ impl Task<'_> {
     ) -> Result<Vec<Arc<Slot<S>>>> {
         let of = |slot: &Slot<S>| Found { layout: slot.0, score: value(slot) };
         let mut best: Vec<Found> = priced.iter().map(of).collect();
-        let mut known: HashSet<Layout> = best.iter().map(|f| f.layout).collect();
+        let mut known: FxHashSet<Layout> = best.iter().map(|f| f.layout).collect();
         let one = |layout: &Layout| -> Result<(Found, Arc<Slot<S>>)> {
             let slot = price(layout)?;
             Ok((of(&slot), slot))

@@ -32,6 +32,8 @@ pub struct PrefillSide {
     pub chunk: f64,
     /// Its ports, once they have been asked for.
     pub crowds: Option<Crowds>,
+    /// Seconds that its KV keeps the first token waiting at least, once they have been asked for.
+    pub waits_s: f64,
 }
 
 /// A decode stepper at its full batch.
@@ -49,7 +51,13 @@ pub struct DecodeSide {
 impl PrefillSide {
     /// With its ports worked out, so that pairing does not do it again.
     pub fn with_ports(self, s: &Stepper, load: &Load) -> PrefillSide {
-        PrefillSide { crowds: shares_ports(s).then(|| self.ports(s, load)), ..self }
+        PrefillSide { crowds: shares_ports(s).then(|| self.ports(s, load)), waits_s: self.least_wait(s, load), ..self }
+    }
+
+    /// What its own links take for the KV when nothing else is on them.
+    fn least_wait(&self, s: &Stepper, load: &Load) -> f64 {
+        let wait = |near| Pair { p: s, np: 1, d: s, nd: 1, load, near }.transfer_wait(self, [1.0; 2]);
+        f64::min(wait(true), wait(false))
     }
 
     fn ports(&self, s: &Stepper, load: &Load) -> Crowds {
@@ -99,7 +107,7 @@ pub fn prefill_side_by<S: Steps>(clock: &S, load: &Load, sequences: f64, chunk: 
         share = published::PREFILL_SHARE;
     }
     let rate = share * prefill.requests / prefill.period_s;
-    PrefillSide { rate, prefill, memory_bytes, short, sequences, chunk, crowds: None }
+    PrefillSide { rate, prefill, memory_bytes, short, sequences, chunk, crowds: None, waits_s: 0.0 }
 }
 
 fn corrected(s: &Stepper) -> bool {

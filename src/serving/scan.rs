@@ -8,13 +8,14 @@
 //! of the engine's in 99 of 100 points (median 2e-6) and within 1 % in every one, the worst beside a jump of a
 //! table (rows at 256 and 257 tokens).
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::pipeline::Stages;
 use super::point::Load;
 use super::stepper::{Kind, Prefill, StepTime, Stepper, Unit};
 use super::steps::{Carried, Steps, Untold};
+use rustc_hash::FxHashMap;
+
 use crate::cost::afd::{AfdLines, PartStages};
 use crate::cost::line::Lines;
 use crate::cost::worker::WorkerLines;
@@ -35,7 +36,7 @@ pub struct Tables {
     attention: Lines,
     lengths: Lengths,
     /// Attention kernels of the chunks of a round, chunk by chunk and kind by kind.
-    rounds: Mutex<HashMap<Round, Arc<[f64]>>>,
+    rounds: Mutex<FxHashMap<Round, Arc<[f64]>>>,
 }
 
 /// More ranks than any search has.

@@ -1,7 +1,7 @@
 //! Points a second of a search, level by level, counted after compile; compile itself; the size of what is kept:
 //! `cargo run --release --example points [model] [system] [gpus] [framework] [workload] [scan|exact] [regimes] [n]`.
 //! One line a phase: name, points, seconds, points a second. `exact`: priced by the engine, as before there was a
-//! scan; `regimes`: a map of 100 cells for each of `n` workloads as well (100, so 10,000 cells). Threads by `DISAGG_NUM_THREADS`.
+//! scan; `regimes`: a map of 100 cells for each of `n` workloads as well (100, so 10,000 cells); `map`: nothing else. Threads by `DISAGG_NUM_THREADS`.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
@@ -13,6 +13,7 @@ use disagg::cost::Library;
 use disagg::kernels::KernelDb;
 use disagg::search::levels::{self, Task};
 use disagg::search::refine::Aim;
+use disagg::search::slots::Slots;
 use disagg::search::{LEVELS, Map, Question, explore, regimes};
 use disagg::spec::{Assumptions, Quant, Serving, Slo, Workload, catalog};
 
@@ -50,8 +51,9 @@ fn main() {
     timed("compile units", || task.compile(&units).unwrap(), |n| *n);
     println!("{} bytes a point, as many MB a million", size_of::<disagg::search::Row>());
     println!("{:?} lines and bytes", task.tables.as_ref().map(|t| t.size()));
+    let only = arg(7, "") == "map";
     // The first round fills what is left of the lines.
-    for round in ["cold", "warm"] {
+    for round in ["cold", "warm"].iter().filter(|_| !only) {
         println!("-- {round}");
         let rows = |groups: &Vec<levels::Group>| groups.iter().map(|g| g.rows.len()).sum();
         let refine = |groups: &[levels::Group]| {
@@ -79,7 +81,7 @@ fn main() {
         ];
         for (p, d, name, level) in slots {
             let f = timed(name, || task.pair(level, &p.prompts.front, &d.front).unwrap(), Vec::len);
-            let fine = timed("its batches", || task.fine_decode(d, &aim).unwrap(), Vec::len);
+            let fine = timed("its batches", || task.fine_decode(d, &aim).unwrap(), Slots::len);
             let tiers = disagg::search::near::Tiers::of(&f, &aim);
             timed("near the best", || task.best_pairs(level, &p.prompts.every, &fine, &aim, tiers).unwrap(), Vec::len);
         }
@@ -88,8 +90,10 @@ fn main() {
         scan: arg(6, "scan") == "scan",
         ..Question::new(model.clone(), cluster.clone(), workload.clone(), slo, &framework)
     };
-    timed("explore", || explore(&db, &q, &control).unwrap(), |s| s.rows.len());
-    if arg(7, "") != "regimes" {
+    if !only {
+        timed("explore", || explore(&db, &q, &control).unwrap(), |s| s.rows.len());
+    }
+    if !["regimes", "map"].contains(&&*arg(7, "")) {
         return;
     }
     // A map: lengths of prefixes, prompts and answers, limits on both latencies, every level in every cell.

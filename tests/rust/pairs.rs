@@ -32,7 +32,7 @@ fn bounds_pass_over_nothing_that_may_lead() {
             let aim = Aim { slo, per_user: false };
             for (p, d) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
                 let fine = task.fine_decode(&sides[d], &aim).unwrap();
-                let every = task.pair(1, &sides[p].prompts.every, &fine).unwrap();
+                let every = task.pair(1, &sides[p].prompts.every, &fine.all()).unwrap();
                 // What is known beforehand only narrows the search: nothing, and half of the pairs themselves.
                 for known in [Tiers::default(), Tiers::of(&every[..every.len() / 2], &aim)] {
                     let near = task.near_best(1, &sides[p].prompts.every, &fine, &aim, known).unwrap();

@@ -6,22 +6,23 @@
 //! under its limits from the rows that none of the same layout beats in rate and both latencies, and then takes up
 //! only rows near the best. Pairs are not listed: of each cell those near its best are found by their bounds.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rayon::prelude::*;
+use rustc_hash::FxHashMap;
 
 use super::{Map, Reach};
 use crate::control::Control;
 use crate::error::Result;
-use crate::search::frontier::Candidate;
 use crate::search::levels::{Group, Layouts, Task};
 use crate::search::marks::{Judged, Mark};
 use crate::search::near::{self, Tiers};
 use crate::search::pairs::{Sides, ways};
 use crate::search::refine::{self, Aim, Key, append_new};
 use crate::search::row::{Layout, Row};
-use crate::serving::pd::DecodeSide;
+use crate::search::slots::{Fine, Front, PairMarks};
+use crate::search::space;
 use crate::serving::{Binding, Point, point};
 use crate::spec::Slo;
 
@@ -74,13 +75,15 @@ pub struct Scene<'a> {
     task: Task<'a>,
     mixed: [Option<Mixed>; 2],
     sides: [Option<Sides>; 2],
+    /// What pairs of (prompts, decode) of each kind give.
+    paired: [OnceLock<PairMarks>; 4],
     /// Of the levels of pairs: what lacks the least memory where nothing stands, once asked for.
     closest: [OnceLock<Option<Row>>; 2],
-    exact: Mutex<HashMap<Key, Point>>,
+    exact: Mutex<FxHashMap<Key, Point>>,
 }
 
 /// Decode slots under one TPOT limit: of workers, of units.
-type Decode = [Vec<Candidate<DecodeSide>>; 2];
+type Decode<'a, 't> = [Option<Fine<'a, 't>>; 2];
 
 fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
@@ -90,12 +93,20 @@ impl<'a> Scene<'a> {
     pub fn new(map: &Map, task: Task<'a>) -> Result<Scene<'a>> {
         let of = Layouts::of(&task.choices());
         let octave = map.batches_per_octave.max(1);
-        let mixed = [mixed(map, &task, 0, &of.workers, octave)?, mixed(map, &task, 2, &of.units, octave)?];
+        let of_units = space::sparser(octave);
+        let mixed = [mixed(map, &task, 0, &of.workers, octave)?, mixed(map, &task, 2, &of.units, of_units)?];
         let (pd, afd) = (map.wants(1) || map.wants(3), map.wants(3) && !of.units.is_empty());
         let workers = || task.sides(task.prompts_shared("workers", &of.prefill_workers)?, &of.workers, 2 * octave);
-        let units = || task.sides(task.prompts_shared("units", &of.prefill_units)?, &of.units, 2 * octave);
+        let units = || task.sides(task.prompts_shared("units", &of.prefill_units)?, &of.units, 2 * of_units);
         let sides = [pd.then(workers).transpose()?, afd.then(units).transpose()?];
-        Ok(Scene { task, mixed, sides, closest: Default::default(), exact: Mutex::default() })
+        Ok(Scene {
+            task,
+            mixed,
+            sides,
+            paired: Default::default(),
+            closest: Default::default(),
+            exact: Mutex::default(),
+        })
     }
 
     /// A row's point by the engine; the cells of a scene often share it.
@@ -166,13 +177,13 @@ impl<'a> Scene<'a> {
         refine::rounds(judged.iter().map(|j| j.score), |live| {
             let mut best: Option<(u8, f64)> = None;
             for i in live {
-                self.task.around_layout(groups[*i], level.octave, aim, |r| {
-                    let (gain, excess) = (r.point.requests_per_s, r.point.excess(&aim.slo));
-                    best = best.into_iter().chain([aim.score(&r.point)]).max_by(refine::order);
-                    if r.point.stands() {
+                self.task.around_layout(groups[*i], level.octave, aim, |point, row| {
+                    let (gain, excess) = (point.requests_per_s, point.excess(&aim.slo));
+                    best = best.into_iter().chain([aim.score(point)]).max_by(refine::order);
+                    if point.stands() {
                         tiers.add(gain, excess);
                         if tiers.takes(gain, excess) {
-                            fine.push(r);
+                            fine.extend(row());
                         }
                     }
                 });
@@ -194,24 +205,19 @@ impl<'a> Scene<'a> {
     }
 
     /// `level`: of pairs.
-    fn in_paired(&self, level: u8, decode: &Decode, aim: &Aim) -> Result<Reach> {
-        let sides = |[p, d]: &[usize; 2]| self.sides[*p].as_ref().zip(self.sides[*d].as_ref()).map(|s| (s, *d));
+    fn in_paired(&self, level: u8, decode: &Decode<'_, '_>, aim: &Aim) -> Result<Reach> {
+        let sides = |[p, d]: &[usize; 2]| self.sides[*p].as_ref().zip(self.sides[*d].as_ref()).map(|s| (s, [*p, *d]));
         let mut rows: Vec<Row> = Vec::new();
         let mut tiers = Tiers::default();
-        for ((p, d), _) in ways(level).iter().filter_map(sides) {
-            rows.extend(self.task.near_best_of(
-                level,
-                &p.prompts.front,
-                &d.front,
-                |j, r| d.least_step(j, r),
-                aim,
-                tiers,
-            )?);
+        for ((p, d), [from, to]) in ways(level).iter().filter_map(sides) {
+            let marks = self.paired[2 * from + to].get_or_init(|| PairMarks::new(p.prompts.front.len(), d.front.len()));
+            rows.extend(self.task.near_best(level, &p.prompts.front, &Front::new(d, marks), aim, tiers)?);
             tiers = tiers.and(Tiers::of(&rows, aim));
         }
         let mut fine: Vec<Row> = Vec::new();
-        for ((p, _), d) in ways(level).iter().filter_map(sides) {
-            fine.extend(self.task.best_pairs(level, &p.prompts.every, &decode[d], aim, tiers)?);
+        for ((p, _), [_, to]) in ways(level).iter().filter_map(sides) {
+            let Some(slots) = &decode[to] else { continue };
+            fine.extend(self.task.best_pairs(level, &p.prompts.every, slots, aim, tiers)?);
         }
         tiers = tiers.and(Tiers::of(&fine, aim));
         let takes = |r: &Row| tiers.takes(r.point.requests_per_s, r.point.excess(&aim.slo));
@@ -238,24 +244,24 @@ impl<'a> Scene<'a> {
         let aim = |slo: &Slo| Aim { slo: *slo, per_user: false };
         let key = |slo: &Slo| slo.tpot_ms.unwrap_or(f64::INFINITY).to_bits();
         let by_tpot: BTreeMap<u64, &Slo> = map.slos.iter().map(|slo| (key(slo), slo)).collect();
-        let of = |slo: &Slo, side: &Option<Sides>| match side {
-            Some(s) => self.task.fine_decode(s, &aim(slo)),
-            None => Ok(Vec::new()),
-        };
-        let found: Vec<Result<(u64, Decode)>> = crate::pool::install(|| {
-            by_tpot.par_iter().map(|(k, slo)| Ok((*k, [of(slo, &self.sides[0])?, of(slo, &self.sides[1])?]))).collect()
-        })?;
-        let decode: BTreeMap<u64, Decode> = found.into_iter().collect::<Result<_>>()?;
+        let of =
+            |slo: &Slo, kind: usize| self.sides[kind].as_ref().map(|s| self.task.fine_decode(s, &aim(slo))).transpose();
+        let found: Vec<Result<(u64, Decode<'_, '_>)>> =
+            crate::pool::install(|| by_tpot.par_iter().map(|(k, slo)| Ok((*k, [of(slo, 0)?, of(slo, 1)?]))).collect())?;
+        let decode: BTreeMap<u64, Decode<'_, '_>> = found.into_iter().collect::<Result<_>>()?;
         let asked = map.asked();
         let one = |(i, slo): (usize, &Slo)| -> Result<()> {
             control.check()?;
             let nothing = || Ok(Reach { row: None, binding: Binding::Divisibility });
             let reached: Result<Vec<Reach>> = asked
                 .iter()
-                .map(|level| match level {
-                    0 | 2 => self.mixed[level / 2].as_ref().map_or_else(nothing, |m| self.in_mixed(m, &aim(slo))),
-                    _ if self.sides[level / 2].is_none() => nothing(),
-                    _ => self.in_paired(*level as u8, &decode[&key(slo)], &aim(slo)),
+                .map(|level| {
+                    let out = match level {
+                        0 | 2 => self.mixed[level / 2].as_ref().map_or_else(nothing, |m| self.in_mixed(m, &aim(slo))),
+                        _ if self.sides[level / 2].is_none() => nothing(),
+                        _ => self.in_paired(*level as u8, &decode[&key(slo)], &aim(slo)),
+                    };
+                    out
                 })
                 .collect();
             done(i, reached?);
