@@ -28,12 +28,13 @@ pub fn threads() -> usize {
     if wanted > 0 { wanted } else { std::thread::available_parallelism().map_or(1, usize::from) }
 }
 
-/// Parts end to end, copied side by side: one thread alone would spend as long on the pages of a large result as
+/// Appends parts end to end, copied side by side: one thread alone would spend as long on the pages of a large result as
 /// all of them on its contents.
-pub fn concat<T: Copy + Send + Sync>(mut parts: Vec<Vec<T>>) -> Result<Vec<T>> {
+pub fn append<T: Copy + Send + Sync>(out: &mut Vec<T>, mut parts: Vec<Vec<T>>) -> Result<()> {
     parts.retain(|p| !p.is_empty());
-    if parts.len() < 2 {
-        return Ok(parts.pop().unwrap_or_default());
+    if out.is_empty() && parts.len() == 1 {
+        *out = parts.pop().unwrap_or_default();
+        return Ok(());
     }
     let mut ends: Vec<usize> = Vec::with_capacity(parts.len());
     for p in &parts {
@@ -48,7 +49,7 @@ pub fn concat<T: Copy + Send + Sync>(mut parts: Vec<Vec<T>>) -> Result<Vec<T>> {
         }
         parts[*part][i - start(*part)]
     };
-    install(|| (0..total).into_par_iter().with_min_len(1024).map_init(|| 0, at).collect())
+    install(|| out.par_extend((0..total).into_par_iter().with_min_len(1024).map_init(|| 0, at)))
 }
 
 /// Runs `work` inside this process's pool.

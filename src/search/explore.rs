@@ -223,7 +223,7 @@ pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<St
     let total: u64 = units.iter().map(|u| priced(&layouts[usize::from(u.framework)], u.kind, q)).sum();
     // On top of what the same caller has already done: an audit explores many times.
     control.set_total(control.progress().0 + total);
-    let mut rows: Vec<Vec<Row>> = Vec::new();
+    let mut rows: Vec<Row> = Vec::new();
     for same in units.chunk_by(|a, b| a.framework == b.framework) {
         let framework = same[0].framework;
         let (lib, layouts) = (&libraries[usize::from(framework)], &layouts[usize::from(framework)]);
@@ -231,10 +231,10 @@ pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<St
         let task = Task::new(lib, &q.workload, q.cluster.gpus, framework, control, q.scan)
             .within(rules[usize::from(framework)].clone());
         for unit in same {
-            rows.extend(task.unit(unit.kind, layouts, q)?);
+            task.unit(unit.kind, layouts, q, &mut rows)?;
         }
     }
-    Study::new(q.clone(), libraries, crate::pool::concat(rows)?).arrived(control)
+    Study::new(q.clone(), libraries, rows).arrived(control)
 }
 
 /// Searches one unit alone: the same rows, to the bit, as in `explore`.
@@ -245,7 +245,9 @@ pub fn search(db: &Arc<KernelDb>, q: &Question, unit: &Unit, control: &Control) 
     let layouts = Layouts::of(&Choices { lib: &lib, budget: q.cluster.gpus, rules: rules.as_ref() });
     control.set_total(priced(&layouts, unit.kind, q));
     let task = Task::new(&lib, &q.workload, q.cluster.gpus, unit.framework, control, q.scan).within(rules);
-    crate::pool::concat(task.unit(unit.kind, &layouts, q)?)
+    let mut rows = Vec::new();
+    task.unit(unit.kind, &layouts, q, &mut rows)?;
+    Ok(rows)
 }
 
 /// The study of the rows of all units, in the order of `Question::units`.
@@ -263,35 +265,36 @@ pub fn join(db: &Arc<KernelDb>, q: &Question, parts: Vec<Vec<Row>>) -> Result<St
             return Err(Error::spec(format!("parts[{i}]"), text, "give them in the order of the units"));
         }
     }
-    Study::new(q.clone(), libraries, crate::pool::concat(parts)?).arrived(&Control::new())
+    let mut rows = Vec::new();
+    crate::pool::append(&mut rows, parts)?;
+    Study::new(q.clone(), libraries, rows).arrived(&Control::new())
 }
 
 impl Task<'_> {
-    /// Every level of a unit of work, one after the other.
-    fn unit(&self, kind: Kind, of: &Layouts, q: &Question) -> Result<Vec<Vec<Row>>> {
+    /// Appends every level of a unit of work, one after the other.
+    fn unit(&self, kind: Kind, of: &Layouts, q: &Question, rows: &mut Vec<Row>) -> Result<()> {
         let (aim, octave) = (Aim::of(q), q.batches_per_octave.max(1));
         match kind {
-            Kind::Workers => Ok(vec![self.mixed_level(0, &of.workers, octave, &aim)?]),
-            Kind::Units => Ok(vec![self.mixed_level(2, &of.units, space::sparser(octave), &aim)?]),
+            Kind::Workers => self.mixed_level(0, &of.workers, octave, &aim, rows)?,
+            Kind::Units => self.mixed_level(2, &of.units, space::sparser(octave), &aim, rows)?,
             Kind::Pairs => {
                 let prompts = Arc::new(self.prompts(&of.prefill_workers)?);
-                let workers = self.sides(prompts, &of.workers, 2 * octave)?;
-                let mut rows = Vec::new();
+                let workers = self.sides(prompts, &of.workers, octave)?;
                 if q.wants(1) {
-                    rows.push(self.paired(1, &[&workers], &aim)?);
+                    self.paired(1, &[&workers], &aim, rows)?;
                 }
                 if q.wants(3) && !of.units.is_empty() {
                     let prompts = Arc::new(self.prompts(&of.prefill_units)?);
-                    let units = self.sides(prompts, &of.units, 2 * space::sparser(octave))?;
-                    rows.push(self.paired(3, &[&workers, &units], &aim)?);
+                    let units = self.sides(prompts, &of.units, octave)?;
+                    self.paired(3, &[&workers, &units], &aim, rows)?;
                 }
-                Ok(rows)
             }
         }
+        Ok(())
     }
 
     /// A level of one slot, both passes, what it says of them priced by the engine.
-    fn mixed_level(&self, level: u8, layouts: &[Layout], octave: u32, aim: &Aim) -> Result<Vec<Row>> {
+    fn mixed_level(&self, level: u8, layouts: &[Layout], octave: u32, aim: &Aim, rows: &mut Vec<Row>) -> Result<()> {
         let grid = self.mixed_groups(level, layouts, octave)?;
         let scores: Vec<(u8, f64)> =
             crate::pool::install(|| grid.par_iter().map(|g| g.marks.judge(aim).score).collect())?;
@@ -307,31 +310,32 @@ impl Task<'_> {
         let mut parts: Vec<Vec<Row>> = grid.into_iter().map(|g| g.rows).collect();
         parts.extend(beyond.iter().map(|(g, _)| g.rows.clone()));
         parts.push(fine);
-        let mut rows = crate::pool::concat(parts)?;
-        self.settle(&mut rows, aim)?;
-        Ok(rows)
+        let first = rows.len();
+        crate::pool::append(rows, parts)?;
+        self.settle(&mut rows[first..], aim)
     }
 
     /// A level of pairs, both passes; `sides`: workers, units. A level none of whose plans fits still says what is
     /// short, on its nearest miss.
-    fn paired(&self, level: u8, sides: &[&Sides], aim: &Aim) -> Result<Vec<Row>> {
+    fn paired(&self, level: u8, sides: &[&Sides], aim: &Aim, rows: &mut Vec<Row>) -> Result<()> {
         let ways: Vec<(&Sides, &Sides)> = ways(level).iter().map(|[p, d]| (sides[*p], sides[*d])).collect();
         let mut coarse = Vec::new();
         for (p, d) in &ways {
             coarse.extend(self.pair_each(level, &p.prompts.front, &d.front)?);
         }
-        let mut found = crate::pool::concat(coarse)?;
-        let tiers = Tiers::of(&found, &Aim { per_user: false, ..*aim });
+        let first = rows.len();
+        crate::pool::append(rows, coarse)?;
+        let tiers = Tiers::of(&rows[first..], &Aim { per_user: false, ..*aim });
         let mut fine = Vec::new();
         for (p, d) in &ways {
             let decode = self.fine_decode(d, aim)?;
             fine.extend(self.best_pairs(level, &p.prompts.every, &decode, aim, tiers)?);
         }
-        append_new(&mut found, fine);
-        self.settle(&mut found, aim)?;
-        if let (true, Some((p, d))) = (found.is_empty(), ways.first()) {
-            found.extend(self.closest_pair(level, &p.prompts.all, &d.decode));
+        append_new(rows, first, fine);
+        self.settle(&mut rows[first..], aim)?;
+        if let (true, Some((p, d))) = (rows.len() == first, ways.first()) {
+            rows.extend(self.closest_pair(level, &p.prompts.all, &d.decode));
         }
-        Ok(found)
+        Ok(())
     }
 }

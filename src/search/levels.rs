@@ -1,20 +1,19 @@
 //! One level at a time: its layouts priced over batches and chunks, in parallel, in a fixed order.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 
+use super::compiled::Compiled;
 use super::exact::{Engines, Kept};
 use super::frontier::Candidate;
 use super::marks::Marks;
-use super::pairs::Prompts;
 use super::refine::{FineGrid, Known};
 use super::row::{Layout, Part, Row};
 use super::space;
 use super::timer::{self, Timer};
 use crate::control::Control;
-use crate::cost::{AfdUnit, Library, Lines};
+use crate::cost::Library;
 use crate::error::Result;
 use crate::network::packing;
 use crate::serving::choose::{chunk_grid, most_sequences};
@@ -78,15 +77,6 @@ pub struct Task<'a> {
     pub(super) prompted: Kept<Layout, Slot<PromptSide>>,
 }
 
-/// What all workloads of one library share: lines, AFD units by their shape (layouts that differ in
-/// micro-batches share one), and prefill slots by their prompts (workloads that differ in answers share them).
-#[derive(Default)]
-pub struct Compiled {
-    lines: Arc<Lines>,
-    pub(super) prompts: Mutex<BTreeMap<String, Arc<Prompts>>>,
-    units: Mutex<BTreeMap<[u32; 6], Arc<AfdUnit>>>,
-}
-
 impl<'a> Task<'a> {
     /// Scans by lines where the steps of the library add up; not `scan`: prices everything by the engine.
     pub fn new(
@@ -97,7 +87,7 @@ impl<'a> Task<'a> {
         control: &'a Control,
         scan: bool,
     ) -> Task<'a> {
-        Task::sharing(&Arc::default(), lib, workload, budget, framework, control, scan)
+        Task::sharing(&Compiled::of(lib), lib, workload, budget, framework, control, scan)
     }
 
     /// The same with what other workloads of this library have compiled.
@@ -110,7 +100,7 @@ impl<'a> Task<'a> {
         control: &'a Control,
         scan: bool,
     ) -> Task<'a> {
-        let tables = if scan { Tables::new(lib, workload, &compiled.lines).map(Arc::new) } else { None };
+        let tables = if scan { Tables::new(lib, workload, compiled.lines()).map(Arc::new) } else { None };
         let (load, compiled) = (Load::of(workload), compiled.clone());
         let engine = Engines::default();
         let fine_grid = FineGrid::new(load.isl, load.osl, 1.0 + f64::from(lib.serving.mtp));
@@ -168,15 +158,7 @@ impl Task<'_> {
         };
         let Some(plan) = layout.afd_plan(1, 1, None) else { unreachable!("an AFD layout") };
         let shape = [attention_gpus, tp, ffn_gpus, ep, moe_tp, groups];
-        let lock = || self.compiled.units.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = lock().get(&shape).cloned();
-        let unit = match known {
-            Some(unit) => unit,
-            None => {
-                let made = Arc::new(AfdUnit::new(self.lib, self.lib, &plan)?);
-                lock().entry(shape).or_insert(made).clone()
-            }
-        };
+        let unit = self.compiled.unit(self.lib, shape, &plan)?;
         Stepper::afd_of(self.lib, unit, &plan, workload)
     }
 
@@ -420,7 +402,9 @@ impl Task<'_> {
         prefill: &[Candidate<PrefillSide>],
         decode: &[Candidate<DecodeSide>],
     ) -> Result<Vec<Row>> {
-        crate::pool::concat(self.pair_each(level, prefill, decode)?)
+        let mut rows = Vec::new();
+        crate::pool::append(&mut rows, self.pair_each(level, prefill, decode)?)?;
+        Ok(rows)
     }
 
     /// The same, one list a decode slot.

@@ -3,6 +3,7 @@
 pub mod arrivals;
 pub mod audit;
 pub mod caveats;
+pub mod compiled;
 pub mod design;
 pub mod exact;
 pub mod explore;

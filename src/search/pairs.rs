@@ -216,7 +216,7 @@ impl Task<'_> {
         if !finer.is_empty() {
             let tiers = tiers.and(Tiers::of(&rows, &aim));
             let more = self.near_best(level, &finer, decode, &aim, tiers)?;
-            append_new(&mut rows, more);
+            append_new(&mut rows, 0, more);
         }
         Ok(rows)
     }

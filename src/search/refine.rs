@@ -405,10 +405,11 @@ pub fn key(r: &Row) -> Key {
     (r.level, r.framework, k)
 }
 
-/// Rows of `more` that are not among `rows` yet, each once.
-pub fn append_new(rows: &mut Vec<Row>, more: Vec<Row>) {
+/// Appends rows of `more` that are not among `rows` from `first` on, each once.
+pub fn append_new(rows: &mut Vec<Row>, first: usize, more: Vec<Row>) {
     let wanted: std::collections::BTreeSet<Key> = more.iter().map(key).collect();
-    let known = super::near::filter(rows, |r| wanted.contains(&key(r)));
-    let mut seen: std::collections::BTreeSet<Key> = known.into_iter().map(|i| key(&rows[i])).collect();
+    let rows_of = &rows[first..];
+    let known = super::near::filter(rows_of, |r| wanted.contains(&key(r)));
+    let mut seen: std::collections::BTreeSet<Key> = known.into_iter().map(|i| key(&rows_of[i])).collect();
     rows.extend(more.into_iter().filter(|r| seen.insert(key(r))));
 }

@@ -15,8 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use self::scene::Scene;
 pub use self::table::regimes;
+use super::compiled::Compiled;
 use super::explore::{LEVELS, Question, explore};
-use super::levels::{Compiled, Task};
+use super::levels::Task;
 use super::near::leader;
 use super::refine::Aim;
 use super::row::Row;
@@ -188,7 +189,8 @@ pub fn cells(db: &Arc<KernelDb>, map: &Map, control: &Control, partial: bool) ->
             .map(|f| {
                 let lib = defaults::library(db, &map.model, at, f, &map.quant, &map.serving, &map.assumptions)?;
                 let rules = map.runnable.then(|| Rules::new(f, None, &map.model, at)).transpose()?;
-                Ok((lib, Arc::new(Compiled::default()), rules))
+                let compiled = Compiled::of(&lib);
+                Ok((lib, compiled, rules))
             })
             .collect::<Result<_>>()?;
         for (workload, of) in map.workloads.iter().enumerate() {

@@ -1,7 +1,8 @@
 //! Points a second of a search, level by level, counted after compile; compile itself; the size of what is kept:
 //! `cargo run --release --example points [model] [system] [gpus] [framework] [workload] [scan|exact] [regimes] [n]`.
 //! One line a phase: name, points, seconds, points a second. `exact`: priced by the engine, as before there was a
-//! scan; `regimes`: a map of 100 cells for each of `n` workloads as well (100, so 10,000 cells); `map`: nothing else. Threads by `DISAGG_NUM_THREADS`.
+//! scan; `regimes`: a map of 100 cells for each of `n` workloads as well (100, so 10,000 cells); `map`: nothing else;
+//! `explore`: that alone, three times. Threads by `DISAGG_NUM_THREADS`.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
@@ -47,11 +48,13 @@ fn main() {
     let units = levels::unit_layouts(&lib, cluster.gpus);
     let prefill_workers = levels::worker_layouts(&lib, cluster.gpus, true);
     let prefill_units = levels::prefill_unit_layouts(&lib, cluster.gpus);
-    timed("compile workers", || task.compile(&workers).unwrap(), |n| *n);
-    timed("compile units", || task.compile(&units).unwrap(), |n| *n);
+    let only = ["map", "explore"].contains(&&*arg(7, ""));
+    if !only {
+        timed("compile workers", || task.compile(&workers).unwrap(), |n| *n);
+        timed("compile units", || task.compile(&units).unwrap(), |n| *n);
+    }
     println!("{} bytes a point, as many MB a million", size_of::<disagg::search::Row>());
     println!("{:?} lines and bytes", task.tables.as_ref().map(|t| t.size()));
-    let only = arg(7, "") == "map";
     // The first round fills what is left of the lines.
     for round in ["cold", "warm"].iter().filter(|_| !only) {
         println!("-- {round}");
@@ -90,7 +93,12 @@ fn main() {
         scan: arg(6, "scan") == "scan",
         ..Question::new(model.clone(), cluster.clone(), workload.clone(), slo, &framework)
     };
-    if !only {
+    let explored = match arg(7, "").as_str() {
+        "map" => 0,
+        "explore" => 3,
+        _ => 1,
+    };
+    for _ in 0..explored {
         timed("explore", || explore(&db, &q, &control).unwrap(), |s| s.rows.len());
     }
     if !["regimes", "map"].contains(&&*arg(7, "")) {

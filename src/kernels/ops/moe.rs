@@ -233,17 +233,25 @@ fn fused(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &str, 
     let want = [shape.hidden, shape.intermediate, shape.topk, shape.experts].map(i64::from);
     let mut best: Option<(Points, Roofline, String)> = None;
     if let Some(t) = table(source, &source.framework, "moe") {
-        let all = Rows::new(&t).text("kernel_source", |l| !l.contains("nongated"));
         // The right shape in another format is nearer than another shape in the right format.
         for exact in [true, false] {
-            for (rank, &format) in formats(dtype).iter().enumerate() {
-                let mut rows = all.clone().text("moe_dtype", |l| l == format.name());
-                if exact {
-                    for (column, value) in ["hidden_size", "inter_size", "topk", "num_experts"].iter().zip(want) {
-                        rows = rows.int(column, value);
-                    }
+            if best.is_some() {
+                break;
+            }
+            // Numbers first: they leave few of a large table.
+            let mut all = Rows::new(&t);
+            if exact {
+                for (column, value) in ["hidden_size", "inter_size", "topk", "num_experts"].iter().zip(want) {
+                    all = all.int(column, value);
                 }
-                if rows.is_empty() || best.is_some() {
+            }
+            let all = all.text("kernel_source", |l| !l.contains("nongated"));
+            for (rank, &format) in formats(dtype).iter().enumerate() {
+                if best.is_some() {
+                    break;
+                }
+                let rows = all.clone().text("moe_dtype", |l| l == format.name());
+                if rows.is_empty() {
                     continue;
                 }
                 let (own, skew) = pick(rows.clone(), distribution);

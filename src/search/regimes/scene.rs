@@ -96,8 +96,8 @@ impl<'a> Scene<'a> {
         let of_units = space::sparser(octave);
         let mixed = [mixed(map, &task, 0, &of.workers, octave)?, mixed(map, &task, 2, &of.units, of_units)?];
         let (pd, afd) = (map.wants(1) || map.wants(3), map.wants(3) && !of.units.is_empty());
-        let workers = || task.sides(task.prompts_shared("workers", &of.prefill_workers)?, &of.workers, 2 * octave);
-        let units = || task.sides(task.prompts_shared("units", &of.prefill_units)?, &of.units, 2 * of_units);
+        let workers = || task.sides(task.prompts_shared("workers", &of.prefill_workers)?, &of.workers, octave);
+        let units = || task.sides(task.prompts_shared("units", &of.prefill_units)?, &of.units, octave);
         let sides = [pd.then(workers).transpose()?, afd.then(units).transpose()?];
         Ok(Scene {
             task,
@@ -223,7 +223,7 @@ impl<'a> Scene<'a> {
         let takes = |r: &Row| tiers.takes(r.point.requests_per_s, r.point.excess(&aim.slo));
         rows.retain(takes);
         fine.retain(takes);
-        append_new(&mut rows, fine);
+        append_new(&mut rows, 0, fine);
         if rows.is_empty() {
             rows.extend(self.closest(level));
         }
@@ -255,13 +255,10 @@ impl<'a> Scene<'a> {
             let nothing = || Ok(Reach { row: None, binding: Binding::Divisibility });
             let reached: Result<Vec<Reach>> = asked
                 .iter()
-                .map(|level| {
-                    let out = match level {
-                        0 | 2 => self.mixed[level / 2].as_ref().map_or_else(nothing, |m| self.in_mixed(m, &aim(slo))),
-                        _ if self.sides[level / 2].is_none() => nothing(),
-                        _ => self.in_paired(*level as u8, &decode[&key(slo)], &aim(slo)),
-                    };
-                    out
+                .map(|level| match level {
+                    0 | 2 => self.mixed[level / 2].as_ref().map_or_else(nothing, |m| self.in_mixed(m, &aim(slo))),
+                    _ if self.sides[level / 2].is_none() => nothing(),
+                    _ => self.in_paired(*level as u8, &decode[&key(slo)], &aim(slo)),
                 })
                 .collect();
             done(i, reached?);
