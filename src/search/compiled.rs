@@ -1,28 +1,32 @@
-//! What searches of one library share: lines, AFD units, prefill slots.
+//! What searches of one library share: lines, workers, AFD units, prefill slots.
 //!
-//! Lines and units hang on the library alone, so those of the libraries searched last are kept for the next question
+//! The first three hang on the library alone, so those of the libraries searched last are kept for the next question
 //! (other limits, another workload, a larger budget); prefill slots hang on their prompts, and workloads of one map
 //! that differ in answers share them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustc_hash::FxHashMap;
+
 use super::pairs::Prompts;
-use crate::cost::{AfdUnit, Library, Lines};
+use crate::cost::{AfdUnit, Library, Lines, Worker};
 use crate::error::Result;
-use crate::spec::AfdPlan;
+use crate::spec::{AfdPlan, Parallel};
 
 /// Libraries whose lines are kept; the one searched longest ago goes first.
 const KEPT: usize = 6;
 
 static DRAWN: Mutex<Vec<(Arc<Library>, Arc<Drawn>)>> = Mutex::new(Vec::new());
 
-/// Lines and units of a library.
+/// What has been drawn and compiled of a library.
 #[derive(Default)]
 struct Drawn {
     lines: Arc<Lines>,
+    /// By width and whether two half-batches overlap.
+    workers: Mutex<FxHashMap<(Parallel, bool), Arc<Worker>>>,
     /// By shape: layouts that differ in micro-batches share one.
-    units: Mutex<BTreeMap<[u32; 6], Arc<AfdUnit>>>,
+    units: Mutex<FxHashMap<[u32; 6], Arc<AfdUnit>>>,
 }
 
 #[derive(Default)]
@@ -50,6 +54,15 @@ impl Compiled {
 
     pub fn lines(&self) -> &Arc<Lines> {
         &self.drawn.lines
+    }
+
+    pub(super) fn worker(&self, lib: &Arc<Library>, parallel: Parallel, overlap: bool) -> Result<Arc<Worker>> {
+        let key = (parallel, overlap);
+        if let Some(worker) = lock(&self.drawn.workers).get(&key) {
+            return Ok(worker.clone());
+        }
+        let made = Arc::new(Worker::overlapping(lib, parallel, overlap)?);
+        Ok(lock(&self.drawn.workers).entry(key).or_insert(made).clone())
     }
 
     /// The unit of a plan; `shape`: what makes it that one.

@@ -38,7 +38,7 @@ pub enum Serves {
 
 /// A layout of a mixed level: its clock, its rows on the grid, what they reach, and what is known beside them.
 pub struct Group {
-    pub timer: Timer,
+    pub timer: Arc<Timer>,
     pub rows: Vec<Row>,
     pub marks: Marks,
     pub(super) known: Mutex<Known>,
@@ -69,6 +69,8 @@ pub struct Task<'a> {
     pub compiled: Arc<Compiled>,
     pub engine: Engines,
     pub(super) fine_grid: FineGrid,
+    /// The clocks of layouts for the whole workload.
+    timers: Kept<Layout, Timer>,
     /// Layouts one step from a unit's.
     pub(super) neighbours: Kept<(Layout, Serves), Vec<Layout>>,
     /// Units beyond the coarse grid, as they serve both phases and in either slot.
@@ -116,6 +118,7 @@ impl<'a> Task<'a> {
             compiled,
             engine,
             fine_grid,
+            timers: Kept::default(),
             mixed: Kept::default(),
             neighbours: Kept::default(),
             decoded: Kept::default(),
@@ -154,7 +157,8 @@ impl Task<'_> {
     pub(super) fn stepper_of(&self, layout: &Layout, workload: &Workload) -> Result<Stepper> {
         let Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, groups, .. } = *layout else {
             let Layout::Worker { parallel, overlap } = *layout else { unreachable!("not an AFD layout") };
-            return Stepper::overlapping(self.lib, parallel, Some(overlap), workload, "worker");
+            let worker = self.compiled.worker(self.lib, parallel, overlap)?;
+            return Ok(Stepper::worker_of(self.lib, worker, workload, "worker"));
         };
         let Some(plan) = layout.afd_plan(1, 1, None) else { unreachable!("an AFD layout") };
         let shape = [attention_gpus, tp, ffn_gpus, ep, moe_tp, groups];
@@ -162,9 +166,9 @@ impl Task<'_> {
         Stepper::afd_of(self.lib, unit, &plan, workload)
     }
 
-    /// A layout with its clock, for the workload or for its prompts alone.
-    pub(super) fn timer(&self, layout: &Layout, workload: &Workload) -> Result<Timer> {
-        Ok(Timer::new(self.stepper_of(layout, workload)?, self.tables.as_ref()))
+    /// A layout's clock.
+    pub(super) fn timer(&self, layout: &Layout) -> Result<Arc<Timer>> {
+        self.timers.get(*layout, || Ok(Timer::new(self.stepper_of(layout, self.workload)?, self.tables.as_ref())))
     }
 
     /// The most groups of `size` GPUs on the budget beside `placed`, none across more domains than it must.
@@ -239,8 +243,8 @@ impl Task<'_> {
         Ok(Group { marks: Marks::of(&rows, self.per_decode()), timer, rows, known: Mutex::default() })
     }
 
-    fn mixed_rows(&self, level: u8, layout: &Layout, per_octave: u32) -> Result<(Timer, Vec<Row>)> {
-        let timer = self.timer(layout, self.workload)?;
+    fn mixed_rows(&self, level: u8, layout: &Layout, per_octave: u32) -> Result<(Arc<Timer>, Vec<Row>)> {
+        let timer = self.timer(layout)?;
         let count = self.most((0, 1), layout.gpus());
         let mut rows = Vec::new();
         let least = self.load.isl.min(512.0);
@@ -274,7 +278,7 @@ impl Task<'_> {
 
     /// One candidate for the decode slot, every batch priced.
     pub(super) fn decode_of(&self, layout: &Layout, per_octave: u32) -> Result<Slot<DecodeSide>> {
-        let stepper = self.timer(layout, self.workload)?;
+        let stepper = self.timer(layout)?;
         let most = most_sequences(&stepper, 1.0);
         let m = layout.microbatches();
         let sides: Vec<DecodeSide> = if most < 1.0 {
@@ -287,7 +291,7 @@ impl Task<'_> {
                 .filter(|d| d.short.is_none())
                 .collect()
         };
-        Ok((*layout, Arc::new(stepper), sides))
+        Ok((*layout, stepper, sides))
     }
 
     /// Candidates for the prefill slot: (layout, stepper, [(sequences per rank, chunk, side)]).
@@ -298,7 +302,7 @@ impl Task<'_> {
 
     /// One candidate for the prefill slot; `prompts`: the workload's prompts alone.
     pub(super) fn prefill_of(&self, layout: &Layout, prompts: &Workload) -> Result<Slot<PromptSide>> {
-        let stepper = self.timer(layout, prompts)?;
+        let stepper = Arc::new(Timer::new(self.stepper_of(layout, prompts)?, self.tables.as_ref()));
         let isl = self.load.isl;
         let mut sides = Vec::new();
         let pieces: Vec<f64> = match layout {
@@ -324,12 +328,12 @@ impl Task<'_> {
                 }
             }
         }
-        Ok((*layout, Arc::new(stepper), sides))
+        Ok((*layout, stepper, sides))
     }
 
     /// Compiles the layouts and prices nothing; gives their number.
     pub fn compile(&self, layouts: &[Layout]) -> Result<usize> {
-        Ok(self.each(layouts, |layout| self.timer(layout, self.workload).map(|s| s.gpus()))?.len())
+        Ok(self.each(layouts, |layout| self.timer(layout).map(|s| s.gpus()))?.len())
     }
 
     /// Those that pair up with any other under the rules of servers; the rest counts as done.

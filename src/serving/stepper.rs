@@ -63,17 +63,21 @@ impl Stepper {
         workload: &Workload,
         pool: &'static str,
     ) -> Result<Stepper> {
-        let cx = context(lib, workload);
-        let memory = memory::worker(&cx, &parallel, pool);
         let overlap = overlap.or(lib.serving.two_batch_overlap).unwrap_or(false);
         let worker = Worker::overlapping(lib, parallel, overlap)?;
-        Ok(Stepper {
+        Ok(Stepper::worker_of(lib, Arc::new(worker), workload, pool))
+    }
+
+    /// The same on a worker that is compiled already, for another workload.
+    pub fn worker_of(lib: &Arc<Library>, worker: Arc<Worker>, workload: &Workload, pool: &'static str) -> Stepper {
+        let memory = memory::worker(&context(lib, workload), &worker.parallel, pool);
+        Stepper {
             straggle: straggle(lib, workload, worker.ranks()),
             peak: workload.peak_tokens(),
-            kind: Kind::Worker(Arc::new(worker), memory),
+            gpus: worker.parallel.gpus(),
+            kind: Kind::Worker(worker, memory),
             lib: lib.clone(),
-            gpus: parallel.gpus(),
-        })
+        }
     }
 
     /// An AFD unit; each pool on the library of its own device, if the plan names one.
