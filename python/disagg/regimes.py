@@ -75,7 +75,7 @@ def regimes(
     tolerance
         Levels whose rates are nearer than this share are tied: borders are as uncertain as the tables.
     batches_per_octave
-        Batches scanned per doubling; fewer are faster and coarser.
+        Batches scanned per doubling, of AFD units half as many; fewer are faster and coarser.
     arrivals
         ``"closed"``: as many requests as the plan holds, at any time. ``"poisson"``: as in `explore`, the rate of a
         plan is the highest at which its limits hold (means, or the percentile of its `SLO`); the winners are not

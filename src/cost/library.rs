@@ -23,6 +23,7 @@ use crate::spec::assumptions::{
     MissingFormats, SharedExpertSplit, WideAttention, WideEpDecode,
 };
 use crate::spec::dtype::Formats;
+use crate::spec::servers::{self, LaunchRule};
 use crate::spec::serving::Launch;
 use crate::spec::{Assumptions, Attention, Cluster, Device, Dtype, Imbalance, Model, Quant, Serving};
 
@@ -88,6 +89,10 @@ impl Library {
             priced.dense_layers = 0;
         }
         let formats = priced.formats(quant);
+        // What serving says, else as the server does.
+        let rule = (assumptions.launch_floors == LaunchFloors::ByPhase).then(|| servers::launch(framework)).flatten();
+        let launched =
+            |phase: fn(&LaunchRule) -> Launch| serving.launch.or(rule.map(phase)).unwrap_or(Launch::Measured);
         Ok(Library {
             model: priced,
             asked: model.clone(),
@@ -101,9 +106,8 @@ impl Library {
             graph: source(true),
             eager: source(false),
             what_if,
-            decode_graph: serving.launch != Some(Launch::Measured)
-                && (serving.launch.is_some() || assumptions.launch_floors == LaunchFloors::ByPhase),
-            prefill_graph: serving.launch == Some(Launch::Graph),
+            decode_graph: launched(|r| r.decode) == Launch::Graph,
+            prefill_graph: launched(|r| r.prefill) == Launch::Graph,
             cache: Mutex::new(BTreeMap::new()),
         })
     }

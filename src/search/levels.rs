@@ -71,6 +71,8 @@ pub struct Task<'a> {
     pub(super) fine_grid: FineGrid,
     /// The clocks of layouts for the whole workload.
     timers: Kept<Layout, Timer>,
+    /// Prompts cut around those of leaders: sequences and chunk.
+    pub(super) cuts: Kept<(Layout, u32, u32), PrefillSide>,
     /// Layouts one step from a unit's.
     pub(super) neighbours: Kept<(Layout, Serves), Vec<Layout>>,
     /// Units beyond the coarse grid, as they serve both phases and in either slot.
@@ -119,6 +121,7 @@ impl<'a> Task<'a> {
             engine,
             fine_grid,
             timers: Kept::default(),
+            cuts: Kept::default(),
             mixed: Kept::default(),
             neighbours: Kept::default(),
             decoded: Kept::default(),

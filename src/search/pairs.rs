@@ -212,7 +212,10 @@ impl Task<'_> {
                 prompts.push(part);
             }
         }
-        let finer: Vec<Candidate<PrefillSide>> = prompts.iter().flat_map(|p| self.around_prompts(p, prefill)).collect();
+        let mut finer: Vec<Candidate<PrefillSide>> = Vec::new();
+        for part in &prompts {
+            finer.extend(self.around_prompts(part, prefill)?);
+        }
         if !finer.is_empty() {
             let tiers = tiers.and(Tiers::of(&rows, &aim));
             let more = self.near_best(level, &finer, decode, &aim, tiers)?;
@@ -222,8 +225,8 @@ impl Task<'_> {
     }
 
     /// One way of cutting prompts with a few more or fewer of them a round, and in a piece more or less.
-    fn around_prompts(&self, part: &Part, known: &[Candidate<PrefillSide>]) -> Vec<Candidate<PrefillSide>> {
-        let Some(own) = known.iter().find(|c| c.layout == part.layout) else { return Vec::new() };
+    fn around_prompts(&self, part: &Part, known: &[Candidate<PrefillSide>]) -> Result<Vec<Candidate<PrefillSide>>> {
+        let Some(own) = known.iter().find(|c| c.layout == part.layout) else { return Ok(Vec::new()) };
         let pieces = (self.load.isl / f64::from(part.chunk.max(1))).round().max(1.0);
         let mut out = Vec::new();
         for n in [pieces - 1.0, pieces, pieces + 1.0].into_iter().filter(|n| *n >= 1.0) {
@@ -235,14 +238,17 @@ impl Task<'_> {
                 if known.iter().any(seen) || sequences > 1 && f64::from(sequences) * chunk > 65_536.0 {
                     continue;
                 }
-                let side = own.stepper.prefill_side(&self.load, f64::from(sequences), chunk);
+                // Leaders under other limits often cut their prompts alike.
+                let side = self.cuts.get((part.layout, sequences, chunk as u32), || {
+                    let side = own.stepper.prefill_side(&self.load, f64::from(sequences), chunk);
+                    Ok(side.with_ports(&own.stepper, &self.load))
+                })?;
                 if side.short.is_none() {
-                    let side = side.with_ports(&own.stepper, &self.load);
-                    out.push(Candidate { batch: sequences, chunk: chunk as u32, side, ..own.clone() });
+                    out.push(Candidate { batch: sequences, chunk: chunk as u32, side: *side, ..own.clone() });
                 }
             }
         }
-        out
+        Ok(out)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Best against best: the leaders of a level priced on a fine grid, whatever the grid that found them.
 //!
-//! The coarse pass gives levels different grids (AFD units a third of a worker's batches). So the
+//! The coarse pass gives levels different grids (AFD units half of a worker's batches). So the
 //! layouts that lead a level are searched again, on every whole batch around their best and on finer
 //! chunks; and P/D takes, for each of the decode layouts that lead their size, the largest whole batch
 //! that keeps the TPOT limit (a rate below it is reached by lowering that batch, which is exact), beside

@@ -2,7 +2,8 @@
 //!
 //! Number formats by device, framework and checkpoint, token budgets, order of prompts, cadence: from
 //! `serving/defaults.json` (`spec::servers`), each with its source. What the user says always wins. The memory
-//! fraction is applied where memory is counted (`cost::memory::server`). Limits: the formats are those of the
+//! fraction is applied where memory is counted (`cost::memory::server`), the launch mode where operators are priced
+//! (`cost::library`), the choice among measured kernels where tables are read (`kernels::ops`). Limits: the formats are those of the
 //! cluster's own device; a pool on a device of its own takes the same. Whether an FP8 checkpoint names a KV scheme
 //! is not kept, so its servers are taken to follow the rule for those that do not.
 

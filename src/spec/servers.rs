@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::assumptions::FirstToken;
 use super::dtype::Dtype;
 use super::json;
+use super::serving::Launch;
 use super::{Device, Model};
 use crate::units::GIB;
 
@@ -31,7 +32,57 @@ pub struct Servers {
     pub two_batch_overlap: Vec<Knob>,
     /// Frameworks that hold prompts back between ranks of attention data parallelism; nothing without those.
     pub cadence: Vec<Knob>,
+    /// Which phases run from CUDA graphs.
+    pub launch: Vec<LaunchRule>,
+    /// Kernels that servers choose where tables have several.
+    pub kernels: Vec<KernelRule>,
     pub frameworks: std::collections::BTreeMap<String, Vec<Server>>,
+}
+
+/// How a framework launches the kernels of each phase.
+#[derive(Clone, Debug, Deserialize)]
+pub struct LaunchRule {
+    pub framework: String,
+    pub decode: Launch,
+    pub prefill: Launch,
+    pub versions: String,
+    pub source: String,
+}
+
+/// How a framework launches, if it is known.
+pub fn launch(framework: &str) -> Option<&'static LaunchRule> {
+    servers().launch.iter().find(|r| r.framework == framework)
+}
+
+/// The kernel that a framework takes for a part of the model; conditions left out hold always.
+#[derive(Clone, Debug, Deserialize)]
+pub struct KernelRule {
+    pub part: KernelPart,
+    pub framework: String,
+    /// First and last architecture.
+    #[serde(default)]
+    pub sm: Option<[u32; 2]>,
+    /// Part of the name in the tables.
+    pub lane: String,
+    /// Tokens up to which it is taken.
+    #[serde(default)]
+    pub most_tokens: Option<f64>,
+    pub source: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KernelPart {
+    Attention,
+    Moe,
+}
+
+/// The rule for a part on a device, if a framework has one.
+pub fn kernel_rule(framework: &str, sm: u32, part: KernelPart) -> Option<&'static KernelRule> {
+    let holds = |r: &&KernelRule| {
+        r.part == part && r.framework == framework && r.sm.is_none_or(|[first, last]| (first..=last).contains(&sm))
+    };
+    servers().kernels.iter().find(holds)
 }
 
 /// A setting that a framework has, and since when.

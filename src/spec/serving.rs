@@ -45,7 +45,7 @@ pub struct Serving {
     pub two_batch_overlap: Option<bool>,
     /// Whether a dispatch may be fused into the experts' kernel, wherever that is faster.
     pub fused_dispatch: bool,
-    /// None: graph for decode, measured for prefill.
+    /// Of both phases; none: as the server does (graph for decode, measured for prefill).
     pub launch: Option<Launch>,
     /// More memory to keep free on every GPU; none: 3.5 GiB in the published profiles, whose reserve it is, nothing
     /// in `physical`, whose servers have their fraction.

@@ -1,11 +1,13 @@
 //! Frameworks compared in one question, evidence by phase, and what would flip a study's answer.
 
 use disagg::control::Control;
+use disagg::kernels::table::Key;
 use disagg::search::flips::{Flip, LEAD};
 use disagg::search::{LEVELS, Question, Row, Study, explore};
 use disagg::serving::Engine;
 use disagg::serving::framework::{FRAMEWORKS, candidates, compared, default_framework};
-use disagg::spec::{PdPlan, Plan, Quant, Slo, Workload};
+use disagg::spec::servers::{self, KernelPart};
+use disagg::spec::{Assumptions, Launch, PdPlan, Plan, Quant, Serving, Slo, Workload};
 
 use crate::lab;
 
@@ -181,4 +183,44 @@ fn what_is_known_of_a_latency_is_what_its_own_steps_rest_on() {
         "{ttft} {tpot} {:?}",
         e.scalars.evidence
     );
+}
+
+#[test]
+fn what_servers_launch_and_which_kernels_they_take_is_data() {
+    let asked = |framework: &str, launch: Option<Launch>| {
+        let (model, cluster) = (lab::model("Qwen/Qwen3-30B-A3B"), lab::cluster("h200_sxm", 8));
+        let serving = Serving { launch, ..Serving::default() };
+        let lib = lab::library_serving(&model, &cluster, framework, &Assumptions::physical(), &serving);
+        [lib.graph(true), lib.graph(false)]
+    };
+    for framework in FRAMEWORKS {
+        let rule = servers::launch(framework).unwrap();
+        assert!(rule.source.len() > 20, "{framework}");
+        assert_eq!(asked(framework, None), [rule.decode, rule.prefill].map(|l| l == Launch::Graph), "{framework}");
+        assert_eq!(asked(framework, Some(Launch::Graph)), [true; 2]);
+        assert_eq!(asked(framework, Some(Launch::Measured)), [false; 2]);
+    }
+    // Every kernel that is named is one that was measured on some device of its architectures.
+    let mut judged = 0;
+    for system in ["h100_sxm", "h200_sxm", "b200_sxm", "gb200"] {
+        let sm = lab::cluster(system, 8).device.sm;
+        for rule in &servers::servers().kernels {
+            assert!(rule.source.len() > 20, "{}", rule.lane);
+            let name = if rule.part == KernelPart::Moe { "moe" } else { "generation_attention" };
+            let first = servers::kernel_rule(&rule.framework, sm, rule.part);
+            let Ok(table) = lab::db().table(system, &rule.framework, name, None) else { continue };
+            if first.is_none_or(|r| r.lane != rule.lane) || rule.most_tokens.is_some() && sm < 100 {
+                continue;
+            }
+            let named = |key: &Key| match key {
+                Key::Text { name, labels, .. } => {
+                    name == "kernel_source" && labels.iter().any(|l| l.contains(&rule.lane))
+                }
+                Key::Int { .. } => false,
+            };
+            assert!(table.keys.iter().any(named), "{} of {} on {system}", rule.lane, rule.framework);
+            judged += 1;
+        }
+    }
+    assert!(judged >= 4, "{judged}");
 }

@@ -2,8 +2,8 @@
 //! query-key pairs; decode grid: (sequences, context), context = measured step + 1 (the new token sees itself).
 //! No lane of these kernels was measured in eager mode (floors of 4-20 us are the kernels' own), so
 //! `launch="graph"` changes nothing.
-//! Lanes: the framework's default kernel of the architecture (sglang: fa3 on Hopper, triton on Blackwell
-//! where it was measured, else the source with most rows; the others have one source per shape).
+//! Lanes: the framework's default kernel of the architecture (`kernels` of `serving/defaults.json`) where it was
+//! measured, else the source with most rows; trtllm and vllm have one source per shape.
 
 use crate::error::Result;
 use crate::kernels::grid::Scale;
@@ -11,6 +11,7 @@ use crate::kernels::grid::build::{Floors, Points, Recipe};
 use crate::kernels::roofline::kernels::ATTENTION;
 use crate::kernels::roofline::{self, Attend, Roofline, Work};
 use crate::kernels::surface::{Evidence, Node, Surface};
+use crate::spec::servers::{self, KernelPart};
 use crate::spec::{Device, Dtype};
 
 use super::Source;
@@ -54,14 +55,11 @@ fn attend(device: &Device, s: Shape, attention: Dtype, kv: Dtype) -> Attend {
 
 /// The default kernel source among these rows.
 fn default_source<'a>(source: &Source, rows: Rows<'a>) -> Rows<'a> {
-    let preferred: &[&[&str]] = match (source.framework.as_str(), source.device.sm) {
-        ("sglang", 90) => &[&["fa3"]],
-        ("sglang", 100..=103) => &[&["triton"]],
-        ("sglang", _) => &[&["flashinfer"]],
-        // trtllm and vllm switch kernels by shape, one for each: all sources together are the lane.
-        _ => return rows,
+    // trtllm and vllm switch kernels by shape, one for each: all sources together are the lane.
+    let Some(rule) = servers::kernel_rule(&source.framework, source.device.sm, KernelPart::Attention) else {
+        return rows;
     };
-    let (chosen, rank) = rows.first_text("kernel_source", preferred);
+    let (chosen, rank) = rows.first_text("kernel_source", &[&[&rule.lane]]);
     if rank.is_some() {
         return chosen;
     }

@@ -11,20 +11,18 @@
 //! The fullest rank holds ceil(E/ep) experts; an ep that was not measured is blended between the
 //! measured neighbours in log(local experts) at equal tokens (so at equal tokens per expert), as ratio
 //! to the smooth roofline of the local experts. MoE-TP not measured: utilisation of the nearest held.
-//! Lanes: trtllm NVFP4 min_latency up to 128 tokens, else cutlass; never a nongated kernel.
+//! Lanes: of few tokens the framework's own (`kernels` of `serving/defaults.json`); never a nongated kernel.
 
 use crate::error::Result;
 use crate::kernels::grid::Scale;
 use crate::kernels::grid::build::{Floors, Points, Recipe};
 use crate::kernels::roofline::{self, Roofline, Work};
 use crate::kernels::surface::{Evidence, Surface};
+use crate::spec::servers::{self, KernelPart};
 use crate::spec::{Device, Dtype};
 
 use super::rows::{Rows, Site, Weighted, blend, bracket, compile, is_floor, table};
 use super::{ExpertShape, Source};
-
-/// The lane that is faster at few tokens is used up to this many.
-const MIN_LATENCY_TOKENS: f64 = 128.0;
 
 fn formats(dtype: Dtype) -> &'static [Dtype] {
     match dtype {
@@ -57,10 +55,14 @@ fn roof(device: &Device, dtype: Dtype, s: &[i64; 4], tp: i64, ep: i64) -> Roofli
 }
 
 /// Points of one (moe_tp, ep) site: one kernel source, or the two that share the token axis.
-fn site_points(rows: &Rows) -> Points {
-    let fast = rows.clone().text("kernel_source", |l| l.contains("min_latency"));
-    let rest = rows.clone().text("kernel_source", |l| !l.contains("min_latency"));
+fn site_points(source: &Source, rows: &Rows) -> Points {
     let axis = [("num_tokens", 0.0)];
+    let rule = servers::kernel_rule(&source.framework, source.device.sm, KernelPart::Moe);
+    let Some((lane, most)) = rule.and_then(|r| Some((r.lane.as_str(), r.most_tokens?))) else {
+        return main_source(rows).points(&axis);
+    };
+    let fast = rows.clone().text("kernel_source", |l| l.contains(lane));
+    let rest = rows.clone().text("kernel_source", |l| !l.contains(lane));
     let has_source = !rows.labels("kernel_source").is_empty();
     if !has_source || fast.is_empty() {
         return main_source(&rest).points(&axis);
@@ -68,8 +70,8 @@ fn site_points(rows: &Rows) -> Points {
     if rest.is_empty() {
         return fast.points(&axis);
     }
-    let mut points = main_source(&rest).points(&axis).filter(|x| x[0] > MIN_LATENCY_TOKENS);
-    for (x, t, e) in fast.points(&axis).filter(|x| x[0] <= MIN_LATENCY_TOKENS).iter() {
+    let mut points = main_source(&rest).points(&axis).filter(|x| x[0] > most);
+    for (x, t, e) in fast.points(&axis).filter(|x| x[0] <= most).iter() {
         points.insert(x, t, e);
     }
     points
@@ -154,7 +156,7 @@ fn curve(
     let blended: Vec<Site> = near
         .iter()
         .map(|&((t, e), weight)| Site {
-            points: site_points(&rows.clone().int("moe_tp_size", t).int("moe_ep_size", e)),
+            points: site_points(source, &rows.clone().int("moe_tp_size", t).int("moe_ep_size", e)),
             roofline: roof(device, format, &used, t, e),
             weight,
         })
