@@ -3,22 +3,33 @@
 //! These defaults choose between rows that were asked for alike; what they leave ambiguous stays
 //! so, and the caller says it. A `kernel_source` that was named is never second-guessed.
 
-use super::table::{Key, Table};
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
-/// Up to this many tokens trtllm runs its low-latency NVFP4 kernel.
-const MIN_LATENCY_TOKENS: i64 = 128;
+use super::table::{Key, Table};
+use crate::spec::catalog;
+use crate::spec::servers::{self, KernelPart};
+
+/// Architecture of a system's device; 0: not in the catalogue.
+fn architecture(system: &str) -> u32 {
+    static OF: LazyLock<BTreeMap<String, u32>> = LazyLock::new(|| {
+        let of = |name: String| catalog::system(&name).ok().map(|(device, _)| (name, device.sm));
+        catalog::systems().into_iter().filter_map(of).collect()
+    });
+    OF.get(system).copied().unwrap_or(0)
+}
 
 /// Kernel source that a framework runs by itself where several were measured; none: no default.
 ///
-/// Attention: sglang takes FA3 on Hopper and Triton on Blackwell (wide-EP MLA alike). The NVLink
-/// all-to-all takes its one-sided kernel first. Custom all-reduce counts as it runs in serving,
-/// inside a CUDA graph.
-fn preferred(table: &Table, label: &str) -> bool {
-    let hopper = table.system.starts_with('h');
+/// Attention: as `kernels` of `serving/defaults.json`; wide-EP MLA was measured with several on Hopper alone, where
+/// sglang takes FA3. The NVLink all-to-all takes its one-sided kernel first. Custom all-reduce counts as it runs in
+/// serving, inside a CUDA graph.
+fn preferred(table: &Table, sm: u32, label: &str) -> bool {
     match (table.framework.as_str(), table.name.as_str()) {
-        ("sglang", "context_attention" | "generation_attention" | "wideep_context_mla" | "wideep_generation_mla") => {
-            label == if hopper { "fa3" } else { "triton" }
+        (framework, "context_attention" | "generation_attention") => {
+            servers::kernel_rule(framework, sm, KernelPart::Attention).is_some_and(|r| label == r.lane)
         }
+        ("sglang", "wideep_context_mla" | "wideep_generation_mla") => label == "fa3",
         (_, "custom_allreduce") => label.ends_with("_graph"),
         ("trtllm", "trtllm_alltoall") => label == "NVLinkOneSided",
         _ => false,
@@ -48,9 +59,10 @@ pub fn default_sources(table: &Table, rows: &mut Vec<u32>) {
     let Some(Key::Text { codes, labels, .. }) = table.key("kernel_source") else { return };
     let label = |r: usize| labels[usize::from(codes[r])].as_str();
     rows.retain(|&r| !is_nongated(label(r as usize)));
-    keep_if_any(rows, |r| preferred(table, label(r)));
-    if (table.framework.as_str(), table.name.as_str()) == ("trtllm", "moe") {
-        split_min_latency(table, rows, label);
+    let sm = architecture(&table.system);
+    keep_if_any(rows, |r| preferred(table, sm, label(r)));
+    if let ("moe", Some(few)) = (table.name.as_str(), servers::few_tokens_kernel(&table.framework, sm)) {
+        split_few_tokens(table, rows, label, few);
     }
 }
 
@@ -77,15 +89,19 @@ pub fn is_dependent(column: &str) -> bool {
     matches!(column, "dp_num_tokens" | "rank0_num_tokens")
 }
 
-/// Drops the low-latency kernel's rows above its range and the other kernel's within it, where
-/// both exist.
-fn split_min_latency<'a>(table: &Table, rows: &mut Vec<u32>, label: impl Fn(usize) -> &'a str) {
+/// Drops rows of the kernel for few tokens above its range and the other kernel's within it, where both exist.
+fn split_few_tokens<'a>(
+    table: &Table,
+    rows: &mut Vec<u32>,
+    label: impl Fn(usize) -> &'a str,
+    (lane, most): (&str, f64),
+) {
     let Some(tokens) = table.key("num_tokens") else { return };
-    let low = |r: usize| label(r).ends_with("_min_latency");
+    let low = |r: usize| label(r).contains(lane);
     let mut within = rows.clone();
-    within.retain(|&r| tokens.code(r as usize) <= MIN_LATENCY_TOKENS);
+    within.retain(|&r| tokens.code(r as usize) as f64 <= most);
     let mut beyond = rows.clone();
-    beyond.retain(|&r| tokens.code(r as usize) > MIN_LATENCY_TOKENS);
+    beyond.retain(|&r| tokens.code(r as usize) as f64 > most);
     keep_if_any(&mut within, low);
     keep_if_any(&mut beyond, |r| !low(r));
     within.append(&mut beyond);

@@ -15,7 +15,7 @@ use super::ops::{self, ExpertShape, Source};
 use super::surface::{Evidence, Surface};
 use super::table::{Key, Table};
 use crate::error::{Error, Result};
-use crate::spec::{Attention, Dtype, Indexer, Model, Quant};
+use crate::spec::{Attention, Dtype, Indexer, Model, Quant, servers};
 
 pub use suspects::{Suspect, suspects};
 
@@ -288,8 +288,9 @@ fn ask(source: &Source, table: &Table, row: usize) -> Option<(Surface, [f64; 3])
             let distribution = t("distribution");
             let s = match table.name.as_str() {
                 "moe" => {
-                    let fast = t("kernel_source").contains("min_latency");
-                    if t("kernel_source").contains("nongated") || (fast && i("num_tokens") > 128) {
+                    let beyond = servers::few_tokens_kernel(&source.framework, source.device.sm)
+                        .is_some_and(|(lane, most)| t("kernel_source").contains(lane) && f("num_tokens") > most);
+                    if t("kernel_source").contains("nongated") || beyond {
                         return None;
                     }
                     ops::moe(source, shape, format, distribution).ok()?

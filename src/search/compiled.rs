@@ -4,11 +4,9 @@
 //! (other limits, another workload, a larger budget); prefill slots hang on their prompts, and workloads of one map
 //! that differ in answers share them.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustc_hash::FxHashMap;
-
+use super::exact::Kept;
 use super::pairs::Prompts;
 use crate::cost::{AfdUnit, Library, Lines, Worker};
 use crate::error::Result;
@@ -24,32 +22,27 @@ static DRAWN: Mutex<Vec<(Arc<Library>, Arc<Drawn>)>> = Mutex::new(Vec::new());
 struct Drawn {
     lines: Arc<Lines>,
     /// By width and whether two half-batches overlap.
-    workers: Mutex<FxHashMap<(Parallel, bool), Arc<Worker>>>,
+    workers: Kept<(Parallel, bool), Worker>,
     /// By shape: layouts that differ in micro-batches share one.
-    units: Mutex<FxHashMap<[u32; 6], Arc<AfdUnit>>>,
+    units: Kept<[u32; 6], AfdUnit>,
 }
 
-#[derive(Default)]
 pub struct Compiled {
     drawn: Arc<Drawn>,
-    pub(super) prompts: Mutex<BTreeMap<String, Arc<Prompts>>>,
-}
-
-fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    m.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) prompts: Kept<String, Prompts>,
 }
 
 impl Compiled {
     /// With what earlier searches of this library have drawn.
     pub fn of(lib: &Arc<Library>) -> Arc<Compiled> {
-        let mut kept = lock(&DRAWN);
+        let mut kept = DRAWN.lock().unwrap_or_else(PoisonError::into_inner);
         let found = kept.iter().position(|(l, _)| Arc::ptr_eq(l, lib)).map(|i| kept.remove(i).1);
         let drawn = found.unwrap_or_default();
         if kept.len() >= KEPT {
             kept.remove(0);
         }
         kept.push((lib.clone(), drawn.clone()));
-        Arc::new(Compiled { drawn, prompts: Mutex::default() })
+        Arc::new(Compiled { drawn, prompts: Kept::default() })
     }
 
     pub fn lines(&self) -> &Arc<Lines> {
@@ -57,20 +50,11 @@ impl Compiled {
     }
 
     pub(super) fn worker(&self, lib: &Arc<Library>, parallel: Parallel, overlap: bool) -> Result<Arc<Worker>> {
-        let key = (parallel, overlap);
-        if let Some(worker) = lock(&self.drawn.workers).get(&key) {
-            return Ok(worker.clone());
-        }
-        let made = Arc::new(Worker::overlapping(lib, parallel, overlap)?);
-        Ok(lock(&self.drawn.workers).entry(key).or_insert(made).clone())
+        self.drawn.workers.get((parallel, overlap), || Worker::overlapping(lib, parallel, overlap))
     }
 
     /// The unit of a plan; `shape`: what makes it that one.
     pub(super) fn unit(&self, lib: &Arc<Library>, shape: [u32; 6], plan: &AfdPlan) -> Result<Arc<AfdUnit>> {
-        if let Some(unit) = lock(&self.drawn.units).get(&shape) {
-            return Ok(unit.clone());
-        }
-        let made = Arc::new(AfdUnit::new(lib, lib, plan)?);
-        Ok(lock(&self.drawn.units).entry(shape).or_insert(made).clone())
+        self.drawn.units.get(shape, || AfdUnit::new(lib, lib, plan))
     }
 }

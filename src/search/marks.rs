@@ -33,7 +33,7 @@ pub struct Mark {
 }
 
 impl Mark {
-    fn of(r: &Row) -> Mark {
+    pub(super) fn of(r: &Row) -> Mark {
         let p = &r.point;
         let rate = if p.stands() { p.requests_per_s } else { f64::NEG_INFINITY };
         Mark { rate, latencies: [p.ttft_s, p.tpot_s], batch: r.main.batch, next: NONE }

@@ -1,23 +1,24 @@
 //! Pairs of a prefill and a decode slot: what of each slot is worth pairing, and the pairs near the best.
 //!
 //! A pair's rate at whole numbers (np, nd) of slots is min(np mu_P, nd mu_D, wire) with np gP + nd gD <= budget, so
-//! no more than budget / (gP/mu_P + gD/mu_D), nor than either slot gives on all that the other leaves. Pairs are
-//! passed over only where that cannot come near what is known to keep the limits ([`Tiers::floor`]): the rows found
+//! no more than budget / (gP/mu_P + gD/mu_D), nor than either slot gives on all that the other leaves; and of a decode
+//! slot too slow when it is full, mu_D is no more than it gives at a step within the limit. Pairs are passed over only where that cannot come near what is known to keep the limits ([`Tiers::floor`]): the rows found
 //! are the same as if every pair were priced (tests/rust/pairs.rs). Limits: prompts are cut finer only on the layouts
 //! within [`SLACK`] of the coarse frontier of their size, around what stands there; KV beside the steps only lowers a
 //! rate.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 
 use super::frontier::Candidate;
 use super::levels::{Priced, PromptSide, Serves, Task};
+use super::marks::Mark;
 use super::near::{LIMITS, Tiers};
 use super::refine::{Aim, append_new, order};
 use super::row::{Layout, Part, Row};
-use super::slots::{PairMark, Slots};
+use super::slots::Slots;
 use crate::error::Result;
 use crate::serving::pd::{DecodeSide, PrefillSide};
 use crate::serving::point;
@@ -101,15 +102,12 @@ impl Task<'_> {
     pub fn prompts_shared(&self, kind: &str, layouts: &[Layout]) -> Result<Arc<Prompts>> {
         let prompts = Workload { name: String::new(), ..self.workload.prefill_part() };
         let key = format!("{kind} {} {prompts:?} {:?}", self.budget, self.load.shipped());
-        let lock = || self.compiled.prompts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = lock().get(&key) {
-            return Ok(known.clone());
-        }
-        let mut made = self.prompts(layouts)?;
-        // What is priced stands on the frontiers; for a nearest miss the layouts are enough.
-        made.all.iter_mut().for_each(|(_, _, sides)| *sides = Vec::new());
-        let made = Arc::new(made);
-        Ok(lock().entry(key).or_insert(made).clone())
+        self.compiled.prompts.get(key, || {
+            let mut made = self.prompts(layouts)?;
+            // What is priced stands on the frontiers; for a nearest miss the layouts are enough.
+            made.all.iter_mut().for_each(|(_, _, sides)| *sides = Vec::new());
+            Ok(made)
+        })
     }
 
     /// The pairs that may lead a level whose other rows reach `tiers`; in the order of decode, then of prefill.
@@ -125,7 +123,7 @@ impl Task<'_> {
         let least = |s: &PrefillSide| s.prefill.latency_s + s.waits_s;
         let soon: Vec<f64> = prefill.iter().map(|p| point::excess([least(&p.side), 0.0], &aim.slo)).collect();
         let over = |seconds: f64| point::excess([0.0, seconds / self.progress()], &aim.slo);
-        let mut found: Vec<([usize; 2], PairMark)> = Vec::new();
+        let mut found: Vec<([usize; 2], Mark)> = Vec::new();
         // Prompts too late for the limits, of which a pair is known that no other betters by more than a thousandth.
         let mut settled = vec![false; prefill.len()];
         let mut look = |tiers: &mut Tiers, i: usize, j: usize| {
@@ -176,7 +174,7 @@ impl Task<'_> {
         }
         found.retain(|(_, m)| tiers.takes(m.rate, m.excess(&aim.slo)));
         found.sort_by_key(|(at, _)| *at);
-        let row = |([j, i], _): ([usize; 2], PairMark)| self.best_numbers(level, &prefill[i], decode.get(j)?);
+        let row = |([j, i], _): ([usize; 2], Mark)| self.best_numbers(level, &prefill[i], decode.get(j));
         Ok(found.into_iter().filter_map(row).collect())
     }
 }

@@ -2,44 +2,25 @@
 //!
 //! A front is priced ([`Front`]), and what a pair of it gives is kept for every pair of limits. The best whole batch of a
 //! layout under a TPOT limit ([`Fine`]) is looked for only once a bound says that it may lead: between two batches
-//! `a < c` of the grid a step is no shorter than at `a`, so that no batch gives more than `rate_a c / a`.
-//! Limit: steps that fall as the batch rises would break the bound; those of micro-batches of unequal size fall by less
-//! than one of them takes.
+//! `a < c` of the grid a step is no shorter than at `a`, so that no batch gives more than `rate_a c / a`. Micro-batches of
+//! unequal size make the step a saw: with `m` of them `a` counts as `m - 1` less and `c` as `m` more, and batches as far
+//! beyond the two are tried. Limit: a deeper saw would break the bound; tests/rust/pairs.rs looks for one.
 
 use std::sync::{Arc, OnceLock};
 
 use super::frontier::Candidate;
 use super::levels::{Slot, Task};
+use super::marks::Mark;
 use super::pairs::{Offer, Sides};
 use super::row::{Layout, Row};
 use super::timer::Timer;
 use crate::serving::pd::DecodeSide;
-use crate::serving::point;
-use crate::spec::Slo;
 
 /// What is known of a slot before it is worked out: its GPUs, a rate that it does not pass, seconds of its step at least.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     pub most: Offer,
     pub step: f64,
-}
-
-/// Rate and latencies (TTFT, TPOT in seconds) of a pair.
-#[derive(Clone, Copy, Debug)]
-pub struct PairMark {
-    pub rate: f64,
-    latencies: [f64; 2],
-}
-
-impl PairMark {
-    fn of(r: &Row) -> Option<PairMark> {
-        let p = &r.point;
-        p.stands().then_some(PairMark { rate: p.requests_per_s, latencies: [p.ttft_s, p.tpot_s] })
-    }
-
-    pub fn excess(&self, slo: &Slo) -> f64 {
-        point::excess(self.latencies, slo)
-    }
 }
 
 /// Decode slots to pair up.
@@ -52,8 +33,8 @@ pub trait Slots {
 
     fn at(&self, j: usize) -> Bounds;
 
-    /// None: it turned out that nothing of it keeps the limits.
-    fn get(&self, j: usize) -> Option<&Candidate<DecodeSide>>;
+    /// The slot worked out.
+    fn get(&self, j: usize) -> &Candidate<DecodeSide>;
 
     /// What it gives at most in steps of so many seconds.
     fn within(&self, j: usize, _seconds: f64) -> Offer {
@@ -61,9 +42,14 @@ pub trait Slots {
     }
 
     /// What it gives with the prompts numbered `i`; None: no plan that stands.
-    fn mark(&self, _i: usize, j: usize, price: impl FnOnce(&Candidate<DecodeSide>) -> Option<Row>) -> Option<PairMark> {
-        PairMark::of(&price(self.get(j)?)?)
+    fn mark(&self, _i: usize, j: usize, price: impl FnOnce(&Candidate<DecodeSide>) -> Option<Row>) -> Option<Mark> {
+        standing(price(self.get(j)))
     }
+}
+
+/// Rate and latencies of a row that stands.
+fn standing(row: Option<Row>) -> Option<Mark> {
+    row.map(|r| Mark::of(&r)).filter(Mark::stands)
 }
 
 /// The priced decode slots of one kind with the prompts of one kind; each pair is worked out once.
@@ -75,7 +61,7 @@ pub struct Front<'a> {
 /// What the pairs of two fronts give, as far as it has been asked.
 pub struct PairMarks {
     prompts: usize,
-    found: Vec<OnceLock<Option<PairMark>>>,
+    found: Vec<OnceLock<Option<Mark>>>,
 }
 
 impl PairMarks {
@@ -100,8 +86,8 @@ impl Slots for Front<'_> {
         Bounds { most: Offer { gpus: c.layout.gpus(), rate: c.side.rate }, step: c.side.step.seconds }
     }
 
-    fn get(&self, j: usize) -> Option<&Candidate<DecodeSide>> {
-        Some(&self.sides.front[j])
+    fn get(&self, j: usize) -> &Candidate<DecodeSide> {
+        &self.sides.front[j]
     }
 
     /// Below its rate a slot runs a smaller batch: less than the first of the grid whose step is longer.
@@ -115,9 +101,9 @@ impl Slots for Front<'_> {
         Offer { rate, ..most }
     }
 
-    fn mark(&self, i: usize, j: usize, price: impl FnOnce(&Candidate<DecodeSide>) -> Option<Row>) -> Option<PairMark> {
+    fn mark(&self, i: usize, j: usize, price: impl FnOnce(&Candidate<DecodeSide>) -> Option<Row>) -> Option<Mark> {
         let found = &self.marks.found[j * self.marks.prompts + i];
-        *found.get_or_init(|| PairMark::of(&price(&self.sides.front[j])?))
+        *found.get_or_init(|| standing(price(self.get(j))))
     }
 }
 
@@ -133,7 +119,7 @@ pub struct Fine<'a, 't> {
 struct Whole {
     layout: Layout,
     timer: Arc<Timer>,
-    /// The best of the grid within the limit, and the batches between which one may be better.
+    /// The best of the grid within the limit, and the batches between which, both left out, one may be better.
     best: DecodeSide,
     between: [u32; 2],
     bounds: Bounds,
@@ -148,7 +134,7 @@ impl<'a, 't> Fine<'a, 't> {
 
     /// Every slot worked out.
     pub fn all(&self) -> Vec<Candidate<DecodeSide>> {
-        (0..self.len()).filter_map(|j| self.get(j)).cloned().collect()
+        (0..self.len()).map(|j| self.get(j).clone()).collect()
     }
 }
 
@@ -158,9 +144,10 @@ impl Whole {
         let kept = sides[..=within].iter().filter(|s| s.step.seconds <= limit);
         let best = *kept.clone().reduce(|a, b| if b.rate > a.rate { b } else { a })?;
         let from = sides[within];
-        let to = sides.get(within + 1).map_or(from.batch, |s| s.batch);
+        let micro = f64::from(layout.microbatches());
+        let to = sides.get(within + 1).map_or(from.batch, |s| s.batch + micro);
         let step = kept.map(|s| s.step.seconds).fold(f64::INFINITY, f64::min);
-        let rate = best.rate.max(from.rate * to / from.batch);
+        let rate = best.rate.max(from.rate * to / (from.batch - (micro - 1.0)).max(1.0));
         Some(Whole {
             layout: *layout,
             timer: timer.clone(),
@@ -184,9 +171,9 @@ impl Slots for Fine<'_, '_> {
         self.slots[j].bounds
     }
 
-    fn get(&self, j: usize) -> Option<&Candidate<DecodeSide>> {
+    fn get(&self, j: usize) -> &Candidate<DecodeSide> {
         let slot = &self.slots[j];
-        Some(slot.found.get_or_init(|| {
+        slot.found.get_or_init(|| {
             let side =
                 self.task.largest_within(slot.layout.microbatches(), &slot.timer, slot.best, slot.between, self.limit);
             Candidate {
@@ -196,7 +183,7 @@ impl Slots for Fine<'_, '_> {
                 chunk: 0,
                 side: side.with_ports(&slot.timer, &self.task.load),
             }
-        }))
+        })
     }
 }
 
@@ -230,9 +217,9 @@ impl Task<'_> {
                 high = middle;
             }
         }
-        let near = low.saturating_sub(2 * micro).max(from) + 1..(high + micro).min(to);
-        let stride = ((to - from) / SPREAD).max(1);
-        for b in (from + 1..to).filter(|b| near.contains(b) || (b - from).is_multiple_of(stride)) {
+        let near = low.saturating_sub(2 * micro).max(micro)..(high + micro).min(to);
+        let stride = ((to - from) / SPREAD).max(1) as usize;
+        for b in near.clone().chain((from + 1..to).step_by(stride).filter(|b| !near.contains(b))) {
             keeps(b);
         }
         best

@@ -10,12 +10,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustc_hash::FxHashMap;
+
 use super::pipeline::Stages;
 use super::point::Load;
 use super::stepper::{Kind, Prefill, StepTime, Stepper, Unit};
 use super::steps::{Carried, Steps, Untold};
-use rustc_hash::FxHashMap;
-
 use crate::cost::afd::{AfdLines, PartStages};
 use crate::cost::line::Lines;
 use crate::cost::worker::WorkerLines;

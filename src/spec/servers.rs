@@ -85,6 +85,11 @@ pub fn kernel_rule(framework: &str, sm: u32, part: KernelPart) -> Option<&'stati
     servers().kernels.iter().find(holds)
 }
 
+/// The expert kernel that a framework takes for few tokens: part of its name, and tokens up to which.
+pub fn few_tokens_kernel(framework: &str, sm: u32) -> Option<(&'static str, f64)> {
+    kernel_rule(framework, sm, KernelPart::Moe).and_then(|r| Some((r.lane.as_str(), r.most_tokens?)))
+}
+
 /// A setting that a framework has, and since when.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Knob {

@@ -18,7 +18,7 @@ use crate::kernels::grid::Scale;
 use crate::kernels::grid::build::{Floors, Points, Recipe};
 use crate::kernels::roofline::{self, Roofline, Work};
 use crate::kernels::surface::{Evidence, Surface};
-use crate::spec::servers::{self, KernelPart};
+use crate::spec::servers;
 use crate::spec::{Device, Dtype};
 
 use super::rows::{Rows, Site, Weighted, blend, bracket, compile, is_floor, table};
@@ -57,8 +57,7 @@ fn roof(device: &Device, dtype: Dtype, s: &[i64; 4], tp: i64, ep: i64) -> Roofli
 /// Points of one (moe_tp, ep) site: one kernel source, or the two that share the token axis.
 fn site_points(source: &Source, rows: &Rows) -> Points {
     let axis = [("num_tokens", 0.0)];
-    let rule = servers::kernel_rule(&source.framework, source.device.sm, KernelPart::Moe);
-    let Some((lane, most)) = rule.and_then(|r| Some((r.lane.as_str(), r.most_tokens?))) else {
+    let Some((lane, most)) = servers::few_tokens_kernel(&source.framework, source.device.sm) else {
         return main_source(rows).points(&axis);
     };
     let fast = rows.clone().text("kernel_source", |l| l.contains(lane));

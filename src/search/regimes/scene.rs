@@ -7,14 +7,14 @@
 //! only rows near the best. Pairs are not listed: of each cell those near its best are found by their bounds.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
-use rustc_hash::FxHashMap;
 
 use super::{Map, Reach};
 use crate::control::Control;
 use crate::error::Result;
+use crate::search::exact::Kept;
 use crate::search::levels::{Group, Layouts, Task};
 use crate::search::marks::{Judged, Mark};
 use crate::search::near::{self, Tiers};
@@ -79,15 +79,11 @@ pub struct Scene<'a> {
     paired: [OnceLock<PairMarks>; 4],
     /// Of the levels of pairs: what lacks the least memory where nothing stands, once asked for.
     closest: [OnceLock<Option<Row>>; 2],
-    exact: Mutex<FxHashMap<Key, Point>>,
+    exact: Kept<Key, Point>,
 }
 
 /// Decode slots under one TPOT limit: of workers, of units.
 type Decode<'a, 't> = [Option<Fine<'a, 't>>; 2];
-
-fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    m.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 impl<'a> Scene<'a> {
     pub fn new(map: &Map, task: Task<'a>) -> Result<Scene<'a>> {
@@ -105,19 +101,13 @@ impl<'a> Scene<'a> {
             sides,
             paired: Default::default(),
             closest: Default::default(),
-            exact: Mutex::default(),
+            exact: Kept::default(),
         })
     }
 
     /// A row's point by the engine; the cells of a scene often share it.
     fn exact(&self, r: &Row) -> Result<Point> {
-        let key = refine::key(r);
-        if let Some(p) = lock(&self.exact).get(&key) {
-            return Ok(*p);
-        }
-        let p = self.task.exact(r)?;
-        lock(&self.exact).insert(key, p);
-        Ok(p)
+        Ok(*self.exact.get(refine::key(r), || self.task.exact(r))?)
     }
 
     /// The leader of the rows that may lead.
