@@ -21,15 +21,13 @@ fn architecture(system: &str) -> u32 {
 
 /// Kernel source that a framework runs by itself where several were measured; none: no default.
 ///
-/// Attention: as `kernels` of `serving/defaults.json`; wide-EP MLA was measured with several on Hopper alone, where
-/// sglang takes FA3. The NVLink all-to-all takes its one-sided kernel first. Custom all-reduce counts as it runs in
+/// Attention, that of wide EP too: as `kernels` of `serving/defaults.json`. The NVLink all-to-all takes its one-sided kernel first. Custom all-reduce counts as it runs in
 /// serving, inside a CUDA graph.
 fn preferred(table: &Table, sm: u32, label: &str) -> bool {
     match (table.framework.as_str(), table.name.as_str()) {
-        (framework, "context_attention" | "generation_attention") => {
+        (framework, "context_attention" | "generation_attention" | "wideep_context_mla" | "wideep_generation_mla") => {
             servers::kernel_rule(framework, sm, KernelPart::Attention).is_some_and(|r| label == r.lane)
         }
-        ("sglang", "wideep_context_mla" | "wideep_generation_mla") => label == "fa3",
         (_, "custom_allreduce") => label.ends_with("_graph"),
         ("trtllm", "trtllm_alltoall") => label == "NVLinkOneSided",
         _ => false,

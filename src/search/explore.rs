@@ -13,10 +13,10 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::levels::{Group, Layouts, Task};
+use super::levels::{Layouts, Task};
 use super::near::Tiers;
 use super::pairs::{Sides, ways};
-use super::refine::{Aim, append_new};
+use super::refine::{Aim, append_new, order};
 use super::row::{Layout, Row};
 use super::space::{self, Choices};
 use super::study::Study;
@@ -205,7 +205,7 @@ fn priced(of: &Layouts, kind: Kind, q: &Question) -> u64 {
     let priced: &[&[Layout]] = match kind {
         Kind::Workers => &[&of.workers],
         Kind::Units => &[&of.units],
-        Kind::Pairs if q.wants(3) => &[&of.prefill_workers, &of.workers, &of.units, &of.prefill_units],
+        Kind::Pairs if q.wants(3) => &[&of.prefill_workers, &of.workers, &of.units, &of.units],
         Kind::Pairs => &[&of.prefill_workers, &of.workers],
     };
     priced.iter().map(|l| l.len() as u64).sum()
@@ -284,7 +284,7 @@ impl Task<'_> {
                     self.paired(1, &[&workers], &aim, rows)?;
                 }
                 if q.wants(3) && !of.units.is_empty() {
-                    let prompts = Arc::new(self.prompts(&of.prefill_units)?);
+                    let prompts = Arc::new(self.prompts(&of.units)?);
                     let units = self.sides(prompts, &of.units, octave)?;
                     self.paired(3, &[&workers, &units], &aim, rows)?;
                 }
@@ -298,15 +298,14 @@ impl Task<'_> {
         let grid = self.mixed_groups(level, layouts, octave)?;
         let scores: Vec<(u8, f64)> =
             crate::pool::install(|| grid.par_iter().map(|g| g.marks.judge(aim).score).collect())?;
-        let beyond = if level == 2 {
-            let judged = grid.iter().zip(&scores).filter_map(|(g, s)| Some((g.layout()?, *s)));
-            self.mixed_beyond(level, judged, layouts.iter().copied(), octave, aim)?
-        } else {
-            Vec::new()
-        };
-        let groups: Vec<&Group> = grid.iter().chain(beyond.iter().map(|(g, _)| &**g)).collect();
-        let scores: Vec<(u8, f64)> = scores.into_iter().chain(beyond.iter().map(|(_, j)| j.score)).collect();
-        let fine = self.refine_mixed(&groups, &scores, octave, aim)?;
+        let mut fine: Vec<Row> = Vec::new();
+        let beyond = self.finer_mixed(level, &grid, &scores, octave, aim, |groups| {
+            let found = self.around_layouts(groups, octave, aim)?;
+            let best = |rows: &Vec<Row>| rows.iter().map(|r| aim.score(&r.point)).max_by(order);
+            let scores = found.iter().map(best).collect();
+            fine.extend(found.into_iter().flatten());
+            Ok(scores)
+        })?;
         let mut parts: Vec<Vec<Row>> = grid.into_iter().map(|g| g.rows).collect();
         parts.extend(beyond.iter().map(|(g, _)| g.rows.clone()));
         parts.push(fine);

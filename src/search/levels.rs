@@ -8,7 +8,7 @@ use super::compiled::Compiled;
 use super::exact::{Engines, Kept};
 use super::frontier::Candidate;
 use super::marks::Marks;
-use super::refine::{FineGrid, Known};
+use super::refine::{At, FineGrid, Known};
 use super::row::{Layout, Part, Row};
 use super::space;
 use super::timer::{self, Timer};
@@ -257,20 +257,26 @@ impl Task<'_> {
             return Ok((timer, rows));
         }
         let m = layout.microbatches();
-        let cadences: Vec<u32> =
-            self.cadences(&timer).into_iter().filter(|n| space::COARSE_CADENCES.contains(n)).collect();
+        // The first cadence with every budget; the others, which gather prompts, with the most room.
+        let cadences = self.cadences(&timer);
+        let (first, all) = (cadences[0], cadences.len() > 1);
+        let some: Vec<u32> = cadences.into_iter().filter(|n| !all || space::COARSE_CADENCES.contains(n)).collect();
+        let mut ats: Vec<At> = Vec::new();
         for batch in space::batches(most, per_octave).into_iter().filter(|b| *b >= m) {
-            let chunks = chunk_grid(&self.load, batch, self.per_decode());
-            for (k, chunk) in coarse(chunks).enumerate() {
-                // Prompts that are gathered want room: other cadences than the first are tried in the largest budget.
-                for &interval in &cadences[..if k == 0 { cadences.len() } else { 1 }] {
-                    let point = timer.mixed(&self.load, [batch, chunk, interval], count);
-                    let main = Part { layout: *layout, batch, chunk, count, interval };
-                    let (framework, scanned) = (self.framework, timer.scans());
-                    rows.push(Row { level, framework, main, prefill: None, point, scanned, leads: false });
-                }
+            for &interval in &some {
+                let chunks = coarse(chunk_grid(&self.load, batch, self.per_decode(), interval));
+                let taken = if interval == first { usize::MAX } else { 1 };
+                ats.extend(chunks.take(taken).map(|chunk| [batch, chunk, interval]));
             }
         }
+        rows.reserve_exact(ats.len());
+        let (framework, scanned) = (self.framework, timer.scans());
+        rows.extend(ats.into_iter().map(|at| {
+            let [batch, chunk, interval] = at;
+            let main = Part { layout: *layout, batch, chunk, count, interval };
+            let point = timer.mixed(&self.load, at, count);
+            Row { level, framework, main, prefill: None, point, scanned, leads: false }
+        }));
         Ok((timer, rows))
     }
 
@@ -371,32 +377,24 @@ pub fn worker_layouts(lib: &Library, budget: u32, prefill: bool) -> Vec<Layout> 
     space::workers(&space::Choices { lib, budget, rules: None }, prefill)
 }
 
-/// Layouts of the coarse grid of AFD units for decode and for mixed steps, whatever servers start.
+/// Layouts of the coarse grid of AFD units, whatever servers start.
 pub fn unit_layouts(lib: &Library, budget: u32) -> Vec<Layout> {
-    space::units(&space::Choices { lib, budget, rules: None }, &space::MICROBATCHES, &space::GROUPS)
+    space::units(&space::Choices { lib, budget, rules: None })
 }
 
-/// The same for prefill.
-pub fn prefill_unit_layouts(lib: &Library, budget: u32) -> Vec<Layout> {
-    let choices = space::Choices { lib, budget, rules: None };
-    space::units(&choices, &space::PREFILL_MICROBATCHES, &space::GROUPS[..1])
-}
-
-/// Layouts of the slots: of workers all there are, of AFD units the coarse grid.
+/// Layouts of the slots: of workers all there are, of AFD units (for either phase or both) the coarse grid.
 pub struct Layouts {
     pub workers: Vec<Layout>,
     pub units: Vec<Layout>,
     pub prefill_workers: Vec<Layout>,
-    pub prefill_units: Vec<Layout>,
 }
 
 impl Layouts {
     pub fn of(choices: &space::Choices<'_>) -> Layouts {
         Layouts {
             workers: space::workers(choices, false),
-            units: space::units(choices, &space::MICROBATCHES, &space::GROUPS),
+            units: space::units(choices),
             prefill_workers: space::workers(choices, true),
-            prefill_units: space::units(choices, &space::PREFILL_MICROBATCHES, &space::GROUPS[..1]),
         }
     }
 }

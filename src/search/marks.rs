@@ -5,8 +5,7 @@
 //! lies between two of the grid is not judged by the smaller one:
 //!
 //! ```text
-//! g = g_a + (g_b - g_a) (b - b_a) / (b_b - b_a)      e_a <= 1 < e_b, g_a < g_b
-//! b = floor(b_a + (b_b - b_a) (1 - e_a) / (e_b - e_a))
+//! g = g_a + (g_b - g_a) (1 - e_a) / (e_b - e_a)      e_a <= 1 < e_b, g_a < g_b
 //! ```
 //!
 //! Limit: it judges where to look further, never what is said, and is no bound (`refine::FINER`); what the search loses
@@ -90,8 +89,8 @@ impl Marks {
         self.0.iter()
     }
 
-    /// Places of the best of each batch, the best batch first.
-    pub fn best_batches(&self, aim: &Aim) -> impl Iterator<Item = usize> + Clone {
+    /// Of the marks that `of` takes the best of each batch, the best batch first: its place and score.
+    pub fn best_batches(&self, aim: &Aim, of: impl Fn(usize) -> bool) -> Vec<(usize, (u8, f64))> {
         let score = |m: &Mark| match m.excess(&aim.slo) {
             _ if !m.stands() => (0, 0.0),
             excess if excess <= 1.0 => (2, m.gain(aim)),
@@ -100,32 +99,44 @@ impl Marks {
         let mut best: Vec<(usize, (u8, f64))> = Vec::new();
         let mut start = 0;
         for block in self.0.chunk_by(|a, b| a.batch == b.batch) {
-            let scores = block.iter().enumerate().map(|(i, m)| (start + i, score(m)));
-            best.extend(scores.max_by(|a, b| order(&a.1, &b.1)));
+            let places = (start..).zip(block).filter(|(i, _)| of(*i));
+            best.extend(places.map(|(i, m)| (i, score(m))).max_by(|a, b| order(&a.1, &b.1)));
             start += block.len();
         }
         // Stable: equals keep their order.
         best.sort_by(|a, b| order(&b.1, &a.1));
-        best.into_iter().map(|(i, _)| i)
+        best
+    }
+
+    /// Neighbours of a chain between which the limits are met, those first that are taken to give the most there.
+    pub fn links(&self, aim: &Aim) -> Vec<[usize; 2]> {
+        let mut all: Vec<([usize; 2], f64)> = Vec::new();
+        for (i, m) in self.0.iter().enumerate().filter(|(_, m)| m.stands()) {
+            all.extend(self.within(m, aim).filter(|gain| *gain > m.gain(aim)).map(|gain| ([i, m.next as usize], gain)));
+        }
+        // Stable: equals keep their order.
+        all.sort_by(|a, b| b.1.total_cmp(&a.1));
+        all.into_iter().map(|(at, _)| at).collect()
+    }
+
+    /// What is taken to be gained from a standing mark up to its neighbour in the chain; none: it is not within the limits.
+    fn within(&self, m: &Mark, aim: &Aim) -> Option<f64> {
+        let (gain, excess) = (m.gain(aim), m.excess(&aim.slo));
+        if excess > 1.0 {
+            return None;
+        }
+        let Some(n) = self.0.get(m.next as usize).filter(|n| n.stands()) else { return Some(gain) };
+        let (more, beyond) = (n.gain(aim), n.excess(&aim.slo));
+        let between = beyond > 1.0 && more > gain;
+        Some(if between { gain + (more - gain) * (1.0 - excess) / (beyond - excess) } else { gain })
     }
 
     /// What the layout gives under these limits.
     pub fn judge(&self, aim: &Aim) -> Judged {
         let (mut best, mut tiers) = (f64::NEG_INFINITY, Tiers::default());
         for m in self.0.iter().filter(|m| m.stands()) {
-            let (gain, excess) = (m.gain(aim), m.excess(&aim.slo));
-            tiers.add(gain, excess);
-            if excess > 1.0 {
-                continue;
-            }
-            best = best.max(gain);
-            let Some(n) = self.0.get(m.next as usize).filter(|n| n.stands()) else { continue };
-            let (more, beyond) = (n.gain(aim), n.excess(&aim.slo));
-            if beyond > 1.0 && more > gain {
-                let apart = f64::from(n.batch - m.batch);
-                let whole = (apart * (1.0 - excess) / (beyond - excess)).floor();
-                best = best.max(gain + (more - gain) * whole / apart);
-            }
+            tiers.add(m.gain(aim), m.excess(&aim.slo));
+            best = best.max(self.within(m, aim).unwrap_or(best));
         }
         let score = if best > f64::NEG_INFINITY { (2, best) } else { tiers.score() };
         Judged { score, tiers }

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use rayon::prelude::*;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::frontier::Candidate;
 use super::levels::{Priced, PromptSide, Serves, Task};
@@ -44,8 +44,8 @@ pub struct Sides {
     pub per_octave: u32,
     pub decode: Priced<DecodeSide>,
     pub front: Vec<Candidate<DecodeSide>>,
-    /// Rate and seconds of the smaller batches of each on the front.
-    pub(super) below: Vec<Vec<[f64; 2]>>,
+    /// The smaller batches of each on the front, and its own.
+    pub(super) below: Vec<Vec<DecodeSide>>,
 }
 
 /// What fills (prefill, decode) in `pd` and in `pd+afd`: 0 workers, 1 units.
@@ -59,9 +59,9 @@ impl Task<'_> {
         let decode = self.decode(&self.paired_up(decode, Serves::Decode), per_octave)?;
         let front = self.decode_frontier(&decode)?;
         let sides: FxHashMap<&Layout, &Vec<DecodeSide>> = decode.iter().map(|(l, _, sides)| (l, sides)).collect();
-        let smaller = |c: &Candidate<DecodeSide>| -> Vec<[f64; 2]> {
+        let smaller = |c: &Candidate<DecodeSide>| -> Vec<DecodeSide> {
             let all = sides.get(&c.layout).into_iter().flat_map(|s| s.iter());
-            all.take_while(|s| s.batch <= c.side.batch).map(|s| [s.rate, s.step.seconds]).collect()
+            all.take_while(|s| s.batch <= c.side.batch).copied().collect()
         };
         let below = front.iter().map(smaller).collect();
         Ok(Sides { prompts, per_octave, front, below, decode })
@@ -155,18 +155,20 @@ impl Task<'_> {
         densest(&mut slots, |j| &most[j]);
         for j in slots {
             self.control.check()?;
-            let reach = |tiers: &Tiers, p: &usize| fluid(self.budget, &offers[*p], &most[j]) >= tiers.floor();
-            if !prompts.first().is_some_and(|p| reach(&tiers, p)) {
+            let reach = |tiers: &Tiers, p: usize, d: &Offer| fluid(self.budget, &offers[p], d) >= tiers.floor();
+            if !prompts.first().is_some_and(|p| reach(&tiers, *p, &most[j])) {
                 break;
             }
             if !tiers.is_sure() && !tiers.allows(over(decode.at(j).step)) {
                 continue;
             }
             for i in prompts.iter().copied() {
-                if !reach(&tiers, &i) {
+                // Once a slot is worked out its own rate bounds it.
+                let own = Offer { rate: decode.known(j).map_or(most[j].rate, |r| r.min(most[j].rate)), ..most[j] };
+                if own.rate <= 0.0 || !reach(&tiers, i, &own) {
                     break;
                 }
-                let short = || tiers.is_sure() && promise(self.budget, &offers[i], &most[j]) < tiers.floor();
+                let short = || tiers.is_sure() && promise(self.budget, &offers[i], &own) < tiers.floor();
                 if tiers.allows(soon[i]) && soonest != Some((i, j)) && !short() {
                     look(&mut tiers, i, j);
                 }
@@ -188,9 +190,12 @@ fn densest<'a>(places: &mut [usize], offer: impl Fn(usize) -> &'a Offer) {
 /// Pairs whose prompts are cut yet finer, and how many more or fewer prompts a round is tried with.
 const LEADERS: usize = 3;
 const MORE: i64 = 4;
+/// Turns of that at most.
+const TURNS: usize = 4;
 
 impl Task<'_> {
-    /// [`Task::near_best`], and then around the prompts of those that lead it every number of prompts a round.
+    /// [`Task::near_best`], and then around the prompts of those that lead it every number of prompts a round, until
+    /// no others lead.
     pub fn best_pairs(
         &self,
         level: u8,
@@ -201,20 +206,29 @@ impl Task<'_> {
     ) -> Result<Vec<Row>> {
         let mut rows = self.near_best(level, prefill, decode, aim, tiers)?;
         let aim = Aim { per_user: false, ..*aim };
-        let mut leading: Vec<&Row> = rows.iter().collect();
-        leading.sort_by(|a, b| order(&aim.score(&b.point), &aim.score(&a.point)));
-        let mut prompts: Vec<Part> = Vec::new();
-        for part in leading.iter().filter_map(|r| r.prefill) {
-            let same = |p: &Part| (p.layout, p.batch, p.chunk) == (part.layout, part.batch, part.chunk);
-            if prompts.len() < LEADERS && !prompts.iter().any(same) {
-                prompts.push(part);
+        let mut around: Vec<Part> = Vec::new();
+        let mut known: FxHashSet<(Layout, u32, u32)> = prefill.iter().map(|c| (c.layout, c.batch, c.chunk)).collect();
+        for _ in 0..TURNS {
+            let mut leading: Vec<(&Row, (u8, f64))> = rows.iter().map(|r| (r, aim.score(&r.point))).collect();
+            leading.sort_by(|a, b| order(&b.1, &a.1));
+            let mut prompts: Vec<Part> = Vec::new();
+            for part in leading.iter().filter_map(|(r, _)| r.prefill) {
+                let same = |p: &Part| (p.layout, p.batch, p.chunk) == (part.layout, part.batch, part.chunk);
+                if prompts.len() < LEADERS && !prompts.iter().any(same) {
+                    prompts.push(part);
+                }
             }
-        }
-        let mut finer: Vec<Candidate<PrefillSide>> = Vec::new();
-        for part in &prompts {
-            finer.extend(self.around_prompts(part, prefill)?);
-        }
-        if !finer.is_empty() {
+            let mut finer: Vec<Candidate<PrefillSide>> = Vec::new();
+            for part in &prompts {
+                let same = |p: &Part| (p.layout, p.batch, p.chunk) == (part.layout, part.batch, part.chunk);
+                if !around.iter().any(same) {
+                    around.push(*part);
+                    finer.extend(self.around_prompts(part, prefill, &mut known)?);
+                }
+            }
+            if finer.is_empty() {
+                break;
+            }
             let tiers = tiers.and(Tiers::of(&rows, &aim));
             let more = self.near_best(level, &finer, decode, &aim, tiers)?;
             append_new(&mut rows, 0, more);
@@ -223,17 +237,23 @@ impl Task<'_> {
     }
 
     /// One way of cutting prompts with a few more or fewer of them a round, and in a piece more or less.
-    fn around_prompts(&self, part: &Part, known: &[Candidate<PrefillSide>]) -> Result<Vec<Candidate<PrefillSide>>> {
-        let Some(own) = known.iter().find(|c| c.layout == part.layout) else { return Ok(Vec::new()) };
+    /// `prefill`: has the layout; `known`: what has been looked at.
+    fn around_prompts(
+        &self,
+        part: &Part,
+        prefill: &[Candidate<PrefillSide>],
+        known: &mut FxHashSet<(Layout, u32, u32)>,
+    ) -> Result<Vec<Candidate<PrefillSide>>> {
+        let Some(own) = prefill.iter().find(|c| c.layout == part.layout) else { return Ok(Vec::new()) };
         let pieces = (self.load.isl / f64::from(part.chunk.max(1))).round().max(1.0);
         let mut out = Vec::new();
         for n in [pieces - 1.0, pieces, pieces + 1.0].into_iter().filter(|n| *n >= 1.0) {
             let chunk = if n == pieces { f64::from(part.chunk) } else { (self.load.isl / n).ceil() };
             for more in -MORE..=MORE {
                 let Ok(sequences @ 1..) = u32::try_from(i64::from(part.batch) + more) else { continue };
-                let seen =
-                    |c: &Candidate<PrefillSide>| (c.layout, c.batch, c.chunk) == (part.layout, sequences, chunk as u32);
-                if known.iter().any(seen) || sequences > 1 && f64::from(sequences) * chunk > 65_536.0 {
+                if sequences > 1 && f64::from(sequences) * chunk > 65_536.0
+                    || !known.insert((part.layout, sequences, chunk as u32))
+                {
                     continue;
                 }
                 // Leaders under other limits often cut their prompts alike.

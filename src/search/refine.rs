@@ -19,21 +19,28 @@ use super::frontier::Class;
 use super::levels::{Group, Slot, Task};
 use super::pairs::Sides;
 use super::row::{Layout, Part, Row};
-use super::slots::Fine;
+use super::slots;
 use super::timer::Timer;
 use crate::error::Result;
 use crate::math::climb::Climb;
+use crate::serving::choose::{self, Prompts};
 use crate::serving::pd::{DecodeSide, PrefillSide};
-use crate::serving::{Binding, Point, choose};
+use crate::serving::{Binding, Point};
 use crate::spec::Slo;
 
 /// Layouts of a mixed level that are searched again at most, and decode layouts per size.
 const LEADERS: usize = 48;
 /// Layouts that are searched again side by side.
 const ROUND: usize = 4;
-/// What a finer grid is taken to add to what a layout is judged to give (`marks`). No bound: 5 in 100 layouts of
-/// Qwen3-30B-A3B on 16 H200 gain more than 26 %. What leaving those out loses is held in tests/rust/fair.rs.
+/// What a finer grid is taken to add at most to what a layout gives on its own, and how far behind the best what it is
+/// judged to give (`marks`, which looks between two batches) may be for that grid to be priced. No bounds: what they lose
+/// is held in tests/rust/fair.rs.
 pub(super) const FINER: f64 = 1.1;
+const BEHIND: f64 = 1.05;
+/// How far behind it may be for a closer look; links of marks that are halved for that, and how often.
+const DOUBTFUL: f64 = 1.25;
+const LINKS: usize = 2;
+const HALVED: usize = 3;
 const PER_SIZE: usize = 6;
 
 /// How good a point is under the limits: within them by its gain, else by how near it is.
@@ -79,24 +86,33 @@ pub(super) fn reach(per_octave: u32) -> f64 {
 }
 
 /// Takes the layouts that lead a mixed level to `refine`, a round at a time, by the scores of all; what a round finds
-/// decides who is worth the next. `refine` gives the best score among what it found. Who cannot reach the best with
-/// [`FINER`] is left out.
+/// decides who is worth the next. `best`: what is known to be reached; `refine` gives the best score that it finds on
+/// each. Who is further than [`BEHIND`] the best is left out. Gives who leads then.
 pub(super) fn rounds(
     scores: impl Iterator<Item = (u8, f64)>,
-    mut refine: impl FnMut(&[usize]) -> Result<Option<(u8, f64)>>,
-) -> Result<()> {
+    best: Option<(u8, f64)>,
+    mut refine: impl FnMut(&[usize]) -> Result<Vec<Option<(u8, f64)>>>,
+) -> Result<Option<(usize, (u8, f64))>> {
     let mut leaders: Vec<(usize, (u8, f64))> = scores.enumerate().filter(|(_, s)| s.0 > 0).collect();
     // Stable: equals keep their order.
     leaders.sort_by(|a, b| order(&b.1, &a.1));
     leaders.truncate(LEADERS);
-    let Some(mut best) = leaders.first().map(|l| l.1) else { return Ok(()) };
+    let Some(first) = leaders.first().map(|l| l.1) else { return Ok(None) };
+    let mut best = best.map_or(first, |b| if order(&first, &b).is_gt() { first } else { b });
+    let mut lead: Option<(usize, (u8, f64))> = None;
     for round in leaders.chunks(ROUND) {
-        let live: Vec<usize> = round.iter().filter(|(_, s)| worth_more(*s, best, FINER)).map(|(i, _)| *i).collect();
-        if let Some(found) = refine(&live)?.filter(|f| order(f, &best).is_gt()) {
-            best = found;
+        let live: Vec<usize> = round.iter().filter(|(_, s)| worth_more(*s, best, BEHIND)).map(|(i, _)| *i).collect();
+        for (i, found) in live.iter().zip(refine(&live)?) {
+            let Some(found) = found else { continue };
+            if lead.is_none_or(|l| order(&found, &l.1).is_gt()) {
+                lead = Some((*i, found));
+            }
+            if order(&found, &best).is_gt() {
+                best = found;
+            }
         }
     }
-    Ok(())
+    Ok(lead)
 }
 
 /// Whether what has this score may yet be the best where a finer grid brings `reach` at most.
@@ -162,20 +178,15 @@ const PIECES: [f64; 22] = [
     64.0, 48.0, 32.0, 24.0, 20.0, 16.0, 14.0, 12.0, 11.0, 10.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.5, 3.0, 2.5, 2.0, 1.5,
     1.0,
 ];
-const PROMPTS: [f64; 7] = [1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0];
+const PROMPTS: [f64; 14] = [1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0];
 
-/// Sequences that decode beside a step of `prompts` whole ones: with no more, half of its room would stay empty.
-fn beyond(prompts: f64, osl: f64) -> f64 {
-    0.5 * prompts * (osl - 1.0)
-}
-
-/// Chunk budgets of the fine grid, ascending.
-pub fn fine_chunks(isl: f64, osl: f64, batch: u32, per_decode: f64) -> Vec<u32> {
+/// Chunk budgets of the fine grid at a cadence, ascending.
+pub fn fine_chunks(isl: f64, osl: f64, batch: u32, per_decode: f64, interval: u32) -> Vec<u32> {
     let beside = f64::from(batch) * per_decode;
     let pieces = PIECES.iter().map(|n| (isl / n).ceil().max(1.0)).filter(|c| *c >= 16.0 || *c >= isl);
-    let prompts =
-        PROMPTS.iter().filter(|n| *n * isl <= 32_768.0 && f64::from(batch) > beyond(**n, osl)).map(|n| n * isl);
-    let mut out: Vec<u32> = pieces.chain(prompts).map(|c| (c + beside).min(4e9) as u32).collect();
+    let prompts = Prompts { osl, interval };
+    let whole = PROMPTS.iter().filter(|n| prompts.come(**n, batch) && prompts.fit(**n, **n * isl)).map(|n| n * isl);
+    let mut out: Vec<u32> = pieces.chain(whole).map(|c| (c + beside).min(4e9) as u32).collect();
     out.dedup();
     out
 }
@@ -184,25 +195,27 @@ pub fn fine_chunks(isl: f64, osl: f64, batch: u32, per_decode: f64) -> Vec<u32> 
 /// decode the more whole prompts there are.
 #[derive(Clone, Debug)]
 pub struct FineGrid {
-    /// Tokens of prompts, ascending, and the batch that each must be beyond.
-    tokens: Vec<(u32, f64)>,
+    /// Tokens of prompts, ascending, and how many whole ones they are (none: a piece of one).
+    tokens: Vec<(u32, Option<f64>)>,
+    isl: f64,
+    osl: f64,
     per_decode: f64,
 }
 
 impl FineGrid {
     pub fn new(isl: f64, osl: f64, per_decode: f64) -> FineGrid {
-        let every = fine_chunks(isl, osl, u32::MAX, 0.0);
-        let pieces = fine_chunks(isl, osl, 0, 0.0).len();
-        let over = |(i, c): (usize, u32)| {
-            let prompts = PROMPTS.iter().find(|n| (*n * isl) as u32 == c).copied().unwrap_or(0.0);
-            (c, if i < pieces { -1.0 } else { beyond(prompts, osl) })
-        };
-        FineGrid { tokens: every.into_iter().enumerate().map(over).collect(), per_decode }
+        let pieces = fine_chunks(isl, osl.max(2.0), 0, 0.0, 1).into_iter().map(|c| (c, None));
+        let mut tokens: Vec<(u32, Option<f64>)> = pieces.collect();
+        tokens.extend(PROMPTS.iter().map(|n| ((n * isl).min(4e9) as u32, Some(*n))));
+        tokens.dedup_by_key(|t| t.0);
+        FineGrid { tokens, isl, osl, per_decode }
     }
 
-    /// Number of chunks beside `batch`.
-    pub fn width(&self, batch: u32) -> usize {
-        self.tokens.partition_point(|(_, over)| f64::from(batch) > *over)
+    /// Number of chunks beside `batch` at a cadence.
+    pub fn width(&self, batch: u32, interval: u32) -> usize {
+        let prompts = Prompts { osl: self.osl, interval };
+        let stands = |n: f64| prompts.come(n, batch) && prompts.fit(n, n * self.isl);
+        self.tokens.partition_point(|(_, n)| n.is_none_or(stands))
     }
 
     pub fn chunk(&self, batch: u32, i: usize) -> u32 {
@@ -219,34 +232,59 @@ fn around(batch: u32, per_octave: u32, least: u32, most: u32) -> Vec<u32> {
 }
 
 impl Task<'_> {
-    /// The fine grid around the best rows of the layouts that lead a mixed level.
-    /// `scores`: what each is judged to give (`marks`).
-    pub fn refine_mixed(
-        &self,
-        groups: &[&Group],
-        scores: &[(u8, f64)],
-        per_octave: u32,
-        aim: &Aim,
-    ) -> Result<Vec<Row>> {
-        let one = |i: &usize| -> Result<Vec<Row>> {
-            self.control.check()?;
-            let mut out = Vec::new();
-            self.around_layout(groups[*i], per_octave, aim, |_, row| out.extend(row()));
-            Ok(out)
-        };
-        let mut out = Vec::new();
-        rounds(scores.iter().copied(), |live| {
-            let parts: Vec<Result<Vec<Row>>> = crate::pool::install(|| live.par_iter().map(one).collect())?;
-            let before = out.len();
-            for p in parts {
-                out.extend(p?);
-            }
-            Ok(out[before..].iter().map(|r| aim.score(&r.point)).max_by(order))
-        })?;
-        Ok(out)
+    /// What layouts of a mixed level give, where it is in doubt by a closer look: `scores` as they are judged, looked at
+    /// again where they are not far behind the best.
+    pub(super) fn closer(&self, groups: &[&Group], scores: &[(u8, f64)], aim: &Aim) -> Vec<(u8, f64)> {
+        let mut scores = scores.to_vec();
+        let mut leaders: Vec<usize> = (0..scores.len()).filter(|i| scores[*i].0 == 2).collect();
+        leaders.sort_by(|a, b| order(&scores[*b], &scores[*a]));
+        leaders.truncate(LEADERS);
+        let Some(best) = leaders.first().map(|i| scores[*i]) else { return scores };
+        for i in leaders.into_iter().filter(|i| worth_more(scores[*i], best, DOUBTFUL)).collect::<Vec<_>>() {
+            scores[i].1 = self.between(groups[i], aim).max(scores[i].1);
+        }
+        scores
     }
 
-    /// The fine grid around the two best batches of one layout: hands over what it has priced, and how to get its row,
+    /// The best gain within the limits on a layout's most promising links: the batches between their ends are halved.
+    fn between(&self, group: &Group, aim: &Aim) -> f64 {
+        let Group { timer, rows: coarse, marks, known } = group;
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut best = f64::NEG_INFINITY;
+        for [a, b] in marks.links(aim).into_iter().take(LINKS) {
+            let (mut low, mut high) = (coarse[a].main, coarse[b].main);
+            for _ in 0..HALVED {
+                let middle = (low.batch + high.batch) / 2;
+                if middle <= low.batch || middle >= high.batch {
+                    break;
+                }
+                let at = [middle, (low.chunk + high.chunk) / 2, low.interval];
+                let point = known.points.entry(at).or_insert_with(|| timer.mixed(&self.load, at, low.count));
+                let part = Part { batch: middle, chunk: at[1], ..low };
+                let (class, gain) = aim.score(point);
+                if class == 2 {
+                    best = best.max(gain);
+                    low = part;
+                } else {
+                    high = part;
+                }
+            }
+        }
+        best
+    }
+
+    /// The fine grid around the best rows of layouts of a mixed level, side by side; one list each.
+    pub fn around_layouts(&self, groups: &[&Group], per_octave: u32, aim: &Aim) -> Result<Vec<Vec<Row>>> {
+        let one = |group: &&Group| -> Result<Vec<Row>> {
+            self.control.check()?;
+            let mut out = Vec::new();
+            self.around_layout(group, per_octave, aim, |_, row| out.extend(row()));
+            Ok(out)
+        };
+        crate::pool::install(|| groups.par_iter().map(one).collect())?
+    }
+
+    /// The fine grid around the two best batches of each cadence of one layout: hands over what it has priced, and how to get its row,
     /// which is none where a coarse one has it.
     pub(super) fn around_layout(
         &self,
@@ -260,13 +298,6 @@ impl Task<'_> {
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
         let (layout, count) = (first.main.layout, first.main.count);
         let most = *known.most.get_or_insert_with(|| choose::most_sequences(timer, 1.0).min(4096.0) as u32);
-        // The best batch, and the best of the others: the limits often bind beside the first; of each with its cadence.
-        let best = marks.best_batches(aim).map(|i| coarse[i].main);
-        let interval = best.clone().next().map_or(1, |b| b.interval);
-        let mut fine: Vec<u32> =
-            best.take(2).flat_map(|b| around(b.batch, per_octave, layout.microbatches(), most)).collect();
-        fine.sort_unstable();
-        fine.dedup();
         let better = |a: &(u8, f64), b: &(u8, f64)| order(a, b).is_gt();
         let grid = &self.fine_grid;
         let mut priced: Vec<At> = Vec::new();
@@ -275,21 +306,35 @@ impl Task<'_> {
             priced.push(at);
             aim.score(known.points.entry(at).or_insert_with(price))
         };
-        let mut climb = Climb::new(fine.iter().map(|b| (0, grid.width(*b))), better);
-        let starts = crate::math::climb::spread(fine.len(), 7);
-        climb.run(&starts, 3, |i, j| price([fine[i], grid.chunk(fine[i], j), interval]));
-        if let Some((i, j, score)) = climb.best() {
-            let at = [fine[i], grid.chunk(fine[i], j), interval];
-            polish(at, score, (layout.microbatches(), most), &self.cadences(timer), &mut price);
+        let cadences = self.cadences(timer);
+        // Of each cadence the best batch, and the best of the others: the limits often bind beside the first.
+        let of = |n: &u32| marks.best_batches(aim, |i| coarse[i].main.interval == *n);
+        let best: Vec<(u32, Vec<(usize, (u8, f64))>)> = cadences.iter().map(|n| (*n, of(n))).collect();
+        let Some(top) = best.iter().filter_map(|(_, b)| Some(b.first()?.1)).max_by(order) else { return };
+        for (interval, best) in best {
+            if !best.first().is_some_and(|b| worth_more(b.1, top, FINER)) {
+                continue;
+            }
+            let batches = best.iter().take(2).map(|(i, _)| coarse[*i].main.batch);
+            let mut fine: Vec<u32> = batches.flat_map(|b| around(b, per_octave, layout.microbatches(), most)).collect();
+            fine.sort_unstable();
+            fine.dedup();
+            let mut climb = Climb::new(fine.iter().map(|b| (0, grid.width(*b, interval))), better);
+            let starts = crate::math::climb::spread(fine.len(), 7);
+            climb.run(&starts, 2, |i, j| price([fine[i], grid.chunk(fine[i], j), interval]));
+            if let Some((i, j, score)) = climb.best() {
+                let at = [fine[i], grid.chunk(fine[i], j), interval];
+                polish(at, score, (layout.microbatches(), most), &cadences, &mut price);
+            }
         }
         priced.sort_unstable();
         priced.dedup();
-        // Coarse rows rise in batch, fall in chunk and rise in cadence.
+        // Coarse rows rise in batch, rise in cadence and fall in chunk.
         let of_coarse = |[batch, chunk, interval]: At| {
             coarse
                 .binary_search_by(|r| {
                     let m = &r.main;
-                    m.batch.cmp(&batch).then(chunk.cmp(&m.chunk)).then(m.interval.cmp(&interval))
+                    m.batch.cmp(&batch).then(m.interval.cmp(&interval)).then(chunk.cmp(&m.chunk))
                 })
                 .is_ok()
         };
@@ -307,7 +352,7 @@ impl Task<'_> {
     }
 
     /// For each decode layout that leads its size, its best whole batch within the TPOT limit.
-    pub fn fine_decode(&self, sides: &Sides, aim: &Aim) -> Result<Fine<'_, '_>> {
+    pub fn fine_decode(&self, sides: &Sides, aim: &Aim) -> Result<slots::Fine<'_, '_>> {
         let limit = aim.slo.tpot_ms.map_or(f64::INFINITY, |t| t * 1e-3 * self.progress());
         let beyond = match sides.decode.first() {
             Some((layout, ..)) if layout.is_afd() => self.decode_beyond(&sides.decode, sides.per_octave, limit)?,
@@ -326,7 +371,7 @@ impl Task<'_> {
             found.sort_by(|a, b| b.0.total_cmp(&a.0));
             chosen.extend(found.iter().take(PER_SIZE).map(|f| f.1));
         }
-        Ok(Fine::new(self, limit, chosen.into_iter().map(|k| priced[k])))
+        Ok(slots::Fine::new(self, limit, chosen.into_iter().map(|k| priced[k])))
     }
 
     /// The known ways of cutting prompts on one layout and finer ones beside `best` (sequences, chunk), as far as the

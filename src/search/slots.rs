@@ -4,7 +4,9 @@
 //! layout under a TPOT limit ([`Fine`]) is looked for only once a bound says that it may lead: between two batches
 //! `a < c` of the grid a step is no shorter than at `a`, so that no batch gives more than `rate_a c / a`. Micro-batches of
 //! unequal size make the step a saw: with `m` of them `a` counts as `m - 1` less and `c` as `m` more, and batches as far
-//! beyond the two are tried. Limit: a deeper saw would break the bound; tests/rust/pairs.rs looks for one.
+//! beyond the two are tried. A layout stands twice: at its best batch within the limit, and at the next one, which keeps
+//! the limit where the prompts leave it less than it could serve. Limit: a deeper saw would break the bound;
+//! tests/rust/pairs.rs looks for one.
 
 use std::sync::{Arc, OnceLock};
 
@@ -39,6 +41,11 @@ pub trait Slots {
     /// What it gives at most in steps of so many seconds.
     fn within(&self, j: usize, _seconds: f64) -> Offer {
         self.at(j).most
+    }
+
+    /// What it gives, if it has been worked out; None: [`Slots::within`] bounds it.
+    fn known(&self, _j: usize) -> Option<f64> {
+        None
     }
 
     /// What it gives with the prompts numbered `i`; None: no plan that stands.
@@ -90,13 +97,15 @@ impl Slots for Front<'_> {
         &self.sides.front[j]
     }
 
-    /// Below its rate a slot runs a smaller batch: less than the first of the grid whose step is longer.
+    /// Below its rate a slot runs a smaller batch: less than the one of the grid behind the last whose step is short enough.
     fn within(&self, j: usize, seconds: f64) -> Offer {
         let Bounds { most, step } = self.at(j);
-        let rate = match self.sides.below[j].iter().position(|[_, s]| *s > seconds) {
+        let (below, micro) = (&self.sides.below[j], self.sides.front[j].layout.microbatches());
+        let rate = match below.iter().rposition(|s| s.step.seconds <= seconds) {
             _ if step <= seconds => most.rate,
-            Some(0) => 0.0,
-            longer => longer.map_or(most.rate, |k| self.sides.below[j][k][0]),
+            None if micro == 1 => 0.0,
+            None => below.first().map_or(most.rate, |s| s.rate),
+            Some(last) => below.get(last + 1).map_or(most.rate, |to| between(&below[last], to.batch, micro)),
         };
         Offer { rate, ..most }
     }
@@ -107,7 +116,7 @@ impl Slots for Front<'_> {
     }
 }
 
-/// Layouts under one TPOT limit, each at its best whole batch.
+/// Layouts under one TPOT limit, each at its best whole batch (even places) and at the next one.
 pub struct Fine<'a, 't> {
     task: &'a Task<'t>,
     /// Seconds of a step.
@@ -123,7 +132,7 @@ struct Whole {
     best: DecodeSide,
     between: [u32; 2],
     bounds: Bounds,
-    found: OnceLock<Candidate<DecodeSide>>,
+    found: OnceLock<[Candidate<DecodeSide>; 2]>,
 }
 
 impl<'a, 't> Fine<'a, 't> {
@@ -132,10 +141,16 @@ impl<'a, 't> Fine<'a, 't> {
         Fine { task, limit, slots }
     }
 
-    /// Every slot worked out.
+    /// Every slot worked out, without next batches that are no better.
     pub fn all(&self) -> Vec<Candidate<DecodeSide>> {
-        (0..self.len()).map(|j| self.get(j).clone()).collect()
+        let worked_out = (0..self.len()).map(|j| (self.get(j).clone(), self.known(j)));
+        worked_out.filter(|(_, rate)| *rate != Some(0.0)).map(|(c, _)| c).collect()
     }
+}
+
+/// What no batch gives from one of the grid to the next one, `to`: the step is no shorter than at the first.
+fn between(from: &DecodeSide, to: f64, micro: u32) -> f64 {
+    from.rate * to / (from.batch - f64::from(micro - 1)).max(1.0)
 }
 
 impl Whole {
@@ -147,7 +162,7 @@ impl Whole {
         let micro = f64::from(layout.microbatches());
         let to = sides.get(within + 1).map_or(from.batch, |s| s.batch + micro);
         let step = kept.map(|s| s.step.seconds).fold(f64::INFINITY, f64::min);
-        let rate = best.rate.max(from.rate * to / (from.batch - (micro - 1.0)).max(1.0));
+        let rate = best.rate.max(between(&from, to, layout.microbatches()));
         Some(Whole {
             layout: *layout,
             timer: timer.clone(),
@@ -164,32 +179,44 @@ const SPREAD: u32 = 8;
 
 impl Slots for Fine<'_, '_> {
     fn len(&self) -> usize {
-        self.slots.len()
+        2 * self.slots.len()
     }
 
     fn at(&self, j: usize) -> Bounds {
-        self.slots[j].bounds
+        self.slots[j / 2].bounds
     }
 
     fn get(&self, j: usize) -> &Candidate<DecodeSide> {
-        let slot = &self.slots[j];
-        slot.found.get_or_init(|| {
-            let side =
-                self.task.largest_within(slot.layout.microbatches(), &slot.timer, slot.best, slot.between, self.limit);
-            Candidate {
+        let slot = &self.slots[j / 2];
+        let found = slot.found.get_or_init(|| {
+            let micro = slot.layout.microbatches();
+            let sides = self.task.largest_within(micro, &slot.timer, slot.best, slot.between, self.limit);
+            sides.map(|side| Candidate {
                 layout: slot.layout,
                 stepper: slot.timer.clone(),
                 batch: side.batch as u32,
                 chunk: 0,
                 side: side.with_ports(&slot.timer, &self.task.load),
-            }
-        })
+            })
+        });
+        &found[j % 2]
+    }
+
+    /// Nothing where the next batch is no better than the best within the limit.
+    fn known(&self, j: usize) -> Option<f64> {
+        let [best, next] = self.slots[j / 2].found.get()?;
+        match j % 2 {
+            0 => Some(best.side.rate),
+            _ if next.batch == best.batch => Some(0.0),
+            _ => Some(next.side.rate),
+        }
     }
 }
 
 impl Task<'_> {
     /// The side of most rate among `best` and the whole batches between two: the last within the limit, those near it
-    /// (micro-batches of unequal size make the step a saw), and some of the rest.
+    /// (micro-batches of unequal size make the step a saw), and some of the rest. And the first beyond the limit, if there
+    /// is one with more rate.
     fn largest_within(
         &self,
         micro: u32,
@@ -197,7 +224,7 @@ impl Task<'_> {
         mut best: DecodeSide,
         [from, to]: [u32; 2],
         limit: f64,
-    ) -> DecodeSide {
+    ) -> [DecodeSide; 2] {
         let mut keeps = |b: u32| {
             let side = timer.decode_side(&self.load, f64::from(b));
             let keeps = side.short.is_none() && side.step.seconds <= limit;
@@ -222,6 +249,7 @@ impl Task<'_> {
         for b in near.clone().chain((from + 1..to).step_by(stride).filter(|b| !near.contains(b))) {
             keeps(b);
         }
-        best
+        let next = timer.decode_side(&self.load, f64::from(high));
+        [best, if next.short.is_none() && next.rate > best.rate { next } else { best }]
     }
 }

@@ -35,11 +35,8 @@ pub const GROUPS: [u32; 3] = [1, 2, 4];
 pub const MOST_IN_TURN: u32 = 4;
 /// Micro-batches of AFD prefill, where a prompt is cut into as many chunks.
 pub const PREFILL_MICROBATCHES: [u32; 5] = [1, 2, 4, 8, 16];
-/// Of those the ones on the coarse grid.
-const COARSE_GROUPS: [u32; 2] = [1, 2];
-const COARSE_MICROBATCHES: [u32; 4] = [1, 2, 4, 16];
-/// Micro-batches there of small units with pipeline stages, which are climbed to from larger ones as well.
-const COARSE_STAGED: u32 = 2;
+/// Micro-batches and groups on the coarse grid; others are climbed to.
+const COARSE_TURN: [u32; 2] = [2, 1];
 
 /// Choices that workers have and AFD units have not, or the other way round, each with its reason.
 pub const NOT_SHARED: [(&str, &str); 4] = [
@@ -53,7 +50,7 @@ pub const NOT_SHARED: [(&str, &str); 4] = [
 ];
 
 /// Cadences of prompts on the coarse grid (`serving::cadence` has them all).
-pub const COARSE_CADENCES: [u32; 2] = [1, 8];
+pub const COARSE_CADENCES: [u32; 3] = [1, 4, 16];
 
 /// Up to this many GPUs a worker or unit may have any size.
 pub const EVERY: u32 = 128;
@@ -72,13 +69,23 @@ pub fn sizes(budget: u32) -> Vec<u32> {
     all
 }
 
-/// Of those a grid for what is climbed from, or for what is priced by the engine alone: all up to 8, four an octave, and
-/// the largest of which a few fit.
+/// Of those a grid for what is priced by the engine alone: all up to 8, four an octave, and the largest of which a few
+/// fit.
 pub fn coarse_sizes(budget: u32) -> Vec<u32> {
     let mut all: Vec<u32> = (1..=budget.min(8)).collect();
     let apart = (0..).flat_map(|k| [8u32, 10, 12, 14].map(|x| x << k));
     all.extend(apart.take_while(|g| *g <= budget).filter(|g| *g > 8));
     all.extend((1..=8).map(|n| budget / n).filter(|g| *g > 0));
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// GPUs of the units that are climbed from: all up to 8, each doubling, and the largest of which a few fit.
+pub fn unit_sizes(budget: u32) -> Vec<u32> {
+    let doublings = (4..u32::BITS).map(|k| 1 << k).take_while(|g| *g <= budget);
+    let mut all: Vec<u32> = (1..=budget.min(8)).chain(doublings).collect();
+    all.extend((1..=4).map(|n| budget / n).filter(|g| *g > 0));
     all.sort_unstable();
     all.dedup();
     all
@@ -126,7 +133,6 @@ pub fn workers(choices: &Choices<'_>, prefill: bool) -> Vec<Layout> {
     let overlaps = overlaps(lib);
     let mut out = Vec::new();
     let cps = if prefill { &CONTEXT[..] } else { &CONTEXT[..1] };
-    // What only the engine can price is priced on the grid that units have.
     let sizes = if scan::tabulates(lib) { sizes(budget) } else { coarse_sizes(budget) };
     for g in sizes {
         for pp in STAGES.into_iter().filter(|pp| g.is_multiple_of(*pp) && *pp <= model.layers) {
@@ -153,11 +159,11 @@ pub fn workers(choices: &Choices<'_>, prefill: bool) -> Vec<Layout> {
     out
 }
 
-/// Attention shares of a unit on the coarse grid: few of either pool, and eighths.
+/// Attention shares of a unit on the coarse grid: few of either pool, and quarters.
 fn attention_shares(unit: u32) -> Vec<u32> {
-    let few = [1, 2, 3, 4, 8, 16, 32];
+    let few = [1, 2, 4, 16];
     let mut a: Vec<u32> = few.into_iter().chain(few.into_iter().map(|f| unit.saturating_sub(f))).collect();
-    a.extend((1..8).map(|k| k * unit / 8));
+    a.extend((1..4).map(|k| k * unit / 4));
     a.retain(|x| *x >= 1 && *x < unit);
     a.sort_unstable();
     a.dedup();
@@ -187,14 +193,13 @@ pub fn unit(
     (stands && choices.takes(&layout)).then_some(layout)
 }
 
-/// AFD unit layouts of the coarse grid up to the budget, for each number of micro-batches and of attention groups.
-pub fn units(choices: &Choices<'_>, microbatches: &[u32], groups: &[u32]) -> Vec<Layout> {
+/// AFD unit layouts of the coarse grid up to the budget.
+pub fn units(choices: &Choices<'_>) -> Vec<Layout> {
     let lib = choices.lib;
-    let coarse = |all: &[u32], some: &[u32]| all.iter().copied().filter(|x| some.contains(x)).collect::<Vec<u32>>();
-    let (microbatches, groups) = (coarse(microbatches, &COARSE_MICROBATCHES), coarse(groups, &COARSE_GROUPS));
     let Some(moe) = &lib.model.moe else { return Vec::new() };
+    let [m, g] = COARSE_TURN;
     let mut out = Vec::new();
-    for size in coarse_sizes(choices.budget).into_iter().filter(|g| *g >= 2) {
+    for size in unit_sizes(choices.budget).into_iter().filter(|g| *g >= 2) {
         for a in attention_shares(size) {
             let f = size - a;
             for tp in TENSOR {
@@ -203,10 +208,9 @@ pub fn units(choices: &Choices<'_>, microbatches: &[u32], groups: &[u32]) -> Vec
                     if moe_tp > 1 && f > 16 && f / moe_tp < moe.experts {
                         continue;
                     }
-                    let turns = groups.iter().flat_map(|g| microbatches.iter().map(move |m| [*m, *g, 1]));
-                    out.extend(turns.filter_map(|turn| unit(choices, [a, f], tp, moe_tp, turn)));
-                    let stages = STAGES.into_iter().filter(|pp| *pp > 1 && size * pp <= choices.budget && size <= 8);
-                    out.extend(stages.filter_map(|pp| unit(choices, [a, f], tp, moe_tp, [COARSE_STAGED, 1, pp])));
+                    // Small units with pipeline stages as well: they are far from large ones without.
+                    let stages = STAGES.into_iter().filter(|pp| *pp == 1 || size * pp <= choices.budget && size <= 8);
+                    out.extend(stages.filter_map(|pp| unit(choices, [a, f], tp, moe_tp, [m, g, pp])));
                 }
             }
         }

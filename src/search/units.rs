@@ -13,7 +13,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::levels::{Group, Priced, PromptSide, Serves, Slot, Task};
 use super::marks::Judged;
-use super::refine::{Aim, FINER, order, rate_within, worth_more};
+use super::refine::{self, Aim, FINER, order, rate_within, worth_more};
 use super::row::Layout;
 use super::space;
 use crate::control::Control;
@@ -22,7 +22,7 @@ use crate::serving::pd::DecodeSide;
 
 /// Layouts that a round starts from, those of them with the same number on the budget, stages and groups, and rounds at
 /// most.
-const BEAM: usize = 16;
+const BEAM: usize = 12;
 const ALIKE: usize = 2;
 const ROUNDS: usize = 12;
 /// What a round must gain, and rounds in a row without it that are the last: two changes at once are often what gains.
@@ -39,13 +39,15 @@ pub struct Found {
     pub score: (u8, f64),
 }
 
-/// Climbs from the best of `from`; gives what was priced on the way, in the order it was looked at. `known`: not to be
-/// looked at again; `reach`: how far behind the best a layout may be to be climbed from.
+/// Climbs from the best of `from`; gives what was priced on the way, in the order it was looked at. `seen`: not to be
+/// looked at again; `reach`: how far behind the best a layout may be to be climbed from; `last`: rounds in a row without
+/// gain after which it ends.
 pub fn climb<T: Send>(
     control: &Control,
     mut from: Vec<Found>,
     reach: f64,
-    known: impl Iterator<Item = Layout>,
+    last: usize,
+    seen: &mut FxHashSet<Layout>,
     beside: impl Fn(&Layout) -> Result<Arc<Vec<Layout>>>,
     price: impl Fn(&Layout) -> Result<(Found, T)> + Sync,
 ) -> Result<Vec<(Found, T)>> {
@@ -54,7 +56,6 @@ pub fn climb<T: Send>(
     if let Some(best) = from.first().map(|f| f.score) {
         from.retain(|f| worth_more(f.score, best, reach));
     }
-    let mut seen: FxHashSet<Layout> = known.collect();
     let mut out: Vec<(Found, T)> = Vec::new();
     let mut vain = 0;
     for _ in 0..ROUNDS {
@@ -77,7 +78,7 @@ pub fn climb<T: Send>(
         keep(&mut from, BEAM, ALIKE);
         let gained = from.first().is_some_and(|f| f.score.0 > best.0 || f.score.1 > best.1 + GAIN * best.1.abs());
         vain = if gained { 0 } else { vain + 1 };
-        if vain == VAIN {
+        if vain == last {
             break;
         }
     }
@@ -112,24 +113,51 @@ impl Task<'_> {
         })
     }
 
-    /// Units of a mixed level beyond those of its grid, and what each is judged to give. `grid`: the same of its layouts;
-    /// `known`: not to be looked at again.
-    pub(super) fn mixed_beyond(
+    /// A mixed level's finer pass: units climbed to from what leads its grid, the leaders of all taken to `refine`, and
+    /// both once more around the unit that leads then, since what it was judged to give may not have led.
+    /// `scores`: what each of the grid is judged to give; `refine` gives the best score that it finds on each. Gives the
+    /// units climbed to, and what each is judged to give.
+    pub fn finer_mixed(
         &self,
         level: u8,
-        grid: impl Iterator<Item = (Layout, (u8, f64))>,
-        known: impl Iterator<Item = Layout>,
+        grid: &[Group],
+        scores: &[(u8, f64)],
         per_octave: u32,
         aim: &Aim,
+        mut refine: impl FnMut(&[&Group]) -> Result<Vec<Option<(u8, f64)>>>,
     ) -> Result<Vec<(Arc<Group>, Judged)>> {
         let price = |layout: &Layout| {
             let group = self.mixed.get((level, *layout), || self.mixed_group(level, layout, per_octave))?;
             let judged = group.marks.judge(aim);
             Ok((Found { layout: *layout, score: judged.score }, (group, judged)))
         };
-        let from = grid.map(|(layout, score)| Found { layout, score }).collect();
-        let found = climb(self.control, from, FINER, known, |l| self.beside(l, Serves::Both), price)?;
-        Ok(found.into_iter().map(|(_, judged)| judged).collect())
+        let mut known: FxHashSet<Layout> = grid.iter().filter_map(Group::layout).collect();
+        let mut beyond = |from: Vec<Found>, vain: usize| -> Result<Vec<(Arc<Group>, Judged)>> {
+            if level != 2 {
+                return Ok(Vec::new());
+            }
+            let found = climb(self.control, from, FINER, vain, &mut known, |l| self.beside(l, Serves::Both), price)?;
+            Ok(found.into_iter().map(|(_, judged)| judged).collect())
+        };
+        let of_grid = grid.iter().zip(scores).filter_map(|(g, s)| Some(Found { layout: g.layout()?, score: *s }));
+        let mut units = beyond(of_grid.collect(), VAIN)?;
+        let groups: Vec<&Group> = grid.iter().chain(units.iter().map(|(g, _)| &**g)).collect();
+        let scores: Vec<(u8, f64)> = scores.iter().copied().chain(units.iter().map(|(_, j)| j.score)).collect();
+        let mut rounds = |scores: &[(u8, f64)], groups: &[&Group], best| {
+            let of = |live: &[usize]| live.iter().map(|i| groups[*i]).collect::<Vec<_>>();
+            let scores = self.closer(groups, scores, aim);
+            refine::rounds(scores.into_iter(), best, |live| refine(&of(live)))
+        };
+        let lead = rounds(&scores, &groups, None)?;
+        if let Some((i, best)) = lead
+            && let Some(layout) = groups[i].layout()
+        {
+            let more = beyond(vec![Found { layout, score: scores[i] }], 1)?;
+            let (of_more, scores): (Vec<&Group>, Vec<_>) = more.iter().map(|(g, j)| (&**g, j.score)).unzip();
+            rounds(&scores, &of_more, Some(best))?;
+            units.extend(more);
+        }
+        Ok(units)
     }
 
     /// Units for the decode slot beyond those of the grid, dense under a TPOT limit (seconds a step).
@@ -178,8 +206,7 @@ impl Task<'_> {
             Ok((of(&slot), slot))
         };
         let climbed =
-            climb(self.control, best.clone(), f64::INFINITY, known.iter().copied(), |l| self.beside(l, serves), one)?;
-        known.extend(climbed.iter().map(|(f, _)| f.layout));
+            climb(self.control, best.clone(), f64::INFINITY, VAIN, &mut known, |l| self.beside(l, serves), one)?;
         best.extend(climbed.iter().map(|(f, _)| *f));
         best.retain(|f| f.score.0 > 0);
         best.sort_by(|a, b| order(&b.score, &a.score));

@@ -28,6 +28,8 @@ use crate::spec::{Plan, Serving, servers};
 pub const INTERVALS: [u32; 5] = [1, 2, 4, 8, 16];
 /// Beyond every interval of a search.
 const FEW: usize = 17;
+/// Odds that are left out.
+const NOTHING: f64 = 1e-13;
 
 /// Whether an interval above 1 does anything on a worker or unit of `ranks` attention ranks.
 pub fn acts(framework: &str, ranks: f64) -> bool {
@@ -108,6 +110,13 @@ pub fn pace(interval: u32, needed: f64, isl: f64, room: f64, ranks: f64, aligned
     let (odds, rest) = all.split_at_mut(n + 1);
     let (fullest, slots) = rest.split_at_mut(n + 1);
     binomial(odds, (needed / parcel).min(1.0));
+    // The odds of more parcels are nothing beside those of fewer.
+    let mut left = 1.0;
+    let top = odds.iter().position(|p| {
+        left -= p;
+        left < NOTHING
+    });
+    let top = top.unwrap_or(n).max(1);
     let (mut below, mut before) = (0.0, 0.0);
     for (most, p) in fullest.iter_mut().zip(odds.iter()) {
         below += p;
@@ -118,7 +127,7 @@ pub fn pace(interval: u32, needed: f64, isl: f64, room: f64, ranks: f64, aligned
     let spread = if aligned { &*odds } else { &*fullest };
     let (q, rest) = slots.split_at_mut(n);
     let (any, most) = rest.split_at_mut(n);
-    for k in 1..=n {
+    for k in 1..=top {
         let load = k as f64 * parcel;
         // A step with any prompt token is mixed; what overflows the cycle fills steps with what comes next.
         let steps = if load <= room * n as f64 { (load / room).ceil().max(1.0) } else { load / room };
@@ -153,7 +162,7 @@ pub fn pace(interval: u32, needed: f64, isl: f64, room: f64, ranks: f64, aligned
     let own = (isl / room).max(1.0);
     let (mut prompts, mut steps) = (0.0, 0.0);
     let (mut told, mut beyond) = (0, 0.0);
-    for (k, odds) in odds.iter().enumerate().skip(1) {
+    for (k, odds) in odds.iter().enumerate().take(top + 1).skip(1) {
         let count = (k as f64 * parcel / isl).round().max(1.0);
         let last = count.min(1e4) as u32;
         beyond = (told + 1..=last).fold(beyond, |sum, i| sum + ((f64::from(i) * isl / room).max(1.0) - own));

@@ -48,20 +48,45 @@ pub fn most_sequences(s: &Stepper, tokens: f64) -> f64 {
     s.memory().iter().map(|m| m.sequences(tokens)).fold(f64::INFINITY, f64::min)
 }
 
-/// Chunk budgets worth trying for a batch: the prompt in 1, 2, 3, 4, 6, 8, 12, 16, 32 pieces beside the decode tokens.
-pub fn chunk_grid(load: &Load, batch: u32, per_decode: f64) -> Vec<u32> {
+/// Whole prompts that a step may carry, at a cadence.
+#[derive(Clone, Copy, Debug)]
+pub struct Prompts {
+    pub osl: f64,
+    pub interval: u32,
+}
+
+impl Prompts {
+    /// Whether a budget for so many is worth trying beside a batch: with half as many or fewer a cycle, some of its room
+    /// would stay empty. Of the few that a long cycle gathers there are often a few more.
+    pub fn come(&self, prompts: f64, batch: u32) -> bool {
+        let gathered = f64::from(batch) * f64::from(self.interval) / (self.osl - 1.0).max(1e-9);
+        let more = if self.interval > 1 { 3.0 } else { 0.0 };
+        2.0 * gathered + more > prompts
+    }
+
+    /// Whether a budget for so many, of so many tokens, may be taken.
+    pub fn fit(&self, prompts: f64, tokens: f64) -> bool {
+        let (most, room) =
+            if self.interval > 1 { (8.0 * f64::from(self.interval), 131_072.0) } else { (8.0, 32_768.0) };
+        prompts <= most && tokens <= room
+    }
+}
+
+/// Chunk budgets worth trying for a batch: the prompt in 1, 2, 3, 4, 6, 8, 12, 16, 32 pieces beside the decode tokens,
+/// and several prompts in one step where as many come in `interval` steps.
+pub fn chunk_grid(load: &Load, batch: u32, per_decode: f64, interval: u32) -> Vec<u32> {
     let mut grid: Vec<u32> = [1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32.0]
         .iter()
         .map(|n| (load.isl / n).ceil().max(1.0))
         .filter(|piece| *piece >= 16.0 || *piece >= load.isl)
         .map(|piece| (piece + f64::from(batch) * per_decode).min(4e9) as u32)
         .collect();
-    // Several prompts in one step: a budget above one prompt only matters when prompts come faster
-    // than one an iteration, that is from OSL - 1 decoding sequences on.
-    for n in [2.0, 4.0, 8.0] {
-        if n * load.isl <= 32_768.0 && f64::from(batch) > 0.5 * n * (load.osl - 1.0) {
-            grid.push((n * load.isl + f64::from(batch) * per_decode) as u32);
-        }
+    let prompts = Prompts { osl: load.osl, interval };
+    for n in [2.0, 4.0, 8.0, 16.0, 32.0, 64.0]
+        .into_iter()
+        .filter(|n| prompts.come(*n, batch) && prompts.fit(*n, *n * load.isl))
+    {
+        grid.push((n * load.isl + f64::from(batch) * per_decode) as u32);
     }
     grid.sort_unstable();
     grid.dedup();
@@ -69,11 +94,17 @@ pub fn chunk_grid(load: &Load, batch: u32, per_decode: f64) -> Vec<u32> {
 }
 
 /// Batches and chunk budgets a mixed stepper may take; a value that is given stands alone.
-pub fn lattice(s: &Stepper, load: &Load, batch: Option<u32>, chunk: Option<u32>) -> Vec<(u32, Vec<u32>)> {
+pub fn lattice(
+    s: &Stepper,
+    load: &Load,
+    batch: Option<u32>,
+    chunk: Option<u32>,
+    interval: u32,
+) -> Vec<(u32, Vec<u32>)> {
     let per_decode = 1.0 + f64::from(s.library().serving.mtp);
     let most = most_sequences(s, load.isl.min(8192.0)).max(1.0);
     let batches = batch.map_or_else(|| batch_grid(most), |b| vec![b]);
-    let chunks = |b: u32| chunk.map_or_else(|| chunk_grid(load, b, per_decode), |c| vec![c]);
+    let chunks = |b: u32| chunk.map_or_else(|| chunk_grid(load, b, per_decode, interval), |c| vec![c]);
     batches.into_iter().map(|b| (b, chunks(b))).collect()
 }
 
@@ -107,7 +138,7 @@ pub fn mixed_paced(
     let mut rows: Vec<(usize, u32, Vec<u32>)> = Vec::new();
     let mut leads: Vec<usize> = Vec::new();
     for (k, s) in steppers.iter().enumerate() {
-        let lattice = lattice(s, load, batch, chunk);
+        let lattice = lattice(s, load, batch, chunk, intervals[k]);
         // Tables have their nodes, and the rate its kinks, at powers of two.
         let kinks = (0..lattice.len()).filter(|&i| lattice[i].0 >= 64 && lattice[i].0.is_power_of_two());
         let mut some: Vec<usize> = spread(lattice.len(), 6).into_iter().chain(kinks).collect();

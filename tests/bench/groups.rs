@@ -57,7 +57,7 @@ fn price(lib: &Arc<Library>, w: &Workload, layout: &Layout, budget: u32, mixed: 
             if mixed {
                 let most = choose::most_sequences(&s, load.isl.min(8192.0));
                 for b in space::batches(most, 3).into_iter().filter(|b| *b >= m) {
-                    for chunk in choose::chunk_grid(&load, b, 1.0).into_iter().step_by(2) {
+                    for chunk in choose::chunk_grid(&load, b, 1.0, 1).into_iter().step_by(2) {
                         let p = aggregated::solve(&s, &load, f64::from(b), f64::from(chunk), budget / s.gpus());
                         if p.stands() {
                             let rate = p.requests_per_s * load.osl;
@@ -89,7 +89,7 @@ fn main() {
             let (quant, serving) = (Quant::default(), Serving::default());
             let lib = Library::shared(&db, &model, &cluster, &framework, &quant, &serving, &Assumptions::physical());
             let lib = lib.unwrap();
-            let layouts = space::units(&space::Choices { lib: &lib, budget: gpus, rules: None }, &[1], &[1]);
+            let layouts = space::units(&space::Choices { lib: &lib, budget: gpus, rules: None });
             for workload in ["paper-chat", "paper-coding", "paper-agentic"] {
                 let w = catalog::workload(workload).unwrap();
                 let (next, all) = (AtomicUsize::new(0), Mutex::new(Best::default()));

@@ -47,7 +47,6 @@ fn main() {
     let workers = levels::worker_layouts(&lib, cluster.gpus, false);
     let units = levels::unit_layouts(&lib, cluster.gpus);
     let prefill_workers = levels::worker_layouts(&lib, cluster.gpus, true);
-    let prefill_units = levels::prefill_unit_layouts(&lib, cluster.gpus);
     let only = ["map", "explore"].contains(&&*arg(7, ""));
     if !only {
         timed("compile workers", || task.compile(&workers).unwrap(), |n| *n);
@@ -59,19 +58,29 @@ fn main() {
     for round in ["cold", "warm"].iter().filter(|_| !only) {
         println!("-- {round}");
         let rows = |groups: &Vec<levels::Group>| groups.iter().map(|g| g.rows.len()).sum();
-        let refine = |groups: &[levels::Group]| {
+        let refine = |level: u8, groups: &[levels::Group]| {
             let scores: Vec<(u8, f64)> = groups.iter().map(|g| g.marks.judge(&aim).score).collect();
-            task.refine_mixed(&groups.iter().collect::<Vec<_>>(), &scores, 2, &aim).unwrap()
+            let mut rows = 0;
+            let around = |groups: &[&levels::Group]| {
+                let found = task.around_layouts(groups, 2, &aim)?;
+                rows += found.iter().map(Vec::len).sum::<usize>();
+                Ok(found
+                    .iter()
+                    .map(|f| f.iter().map(|r| aim.score(&r.point)).max_by(|a, b| a.partial_cmp(b).unwrap()))
+                    .collect())
+            };
+            task.finer_mixed(level, groups, &scores, 2, &aim, around).unwrap();
+            rows
         };
         let a = timed("aggregated", || task.mixed_groups(0, &workers, 2).unwrap(), rows);
-        timed("its refinement", || refine(&a), Vec::len);
+        timed("its refinement", || refine(0, &a), |n| *n);
         let u = timed("aggregated+afd", || task.mixed_groups(2, &units, 2).unwrap(), rows);
-        timed("its refinement", || refine(&u), Vec::len);
+        timed("its refinement", || refine(2, &u), |n| *n);
         let count = |p: &levels::Priced<_>| p.iter().map(|x| x.2.len()).sum();
         timed("prefill", || task.prefill(&prefill_workers).unwrap(), count);
-        timed("prefill afd", || task.prefill(&prefill_units).unwrap(), count);
+        timed("prefill afd", || task.prefill(&units).unwrap(), count);
         let p = timed("its finer cuts", || task.prompts(&prefill_workers).unwrap(), |p| p.every.len());
-        let pu = timed("of afd", || task.prompts(&prefill_units).unwrap(), |p| p.every.len());
+        let pu = timed("of afd", || task.prompts(&units).unwrap(), |p| p.every.len());
         let count = |p: &levels::Priced<_>| p.iter().map(|x| x.2.len()).sum();
         let sides = |s: &disagg::search::pairs::Sides| count(&s.decode);
         let d = timed("decode", || task.sides(Arc::new(p), &workers, 4).unwrap(), sides);

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use disagg::control::Control;
 use disagg::cost::Library;
+use disagg::search::{LEVELS, Layout, Question, explore};
 use disagg::serving::cadence::{self, pace};
 use disagg::serving::{Engine, Load, aggregated};
 use disagg::sim::{Closed, Deployment, Settings, pricers, simulate_with, trace::draw};
-use disagg::spec::{Aggregated, Assumptions, Dtype, Plan, Quant, Serving, Workload, servers};
+use disagg::spec::{Aggregated, Assumptions, Dtype, Plan, Quant, Serving, Slo, Workload, servers};
 use rand_pcg::Pcg64;
 
 use crate::lab::{self, gap, near, split};
@@ -162,6 +164,21 @@ fn a_plan_has_the_last_word_and_nobody_else_an_interval() {
         assert!(text.contains(&knob.framework) && text.contains("serving.prefill_interval"), "{text}");
     }
     assert!(text.contains("plan.prefill_interval: other has no prefill cadence"), "{text}");
+}
+
+/// A cadence that no search tries by itself is searched where `Serving` says it.
+#[test]
+fn a_search_keeps_the_cadence_that_serving_says() {
+    let (model, cluster) = (lab::model("Qwen/Qwen3-30B-A3B"), lab::cluster("b200_sxm", 4));
+    let w = Workload::fixed("w", 0.0, 1024.0, 256.0);
+    let slo = Slo { ttft_ms: Some(2000.0), tpot_ms: Some(50.0), percentile: None };
+    let mut q = Question::new(model, cluster, w, slo, "vllm");
+    (q.serving.prefill_interval, q.levels) = (Some(3), vec![LEVELS[0].into()]);
+    let study = explore(lab::db(), &q, &Control::new()).unwrap();
+    let ranks = |l: &Layout| l.shape().dp > 1;
+    let mixed: Vec<_> = study.rows.iter().filter(|r| r.prefill.is_none() && r.point.stands()).collect();
+    assert!(mixed.iter().filter(|r| ranks(&r.main.layout)).count() > 100);
+    assert!(mixed.iter().all(|r| r.main.interval == if ranks(&r.main.layout) { 3 } else { 1 }));
 }
 
 fn quantised(name: &str, system: &str, quant: Quant, framework: &str) -> Arc<Library> {

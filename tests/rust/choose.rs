@@ -10,7 +10,7 @@ use crate::lab;
 fn exhaustive(steppers: &[&Stepper], load: &Load) -> Option<Point> {
     let mut best: Option<Point> = None;
     for s in steppers {
-        for (b, chunks) in choose::lattice(s, load, None, None) {
+        for (b, chunks) in choose::lattice(s, load, None, None, 1) {
             for c in chunks {
                 let p = aggregated::solve(s, load, f64::from(b), f64::from(c), 1);
                 if best.as_ref().is_none_or(|q| choose::better(&p, q)) {
@@ -58,9 +58,7 @@ fn a_choice_is_as_good_as_pricing_everything() {
                 let s = lab::worker(&lib, *p, w);
                 compared += usize::from(compare(&[&s], &load, &format!("{model} {} {p:?}", w.name)));
             }
-            // Units of the same pools differ in their micro-batches alone.
-            let units: Vec<Layout> =
-                levels::unit_layouts(&lib, 16).into_iter().filter(|l| l.microbatches() == 1).collect();
+            let units = levels::unit_layouts(&lib, 16);
             for layout in units.iter().skip(k).step_by(units.len() / 4) {
                 let open: Vec<Stepper> = choose::microbatches(None)
                     .into_iter()

@@ -1,8 +1,8 @@
 //! A fair search: what one level may choose another may, and no plan drawn at random beats what `explore` reports.
 //!
 //! The twin draws plans over the whole of `space` (sizes, splits, options, batches, chunks, counts), prices them by
-//! lines; every other one lies a few steps from what is reported. Its only cleverness is to try a few batches a layout. All of
-//! it, 50 questions of six models with 10,000 plans each: `cargo test --release --test rust fair -- --ignored --nocapture`.
+//! lines; every other one lies a few steps from what is reported. Its only cleverness is to try a few batches a layout.
+//! What gains is priced by the engine and must keep the limits there. All of it, 50 questions of six models with 10,000 plans each: `cargo test --release --test rust fair -- --ignored --nocapture`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,10 +11,12 @@ use disagg::control::Control;
 use disagg::cost::Library;
 use disagg::search::frontier::Candidate;
 use disagg::search::levels;
+use disagg::search::near;
+use disagg::search::row::Part;
 use disagg::search::space::{self, Choices};
 use disagg::search::{LEVELS, Layout, Question, Row, Study, explore};
 use disagg::serving::choose::{chunk_grid, most_sequences};
-use disagg::serving::{Binding, Load, Point, Scan, Stepper, Tables, aggregated, pd};
+use disagg::serving::{Binding, Load, Point, Scan, Stepper, Tables, aggregated, cadence, pd};
 use disagg::spec::{Rules, Slo, Workload};
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::{Rng, SeedableRng};
@@ -49,8 +51,8 @@ struct Twin<'a> {
     workers: [Vec<Layout>; 2],
 }
 
-/// A plan drawn: its point by lines.
-type Drawn = Option<(Point, String)>;
+/// A plan drawn, priced by lines.
+type Drawn = Option<Row>;
 
 impl<'a> Twin<'a> {
     fn new(q: &'a Question) -> Twin<'a> {
@@ -135,7 +137,7 @@ impl<'a> Twin<'a> {
             Some(n) => (f64::from(n) * (0.8 + draw.below(401) as f64 / 1000.0)).round(),
             None => draw.up_to(most),
         };
-        x.clamp(1.0, most.max(1.0))
+        x.clamp(1.0, most.floor().max(1.0))
     }
 
     fn most(&self, placed: (u32, u32), size: u32) -> u32 {
@@ -159,22 +161,33 @@ impl<'a> Twin<'a> {
         let count = self.most((0, 1), layout.gpus());
         let (s, scan) = self.scan(&layout, false);
         let most = most_sequences(&s, self.load.isl.min(512.0)).min(4096.0);
+        let paced = self.lib.serving.prefill_interval.is_none() && cadence::acts(&self.lib.framework, s.ranks());
         let mut best: Drawn = None;
         for _ in 0..4 {
             let batch = Twin::beside(draw, near.map(|r| r.main.batch), most).max(f64::from(layout.microbatches()));
+            let interval = match near {
+                _ if !paced => 1,
+                Some(r) if draw.below(2) == 0 => r.main.interval,
+                _ => draw.of(&cadence::INTERVALS),
+            };
             let chunk = match near {
                 Some(r) => Twin::beside(draw, Some(r.main.chunk), 1e6),
-                None => f64::from(draw.of(&chunk_grid(&self.load, batch as u32, 1.0))),
+                None => f64::from(draw.of(&chunk_grid(&self.load, batch as u32, 1.0, interval))),
             };
-            let p = match &scan {
-                Some(scan) => aggregated::solve_by(scan, &self.load, batch, chunk, count),
-                None => aggregated::solve(&s, &self.load, batch, chunk, count),
+            let point = match &scan {
+                Some(scan) => aggregated::solve_paced(scan, &self.load, batch, chunk, count, interval),
+                None => aggregated::solve_paced(&*s, &self.load, batch, chunk, count, interval),
             };
-            if self.rate(&p) > best.as_ref().map_or(0.0, |b| b.0.requests_per_s) {
-                best = Some((p, format!("{count}x {layout:?} b{batch} c{chunk}")));
+            if self.rate(&point) > best.map_or(0.0, |b| b.point.requests_per_s) {
+                let main = Part { layout, batch: batch as u32, chunk: chunk as u32, count, interval };
+                best = Some(self.row(if afd { 2 } else { 0 }, main, None, point));
             }
         }
         best
+    }
+
+    fn row(&self, level: u8, main: Part, prefill: Option<Part>, point: Point) -> Row {
+        Row { level, framework: 0, main, prefill, point, scanned: true, leads: false }
     }
 
     fn pair(&self, draw: &mut Draw, kinds: [bool; 2], near: Option<&Row>) -> Drawn {
@@ -212,8 +225,11 @@ impl<'a> Twin<'a> {
                     pd::combine(&ps, &side, np, &ds, &decode, nd, &self.load)
                 }
             };
-            if self.rate(&point) > best.as_ref().map_or(0.0, |b| b.0.requests_per_s) {
-                best = Some((point, format!("P {np}x {p:?} s{sequences} c{chunk} | D {nd}x {d:?} b{batch}")));
+            if self.rate(&point) > best.map_or(0.0, |b| b.point.requests_per_s) {
+                let main = Part { layout: d, batch: batch as u32, chunk: 0, count: nd, interval: 1 };
+                let (batch, chunk) = (sequences as u32, chunk as u32);
+                let prefill = Part { layout: p, batch, chunk, count: np, interval: 1 };
+                best = Some(self.row(if kinds == [false, false] { 1 } else { 3 }, main, Some(prefill), point));
             }
         }
         best
@@ -235,28 +251,36 @@ impl<'a> Twin<'a> {
     }
 }
 
-/// The most that random plans gain over each level's best, and plans judged that keep the limits.
+/// The most that random plans gain over each level's best, and plans judged that keep the limits by lines; what gains by
+/// them must keep the limits by the engine, as what is reported does.
 fn probe(q: &Question, plans: usize, seed: u64) -> (f64, usize) {
     let study: Study = explore(lab::db(), q, &Control::new()).unwrap();
     let twin = Twin::new(q);
+    let control = Control::new();
+    let task = levels::Task::new(&twin.lib, &q.workload, q.cluster.gpus, 0, &control, false);
     let mut draw = Draw(Pcg64::seed_from_u64(seed));
     let (mut worst, mut judged) = (f64::NEG_INFINITY, 0);
     for v in &study.verdicts {
         let found = v.row.filter(|_| v.feasible).map_or(0.0, |i| study.rows[i].point.requests_per_s);
-        let (mut best, mut name) = (0.0_f64, String::new());
+        let mut best: Option<Row> = None;
         for _ in 0..plans / study.verdicts.len() {
             let near = v.row.map(|i| &study.rows[i]);
-            let Some((p, plan)) = twin.draw(&mut draw, v.level, near) else { continue };
+            let Some(row) = twin.draw(&mut draw, v.level, near) else { continue };
             judged += 1;
-            if p.requests_per_s > best {
-                (best, name) = (p.requests_per_s, plan);
+            let least = best.map_or(0.0, |b| b.point.requests_per_s);
+            if row.point.requests_per_s > least.max(found * (1.0 - near::NEAR)) {
+                let point = task.exact(&row).unwrap();
+                best = if twin.rate(&point) > least { Some(Row { point, ..row }) } else { best };
             }
         }
-        let gain = if best > 0.0 { best / found - 1.0 } else { 0.0 };
-        if best > 0.0 {
+        let Some(best) = best else { continue };
+        let gain = best.point.requests_per_s / found - 1.0;
+        if gain > 1e-3 {
             let w = q.workload.means();
+            let led = v.row.map(|i| study.rows[i]);
+            let say = |r: &Row| format!("{:.2}/s {:?} | {:?}", r.point.requests_per_s, r.prefill, r.main);
             println!(
-                "{gain:+.3} {} {} {} {} {}/{}/{} {:?}: {found:.2} against {best:.2} {name}",
+                "{gain:+.4} {} {} {} {} {}/{}/{} {:?}:\n  {}\n  {}",
                 LEVELS[v.level],
                 q.model.name,
                 q.cluster.system,
@@ -264,7 +288,9 @@ fn probe(q: &Question, plans: usize, seed: u64) -> (f64, usize) {
                 w.prefix,
                 w.isl,
                 w.osl,
-                (q.slo.ttft_ms, q.slo.tpot_ms)
+                (q.slo.ttft_ms, q.slo.tpot_ms),
+                led.as_ref().map_or_else(String::new, say),
+                say(&best),
             );
         }
         worst = worst.max(gain);
@@ -281,12 +307,12 @@ const MODELS: [(&str, &str); 6] = [
     ("Qwen/Qwen3-30B-A3B", "sglang"),
 ];
 
-/// Questions in an order that mixes models, systems, lengths and limits.
-fn questions(budgets: &[(&str, u32)]) -> Vec<Question> {
+/// Sixty questions from the `from`th on, in an order that mixes models, systems, lengths and limits.
+fn questions(budgets: &[(&str, u32)], from: usize) -> Vec<Question> {
     let lengths = [(4096.0, 512.0, 256.0), (0.0, 2048.0, 1024.0), (16384.0, 1000.0, 400.0), (0.0, 8000.0, 100.0)];
     let limits = [(500.0, 20.0), (3000.0, 20.0), (2000.0, 50.0), (300.0, 12.0), (5000.0, 100.0)];
     let mut out = Vec::new();
-    for k in 0..60usize {
+    for k in from..from + 60 {
         let (model, framework) = MODELS[k % MODELS.len()];
         let (system, gpus) = budgets[(k / 2) % budgets.len()];
         let (prefix, isl, osl) = lengths[(k / 3) % lengths.len()];
@@ -425,13 +451,15 @@ fn what_was_found_by_hand_is_reached() {
 
 #[test]
 fn random_plans_gain_nothing() {
-    hold(&questions(&[("gb200", 72), ("b200_sxm", 8), ("h200_sxm", 16)])[..6], 2400, 0.01);
+    hold(&questions(&[("gb200", 72), ("b200_sxm", 8), ("h200_sxm", 16)], 0)[..6], 2400, 0.01);
 }
 
 #[test]
 #[ignore = "minutes: the whole twin"]
 fn ten_thousand_random_plans_a_question_gain_nothing() {
-    let all = questions(&[("gb200", 72), ("b200_sxm", 128), ("b200_sxm", 24), ("h200_sxm", 16)]);
+    // DISAGG_FROM=60 asks others.
+    let from = std::env::var("DISAGG_FROM").map_or(0, |n| n.parse().unwrap());
+    let all = questions(&[("gb200", 72), ("b200_sxm", 128), ("b200_sxm", 24), ("h200_sxm", 16)], from);
     hold(&all[..50], 10_000, 0.01);
 }
 

@@ -43,7 +43,7 @@ fn mixed(q: &Question, layouts: &[Layout]) -> f64 {
     for layout in layouts {
         let s = stepper(q, layout);
         for b in batches(choose::most_sequences(&s, 1.0)).filter(|b| *b >= layout.microbatches()) {
-            for c in fine_chunks(load.isl, load.osl, b, 1.0) {
+            for c in fine_chunks(load.isl, load.osl, b, 1.0, 1) {
                 let count = q.cluster.gpus / layout.gpus();
                 best = best.max(rate(&aggregated::solve(&s, &load, f64::from(b), f64::from(c), count), &q.slo));
             }
@@ -110,10 +110,11 @@ proptest! {
         osl in 1.0..3000.0f64,
         batch in 0u32..5000,
         mtp in 0u32..4,
+        interval in prop_oneof![Just(1u32), 1..20u32],
     ) {
         let per_decode = 1.0 + f64::from(mtp);
         let grid = FineGrid::new(isl, osl, per_decode);
-        let chunks: Vec<u32> = (0..grid.width(batch)).map(|i| grid.chunk(batch, i)).collect();
-        prop_assert_eq!(chunks, fine_chunks(isl, osl, batch, per_decode));
+        let chunks: Vec<u32> = (0..grid.width(batch, interval)).map(|i| grid.chunk(batch, i)).collect();
+        prop_assert_eq!(chunks, fine_chunks(isl, osl, batch, per_decode, interval));
     }
 }

@@ -102,7 +102,7 @@ fn compare(lib: &Arc<Library>, w: &Workload, layouts: &[Layout], draws: usize, s
         }
         // Even over octaves.
         let batch = (least * (most / least).powf(draw.below(1000) as f64 / 999.0)).floor();
-        let chunks = chunk_grid(&load, batch as u32, 1.0 + f64::from(lib.serving.mtp));
+        let chunks = chunk_grid(&load, batch as u32, 1.0 + f64::from(lib.serving.mtp), 1);
         let chunk = f64::from(*draw.of(&chunks));
         let name =
             |phase: &str| format!("{phase} {} {} {layout:?} b{batch} c{chunk} {load:?}", lib.model.name, lib.framework);

@@ -309,7 +309,8 @@ pub fn mla_context(source: &Source, model: &Model, heads: u32, gemm: Dtype, kv: 
 }
 
 /// Prefill attention of sglang's wide EP as it was measured; the block where it was not. Axes: sequences,
-/// new tokens, past tokens.
+/// new tokens, past tokens. Asked by the profile of aiconfigurator 0.12 alone, and of FlashInfer as there: servers run
+/// FA3 on Hopper in both phases.
 pub fn mla_context_wide(source: &Source, model: &Model, heads: u32, gemm: Dtype, kv: Dtype) -> Result<Surface> {
     let d = dims(model)?;
     let found = match d.indexer {

@@ -7,7 +7,7 @@
 //! only rows near the best. Pairs are not listed: of each cell those near its best are found by their bounds.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
@@ -93,7 +93,7 @@ impl<'a> Scene<'a> {
         let mixed = [mixed(map, &task, 0, &of.workers, octave)?, mixed(map, &task, 2, &of.units, of_units)?];
         let (pd, afd) = (map.wants(1) || map.wants(3), map.wants(3) && !of.units.is_empty());
         let workers = || task.sides(task.prompts_shared("workers", &of.prefill_workers)?, &of.workers, octave);
-        let units = || task.sides(task.prompts_shared("units", &of.prefill_units)?, &of.units, octave);
+        let units = || task.sides(task.prompts_shared("units", &of.units)?, &of.units, octave);
         let sides = [pd.then(workers).transpose()?, afd.then(units).transpose()?];
         Ok(Scene {
             task,
@@ -145,29 +145,14 @@ impl<'a> Scene<'a> {
         (judged, tiers)
     }
 
-    /// Units beyond the grid, climbed to from what leads it under these limits.
-    fn beyond(&self, level: &Mixed, judged: &[Judged], aim: &Aim) -> Result<Vec<(Arc<Group>, Judged)>> {
-        if level.level != 2 {
-            return Ok(Vec::new());
-        }
-        let grid = level.groups.iter().zip(judged).filter_map(|(g, j)| Some((g.layout()?, j.score)));
-        let known = level.groups.iter().filter_map(Group::layout);
-        self.task.mixed_beyond(level.level, grid, known, level.octave, aim)
-    }
-
     fn in_mixed(&self, level: &Mixed, aim: &Aim) -> Result<Reach> {
         let (mut judged, mut tiers) = self.reached(level, aim);
-        let beyond = self.beyond(level, &judged, aim)?;
-        for (_, own) in &beyond {
-            tiers = tiers.and(own.tiers);
-            judged.push(*own);
-        }
-        let groups: Vec<&Group> = level.groups.iter().chain(beyond.iter().map(|(g, _)| &**g)).collect();
+        let scores: Vec<(u8, f64)> = judged.iter().map(|j| j.score).collect();
         let mut fine: Vec<Row> = Vec::new();
-        refine::rounds(judged.iter().map(|j| j.score), |live| {
-            let mut best: Option<(u8, f64)> = None;
-            for i in live {
-                self.task.around_layout(groups[*i], level.octave, aim, |point, row| {
+        let beyond = self.task.finer_mixed(level.level, &level.groups, &scores, level.octave, aim, |groups| {
+            let one = |group: &&Group| {
+                let mut best: Option<(u8, f64)> = None;
+                self.task.around_layout(group, level.octave, aim, |point, row| {
                     let (gain, excess) = (point.requests_per_s, point.excess(&aim.slo));
                     best = best.into_iter().chain([aim.score(point)]).max_by(refine::order);
                     if point.stands() {
@@ -177,9 +162,15 @@ impl<'a> Scene<'a> {
                         }
                     }
                 });
-            }
-            Ok(best)
+                best
+            };
+            Ok(groups.iter().map(one).collect())
         })?;
+        for (_, own) in &beyond {
+            tiers = tiers.and(own.tiers);
+            judged.push(*own);
+        }
+        let groups: Vec<&Group> = level.groups.iter().chain(beyond.iter().map(|(g, _)| &**g)).collect();
         let takes = |rate: f64, excess: f64| rate > f64::NEG_INFINITY && tiers.takes(rate, excess);
         let near = groups.iter().zip(&judged).filter(|(_, own)| tiers.meets(&own.tiers));
         let rows_of = |g: &&Group| -> Vec<Row> {
