@@ -59,6 +59,9 @@ pub struct Judged {
     pub tiers: Tiers,
 }
 
+/// Place of a mark, and its score.
+pub type Placed = (usize, (u8, f64));
+
 /// The marks of the rows of one layout, in their order.
 #[derive(Debug, Default)]
 pub struct Marks(Vec<Mark>);
@@ -90,13 +93,13 @@ impl Marks {
     }
 
     /// Of the marks that `of` takes the best of each batch, the best batch first: its place and score.
-    pub fn best_batches(&self, aim: &Aim, of: impl Fn(usize) -> bool) -> Vec<(usize, (u8, f64))> {
+    pub fn best_batches(&self, aim: &Aim, of: impl Fn(usize) -> bool) -> Vec<Placed> {
         let score = |m: &Mark| match m.excess(&aim.slo) {
             _ if !m.stands() => (0, 0.0),
             excess if excess <= 1.0 => (2, m.gain(aim)),
             excess => (1, -excess),
         };
-        let mut best: Vec<(usize, (u8, f64))> = Vec::new();
+        let mut best: Vec<Placed> = Vec::new();
         let mut start = 0;
         for block in self.0.chunk_by(|a, b| a.batch == b.batch) {
             let places = (start..).zip(block).filter(|(i, _)| of(*i));

@@ -17,6 +17,7 @@ use rustc_hash::FxHashMap;
 use super::explore::Question;
 use super::frontier::Class;
 use super::levels::{Group, Slot, Task};
+use super::marks::Placed;
 use super::pairs::Sides;
 use super::row::{Layout, Part, Row};
 use super::slots;
@@ -309,7 +310,7 @@ impl Task<'_> {
         let cadences = self.cadences(timer);
         // Of each cadence the best batch, and the best of the others: the limits often bind beside the first.
         let of = |n: &u32| marks.best_batches(aim, |i| coarse[i].main.interval == *n);
-        let best: Vec<(u32, Vec<(usize, (u8, f64))>)> = cadences.iter().map(|n| (*n, of(n))).collect();
+        let best: Vec<(u32, Vec<Placed>)> = cadences.iter().map(|n| (*n, of(n))).collect();
         let Some(top) = best.iter().filter_map(|(_, b)| Some(b.first()?.1)).max_by(order) else { return };
         for (interval, best) in best {
             if !best.first().is_some_and(|b| worth_more(b.1, top, FINER)) {
