@@ -33,11 +33,9 @@ use crate::spec::Slo;
 const LEADERS: usize = 48;
 /// Layouts that are searched again side by side.
 const ROUND: usize = 4;
-/// What a finer grid is taken to add at most to what a layout gives on its own, and how far behind the best what it is
-/// judged to give (`marks`, which looks between two batches) may be for that grid to be priced. No bounds: what they lose
-/// is held in tests/rust/fair.rs.
+/// What a finer grid is taken to add at most to what a layout gives or is judged to give (`marks`). No bound: what it
+/// loses is held in tests/rust/fair.rs.
 pub(super) const FINER: f64 = 1.1;
-const BEHIND: f64 = 1.05;
 /// How far behind it may be for a closer look; links of marks that are halved for that, and how often.
 const DOUBTFUL: f64 = 1.25;
 const LINKS: usize = 2;
@@ -88,7 +86,7 @@ pub(super) fn reach(per_octave: u32) -> f64 {
 
 /// Takes the layouts that lead a mixed level to `refine`, a round at a time, by the scores of all; what a round finds
 /// decides who is worth the next. `best`: what is known to be reached; `refine` gives the best score that it finds on
-/// each. Who is further than [`BEHIND`] the best is left out. Gives who leads then.
+/// each. Who is further than [`FINER`] behind the best is left out. Gives who leads then.
 pub(super) fn rounds(
     scores: impl Iterator<Item = (u8, f64)>,
     best: Option<(u8, f64)>,
@@ -102,7 +100,7 @@ pub(super) fn rounds(
     let mut best = best.map_or(first, |b| if order(&first, &b).is_gt() { first } else { b });
     let mut lead: Option<(usize, (u8, f64))> = None;
     for round in leaders.chunks(ROUND) {
-        let live: Vec<usize> = round.iter().filter(|(_, s)| worth_more(*s, best, BEHIND)).map(|(i, _)| *i).collect();
+        let live: Vec<usize> = round.iter().filter(|(_, s)| worth_more(*s, best, FINER)).map(|(i, _)| *i).collect();
         for (i, found) in live.iter().zip(refine(&live)?) {
             let Some(found) = found else { continue };
             if lead.is_none_or(|l| order(&found, &l.1).is_gt()) {

@@ -35,8 +35,8 @@ pub const GROUPS: [u32; 3] = [1, 2, 4];
 pub const MOST_IN_TURN: u32 = 4;
 /// Micro-batches of AFD prefill, where a prompt is cut into as many chunks.
 pub const PREFILL_MICROBATCHES: [u32; 5] = [1, 2, 4, 8, 16];
-/// Micro-batches and groups on the coarse grid; others are climbed to.
-const COARSE_TURN: [u32; 2] = [2, 1];
+/// Micro-batches and groups on the coarse grid; others are climbed to. With pipeline stages the first alone.
+const COARSE_TURNS: [[u32; 2]; 5] = [[2, 1], [1, 1], [4, 1], [1, 2], [2, 2]];
 
 /// Choices that workers have and AFD units have not, or the other way round, each with its reason.
 pub const NOT_SHARED: [(&str, &str); 4] = [
@@ -197,7 +197,6 @@ pub fn unit(
 pub fn units(choices: &Choices<'_>) -> Vec<Layout> {
     let lib = choices.lib;
     let Some(moe) = &lib.model.moe else { return Vec::new() };
-    let [m, g] = COARSE_TURN;
     let mut out = Vec::new();
     for size in unit_sizes(choices.budget).into_iter().filter(|g| *g >= 2) {
         for a in attention_shares(size) {
@@ -208,8 +207,11 @@ pub fn units(choices: &Choices<'_>) -> Vec<Layout> {
                     if moe_tp > 1 && f > 16 && f / moe_tp < moe.experts {
                         continue;
                     }
+                    let turns = COARSE_TURNS.iter().map(|[m, g]| [*m, *g, 1]);
+                    out.extend(turns.filter_map(|turn| unit(choices, [a, f], tp, moe_tp, turn)));
                     // Small units with pipeline stages as well: they are far from large ones without.
-                    let stages = STAGES.into_iter().filter(|pp| *pp == 1 || size * pp <= choices.budget && size <= 8);
+                    let [m, g] = COARSE_TURNS[0];
+                    let stages = STAGES.into_iter().filter(|pp| *pp > 1 && size * pp <= choices.budget && size <= 8);
                     out.extend(stages.filter_map(|pp| unit(choices, [a, f], tp, moe_tp, [m, g, pp])));
                 }
             }
