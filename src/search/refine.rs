@@ -253,11 +253,11 @@ impl Task<'_> {
         for [a, b] in marks.links(aim).into_iter().take(LINKS) {
             let (mut low, mut high) = (coarse[a].main, coarse[b].main);
             for _ in 0..HALVED {
-                let middle = (low.batch + high.batch) / 2;
+                let middle = low.batch.midpoint(high.batch);
                 if middle <= low.batch || middle >= high.batch {
                     break;
                 }
-                let at = [middle, (low.chunk + high.chunk) / 2, low.interval];
+                let at = [middle, low.chunk.midpoint(high.chunk), low.interval];
                 let point = known.points.entry(at).or_insert_with(|| timer.mixed(&self.load, at, low.count));
                 let part = Part { batch: middle, chunk: at[1], ..low };
                 let (class, gain) = aim.score(point);
