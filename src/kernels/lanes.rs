@@ -21,8 +21,8 @@ fn architecture(system: &str) -> u32 {
 
 /// Kernel source that a framework runs by itself where several were measured; none: no default.
 ///
-/// Attention, that of wide EP too: as `kernels` of `serving/defaults.json`. The NVLink all-to-all takes its one-sided kernel first. Custom all-reduce counts as it runs in
-/// serving, inside a CUDA graph.
+/// Attention, that of wide EP too: as `kernels` of `serving/defaults.json`. The NVLink all-to-all takes its one-sided
+/// kernel first. Custom all-reduce counts as it runs in serving, inside a CUDA graph.
 fn preferred(table: &Table, sm: u32, label: &str) -> bool {
     match (table.framework.as_str(), table.name.as_str()) {
         (framework, "context_attention" | "generation_attention" | "wideep_context_mla" | "wideep_generation_mla") => {

@@ -205,7 +205,7 @@ fn priced(of: &Layouts, kind: Kind, q: &Question) -> u64 {
     let priced: &[&[Layout]] = match kind {
         Kind::Workers => &[&of.workers],
         Kind::Units => &[&of.units],
-        Kind::Pairs if q.wants(3) => &[&of.prefill_workers, &of.workers, &of.units, &of.units],
+        Kind::Pairs if q.wants(3) => &[&of.prefill_workers, &of.workers, &of.units, &of.prefill_units],
         Kind::Pairs => &[&of.prefill_workers, &of.workers],
     };
     priced.iter().map(|l| l.len() as u64).sum()
@@ -284,7 +284,7 @@ impl Task<'_> {
                     self.paired(1, &[&workers], &aim, rows)?;
                 }
                 if q.wants(3) && !of.units.is_empty() {
-                    let prompts = Arc::new(self.prompts(&of.units)?);
+                    let prompts = Arc::new(self.prompts(&of.prefill_units)?);
                     let units = self.sides(prompts, &of.units, octave)?;
                     self.paired(3, &[&workers, &units], &aim, rows)?;
                 }

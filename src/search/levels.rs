@@ -257,16 +257,16 @@ impl Task<'_> {
             return Ok((timer, rows));
         }
         let m = layout.microbatches();
-        // The first cadence with every budget; the others, which gather prompts, with the most room.
-        let cadences = self.cadences(&timer);
-        let (first, all) = (cadences[0], cadences.len() > 1);
-        let some: Vec<u32> = cadences.into_iter().filter(|n| !all || space::COARSE_CADENCES.contains(n)).collect();
+        let mut cadences = self.cadences(&timer);
+        if cadences.len() > 1 {
+            cadences.retain(|n| space::COARSE_CADENCES.contains(n));
+        }
         let mut ats: Vec<At> = Vec::new();
         for batch in space::batches(most, per_octave).into_iter().filter(|b| *b >= m) {
-            for &interval in &some {
+            for (k, &interval) in cadences.iter().enumerate() {
                 let chunks = coarse(chunk_grid(&self.load, batch, self.per_decode(), interval));
-                let taken = if interval == first { usize::MAX } else { 1 };
-                ats.extend(chunks.take(taken).map(|chunk| [batch, chunk, interval]));
+                // The first cadence with every budget; the others, which gather prompts, with the most room.
+                ats.extend(chunks.take(if k == 0 { usize::MAX } else { 1 }).map(|chunk| [batch, chunk, interval]));
             }
         }
         rows.reserve_exact(ats.len());
@@ -377,24 +377,31 @@ pub fn worker_layouts(lib: &Library, budget: u32, prefill: bool) -> Vec<Layout> 
     space::workers(&space::Choices { lib, budget, rules: None }, prefill)
 }
 
-/// Layouts of the coarse grid of AFD units, whatever servers start.
+/// Layouts of the coarse grid of AFD units for decode and for mixed steps, whatever servers start.
 pub fn unit_layouts(lib: &Library, budget: u32) -> Vec<Layout> {
-    space::units(&space::Choices { lib, budget, rules: None })
+    space::units(&space::Choices { lib, budget, rules: None }, &space::TURNS)
 }
 
-/// Layouts of the slots: of workers all there are, of AFD units (for either phase or both) the coarse grid.
+/// The same for prefill.
+pub fn prefill_unit_layouts(lib: &Library, budget: u32) -> Vec<Layout> {
+    space::units(&space::Choices { lib, budget, rules: None }, &space::PREFILL_TURNS)
+}
+
+/// Layouts of the slots: of workers all there are, of AFD units the coarse grid.
 pub struct Layouts {
     pub workers: Vec<Layout>,
     pub units: Vec<Layout>,
     pub prefill_workers: Vec<Layout>,
+    pub prefill_units: Vec<Layout>,
 }
 
 impl Layouts {
     pub fn of(choices: &space::Choices<'_>) -> Layouts {
         Layouts {
             workers: space::workers(choices, false),
-            units: space::units(choices),
+            units: space::units(choices, &space::TURNS),
             prefill_workers: space::workers(choices, true),
+            prefill_units: space::units(choices, &space::PREFILL_TURNS),
         }
     }
 }

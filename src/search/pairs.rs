@@ -164,7 +164,7 @@ impl Task<'_> {
             }
             for i in prompts.iter().copied() {
                 // Once a slot is worked out its own rate bounds it.
-                let own = Offer { rate: decode.known(j).map_or(most[j].rate, |r| r.min(most[j].rate)), ..most[j] };
+                let own = Offer { rate: decode.worked_out(j).map_or(most[j].rate, |r| r.min(most[j].rate)), ..most[j] };
                 if own.rate <= 0.0 || !reach(&tiers, i, &own) {
                     break;
                 }
@@ -193,6 +193,9 @@ const MORE: i64 = 4;
 /// Turns of that at most.
 const TURNS: usize = 4;
 
+/// A way of cutting prompts: layout, sequences a rank, chunk.
+type Cut = (Layout, u32, u32);
+
 impl Task<'_> {
     /// [`Task::near_best`], and then around the prompts of those that lead it every number of prompts a round, until
     /// no others lead.
@@ -206,25 +209,18 @@ impl Task<'_> {
     ) -> Result<Vec<Row>> {
         let mut rows = self.near_best(level, prefill, decode, aim, tiers)?;
         let aim = Aim { per_user: false, ..*aim };
-        let mut around: Vec<Part> = Vec::new();
-        let mut known: FxHashSet<(Layout, u32, u32)> = prefill.iter().map(|c| (c.layout, c.batch, c.chunk)).collect();
+        let cut = |p: &Part| (p.layout, p.batch, p.chunk);
+        let mut known: FxHashSet<Cut> = prefill.iter().map(|c| (c.layout, c.batch, c.chunk)).collect();
+        let mut around: FxHashSet<Cut> = FxHashSet::default();
         for _ in 0..TURNS {
-            let mut leading: Vec<(&Row, (u8, f64))> = rows.iter().map(|r| (r, aim.score(&r.point))).collect();
+            let mut leading: Vec<(Part, (u8, f64))> =
+                rows.iter().filter_map(|r| Some((r.prefill?, aim.score(&r.point)))).collect();
             leading.sort_by(|a, b| order(&b.1, &a.1));
-            let mut prompts: Vec<Part> = Vec::new();
-            for part in leading.iter().filter_map(|(r, _)| r.prefill) {
-                let same = |p: &Part| (p.layout, p.batch, p.chunk) == (part.layout, part.batch, part.chunk);
-                if prompts.len() < LEADERS && !prompts.iter().any(same) {
-                    prompts.push(part);
-                }
-            }
+            let mut seen: FxHashSet<Cut> = FxHashSet::default();
+            leading.retain(|(p, _)| seen.insert(cut(p)));
             let mut finer: Vec<Candidate<PrefillSide>> = Vec::new();
-            for part in &prompts {
-                let same = |p: &Part| (p.layout, p.batch, p.chunk) == (part.layout, part.batch, part.chunk);
-                if !around.iter().any(same) {
-                    around.push(*part);
-                    finer.extend(self.around_prompts(part, prefill, &mut known)?);
-                }
+            for (part, _) in leading.iter().take(LEADERS).filter(|(p, _)| around.insert(cut(p))) {
+                finer.extend(self.around_prompts(part, prefill, &mut known)?);
             }
             if finer.is_empty() {
                 break;
@@ -242,7 +238,7 @@ impl Task<'_> {
         &self,
         part: &Part,
         prefill: &[Candidate<PrefillSide>],
-        known: &mut FxHashSet<(Layout, u32, u32)>,
+        known: &mut FxHashSet<Cut>,
     ) -> Result<Vec<Candidate<PrefillSide>>> {
         let Some(own) = prefill.iter().find(|c| c.layout == part.layout) else { return Ok(Vec::new()) };
         let pieces = (self.load.isl / f64::from(part.chunk.max(1))).round().max(1.0);

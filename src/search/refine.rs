@@ -24,22 +24,24 @@ use super::slots;
 use super::timer::Timer;
 use crate::error::Result;
 use crate::math::climb::Climb;
-use crate::serving::choose::{self, Prompts};
+use crate::serving::choose::{self, Cycle};
 use crate::serving::pd::{DecodeSide, PrefillSide};
 use crate::serving::{Binding, Point};
 use crate::spec::Slo;
 
-/// Layouts of a mixed level that are searched again at most, and decode layouts per size.
-const LEADERS: usize = 48;
-/// Layouts that are searched again side by side.
+/// Layouts of a mixed level that are searched again at most, and side by side.
+const LEADERS: usize = 96;
 const ROUND: usize = 4;
-/// What a finer grid is taken to add at most to what a layout gives or is judged to give (`marks`). No bound: what it
-/// loses is held in tests/rust/fair.rs.
+/// What a finer grid is taken to add at most to what a layout gives (`units` climbs from what is no further behind).
+/// No bound, nor are the two below: what they lose is held in tests/rust/fair.rs.
 pub(super) const FINER: f64 = 1.1;
-/// How far behind it may be for a closer look; links of marks that are halved for that, and how often.
-const DOUBTFUL: f64 = 1.25;
+/// How far behind the best a layout may be by what it is judged to give (`marks`) for a closer look, and after that for the
+/// finer grid; links of marks that are halved for the look, and how often.
+const DOUBTFUL: f64 = 1.5;
+const BEHIND: f64 = 1.25;
 const LINKS: usize = 2;
 const HALVED: usize = 3;
+/// Decode layouts per size that are looked at closer.
 const PER_SIZE: usize = 6;
 
 /// How good a point is under the limits: within them by its gain, else by how near it is.
@@ -86,7 +88,7 @@ pub(super) fn reach(per_octave: u32) -> f64 {
 
 /// Takes the layouts that lead a mixed level to `refine`, a round at a time, by the scores of all; what a round finds
 /// decides who is worth the next. `best`: what is known to be reached; `refine` gives the best score that it finds on
-/// each. Who is further than [`FINER`] behind the best is left out. Gives who leads then.
+/// each. Who is further behind the best than [`BEHIND`] is left out. Gives who leads then.
 pub(super) fn rounds(
     scores: impl Iterator<Item = (u8, f64)>,
     best: Option<(u8, f64)>,
@@ -100,7 +102,7 @@ pub(super) fn rounds(
     let mut best = best.map_or(first, |b| if order(&first, &b).is_gt() { first } else { b });
     let mut lead: Option<(usize, (u8, f64))> = None;
     for round in leaders.chunks(ROUND) {
-        let live: Vec<usize> = round.iter().filter(|(_, s)| worth_more(*s, best, FINER)).map(|(i, _)| *i).collect();
+        let live: Vec<usize> = round.iter().filter(|(_, s)| worth_more(*s, best, BEHIND)).map(|(i, _)| *i).collect();
         for (i, found) in live.iter().zip(refine(&live)?) {
             let Some(found) = found else { continue };
             if lead.is_none_or(|l| order(&found, &l.1).is_gt()) {
@@ -183,8 +185,8 @@ const PROMPTS: [f64; 14] = [1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0,
 pub fn fine_chunks(isl: f64, osl: f64, batch: u32, per_decode: f64, interval: u32) -> Vec<u32> {
     let beside = f64::from(batch) * per_decode;
     let pieces = PIECES.iter().map(|n| (isl / n).ceil().max(1.0)).filter(|c| *c >= 16.0 || *c >= isl);
-    let prompts = Prompts { osl, interval };
-    let whole = PROMPTS.iter().filter(|n| prompts.come(**n, batch) && prompts.fit(**n, **n * isl)).map(|n| n * isl);
+    let cycle = Cycle { osl, interval };
+    let whole = PROMPTS.iter().filter(|n| cycle.brings(**n, batch) && cycle.holds(**n, **n * isl)).map(|n| n * isl);
     let mut out: Vec<u32> = pieces.chain(whole).map(|c| (c + beside).min(4e9) as u32).collect();
     out.dedup();
     out
@@ -212,8 +214,8 @@ impl FineGrid {
 
     /// Number of chunks beside `batch` at a cadence.
     pub fn width(&self, batch: u32, interval: u32) -> usize {
-        let prompts = Prompts { osl: self.osl, interval };
-        let stands = |n: f64| prompts.come(n, batch) && prompts.fit(n, n * self.isl);
+        let cycle = Cycle { osl: self.osl, interval };
+        let stands = |n: f64| cycle.brings(n, batch) && cycle.holds(n, n * self.isl);
         self.tokens.partition_point(|(_, n)| n.is_none_or(stands))
     }
 
@@ -231,22 +233,23 @@ fn around(batch: u32, per_octave: u32, least: u32, most: u32) -> Vec<u32> {
 }
 
 impl Task<'_> {
-    /// What layouts of a mixed level give, where it is in doubt by a closer look: `scores` as they are judged, looked at
-    /// again where they are not far behind the best.
+    /// What layouts of a mixed level are judged to give (`scores`), by a closer look at those not far behind the best.
     pub(super) fn closer(&self, groups: &[&Group], scores: &[(u8, f64)], aim: &Aim) -> Vec<(u8, f64)> {
         let mut scores = scores.to_vec();
         let mut leaders: Vec<usize> = (0..scores.len()).filter(|i| scores[*i].0 == 2).collect();
         leaders.sort_by(|a, b| order(&scores[*b], &scores[*a]));
         leaders.truncate(LEADERS);
         let Some(best) = leaders.first().map(|i| scores[*i]) else { return scores };
-        for i in leaders.into_iter().filter(|i| worth_more(scores[*i], best, DOUBTFUL)).collect::<Vec<_>>() {
-            scores[i].1 = self.between(groups[i], aim).max(scores[i].1);
+        for i in leaders {
+            if worth_more(scores[i], best, DOUBTFUL) {
+                scores[i].1 = self.halved(groups[i], aim).max(scores[i].1);
+            }
         }
         scores
     }
 
     /// The best gain within the limits on a layout's most promising links: the batches between their ends are halved.
-    fn between(&self, group: &Group, aim: &Aim) -> f64 {
+    fn halved(&self, group: &Group, aim: &Aim) -> f64 {
         let Group { timer, rows: coarse, marks, known } = group;
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
         let mut best = f64::NEG_INFINITY;
@@ -283,8 +286,8 @@ impl Task<'_> {
         crate::pool::install(|| groups.par_iter().map(one).collect())?
     }
 
-    /// The fine grid around the two best batches of each cadence of one layout: hands over what it has priced, and how to get its row,
-    /// which is none where a coarse one has it.
+    /// The fine grid around the two best batches of each cadence of one layout: hands over what it has priced, and how to
+    /// get its row, which is none where a coarse one has it.
     pub(super) fn around_layout(
         &self,
         group: &Group,

@@ -44,7 +44,7 @@ pub trait Slots {
     }
 
     /// What it gives, if it has been worked out; None: [`Slots::within`] bounds it.
-    fn known(&self, _j: usize) -> Option<f64> {
+    fn worked_out(&self, _j: usize) -> Option<f64> {
         None
     }
 
@@ -105,7 +105,7 @@ impl Slots for Front<'_> {
             _ if step <= seconds => most.rate,
             None if micro == 1 => 0.0,
             None => below.first().map_or(most.rate, |s| s.rate),
-            Some(last) => below.get(last + 1).map_or(most.rate, |to| between(&below[last], to.batch, micro)),
+            Some(last) => below.get(last + 1).map_or(most.rate, |to| most_between(&below[last], to.batch, micro)),
         };
         Offer { rate, ..most }
     }
@@ -143,13 +143,13 @@ impl<'a, 't> Fine<'a, 't> {
 
     /// Every slot worked out, without next batches that are no better.
     pub fn all(&self) -> Vec<Candidate<DecodeSide>> {
-        let worked_out = (0..self.len()).map(|j| (self.get(j).clone(), self.known(j)));
-        worked_out.filter(|(_, rate)| *rate != Some(0.0)).map(|(c, _)| c).collect()
+        let every = (0..self.len()).map(|j| (self.get(j).clone(), self.worked_out(j)));
+        every.filter(|(_, rate)| *rate != Some(0.0)).map(|(c, _)| c).collect()
     }
 }
 
 /// What no batch gives from one of the grid to the next one, `to`: the step is no shorter than at the first.
-fn between(from: &DecodeSide, to: f64, micro: u32) -> f64 {
+fn most_between(from: &DecodeSide, to: f64, micro: u32) -> f64 {
     from.rate * to / (from.batch - f64::from(micro - 1)).max(1.0)
 }
 
@@ -162,7 +162,7 @@ impl Whole {
         let micro = f64::from(layout.microbatches());
         let to = sides.get(within + 1).map_or(from.batch, |s| s.batch + micro);
         let step = kept.map(|s| s.step.seconds).fold(f64::INFINITY, f64::min);
-        let rate = best.rate.max(between(&from, to, layout.microbatches()));
+        let rate = best.rate.max(most_between(&from, to, layout.microbatches()));
         Some(Whole {
             layout: *layout,
             timer: timer.clone(),
@@ -202,8 +202,8 @@ impl Slots for Fine<'_, '_> {
         &found[j % 2]
     }
 
-    /// Nothing where the next batch is no better than the best within the limit.
-    fn known(&self, j: usize) -> Option<f64> {
+    /// A rate of nothing where the next batch is no better than the best within the limit.
+    fn worked_out(&self, j: usize) -> Option<f64> {
         let [best, next] = self.slots[j / 2].found.get()?;
         match j % 2 {
             0 => Some(best.side.rate),

@@ -35,8 +35,10 @@ pub const GROUPS: [u32; 3] = [1, 2, 4];
 pub const MOST_IN_TURN: u32 = 4;
 /// Micro-batches of AFD prefill, where a prompt is cut into as many chunks.
 pub const PREFILL_MICROBATCHES: [u32; 5] = [1, 2, 4, 8, 16];
-/// Micro-batches and groups on the coarse grid; others are climbed to. With pipeline stages the first alone.
-const COARSE_TURNS: [[u32; 2]; 5] = [[2, 1], [1, 1], [4, 1], [1, 2], [2, 2]];
+/// Micro-batches and groups on the coarse grid of units that decode, and of those for prompts alone; others are climbed
+/// to. With pipeline stages the first alone.
+pub const TURNS: [[u32; 2]; 5] = [[2, 1], [1, 1], [4, 1], [1, 2], [2, 2]];
+pub const PREFILL_TURNS: [[u32; 2]; 4] = [[2, 1], [1, 1], [4, 1], [16, 1]];
 
 /// Choices that workers have and AFD units have not, or the other way round, each with its reason.
 pub const NOT_SHARED: [(&str, &str); 4] = [
@@ -193,8 +195,8 @@ pub fn unit(
     (stands && choices.takes(&layout)).then_some(layout)
 }
 
-/// AFD unit layouts of the coarse grid up to the budget.
-pub fn units(choices: &Choices<'_>) -> Vec<Layout> {
+/// AFD unit layouts of the coarse grid up to the budget, with each of some micro-batches and groups.
+pub fn units(choices: &Choices<'_>, turns: &[[u32; 2]]) -> Vec<Layout> {
     let lib = choices.lib;
     let Some(moe) = &lib.model.moe else { return Vec::new() };
     let mut out = Vec::new();
@@ -207,10 +209,10 @@ pub fn units(choices: &Choices<'_>) -> Vec<Layout> {
                     if moe_tp > 1 && f > 16 && f / moe_tp < moe.experts {
                         continue;
                     }
-                    let turns = COARSE_TURNS.iter().map(|[m, g]| [*m, *g, 1]);
-                    out.extend(turns.filter_map(|turn| unit(choices, [a, f], tp, moe_tp, turn)));
+                    let all = turns.iter().map(|[m, g]| [*m, *g, 1]);
+                    out.extend(all.filter_map(|turn| unit(choices, [a, f], tp, moe_tp, turn)));
                     // Small units with pipeline stages as well: they are far from large ones without.
-                    let [m, g] = COARSE_TURNS[0];
+                    let [m, g] = turns[0];
                     let stages = STAGES.into_iter().filter(|pp| *pp > 1 && size * pp <= choices.budget && size <= 8);
                     out.extend(stages.filter_map(|pp| unit(choices, [a, f], tp, moe_tp, [m, g, pp])));
                 }

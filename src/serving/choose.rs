@@ -48,27 +48,27 @@ pub fn most_sequences(s: &Stepper, tokens: f64) -> f64 {
     s.memory().iter().map(|m| m.sequences(tokens)).fold(f64::INFINITY, f64::min)
 }
 
-/// Whole prompts that a step may carry, at a cadence.
+/// The steps from one that lets prompts in to the next (`cadence`): how many whole prompts a step's budget is worth.
 #[derive(Clone, Copy, Debug)]
-pub struct Prompts {
+pub struct Cycle {
     pub osl: f64,
     pub interval: u32,
 }
 
-impl Prompts {
-    /// Whether a budget for so many is worth trying beside a batch: with half as many or fewer a cycle, some of its room
-    /// would stay empty. Of the few that a long cycle gathers there are often a few more.
-    pub fn come(&self, prompts: f64, batch: u32) -> bool {
+impl Cycle {
+    /// Whether a budget for so many prompts is worth trying beside a batch: with half as many or fewer in a cycle, some of
+    /// its room would stay empty. Where a cycle gathers few, three more than the mean come often enough.
+    pub fn brings(&self, prompts: f64, batch: u32) -> bool {
         let gathered = f64::from(batch) * f64::from(self.interval) / (self.osl - 1.0).max(1e-9);
         let more = if self.interval > 1 { 3.0 } else { 0.0 };
         2.0 * gathered + more > prompts
     }
 
-    /// Whether a budget for so many, of so many tokens, may be taken.
-    pub fn fit(&self, prompts: f64, tokens: f64) -> bool {
-        let (most, room) =
-            if self.interval > 1 { (8.0 * f64::from(self.interval), 131_072.0) } else { (8.0, 32_768.0) };
-        prompts <= most && tokens <= room
+    /// Whether a search tries a budget for so many prompts of so many tokens in all: 8 a step of the cycle, and far more
+    /// tokens than servers are given by default, since memory is charged for them.
+    pub fn holds(&self, prompts: f64, tokens: f64) -> bool {
+        let most_tokens = if self.interval > 1 { 131_072.0 } else { 32_768.0 };
+        prompts <= 8.0 * f64::from(self.interval) && tokens <= most_tokens
     }
 }
 
@@ -81,10 +81,10 @@ pub fn chunk_grid(load: &Load, batch: u32, per_decode: f64, interval: u32) -> Ve
         .filter(|piece| *piece >= 16.0 || *piece >= load.isl)
         .map(|piece| (piece + f64::from(batch) * per_decode).min(4e9) as u32)
         .collect();
-    let prompts = Prompts { osl: load.osl, interval };
+    let cycle = Cycle { osl: load.osl, interval };
     for n in [2.0, 4.0, 8.0, 16.0, 32.0, 64.0]
         .into_iter()
-        .filter(|n| prompts.come(*n, batch) && prompts.fit(*n, *n * load.isl))
+        .filter(|n| cycle.brings(*n, batch) && cycle.holds(*n, *n * load.isl))
     {
         grid.push((n * load.isl + f64::from(batch) * per_decode) as u32);
     }

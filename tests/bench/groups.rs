@@ -89,7 +89,7 @@ fn main() {
             let (quant, serving) = (Quant::default(), Serving::default());
             let lib = Library::shared(&db, &model, &cluster, &framework, &quant, &serving, &Assumptions::physical());
             let lib = lib.unwrap();
-            let layouts = space::units(&space::Choices { lib: &lib, budget: gpus, rules: None });
+            let layouts = space::units(&space::Choices { lib: &lib, budget: gpus, rules: None }, &[[1, 1]]);
             for workload in ["paper-chat", "paper-coding", "paper-agentic"] {
                 let w = catalog::workload(workload).unwrap();
                 let (next, all) = (AtomicUsize::new(0), Mutex::new(Best::default()));

@@ -47,6 +47,7 @@ fn main() {
     let workers = levels::worker_layouts(&lib, cluster.gpus, false);
     let units = levels::unit_layouts(&lib, cluster.gpus);
     let prefill_workers = levels::worker_layouts(&lib, cluster.gpus, true);
+    let prefill_units = levels::prefill_unit_layouts(&lib, cluster.gpus);
     let only = ["map", "explore"].contains(&&*arg(7, ""));
     if !only {
         timed("compile workers", || task.compile(&workers).unwrap(), |n| *n);
@@ -78,9 +79,9 @@ fn main() {
         timed("its refinement", || refine(2, &u), |n| *n);
         let count = |p: &levels::Priced<_>| p.iter().map(|x| x.2.len()).sum();
         timed("prefill", || task.prefill(&prefill_workers).unwrap(), count);
-        timed("prefill afd", || task.prefill(&units).unwrap(), count);
+        timed("prefill afd", || task.prefill(&prefill_units).unwrap(), count);
         let p = timed("its finer cuts", || task.prompts(&prefill_workers).unwrap(), |p| p.every.len());
-        let pu = timed("of afd", || task.prompts(&units).unwrap(), |p| p.every.len());
+        let pu = timed("of afd", || task.prompts(&prefill_units).unwrap(), |p| p.every.len());
         let count = |p: &levels::Priced<_>| p.iter().map(|x| x.2.len()).sum();
         let sides = |s: &disagg::search::pairs::Sides| count(&s.decode);
         let d = timed("decode", || task.sides(Arc::new(p), &workers, 4).unwrap(), sides);

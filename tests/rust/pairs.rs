@@ -37,7 +37,8 @@ fn bounds_pass_over_nothing_that_may_lead() {
         let prompts = |layouts| std::sync::Arc::new(task.prompts(layouts).unwrap());
         let sides = [
             task.sides(prompts(&levels::worker_layouts(&lib, gpus, true)), &workers, 10).unwrap(),
-            task.sides(prompts(&levels::unit_layouts(&lib, gpus)), &levels::unit_layouts(&lib, gpus), 4).unwrap(),
+            task.sides(prompts(&levels::prefill_unit_layouts(&lib, gpus)), &levels::unit_layouts(&lib, gpus), 4)
+                .unwrap(),
         ];
         for (ttft, tpot) in [(60.0, 10.0), (300.0, 12.0), (300.0, 40.0), (5000.0, 20.0), (1e6, 1e6)] {
             let slo = Slo { ttft_ms: Some(ttft), tpot_ms: Some(tpot), percentile: None };

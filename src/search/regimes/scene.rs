@@ -93,7 +93,7 @@ impl<'a> Scene<'a> {
         let mixed = [mixed(map, &task, 0, &of.workers, octave)?, mixed(map, &task, 2, &of.units, of_units)?];
         let (pd, afd) = (map.wants(1) || map.wants(3), map.wants(3) && !of.units.is_empty());
         let workers = || task.sides(task.prompts_shared("workers", &of.prefill_workers)?, &of.workers, octave);
-        let units = || task.sides(task.prompts_shared("units", &of.units)?, &of.units, octave);
+        let units = || task.sides(task.prompts_shared("units", &of.prefill_units)?, &of.units, octave);
         let sides = [pd.then(workers).transpose()?, afd.then(units).transpose()?];
         Ok(Scene {
             task,
