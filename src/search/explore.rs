@@ -13,10 +13,11 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::levels::{Layouts, Task};
+use super::levels::{Group, Layouts, Task};
+use super::marks::{Judged, promise};
 use super::near::Tiers;
 use super::pairs::{Sides, ways};
-use super::refine::{Aim, append_new, order};
+use super::refine::{self, Aim, append_new, order};
 use super::row::{Layout, Row};
 use super::space::{self, Choices};
 use super::study::Study;
@@ -296,8 +297,13 @@ impl Task<'_> {
     /// A level of one slot, both passes, what it says of them priced by the engine.
     fn mixed_level(&self, level: u8, layouts: &[Layout], octave: u32, aim: &Aim, rows: &mut Vec<Row>) -> Result<()> {
         let grid = self.mixed_groups(level, layouts, octave)?;
-        let scores: Vec<(u8, f64)> =
-            crate::pool::install(|| grid.par_iter().map(|g| g.marks.judge(aim).score).collect())?;
+        let judged: Vec<Judged> = crate::pool::install(|| grid.par_iter().map(|g| g.marks.judge(aim)).collect())?;
+        let best = judged.iter().fold(Tiers::default(), |all, own| all.and(own.tiers)).score();
+        let may_lead = |(g, own): (&Group, &Judged)| {
+            refine::may_lead(own.tiers.score(), promise(g.marks.iter(), aim), best, octave)
+        };
+        let scores =
+            grid.iter().zip(&judged).map(|of| if may_lead(of) { of.1.score } else { (0, 0.0) }).collect::<Vec<_>>();
         let mut fine: Vec<Row> = Vec::new();
         let beyond = self.finer_mixed(level, &grid, &scores, octave, aim, |groups| {
             let found = self.around_layouts(groups, octave, aim)?;

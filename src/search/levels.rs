@@ -257,10 +257,7 @@ impl Task<'_> {
             return Ok((timer, rows));
         }
         let m = layout.microbatches();
-        let mut cadences = self.cadences(&timer);
-        if cadences.len() > 1 {
-            cadences.retain(|n| space::COARSE_CADENCES.contains(n));
-        }
+        let cadences = self.cadences(&timer);
         let mut ats: Vec<At> = Vec::new();
         for batch in space::batches(most, per_octave).into_iter().filter(|b| *b >= m) {
             for (k, &interval) in cadences.iter().enumerate() {
@@ -316,7 +313,12 @@ impl Task<'_> {
         let mut sides = Vec::new();
         let pieces: Vec<f64> = match layout {
             Layout::Worker { .. } => vec![1.0, 2.0, 4.0, 8.0, 16.0, 32.0],
-            Layout::Afd { microbatches, .. } => vec![f64::from(*microbatches)],
+            // Each stage has its micro-batches in flight; finer cuts fill them sooner.
+            Layout::Afd { microbatches, pp, .. } => {
+                let mut pieces = vec![*microbatches, microbatches * pp, 2 * microbatches * pp];
+                pieces.dedup();
+                pieces.into_iter().map(f64::from).collect()
+            }
         };
         for piece in pieces {
             let chunk = (isl / piece).ceil();

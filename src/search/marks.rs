@@ -8,8 +8,11 @@
 //! g = g_a + (g_b - g_a) (1 - e_a) / (e_b - e_a)      e_a <= 1 < e_b, g_a < g_b
 //! ```
 //!
-//! Limit: it judges where to look further, never what is said, and is no bound (`refine::FINER`); what the search loses
-//! by it is held in tests/rust/fair.rs.
+//! What lies a little over the limits is brought within them by a smaller batch, a smaller budget or another cadence, at
+//! a price: of a mark at excess e a layout promises g / e^2.
+//!
+//! Limit: both judge where to look further, never what is said, and are no bounds (`refine::FINER`); what the search
+//! loses by them is held in tests/rust/fair.rs.
 
 use super::near::Tiers;
 use super::refine::{Aim, order};
@@ -19,6 +22,8 @@ use crate::spec::Slo;
 
 /// Neighbours of a chain carry at most this many times the prompt tokens of each other.
 const ALIKE: f64 = 2.05;
+/// How far over the limits a mark may be to promise anything.
+const NEAR: f64 = 1.25;
 const NONE: u32 = u32::MAX;
 
 /// Rate and latencies of a row; a row that does not stand has no rate.
@@ -50,6 +55,15 @@ impl Mark {
     pub fn gain(&self, aim: &Aim) -> f64 {
         if aim.per_user { 1.0 / self.latencies[1].max(1e-12) } else { self.rate }
     }
+}
+
+/// What a layout with these marks may give within the limits; none: nothing of it is near them.
+pub fn promise<'a>(marks: impl Iterator<Item = &'a Mark>, aim: &Aim) -> Option<f64> {
+    let of = |m: &Mark| {
+        let excess = m.excess(&aim.slo);
+        (excess <= NEAR).then(|| m.gain(aim) / excess.max(1.0).powi(2))
+    };
+    marks.filter(|m| m.stands()).filter_map(of).max_by(f64::total_cmp)
 }
 
 /// What a layout gives under limits: class and value of its best, as [`Aim::score`] of a row, and what its rows reach.

@@ -17,7 +17,7 @@ use rustc_hash::FxHashMap;
 use super::explore::Question;
 use super::frontier::Class;
 use super::levels::{Group, Slot, Task};
-use super::marks::Placed;
+use super::marks::{Placed, promise};
 use super::pairs::Sides;
 use super::row::{Layout, Part, Row};
 use super::slots;
@@ -32,13 +32,13 @@ use crate::spec::Slo;
 /// Layouts of a mixed level that are searched again at most, and side by side.
 const LEADERS: usize = 96;
 const ROUND: usize = 4;
-/// What a finer grid is taken to add at most to what a layout gives (`units` climbs from what is no further behind).
-/// No bound, nor are the two below: what they lose is held in tests/rust/fair.rs.
-pub(super) const FINER: f64 = 1.1;
-/// How far behind the best a layout may be by what it is judged to give (`marks`) for a closer look, and after that for the
-/// finer grid; links of marks that are halved for the look, and how often.
+/// What a finer grid is taken to add at most to what a layout promises (`marks`), and how far behind a layout's best
+/// cadence another may be. No bounds, nor is the next: what they lose is held in tests/rust/fair.rs.
+const FINER: f64 = 1.1;
+const PACES: f64 = 1.2;
+/// How far behind the best a layout may be by what it is judged to give for a closer look; links of marks that are halved
+/// for the look, and how often.
 const DOUBTFUL: f64 = 1.5;
-const BEHIND: f64 = 1.25;
 const LINKS: usize = 2;
 const HALVED: usize = 3;
 /// Decode layouts per size that are looked at closer.
@@ -86,23 +86,38 @@ pub(super) fn reach(per_octave: u32) -> f64 {
     FINER * 2f64.powf(1.0 / f64::from(per_octave))
 }
 
-/// Takes the layouts that lead a mixed level to `refine`, a round at a time, by the scores of all; what a round finds
-/// decides who is worth the next. `best`: what is known to be reached; `refine` gives the best score that it finds on
-/// each. Who is further behind the best than [`BEHIND`] is left out. Gives who leads then.
+/// Whether a layout may come near `best` on a finer grid, by the best of its marks and by what they promise.
+pub(super) fn may_lead(own: (u8, f64), promised: Option<f64>, best: (u8, f64), per_octave: u32) -> bool {
+    let promised = promised.filter(|_| best.0 == 2).map(|p| (2, p));
+    own.0 > 0 && promised.into_iter().chain([own]).any(|s| worth_more(s, best, reach(per_octave)))
+}
+
+/// Takes the layouts that lead a mixed level to `refine`, a round at a time, by what they promise; what a round finds
+/// decides who is worth the next. `scores`: what each is judged to give; `best`: what is known to be reached; `refine`
+/// gives the best score that it finds on each. Gives who leads then.
 pub(super) fn rounds(
-    scores: impl Iterator<Item = (u8, f64)>,
+    groups: &[&Group],
+    scores: &[(u8, f64)],
+    aim: &Aim,
     best: Option<(u8, f64)>,
     mut refine: impl FnMut(&[usize]) -> Result<Vec<Option<(u8, f64)>>>,
 ) -> Result<Option<(usize, (u8, f64))>> {
-    let mut leaders: Vec<(usize, (u8, f64))> = scores.enumerate().filter(|(_, s)| s.0 > 0).collect();
+    let standing = || scores.iter().enumerate().filter(|(_, s)| s.0 > 0);
+    let Some(first) = standing().map(|(_, s)| *s).max_by(order) else { return Ok(None) };
+    // Where nothing keeps the limits, the nearest to them leads.
+    let promised = |i: usize, s: (u8, f64)| match promise(groups[i].marks.iter(), aim).filter(|_| first.0 == 2) {
+        Some(p) if s.0 == 2 => (2, p.max(s.1)),
+        Some(p) => (2, p),
+        None => s,
+    };
+    let mut leaders: Vec<(usize, (u8, f64))> = standing().map(|(i, s)| (i, promised(i, *s))).collect();
     // Stable: equals keep their order.
     leaders.sort_by(|a, b| order(&b.1, &a.1));
     leaders.truncate(LEADERS);
-    let Some(first) = leaders.first().map(|l| l.1) else { return Ok(None) };
     let mut best = best.map_or(first, |b| if order(&first, &b).is_gt() { first } else { b });
     let mut lead: Option<(usize, (u8, f64))> = None;
     for round in leaders.chunks(ROUND) {
-        let live: Vec<usize> = round.iter().filter(|(_, s)| worth_more(*s, best, BEHIND)).map(|(i, _)| *i).collect();
+        let live: Vec<usize> = round.iter().filter(|(_, s)| worth_more(*s, best, FINER)).map(|(i, _)| *i).collect();
         for (i, found) in live.iter().zip(refine(&live)?) {
             let Some(found) = found else { continue };
             if lead.is_none_or(|l| order(&found, &l.1).is_gt()) {
@@ -117,7 +132,7 @@ pub(super) fn rounds(
 }
 
 /// Whether what has this score may yet be the best where a finer grid brings `reach` at most.
-pub(super) fn worth_more((class, value): (u8, f64), best: (u8, f64), reach: f64) -> bool {
+fn worth_more((class, value): (u8, f64), best: (u8, f64), reach: f64) -> bool {
     match (class, best.0) {
         (2, _) => value * reach >= best.1,
         (_, 2) => -value <= reach,
@@ -314,7 +329,7 @@ impl Task<'_> {
         let best: Vec<(u32, Vec<Placed>)> = cadences.iter().map(|n| (*n, of(n))).collect();
         let Some(top) = best.iter().filter_map(|(_, b)| Some(b.first()?.1)).max_by(order) else { return };
         for (interval, best) in best {
-            if !best.first().is_some_and(|b| worth_more(b.1, top, FINER)) {
+            if !best.first().is_some_and(|b| worth_more(b.1, top, PACES)) {
                 continue;
             }
             let batches = best.iter().take(2).map(|(i, _)| coarse[*i].main.batch);

@@ -51,9 +51,6 @@ pub const NOT_SHARED: [(&str, &str); 4] = [
     ("microbatches", "of a worker they are two half-batches that overlap, where the server has it"),
 ];
 
-/// Cadences of prompts on the coarse grid (`serving::cadence` has them all).
-pub const COARSE_CADENCES: [u32; 3] = [1, 4, 16];
-
 /// Up to this many GPUs a worker or unit may have any size.
 pub const EVERY: u32 = 128;
 
@@ -260,10 +257,10 @@ pub fn beside(choices: &Choices<'_>, layout: &Layout, microbatches: &[u32], grou
             add(wa + wf - kink, kink, tp, moe_tp, m, g, pp);
         }
     }
-    // One unit more or less on the budget, in the same proportion.
+    // One unit more or less on the budget, half as many or twice, in the same proportion.
     let size = (a + f) * pp;
     let n = budget / size.max(1);
-    for whole in [n.saturating_sub(1), n, n + 1].into_iter().filter_map(|n| budget.checked_div(n)) {
+    for whole in [n / 2, n.saturating_sub(1), n, n + 1, 2 * n].into_iter().filter_map(|n| budget.checked_div(n)) {
         let whole = whole / pp;
         let share = (f64::from(whole) * f64::from(a) / f64::from(a + f) / f64::from(tp * g)).round() as i64 * da;
         add(share, i64::from(whole) - share, tp, moe_tp, m, g, pp);

@@ -13,7 +13,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::levels::{Group, Priced, PromptSide, Serves, Slot, Task};
 use super::marks::Judged;
-use super::refine::{self, Aim, FINER, order, rate_within, worth_more};
+use super::refine::{self, Aim, order, rate_within};
 use super::row::Layout;
 use super::space;
 use crate::control::Control;
@@ -41,12 +41,10 @@ pub struct Found {
 }
 
 /// Climbs from the best of `from`; gives what was priced on the way, in the order it was looked at. `seen`: not to be
-/// looked at again; `reach`: how far behind the best a layout may be to be climbed from; `last`: rounds in a row without
-/// gain after which it ends.
+/// looked at again; `last`: rounds in a row without gain after which it ends.
 pub fn climb<T: Send>(
     control: &Control,
     mut from: Vec<Found>,
-    reach: f64,
     last: usize,
     seen: &mut FxHashSet<Layout>,
     beside: impl Fn(&Layout) -> Result<Arc<Vec<Layout>>>,
@@ -54,9 +52,6 @@ pub fn climb<T: Send>(
 ) -> Result<Vec<(Found, T)>> {
     from.retain(|f| f.score.0 > 0);
     keep(&mut from, BEAM, ALIKE);
-    if let Some(best) = from.first().map(|f| f.score) {
-        from.retain(|f| worth_more(f.score, best, reach));
-    }
     let mut out: Vec<(Found, T)> = Vec::new();
     let mut vain = 0;
     for _ in 0..ROUNDS {
@@ -137,7 +132,7 @@ impl Task<'_> {
             if level != 2 {
                 return Ok(Vec::new());
             }
-            let found = climb(self.control, from, FINER, vain, &mut known, |l| self.beside(l, Serves::Both), price)?;
+            let found = climb(self.control, from, vain, &mut known, |l| self.beside(l, Serves::Both), price)?;
             Ok(found.into_iter().map(|(_, judged)| judged).collect())
         };
         let of_grid = grid.iter().zip(scores).filter_map(|(g, s)| Some(Found { layout: g.layout()?, score: *s }));
@@ -147,7 +142,7 @@ impl Task<'_> {
         let mut rounds = |scores: &[(u8, f64)], groups: &[&Group], best| {
             let of = |live: &[usize]| live.iter().map(|i| groups[*i]).collect::<Vec<_>>();
             let scores = self.closer(groups, scores, aim);
-            refine::rounds(scores.into_iter(), best, |live| refine(&of(live)))
+            refine::rounds(groups, &scores, aim, best, |live| refine(&of(live)))
         };
         let lead = rounds(&scores, &groups, None)?;
         if let Some((i, best)) = lead
@@ -206,8 +201,7 @@ impl Task<'_> {
             let slot = price(layout)?;
             Ok((of(&slot), slot))
         };
-        let climbed =
-            climb(self.control, best.clone(), f64::INFINITY, VAIN, &mut known, |l| self.beside(l, serves), one)?;
+        let climbed = climb(self.control, best.clone(), VAIN, &mut known, |l| self.beside(l, serves), one)?;
         best.extend(climbed.iter().map(|(f, _)| *f));
         best.retain(|f| f.score.0 > 0);
         best.sort_by(|a, b| order(&b.score, &a.score));

@@ -8,7 +8,7 @@
 //! mixed system step finds f/f_sys of the ranks prefilling. Mean iteration
 //! t = f_sys t_mix + (1-f_sys) t_dec; TPOT = t; worst ITL = t_mix.
 //! TTFT = (n-1) t_mix + t_last: the last chunk carries what is left of the prompt, beside the head of the
-//! next one if that waits already (odds f). B = B_dec + rate TTFT closes the loop. Source: physics.md
+//! next one if that waits already (odds f); with a cadence t_mix is the mean over chunks, so that t_last = t_mix. B = B_dec + rate TTFT closes the loop. Source: physics.md
 //! section 5 (which charges n whole steps, and a mixed step the whole budget r; a budget above the
 //! prompt is a cap, not a load).
 //! D counts the ranks of all attention groups of an AFD unit: groups take turns on the FFN pool, so one that
@@ -109,7 +109,8 @@ fn mix<S: Steps>(
     };
     let mixed = steps.mixed(&batch, Carried::Chunk);
     let rest = load.isl - (chunks - 1.0) * room;
-    let last_s = if chunks > 1.0 && rest < room * (1.0 - 1e-9) {
+    // With a cadence a mixed step stands for the mean of a prompt's chunks, the last among them.
+    let last_s = if interval == 1 && chunks > 1.0 && rest < room * (1.0 - 1e-9) {
         let past = load.prefix + load.isl - rest;
         let alone = steps.mixed(&Batch { sequences: 1.0, new: rest, past, ending: 1.0, ..batch }, Carried::Rest);
         f * mixed.seconds + (1.0 - f) * alone.seconds

@@ -8,7 +8,7 @@ use disagg::search::{LEVELS, Layout, Question, explore};
 use disagg::serving::cadence::{self, pace};
 use disagg::serving::{Engine, Load, aggregated};
 use disagg::sim::{Closed, Deployment, Settings, pricers, simulate_with, trace::draw};
-use disagg::spec::{Aggregated, Assumptions, Dtype, Plan, Quant, Serving, Slo, Workload, servers};
+use disagg::spec::{Aggregated, Assumptions, Dtype, Parallel, Plan, Quant, Serving, Slo, Workload, servers};
 use rand_pcg::Pcg64;
 
 use crate::lab::{self, gap, near, split};
@@ -60,6 +60,26 @@ fn shares_are_those_of_parcels_drawn_one_by_one() {
         let share = f64::from(mixed) / (rounds * n) as f64;
         near(p.f_sys, share, 0.06, &format!("mixed steps at n = {n}, f = {f}"));
         near(p.carried, fullest / f64::from(mixed), 0.08, &format!("tokens of the fullest at n = {n}, f = {f}"));
+    }
+}
+
+/// A budget a few tokens short of a prompt cuts it in two, and saves nobody half of it.
+#[test]
+fn a_budget_just_short_of_a_prompt_serves_it_no_sooner() {
+    let w = Workload::fixed("long", 4096.0, 17592.0, 160.0);
+    let lib = lab::lib("deepseek-ai/DeepSeek-V3.2", "b200_sxm", 8, "sglang");
+    let load = Load::of(&w);
+    let s = lab::layout(
+        &lib,
+        &Layout::Worker { parallel: Parallel { ep: Some(1), moe_tp: 4, ..split(2, 2, 2) }, overlap: false },
+        &w,
+    );
+    for interval in [1, 2, 4, 8] {
+        let ttft = |chunk| aggregated::solve_paced(&s, &load, 1.0, chunk, 1, interval).ttft_s;
+        let whole = ttft(17593.0);
+        for short in [17592.0, 17500.0, 16000.0, 12000.0] {
+            assert!(ttft(short) >= 0.99 * whole, "every {interval}th step, {short}: {} after {whole}", ttft(short));
+        }
     }
 }
 

@@ -207,8 +207,13 @@ impl<'a> Twin<'a> {
         let ((ps, pscan), (ds, dscan)) = (self.scan(&p, true), self.scan(&d, false));
         let mut best: Drawn = None;
         for _ in 0..3 {
-            let pieces = if kinds[0] { f64::from(p.microbatches()) } else { draw.of(&[1.0, 2.0, 3.0, 4.0, 8.0]) };
-            let chunk = (self.load.isl / pieces).ceil();
+            let pieces = match prompts {
+                Some(p) if draw.below(2) == 0 => {
+                    (self.load.isl / f64::from(p.chunk)).round() + draw.of(&[-1.0, 0.0, 1.0])
+                }
+                _ => f64::from(p.microbatches()) * draw.of(&[1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0]),
+            };
+            let chunk = (self.load.isl / pieces.max(1.0)).ceil();
             let sequences = Twin::beside(draw, prompts.map(|p| p.batch), (32_768.0 / chunk).clamp(1.0, 48.0));
             let side = match &pscan {
                 Some(s) => pd::prefill_side_by(s, &self.load, sequences, chunk),
@@ -466,6 +471,21 @@ fn what_a_wider_climb_found_is_reached() {
         (q.serving, q.levels) = (serving, vec!["aggregated+afd".into()]);
         let per_gpu = best(&q, 2) * 256.0 / 128.0;
         assert!(per_gpu >= least, "{framework}: {per_gpu} after {least}");
+    }
+}
+
+/// Prompts of a pipelined unit are cut finely enough to fill its stages: no plan was found here between two limits that had
+/// one each.
+#[test]
+fn pieces_of_a_prompt_fill_the_stages_of_a_unit() {
+    let w = Workload::fixed("fair", 0.0, 4000.0, 500.0);
+    for (tpot, least) in [(8.0, 16.6), (9.0, 21.3), (10.0, 25.6), (13.0, 35.6)] {
+        let (model, cluster) = (lab::model("deepseek-ai/DeepSeek-V3.2"), lab::cluster("h200_sxm", 64));
+        let slo = Slo { ttft_ms: Some(250.0), tpot_ms: Some(tpot), percentile: None };
+        let mut q = Question::new(model, cluster, w.clone(), slo, "trtllm");
+        q.levels = vec![LEVELS[3].into()];
+        let per_gpu = best(&q, 3) * 500.0 / 64.0;
+        assert!(per_gpu >= least, "{tpot} ms: {per_gpu} after {least}");
     }
 }
 

@@ -16,7 +16,7 @@ use crate::control::Control;
 use crate::error::Result;
 use crate::search::exact::Kept;
 use crate::search::levels::{Group, Layouts, Task};
-use crate::search::marks::{Judged, Mark};
+use crate::search::marks::{Judged, Mark, promise};
 use crate::search::near::{self, Tiers};
 use crate::search::pairs::{Sides, ways};
 use crate::search::refine::{self, Aim, Key, append_new};
@@ -121,7 +121,7 @@ impl<'a> Scene<'a> {
     /// too slow in rate, or further over a limit than what keeps them or is nearest to them.
     fn reached(&self, level: &Mixed, aim: &Aim) -> (Vec<Judged>, Tiers) {
         let finer = refine::reach(level.octave);
-        let mut near: Vec<(usize, Tiers)> = Vec::new();
+        let mut near: Vec<(usize, Tiers, Option<f64>)> = Vec::new();
         let mut tiers = Tiers::default();
         for peak in &level.peaks {
             let marks = &level.marks[peak.marks.clone()];
@@ -132,13 +132,13 @@ impl<'a> Scene<'a> {
             let allowed = if class == 2 { finer } else { -value * finer };
             if point::excess(peak.least, &aim.slo) <= allowed || class == 0 {
                 let own = reach(marks, &aim.slo);
-                near.push((peak.group, own));
+                near.push((peak.group, own, promise(marks.iter(), aim)));
                 tiers = tiers.and(own);
             }
         }
         let mut judged: Vec<Judged> = vec![Judged::default(); level.groups.len()];
-        for (group, own) in near {
-            if own.score().0 > 0 && refine::worth_more(own.score(), tiers.score(), finer) {
+        for (group, own, promised) in near {
+            if refine::may_lead(own.score(), promised, tiers.score(), level.octave) {
                 judged[group] = level.groups[group].marks.judge(aim);
             }
         }
