@@ -51,6 +51,12 @@ impl Mark {
         point::excess(self.latencies, slo)
     }
 
+    /// What a standing mark promises within the limits, if it is near them.
+    fn promise(&self, aim: &Aim) -> Option<f64> {
+        let excess = self.excess(&aim.slo);
+        (excess <= NEAR).then(|| self.gain(aim) / excess.max(1.0).powi(2))
+    }
+
     /// As [`Aim::gain`] of its row.
     pub fn gain(&self, aim: &Aim) -> f64 {
         if aim.per_user { 1.0 / self.latencies[1].max(1e-12) } else { self.rate }
@@ -59,11 +65,7 @@ impl Mark {
 
 /// What a layout with these marks may give within the limits; none: nothing of it is near them.
 pub fn promise<'a>(marks: impl Iterator<Item = &'a Mark>, aim: &Aim) -> Option<f64> {
-    let of = |m: &Mark| {
-        let excess = m.excess(&aim.slo);
-        (excess <= NEAR).then(|| m.gain(aim) / excess.max(1.0).powi(2))
-    };
-    marks.filter(|m| m.stands()).filter_map(of).max_by(f64::total_cmp)
+    marks.filter(|m| m.stands()).filter_map(|m| m.promise(aim)).max_by(f64::total_cmp)
 }
 
 /// What a layout gives under limits: class and value of its best, as [`Aim::score`] of a row, and what its rows reach.
@@ -106,12 +108,12 @@ impl Marks {
         self.0.iter()
     }
 
-    /// Of the marks that `of` takes the best of each batch, the best batch first: its place and score.
+    /// Of the marks that `of` takes the most promising of each batch, the most promising batch first: its place and score.
     pub fn best_batches(&self, aim: &Aim, of: impl Fn(usize) -> bool) -> Vec<Placed> {
-        let score = |m: &Mark| match m.excess(&aim.slo) {
+        let score = |m: &Mark| match m.promise(aim) {
             _ if !m.stands() => (0, 0.0),
-            excess if excess <= 1.0 => (2, m.gain(aim)),
-            excess => (1, -excess),
+            Some(gain) => (2, gain),
+            None => (1, -m.excess(&aim.slo)),
         };
         let mut best: Vec<Placed> = Vec::new();
         let mut start = 0;
