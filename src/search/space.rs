@@ -257,15 +257,25 @@ pub fn beside(choices: &Choices<'_>, layout: &Layout, microbatches: &[u32], grou
             add(wa + wf - kink, kink, tp, moe_tp, m, g, pp);
         }
     }
-    // One unit more or less on the budget, half as many or twice, in the same proportion.
-    let size = (a + f) * pp;
-    let n = budget / size.max(1);
-    for whole in [n / 2, n.saturating_sub(1), n, n + 1, 2 * n].into_iter().filter_map(|n| budget.checked_div(n)) {
-        let whole = whole / pp;
-        let share = (f64::from(whole) * f64::from(a) / f64::from(a + f) / f64::from(tp * g)).round() as i64 * da;
-        add(share, i64::from(whole) - share, tp, moe_tp, m, g, pp);
-        add(wa, i64::from(whole) - wa, tp, moe_tp, m, g, pp);
-        add(i64::from(whole) - wf, wf, tp, moe_tp, m, g, pp);
+    let near = |all: &[u32], x: u32| -> [Option<u32>; 2] {
+        let at = all.iter().position(|y| *y == x).unwrap_or(0);
+        [at.checked_sub(1), Some(at + 1)].map(|i| i.and_then(|i| all.get(i).copied()))
+    };
+    let [fewer, more] = near(microbatches, m);
+    let n = budget / ((a + f) * pp).max(1);
+    let whole = |n: u32| budget.checked_div(n).map(|size| size / pp);
+    let share = |g: u32| (f64::from(g) * f64::from(a) / f64::from(a + f) / da as f64).round() as i64 * da;
+    // One unit more or less on the budget: in the same proportion, or with one pool as it is.
+    for size in [n.saturating_sub(1), n, n + 1].into_iter().filter_map(whole) {
+        let (first, all) = (share(size), i64::from(size));
+        add(first, all - first, tp, moe_tp, m, g, pp);
+        add(wa, all - wa, tp, moe_tp, m, g, pp);
+        add(all - wf, wf, tp, moe_tp, m, g, pp);
+    }
+    // Half as many, or twice: the longer exchanges of a larger one often want another micro-batch.
+    for (n, m) in [(n / 2, Some(m)), (n / 2, more), (2 * n, Some(m)), (2 * n, fewer)] {
+        let (Some(size), Some(m)) = (whole(n), m) else { continue };
+        add(share(size), i64::from(size) - share(size), tp, moe_tp, m, g, pp);
     }
     for wide in [tp * 2, tp / 2] {
         add(wa, wf, wide, moe_tp, m, g, pp);
@@ -274,19 +284,15 @@ pub fn beside(choices: &Choices<'_>, layout: &Layout, microbatches: &[u32], grou
     for moe_tp in [moe_tp * 2, moe_tp / 2] {
         add(wa, wf, tp, moe_tp, m, g, pp);
     }
-    let near = |all: &[u32], x: u32| -> Vec<u32> {
-        let at = all.iter().position(|y| *y == x).unwrap_or(0);
-        [at.checked_sub(1), Some(at + 1)].into_iter().flatten().filter_map(|i| all.get(i).copied()).collect()
-    };
-    for m in near(microbatches, m) {
+    for m in [fewer, more].into_iter().flatten() {
         add(wa, wf, tp, moe_tp, m, g, pp);
     }
-    for g in near(groups, g) {
+    for g in near(groups, g).into_iter().flatten() {
         add(wa, wf, tp, moe_tp, m, g, pp);
         add(wa, wf, tp, moe_tp, (m / 2).max(1), g, pp);
         add(wa, wf, tp, moe_tp, m * 2, g, pp);
     }
-    for stages in near(&STAGES, pp) {
+    for stages in near(&STAGES, pp).into_iter().flatten() {
         add(wa, wf, tp, moe_tp, m, g, stages);
         add(wa * i64::from(pp) / i64::from(stages), wf * i64::from(pp) / i64::from(stages), tp, moe_tp, m, g, stages);
     }

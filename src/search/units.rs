@@ -21,8 +21,8 @@ use crate::error::Result;
 use crate::serving::pd::DecodeSide;
 
 /// Layouts that a round starts from, those of them with the same number on the budget, stages and groups, and rounds at
-/// most. Over 70 questions a climb four times as wide, from a denser grid and with six times as many alike,
-/// led one by more than 1 % (1.8 %); with two alike and two rounds without gain it led nine (by up to 20 %).
+/// most. Under 1,319 pairs of limits on two models a climb four times as wide and long, that refined all it found,
+/// led 55 by more than 1 %, by 0.3 % in the mean; with two rounds without gain (`VAIN`) it led 98.
 const BEAM: usize = 16;
 const ALIKE: usize = 1;
 const ROUNDS: usize = 12;
