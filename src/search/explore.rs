@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::levels::{Group, Layouts, Task};
-use super::marks::{Judged, promise};
+use super::levels::{Layouts, Task};
+use super::marks::Judged;
 use super::near::Tiers;
 use super::pairs::{Sides, ways};
 use super::refine::{self, Aim, append_new, order};
@@ -297,15 +297,12 @@ impl Task<'_> {
     /// A level of one slot, both passes, what it says of them priced by the engine.
     fn mixed_level(&self, level: u8, layouts: &[Layout], octave: u32, aim: &Aim, rows: &mut Vec<Row>) -> Result<()> {
         let grid = self.mixed_groups(level, layouts, octave)?;
-        let judged: Vec<Judged> = crate::pool::install(|| grid.par_iter().map(|g| g.marks.judge(aim)).collect())?;
+        let mut judged: Vec<Judged> = crate::pool::install(|| grid.par_iter().map(|g| g.marks.judge(aim)).collect())?;
         let best = judged.iter().fold(Tiers::default(), |all, own| all.and(own.tiers)).score();
-        let may_lead = |(g, own): (&Group, &Judged)| {
-            refine::may_lead(own.tiers.score(), promise(g.marks.iter(), aim), best, octave)
-        };
-        let scores =
-            grid.iter().zip(&judged).map(|of| if may_lead(of) { of.1.score } else { (0, 0.0) }).collect::<Vec<_>>();
+        let behind = |own: &&mut Judged| !refine::may_lead(own.tiers.score(), own.promise, best, octave);
+        judged.iter_mut().filter(behind).for_each(|own| *own = Judged::default());
         let mut fine: Vec<Row> = Vec::new();
-        let beyond = self.finer_mixed(level, &grid, &scores, octave, aim, |groups| {
+        let beyond = self.finer_mixed(level, &grid, &judged, octave, aim, |groups| {
             let found = self.around_layouts(groups, octave, aim)?;
             let best = |rows: &Vec<Row>| rows.iter().map(|r| aim.score(&r.point)).max_by(order);
             let scores = found.iter().map(best).collect();

@@ -51,10 +51,9 @@ impl Mark {
         point::excess(self.latencies, slo)
     }
 
-    /// What a standing mark promises within the limits, if it is near them.
-    fn promise(&self, aim: &Aim) -> Option<f64> {
-        let excess = self.excess(&aim.slo);
-        (excess <= NEAR).then(|| self.gain(aim) / excess.max(1.0).powi(2))
+    /// What a standing mark at so much over the limits promises; nothing far from them.
+    fn promise(&self, excess: f64, aim: &Aim) -> f64 {
+        if excess <= NEAR { self.gain(aim) / excess.max(1.0).powi(2) } else { 0.0 }
     }
 
     /// As [`Aim::gain`] of its row.
@@ -63,15 +62,17 @@ impl Mark {
     }
 }
 
-/// What a layout with these marks may give within the limits; none: nothing of it is near them.
-pub fn promise<'a>(marks: impl Iterator<Item = &'a Mark>, aim: &Aim) -> Option<f64> {
-    marks.filter(|m| m.stands()).filter_map(|m| m.promise(aim)).max_by(f64::total_cmp)
+/// What a layout with these marks may give within the limits; 0: nothing of it is near them.
+pub fn promise<'a>(marks: impl Iterator<Item = &'a Mark>, aim: &Aim) -> f64 {
+    marks.filter(|m| m.stands()).map(|m| m.promise(m.excess(&aim.slo), aim)).fold(0.0, f64::max)
 }
 
-/// What a layout gives under limits: class and value of its best, as [`Aim::score`] of a row, and what its rows reach.
+/// What a layout gives under limits: class and value of its best, as [`Aim::score`] of a row, what it promises, and what
+/// its rows reach.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Judged {
     pub score: (u8, f64),
+    pub promise: f64,
     pub tiers: Tiers,
 }
 
@@ -108,23 +109,36 @@ impl Marks {
         self.0.iter()
     }
 
-    /// Of the marks that `of` takes the most promising of each batch, the most promising batch first: its place and score.
-    pub fn best_batches(&self, aim: &Aim, of: impl Fn(usize) -> bool) -> Vec<Placed> {
-        let score = |m: &Mark| match m.promise(aim) {
-            _ if !m.stands() => (0, 0.0),
-            Some(gain) => (2, gain),
-            None => (1, -m.excess(&aim.slo)),
+    /// Of each kind (`of` a place) the most promising mark of each batch, the most promising batch first.
+    pub fn best_batches(&self, aim: &Aim, of: impl Fn(usize) -> u32) -> Vec<(u32, Vec<Placed>)> {
+        let score = |m: &Mark| {
+            let excess = m.excess(&aim.slo);
+            match m.promise(excess, aim) {
+                _ if !m.stands() => (0, 0.0),
+                gain if gain > 0.0 => (2, gain),
+                _ => (1, -excess),
+            }
         };
-        let mut best: Vec<Placed> = Vec::new();
+        let mut kinds: Vec<(u32, Vec<Placed>)> = Vec::new();
         let mut start = 0;
         for block in self.0.chunk_by(|a, b| a.batch == b.batch) {
-            let places = (start..).zip(block).filter(|(i, _)| of(*i));
-            best.extend(places.map(|(i, m)| (i, score(m))).max_by(|a, b| order(&a.1, &b.1)));
+            for (i, m) in (start..).zip(block) {
+                let (kind, placed) = (of(i), (i, score(m)));
+                let Some((_, best)) = kinds.iter_mut().find(|(k, _)| *k == kind) else {
+                    kinds.push((kind, vec![placed]));
+                    continue;
+                };
+                match best.last_mut().filter(|(place, _)| *place >= start) {
+                    Some(last) if order(&placed.1, &last.1).is_ge() => *last = placed,
+                    Some(_) => {}
+                    None => best.push(placed),
+                }
+            }
             start += block.len();
         }
         // Stable: equals keep their order.
-        best.sort_by(|a, b| order(&b.1, &a.1));
-        best
+        kinds.iter_mut().for_each(|(_, best)| best.sort_by(|a, b| order(&b.1, &a.1)));
+        kinds
     }
 
     /// Neighbours of a chain between which the limits are met, those first that are taken to give the most there.
@@ -152,12 +166,14 @@ impl Marks {
 
     /// What the layout gives under these limits.
     pub fn judge(&self, aim: &Aim) -> Judged {
-        let (mut best, mut tiers) = (f64::NEG_INFINITY, Tiers::default());
+        let (mut best, mut promise, mut tiers) = (f64::NEG_INFINITY, 0.0_f64, Tiers::default());
         for m in self.0.iter().filter(|m| m.stands()) {
-            tiers.add(m.gain(aim), m.excess(&aim.slo));
+            let excess = m.excess(&aim.slo);
+            tiers.add(m.gain(aim), excess);
+            promise = promise.max(m.promise(excess, aim));
             best = best.max(self.within(m, aim).unwrap_or(best));
         }
         let score = if best > f64::NEG_INFINITY { (2, best) } else { tiers.score() };
-        Judged { score, tiers }
+        Judged { score, promise, tiers }
     }
 }

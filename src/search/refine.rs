@@ -17,7 +17,7 @@ use rustc_hash::FxHashMap;
 use super::explore::Question;
 use super::frontier::Class;
 use super::levels::{Group, Slot, Task};
-use super::marks::{Placed, promise};
+use super::marks::Judged;
 use super::pairs::Sides;
 use super::row::{Layout, Part, Row};
 use super::slots;
@@ -87,30 +87,28 @@ pub(super) fn reach(per_octave: u32) -> f64 {
 }
 
 /// Whether a layout may come near `best` on a finer grid, by the best of its marks and by what they promise.
-pub(super) fn may_lead(own: (u8, f64), promised: Option<f64>, best: (u8, f64), per_octave: u32) -> bool {
-    let promised = promised.filter(|_| best.0 == 2).map(|p| (2, p));
-    own.0 > 0 && promised.into_iter().chain([own]).any(|s| worth_more(s, best, reach(per_octave)))
+pub(super) fn may_lead(own: (u8, f64), promise: f64, best: (u8, f64), per_octave: u32) -> bool {
+    let promised = best.0 == 2 && worth_more((2, promise), best, reach(per_octave));
+    own.0 > 0 && (promised || worth_more(own, best, reach(per_octave)))
 }
 
 /// Takes the layouts that lead a mixed level to `refine`, a round at a time, by what they promise; what a round finds
-/// decides who is worth the next. `scores`: what each is judged to give; `best`: what is known to be reached; `refine`
-/// gives the best score that it finds on each. Gives who leads then.
+/// decides who is worth the next. `best`: what is known to be reached; `refine` gives the best score that it finds on
+/// each. Gives who leads then.
 pub(super) fn rounds(
-    groups: &[&Group],
-    scores: &[(u8, f64)],
-    aim: &Aim,
+    judged: &[Judged],
     best: Option<(u8, f64)>,
     mut refine: impl FnMut(&[usize]) -> Result<Vec<Option<(u8, f64)>>>,
 ) -> Result<Option<(usize, (u8, f64))>> {
-    let standing = || scores.iter().enumerate().filter(|(_, s)| s.0 > 0);
-    let Some(first) = standing().map(|(_, s)| *s).max_by(order) else { return Ok(None) };
+    let standing = || judged.iter().enumerate().filter(|(_, own)| own.score.0 > 0);
+    let Some(first) = standing().map(|(_, own)| own.score).max_by(order) else { return Ok(None) };
     // Where nothing keeps the limits, the nearest to them leads.
-    let promised = |i: usize, s: (u8, f64)| match promise(groups[i].marks.iter(), aim).filter(|_| first.0 == 2) {
-        Some(p) if s.0 == 2 => (2, p.max(s.1)),
-        Some(p) => (2, p),
-        None => s,
+    let promised = |own: &Judged| match own.score {
+        score if first.0 < 2 || own.promise <= 0.0 => score,
+        (2, value) => (2, value.max(own.promise)),
+        _ => (2, own.promise),
     };
-    let mut leaders: Vec<(usize, (u8, f64))> = standing().map(|(i, s)| (i, promised(i, *s))).collect();
+    let mut leaders: Vec<(usize, (u8, f64))> = standing().map(|(i, own)| (i, promised(own))).collect();
     // Stable: equals keep their order.
     leaders.sort_by(|a, b| order(&b.1, &a.1));
     leaders.truncate(LEADERS);
@@ -248,19 +246,19 @@ fn around(batch: u32, per_octave: u32, least: u32, most: u32) -> Vec<u32> {
 }
 
 impl Task<'_> {
-    /// What layouts of a mixed level are judged to give (`scores`), by a closer look at those not far behind the best.
-    pub(super) fn closer(&self, groups: &[&Group], scores: &[(u8, f64)], aim: &Aim) -> Vec<(u8, f64)> {
-        let mut scores = scores.to_vec();
-        let mut leaders: Vec<usize> = (0..scores.len()).filter(|i| scores[*i].0 == 2).collect();
-        leaders.sort_by(|a, b| order(&scores[*b], &scores[*a]));
+    /// What layouts of a mixed level are judged to give, by a closer look at those not far behind the best.
+    pub(super) fn closer(&self, groups: &[&Group], mut judged: Vec<Judged>, aim: &Aim) -> Vec<Judged> {
+        let mut leaders: Vec<usize> = (0..judged.len()).filter(|i| judged[*i].score.0 == 2).collect();
+        leaders.sort_by(|a, b| order(&judged[*b].score, &judged[*a].score));
         leaders.truncate(LEADERS);
-        let Some(best) = leaders.first().map(|i| scores[*i]) else { return scores };
+        let Some(best) = leaders.first().map(|i| judged[*i].score) else { return judged };
         for i in leaders {
-            if worth_more(scores[i], best, DOUBTFUL) {
-                scores[i].1 = self.halved(groups[i], aim).max(scores[i].1);
+            let score = &mut judged[i].score;
+            if worth_more(*score, best, DOUBTFUL) {
+                score.1 = self.halved(groups[i], aim).max(score.1);
             }
         }
-        scores
+        judged
     }
 
     /// The best gain within the limits on a layout's most promising links: the batches between their ends are halved.
@@ -325,8 +323,7 @@ impl Task<'_> {
         };
         let cadences = self.cadences(timer);
         // Of each cadence the best batch, and the best of the others: the limits often bind beside the first.
-        let of = |n: &u32| marks.best_batches(aim, |i| coarse[i].main.interval == *n);
-        let best: Vec<(u32, Vec<Placed>)> = cadences.iter().map(|n| (*n, of(n))).collect();
+        let best = marks.best_batches(aim, |i| coarse[i].main.interval);
         let Some(top) = best.iter().filter_map(|(_, b)| Some(b.first()?.1)).max_by(order) else { return };
         for (interval, best) in best {
             if !best.first().is_some_and(|b| worth_more(b.1, top, PACES)) {

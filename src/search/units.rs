@@ -111,13 +111,13 @@ impl Task<'_> {
 
     /// A mixed level's finer pass: units climbed to from what leads its grid, the leaders of all taken to `refine`, and
     /// both once more around the unit that leads then, since what it was judged to give may not have led.
-    /// `scores`: what each of the grid is judged to give; `refine` gives the best score that it finds on each. Gives the
+    /// `judged`: what each of the grid is judged to give; `refine` gives the best score that it finds on each. Gives the
     /// units climbed to, and what each is judged to give.
     pub fn finer_mixed(
         &self,
         level: u8,
         grid: &[Group],
-        scores: &[(u8, f64)],
+        judged: &[Judged],
         per_octave: u32,
         aim: &Aim,
         mut refine: impl FnMut(&[&Group]) -> Result<Vec<Option<(u8, f64)>>>,
@@ -135,22 +135,23 @@ impl Task<'_> {
             let found = climb(self.control, from, vain, &mut known, |l| self.beside(l, Serves::Both), price)?;
             Ok(found.into_iter().map(|(_, judged)| judged).collect())
         };
-        let of_grid = grid.iter().zip(scores).filter_map(|(g, s)| Some(Found { layout: g.layout()?, score: *s }));
+        let of_grid =
+            grid.iter().zip(judged).filter_map(|(g, own)| Some(Found { layout: g.layout()?, score: own.score }));
         let mut units = beyond(of_grid.collect(), VAIN)?;
         let groups: Vec<&Group> = grid.iter().chain(units.iter().map(|(g, _)| &**g)).collect();
-        let scores: Vec<(u8, f64)> = scores.iter().copied().chain(units.iter().map(|(_, j)| j.score)).collect();
-        let mut rounds = |scores: &[(u8, f64)], groups: &[&Group], best| {
+        let judged: Vec<Judged> = judged.iter().copied().chain(units.iter().map(|(_, own)| *own)).collect();
+        let mut rounds = |judged: Vec<Judged>, groups: &[&Group], best| {
             let of = |live: &[usize]| live.iter().map(|i| groups[*i]).collect::<Vec<_>>();
-            let scores = self.closer(groups, scores, aim);
-            refine::rounds(groups, &scores, aim, best, |live| refine(&of(live)))
+            let judged = self.closer(groups, judged, aim);
+            refine::rounds(&judged, best, |live| refine(&of(live)))
         };
-        let lead = rounds(&scores, &groups, None)?;
+        let lead = rounds(judged.clone(), &groups, None)?;
         if let Some((i, best)) = lead
             && let Some(layout) = groups[i].layout()
         {
-            let more = beyond(vec![Found { layout, score: scores[i] }], 1)?;
-            let (of_more, scores): (Vec<&Group>, Vec<_>) = more.iter().map(|(g, j)| (&**g, j.score)).unzip();
-            rounds(&scores, &of_more, Some(best))?;
+            let more = beyond(vec![Found { layout, score: judged[i].score }], 1)?;
+            let (of_more, judged): (Vec<&Group>, Vec<_>) = more.iter().map(|(g, own)| (&**g, *own)).unzip();
+            rounds(judged, &of_more, Some(best))?;
             units.extend(more);
         }
         Ok(units)

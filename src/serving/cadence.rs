@@ -118,7 +118,7 @@ pub fn pace(interval: u32, needed: f64, isl: f64, room: f64, ranks: f64, aligned
     });
     let top = top.unwrap_or(n).max(1);
     let (mut below, mut before) = (0.0, 0.0);
-    for (most, p) in fullest.iter_mut().zip(odds.iter()) {
+    for (most, p) in fullest.iter_mut().zip(odds.iter()).take(top + 1) {
         below += p;
         let now = f64::min(below, 1.0).powi(ranks as i32);
         *most = now - before;
@@ -129,8 +129,18 @@ pub fn pace(interval: u32, needed: f64, isl: f64, room: f64, ranks: f64, aligned
     let (any, most) = rest.split_at_mut(n);
     for k in 1..=top {
         let load = k as f64 * parcel;
-        // A step with any prompt token is mixed; what overflows the cycle fills steps with what comes next.
-        let steps = if load <= room * n as f64 { (load / room).ceil().max(1.0) } else { load / room };
+        // A step with any prompt token is mixed.
+        if load <= room * n as f64 {
+            let last = ((load / room).ceil().max(1.0) as usize - 1).min(n - 1);
+            for j in 0..=last {
+                q[j] += odds[k];
+                any[j] += spread[k];
+                most[j] += spread[k] * if j < last { room } else { (load - last as f64 * room).min(room) };
+            }
+            continue;
+        }
+        // What overflows the cycle fills steps with what comes next.
+        let steps = load / room;
         for j in (0..n).take_while(|j| (*j as f64) < steps) {
             // What overflows a cycle comes on top of the next.
             let mut at = j as f64;
@@ -147,7 +157,7 @@ pub fn pace(interval: u32, needed: f64, isl: f64, room: f64, ranks: f64, aligned
         }
     }
     let (mut shares, mut system_shares, mut tokens) = (0.0, 0.0, 0.0);
-    for j in 0..n {
+    for j in (0..n).filter(|j| q[*j] > 0.0) {
         let q = q[j].min(1.0);
         let s = system(q);
         shares += q;

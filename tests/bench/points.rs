@@ -60,7 +60,7 @@ fn main() {
         println!("-- {round}");
         let rows = |groups: &Vec<levels::Group>| groups.iter().map(|g| g.rows.len()).sum();
         let refine = |level: u8, groups: &[levels::Group]| {
-            let scores: Vec<(u8, f64)> = groups.iter().map(|g| g.marks.judge(&aim).score).collect();
+            let judged: Vec<_> = groups.iter().map(|g| g.marks.judge(&aim)).collect();
             let mut rows = 0;
             let around = |groups: &[&levels::Group]| {
                 let found = task.around_layouts(groups, 2, &aim)?;
@@ -70,7 +70,7 @@ fn main() {
                     .map(|f| f.iter().map(|r| aim.score(&r.point)).max_by(|a, b| a.partial_cmp(b).unwrap()))
                     .collect())
             };
-            task.finer_mixed(level, groups, &scores, 2, &aim, around).unwrap();
+            task.finer_mixed(level, groups, &judged, 2, &aim, around).unwrap();
             rows
         };
         let a = timed("aggregated", || task.mixed_groups(0, &workers, 2).unwrap(), rows);

@@ -121,7 +121,7 @@ impl<'a> Scene<'a> {
     /// too slow in rate, or further over a limit than what keeps them or is nearest to them.
     fn reached(&self, level: &Mixed, aim: &Aim) -> (Vec<Judged>, Tiers) {
         let finer = refine::reach(level.octave);
-        let mut near: Vec<(usize, Tiers, Option<f64>)> = Vec::new();
+        let mut near: Vec<(usize, Tiers, f64)> = Vec::new();
         let mut tiers = Tiers::default();
         for peak in &level.peaks {
             let marks = &level.marks[peak.marks.clone()];
@@ -147,9 +147,8 @@ impl<'a> Scene<'a> {
 
     fn in_mixed(&self, level: &Mixed, aim: &Aim) -> Result<Reach> {
         let (mut judged, mut tiers) = self.reached(level, aim);
-        let scores: Vec<(u8, f64)> = judged.iter().map(|j| j.score).collect();
         let mut fine: Vec<Row> = Vec::new();
-        let beyond = self.task.finer_mixed(level.level, &level.groups, &scores, level.octave, aim, |groups| {
+        let beyond = self.task.finer_mixed(level.level, &level.groups, &judged, level.octave, aim, |groups| {
             let one = |group: &&Group| {
                 let mut best: Option<(u8, f64)> = None;
                 self.task.around_layout(group, level.octave, aim, |point, row| {
