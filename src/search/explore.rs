@@ -299,7 +299,7 @@ impl Task<'_> {
         let grid = self.mixed_groups(level, layouts, octave)?;
         let mut judged: Vec<Judged> = crate::pool::install(|| grid.par_iter().map(|g| g.marks.judge(aim)).collect())?;
         let best = judged.iter().fold(Tiers::default(), |all, own| all.and(own.tiers)).score();
-        let behind = |own: &&mut Judged| !refine::may_lead(own.tiers.score(), own.promise, best, octave);
+        let behind = |own: &&mut Judged| !refine::may_lead(own.tiers.score(), own.prospect, best, octave);
         judged.iter_mut().filter(behind).for_each(|own| *own = Judged::default());
         let mut fine: Vec<Row> = Vec::new();
         let beyond = self.finer_mixed(level, &grid, &judged, octave, aim, |groups| {

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! What lies a little over the limits is brought within them by a smaller batch, a smaller budget or another cadence, at
-//! a price: of a mark at excess e a layout promises g / e^2.
+//! a price: the prospect of a mark at excess e is g / e^2 (with g / e the same is found, a tenth later).
 //!
 //! Limit: both judge where to look further, never what is said, and are no bounds (`refine::FINER`); what the search
 //! loses by them is held in tests/rust/fair.rs.
@@ -22,7 +22,7 @@ use crate::spec::Slo;
 
 /// Neighbours of a chain carry at most this many times the prompt tokens of each other.
 const ALIKE: f64 = 2.05;
-/// How far over the limits a mark may be to promise anything.
+/// How far over the limits a mark may be to have any prospect: no bound, as above.
 const NEAR: f64 = 1.25;
 const NONE: u32 = u32::MAX;
 
@@ -51,8 +51,8 @@ impl Mark {
         point::excess(self.latencies, slo)
     }
 
-    /// What a standing mark at so much over the limits promises; nothing far from them.
-    fn promise(&self, excess: f64, aim: &Aim) -> f64 {
+    /// The prospect of a standing mark at so much over the limits; nothing far from them.
+    fn prospect(&self, excess: f64, aim: &Aim) -> f64 {
         if excess <= NEAR { self.gain(aim) / excess.max(1.0).powi(2) } else { 0.0 }
     }
 
@@ -62,17 +62,17 @@ impl Mark {
     }
 }
 
-/// What a layout with these marks may give within the limits; 0: nothing of it is near them.
-pub fn promise<'a>(marks: impl Iterator<Item = &'a Mark>, aim: &Aim) -> f64 {
-    marks.filter(|m| m.stands()).map(|m| m.promise(m.excess(&aim.slo), aim)).fold(0.0, f64::max)
+/// The best prospect of marks: what their layout may give within the limits; 0: nothing of it is near them.
+pub fn prospect<'a>(marks: impl Iterator<Item = &'a Mark>, aim: &Aim) -> f64 {
+    marks.filter(|m| m.stands()).map(|m| m.prospect(m.excess(&aim.slo), aim)).fold(0.0, f64::max)
 }
 
-/// What a layout gives under limits: class and value of its best, as [`Aim::score`] of a row, what it promises, and what
+/// What a layout gives under limits: class and value of its best, as [`Aim::score`] of a row, its prospect, and what
 /// its rows reach.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Judged {
     pub score: (u8, f64),
-    pub promise: f64,
+    pub prospect: f64,
     pub tiers: Tiers,
 }
 
@@ -109,11 +109,11 @@ impl Marks {
         self.0.iter()
     }
 
-    /// Of each kind (`of` a place) the most promising mark of each batch, the most promising batch first.
+    /// Of each kind (`of` a place) the mark of the best prospect of each batch, the best batch first.
     pub fn best_batches(&self, aim: &Aim, of: impl Fn(usize) -> u32) -> Vec<(u32, Vec<Placed>)> {
         let score = |m: &Mark| {
             let excess = m.excess(&aim.slo);
-            match m.promise(excess, aim) {
+            match m.prospect(excess, aim) {
                 _ if !m.stands() => (0, 0.0),
                 gain if gain > 0.0 => (2, gain),
                 _ => (1, -excess),
@@ -166,14 +166,14 @@ impl Marks {
 
     /// What the layout gives under these limits.
     pub fn judge(&self, aim: &Aim) -> Judged {
-        let (mut best, mut promise, mut tiers) = (f64::NEG_INFINITY, 0.0_f64, Tiers::default());
+        let (mut best, mut prospect, mut tiers) = (f64::NEG_INFINITY, 0.0_f64, Tiers::default());
         for m in self.0.iter().filter(|m| m.stands()) {
             let excess = m.excess(&aim.slo);
             tiers.add(m.gain(aim), excess);
-            promise = promise.max(m.promise(excess, aim));
+            prospect = prospect.max(m.prospect(excess, aim));
             best = best.max(self.within(m, aim).unwrap_or(best));
         }
         let score = if best > f64::NEG_INFINITY { (2, best) } else { tiers.score() };
-        Judged { score, promise, tiers }
+        Judged { score, prospect, tiers }
     }
 }

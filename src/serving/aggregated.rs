@@ -8,7 +8,8 @@
 //! mixed system step finds f/f_sys of the ranks prefilling. Mean iteration
 //! t = f_sys t_mix + (1-f_sys) t_dec; TPOT = t; worst ITL = t_mix.
 //! TTFT = (n-1) t_mix + t_last: the last chunk carries what is left of the prompt, beside the head of the
-//! next one if that waits already (odds f); with a cadence t_mix is the mean over chunks, so that t_last = t_mix. B = B_dec + rate TTFT closes the loop. Source: physics.md
+//! next one if that waits already (odds f); with a cadence t_mix is the mean over chunks, so that t_last = t_mix.
+//! Limit: the worst ITL is then that of such a mean. B = B_dec + rate TTFT closes the loop. Source: physics.md
 //! section 5 (which charges n whole steps, and a mixed step the whole budget r; a budget above the
 //! prompt is a cap, not a load).
 //! D counts the ranks of all attention groups of an AFD unit: groups take turns on the FFN pool, so one that

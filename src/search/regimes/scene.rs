@@ -16,7 +16,7 @@ use crate::control::Control;
 use crate::error::Result;
 use crate::search::exact::Kept;
 use crate::search::levels::{Group, Layouts, Task};
-use crate::search::marks::{Judged, Mark, promise};
+use crate::search::marks::{Judged, Mark, prospect};
 use crate::search::near::{self, Tiers};
 use crate::search::pairs::{Sides, ways};
 use crate::search::refine::{self, Aim, Key, append_new};
@@ -132,13 +132,13 @@ impl<'a> Scene<'a> {
             let allowed = if class == 2 { finer } else { -value * finer };
             if point::excess(peak.least, &aim.slo) <= allowed || class == 0 {
                 let own = reach(marks, &aim.slo);
-                near.push((peak.group, own, promise(marks.iter(), aim)));
+                near.push((peak.group, own, prospect(marks.iter(), aim)));
                 tiers = tiers.and(own);
             }
         }
         let mut judged: Vec<Judged> = vec![Judged::default(); level.groups.len()];
-        for (group, own, promised) in near {
-            if refine::may_lead(own.score(), promised, tiers.score(), level.octave) {
+        for (group, own, prospect) in near {
+            if refine::may_lead(own.score(), prospect, tiers.score(), level.octave) {
                 judged[group] = level.groups[group].marks.judge(aim);
             }
         }
