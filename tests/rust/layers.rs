@@ -1,11 +1,13 @@
 //! The law of the house: a module of `src/` uses only the floors below its own.
 //!
 //! Every `crate::...` path and every `super::` that reaches the crate's root is read from the
-//! source text (comments and strings taken out) and held against [`FLOORS`].
+//! source text (comments and strings taken out) and held against [`FLOORS`]. Circles of files are seen by [`circles`].
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+mod circles;
 
 /// Modules of one floor may use one another only where `MAY` says so, or on the ground floor.
 const FLOORS: &[(u32, &[&str])] = &[
