@@ -26,6 +26,7 @@ pub mod serving;
 pub mod sim;
 
 pub mod calibrate;
+pub mod design;
 pub mod search;
 pub mod validation;
 

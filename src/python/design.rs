@@ -7,9 +7,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::{columns, errors, kernels, run};
+use crate::design::{self, Description, METRICS, optimize};
 use crate::error::{Error, Result};
-use crate::search::design::{self, Description, METRICS};
-use crate::search::optimize;
 
 /// A design space, checked and counted.
 #[pyclass(frozen, module = "disagg._core")]

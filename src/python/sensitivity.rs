@@ -6,7 +6,7 @@ use pyo3::types::PyTuple;
 use super::serve::{common, plan_of};
 use super::spec::Spec;
 use super::{columns, errors, kernels, run};
-use crate::search::{self, Case};
+use crate::design::sensitivity::{Case, sensitivity as varied};
 
 /// Columns, one row a parameter.
 #[pyfunction]
@@ -41,8 +41,7 @@ pub fn sensitivity<'py>(
             load,
         })
     })?;
-    let found = run::run(py, None, move |control| {
-        search::sensitivity(&kernels::db()?, &case, parameters.as_deref(), step, control)
-    })?;
+    let found =
+        run::run(py, None, move |control| varied(&kernels::db()?, &case, parameters.as_deref(), step, control))?;
     columns::to_python(py, found)
 }

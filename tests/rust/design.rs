@@ -7,7 +7,7 @@ use disagg::Error;
 use disagg::columns::Column;
 use disagg::control::Control;
 use disagg::cost::Library;
-use disagg::search::design::{Axis, Description, METHODS, Space, price, sample};
+use disagg::design::{Axis, Description, METHODS, Space, price, sample};
 use disagg::serving::Engine;
 use disagg::spec::{Aggregated, Assumptions, Parallel, Plan, Quant, Serving, catalog};
 use proptest::prelude::*;

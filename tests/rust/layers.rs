@@ -17,7 +17,7 @@ const FLOORS: &[(u32, &[&str])] = &[
     (3, &["cost"]),
     (4, &["serving"]),
     (5, &["sim"]),
-    (6, &["search", "validation", "calibrate"]),
+    (6, &["search", "design", "validation", "calibrate"]),
     (7, &["python"]),
 ];
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use disagg::columns::{Column, Columns};
 use disagg::control::Control;
-use disagg::search::design::{Axis, Description, Expression, METRICS, Space, price};
-use disagg::search::optimize::{Search, TIE};
+use disagg::design::optimize::{Search, TIE};
+use disagg::design::{Axis, Description, Expression, METRICS, Space, price};
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 use serde_json::{Map, Value, json};

@@ -2,7 +2,7 @@
 
 use disagg::columns::{Column, Columns};
 use disagg::control::Control;
-use disagg::search::{Case, sensitivity};
+use disagg::design::sensitivity::{Case, sensitivity};
 use disagg::serving::Engine;
 use disagg::spec::{Aggregated, Assumptions, Imbalance, PdPlan, Plan, Quant, Serving, Workload};
 
@@ -170,7 +170,7 @@ fn what_a_plan_does_not_use_moves_nothing_and_price_is_proportional() {
     let found = run(&case, None, 0.3);
     let names = texts(&found, "parameter");
     let row = |name: &str| names.iter().position(|n| n == name).unwrap();
-    for metric in disagg::search::sensitivity::METRICS {
+    for metric in disagg::design::sensitivity::METRICS {
         let e = numbers(&found, &format!("{metric}_elasticity"));
         assert_eq!(e[row("nic_gb_per_s")], 0.0, "{metric}");
         let unit = |on: &str| if metric == on { 1.0 } else { 0.0 };

@@ -38,7 +38,7 @@ const KNOWN: &[&[&str]] = &[
         "search/units.rs",
     ],
     &["search/regimes.rs", "search/regimes/scene.rs", "search/regimes/table.rs"],
-    &["search/sensitivity/mod.rs", "search/sensitivity/parameters.rs"],
+    &["design/sensitivity/mod.rs", "design/sensitivity/parameters.rs"],
     &["serving/contention.rs", "serving/rows.rs", "serving/stepper.rs", "serving/unit.rs"],
     &["serving/half_duplex.rs", "serving/pipeline.rs", "serving/recurrence.rs"],
     &[

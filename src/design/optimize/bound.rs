@@ -13,9 +13,9 @@ use rayon::prelude::*;
 use serde_json::Value;
 
 use crate::control::Control;
+use crate::design::{Interval, Reader, Space};
 use crate::error::Result;
 use crate::kernels::KernelDb;
-use crate::search::design::{Interval, Reader, Space};
 use crate::serving::estimate::bill;
 use crate::serving::point::Load;
 use crate::serving::{Engine, bound};

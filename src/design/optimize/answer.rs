@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::bound::{GPUS, REPLICA, SLOT};
 use super::{MEMORY, OBJECTIVE, Search, State, TIE};
 use crate::columns::{Column, Columns};
+use crate::design::{NOT_RUNNABLE, Priced, columns};
 use crate::error::{Error, Result};
-use crate::search::design::{NOT_RUNNABLE, Priced, columns};
 
 /// The sentence that proves each way of leaving points out.
 fn proof(by: &str) -> &'static str {

@@ -1,7 +1,7 @@
 //! The smallest batch and chunk of a plan that do not fit: nothing larger does.
 
 use super::bound::{axis, given};
-use crate::search::design::Space;
+use crate::design::Space;
 
 /// Axes of batch and chunk of a plan without slots.
 pub(super) struct Corner {

@@ -4,8 +4,8 @@
 //! `max metric`, `min metric`. Constraints are those of a space, over metrics as well as axes; where both
 //! have a name the metric is meant.
 
+use crate::design::{Expression, Interval, METRICS, Priced, Space, name_of};
 use crate::error::{Error, Problems, Result, near};
-use crate::search::design::{Expression, Interval, METRICS, Priced, Space, name_of};
 
 /// Metrics of which less is better.
 const LESS: [&str; 6] = ["ttft_ms", "tpot_ms", "itl_worst_ms", "gpus", "memory_gib", "usd_per_mtok"];

@@ -29,9 +29,9 @@ use self::bound::{Bounds, Verdict};
 use self::corner::Corner;
 use crate::columns::{Column, Columns};
 use crate::control::Control;
+use crate::design::{Priced, Space, columns, price_rows};
 use crate::error::{Error, Result};
 use crate::kernels::KernelDb;
-use crate::search::design::{Priced, Space, columns, price_rows};
 
 /// Points whose objective is as near as this are ties.
 pub const TIE: f64 = 1e-9;

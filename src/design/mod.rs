@@ -4,12 +4,15 @@
 //! A space is a base question (model, cluster, workload, plan, serving, assumptions) and a list of
 //! axes, each a dotted path into it with the values to take. Points are numbered in the order of
 //! the axes, the last axis fastest, points that break a constraint left out; so a slice of numbers
-//! is a unit of work that any machine can price from the space's JSON alone.
+//! is a unit of work that any machine can price from the space's JSON alone. Of such a space [`optimize`] finds the best
+//! point without pricing all; [`sensitivity`] asks how much each figure moves one plan.
 
 mod expression;
 mod interval;
+pub mod optimize;
 mod price;
 mod sample;
+pub mod sensitivity;
 mod space;
 
 pub use expression::Expression;
