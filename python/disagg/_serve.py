@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from disagg import _core
-from disagg._flight import Calls
+from disagg._executor_pool import Calls
 from disagg._names import LEVELS, Names, expanded, several, single
 from disagg._versions import __version__
 from disagg.errors import InfeasibleError

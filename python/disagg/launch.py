@@ -8,12 +8,19 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from disagg import _core, _html
+from disagg._result_base import Fact, Result, texts
 from disagg.errors import SpecError
-from disagg.result import Result
-from disagg.specs import Cluster, Model, Quant, Serving, Workload
 from disagg.specs._base import Spec, expect
+from disagg.specs.hardware import Cluster
+from disagg.specs.model import Model
+from disagg.specs.serving import Quant, Serving
+from disagg.specs.workload import Workload
 
 __all__ = ["Launch"]
+
+
+def _named(value: Any) -> dict[str, str]:
+    return dict(value)
 
 
 class Launch(Result):
@@ -25,30 +32,16 @@ class Launch(Result):
 
     _shown: ClassVar[tuple[str, ...]] = ("framework", "server")
 
-    @property
-    def framework(self) -> str:
-        """``vllm``, ``sglang``, ``trtllm`` or ``dynamo``."""
-        return str(self._scalars["framework"])
-
-    @property
-    def server(self) -> str:
-        """What the commands start, with its version."""
-        return str(self._scalars["server"])
-
-    @property
-    def commands(self) -> list[str]:
-        """Shell text of each process: the servers node by node, the router last."""
-        return list(self._scalars["commands"])
-
-    @property
-    def files(self) -> dict[str, str]:
-        """File name to text: a script a node, the router's, and configuration files where the framework takes some."""
-        return dict(self._scalars["files"])
-
-    @property
-    def notes(self) -> list[str]:
-        """What no flag says: choices that the framework has no switch for, and what must run beforehand."""
-        return list(self._scalars["notes"])
+    framework = Fact(str, "``vllm``, ``sglang``, ``trtllm`` or ``dynamo``.")
+    server = Fact(str, "What the commands start, with its version.")
+    commands = Fact(texts, "Shell text of each process: the servers node by node, the router last.")
+    files = Fact(
+        _named,
+        "File name to text: a script a node, the router's, and configuration files that a framework takes.",
+    )
+    notes = Fact(
+        texts, "What no flag says: choices that the framework has no switch for, and what must run beforehand."
+    )
 
     def write(self, directory: str | os.PathLike[str]) -> list[Path]:
         """Write the files into a directory, which is made where it is missing.

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from disagg import _html
+from disagg._result_base import Fact, Result, Table, number, texts
 from disagg.frame import Frame
-from disagg.result import Estimate, Result
+from disagg.result import Estimate
 from disagg.run import Run
-
-if TYPE_CHECKING:
-    from disagg.space import Space
+from disagg.space import Space
 
 __all__ = ["Optimum"]
 
@@ -23,35 +22,18 @@ class Optimum(Result):
 
     _shown: ClassVar[tuple[str, ...]] = ("objective", "value", "point", "method", "complete")
 
-    @property
-    def objective(self) -> str:
-        """What was made as good as possible, with its sense: ``"max tokens_per_s"``."""
-        return str(self._scalars["objective"])
-
-    @property
-    def constraints(self) -> list[str]:
-        """Limits that a point had to keep."""
-        return list(self._scalars["constraints"])
-
-    @property
-    def method(self) -> str:
-        """``"exact"`` or ``"optuna"``."""
-        return str(self._scalars["method"])
-
-    @property
-    def complete(self) -> bool:
-        """Whether the search went to its end; False after a stop with ``partial=True``."""
-        return bool(self._scalars["complete"])
-
-    @property
-    def value(self) -> float:
-        """The objective at the best point."""
-        return self._float("value")
-
-    @property
-    def point(self) -> int:
-        """Number of the best point; the least of equals."""
-        return int(self._scalars["point"])
+    objective = Fact(str, "What was made as good as possible, with its sense: ``max tokens_per_s``.")
+    constraints = Fact(texts, "Limits that a point had to keep.")
+    method = Fact(str, "``exact`` or ``optuna``.")
+    complete = Fact(bool, "Whether the search went to its end; False after a stop with ``partial=True``.")
+    value = Fact(number, "The objective at the best point.")
+    point = Fact(int, "Number of the best point; the least of equals.")
+    points = Table(
+        "Every point that was priced: ``point``, axes, metrics, ``feasible``, ``kept`` (constraints), ``status``."
+    )
+    certificate = Table(
+        "What became of every point: ``what``, ``points`` (how many), ``why`` (the proof, or that there is none)."
+    )
 
     @property
     def choice(self) -> dict[str, Any]:
@@ -66,25 +48,13 @@ class Optimum(Result):
         return Run.from_json(text) if self._scalars["simulated"] else Estimate.from_json(text)
 
     @property
-    def points(self) -> Frame:
-        """Every point that was priced: ``point``, axes, metrics, ``feasible``, ``kept`` (constraints), ``status``."""
-        return self._frame("points")
-
-    @property
     def ties(self) -> Frame:
         """The rows of `points` whose objective is that of the best within 1e-9."""
         return self.points.filter(np.isin(self.points["point"], self._scalars["ties"]))
 
     @property
-    def certificate(self) -> Frame:
-        """What became of every point: ``what``, ``points`` (how many), ``why`` (the proof, or that there is none)."""
-        return self._frame("certificate")
-
-    @property
     def space(self) -> Space:
         """The space that was searched."""
-        from disagg.space import Space
-
         return Space.from_json(self._scalars["space"])
 
     def __repr__(self) -> str:

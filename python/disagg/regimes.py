@@ -10,7 +10,7 @@ import numpy as np
 
 from disagg import _core, executors
 from disagg._columns import Text
-from disagg._flight import Calls
+from disagg._executor_pool import Calls
 from disagg._names import LEVELS, Names, expanded, several
 from disagg._versions import __version__
 from disagg.errors import Problem, SpecError

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from disagg import _core
+from disagg import _core, plots
+from disagg._result_base import Fact, Result, Table
 from disagg.errors import SpecError
 from disagg.frame import Frame
-from disagg.result import Result
+from disagg.plots import requests
 from disagg.specs import SLO
 from disagg.specs._base import checked, expect
 
@@ -33,21 +34,19 @@ class _RunPlots:
 
     def latency(self, *, metric: str = "ttft_ms", ax: Axes | None = None) -> Axes:
         """Draw the share of requests below each latency."""
-        from disagg import plots
-
         return plots.latency(self._run.requests, metric=metric, ax=ax)
 
     def timeline(self, *, ax: Axes | None = None) -> Axes:
         """Draw what each instance did."""
-        from disagg import plots
-
         return plots.instances(self._run.timeline, ax=ax)
 
     def goodput(self, slo: SLO, *, ax: Axes | None = None) -> Axes:
         """Draw arrivals over time, and how many of them kept the limits."""
-        from disagg.plots import requests
-
         return requests.kept(self._run.requests, self._run._within(slo), ax=ax)
+
+
+def _mean(value: Any) -> Any:
+    return value["mean"] if isinstance(value, dict) else value
 
 
 class Run(Result):
@@ -55,17 +54,16 @@ class Run(Result):
 
     _shown = ("arrivals", "finished", "rejected", "unfinished", "ttft_ms", "tpot_ms", "tokens_per_s")
 
-    def __getattr__(self, name: str) -> Any:
-        """Give the counts and means of the summary by their names."""
-        if name in Run._shown:
-            value = self._scalars.get(name)
-            return value["mean"] if isinstance(value, dict) else value
-        raise AttributeError(f"Run has no attribute {name!r}")
-
-    @property
-    def requests(self) -> Frame:
-        """One row a request, times in ms; not-a-number where it has none."""
-        return self._frame("requests")
+    arrivals = Fact(_mean, "Requests that arrived.")
+    finished = Fact(_mean, "Requests that got their last token.")
+    rejected = Fact(_mean, "Requests that no instance could hold.")
+    unfinished = Fact(_mean, "Requests still under way at the end.")
+    ttft_ms = Fact(_mean, "Mean time to first token after the warm-up, milliseconds.")
+    tpot_ms = Fact(_mean, "Mean time between later tokens after the warm-up, milliseconds.")
+    tokens_per_s = Fact(_mean, "Output tokens per second after the warm-up.")
+    requests = Table("One row a request, times in ms; not-a-number where it has none.")
+    utilization = Table("One row an instance: busy share, KV share, mean decode batch, tokens.")
+    timeline = Table("Stretches of time on each instance; equal decode steps are one row.")
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -75,16 +73,6 @@ class Run(Result):
     def percentiles(self) -> Frame:
         """Latencies (ms) at the 10 to 99.9 % points, linear between neighbours."""
         return self._frame("percentiles")
-
-    @property
-    def utilization(self) -> Frame:
-        """One row an instance: busy share, KV share, mean decode batch, tokens."""
-        return self._frame("utilization")
-
-    @property
-    def timeline(self) -> Frame:
-        """Stretches of time on each instance; equal decode steps are one row."""
-        return self._frame("timeline")
 
     def _within(self, slo: SLO) -> npt.NDArray[np.bool_]:
         """Tell which requests finished inside the limits (a single token has no TPOT to miss)."""

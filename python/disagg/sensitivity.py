@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from disagg import _core
+from disagg._result_base import Result
 from disagg.errors import SpecError
 from disagg.frame import Frame
-from disagg.result import Estimate
 from disagg.specs._base import checked, expect
+
+if TYPE_CHECKING:
+    from disagg.result import Estimate
 
 __all__ = ["sensitivity"]
 
@@ -72,7 +75,7 @@ def sensitivity(estimate: Estimate, *, parameters: Sequence[str] | None = None, 
     if isinstance(parameters, str):
         parameters = [parameters]
     expect(
-        estimate=(estimate, Estimate),
+        estimate=(estimate, Result),
         parameters=(parameters, Sequence, type(None)),
         step=(step, float, int),
     )
@@ -83,7 +86,7 @@ def sensitivity(estimate: Estimate, *, parameters: Sequence[str] | None = None, 
     ]
     if problems:
         raise SpecError(problems)
-    given = {name: spec._raw for name, spec in estimate.inputs.items()}
+    given = {name: spec._raw for name, spec in getattr(estimate, "inputs", {}).items()}
     if not {"model", "cluster", "workload"} <= given.keys():
         raise SpecError([("estimate", "does not hold what it was made from", "use dg.estimate(...)")])
     return Frame._from_core(

@@ -5,66 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import Any, cast
 
 import numpy as np
 
 from disagg import _core
 from disagg._names import FAMILIES, LEVELS
+from disagg._study_again import Again
+from disagg._study_plots import StudyPlots
+from disagg._verdict_words import headline
 from disagg.errors import InfeasibleError, SpecError
 from disagg.frame import Frame, better
-from disagg.progress import Progress, reporter
 from disagg.result import Estimate
-from disagg.specs import SLO, Assumptions
-from disagg.specs._base import expect
-from disagg.verdict import Verdict, headline, verdict
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from disagg.specs import SLO
+from disagg.verdict import Verdict, verdict
 
 __all__ = ["LEVELS", "Study"]
 
 
-class _StudyPlots:
-    """Plots of a study."""
-
-    def __init__(self, study: Study) -> None:
-        self._study = study
-
-    def pareto(
-        self, *, x: str = "tokens_per_s_per_user", y: str = "tokens_per_s_per_gpu", ax: Axes | None = None
-    ) -> Axes:
-        """Draw every feasible point and the frontier of each level."""
-        from disagg import plots
-
-        return plots.pareto(self._study.points, x=x, y=y, ax=ax)
-
-    def breakdown(self, *, part: str = "op", ax: Axes | None = None) -> Axes:
-        """Draw where time goes in the best plan of each level."""
-        from disagg import plots
-
-        return plots.breakdown(self._study.estimates, part=part, ax=ax)
-
-    def ratio(self, *, y: str = "tokens_per_s", ax: Axes | None = None) -> Axes:
-        """Draw throughput against the attention share of the AFD plans."""
-        from disagg import plots
-
-        return plots.ratio(self._study.points, y=y, ax=ax)
-
-    def memory(self, *, ax: Axes | None = None) -> Axes:
-        """Draw what fills each GPU in the best plan of each level."""
-        from disagg import plots
-
-        return plots.memory(self._study.estimates, ax=ax)
-
-    def audit(self, *, to: Assumptions | None = None, level: str | None = None, ax: Axes | None = None) -> Axes:
-        """Walk to other assumptions (None: the paper's) and draw what each switch does."""
-        from disagg import plots
-
-        return plots.audit(self._study.audit(to), level=level, ax=ax)
-
-
-class Study:
+class Study(Again):
     """What an exploration found. Made by ``dg.explore(...)``.
 
     Parameters
@@ -93,7 +52,6 @@ class Study:
         "_estimates",
         "_flips",
         "_frameworks",
-        "_native",
         "_objective",
         "_points",
         "_slo",
@@ -111,7 +69,6 @@ class Study:
     _warnings: list[str]
     _slo: SLO
     _verdict: Verdict | None
-    _native: _core.Study | None
 
     def __init__(
         self,
@@ -126,23 +83,18 @@ class Study:
         slo: SLO | None = None,
         core: _core.Study | None = None,
     ) -> None:
-        for name, value in (
-            ("_native", core),
-            ("_table", table),
-            ("_points", points),
-            ("_estimates", dict(estimates)),
-            ("_objective", objective),
-            ("_frameworks", table if frameworks is None else frameworks),
-            ("_flips", Frame({}) if flips is None else flips),
-            ("_warnings", list(warnings)),
-            ("_slo", SLO() if slo is None else slo),
-            ("_verdict", None),
-        ):
-            object.__setattr__(self, name, value)
-
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        """Refuse: results are frozen."""
-        raise AttributeError("Study is frozen")
+        self._set(
+            _native=core,
+            _table=table,
+            _points=points,
+            _estimates=dict(estimates),
+            _objective=objective,
+            _frameworks=table if frameworks is None else frameworks,
+            _flips=Frame({}) if flips is None else flips,
+            _warnings=list(warnings),
+            _slo=SLO() if slo is None else slo,
+            _verdict=None,
+        )
 
     @property
     def table(self) -> Frame:
@@ -170,7 +122,7 @@ class Study:
         (empty: nothing keeps the limits), ``framework``, ``tokens_per_s_per_gpu``, ``tokens_per_s_per_user``.
         """
         if not isinstance(self._flips, Frame):
-            object.__setattr__(self, "_flips", self._flips())
+            self._set(_flips=self._flips())
         return cast("Frame", self._flips)
 
     @property
@@ -201,7 +153,7 @@ class Study:
         (True, True, True)
         """
         if self._verdict is None:
-            object.__setattr__(self, "_verdict", verdict(self))
+            self._set(_verdict=verdict(self))
         return cast("Verdict", self._verdict)
 
     @property
@@ -212,7 +164,7 @@ class Study:
         and ``"scan"`` where it stands as scanned (see `explore`), with no ``measured_share``.
         """
         if not isinstance(self._points, Frame):
-            object.__setattr__(self, "_points", self._points())
+            self._set(_points=self._points())
         return cast("Frame", self._points)
 
     @property
@@ -231,9 +183,9 @@ class Study:
         return self._objective
 
     @property
-    def plot(self) -> _StudyPlots:
+    def plot(self) -> StudyPlots:
         """Plots: ``.pareto()``, ``.breakdown()``, ``.ratio()``, ``.memory()``, ``.audit()``."""
-        return _StudyPlots(self)
+        return StudyPlots(self)
 
     def _levels(self, level: str | None) -> tuple[str, ...]:
         if level is None:
@@ -298,109 +250,6 @@ class Study:
         levels = self._levels(level)
         wanted = np.isin(self.points["level"], levels) & self.points["feasible"]
         return self.points.filter(wanted).frontier(x, y)
-
-    def audit(
-        self,
-        to: Assumptions | None = None,
-        *,
-        method: str = "order",
-        order: Sequence[str] = (),
-        orders: int | None = None,
-        seed: int = 0,
-        batches_per_octave: int | None = None,
-        progress: Progress = None,
-    ) -> Frame:
-        """Walk from the study's assumptions to others, one switch at a time, every level searched again.
-
-        Parameters
-        ----------
-        to
-            The other end; None: ``Assumptions.paper()``.
-        method
-            ``"order"``: one walk, whose steps add up to the whole difference; ``"shapley"``: the mean
-            effect of each switch over orders.
-        order
-            Names of the switches that differ, in the order to walk; empty: the order of the switches.
-        orders
-            For ``"shapley"``: how many orders to sample, each with its reverse; None: all subsets (up to
-            six switches).
-        seed
-            Of the sampled orders.
-        batches_per_octave
-            Batches priced per doubling; None: as the study. Fewer are faster, and both ends are then
-            those of the coarser search.
-        progress
-            As in `explore`.
-
-        Returns
-        -------
-        Frame
-            One row a step and level: ``step switch value level effect``, the objective after the step (0
-            where the level keeps no limit), ``feasible binding ttft_ms tpot_ms least_ttft_ms
-            least_tpot_ms plan``. The first step is ``from``, the last ``to``; ``attrs["order"]`` states
-            the order.
-
-        Raises
-        ------
-        SpecError
-            If a switch is not one that differs, or the study was read back from JSON or a pickle.
-
-        Examples
-        --------
-        >>> import disagg as dg
-        >>> study = dg.explore(dg.Model("Qwen/Qwen3-30B-A3B"), dg.Cluster("b200_sxm", gpus=2),
-        ...                    dg.Workload(isl=1024, osl=128), dg.SLO(ttft_ms=500), levels=["pd"])
-        >>> walk = study.audit(to=dg.Assumptions.physical().replace(kv_transfer="ignored"))
-        >>> walk["switch"].tolist()
-        ['from', 'kv_transfer', 'to']
-        """
-        expect(
-            to=(to, Assumptions, type(None)),
-            method=(method, str),
-            orders=(orders, int, type(None)),
-            seed=(seed, int),
-            batches_per_octave=(batches_per_octave, int, type(None)),
-        )
-        if self._native is None:
-            raise SpecError([("study", "was read back and cannot be searched again", "explore again, then audit")])
-        to = Assumptions.paper() if to is None else to
-        with reporter(progress, "layouts") as report:
-            return Frame._from_core(
-                self._native.audit(to._raw, method, list(order), orders, seed, batches_per_octave, report)
-            )
-
-    def lifted(self, *, progress: Progress = None) -> Frame:
-        """Tell what lifting the rules of servers would gain: the same question searched once more without them.
-
-        Parameters
-        ----------
-        progress
-            As in `explore`.
-
-        Returns
-        -------
-        Frame
-            One row a level: ``level``, ``runnable_tokens_per_s_per_gpu`` (the best plan that a server starts; NaN: none
-            keeps the limits), ``lifted_tokens_per_s_per_gpu`` (the best of all), ``gain`` (the second over the first,
-            less one), ``plan`` and ``rules`` (those that the second breaks).
-
-        Raises
-        ------
-        SpecError
-            If the study was read back from JSON or a pickle.
-
-        Examples
-        --------
-        >>> import disagg as dg
-        >>> study = dg.explore(dg.Model("Qwen/Qwen3-30B-A3B"), dg.Cluster("h200_sxm", gpus=2),
-        ...                    dg.Workload(isl=1024, osl=128), dg.SLO(ttft_ms=500), levels=["pd"], frameworks="vllm")
-        >>> study.lifted().columns[:2]
-        ['level', 'runnable_tokens_per_s_per_gpu']
-        """
-        if self._native is None:
-            raise SpecError([("study", "was read back and cannot be searched again", "explore again")])
-        with reporter(progress, "layouts") as report:
-            return Frame._from_core(self._native.lifted(report))
 
     def to_json(self) -> str:
         """Give the study as JSON text; `from_json` gives an equal study back, to the last bit."""
@@ -472,37 +321,22 @@ class Study:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the plain data."""
-        facts = (self._frameworks, self.flips, self._warnings, self._slo)
-        return _rebuild, (self._table, self.points, self._estimates, self._objective, facts)
-
-    def __copy__(self) -> Study:
-        """Return itself: it is frozen."""
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Study:
-        """Return itself: it is frozen."""
-        return self
+        parts = {
+            "table": self._table,
+            "points": self.points,
+            "estimates": self._estimates,
+            "objective": self._objective,
+            "frameworks": self._frameworks,
+            "flips": self.flips,
+            "warnings": self._warnings,
+            "slo": self._slo,
+        }
+        return _rebuild, (parts,)
 
 
 def _rate(objective: str) -> str:
     return objective if objective == "tokens_per_s_per_user" else "tokens_per_s_per_gpu"
 
 
-def _rebuild(
-    table: Frame,
-    points: Frame,
-    estimates: dict[str, Estimate],
-    objective: str,
-    facts: tuple[Frame, Frame, list[str], SLO],
-) -> Study:
-    frameworks, flips, warnings, slo = facts
-    return Study(
-        table=table,
-        points=points,
-        estimates=estimates,
-        objective=objective,
-        frameworks=frameworks,
-        flips=flips,
-        warnings=warnings,
-        slo=slo,
-    )
+def _rebuild(parts: dict[str, Any]) -> Study:
+    return Study(**parts)

@@ -11,7 +11,7 @@ import numpy as np
 
 from disagg import _core, executors
 from disagg._checkpoint import Checkpoint
-from disagg._flight import fly
+from disagg._executor_pool import fly
 from disagg._versions import __version__
 from disagg.errors import Problem, SpecError
 from disagg.frame import Frame

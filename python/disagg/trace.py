@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from os import PathLike, fspath
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from disagg import _core
+from disagg._frozen import Frozen
 from disagg.errors import SpecError
 from disagg.frame import Frame
 from disagg.specs import Workload
@@ -26,7 +27,7 @@ def _read(kind: str, path: Path, on_error: str, option: float = 0.0, *, n: int =
     return Trace(_core.Trace.read(kind, fspath(path), on_error, float(option), n, seed))
 
 
-class Trace:
+class Trace(Frozen):
     """Requests with arrivals. Built by its named constructors; frozen, picklable.
 
     Readers take plain and gzip files. A line that cannot be read is an error that names file and
@@ -45,11 +46,7 @@ class Trace:
 
     def __init__(self, raw: _core.Trace) -> None:
         expect(raw=(raw, _core.Trace))
-        object.__setattr__(self, "_raw", raw)
-
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        """Refuse: traces are frozen."""
-        raise AttributeError("Trace is frozen")
+        self._set(_raw=raw)
 
     @classmethod
     @checked

@@ -15,7 +15,7 @@ import pytest
 
 import disagg as dg
 from disagg._columns import same
-from disagg._flight import Calls
+from disagg._executor_pool import Calls
 
 MODEL = dg.Model("Qwen/Qwen3-30B-A3B")
 CHAT = dg.Workload.preset("paper-chat")

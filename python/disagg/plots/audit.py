@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from disagg.errors import SpecError
-from disagg.frame import Frame
 from disagg.plots import _style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from disagg.frame import Frame
 
 _VALUES = ("tokens_per_s", "tokens_per_s_per_gpu", "tokens_per_s_per_user")
 

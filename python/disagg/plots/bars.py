@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from disagg._frame_base import FrameBase
 from disagg.errors import SpecError
-from disagg.frame import Frame
 from disagg.plots import _style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from disagg.frame import Frame
 
 # Parts beyond this many are drawn together as "other": more colours than that cannot be told apart.
 MOST_PARTS = 8
@@ -52,15 +54,15 @@ def _draw(ax: Axes, columns: list[str], heights: dict[str, Any]) -> None:
 
 def _joined(frames: Frame | Mapping[str, Any], attribute: str) -> Frame:
     """One frame of several named ones (or of results that hold one), with the name as a column."""
-    if isinstance(frames, Frame):
+    if not isinstance(frames, Mapping):
         return frames
-    parts = {str(k): f if isinstance(f, Frame) else getattr(f, attribute) for k, f in frames.items()}
+    parts = {str(k): f if isinstance(f, FrameBase) else getattr(f, attribute) for k, f in frames.items()}
     if not parts:
-        return Frame({})
+        return cast("Frame", FrameBase({}))
     first = next(iter(parts.values()))
     columns = {c: np.concatenate([p[c] for p in parts.values()]) for c in first.columns}
     columns["estimate"] = np.concatenate([np.full(len(p), k) for k, p in parts.items()])
-    return Frame(columns)
+    return cast("Frame", type(first)(columns))
 
 
 def _bars(frame: Frame, *names: str) -> list[str]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from disagg.frame import Frame
 
+
 __all__ = ["timeline"]
 
 _STAGES = ("attention", "a2f", "ffn", "f2a")

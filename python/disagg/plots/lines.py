@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from disagg.frame import Frame
 from disagg.plots import _style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from disagg.frame import Frame
 
 MOST_DOTS = 3000
 MOST_MARKERS = 15

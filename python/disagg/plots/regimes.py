@@ -8,11 +8,12 @@ import numpy as np
 
 from disagg._optional import require
 from disagg.errors import SpecError
-from disagg.frame import Frame
 from disagg.plots import _style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from disagg.frame import Frame
 
 AXES = ("tpot_limit_ms", "ttft_limit_ms", "isl", "osl", "prefix", "gpus", "system", "workload")
 LENGTHS = ("isl", "osl", "prefix")

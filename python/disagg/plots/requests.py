@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from disagg.frame import Frame
 from disagg.plots import _style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from disagg.frame import Frame
 
 KINDS = ("decode", "prefill", "mixed", "transfer")
 

@@ -6,11 +6,12 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from disagg.errors import SpecError
-from disagg.frame import Frame
 from disagg.plots import _style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from disagg.frame import Frame
 
 
 def tornado(frame: Frame, *, metric: str = "tpot_ms", ax: Axes | None = None) -> Axes:

@@ -216,9 +216,7 @@ class Workload(Spec):
         >>> dg.Workload.from_trace(trace).mean["isl"]
         512.0
         """
-        from disagg.trace import Trace
-
-        expect(trace=(trace, Trace))
+        expect(trace=(getattr(trace, "_raw", trace), _core.Trace))
         return cls(lengths=trace._raw.lengths(4096), name="trace", source=repr(trace))
 
     @property

@@ -190,7 +190,7 @@ class Calls:
     Examples
     --------
     >>> import concurrent.futures as cf
-    >>> from disagg._flight import Calls
+    >>> from disagg._executor_pool import Calls
     >>> work = Calls(lambda n, report: n * n, [("four", (4,)), ("five", (5,))], lambda name: f"{name} squared")
     >>> with cf.ThreadPoolExecutor(2) as pool:
     ...     work.fly(pool)

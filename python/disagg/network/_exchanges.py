@@ -1,0 +1,179 @@
+"""Collectives, and the dispatch and combine of an expert-parallel group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from disagg._names import Names, single
+from disagg.network._phase import Phase, ask
+from disagg.specs import Cluster
+from disagg.specs._base import checked
+
+
+@checked
+def collective(
+    cluster: Cluster,
+    op: str,
+    *,
+    ranks: int,
+    bytes: float,  # noqa: A002 - the public contract
+    dtype: str = "bfloat16",
+    placement: Sequence[int] | None = None,
+    framework: Names = None,
+    frameworks: Names = None,
+) -> Phase:
+    """Time a collective of `ranks` GPUs.
+
+    Parameters
+    ----------
+    cluster
+        Whose tables and fabric.
+    op
+        ``"all_reduce"``, ``"all_gather"`` or ``"reduce_scatter"``.
+    ranks
+        GPUs that take part.
+    bytes
+        The full buffer of one rank, as nccl-tests count.
+    dtype
+        What is summed; only ``"bfloat16"`` was measured.
+    placement
+        GPU ids; None: packed from the start of a domain.
+    framework, frameworks
+        Whose all-reduce stands beside NCCL's; None: the first that has tables.
+
+    Returns
+    -------
+    Phase
+        At measured ranks the table (NCCL, or the framework's own all-reduce where that is faster).
+
+    Raises
+    ------
+    SpecError
+        If the operation or the number of ranks is not possible here; every problem is named.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> phase = dg.network.collective(dg.Cluster("h200_sxm", gpus=8), "all_reduce", ranks=8, bytes=2**20)
+    >>> phase.tier, phase.evidence
+    ('scale-up', 'measured')
+    """
+    args = {"op": op, "ranks": ranks, "bytes": bytes, "dtype": dtype, "placement": placement}
+    return ask(cluster, "collective", single(framework, frameworks, "a collective"), 1.0, args)
+
+
+@checked
+def dispatch(
+    cluster: Cluster,
+    *,
+    tokens: float,
+    hidden: int,
+    topk: int,
+    experts: int,
+    ranks: int,
+    dtype: str = "fp8",
+    backend: str | None = None,
+    groups: int = 0,
+    topk_groups: int = 0,
+    load: Sequence[float] | None = None,
+    exponent: float | None = None,
+    framework: Names = None,
+    frameworks: Names = None,
+) -> Phase:
+    """Time the dispatch of an expert-parallel group: every token to the GPUs of its experts.
+
+    Parameters
+    ----------
+    cluster
+        Whose tables and fabric.
+    tokens
+        Tokens per source GPU.
+    hidden, topk, experts
+        The model's; uniform routing unless `load` or `exponent` says otherwise.
+    ranks
+        GPUs of the group.
+    dtype
+        Payload: ``"fp8"`` (with scales), ``"bfloat16"`` or ``"nvfp4"``.
+    backend
+        ``"low-latency"`` (no deduplication), ``"normal"`` (one copy a node), ``"one-sided"`` (one copy a
+        GPU, one rack); None: the fastest that takes so many tokens.
+    groups, topk_groups
+        Group-limited routing (DeepSeek-V3: 8 and 4); 0: none.
+    load
+        A histogram: one load an expert, in the order in which they lie on the ranks.
+    exponent
+        Instead of it: loads i^-exponent, dealt to the ranks in turn.
+    framework, frameworks
+        As in `collective`.
+
+    Returns
+    -------
+    Phase
+        The time, and the bytes through the busiest GPU's ports.
+
+    Raises
+    ------
+    SpecError
+        If something does not fit; every problem is named.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> rack = dg.Cluster("gb200", gpus=72)
+    >>> phase = dg.network.dispatch(rack, tokens=128, hidden=7168, topk=8, experts=256, ranks=64)
+    >>> phase.kernel, phase.tier
+    ('one-sided', 'scale-up')
+    """
+    args = {"tokens": tokens, "hidden": hidden, "topk": topk, "experts": experts, "ranks": ranks, "dtype": dtype}
+    more = {"backend": backend, "groups": groups, "topk_groups": topk_groups, "load": load, "exponent": exponent}
+    return ask(cluster, "dispatch", single(framework, frameworks, "an exchange"), 1.0, {**args, **more})
+
+
+@checked
+def combine(
+    cluster: Cluster,
+    *,
+    tokens: float,
+    hidden: int,
+    topk: int,
+    experts: int,
+    ranks: int,
+    dtype: str = "fp8",
+    backend: str | None = None,
+    groups: int = 0,
+    topk_groups: int = 0,
+    load: Sequence[float] | None = None,
+    exponent: float | None = None,
+    framework: Names = None,
+    frameworks: Names = None,
+) -> Phase:
+    """Time the combine of an expert-parallel group: every token's results back to it, in BF16.
+
+    Parameters
+    ----------
+    cluster, tokens, hidden, topk, experts, ranks, backend, groups, topk_groups, load, exponent, framework,
+    frameworks
+        As in `dispatch`; `tokens` per GPU that they come back to.
+    dtype
+        Payload of the dispatch before it (it picks the kernel; what comes back is BF16).
+
+    Returns
+    -------
+    Phase
+        As from `dispatch`.
+
+    Raises
+    ------
+    SpecError
+        As from `dispatch`.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> node = dg.Cluster("h100_sxm", gpus=8)
+    >>> dg.network.combine(node, tokens=128, hidden=7168, topk=8, experts=256, ranks=8).evidence
+    'measured'
+    """
+    args = {"tokens": tokens, "hidden": hidden, "topk": topk, "experts": experts, "ranks": ranks, "dtype": dtype}
+    more = {"backend": backend, "groups": groups, "topk_groups": topk_groups, "load": load, "exponent": exponent}
+    return ask(cluster, "combine", single(framework, frameworks, "an exchange"), 1.0, {**args, **more})

@@ -1,0 +1,112 @@
+"""Flows between single GPUs that share the ports."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from disagg import _core
+from disagg.errors import Problem, SpecError
+from disagg.frame import Frame
+from disagg.specs import Cluster
+from disagg.specs._base import checked, expect
+
+
+@checked
+def flows(
+    cluster_or_fabric: Cluster | Mapping[str, Any],
+    flows: Frame | Mapping[str, Sequence[float]] | Sequence[Sequence[float]],
+    *,
+    engine: str = "fluid",
+) -> Frame:
+    """Say when each flow between GPUs ends, all of them sharing the ports.
+
+    Parameters
+    ----------
+    cluster_or_fabric
+        A `Cluster`, or a plain network of equal links for parity work:
+        ``dict(topology="switch"|"fully-connected"|"ring", npus=8, gib_per_s=450, latency_ns=500)``
+        (2^30 bytes per second).
+    flows
+        Rows ``(src, dst, bytes)`` or ``(src, dst, bytes, start_s)``, or columns of these names.
+    engine
+        ``"fluid"``: max-min fair rates; ``"bound"``: the busiest port, a lower bound of the phase;
+        ``"astra"``: ASTRA-sim's congestion-aware analytical backend to the nanosecond (plain
+        networks; store and forward, in the order given).
+
+    Returns
+    -------
+    Frame
+        The flows with ``finish_s`` and ``finish_ns`` (whole nanoseconds). Times on the wires, without
+        the start-up of any kernel.
+
+    Raises
+    ------
+    SpecError
+        If a device is absent, bytes are zero or too many, or the engine does not fit the fabric.
+
+    Notes
+    -----
+    Max-min fairness: Bertsekas and Gallager, Data Networks 6.5. Sources of the bandwidths:
+    ``cluster.fabric.source``.
+
+    Examples
+    --------
+    Two flows into one GPU share its port:
+
+    >>> import disagg as dg
+    >>> found = dg.network.flows(dg.Cluster("h200_sxm", gpus=8), [(0, 2, 450e6), (1, 2, 450e6)])
+    >>> found["finish_s"].round(6).tolist()
+    [0.002, 0.002]
+    >>> plain = dict(topology="switch", npus=8, gib_per_s=450, latency_ns=500)
+    >>> dg.network.flows(plain, [(0, 1, 2**20)], engine="astra")["finish_ns"].tolist()
+    [5340]
+    """
+    expect(cluster_or_fabric=(cluster_or_fabric, Cluster, Mapping), engine=(engine, str))
+    columns = _columns(flows)
+    if isinstance(cluster_or_fabric, Cluster):
+        cluster, plain = cluster_or_fabric._raw, None
+    else:
+        try:
+            cluster, plain = None, json.dumps(dict(cluster_or_fabric), allow_nan=False)
+        except (TypeError, ValueError) as e:
+            raise SpecError(
+                [Problem("cluster_or_fabric", f"holds what JSON cannot say: {e}", "numbers and text")]
+            ) from e
+    return Frame._from_core(_core.network_flows(cluster, plain, *columns, engine))
+
+
+def _columns(flows: Any) -> tuple[Any, Any, Any, Any]:
+    names = ["src", "dst", "bytes", "start_s"]
+    if isinstance(flows, (Frame, Mapping)):
+        missing = [
+            Problem(f"flows.{n}", "is missing", f"columns {', '.join(names[:3])}") for n in names[:3] if n not in flows
+        ]
+        if missing:
+            raise SpecError(missing)
+        given = {n: flows[n] for n in names if n in flows}
+    else:
+        try:
+            table = np.asarray(list(flows), dtype=np.float64)
+        except (TypeError, ValueError) as e:
+            raise SpecError([Problem("flows", "are not rows of numbers", "(src, dst, bytes[, start_s])")]) from e
+        if table.size == 0:
+            table = table.reshape(0, 3)
+        if table.ndim != 2 or table.shape[1] not in {3, 4}:  # noqa: PLR2004 - with or without start_s
+            raise SpecError([Problem("flows", f"have shape {table.shape}", "rows of (src, dst, bytes[, start_s])")])
+        given = dict(zip(names, table.T, strict=False))
+    try:
+        found = {n: np.ascontiguousarray(v, dtype=np.float64) for n, v in given.items()}
+    except (TypeError, ValueError) as e:
+        raise SpecError([Problem("flows", "are not numbers", "(src, dst, bytes[, start_s])")]) from e
+    problems = [Problem(f"flows.{n}", "is not one column", "") for n, v in found.items() if v.ndim != 1]
+    for n in ("src", "dst"):
+        bad = np.flatnonzero(~(np.isfinite(found[n]) & (found[n] == np.floor(found[n]))))
+        problems += [Problem(f"flows[{i}].{n}", f"{found[n][i]} is not a GPU", "a whole number") for i in bad]
+    if problems:
+        raise SpecError(problems)
+    ids = [found[n].astype(np.int64) for n in ("src", "dst")]
+    return ids[0], ids[1], found["bytes"], found.get("start_s")
