@@ -1,7 +1,7 @@
 //! Protocol lines of one collective, from groups of two and four.
 //!
 //! Starts: the sizes cut into as many runs as there are lines, one line fitted to each run, then all
-//! together. Source: reference/network.md 4.6. Limit: with two group sizes the terms in n are just
+//! together. Source: network.md 4.6. Limit: with two group sizes the terms in n are just
 //! determined; groups of eight and more are check rows and never seen here.
 
 use super::least::{self, Found, Range};
@@ -11,7 +11,7 @@ use crate::network::params::{Fitted, Misfit};
 use crate::network::samples::{CollectiveTable, Sample};
 use crate::units::US;
 
-/// Larger groups are held out (reference/network.md 5: n = 8 from n <= 4).
+/// Larger groups are held out (network.md 5: n = 8 from n <= 4).
 pub const MOST_RANKS: u32 = 4;
 
 /// Shares of the sizes where one protocol hands over to the next.

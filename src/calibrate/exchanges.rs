@@ -1,6 +1,6 @@
 //! The law of one all-to-all kernel, from the groups that are not held out.
 //!
-//! Source: reference/network.md 4.6 and 5. Limits: few experts (E <= 16) starve the low-latency kernel
+//! Source: network.md 4.6 and 5. Limits: few experts (E <= 16) starve the low-latency kernel
 //! of SMs and are left to their own rows.
 
 use super::least::{self, Found, Range};
@@ -50,7 +50,7 @@ impl Form {
                 when(across, alpha),
                 Some(eta),
                 when(across, eta),
-                // Low-latency kernels drive NIC and NVLink from the same warps: 1.1 to 1.5 (reference/network.md
+                // Low-latency kernels drive NIC and NVLink from the same warps: 1.1 to 1.5 (network.md
                 // 4.2). Between NVLink and SMs the rows decide.
                 when(
                     across && low_latency || sms,

@@ -2,7 +2,7 @@
 //!
 //! Minimises `sum 2 s^2 (sqrt(1 + (r/s)^2) - 1)`, r = ln model - ln measured: squares below 10 % of error,
 //! absolute values above, so that a stray row counts little and a launch-bound row as much as a
-//! bandwidth-bound one. Source of the loss: reference/network.md 4.6. Limit: finds a local minimum; the
+//! bandwidth-bound one. Source of the loss: network.md 4.6. Limit: finds a local minimum; the
 //! caller tries several starts.
 
 /// Where the loss turns from squares to absolute values.

@@ -195,7 +195,7 @@ fn bare_sparse(model: &Model, a: &Assumptions) -> bool {
     a.sparse_attention_memory == SparseAttentionMemory::Ignored && model.is_dsa()
 }
 
-/// NCCL buffers by ranks (342 MiB at 2, 392 MiB from 4 on): reference/aiconfigurator.md section 2.
+/// NCCL buffers by ranks (342 MiB at 2, 392 MiB from 4 on): physics.md section 4.
 fn buffers(ranks: u32) -> f64 {
     match ranks {
         0 | 1 => 0.0,

@@ -3,7 +3,7 @@
 //! For each tier and direction: `busy_s`, seconds the port carries the step's own bytes at the wire rate, and
 //! `extra_s`, how much longer the step's phases take when one more flow (KV on its way) shares that port
 //! throughout. A phase of n flows then keeps n/(n+1) of the port (max-min): `extra = busy / n`.
-//! Source: design page of the network, point 5. Limits: the sharing of a port that does not bind is charged as
+//! Source: network.md section 4.5. Limits: the sharing of a port that does not bind is charged as
 //! if it did; phases bound by their start-up are not longer for it.
 
 use super::sink::{Op, Sink, Total};

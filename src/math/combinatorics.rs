@@ -2,7 +2,7 @@
 //!
 //! A token picks `k` of `E` experts uniformly without replacement. The probability that a group
 //! holding `e` of them receives at least one copy is `1 - C(E-e, k) / C(E, k)`; the expected
-//! number of groups reached is the sum over groups. Source: ../design/network.md, physics.md 5.
+//! number of groups reached is the sum over groups. Source: network.md, physics.md 5.
 
 /// Probability that at least one of `k` draws without replacement from `total` falls into a
 /// subset of size `subset`.
@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn published_copies() {
-        // design/network.md: E = 256, k = 8.
+        // network.md: E = 256, k = 8.
         for (n, d) in [(4, 3.614), (8, 5.295), (16, 6.523), (32, 7.267), (64, 7.676), (128, 7.890), (256, 8.0)] {
             assert!((distinct_groups(256, n, 8) - d).abs() < 6e-4, "{n}");
         }

@@ -9,7 +9,7 @@
 //!
 //! Kernels: DeepEP low-latency (no dedup, ports add as a p-norm), DeepEP normal (dedup per node,
 //! pipelined: the busiest port), one-sided NVLink (dedup per GPU, one rack). Source:
-//! reference/network.md 1.1, 4.6. Limits: low-latency kernels take 1,024 tokens a rank
+//! network.md 1.1, 4.6. Limits: low-latency kernels take 1,024 tokens a rank
 //! ([`A2aKind::most_tokens`]); asked for more, the price just goes on rising. Few experts a rank (E <= 16) starve the
 //! low-latency kernel of SMs: shapes are matched to the nearest measured number of experts, and the launch
 //! differs by the law's cost per expert.
@@ -69,7 +69,7 @@ pub struct A2aShape {
 /// Experts of DeepSeek-V3, the shape of tables across nodes and of laws without rows.
 const STANDARD_EXPERTS: u32 = 256;
 
-/// As many experts or fewer starve the low-latency kernel of SMs (reference/network.md 4.3).
+/// As many experts or fewer starve the low-latency kernel of SMs (network.md 4.3).
 pub const FEW_EXPERTS: u32 = 16;
 
 /// Largest group priced from its own table entry; beyond, the last entry's alpha.

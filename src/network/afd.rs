@@ -22,7 +22,7 @@
 //! NIC; where the unit spans nodes DeepEP normal (one copy per destination node, then NVLink;
 //! group-limited routing bounds the nodes) is the alternative, and the faster is taken, as a
 //! serving system would. Everything is extrapolated at best: +-20-30 %.
-//! Source: reference/network.md 1.2, physics.md 5. Limit: A2F and F2A sharing one direction of a
+//! Source: network.md 1.2, physics.md 5. Limit: A2F and F2A sharing one direction of a
 //! link (`half_duplex`) is the pipeline's business, not a longer transfer.
 
 use super::a2a::{AllToAll, Kernel, Phase};

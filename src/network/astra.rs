@@ -5,7 +5,7 @@
 //! chunk arrives at the next device after floor(latency + bytes/bw) ns and only then goes on; waiting
 //! chunks are first in, first out; times are whole nanoseconds; 1 GB = 2^30 bytes. A switch is one
 //! more device that every GPU hangs on, so a message pays its bytes twice. Messages are injected in
-//! the order given. Source: reference/network.md 3.2.
+//! the order given. Source: network.md 3.2.
 //!
 //! On a switch the two hops are a tandem of FIFO links: uplinks are served in event order, then each
 //! downlink takes its arrivals in that order, without an event queue for the second hop. Any topology

@@ -5,7 +5,7 @@
 //! measured group. Across domains: hierarchical, `RS(inside) + NIC passes + AG(inside)` on the rails of the emptiest
 //! domain, each pass `alpha log2(domains) + (d-1)/d S/g / (eta B_nic)`.
 //!
-//! Source: reference/network.md 1.3 and 4.6. Limits: no multi-node NCCL table exists, so nothing
+//! Source: network.md 1.3 and 4.6. Limits: no multi-node NCCL table exists, so nothing
 //! across domains is better than extrapolated; NVLS beyond the measured ranks is not credited.
 
 use super::constants::{ETA_NIC, NIC_ALPHA_PER_LOG2, Starts};

@@ -1,5 +1,5 @@
 //! Laws that stand in where no table reaches: those fitted for the system, else for its generation;
-//! and figures that nothing was fitted to, each from reference/network.md (section in brackets) or
+//! and figures that nothing was fitted to, each from network.md (section in brackets) or
 //! said to be an assumption.
 
 use super::law::{CollectiveLaw, ExchangeLaw, Links};

@@ -6,7 +6,7 @@
 //! or another pod pass the leaf's uplink and the other leaf's downlink, whose capacity is that of
 //! the NICs below it divided by the oversubscription. A last domain may be partial.
 //!
-//! Source: reference/network.md 2.1 (rail-optimised fat tree, 64-port leaves). Limits: no path
+//! Source: network.md 2.1 (rail-optimised fat tree, 64-port leaves). Limits: no path
 //! diversity inside the spine (ideal adaptive routing), no PXN unless the pattern itself forwards
 //! over NVLink, switch hops (0.3 us) are part of the kernels' alpha.
 

@@ -8,7 +8,7 @@
 //! The levels of the last filling are kept. When a class comes or goes, levels below the first one
 //! it can touch stand; only those above are filled again. Bytes are settled lazily: a class is
 //! brought up to date when its own rate changes, and its predicted end waits in a heap with the
-//! epoch of that rate. Source: reference/network.md 3.4, 4.4. Limits: no packets, no congestion
+//! epoch of that rate. Source: network.md 3.4, 4.4. Limits: no packets, no congestion
 //! control, no incast penalty; start-up times belong to the kernels.
 
 use std::cmp::Reverse;

@@ -16,7 +16,7 @@
 //! domain, `step` from the second domain d on; the ports add as a p-norm
 //! (no p: the busiest alone, a pipelined kernel): NVLink, NIC, and the issue rate of the SMs given to the kernel.
 //!
-//! Source of the forms: min of protocol lines and p-norm of ports, reference/network.md 4.2 and 4.6; SM budget
+//! Source of the forms: min of protocol lines and p-norm of ports, network.md 4.2 and 4.6; SM budget
 //! as a port 4.3. Limits: the alpha of a group grows linearly (ring) or with the logarithm (all-to-all)
 //! beyond what was measured.
 

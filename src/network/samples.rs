@@ -11,7 +11,7 @@
 //! | `trtllm_alltoall` | balanced router: min(EP, k) copies, dtype of the row out, BF16 back (low precision: 1 byte) |
 //!
 //! Limits: DeepEP normal on 8 nodes is suspect (dispatch at 40 % of the NIC rate of 4 nodes, notify up
-//! to 17 ms, reference/network.md 2.5) and, being held out, never fitted; `moe_a2a` of vLLM does not name its dtype, FP8 is assumed.
+//! to 17 ms, network.md 2.5) and, being held out, never fitted; `moe_a2a` of vLLM does not name its dtype, FP8 is assumed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

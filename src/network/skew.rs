@@ -8,7 +8,7 @@
 //!
 //! An exponent a stands for loads i^-a (Zipf; 0: even). Expert ids say nothing about popularity, so
 //! hot experts are dealt to the ranks like cards: expert i goes to rank i mod N.
-//! Source: reference/network.md 1.1 (multiply the hot port by max/mean). Limits: one snapshot, no
+//! Source: network.md 1.1 (multiply the hot port by max/mean). Limits: one snapshot, no
 //! correlation between the k experts of a token.
 
 use crate::error::{Error, Problems, Result};

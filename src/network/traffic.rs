@@ -1,4 +1,4 @@
-//! Bytes per port from the pattern of communication, never from a factor (reference/network.md 1).
+//! Bytes per port from the pattern of communication, never from a factor (network.md 1).
 //!
 //! Everything here is per token and per GPU, in multiples of one payload where not said otherwise.
 //! `N` destination GPUs in domains of `G`, `k` routed experts of `E`:
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn nodes_under_group_limited_routing() {
-        // reference/network.md 1: free, 8-GPU nodes of EP16..EP256.
+        // network.md 1: free, 8-GPU nodes of EP16..EP256.
         for (nodes, d) in [(1, 1.0), (2, 1.993), (4, 3.614), (8, 5.295), (16, 6.523), (32, 7.267)] {
             assert!((distinct_nodes(256, nodes, 8, 0, 0) - d).abs() < 6e-4, "{nodes}");
         }

@@ -13,8 +13,8 @@
 //!
 //! KV into decode shares its NIC with what comes in there (dispatch, combine; of AFD only F2A), out of
 //! prefill with what leaves (AFD: A2F). P is a chord: KV transfers last many phases, so a step is crowded or
-//! not. Directions and tiers are kept apart. Source: max-min fairness over ports (design page of the network,
-//! point 5), held against the fluid engine in the tests. Limits: one KV flow a port at a time; KV arrives
+//! not. Directions and tiers are kept apart. Source: max-min fairness over ports (network.md
+//! section 4.5), held against the fluid engine in the tests. Limits: one KV flow a port at a time; KV arrives
 //! independently at the GPUs; two-batch overlap and half duplex hide none of the extra.
 
 use super::stepper::{Kind, Prefill, Stepper, Unit};

@@ -1,5 +1,5 @@
 //! The AFD pipeline when A2F and F2A share one resource: an event run, FIFO by ready time, F2A
-//! first on ties (design/physics.md 5). Micro-batches still never overtake one another; only the
+//! first on ties (physics.md 5). Micro-batches still never overtake one another; only the
 //! order of A2F against F2A on the shared link is found as the run goes.
 //!
 //! Jobs are served in the order in which they become ready, over all resources: whatever becomes

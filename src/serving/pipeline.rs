@@ -4,7 +4,7 @@
 //! resource that serves one micro-batch at a time, first in first out. Single servers in a ring
 //! never let micro-batches overtake, so with full duplex the order is fixed (0, 1, .., M-1 at
 //! every layer) and the schedule is a max-plus recurrence, one row of M cells a layer. Equal
-//! layers and micro-batches have closed forms (design/physics.md 5), with S the sum of the stages:
+//! layers and micro-batches have closed forms (physics.md 5), with S the sum of the stages:
 //!
 //! ```text
 //! one step alone    T = (L-1) max(M tau_max, S) + (M-1) tau_max + S

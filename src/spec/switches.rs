@@ -195,7 +195,7 @@ pub(super) const SWITCHES: [(&str, &str, &str, &str); 38] = [
         "out_of_memory",
         "unplaced | error",
         "an estimate of a plan that does not fit: a result that names the pool, or an error",
-        "api.md; aiconfigurator 0.12",
+        "physics.md 4; aiconfigurator 0.12",
     ),
     (
         "ttft_queue",

@@ -3,7 +3,7 @@
 //!
 //! A row stands for a table, or for the tables of one kernel on all systems: `predicted` is the mean
 //! absolute relative error, `target` the largest that design and literature allow (NaN: none is set).
-//! Source of the targets and of the split: reference/network.md 4.7 and 5.
+//! Source of the targets and of the split: network.md 4.7 and 5.
 //! Limit: no public table of A2F or F2A exists; they take alpha and efficiency of dispatch and
 //! combine on the same fabric, and are quoted at +-20 to 30 %.
 

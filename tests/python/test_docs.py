@@ -1,4 +1,4 @@
-"""Line 12 of the notebook contract: typed signatures, examples that run; and the README's own blocks."""
+"""Line 11 of the notebook contract: typed signatures, examples that run; and the README's own blocks."""
 
 import inspect
 import re

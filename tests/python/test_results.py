@@ -1,4 +1,4 @@
-"""Lines 4, 12 and 13 of the notebook contract: results compare, explain themselves, travel unharmed."""
+"""Lines 4 and 12 of the notebook contract: results compare, explain themselves, travel unharmed."""
 
 import copy
 import math

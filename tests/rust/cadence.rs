@@ -207,7 +207,7 @@ fn quantised(name: &str, system: &str, quant: Quant, framework: &str) -> Arc<Lib
     Arc::new(Library::new(lab::db().clone(), &model, &cluster, framework, &quant, &serving, &assumptions).unwrap())
 }
 
-/// Kimi-K2.5-NVFP4, 8192/1024, B200, DP8 EP8 (search.md 8): TPOT by concurrency, measured 89.5 and 143.2 ms.
+/// Kimi-K2.5-NVFP4, 8192/1024, B200, DP8 EP8: TPOT by concurrency, measured 89.5 and 143.2 ms.
 #[test]
 fn kimi_runs_between_every_second_and_every_fourth_step() {
     let quant = Quant { kv: Some(Dtype::Fp8), ..Quant::default() };

@@ -246,7 +246,7 @@ fn mape(pairs: &[(f64, f64)]) -> f64 {
     pairs.iter().map(|(ours, theirs)| (ours / theirs - 1.0).abs()).sum::<f64>() / pairs.len() as f64
 }
 
-/// Published tables that nothing was fitted to (reference/network.md 2.2, 2.3).
+/// Published tables that nothing was fitted to (network.md 2.2, 2.3).
 #[test]
 fn published_tables_held_out() {
     let rack = comm("gb200");

@@ -4,7 +4,7 @@
 //! traffic at the data sheet's rates. u is taken from the four nearest rows in the logarithms of all axes, the
 //! shape (a number of heads) being one of them, with weights w = ((R - d) / (R d))^2, R the distance of the fifth:
 //! a row comes into the choice with no weight, so the time is continuous. Source: aiconfigurator 0.12 (Apache-2.0),
-//! docs/design/perf_interp_design.md and perf_database/perf_interp.rs. Limits: it asks so at every point, here the
+//! its perf_interp_design.md and perf_database/perf_interp.rs. Limits: it asks so at every point, here the
 //! nodes of the grid that no row reaches are filled so and the grid interpolates between them; rows near an eager
 //! launch floor count as they were measured.
 

@@ -1,6 +1,6 @@
 //! TensorRT-LLM: `trtllm-serve` with a YAML file a role, `trtllm-serve disaggregated` in front of P/D.
 //!
-//! Keys: `tensorrt_llm/llmapi/llm_args.py`, docs/source/features/disagg-serving.md and parallel-strategy.md. `tensor_parallel_size`
+//! Keys: `tensorrt_llm/llmapi/llm_args.py`, the pages "disagg-serving" and "parallel-strategy" of its documentation. `tensor_parallel_size`
 //! counts all GPUs of a stage; with `enable_attention_dp` each of them is an attention rank of its own, and `max_batch_size` and
 //! `max_num_tokens` count one rank.
 
