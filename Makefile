@@ -30,7 +30,7 @@ define step
 endef
 
 .PHONY: help demo test check bench calibrate validate-network stubs clean \
-        fmt clippy test-rust wheel test-venv lint types test-notebooks test-python
+        fmt clippy rustdoc test-rust wheel test-venv lint types test-notebooks test-python
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -64,7 +64,7 @@ demo: $(VENV)/ready
 
 # --- every check -----------------------------------------------------------------------------------
 
-test: fmt clippy test-rust wheel lint types test-notebooks test-python
+test: fmt clippy rustdoc test-rust wheel lint types test-notebooks test-python
 
 fmt:
 	$(call step,cargo fmt,cargo fmt --check)
@@ -72,6 +72,9 @@ fmt:
 clippy:
 	$(call step,clippy without Python,cargo clippy --locked --quiet --all-targets -- -D warnings)
 	$(call step,clippy with Python,cargo clippy --locked --quiet --all-targets --features python -- -D warnings)
+
+rustdoc:
+	$(call step,cargo doc,RUSTDOCFLAGS="-D warnings" cargo doc --locked --quiet --no-deps; RUSTDOCFLAGS="-D warnings" cargo doc --locked --quiet --no-deps --features python)
 
 test-rust:
 	$(call step,cargo test,cargo test --locked)

@@ -1,4 +1,4 @@
-//! The operators a layer program is made of, each compiled to a [`Surface`] from the default lane
+//! The operators a layer program is made of, each compiled to a `Surface` from the default lane
 //! of its table, or to its roofline (tagged) where the pack holds nothing.
 //!
 //! How a time is found (physics.md section 2): exact grid point - the measured value; inside -

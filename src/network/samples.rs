@@ -326,7 +326,7 @@ fn between(curve: &mut [(f64, f64)]) -> Vec<(f64, f64)> {
     inside.map(|&(x, t)| (known.at(x).seconds, t)).collect()
 }
 
-/// See [`between`]; by ranks.
+/// See `between`; by ranks.
 pub fn held_out_sizes(samples: &[Sample]) -> Vec<(f64, f64)> {
     let mut by: BTreeMap<u32, Vec<(f64, f64)>> = BTreeMap::new();
     for s in samples {
@@ -335,7 +335,7 @@ pub fn held_out_sizes(samples: &[Sample]) -> Vec<(f64, f64)> {
     by.values_mut().flat_map(|curve| between(curve)).collect()
 }
 
-/// See [`between`]; by group, shape and SM budget.
+/// See `between`; by group, shape and SM budget.
 pub fn held_out_tokens(samples: &[Exchange]) -> Vec<(f64, f64)> {
     let mut by: BTreeMap<[u32; 5], Vec<(f64, f64)>> = BTreeMap::new();
     for e in samples {

@@ -2,7 +2,7 @@
 //!
 //! A slot is judged by its rate and its latency (TTFT of a prompt, seconds of a decode step) among those of its
 //! class: as large, with as many ways for KV, and pairing up with as many others under the rules of servers.
-//! Limit: neighbours that gain less than [`THINNING`] are left out, and found again where pairs lead (`pairs`).
+//! Limit: neighbours that gain less than `THINNING` are left out, and found again where pairs lead (`pairs`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -4,7 +4,7 @@
 //! no more than budget / (gP/mu_P + gD/mu_D), nor than either slot gives on all that the other leaves; and of a decode
 //! slot too slow when it is full, mu_D is no more than it gives at a step within the limit. Pairs are passed over only where that cannot come near what is known to keep the limits ([`Tiers::floor`]): the rows found
 //! are the same as if every pair were priced (tests/rust/pairs.rs). Limits: prompts are cut finer only on the layouts
-//! within [`SLACK`] of the coarse frontier of their size, around what stands there; KV beside the steps only lowers a
+//! within `SLACK` of the coarse frontier of their size, around what stands there; KV beside the steps only lowers a
 //! rate.
 
 use std::sync::Arc;

@@ -14,7 +14,7 @@
 //! T = B [mu_P + mu_D (1 - (1-(1-p)^K)/(p K))]: contexts start short.
 //!
 //! Barrier: the r instances wait for the slowest. With Y the stationary KV of a slot,
-//! sigma = alpha_A sqrt(B Var Y) and E[tau] = c + sigma int_z^inf (1 - Phi(x)^r) dx,
+//! sigma = alpha_A sqrt(B Var Y) and `E[tau]` = c + sigma int_z^inf (1 - Phi(x)^r) dx,
 //! c = max(t_F, t_C), z = (c - t_A)/sigma; r* is then found by search. Var Y = (1-p)/p^2 (age of a
 //! geometric answer; prompts of one length). Limits: one FFN instance, equal instances, one layer.
 

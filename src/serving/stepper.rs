@@ -196,7 +196,7 @@ impl Stepper {
     }
 
     /// Mean context of the rank that all others wait for, at `batch` sequences per rank whose mean is
-    /// `context`: E[max] over the ranks of the mean of a micro-batch's slots (physics.md section 6).
+    /// `context`: `E[max]` over the ranks of the mean of a micro-batch's slots (physics.md section 6).
     pub fn slowest_context(&self, batch: f64, context: f64) -> f64 {
         let together = match &self.kind {
             Kind::Worker(..) => batch,

@@ -114,7 +114,7 @@ impl Workload {
         Means { prefix: mean(0), isl: mean(1), osl: mean(2) }
     }
 
-    /// Stationary mean KV tokens of a busy decode slot: E[DP + D(D-1)/2] / E[D] (arXiv 2601.21351).
+    /// Stationary mean KV tokens of a busy decode slot: `E[DP + D(D-1)/2] / E[D]` (arXiv 2601.21351).
     /// Exact for fixed lengths, joint samples and marginals, correlated or not.
     pub fn theta(&self) -> f64 {
         let m = self.moments();
