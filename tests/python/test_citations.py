@@ -144,3 +144,12 @@ def test_lines_of_the_notebook_contract_are_there():
 
 def test_no_path_of_a_machine():
     assert [n for n, t in TEXTS.items() if re.search(r"(?<![\w.])/(?:home|work|root|Users|mnt)/\w", t)] == []
+
+
+def test_a_word_of_the_vocabulary_has_one_owner():
+    text = (ROOT / "docs/vocabulary.md").read_text(encoding="utf-8").split("## Renames")[0]
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| `([^`|]+)` \|$", text, flags=re.MULTILINE)
+    words = [word for word, _, _ in rows]
+    assert len(words) == len(set(words)) > 80
+    assert len(rows) == len([line for line in text.splitlines() if line.startswith("| ") and "| owner |" not in line])
+    assert [owner for _, _, owner in rows if not (ROOT / owner).is_file()] == []
