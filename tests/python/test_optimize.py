@@ -215,9 +215,9 @@ def test_simulated_goodput_is_that_of_the_twin(served):
     told = dict(zip(found.certificate["what"].tolist(), found.certificate["points"].tolist(), strict=True))
     assert told["dropped"] > 0 and told["dropped"] + told["priced"] == space.size
     # What was dropped was in truth no better.
-    for row in found.points.rows():
-        if row["status"].startswith("dropped"):
-            assert twin[row["point"]] < found.value
+    dropped = [row["point"] for row in found.points.rows() if row["status"].startswith("dropped")]
+    assert len(dropped) == told["dropped"]
+    assert all(twin[point] < found.value for point in dropped)
     assert dg.Optimum.from_json(found.to_json()) == found
 
 

@@ -26,6 +26,7 @@ def test_one_row_a_cell(found: dg.Frame) -> None:
     assert found["isl"].tolist() == [500.0] * 6 + [4000.0] * 6
     assert found["ttft_limit_ms"].tolist() == [200.0] * 3 + [2000.0] * 3 + [200.0] * 3 + [2000.0] * 3
     assert set(found["winner"].tolist()) <= {"", *dg.LEVELS}
+    assert 0 < sum(map(bool, found["winner"].tolist())) <= len(found)
     for row in found.rows():
         rates = [row[f"tokens_per_s_per_gpu_{level}"] for level in dg.LEVELS]
         if not row["winner"]:

@@ -116,7 +116,8 @@ def test_what_happens_when_kv_is_short() -> None:
     plan = dg.Aggregated(parallel=dg.Parallel(dp=8), batch=16, chunk_tokens=2048)
     burst = dg.Trace.poisson(dg.Workload(isl=200, osl=300), rate=1e4, n=64, seed=1)
     drop, swap = (dg.simulate(MODEL, CLUSTER, plan, burst, kv_blocks=64, preemption=p) for p in ("recompute", "swap"))
-    assert (drop.utilization["preemptions"].sum(), swap.utilization["preemptions"].sum()) > (0, 0)
+    assert drop.utilization["preemptions"].sum() > 0
+    assert swap.utilization["preemptions"].sum() > 0
     # KV that comes back from the host is not computed again.
     assert swap.utilization["prefill_tokens"].sum() < drop.utilization["prefill_tokens"].sum()
     with pytest.raises(dg.SpecError, match="'swap'"):
