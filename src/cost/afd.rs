@@ -31,8 +31,8 @@ use super::draft::draft_projection;
 use super::ffn::{self, Experts, GatedMlp, Router};
 use super::library::Library;
 use super::overlap::fused_slowdown;
+use super::program::Ffn;
 use super::sink::{Op, Sink, Total};
-use super::worker::LayerCounts;
 use super::{Batch, published};
 use crate::error::{Error, Result};
 use crate::kernels::Surface;
@@ -70,7 +70,6 @@ pub struct AfdUnit {
     lib: Arc<Library>,
     /// Library of the FFN pool (other hardware if the plan says so).
     ffn_lib: Arc<Library>,
-    pub counts: LayerCounts,
     attention: Arc<AttentionPart>,
     router: Router,
     router_on_ffn: bool,
@@ -113,9 +112,8 @@ impl AfdUnit {
         let moe_tp = plan.ffn.moe_tp;
         let ep = plan.ffn.ep_for(moe.experts);
         let replicas = plan.ffn.groups_for(moe.experts).max(1);
-        let counts = LayerCounts::of(&lib.model);
         let (router_on_ffn, dense_on_ffn) = (plan.router == Side::Ffn, plan.dense == Side::Ffn);
-        let dense = if counts.dense[0] + counts.dense[1] > 0.0 {
+        let dense = if lib.program.layers_with(Ffn::Dense) > 0.0 {
             let (home, shards) = if dense_on_ffn { (ffn_lib, moe_tp) } else { (lib, tp) };
             Some(GatedMlp::new(home, home.formats.dense_gemm, home.model.dense_intermediate, shards)?)
         } else {
@@ -154,7 +152,6 @@ impl AfdUnit {
             attention_tp: tp,
             ffn_gpus: plan.ffn.gpus,
             replicas,
-            counts,
             attention: Arc::new(AttentionPart::new(lib, tp, 1)?),
             router: Router::new(if router_on_ffn { ffn_lib } else { lib }, moe.experts)?,
             router_on_ffn,
@@ -233,10 +230,10 @@ impl AfdUnit {
     }
 
     /// Attention stage of a dense layer; with its FFN when that stands here.
-    pub fn price_dense<S: Sink>(&self, batch: &Batch, sliding: bool, sink: &mut S) {
+    pub fn price_dense<S: Sink>(&self, batch: &Batch, mixer: usize, sink: &mut S) {
         let decode = !batch.has_prefill();
         let tokens = batch.tokens();
-        self.attention.price(&self.lib.comm, batch, sliding, 1.0, sink);
+        self.attention.price(&self.lib.comm, batch, mixer, 1.0, sink);
         let bytes = tokens * self.hidden * 2.0;
         if self.dense_on_ffn {
             self.price_scatter(bytes, sink);
@@ -286,10 +283,10 @@ impl AfdUnit {
     }
 
     /// Attention stage of a MoE layer.
-    pub fn price_attention<S: Sink>(&self, batch: &Batch, sliding: bool, sink: &mut S) {
+    pub fn price_attention<S: Sink>(&self, batch: &Batch, mixer: usize, sink: &mut S) {
         let decode = !batch.has_prefill();
         let tokens = batch.tokens();
-        self.attention.price(&self.lib.comm, batch, sliding, 1.0, sink);
+        self.attention.price(&self.lib.comm, batch, mixer, 1.0, sink);
         self.price_scatter(tokens * self.hidden * 2.0, sink);
         let own = tokens / f64::from(self.attention_tp);
         if self.whole_ffn() {
@@ -455,9 +452,9 @@ impl AfdUnit {
     }
 
     /// The four stages of a MoE layer.
-    pub fn stages(&self, batch: &Batch, sliding: bool) -> LayerStages {
+    pub fn stages(&self, batch: &Batch, mixer: usize) -> LayerStages {
         let mut s = LayerStages::default();
-        self.price_attention(batch, sliding, &mut s.attention);
+        self.price_attention(batch, mixer, &mut s.attention);
         self.price_a2f(batch, &mut s.a2f);
         s.inner = self.price_ffn(batch, &mut s.ffn);
         self.price_f2a(batch, &mut s.f2a);
@@ -470,9 +467,9 @@ impl AfdUnit {
     }
 
     /// The stages of a dense layer: attention only, unless its FFN stands on the FFN pool.
-    pub fn dense(&self, batch: &Batch, sliding: bool) -> LayerStages {
+    pub fn dense(&self, batch: &Batch, mixer: usize) -> LayerStages {
         let mut s = LayerStages::default();
-        self.price_dense(batch, sliding, &mut s.attention);
+        self.price_dense(batch, mixer, &mut s.attention);
         if self.dense_on_ffn {
             self.price_dense_hop(batch, false, &mut s.a2f);
             self.price_dense_ffn(batch, &mut s.ffn);

@@ -29,7 +29,7 @@ impl Library {
 
     /// KV bytes of a sequence of `tokens` in all those layers, on all ranks that share its heads.
     pub fn kv_bytes(&self, tokens: f64) -> f64 {
-        self.model.kv_bytes(tokens, self.formats.kv) * self.kv_layers() / f64::from(self.model.layers)
+        self.program.state_bytes(tokens, self.formats.kv, 1) * self.kv_layers() / f64::from(self.model.layers)
     }
 }
 

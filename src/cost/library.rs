@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::balance;
+use super::program::Program;
 use super::published;
 use super::what_if::{self, StandIn};
 use crate::error::{Error, Result};
@@ -38,6 +39,8 @@ enum Key {
 /// Everything that prices operators: kernel surfaces, communication, and the choices behind them.
 pub struct Library {
     pub model: Model,
+    /// Its layers, as they are priced.
+    pub program: Program,
     /// The model asked for: some assumptions price another in its place.
     asked: Model,
     pub cluster: Cluster,
@@ -94,6 +97,7 @@ impl Library {
         let launched =
             |phase: fn(&LaunchRule) -> Launch| serving.launch.or(rule.map(phase)).unwrap_or(Launch::Measured);
         Ok(Library {
+            program: Program::of(&priced),
             model: priced,
             asked: model.clone(),
             cluster: cluster.clone(),
@@ -110,6 +114,11 @@ impl Library {
             prefill_graph: launched(|r| r.prefill) == Launch::Graph,
             cache: Mutex::new(BTreeMap::new()),
         })
+    }
+
+    /// The same with other layers than the model's facts say: a family that has no reader yet.
+    pub fn with_program(self, program: Program) -> Library {
+        Library { program, ..self }
     }
 
     fn source(&self, graph: bool) -> &Source {

@@ -12,6 +12,7 @@ pub use server::Room;
 use server::{Layout, Overhead};
 
 use super::draft;
+use super::program::Program;
 use super::published::{self, Role};
 use crate::spec::assumptions::{Activations, FfnPool, KvReserve, SharedExpertSplit, SparseAttentionMemory};
 use crate::spec::dtype::{Dtype, Formats};
@@ -149,7 +150,7 @@ fn weights(cx: &Context<'_>, tp: u32, shared_shards: u32, with_head: bool) -> We
         attention: if bare_sparse(model, cx.assumptions) {
             0.0
         } else {
-            model.attention_weight_bytes_per_rank(quant, tp)
+            cx.program.mixer_weight_bytes(model, quant, tp)
         },
         dense: model.dense_ffn_weight_bytes(quant) / t,
         router: model.router_weight_bytes(),
@@ -253,7 +254,7 @@ fn kv_terms(cx: &Context<'_>, tp: u32) -> (f64, f64) {
     };
     let counted = published.map_or(1.0, |bytes| bytes / model.attention.kv_bytes_per_token(cx.formats.kv));
     let kept = draft::kv_layers(model, cx.serving) / f64::from(model.layers);
-    let bytes = |tokens| model.kv_bytes_per_rank(tokens, cx.formats.kv, tp) * counted * kept;
+    let bytes = |tokens| cx.program.state_bytes(tokens, cx.formats.kv, tp) * counted * kept;
     match w.prefix_scope {
         PrefixScope::Request => (bytes(m.prefix + own), 0.0),
         PrefixScope::Shared => (bytes(own), bytes(m.prefix)),
@@ -270,6 +271,7 @@ fn local_experts(cx: &Context<'_>, ep: u32, moe_tp: u32) -> f64 {
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
     pub model: &'a Model,
+    pub program: &'a Program,
     pub quant: &'a Quant,
     pub formats: &'a Formats,
     pub serving: &'a Serving,

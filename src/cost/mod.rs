@@ -14,6 +14,7 @@ pub mod line;
 pub mod memory;
 pub mod overlap;
 pub mod ports;
+pub mod program;
 pub mod published;
 pub mod sink;
 pub mod what_if;
@@ -25,6 +26,7 @@ pub use library::Library;
 pub use line::Lines;
 pub use memory::{Memory, MemoryItem};
 pub use ports::{PortTime, StepPorts};
+pub use program::Program;
 pub use sink::{Detail, Entry, Op, Sink, Total};
 pub use worker::{Worker, WorkerLines};
 

@@ -22,13 +22,14 @@ use super::draft;
 use super::ffn::{self, Experts, GatedMlp, Router};
 use super::library::Library;
 use super::overlap;
+use super::program::{DRAFT_MIXER, Ffn};
 use super::sink::{Op, Sink, Total};
 use crate::error::{Error, Result};
 use crate::kernels::Surface;
 use crate::kernels::roofline::BANDWIDTH_EFFICIENCY;
 use crate::network::{A2aKind, A2aShape, Comm, CommTime, OneNode};
 use crate::spec::assumptions::{Exchange, GroupRouting};
-use crate::spec::{Attention, Dtype, Model, Parallel};
+use crate::spec::{Dtype, Parallel};
 use std::sync::Arc;
 
 /// How tokens reach the experts.
@@ -61,36 +62,6 @@ impl Lane {
             Lane::Fused(A2aKind::Normal) => "fused dispatch, normal",
             Lane::Fused(A2aKind::OneSided) => "fused dispatch, one-sided",
         }
-    }
-}
-
-/// Layers of each kind: (dense FFN?, sliding attention?) -> count.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct LayerCounts {
-    pub dense: [f64; 2],
-    pub moe: [f64; 2],
-}
-
-impl LayerCounts {
-    pub fn of(model: &Model) -> LayerCounts {
-        let mut c = LayerCounts::default();
-        for layer in 0..model.layers {
-            let sliding = usize::from(is_sliding(model, layer));
-            if model.moe.is_none() || layer < model.dense_layers {
-                c.dense[sliding] += 1.0;
-            } else {
-                c.moe[sliding] += 1.0;
-            }
-        }
-        c
-    }
-}
-
-/// Whether a layer attends through a sliding window.
-pub fn is_sliding(model: &Model, layer: u32) -> bool {
-    match &model.attention {
-        Attention::Gqa { window: Some(w), .. } => w.layers.get(layer as usize).copied().unwrap_or(false),
-        _ => false,
     }
 }
 
@@ -170,7 +141,6 @@ struct Halves {
 pub struct Worker {
     pub parallel: Parallel,
     lib: Arc<Library>,
-    counts: LayerCounts,
     attention: Arc<AttentionPart>,
     dense: Option<GatedMlp>,
     moe: Option<MoePart>,
@@ -205,8 +175,7 @@ impl Worker {
     /// `two_batches`: whether MoE layers may run as two half-batches in turn.
     pub fn overlapping(lib: &Arc<Library>, parallel: Parallel, two_batches: bool) -> Result<Worker> {
         let p = parallel;
-        let counts = LayerCounts::of(&lib.model);
-        let dense = if counts.dense[0] + counts.dense[1] > 0.0 {
+        let dense = if lib.program.layers_with(Ffn::Dense) > 0.0 {
             Some(GatedMlp::new(lib, lib.formats.dense_gemm, lib.model.dense_intermediate, p.tp)?)
         } else {
             None
@@ -277,7 +246,6 @@ impl Worker {
         let vocab = lib.model.vocab.div_ceil(p.tp);
         Ok(Worker {
             parallel,
-            counts,
             attention: Arc::new(AttentionPart::new(lib, p.tp, p.cp)?),
             dense,
             moe,
@@ -332,7 +300,9 @@ impl Worker {
 
     /// The lane that a step of this batch takes; `None` for a dense model.
     pub fn lane(&self, batch: &Batch) -> Option<Lane> {
-        self.moe.as_ref().map(|m| self.halves(m, batch, false).map_or_else(|| self.best_lane(m, batch).0, |h| h.lane))
+        let mixer = self.lib.program.first_with(Ffn::Experts);
+        let lane = |m: &MoePart| self.halves(m, batch, mixer).map_or_else(|| self.best_lane(m, batch).0, |h| h.lane);
+        self.moe.as_ref().map(lane)
     }
 
     /// One step through all layers.
@@ -348,10 +318,12 @@ impl Worker {
         sink.add(Op::Embedding, 1.0, self.memory[usize::from(decode)].at(&[bytes]));
         let mut hidden = 0.0;
         let share = |b: &Batch| if b.has_prefill() { 1.0 } else { self.decode_share };
-        for sliding in [false, true] {
-            let i = usize::from(sliding);
-            self.dense_layers(batch, sliding, self.counts.dense[i] * share(batch), sink);
-            hidden += self.moe_layers(batch, sliding, self.counts.moe[i] * share(batch), sink);
+        for kind in self.lib.program.kinds() {
+            let count = f64::from(kind.layers) * share(batch);
+            match kind.ffn {
+                Ffn::Dense => self.dense_layers(batch, kind.mixer, count, sink),
+                Ffn::Experts => hidden += self.moe_layers(batch, kind.mixer, count, sink),
+            }
         }
         self.price_logits(batch, batch.decode * batch.per_decode + batch.ending, 1.0, sink);
         if let Some(projection) = &self.draft {
@@ -359,9 +331,9 @@ impl Worker {
                 let mode = usize::from(!b.has_prefill());
                 sink.add(Op::Draft, count, projection[mode].at(&[self.rank_tokens(&b) / f64::from(self.parallel.tp)]));
                 if self.moe.is_some() {
-                    self.whole_moe_layers(&b, false, count * share(&b), sink);
+                    self.whole_moe_layers(&b, DRAFT_MIXER, count * share(&b), sink);
                 } else {
-                    self.dense_layers(&b, false, count * share(&b), sink);
+                    self.dense_layers(&b, DRAFT_MIXER, count * share(&b), sink);
                 }
                 // One row a sequence: the last accepted token's.
                 self.price_logits(&b, b.decode + b.ending, count, sink);
@@ -388,13 +360,13 @@ impl Worker {
         }
     }
 
-    fn dense_layers<S: Sink>(&self, batch: &Batch, sliding: bool, count: f64, sink: &mut S) {
+    fn dense_layers<S: Sink>(&self, batch: &Batch, mixer: usize, count: f64, sink: &mut S) {
         if count <= 0.0 {
             return;
         }
         let decode = !batch.has_prefill();
         let tokens = self.rank_tokens(batch);
-        self.attention.price(&self.lib.comm, batch, sliding, count, sink);
+        self.attention.price(&self.lib.comm, batch, mixer, count, sink);
         if self.parallel.tp > 1 {
             let (comm, tp, bytes) = (&self.lib.comm, self.parallel.tp, tokens * self.hidden * 2.0);
             let reduce = comm.all_reduce(bytes, tp, self.lib.reduce_graph(decode));
@@ -409,20 +381,20 @@ impl Worker {
     }
 
     /// MoE layers, overlapped if serving says so; gives the operator seconds hidden.
-    fn moe_layers<S: Sink>(&self, batch: &Batch, sliding: bool, count: f64, sink: &mut S) -> f64 {
+    fn moe_layers<S: Sink>(&self, batch: &Batch, mixer: usize, count: f64, sink: &mut S) -> f64 {
         let Some(moe) = &self.moe else { return 0.0 };
         if count <= 0.0 {
             return 0.0;
         }
-        let Some(Halves { half, lane, wall }) = self.halves(moe, batch, sliding) else {
-            self.whole_moe_layers(batch, sliding, count, sink);
+        let Some(Halves { half, lane, wall }) = self.halves(moe, batch, mixer) else {
+            self.whole_moe_layers(batch, mixer, count, sink);
             return 0.0;
         };
         let mut t = Total::default();
-        self.attention.price(&self.lib.comm, &half, sliding, 1.0, &mut t);
+        self.attention.price(&self.lib.comm, &half, mixer, 1.0, &mut t);
         self.layer_of(moe, lane, &half, false, 1.0, &mut t);
         if S::DETAIL {
-            self.attention.price(&self.lib.comm, &half, sliding, 2.0 * count, sink);
+            self.attention.price(&self.lib.comm, &half, mixer, 2.0 * count, sink);
             self.layer_of(moe, lane, &half, false, 2.0 * count, sink);
         } else {
             sink.merge(&t.times(2.0 * count));
@@ -430,9 +402,9 @@ impl Worker {
         count * (2.0 * t.seconds - wall)
     }
 
-    fn whole_moe_layers<S: Sink>(&self, batch: &Batch, sliding: bool, count: f64, sink: &mut S) {
+    fn whole_moe_layers<S: Sink>(&self, batch: &Batch, mixer: usize, count: f64, sink: &mut S) {
         if let (true, Some(moe)) = (count > 0.0, &self.moe) {
-            self.attention.price(&self.lib.comm, batch, sliding, count, sink);
+            self.attention.price(&self.lib.comm, batch, mixer, count, sink);
             let (lane, total) = self.best_lane(moe, batch);
             if S::DETAIL {
                 self.moe_layer(moe, lane, batch, count, sink);
@@ -444,15 +416,15 @@ impl Worker {
 
     /// The two half-batches of a MoE layer, where they may overlap, there is something to halve, and the layer is the
     /// faster for it.
-    fn halves(&self, moe: &MoePart, batch: &Batch, sliding: bool) -> Option<Halves> {
+    fn halves(&self, moe: &MoePart, batch: &Batch, mixer: usize) -> Option<Halves> {
         let splits = batch.decode >= 2.0 || batch.has_prefill();
         if !self.two_batches || !splits {
             return None;
         }
         let half = batch.part(2);
-        let (lane, wall) = self.best_overlap(moe, &half, sliding);
+        let (lane, wall) = self.best_overlap(moe, &half, mixer);
         let mut attention = Total::default();
-        self.attention.price(&self.lib.comm, batch, sliding, 1.0, &mut attention);
+        self.attention.price(&self.lib.comm, batch, mixer, 1.0, &mut attention);
         let whole = attention.seconds + self.best_lane(moe, batch).1.seconds;
         (wall < whole).then_some(Halves { half, lane, wall })
     }
@@ -482,9 +454,9 @@ impl Worker {
     }
 
     /// The lane with the shortest layer of two overlapped halves, and its seconds.
-    fn best_overlap(&self, moe: &MoePart, half: &Batch, sliding: bool) -> (Lane, f64) {
+    fn best_overlap(&self, moe: &MoePart, half: &Batch, mixer: usize) -> (Lane, f64) {
         let mut attention = Total::default();
-        self.attention.price(&self.lib.comm, half, sliding, 1.0, &mut attention);
+        self.attention.price(&self.lib.comm, half, mixer, 1.0, &mut attention);
         let mut best: Option<(Lane, f64)> = None;
         // A fused kernel leaves nothing for the other half to hide.
         let apart = moe.lanes.iter().filter(|l| !matches!(l, Lane::Fused(_)));

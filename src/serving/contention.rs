@@ -18,6 +18,7 @@
 //! independently at the GPUs; two-batch overlap and half duplex hide none of the extra.
 
 use super::stepper::{Kind, Prefill, Stepper, Unit};
+use crate::cost::program::{DRAFT_MIXER, Ffn};
 use crate::cost::{Batch, StepPorts, draft};
 
 /// Least share of a port that KV gets, however busy it is: one flow among the many of a phase.
@@ -149,11 +150,12 @@ fn besides(u: &Unit, parts: &[Batch]) -> Vec<Beside> {
             continue;
         }
         let mut x = Beside::default();
-        u.unit.price_attention(b, false, &mut x.attention);
+        // What crosses the ports hangs on tokens, not on the mixer.
+        u.unit.price_attention(b, DRAFT_MIXER, &mut x.attention);
         u.unit.price_a2f(b, &mut x.a2f);
         u.unit.price_f2a(b, &mut x.f2a);
-        if u.unit.counts.dense[0] + u.unit.counts.dense[1] > 0.0 {
-            u.unit.price_dense(b, false, &mut x.dense);
+        if u.program().layers_with(Ffn::Dense) > 0.0 {
+            u.unit.price_dense(b, DRAFT_MIXER, &mut x.dense);
             if u.unit.dense_on_ffn() {
                 u.unit.price_dense_hop(b, false, &mut x.dense);
                 u.unit.price_dense_hop(b, true, &mut x.dense);
@@ -165,14 +167,13 @@ fn besides(u: &Unit, parts: &[Batch]) -> Vec<Beside> {
 }
 
 fn total(u: &Unit, parts: &[Batch], beside: &[Beside]) -> StepPorts {
-    let counts = u.unit.counts;
-    let dense = counts.dense[0] + counts.dense[1];
+    let [dense, moe] = [Ffn::Dense, Ffn::Experts].map(|ffn| u.program().layers_with(ffn));
     let mtp = u.unit.library().serving.mtp;
     parts.iter().zip(beside).fold(StepPorts::default(), |sum, (b, x)| {
         // Draft passes are layers with fewer rows.
         let drafts: f64 =
             draft::passes(mtp, b).into_iter().map(|(d, n)| n * d.tokens() / b.tokens().max(f64::MIN_POSITIVE)).sum();
-        let layers = counts.moe[0] + counts.moe[1] + drafts;
+        let layers = moe + drafts;
         sum.plus(&x.attention, layers).plus(&x.a2f, layers).plus(&x.f2a, layers).plus(&x.dense, dense)
     })
 }

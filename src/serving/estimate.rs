@@ -11,6 +11,7 @@ use super::straddle;
 use super::timeline::{Bar, STAGES};
 use crate::columns::{Column, Columns};
 use crate::cost::Batch;
+use crate::cost::program::Ffn;
 use crate::error::{Error, Result};
 use crate::kernels::{CLASSES, Evidence};
 use crate::spec::{Cluster, Plan, Rules};
@@ -150,9 +151,9 @@ fn prefill_stages(s: &Stepper, parts: &[Batch]) -> Vec<StageRow> {
 
 /// Stage times of micro-batch `b`, one of `parts` like it in a pass of `step` seconds.
 fn stages_of(u: &Unit, phase: &'static str, b: &Batch, parts: usize, step: f64) -> Vec<StageRow> {
-    let sliding = u.unit.counts.moe[0] <= 0.0;
-    let times = u.unit.stages(b, sliding).seconds(u.fused(&vec![*b; parts.max(1)]));
-    let layers = u.unit.counts.moe[0] + u.unit.counts.moe[1];
+    let mixer = u.program().first_with(Ffn::Experts);
+    let times = u.unit.stages(b, mixer).seconds(u.fused(&vec![*b; parts.max(1)]));
+    let layers = u.program().layers_with(Ffn::Experts);
     ["attention", "a2f", "ffn", "f2a"]
         .into_iter()
         .zip(times)

@@ -9,11 +9,10 @@
 
 use std::sync::Arc;
 
-use crate::cost::worker::LayerCounts;
 use crate::cost::{Batch, Library, Total, Worker};
 use crate::error::{Error, Result};
-use crate::kernels::{Evidence, KernelDb, Surface};
-use crate::spec::{Assumptions, Attention, Cluster, Model, Parallel, Quant, Serving, catalog};
+use crate::kernels::{Evidence, KernelDb};
+use crate::spec::{Assumptions, Cluster, Model, Parallel, Quant, Serving, catalog};
 
 /// Frameworks that serve, in the order ties are broken.
 pub const FRAMEWORKS: [&str; 3] = ["trtllm", "sglang", "vllm"];
@@ -61,28 +60,22 @@ pub fn candidates(db: &Arc<KernelDb>, model: &Model, cluster: &Cluster, quant: &
 /// Kinds of layers without a row, on one rank of `ep`.
 fn lacks(lib: &Library, ep: u32) -> Result<Vec<String>> {
     let model = &lib.model;
-    let counts = LayerCounts::of(model);
-    let window = match &model.attention {
-        Attention::Gqa { window: Some(w), .. } => w.tokens,
-        _ => 0,
-    };
     let mut out = Vec::new();
-    let mut need = |what: String, found: &Surface| {
-        if !found.is_measured() {
+    let mut need = |what: String, measured: bool| {
+        if !measured {
             out.push(what);
         }
     };
-    for (sliding, window, kind) in [(0, 0, "attention"), (1, window, "sliding attention")] {
-        if counts.dense[sliding] + counts.moe[sliding] > 0.0 {
-            need(format!("{kind} of prefill in {}", lib.formats.attention.name()), &*lib.context(1, window)?);
-            need(format!("{kind} of decode over {} KV", lib.formats.kv.name()), &*lib.generation(1, window)?);
-        }
+    for mixer in lib.program.mixers() {
+        let (kind, [prefill, decode]) = (mixer.name(), mixer.on_rank(lib, 1, 1)?.measured());
+        need(format!("{kind} of prefill in {}", lib.formats.attention.name()), prefill);
+        need(format!("{kind} of decode over {} KV", lib.formats.kv.name()), decode);
     }
     let gemm = lib.formats.attention_gemm;
-    need(format!("products in {}", gemm.name()), &*lib.gemm(true, gemm, model.hidden, model.hidden)?);
+    need(format!("products in {}", gemm.name()), lib.gemm(true, gemm, model.hidden, model.hidden)?.is_measured());
     if let Some(experts) = lib.experts_fused(true, ep, 1, false)? {
         let grouped = lib.experts_grouped(true, ep, false)?;
-        need(format!("experts in {}", lib.formats.moe.name()), grouped.as_ref().unwrap_or(&experts));
+        need(format!("experts in {}", lib.formats.moe.name()), grouped.as_ref().unwrap_or(&experts).is_measured());
     }
     Ok(out)
 }

@@ -6,6 +6,7 @@
 
 use super::point::KvCost;
 use super::stepper::{Kind, Stepper, Unit};
+use crate::cost::program::{DRAFT_MIXER, Ffn};
 use crate::cost::{Batch, Detail, Op, draft};
 use crate::kernels::Evidence;
 
@@ -65,7 +66,7 @@ fn unit_rows(u: &Unit, phase: &'static str, parts: &[Batch]) -> Vec<BreakdownRow
             None => seen.push((*p, 1.0)),
         }
     }
-    let counts = u.unit.counts;
+    let kinds = u.program().kinds();
     for (b, n) in seen {
         if u.pp > 1 {
             let hop = u.stage_hop(&b);
@@ -81,10 +82,10 @@ fn unit_rows(u: &Unit, phase: &'static str, parts: &[Batch]) -> Vec<BreakdownRow
         let mut ends = Detail::default();
         u.unit.price_ends(&b, &mut ends);
         out.extend(rows(phase, "attention", n, &ends));
-        let dense = counts.dense[0] + counts.dense[1];
-        if dense > 0.0 {
+        for kind in kinds.iter().filter(|k| k.ffn == Ffn::Dense) {
+            let dense = f64::from(kind.layers);
             let mut d = Detail::default();
-            u.unit.price_dense(&b, false, &mut d);
+            u.unit.price_dense(&b, kind.mixer, &mut d);
             out.extend(rows(phase, "attention", n * dense, &d));
             if u.unit.dense_on_ffn() {
                 let mut hops = Detail::default();
@@ -96,12 +97,12 @@ fn unit_rows(u: &Unit, phase: &'static str, parts: &[Batch]) -> Vec<BreakdownRow
                 out.extend(rows(phase, "ffn", f64::from(u.unit.groups) * n * dense, &d));
             }
         }
-        for (i, layers) in counts.moe.iter().enumerate().filter(|(_, l)| **l > 0.0) {
-            moe_rows(u, phase, &b, i == 1, n * layers, &mut out);
+        for kind in kinds.iter().filter(|k| k.ffn == Ffn::Experts) {
+            moe_rows(u, phase, &b, kind.mixer, n * f64::from(kind.layers), &mut out);
         }
         for (b, passes) in draft::passes(u.unit.library().serving.mtp, &b) {
             if passes > 0.0 {
-                moe_rows(u, phase, &b, false, n * passes, &mut out);
+                moe_rows(u, phase, &b, DRAFT_MIXER, n * passes, &mut out);
                 let mut ends = Detail::default();
                 u.unit.price_draft_ends(&b, &mut ends);
                 out.extend(rows(phase, "attention", n * passes, &ends));
@@ -112,9 +113,9 @@ fn unit_rows(u: &Unit, phase: &'static str, parts: &[Batch]) -> Vec<BreakdownRow
 }
 
 /// Operator rows of `layers` MoE layers of one micro-batch.
-fn moe_rows(u: &Unit, phase: &'static str, b: &Batch, sliding: bool, layers: f64, out: &mut Vec<BreakdownRow>) {
+fn moe_rows(u: &Unit, phase: &'static str, b: &Batch, mixer: usize, layers: f64, out: &mut Vec<BreakdownRow>) {
     let mut parts: [Detail; 4] = Default::default();
-    u.unit.price_attention(b, sliding, &mut parts[0]);
+    u.unit.price_attention(b, mixer, &mut parts[0]);
     u.unit.price_a2f(b, &mut parts[1]);
     u.unit.price_ffn(b, &mut parts[2]);
     u.unit.price_f2a(b, &mut parts[3]);

@@ -2,45 +2,48 @@
 
 use super::pipeline::{self, Rows, Stages};
 use super::timeline::{self, Bar};
-use super::unit::{ROWS, Unit};
+use super::unit::Unit;
 use crate::cost::Batch;
+use crate::cost::program::{Ffn, MOST_MIXERS};
 use crate::network::CommTime;
 use crate::spec::plan::stage_layers;
 
+/// Most rows of a unit: kinds of layer, ends, first and further draft passes.
+pub(super) const MOST_ROWS: usize = 2 * MOST_MIXERS + 3;
+
 impl Unit {
-    /// Stages of the micro-batches in the order of the layers, from those of full-attention, sliding and dense
-    /// layers, ends, first and further draft passes. `drafts`: whether any of them decodes.
-    pub(super) fn assemble<'a>(
-        &self,
-        [full, sliding, dense, ends, draft, more]: [&'a [Stages]; ROWS],
-        drafts: bool,
-    ) -> Vec<Rows<'a>> {
-        let mut out = Vec::with_capacity(self.groups.len() + 4);
-        self.for_each_row([full, sliding, dense, ends, draft, more], drafts, |r| out.push(r));
+    /// Rows of stages of a unit: one a kind of layer of the program, then ends, first and further draft passes.
+    pub(super) fn rows(&self) -> usize {
+        self.program().kinds().len() + 3
+    }
+
+    /// Stages of the micro-batches in the order of the layers, from those of each row. `drafts`: whether any of them
+    /// decodes.
+    pub(super) fn assemble<'a>(&self, row: impl Fn(usize) -> &'a [Stages], drafts: bool) -> Vec<Rows<'a>> {
+        let mut out = Vec::with_capacity(self.program().runs().len() + 3);
+        self.for_each_row(row, drafts, |r| out.push(r));
         out
     }
 
-    fn for_each_row<'a>(
-        &self,
-        [full, sliding, dense, ends, draft, more]: [&'a [Stages]; ROWS],
-        drafts: bool,
-        mut take: impl FnMut(Rows<'a>),
-    ) {
-        let dense_layers = (self.unit.counts.dense[0] + self.unit.counts.dense[1]) as u32;
+    fn for_each_row<'a>(&self, row: impl Fn(usize) -> &'a [Stages], drafts: bool, mut take: impl FnMut(Rows<'a>)) {
+        let ends = self.program().kinds().len();
         let mtp = self.unit.library().serving.mtp;
-        if dense_layers > 0 {
-            take(Rows { layers: dense_layers, stages: dense });
-        }
-        for (layers, is_sliding) in &self.groups {
-            take(Rows { layers: *layers, stages: if *is_sliding { sliding } else { full } });
+        for (layers, kind) in self.program().runs() {
+            take(Rows { layers: *layers, stages: row(*kind) });
         }
         if mtp > 0 {
-            take(Rows { layers: 1, stages: draft });
+            take(Rows { layers: 1, stages: row(ends + 1) });
             if drafts && mtp > 1 {
-                take(Rows { layers: mtp - 1, stages: more });
+                take(Rows { layers: mtp - 1, stages: row(ends + 2) });
             }
         }
-        take(Rows { layers: 1, stages: ends });
+        take(Rows { layers: 1, stages: row(ends) });
+    }
+
+    /// Rows of the dense layers that come first.
+    pub(super) fn dense_first(&self) -> usize {
+        let program = self.program();
+        program.runs().iter().take_while(|(_, k)| program.kinds()[*k].ffn == Ffn::Dense).count()
     }
 
     /// The rows of each pipeline stage: its share of the layers, and in the last one what comes after them.
@@ -91,17 +94,21 @@ impl Unit {
         }
     }
 
-    /// The closed form of `m` equal micro-batches with one entry a kind of layer, where there is one.
-    pub(super) fn uniform(&self, one: [&[Stages]; ROWS], drafts: bool, m: usize, overlapped: bool) -> Option<f64> {
-        let mut rows = [Rows { layers: 0, stages: &[] }; ROWS];
-        if self.groups.len() > 2 {
+    /// The closed form of `m` equal micro-batches with one entry a row, where there is one.
+    pub(super) fn uniform(&self, one: &[Stages; MOST_ROWS], drafts: bool, m: usize, overlapped: bool) -> Option<f64> {
+        let mut rows = [Rows { layers: 0, stages: &[] }; MOST_ROWS];
+        if self.program().runs().len() + 3 > MOST_ROWS {
             return None;
         }
         let mut n = 0;
-        self.for_each_row(one, drafts, |r| {
-            rows[n] = r;
-            n += 1;
-        });
+        self.for_each_row(
+            |row| std::slice::from_ref(&one[row]),
+            drafts,
+            |r| {
+                rows[n] = r;
+                n += 1;
+            },
+        );
         let time = |rows: &[Rows<'_>]| pipeline::closed_form(rows, m, self.unit.groups, overlapped);
         if self.pp == 1 {
             return time(&rows[..n]);

@@ -14,10 +14,12 @@ use rustc_hash::FxHashMap;
 
 use super::pipeline::Stages;
 use super::point::Load;
+use super::rows::MOST_ROWS;
 use super::stepper::{Kind, Prefill, StepTime, Stepper, Unit};
 use super::steps::{Carried, Steps, Untold};
 use crate::cost::afd::{AfdLines, PartStages};
 use crate::cost::line::Lines;
+use crate::cost::program::MOST_MIXERS;
 use crate::cost::worker::WorkerLines;
 use crate::cost::{Batch, Lengths, Library, Total};
 use crate::math::normal;
@@ -188,16 +190,17 @@ impl Steps for Scan {
                 out.latency_s = out.period_s + (f64::from(p.pp) - 1.0) * slowest;
             }
             (Of::Afd(lines), Kind::Afd(u)) => {
-                let kinds = lines.kinds();
+                let mixers = lines.mixers();
                 let kernels = self.tables.round(key([u.unit.attention_tp, 1, 1]), || {
-                    parts[..each].iter().flat_map(|b| u.unit.prompt_kernels(b, kinds)).collect()
+                    parts[..each].iter().flat_map(|b| u.unit.prompt_kernels(b)).collect()
                 });
                 let pass = |from: usize, wave: &[Batch], overlapped| {
                     let pass = fastest(lines, |fused| {
                         let mut stages = Parts::default();
                         for (i, b) in wave.iter().enumerate() {
-                            let at = (from + i) % each * kinds;
-                            let prompts = [kernels[at], kernels[at + kinds - 1]];
+                            let at = (from + i) % each * mixers;
+                            let mut prompts = [0.0; MOST_MIXERS];
+                            prompts[..mixers].copy_from_slice(&kernels[at..at + mixers]);
                             stages.push(b, || lines.stages(b, prompts, fused));
                         }
                         stages.pass(u, overlapped)
@@ -256,31 +259,34 @@ impl Parts {
     }
 
     fn pass(&self, u: &Unit, overlapped: bool) -> f64 {
+        let rows = u.rows();
+        let mut one = [Stages::default(); MOST_ROWS];
+        let fill = |p: &PartStages, out: &mut [Stages]| {
+            let kinds = u.program().kinds().iter().map(|k| four(p.of(k), p.ports));
+            let ends = [Stages::attention(p.ends), four(p.draft, p.ports), four(p.more, p.more_ports)];
+            out.iter_mut().zip(kinds.chain(ends)).for_each(|(out, stages)| *out = stages);
+        };
         if self.all.is_empty() {
-            let one = KINDS.map(|of| [of(&self.first)]);
-            if let Some(t) = u.uniform(one.each_ref().map(|r| &r[..]), self.drafts, self.n, overlapped) {
+            fill(&self.first, &mut one[..rows]);
+            if let Some(t) = u.uniform(&one, self.drafts, self.n, overlapped) {
                 return t;
             }
         }
-        let row = |of: fn(&PartStages) -> Stages| -> Vec<Stages> {
-            if self.all.is_empty() { vec![of(&self.first); self.n] } else { self.all.iter().map(of).collect() }
-        };
-        let all = KINDS.map(row);
-        let rows = u.assemble(all.each_ref().map(Vec::as_slice), self.drafts);
+        let mut all = vec![Stages::default(); rows * self.n];
+        for i in 0..self.n {
+            if i < self.all.len() {
+                fill(&self.all[i], &mut one[..rows]);
+            }
+            one[..rows].iter().enumerate().for_each(|(row, stages)| all[row * self.n + i] = *stages);
+        }
+        let rows = u.assemble(|row| &all[row * self.n..][..self.n], self.drafts);
         u.slowest_stage(&rows, overlapped)
     }
 }
 
-/// Stages by kind of layer, in the order of `Unit::assemble`.
-const KINDS: [fn(&PartStages) -> Stages; 6] = [
-    |p| four(p.full, p.ports),
-    |p| four(p.sliding, p.ports),
-    |p| Stages::attention(p.dense),
-    |p| Stages::attention(p.ends),
-    |p| four(p.draft, p.ports),
-    |p| four(p.more, p.more_ports),
-];
-
 fn four([attention, a2f, ffn, f2a]: [f64; 4], ports: [f64; 2]) -> Stages {
+    if a2f == 0.0 && ffn == 0.0 && f2a == 0.0 {
+        return Stages::attention(attention);
+    }
     Stages { attention, a2f, ffn, f2a, ports }
 }

@@ -178,7 +178,7 @@ impl Stepper {
         };
         let length = length.max(1.0);
         let drafts = lib.kv_layers() / f64::from(lib.model.layers);
-        let per_token = lib.model.kv_bytes_per_rank(length, lib.formats.kv, tp) * drafts / length;
+        let per_token = lib.program.state_bytes(length, lib.formats.kv, tp) * drafts / length;
         let holds = |m: &&Memory| m.kv_per_sequence > 0.0 || m.kv_shared > 0.0;
         let free = self.memory().iter().filter(holds).map(|m| m.free(tokens)).fold(f64::INFINITY, f64::min);
         ((free * self.stages_in_flight() / per_token).max(0.0), per_token)
@@ -282,6 +282,7 @@ fn chunks_of(isl: f64, chunk: f64) -> f64 {
 fn context<'a>(lib: &'a Library, workload: &'a Workload) -> memory::Context<'a> {
     memory::Context {
         model: &lib.model,
+        program: &lib.program,
         quant: &lib.quant,
         formats: &lib.formats,
         serving: &lib.serving,

@@ -16,7 +16,8 @@ use super::published;
 use super::stepper::{Prefill, StepTime};
 use crate::cost::draft;
 use crate::cost::memory::Memory;
-use crate::cost::{AfdUnit, Batch, LayerStages, Op, Sink, Total};
+use crate::cost::program::{DRAFT_MIXER, Ffn};
+use crate::cost::{AfdUnit, Batch, LayerStages, Op, Program, Sink, Total};
 use crate::spec::AfdPlan;
 use crate::spec::assumptions::{MicrobatchSplit, PipelineFormula, PrefillSplit};
 use crate::spec::plan::{Duplex, PipelineMode};
@@ -31,13 +32,8 @@ pub struct Unit {
     pub pp: u32,
     /// Whether all of them stand in one scale-up domain.
     pub(super) near: bool,
-    /// Sliding attention, per MoE layer group in order: (layers, sliding).
-    pub(super) groups: Vec<(u32, bool)>,
     memory: [Memory; 2],
 }
-
-/// Kinds of layers of a unit: full-attention and sliding MoE, dense, ends, first and further draft passes.
-pub(super) const ROWS: usize = 6;
 
 const NO_STAGES: Stages = Stages::attention(0.0);
 
@@ -50,24 +46,19 @@ impl Unit {
     /// A compiled unit with the schedule of this plan.
     pub(super) fn new(unit: Arc<AfdUnit>, plan: &AfdPlan, memory: [Memory; 2]) -> Unit {
         let lib = unit.library();
-        let mut groups: Vec<(u32, bool)> = Vec::new();
-        for layer in lib.model.dense_layers..lib.model.layers {
-            let sliding = crate::cost::worker::is_sliding(&lib.model, layer);
-            match groups.last_mut() {
-                Some((n, s)) if *s == sliding => *n += 1,
-                _ => groups.push((1, sliding)),
-            }
-        }
         Unit {
             microbatches: plan.microbatches.unwrap_or(1),
             half_duplex: plan.duplex == Duplex::Half,
             overlapped: plan.pipeline == PipelineMode::Overlapped,
             pp: plan.pp.max(1),
             near: plan.unit_gpus() <= lib.cluster.fabric.domain_gpus,
-            groups,
             memory,
             unit,
         }
+    }
+
+    pub(super) fn program(&self) -> &Program {
+        &self.unit.library().program
     }
 
     /// Attention-DP ranks of all groups.
@@ -171,14 +162,14 @@ impl Unit {
         overlapped: bool,
         extra: &impl Fn(usize) -> Extra,
     ) -> f64 {
-        let dense_first = self.unit.counts.dense[0] + self.unit.counts.dense[1] > 0.0;
+        let dense_first = self.dense_first();
         self.with_rows_as(parts, slowed, |rows, _| {
             let longer = |row: usize, i: usize, s: &Stages| {
                 let x = extra(i);
                 if row + 1 == rows.len() {
                     return *s;
                 }
-                if row == 0 && dense_first {
+                if row < dense_first {
                     return Stages { attention: s.attention + x.dense, ..*s };
                 }
                 // A fused dispatch has its hop inside the FFN stage.
@@ -245,22 +236,9 @@ impl Unit {
 
     /// The same with a dispatch fused into the experts (`slowed`) or not.
     fn with_rows_as<T>(&self, parts: &[Batch], slowed: Option<f64>, then: impl FnOnce(&[Rows<'_>], Total) -> T) -> T {
-        let n = parts.len();
-        let mut inline = [[NO_STAGES; INLINE_MICROBATCHES]; ROWS];
-        let mut heap: Vec<Stages> = Vec::new();
-        let [full, sliding, dense, ends, draft, more]: [&mut [Stages]; ROWS] = if n <= INLINE_MICROBATCHES {
-            inline.each_mut().map(|row| &mut row[..n])
-        } else {
-            heap.resize(ROWS * n, NO_STAGES);
-            let mut rest = &mut heap[..];
-            std::array::from_fn(|_| {
-                let (row, after) = std::mem::take(&mut rest).split_at_mut(n);
-                rest = after;
-                row
-            })
-        };
-        let counts = &self.unit.counts;
-        let dense_layers = (counts.dense[0] + counts.dense[1]) as u32;
+        let (n, rows, kinds) = (parts.len(), self.rows(), self.program().kinds());
+        let ends = kinds.len();
+        let mut all = vec![NO_STAGES; rows * n];
         let groups = f64::from(self.unit.groups);
         let mtp = self.unit.library().serving.mtp;
         let drafts = parts.iter().any(|b| b.decode > 0.0);
@@ -268,40 +246,38 @@ impl Unit {
         let mut part_work = Total::default();
         for (i, b) in parts.iter().enumerate() {
             if i > 0 && *b == parts[i - 1] {
-                for row in [&mut *full, &mut *sliding, &mut *dense, &mut *ends, &mut *draft, &mut *more] {
-                    row[i] = row[i - 1];
-                }
+                (0..rows).for_each(|row| all[row * n + i] = all[row * n + i - 1]);
                 work = work.plus(&part_work);
                 continue;
             }
             part_work = Total::default();
-            for (row, is_sliding) in [(&mut *full, false), (&mut *sliding, true)] {
-                let layers = counts.moe[usize::from(is_sliding)];
-                if layers > 0.0 {
-                    let s = self.unit.stages(b, is_sliding);
-                    row[i] = stage_times(&s, slowed);
-                    part_work = part_work.plus(&s.work(groups).times(layers));
+            // MoE layers first: the order of a sum is part of its bits.
+            for ffn in [Ffn::Experts, Ffn::Dense] {
+                for (row, kind) in kinds.iter().enumerate().filter(|(_, k)| k.ffn == ffn) {
+                    let (s, slowed) = match ffn {
+                        Ffn::Experts => (self.unit.stages(b, kind.mixer), slowed),
+                        Ffn::Dense => (self.unit.dense(b, kind.mixer), None),
+                    };
+                    all[row * n + i] = stage_times(&s, slowed);
+                    part_work = part_work.plus(&s.work(groups).times(f64::from(kind.layers)));
                 }
             }
-            if dense_layers > 0 {
-                let d = self.unit.dense(b, false);
-                dense[i] = stage_times(&d, None);
-                part_work = part_work.plus(&d.work(groups).times(f64::from(dense_layers)));
-            }
             let e = self.unit.ends(b);
-            ends[i] = Stages::attention(e.seconds);
+            all[ends * n + i] = Stages::attention(e.seconds);
             part_work = part_work.plus(&e);
             if mtp > 0 {
                 // A draft pass is one more layer; what comes before its attention runs with it.
                 let [(first, _), (rest, passes)] = draft::passes(mtp, b);
-                let (s, d) = (self.unit.stages(&first, false), self.unit.draft_ends(&first));
-                draft[i] = stage_times(&s, slowed);
-                draft[i].attention += d.seconds;
+                let (s, d) = (self.unit.stages(&first, DRAFT_MIXER), self.unit.draft_ends(&first));
+                let draft = &mut all[(ends + 1) * n + i];
+                *draft = stage_times(&s, slowed);
+                draft.attention += d.seconds;
                 part_work = part_work.plus(&s.work(groups)).plus(&d);
                 if passes > 0.0 {
-                    let (s, d) = (self.unit.stages(&rest, false), self.unit.draft_ends(&rest));
-                    more[i] = stage_times(&s, slowed);
-                    more[i].attention += d.seconds;
+                    let (s, d) = (self.unit.stages(&rest, DRAFT_MIXER), self.unit.draft_ends(&rest));
+                    let more = &mut all[(ends + 2) * n + i];
+                    *more = stage_times(&s, slowed);
+                    more.attention += d.seconds;
                     part_work = part_work.plus(&s.work(groups).plus(&d).times(passes));
                 }
             }
@@ -310,7 +286,7 @@ impl Unit {
             }
             work = work.plus(&part_work);
         }
-        let rows = self.assemble([full, sliding, dense, ends, draft, more], drafts);
+        let rows = self.assemble(|row| &all[row * n..][..n], drafts);
         then(&rows, work)
     }
 

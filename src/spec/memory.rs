@@ -172,32 +172,9 @@ impl Model {
         if self.moe.is_some() { self.layers.saturating_sub(self.dense_layers) } else { 0 }
     }
 
-    /// KV bytes of one token in all layers. A token that has left a sliding window takes less; see `kv_bytes`.
+    /// KV bytes of one token in all layers. A token that has left a sliding window takes less: `cost::program`.
     pub fn kv_bytes_per_token(&self, kv: Dtype) -> f64 {
         f64::from(self.layers) * self.attention.kv_bytes_per_token(kv)
-    }
-
-    /// KV bytes of one sequence of `context` tokens: a sliding layer keeps its window only.
-    pub fn kv_bytes(&self, context: f64, kv: Dtype) -> f64 {
-        let tokens = match &self.attention {
-            Attention::Gqa { window: Some(w), .. } => {
-                let sliding = w.layers.iter().filter(|s| **s).count() as f64;
-                let full = f64::from(self.layers) - sliding;
-                full * context + sliding * context.min(f64::from(w.tokens))
-            }
-            _ => f64::from(self.layers) * context,
-        };
-        tokens * self.attention.kv_bytes_per_token(kv)
-    }
-
-    /// KV bytes of one token on one attention-TP rank: MLA is replicated, GQA split by min(tp, kv_heads).
-    pub fn kv_bytes_per_token_per_rank(&self, kv: Dtype, tp: u32) -> f64 {
-        self.kv_bytes_per_token(kv) / f64::from(self.attention.kv_shards(tp))
-    }
-
-    /// KV bytes of one sequence on one attention-TP rank.
-    pub fn kv_bytes_per_rank(&self, context: f64, kv: Dtype, tp: u32) -> f64 {
-        self.kv_bytes(context, kv) / f64::from(self.attention.kv_shards(tp))
     }
 
     /// Parameters of one attention block, indexer included, norms not.

@@ -4,6 +4,7 @@
 //! later stages.
 
 use super::Row;
+use crate::cost::Program;
 use crate::error::Result;
 use crate::serving::pipeline::{Rows, Stages, step_time};
 use crate::spec::{Dtype, catalog};
@@ -94,7 +95,7 @@ pub fn rows() -> Result<Vec<Row>> {
     ));
     for (name, kb) in [("deepseek-ai/DeepSeek-V3", 70.272), ("meta-llama/Meta-Llama-3.1-405B", 516.096)] {
         let m = catalog::model(name)?;
-        let bytes = m.kv_bytes(1.0, Dtype::Bf16);
+        let bytes = Program::of(&m).state_bytes(1.0, Dtype::Bf16, 1);
         out.push(row(&format!("kv-per-token {name}"), name, "kB", [kb, bytes / 1e3], INSIGHTS, "BF16, all layers"));
     }
     let sizes = [

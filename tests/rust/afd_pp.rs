@@ -57,7 +57,7 @@ fn a_stage_of_a_model_is_a_model_of_as_many_layers_and_a_hop() {
         // The same TPOT as one stage, but for the hops and the head that every stage waits for; steps alone fill the
         // pipeline once a stage.
         let (whole, split) = (of(&lib, 1).decode(48.0, 3000.0).seconds, two.decode(48.0, 3000.0).seconds);
-        let stages = afd(&one).unit.stages(&part, false).seconds(None);
+        let stages = afd(&one).unit.stages(&part, 0).seconds(None);
         let ends = f64::from(m) * afd(&one).unit.ends(&part).seconds;
         let fill = if pipeline == PipelineMode::Alone { stages.iter().sum::<f64>() } else { 0.0 };
         let most = 2.0 * hop + ends + f64::from(m) * fill;
@@ -88,7 +88,7 @@ fn the_slowest_stage_counts_dense_layers_first_head_last() {
     let s = lab::unit(&lib, &staged(3, 2), &w);
     let u = afd(&s);
     let part = Batch::decode(24.0, 4000.0, 1.0);
-    let (moe, dense) = (stage_times(&u.unit.stages(&part, false)), stage_times(&u.unit.dense(&part, false)));
+    let (moe, dense) = (stage_times(&u.unit.stages(&part, 0)), stage_times(&u.unit.dense(&part, 0)));
     let ends = Stages::attention(u.unit.ends(&part).seconds);
     let (moe, dense, ends) = ([moe; 2], [dense; 2], [ends; 2]);
     let time = |rows: &[(u32, &[Stages])]| {

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use disagg::cost::Program;
 use disagg::cost::memory::{self, Context, Memory};
-use disagg::cost::worker::LayerCounts;
+use disagg::cost::program::Ffn;
 use disagg::cost::{AfdUnit, Batch, Detail, Library, Op, Total, Worker};
 use disagg::spec::workload::PrefixScope;
 use disagg::spec::{Assumptions, Attention, Dtype, Model, Parallel, Workload, servers};
@@ -74,12 +75,12 @@ fn check_unit(lib: &Arc<Library>, what: &str) {
     let plan = afd_plan(pool(4, 1), pool(4, 1), 2);
     let u = AfdUnit::new(lib, lib, &plan).unwrap_or_else(|e| panic!("{what}: {e}"));
     for b in &batches() {
-        let s = u.stages(b, false);
+        let s = u.stages(b, 0);
         for (t, stage) in [(s.attention, 0), (s.a2f, 1), (s.ffn, 2), (s.f2a, 3)] {
             sound(&t, what);
             let mut d = Detail::default();
             match stage {
-                0 => u.price_attention(b, false, &mut d),
+                0 => u.price_attention(b, 0, &mut d),
                 1 => u.price_a2f(b, &mut d),
                 2 => {
                     u.price_ffn(b, &mut d);
@@ -92,11 +93,11 @@ fn check_unit(lib: &Arc<Library>, what: &str) {
         let mut d = Detail::default();
         u.price_ends(b, &mut d);
         same(&u.ends(b), &d, what);
-        if u.counts.dense[0] > 0.0 {
+        if u.library().program.layers_with(Ffn::Dense) > 0.0 {
             let mut d = Detail::default();
-            u.price_dense(b, false, &mut d);
-            sound(&u.dense(b, false).attention, what);
-            same(&u.dense(b, false).attention, &d, what);
+            u.price_dense(b, 0, &mut d);
+            sound(&u.dense(b, 0).attention, what);
+            same(&u.dense(b, 0).attention, &d, what);
         }
     }
 }
@@ -237,11 +238,12 @@ proptest! {
 fn layers_are_counted_once() {
     for name in CATALOGUE {
         let m = lab::model(name);
-        let c = LayerCounts::of(&m);
-        let all: f64 = c.dense.iter().chain(&c.moe).sum();
-        assert_eq!(all, f64::from(m.layers), "{name}");
+        let program = Program::of(&m);
+        let all: u32 = program.kinds().iter().map(|k| k.layers).sum();
+        assert_eq!(all, m.layers, "{name}");
+        assert_eq!(all, program.runs().iter().map(|(n, _)| n).sum::<u32>(), "{name}");
         let dense = if m.moe.is_some() { m.dense_layers } else { m.layers };
-        assert_eq!(c.dense[0] + c.dense[1], f64::from(dense), "{name}");
+        assert_eq!(program.layers_with(Ffn::Dense), f64::from(dense), "{name}");
     }
     // The dense FFN of the detail has exactly that many executions: up, product and down of each layer.
     let lib = lab::v32();
@@ -303,8 +305,8 @@ fn sliding_windows_pay_off_at_length() {
     }
     let model = lab::model("openai/gpt-oss-120b");
     let kv = lab::lib("openai/gpt-oss-120b", "b200_sxm", 16, "sglang").formats.kv;
-    let full = without_window(&model).kv_bytes(131_072.0, kv);
-    assert!(model.kv_bytes(131_072.0, kv) < 0.51 * full);
+    let full = Program::of(&without_window(&model)).state_bytes(131_072.0, kv, 1);
+    assert!(Program::of(&model).state_bytes(131_072.0, kv, 1) < 0.51 * full);
 }
 
 #[test]
@@ -336,6 +338,7 @@ fn overlap_of_the_shared_expert_never_costs() {
 fn context<'a>(lib: &'a Library, workload: &'a Workload) -> Context<'a> {
     Context {
         model: &lib.model,
+        program: &lib.program,
         quant: &lib.quant,
         formats: &lib.formats,
         serving: &lib.serving,

@@ -190,10 +190,10 @@ fn a_fused_dispatch_hides_all_but_the_longest_of_the_three() {
     let disagg::serving::stepper::Kind::Afd(u) = &b.kind else { panic!() };
     for n in [4.0, 32.0, 128.0] {
         let batch = Batch::decode(n, 4000.0, 1.0);
-        let s = u.unit.stages(&batch, false);
+        let s = u.unit.stages(&batch, 0);
         let [_, x, f, y] = s.seconds(Some(148.0 / 124.0));
         // What is left of the two ways is their start-up, as at no tokens at all.
-        let empty = u.unit.stages(&Batch::decode(0.0, 4000.0, 1.0), false);
+        let empty = u.unit.stages(&Batch::decode(0.0, 4000.0, 1.0), 0);
         assert!(gap(x, empty.a2f.seconds) < 1e-12 && gap(y, empty.f2a.seconds) < 1e-12 && x > 0.0 && y > 0.0);
         // By hand: 16 of 256 experts of three matrices in FP8 (a scale for 128 x 128) on every GPU, all of them hit by 16 x 32 tokens or more.
         let reads = 16.0 * 3.0 * 7168.0 * 2048.0 * (1.0 + 4.0 / 16384.0) / (0.8 * plain.cluster.device.hbm_bytes_per_s)

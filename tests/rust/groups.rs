@@ -189,7 +189,7 @@ fn groups_put_the_same_tokens_on_the_pool_and_read_attention_weights_once() {
     assert_eq!((one.ranks(), two.ranks(), afd(&two).unit.ranks()), (16.0, 16.0, 8.0));
     assert_eq!((one.gpus(), two.gpus(), two.kv_gpus(), two.kv_links()), (32, 32, 16, 1));
     let b = disagg::cost::Batch::decode(32.0, 4000.0, 1.0);
-    let (s1, s2) = (afd(&one).unit.stages(&b.part(2), false), afd(&two).unit.stages(&b, false));
+    let (s1, s2) = (afd(&one).unit.stages(&b.part(2), 0), afd(&two).unit.stages(&b, 0));
     near(s1.ffn.seconds, s2.ffn.seconds, 1e-12, "the pool serves 16 sequences of 16 ranks, or 32 of 8");
     assert!(s2.attention.seconds < 2.0 * s1.attention.seconds, "one pass over all is less than two over halves");
     // A token travels the same; a rank sends twice as many at once.
@@ -212,7 +212,7 @@ fn a_step_of_equal_micro_batches_is_its_closed_form() {
         let s = lab::unit(&lib, &grouped(16, 16, groups, m), &w);
         let u = afd(&s);
         let part = disagg::cost::Batch::decode(batch / f64::from(m), 3000.0, 1.0);
-        let stages = u.unit.stages(&part, false);
+        let stages = u.unit.stages(&part, 0);
         let [a, x, f, y] = stages.seconds(None);
         let ends = u.unit.ends(&part).seconds;
         let (l, m, g) = (94.0, f64::from(m), f64::from(groups));

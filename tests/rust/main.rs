@@ -15,6 +15,7 @@ mod cost;
 mod depth;
 mod design;
 mod fair;
+mod family;
 mod first_token;
 mod fluid;
 mod frameworks;

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use disagg::cost::published::{self as bytes, Role};
-use disagg::cost::{Batch, Library};
+use disagg::cost::{Batch, Library, Program};
 use disagg::kernels::Evidence;
 use disagg::math::combinatorics::distinct_groups;
 use disagg::network::{A2aShape, OneNode};
@@ -143,7 +143,7 @@ fn memory_of_the_paper_is_an_accounting_of_activations() {
                 + 128.0 / f64::from(ep) * model.expert_weight_bytes(&quant))
             + (model.embedding_bytes() + model.head_bytes()) / f64::from(tp);
         let act = charged * bytes::activation_per_token(&model, Role::Whole, tp, 1.0, ep, "trtllm");
-        (weights + act + model.kv_bytes_per_rank(kv_tokens, Dtype::Bf16, tp) + fixed) / GIB
+        (weights + act + Program::of(&model).state_bytes(kv_tokens, Dtype::Bf16, tp) + fixed) / GIB
     };
     // "~298 GiB": TP2, EP128, all tokens charged.
     near(whole(2, 128, tokens), 298.4, 0.005, "TP2/EP128");
@@ -159,7 +159,7 @@ fn memory_of_the_paper_is_an_accounting_of_activations() {
         let attention = layers * model.attention_weight_bytes_per_rank(&quant, tp)
             + (model.embedding_bytes() + model.head_bytes()) / f64::from(tp)
             + tokens * bytes::activation_per_token(&model, Role::Attention, tp, 1.0, 4, "trtllm")
-            + model.kv_bytes_per_rank(kv_tokens, Dtype::Bf16, tp)
+            + Program::of(&model).state_bytes(kv_tokens, Dtype::Bf16, tp)
             + fixed;
         assert!((75.0..=98.0).contains(&(attention / GIB)), "{}", attention / GIB);
     }

@@ -190,10 +190,10 @@ proptest! {
         let Kind::Afd(u) = &many.kind else { panic!("a unit") };
         let parts = u.parts(&b);
         prop_assert_eq!(parts.len(), m as usize);
-        let s = u.unit.stages(&parts[0], false);
+        let s = u.unit.stages(&parts[0], 0);
         let taus = [s.attention.seconds, s.a2f.seconds, s.ffn.seconds, s.f2a.seconds];
         let slowest = taus.iter().fold(0.0_f64, |x, y| x.max(*y));
-        let layers = u.unit.counts.moe[0] + u.unit.counts.moe[1];
+        let layers = u.unit.library().program.layers_with(disagg::cost::program::Ffn::Experts);
         let t = many.step(&b);
         prop_assert!(t.seconds >= layers * f64::from(m) * slowest * (1.0 - 1e-9), "faster than its slowest stage");
         prop_assert!(t.seconds >= t.work.seconds / f64::from(m) * (1.0 - 1e-9), "faster than one micro-batch's own way");

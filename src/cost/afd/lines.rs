@@ -6,6 +6,7 @@ use super::AfdUnit;
 use crate::cost::Batch;
 use crate::cost::attention::{KernelLines, Lengths};
 use crate::cost::line::{Line, Lines, Place, Tokens};
+use crate::cost::program::{DRAFT_MIXER, Ffn, LayerKind, MOST_MIXERS};
 use crate::cost::sink::Total;
 use crate::cost::{draft, overlap};
 
@@ -14,15 +15,16 @@ use crate::cost::{draft, overlap};
 pub struct AfdLines {
     ranks: f64,
     mtp: u32,
-    /// Attention kernels of full and of sliding layers.
+    /// Kernels of each mixer, and the rest of the attention stage of a MoE layer.
     kernels: Vec<KernelLines>,
-    attention: [Arc<Line>; 2],
+    attention: Vec<[Arc<Line>; 2]>,
     ffn: [Arc<Line>; 2],
     fused: Option<Fused>,
     hops: [Arc<Line>; 2],
     /// Ports of the FFN side under them, where groups share those.
     ports: Option<[Arc<Line>; 2]>,
-    dense: Option<[Arc<Line>; 2]>,
+    /// Of each mixer the rest of a dense layer, where it has one.
+    dense: Vec<Option<[Arc<Line>; 2]>>,
     embedding: [Arc<Line>; 2],
     logits: [Arc<Line>; 2],
     draft: Option<[Arc<Line>; 2]>,
@@ -35,19 +37,32 @@ struct Fused {
     starts: [f64; 2],
 }
 
-/// Stage times (attention, A2F, FFN, F2A) of one micro-batch in each kind of layer.
+/// Stage times of one micro-batch in each kind of layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PartStages {
-    pub full: [f64; 4],
-    pub sliding: [f64; 4],
-    pub dense: f64,
+    /// Of each mixer: the attention stage of a MoE layer, and a whole dense layer.
+    attention: [f64; MOST_MIXERS],
+    dense: [f64; MOST_MIXERS],
+    /// A2F, FFN and F2A of a MoE layer.
+    routed: [f64; 3],
     pub ends: f64,
+    /// Four stages of the first draft pass, and of each further one.
     pub draft: [f64; 4],
-    /// Each further draft pass.
     pub more: [f64; 4],
     /// Seconds of A2F and F2A that the FFN side's ports are taken, where groups share them; of further draft passes.
     pub ports: [f64; 2],
     pub more_ports: [f64; 2],
+}
+
+impl PartStages {
+    /// The four stages of a layer of this kind.
+    pub fn of(&self, kind: &LayerKind) -> [f64; 4] {
+        let [a2f, ffn, f2a] = self.routed;
+        match kind.ffn {
+            Ffn::Dense => [self.dense[kind.mixer], 0.0, 0.0, 0.0],
+            Ffn::Experts => [self.attention[kind.mixer], a2f, ffn, f2a],
+        }
+    }
 }
 
 impl AfdUnit {
@@ -55,9 +70,9 @@ impl AfdUnit {
         if decode { Batch::decode(tokens, 1.0, 1.0) } else { Batch::prefill(1.0, tokens, 0.0) }
     }
 
-    /// Attention kernels of one layer of each of the first `kinds` (full, sliding) over the prompts of `b`.
-    pub fn prompt_kernels(&self, b: &Batch, kinds: usize) -> Vec<f64> {
-        self.attention.prompt_kernels(b, kinds)
+    /// Kernels of one layer of each mixer over the prompts of `b`.
+    pub fn prompt_kernels(&self, b: &Batch) -> Vec<f64> {
+        self.attention.prompt_kernels(b)
     }
 
     /// Whether its stages add up as the lines have it: everything where a search places it, nothing fused.
@@ -74,22 +89,21 @@ impl AfdUnit {
 impl AfdLines {
     /// `lines`: of this library; `attention`: of this library and these lengths.
     pub fn new(u: &Arc<AfdUnit>, lines: &Lines, attention: &Lines, lengths: Lengths, microbatches: u32) -> AfdLines {
-        let (tp, counts) = (u.attention_tp, u.counts);
-        let kernels = [false, true]
-            .into_iter()
-            .filter(|sliding| !sliding || counts.moe[1] > 0.0)
-            .map(|sliding| KernelLines::new(&u.attention, attention, lengths, sliding, microbatches))
-            .collect();
-        let work = |name, price: fn(&AfdUnit, &Batch, &mut Tokens)| {
+        let (tp, program) = (u.attention_tp, &u.lib.program);
+        let mixers = 0..program.mixers().len();
+        let kernels =
+            mixers.clone().map(|m| KernelLines::new(&u.attention, attention, lengths, m, microbatches)).collect();
+        let work = |name, mixer: usize, price: fn(&AfdUnit, &Batch, usize, &mut Tokens)| {
             [false, true].map(|decode| {
                 let u = u.clone();
-                lines.get((name, [tp, u32::from(decode), 0, 0, 0, 0]), move |x| {
+                lines.get((name, [tp, u32::from(decode), mixer as u32, 0, 0, 0]), move |x| {
                     let mut t = Tokens::default();
-                    price(&u, &AfdUnit::with_tokens(x, decode), &mut t);
+                    price(&u, &AfdUnit::with_tokens(x, decode), mixer, &mut t);
                     t.0
                 })
             })
         };
+        let dense = |mixer: usize| program.kinds().iter().any(|k| k.mixer == mixer && k.ffn == Ffn::Dense);
         let (ep, moe_tp) = (u.experts.ep, u.experts.moe_tp);
         let ffn = |name, seconds: fn(&AfdUnit, f64, f64) -> f64| {
             [false, true].map(|decode| {
@@ -114,7 +128,10 @@ impl AfdLines {
             ranks: u.ranks(),
             mtp: u.lib.serving.mtp,
             kernels,
-            attention: work("afd.attention", |u, b, t| u.price_attention(b, false, t)),
+            attention: mixers
+                .clone()
+                .map(|m| work("afd.attention", m, |u, b, m, t| u.price_attention(b, m, t)))
+                .collect(),
             ffn: ffn("afd.ffn", |_, _, seconds| seconds),
             fused: u.slowed.map(|_| Fused {
                 ffn: ffn("afd.ffn.fused", |u, all, seconds| {
@@ -128,8 +145,9 @@ impl AfdLines {
                     u.lib.comm.afd_ffn_seconds(&u.shape, x, back, false)
                 })
             }),
-            dense: (counts.dense[0] + counts.dense[1] > 0.0)
-                .then(|| work("afd.dense", |u, b, t| u.price_dense(b, false, t))),
+            dense: mixers
+                .map(|m| dense(m).then(|| work("afd.dense", m, |u, b, m, t| u.price_dense(b, m, t))))
+                .collect(),
             embedding: [0, 1].map(|mode: usize| {
                 let u = u.clone();
                 lines.get(("afd.embedding", [mode as u32, 0, 0, 0, 0, 0]), move |x| {
@@ -160,13 +178,14 @@ impl AfdLines {
         self.fused.is_some()
     }
 
-    pub fn kinds(&self) -> usize {
+    /// Number of mixers.
+    pub fn mixers(&self) -> usize {
         self.kernels.len()
     }
 
-    /// Prompt kernels of a mixed step, of each kind of layer and micro-batch.
-    pub fn prompts(&self, b: &Batch, rest: bool) -> [f64; 2] {
-        let mut out = [0.0; 2];
+    /// Prompt kernels of a mixed step, of each mixer and micro-batch.
+    pub fn prompts(&self, b: &Batch, rest: bool) -> [f64; MOST_MIXERS] {
+        let mut out = [0.0; MOST_MIXERS];
         if b.has_prefill() {
             for (t, k) in out.iter_mut().zip(&self.kernels) {
                 *t = k.prompt(b, rest);
@@ -176,7 +195,7 @@ impl AfdLines {
     }
 
     /// Stages of one micro-batch whose prompt kernels take `prompts`; `fused`: with the hops inside the FFN stage.
-    pub fn stages(&self, b: &Batch, prompts: [f64; 2], fused: bool) -> PartStages {
+    pub fn stages(&self, b: &Batch, prompts: [f64; MOST_MIXERS], fused: bool) -> PartStages {
         let fused = self.fused.as_ref().filter(|_| fused);
         // (A2F, FFN, F2A) and the ports under the hops.
         let routed = |mode: usize, at: Place, all: f64| {
@@ -196,28 +215,29 @@ impl AfdLines {
             let decode = if b.decode > 0.0 { self.kernels[i].decode(rows, b.context) } else { 0.0 };
             decode + prompts[i]
         };
-        let around = self.attention[mode].at(at);
-        let [a2f, ffn, f2a] = routed(mode, at, self.ranks * b.mean_tokens());
+        let routed_of_all = routed(mode, at, self.ranks * b.mean_tokens());
         let shared = self.ports.as_ref().filter(|_| fused.is_none());
         let ports = |at: Place| shared.map_or([0.0; 2], |[into, out]| [into.at(at), out.at(at)]);
-        let full = kernel(0);
-        let mut out = PartStages { full: [around + full, a2f, ffn, f2a], ports: ports(at), ..PartStages::default() };
-        if self.kernels.len() > 1 {
-            out.sliding = [around + kernel(1), a2f, ffn, f2a];
-        }
-        if let Some(dense) = &self.dense {
-            out.dense = dense[mode].at(at) + full;
+        let mut out = PartStages { routed: routed_of_all, ports: ports(at), ..PartStages::default() };
+        for (i, around) in self.attention.iter().enumerate() {
+            let kernel = kernel(i);
+            out.attention[i] = around[mode].at(at) + kernel;
+            if let Some(dense) = &self.dense[i] {
+                out.dense[i] = dense[mode].at(at) + kernel;
+            }
         }
         let logits = |mode: usize, rows: f64| if rows > 0.0 { self.logits[mode].read(rows) } else { 0.0 };
         out.ends = self.embedding[mode].at(at) + logits(mode, rows + b.ending);
         if let Some(draft) = &self.draft {
-            out.draft = out.full;
+            let [a2f, ffn, f2a] = out.routed;
+            out.draft = [out.attention[DRAFT_MIXER], a2f, ffn, f2a];
             out.draft[0] += draft[mode].at(at) + logits(mode, b.decode + b.ending);
             let [_, (one, more)] = draft::passes(self.mtp, b);
             if more > 0.0 {
                 let at = Place::of(one.decode);
-                let kernel = self.kernels[0].decode(one.decode, one.context);
-                let attention = self.attention[1].at(at) + kernel + draft[1].at(at) + logits(1, one.decode);
+                let kernel = self.kernels[DRAFT_MIXER].decode(one.decode, one.context);
+                let attention =
+                    self.attention[DRAFT_MIXER][1].at(at) + kernel + draft[1].at(at) + logits(1, one.decode);
                 let [a2f, ffn, f2a] = routed(1, at, self.ranks * one.decode);
                 out.more = [attention, a2f, ffn, f2a];
                 out.more_ports = ports(at);

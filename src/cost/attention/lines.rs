@@ -24,7 +24,7 @@ pub struct Lengths {
 /// Contexts at which decode has a line, closer at the mean.
 const CONTEXTS: u32 = 8;
 
-/// Attention kernels of one kind of layer.
+/// Kernels of one mixer.
 #[derive(Debug)]
 pub struct KernelLines {
     lengths: Lengths,
@@ -40,30 +40,28 @@ fn context(l: &Lengths, k: u32) -> f64 {
 }
 
 impl AttentionPart {
-    /// Prefill kernels of one layer of each of the first `kinds` (full, sliding).
-    pub fn prompt_kernels(&self, b: &Batch, kinds: usize) -> Vec<f64> {
-        let kernel = |sliding| self.prefill_kernel(b.sequences, b.new, b.past, sliding).seconds;
-        [false, true].into_iter().take(kinds).map(kernel).collect()
+    /// Prefill kernels of one layer of each mixer.
+    pub fn prompt_kernels(&self, b: &Batch) -> Vec<f64> {
+        (0..self.mixers.len()).map(|m| self.prompt_seconds(m, b)).collect()
     }
 }
 
 impl KernelLines {
     /// `parts`: micro-batches that a step is cut into. `lines`: of this workload alone.
-    pub fn new(part: &Arc<AttentionPart>, lines: &Lines, lengths: Lengths, sliding: bool, parts: u32) -> KernelLines {
-        let (tp, kind) = (part.tp, u32::from(sliding));
+    pub fn new(part: &Arc<AttentionPart>, lines: &Lines, lengths: Lengths, mixer: usize, parts: u32) -> KernelLines {
+        let (tp, kind) = (part.tp, mixer as u32);
         let contexts = if lengths.longest > lengths.context * (1.0 + 1e-9) { CONTEXTS } else { 0 };
         let decode = (0..=contexts)
             .map(|k| {
                 let (at, part) = (context(&lengths, k), part.clone());
-                lines.get(("decode", [tp, kind, k, 0, 0, 0]), move |rows| part.decode_kernel(rows, at, sliding).seconds)
+                lines.get(("decode", [tp, kind, k, 0, 0, 0]), move |rows| part.decode_seconds(mixer, rows, at))
             })
             .collect();
         let Lengths { prefix, isl, .. } = lengths;
         let micro = |name, of: fn(f64, f64, f64) -> Batch| {
             let own = part.clone();
             lines.get((name, [tp, part.cp, kind, parts, 0, 0]), move |x| {
-                let b = of(x, prefix, isl).part(parts);
-                own.prefill_kernel(b.sequences, b.new, b.past, sliding).seconds
+                own.prompt_seconds(mixer, &of(x, prefix, isl).part(parts))
             })
         };
         KernelLines {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::{Lane, LayerParts, Worker};
 use crate::cost::attention::{KernelLines, Lengths};
 use crate::cost::line::{Line, Lines, Place, Tokens};
+use crate::cost::program::{DRAFT_MIXER, Ffn, LayerKind, MOST_MIXERS};
 use crate::cost::sink::{Op, Sink, Total};
 use crate::cost::{Batch, ffn};
 use crate::cost::{draft, overlap};
@@ -52,7 +53,7 @@ struct HalfLines {
 /// Layers that run as two half-batches where that is shorter.
 #[derive(Debug)]
 struct Halving {
-    /// MoE layers with attention of each kind.
+    /// MoE layers with each mixer.
     layers: Vec<f64>,
     /// Token work of one layer's attention, and its kernels over half the prompts.
     attention: [Arc<Line>; 2],
@@ -72,7 +73,7 @@ pub struct WorkerLines {
     mtp: u32,
     /// Whether the shared expert of a decode step hides behind the routed path.
     hides: bool,
-    /// Layers with attention of each kind, full first.
+    /// Layers with each mixer.
     kernels: Vec<(f64, KernelLines)>,
     tokens: [Arc<Line>; 2],
     logits: [Arc<Line>; 2],
@@ -111,13 +112,15 @@ impl Worker {
         }
     }
 
-    /// What hangs on a rank's tokens in `dense` and `moe` layers, experts and attention kernels left out.
-    fn token_work(&self, tokens: f64, decode: bool, dense: [f64; 2], moe: [f64; 2]) -> f64 {
+    /// What hangs on a rank's tokens in these layers, experts and mixer kernels left out.
+    fn token_work(&self, tokens: f64, decode: bool, kinds: &[LayerKind]) -> f64 {
         let batch = self.with_tokens(tokens, decode);
         let mut t = Tokens::default();
-        for (i, sliding) in [false, true].into_iter().enumerate() {
-            self.dense_layers(&batch, sliding, dense[i], &mut t);
-            self.attention.price(&self.lib.comm, &batch, sliding, moe[i], &mut t);
+        for LayerKind { mixer, ffn, layers } in kinds {
+            match ffn {
+                Ffn::Dense => self.dense_layers(&batch, *mixer, f64::from(*layers), &mut t),
+                Ffn::Experts => self.attention.price(&self.lib.comm, &batch, *mixer, f64::from(*layers), &mut t),
+            }
         }
         t.0
     }
@@ -248,7 +251,12 @@ impl Worker {
 
     fn halving(self: &Arc<Self>, lines: &Lines, attention: &Lines, lengths: Lengths) -> Option<Halving> {
         let moe = self.moe.as_ref().filter(|_| self.two_batches)?;
-        let kinds: Vec<bool> = [false, true].into_iter().filter(|s| !s || self.counts.moe[1] > 0.0).collect();
+        let program = &self.lib.program;
+        let mixers = 0..program.mixers().len();
+        let with_experts = |mixer: usize| -> f64 {
+            let kinds = program.kinds().iter().filter(|k| k.mixer == mixer && k.ffn == Ffn::Experts);
+            kinds.map(|k| f64::from(k.layers)).sum()
+        };
         let lanes = |decode: bool| {
             let graph = decode && self.lib.graph(true);
             let apart = moe.lanes.iter().filter(|l| !matches!(l, Lane::Fused(_)));
@@ -257,14 +265,14 @@ impl Worker {
         };
         let p = &self.parallel;
         Some(Halving {
-            layers: kinds.iter().map(|s| self.counts.moe[usize::from(*s)]).collect(),
+            layers: mixers.clone().map(with_experts).collect(),
             attention: [false, true].map(|decode| {
                 let own = self.clone();
                 lines.get(("half.attention", [p.tp, p.cp, u32::from(decode), 0, 0, 0]), move |x| {
-                    own.token_work(x, decode, [0.0; 2], [1.0, 0.0])
+                    own.token_work(x, decode, &[LayerKind { mixer: DRAFT_MIXER, ffn: Ffn::Experts, layers: 1 }])
                 })
             }),
-            kernels: kinds.iter().map(|s| KernelLines::new(&self.attention, attention, lengths, *s, 2)).collect(),
+            kernels: mixers.map(|m| KernelLines::new(&self.attention, attention, lengths, m, 2)).collect(),
             lanes: [lanes(false), lanes(true)],
         })
     }
@@ -331,15 +339,13 @@ impl WorkerLines {
     pub fn new(w: &Arc<Worker>, lines: &Lines, attention: &Lines, lengths: Lengths) -> WorkerLines {
         let p = &w.parallel;
         let key = |name, mode: usize| (name, [p.tp, p.cp, mode as u32, 0, 0, 0]);
-        let (counts, mtp) = (w.counts, w.lib.serving.mtp);
-        let kernels = [false, true]
-            .into_iter()
-            .map(|sliding| (counts.dense[usize::from(sliding)] + counts.moe[usize::from(sliding)], sliding))
-            .filter(|(layers, sliding)| *layers > 0.0 || !sliding)
-            .map(|(layers, sliding)| (layers, KernelLines::new(&w.attention, attention, lengths, sliding, 1)))
+        let (program, mtp) = (&w.lib.program, w.lib.serving.mtp);
+        let kernels = (0..program.mixers().len())
+            .map(|m| (program.layers_of(m), KernelLines::new(&w.attention, attention, lengths, m, 1)))
             .collect();
         let pair = |make: &dyn Fn(usize) -> Arc<Line>| [make(0), make(1)];
-        let one = if w.moe.is_some() { ([0.0; 2], [1.0, 0.0]) } else { ([1.0, 0.0], [0.0; 2]) };
+        let ffn = if w.moe.is_some() { Ffn::Experts } else { Ffn::Dense };
+        let one = LayerKind { mixer: DRAFT_MIXER, ffn, layers: 1 };
         let lanes = |decode: bool| -> Vec<LaneLines> {
             let graph = decode && w.lib.graph(true);
             w.moe.as_ref().map_or_else(Vec::new, |moe| {
@@ -364,7 +370,7 @@ impl WorkerLines {
                 let w = w.clone();
                 lines.get(key("tokens", mode), move |x| {
                     let embedding = w.memory[mode].at(&[x * w.hidden * 4.0]).seconds;
-                    embedding + w.token_work(x, mode == 1, counts.dense, counts.moe)
+                    embedding + w.token_work(x, mode == 1, w.lib.program.kinds())
                 })
             }),
             logits: pair(&|mode| {
@@ -379,11 +385,11 @@ impl WorkerLines {
                             .draft
                             .as_ref()
                             .map_or(0.0, |projection| projection[mode].at(&[x / f64::from(w.parallel.tp)]).seconds);
-                        project + w.token_work(x, mode == 1, one.0, one.1)
+                        project + w.token_work(x, mode == 1, &[one])
                     })
                 })
             }),
-            moe: counts.moe[0] + counts.moe[1],
+            moe: program.layers_with(Ffn::Experts),
             lanes: [lanes(false), lanes(true)],
             halving: w.halving(lines, attention, lengths),
             hop: (p.pp > 1).then(|| {
@@ -423,7 +429,7 @@ impl WorkerLines {
     /// A step without its attention kernels, of which `kernel` gives all layers' and one draft layer's; `halves`: one
     /// layer's of each kind, of whole and of half-batches.
     #[inline]
-    fn around(&self, b: &Batch, kernel: [f64; 2], halves: impl FnOnce(&Halving) -> [[f64; 2]; 2]) -> f64 {
+    fn around(&self, b: &Batch, kernel: [f64; 2], halves: impl FnOnce(&Halving) -> [[f64; 2]; MOST_MIXERS]) -> f64 {
         let mode = usize::from(!b.has_prefill());
         let rank = b.decode * b.per_decode + b.sequences * b.new / self.cp;
         let at = Place::of(rank);
@@ -468,7 +474,7 @@ impl WorkerLines {
             }
         }
         let mut t = self.around(b, kernel, |h| {
-            let mut both = [[0.0; 2]; 2];
+            let mut both = [[0.0; 2]; MOST_MIXERS];
             for (out, ((_, whole), half)) in both.iter_mut().zip(self.kernels.iter().zip(&h.kernels)) {
                 *out = [of(whole, rows), of(half, 0.5 * rows)];
             }
@@ -506,15 +512,14 @@ impl WorkerLines {
 
     /// Attention kernels of the prompts of `b` as [`WorkerLines::chunk`] takes them.
     pub fn prompt_kernels(&self, w: &Worker, b: &Batch) -> Vec<f64> {
-        let kinds = self.kinds();
-        let mut out = w.attention.prompt_kernels(b, kinds);
+        let mut out = w.attention.prompt_kernels(b);
         if self.halving.is_some() {
-            out.extend(w.attention.prompt_kernels(&b.part(2), kinds));
+            out.extend(w.attention.prompt_kernels(&b.part(2)));
         }
         out
     }
 
-    /// Kinds of attention layers, and whether the last of them slides.
+    /// Number of mixers.
     fn kinds(&self) -> usize {
         self.kernels.len()
     }

@@ -1,5 +1,6 @@
 //! Presets: names, sources, and totals against the published ones.
 
+use disagg::cost::Program;
 use disagg::spec::*;
 
 use super::{AS_SHIPPED, model, near};
@@ -82,9 +83,9 @@ fn kv_bytes_match_the_published_rows() {
     let qwen = model("Qwen3-235B-A22B");
     assert_eq!(qwen.kv_bytes_per_token(Dtype::Bf16), 192_512.0);
     // MLA stands on every TP rank; GQA is split by min(tp, kv_heads = 4).
-    assert_eq!(v3.kv_bytes_per_token_per_rank(Dtype::Bf16, 8), 70_272.0);
-    assert_eq!(qwen.kv_bytes_per_token_per_rank(Dtype::Bf16, 2), 96_256.0);
-    assert_eq!(qwen.kv_bytes_per_token_per_rank(Dtype::Bf16, 8), 48_128.0);
+    assert_eq!(Program::of(&v3).state_bytes(1.0, Dtype::Bf16, 8), 70_272.0);
+    assert_eq!(Program::of(&qwen).state_bytes(1.0, Dtype::Bf16, 2), 96_256.0);
+    assert_eq!(Program::of(&qwen).state_bytes(1.0, Dtype::Bf16, 8), 48_128.0);
 }
 
 #[test]
@@ -92,9 +93,9 @@ fn sliding_layers_keep_their_window_only() {
     let m = model("gpt-oss-120b");
     let row = 2.0 * 8.0 * 64.0 * 2.0;
     assert_eq!(m.kv_bytes_per_token(Dtype::Bf16), 36.0 * row);
-    assert_eq!(m.kv_bytes(100.0, Dtype::Bf16), 36.0 * 100.0 * row);
-    assert_eq!(m.kv_bytes(10_000.0, Dtype::Bf16), 18.0 * (10_000.0 + 128.0) * row);
-    assert_eq!(m.kv_bytes_per_rank(10_000.0, Dtype::Bf16, 16), 18.0 * 10_128.0 * row / 8.0);
+    assert_eq!(Program::of(&m).state_bytes(100.0, Dtype::Bf16, 1), 36.0 * 100.0 * row);
+    assert_eq!(Program::of(&m).state_bytes(10_000.0, Dtype::Bf16, 1), 18.0 * (10_000.0 + 128.0) * row);
+    assert_eq!(Program::of(&m).state_bytes(10_000.0, Dtype::Bf16, 16), 18.0 * 10_128.0 * row / 8.0);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The HF reader: real configs, and what it says about broken ones.
 
+use disagg::cost::Program;
 use disagg::spec::*;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -118,7 +119,7 @@ fn families_are_told_apart_by_their_fields() {
         "layer_types": ["sliding_attention", "full_attention"], "quantization_config": {"quant_method": "mxfp4"}
     });
     let m = Model::from_hf(&oss, "oss", "test").unwrap();
-    assert_eq!(m.kv_bytes(100.0, Dtype::Bf16), (100.0 + 8.0) * 2.0 * 2.0 * 16.0 * 2.0);
+    assert_eq!(Program::of(&m).state_bytes(100.0, Dtype::Bf16, 1), (100.0 + 8.0) * 2.0 * 2.0 * 16.0 * 2.0);
     assert_eq!((m.dense_layers, m.dense_intermediate), (0, 0));
 }
 
@@ -240,7 +241,7 @@ proptest! {
         match Model::from_hf(&config, "any", "test") {
             Ok(m) => {
                 prop_assert!(m.check().is_empty());
-                prop_assert!(m.weight_bytes(&AS_SHIPPED).is_finite() && m.kv_bytes(1e6, Dtype::Fp8).is_finite());
+                prop_assert!(m.weight_bytes(&AS_SHIPPED).is_finite() && Program::of(&m).state_bytes(1e6, Dtype::Fp8, 1).is_finite());
             }
             Err(e) => prop_assert!(!e.to_string().is_empty()),
         }

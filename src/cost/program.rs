@@ -1,0 +1,198 @@
+//! The layer program of a model: its kinds of layer as data, in the order of the layers.
+//!
+//! A layer mixes the tokens of a sequence ([`Mixer`]: attention, with a window or without) and then feeds each token
+//! through an FFN ([`Ffn`]). A kind of layer is a mixer with an FFN. Workers, AFD units, memory and the scan walk the
+//! kinds and know none by name: a model family is its config reader, its mixers and the program that orders them.
+//!
+//! What a mixer keeps of a sequence of `c` tokens, over all layers and the ranks that share it out (physics.md
+//! section 4):
+//!
+//! ```text
+//! bytes = sum over mixers  layers (min(c, window) per_token + per_sequence)
+//! ```
+//!
+//! Limits: with pipeline stages each holds the mean mix of mixers, not its own.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use super::attention::Softmax;
+use super::library::Library;
+use super::sink::Op;
+use crate::error::Result;
+use crate::kernels::Reading;
+use crate::spec::{Attention, Dtype, Model, Quant};
+
+/// What one layer keeps of a sequence, on all ranks that share it out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct State {
+    /// Bytes of each token kept.
+    pub per_token: f64,
+    /// Most tokens kept; infinite: all.
+    pub window: f64,
+    /// Bytes whatever the length.
+    pub per_sequence: f64,
+}
+
+/// What mixes the tokens of a sequence in one kind of layer.
+pub trait Mixer: Debug + Send + Sync {
+    /// In words that end a sentence about it: `attention`, `sliding attention`.
+    fn name(&self) -> &'static str;
+
+    /// What one layer keeps, in this KV format.
+    fn state(&self, kv: Dtype) -> State;
+
+    /// Over how many of `tp` ranks the state is split; the others hold copies.
+    fn shards(&self, tp: u32) -> u32;
+
+    /// Weight bytes of one layer on one of `tp` ranks.
+    fn weight_bytes(&self, model: &Model, quant: &Quant, tp: u32) -> f64;
+
+    /// Its operators on one rank of `tp` x `cp`.
+    fn on_rank(&self, lib: &Library, tp: u32, cp: u32) -> Result<Arc<dyn MixerRank>>;
+}
+
+/// A mixer compiled for one rank. Norm and residual around it are priced by the layer.
+pub trait MixerRank: Send + Sync {
+    /// What hangs on the step's tokens before the kernels (projections), operator by operator. `prefill`: whether the
+    /// step carries prompt tokens.
+    fn before(&self, tokens: f64, prefill: bool, take: &mut dyn FnMut(Op, Reading));
+
+    /// The same after the kernels.
+    fn after(&self, tokens: f64, prefill: bool, take: &mut dyn FnMut(Op, Reading));
+
+    /// The decode kernel: `rows` query rows over `context` tokens each.
+    fn decode(&self, rows: f64, context: f64) -> Reading;
+
+    /// The prefill kernel: `sequences` with `new` tokens each over `past`, of which this rank computes its share.
+    fn prompt(&self, sequences: f64, new: f64, past: f64) -> Reading;
+
+    /// Whether rows were measured for the prefill kernel, and for the decode kernel.
+    fn measured(&self) -> [bool; 2];
+}
+
+/// What a layer feeds each token through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ffn {
+    Dense,
+    Experts,
+}
+
+/// A kind of layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerKind {
+    /// Among the program's mixers.
+    pub mixer: usize,
+    pub ffn: Ffn,
+    pub layers: u32,
+}
+
+/// Most mixers of a program.
+pub const MOST_MIXERS: usize = 4;
+/// The mixer of an MTP module's layer: the program's first.
+pub const DRAFT_MIXER: usize = 0;
+
+/// The kinds of layer of a model, and their order.
+#[derive(Clone, Debug)]
+pub struct Program {
+    mixers: Vec<Arc<dyn Mixer>>,
+    /// Mixers outermost, dense FFNs before experts.
+    kinds: Vec<LayerKind>,
+    /// Equal layers in a row, in the order of the layers: how many, and of which kind.
+    runs: Vec<(u32, usize)>,
+}
+
+impl Program {
+    /// `layers`: mixer and FFN of each; the mixers, [`MOST_MIXERS`] at most, in the order of their numbers.
+    pub fn new(mixers: Vec<Arc<dyn Mixer>>, layers: impl IntoIterator<Item = (usize, Ffn)>) -> Program {
+        let layers: Vec<(usize, Ffn)> = layers.into_iter().collect();
+        let mut found: Vec<(usize, Ffn)> = layers.clone();
+        found.sort_unstable();
+        found.dedup();
+        let count = |kind: &(usize, Ffn)| layers.iter().filter(|l| *l == kind).count() as u32;
+        let kinds = found.iter().map(|k| LayerKind { mixer: k.0, ffn: k.1, layers: count(k) }).collect();
+        let place = |layer: &(usize, Ffn)| found.iter().position(|k| k == layer).unwrap_or(0);
+        let runs = layers.chunk_by(|a, b| a == b).map(|run| (run.len() as u32, place(&run[0]))).collect();
+        Program { mixers, kinds, runs }
+    }
+
+    /// The program of a model's facts.
+    pub fn of(model: &Model) -> Program {
+        let softmax = |window| Arc::new(Softmax::new(&model.attention, window)) as Arc<dyn Mixer>;
+        let slides: &[bool] = match &model.attention {
+            Attention::Gqa { window: Some(w), .. } if w.layers.contains(&true) => &w.layers,
+            _ => &[],
+        };
+        let mut mixers = vec![softmax(false)];
+        if !slides.is_empty() {
+            mixers.push(softmax(true));
+        }
+        let layer = |i: u32| {
+            let mixer = usize::from(slides.get(i as usize).copied().unwrap_or(false));
+            let dense = model.moe.is_none() || i < model.dense_layers;
+            (mixer, if dense { Ffn::Dense } else { Ffn::Experts })
+        };
+        Program::new(mixers, (0..model.layers).map(layer))
+    }
+
+    pub fn mixers(&self) -> &[Arc<dyn Mixer>] {
+        &self.mixers
+    }
+
+    pub fn kinds(&self) -> &[LayerKind] {
+        &self.kinds
+    }
+
+    pub fn runs(&self) -> &[(u32, usize)] {
+        &self.runs
+    }
+
+    /// Layers with this FFN.
+    pub fn layers_with(&self, ffn: Ffn) -> f64 {
+        f64::from(self.kinds.iter().filter(|k| k.ffn == ffn).map(|k| k.layers).sum::<u32>())
+    }
+
+    /// The mixer of the first kind with this FFN.
+    pub fn first_with(&self, ffn: Ffn) -> usize {
+        self.kinds.iter().find(|k| k.ffn == ffn).map_or(DRAFT_MIXER, |k| k.mixer)
+    }
+
+    /// Layers with this mixer.
+    pub fn layers_of(&self, mixer: usize) -> f64 {
+        f64::from(self.kinds.iter().filter(|k| k.mixer == mixer).map(|k| k.layers).sum::<u32>())
+    }
+
+    /// Layers in all.
+    fn layers(&self) -> f64 {
+        f64::from(self.kinds.iter().map(|k| k.layers).sum::<u32>())
+    }
+
+    /// Bytes that all layers keep of a sequence of `context` tokens, on one of `tp` ranks.
+    pub fn state_bytes(&self, context: f64, kv: Dtype, tp: u32) -> f64 {
+        // Mixers whose tokens take the same room are counted together.
+        let mut rooms: Vec<(f64, u32, f64)> = Vec::with_capacity(self.mixers.len());
+        let mut whole = 0.0;
+        for (i, m) in self.mixers.iter().enumerate() {
+            let (layers, state, shards) = (self.layers_of(i), m.state(kv), m.shards(tp));
+            let tokens = layers * context.min(state.window);
+            match rooms.iter_mut().find(|r| r.0 == state.per_token && r.1 == shards) {
+                Some(room) => room.2 += tokens,
+                None => rooms.push((state.per_token, shards, tokens)),
+            }
+            whole += layers * state.per_sequence / f64::from(shards);
+        }
+        rooms.iter().fold(whole, |sum, (per_token, shards, tokens)| sum + tokens * per_token / f64::from(*shards))
+    }
+
+    /// Weight bytes of the mixer of the mean layer on one of `tp` ranks.
+    pub fn mixer_weight_bytes(&self, model: &Model, quant: &Quant, tp: u32) -> f64 {
+        let bytes = |i: usize| self.mixers[i].weight_bytes(model, quant, tp);
+        let first = bytes(0);
+        let rest: Vec<f64> = (1..self.mixers.len()).map(bytes).collect();
+        if rest.iter().all(|b| *b == first) {
+            return first;
+        }
+        let all = [first].into_iter().chain(rest).enumerate();
+        all.map(|(i, b)| self.layers_of(i) * b).sum::<f64>() / self.layers()
+    }
+}

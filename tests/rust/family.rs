@@ -1,0 +1,246 @@
+//! A model family of its own: three layers in four mix tokens by a running state of fixed size, the fourth by softmax
+//! attention. Its mixer and its program stand here and nowhere else; workers, AFD units, memory, P/D, the scan, the
+//! search and the simulator take it as it is.
+
+use std::sync::Arc;
+
+use disagg::control::Control;
+use disagg::cost::attention::Softmax;
+use disagg::cost::program::{Ffn, Mixer, MixerRank, State};
+use disagg::cost::{Batch, Library, Op, Program};
+use disagg::error::Result;
+use disagg::kernels::{Reading, Surface};
+use disagg::search::levels::{self, Task};
+use disagg::serving::{Engine, Load, Scan, Stepper, Tables, aggregated, pd};
+use disagg::sim::{Deployment, Requests, Settings, Status, simulate};
+use disagg::spec::{Aggregated, Assumptions, Dtype, Model, PdPlan, Plan, Quant, Serving, Slot, Workload};
+
+use crate::lab;
+
+/// Bytes of the running state of a sequence in one layer, on all ranks.
+const STATE: f64 = 2.0 * 1024.0 * 1024.0;
+
+/// Every step reads and writes the state of each sequence; a prompt passes its tokens through it.
+#[derive(Debug)]
+struct Running;
+
+struct RunningRank {
+    gates: [Arc<Surface>; 2],
+    out: [Arc<Surface>; 2],
+    memory: [Surface; 2],
+    state: f64,
+    row: f64,
+}
+
+impl Mixer for Running {
+    fn name(&self) -> &'static str {
+        "running state"
+    }
+
+    fn state(&self, _: Dtype) -> State {
+        State { per_token: 0.0, window: 0.0, per_sequence: STATE }
+    }
+
+    fn shards(&self, tp: u32) -> u32 {
+        tp
+    }
+
+    fn weight_bytes(&self, model: &Model, _: &Quant, tp: u32) -> f64 {
+        4.0 * f64::from(model.hidden).powi(2) * 2.0 / f64::from(tp)
+    }
+
+    fn on_rank(&self, lib: &Library, tp: u32, _: u32) -> Result<Arc<dyn MixerRank>> {
+        let h = lib.model.hidden;
+        let gemm = |n, k| -> Result<[Arc<Surface>; 2]> {
+            Ok([lib.gemm(false, Dtype::Bf16, n, k)?, lib.gemm(true, Dtype::Bf16, n, k)?])
+        };
+        Ok(Arc::new(RunningRank {
+            gates: gemm(3 * h / tp, h)?,
+            out: gemm(h, h / tp)?,
+            memory: [lib.memory(false), lib.memory(true)],
+            state: STATE / f64::from(tp),
+            row: 2.0 * f64::from(h) / f64::from(tp),
+        }))
+    }
+}
+
+impl MixerRank for RunningRank {
+    fn before(&self, tokens: f64, prefill: bool, take: &mut dyn FnMut(Op, Reading)) {
+        take(Op::Qkv, self.gates[usize::from(!prefill)].at(&[tokens]));
+    }
+
+    fn after(&self, tokens: f64, prefill: bool, take: &mut dyn FnMut(Op, Reading)) {
+        take(Op::AttentionOut, self.out[usize::from(!prefill)].at(&[tokens]));
+    }
+
+    fn decode(&self, rows: f64, _: f64) -> Reading {
+        self.memory[1].at(&[2.0 * rows * self.state])
+    }
+
+    fn prompt(&self, sequences: f64, new: f64, _: f64) -> Reading {
+        self.memory[0].at(&[sequences * (2.0 * self.state + 3.0 * new * self.row)])
+    }
+
+    fn measured(&self) -> [bool; 2] {
+        [false; 2]
+    }
+}
+
+fn program(model: &Model) -> Program {
+    let softmax: Arc<dyn Mixer> = Arc::new(Softmax::new(&model.attention, false));
+    let layer = |i: u32| {
+        let ffn = if i < model.dense_layers { Ffn::Dense } else { Ffn::Experts };
+        (usize::from(i % 4 != 3), ffn)
+    };
+    Program::new(vec![softmax, Arc::new(Running)], (0..model.layers).map(layer))
+}
+
+fn library(serving: &Serving) -> Arc<Library> {
+    let mut model = lab::model("Qwen/Qwen3-30B-A3B");
+    (model.dense_layers, model.dense_intermediate) = (2, 4096);
+    let cluster = lab::cluster("b200_sxm", 16);
+    let (quant, a) = (Quant::default(), Assumptions::physical());
+    let lib = Library::new(lab::db().clone(), &model, &cluster, "trtllm", &quant, serving, &a).unwrap();
+    Arc::new(lib.with_program(program(&model)))
+}
+
+/// The plan of every level, two ways of AFD among them.
+fn plans() -> Vec<Plan> {
+    let afd = disagg::spec::AfdPlan {
+        batch: Some(64),
+        chunk_tokens: Some(1024),
+        ..lab::afd_plan(lab::pool(4, 1), lab::pool(4, 1), 2)
+    };
+    let mixed = lab::split(2, 2, 1);
+    let aggregated = Aggregated { parallel: mixed, batch: Some(32), chunk_tokens: Some(1024), ..Aggregated::default() };
+    let prompts = || lab::workers(1, lab::split(2, 1, 1), Some(2), Some(1024));
+    let pd = PdPlan { prefill: prompts(), decode: lab::workers(1, mixed, Some(48), None) };
+    let split =
+        PdPlan { prefill: prompts(), decode: Slot::Afd(disagg::spec::AfdPlan { chunk_tokens: None, ..afd.clone() }) };
+    vec![Plan::Aggregated(aggregated), Plan::Pd(pd), Plan::Afd(afd), Plan::Pd(split)]
+}
+
+#[test]
+fn it_keeps_what_its_mixers_keep() {
+    let lib = library(&Serving::default());
+    let (kv, layers) = (lib.formats.kv, f64::from(lib.model.layers));
+    let row = lib.model.attention.kv_bytes_per_token(kv);
+    for context in [0.0, 100.0, 50_000.0] {
+        let bytes = lib.program.state_bytes(context, kv, 1);
+        lab::near(bytes, layers / 4.0 * (context * row + 3.0 * STATE), 1e-12, "a quarter grows, the rest stands");
+    }
+    // What P/D ships, and what a rank holds of a sequence.
+    lab::near(lib.kv_bytes(1000.0), lib.program.state_bytes(1000.0, kv, 1), 1e-12, "shipped");
+    let held = |w: &Workload| lab::worker(&lib, lab::split(2, 1, 1), w).memory()[0].kv_per_sequence;
+    let (short, long) = (Workload::fixed("s", 0.0, 1000.0, 100.0), Workload::fixed("l", 0.0, 3000.0, 100.0));
+    let shards = f64::from(lib.model.attention.kv_shards(2));
+    let both = layers / 4.0 * (1100.0 * row / shards + 3.0 * STATE / 2.0);
+    assert!(held(&short) <= both * (1.0 + 1e-12) && held(&short) > 0.9 * both);
+    lab::near((held(&long) - held(&short)) / (2000.0 * layers / 4.0 * row / shards), 1.0, 1e-9, "growth");
+}
+
+#[test]
+fn only_its_softmax_layers_see_the_context() {
+    let own = library(&Serving::default());
+    let plain = Arc::new(
+        Library::new(
+            lab::db().clone(),
+            &own.model,
+            &own.cluster,
+            "trtllm",
+            &own.quant,
+            &own.serving,
+            &Assumptions::physical(),
+        )
+        .unwrap(),
+    );
+    let grows = |lib: &Arc<Library>| {
+        let s = lab::worker(lib, lab::split(1, 2, 1), &lab::chat());
+        let at = |context| s.step(&Batch::decode(32.0, context, 1.0)).seconds;
+        at(60_000.0) - at(10_000.0)
+    };
+    lab::near(grows(&own) * 4.0, grows(&plain), 1e-6, "a quarter of the growth");
+}
+
+#[test]
+fn every_level_serves_it_and_the_simulator_agrees() {
+    for serving in [Serving::default(), Serving { mtp: 1, acceptance: Some(0.7), ..Serving::default() }] {
+        let lib = library(&serving);
+        let w = Workload::fixed("law", 500.0, 2000.0, 200.0);
+        for plan in plans() {
+            let engine = Arc::new(Engine::new(&lib, &w, &plan).unwrap());
+            let point = engine.point;
+            assert!(point.stands() && point.requests_per_s > 0.0, "{plan:?}");
+            let n = 400;
+            let mut requests = Requests { isl: vec![2000; n], osl: vec![200; n], ..Requests::default() };
+            let gap = 1e12 / (0.5 * point.requests_per_s);
+            requests.arrival_ps = (0..n).map(|i| (i as f64 * gap) as u64).collect();
+            let o = simulate(&Deployment::of(&engine), &requests, &Settings::default(), &Control::new()).unwrap();
+            assert!(o.status.iter().all(|s| *s == Status::Finished));
+            // At half its rate nothing waits: a token takes no longer than in the full steady state.
+            let tpot = o.finish_ps.iter().zip(&o.first_token_ps).map(|(f, t)| (f - t) as f64 * 1e-12 / 199.0);
+            let mean = tpot.sum::<f64>() / n as f64;
+            assert!(mean < point.tpot_s * 1.05 && mean > 0.2 * point.tpot_s, "{mean} {} {plan:?}", point.tpot_s);
+        }
+    }
+}
+
+#[test]
+fn a_scan_reads_it_as_the_engine_prices_it() {
+    for serving in [Serving::default(), Serving { mtp: 2, acceptance: Some(1.2), ..Serving::default() }] {
+        let lib = library(&serving);
+        let w = Workload::fixed("law", 1000.0, 1500.0, 300.0);
+        let (load, tables) = (Load::of(&w), Arc::new(Tables::new(&lib, &w, &Arc::default()).unwrap()));
+        let unit = lab::unit(&lib, &lab::afd_plan(lab::pool(4, 2), lab::pool(4, 1), 2), &w);
+        let steppers = [lab::worker(&lib, lab::split(2, 2, 1), &w), lab::worker(&lib, lab::split(1, 4, 2), &w), unit];
+        for s in steppers.map(Arc::new) {
+            let scan = Scan::new(&s, &tables).unwrap();
+            for (batch, chunk) in [(8.0, 300.0), (32.0, 1000.0), (64.0, 4000.0)] {
+                let (a, b) = (
+                    aggregated::solve(&s, &load, batch, chunk, 1),
+                    aggregated::solve_by(&scan, &load, batch, chunk, 1),
+                );
+                lab::near(b.requests_per_s, a.requests_per_s, 2e-3, "rate");
+                lab::near(b.ttft_s, a.ttft_s, 2e-3, "TTFT");
+                let (a, b) = (pd::decode_side(&s, &load, batch), pd::decode_side_by(&scan, &load, batch));
+                lab::near(b.step.seconds, a.step.seconds, 2e-3, "decode step");
+                let (a, b) = (pd::prefill_side(&s, &load, 2.0, chunk), pd::prefill_side_by(&scan, &load, 2.0, chunk));
+                lab::near(b.prefill.period_s, a.prefill.period_s, 2e-3, "prefill round");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_search_places_it() {
+    let lib = library(&Serving::default());
+    let (w, control) = (Workload::fixed("law", 0.0, 2000.0, 200.0), Control::new());
+    let task = Task::new(&lib, &w, 16, 0, &control, true);
+    for (level, layouts) in [(0, levels::worker_layouts(&lib, 8, false)), (2, levels::unit_layouts(&lib, 8))] {
+        let groups = task.mixed_groups(level, &layouts, 2).unwrap();
+        let standing = groups.iter().flat_map(|g| &g.rows).filter(|r| r.point.stands()).count();
+        assert!(standing > 100, "{standing}");
+    }
+}
+
+/// A family that is all softmax is what the model's facts make of it, to the bit.
+#[test]
+fn a_program_written_by_hand_is_the_one_read() {
+    let model = lab::model("openai/gpt-oss-120b");
+    let read = Program::of(&model);
+    let softmax = |slides| Arc::new(Softmax::new(&model.attention, slides)) as Arc<dyn Mixer>;
+    let hand = Program::new(
+        vec![softmax(false), softmax(true)],
+        (0..model.layers).map(|i| (usize::from(i % 2 == 0), Ffn::Experts)),
+    );
+    assert_eq!((read.kinds(), read.runs()), (hand.kinds(), hand.runs()));
+    let stepper = |program| {
+        let plain = lab::lib("openai/gpt-oss-120b", "b200_sxm", 16, "trtllm");
+        let (quant, serving, a) = (Quant::default(), Serving::default(), Assumptions::physical());
+        let lib = Library::new(lab::db().clone(), &model, &plain.cluster, "trtllm", &quant, &serving, &a).unwrap();
+        let lib = Arc::new(lib.with_program(program));
+        lab::unit(&lib, &lab::afd_plan(lab::pool(4, 1), lab::pool(4, 1), 3), &lab::chat())
+    };
+    let step = |s: &Stepper| s.step(&Batch::decode(48.0, 9000.0, 1.0)).seconds.to_bits();
+    assert_eq!(step(&stepper(read)), step(&stepper(hand)));
+}
