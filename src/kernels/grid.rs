@@ -15,6 +15,8 @@ pub(crate) mod build;
 pub(crate) mod held;
 mod order;
 
+use ndarray::Array3;
+
 use super::roofline::Roofline;
 use super::surface::{Check, Evidence, Reading};
 
@@ -94,28 +96,27 @@ impl Axis {
 #[derive(Clone, Debug)]
 pub(crate) struct Grid {
     pub axes: Vec<Axis>,
-    pub strides: [usize; 3],
-    seconds: Vec<f64>,
-    flags: Vec<Evidence>,
+    /// One dimension an axis; those beyond the axes have one place.
+    seconds: Array3<f64>,
+    flags: Array3<Evidence>,
     pub roofline: Roofline,
     pub check: Check,
 }
 
 impl Grid {
-    /// Takes seconds per node (row-major, last axis fastest).
     pub(crate) fn new(
         axes: Vec<Axis>,
-        seconds: Vec<f64>,
-        flags: Vec<Evidence>,
+        seconds: Array3<f64>,
+        flags: Array3<Evidence>,
         roofline: Roofline,
         check: Check,
     ) -> Grid {
-        Grid { strides: strides(&axes), axes, seconds, flags, roofline, check }
+        Grid { axes, seconds, flags, roofline, check }
     }
 
     fn inside(&self, places: &[Place; 3]) -> (f64, Evidence) {
         let dims = self.axes.len();
-        let base: usize = (0..dims).map(|a| places[a].index * self.strides[a]).sum();
+        let base = [0, 1, 2].map(|a| places[a].index);
         let mut total = 0.0;
         let mut evidence = self.flags[base];
         let mut heaviest = 0.0;
@@ -126,7 +127,7 @@ impl Grid {
             for (a, place) in places.iter().enumerate().take(dims) {
                 if corner >> a & 1 == 1 {
                     weight *= place.weight;
-                    at += self.strides[a];
+                    at[a] += 1;
                 } else {
                     weight *= 1.0 - place.weight;
                 }
@@ -233,20 +234,12 @@ pub(crate) fn slope(times: &[f64], smooths: &[f64], launch: f64) -> f64 {
     kappa.clamp(0.6, (4.0 * times[0] / (smooths[0] - launch).max(1e-12)).max(0.6))
 }
 
-pub(crate) fn strides(axes: &[Axis]) -> [usize; 3] {
-    let mut strides = [0; 3];
-    let mut step = 1;
-    for a in (0..axes.len()).rev() {
-        strides[a] = step;
-        step *= axes[a].x.len();
-    }
-    strides
+/// Nodes along each axis.
+pub(crate) fn shape(axes: &[Axis]) -> [usize; 3] {
+    [0, 1, 2].map(|a| axes.get(a).map_or(1, |axis| axis.x.len()))
 }
 
-pub(crate) fn node(axes: &[Axis], strides: &[usize; 3], i: usize) -> [f64; 3] {
-    let mut x = [0.0; 3];
-    for (a, axis) in axes.iter().enumerate() {
-        x[a] = axis.x[i / strides[a] % axis.x.len()];
-    }
-    x
+/// Coordinates of a node.
+pub(crate) fn node(axes: &[Axis], at: [usize; 3]) -> [f64; 3] {
+    [0, 1, 2].map(|a| axes.get(a).map_or(0.0, |axis| axis.x[at[a]]))
 }

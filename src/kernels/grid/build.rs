@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use ndarray::{Array3, s};
+
 use super::held::Held;
 use super::order::{outliers, relax};
-use super::{Axis, Grid, STEPS, Scale, node, slope, strides};
+use super::{Axis, Grid, STEPS, Scale, node, shape, slope};
 use crate::kernels::roofline::Roofline;
 use crate::kernels::surface::{Check, Evidence};
 
@@ -102,7 +104,7 @@ pub(crate) fn build_held(points: &Points, recipe: &Recipe, held: Option<&Held>) 
     }
     let mut work = Work::new(&points, recipe)?;
     let altered = work.order(true);
-    let first = (0..work.seconds.len()).find(|&i| work.seconds[i].is_some())?;
+    let first = work.first()?;
     let check = Check {
         floor: work.seconds[first].unwrap_or(0.0),
         least: recipe.roofline.least(&work.node(first)),
@@ -119,16 +121,18 @@ pub(crate) fn build_held(points: &Points, recipe: &Recipe, held: Option<&Held>) 
     work.fill(held);
     work.order(false);
     let Work { axes, seconds, flags, .. } = work;
-    let seconds: Vec<f64> = seconds.into_iter().map(|s| s.unwrap_or(0.0)).collect();
+    let seconds = seconds.mapv(|s| s.unwrap_or(0.0));
     Some((Grid::new(axes, seconds, flags, recipe.roofline, check), dropped))
 }
 
+/// Where a node stands on each axis.
+pub(super) type At = [usize; 3];
+
 pub(super) struct Work {
     pub axes: Vec<Axis>,
-    strides: [usize; 3],
-    pub seconds: Vec<Option<f64>>,
-    smooth: Vec<f64>,
-    flags: Vec<Evidence>,
+    pub seconds: Array3<Option<f64>>,
+    smooth: Array3<f64>,
+    flags: Array3<Evidence>,
     roofline: Roofline,
 }
 
@@ -145,89 +149,68 @@ impl Work {
                 Axis::new(x, recipe.scales[a])
             })
             .collect();
-        let strides = strides(&axes);
-        let size = axes.iter().map(|a| a.x.len()).product();
-        let mut work = Work {
-            strides,
-            seconds: vec![None; size],
-            smooth: (0..size).map(|i| recipe.roofline.smooth(&node(&axes, &strides, i))).collect(),
-            flags: vec![Evidence::Extrapolated; size],
-            roofline: recipe.roofline,
-            axes,
-        };
+        let mut work = Work::empty(axes, recipe.roofline);
         for (x, seconds, evidence) in points.iter() {
-            let i =
-                (0..work.axes.len()).map(|a| work.axes[a].x.partition_point(|&v| v < x[a]) * strides[a]).sum::<usize>();
-            work.seconds[i] = Some(seconds);
-            work.flags[i] = evidence;
+            let at = [0, 1, 2].map(|a| work.axes.get(a).map_or(0, |axis| axis.x.partition_point(|&v| v < x[a])));
+            work.seconds[at] = Some(seconds);
+            work.flags[at] = evidence;
         }
         Some(work)
     }
 
+    fn empty(axes: Vec<Axis>, roofline: Roofline) -> Work {
+        let shape = shape(&axes);
+        Work {
+            seconds: Array3::from_elem(shape, None),
+            smooth: Array3::from_shape_fn(shape, |(i, j, k)| roofline.smooth(&node(&axes, [i, j, k]))),
+            flags: Array3::from_elem(shape, Evidence::Extrapolated),
+            roofline,
+            axes,
+        }
+    }
+
     /// The same box with empty nodes beyond the end of every axis.
     fn extended(&self) -> Work {
-        let axes: Vec<Axis> = self.axes.iter().map(|a| a.extended(OCTAVES)).collect();
-        let strides = strides(&axes);
-        let size = axes.iter().map(|a| a.x.len()).product();
-        let mut work = Work {
-            strides,
-            seconds: vec![None; size],
-            smooth: (0..size).map(|i| self.roofline.smooth(&node(&axes, &strides, i))).collect(),
-            flags: vec![Evidence::Extrapolated; size],
-            roofline: self.roofline,
-            axes,
-        };
-        for i in 0..self.seconds.len() {
-            let j: usize = (0..self.axes.len()).map(|a| self.position(i, a) * strides[a]).sum();
-            work.seconds[j] = self.seconds[i];
-            work.smooth[j] = self.smooth[i];
-            work.flags[j] = self.flags[i];
-        }
+        let mut work = Work::empty(self.axes.iter().map(|a| a.extended(OCTAVES)).collect(), self.roofline);
+        let [i, j, k] = shape(&self.axes);
+        work.seconds.slice_mut(s![..i, ..j, ..k]).assign(&self.seconds);
+        work.flags.slice_mut(s![..i, ..j, ..k]).assign(&self.flags);
         work
     }
 
-    pub fn node(&self, i: usize) -> [f64; 3] {
-        node(&self.axes, &self.strides, i)
+    /// All nodes, the last axis fastest.
+    pub fn nodes(&self) -> impl Iterator<Item = At> + use<> {
+        ndarray::indices(self.seconds.raw_dim()).into_iter().map(|(i, j, k)| [i, j, k])
     }
 
-    /// Position of node `i` on axis `a`.
-    pub fn position(&self, i: usize, a: usize) -> usize {
-        i / self.strides[a] % self.axes[a].x.len()
+    /// The first node with a value.
+    fn first(&self) -> Option<At> {
+        self.nodes().find(|i| self.seconds[*i].is_some())
+    }
+
+    pub fn node(&self, i: At) -> [f64; 3] {
+        node(&self.axes, i)
     }
 
     /// The nearest node with a value on axis `a`, below (`step` -1) or above (+1) node `i`.
-    pub fn neighbour(&self, i: usize, a: usize, up: bool) -> Option<usize> {
-        let (mut at, n) = (self.position(i, a), self.axes[a].x.len());
-        let mut j = i;
+    pub fn neighbour(&self, mut i: At, a: usize, up: bool) -> Option<At> {
         loop {
-            if up {
-                at += 1;
-                if at >= n {
-                    return None;
-                }
-                j += self.strides[a];
-            } else {
-                if at == 0 {
-                    return None;
-                }
-                at -= 1;
-                j -= self.strides[a];
-            }
-            if self.seconds[j].is_some() {
-                return Some(j);
+            i[a] = if up { i[a] + 1 } else { i[a].checked_sub(1)? };
+            if self.seconds.get(i)?.is_some() {
+                return Some(i);
             }
         }
     }
 
-    pub fn ratio(&self, i: usize) -> f64 {
+    pub fn ratio(&self, i: At) -> f64 {
         self.seconds[i].unwrap_or(0.0) / self.smooth[i]
     }
 
     /// Estimate of node `i` from both neighbours on axis `a`, and the gap between them in octaves.
-    pub fn between(&self, i: usize, a: usize) -> Option<(f64, f64)> {
+    pub fn between(&self, i: At, a: usize) -> Option<(f64, f64)> {
         let (lo, hi) = (self.neighbour(i, a, false)?, self.neighbour(i, a, true)?);
         let axis = &self.axes[a];
-        let (pl, p, ph) = (self.position(lo, a), self.position(i, a), self.position(hi, a));
+        let (pl, p, ph) = (lo[a], i[a], hi[a]);
         let w = (axis.u[p] - axis.u[pl]) / (axis.u[ph] - axis.u[pl]);
         let seconds = self.seconds[lo]? * (1.0 - w) + self.seconds[hi]? * w;
         Some((seconds, ((1.0 + axis.x[ph]) / (1.0 + axis.x[pl])).log2()))
@@ -235,7 +218,7 @@ impl Work {
 
     /// As `between`, the gap widened by how badly the same axis predicts the two neighbours themselves:
     /// of two axes the one that is smoother here counts more.
-    fn judged(&self, i: usize, a: usize) -> Option<(f64, f64)> {
+    fn judged(&self, i: At, a: usize) -> Option<(f64, f64)> {
         let (seconds, gap) = self.between(i, a)?;
         let mut error = 0.01;
         for up in [false, true] {
@@ -248,7 +231,7 @@ impl Work {
     }
 
     /// Estimate of node `i` beyond the last value on axis `a`: the marginal cost goes on.
-    fn beyond(&self, i: usize, a: usize) -> Option<(f64, f64)> {
+    fn beyond(&self, i: At, a: usize) -> Option<(f64, f64)> {
         let lo = self.neighbour(i, a, false)?;
         let t = self.seconds[lo]?;
         let average = t / self.smooth[lo];
@@ -257,9 +240,9 @@ impl Work {
         // One point alone says nothing about the slope: it counts little beside other axes.
         let trust = if low.is_some() { 1.0 } else { 4.0 };
         let (mut times, mut smooths) = ([t; 4], [self.smooth[lo]; 4]);
-        let (mut known, mut from) = (0, self.axes[a].x[self.position(lo, a)]);
+        let (mut known, mut from) = (0, self.axes[a].x[lo[a]]);
         while let (Some(j), true) = (low, known < STEPS.len()) {
-            let x = self.axes[a].x[self.position(j, a)];
+            let x = self.axes[a].x[j[a]];
             let next = self.neighbour(j, a, false);
             if x <= STEPS[known] * from || next.is_none() {
                 (times[known + 1], smooths[known + 1], from) = (self.seconds[j]?, self.smooth[j], x);
@@ -272,14 +255,14 @@ impl Work {
         }
         let least = self.roofline.least(&self.node(i)) - self.roofline.least(&self.node(lo));
         let grown = (kappa * (self.smooth[i] - self.smooth[lo])).max(least).max(0.0);
-        let (x0, x1) = (self.axes[a].x[self.position(lo, a)], self.axes[a].x[self.position(i, a)]);
+        let (x0, x1) = (self.axes[a].x[lo[a]], self.axes[a].x[i[a]]);
         Some((t + grown, trust * ((1.0 + x1) / (1.0 + x0)).log2()))
     }
 
     /// Estimate of node `i` below the first value on axis `a`: utilisation held.
-    fn before(&self, i: usize, a: usize) -> Option<(f64, f64)> {
+    fn before(&self, i: At, a: usize) -> Option<(f64, f64)> {
         let hi = self.neighbour(i, a, true)?;
-        let (x0, x1) = (self.axes[a].x[self.position(i, a)], self.axes[a].x[self.position(hi, a)]);
+        let (x0, x1) = (self.axes[a].x[i[a]], self.axes[a].x[hi[a]]);
         Some((self.seconds[hi]? * self.smooth[i] / self.smooth[hi], ((1.0 + x1) / (1.0 + x0)).log2()))
     }
 
@@ -298,9 +281,9 @@ impl Work {
     fn fill(&mut self, held: Option<&Held>) {
         let dims = self.axes.len();
         while self.seconds.iter().any(Option::is_none) {
-            let mut found: Vec<(usize, f64, Evidence)> = Vec::new();
+            let mut found: Vec<(At, f64, Evidence)> = Vec::new();
             for rank in 0..3 {
-                for i in 0..self.seconds.len() {
+                for i in self.nodes() {
                     if self.seconds[i].is_some() {
                         continue;
                     }
@@ -330,12 +313,14 @@ impl Work {
         }
     }
 
-    /// Lines of the box along axis `a`, as node indices.
-    fn lines(&self, a: usize) -> impl Iterator<Item = Vec<usize>> + '_ {
+    /// Lines of the box along axis `a`, node by node.
+    fn lines(&self, a: usize) -> impl Iterator<Item = Vec<At>> + use<> {
         let n = self.axes[a].x.len();
-        (0..self.seconds.len())
-            .filter(move |&i| self.position(i, a) == 0)
-            .map(move |i| (0..n).map(|k| i + k * self.strides[a]).collect())
+        let along = move |mut i: At, k: usize| {
+            i[a] = k;
+            i
+        };
+        self.nodes().filter(move |i| i[a] == 0).map(move |i| (0..n).map(|k| along(i, k)).collect())
     }
 
     /// Restores the order along every axis: more is never less than `TOLERANCE` of what came before.
@@ -345,9 +330,8 @@ impl Work {
         for _ in 0..4 {
             let mut changed = false;
             for a in 0..self.axes.len() {
-                let lines: Vec<Vec<usize>> = self.lines(a).collect();
-                for line in lines {
-                    let line: Vec<usize> = line.into_iter().filter(|&i| self.seconds[i].is_some()).collect();
+                for line in self.lines(a) {
+                    let line: Vec<At> = line.into_iter().filter(|&i| self.seconds[i].is_some()).collect();
                     let mut t: Vec<f64> = line.iter().filter_map(|&i| self.seconds[i]).collect();
                     let weight: Vec<f64> = line
                         .iter()
@@ -367,8 +351,8 @@ impl Work {
         }
         let mut altered = 0;
         if measured_only {
-            for (i, &before) in original.iter().enumerate() {
-                if self.seconds[i] != before {
+            for i in self.nodes() {
+                if self.seconds[i] != original[i] {
                     altered += 1;
                     self.flags[i] = self.flags[i].max(Evidence::Interpolated);
                 }
@@ -383,21 +367,22 @@ impl Work {
     /// line to the roofline at the floor itself. (Subtracting the floor everywhere would take half of
     /// a GEMM that three other frameworks confirm.)
     fn without_floor(&mut self) {
-        let Some(first) = (0..self.seconds.len()).find(|&i| self.seconds[i].is_some()) else { return };
+        let Some(first) = self.first() else { return };
         let least = self.roofline.least(&self.node(first));
         let lowest = self.seconds[first].unwrap_or(0.0);
         if lowest <= 3.0 * least + 5e-6 {
             return;
         }
         // The floor is noisy: the upper decile of the times near it where the device has a tenth of it to do.
-        let mut small: Vec<f64> = (0..self.seconds.len())
+        let mut small: Vec<f64> = self
+            .nodes()
             .filter(|&i| self.roofline.least(&self.node(i)) <= least + 0.1 * lowest)
             .filter_map(|i| self.seconds[i].filter(|&t| t <= 1.5 * lowest))
             .collect();
         small.sort_by(f64::total_cmp);
         let floor = small[(small.len() - 1) * 9 / 10].max(lowest);
         let knee = 1.5 * floor;
-        for i in 0..self.seconds.len() {
+        for i in self.nodes() {
             let Some(t) = self.seconds[i] else { continue };
             if t >= knee {
                 continue;

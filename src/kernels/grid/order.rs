@@ -1,6 +1,6 @@
 //! Measured points that cannot be right, and times that fall where they should rise.
 
-use super::build::Work;
+use super::build::{At, Work};
 
 /// Later points along an axis cost at least this share of earlier ones.
 pub(super) const TOLERANCE: f64 = 0.9;
@@ -12,8 +12,8 @@ pub(super) fn outliers(work: &Work) -> Vec<([f64; 3], String)> {
     let dims = work.axes.len();
     let mut found = Vec::new();
     // For the last line of each axis: points judged, and those that jump.
-    let mut edges: Vec<(usize, Vec<(usize, f64)>)> = vec![(0, Vec::new()); dims];
-    for i in 0..work.seconds.len() {
+    let mut edges: Vec<(usize, Vec<(At, f64)>)> = vec![(0, Vec::new()); dims];
+    for i in work.nodes() {
         let Some(t) = work.seconds[i] else { continue };
         let (mut judged, mut off) = (0, 0);
         for (a, edge) in edges.iter_mut().enumerate() {
@@ -25,7 +25,7 @@ pub(super) fn outliers(work: &Work) -> Vec<([f64; 3], String)> {
                         off += usize::from(!(0.25..4.0).contains(&(t / e)));
                     }
                 }
-                (Some(l), None) if dims > 1 && work.position(i, a) + 1 == work.axes[a].x.len() => {
+                (Some(l), None) if dims > 1 && i[a] + 1 == work.axes[a].x.len() => {
                     let Some(l2) = work.neighbour(l, a, false) else { continue };
                     let (jump, before) = (work.ratio(i) / work.ratio(l), work.ratio(l) / work.ratio(l2));
                     edge.0 += 1;
@@ -48,8 +48,8 @@ pub(super) fn outliers(work: &Work) -> Vec<([f64; 3], String)> {
         }
         let jump = jumping.iter().map(|j| j.1).sum::<f64>() / jumping.len() as f64;
         let last = work.axes[a].x.len() - 1;
-        for i in 0..work.seconds.len() {
-            if work.position(i, a) == last
+        for i in work.nodes() {
+            if i[a] == last
                 && let Some(t) = work.seconds[i]
             {
                 let x = work.node(i);
