@@ -31,7 +31,7 @@ use super::draft::draft_projection;
 use super::ffn::{self, Experts, GatedMlp, Router};
 use super::library::Library;
 use super::overlap::fused_slowdown;
-use super::program::Ffn;
+use super::program::{Ffn, Surfaces};
 use super::sink::{Op, Sink, Total};
 use super::{Batch, published};
 use crate::error::{Error, Result};

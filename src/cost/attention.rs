@@ -5,15 +5,13 @@
 //! charged for decode and for prefill tokens separately, so its projections are read twice.
 
 mod lines;
-mod softmax;
 
 use std::sync::Arc;
 
 pub use self::lines::{KernelLines, Lengths};
-pub use self::softmax::Softmax;
 use super::Batch;
 use super::library::Library;
-use super::program::MixerRank;
+use super::program::{MixerRank, Surfaces};
 use super::sink::{Op, Sink};
 use crate::error::Result;
 use crate::kernels::Surface;

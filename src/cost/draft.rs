@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::Batch;
 use super::library::Library;
+use super::program::Surfaces;
 use crate::error::Result;
 use crate::kernels::Surface;
 use crate::spec::{Model, Serving};

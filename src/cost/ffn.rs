@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::library::Library;
+use super::program::Surfaces;
 use super::sink::{Op, Sink, Total};
 use crate::error::Result;
 use crate::kernels::roofline::Roofline;

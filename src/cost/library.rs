@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::balance;
-use super::program::Program;
+use super::program::{Program, Surfaces};
 use super::published;
 use super::what_if::{self, StandIn};
 use crate::error::{Error, Result};
@@ -254,62 +254,6 @@ impl Library {
         found.ok_or_else(|| crate::Error::data("kernels", "an operator that always has a surface has none"))
     }
 
-    /// Dense GEMM; axis: rows.
-    pub fn gemm(&self, decode: bool, dtype: Dtype, n: u32, k: u32) -> Result<Arc<Surface>> {
-        let graph = self.graph(decode);
-        self.kernel(Key::Gemm { graph, dtype, n, k }, graph, |source| ops::gemm(source, dtype, n, k))
-    }
-
-    /// Decode attention of one TP rank; axes: sequences, context. `window` 0: full attention.
-    pub fn generation(&self, tp: u32, window: u32) -> Result<Arc<Surface>> {
-        self.kernel(Key::Generation { tp, window }, self.decode_graph, |source| match &self.model.attention {
-            Attention::Gqa { heads, kv_heads, head_dim, .. } => ops::generation_attention(
-                source,
-                heads / tp,
-                (kv_heads / tp).max(1),
-                *head_dim,
-                window,
-                self.formats.kv,
-            ),
-            Attention::Mla { heads, .. } => {
-                let (heads, gemm, kv) = (heads / tp, self.formats.attention_gemm, self.formats.kv);
-                let work = |h: f64| published::sparse_decode_work(&source.device, &self.model, gemm, kv, h);
-                match (self.assumptions.beyond_tables, work(1.0)) {
-                    (BeyondTables::Utilisation, Some(one)) => {
-                        let work = |h: f64| work(h).unwrap_or(one);
-                        ops::sparse_generation_held(source, &self.model, heads, gemm, kv, &work)
-                    }
-                    _ => ops::mla_generation(source, &self.model, heads, gemm, kv),
-                }
-            }
-        })
-    }
-
-    /// Prefill attention of one TP rank; axes: sequences, new tokens, past tokens.
-    pub fn context(&self, tp: u32, window: u32) -> Result<Arc<Surface>> {
-        let graph = self.prefill_graph;
-        self.kernel(Key::Context { tp, window, graph }, graph, |source| match &self.model.attention {
-            Attention::Gqa { heads, kv_heads, head_dim, .. } => ops::context_attention(
-                source,
-                heads / tp,
-                (kv_heads / tp).max(1),
-                *head_dim,
-                window,
-                self.formats.attention,
-                self.formats.kv,
-            ),
-            Attention::Mla { heads, .. }
-                if self.assumptions.wide_attention == WideAttention::WideEp
-                    && self.formats.attention == Dtype::Fp8Block =>
-            {
-                ops::mla_context_wide(source, &self.model, heads / tp, self.formats.attention_gemm, self.formats.kv)
-            }
-            Attention::Mla { heads, .. } => {
-                ops::mla_context(source, &self.model, heads / tp, self.formats.attention_gemm, self.formats.kv)
-            }
-        })
-    }
-
     fn expert_shape(&self, ep: u32, moe_tp: u32) -> Option<(ExpertShape, String)> {
         let moe = self.model.moe.as_ref()?;
         let shape = ExpertShape {
@@ -414,12 +358,6 @@ impl Library {
             )
         })
     }
-
-    /// Elementwise memory work; axis: bytes.
-    pub fn memory(&self, decode: bool) -> Surface {
-        // A roofline on every device.
-        ops::memory(&Source { device: self.cluster.device.clone(), ..self.source(self.graph(decode)).clone() })
-    }
 }
 
 /// Whether the framework measured prefill of latent attention in the format asked for.
@@ -497,5 +435,77 @@ impl Library {
         }
         kept.push((db.clone(), lib.clone()));
         Ok(lib)
+    }
+}
+
+impl Surfaces for Library {
+    fn model(&self) -> &Model {
+        &self.model
+    }
+
+    fn formats(&self) -> &Formats {
+        &self.formats
+    }
+
+    fn assumptions(&self) -> &Assumptions {
+        &self.assumptions
+    }
+
+    fn gemm(&self, decode: bool, dtype: Dtype, n: u32, k: u32) -> Result<Arc<Surface>> {
+        let graph = self.graph(decode);
+        self.kernel(Key::Gemm { graph, dtype, n, k }, graph, |source| ops::gemm(source, dtype, n, k))
+    }
+
+    fn generation(&self, tp: u32, window: u32) -> Result<Arc<Surface>> {
+        self.kernel(Key::Generation { tp, window }, self.decode_graph, |source| match &self.model.attention {
+            Attention::Gqa { heads, kv_heads, head_dim, .. } => ops::generation_attention(
+                source,
+                heads / tp,
+                (kv_heads / tp).max(1),
+                *head_dim,
+                window,
+                self.formats.kv,
+            ),
+            Attention::Mla { heads, .. } => {
+                let (heads, gemm, kv) = (heads / tp, self.formats.attention_gemm, self.formats.kv);
+                let work = |h: f64| published::sparse_decode_work(&source.device, &self.model, gemm, kv, h);
+                match (self.assumptions.beyond_tables, work(1.0)) {
+                    (BeyondTables::Utilisation, Some(one)) => {
+                        let work = |h: f64| work(h).unwrap_or(one);
+                        ops::sparse_generation_held(source, &self.model, heads, gemm, kv, &work)
+                    }
+                    _ => ops::mla_generation(source, &self.model, heads, gemm, kv),
+                }
+            }
+        })
+    }
+
+    fn context(&self, tp: u32, window: u32) -> Result<Arc<Surface>> {
+        let graph = self.prefill_graph;
+        self.kernel(Key::Context { tp, window, graph }, graph, |source| match &self.model.attention {
+            Attention::Gqa { heads, kv_heads, head_dim, .. } => ops::context_attention(
+                source,
+                heads / tp,
+                (kv_heads / tp).max(1),
+                *head_dim,
+                window,
+                self.formats.attention,
+                self.formats.kv,
+            ),
+            Attention::Mla { heads, .. }
+                if self.assumptions.wide_attention == WideAttention::WideEp
+                    && self.formats.attention == Dtype::Fp8Block =>
+            {
+                ops::mla_context_wide(source, &self.model, heads / tp, self.formats.attention_gemm, self.formats.kv)
+            }
+            Attention::Mla { heads, .. } => {
+                ops::mla_context(source, &self.model, heads / tp, self.formats.attention_gemm, self.formats.kv)
+            }
+        })
+    }
+
+    fn memory(&self, decode: bool) -> Surface {
+        // A roofline on every device.
+        ops::memory(&Source { device: self.cluster.device.clone(), ..self.source(self.graph(decode)).clone() })
     }
 }

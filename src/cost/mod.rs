@@ -8,6 +8,7 @@ pub mod afd;
 pub mod attention;
 pub mod balance;
 pub mod draft;
+pub mod family;
 pub mod ffn;
 pub mod library;
 pub mod line;
@@ -17,6 +18,7 @@ pub mod ports;
 pub mod program;
 pub mod published;
 pub mod sink;
+pub mod softmax;
 pub mod what_if;
 pub mod worker;
 

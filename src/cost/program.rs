@@ -16,12 +16,11 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::attention::Softmax;
-use super::library::Library;
 use super::sink::Op;
 use crate::error::Result;
-use crate::kernels::Reading;
-use crate::spec::{Attention, Dtype, Model, Quant};
+use crate::kernels::{Reading, Surface};
+use crate::spec::dtype::Formats;
+use crate::spec::{Assumptions, Dtype, Model, Quant};
 
 /// What one layer keeps of a sequence, on all ranks that share it out.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,6 +31,25 @@ pub struct State {
     pub window: f64,
     /// Bytes whatever the length.
     pub per_sequence: f64,
+}
+
+/// The compiled surfaces that a mixer's operators are made from (`library` has them), of one model on one system.
+pub trait Surfaces {
+    fn model(&self) -> &Model;
+    fn formats(&self) -> &Formats;
+    fn assumptions(&self) -> &Assumptions;
+
+    /// Dense GEMM; axis: rows.
+    fn gemm(&self, decode: bool, dtype: Dtype, n: u32, k: u32) -> Result<Arc<Surface>>;
+
+    /// Decode attention of one TP rank; axes: sequences, context. `window` 0: full attention.
+    fn generation(&self, tp: u32, window: u32) -> Result<Arc<Surface>>;
+
+    /// Prefill attention of one TP rank; axes: sequences, new tokens, past tokens.
+    fn context(&self, tp: u32, window: u32) -> Result<Arc<Surface>>;
+
+    /// Elementwise work; axis: bytes.
+    fn memory(&self, decode: bool) -> Surface;
 }
 
 /// What mixes the tokens of a sequence in one kind of layer.
@@ -49,7 +67,7 @@ pub trait Mixer: Debug + Send + Sync {
     fn weight_bytes(&self, model: &Model, quant: &Quant, tp: u32) -> f64;
 
     /// Its operators on one rank of `tp` x `cp`.
-    fn on_rank(&self, lib: &Library, tp: u32, cp: u32) -> Result<Arc<dyn MixerRank>>;
+    fn on_rank(&self, from: &dyn Surfaces, tp: u32, cp: u32) -> Result<Arc<dyn MixerRank>>;
 }
 
 /// A mixer compiled for one rank. Norm and residual around it are priced by the layer.
@@ -114,25 +132,6 @@ impl Program {
         let place = |layer: &(usize, Ffn)| found.iter().position(|k| k == layer).unwrap_or(0);
         let runs = layers.chunk_by(|a, b| a == b).map(|run| (run.len() as u32, place(&run[0]))).collect();
         Program { mixers, kinds, runs }
-    }
-
-    /// The program of a model's facts.
-    pub fn of(model: &Model) -> Program {
-        let softmax = |window| Arc::new(Softmax::new(&model.attention, window)) as Arc<dyn Mixer>;
-        let slides: &[bool] = match &model.attention {
-            Attention::Gqa { window: Some(w), .. } if w.layers.contains(&true) => &w.layers,
-            _ => &[],
-        };
-        let mut mixers = vec![softmax(false)];
-        if !slides.is_empty() {
-            mixers.push(softmax(true));
-        }
-        let layer = |i: u32| {
-            let mixer = usize::from(slides.get(i as usize).copied().unwrap_or(false));
-            let dense = model.moe.is_none() || i < model.dense_layers;
-            (mixer, if dense { Ffn::Dense } else { Ffn::Experts })
-        };
-        Program::new(mixers, (0..model.layers).map(layer))
     }
 
     pub fn mixers(&self) -> &[Arc<dyn Mixer>] {

@@ -22,7 +22,7 @@ use super::draft;
 use super::ffn::{self, Experts, GatedMlp, Router};
 use super::library::Library;
 use super::overlap;
-use super::program::{DRAFT_MIXER, Ffn};
+use super::program::{DRAFT_MIXER, Ffn, Surfaces};
 use super::sink::{Op, Sink, Total};
 use crate::error::{Error, Result};
 use crate::kernels::Surface;

@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use crate::cost::program::Surfaces;
 use crate::cost::{Batch, Library, Total, Worker};
 use crate::error::{Error, Result};
 use crate::kernels::{Evidence, KernelDb};

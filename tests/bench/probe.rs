@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use disagg::cost::program::Surfaces;
 use disagg::cost::{Batch, Library, Worker};
 use disagg::kernels::{KernelDb, Query, lookup};
 use disagg::serving::pipeline::{Rows, Stages, step_time};

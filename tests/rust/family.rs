@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use disagg::control::Control;
-use disagg::cost::attention::Softmax;
-use disagg::cost::program::{Ffn, Mixer, MixerRank, State};
+use disagg::cost::program::{Ffn, Mixer, MixerRank, State, Surfaces};
+use disagg::cost::softmax::Softmax;
 use disagg::cost::{Batch, Library, Op, Program};
 use disagg::error::Result;
 use disagg::kernels::{Reading, Surface};
@@ -49,15 +49,15 @@ impl Mixer for Running {
         4.0 * f64::from(model.hidden).powi(2) * 2.0 / f64::from(tp)
     }
 
-    fn on_rank(&self, lib: &Library, tp: u32, _: u32) -> Result<Arc<dyn MixerRank>> {
-        let h = lib.model.hidden;
+    fn on_rank(&self, from: &dyn Surfaces, tp: u32, _: u32) -> Result<Arc<dyn MixerRank>> {
+        let h = from.model().hidden;
         let gemm = |n, k| -> Result<[Arc<Surface>; 2]> {
-            Ok([lib.gemm(false, Dtype::Bf16, n, k)?, lib.gemm(true, Dtype::Bf16, n, k)?])
+            Ok([from.gemm(false, Dtype::Bf16, n, k)?, from.gemm(true, Dtype::Bf16, n, k)?])
         };
         Ok(Arc::new(RunningRank {
             gates: gemm(3 * h / tp, h)?,
             out: gemm(h, h / tp)?,
-            memory: [lib.memory(false), lib.memory(true)],
+            memory: [from.memory(false), from.memory(true)],
             state: STATE / f64::from(tp),
             row: 2.0 * f64::from(h) / f64::from(tp),
         }))

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::json;
 
+use disagg::cost::program::Surfaces;
 use disagg::cost::published::{self as bytes, Role};
 use disagg::cost::{Batch, Library, Program};
 use disagg::kernels::Evidence;

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use disagg::cost::ffn::Experts;
+use disagg::cost::program::Surfaces;
 use disagg::cost::{Batch, Library, Worker};
 use disagg::kernels::ops::{self, Source};
 use disagg::kernels::{Evidence, KernelDb, Reading};

@@ -5,10 +5,9 @@
 
 use std::sync::Arc;
 
-use crate::cost::library::Library;
-use crate::cost::program::{Mixer, MixerRank, State};
-use crate::cost::published;
-use crate::cost::sink::Op;
+use super::program::{Mixer, MixerRank, State, Surfaces};
+use super::published;
+use super::sink::Op;
 use crate::error::Result;
 use crate::kernels::{Evidence, Reading, Surface};
 use crate::spec::assumptions::AttentionElementwise;
@@ -51,28 +50,28 @@ impl Mixer for Softmax {
         model.attention_weight_bytes_per_rank(quant, tp)
     }
 
-    fn on_rank(&self, lib: &Library, tp: u32, cp: u32) -> Result<Arc<dyn MixerRank>> {
+    fn on_rank(&self, from: &dyn Surfaces, tp: u32, cp: u32) -> Result<Arc<dyn MixerRank>> {
         let projections = match &self.attention {
             Attention::Gqa { heads, kv_heads, head_dim, .. } => {
                 let width = (heads / tp + 2 * (kv_heads / tp).max(1)) * head_dim;
                 let inner = heads / tp * head_dim;
-                let gemm = |decode, n, k| lib.gemm(decode, lib.formats.attention_gemm, n, k);
+                let gemm = |decode, n, k| from.gemm(decode, from.formats().attention_gemm, n, k);
                 let pair = |n, k| -> Result<[Arc<Surface>; 2]> { Ok([gemm(false, n, k)?, gemm(true, n, k)?]) };
                 Some(Projections {
-                    qkv: pair(width, lib.model.hidden)?,
-                    out: pair(lib.model.hidden, inner)?,
-                    memory: [lib.memory(false), lib.memory(true)],
+                    qkv: pair(width, from.model().hidden)?,
+                    out: pair(from.model().hidden, inner)?,
+                    memory: [from.memory(false), from.memory(true)],
                     rope_bytes: f64::from(width) * 4.0,
-                    launches: (lib.assumptions.attention_elementwise == AttentionElementwise::Launches)
-                        .then(|| published::attention_launches(&lib.model)),
+                    launches: (from.assumptions().attention_elementwise == AttentionElementwise::Launches)
+                        .then(|| published::attention_launches(from.model())),
                 })
             }
             Attention::Mla { .. } => None,
         };
         Ok(Arc::new(SoftmaxRank {
             projections,
-            decode: lib.generation(tp, self.window)?,
-            prefill: lib.context(tp, self.window)?,
+            decode: from.generation(tp, self.window)?,
+            prefill: from.context(tp, self.window)?,
             window: f64::from(self.window),
             cp: f64::from(cp),
         }))
