@@ -317,6 +317,11 @@ pub fn solve_paced<S: Steps>(clock: &S, load: &Load, batch: f64, chunk: f64, rep
         binding = Binding::PrefillRate;
     }
     let rate = decoding / (steps * m.mean_s);
+    if !m.prefill_bound && decoding >= cap * (1.0 - 1e-9) {
+        // A budget below the slots: no more sequences decode than it has tokens for, the others wait.
+        ttft = ttft.max((batch - decoding) / rate);
+        binding = Binding::PrefillRate;
+    }
     let chunks = (load.isl / (chunk - decoding * per_decode(s)).max(1.0)).ceil().max(1.0);
     Point {
         ttft_s: ttft * queue(s, chunks, batch),

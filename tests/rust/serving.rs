@@ -41,6 +41,17 @@ fn workload(prefix: u32, isl: u32, osl: u32) -> Workload {
     Workload::fixed("law", f64::from(prefix), f64::from(isl), f64::from(osl))
 }
 
+/// A budget of fewer tokens than slots: the slots that it leaves out wait, and the law holds of them too.
+#[test]
+fn a_budget_below_the_slots_makes_the_others_wait() {
+    let w = workload(0, 1, 82);
+    let s = mixed_steppers(&w).swap_remove(0);
+    let p = aggregated::solve(&s, &Load::of(&w), 82.0, 16.0, 2);
+    let held = s.ranks() * s.stages_in_flight() * 2.0 * 82.0;
+    assert!(p.decode_batch <= 15.0 && p.binding == Binding::PrefillRate);
+    near(little(&p, 82.0), held, 1e-3, "Little");
+}
+
 /// Sequences in the system, by Little: rate times the time a request is in it.
 fn little(p: &Point, osl: f64) -> f64 {
     p.requests_per_s * (p.ttft_s + (osl - 1.0) * p.tpot_s)
