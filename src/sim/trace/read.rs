@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use csv::StringRecord;
 use flate2::read::MultiGzDecoder;
 use rand_pcg::Pcg64;
 use serde_json::Value;
@@ -217,13 +218,19 @@ fn timestamp(s: &str) -> Said<(i64, f64)> {
     Ok((days(y, m, day) * 86_400 + h * 3600 + min * 60 + seconds as i64, seconds.fract()))
 }
 
+/// A CSV file whose first line names its columns.
 struct Table<'a> {
-    names: Vec<&'a str>,
+    names: Vec<String>,
+    rows: csv::Reader<&'a [u8]>,
 }
 
 impl<'a> Table<'a> {
-    fn new(header: &'a str) -> Table<'a> {
-        Table { names: header.trim_start_matches('\u{feff}').split(',').map(str::trim).collect() }
+    fn new(path: &Path, text: &'a str) -> Result<Table<'a>> {
+        let text = text.trim_start_matches('\u{feff}');
+        // A row that is too short is refused by its line, not by the reader.
+        let mut rows = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
+        let names = rows.headers().map_err(|e| Error::data(format!("{}:1", path.display()), e.to_string()))?;
+        Ok(Table { names: names.iter().map(str::to_string).collect(), rows })
     }
 
     fn at(&self, names: &[&str]) -> Option<usize> {
@@ -238,13 +245,35 @@ impl<'a> Table<'a> {
             )
         })
     }
+
+    /// Hands every row that is not empty to `take`, with the number of its line.
+    fn each(self, path: &Path, mut take: impl FnMut(usize, Said<&StringRecord>) -> Result<()>) -> Result<()> {
+        let mut line = 1;
+        for row in self.rows.into_records() {
+            match row {
+                Ok(cells) => {
+                    line = cells.position().map_or(line + 1, |p| p.line() as usize);
+                    // The reader takes a quote that stays open for text of many lines: nothing of those may be lost.
+                    if cells.iter().any(|c| c.contains('\n')) {
+                        let place = format!("{}:{line}", path.display());
+                        return Err(Error::data(place, "a quote opens on this line and does not close on it"));
+                    }
+                    if cells.len() > 1 || cells.get(0).is_some_and(|c| !c.is_empty()) {
+                        take(line, Ok(&cells))?;
+                    }
+                }
+                Err(e) => take(line + 1, Err(e.to_string()))?,
+            }
+        }
+        Ok(())
+    }
 }
 
-fn cell<'a>(cells: &[&'a str], i: usize) -> Said<&'a str> {
-    cells.get(i).map(|c| c.trim()).ok_or_else(|| format!("has {} columns, needs {}", cells.len(), i + 1))
+fn cell(cells: &StringRecord, i: usize) -> Said<&str> {
+    cells.get(i).ok_or_else(|| format!("has {} columns, needs {}", cells.len(), i + 1))
 }
 
-fn cell_count(cells: &[&str], i: usize) -> Said<u64> {
+fn cell_count(cells: &StringRecord, i: usize) -> Said<u64> {
     let c = cell(cells, i)?;
     match c.parse::<f64>() {
         Ok(x) if x >= 0.0 && x.fract() == 0.0 => Ok(x as u64),
@@ -255,44 +284,42 @@ fn cell_count(cells: &[&str], i: usize) -> Said<u64> {
 /// Azure's LLM inference trace.
 pub fn azure(path: &Path, on_error: OnError) -> Result<Trace> {
     let all = text(path)?;
-    let mut lines = all.lines().enumerate();
-    let table = Table::new(lines.next().map_or("", |(_, l)| l));
+    let table = Table::new(path, &all)?;
     let at = table.need(path, &["TIMESTAMP"])?;
     let isl = table.need(path, &["ContextTokens"])?;
     let osl = table.need(path, &["GeneratedTokens"])?;
     let mut reader = Reader::new(path, on_error);
     let mut first: Option<(i64, f64)> = None;
-    for (i, line) in lines.filter(|(_, l)| !l.trim().is_empty()) {
-        let cells: Vec<&str> = line.split(',').collect();
-        let row = cell(&cells, at).and_then(timestamp).and_then(|(s, part)| {
-            let row = Row { isl: cell_count(&cells, isl)?, osl: cell_count(&cells, osl)?, ..Row::default() };
+    table.each(path, |line, cells| {
+        let row = cells.and_then(|cells| {
+            let (s, part) = timestamp(cell(cells, at)?)?;
+            let row = Row { isl: cell_count(cells, isl)?, osl: cell_count(cells, osl)?, ..Row::default() };
             let (s0, part0) = *first.get_or_insert((s, part));
             Ok(Row { at_s: (s - s0) as f64 + (part - part0), ..row })
         });
-        reader.add(i + 1, row, true)?;
-    }
+        reader.add(line, row, true)
+    })?;
     reader.finish(0)
 }
 
 /// BurstGPT: `Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type`.
 pub fn burstgpt(path: &Path, on_error: OnError) -> Result<Trace> {
     let all = text(path)?;
-    let mut lines = all.lines().enumerate();
-    let table = Table::new(lines.next().map_or("", |(_, l)| l));
+    let table = Table::new(path, &all)?;
     let at = table.need(path, &["Timestamp"])?;
     let isl = table.need(path, &["Request tokens"])?;
     let osl = table.need(path, &["Response tokens"])?;
     let mut reader = Reader::new(path, on_error);
     let mut first = None;
-    for (i, line) in lines.filter(|(_, l)| !l.trim().is_empty()) {
-        let cells: Vec<&str> = line.split(',').collect();
-        let row = cell(&cells, at).and_then(|c| {
+    table.each(path, |line, cells| {
+        let row = cells.and_then(|cells| {
+            let c = cell(cells, at)?;
             let s: f64 = c.parse().map_err(|_| format!("'{c}' is not a time in seconds"))?;
-            let row = Row { isl: cell_count(&cells, isl)?, osl: cell_count(&cells, osl)?, ..Row::default() };
+            let row = Row { isl: cell_count(cells, isl)?, osl: cell_count(cells, osl)?, ..Row::default() };
             Ok(Row { at_s: s - *first.get_or_insert(s), ..row })
         });
-        reader.add(i + 1, row, true)?;
-    }
+        reader.add(line, row, true)
+    })?;
     reader.finish(0)
 }
 
@@ -382,17 +409,17 @@ pub fn lengths(path: &Path, rate: f64, n: usize, seed: u64, on_error: OnError) -
             reader.add(i + 1, row, false)?;
         }
     } else {
-        let table = Table::new(head);
+        let table = Table::new(path, &all)?;
         let (isl, osl) = (table.need(path, ISL)?, table.need(path, OSL)?);
         let prefix = table.at(&["cached_prefix_tokens_inf", "prefix"]);
-        for (i, line) in all.lines().enumerate().skip(1).filter(|(_, l)| !l.trim().is_empty()) {
-            let cells: Vec<&str> = line.split(',').collect();
-            let row = cell_count(&cells, isl).and_then(|isl| {
-                let prefix = prefix.map_or(Ok(0), |c| cell_count(&cells, c))?;
-                Ok(Row { isl, osl: cell_count(&cells, osl)?, prefix, ..Row::default() })
+        table.each(path, |line, cells| {
+            let row = cells.and_then(|cells| {
+                let isl = cell_count(cells, isl)?;
+                let prefix = prefix.map_or(Ok(0), |c| cell_count(cells, c))?;
+                Ok(Row { isl, osl: cell_count(cells, osl)?, prefix, ..Row::default() })
             });
-            reader.add(i + 1, row, false)?;
-        }
+            reader.add(line, row, false)
+        })?;
     }
     let mut trace = reader.finish(0)?;
     trace.requests.arrival_ps = draw::arrivals(trace.requests.len(), rate, 1.0, seed);
