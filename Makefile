@@ -106,9 +106,15 @@ test-python: $(VENV_TEST)/ready
 
 # --- the developer's inner loop --------------------------------------------------------------------
 
+# Subjects of tests/rust whose tests take a minute together; the others search whole spaces.
+LANE := afd_pp:: astra:: cadence:: calibrate:: contention:: design:: first_token:: fluid:: golden_estimates:: groups:: \
+        kernels_lookup:: kernels_pack:: layers:: memory:: network:: pipeline:: provision:: rules:: sim:: sim_stats:: \
+        specs:: traces:: traffic:: wire::
+
 check: $(VENV)/tools fmt
 	$(call step,clippy,cargo clippy --locked --quiet --all-targets --features python -- -D warnings)
 	$(call step,cargo test --lib,cargo test --locked --quiet --lib)
+	$(call step,a lane of the integration tests,cargo test --locked --quiet --test rust -- $(LANE))
 	$(call step,ruff,$(VENV)/bin/ruff check --quiet; $(VENV)/bin/ruff format --quiet --check)
 	$(call step,build,rm -rf out/quick; $(VENV)/bin/maturin build --profile quick --locked --quiet --interpreter $(VENV)/bin/python --out out/quick; $(VENV)/bin/python $(PIP) install --force-reinstall --no-deps out/quick/disagg-*.whl)
 	@cd tests

@@ -35,6 +35,7 @@ def test_unknown_arrivals_are_named() -> None:
         dg.explore(model, cluster, workload, dg.SLO(tpot_ms=20), objective="tokens_per_s_per_user", arrivals="poisson")
 
 
+@pytest.mark.slow
 def test_both_rates_stand_in_the_table_and_the_simulator_agrees() -> None:
     model, cluster, workload = _small()
     slo = dg.SLO(ttft_ms=150, tpot_ms=15)

@@ -19,6 +19,7 @@ def log():
     return truth, run.requests
 
 
+@pytest.mark.slow
 def test_a_log_gives_its_device_back_in_any_order_and_what_is_kept_out_is_not_looked_at(log):
     truth, requests = log
     mixed = np.random.default_rng(0).permutation(len(requests))

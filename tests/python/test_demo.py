@@ -12,6 +12,7 @@ def run(tmp_path, *options):
     return "\n".join(lines), path.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_quick_run_prints_every_level_and_writes_a_report_that_stands_alone(tmp_path):
     text, html = run(tmp_path, "--quick", "--gpus", "16")
     for level in dg.LEVELS:

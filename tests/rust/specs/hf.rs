@@ -1,5 +1,7 @@
 //! The HF reader: real configs, and what it says about broken ones.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use disagg::cost::Program;
 use disagg::spec::*;
 use proptest::prelude::*;
@@ -228,11 +230,12 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
-    /// Whatever one writes into any field: a sound model or named problems, never a panic.
-    #[test]
-    fn no_value_in_any_field_panics_the_reader(at in 0usize..40, value in any_json()) {
+/// Whatever one writes into any field: a sound model or named problems, never a panic.
+#[test]
+fn no_value_in_any_field_panics_the_reader() {
+    let [read, refused] = [const { AtomicU32::new(0) }; 2];
+    let config = ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() };
+    proptest!(config, |(at in 0usize..40, value in any_json())| {
         let mut config = sound();
         let extra = ["layer_types", "sliding_window", "mlp_only_layers", "mlp_layer_types", "text_config", "head_dim",
             "moe_layer_freq", "tie_word_embeddings", "sliding_window_pattern", "use_mtp", "quantization"];
@@ -242,8 +245,14 @@ proptest! {
             Ok(m) => {
                 prop_assert!(m.check().is_empty());
                 prop_assert!(m.weight_bytes(&AS_SHIPPED).is_finite() && Program::of(&m).state_bytes(1e6, Dtype::Fp8, 1).is_finite());
+                read.fetch_add(1, Ordering::Relaxed);
             }
-            Err(e) => prop_assert!(!e.to_string().is_empty()),
+            Err(e) => {
+                prop_assert!(!e.to_string().is_empty());
+                refused.fetch_add(1, Ordering::Relaxed);
+            }
         }
-    }
+    });
+    let [read, refused] = [read, refused].map(AtomicU32::into_inner);
+    assert!(read >= 40 && refused >= 40, "{read} read, {refused} refused");
 }
