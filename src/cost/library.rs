@@ -9,8 +9,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+mod surfaces;
+
 use super::balance;
-use super::program::{Program, Surfaces};
+use super::program::Program;
 use super::published;
 use super::what_if::{self, StandIn};
 use crate::error::{Error, Result};
@@ -21,12 +23,12 @@ use crate::kernels::{KernelDb, Surface};
 use crate::network::{A2aShape, Comm, CommTime, OneNode};
 use crate::spec::assumptions::{
     AllReduceRows, BeyondTables, Collectives, DenseLayers, FarExchange, GatherFormat, LaunchFloors, ListedNorms,
-    MissingFormats, SharedExpertSplit, WideAttention, WideEpDecode,
+    MissingFormats, SharedExpertSplit, WideEpDecode,
 };
 use crate::spec::dtype::Formats;
 use crate::spec::servers::{self, LaunchRule};
 use crate::spec::serving::Launch;
-use crate::spec::{Assumptions, Attention, Cluster, Device, Dtype, Imbalance, Model, Quant, Serving};
+use crate::spec::{Assumptions, Cluster, Device, Dtype, Imbalance, Model, Quant, Serving};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
@@ -435,77 +437,5 @@ impl Library {
         }
         kept.push((db.clone(), lib.clone()));
         Ok(lib)
-    }
-}
-
-impl Surfaces for Library {
-    fn model(&self) -> &Model {
-        &self.model
-    }
-
-    fn formats(&self) -> &Formats {
-        &self.formats
-    }
-
-    fn assumptions(&self) -> &Assumptions {
-        &self.assumptions
-    }
-
-    fn gemm(&self, decode: bool, dtype: Dtype, n: u32, k: u32) -> Result<Arc<Surface>> {
-        let graph = self.graph(decode);
-        self.kernel(Key::Gemm { graph, dtype, n, k }, graph, |source| ops::gemm(source, dtype, n, k))
-    }
-
-    fn generation(&self, tp: u32, window: u32) -> Result<Arc<Surface>> {
-        self.kernel(Key::Generation { tp, window }, self.decode_graph, |source| match &self.model.attention {
-            Attention::Gqa { heads, kv_heads, head_dim, .. } => ops::generation_attention(
-                source,
-                heads / tp,
-                (kv_heads / tp).max(1),
-                *head_dim,
-                window,
-                self.formats.kv,
-            ),
-            Attention::Mla { heads, .. } => {
-                let (heads, gemm, kv) = (heads / tp, self.formats.attention_gemm, self.formats.kv);
-                let work = |h: f64| published::sparse_decode_work(&source.device, &self.model, gemm, kv, h);
-                match (self.assumptions.beyond_tables, work(1.0)) {
-                    (BeyondTables::Utilisation, Some(one)) => {
-                        let work = |h: f64| work(h).unwrap_or(one);
-                        ops::sparse_generation_held(source, &self.model, heads, gemm, kv, &work)
-                    }
-                    _ => ops::mla_generation(source, &self.model, heads, gemm, kv),
-                }
-            }
-        })
-    }
-
-    fn context(&self, tp: u32, window: u32) -> Result<Arc<Surface>> {
-        let graph = self.prefill_graph;
-        self.kernel(Key::Context { tp, window, graph }, graph, |source| match &self.model.attention {
-            Attention::Gqa { heads, kv_heads, head_dim, .. } => ops::context_attention(
-                source,
-                heads / tp,
-                (kv_heads / tp).max(1),
-                *head_dim,
-                window,
-                self.formats.attention,
-                self.formats.kv,
-            ),
-            Attention::Mla { heads, .. }
-                if self.assumptions.wide_attention == WideAttention::WideEp
-                    && self.formats.attention == Dtype::Fp8Block =>
-            {
-                ops::mla_context_wide(source, &self.model, heads / tp, self.formats.attention_gemm, self.formats.kv)
-            }
-            Attention::Mla { heads, .. } => {
-                ops::mla_context(source, &self.model, heads / tp, self.formats.attention_gemm, self.formats.kv)
-            }
-        })
-    }
-
-    fn memory(&self, decode: bool) -> Surface {
-        // A roofline on every device.
-        ops::memory(&Source { device: self.cluster.device.clone(), ..self.source(self.graph(decode)).clone() })
     }
 }

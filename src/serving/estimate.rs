@@ -1,5 +1,8 @@
 //! What an engine says about its plan: scalars, memory, where the time goes, how well it is known.
 
+mod tables;
+
+pub use self::tables::breakdown_columns;
 use super::aggregated;
 use super::defaults;
 use super::engine::{Compiled, Engine};
@@ -8,8 +11,7 @@ use super::point::Binding;
 use super::queueing;
 use super::stepper::{Kind, StepTime, Stepper, Unit};
 use super::straddle;
-use super::timeline::{Bar, STAGES};
-use crate::columns::{Column, Columns};
+use super::timeline::Bar;
 use crate::cost::Batch;
 use crate::cost::program::Ffn;
 use crate::error::{Error, Result};
@@ -455,57 +457,4 @@ fn lane(phase: &str, s: &Stepper, batch: &Batch) -> Option<String> {
             Some(format!("{phase}: AFD, {} micro-batches{groups}{stages}", u.microbatches))
         }
     }
-}
-
-impl Estimate {
-    pub fn memory_columns(&self) -> Columns {
-        let mut c = Columns::new();
-        c.push("pool", Column::from_strings(self.memory.iter().map(|r| &r.pool)));
-        c.push("item", Column::from_strings(self.memory.iter().map(|r| r.item)));
-        c.push("gib", Column::F64(self.memory.iter().map(|r| r.gib).collect()));
-        c
-    }
-
-    pub fn breakdown_columns(&self) -> Columns {
-        breakdown_columns(&self.breakdown)
-    }
-
-    pub fn pipeline_columns(&self) -> Columns {
-        let mut c = Columns::new();
-        c.push("phase", Column::from_strings(self.pipeline.iter().map(|r| r.phase)));
-        c.push("stage", Column::from_strings(self.pipeline.iter().map(|r| r.stage)));
-        c.push("ms", Column::F64(self.pipeline.iter().map(|r| r.ms).collect()));
-        c.push("utilization", Column::F64(self.pipeline.iter().map(|r| r.utilization).collect()));
-        c
-    }
-}
-
-impl Estimate {
-    /// Bars of the schedule in microseconds.
-    pub fn timeline_columns(&self) -> Columns {
-        let rows = &self.timeline;
-        let mut c = Columns::new();
-        c.push("phase", Column::from_strings(rows.iter().map(|r| r.phase)));
-        c.push("stage", Column::from_strings(rows.iter().map(|r| STAGES[r.bar.stage])));
-        c.push("attention_group", Column::I64(rows.iter().map(|r| r.bar.group as i64).collect()));
-        c.push("microbatch", Column::I64(rows.iter().map(|r| r.bar.microbatch as i64).collect()));
-        c.push("layer", Column::I64(rows.iter().map(|r| i64::from(r.bar.layer)).collect()));
-        c.push("start_us", Column::F64(rows.iter().map(|r| r.bar.start * 1e6).collect()));
-        c.push("end_us", Column::F64(rows.iter().map(|r| r.bar.end * 1e6).collect()));
-        c
-    }
-}
-
-/// Breakdown rows as columns; `share` is the share of the phase's operator time.
-pub fn breakdown_columns(rows: &[BreakdownRow]) -> Columns {
-    let phase_ms = |phase: &str| rows.iter().filter(|r| r.phase == phase).map(|r| r.ms).sum::<f64>();
-    let mut c = Columns::new();
-    c.push("phase", Column::from_strings(rows.iter().map(|r| r.phase)));
-    c.push("pool", Column::from_strings(rows.iter().map(|r| r.pool)));
-    c.push("op", Column::from_strings(rows.iter().map(|r| r.op)));
-    c.push("ms", Column::F64(rows.iter().map(|r| r.ms).collect()));
-    c.push("share", Column::F64(rows.iter().map(|r| r.ms / phase_ms(r.phase).max(1e-300)).collect()));
-    c.push("evidence", Column::from_strings(rows.iter().map(|r| r.evidence.name())));
-    c.push("tier", Column::from_strings(rows.iter().map(|r| r.tier)));
-    c
 }

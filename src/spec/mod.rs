@@ -17,6 +17,7 @@ mod memory;
 pub mod model;
 pub mod plan;
 mod plan_check;
+mod profiles;
 pub mod rules;
 pub mod servers;
 pub mod serving;
@@ -24,7 +25,7 @@ pub mod slo;
 mod switches;
 pub mod workload;
 
-pub use assumptions::{Assumptions, PROFILES, Switch};
+pub use assumptions::{Assumptions, Switch};
 pub use distribution::Distribution;
 pub use dtype::{Dtype, Formats, Quant};
 pub use hardware::{Cluster, Device, Fabric};
@@ -32,6 +33,7 @@ pub use model::{Attention, Indexer, Model, Moe, Part, SlidingWindow};
 pub use plan::{
     AfdPlan, Aggregated, Duplex, Parallel, PdPlan, PipelineMode, Placement, Plan, PoolPlan, Side, Slot, Workers,
 };
+pub use profiles::PROFILES;
 pub use rules::{Rules, Verdict, Violation};
 pub use serving::{Imbalance, Launch, Serving};
 pub use slo::Slo;

@@ -1,54 +1,20 @@
 //! A worker's step as a sum of lines: what hangs on a rank's tokens, on all ranks' tokens, on logits rows, and
 //! the attention kernels.
 //!
-//! A MoE layer of one lane is `A(rank) + max(X(own) + max(M(own), E(all)), S(rank))`: X the exchange of a GPU's own
-//! tokens (of a fused kernel its start-up, the bytes M then hide behind the experts E or these behind them), S the shared
-//! expert where it hides behind the routed path. Two half-batches in turn are the ring of `overlap::two_batches` over the same parts
-//! at half the tokens, taken where it is shorter. The parts are read off `Worker::layer_of` and what it calls.
+//! MoE layers take the fastest lane (`lane_lines`), or two half-batches in turn where those are faster. The parts are read
+//! off what `Worker` calls to price a step.
 
 use std::sync::Arc;
 
-use super::{Lane, LayerParts, Worker};
+use super::Worker;
+use super::lane_lines::{HalfLines, LaneLines, Places, tokens_of};
+use super::moe::Lane;
 use crate::cost::attention::{KernelLines, Lengths};
+use crate::cost::draft;
 use crate::cost::line::{Line, Lines, Place, Tokens};
 use crate::cost::program::{DRAFT_MIXER, Ffn, LayerKind, MOST_MIXERS};
-use crate::cost::sink::{Op, Sink, Total};
 use crate::cost::{Batch, ffn};
-use crate::cost::{draft, overlap};
-use crate::kernels::Reading;
 use crate::network::A2aKind;
-
-/// One lane in one mode.
-#[derive(Debug)]
-struct LaneLines {
-    /// Most tokens of a rank that it takes.
-    most: f64,
-    /// Reductions and router, over a rank's tokens; experts, over those of all ranks.
-    rank: Arc<Line>,
-    experts: Arc<Line>,
-    /// Collectives to the experts and back, over the tokens of all ranks.
-    collective: Option<Arc<Line>>,
-    /// The all-to-all, over a GPU's tokens: both ways, of a fused kernel their start-up.
-    exchange: Option<Arc<Line>>,
-    /// Bytes that a fused kernel moves beside the experts, over a GPU's tokens.
-    moved: Option<Arc<Line>>,
-    /// The shared expert, over a rank's tokens.
-    shared: Option<Arc<Line>>,
-}
-
-/// One lane in one mode for two half-batches.
-#[derive(Debug)]
-struct HalfLines {
-    most: f64,
-    tensor: bool,
-    slowed: f64,
-    before: Arc<Line>,
-    experts: Arc<Line>,
-    /// Dispatch and combine over a GPU's tokens, or gather and scatter over those of all ranks.
-    ways: Option<[Arc<Line>; 2]>,
-    collectives: Option<[Arc<Line>; 2]>,
-    shared: Option<Arc<Line>>,
-}
 
 /// Layers that run as two half-batches where that is shorter.
 #[derive(Debug)]
@@ -84,37 +50,10 @@ pub struct WorkerLines {
     hop: Option<Arc<Line>>,
 }
 
-/// Seconds of a MoE layer that are neither exchange nor experts: reductions and router.
-#[derive(Default)]
-struct Around(f64);
-
-impl Sink for Around {
-    const DETAIL: bool = true;
-
-    fn add(&mut self, op: Op, count: f64, reading: Reading) {
-        if !matches!(op, Op::Dispatch | Op::Combine | Op::Experts | Op::SharedExpert) {
-            self.0 += count * reading.seconds;
-        }
-    }
-
-    fn merge(&mut self, total: &Total) {
-        self.0 += total.seconds;
-    }
-}
-
 impl Worker {
-    /// A step in which a rank's GPU group has `tokens`.
-    fn with_tokens(&self, tokens: f64, decode: bool) -> Batch {
-        if decode {
-            Batch::decode(tokens, 1.0, 1.0)
-        } else {
-            Batch::prefill(1.0, tokens * f64::from(self.parallel.cp), 0.0)
-        }
-    }
-
     /// What hangs on a rank's tokens in these layers, experts and mixer kernels left out.
     fn token_work(&self, tokens: f64, decode: bool, kinds: &[LayerKind]) -> f64 {
-        let batch = self.with_tokens(tokens, decode);
+        let batch = tokens_of(&self.parallel, tokens, decode);
         let mut t = Tokens::default();
         for LayerKind { mixer, ffn, layers } in kinds {
             match ffn {
@@ -131,124 +70,6 @@ impl Worker {
         t.0 + self.logits[usize::from(decode)].at(&[rows]).seconds
     }
 
-    fn lane_lines(self: &Arc<Self>, lines: &Lines, lane: Lane, decode: bool) -> LaneLines {
-        let own = self.clone();
-        let (exchange, moved) = match lane {
-            Lane::Tensor | Lane::Gather => (None, None),
-            Lane::Dispatch(kind) => {
-                let both = move |x| own.way(kind, x, false) + own.way(kind, x, true);
-                (Some(lines.get(("exchange", self.exchange_key(kind)), both)), None)
-            }
-            Lane::Fused(kind) => {
-                let starts = [own.way(kind, 0.0, false), own.way(kind, 0.0, true)];
-                let longer = move |x| (own.way(kind, x, false) - starts[0]).max(own.way(kind, x, true) - starts[1]);
-                let key = self.exchange_key(kind);
-                let start = lines.get(("starts", key), move |_| starts[0] + starts[1]);
-                (Some(start), Some(lines.get(("moved", key), longer)))
-            }
-        };
-        let gpus = self.parallel.stage_gpus();
-        let collective = (lane == Lane::Gather).then(|| {
-            let own = self.clone();
-            lines.get(("collectives", [gpus, 0, 0, 0, 0, 0]), move |x| own.collectives(x).into_iter().sum())
-        });
-        LaneLines {
-            most: most_tokens(lane) * f64::from(self.parallel.tp),
-            rank: self.rank_line(lines, lane, decode),
-            experts: self.expert_line(lines, lane, decode),
-            collective,
-            exchange,
-            moved,
-            shared: self.shared_line(lines, lane, decode),
-        }
-    }
-
-    fn exchange_key(&self, kind: A2aKind) -> [u32; 6] {
-        [kind as u32, self.moe.as_ref().map_or(0, |m| m.a2a.ep), 0, 0, 0, 0]
-    }
-
-    /// Seconds of one way of an all-to-all; no rows of one node stand in for it where steps are tabulated.
-    fn way(&self, kind: A2aKind, own: f64, back: bool) -> f64 {
-        self.moe.as_ref().map_or(0.0, |m| m.exchange(&self.lib.comm, own, kind, true, back).seconds)
-    }
-
-    /// All-gather and reduce-scatter around the experts.
-    fn collectives(&self, all: f64) -> [f64; 2] {
-        let gpus = self.parallel.stage_gpus();
-        let gathered = all * self.hidden * self.lib.gather_bytes();
-        let scattered = all * self.hidden * 2.0;
-        [self.lib.all_gather(gathered, gpus).seconds, self.lib.reduce_scatter(scattered, gpus).seconds]
-    }
-
-    /// Reductions and router of a lane.
-    fn rank_line(self: &Arc<Self>, lines: &Lines, lane: Lane, decode: bool) -> Arc<Line> {
-        let (p, own) = (&self.parallel, self.clone());
-        let key = [u32::from(lane == Lane::Tensor), p.tp, p.cp, u32::from(decode), 0, 0];
-        lines.get(("lane", key), move |x| {
-            let mut b = Around::default();
-            if let Some(moe) = &own.moe {
-                own.layer_of(moe, lane, &own.with_tokens(x, decode), false, 1.0, &mut b);
-            }
-            b.0
-        })
-    }
-
-    /// The experts' kernel; a fused one works with fewer SMs.
-    fn expert_line(self: &Arc<Self>, lines: &Lines, lane: Lane, decode: bool) -> Arc<Line> {
-        let (p, own) = (&self.parallel, self.clone());
-        let kernel = match lane {
-            Lane::Tensor | Lane::Gather => 0,
-            Lane::Dispatch(_) => 1,
-            Lane::Fused(_) => 2,
-        };
-        lines.get(("experts", [kernel, p.ep(), p.moe_tp, u32::from(decode), 0, 0]), move |x| {
-            let Some(moe) = &own.moe else { return 0.0 };
-            match lane {
-                Lane::Tensor | Lane::Gather => moe.experts.fused(x, decode).seconds,
-                Lane::Dispatch(_) => moe.experts.dispatched(x, decode).seconds,
-                Lane::Fused(_) => {
-                    let reads = moe.reads * (1.0 - moe.missed.powf(x));
-                    overlap::beside_exchange(moe.experts.dispatched(x, decode).seconds, reads, own.slowed)
-                }
-            }
-        })
-    }
-
-    fn shared_line(self: &Arc<Self>, lines: &Lines, lane: Lane, decode: bool) -> Option<Arc<Line>> {
-        self.moe.as_ref()?.shared.as_ref()?;
-        let whole = lane != Lane::Tensor || self.lib.whole_shared();
-        let width = if lane == Lane::Tensor { 1 } else { self.parallel.tp };
-        let (own, key) = (self.clone(), [u32::from(whole), self.parallel.tp, width, u32::from(decode), 0, 0]);
-        Some(lines.get(("shared", key), move |x| {
-            let shared = own.moe.as_ref().and_then(|m| m.shared.as_ref());
-            shared.map_or(0.0, |s| s[usize::from(whole)].total(x / f64::from(width), decode).seconds)
-        }))
-    }
-
-    fn half_lines(self: &Arc<Self>, lines: &Lines, lane: Lane, decode: bool) -> HalfLines {
-        let gpus = self.parallel.stage_gpus();
-        HalfLines {
-            most: most_tokens(lane) * f64::from(self.parallel.tp),
-            tensor: lane == Lane::Tensor,
-            slowed: overlap::slowdown(&self.lib, lane.exchange()),
-            before: self.rank_line(lines, lane, decode),
-            experts: self.expert_line(lines, lane, decode),
-            ways: lane.exchange().map(|kind| {
-                [("out", false), ("back", true)].map(|(name, back)| {
-                    let own = self.clone();
-                    lines.get((name, self.exchange_key(kind)), move |x| own.way(kind, x, back))
-                })
-            }),
-            collectives: (lane == Lane::Gather).then(|| {
-                [("gather", 0), ("scatter", 1)].map(|(name, i)| {
-                    let own = self.clone();
-                    lines.get((name, [gpus, 0, 0, 0, 0, 0]), move |x| own.collectives(x)[i])
-                })
-            }),
-            shared: self.shared_line(lines, lane, decode),
-        }
-    }
-
     fn halving(self: &Arc<Self>, lines: &Lines, attention: &Lines, lengths: Lengths) -> Option<Halving> {
         let moe = self.moe.as_ref().filter(|_| self.two_batches)?;
         let program = &self.lib.program;
@@ -261,7 +82,7 @@ impl Worker {
             let graph = decode && self.lib.graph(true);
             let apart = moe.lanes.iter().filter(|l| !matches!(l, Lane::Fused(_)));
             let taken = apart.filter(|l| !(graph && l.exchange() == Some(A2aKind::Normal)));
-            taken.map(|l| self.half_lines(lines, *l, decode)).collect()
+            taken.map(|l| moe.half_lines(lines, *l, decode)).collect()
         };
         let p = &self.parallel;
         Some(Halving {
@@ -275,39 +96,6 @@ impl Worker {
             kernels: mixers.map(|m| KernelLines::new(&self.attention, attention, lengths, m, 2)).collect(),
             lanes: [lanes(false), lanes(true)],
         })
-    }
-}
-
-/// Most tokens of a GPU that a lane takes.
-fn most_tokens(lane: Lane) -> f64 {
-    lane.exchange().map_or(f64::INFINITY, A2aKind::most_tokens)
-}
-
-/// A rank's tokens, those of one of its GPUs, and those of all ranks, among the knots.
-#[derive(Clone, Copy)]
-struct Places {
-    rank: Place,
-    own: Place,
-    all: Place,
-}
-
-impl Places {
-    fn of(rank: f64, tp: f64, all: f64) -> Places {
-        Places { rank: Place::of(rank), own: Place::of(rank / tp), all: Place::of(all) }
-    }
-}
-
-impl HalfLines {
-    /// Both halves of a layer, whose attention takes `attention` seconds a half.
-    fn wall(&self, attention: f64, at: &Places) -> f64 {
-        let [out, back] = match (&self.ways, &self.collectives) {
-            (Some([out, back]), _) => [out.at(at.own), back.at(at.own)],
-            (_, Some([out, back])) => [out.at(at.all), back.at(at.all)],
-            _ => [0.0; 2],
-        };
-        let experts = self.experts.at(at.all) + self.shared.as_ref().map_or(0.0, |s| s.at(at.rank));
-        let before = self.before.at(at.rank);
-        LayerParts { before, out, experts, back }.overlapped(attention, self.tensor, self.slowed)
     }
 }
 
@@ -352,7 +140,7 @@ impl WorkerLines {
                 moe.lanes
                     .iter()
                     .filter(|l| !(graph && l.exchange() == Some(A2aKind::Normal)))
-                    .map(|l| w.lane_lines(lines, *l, decode))
+                    .map(|l| moe.lane_lines(lines, *l, decode))
                     .collect()
             })
         };
@@ -364,7 +152,7 @@ impl WorkerLines {
             pp: f64::from(p.pp),
             share: f64::from(layers.div_ceil(p.pp)) / f64::from(layers),
             mtp,
-            hides: w.overlap,
+            hides: w.moe.as_ref().is_some_and(|m| m.beside),
             kernels,
             tokens: pair(&|mode| {
                 let w = w.clone();
@@ -404,26 +192,9 @@ impl WorkerLines {
     /// The fastest lane of one MoE layer.
     #[inline]
     fn layer(&self, mode: usize, rank: f64, at: &Places) -> f64 {
-        let mut best = f64::INFINITY;
-        for lane in self.lanes[mode].iter().filter(|l| rank <= l.most) {
-            let mut routed = lane.experts.at(at.all);
-            if let Some(moved) = &lane.moved {
-                routed = routed.max(moved.at(at.own));
-            }
-            if let Some(exchange) = &lane.exchange {
-                routed += exchange.at(at.own);
-            }
-            if let Some(collective) = &lane.collective {
-                routed += collective.at(at.all);
-            }
-            if let Some(shared) = &lane.shared {
-                let shared = shared.at(at.rank);
-                // Of the tensor lane it hides behind the experts alone, which is all that `routed` has there.
-                routed = if self.hides && mode == 1 { routed.max(shared) } else { routed + shared };
-            }
-            best = best.min(lane.rank.at(at.rank) + routed);
-        }
-        best
+        let hides = self.hides && mode == 1;
+        let lanes = self.lanes[mode].iter().filter(|l| rank <= l.most);
+        lanes.map(|l| l.seconds(at, hides)).fold(f64::INFINITY, f64::min)
     }
 
     /// A step without its attention kernels, of which `kernel` gives all layers' and one draft layer's; `halves`: one

@@ -1,0 +1,85 @@
+//! The surfaces that mixers are made from: products, attention kernels of a rank, elementwise work.
+
+use std::sync::Arc;
+
+use super::{Key, Library};
+use crate::cost::program::Surfaces;
+use crate::cost::published;
+use crate::error::Result;
+use crate::kernels::Surface;
+use crate::kernels::ops::{self, Source};
+use crate::spec::assumptions::{BeyondTables, WideAttention};
+use crate::spec::dtype::Formats;
+use crate::spec::{Assumptions, Attention, Dtype, Model};
+
+impl Surfaces for Library {
+    fn model(&self) -> &Model {
+        &self.model
+    }
+
+    fn formats(&self) -> &Formats {
+        &self.formats
+    }
+
+    fn assumptions(&self) -> &Assumptions {
+        &self.assumptions
+    }
+
+    fn gemm(&self, decode: bool, dtype: Dtype, n: u32, k: u32) -> Result<Arc<Surface>> {
+        let graph = self.graph(decode);
+        self.kernel(Key::Gemm { graph, dtype, n, k }, graph, |source| ops::gemm(source, dtype, n, k))
+    }
+
+    fn generation(&self, tp: u32, window: u32) -> Result<Arc<Surface>> {
+        self.kernel(Key::Generation { tp, window }, self.decode_graph, |source| match &self.model.attention {
+            Attention::Gqa { heads, kv_heads, head_dim, .. } => ops::generation_attention(
+                source,
+                heads / tp,
+                (kv_heads / tp).max(1),
+                *head_dim,
+                window,
+                self.formats.kv,
+            ),
+            Attention::Mla { heads, .. } => {
+                let (heads, gemm, kv) = (heads / tp, self.formats.attention_gemm, self.formats.kv);
+                let work = |h: f64| published::sparse_decode_work(&source.device, &self.model, gemm, kv, h);
+                match (self.assumptions.beyond_tables, work(1.0)) {
+                    (BeyondTables::Utilisation, Some(one)) => {
+                        let work = |h: f64| work(h).unwrap_or(one);
+                        ops::sparse_generation_held(source, &self.model, heads, gemm, kv, &work)
+                    }
+                    _ => ops::mla_generation(source, &self.model, heads, gemm, kv),
+                }
+            }
+        })
+    }
+
+    fn context(&self, tp: u32, window: u32) -> Result<Arc<Surface>> {
+        let graph = self.prefill_graph;
+        self.kernel(Key::Context { tp, window, graph }, graph, |source| match &self.model.attention {
+            Attention::Gqa { heads, kv_heads, head_dim, .. } => ops::context_attention(
+                source,
+                heads / tp,
+                (kv_heads / tp).max(1),
+                *head_dim,
+                window,
+                self.formats.attention,
+                self.formats.kv,
+            ),
+            Attention::Mla { heads, .. }
+                if self.assumptions.wide_attention == WideAttention::WideEp
+                    && self.formats.attention == Dtype::Fp8Block =>
+            {
+                ops::mla_context_wide(source, &self.model, heads / tp, self.formats.attention_gemm, self.formats.kv)
+            }
+            Attention::Mla { heads, .. } => {
+                ops::mla_context(source, &self.model, heads / tp, self.formats.attention_gemm, self.formats.kv)
+            }
+        })
+    }
+
+    fn memory(&self, decode: bool) -> Surface {
+        // A roofline on every device.
+        ops::memory(&Source { device: self.cluster.device.clone(), ..self.source(self.graph(decode)).clone() })
+    }
+}
