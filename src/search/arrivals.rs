@@ -19,9 +19,11 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::blocks;
+use super::constants::arrivals::{MOST, ROWS, SEATS, TOGETHER};
+use super::constants::scan::NEAR;
 use super::explore::Question;
-use super::near::{self, NEAR};
-use super::refine::{Key, key};
+use super::key::{Key, key};
 use super::row::Row;
 use crate::control::Control;
 use crate::cost::Library;
@@ -32,14 +34,6 @@ use crate::sim::statistics::interval;
 use crate::sim::trace::draw;
 use crate::sim::{Deployment, NEVER, Settings, pricers, simulate_with};
 use crate::spec::{Slo, Workload};
-
-/// Layouts tried of a level at most, and at a time; rows tried of each for the rate that they keep within
-/// both limits in the closed loop (beside those of each room for prompts).
-pub const MOST: usize = 3000;
-const TOGETHER: usize = 16;
-pub const ROWS: usize = 3;
-/// Seats tried, by those of the row.
-const SEATS: [f64; 3] = [1.0, 1.4, 2.5];
 
 /// What leads a level with Poisson arrivals.
 #[derive(Clone, Debug)]
@@ -70,7 +64,7 @@ struct Bound {
 fn bounds(q: &Question, rows: &[Row], [framework, level]: [u8; 2]) -> Vec<Bound> {
     let limits = [q.slo.ttft_ms, q.slo.tpot_ms].map(|l| l.map_or(f64::INFINITY, |l| l * 1e-3));
     let mut layouts: BTreeMap<Key, Vec<usize>> = BTreeMap::new();
-    for i in near::filter(rows, |r| r.level == level && r.framework == framework && r.point.stands()) {
+    for i in blocks::filter(rows, |r| r.level == level && r.framework == framework && r.point.stands()) {
         // Batch and chunk of the slot that decodes do not tell layouts apart.
         let mut bare = rows[i];
         (bare.main.batch, bare.main.chunk) = (0, 0);

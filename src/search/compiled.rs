@@ -6,8 +6,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::exact::Kept;
-use super::pairs::Prompts;
+use super::kept::Kept;
+use super::sides::Prompts;
 use crate::cost::{AfdUnit, Library, Lines, Worker};
 use crate::error::Result;
 use crate::spec::{AfdPlan, Parallel};

@@ -6,24 +6,19 @@
 //! within the limits says more than the exact best. The rest keep what the scan read, and say so. Limit: a plan
 //! that the scan sees more than [`NEAR`] below the best is not looked at again.
 
-use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
-
 use rayon::prelude::*;
-use rustc_hash::FxHashMap;
 
-use super::levels::Task;
-use super::near::{self, BLOCK, Head, NEAR, ROUNDS};
-use super::refine::{Aim, PART, part_key};
+use super::aim::Aim;
+use super::blocks::{self, BLOCK};
+use super::constants::scan::{BESIDE, NEAR, ROUNDS};
+use super::key::{PART, part_key};
+use super::leaders::{self, Head};
 use super::row::{Part, Row};
+use super::task::Task;
 use super::timer::{Timer, combine};
 use crate::error::Result;
-use crate::serving::pd::{DecodeSide, PrefillSide};
 use crate::serving::{Binding, Point};
 use crate::spec::Workload;
-
-/// How near to the frontier rows are priced with it: pairs that differ in little else lie this close together.
-const BESIDE: f64 = 1e-5;
 
 /// Rows within the limits that no other beats on both speed per user and rate, or by no more than `near`.
 fn frontier(rows: &[Row], aim: &Aim, near: f64) -> Vec<usize> {
@@ -33,7 +28,7 @@ fn frontier(rows: &[Row], aim: &Aim, near: f64) -> Vec<usize> {
         let marks = rows.iter().enumerate().filter(|(_, r)| within(r));
         unbeaten(marks.map(|(i, r)| (r.point.tpot_s, r.point.requests_per_s, k * BLOCK + i)).collect(), near)
     };
-    let some = near::by_block(rows, of_block).into_iter().flatten().collect();
+    let some = blocks::by_block(rows, of_block).into_iter().flatten().collect();
     unbeaten(some, near).into_iter().map(|(.., i)| i).collect()
 }
 
@@ -53,7 +48,7 @@ fn unbeaten(mut all: Vec<(f64, f64, usize)>, near: f64) -> Vec<(f64, f64, usize)
 fn heads(rows: &[Row], aim: &Aim, near: f64) -> [Head; 3] {
     let stands = |r: &Row| r.point.stands();
     [
-        near::lead(rows, aim, near),
+        leaders::lead(rows, aim, near),
         Head::of(rows, near, |r| stands(r).then_some(-r.point.ttft_s)),
         Head::of(rows, near, |r| stands(r).then_some(-r.point.tpot_s)),
     ]
@@ -63,19 +58,19 @@ impl Task<'_> {
     /// Prices rows again until everything that is said of this level is exact.
     pub fn settle(&self, rows: &mut [Row], aim: &Aim) -> Result<()> {
         let exact = |r: &Row| self.exact(r);
-        let lead = near::candidates(rows, aim);
+        let lead = leaders::candidates(rows, aim);
         let mut few: Vec<Row> = lead.iter().map(|i| rows[*i]).collect();
-        near::settle(&mut few, aim, self.control, exact)?;
+        leaders::settle(&mut few, aim, self.control, exact)?;
         for (i, r) in lead.iter().zip(few) {
             rows[*i] = r;
         }
-        if let Some(k) = near::leader(lead.iter().map(|i| &rows[*i]), aim) {
+        if let Some(k) = leaders::leader(lead.iter().map(|i| &rows[*i]), aim) {
             rows[lead[k]].leads = true;
         }
         // What may come to the head of a list once its own head has been priced.
         let mut pool = frontier(rows, aim, 2.0 * NEAR);
         pool.extend(heads(rows, aim, 2.0 * NEAR).into_iter().flat_map(|h| h.scanned).map(|(_, i)| i));
-        pool.extend(near::filter(rows, |r| !r.scanned));
+        pool.extend(blocks::filter(rows, |r| !r.scanned));
         pool.sort_unstable();
         pool.dedup();
         let mut few: Vec<Row> = pool.iter().map(|i| rows[*i]).collect();
@@ -90,7 +85,7 @@ impl Task<'_> {
             if wanted.is_empty() {
                 break;
             }
-            near::price(&mut few, &wanted, self.control, &exact)?;
+            leaders::price(&mut few, &wanted, self.control, &exact)?;
         }
         for (i, r) in pool.into_iter().zip(few) {
             rows[i] = r;
@@ -133,33 +128,4 @@ fn slot(part: &Part, whole: bool) -> [u32; PART] {
         (key[PART - 3], key[PART - 2]) = (0, 0);
     }
     key
-}
-
-/// Slots that the engine has priced: the rows of one list share most of them.
-#[derive(Default)]
-pub struct Engines {
-    mixed: Kept<[u32; PART], Timer>,
-    prefill: Kept<[u32; PART], (PrefillSide, Timer)>,
-    decode: Kept<[u32; PART], (DecodeSide, Timer)>,
-}
-
-/// What was made once for each key.
-pub(super) struct Kept<K, T>(Mutex<FxHashMap<K, Arc<T>>>);
-
-impl<K, T> Default for Kept<K, T> {
-    fn default() -> Self {
-        Kept(Mutex::default())
-    }
-}
-
-impl<K: Eq + Hash, T> Kept<K, T> {
-    /// Made outside the lock: two threads may make the same, and both get the same numbers.
-    pub fn get(&self, key: K, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
-        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = lock().get(&key) {
-            return Ok(found.clone());
-        }
-        let made = Arc::new(make()?);
-        Ok(lock().entry(key).or_insert(made).clone())
-    }
 }

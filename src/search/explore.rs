@@ -13,14 +13,17 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::levels::{Layouts, Task};
+use super::aim::{Aim, order};
+use super::key::append_new;
+use super::layouts::Layouts;
+use super::leaders::Tiers;
 use super::marks::Judged;
-use super::near::Tiers;
-use super::pairs::{Sides, ways};
-use super::refine::{self, Aim, append_new, order};
+use super::refine;
 use super::row::{Layout, Row};
+use super::sides::{Sides, ways};
 use super::space::{self, Choices};
 use super::study::Study;
+use super::task::Task;
 use crate::control::Control;
 use crate::cost::Library;
 use crate::error::{Error, Problems, Result, near};
@@ -167,6 +170,11 @@ impl Question {
         self.levels.iter().any(|l| l == LEVELS[usize::from(level)])
     }
 
+    /// What a plan is judged by.
+    pub fn aim(&self) -> Aim {
+        Aim { slo: self.slo, per_user: self.objective == OBJECTIVES[2] }
+    }
+
     /// Its units, in the order in which `explore` searches them: frameworks outermost.
     pub fn units(&self) -> Result<Vec<Unit>> {
         let mut units = Vec::new();
@@ -274,7 +282,7 @@ pub fn join(db: &Arc<KernelDb>, q: &Question, parts: Vec<Vec<Row>>) -> Result<St
 impl Task<'_> {
     /// Appends every level of a unit of work, one after the other.
     fn unit(&self, kind: Kind, of: &Layouts, q: &Question, rows: &mut Vec<Row>) -> Result<()> {
-        let (aim, octave) = (Aim::of(q), q.batches_per_octave.max(1));
+        let (aim, octave) = (q.aim(), q.batches_per_octave.max(1));
         match kind {
             Kind::Workers => self.mixed_level(0, &of.workers, octave, &aim, rows)?,
             Kind::Units => self.mixed_level(2, &of.units, space::sparser(octave), &aim, rows)?,

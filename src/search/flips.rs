@@ -7,8 +7,8 @@
 //! what only the whole could build. Limits: levels were searched finely for the limits asked for; far from
 //! them the plans looked at are those of the coarse grid, and a flip there is a hint, not a verdict.
 
+use super::blocks;
 use super::explore::LEVELS;
-use super::near;
 use super::row::Row;
 use super::study::Study;
 use crate::columns::{Column, Columns};
@@ -56,13 +56,13 @@ impl Study {
             for (i, r) in rows.iter().enumerate().filter(|(_, r)| r.point.stands()) {
                 let [own, kept] = latencies(r);
                 if kept <= other {
-                    out[usize::from(r.level)].push(Step { limit: own, gain: self.gain(r), row: k * near::BLOCK + i });
+                    out[usize::from(r.level)].push(Step { limit: own, gain: self.gain(r), row: k * blocks::BLOCK + i });
                 }
             }
             out.into_iter().map(rising).collect::<Vec<_>>()
         };
         let mut all = vec![Vec::new(); LEVELS.len()];
-        for block in near::by_block(&self.rows, of_block) {
+        for block in blocks::by_block(&self.rows, of_block) {
             all.iter_mut().zip(block).for_each(|(a, b)| a.extend(b));
         }
         all.into_iter().map(rising).collect()
@@ -144,11 +144,11 @@ impl Study {
                 let times = (gpus / unit).floor() / f64::from(copies);
                 let per_user = self.question.objective == "tokens_per_s_per_user";
                 let gain = if per_user && times > 0.0 { self.gain(r) } else { self.gain(r) * times };
-                (gain, times, k * near::BLOCK + i)
+                (gain, times, k * blocks::BLOCK + i)
             };
             within.map(one).filter(|x| x.0 > 0.0).reduce(|a, b| if b.0 > a.0 { b } else { a })
         };
-        let all = near::by_block(&self.rows, of_block).into_iter().flatten();
+        let all = blocks::by_block(&self.rows, of_block).into_iter().flatten();
         let top = all.reduce(|a, b| if b.0 > a.0 { b } else { a });
         let (row, times) = (top.map(|t| t.2), top.map_or(0.0, |t| t.1));
         Flip { what: "gpus", side: "at", value: gpus, ratio, row, times, gpus }

@@ -5,31 +5,16 @@
 //! Limit: neighbours that gain less than `THINNING` are left out, and found again where pairs lead (`pairs`).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::levels::{Priced, PromptSide, Serves, Task};
+use super::constants::slots::{SMALL_WAIT_S, THINNING};
 use super::row::Layout;
-use super::space::{STAGES, TENSOR};
-use super::timer::Timer;
+use super::sides::{Candidate, Priced, PromptSide, Serves};
+use super::task::Task;
 use crate::error::Result;
 use crate::serving::Stepper;
 use crate::serving::pd::{DecodeSide, PrefillSide};
-use crate::spec::rules::Shape;
-
-/// Least gain in rate between neighbours on a slot's frontier: 2 %, well under what the tables know.
-const THINNING: f64 = 1.02;
-
-/// A candidate of one slot, reduced to what pairing needs.
-#[derive(Clone)]
-pub struct Candidate<S> {
-    pub layout: Layout,
-    pub stepper: Arc<Timer>,
-    pub batch: u32,
-    pub chunk: u32,
-    pub side: S,
-}
 
 impl Task<'_> {
     /// The prefill candidates that no other of their size beats on rate, latency and ways for KV.
@@ -85,20 +70,6 @@ impl Task<'_> {
         let ample = if bytes > 0.0 { f64::from(s.kv_gpus()) * nic / bytes } else { f64::INFINITY };
         Ways { gpus: layout.gpus(), links, ports: s.kv_gpus(), ample, partners: self.partners(layout, serves) }
     }
-
-    /// Which widths and stages the other side of a pair may have, a bit each; all where there is no other side.
-    pub(super) fn partners(&self, layout: &Layout, serves: Serves) -> u32 {
-        let Some(rules) = &self.rules else { return u32::MAX };
-        let own = layout.shape();
-        let other = |tp: u32, pp: u32| Shape { tp, pp, ..own };
-        let others = TENSOR.iter().flat_map(|tp| STAGES.iter().map(move |pp| other(*tp, *pp)));
-        let meets = |o: &Shape| match serves {
-            Serves::Both => true,
-            Serves::Prompts => rules.shapes(&own, o),
-            Serves::Decode => rules.shapes(o, &own),
-        };
-        others.enumerate().filter(|(_, o)| meets(o)).fold(0, |bits, (i, _)| bits | 1 << i)
-    }
 }
 
 /// Without what as many smaller ones as fit into its GPUs do as well: a worker that gives no more than they, no sooner,
@@ -152,9 +123,6 @@ impl Ways {
 /// What pairing asks of a slot beside rate and latency: its size, how many GPUs move a sequence's KV
 /// side by side, how many hold KV in all (the wire's ports), and which others it pairs up with.
 pub type Class = [u32; 4];
-
-/// A wait for KV that is not worth a plan of its own: well under what the tables know of any TTFT.
-const SMALL_WAIT_S: f64 = 2e-3;
 
 /// Whether a slot of class `a` can stand in for one of class `b`: as large, no fewer ways for its KV, and whatever pairs
 /// up with that pairs up with it.

@@ -11,19 +11,16 @@
 //! What lies a little over the limits is brought within them by a smaller batch, a smaller budget or another cadence, at
 //! a price: the prospect of a mark at excess e is g / e^2 (with g / e the same is found, a tenth later).
 //!
-//! Limit: both judge where to look further, never what is said, and are no bounds (`refine::FINER`); what the search
+//! Limit: both judge where to look further, never what is said, and are no bounds (`constants::finer::FINER`); what the search
 //! loses by them is held in tests/rust/fair.rs.
 
-use super::near::Tiers;
-use super::refine::{Aim, order};
+use super::aim::{Aim, order};
+use super::constants::marks::{ALIKE, NEAR};
+use super::leaders::Tiers;
 use super::row::Row;
 use crate::serving::point;
 use crate::spec::Slo;
 
-/// Neighbours of a chain carry at most this many times the prompt tokens of each other.
-const ALIKE: f64 = 2.05;
-/// How far over the limits a mark may be to have any prospect: no bound, as above.
-const NEAR: f64 = 1.25;
 const NONE: u32 = u32::MAX;
 
 /// Rate and latencies of a row; a row that does not stand has no rate.

@@ -1,26 +1,53 @@
-//! The design space of each level of disaggregation, searched whole at one GPU budget.
+//! The search of the design space: levels best against best.
+//!
+//! From the ground up, each by those before it:
+//!
+//! | what | files |
+//! |---|---|
+//! | one plan, its name and its worth | `row` `key` `aim` `blocks` `kept` `wire` |
+//! | what may be chosen, and what steers the choice | `space` `layouts` `constants` |
+//! | the rows that may lead, what layouts promise | `leaders` `marks` |
+//! | what a level is searched for | `timer` `sides` `fine_grid` `group` `compiled` `task` |
+//! | the coarse pass | `scan` `frontier` `numbers` |
+//! | beyond the grid, and finer | `units` `slots` `fine_decode` `prompts` `pairs` `refine` |
+//! | what is said, by the engine | `exact` |
+//! | the question and its answer | `explore` `study` `arrivals` `flips` `caveats` |
+//! | many questions | `audit` `lifted` `regimes` |
 
+pub mod aim;
 pub mod arrivals;
 pub mod audit;
+pub mod blocks;
 pub mod caveats;
 pub mod compiled;
+pub mod constants;
 pub mod exact;
 pub mod explore;
+pub mod fine_decode;
+pub mod fine_grid;
 pub mod flips;
 pub mod frontier;
-pub mod levels;
+pub mod group;
+pub mod kept;
+pub mod key;
+pub mod layouts;
+pub mod leaders;
 pub mod lifted;
 pub mod marks;
-pub mod near;
+pub mod numbers;
 pub mod pairs;
+pub mod prompts;
 pub mod refine;
 pub mod regimes;
 pub mod row;
+pub mod scan;
+pub mod sides;
 pub mod slots;
 pub mod space;
 pub mod study;
+pub mod task;
 pub mod timer;
-mod units;
+pub mod units;
 pub mod wire;
 
 pub use audit::{Method, audit};
@@ -28,3 +55,4 @@ pub use explore::{LEVELS, Question, explore};
 pub use regimes::{Map, regimes};
 pub use row::{Layout, Part, Row};
 pub use study::Study;
+pub use task::Task;

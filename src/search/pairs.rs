@@ -1,57 +1,28 @@
-//! Pairs of a prefill and a decode slot: what of each slot is worth pairing, and the pairs near the best.
+//! Pairs of a prefill and a decode slot near the best.
 //!
 //! A pair's rate at whole numbers (np, nd) of slots is min(np mu_P, nd mu_D, wire) with np gP + nd gD <= budget, so
 //! no more than budget / (gP/mu_P + gD/mu_D), nor than either slot gives on all that the other leaves; and of a decode
-//! slot too slow when it is full, mu_D is no more than it gives at a step within the limit. Pairs are passed over only where that cannot come near what is known to keep the limits ([`Tiers::floor`]): the rows found
-//! are the same as if every pair were priced (tests/rust/pairs.rs). Limits: prompts are cut finer only on the layouts
-//! within `SLACK` of the coarse frontier of their size, around what stands there; KV beside the steps only lowers a
-//! rate.
+//! slot too slow when it is full, mu_D is no more than it gives at a step within the limit. Pairs are passed over only
+//! where that cannot come near what is known to keep the limits ([`Tiers::floor`]): the rows found are the same as if
+//! every pair were priced (tests/rust/pairs.rs). Limit: KV beside the steps only lowers a rate.
 
 use std::sync::Arc;
 
-use rayon::prelude::*;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::frontier::Candidate;
-use super::levels::{Priced, PromptSide, Serves, Task};
+use super::aim::{Aim, order};
+use super::constants::prompts::{LEADERS, TURNS};
+use super::key::append_new;
+use super::leaders::{LIMITS, Tiers};
 use super::marks::Mark;
-use super::near::{LIMITS, Tiers};
-use super::refine::{Aim, append_new, order};
+use super::prompts::Cut;
 use super::row::{Layout, Part, Row};
+use super::sides::{Candidate, Offer, Prompts, Serves, Sides};
 use super::slots::Slots;
+use super::task::Task;
 use crate::error::Result;
 use crate::serving::pd::{DecodeSide, PrefillSide};
 use crate::serving::point;
-use crate::spec::Workload;
-
-/// How far behind the coarse frontier a way of cutting prompts may be to be cut finer: rounds of the coarse grid take
-/// twice the prompts of the last, so that it may miss a layout's best by as much.
-const SLACK: f64 = 0.3;
-
-/// Latencies, as multiples of the least, under which units for prompts are climbed to beyond the coarse grid.
-const LATENCIES: [f64; 4] = [1.25, 2.5, 6.0, f64::INFINITY];
-
-/// The prefill slot of a level: every priced side, those worth pairing, and the same with prompts cut finer.
-pub struct Prompts {
-    pub all: Priced<PromptSide>,
-    pub front: Vec<Candidate<PrefillSide>>,
-    pub every: Vec<Candidate<PrefillSide>>,
-}
-
-/// Workers, or AFD units, in both slots.
-pub struct Sides {
-    pub prompts: Arc<Prompts>,
-    pub per_octave: u32,
-    pub decode: Priced<DecodeSide>,
-    pub front: Vec<Candidate<DecodeSide>>,
-    /// The smaller batches of each on the front, and its own.
-    pub(super) below: Vec<Vec<DecodeSide>>,
-}
-
-/// What fills (prefill, decode) in `pd` and in `pd+afd`: 0 workers, 1 units.
-pub fn ways(level: u8) -> &'static [[usize; 2]] {
-    if level == 1 { &[[0, 0]] } else { &[[0, 1], [1, 0], [1, 1]] }
-}
 
 impl Task<'_> {
     /// Both slots of one kind, decode priced here.
@@ -65,49 +36,6 @@ impl Task<'_> {
         };
         let below = front.iter().map(smaller).collect();
         Ok(Sides { prompts, per_octave, front, below, decode })
-    }
-
-    /// Prices the prefill slot, and once more with finer cuts where a layout stands near the frontier.
-    pub fn prompts(&self, layouts: &[Layout]) -> Result<Prompts> {
-        let mut all = self.prefill(&self.paired_up(layouts, Serves::Prompts))?;
-        if layouts.first().is_some_and(Layout::is_afd) {
-            let least = all.iter().flat_map(|(_, _, sides)| sides).map(|s| s.2.prefill.latency_s);
-            let least = least.fold(f64::INFINITY, f64::min);
-            for times in LATENCIES {
-                let more = self.prefill_beyond(&all, least * times)?;
-                all.extend(more);
-            }
-        }
-        let front = self.prefill_frontier(&all)?;
-        let mut on: FxHashMap<Layout, Vec<(u32, u32)>> = FxHashMap::default();
-        // A layout a little behind on the coarse grid may lead on the finer one.
-        for (layout, batch, chunk) in self.prefill_near(&all, SLACK)? {
-            on.entry(layout).or_default().push((batch, chunk));
-        }
-        let finer: Priced<_> = crate::pool::install(|| {
-            all.par_iter()
-                .map(|(layout, timer, sides)| {
-                    let best = on.get(layout);
-                    let sides = best.map_or_else(|| sides.clone(), |b| self.finer_prefill(layout, timer, sides, b));
-                    (*layout, timer.clone(), sides)
-                })
-                .collect()
-        })?;
-        self.control.check()?;
-        let every = self.prefill_every(&finer)?;
-        Ok(Prompts { all, front, every })
-    }
-
-    /// The same, once for all workloads with these prompts: what is answered has no part in it.
-    pub fn prompts_shared(&self, kind: &str, layouts: &[Layout]) -> Result<Arc<Prompts>> {
-        let prompts = Workload { name: String::new(), ..self.workload.prefill_part() };
-        let key = format!("{kind} {} {prompts:?} {:?}", self.budget, self.load.shipped());
-        self.compiled.prompts.get(key, || {
-            let mut made = self.prompts(layouts)?;
-            // What is priced stands on the frontiers; for a nearest miss the layouts are enough.
-            made.all.iter_mut().for_each(|(_, _, sides)| *sides = Vec::new());
-            Ok(made)
-        })
     }
 
     /// The pairs that may lead a level whose other rows reach `tiers`; in the order of decode, then of prefill.
@@ -179,24 +107,7 @@ impl Task<'_> {
         let row = |([j, i], _): ([usize; 2], Mark)| self.best_numbers(level, &prefill[i], decode.get(j));
         Ok(found.into_iter().filter_map(row).collect())
     }
-}
 
-/// Puts those first of which a GPU gives the most; equals stay in their order.
-fn densest<'a>(places: &mut [usize], offer: impl Fn(usize) -> &'a Offer) {
-    let density = |i: usize| offer(i).rate / f64::from(offer(i).gpus);
-    places.sort_by(|a, b| density(*b).total_cmp(&density(*a)));
-}
-
-/// Pairs whose prompts are cut yet finer, and how many more or fewer prompts a round is tried with.
-const LEADERS: usize = 3;
-const MORE: i64 = 4;
-/// Turns of that at most.
-const TURNS: usize = 4;
-
-/// A way of cutting prompts: layout, sequences a rank, chunk.
-type Cut = (Layout, u32, u32);
-
-impl Task<'_> {
     /// [`Task::near_best`], and then around the prompts of those that lead it every number of prompts a round, until
     /// no others lead.
     pub fn best_pairs(
@@ -231,46 +142,12 @@ impl Task<'_> {
         }
         Ok(rows)
     }
-
-    /// One way of cutting prompts with a few more or fewer of them a round, and in a piece more or less.
-    /// `prefill`: has the layout; `known`: what has been looked at.
-    fn around_prompts(
-        &self,
-        part: &Part,
-        prefill: &[Candidate<PrefillSide>],
-        known: &mut FxHashSet<Cut>,
-    ) -> Result<Vec<Candidate<PrefillSide>>> {
-        let Some(own) = prefill.iter().find(|c| c.layout == part.layout) else { return Ok(Vec::new()) };
-        let pieces = (self.load.isl / f64::from(part.chunk.max(1))).round().max(1.0);
-        let mut out = Vec::new();
-        for n in [pieces - 1.0, pieces, pieces + 1.0].into_iter().filter(|n| *n >= 1.0) {
-            let chunk = if n == pieces { f64::from(part.chunk) } else { (self.load.isl / n).ceil() };
-            for more in -MORE..=MORE {
-                let Ok(sequences @ 1..) = u32::try_from(i64::from(part.batch) + more) else { continue };
-                if sequences > 1 && f64::from(sequences) * chunk > 65_536.0
-                    || !known.insert((part.layout, sequences, chunk as u32))
-                {
-                    continue;
-                }
-                // Leaders under other limits often cut their prompts alike.
-                let side = self.cuts.get((part.layout, sequences, chunk as u32), || {
-                    let side = own.stepper.prefill_side(&self.load, f64::from(sequences), chunk);
-                    Ok(side.with_ports(&own.stepper, &self.load))
-                })?;
-                if side.short.is_none() {
-                    out.push(Candidate { batch: sequences, chunk: chunk as u32, side: *side, ..own.clone() });
-                }
-            }
-        }
-        Ok(out)
-    }
 }
 
-/// GPUs of a slot, and requests per second that it gives.
-#[derive(Clone, Copy, Debug)]
-pub struct Offer {
-    pub gpus: u32,
-    pub rate: f64,
+/// Puts those first of which a GPU gives the most; equals stay in their order.
+fn densest<'a>(places: &mut [usize], offer: impl Fn(usize) -> &'a Offer) {
+    let density = |i: usize| offer(i).rate / f64::from(offer(i).gpus);
+    places.sort_by(|a, b| density(*b).total_cmp(&density(*a)));
 }
 
 /// Rate of a pair when slots could be cut at will.

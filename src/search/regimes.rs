@@ -4,7 +4,7 @@
 //! and only what they share is done once (of a level that keeps no limits the map says what stops it, not the plan).
 //! Cells that differ in nothing but limits share one scan of the space (`scene`), whose points do not depend on
 //! limits; what a finer grid and the engine have priced for one cell is kept for the others; and rows that cannot
-//! lead under a cell's limits are passed over (`near::Tiers`). Every framework compared has a scan of its own; in a
+//! lead under a cell's limits are passed over (`leaders::Tiers`). Every framework compared has a scan of its own; in a
 //! cell each level takes the best of them. Held against `explore` in tests/rust/regimes.rs.
 
 mod scene;
@@ -15,13 +15,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use self::scene::Scene;
 pub use self::table::regimes;
+use super::aim::Aim;
 use super::compiled::Compiled;
 use super::explore::{LEVELS, Question, explore};
-use super::levels::Task;
-use super::near::leader;
-use super::refine::Aim;
+use super::leaders::leader;
 use super::row::Row;
 use super::study::Verdict;
+use super::task::Task;
 use crate::control::Control;
 use crate::cost::{Library, what_if};
 use crate::error::{Error, Problems, Result, near};

@@ -119,7 +119,7 @@ pub struct Row {
     pub point: Point,
     /// Whether the point was read from lines (serving::scan), not priced by the engine.
     pub scanned: bool,
-    /// Whether it leads its level on its framework (search::near).
+    /// Whether it leads its level on its framework (search::leaders).
     pub leads: bool,
 }
 

@@ -16,8 +16,8 @@
 //! or the table says why not (tests/rust/fair.rs). Limit: above [`EVERY`] GPUs sizes lie a 32nd of an octave apart,
 //! beside those that divide the budget.
 
+use super::row::Layout;
 use crate::cost::Library;
-use crate::search::Layout;
 use crate::serving::scan;
 use crate::spec::{Dtype, Model, Parallel, Rules, servers};
 

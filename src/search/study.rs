@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use super::arrivals::{self, Leader};
 use super::explore::{LEVELS, Question};
-use super::near;
-use super::refine::Aim;
 use super::row::{self, Layout, Part, Row};
+use super::{blocks, leaders};
 use crate::columns::{Column, Columns};
 use crate::control::Control;
 use crate::cost::Library;
@@ -106,12 +105,12 @@ impl Study {
                 let (n, exact) = &mut out[usize::from(r.level) * frameworks + usize::from(r.framework)];
                 *n += 1;
                 if !r.scanned {
-                    exact.push(k * near::BLOCK + i);
+                    exact.push(k * blocks::BLOCK + i);
                 }
             }
             out
         };
-        near::by_block(&self.rows, of_block).into_iter().fold(empty(), |mut all, block| {
+        blocks::by_block(&self.rows, of_block).into_iter().fold(empty(), |mut all, block| {
             for ((n, exact), (more, found)) in all.iter_mut().zip(block) {
                 *n += more;
                 exact.extend(found);
@@ -188,7 +187,7 @@ impl Study {
             v.least_ttft_s = v.least_ttft_s.min(r.point.ttft_s);
             v.least_tpot_s = v.least_tpot_s.min(r.point.tpot_s);
         }
-        v.row = near::leader(own.iter().map(|i| &self.rows[*i]), &Aim::of(&self.question)).map(|k| own[k]);
+        v.row = leaders::leader(own.iter().map(|i| &self.rows[*i]), &self.question.aim()).map(|k| own[k]);
         if let Some(i) = v.row {
             v.binding = self.rows[i].point.binding_under(slo);
             v.feasible = v.binding == Binding::None;

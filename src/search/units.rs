@@ -11,28 +11,15 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::levels::{Group, Priced, PromptSide, Serves, Slot, Task};
-use super::marks::Judged;
-use super::refine::{self, Aim, order, rate_within};
+use super::aim::order;
+use super::constants::climb::{ALIKE, BEAM, FAR, GAIN, PROPORTIONS, ROUNDS, VAIN};
 use super::row::Layout;
+use super::sides::{Priced, PromptSide, Serves, Slot};
 use super::space;
+use super::task::Task;
 use crate::control::Control;
 use crate::error::Result;
 use crate::serving::pd::DecodeSide;
-
-/// Layouts that a round starts from, those of them with the same number on the budget, stages and groups, and rounds at
-/// most. In 1,319 cells of maps of DeepSeek-V3 and V3.2 (ten workloads under 100 pairs of limits each) a search with
-/// `BEAM` 64, `VAIN` 5 and `refine`'s `LEADERS` 400, `FINER` and `PACES` 2 led 55 by more than 1 %, by 0.3 % in the mean;
-/// with `VAIN` 2 nearly twice as many.
-const BEAM: usize = 16;
-const ALIKE: usize = 1;
-const ROUNDS: usize = 12;
-/// What a round must gain, and rounds in a row without it that are the last: several changes at once are often what gains.
-const GAIN: f64 = 1e-4;
-const VAIN: usize = 3;
-/// Layouts of the densest whose proportions are tried at every size, and how far from theirs.
-const PROPORTIONS: usize = 3;
-const FAR: f64 = 2.2;
 
 /// How good a layout is (as [`Aim::score`]).
 #[derive(Clone, Copy)]
@@ -99,7 +86,7 @@ fn keep(from: &mut Vec<Found>, most: usize, alike: usize) {
 }
 
 impl Task<'_> {
-    fn beside(&self, layout: &Layout, serves: Serves) -> Result<Arc<Vec<Layout>>> {
+    pub(super) fn beside(&self, layout: &Layout, serves: Serves) -> Result<Arc<Vec<Layout>>> {
         let (micro, groups) = match serves {
             Serves::Prompts => (&space::PREFILL_MICROBATCHES[..], &space::GROUPS[..1]),
             Serves::Both | Serves::Decode => (&space::MICROBATCHES[..], &space::GROUPS[..]),
@@ -108,54 +95,6 @@ impl Task<'_> {
             let all = space::beside(&self.choices(), layout, micro, groups);
             Ok(all.into_iter().filter(|l| self.partners(l, serves) != 0).collect())
         })
-    }
-
-    /// A mixed level's finer pass: units climbed to from what leads its grid, the leaders of all taken to `refine`, and
-    /// both once more around the unit that leads then, since what it was judged to give may not have led.
-    /// `judged`: what each of the grid is judged to give; `refine` gives the best score that it finds on each. Gives the
-    /// units climbed to, and what each is judged to give.
-    pub fn finer_mixed(
-        &self,
-        level: u8,
-        grid: &[Group],
-        judged: &[Judged],
-        per_octave: u32,
-        aim: &Aim,
-        mut refine: impl FnMut(&[&Group]) -> Result<Vec<Option<(u8, f64)>>>,
-    ) -> Result<Vec<(Arc<Group>, Judged)>> {
-        let price = |layout: &Layout| {
-            let group = self.mixed.get((level, *layout), || self.mixed_group(level, layout, per_octave))?;
-            let judged = group.marks.judge(aim);
-            Ok((Found { layout: *layout, score: judged.score }, (group, judged)))
-        };
-        let mut known: FxHashSet<Layout> = grid.iter().filter_map(Group::layout).collect();
-        let mut beyond = |from: Vec<Found>, vain: usize| -> Result<Vec<(Arc<Group>, Judged)>> {
-            if level != 2 {
-                return Ok(Vec::new());
-            }
-            let found = climb(self.control, from, vain, &mut known, |l| self.beside(l, Serves::Both), price)?;
-            Ok(found.into_iter().map(|(_, judged)| judged).collect())
-        };
-        let of_grid =
-            grid.iter().zip(judged).filter_map(|(g, own)| Some(Found { layout: g.layout()?, score: own.score }));
-        let mut units = beyond(of_grid.collect(), VAIN)?;
-        let groups: Vec<&Group> = grid.iter().chain(units.iter().map(|(g, _)| &**g)).collect();
-        let judged: Vec<Judged> = judged.iter().copied().chain(units.iter().map(|(_, own)| *own)).collect();
-        let mut rounds = |judged: Vec<Judged>, groups: &[&Group], best| {
-            let of = |live: &[usize]| live.iter().map(|i| groups[*i]).collect::<Vec<_>>();
-            let judged = self.closer(groups, judged, aim);
-            refine::rounds(&judged, best, |live| refine(&of(live)))
-        };
-        let lead = rounds(judged.clone(), &groups, None)?;
-        if let Some((i, best)) = lead
-            && let Some(layout) = groups[i].layout()
-        {
-            let more = beyond(vec![Found { layout, score: judged[i].score }], 1)?;
-            let (of_more, judged): (Vec<&Group>, Vec<_>) = more.iter().map(|(g, own)| (&**g, *own)).unzip();
-            rounds(judged, &of_more, Some(best))?;
-            units.extend(more);
-        }
-        Ok(units)
     }
 
     /// Units for the decode slot beyond those of the grid, dense under a TPOT limit (seconds a step).
@@ -252,4 +191,14 @@ fn worth(within: f64, excess: f64) -> (u8, f64) {
     } else {
         (0, 0.0)
     }
+}
+
+/// Rate of a decode slot at the largest batch within a step time, between the batches priced around it.
+pub(super) fn rate_within(sides: &[DecodeSide], limit: f64) -> Option<f64> {
+    let within = sides.iter().rposition(|s| s.step.seconds <= limit)?;
+    let (a, b) = (&sides[within], sides.get(within + 1));
+    Some(b.map_or(a.rate, |b| {
+        let w = (limit - a.step.seconds) / (b.step.seconds - a.step.seconds).max(1e-12);
+        a.rate + w.clamp(0.0, 1.0) * (b.rate - a.rate).max(0.0)
+    }))
 }

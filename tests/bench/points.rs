@@ -12,10 +12,11 @@ use std::time::Instant;
 use disagg::control::Control;
 use disagg::cost::Library;
 use disagg::kernels::KernelDb;
-use disagg::search::levels::{self, Task};
-use disagg::search::refine::Aim;
+use disagg::search::aim::Aim;
+use disagg::search::group::Group;
+use disagg::search::sides::Priced;
 use disagg::search::slots::Slots;
-use disagg::search::{LEVELS, Map, Question, explore, regimes};
+use disagg::search::{LEVELS, Map, Question, Task, explore, layouts, regimes};
 use disagg::spec::{Assumptions, Quant, Serving, Slo, Workload, catalog};
 
 fn timed<T>(name: &str, work: impl FnOnce() -> T, points: impl FnOnce(&T) -> usize) -> T {
@@ -44,10 +45,10 @@ fn main() {
     );
     let control = Control::new();
     let task = Task::new(&lib, &workload, cluster.gpus, 0, &control, arg(6, "scan") == "scan");
-    let workers = levels::worker_layouts(&lib, cluster.gpus, false);
-    let units = levels::unit_layouts(&lib, cluster.gpus);
-    let prefill_workers = levels::worker_layouts(&lib, cluster.gpus, true);
-    let prefill_units = levels::prefill_unit_layouts(&lib, cluster.gpus);
+    let workers = layouts::worker_layouts(&lib, cluster.gpus, false);
+    let units = layouts::unit_layouts(&lib, cluster.gpus);
+    let prefill_workers = layouts::worker_layouts(&lib, cluster.gpus, true);
+    let prefill_units = layouts::prefill_unit_layouts(&lib, cluster.gpus);
     let only = ["map", "explore"].contains(&&*arg(7, ""));
     if !only {
         timed("compile workers", || task.compile(&workers).unwrap(), |n| *n);
@@ -58,11 +59,11 @@ fn main() {
     // The first round fills what is left of the lines.
     for round in ["cold", "warm"].iter().filter(|_| !only) {
         println!("-- {round}");
-        let rows = |groups: &Vec<levels::Group>| groups.iter().map(|g| g.rows.len()).sum();
-        let refine = |level: u8, groups: &[levels::Group]| {
+        let rows = |groups: &Vec<Group>| groups.iter().map(|g| g.rows.len()).sum();
+        let refine = |level: u8, groups: &[Group]| {
             let judged: Vec<_> = groups.iter().map(|g| g.marks.judge(&aim)).collect();
             let mut rows = 0;
-            let around = |groups: &[&levels::Group]| {
+            let around = |groups: &[&Group]| {
                 let found = task.around_layouts(groups, 2, &aim)?;
                 rows += found.iter().map(Vec::len).sum::<usize>();
                 Ok(found
@@ -77,13 +78,13 @@ fn main() {
         timed("its refinement", || refine(0, &a), |n| *n);
         let u = timed("aggregated+afd", || task.mixed_groups(2, &units, 2).unwrap(), rows);
         timed("its refinement", || refine(2, &u), |n| *n);
-        let count = |p: &levels::Priced<_>| p.iter().map(|x| x.2.len()).sum();
+        let count = |p: &Priced<_>| p.iter().map(|x| x.2.len()).sum();
         timed("prefill", || task.prefill(&prefill_workers).unwrap(), count);
         timed("prefill afd", || task.prefill(&prefill_units).unwrap(), count);
         let p = timed("its finer cuts", || task.prompts(&prefill_workers).unwrap(), |p| p.every.len());
         let pu = timed("of afd", || task.prompts(&prefill_units).unwrap(), |p| p.every.len());
-        let count = |p: &levels::Priced<_>| p.iter().map(|x| x.2.len()).sum();
-        let sides = |s: &disagg::search::pairs::Sides| count(&s.decode);
+        let count = |p: &Priced<_>| p.iter().map(|x| x.2.len()).sum();
+        let sides = |s: &disagg::search::sides::Sides| count(&s.decode);
         let d = timed("decode", || task.sides(Arc::new(p), &workers, 4).unwrap(), sides);
         let du = timed("decode afd", || task.sides(Arc::new(pu), &units, 4).unwrap(), sides);
         let slots = [
@@ -95,7 +96,7 @@ fn main() {
         for (p, d, name, level) in slots {
             let f = timed(name, || task.pair(level, &p.prompts.front, &d.front).unwrap(), Vec::len);
             let fine = timed("its batches", || task.fine_decode(d, &aim).unwrap(), Slots::len);
-            let tiers = disagg::search::near::Tiers::of(&f, &aim);
+            let tiers = disagg::search::leaders::Tiers::of(&f, &aim);
             timed("near the best", || task.best_pairs(level, &p.prompts.every, &fine, &aim, tiers).unwrap(), Vec::len);
         }
     }

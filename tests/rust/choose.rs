@@ -1,6 +1,6 @@
 //! What a plan leaves open is chosen as well as by pricing everything.
 
-use disagg::search::{Layout, levels};
+use disagg::search::{Layout, layouts};
 use disagg::serving::{Engine, Load, Point, Stepper, aggregated, choose};
 use disagg::spec::{AfdPlan, Aggregated, Parallel, Plan, Workload, catalog};
 
@@ -52,13 +52,13 @@ fn a_choice_is_as_good_as_pricing_everything() {
         let lib = lab::lib(model, system, 16, framework);
         for (k, w) in workloads().iter().enumerate() {
             let load = Load::of(w);
-            let layouts = levels::worker_layouts(&lib, 16, false);
+            let layouts = layouts::worker_layouts(&lib, 16, false);
             for layout in layouts.iter().skip(k).step_by(layouts.len() / 12) {
                 let Layout::Worker { parallel: p, .. } = layout else { panic!("a worker") };
                 let s = lab::worker(&lib, *p, w);
                 compared += usize::from(compare(&[&s], &load, &format!("{model} {} {p:?}", w.name)));
             }
-            let units = levels::unit_layouts(&lib, 16);
+            let units = layouts::unit_layouts(&lib, 16);
             for layout in units.iter().skip(k).step_by(units.len() / 4) {
                 let open: Vec<Stepper> = choose::microbatches(None)
                     .into_iter()

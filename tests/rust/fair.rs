@@ -10,12 +10,11 @@ use std::sync::Arc;
 
 use disagg::control::Control;
 use disagg::cost::Library;
-use disagg::search::frontier::Candidate;
-use disagg::search::levels;
-use disagg::search::near;
+use disagg::search::constants::scan::NEAR;
 use disagg::search::row::Part;
+use disagg::search::sides::Candidate;
 use disagg::search::space::{self, Choices};
-use disagg::search::{LEVELS, Layout, Question, Row, Study, explore};
+use disagg::search::{LEVELS, Layout, Question, Row, Study, Task, explore, layouts};
 use disagg::serving::choose::{chunk_grid, most_sequences};
 use disagg::serving::{Binding, Load, Point, Scan, Stepper, Tables, aggregated, cadence, pd};
 use disagg::spec::{Launch, Rules, Serving, Slo, Workload};
@@ -263,7 +262,7 @@ fn probe(q: &Question, plans: usize, seed: u64) -> (f64, usize) {
     let study: Study = explore(lab::db(), q, &Control::new()).unwrap();
     let twin = Twin::new(q);
     let control = Control::new();
-    let task = levels::Task::new(&twin.lib, &q.workload, q.cluster.gpus, 0, &control, false);
+    let task = Task::new(&twin.lib, &q.workload, q.cluster.gpus, 0, &control, false);
     let mut draw = Draw(Pcg64::seed_from_u64(seed));
     let (mut worst, mut judged) = (f64::NEG_INFINITY, 0);
     for v in &study.verdicts {
@@ -274,7 +273,7 @@ fn probe(q: &Question, plans: usize, seed: u64) -> (f64, usize) {
             let Some(row) = twin.draw(&mut draw, v.level, near) else { continue };
             judged += 1;
             let least = best.map_or(0.0, |b| b.point.requests_per_s);
-            if row.point.requests_per_s > least.max(found * (1.0 - near::NEAR)) {
+            if row.point.requests_per_s > least.max(found * (1.0 - NEAR)) {
                 let point = task.exact(&row).unwrap();
                 best = if twin.rate(&point) > least { Some(Row { point, ..row }) } else { best };
             }
@@ -510,11 +509,11 @@ fn what_pairs_with_nothing_hides_nothing() {
     let (model, cluster) = (lab::model("Qwen/Qwen3-235B-A22B-FP8"), lab::cluster("b200_sxm", 16));
     let lib = lab::lib_as_asked(&model, &cluster, "vllm");
     let control = Control::new();
-    let layouts = levels::worker_layouts(&lib, 16, true);
+    let layouts = layouts::worker_layouts(&lib, 16, true);
     let stages =
         |c: &Candidate<pd::PrefillSide>| matches!(c.layout, Layout::Worker { parallel, .. } if parallel.pp > 1);
     let front = |rules: Option<Rules>| {
-        let task = levels::Task::new(&lib, &w, 16, 0, &control, true).within(rules);
+        let task = Task::new(&lib, &w, 16, 0, &control, true).within(rules);
         task.prompts(&layouts).unwrap().every
     };
     let (free, bound) = (front(None), front(Some(Rules::new("vllm", None, &model, &cluster).unwrap())));

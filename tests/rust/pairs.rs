@@ -1,11 +1,10 @@
 //! Pairs near the best, found by bounds, against every pair of the two slots.
 
 use disagg::control::Control;
-use disagg::search::Row;
-use disagg::search::levels::{self, Task};
-use disagg::search::near::Tiers;
-use disagg::search::refine::Aim;
+use disagg::search::aim::Aim;
+use disagg::search::leaders::Tiers;
 use disagg::search::slots::{Front, PairMarks, Slots};
+use disagg::search::{Row, Task, layouts};
 use disagg::spec::{Slo, Workload};
 
 use crate::lab;
@@ -33,11 +32,11 @@ fn bounds_pass_over_nothing_that_may_lead() {
         let w = Workload::fixed("pairs", lengths.0, lengths.1, lengths.2);
         let control = Control::new();
         let task = Task::new(&lib, &w, gpus, 0, &control, true);
-        let workers = levels::worker_layouts(&lib, gpus, false);
+        let workers = layouts::worker_layouts(&lib, gpus, false);
         let prompts = |layouts| std::sync::Arc::new(task.prompts(layouts).unwrap());
         let sides = [
-            task.sides(prompts(&levels::worker_layouts(&lib, gpus, true)), &workers, 10).unwrap(),
-            task.sides(prompts(&levels::prefill_unit_layouts(&lib, gpus)), &levels::unit_layouts(&lib, gpus), 4)
+            task.sides(prompts(&layouts::worker_layouts(&lib, gpus, true)), &workers, 10).unwrap(),
+            task.sides(prompts(&layouts::prefill_unit_layouts(&lib, gpus)), &layouts::unit_layouts(&lib, gpus), 4)
                 .unwrap(),
         ];
         for (ttft, tpot) in [(60.0, 10.0), (300.0, 12.0), (300.0, 40.0), (5000.0, 20.0), (1e6, 1e6)] {
@@ -81,8 +80,8 @@ fn a_slot_gives_no_more_than_its_bound_and_nearly_what_its_best_whole_batch_give
         let w = Workload::fixed("slots", 512.0, 1800.0, 350.0);
         let control = Control::new();
         let task = Task::new(&lib, &w, gpus, 0, &control, true);
-        let prompts = std::sync::Arc::new(task.prompts(&levels::worker_layouts(&lib, gpus, true)).unwrap());
-        for layouts in [levels::worker_layouts(&lib, gpus, false), levels::unit_layouts(&lib, gpus)] {
+        let prompts = std::sync::Arc::new(task.prompts(&layouts::worker_layouts(&lib, gpus, true)).unwrap());
+        for layouts in [layouts::worker_layouts(&lib, gpus, false), layouts::unit_layouts(&lib, gpus)] {
             let sides = task.sides(prompts.clone(), &layouts, 2).unwrap();
             for tpot in [12.0, 30.0, 80.0] {
                 let slo = Slo { ttft_ms: None, tpot_ms: Some(tpot), percentile: None };

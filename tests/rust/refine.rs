@@ -1,9 +1,8 @@
 //! Best against best: what the search finds, held against a much finer exhaustive grid.
 
 use disagg::control::Control;
-use disagg::search::levels;
-use disagg::search::refine::{FineGrid, fine_chunks};
-use disagg::search::{LEVELS, Layout, Question, explore};
+use disagg::search::fine_grid::{FineGrid, fine_chunks};
+use disagg::search::{LEVELS, Layout, Question, explore, layouts};
 use disagg::serving::{Binding, Load, Point, Stepper, aggregated, choose, pd};
 use disagg::spec::{Slo, Workload};
 use proptest::prelude::*;
@@ -92,10 +91,10 @@ fn levels_are_compared_best_against_best() {
     for (ttft, tpot) in [(2000.0, 30.0), (300.0, 12.0), (1e6, 1e6)] {
         let q = question(4, lab::chat(), ttft, tpot, &["aggregated"]);
         let lib = lab::lib(MODEL, SYSTEM, 4, FRAMEWORK);
-        worst = worst.max(loss(&q, "aggregated", mixed(&q, &levels::worker_layouts(&lib, 4, false))));
+        worst = worst.max(loss(&q, "aggregated", mixed(&q, &layouts::worker_layouts(&lib, 4, false))));
         let q = question(2, lab::chat(), ttft, tpot, &["aggregated+afd"]);
         let lib = lab::lib(MODEL, SYSTEM, 2, FRAMEWORK);
-        worst = worst.max(loss(&q, "aggregated+afd", mixed(&q, &levels::unit_layouts(&lib, 2))));
+        worst = worst.max(loss(&q, "aggregated+afd", mixed(&q, &layouts::unit_layouts(&lib, 2))));
         let q = question(2, lab::chat(), ttft, tpot, &["pd"]);
         worst = worst.max(loss(&q, "pd", pairs(&q)));
     }

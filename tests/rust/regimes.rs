@@ -1,7 +1,7 @@
 //! The map of regimes held against one search a cell.
 
 use disagg::control::Control;
-use disagg::search::refine::key;
+use disagg::search::key::key;
 use disagg::search::regimes::cells;
 use disagg::search::study::describe;
 use disagg::search::{LEVELS, Map, Question, Row, explore, regimes};

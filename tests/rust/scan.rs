@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use disagg::cost::Library;
-use disagg::search::levels;
-use disagg::search::{Layout, Row};
+use disagg::search::{Layout, Row, layouts};
 use disagg::serving::choose::{chunk_grid, most_sequences};
 use disagg::serving::{Load, Point, Scan, Stepper, Tables, aggregated, pd, scan};
 use disagg::spec::{Assumptions, Distribution, Serving, Workload};
@@ -122,8 +121,8 @@ fn compare(lib: &Arc<Library>, w: &Workload, layouts: &[Layout], draws: usize, s
 }
 
 fn layouts(lib: &Library, gpus: u32) -> Vec<Layout> {
-    let mut all = levels::worker_layouts(lib, gpus, false);
-    all.extend(levels::unit_layouts(lib, gpus));
+    let mut all = layouts::worker_layouts(lib, gpus, false);
+    all.extend(layouts::unit_layouts(lib, gpus));
     all
 }
 

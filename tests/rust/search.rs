@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use disagg::control::Control;
 use disagg::cost::Library;
-use disagg::search::frontier::Candidate;
-use disagg::search::levels::{self, Priced, Task};
-use disagg::search::{LEVELS, Question, Row, Study, explore};
+use disagg::search::sides::{Candidate, Priced};
+use disagg::search::{LEVELS, Question, Row, Study, Task, explore, layouts};
 use disagg::serving::pd::{DecodeSide, PrefillSide};
 use disagg::serving::{Binding, Engine};
 use disagg::spec::workload::PrefixHome;
@@ -194,8 +193,8 @@ fn thinning_loss(lib: &Arc<Library>, w: &Workload, units: bool, per_octave: u32,
     let control = Control::new();
     let budget = lib.cluster.gpus;
     let task = Task::new(lib, w, budget, 0, &control, true);
-    let prefill = task.prefill(&levels::worker_layouts(lib, budget, true)).unwrap();
-    let layouts = if units { levels::unit_layouts(lib, budget) } else { levels::worker_layouts(lib, budget, false) };
+    let prefill = task.prefill(&layouts::worker_layouts(lib, budget, true)).unwrap();
+    let layouts = if units { layouts::unit_layouts(lib, budget) } else { layouts::worker_layouts(lib, budget, false) };
     let decode = task.decode(&layouts, per_octave).unwrap();
     let level = if units { 3 } else { 1 };
     let every = task.pair(level, &all_prefill(&prefill), &all_decode(&decode)).unwrap();
@@ -246,9 +245,9 @@ fn ways_for_kv_survive_thinning() {
         let lib = lab::lib("nvidia/DeepSeek-V3.2-NVFP4", "b200_sxm", 24, "trtllm");
         let control = Control::new();
         let task = Task::new(&lib, &w, 24, 0, &control, true);
-        let prefill = task.prefill(&levels::worker_layouts(&lib, 24, true)).unwrap();
+        let prefill = task.prefill(&layouts::worker_layouts(&lib, 24, true)).unwrap();
         let prefill = task.prefill_frontier(&prefill).unwrap();
-        let layouts = if units { levels::unit_layouts(&lib, 24) } else { levels::worker_layouts(&lib, 24, false) };
+        let layouts = if units { layouts::unit_layouts(&lib, 24) } else { layouts::worker_layouts(&lib, 24, false) };
         let decode = task.decode(&layouts, 3).unwrap();
         let every = task.pair(1, &prefill, &all_decode(&decode)).unwrap();
         let thin = task.pair(1, &prefill, &task.decode_frontier(&decode).unwrap()).unwrap();

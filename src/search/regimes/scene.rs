@@ -14,15 +14,20 @@ use rayon::prelude::*;
 use super::{Map, Reach};
 use crate::control::Control;
 use crate::error::Result;
-use crate::search::exact::Kept;
-use crate::search::levels::{Group, Layouts, Task};
+use crate::search::aim::{Aim, order};
+use crate::search::fine_decode::Fine;
+use crate::search::group::Group;
+use crate::search::kept::Kept;
+use crate::search::key::{Key, append_new, key};
+use crate::search::layouts::Layouts;
+use crate::search::leaders::{self, Tiers};
 use crate::search::marks::{Judged, Mark, prospect};
-use crate::search::near::{self, Tiers};
-use crate::search::pairs::{Sides, ways};
-use crate::search::refine::{self, Aim, Key, append_new};
+use crate::search::refine;
 use crate::search::row::{Layout, Row};
-use crate::search::slots::{Fine, Front, PairMarks};
+use crate::search::sides::{Sides, ways};
+use crate::search::slots::{Front, PairMarks};
 use crate::search::space;
+use crate::search::task::Task;
 use crate::serving::{Binding, Point, point};
 use crate::spec::Slo;
 
@@ -107,13 +112,13 @@ impl<'a> Scene<'a> {
 
     /// A row's point by the engine; the cells of a scene often share it.
     fn exact(&self, r: &Row) -> Result<Point> {
-        Ok(*self.exact.get(refine::key(r), || self.task.exact(r))?)
+        Ok(*self.exact.get(key(r), || self.task.exact(r))?)
     }
 
     /// The leader of the rows that may lead.
     fn settled(&self, mut rows: Vec<Row>, aim: &Aim) -> Result<Reach> {
-        near::settle(&mut rows, aim, self.task.control, |r| self.exact(r))?;
-        let row = near::leader(rows.iter(), aim).map(|i| Row { scanned: false, ..rows[i] });
+        leaders::settle(&mut rows, aim, self.task.control, |r| self.exact(r))?;
+        let row = leaders::leader(rows.iter(), aim).map(|i| Row { scanned: false, ..rows[i] });
         Ok(Reach { binding: row.map_or(Binding::Divisibility, |r| r.point.binding_under(&aim.slo)), row })
     }
 
@@ -153,7 +158,7 @@ impl<'a> Scene<'a> {
                 let mut best: Option<(u8, f64)> = None;
                 self.task.around_layout(group, level.octave, aim, |point, row| {
                     let (gain, excess) = (point.requests_per_s, point.excess(&aim.slo));
-                    best = best.into_iter().chain([aim.score(point)]).max_by(refine::order);
+                    best = best.into_iter().chain([aim.score(point)]).max_by(order);
                     if point.stands() {
                         tiers.add(gain, excess);
                         if tiers.takes(gain, excess) {

@@ -9,40 +9,13 @@
 
 use rayon::prelude::*;
 
-use super::refine::Aim;
+use super::aim::Aim;
+use super::blocks::{self, BLOCK};
+use super::constants::scan::{CLOSE, MOST, NEAR, ROUNDS};
 use super::row::Row;
 use crate::control::Control;
 use crate::error::Result;
 use crate::serving::Point;
-
-/// How near to the best a scanned row may yet lead: what a scan is off at worst.
-pub const NEAR: f64 = 0.006;
-/// How near to the best a scanned row is priced even if it claims less: what 99 in 100 are off.
-pub const CLOSE: f64 = 0.001;
-/// Rows of one list priced at a time, and times that it is taken.
-const MOST: usize = 96;
-pub const ROUNDS: usize = 40;
-
-/// Rows that one thread looks through at a time.
-pub const BLOCK: usize = 8192;
-
-/// `work` on blocks of rows with their numbers, side by side if there are several; in their order.
-pub fn by_block<T: Send>(rows: &[Row], work: impl Fn((usize, &[Row])) -> T + Sync) -> Vec<T> {
-    if rows.len() > BLOCK
-        && let Ok(found) = crate::pool::install(|| rows.par_chunks(BLOCK).enumerate().map(&work).collect())
-    {
-        return found;
-    }
-    rows.chunks(BLOCK).enumerate().map(work).collect()
-}
-
-/// Indices of the rows that `keep` takes.
-pub fn filter(rows: &[Row], keep: impl Fn(&Row) -> bool + Sync) -> Vec<usize> {
-    let of_block = |(k, rows): (usize, &[Row])| -> Vec<usize> {
-        rows.iter().enumerate().filter(|(_, r)| keep(r)).map(|(i, _)| k * BLOCK + i).collect()
-    };
-    by_block(rows, of_block).into_iter().flatten().collect()
-}
 
 /// The head of a list of rows: what it is led by, and which scanned ones may still lead it.
 pub struct Head {
@@ -76,7 +49,7 @@ impl Head {
             }
             head
         };
-        let blocks: Vec<Head> = by_block(rows, of_block);
+        let blocks: Vec<Head> = blocks::by_block(rows, of_block);
         let mut head = blocks.into_iter().fold(Head::default(), |mut head, b| {
             head.best = head.best.max(b.best);
             head.best_exact = head.best_exact.max(b.best_exact);
@@ -130,7 +103,7 @@ impl Tiers {
             }
             tiers
         };
-        by_block(rows, some).into_iter().fold(Tiers::default(), Tiers::and)
+        blocks::by_block(rows, some).into_iter().fold(Tiers::default(), Tiers::and)
     }
 
     pub fn add(&mut self, gain: f64, excess: f64) {
@@ -188,7 +161,7 @@ impl Tiers {
 pub fn candidates(rows: &[Row], aim: &Aim) -> Vec<usize> {
     let tiers = Tiers::of(rows, aim);
     let takes = |r: &Row| r.point.stands() && tiers.takes(aim.gain(&r.point), r.point.excess(&aim.slo));
-    let mut out = filter(rows, takes);
+    let mut out = blocks::filter(rows, takes);
     if out.is_empty() {
         out.extend((0..rows.len()).min_by(|a, b| rows[*a].point.memory_bytes.total_cmp(&rows[*b].point.memory_bytes)));
     }

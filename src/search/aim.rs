@@ -1,0 +1,36 @@
+//! How good a plan is under the limits.
+
+use std::cmp::Ordering;
+
+use crate::serving::{Binding, Point};
+use crate::spec::Slo;
+
+/// How good a point is under the limits: within them by its gain, else by how near it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Aim {
+    pub slo: Slo,
+    pub per_user: bool,
+}
+
+impl Aim {
+    /// What is optimised; more is better.
+    pub fn gain(&self, p: &Point) -> f64 {
+        if self.per_user { 1.0 / p.tpot_s.max(1e-12) } else { p.requests_per_s }
+    }
+
+    /// Class (2 within the limits, 1 standing, 0 not) and value; more is better in both.
+    pub fn score(&self, p: &Point) -> (u8, f64) {
+        if !p.stands() {
+            (0, -p.memory_bytes)
+        } else if p.binding_under(&self.slo) == Binding::None {
+            (2, self.gain(p))
+        } else {
+            (1, -p.excess(&self.slo))
+        }
+    }
+}
+
+/// Compares scores: by class, then by value.
+pub fn order(a: &(u8, f64), b: &(u8, f64)) -> Ordering {
+    a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+}

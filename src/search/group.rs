@@ -1,0 +1,32 @@
+//! A layout that serves both phases: its rows on the coarse grid, what they reach, and what is known beside them.
+
+use std::sync::{Arc, Mutex};
+
+use rustc_hash::FxHashMap;
+
+use super::fine_grid::At;
+use super::marks::Marks;
+use super::row::{Layout, Row};
+use super::timer::Timer;
+use crate::serving::Point;
+
+/// What is known of a layout beside its coarse rows: points by batch and chunk, and the most sequences it holds.
+#[derive(Default)]
+pub struct Known {
+    pub points: FxHashMap<At, Point>,
+    pub most: Option<u32>,
+}
+
+/// A layout of a mixed level: its clock, its rows on the grid, what they reach, and what is known beside them.
+pub struct Group {
+    pub timer: Arc<Timer>,
+    pub rows: Vec<Row>,
+    pub marks: Marks,
+    pub known: Mutex<Known>,
+}
+
+impl Group {
+    pub fn layout(&self) -> Option<Layout> {
+        self.rows.first().map(|r| r.main.layout)
+    }
+}

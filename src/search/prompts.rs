@@ -1,0 +1,134 @@
+//! The prefill slot of a level: how prompts are cut, finer where a layout stands near the frontier.
+//!
+//! Limits: prompts are cut finer only on the layouts within [`SLACK`] of the coarse frontier of their size, around what
+//! stands there.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::constants::prompts::{LATENCIES, MORE, SLACK};
+use super::fine_grid::PIECES;
+use super::row::{Layout, Part};
+use super::sides::{Candidate, Priced, Prompts, Serves};
+use super::task::Task;
+use super::timer::Timer;
+use crate::error::Result;
+use crate::serving::pd::PrefillSide;
+use crate::spec::Workload;
+
+/// A way of cutting prompts: layout, sequences a rank, chunk.
+pub type Cut = (Layout, u32, u32);
+
+impl Task<'_> {
+    /// Prices the prefill slot, and once more with finer cuts where a layout stands near the frontier.
+    pub fn prompts(&self, layouts: &[Layout]) -> Result<Prompts> {
+        let mut all = self.prefill(&self.paired_up(layouts, Serves::Prompts))?;
+        if layouts.first().is_some_and(Layout::is_afd) {
+            let least = all.iter().flat_map(|(_, _, sides)| sides).map(|s| s.2.prefill.latency_s);
+            let least = least.fold(f64::INFINITY, f64::min);
+            for times in LATENCIES {
+                let more = self.prefill_beyond(&all, least * times)?;
+                all.extend(more);
+            }
+        }
+        let front = self.prefill_frontier(&all)?;
+        let mut on: FxHashMap<Layout, Vec<(u32, u32)>> = FxHashMap::default();
+        // A layout a little behind on the coarse grid may lead on the finer one.
+        for (layout, batch, chunk) in self.prefill_near(&all, SLACK)? {
+            on.entry(layout).or_default().push((batch, chunk));
+        }
+        let finer: Priced<_> = crate::pool::install(|| {
+            all.par_iter()
+                .map(|(layout, timer, sides)| {
+                    let best = on.get(layout);
+                    let sides = best.map_or_else(|| sides.clone(), |b| self.finer_prefill(layout, timer, sides, b));
+                    (*layout, timer.clone(), sides)
+                })
+                .collect()
+        })?;
+        self.control.check()?;
+        let every = self.prefill_every(&finer)?;
+        Ok(Prompts { all, front, every })
+    }
+
+    /// The same, once for all workloads with these prompts: what is answered has no part in it.
+    pub fn prompts_shared(&self, kind: &str, layouts: &[Layout]) -> Result<Arc<Prompts>> {
+        let prompts = Workload { name: String::new(), ..self.workload.prefill_part() };
+        let key = format!("{kind} {} {prompts:?} {:?}", self.budget, self.load.shipped());
+        self.compiled.prompts.get(key, || {
+            let mut made = self.prompts(layouts)?;
+            // What is priced stands on the frontiers; for a nearest miss the layouts are enough.
+            made.all.iter_mut().for_each(|(_, _, sides)| *sides = Vec::new());
+            Ok(made)
+        })
+    }
+
+    /// The known ways of cutting prompts on one layout and finer ones beside `best` (sequences, chunk), as far as the
+    /// next coarse ones.
+    fn finer_prefill(
+        &self,
+        layout: &Layout,
+        stepper: &Timer,
+        known: &[(u32, u32, PrefillSide)],
+        best: &[(u32, u32)],
+    ) -> Vec<(u32, u32, PrefillSide)> {
+        let near = |a: f64, b: f64| (0.49..2.05).contains(&(a / b));
+        let mut sides = known.to_vec();
+        for piece in PIECES {
+            let chunk = (self.load.isl / piece).ceil().max(1.0);
+            let whole = layout.is_afd() && piece < f64::from(layout.microbatches()) / 2.0;
+            if (chunk < 16.0 && piece > 1.0) || whole {
+                continue;
+            }
+            for sequences in [1u32, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48] {
+                let tokens = f64::from(sequences) * chunk;
+                let seen = known.iter().any(|(s, c, _)| *s == sequences && *c == chunk as u32);
+                let beside =
+                    |(s, c): &(u32, u32)| near(f64::from(sequences), f64::from(*s)) && near(chunk, f64::from(*c));
+                if sequences > 1 && tokens > 65_536.0 || seen || !best.iter().any(beside) {
+                    continue;
+                }
+                let side = stepper.prefill_side(&self.load, f64::from(sequences), chunk);
+                if side.short.is_none() {
+                    sides.push((sequences, chunk as u32, side));
+                }
+            }
+        }
+        sides
+    }
+
+    /// One way of cutting prompts with a few more or fewer of them a round, and in a piece more or less.
+    /// `prefill`: has the layout; `known`: what has been looked at.
+    pub(super) fn around_prompts(
+        &self,
+        part: &Part,
+        prefill: &[Candidate<PrefillSide>],
+        known: &mut FxHashSet<Cut>,
+    ) -> Result<Vec<Candidate<PrefillSide>>> {
+        let Some(own) = prefill.iter().find(|c| c.layout == part.layout) else { return Ok(Vec::new()) };
+        let pieces = (self.load.isl / f64::from(part.chunk.max(1))).round().max(1.0);
+        let mut out = Vec::new();
+        for n in [pieces - 1.0, pieces, pieces + 1.0].into_iter().filter(|n| *n >= 1.0) {
+            let chunk = if n == pieces { f64::from(part.chunk) } else { (self.load.isl / n).ceil() };
+            for more in -MORE..=MORE {
+                let Ok(sequences @ 1..) = u32::try_from(i64::from(part.batch) + more) else { continue };
+                if sequences > 1 && f64::from(sequences) * chunk > 65_536.0
+                    || !known.insert((part.layout, sequences, chunk as u32))
+                {
+                    continue;
+                }
+                // Leaders under other limits often cut their prompts alike.
+                let side = self.cuts.get((part.layout, sequences, chunk as u32), || {
+                    let side = own.stepper.prefill_side(&self.load, f64::from(sequences), chunk);
+                    Ok(side.with_ports(&own.stepper, &self.load))
+                })?;
+                if side.short.is_none() {
+                    out.push(Candidate { batch: sequences, chunk: chunk as u32, side: *side, ..own.clone() });
+                }
+            }
+        }
+        Ok(out)
+    }
+}

@@ -1,0 +1,64 @@
+//! What fills a slot of a plan: layouts with their clocks and what was priced on each, and those worth pairing.
+
+use std::sync::Arc;
+
+use super::row::Layout;
+use super::timer::Timer;
+use crate::serving::pd::{DecodeSide, PrefillSide};
+
+/// What a layout serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Serves {
+    /// Prompts and decode on the same GPUs.
+    Both,
+    Prompts,
+    Decode,
+}
+
+/// Layouts with their clocks and what was priced on each.
+pub type Priced<S> = Vec<Slot<S>>;
+
+/// A layout with its clock and what was priced on it.
+pub type Slot<S> = (Layout, Arc<Timer>, Vec<S>);
+
+/// Sequences per rank and chunk of a round of prompts, and what it gives.
+pub type PromptSide = (u32, u32, PrefillSide);
+
+/// A candidate of one slot, reduced to what pairing needs.
+#[derive(Clone)]
+pub struct Candidate<S> {
+    pub layout: Layout,
+    pub stepper: Arc<Timer>,
+    pub batch: u32,
+    pub chunk: u32,
+    pub side: S,
+}
+
+/// The prefill slot of a level: every priced side, those worth pairing, and the same with prompts cut finer.
+pub struct Prompts {
+    pub all: Priced<PromptSide>,
+    pub front: Vec<Candidate<PrefillSide>>,
+    pub every: Vec<Candidate<PrefillSide>>,
+}
+
+/// Workers, or AFD units, in both slots.
+pub struct Sides {
+    pub prompts: Arc<Prompts>,
+    pub per_octave: u32,
+    pub decode: Priced<DecodeSide>,
+    pub front: Vec<Candidate<DecodeSide>>,
+    /// The smaller batches of each on the front, and its own.
+    pub(super) below: Vec<Vec<DecodeSide>>,
+}
+
+/// GPUs of a slot, and requests per second that it gives.
+#[derive(Clone, Copy, Debug)]
+pub struct Offer {
+    pub gpus: u32,
+    pub rate: f64,
+}
+
+/// What fills (prefill, decode) in `pd` and in `pd+afd`: 0 workers, 1 units.
+pub fn ways(level: u8) -> &'static [[usize; 2]] {
+    if level == 1 { &[[0, 0]] } else { &[[0, 1], [1, 0], [1, 1]] }
+}
