@@ -4,8 +4,8 @@
 //! together. Source: network.md 4.6. Limit: with two group sizes the terms in n are just
 //! determined; groups of eight and more are check rows and never seen here.
 
+use super::digits::{rounded, rounded_misfit};
 use super::least::{self, Found, Range};
-use super::{rounded, rounded_misfit};
 use crate::network::law::{CollectiveLaw, Pattern, ProtocolLine};
 use crate::network::params::{Fitted, Misfit};
 use crate::network::samples::{CollectiveTable, Sample};

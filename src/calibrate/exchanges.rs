@@ -3,8 +3,8 @@
 //! Source: network.md 4.6 and 5. Limits: few experts (E <= 16) starve the low-latency kernel
 //! of SMs and are left to their own rows.
 
+use super::digits::{rounded, rounded_misfit};
 use super::least::{self, Found, Range};
-use super::{rounded, rounded_misfit};
 use crate::network::a2a::FEW_EXPERTS;
 use crate::network::law::ExchangeLaw;
 use crate::network::params::{Fitted, Misfit};

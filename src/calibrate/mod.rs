@@ -4,6 +4,7 @@
 //! digits, so that the parameter file is the same for any number of threads.
 
 pub mod collectives;
+mod digits;
 pub mod exchanges;
 pub mod least;
 pub mod served;
@@ -13,12 +14,9 @@ use rayon::prelude::*;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::kernels::KernelDb;
-use crate::network::params::{Misfit, Params};
+use crate::network::params::Params;
 use crate::network::samples;
 use crate::pool;
-
-/// Digits of a parameter that are kept; the fits are known to two or three.
-const DIGITS: i32 = 6;
 
 /// Fits every communication table of the pack.
 pub fn network(db: &KernelDb, control: &Control) -> Result<Params> {
@@ -54,17 +52,4 @@ pub fn to_text(params: &Params) -> Result<String> {
         collectives?.join(",\n"),
         exchanges?.join(",\n")
     ))
-}
-
-/// To the digits that are kept.
-fn rounded(x: f64) -> f64 {
-    if x == 0.0 || !x.is_finite() {
-        return x;
-    }
-    format!("{x:.*e}", (DIGITS - 1).unsigned_abs() as usize).parse().unwrap_or(x)
-}
-
-/// A misfit to the digits that are kept.
-fn rounded_misfit(m: Misfit) -> Misfit {
-    Misfit { rows: m.rows, mape: rounded(m.mape), median: rounded(m.median), p95: rounded(m.p95) }
 }

@@ -13,7 +13,7 @@
 
 use rayon::prelude::*;
 
-use super::rounded;
+use super::digits::rounded;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::math::simplex;

@@ -13,12 +13,14 @@
 
 pub(crate) mod build;
 pub(crate) mod held;
+pub(crate) mod lattice;
 mod order;
+pub(crate) mod points;
 
 use ndarray::Array3;
 
+use super::evidence::{Check, Evidence, Reading};
 use super::roofline::Roofline;
-use super::surface::{Check, Evidence, Reading};
 
 /// Coordinate in which an axis is interpolated.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -9,10 +9,10 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use super::db::KernelDb;
+use super::evidence::Evidence;
 use super::import::{canonical, ignored};
 use super::lanes::{default_sources, is_axis, is_dependent, is_nongated, own_operator};
 use super::off_grid::{Cache, Lane};
-use super::surface::Evidence;
 use super::table::{Key, Table, Value};
 use crate::error::{Error, Result, near};
 use crate::units::MS;

@@ -1,6 +1,7 @@
 //! Measured kernels: the pack, lookups with evidence, rooflines where nothing was measured.
 
 pub mod db;
+pub mod evidence;
 pub mod grid;
 pub mod import;
 pub mod lanes;
@@ -14,6 +15,7 @@ pub mod surface;
 pub mod table;
 
 pub use db::{KernelDb, TableInfo};
+pub use evidence::{CLASSES, Evidence, Reading};
 pub use lookup::{Latency, Query, lookup};
-pub use surface::{CLASSES, Evidence, Reading, Surface};
+pub use surface::Surface;
 pub use table::Table;

@@ -8,11 +8,14 @@
 use std::collections::BTreeMap;
 
 use super::db::KernelDb;
+use super::evidence::{Evidence, Reading};
 use super::grid::Scale;
-use super::grid::build::{Floors, Points, Recipe, build};
+use super::grid::build::build;
+use super::grid::lattice::{Floors, Recipe};
+use super::grid::points::Points;
 use super::ops::{self, ExpertShape, Source};
 use super::roofline::{Roofline, Work};
-use super::surface::{Evidence, Reading, Surface};
+use super::surface::Surface;
 use super::table::{Key, Table};
 use crate::error::{Error, Result};
 use crate::spec::{Dtype, catalog};

@@ -9,6 +9,7 @@
 mod attention;
 mod dsa;
 mod gemm;
+mod latent;
 mod memory;
 mod mla;
 mod moe;

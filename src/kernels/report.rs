@@ -11,8 +11,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::db::KernelDb;
+use super::evidence::Evidence;
 use super::ops::{self, ExpertShape, Source};
-use super::surface::{Evidence, Surface};
+use super::surface::Surface;
 use super::table::{Key, Table};
 use crate::error::{Error, Result};
 use crate::spec::{Attention, Dtype, Indexer, Model, Quant, servers};

@@ -124,9 +124,6 @@ pub const ETA_NIC: f64 = 0.97;
 /// Per doubling of nodes, one pass of a collective (reduce-scatter or all-gather). Assumption: the
 /// one-way 2.8-3.7 us of InfiniBand [2.1] and a proxy on either side, near the 4.8 us of [4.6].
 pub const NIC_ALPHA_PER_LOG2: f64 = 5.0 * US;
-/// 8-GPU nodes under one leaf switch of a 64-port rail [2.1]; a group beyond pays oversubscription.
-pub const LEAF_DOMAINS: u32 = 32;
-
 /// KV transfer of a whole request: Mooncake under vLLM on 8 x 400G, 20 MB to 4.5 GB [2.4], alpha of the fit.
 pub const KV_BULK_ALPHA: f64 = 378.0 * US;
 /// One layer of it. Assumption: one posted batch of RDMA writes on a warm connection, two one-way

@@ -11,7 +11,7 @@
 //! over NVLink, switch hops (0.3 us) are part of the kernels' alpha.
 
 use crate::error::{Error, Result};
-use crate::network::constants::LEAF_DOMAINS;
+use crate::network::wires::LEAF_DOMAINS;
 use crate::spec::Fabric as Spec;
 
 /// What a port belongs to.

@@ -1,9 +1,11 @@
 //! The fabric as the closed forms see it: link rates per GPU and one direction.
 
-use super::constants::LEAF_DOMAINS;
 use super::traffic::Ports;
 use crate::kernels::Evidence;
 use crate::spec::Fabric;
+
+/// 8-GPU nodes under one leaf switch of a 64-port rail [2.1]; a group beyond pays oversubscription.
+pub const LEAF_DOMAINS: u32 = 32;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Wires {

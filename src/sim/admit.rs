@@ -7,22 +7,12 @@ use super::itl::Largest;
 use super::outcome::{NEVER, Span, SpanKind};
 use super::price::FINE;
 use super::route;
-use super::run::{Event, World};
 use super::settings::Preemption;
 use super::state::NONE;
+use super::world::{Event, World};
 use crate::spec::assumptions::FirstToken;
 
 impl<'a> World<'a> {
-    /// Full named blocks of a prompt that may be reused.
-    pub fn names(&self, r: usize) -> &'a [u64] {
-        if !self.settings.prefix_cache || self.requests.hashes.is_empty() {
-            return &[];
-        }
-        let names = self.requests.blocks(r);
-        let full = (self.requests.isl[r] / self.requests.block_tokens) as usize;
-        &names[..full.min(names.len())]
-    }
-
     /// Draft tokens are accepted in fractions: then a sequence's room is taken as a whole.
     fn whole_room(&self, instance: u32) -> bool {
         self.deployment.pools[self.instances[instance as usize].pool as usize].grow != PARTS

@@ -34,6 +34,8 @@ mod state;
 pub mod statistics;
 mod step;
 pub mod trace;
+mod wake;
+mod world;
 
 pub use deployment::{Deployment, Lines, PoolSpec, Role, Timing, Transfer};
 pub use outcome::{NEVER, Outcome, Span, SpanKind, Status, Usage};

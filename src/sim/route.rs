@@ -3,8 +3,8 @@
 use std::hash::Hasher;
 
 use super::kv::Mix;
-use super::run::World;
 use super::settings::Router;
+use super::world::World;
 
 /// A port of `pool` for `request`.
 pub fn choose(w: &mut World<'_>, pool: usize, request: u32) -> u32 {

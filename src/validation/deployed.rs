@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use super::Row;
 use super::figures::{FIGURES, Figure, Metric, Task};
+use super::row::Row;
 use crate::columns::Columns;
 use crate::control::Control;
 use crate::cost::{Batch, Detail, Library, Worker};

@@ -3,7 +3,7 @@
 //! Limits: provisioning (arXiv 2601.21351), measured AFD systems and the paper's own grid belong to
 //! later stages.
 
-use super::Row;
+use super::row::Row;
 use crate::cost::Program;
 use crate::error::Result;
 use crate::serving::pipeline::{Rows, Stages, step_time};

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::Row;
+use super::row::Row;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::kernels::KernelDb;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Row;
+use super::row::Row;
 use super::silicon::labels;
 use crate::control::Control;
 use crate::error::{Error, Result};

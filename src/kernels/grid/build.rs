@@ -1,86 +1,11 @@
 //! From measured points to a full box: outliers out, launch floors off if asked, holes filled, order kept.
 
-use std::collections::BTreeMap;
-
-use ndarray::{Array3, s};
-
 use super::held::Held;
+use super::lattice::{At, Floors, Lattice, Recipe};
 use super::order::{outliers, relax};
-use super::{Axis, Grid, STEPS, Scale, node, shape, slope};
-use crate::kernels::roofline::Roofline;
-use crate::kernels::surface::{Check, Evidence};
-
-/// Doublings beyond the end of every axis that become nodes.
-const OCTAVES: i32 = 5;
-
-/// Measured (or blended) points of one lane.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Points {
-    /// Coordinates as bits (they are non-negative, so bit order is number order), seconds, evidence.
-    map: BTreeMap<[u64; 3], (f64, Evidence)>,
-}
-
-impl Points {
-    pub fn insert(&mut self, x: [f64; 3], seconds: f64, evidence: Evidence) {
-        if seconds.is_finite() && seconds > 0.0 {
-            self.map.insert(x.map(f64::to_bits), (seconds, evidence));
-        }
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = ([f64; 3], f64, Evidence)> + '_ {
-        self.map.iter().map(|(k, v)| (k.map(f64::from_bits), v.0, v.1))
-    }
-
-    pub fn get(&self, x: &[f64; 3]) -> Option<f64> {
-        self.map.get(&x.map(f64::to_bits)).map(|v| v.0)
-    }
-
-    pub fn remove(&mut self, x: &[f64; 3]) {
-        self.map.remove(&x.map(f64::to_bits));
-    }
-
-    pub fn len(&self) -> usize {
-        self.map.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.map.is_empty()
-    }
-
-    /// The points that satisfy a condition on their coordinates.
-    pub fn filter(&self, keep: impl Fn(&[f64; 3]) -> bool) -> Points {
-        Points { map: self.map.iter().filter(|(k, _)| keep(&k.map(f64::from_bits))).map(|(k, v)| (*k, *v)).collect() }
-    }
-}
-
-/// What an operator found about the launch floors of a lane, and what is to be done about them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Floors {
-    /// The lane has none.
-    None,
-    /// Measured in eager mode and to be priced so.
-    Kept,
-    /// Measured in eager mode, to be priced as under a CUDA graph.
-    Removed,
-}
-
-impl Floors {
-    pub fn new(eager: bool, graph: bool) -> Floors {
-        match (eager, graph) {
-            (false, _) => Floors::None,
-            (true, false) => Floors::Kept,
-            (true, true) => Floors::Removed,
-        }
-    }
-}
-
-/// How a lane is compiled.
-#[derive(Clone, Debug)]
-pub(crate) struct Recipe {
-    pub scales: Vec<Scale>,
-    pub roofline: Roofline,
-    pub floors: Floors,
-}
+use super::points::Points;
+use super::{Grid, STEPS, slope};
+use crate::kernels::evidence::{Check, Evidence};
 
 /// The compiled grid and the points that were left out, each with its reason; `None` without points.
 pub(crate) fn build(points: &Points, recipe: &Recipe) -> Option<(Grid, Vec<String>)> {
@@ -93,7 +18,7 @@ pub(crate) fn build_held(points: &Points, recipe: &Recipe, held: Option<&Held>) 
     let mut dropped = Vec::new();
     // Points on a whole bad line only show once the next line is gone: a few rounds.
     for _ in 0..3 {
-        let found = outliers(&Work::new(&points, recipe)?);
+        let found = outliers(&Lattice::new(&points, recipe)?);
         if found.is_empty() {
             break;
         }
@@ -102,7 +27,7 @@ pub(crate) fn build_held(points: &Points, recipe: &Recipe, held: Option<&Held>) 
             dropped.push(reason);
         }
     }
-    let mut work = Work::new(&points, recipe)?;
+    let mut work = Lattice::new(&points, recipe)?;
     let altered = work.order(true);
     let first = work.first()?;
     let check = Check {
@@ -120,102 +45,12 @@ pub(crate) fn build_held(points: &Points, recipe: &Recipe, held: Option<&Held>) 
     let mut work = work.extended();
     work.fill(held);
     work.order(false);
-    let Work { axes, seconds, flags, .. } = work;
+    let Lattice { axes, seconds, flags, .. } = work;
     let seconds = seconds.mapv(|s| s.unwrap_or(0.0));
     Some((Grid::new(axes, seconds, flags, recipe.roofline, check), dropped))
 }
 
-/// Where a node stands on each axis.
-pub(super) type At = [usize; 3];
-
-pub(super) struct Work {
-    pub axes: Vec<Axis>,
-    pub seconds: Array3<Option<f64>>,
-    smooth: Array3<f64>,
-    flags: Array3<Evidence>,
-    roofline: Roofline,
-}
-
-impl Work {
-    fn new(points: &Points, recipe: &Recipe) -> Option<Work> {
-        if points.is_empty() {
-            return None;
-        }
-        let axes: Vec<Axis> = (0..recipe.scales.len())
-            .map(|a| {
-                let mut x: Vec<f64> = points.iter().map(|p| p.0[a]).collect();
-                x.sort_by(f64::total_cmp);
-                x.dedup();
-                Axis::new(x, recipe.scales[a])
-            })
-            .collect();
-        let mut work = Work::empty(axes, recipe.roofline);
-        for (x, seconds, evidence) in points.iter() {
-            let at = [0, 1, 2].map(|a| work.axes.get(a).map_or(0, |axis| axis.x.partition_point(|&v| v < x[a])));
-            work.seconds[at] = Some(seconds);
-            work.flags[at] = evidence;
-        }
-        Some(work)
-    }
-
-    fn empty(axes: Vec<Axis>, roofline: Roofline) -> Work {
-        let shape = shape(&axes);
-        Work {
-            seconds: Array3::from_elem(shape, None),
-            smooth: Array3::from_shape_fn(shape, |(i, j, k)| roofline.smooth(&node(&axes, [i, j, k]))),
-            flags: Array3::from_elem(shape, Evidence::Extrapolated),
-            roofline,
-            axes,
-        }
-    }
-
-    /// The same box with empty nodes beyond the end of every axis.
-    fn extended(&self) -> Work {
-        let mut work = Work::empty(self.axes.iter().map(|a| a.extended(OCTAVES)).collect(), self.roofline);
-        let [i, j, k] = shape(&self.axes);
-        work.seconds.slice_mut(s![..i, ..j, ..k]).assign(&self.seconds);
-        work.flags.slice_mut(s![..i, ..j, ..k]).assign(&self.flags);
-        work
-    }
-
-    /// All nodes, the last axis fastest.
-    pub fn nodes(&self) -> impl Iterator<Item = At> + use<> {
-        ndarray::indices(self.seconds.raw_dim()).into_iter().map(|(i, j, k)| [i, j, k])
-    }
-
-    /// The first node with a value.
-    fn first(&self) -> Option<At> {
-        self.nodes().find(|i| self.seconds[*i].is_some())
-    }
-
-    pub fn node(&self, i: At) -> [f64; 3] {
-        node(&self.axes, i)
-    }
-
-    /// The nearest node with a value on axis `a`, below (`step` -1) or above (+1) node `i`.
-    pub fn neighbour(&self, mut i: At, a: usize, up: bool) -> Option<At> {
-        loop {
-            i[a] = if up { i[a] + 1 } else { i[a].checked_sub(1)? };
-            if self.seconds.get(i)?.is_some() {
-                return Some(i);
-            }
-        }
-    }
-
-    pub fn ratio(&self, i: At) -> f64 {
-        self.seconds[i].unwrap_or(0.0) / self.smooth[i]
-    }
-
-    /// Estimate of node `i` from both neighbours on axis `a`, and the gap between them in octaves.
-    pub fn between(&self, i: At, a: usize) -> Option<(f64, f64)> {
-        let (lo, hi) = (self.neighbour(i, a, false)?, self.neighbour(i, a, true)?);
-        let axis = &self.axes[a];
-        let (pl, p, ph) = (lo[a], i[a], hi[a]);
-        let w = (axis.u[p] - axis.u[pl]) / (axis.u[ph] - axis.u[pl]);
-        let seconds = self.seconds[lo]? * (1.0 - w) + self.seconds[hi]? * w;
-        Some((seconds, ((1.0 + axis.x[ph]) / (1.0 + axis.x[pl])).log2()))
-    }
-
+impl Lattice {
     /// As `between`, the gap widened by how badly the same axis predicts the two neighbours themselves:
     /// of two axes the one that is smoother here counts more.
     fn judged(&self, i: At, a: usize) -> Option<(f64, f64)> {

@@ -8,7 +8,7 @@
 //! nodes of the grid that no row reaches are filled so and the grid interpolates between them; rows near an eager
 //! launch floor count as they were measured.
 
-use super::build::Points;
+use super::points::Points;
 use crate::kernels::roofline::Work;
 
 /// Rows that take part.
@@ -93,7 +93,7 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::surface::Evidence;
+    use crate::kernels::evidence::Evidence;
 
     fn linear(shape: f64) -> Work {
         Work::Linear { math: 0.0, memory0: 2e-6, memory: 1e-8 * shape }

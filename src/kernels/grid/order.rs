@@ -1,6 +1,6 @@
 //! Measured points that cannot be right, and times that fall where they should rise.
 
-use super::build::{At, Work};
+use super::lattice::{At, Lattice};
 
 /// Later points along an axis cost at least this share of earlier ones.
 pub(super) const TOLERANCE: f64 = 0.9;
@@ -8,26 +8,26 @@ pub(super) const TOLERANCE: f64 = 0.9;
 /// Points more than 4x off from the interpolation of both neighbours along every axis that has both
 /// (where those neighbours agree), and whole last lines of an axis that jump over 2.5x away from a
 /// trend that was steady before.
-pub(super) fn outliers(work: &Work) -> Vec<([f64; 3], String)> {
-    let dims = work.axes.len();
+pub(super) fn outliers(lattice: &Lattice) -> Vec<([f64; 3], String)> {
+    let dims = lattice.axes.len();
     let mut found = Vec::new();
     // For the last line of each axis: points judged, and those that jump.
     let mut edges: Vec<(usize, Vec<(At, f64)>)> = vec![(0, Vec::new()); dims];
-    for i in work.nodes() {
-        let Some(t) = work.seconds[i] else { continue };
+    for i in lattice.nodes() {
+        let Some(t) = lattice.seconds[i] else { continue };
         let (mut judged, mut off) = (0, 0);
         for (a, edge) in edges.iter_mut().enumerate() {
-            match (work.neighbour(i, a, false), work.neighbour(i, a, true)) {
+            match (lattice.neighbour(i, a, false), lattice.neighbour(i, a, true)) {
                 (Some(l), Some(h)) => {
-                    let agree = work.ratio(l) / work.ratio(h);
-                    if let (true, Some((e, _))) = ((0.2..5.0).contains(&agree), work.between(i, a)) {
+                    let agree = lattice.ratio(l) / lattice.ratio(h);
+                    if let (true, Some((e, _))) = ((0.2..5.0).contains(&agree), lattice.between(i, a)) {
                         judged += 1;
                         off += usize::from(!(0.25..4.0).contains(&(t / e)));
                     }
                 }
-                (Some(l), None) if dims > 1 && i[a] + 1 == work.axes[a].x.len() => {
-                    let Some(l2) = work.neighbour(l, a, false) else { continue };
-                    let (jump, before) = (work.ratio(i) / work.ratio(l), work.ratio(l) / work.ratio(l2));
+                (Some(l), None) if dims > 1 && i[a] + 1 == lattice.axes[a].x.len() => {
+                    let Some(l2) = lattice.neighbour(l, a, false) else { continue };
+                    let (jump, before) = (lattice.ratio(i) / lattice.ratio(l), lattice.ratio(l) / lattice.ratio(l2));
                     edge.0 += 1;
                     if jump > 2.5 && (0.5..1.5).contains(&before) {
                         edge.1.push((i, jump));
@@ -37,7 +37,7 @@ pub(super) fn outliers(work: &Work) -> Vec<([f64; 3], String)> {
             }
         }
         if judged > 0 && off == judged {
-            let x = work.node(i);
+            let x = lattice.node(i);
             found.push((x, format!("{:?}: {:.4} ms is over 4x off its neighbours", &x[..dims], t * 1e3)));
         }
     }
@@ -47,12 +47,12 @@ pub(super) fn outliers(work: &Work) -> Vec<([f64; 3], String)> {
             continue;
         }
         let jump = jumping.iter().map(|j| j.1).sum::<f64>() / jumping.len() as f64;
-        let last = work.axes[a].x.len() - 1;
-        for i in work.nodes() {
+        let last = lattice.axes[a].x.len() - 1;
+        for i in lattice.nodes() {
             if i[a] == last
-                && let Some(t) = work.seconds[i]
+                && let Some(t) = lattice.seconds[i]
             {
-                let x = work.node(i);
+                let x = lattice.node(i);
                 let reason = format!(
                     "{:?}: {:.4} ms, the last line of axis {a} jumps {jump:.1}x against the roofline",
                     &x[..dims],

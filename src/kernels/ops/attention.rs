@@ -6,11 +6,13 @@
 //! measured, else the source with most rows; trtllm and vllm have one source per shape.
 
 use crate::error::Result;
+use crate::kernels::evidence::Evidence;
 use crate::kernels::grid::Scale;
-use crate::kernels::grid::build::{Floors, Points, Recipe};
+use crate::kernels::grid::lattice::{Floors, Recipe};
+use crate::kernels::grid::points::Points;
 use crate::kernels::roofline::kernels::ATTENTION;
 use crate::kernels::roofline::{self, Attend, Roofline, Work};
-use crate::kernels::surface::{Evidence, Node, Surface};
+use crate::kernels::surface::{Node, Surface};
 use crate::spec::servers::{self, KernelPart};
 use crate::spec::{Device, Dtype};
 

@@ -10,17 +10,19 @@
 //! own and would add 0.6 ms a layer to lanes that need 0.2.
 
 use crate::error::Result;
+use crate::kernels::evidence::Evidence;
 use crate::kernels::grid::Scale;
-use crate::kernels::grid::build::{Floors, Points, Recipe};
 use crate::kernels::grid::held::Held;
+use crate::kernels::grid::lattice::{Floors, Recipe};
+use crate::kernels::grid::points::Points;
 use crate::kernels::roofline::{Roofline, Work, kernels};
-use crate::kernels::surface::{Evidence, Node, Surface};
+use crate::kernels::surface::{Node, Surface};
 use crate::kernels::table::Table;
 use crate::spec::{Dtype, Model};
 
 use super::Source;
 use super::attention::formats;
-use super::mla::{self, Dims};
+use super::latent::{self, Dims};
 use super::rows::{Rows, at_heads, bake, compile, compile_held, eager_at_heads, table};
 
 /// Formats of the projections to try, nearest first.
@@ -91,7 +93,7 @@ impl Want<'_> {
     }
 
     fn roofline(&self, heads: f64, decode: bool) -> Roofline {
-        let block = mla::block(&self.source.device, self.dims, heads, self.gemm, self.kv, decode);
+        let block = latent::block(&self.source.device, self.dims, heads, self.gemm, self.kv, decode);
         let work = if decode { Work::BlockDecode(block) } else { Work::BlockContext(block) };
         Roofline { work, launch: kernels::DSA * self.source.device.launch_s }
     }

@@ -1,9 +1,11 @@
 //! Dense GEMMs. Axis: m. Sites: (n, k); between sites the utilisation is blended on log axes, outside it is held.
 
+use crate::kernels::evidence::Evidence;
 use crate::kernels::grid::Scale;
-use crate::kernels::grid::build::{Floors, Points, Recipe};
+use crate::kernels::grid::lattice::{Floors, Recipe};
+use crate::kernels::grid::points::Points;
 use crate::kernels::roofline;
-use crate::kernels::surface::{Evidence, Surface};
+use crate::kernels::surface::Surface;
 use crate::spec::Dtype;
 
 use super::Source;

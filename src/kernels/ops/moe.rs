@@ -14,10 +14,12 @@
 //! Lanes: of few tokens the framework's own (`kernels` of `serving/defaults.json`); never a nongated kernel.
 
 use crate::error::Result;
+use crate::kernels::evidence::Evidence;
 use crate::kernels::grid::Scale;
-use crate::kernels::grid::build::{Floors, Points, Recipe};
+use crate::kernels::grid::lattice::{Floors, Recipe};
+use crate::kernels::grid::points::Points;
 use crate::kernels::roofline::{self, Roofline, Work};
-use crate::kernels::surface::{Evidence, Surface};
+use crate::kernels::surface::Surface;
 use crate::spec::servers;
 use crate::spec::{Device, Dtype};
 

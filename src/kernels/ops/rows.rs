@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use crate::kernels::evidence::Evidence;
 use crate::kernels::grid::Scale;
-use crate::kernels::grid::build::{Floors, Points, Recipe, build, build_held};
+use crate::kernels::grid::build::{build, build_held};
 use crate::kernels::grid::held::Held;
+use crate::kernels::grid::lattice::{Floors, Recipe};
+use crate::kernels::grid::points::Points;
 use crate::kernels::roofline::Roofline;
-use crate::kernels::surface::{Evidence, Node, Surface};
+use crate::kernels::surface::{Node, Surface};
 use crate::kernels::table::{Key, Table};
 
 use std::sync::Arc;

@@ -4,10 +4,13 @@
 //! `--additional-config`; requests go to the attention server; two micro-batches are vLLM's dual-batch overlap; expert
 //! parallelism is on where experts are whole.
 
+use super::ask::Ask;
 use super::flags::Flags;
+use super::place::of;
 use super::place::{Role, Server};
+use super::script::Out;
 use super::script::host;
-use super::{Ask, Out, of, vllm};
+use super::vllm;
 use crate::spec::plan::{Duplex, PipelineMode, Side};
 use crate::spec::{AfdPlan, Plan, Slot};
 

@@ -3,10 +3,12 @@
 //! Flags: `dynamo.frontend`, `dynamo.vllm`, `dynamo.sglang` and `dynamo.trtllm` of ai-dynamo 1.6.1. Workers find the frontend
 //! through the discovery service (etcd and NATS, started by the operator), so no URLs are passed.
 
+use super::ask::Ask;
 use super::flags::Flags;
 use super::place::{Role, Server};
+use super::script::Out;
 use super::script::Process;
-use super::{Ask, Out, sglang, trtllm, vllm};
+use super::{sglang, trtllm, vllm};
 
 pub const VERSION: &str = "1.6.1";
 

@@ -8,6 +8,7 @@
 //! network devices are the operator's. What a framework has no flag for is told as a note, never left out in silence.
 
 mod afd;
+mod ask;
 mod dynamo;
 mod flags;
 mod place;
@@ -19,28 +20,13 @@ mod vllm;
 use serde::Serialize;
 
 use crate::error::{Error, Result, near};
-use crate::spec::{Cluster, Formats, Model, Plan, Quant, Rules, Serving, Workload};
+use crate::spec::{Plan, Rules};
 
-use place::{Role, Server};
-use script::Process;
+pub use ask::Ask;
+use script::Out;
 
 /// What can start a plan.
 pub const FRAMEWORKS: [&str; 4] = ["vllm", "sglang", "trtllm", "dynamo"];
-
-/// A plan and all that its servers need to know.
-pub struct Ask<'a> {
-    pub plan: &'a Plan,
-    pub model: &'a Model,
-    pub cluster: &'a Cluster,
-    /// Sets the longest sequence; none: the model's.
-    pub workload: Option<&'a Workload>,
-    pub quant: &'a Quant,
-    pub serving: &'a Serving,
-    /// The engine below Dynamo.
-    pub engine: &'a str,
-    /// Writes the commands of a plan that breaks rules as well, with the rules as notes.
-    pub force: bool,
-}
 
 /// Commands and files.
 #[derive(Clone, Debug, Serialize)]
@@ -52,42 +38,6 @@ pub struct Launch {
     /// Name and text.
     pub files: Vec<(String, String)>,
     pub notes: Vec<String>,
-}
-
-/// What a framework's writer fills in.
-struct Out {
-    processes: Vec<Process>,
-    /// Configuration files beside the scripts.
-    files: Vec<(String, String)>,
-    notes: Vec<String>,
-}
-
-impl Ask<'_> {
-    fn formats(&self) -> Formats {
-        self.model.formats(self.quant)
-    }
-
-    /// Longest sequence that must fit, if a workload says.
-    fn longest(&self) -> Option<u32> {
-        self.workload.map(|w| w.peak_tokens().ceil().max(1.0) as u32)
-    }
-
-    /// Physical experts above the model's: as EPLB asks, and as many as make them even on `ep` ranks.
-    fn redundant(&self, ep: u32) -> u32 {
-        let Some(moe) = &self.model.moe else { return 0 };
-        let slots = moe.experts + self.serving.eplb_slots;
-        slots.div_ceil(ep.max(1)) * ep.max(1) - moe.experts
-    }
-
-    /// Why there are more experts than the model has.
-    fn redundant_why(&self, ep: u32) -> String {
-        let redundant = self.redundant(ep);
-        match self.serving.eplb_slots {
-            0 => format!("pads the experts to {ep} equal ranks"),
-            slots if slots == redundant => "serving.eplb_slots: copies of the busiest experts".into(),
-            slots => format!("serving.eplb_slots={slots}, padded to {ep} equal ranks"),
-        }
-    }
 }
 
 /// Writes the launch of a plan.
@@ -183,9 +133,4 @@ fn formats_note(ask: &Ask, notes: &mut Vec<String>) {
             notes.push(text);
         }
     }
-}
-
-/// The servers of a role.
-fn of(servers: &[Server], role: Role) -> impl Iterator<Item = &Server> {
-    servers.iter().filter(move |s| s.role == role)
 }

@@ -1,6 +1,6 @@
 //! Servers of a plan and the GPUs of each: the largest first, whole nodes or parts of one node, in order.
 
-use super::Ask;
+use super::ask::Ask;
 use crate::spec::{AfdPlan, Parallel, Plan, Slot, Workers};
 
 /// What a server does.
@@ -221,4 +221,9 @@ fn place(servers: &mut [Server], ask: &Ask, notes: &mut Vec<String>) {
             return;
         }
     }
+}
+
+/// The servers of a role.
+pub fn of(servers: &[Server], role: Role) -> impl Iterator<Item = &Server> {
+    servers.iter().filter(move |s| s.role == role)
 }

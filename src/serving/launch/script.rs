@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::Ask;
+use super::ask::Ask;
 use super::flags::{Flag, Flags, word};
 use super::place::Part;
 
@@ -20,6 +20,14 @@ pub struct Process {
     /// Program and positional words, ready for the shell.
     pub program: String,
     pub flags: Flags,
+}
+
+/// What a framework's writer fills in.
+pub struct Out {
+    pub processes: Vec<Process>,
+    /// Configuration files beside the scripts.
+    pub files: Vec<(String, String)>,
+    pub notes: Vec<String>,
 }
 
 impl Process {

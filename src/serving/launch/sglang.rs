@@ -4,10 +4,12 @@
 //! divides it. `--max-running-requests` and `--chunked-prefill-size` count the whole server, which divides them by its attention
 //! ranks.
 
+use super::ask::Ask;
 use super::flags::Flags;
+use super::place::of;
 use super::place::{Part, Role, Server};
+use super::script::Out;
 use super::script::{Process, host, url};
-use super::{Ask, Out, of};
 use crate::spec::Dtype;
 
 /// Ranks that DeepEP's throughput kernels are tuned for (`get_dispatch_config` of deep_ep/buffer.py).

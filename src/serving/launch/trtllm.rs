@@ -4,10 +4,12 @@
 //! counts all GPUs of a stage; with `enable_attention_dp` each of them is an attention rank of its own, and `max_batch_size` and
 //! `max_num_tokens` count one rank.
 
+use super::ask::Ask;
 use super::flags::Flags;
+use super::place::of;
 use super::place::{Role, Server};
+use super::script::Out;
 use super::script::{Process, host};
-use super::{Ask, Out, of};
 use crate::spec::Dtype;
 
 pub fn write(ask: &Ask, servers: &[Server], out: &mut Out) {

@@ -4,10 +4,12 @@
 //! (docs.vllm.ai/en/stable/features/nixl_connector_usage), vllm-router 0.1.17. One engine a data-parallel rank: `max-num-seqs` and
 //! `max-num-batched-tokens` count one rank, as a plan's batch and chunk do.
 
+use super::ask::Ask;
 use super::flags::Flags;
+use super::place::of;
 use super::place::{Part, Role, Server};
+use super::script::Out;
 use super::script::{Process, host, url};
-use super::{Ask, Out, of};
 use crate::spec::Dtype;
 
 /// Ports between ranks: data-parallel coordination, engines across nodes, NIXL handshakes. Each server has its own.

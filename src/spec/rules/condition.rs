@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::judge::Shape;
+use super::shape::Shape;
 use crate::spec::plan::Side;
 use crate::spec::{AfdPlan, Attention, Model};
 

@@ -7,6 +7,7 @@
 pub mod closed_loop;
 pub mod data;
 pub mod labels;
+mod point;
 mod predict;
 pub mod summary;
 mod suspects;
@@ -16,7 +17,8 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::Row;
+pub use self::point::Point;
+use super::row::Row;
 use crate::control::Control;
 use crate::cost::Library;
 use crate::error::{Error, Result};
@@ -29,34 +31,6 @@ use labels::{Clean, Deployment};
 const SOURCE: &str = "InferenceX sample, aiconfigurator-core 0.12.0 systems/silicon_sample.csv";
 /// Large enough for every deployment of the sample; the layout decides what is used.
 const GPUS: u32 = 576;
-
-/// A row of the sample with its prediction.
-#[derive(Clone, Debug)]
-pub struct Point {
-    pub raw: Raw,
-    pub status: String,
-    pub note: String,
-    /// Milliseconds; NaN where nothing could be computed.
-    pub tpot_ms: f64,
-    /// NaN where nothing was simulated.
-    pub ttft_ms: f64,
-    pub experts: bool,
-}
-
-impl Point {
-    /// Whether nothing in the sample contradicts the row.
-    pub fn credible(&self) -> bool {
-        !self.status.starts_with("suspect")
-    }
-
-    pub fn error(&self) -> f64 {
-        self.tpot_ms / self.raw.tpot_ms - 1.0
-    }
-
-    pub fn ttft_error(&self) -> f64 {
-        self.ttft_ms / self.raw.ttft_ms - 1.0
-    }
-}
 
 type Key = (&'static str, String, String, String);
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::Point;
+use super::point::Point;
 use crate::columns::{Column, Columns};
 
 /// Error figures of one group of rows.

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Point;
+use super::point::Point;
 
 /// A row below this share of the slowest row of its label is taken for speculative decoding.
 const MTP_SHARE: f64 = 0.75;

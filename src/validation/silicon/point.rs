@@ -1,0 +1,31 @@
+//! A row of the sample with its prediction.
+
+use super::data::Raw;
+
+/// A row of the sample with its prediction.
+#[derive(Clone, Debug)]
+pub struct Point {
+    pub raw: Raw,
+    pub status: String,
+    pub note: String,
+    /// Milliseconds; NaN where nothing could be computed.
+    pub tpot_ms: f64,
+    /// NaN where nothing was simulated.
+    pub ttft_ms: f64,
+    pub experts: bool,
+}
+
+impl Point {
+    /// Whether nothing in the sample contradicts the row.
+    pub fn credible(&self) -> bool {
+        !self.status.starts_with("suspect")
+    }
+
+    pub fn error(&self) -> f64 {
+        self.tpot_ms / self.raw.tpot_ms - 1.0
+    }
+
+    pub fn ttft_error(&self) -> f64 {
+        self.ttft_ms / self.raw.ttft_ms - 1.0
+    }
+}
