@@ -10,7 +10,8 @@ fn main() -> Result<()> {
     let question = Question::new(model, cluster, catalog::workload("paper-chat")?, slo, "trtllm");
     let study = explore(&db, &question, &Control::new())?;
     println!("{} plans looked at", study.rows.len());
-    for (level, verdict) in LEVELS.iter().zip(&study.verdicts) {
+    for verdict in &study.verdicts {
+        let level = verdict.level.name();
         match study.best(level) {
             Ok(best) if verdict.feasible => println!("{level}: {:.0} tokens/s", best.scalars.tokens_per_s),
             _ => println!("{level}: nothing within the limits, for {}", verdict.binding.label()),

@@ -61,14 +61,14 @@ pub mod prelude {
     pub use crate::cost::Library;
     pub use crate::error::{Error, Result};
     pub use crate::kernels::KernelDb;
-    pub use crate::search::{LEVELS, Question, Study, explore};
+    pub use crate::search::{Question, Study, explore};
     pub use crate::serving::defaults::library;
     pub use crate::serving::{Engine, Estimate};
     pub use crate::sim::trace::{draw, read};
     pub use crate::sim::{Deployment, Requests, Settings, metrics, simulate};
     pub use crate::spec::{
-        AfdPlan, Aggregated, Assumptions, Cluster, Device, Model, Parallel, PdPlan, Plan, PoolPlan, Quant, Serving,
-        Slo, Slot, Workers, Workload, catalog,
+        AfdPlan, Aggregated, Assumptions, Cluster, Device, Level, Model, Parallel, PdPlan, Plan, PoolPlan, Quant,
+        Serving, Slo, Slot, Workers, Workload, catalog,
     };
 
     /// Where a checkout of the repository keeps the shipped kernel tables; an installed program names its own place.

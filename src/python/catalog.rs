@@ -277,7 +277,7 @@ pub fn switches<'py>(py: Python<'py>, assumptions: &Spec) -> PyResult<Bound<'py,
 pub fn plan_facts(plan: &Spec) -> PyResult<(&'static str, u32)> {
     guard(|| {
         let plan = plan.data().plan().ok_or_else(|| not_a_plan(plan))?;
-        Ok((plan.level(), plan.gpus()))
+        Ok((plan.level().name(), plan.gpus()))
     })
 }
 

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::search::{self, explore, wire};
 use crate::serving::framework::{self, Compared};
 use crate::serving::queueing::Arrivals;
-use crate::spec::Quant;
+use crate::spec::{Level, Quant};
 
 /// The question of `explore`, searched whole or unit by unit.
 #[pyclass(frozen, module = "disagg._core")]
@@ -53,7 +53,7 @@ impl Exploration {
             let mut question = search::Question::new(c.model, c.cluster, c.workload, slo, "");
             let Compared { names, left_out } = compared(frameworks, &question, &c.quant)?;
             question.frameworks = names;
-            question.levels = levels;
+            question.levels = Level::parse(&levels)?;
             question.quant = c.quant;
             question.serving = c.serving;
             question.assumptions = c.assumptions;

@@ -9,7 +9,7 @@ use super::{columns, errors, kernels, run};
 use crate::error::{Problems, Result};
 use crate::search;
 use crate::serving::queueing::Arrivals;
-use crate::spec::{Assumptions, Quant, Serving};
+use crate::spec::{Assumptions, Level, Quant, Serving};
 
 /// The question of a map.
 #[pyclass(frozen, module = "disagg._core")]
@@ -43,7 +43,7 @@ impl Regimes {
                 clusters: clusters.iter().map(|c| cluster_of(c, "cluster")).collect::<Result<_>>()?,
                 workloads: workloads.iter().map(|w| workload_of(w, "workloads")).collect::<Result<_>>()?,
                 slos: slos.iter().map(|s| slo_of(s, "slo")).collect::<Result<_>>()?,
-                levels,
+                levels: Level::parse(&levels)?,
                 frameworks,
                 quant: quant.map_or(Ok(Quant::default()), |q| quant_of(q, "quant"))?,
                 serving: serving.map_or(Ok(Serving::default()), |s| serving_of(s, "serving"))?,

@@ -33,7 +33,7 @@ use crate::serving::{Engine, point};
 use crate::sim::statistics::interval;
 use crate::sim::trace::draw;
 use crate::sim::{Deployment, NEVER, Settings, pricers, simulate_with};
-use crate::spec::{Slo, Workload};
+use crate::spec::{Level, Slo, Workload};
 
 /// What leads a level with Poisson arrivals.
 #[derive(Clone, Debug)]
@@ -61,7 +61,7 @@ struct Bound {
 }
 
 /// Bounds of a level, the highest first.
-fn bounds(q: &Question, rows: &[Row], [framework, level]: [u8; 2]) -> Vec<Bound> {
+fn bounds(q: &Question, rows: &[Row], (framework, level): (u8, Level)) -> Vec<Bound> {
     let limits = [q.slo.ttft_ms, q.slo.tpot_ms].map(|l| l.map_or(f64::INFINITY, |l| l * 1e-3));
     let mut layouts: BTreeMap<Key, Vec<usize>> = BTreeMap::new();
     for i in blocks::filter(rows, |r| r.level == level && r.framework == framework && r.point.stands()) {
@@ -119,7 +119,7 @@ pub fn leader(
     q: &Question,
     libraries: &[Arc<Library>],
     rows: &[Row],
-    of: [u8; 2],
+    of: (u8, Level),
     control: &Control,
 ) -> Result<Option<Leader>> {
     let mut bounds = bounds(q, rows, of);

@@ -14,13 +14,13 @@ use rand_pcg::Pcg64;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 use serde_json::Value;
 
-use super::explore::{LEVELS, Question, explore};
+use super::explore::{Question, explore};
 use super::study::{Study, describe};
 use crate::columns::{Column, Columns};
 use crate::control::Control;
 use crate::error::{Error, Problems, Result, near};
 use crate::kernels::KernelDb;
-use crate::spec::Assumptions;
+use crate::spec::{Assumptions, Level};
 use std::sync::Arc;
 
 /// How effects are told apart.
@@ -258,7 +258,7 @@ fn shapley(w: &mut Walker<'_>, to: &Assumptions, orders: Option<u32>, seed: u64)
 type Line = (String, String, Vec<f64>, Option<Vec<Reach>>);
 
 fn table(question: &Question, rows: &[Line]) -> Columns {
-    let levels: Vec<&str> = LEVELS.iter().copied().filter(|l| question.levels.iter().any(|asked| asked == l)).collect();
+    let levels: Vec<Level> = Level::ALL.into_iter().filter(|l| question.levels.contains(l)).collect();
     let each = |f: &dyn Fn(usize, &Line, usize) -> f64| {
         let cells = rows.iter().enumerate().flat_map(|(i, r)| (0..levels.len()).map(move |l| (i, r, l)));
         Column::F64(cells.map(|(i, r, l)| f(i, r, l)).collect())
@@ -271,7 +271,7 @@ fn table(question: &Question, rows: &[Line]) -> Columns {
     c.push("step", Column::I64((0..rows.len()).flat_map(|i| levels.iter().map(move |_| i as i64)).collect()));
     c.push("switch", text(&|r, _| r.0.clone()));
     c.push("value", text(&|r, _| r.1.clone()));
-    c.push("level", text(&|_, l| levels[l].to_string()));
+    c.push("level", text(&|_, l| levels[l].name().to_string()));
     c.push("effect", each(&|_, r, l| r.2[l]));
     // Running total: where the level stands after the step.
     let starts = rows[0].3.as_ref().map_or_else(Vec::new, |x| x.iter().map(|r| r.value).collect::<Vec<f64>>());

@@ -1,9 +1,9 @@
 //! What should be known beside a study's answer, in words: whose tables stand in, where frameworks disagree, how
 //! little of the winner is known, limits that look like another unit.
 
-use super::explore::LEVELS;
 use super::study::{Study, Verdict};
 use crate::serving::Known;
+use crate::spec::Level;
 
 /// Known less than this, an answer is a guess of which half was measured.
 const HALF: f64 = 0.5;
@@ -33,7 +33,7 @@ impl Study {
 
     fn disagreement(&self) -> Option<String> {
         let names = &self.question.frameworks;
-        let each: Vec<(&str, Option<usize>)> = names
+        let each: Vec<(&str, Option<Level>)> = names
             .iter()
             .enumerate()
             .map(|(f, name)| {
@@ -44,8 +44,8 @@ impl Study {
         if each.windows(2).all(|w| w[0].1 == w[1].1) {
             return None;
         }
-        let say = |(name, level): &(&str, Option<usize>)| {
-            format!("{} with {name}", level.map_or("none feasible", |l| LEVELS[l]))
+        let say = |(name, level): &(&str, Option<Level>)| {
+            format!("{} with {name}", level.map_or("none feasible", Level::name))
         };
         let words: Vec<String> = each.iter().map(say).collect();
         Some(format!("frameworks disagree on the winning level: {}", words.join(", ")))
@@ -64,7 +64,7 @@ impl Study {
             let also = if scaled > 0.0 { format!(" ({} scaled)", percent(scaled)) } else { String::new() };
             format!("{}{also}", percent(known.share()))
         };
-        let mut text = format!("the winner ({} with {framework}) is known less than half: ", LEVELS[v.level]);
+        let mut text = format!("the winner ({} with {framework}) is known less than half: ", v.level.name());
         text.push_str(&format!("measured or interpolated is {} of TTFT", say(&known.ttft)));
         if known.tpot.share().is_finite() {
             text.push_str(&format!(", {} of TPOT", say(&known.tpot)));
@@ -77,7 +77,7 @@ impl Study {
             let behind = 100.0 * (1.0 - self.gain(at) / self.gain(row));
             text.push_str(&format!(
                 "; best of what is known better: {} with {name}, {behind:.0} % less",
-                LEVELS[other.level]
+                other.level.name()
             ));
         }
         Some(text)

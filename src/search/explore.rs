@@ -31,10 +31,7 @@ use crate::kernels::KernelDb;
 use crate::serving::defaults;
 use crate::serving::engine::contradictions_of;
 use crate::serving::queueing::Arrivals;
-use crate::spec::{Assumptions, Cluster, Model, Quant, Rules, Serving, Slo, Workload};
-
-/// The four levels of disaggregation.
-pub const LEVELS: [&str; 4] = ["aggregated", "pd", "aggregated+afd", "pd+afd"];
+use crate::spec::{Assumptions, Cluster, Level, Model, Quant, Rules, Serving, Slo, Workload};
 
 /// What a study optimises.
 pub const OBJECTIVES: [&str; 3] = ["tokens_per_s", "tokens_per_s_per_gpu", "tokens_per_s_per_user"];
@@ -46,7 +43,7 @@ pub struct Question {
     pub cluster: Cluster,
     pub workload: Workload,
     pub slo: Slo,
-    pub levels: Vec<String>,
+    pub levels: Vec<Level>,
     /// Frameworks whose kernels are compared; at least one.
     pub frameworks: Vec<String>,
     pub quant: Quant,
@@ -72,7 +69,7 @@ impl Question {
             cluster,
             workload,
             slo,
-            levels: LEVELS.iter().map(|l| (*l).to_string()).collect(),
+            levels: Level::ALL.to_vec(),
             frameworks: vec![framework.to_string()],
             quant: Quant::default(),
             serving: Serving::default(),
@@ -89,13 +86,8 @@ impl Question {
     /// `known`: frameworks with kernels for the system.
     fn check(&self, known: &[String]) -> Result<()> {
         let mut p = Problems::new();
-        for (i, l) in self.levels.iter().enumerate() {
-            if !LEVELS.contains(&l.as_str()) {
-                p.push(format!("levels[{i}]"), format!("'{l}' is not a level"), near(l, LEVELS));
-            }
-        }
         if self.levels.is_empty() {
-            p.push("levels", "no level to explore", format!("known: {}", LEVELS.join(", ")));
+            p.push("levels", "no level to explore", format!("known: {}", Level::ALL.map(Level::name).join(", ")));
         }
         if !OBJECTIVES.contains(&self.objective.as_str()) {
             p.push("objective", format!("'{}' is not an objective", self.objective), near(&self.objective, OBJECTIVES));
@@ -155,19 +147,18 @@ pub enum Kind {
 impl Kind {
     const ALL: [Kind; 3] = [Kind::Workers, Kind::Units, Kind::Pairs];
 
-    /// Indices into `LEVELS`.
-    pub fn levels(self) -> &'static [u8] {
+    pub fn levels(self) -> &'static [Level] {
         match self {
-            Kind::Workers => &[0],
-            Kind::Units => &[2],
-            Kind::Pairs => &[1, 3],
+            Kind::Workers => &[Level::Aggregated],
+            Kind::Units => &[Level::AggregatedAfd],
+            Kind::Pairs => &[Level::Pd, Level::PdAfd],
         }
     }
 }
 
 impl Question {
-    fn wants(&self, level: u8) -> bool {
-        self.levels.iter().any(|l| l == LEVELS[usize::from(level)])
+    fn wants(&self, level: Level) -> bool {
+        self.levels.contains(&level)
     }
 
     /// What a plan is judged by.
@@ -189,7 +180,7 @@ impl Question {
     /// A unit's levels in words.
     pub fn label(&self, unit: &Unit) -> String {
         let asked = unit.kind.levels().iter().filter(|l| self.wants(**l));
-        let levels: Vec<&str> = asked.map(|l| LEVELS[usize::from(*l)]).collect();
+        let levels: Vec<&str> = asked.map(|l| l.name()).collect();
         format!("{} on {}", levels.join(" and "), self.frameworks[usize::from(unit.framework)])
     }
 
@@ -214,7 +205,7 @@ fn priced(of: &Layouts, kind: Kind, q: &Question) -> u64 {
     let priced: &[&[Layout]] = match kind {
         Kind::Workers => &[&of.workers],
         Kind::Units => &[&of.units],
-        Kind::Pairs if q.wants(3) => &[&of.prefill_workers, &of.workers, &of.units, &of.prefill_units],
+        Kind::Pairs if q.wants(Level::PdAfd) => &[&of.prefill_workers, &of.workers, &of.units, &of.prefill_units],
         Kind::Pairs => &[&of.prefill_workers, &of.workers],
     };
     priced.iter().map(|l| l.len() as u64).sum()
@@ -284,18 +275,18 @@ impl Task<'_> {
     fn unit(&self, kind: Kind, of: &Layouts, q: &Question, rows: &mut Vec<Row>) -> Result<()> {
         let (aim, octave) = (q.aim(), q.batches_per_octave.max(1));
         match kind {
-            Kind::Workers => self.mixed_level(0, &of.workers, octave, &aim, rows)?,
-            Kind::Units => self.mixed_level(2, &of.units, space::sparser(octave), &aim, rows)?,
+            Kind::Workers => self.mixed_level(Level::Aggregated, &of.workers, octave, &aim, rows)?,
+            Kind::Units => self.mixed_level(Level::AggregatedAfd, &of.units, space::sparser(octave), &aim, rows)?,
             Kind::Pairs => {
                 let prompts = Arc::new(self.prompts(&of.prefill_workers)?);
                 let workers = self.sides(prompts, &of.workers, octave)?;
-                if q.wants(1) {
-                    self.paired(1, &[&workers], &aim, rows)?;
+                if q.wants(Level::Pd) {
+                    self.paired(Level::Pd, &[&workers], &aim, rows)?;
                 }
-                if q.wants(3) && !of.units.is_empty() {
+                if q.wants(Level::PdAfd) && !of.units.is_empty() {
                     let prompts = Arc::new(self.prompts(&of.prefill_units)?);
                     let units = self.sides(prompts, &of.units, octave)?;
-                    self.paired(3, &[&workers, &units], &aim, rows)?;
+                    self.paired(Level::PdAfd, &[&workers, &units], &aim, rows)?;
                 }
             }
         }
@@ -303,7 +294,7 @@ impl Task<'_> {
     }
 
     /// A level of one slot, both passes, what it says of them priced by the engine.
-    fn mixed_level(&self, level: u8, layouts: &[Layout], octave: u32, aim: &Aim, rows: &mut Vec<Row>) -> Result<()> {
+    fn mixed_level(&self, level: Level, layouts: &[Layout], octave: u32, aim: &Aim, rows: &mut Vec<Row>) -> Result<()> {
         let grid = self.mixed_groups(level, layouts, octave)?;
         let mut judged: Vec<Judged> = crate::pool::install(|| grid.par_iter().map(|g| g.marks.judge(aim)).collect())?;
         let best = judged.iter().fold(Tiers::default(), |all, own| all.and(own.tiers)).score();
@@ -327,7 +318,7 @@ impl Task<'_> {
 
     /// A level of pairs, both passes; `sides`: workers, units. A level none of whose plans fits still says what is
     /// short, on its nearest miss.
-    fn paired(&self, level: u8, sides: &[&Sides], aim: &Aim, rows: &mut Vec<Row>) -> Result<()> {
+    fn paired(&self, level: Level, sides: &[&Sides], aim: &Aim, rows: &mut Vec<Row>) -> Result<()> {
         let ways: Vec<(&Sides, &Sides)> = ways(level).iter().map(|[p, d]| (sides[*p], sides[*d])).collect();
         let mut coarse = Vec::new();
         for (p, d) in &ways {

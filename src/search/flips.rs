@@ -8,10 +8,10 @@
 //! them the plans looked at are those of the coarse grid, and a flip there is a hint, not a verdict.
 
 use super::blocks;
-use super::explore::LEVELS;
 use super::row::Row;
 use super::study::Study;
 use crate::columns::{Column, Columns};
+use crate::spec::Level;
 
 /// By how much another level has to lead.
 pub const LEAD: f64 = 0.01;
@@ -52,16 +52,16 @@ impl Study {
         let latencies =
             |r: &Row| if which == 0 { [r.point.ttft_s, r.point.tpot_s] } else { [r.point.tpot_s, r.point.ttft_s] };
         let of_block = |(k, rows): (usize, &[Row])| {
-            let mut out = vec![Vec::new(); LEVELS.len()];
+            let mut out = vec![Vec::new(); Level::ALL.len()];
             for (i, r) in rows.iter().enumerate().filter(|(_, r)| r.point.stands()) {
                 let [own, kept] = latencies(r);
                 if kept <= other {
-                    out[usize::from(r.level)].push(Step { limit: own, gain: self.gain(r), row: k * blocks::BLOCK + i });
+                    out[r.level.index()].push(Step { limit: own, gain: self.gain(r), row: k * blocks::BLOCK + i });
                 }
             }
             out.into_iter().map(rising).collect::<Vec<_>>()
         };
-        let mut all = vec![Vec::new(); LEVELS.len()];
+        let mut all = vec![Vec::new(); Level::ALL.len()];
         for block in blocks::by_block(&self.rows, of_block) {
             all.iter_mut().zip(block).for_each(|(a, b)| a.extend(b));
         }
@@ -97,7 +97,7 @@ impl Study {
     fn leads(&self, stairs: &[Vec<Step>], limit: f64, best: Option<usize>) -> Option<usize> {
         let at = |s: &Vec<Step>| s[..s.partition_point(|x| x.limit <= limit)].last().copied();
         let top = stairs.iter().filter_map(at).reduce(|a, b| if b.gain > a.gain { b } else { a })?;
-        let own = best.and_then(|b| at(&stairs[usize::from(self.rows[b].level)]));
+        let own = best.and_then(|b| at(&stairs[self.rows[b].level.index()]));
         Some(own.filter(|o| o.gain * (1.0 + LEAD) >= top.gain).unwrap_or(top).row)
     }
 
@@ -166,10 +166,7 @@ impl Study {
         c.push("side", Column::from_strings(flips.iter().map(|f| f.side)));
         c.push("value", number(&|f| f.value));
         c.push("ratio", number(&|f| f.ratio));
-        c.push(
-            "level",
-            Column::from_strings(flips.iter().map(|f| row(f).map_or("", |r| LEVELS[usize::from(r.level)]))),
-        );
+        c.push("level", Column::from_strings(flips.iter().map(|f| row(f).map_or("", |r| r.level.name()))));
         let framework = |f: &Flip| row(f).map_or("", |r| names[usize::from(r.framework)].as_str());
         c.push("framework", Column::from_strings(flips.iter().map(framework)));
         let per_gpu = |f: &Flip| row(f).map_or(0.0, |r| r.point.requests_per_s * osl * f.times / f.gpus);

@@ -10,11 +10,12 @@ use rayon::prelude::*;
 
 use super::constants::slots::{SMALL_WAIT_S, THINNING};
 use super::row::Layout;
-use super::sides::{Candidate, Priced, PromptSide, Serves};
+use super::sides::{Candidate, Priced, PromptSide};
 use super::task::Task;
 use crate::error::Result;
 use crate::serving::Stepper;
 use crate::serving::pd::{DecodeSide, PrefillSide};
+use crate::spec::Role;
 
 impl Task<'_> {
     /// The prefill candidates that no other of their size beats on rate, latency and ways for KV.
@@ -55,20 +56,20 @@ impl Task<'_> {
     }
 
     fn prefill_class(&self) -> impl Fn(&Layout, &Stepper) -> Ways + Sync {
-        |layout, stepper| self.ways_of(layout, stepper, Serves::Prompts)
+        |layout, stepper| self.ways_of(layout, stepper, Role::Prompts)
     }
 
     pub(super) fn decode_class(&self) -> impl Fn(&Layout, &Stepper) -> Ways + Sync {
-        |layout, stepper| self.ways_of(layout, stepper, Serves::Decode)
+        |layout, stepper| self.ways_of(layout, stepper, Role::Decode)
     }
 
-    fn ways_of(&self, layout: &Layout, s: &Stepper, serves: Serves) -> Ways {
+    fn ways_of(&self, layout: &Layout, s: &Stepper, role: Role) -> Ways {
         let (lib, load) = (s.library(), &self.load);
         let bytes = lib.kv_bytes(load.ship_to_decode + load.ship_to_prefill);
         let nic = lib.cluster.fabric.nic_bytes_per_s;
         let links = if bytes / nic <= SMALL_WAIT_S { u32::MAX } else { s.kv_links() };
         let ample = if bytes > 0.0 { f64::from(s.kv_gpus()) * nic / bytes } else { f64::INFINITY };
-        Ways { gpus: layout.gpus(), links, ports: s.kv_gpus(), ample, partners: self.partners(layout, serves) }
+        Ways { gpus: layout.gpus(), links, ports: s.kv_gpus(), ample, partners: self.partners(layout, role) }
     }
 }
 

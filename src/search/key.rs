@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use super::blocks;
 use super::row::{Layout, Part, Row};
+use crate::spec::Level;
 
 /// What makes two rows the same plan.
-pub type Key = (u8, u8, [u32; 2 * PART]);
+pub type Key = (Level, u8, [u32; 2 * PART]);
 
 /// Numbers of a slot.
 pub(super) const PART: usize = 12;

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::explore::{LEVELS, Question, explore};
+use super::explore::{Question, explore};
 use super::study::{Study, Verdict, describe};
 use crate::columns::{Column, Columns};
 use crate::control::Control;
@@ -37,7 +37,7 @@ pub fn lifted(db: &Arc<KernelDb>, study: &Study, control: &Control) -> Result<Co
     let rules = all.verdicts.iter().map(broken).collect::<Result<Vec<String>>>()?;
     let plan = |v: &Verdict| v.row.map_or(String::new(), |i| describe(&all.rows[i]));
     let mut c = Columns::new();
-    c.push("level", Column::from_strings(all.verdicts.iter().map(|v| LEVELS[v.level])));
+    c.push("level", Column::from_strings(all.verdicts.iter().map(|v| v.level.name())));
     c.push("runnable_tokens_per_s_per_gpu", Column::F64(own.clone()));
     c.push("lifted_tokens_per_s_per_gpu", Column::F64(free.clone()));
     c.push("gain", Column::F64(own.iter().zip(&free).map(|(a, b)| b / a - 1.0).collect()));

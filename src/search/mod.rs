@@ -51,7 +51,7 @@ pub mod units;
 pub mod wire;
 
 pub use audit::{Method, audit};
-pub use explore::{LEVELS, Question, explore};
+pub use explore::{Question, explore};
 pub use regimes::{Map, regimes};
 pub use row::{Layout, Part, Row};
 pub use study::Study;

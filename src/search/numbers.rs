@@ -9,12 +9,13 @@ use super::timer;
 use crate::error::Result;
 use crate::serving::Stepper;
 use crate::serving::pd::{self, DecodeSide, PrefillSide};
+use crate::spec::Level;
 
 impl Task<'_> {
     /// Every pairing of the two slots' frontiers, with the best whole numbers of each within the budget.
     pub fn pair(
         &self,
-        level: u8,
+        level: Level,
         prefill: &[Candidate<PrefillSide>],
         decode: &[Candidate<DecodeSide>],
     ) -> Result<Vec<Row>> {
@@ -26,7 +27,7 @@ impl Task<'_> {
     /// The same, one list a decode slot.
     pub fn pair_each(
         &self,
-        level: u8,
+        level: Level,
         prefill: &[Candidate<PrefillSide>],
         decode: &[Candidate<DecodeSide>],
     ) -> Result<Vec<Vec<Row>>> {
@@ -76,7 +77,12 @@ impl Task<'_> {
         best
     }
 
-    pub(super) fn best_numbers(&self, level: u8, p: &Candidate<PrefillSide>, d: &Candidate<DecodeSide>) -> Option<Row> {
+    pub(super) fn best_numbers(
+        &self,
+        level: Level,
+        p: &Candidate<PrefillSide>,
+        d: &Candidate<DecodeSide>,
+    ) -> Option<Row> {
         let (_, np, nd) = self.numbers(p, d)?;
         let point = timer::combine(&p.stepper, &p.side, np, &d.stepper, &d.side, nd, &self.load);
         Some(Row {
@@ -91,7 +97,7 @@ impl Task<'_> {
     }
 
     /// The nearest miss of a level of pairs none of which stands: the pair whose fullest GPU is the least full.
-    pub fn closest_pair(&self, level: u8, prefill: &Priced<PromptSide>, decode: &Priced<DecodeSide>) -> Option<Row> {
+    pub fn closest_pair(&self, level: Level, prefill: &Priced<PromptSide>, decode: &Priced<DecodeSide>) -> Option<Row> {
         let mut best: Option<(f64, usize, usize)> = None;
         let fill = |s: &Stepper, batch: f64, tokens: f64| {
             s.memory().iter().map(|m| m.bytes(batch, tokens) / m.capacity).fold(0.0, f64::max)

@@ -17,17 +17,18 @@ use super::leaders::{LIMITS, Tiers};
 use super::marks::Mark;
 use super::prompts::Cut;
 use super::row::{Layout, Part, Row};
-use super::sides::{Candidate, Offer, Prompts, Serves, Sides};
+use super::sides::{Candidate, Offer, Prompts, Sides};
 use super::slots::Slots;
 use super::task::Task;
 use crate::error::Result;
 use crate::serving::pd::{DecodeSide, PrefillSide};
 use crate::serving::point;
+use crate::spec::{Level, Role};
 
 impl Task<'_> {
     /// Both slots of one kind, decode priced here.
     pub fn sides(&self, prompts: Arc<Prompts>, decode: &[Layout], per_octave: u32) -> Result<Sides> {
-        let decode = self.decode(&self.paired_up(decode, Serves::Decode), per_octave)?;
+        let decode = self.decode(&self.paired_up(decode, Role::Decode), per_octave)?;
         let front = self.decode_frontier(&decode)?;
         let sides: FxHashMap<&Layout, &Vec<DecodeSide>> = decode.iter().map(|(l, _, sides)| (l, sides)).collect();
         let smaller = |c: &Candidate<DecodeSide>| -> Vec<DecodeSide> {
@@ -41,7 +42,7 @@ impl Task<'_> {
     /// The pairs that may lead a level whose other rows reach `tiers`; in the order of decode, then of prefill.
     pub fn near_best(
         &self,
-        level: u8,
+        level: Level,
         prefill: &[Candidate<PrefillSide>],
         decode: &impl Slots,
         aim: &Aim,
@@ -112,7 +113,7 @@ impl Task<'_> {
     /// no others lead.
     pub fn best_pairs(
         &self,
-        level: u8,
+        level: Level,
         prefill: &[Candidate<PrefillSide>],
         decode: &impl Slots,
         aim: &Aim,

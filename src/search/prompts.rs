@@ -11,12 +11,12 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::constants::prompts::{LATENCIES, MORE, SLACK};
 use super::fine_grid::PIECES;
 use super::row::{Layout, Part};
-use super::sides::{Candidate, Priced, Prompts, Serves};
+use super::sides::{Candidate, Priced, Prompts};
 use super::task::Task;
 use super::timer::Timer;
 use crate::error::Result;
 use crate::serving::pd::PrefillSide;
-use crate::spec::Workload;
+use crate::spec::{Role, Workload};
 
 /// A way of cutting prompts: layout, sequences a rank, chunk.
 pub type Cut = (Layout, u32, u32);
@@ -24,7 +24,7 @@ pub type Cut = (Layout, u32, u32);
 impl Task<'_> {
     /// Prices the prefill slot, and once more with finer cuts where a layout stands near the frontier.
     pub fn prompts(&self, layouts: &[Layout]) -> Result<Prompts> {
-        let mut all = self.prefill(&self.paired_up(layouts, Serves::Prompts))?;
+        let mut all = self.prefill(&self.paired_up(layouts, Role::Prompts))?;
         if layouts.first().is_some_and(Layout::is_afd) {
             let least = all.iter().flat_map(|(_, _, sides)| sides).map(|s| s.2.prefill.latency_s);
             let least = least.fold(f64::INFINITY, f64::min);

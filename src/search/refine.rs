@@ -19,12 +19,12 @@ use super::fine_grid::At;
 use super::group::Group;
 use super::marks::Judged;
 use super::row::{Layout, Part, Row};
-use super::sides::Serves;
 use super::task::Task;
 use super::units::{Found, climb};
 use crate::error::Result;
 use crate::math::climb::{Climb, spread};
 use crate::serving::{Point, choose};
+use crate::spec::{Level, Role};
 
 /// What a finer grid is taken to add to the rate of a row: a finer batch lies at most a step of the grid above a coarse
 /// one and brings at most that much (Little's law at a step time that does not fall), finer chunks the rest.
@@ -142,7 +142,7 @@ impl Task<'_> {
     /// units climbed to, and what each is judged to give.
     pub fn finer_mixed(
         &self,
-        level: u8,
+        level: Level,
         grid: &[Group],
         judged: &[Judged],
         per_octave: u32,
@@ -156,10 +156,10 @@ impl Task<'_> {
         };
         let mut known: FxHashSet<Layout> = grid.iter().filter_map(Group::layout).collect();
         let mut beyond = |from: Vec<Found>, vain: usize| -> Result<Vec<(Arc<Group>, Judged)>> {
-            if level != 2 {
+            if level != Level::AggregatedAfd {
                 return Ok(Vec::new());
             }
-            let found = climb(self.control, from, vain, &mut known, |l| self.beside(l, Serves::Both), price)?;
+            let found = climb(self.control, from, vain, &mut known, |l| self.beside(l, Role::Both), price)?;
             Ok(found.into_iter().map(|(_, judged)| judged).collect())
         };
         let of_grid =

@@ -17,7 +17,7 @@ use self::scene::Scene;
 pub use self::table::regimes;
 use super::aim::Aim;
 use super::compiled::Compiled;
-use super::explore::{LEVELS, Question, explore};
+use super::explore::{Question, explore};
 use super::leaders::leader;
 use super::row::Row;
 use super::study::Verdict;
@@ -31,7 +31,7 @@ use crate::serving::defaults;
 use crate::serving::engine::contradictions_of;
 use crate::serving::framework::compared;
 use crate::serving::queueing::Arrivals;
-use crate::spec::{Assumptions, Cluster, Model, Quant, Rules, Serving, Slo, Workload};
+use crate::spec::{Assumptions, Cluster, Level, Model, Quant, Rules, Serving, Slo, Workload};
 
 /// What a map is asked: every cluster with every workload under every pair of limits.
 #[derive(Clone)]
@@ -40,7 +40,7 @@ pub struct Map {
     pub clusters: Vec<Cluster>,
     pub workloads: Vec<Workload>,
     pub slos: Vec<Slo>,
-    pub levels: Vec<String>,
+    pub levels: Vec<Level>,
     /// None: on each system all that have kernels for the model.
     pub frameworks: Option<Vec<String>>,
     pub quant: Quant,
@@ -90,9 +90,6 @@ pub struct Cell {
 impl Map {
     fn check(&self, db: &KernelDb) -> Result<()> {
         let mut p = Problems::new();
-        for (i, l) in self.levels.iter().enumerate().filter(|(_, l)| !LEVELS.contains(&l.as_str())) {
-            p.push(format!("levels[{i}]"), format!("'{l}' is not a level"), near(l, LEVELS));
-        }
         let empty = [
             ("levels", self.levels.is_empty()),
             ("cluster", self.clusters.is_empty()),
@@ -157,13 +154,13 @@ impl Map {
         }
     }
 
-    fn wants(&self, level: usize) -> bool {
-        self.levels.iter().any(|l| l == LEVELS[level])
+    fn wants(&self, level: Level) -> bool {
+        self.levels.contains(&level)
     }
 
     /// Levels asked for, in their order.
-    fn asked(&self) -> Vec<usize> {
-        (0..LEVELS.len()).filter(|l| self.wants(*l)).collect()
+    fn asked(&self) -> Vec<Level> {
+        Level::ALL.into_iter().filter(|l| self.wants(*l)).collect()
     }
 }
 
@@ -250,7 +247,7 @@ fn arrived(
     let (model, at) = (map.model.clone(), map.clusters[cluster].clone());
     let mut q = Question::new(model, at, map.workloads[workload].clone(), map.slos[slo], "");
     q.frameworks = frameworks.to_vec();
-    q.levels = map.asked().iter().map(|l| LEVELS[*l].to_string()).collect();
+    q.levels = map.asked();
     (q.quant, q.serving) = (map.quant, map.serving.clone());
     q.assumptions = map.assumptions.clone();
     (q.arrivals, q.confirm, q.batches_per_octave) = (map.arrivals, false, map.batches_per_octave);

@@ -4,7 +4,7 @@ use crate::columns::{Column, Columns};
 use crate::serving::{Binding, Point};
 use crate::spec::plan::{Duplex, PipelineMode, Side};
 use crate::spec::rules::Shape;
-use crate::spec::{AfdPlan, Aggregated, Parallel, PdPlan, Plan, PoolPlan, Slo, Slot, Workers};
+use crate::spec::{AfdPlan, Aggregated, Level, Parallel, PdPlan, Plan, PoolPlan, Slo, Slot, Workers};
 use crate::units::GIB;
 
 /// The shape of one worker or one AFD unit.
@@ -109,8 +109,7 @@ impl Part {
 /// One priced plan.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Row {
-    /// Index into `LEVELS`.
-    pub level: u8,
+    pub level: Level,
     /// Index into the study's frameworks.
     pub framework: u8,
     /// The deployment, or its decode slot.
@@ -151,15 +150,7 @@ impl Row {
 }
 
 /// Columns of points, in the names of the public contract.
-pub fn columns(
-    rows: &[Row],
-    levels: &[&str],
-    frameworks: &[String],
-    system: &str,
-    osl: f64,
-    gpus: u32,
-    slo: &Slo,
-) -> Columns {
+pub fn columns(rows: &[Row], frameworks: &[String], system: &str, osl: f64, gpus: u32, slo: &Slo) -> Columns {
     let mut c = Columns::new();
     let int = |f: &dyn Fn(&Row) -> u32| Column::I64(rows.iter().map(|r| i64::from(f(r))).collect());
     let float = |f: &dyn Fn(&Row) -> f64| Column::F64(rows.iter().map(f).collect());
@@ -181,8 +172,8 @@ pub fn columns(
     c.push(
         "level",
         Column::Cat {
-            codes: rows.iter().map(|r| i32::from(r.level)).collect(),
-            labels: levels.iter().map(|s| (*s).to_string()).collect(),
+            codes: rows.iter().map(|r| r.level as i32).collect(),
+            labels: Level::ALL.iter().map(|l| l.name().to_string()).collect(),
         },
     );
     c.push(

@@ -14,20 +14,20 @@ use crate::error::Result;
 use crate::serving::choose::{chunk_grid, most_sequences};
 use crate::serving::pd::DecodeSide;
 use crate::serving::{Stepper, aggregated};
-use crate::spec::Workload;
+use crate::spec::{Level, Workload};
 
 impl Task<'_> {
     /// Chunked prefill and decode on the same GPUs, workers or AFD units, layout by layout.
-    pub fn mixed_groups(&self, level: u8, layouts: &[Layout], per_octave: u32) -> Result<Vec<Group>> {
+    pub fn mixed_groups(&self, level: Level, layouts: &[Layout], per_octave: u32) -> Result<Vec<Group>> {
         self.each(layouts, |layout| self.mixed_group(level, layout, per_octave))
     }
 
-    pub(super) fn mixed_group(&self, level: u8, layout: &Layout, per_octave: u32) -> Result<Group> {
+    pub(super) fn mixed_group(&self, level: Level, layout: &Layout, per_octave: u32) -> Result<Group> {
         let (timer, rows) = self.mixed_rows(level, layout, per_octave)?;
         Ok(Group { marks: Marks::of(&rows, self.per_decode()), timer, rows, known: Mutex::default() })
     }
 
-    fn mixed_rows(&self, level: u8, layout: &Layout, per_octave: u32) -> Result<(Arc<Timer>, Vec<Row>)> {
+    fn mixed_rows(&self, level: Level, layout: &Layout, per_octave: u32) -> Result<(Arc<Timer>, Vec<Row>)> {
         let timer = self.timer(layout)?;
         let count = self.most((0, 1), layout.gpus());
         let mut rows = Vec::new();
@@ -59,7 +59,7 @@ impl Task<'_> {
     }
 
     /// The smallest step of a layout whose memory does not hold it: a level's nearest miss.
-    fn infeasible(&self, level: u8, layout: Layout, stepper: &Stepper, least: f64) -> Row {
+    fn infeasible(&self, level: Level, layout: Layout, stepper: &Stepper, least: f64) -> Row {
         let batch = layout.microbatches();
         let chunk = (least + f64::from(batch) * self.per_decode()).ceil();
         let count = self.most((0, 1), layout.gpus()).max(1);

@@ -5,15 +5,7 @@ use std::sync::Arc;
 use super::row::Layout;
 use super::timer::Timer;
 use crate::serving::pd::{DecodeSide, PrefillSide};
-
-/// What a layout serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Serves {
-    /// Prompts and decode on the same GPUs.
-    Both,
-    Prompts,
-    Decode,
-}
+use crate::spec::Level;
 
 /// Layouts with their clocks and what was priced on each.
 pub type Priced<S> = Vec<Slot<S>>;
@@ -59,6 +51,6 @@ pub struct Offer {
 }
 
 /// What fills (prefill, decode) in `pd` and in `pd+afd`: 0 workers, 1 units.
-pub fn ways(level: u8) -> &'static [[usize; 2]] {
-    if level == 1 { &[[0, 0]] } else { &[[0, 1], [1, 0], [1, 1]] }
+pub fn ways(level: Level) -> &'static [[usize; 2]] {
+    if level == Level::Pd { &[[0, 0]] } else { &[[0, 1], [1, 0], [1, 1]] }
 }

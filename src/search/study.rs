@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::arrivals::{self, Leader};
-use super::explore::{LEVELS, Question};
+use super::explore::Question;
 use super::row::{self, Layout, Part, Row};
 use super::{blocks, leaders};
 use crate::columns::{Column, Columns};
@@ -12,11 +12,12 @@ use crate::cost::Library;
 use crate::error::{Error, Result, near};
 use crate::serving::queueing::Arrivals;
 use crate::serving::{Binding, Engine, Estimate, Point};
+use crate::spec::Level;
 
 /// One level's verdict.
 #[derive(Clone, Debug)]
 pub struct Verdict {
-    pub level: usize,
+    pub level: Level,
     /// Index of the best plan within the limits, or of the nearest miss.
     pub row: Option<usize>,
     pub feasible: bool,
@@ -61,11 +62,9 @@ impl Study {
     pub fn new(question: Question, libraries: Vec<Arc<Library>>, rows: Vec<Row>) -> Study {
         let mut study = Study { question, libraries, rows, verdicts: Vec::new(), by_framework: Vec::new() };
         let frameworks = study.question.frameworks.len();
-        let asked = (0..LEVELS.len()).filter(|l| study.question.levels.iter().any(|q| q == LEVELS[*l]));
-        let asked: Vec<usize> = asked.collect();
         let lists = study.exact_rows();
-        for &level in &asked {
-            let own = level * frameworks..(level + 1) * frameworks;
+        for level in Level::ALL.into_iter().filter(|l| study.question.levels.contains(l)).collect::<Vec<_>>() {
+            let own = level.index() * frameworks..(level.index() + 1) * frameworks;
             let each: Vec<Verdict> = lists[own].iter().map(|(n, rows)| study.verdict(level, *n, rows)).collect();
             // The leader of all is among the leaders of each.
             let leaders: Vec<usize> = each.iter().filter_map(|v| v.row).collect();
@@ -98,11 +97,11 @@ impl Study {
     /// rests on it.
     fn exact_rows(&self) -> Vec<(usize, Vec<usize>)> {
         let frameworks = self.question.frameworks.len();
-        let empty = || vec![(0, Vec::new()); LEVELS.len() * frameworks];
+        let empty = || vec![(0, Vec::new()); Level::ALL.len() * frameworks];
         let of_block = |(k, rows): (usize, &[Row])| {
             let mut out: Vec<(usize, Vec<usize>)> = empty();
             for (i, r) in rows.iter().enumerate() {
-                let (n, exact) = &mut out[usize::from(r.level) * frameworks + usize::from(r.framework)];
+                let (n, exact) = &mut out[r.level.index() * frameworks + usize::from(r.framework)];
                 *n += 1;
                 if !r.scanned {
                     exact.push(k * blocks::BLOCK + i);
@@ -127,8 +126,8 @@ impl Study {
         if self.question.arrivals == Arrivals::Closed {
             return Ok(self);
         }
-        let of = |framework: usize, level: usize| {
-            arrivals::leader(&self.question, &self.libraries, &self.rows, [framework as u8, level as u8], control)
+        let of = |framework: usize, level: Level| {
+            arrivals::leader(&self.question, &self.libraries, &self.rows, (framework as u8, level), control)
         };
         let found: Vec<Option<Leader>> =
             self.by_framework.iter().map(|(f, v)| of(*f, v.level)).collect::<Result<_>>()?;
@@ -171,7 +170,7 @@ impl Study {
     }
 
     /// Of the rows `own`, of `points` that were looked at.
-    fn verdict(&self, level: usize, points: usize, own: &[usize]) -> Verdict {
+    fn verdict(&self, level: Level, points: usize, own: &[usize]) -> Verdict {
         let slo = &self.question.slo;
         let mut v = Verdict {
             level,
@@ -214,7 +213,7 @@ impl Study {
         if level == "afd" {
             let mut found: Option<&Verdict> = None;
             let gain = |v: &Verdict| self.said(v).map_or(0.0, |p| self.gain_of(&p));
-            for v in self.verdicts.iter().filter(|v| v.level >= 2) {
+            for v in self.verdicts.iter().filter(|v| v.level.has_afd()) {
                 let better = match found {
                     None => true,
                     Some(b) => match (v.feasible, b.feasible) {
@@ -239,8 +238,8 @@ impl Study {
                 Error::spec("level", "no AFD level was explored", "add 'aggregated+afd' or 'pd+afd' to levels")
             });
         }
-        self.verdicts.iter().find(|v| LEVELS[v.level] == level).ok_or_else(|| {
-            let known: Vec<&str> = self.verdicts.iter().map(|v| LEVELS[v.level]).chain(["afd"]).collect();
+        self.verdicts.iter().find(|v| v.level.name() == level).ok_or_else(|| {
+            let known: Vec<&str> = self.verdicts.iter().map(|v| v.level.name()).chain(["afd"]).collect();
             Error::spec("level", format!("'{level}' was not explored"), near(level, known))
         })
     }
@@ -250,7 +249,7 @@ impl Study {
         let v = self.verdict_of(level)?;
         let Some(i) = v.row else {
             return Err(Error::Infeasible {
-                reason: format!("no plan of level {} exists for this model and budget", LEVELS[v.level]),
+                reason: format!("no plan of level {} exists for this model and budget", v.level.name()),
                 need: "a layout that divides".into(),
                 have: format!("{} GPUs", self.question.cluster.gpus),
             });
@@ -270,7 +269,6 @@ impl Study {
     pub fn points(&self) -> Columns {
         row::columns(
             &self.rows,
-            &LEVELS,
             &self.question.frameworks,
             &self.question.cluster.system,
             self.osl(),
@@ -306,7 +304,7 @@ impl Study {
         let osl = self.osl();
         let gpus = f64::from(self.question.cluster.gpus);
         let mut c = Columns::new();
-        c.push("level", Column::from_strings(vs.iter().map(|v| LEVELS[v.level])));
+        c.push("level", Column::from_strings(vs.iter().map(|v| v.level.name())));
         c.push("framework", Column::from_strings(frameworks));
         c.push("plan", Column::from_strings(vs.iter().map(|v| row(v).map_or(String::new(), describe))));
         c.push("feasible", Column::Bool(vs.iter().map(|v| v.feasible).collect()));

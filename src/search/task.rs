@@ -10,7 +10,7 @@ use super::group::Group;
 use super::kept::Kept;
 use super::key::PART;
 use super::row::Layout;
-use super::sides::{PromptSide, Serves, Slot};
+use super::sides::{PromptSide, Slot};
 use super::space::{self, STAGES, TENSOR};
 use super::timer::Timer;
 use crate::control::Control;
@@ -21,7 +21,7 @@ use crate::serving::pd::{DecodeSide, PrefillSide};
 use crate::serving::{Load, Stepper, Tables, aggregated, cadence};
 use crate::spec::assumptions::{MixedSteps, PrefillSync};
 use crate::spec::rules::Shape;
-use crate::spec::{Rules, Workload};
+use crate::spec::{Level, Role, Rules, Workload};
 
 /// Slots that the engine has priced: the rows of one list share most of them.
 #[derive(Default)]
@@ -52,9 +52,9 @@ pub struct Task<'a> {
     /// Prompts cut around those of leaders: sequences and chunk.
     pub(super) cuts: Kept<(Layout, u32, u32), PrefillSide>,
     /// Layouts one step from a unit's.
-    pub(super) neighbours: Kept<(Layout, Serves), Vec<Layout>>,
+    pub(super) neighbours: Kept<(Layout, Role), Vec<Layout>>,
     /// Units beyond the coarse grid, as they serve both phases and in either slot.
-    pub(super) mixed: Kept<(u8, Layout), Group>,
+    pub(super) mixed: Kept<(Level, Layout), Group>,
     pub(super) decoded: Kept<Layout, Slot<DecodeSide>>,
     pub(super) prompted: Kept<Layout, Slot<PromptSide>>,
 }
@@ -136,22 +136,22 @@ impl Task<'_> {
     }
 
     /// Which widths and stages the other side of a pair may have, a bit each; all where there is no other side.
-    pub(super) fn partners(&self, layout: &Layout, serves: Serves) -> u32 {
+    pub(super) fn partners(&self, layout: &Layout, role: Role) -> u32 {
         let Some(rules) = &self.rules else { return u32::MAX };
         let own = layout.shape();
         let other = |tp: u32, pp: u32| Shape { tp, pp, ..own };
         let others = TENSOR.iter().flat_map(|tp| STAGES.iter().map(move |pp| other(*tp, *pp)));
-        let meets = |o: &Shape| match serves {
-            Serves::Both => true,
-            Serves::Prompts => rules.shapes(&own, o),
-            Serves::Decode => rules.shapes(o, &own),
+        let meets = |o: &Shape| match role {
+            Role::Both => true,
+            Role::Prompts => rules.shapes(&own, o),
+            Role::Decode => rules.shapes(o, &own),
         };
         others.enumerate().filter(|(_, o)| meets(o)).fold(0, |bits, (i, _)| bits | 1 << i)
     }
 
     /// Those that pair up with any other under the rules of servers; the rest counts as done.
-    pub(super) fn paired_up(&self, layouts: &[Layout], serves: Serves) -> Vec<Layout> {
-        let some: Vec<Layout> = layouts.iter().copied().filter(|l| self.partners(l, serves) != 0).collect();
+    pub(super) fn paired_up(&self, layouts: &[Layout], role: Role) -> Vec<Layout> {
+        let some: Vec<Layout> = layouts.iter().copied().filter(|l| self.partners(l, role) != 0).collect();
         self.control.advance((layouts.len() - some.len()) as u64);
         some
     }

@@ -14,12 +14,13 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::aim::order;
 use super::constants::climb::{ALIKE, BEAM, FAR, GAIN, PROPORTIONS, ROUNDS, VAIN};
 use super::row::Layout;
-use super::sides::{Priced, PromptSide, Serves, Slot};
+use super::sides::{Priced, PromptSide, Slot};
 use super::space;
 use super::task::Task;
 use crate::control::Control;
 use crate::error::Result;
 use crate::serving::pd::DecodeSide;
+use crate::spec::Role;
 
 /// How good a layout is (as [`Aim::score`]).
 #[derive(Clone, Copy)]
@@ -86,14 +87,14 @@ fn keep(from: &mut Vec<Found>, most: usize, alike: usize) {
 }
 
 impl Task<'_> {
-    pub(super) fn beside(&self, layout: &Layout, serves: Serves) -> Result<Arc<Vec<Layout>>> {
-        let (micro, groups) = match serves {
-            Serves::Prompts => (&space::PREFILL_MICROBATCHES[..], &space::GROUPS[..1]),
-            Serves::Both | Serves::Decode => (&space::MICROBATCHES[..], &space::GROUPS[..]),
+    pub(super) fn beside(&self, layout: &Layout, role: Role) -> Result<Arc<Vec<Layout>>> {
+        let (micro, groups) = match role {
+            Role::Prompts => (&space::PREFILL_MICROBATCHES[..], &space::GROUPS[..1]),
+            Role::Both | Role::Decode => (&space::MICROBATCHES[..], &space::GROUPS[..]),
         };
-        self.neighbours.get((*layout, serves), || {
+        self.neighbours.get((*layout, role), || {
             let all = space::beside(&self.choices(), layout, micro, groups);
-            Ok(all.into_iter().filter(|l| self.partners(l, serves) != 0).collect())
+            Ok(all.into_iter().filter(|l| self.partners(l, role) != 0).collect())
         })
     }
 
@@ -110,7 +111,7 @@ impl Task<'_> {
             worth(rate_within(&slot.2, limit).map_or(0.0, |r| r / gpus), least / limit)
         };
         let kept = |l: &Layout| self.decoded.get(*l, || self.decode_of(l, per_octave));
-        self.beyond(priced, Serves::Decode, value, kept)
+        self.beyond(priced, Role::Decode, value, kept)
     }
 
     /// Units for the prefill slot beyond those of the grid, dense under a TTFT limit in seconds.
@@ -123,7 +124,7 @@ impl Task<'_> {
             worth(within.fold(0.0, f64::max), least / limit)
         };
         let kept = |l: &Layout| self.prompted.get(*l, || self.prefill_of(l, &prompts));
-        let found = self.beyond(priced, Serves::Prompts, value, kept)?;
+        let found = self.beyond(priced, Role::Prompts, value, kept)?;
         Ok(found.iter().map(|slot| (**slot).clone()).collect())
     }
 
@@ -131,7 +132,7 @@ impl Task<'_> {
     fn beyond<S: Send + Sync>(
         &self,
         priced: &Priced<S>,
-        serves: Serves,
+        role: Role,
         value: impl Fn(&Slot<S>) -> (u8, f64) + Sync,
         price: impl Fn(&Layout) -> Result<Arc<Slot<S>>> + Sync,
     ) -> Result<Vec<Arc<Slot<S>>>> {
@@ -142,7 +143,7 @@ impl Task<'_> {
             let slot = price(layout)?;
             Ok((of(&slot), slot))
         };
-        let climbed = climb(self.control, best.clone(), VAIN, &mut known, |l| self.beside(l, serves), one)?;
+        let climbed = climb(self.control, best.clone(), VAIN, &mut known, |l| self.beside(l, role), one)?;
         best.extend(climbed.iter().map(|(f, _)| *f));
         best.retain(|f| f.score.0 > 0);
         best.sort_by(|a, b| order(&b.score, &a.score));

@@ -11,7 +11,7 @@ use crate::kernels::CLASSES;
 use crate::serving::known::{ByPhase, Known};
 use crate::serving::point::KvCost;
 use crate::serving::{Binding, Point};
-use crate::spec::Parallel;
+use crate::spec::{Level, Parallel};
 
 /// Words before the first row.
 pub const HEADER: usize = 4;
@@ -244,7 +244,7 @@ fields!(Point {
     kv: KvCost,
 });
 fields!(Row {
-    level: u8,
+    level: Level,
     framework: u8,
     main: Part,
     prefill: Option<Part>,
@@ -252,6 +252,20 @@ fields!(Row {
     scanned: bool,
     leads: bool,
 });
+
+impl Wire for Level {
+    const WORDS: usize = 1;
+
+    fn put(&self, to: &mut Vec<u32>) -> Result<()> {
+        (self.index() as u32).put(to)
+    }
+
+    fn take(from: &mut &[u32]) -> Result<Level> {
+        let number = u32::take(from)?;
+        let found = Level::ALL.get(number as usize).copied();
+        found.ok_or_else(|| broken(format!("hold {number} where a level stands")))
+    }
+}
 
 /// Words that an AFD unit takes: one a field.
 const AFD: usize = 8;

@@ -355,7 +355,7 @@ impl Engine {
             Compiled::Mixed { .. } => known.ttft,
         };
         let scalars = Scalars {
-            level: self.plan.level().to_string(),
+            level: self.plan.level().name().to_string(),
             model: lib.model.name.clone(),
             system: lib.cluster.system.clone(),
             framework: lib.framework.clone(),

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::deployment::{PARTS, Role};
+use super::deployment::PARTS;
 use super::itl::Largest;
 use super::outcome::{NEVER, Span, SpanKind};
 use super::price::FINE;
@@ -10,6 +10,7 @@ use super::route;
 use super::settings::Preemption;
 use super::state::NONE;
 use super::world::{Event, World};
+use crate::spec::Role;
 use crate::spec::assumptions::FirstToken;
 
 impl<'a> World<'a> {
@@ -137,7 +138,7 @@ impl<'a> World<'a> {
             }
         }
         self.seqs[r].swapped = false;
-        let prefill = self.deployment.pools[self.instances[instance as usize].pool as usize].role == Role::Prefill;
+        let prefill = self.deployment.pools[self.instances[instance as usize].pool as usize].role == Role::Prompts;
         let first = self.out.first_token_ps[r] == NEVER;
         let osl = self.requests.osl[r];
         let waits = prefill && self.deployment.first_token != FirstToken::Prefill && osl > 1;

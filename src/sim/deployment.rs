@@ -15,15 +15,7 @@ use crate::serving::pd;
 use crate::serving::stepper;
 use crate::serving::{Engine, Stepper};
 use crate::spec::assumptions::{FirstToken, KvTransfer};
-use crate::spec::{Plan, Slot};
-
-/// Which phases an instance serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    Mixed,
-    Prefill,
-    Decode,
-}
+use crate::spec::{Plan, Role, Slot};
 
 /// Stage times that are straight lines, as in arXiv 2601.21351 (Table 2): one micro-batch of n
 /// sequences per attention rank with t KV tokens takes `alpha_a t + beta_a` in attention (the
@@ -57,7 +49,7 @@ impl Timing {
             Timing::Fixed { .. } | Timing::Lines(_) => None,
             Timing::Engine(engine, role) => Some(match (&engine.compiled, role) {
                 (Compiled::Mixed { stepper, .. }, _) => stepper,
-                (Compiled::Pd { prefill, .. }, Role::Prefill) => prefill,
+                (Compiled::Pd { prefill, .. }, Role::Prompts) => prefill,
                 (Compiled::Pd { decode, .. }, _) => decode,
             }),
         }
@@ -161,8 +153,8 @@ fn pool(engine: &Arc<Engine>, role: Role, sizes: &Sizes) -> PoolSpec {
             let stages = s.stages_in_flight() as u32;
             let in_flight = match role {
                 Role::Decode => f64::from(sizes.batch),
-                Role::Prefill => f64::from(sizes.batch) * f64::from(sizes.chunk),
-                Role::Mixed => f64::from(sizes.chunk),
+                Role::Prompts => f64::from(sizes.batch) * f64::from(sizes.chunk),
+                Role::Both => f64::from(sizes.chunk),
             };
             let length = engine.workload.mean_final_tokens();
             let (tokens, bytes) = kv_tokens(s, in_flight, length);
@@ -171,7 +163,7 @@ fn pool(engine: &Arc<Engine>, role: Role, sizes: &Sizes) -> PoolSpec {
         None => (1, 1, 1, 0, 0.0),
     };
     let serving = &engine.library().serving;
-    let prefill = role == Role::Prefill;
+    let prefill = role == Role::Prompts;
     // A prefill round of an AFD unit is one chunk per micro-batch; stages of a pipeline hold a chunk each.
     let rounds = if prefill { sizes.batch.max(1) * sizes.microbatches } else { 1 };
     PoolSpec {
@@ -187,7 +179,7 @@ fn pool(engine: &Arc<Engine>, role: Role, sizes: &Sizes) -> PoolSpec {
         kv_bytes_per_token: bytes,
         per_decode: 1 + serving.mtp,
         grow: (serving.tokens_per_step() * PARTS as f64).round() as u64,
-        interval: if role == Role::Mixed { engine.prefill_interval() } else { 1 },
+        interval: if role == Role::Both { engine.prefill_interval() } else { 1 },
         timing,
     }
 }
@@ -204,16 +196,16 @@ impl Deployment {
                     chunk: a.chunk_tokens.unwrap_or(8192),
                     microbatches: 1,
                 };
-                let pools = vec![pool(engine, Role::Mixed, &sizes)];
+                let pools = vec![pool(engine, Role::Both, &sizes)];
                 Deployment { pools, transfer: Transfer::Free, first_token: FirstToken::Prefill }
             }
             Plan::Afd(a) => {
-                let pools = vec![pool(engine, Role::Mixed, &Sizes::of(&Slot::Afd(a.clone())))];
+                let pools = vec![pool(engine, Role::Both, &Sizes::of(&Slot::Afd(a.clone())))];
                 Deployment { pools, transfer: Transfer::Free, first_token: FirstToken::Prefill }
             }
             Plan::Pd(pd) => Deployment {
                 pools: vec![
-                    pool(engine, Role::Prefill, &Sizes::of(&pd.prefill)),
+                    pool(engine, Role::Prompts, &Sizes::of(&pd.prefill)),
                     pool(engine, Role::Decode, &Sizes::of(&pd.decode)),
                 ],
                 transfer: Transfer::Engine(engine.clone()),
@@ -239,7 +231,7 @@ impl Deployment {
     /// Equal mixed instances with fixed step times, for oracles: `kv_blocks` of the settings is the memory.
     pub fn uniform(count: u32, max_seqs: u32, budget: u32, timing: Timing) -> Deployment {
         let pool = PoolSpec {
-            role: Role::Mixed,
+            role: Role::Both,
             count,
             gpus: 1,
             ranks: 1,

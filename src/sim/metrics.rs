@@ -166,10 +166,9 @@ pub fn utilization(o: &Outcome) -> Columns {
     let end = o.end_ps.max(1) as f64;
     let whole = |f: &dyn Fn(&super::Usage) -> u64| Column::I64(u.iter().map(|x| f(x) as i64).collect());
     let share = |f: &dyn Fn(&super::Usage) -> f64| Column::F64(u.iter().map(|x| f(x) / end).collect());
-    let pool = |x: &super::Usage| ["mixed", "prefill", "decode"][(x.pool as usize).min(2)];
     let mut c = Columns::new();
     c.push("instance", Column::I64((0..u.len() as i64).collect()));
-    c.push("pool", Column::from_strings(u.iter().map(pool)));
+    c.push("pool", Column::from_strings(u.iter().map(|x| x.role.name())));
     c.push("gpus", whole(&|x| u64::from(x.gpus)));
     c.push("busy", share(&|x| x.busy_ps as f64));
     c.push("kv", share(&|x| x.kv_share_ps));

@@ -37,7 +37,7 @@ pub mod trace;
 mod wake;
 mod world;
 
-pub use deployment::{Deployment, Lines, PoolSpec, Role, Timing, Transfer};
+pub use deployment::{Deployment, Lines, PoolSpec, Timing, Transfer};
 pub use outcome::{NEVER, Outcome, Span, SpanKind, Status, Usage};
 pub use request::{Closed, Requests};
 pub use run::{pricers, simulate, simulate_with};

@@ -1,5 +1,7 @@
 //! What became of each request, and what each instance did.
 
+use crate::spec::Role;
+
 /// A time that never came.
 pub const NEVER: u64 = u64::MAX;
 
@@ -39,8 +41,7 @@ pub struct Span {
 /// One instance over the whole simulation.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
-    /// 0: serves both phases, 1: prefill, 2: decode.
-    pub pool: u32,
+    pub role: Role,
     pub gpus: u32,
     pub busy_ps: u64,
     pub steps: u64,

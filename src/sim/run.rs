@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use super::deployment::{Deployment, Role};
+use super::deployment::Deployment;
 use super::outcome::{NEVER, Outcome, Status};
 use super::price::Pricer;
 use super::request::Requests;
@@ -16,6 +16,7 @@ use super::settings::Settings;
 use super::world::{Event, World};
 use crate::control::Control;
 use crate::error::{Problems, Result};
+use crate::spec::Role;
 
 /// Prices of the pools of a deployment, to be shared by runs that differ in requests and settings.
 pub fn pricers(deployment: &Deployment) -> Vec<Arc<Pricer>> {
@@ -31,7 +32,7 @@ fn check(deployment: &Deployment, requests: &Requests, settings: &Settings) -> R
             p.push(format!("plan.pool[{i}]"), "has no instance, rank, seat or token budget", "at least one of each");
         }
     }
-    if deployment.pools.iter().any(|p| p.role == Role::Prefill)
+    if deployment.pools.iter().any(|p| p.role == Role::Prompts)
         && !deployment.pools.iter().any(|p| p.role == Role::Decode)
     {
         p.push("plan", "has prefill and no decode", "add decode instances");
@@ -147,7 +148,7 @@ impl<'a> World<'a> {
         let whole = isl + u64::from(self.requests.osl[r]);
         self.pool_ports.iter().zip(&self.deployment.pools).all(|(range, pool)| {
             let kv = &self.ports[range.start as usize].kv;
-            let tokens = if pool.role == Role::Prefill { isl } else { whole };
+            let tokens = if pool.role == Role::Prompts { isl } else { whole };
             kv.blocks(tokens) <= kv.capacity
         })
     }

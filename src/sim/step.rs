@@ -2,13 +2,14 @@
 
 use std::cmp::Reverse;
 
-use super::deployment::{PARTS, Role};
+use super::deployment::PARTS;
 use super::outcome::{NEVER, Span, SpanKind};
 use super::policy::View;
 use super::price::{Chunk, FINE, Part, Steps};
 use super::state::{Piece, Run};
 use super::wake::ceil_ps;
 use super::world::{Event, World};
+use crate::spec::Role;
 
 impl World<'_> {
     /// [`Self::poke`] for a request that has just queued up: no use if it cannot be let in before the run ends.

@@ -96,7 +96,7 @@ impl<'a> World<'a> {
                     decoding: 0,
                     extra: 0,
                     log: Log::default(),
-                    usage: Usage { pool: pool.role as u32, gpus: pool.gpus, ..Usage::default() },
+                    usage: Usage { role: pool.role, gpus: pool.gpus, ..Usage::default() },
                 });
                 let capacity = set.kv_blocks.unwrap_or(pool.kv_tokens / u64::from(block));
                 for _ in 0..pool.ranks {

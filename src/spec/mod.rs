@@ -12,6 +12,7 @@ pub mod hardware;
 mod hf_config;
 mod hf_quant;
 pub mod json;
+mod level;
 mod limits;
 mod memory;
 pub mod model;
@@ -29,6 +30,7 @@ pub use assumptions::{Assumptions, Switch};
 pub use distribution::Distribution;
 pub use dtype::{Dtype, Formats, Quant};
 pub use hardware::{Cluster, Device, Fabric};
+pub use level::{Level, Role};
 pub use model::{Attention, Indexer, Model, Moe, Part, SlidingWindow};
 pub use plan::{
     AfdPlan, Aggregated, Duplex, Parallel, PdPlan, PipelineMode, Placement, Plan, PoolPlan, Side, Slot, Workers,

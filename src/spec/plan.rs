@@ -4,6 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::hardware::Device;
 use super::json;
+use super::level::Level;
 
 fn one() -> u32 {
     1
@@ -238,13 +239,12 @@ pub enum Plan {
 }
 
 impl Plan {
-    /// `aggregated`, `pd`, `aggregated+afd` or `pd+afd`.
-    pub fn level(&self) -> &'static str {
+    pub fn level(&self) -> Level {
         match self {
-            Plan::Aggregated(_) => "aggregated",
-            Plan::Afd(_) => "aggregated+afd",
-            Plan::Pd(PdPlan { prefill: Slot::Workers(_), decode: Slot::Workers(_) }) => "pd",
-            Plan::Pd(_) => "pd+afd",
+            Plan::Aggregated(_) => Level::Aggregated,
+            Plan::Afd(_) => Level::AggregatedAfd,
+            Plan::Pd(PdPlan { prefill: Slot::Workers(_), decode: Slot::Workers(_) }) => Level::Pd,
+            Plan::Pd(_) => Level::PdAfd,
         }
     }
 }

@@ -6,17 +6,10 @@ use std::collections::BTreeMap;
 use crate::error::Problems;
 
 use super::hardware::Cluster;
+use super::level::Role;
 use super::limits::{Check, MANY, nearest_divisors};
 use super::model::{Attention, Model};
 use super::plan::{AfdPlan, Aggregated, Parallel, PdPlan, Placement, Plan, PoolPlan, Slot, Workers};
-
-/// What a slot is used for.
-#[derive(Clone, Copy, PartialEq)]
-enum Phase {
-    Prefill,
-    Decode,
-    Both,
-}
 
 /// Gives the parts of a plan a `check` of their own, for the moment they are built.
 macro_rules! checks {
@@ -49,14 +42,14 @@ impl Plan {
         match self {
             Plan::Aggregated(a) => {
                 if aggregated(&mut c, a) {
-                    c.within("parallel", |c| fit_parallel(c, &a.parallel, model, Phase::Both));
+                    c.within("parallel", |c| fit_parallel(c, &a.parallel, model, Role::Both));
                 }
             }
             Plan::Pd(p) => {
-                c.within("prefill", |c| fit_slot(c, &p.prefill, model, cluster, Phase::Prefill));
-                c.within("decode", |c| fit_slot(c, &p.decode, model, cluster, Phase::Decode));
+                c.within("prefill", |c| fit_slot(c, &p.prefill, model, cluster, Role::Prompts));
+                c.within("decode", |c| fit_slot(c, &p.decode, model, cluster, Role::Decode));
             }
-            Plan::Afd(a) => fit_afd(&mut c, a, model, cluster, Phase::Both),
+            Plan::Afd(a) => fit_afd(&mut c, a, model, cluster, Role::Both),
         }
         let gpus = self.gpus();
         // A plan whose parts are out of range has no meaningful size.
@@ -93,12 +86,12 @@ fn aggregated(c: &mut Check, a: &Aggregated) -> bool {
 }
 
 fn pd(c: &mut Check, p: &PdPlan) -> bool {
-    let slot = |c: &mut Check, s: &Slot, phase| match s {
+    let slot = |c: &mut Check, s: &Slot, role| match s {
         Slot::Workers(w) => workers(c, w),
-        Slot::Afd(a) => afd(c, a, phase),
+        Slot::Afd(a) => afd(c, a, role),
     };
-    c.within("prefill", |c| slot(c, &p.prefill, Phase::Prefill))
-        & c.within("decode", |c| slot(c, &p.decode, Phase::Decode))
+    c.within("prefill", |c| slot(c, &p.prefill, Role::Prompts))
+        & c.within("decode", |c| slot(c, &p.decode, Role::Decode))
 }
 
 fn pool(c: &mut Check, p: &PoolPlan) -> bool {
@@ -115,10 +108,10 @@ fn pool(c: &mut Check, p: &PoolPlan) -> bool {
 
 /// Which slot it will stand in is not known yet: what any slot would refuse.
 fn afd_part(c: &mut Check, a: &AfdPlan) -> bool {
-    afd(c, a, Phase::Prefill)
+    afd(c, a, Role::Prompts)
 }
 
-fn afd(c: &mut Check, a: &AfdPlan, phase: Phase) -> bool {
+fn afd(c: &mut Check, a: &AfdPlan, role: Role) -> bool {
     let mut good = c.count("units", a.units, 1, MANY) & batch(c, a.batch, a.chunk_tokens);
     good &= c.count_if("microbatches", a.microbatches, 1, 64);
     good &= c.count_if("prefill_interval", a.prefill_interval, 1, 1000);
@@ -131,7 +124,7 @@ fn afd(c: &mut Check, a: &AfdPlan, phase: Phase) -> bool {
     if let (true, Some(m), Some(b)) = (good, a.microbatches, a.batch)
         && b < m
         // The chunks of one prompt fill the micro-batches of a prefill slot.
-        && phase != Phase::Prefill
+        && role != Role::Prompts
     {
         let message = format!("{b} sequences cannot fill {m} micro-batches");
         c.wrong("batch", message, format!("batch={m}, or microbatches={b}"));
@@ -159,14 +152,14 @@ fn placement(c: &mut Check, p: &Placement) -> bool {
 
 // --- against a model and a cluster -----------------------------------------------------------------
 
-fn fit_slot(c: &mut Check, slot: &Slot, model: &Model, cluster: &Cluster, phase: Phase) {
+fn fit_slot(c: &mut Check, slot: &Slot, model: &Model, cluster: &Cluster, role: Role) {
     match slot {
         Slot::Workers(w) => {
             if workers(c, w) {
-                c.within("parallel", |c| fit_parallel(c, &w.parallel, model, phase));
+                c.within("parallel", |c| fit_parallel(c, &w.parallel, model, role));
             }
         }
-        Slot::Afd(a) => fit_afd(c, a, model, cluster, phase),
+        Slot::Afd(a) => fit_afd(c, a, model, cluster, role),
     }
 }
 
@@ -190,12 +183,12 @@ fn attention_tp(c: &mut Check, tp: u32, model: &Model) {
     }
 }
 
-fn fit_parallel(c: &mut Check, p: &Parallel, model: &Model, phase: Phase) {
+fn fit_parallel(c: &mut Check, p: &Parallel, model: &Model, role: Role) {
     attention_tp(c, p.tp, model);
     if p.pp > model.layers {
         c.wrong("pp", format!("{} stages for {} layers", p.pp, model.layers), "");
     }
-    if p.cp > 1 && phase != Phase::Prefill {
+    if p.cp > 1 && role != Role::Prompts {
         c.wrong("cp", "context parallelism is for prefill workers only", "cp=1");
     }
     let Some(moe) = &model.moe else {
@@ -243,8 +236,8 @@ fn no_experts(c: &mut Check, ep: Option<u32>, model: &Model) {
     }
 }
 
-fn fit_afd(c: &mut Check, a: &AfdPlan, model: &Model, cluster: &Cluster, phase: Phase) {
-    if !afd(c, a, phase) {
+fn fit_afd(c: &mut Check, a: &AfdPlan, model: &Model, cluster: &Cluster, role: Role) {
+    if !afd(c, a, role) {
         return;
     }
     c.within("attention", |c| {

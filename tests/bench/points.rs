@@ -16,8 +16,8 @@ use disagg::search::aim::Aim;
 use disagg::search::group::Group;
 use disagg::search::sides::Priced;
 use disagg::search::slots::Slots;
-use disagg::search::{LEVELS, Map, Question, Task, explore, layouts, regimes};
-use disagg::spec::{Assumptions, Quant, Serving, Slo, Workload, catalog};
+use disagg::search::{Map, Question, Task, explore, layouts, regimes};
+use disagg::spec::{Assumptions, Level, Quant, Serving, Slo, Workload, catalog};
 
 fn timed<T>(name: &str, work: impl FnOnce() -> T, points: impl FnOnce(&T) -> usize) -> T {
     let t = Instant::now();
@@ -60,7 +60,7 @@ fn main() {
     for round in ["cold", "warm"].iter().filter(|_| !only) {
         println!("-- {round}");
         let rows = |groups: &Vec<Group>| groups.iter().map(|g| g.rows.len()).sum();
-        let refine = |level: u8, groups: &[Group]| {
+        let refine = |level: Level, groups: &[Group]| {
             let judged: Vec<_> = groups.iter().map(|g| g.marks.judge(&aim)).collect();
             let mut rows = 0;
             let around = |groups: &[&Group]| {
@@ -74,10 +74,10 @@ fn main() {
             task.finer_mixed(level, groups, &judged, 2, &aim, around).unwrap();
             rows
         };
-        let a = timed("aggregated", || task.mixed_groups(0, &workers, 2).unwrap(), rows);
-        timed("its refinement", || refine(0, &a), |n| *n);
-        let u = timed("aggregated+afd", || task.mixed_groups(2, &units, 2).unwrap(), rows);
-        timed("its refinement", || refine(2, &u), |n| *n);
+        let a = timed("aggregated", || task.mixed_groups(Level::Aggregated, &workers, 2).unwrap(), rows);
+        timed("its refinement", || refine(Level::Aggregated, &a), |n| *n);
+        let u = timed("aggregated+afd", || task.mixed_groups(Level::AggregatedAfd, &units, 2).unwrap(), rows);
+        timed("its refinement", || refine(Level::AggregatedAfd, &u), |n| *n);
         let count = |p: &Priced<_>| p.iter().map(|x| x.2.len()).sum();
         timed("prefill", || task.prefill(&prefill_workers).unwrap(), count);
         timed("prefill afd", || task.prefill(&prefill_units).unwrap(), count);
@@ -88,10 +88,10 @@ fn main() {
         let d = timed("decode", || task.sides(Arc::new(p), &workers, 4).unwrap(), sides);
         let du = timed("decode afd", || task.sides(Arc::new(pu), &units, 4).unwrap(), sides);
         let slots = [
-            (&d, &d, "pd", 1),
-            (&d, &du, "pd+afd decode", 3),
-            (&du, &d, "pd+afd prefill", 3),
-            (&du, &du, "pd+afd both", 3),
+            (&d, &d, "pd", Level::Pd),
+            (&d, &du, "pd+afd decode", Level::PdAfd),
+            (&du, &d, "pd+afd prefill", Level::PdAfd),
+            (&du, &du, "pd+afd both", Level::PdAfd),
         ];
         for (p, d, name, level) in slots {
             let f = timed(name, || task.pair(level, &p.prompts.front, &d.front).unwrap(), Vec::len);
@@ -131,7 +131,7 @@ fn main() {
         clusters: vec![cluster],
         workloads,
         slos,
-        levels: LEVELS.iter().map(|l| (*l).to_string()).collect(),
+        levels: Level::ALL.to_vec(),
         frameworks: Some(vec![framework]),
         runnable: true,
         quant,

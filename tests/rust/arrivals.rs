@@ -5,7 +5,7 @@ use disagg::search::arrivals::leader;
 use disagg::search::{Question, explore};
 use disagg::serving::Engine;
 use disagg::serving::queueing::Arrivals;
-use disagg::spec::{Slo, Workload};
+use disagg::spec::{Level, Slo, Workload};
 
 use crate::lab;
 
@@ -13,7 +13,7 @@ fn question(percentile: Option<f64>) -> Question {
     let (model, cluster) = (lab::model("Qwen/Qwen3-30B-A3B"), lab::cluster("h200_sxm", 4));
     let slo = Slo { ttft_ms: Some(150.0), tpot_ms: Some(12.0), percentile };
     let mut q = Question::new(model, cluster, Workload::fixed("w", 0.0, 1024.0, 256.0), slo, "trtllm");
-    q.levels = vec!["aggregated".into(), "pd".into()];
+    q.levels = vec![Level::Aggregated, Level::Pd];
     q.batches_per_octave = 2;
     (q.arrivals, q.confirm) = (Arrivals::Poisson, false);
     q
@@ -27,10 +27,10 @@ fn no_plan_looked_at_serves_more() {
     for percentile in [None, Some(95.0)] {
         let q = question(percentile);
         let study = explore(lab::db(), &q, &Control::new()).unwrap();
-        for (k, level) in [(0, 0_u8), (1, 1)] {
+        for (k, level) in [(0, Level::Aggregated), (1, Level::Pd)] {
             let found = study.verdicts[k].leader.clone().unwrap();
             assert!(found.proved == percentile.is_none() && found.held.rate > 0.0);
-            let again = leader(&q, &study.libraries, &study.rows, [0, level], &Control::new()).unwrap().unwrap();
+            let again = leader(&q, &study.libraries, &study.rows, (0, level), &Control::new()).unwrap().unwrap();
             assert_eq!(again.held.rate, found.held.rate);
             let above = study
                 .rows
@@ -51,7 +51,7 @@ fn no_plan_looked_at_serves_more() {
                 judged += 1;
             }
             println!(
-                "{level} {percentile:?}: {:.3} of {:.3} closed, {judged} judged",
+                "{level:?} {percentile:?}: {:.3} of {:.3} closed, {judged} judged",
                 found.held.rate, found.row.point.requests_per_s
             );
             assert!(judged > 20, "{judged}");

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use disagg::control::Control;
 use disagg::cost::Library;
-use disagg::search::{LEVELS, Question, Study, explore};
+use disagg::search::{Question, Study, explore};
 use disagg::serving::pd;
 use disagg::serving::{Binding, Engine, Load, aggregated};
 use disagg::spec::{Aggregated, Cluster, PdPlan, Plan, Slo, Slot, Workload};
@@ -243,7 +243,7 @@ fn relaxing_what_binds_a_level_changes_its_verdict() {
         q.batches_per_octave = 1;
         let s = study(&q);
         for v in &s.verdicts {
-            let what = format!("{name} within {ttft}/{tpot} ms: {} {:?}", LEVELS[v.level], v.binding);
+            let what = format!("{name} within {ttft}/{tpot} ms: {} {:?}", v.level.name(), v.binding);
             bound.insert(v.binding.label());
             match v.binding {
                 Binding::None => assert!(v.feasible, "{what}"),
@@ -260,7 +260,7 @@ fn relaxing_what_binds_a_level_changes_its_verdict() {
                 _ => {
                     assert!(!v.feasible, "{what}");
                     let mut relaxed_q = q.clone();
-                    relaxed_q.levels = vec![LEVELS[v.level].to_string()];
+                    relaxed_q.levels = vec![v.level];
                     match v.binding {
                         Binding::Memory(_) => relaxed_q.cluster = relaxed(&q.cluster),
                         other => relaxed_q.slo = relax_limit(&q.slo, other),

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use disagg::control::Control;
 use disagg::cost::Library;
-use disagg::search::{LEVELS, Layout, Question, explore};
+use disagg::search::{Layout, Question, explore};
 use disagg::serving::cadence::{self, pace};
 use disagg::serving::{Engine, Load, aggregated};
 use disagg::sim::{Closed, Deployment, Settings, pricers, simulate_with, trace::draw};
-use disagg::spec::{Aggregated, Assumptions, Dtype, Parallel, Plan, Quant, Serving, Slo, Workload, servers};
+use disagg::spec::{Aggregated, Assumptions, Dtype, Level, Parallel, Plan, Quant, Serving, Slo, Workload, servers};
 use rand_pcg::Pcg64;
 
 use crate::lab::{self, gap, near, split};
@@ -193,7 +193,7 @@ fn a_search_keeps_the_cadence_that_serving_says() {
     let w = Workload::fixed("w", 0.0, 1024.0, 256.0);
     let slo = Slo { ttft_ms: Some(2000.0), tpot_ms: Some(50.0), percentile: None };
     let mut q = Question::new(model, cluster, w, slo, "vllm");
-    (q.serving.prefill_interval, q.levels) = (Some(3), vec![LEVELS[0].into()]);
+    (q.serving.prefill_interval, q.levels) = (Some(3), vec![Level::Aggregated]);
     let study = explore(lab::db(), &q, &Control::new()).unwrap();
     let ranks = |l: &Layout| l.shape().dp > 1;
     let mixed: Vec<_> = study.rows.iter().filter(|r| r.prefill.is_none() && r.point.stands()).collect();

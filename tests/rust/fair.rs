@@ -14,10 +14,10 @@ use disagg::search::constants::scan::NEAR;
 use disagg::search::row::Part;
 use disagg::search::sides::Candidate;
 use disagg::search::space::{self, Choices};
-use disagg::search::{LEVELS, Layout, Question, Row, Study, Task, explore, layouts};
+use disagg::search::{Layout, Question, Row, Study, Task, explore, layouts};
 use disagg::serving::choose::{chunk_grid, most_sequences};
 use disagg::serving::{Binding, Load, Point, Scan, Stepper, Tables, aggregated, cadence, pd};
-use disagg::spec::{Launch, Rules, Serving, Slo, Workload};
+use disagg::spec::{Launch, Level, Rules, Serving, Slo, Workload};
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 
@@ -180,13 +180,13 @@ impl<'a> Twin<'a> {
             };
             if self.rate(&point) > best.map_or(0.0, |b| b.point.requests_per_s) {
                 let main = Part { layout, batch: batch as u32, chunk: chunk as u32, count, interval };
-                best = Some(self.row(if afd { 2 } else { 0 }, main, None, point));
+                best = Some(self.row(if afd { Level::AggregatedAfd } else { Level::Aggregated }, main, None, point));
             }
         }
         best
     }
 
-    fn row(&self, level: u8, main: Part, prefill: Option<Part>, point: Point) -> Row {
+    fn row(&self, level: Level, main: Part, prefill: Option<Part>, point: Point) -> Row {
         Row { level, framework: 0, main, prefill, point, scanned: true, leads: false }
     }
 
@@ -234,20 +234,25 @@ impl<'a> Twin<'a> {
                 let main = Part { layout: d, batch: batch as u32, chunk: 0, count: nd, interval: 1 };
                 let (batch, chunk) = (sequences as u32, chunk as u32);
                 let prefill = Part { layout: p, batch, chunk, count: np, interval: 1 };
-                best = Some(self.row(if kinds == [false, false] { 1 } else { 3 }, main, Some(prefill), point));
+                best = Some(self.row(
+                    if kinds == [false, false] { Level::Pd } else { Level::PdAfd },
+                    main,
+                    Some(prefill),
+                    point,
+                ));
             }
         }
         best
     }
 
     /// `near`: what the level reports; every other plan is a few steps from it.
-    fn draw(&self, draw: &mut Draw, level: usize, near: Option<&Row>) -> Drawn {
+    fn draw(&self, draw: &mut Draw, level: Level, near: Option<&Row>) -> Drawn {
         let near = near.filter(|_| draw.below(2) == 0);
         match level {
-            0 => self.mixed(draw, false, near),
-            2 => self.mixed(draw, true, near),
-            1 => self.pair(draw, [false, false], near),
-            _ => {
+            Level::Aggregated => self.mixed(draw, false, near),
+            Level::AggregatedAfd => self.mixed(draw, true, near),
+            Level::Pd => self.pair(draw, [false, false], near),
+            Level::PdAfd => {
                 let own = near.and_then(|r| Some([r.prefill?.layout.is_afd(), r.main.layout.is_afd()]));
                 let kinds = own.unwrap_or_else(|| draw.of(&[[false, true], [true, false], [true, true]]));
                 self.pair(draw, kinds, near)
@@ -286,7 +291,7 @@ fn probe(q: &Question, plans: usize, seed: u64) -> (f64, usize) {
             let say = |r: &Row| format!("{:.2}/s {:?} | {:?}", r.point.requests_per_s, r.prefill, r.main);
             println!(
                 "{gain:+.4} {} {} {} {} {}/{}/{} {:?}:\n  {}\n  {}",
-                LEVELS[v.level],
+                v.level.name(),
                 q.model.name,
                 q.cluster.system,
                 q.cluster.gpus,
@@ -410,7 +415,7 @@ fn what_one_level_may_choose_another_may() {
     assert!(space::sizes(1000).windows(2).all(|w| w[1] - w[0] <= 1 + w[0] / 32));
 }
 
-fn best(q: &Question, level: usize) -> f64 {
+fn best(q: &Question, level: Level) -> f64 {
     let study = explore(lab::db(), q, &Control::new()).unwrap();
     let v = study.verdicts.iter().find(|v| v.level == level).unwrap();
     v.row.filter(|_| v.feasible).map_or(0.0, |i| study.rows[i].point.requests_per_s)
@@ -423,18 +428,24 @@ fn more_gpus_never_give_less() {
     let slo = Slo { ttft_ms: Some(2000.0), tpot_ms: Some(50.0), percentile: None };
     let mut judged = 0;
     for (model, system, framework, budgets, levels) in [
-        ("Qwen/Qwen3-235B-A22B-FP8", "h200_sxm", "trtllm", 11..=17, &[0usize, 1, 2][..]),
-        ("Qwen/Qwen3-30B-A3B", "b200_sxm", "sglang", 5..=11, &[0, 2, 3]),
-        ("deepseek-ai/DeepSeek-V3.2", "gb200", "sglang", 50..=53, &[1]),
+        (
+            "Qwen/Qwen3-235B-A22B-FP8",
+            "h200_sxm",
+            "trtllm",
+            11..=17,
+            &[Level::Aggregated, Level::Pd, Level::AggregatedAfd][..],
+        ),
+        ("Qwen/Qwen3-30B-A3B", "b200_sxm", "sglang", 5..=11, &[Level::Aggregated, Level::AggregatedAfd, Level::PdAfd]),
+        ("deepseek-ai/DeepSeek-V3.2", "gb200", "sglang", 50..=53, &[Level::Pd]),
     ] {
         for &level in levels {
             let mut before = 0.0_f64;
             for gpus in budgets.clone() {
                 let cluster = lab::cluster(system, gpus);
                 let mut q = Question::new(lab::model(model), cluster, w.clone(), slo, framework);
-                q.levels = vec![LEVELS[level].into()];
+                q.levels = vec![level];
                 let now = best(&q, level);
-                assert!(now >= before * (1.0 - 1e-3), "{model} {} {gpus}: {now} after {before}", LEVELS[level]);
+                assert!(now >= before * (1.0 - 1e-3), "{model} {} {gpus}: {now} after {before}", level.name());
                 (before, judged) = (before.max(now), judged + usize::from(now > 0.0));
             }
         }
@@ -448,8 +459,8 @@ fn what_was_found_by_hand_is_reached() {
     let slo = Slo { ttft_ms: Some(500.0), tpot_ms: Some(20.0), percentile: None };
     let (model, cluster) = (lab::model("deepseek-ai/DeepSeek-V3.2"), lab::cluster("gb200", 72));
     let mut q = Question::new(model, cluster, lab::chat(), slo, "sglang");
-    q.levels = vec!["pd".into()];
-    let per_gpu = best(&q, 1) * 256.0 / 72.0;
+    q.levels = vec![Level::Pd];
+    let per_gpu = best(&q, Level::Pd) * 256.0 / 72.0;
     println!("{per_gpu:.0} tokens/s/GPU");
     assert!(per_gpu >= 1655.0, "{per_gpu}");
 }
@@ -467,8 +478,8 @@ fn what_a_wider_climb_found_is_reached() {
     {
         let (model, cluster) = (lab::model("deepseek-ai/DeepSeek-V3.2"), lab::cluster("b200_sxm", 128));
         let mut q = Question::new(model, cluster, lab::chat(), slo, framework);
-        (q.serving, q.levels) = (serving, vec!["aggregated+afd".into()]);
-        let per_gpu = best(&q, 2) * 256.0 / 128.0;
+        (q.serving, q.levels) = (serving, vec![Level::AggregatedAfd]);
+        let per_gpu = best(&q, Level::AggregatedAfd) * 256.0 / 128.0;
         assert!(per_gpu >= least, "{framework}: {per_gpu} after {least}");
     }
 }
@@ -482,8 +493,8 @@ fn pieces_of_a_prompt_fill_the_stages_of_a_unit() {
         let (model, cluster) = (lab::model("deepseek-ai/DeepSeek-V3.2"), lab::cluster("h200_sxm", 64));
         let slo = Slo { ttft_ms: Some(250.0), tpot_ms: Some(tpot), percentile: None };
         let mut q = Question::new(model, cluster, w.clone(), slo, "trtllm");
-        q.levels = vec![LEVELS[3].into()];
-        let per_gpu = best(&q, 3) * 500.0 / 64.0;
+        q.levels = vec![Level::PdAfd];
+        let per_gpu = best(&q, Level::PdAfd) * 500.0 / 64.0;
         assert!(per_gpu >= least, "{tpot} ms: {per_gpu} after {least}");
     }
 }

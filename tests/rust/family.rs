@@ -10,10 +10,10 @@ use disagg::cost::softmax::Softmax;
 use disagg::cost::{Batch, Library, Op, Program};
 use disagg::error::Result;
 use disagg::kernels::{Reading, Surface};
-use disagg::search::levels::{self, Task};
+use disagg::search::{Task, layouts};
 use disagg::serving::{Engine, Load, Scan, Stepper, Tables, aggregated, pd};
 use disagg::sim::{Deployment, Requests, Settings, Status, simulate};
-use disagg::spec::{Aggregated, Assumptions, Dtype, Model, PdPlan, Plan, Quant, Serving, Slot, Workload};
+use disagg::spec::{Aggregated, Assumptions, Dtype, Level, Model, PdPlan, Plan, Quant, Serving, Slot, Workload};
 
 use crate::lab;
 
@@ -216,7 +216,10 @@ fn a_search_places_it() {
     let lib = library(&Serving::default());
     let (w, control) = (Workload::fixed("law", 0.0, 2000.0, 200.0), Control::new());
     let task = Task::new(&lib, &w, 16, 0, &control, true);
-    for (level, layouts) in [(0, levels::worker_layouts(&lib, 8, false)), (2, levels::unit_layouts(&lib, 8))] {
+    for (level, layouts) in [
+        (Level::Aggregated, layouts::worker_layouts(&lib, 8, false)),
+        (Level::AggregatedAfd, layouts::unit_layouts(&lib, 8)),
+    ] {
         let groups = task.mixed_groups(level, &layouts, 2).unwrap();
         let standing = groups.iter().flat_map(|g| &g.rows).filter(|r| r.point.stands()).count();
         assert!(standing > 100, "{standing}");

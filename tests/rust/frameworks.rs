@@ -3,11 +3,11 @@
 use disagg::control::Control;
 use disagg::kernels::table::Key;
 use disagg::search::flips::{Flip, LEAD};
-use disagg::search::{LEVELS, Question, Row, Study, explore};
+use disagg::search::{Question, Row, Study, explore};
 use disagg::serving::Engine;
 use disagg::serving::framework::{FRAMEWORKS, candidates, compared, default_framework};
 use disagg::spec::servers::{self, KernelPart};
-use disagg::spec::{Assumptions, Launch, PdPlan, Plan, Quant, Serving, Slo, Workload};
+use disagg::spec::{Assumptions, Launch, Level, PdPlan, Plan, Quant, Serving, Slo, Workload};
 
 use crate::lab;
 
@@ -51,13 +51,13 @@ fn the_kernels_of_one_plan_do_not_hang_on_the_number_of_gpus() {
 #[test]
 fn all_are_compared_and_each_says_what_it_says_alone() {
     let both = study(&["sglang", "vllm"]);
-    assert_eq!(both.by_framework.len(), 2 * LEVELS.len());
+    assert_eq!(both.by_framework.len(), 2 * Level::ALL.len());
     for (f, name) in ["sglang", "vllm"].into_iter().enumerate() {
         let alone = study(&[name]);
         for (v, w) in both.by_framework.iter().filter(|(k, _)| *k == f).map(|(_, v)| v).zip(&alone.verdicts) {
             let row = |s: &Study, i: Option<usize>| i.map(|i| Row { framework: 0, ..s.rows[i] });
             assert_eq!((v.level, v.feasible, v.binding, v.points), (w.level, w.feasible, w.binding, w.points));
-            assert_eq!(row(&both, v.row), row(&alone, w.row), "{} with {name}", LEVELS[v.level]);
+            assert_eq!(row(&both, v.row), row(&alone, w.row), "{} with {name}", v.level.name());
             assert_eq!((v.least_ttft_s, v.least_tpot_s), (w.least_ttft_s, w.least_tpot_s));
         }
     }
@@ -68,7 +68,7 @@ fn all_are_compared_and_each_says_what_it_says_alone() {
         let each = both.by_framework.iter().map(|(_, w)| w).filter(|w| w.level == v.level && w.feasible);
         let most = each.map(|w| rate(w.row)).fold(0.0, f64::max);
         if v.feasible {
-            assert_eq!(rate(v.row), most, "{}", LEVELS[v.level]);
+            assert_eq!(rate(v.row), most, "{}", v.level.name());
             judged += 1;
         }
     }
@@ -96,8 +96,8 @@ fn every_framework_with_kernels_is_compared_and_the_rest_is_named() {
 }
 
 /// What leads under limits, looked for in every row.
-fn leads(s: &Study, slo: &Slo) -> Option<(u8, f64)> {
-    let mut best: Option<(u8, f64)> = None;
+fn leads(s: &Study, slo: &Slo) -> Option<(Level, f64)> {
+    let mut best: Option<(Level, f64)> = None;
     for r in s.rows.iter().filter(|r| r.point.stands() && r.point.excess(slo) <= 1.0) {
         if best.is_none_or(|(_, rate)| r.point.requests_per_s > rate) {
             best = Some((r.level, r.point.requests_per_s));
@@ -129,7 +129,10 @@ fn flips_are_what_a_look_at_every_row_finds() {
                 (None, None) => {}
                 (Some((level, rate)), Some((top, most))) => {
                     assert!(rate >= most / (1.0 + LEAD), "{f:?}: {rate} against {most}");
-                    assert!(level == top || Some(level) == own || rate == most, "{f:?}: level {level}, {top} leads");
+                    assert!(
+                        level == top || Some(level) == own || rate == most,
+                        "{f:?}: level {level:?}, {top:?} leads"
+                    );
                 }
                 other => panic!("{f:?}: {other:?}"),
             }

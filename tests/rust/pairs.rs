@@ -5,7 +5,7 @@ use disagg::search::aim::Aim;
 use disagg::search::leaders::Tiers;
 use disagg::search::slots::{Front, PairMarks, Slots};
 use disagg::search::{Row, Task, layouts};
-use disagg::spec::{Slo, Workload};
+use disagg::spec::{Level, Slo, Workload};
 
 use crate::lab;
 
@@ -45,14 +45,14 @@ fn bounds_pass_over_nothing_that_may_lead() {
             for (p, d) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
                 let marks = PairMarks::new(sides[p].prompts.front.len(), sides[d].front.len());
                 let front = Front::new(&sides[d], &marks);
-                let all = task.pair(1, &sides[p].prompts.front, &sides[d].front).unwrap();
-                let near = task.near_best(1, &sides[p].prompts.front, &front, &aim, Tiers::default()).unwrap();
+                let all = task.pair(Level::Pd, &sides[p].prompts.front, &sides[d].front).unwrap();
+                let near = task.near_best(Level::Pd, &sides[p].prompts.front, &front, &aim, Tiers::default()).unwrap();
                 fronts += held(&near, &all, Tiers::default(), &aim).unwrap_or(0);
                 let fine = task.fine_decode(&sides[d], &aim).unwrap();
-                let every = task.pair(1, &sides[p].prompts.every, &fine.all()).unwrap();
+                let every = task.pair(Level::Pd, &sides[p].prompts.every, &fine.all()).unwrap();
                 // What is known beforehand only narrows the search: nothing, and half of the pairs themselves.
                 for known in [Tiers::default(), Tiers::of(&every[..every.len() / 2], &aim)] {
-                    let near = task.near_best(1, &sides[p].prompts.every, &fine, &aim, known).unwrap();
+                    let near = task.near_best(Level::Pd, &sides[p].prompts.every, &fine, &aim, known).unwrap();
                     match held(&near, &every, known, &aim) {
                         Some(n) => found += n,
                         None => empty += 1,

@@ -2,9 +2,9 @@
 
 use disagg::control::Control;
 use disagg::search::fine_grid::{FineGrid, fine_chunks};
-use disagg::search::{LEVELS, Layout, Question, explore, layouts};
+use disagg::search::{Layout, Question, explore, layouts};
 use disagg::serving::{Binding, Load, Point, Stepper, aggregated, choose, pd};
-use disagg::spec::{Slo, Workload};
+use disagg::spec::{Level, Slo, Workload};
 use proptest::prelude::*;
 
 use crate::lab;
@@ -12,7 +12,7 @@ use crate::lab;
 fn question(gpus: u32, w: Workload, ttft_ms: f64, tpot_ms: f64, levels: &[&str]) -> Question {
     let slo = Slo { ttft_ms: Some(ttft_ms), tpot_ms: Some(tpot_ms), percentile: None };
     let mut q = Question::new(lab::model(MODEL), lab::cluster(SYSTEM, gpus), w, slo, FRAMEWORK);
-    q.levels = levels.iter().map(|l| (*l).to_string()).collect();
+    q.levels = Level::parse(levels).unwrap();
     q
 }
 
@@ -76,9 +76,8 @@ fn pairs(q: &Question) -> f64 {
 /// Share of the exhaustive rate that the search misses.
 fn loss(q: &Question, level: &str, every: f64) -> f64 {
     let study = explore(lab::db(), q, &Control::new()).unwrap();
-    let of = LEVELS.iter().position(|l| *l == level).unwrap();
     let found =
-        study.rows.iter().filter(|r| usize::from(r.level) == of).map(|r| rate(&r.point, &q.slo)).fold(0.0, f64::max);
+        study.rows.iter().filter(|r| r.level.name() == level).map(|r| rate(&r.point, &q.slo)).fold(0.0, f64::max);
     let loss = 1.0 - found / every;
     println!("{level}, {:?}: {found:.4} of {every:.4} requests/s, loses {:.2} %", q.slo, loss * 100.0);
     assert!(every > 0.0, "nothing stands");

@@ -4,9 +4,9 @@ use disagg::control::Control;
 use disagg::search::key::key;
 use disagg::search::regimes::cells;
 use disagg::search::study::describe;
-use disagg::search::{LEVELS, Map, Question, Row, explore, regimes};
+use disagg::search::{Map, Question, Row, explore, regimes};
 use disagg::serving::Binding;
-use disagg::spec::{Assumptions, Quant, Serving, Slo, Workload};
+use disagg::spec::{Assumptions, Level, Quant, Serving, Slo, Workload};
 use disagg::{Error, pool};
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::{Rng, SeedableRng};
@@ -19,7 +19,7 @@ fn map(model: &str, system: &str, gpus: u32, lengths: &[(f64, f64, f64)], limits
         clusters: vec![lab::cluster(system, gpus)],
         workloads: lengths.iter().map(|(p, i, o)| Workload::fixed(&format!("{p}/{i}/{o}"), *p, *i, *o)).collect(),
         slos: limits.iter().map(|(a, b)| Slo { ttft_ms: Some(*a), tpot_ms: Some(*b), percentile: None }).collect(),
-        levels: LEVELS.iter().map(|l| (*l).to_string()).collect(),
+        levels: Level::ALL.to_vec(),
         frameworks: Some(vec!["trtllm".into()]),
         runnable: true,
         quant: Quant::default(),
@@ -98,7 +98,7 @@ fn cells_are_what_a_search_of_each_finds() {
                     let rate = |r: Option<Row>| r.map_or(0.0, |r| r.point.requests_per_s);
                     let reach_row = here.row;
                     let (a, b, gpus) = (rate(here.row), rate(there), map.clusters[0].gpus);
-                    let (here, level) = (here.binding, LEVELS[level]);
+                    let (here, level) = (here.binding, Level::ALL[level].name());
                     let plans = [reach_row, there].map(|r| r.map_or(String::new(), |r| describe(&r)));
                     off.push(format!(
                         "{name} {gpus} {} {slo:?} {level}: {a} {here:?} {} is not {b} {binding:?} {}",
@@ -153,13 +153,13 @@ fn a_map_is_one_row_a_cell_and_the_same_for_any_threads() {
 #[test]
 fn an_empty_or_wrong_map_is_refused_whole() {
     let mut m = map("Qwen/Qwen3-30B-A3B", "b200_sxm", 2, &[], &[]);
-    m.levels = vec!["pdd".into()];
+    m.levels.clear();
     m.frameworks = Some(vec!["sglong".into()]);
     let text = match regimes(lab::db(), &m, &Control::new(), false) {
         Err(e @ Error::Spec(_)) => e.to_string(),
         other => panic!("{other:?}"),
     };
-    for part in ["levels[0]: 'pdd'", "workloads: is empty", "slo: is empty", "frameworks[0]: 'sglong'"] {
+    for part in ["levels: is empty", "workloads: is empty", "slo: is empty", "frameworks[0]: 'sglong'"] {
         assert!(text.contains(part), "{part} in {text}");
     }
 }

@@ -256,7 +256,12 @@ fn scanning_finds_the_plans_that_pricing_finds() {
             }
             lab::near(a.least_ttft_s, b.least_ttft_s, 1e-3, "least TTFT");
             lab::near(a.least_tpot_s, b.least_tpot_s, 1e-3, "least TPOT");
-            println!("{model} {}: {} against {} requests/s", a.level, x.point.requests_per_s, y.point.requests_per_s);
+            println!(
+                "{model} {}: {} against {} requests/s",
+                a.level.name(),
+                x.point.requests_per_s,
+                y.point.requests_per_s
+            );
         }
     }
     println!("{same} of {levels} plans are the same, the largest loss {fewer:.1e}");

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use disagg::control::Control;
 use disagg::cost::Library;
 use disagg::search::sides::{Candidate, Priced};
-use disagg::search::{LEVELS, Question, Row, Study, Task, explore, layouts};
+use disagg::search::{Question, Row, Study, Task, explore, layouts};
 use disagg::serving::pd::{DecodeSide, PrefillSide};
 use disagg::serving::{Binding, Engine};
 use disagg::spec::workload::PrefixHome;
-use disagg::spec::{Assumptions, Imbalance, Plan, Serving, Slo, Slot, Workload};
+use disagg::spec::{Assumptions, Imbalance, Level, Plan, Serving, Slo, Slot, Workload};
 use disagg::{Error, pool};
 
 use crate::lab;
@@ -72,10 +72,10 @@ fn no_plan_is_priced_twice() {
     for study in [small_study(), v32_study()] {
         let mut seen = BTreeSet::new();
         for r in &study.rows {
-            let key = format!("{} {} {:?} {:?}", r.level, r.framework, r.main, r.prefill);
+            let key = format!("{:?} {} {:?} {:?}", r.level, r.framework, r.main, r.prefill);
             assert!(seen.insert(key), "twice: {r:?}");
             assert!(r.gpus() <= study.question.cluster.gpus);
-            assert_eq!(LEVELS[usize::from(r.level)], r.plan().level(), "{r:?}");
+            assert_eq!(r.level, r.plan().level(), "{r:?}");
         }
         assert_eq!(study.points().rows(), study.rows.len());
     }
@@ -89,8 +89,9 @@ fn same(a: &disagg::serving::Point, b: &disagg::serving::Point) -> bool {
 #[test]
 fn rows_compile_to_their_points() {
     for study in [small_study(), v32_study()] {
-        for (level, name) in LEVELS.iter().enumerate() {
-            let rows: Vec<&Row> = study.rows.iter().filter(|r| usize::from(r.level) == level && !r.scanned).collect();
+        for level in Level::ALL {
+            let name = level.name();
+            let rows: Vec<&Row> = study.rows.iter().filter(|r| r.level == level && !r.scanned).collect();
             assert!(!rows.is_empty(), "{name}: nothing is exact");
             let stride = rows.len() / 100 + 1;
             for r in rows.iter().step_by(stride) {
@@ -110,7 +111,7 @@ fn verdicts_are_the_best_rows() {
         let limits = &study.question.slo;
         let mut gains = Vec::new();
         for v in &study.verdicts {
-            let rows: Vec<&Row> = study.rows.iter().filter(|r| usize::from(r.level) == v.level).collect();
+            let rows: Vec<&Row> = study.rows.iter().filter(|r| r.level == v.level).collect();
             assert_eq!(v.points, rows.len());
             let met = |r: &&&Row| r.point.stands() && r.point.binding_under(limits) == Binding::None;
             // The best of all, scanned or not: nothing that a scan says is more than the exact best.
@@ -121,7 +122,7 @@ fn verdicts_are_the_best_rows() {
             if v.feasible {
                 assert_eq!(chosen.point.requests_per_s, best);
                 gains.push((best, v.binding));
-                let e = study.best(LEVELS[v.level]).unwrap();
+                let e = study.best(v.level.name()).unwrap();
                 assert_eq!(e.scalars.requests_per_s, best);
                 assert_eq!(e.scalars.binding, v.binding.label());
                 assert_eq!(e.scalars.gpus, study.question.cluster.gpus, "idle GPUs are paid for");
@@ -196,7 +197,7 @@ fn thinning_loss(lib: &Arc<Library>, w: &Workload, units: bool, per_octave: u32,
     let prefill = task.prefill(&layouts::worker_layouts(lib, budget, true)).unwrap();
     let layouts = if units { layouts::unit_layouts(lib, budget) } else { layouts::worker_layouts(lib, budget, false) };
     let decode = task.decode(&layouts, per_octave).unwrap();
-    let level = if units { 3 } else { 1 };
+    let level = if units { Level::PdAfd } else { Level::Pd };
     let every = task.pair(level, &all_prefill(&prefill), &all_decode(&decode)).unwrap();
     let prompts = task.prefill_frontier(&prefill).unwrap();
     let thin = task.pair(level, &prompts, &task.decode_frontier(&decode).unwrap()).unwrap();
@@ -249,8 +250,8 @@ fn ways_for_kv_survive_thinning() {
         let prefill = task.prefill_frontier(&prefill).unwrap();
         let layouts = if units { layouts::unit_layouts(&lib, 24) } else { layouts::worker_layouts(&lib, 24, false) };
         let decode = task.decode(&layouts, 3).unwrap();
-        let every = task.pair(1, &prefill, &all_decode(&decode)).unwrap();
-        let thin = task.pair(1, &prefill, &task.decode_frontier(&decode).unwrap()).unwrap();
+        let every = task.pair(Level::Pd, &prefill, &all_decode(&decode)).unwrap();
+        let thin = task.pair(Level::Pd, &prefill, &task.decode_frontier(&decode).unwrap()).unwrap();
         let ttft = every.iter().map(|r| r.point.ttft_s).fold(f64::INFINITY, f64::min);
         for over in [1.01, 1.05, 1.3, 2.0, 10.0] {
             let limits = slo(ttft * 1e3 * over, 30.0);
@@ -273,19 +274,15 @@ fn refused(q: &Question) -> String {
 #[test]
 fn bad_questions_are_refused_whole() {
     let mut q = small_question();
-    q.levels = vec!["aggregatd".into(), "pd".into()];
     q.objective = "speed".into();
     q.cluster.gpus = 0;
     q.slo.ttft_ms = Some(-1.0);
     let text = refused(&q);
-    for part in [
-        "levels[0]: 'aggregatd' is not a level; did you mean 'aggregated'",
-        "objective: 'speed'",
-        "cluster.gpus",
-        "slo.ttft_ms",
-    ] {
+    for part in ["objective: 'speed'", "cluster.gpus", "slo.ttft_ms"] {
         assert!(text.contains(part), "{part} in: {text}");
     }
+    let unknown = Level::parse(&["pd", "aggregatd"]).unwrap_err().to_string();
+    assert!(unknown.contains("levels[1]: 'aggregatd' is not a level; did you mean 'aggregated'"), "{unknown}");
     let mut q = small_question();
     q.levels.clear();
     assert!(refused(&q).contains("levels: no level to explore"));
@@ -303,7 +300,7 @@ fn bad_questions_are_refused_whole() {
     );
     assert!(small_study().verdict_of("pdd").is_err() && small_study().best("nothing").is_err());
     let mut q = small_question();
-    q.levels = vec!["pd".into()];
+    q.levels = vec![Level::Pd];
     q.cluster.gpus = 4;
     let s = run(&q);
     assert!(s.verdict_of("afd").unwrap_err().to_string().contains("no AFD level was explored"));
@@ -331,7 +328,7 @@ fn a_cancelled_search_stops() {
 fn longer_than_the_model_is_searched_unless_strict() {
     let mut q = small_question();
     q.cluster.gpus = 2;
-    q.levels = vec!["aggregated".into()];
+    q.levels = vec![Level::Aggregated];
     q.workload = Workload::fixed("long", 60_000.0, 512.0, 64.0);
     let e = run(&q).best("aggregated").unwrap();
     assert!(e.scalars.context_exceeded);
@@ -359,9 +356,9 @@ fn a_model_bigger_than_the_cluster_binds_on_memory() {
     for gpus in [2, 4] {
         let s = run(&question("deepseek-ai/DeepSeek-V3", "h200_sxm", gpus, lab::chat(), slo(1e4, 1e3)));
         for v in &s.verdicts {
-            let what = format!("{} on {gpus}: {v:?}", LEVELS[v.level]);
+            let what = format!("{} on {gpus}: {v:?}", v.level.name());
             // Two pools and a prefill worker need three GPUs.
-            if LEVELS[v.level] == "pd+afd" && gpus == 2 {
+            if v.level == Level::PdAfd && gpus == 2 {
                 assert!(v.row.is_none() && v.binding == Binding::Divisibility, "{what}");
                 continue;
             }
@@ -369,7 +366,7 @@ fn a_model_bigger_than_the_cluster_binds_on_memory() {
             assert!(v.binding.label().starts_with("memory:"), "{what}");
             let r = &s.rows[v.row.unwrap()];
             assert!(r.point.memory_bytes > 0.7 * s.question.cluster.device.hbm_bytes, "{what}");
-            let e = s.best(LEVELS[v.level]).unwrap_or_else(|e| panic!("{what}: {e}"));
+            let e = s.best(v.level.name()).unwrap_or_else(|e| panic!("{what}: {e}"));
             assert!(!e.scalars.feasible && e.scalars.binding == v.binding.label(), "{what}");
             assert!(e.scalars.memory_gib > 0.7 * 141.0, "{what}");
         }
@@ -395,7 +392,7 @@ fn idle_gpus_are_counted() {
     // Seven GPUs: most layouts leave some over.
     let mut q = small_question();
     q.cluster.gpus = 7;
-    q.levels = vec!["aggregated".into(), "pd".into()];
+    q.levels = vec![Level::Aggregated, Level::Pd];
     let s = run(&q);
     let c = s.points();
     let column = |name: &str| c.names.iter().position(|n| n == name).map(|i| &c.columns[i]).unwrap();

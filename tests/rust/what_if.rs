@@ -219,7 +219,7 @@ fn a_hair_of_any_figure_is_a_hair_of_the_best() {
         let names = compared(lab::db(), &model, c, &Quant::default()).unwrap().names;
         let mut q = Question::new(model.clone(), c.clone(), lab::chat(), slo, &names[0]);
         q.frameworks = names;
-        q.levels = vec!["aggregated".into(), "pd".into()];
+        q.levels = vec![disagg::spec::Level::Aggregated, disagg::spec::Level::Pd];
         let study = explore(lab::db(), &q, &Control::new()).unwrap();
         let of = |v: &disagg::search::study::Verdict| study.rows[v.row.unwrap()].point.requests_per_s;
         study.verdicts.iter().map(of).collect::<Vec<f64>>()

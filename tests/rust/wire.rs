@@ -8,7 +8,7 @@ use disagg::search::wire::{HEADER, WIDTH, pack, unpack};
 use disagg::search::{Layout, Part, Question, Row, explore};
 use disagg::serving::point::KvCost;
 use disagg::serving::{Binding, ByPhase, Known, Point};
-use disagg::spec::{Parallel, Slo};
+use disagg::spec::{Level, Parallel, Slo};
 use proptest::prelude::*;
 
 use crate::lab;
@@ -75,8 +75,8 @@ fn point() -> impl Strategy<Value = Point> {
 }
 
 fn row() -> impl Strategy<Value = Row> {
-    (any::<[u8; 2]>(), part(), prop::option::of(part()), point(), any::<[bool; 2]>()).prop_map(
-        |([level, framework], main, prefill, point, [scanned, leads])| Row {
+    (prop::sample::select(&Level::ALL[..]), any::<u8>(), part(), prop::option::of(part()), point(), any::<[bool; 2]>())
+        .prop_map(|(level, framework, main, prefill, point, [scanned, leads])| Row {
             level,
             framework,
             main,
@@ -84,8 +84,7 @@ fn row() -> impl Strategy<Value = Row> {
             point,
             scanned,
             leads,
-        },
-    )
+        })
 }
 
 proptest! {
@@ -138,7 +137,7 @@ fn rows_of_another_version_or_cut_are_refused() {
     assert!(said(&|w| w.truncate(HEADER + WIDTH)).contains("are cut: 3 rows"));
     assert!(said(&|w| w.truncate(2)).contains("not even a header"));
     // The first word of a row is its level, the third what kind of layout it is.
-    assert!(said(&|w| w[HEADER] = 999).contains("999 where a byte stands"));
+    assert!(said(&|w| w[HEADER] = 999).contains("999 where a level stands"));
     assert!(said(&|w| w[HEADER + 2] = 9).contains("9 where a kind of layout stands"));
     let mut row = study.rows[0];
     row.point.binding = Binding::Memory("cupboard");
@@ -166,7 +165,7 @@ fn units_searched_alone_make_the_same_study() {
     swapped.swap(0, 1);
     let joined = join(lab::db(), &q, parts.clone()).unwrap();
     assert!(joined.rows.len() > 1000);
-    let levels: BTreeSet<u8> = joined.rows.iter().map(|r| r.level).collect();
+    let levels: BTreeSet<Level> = joined.rows.iter().map(|r| r.level).collect();
     assert_eq!(levels.len(), 4);
     assert!(pack(&joined.rows).unwrap() == pack(&whole.rows).unwrap());
     assert_eq!(format!("{:?}", joined.verdicts), format!("{:?}", whole.verdicts));
@@ -181,13 +180,13 @@ fn units_searched_alone_make_the_same_study() {
 fn levels_not_asked_for_are_not_searched() {
     let mut q = small();
     q.frameworks.truncate(1);
-    q.levels = vec!["pd".into()];
+    q.levels = vec![Level::Pd];
     let units = q.units().unwrap();
     assert_eq!(units.iter().map(|u| q.label(u)).collect::<Vec<_>>(), ["pd on trtllm"]);
     let rows = search(lab::db(), &q, &units[0], &Control::new()).unwrap();
-    assert!(!rows.is_empty() && rows.iter().all(|r| r.level == 1));
+    assert!(!rows.is_empty() && rows.iter().all(|r| r.level == Level::Pd));
     let mut other = rows.clone();
-    other[0].level = 3;
+    other[0].level = Level::PdAfd;
     assert!(join(lab::db(), &q, vec![other]).is_err());
     assert_eq!(join(lab::db(), &q, vec![rows]).unwrap().verdicts.len(), 1);
 }

@@ -29,7 +29,7 @@ use crate::search::slots::{Front, PairMarks};
 use crate::search::space;
 use crate::search::task::Task;
 use crate::serving::{Binding, Point, point};
-use crate::spec::Slo;
+use crate::spec::{Level, Slo};
 
 /// What a layout reaches: the least of each latency, and its marks that no other beats on rate and both latencies.
 struct Peaks {
@@ -66,7 +66,7 @@ fn reach(marks: &[Mark], slo: &Slo) -> Tiers {
 
 /// A mixed level.
 struct Mixed {
-    level: u8,
+    level: Level,
     octave: u32,
     groups: Vec<Group>,
     /// By falling rate of what they reach without limits; the marks of all stand together, as they are read.
@@ -95,8 +95,12 @@ impl<'a> Scene<'a> {
         let of = Layouts::of(&task.choices());
         let octave = map.batches_per_octave.max(1);
         let of_units = space::sparser(octave);
-        let mixed = [mixed(map, &task, 0, &of.workers, octave)?, mixed(map, &task, 2, &of.units, of_units)?];
-        let (pd, afd) = (map.wants(1) || map.wants(3), map.wants(3) && !of.units.is_empty());
+        let mixed = [
+            mixed(map, &task, Level::Aggregated, &of.workers, octave)?,
+            mixed(map, &task, Level::AggregatedAfd, &of.units, of_units)?,
+        ];
+        let (pd, afd) =
+            (map.wants(Level::Pd) || map.wants(Level::PdAfd), map.wants(Level::PdAfd) && !of.units.is_empty());
         let workers = || task.sides(task.prompts_shared("workers", &of.prefill_workers)?, &of.workers, octave);
         let units = || task.sides(task.prompts_shared("units", &of.prefill_units)?, &of.units, octave);
         let sides = [pd.then(workers).transpose()?, afd.then(units).transpose()?];
@@ -190,7 +194,7 @@ impl<'a> Scene<'a> {
     }
 
     /// `level`: of pairs.
-    fn in_paired(&self, level: u8, decode: &Decode<'_, '_>, aim: &Aim) -> Result<Reach> {
+    fn in_paired(&self, level: Level, decode: &Decode<'_, '_>, aim: &Aim) -> Result<Reach> {
         let sides = |[p, d]: &[usize; 2]| self.sides[*p].as_ref().zip(self.sides[*d].as_ref()).map(|s| (s, [*p, *d]));
         let mut rows: Vec<Row> = Vec::new();
         let mut tiers = Tiers::default();
@@ -216,9 +220,9 @@ impl<'a> Scene<'a> {
     }
 
     /// The pair that lacks the least memory, of a level none of whose pairs stands.
-    fn closest(&self, level: u8) -> Option<Row> {
+    fn closest(&self, level: Level) -> Option<Row> {
         let [p, d] = ways(level)[0];
-        *self.closest[usize::from(level) / 2].get_or_init(|| {
+        *self.closest[usize::from(level.has_afd())].get_or_init(|| {
             let (p, d) = self.sides[p].as_ref().zip(self.sides[d].as_ref())?;
             self.task.closest_pair(level, &p.prompts.all, &d.decode)
         })
@@ -241,9 +245,12 @@ impl<'a> Scene<'a> {
             let reached: Result<Vec<Reach>> = asked
                 .iter()
                 .map(|level| match level {
-                    0 | 2 => self.mixed[level / 2].as_ref().map_or_else(nothing, |m| self.in_mixed(m, &aim(slo))),
-                    _ if self.sides[level / 2].is_none() => nothing(),
-                    _ => self.in_paired(*level as u8, &decode[&key(slo)], &aim(slo)),
+                    Level::Aggregated | Level::AggregatedAfd => {
+                        let mixed = self.mixed[usize::from(level.has_afd())].as_ref();
+                        mixed.map_or_else(nothing, |m| self.in_mixed(m, &aim(slo)))
+                    }
+                    Level::Pd | Level::PdAfd if self.sides[usize::from(level.has_afd())].is_none() => nothing(),
+                    Level::Pd | Level::PdAfd => self.in_paired(*level, &decode[&key(slo)], &aim(slo)),
                 })
                 .collect();
             done(i, reached?);
@@ -255,8 +262,8 @@ impl<'a> Scene<'a> {
     }
 }
 
-fn mixed(map: &Map, task: &Task<'_>, level: u8, layouts: &[Layout], octave: u32) -> Result<Option<Mixed>> {
-    if !map.wants(usize::from(level)) {
+fn mixed(map: &Map, task: &Task<'_>, level: Level, layouts: &[Layout], octave: u32) -> Result<Option<Mixed>> {
+    if !map.wants(level) {
         return Ok(None);
     }
     let groups = task.mixed_groups(level, layouts, octave)?;

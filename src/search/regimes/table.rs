@@ -7,7 +7,6 @@ use crate::columns::{Column, Columns};
 use crate::control::Control;
 use crate::error::Result;
 use crate::kernels::KernelDb;
-use crate::search::explore::LEVELS;
 use crate::search::row::Row;
 use crate::search::study::describe;
 use crate::serving::Binding;
@@ -69,14 +68,14 @@ pub fn regimes(db: &Arc<KernelDb>, map: &Map, control: &Control, partial: bool) 
     c.push("osl", number(&|i| means[cells[i].workload].osl));
     c.push("ttft_limit_ms", number(&|i| limit(map.slos[cells[i].slo].ttft_ms)));
     c.push("tpot_limit_ms", number(&|i| limit(map.slos[cells[i].slo].tpot_ms)));
-    c.push("winner", text(&|i| verdicts[i].as_ref().map_or(String::new(), |v| LEVELS[asked[v.0]].into())));
+    c.push("winner", text(&|i| verdicts[i].as_ref().map_or(String::new(), |v| asked[v.0].name().into())));
     c.push("margin", number(&|i| verdicts[i].as_ref().map_or(f64::NAN, |v| v.1)));
     c.push("tie", Column::Bool(verdicts.iter().map(|v| v.as_ref().is_some_and(|v| v.2.len() > 1)).collect()));
     c.push("agreed", Column::Bool(cells.iter().map(|c| c.agreed).collect()));
-    let names = |tied: &[usize]| tied.iter().map(|l| LEVELS[asked[*l]]).collect::<Vec<_>>().join(" = ");
+    let names = |tied: &[usize]| tied.iter().map(|l| asked[*l].name()).collect::<Vec<_>>().join(" = ");
     c.push("tied", text(&|i| verdicts[i].as_ref().filter(|v| v.2.len() > 1).map_or(String::new(), |v| names(&v.2))));
     for (k, level) in asked.iter().enumerate() {
-        let name = LEVELS[*level];
+        let name = level.name();
         let reached = |i: usize| &cells[i].reached[k];
         let rate = |i: usize| reached(i).row.filter(|_| reached(i).binding == Binding::None);
         c.push(format!("tokens_per_s_per_gpu_{name}"), number(&|i| rate(i).map_or(0.0, |r| per_gpu(i, &r))));

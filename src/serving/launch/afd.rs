@@ -12,7 +12,7 @@ use super::script::Out;
 use super::script::host;
 use super::vllm;
 use crate::spec::plan::{Duplex, PipelineMode, Side};
-use crate::spec::{AfdPlan, Plan, Slot};
+use crate::spec::{AfdPlan, Level, Plan, Slot};
 
 /// First port of the connectors' rendezvous; each unit has its own.
 const RENDEZVOUS: u16 = 6_239;
@@ -47,8 +47,8 @@ pub fn write(ask: &Ask, servers: &[Server], out: &mut Out) {
             for part in s.parts(node_gpus) {
                 let role = match (s.role, ask.plan.level()) {
                     // The decode side of P/D takes KV caches.
-                    (Role::Attention, "pd+afd") if s.path == "plan.decode" => Role::Decode,
-                    (Role::Attention, "pd+afd") => Role::Prefill,
+                    (Role::Attention, Level::PdAfd) if s.path == "plan.decode" => Role::Decode,
+                    (Role::Attention, Level::PdAfd) => Role::Prefill,
                     (role, _) => role,
                 };
                 let as_server = Server { role, ..s.clone() };

@@ -98,7 +98,7 @@ pub fn scripts(
             let name = if router { "router.sh".to_string() } else { format!("node{node}.sh") };
             let mut out = format!(
                 "#!/usr/bin/env bash\n# {} of {} GPUs on {server}: {}\nset -euo pipefail\ncd \"$(dirname \"$0\")\"\n",
-                ask.plan.level(),
+                ask.plan.level().name(),
                 ask.plan.gpus(),
                 if router { "the router".into() } else { format!("node {node}") },
             );

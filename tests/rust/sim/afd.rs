@@ -4,7 +4,8 @@ use std::hash::Hasher;
 
 use disagg::sim::deployment::PARTS;
 use disagg::sim::kv::Mix;
-use disagg::sim::{Closed, Deployment, Lines, PoolSpec, Requests, Role, Settings, Timing, Transfer};
+use disagg::sim::{Closed, Deployment, Lines, PoolSpec, Requests, Settings, Timing, Transfer};
+use disagg::spec::Role;
 use disagg::spec::assumptions::FirstToken;
 
 use super::*;

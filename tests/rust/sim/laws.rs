@@ -107,11 +107,12 @@ proptest! {
 }
 
 fn split_pools(prefill: u32, decode: u32) -> Deployment {
-    use disagg::sim::{Role, Transfer};
+    use disagg::sim::Transfer;
+    use disagg::spec::Role;
     let timing = Timing::Fixed { prefill_ps: 20 * MS + 13, decode_ps: 10 * MS + 7 };
     let mut d = Deployment::uniform(prefill, 6, 128, timing);
     let mut second = d.pools[0].clone();
-    d.pools[0].role = Role::Prefill;
+    d.pools[0].role = Role::Prompts;
     (second.role, second.count) = (Role::Decode, decode);
     d.pools.push(second);
     d.transfer = Transfer::Line { latency_ps: MS, ps_per_token: 1e7 };

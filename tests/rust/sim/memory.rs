@@ -64,7 +64,7 @@ proptest! {
 fn wires_are_shared() {
     let mut d = fixed(2, 8, 20, 10);
     let mut decode = d.pools[0].clone();
-    (d.pools[0].role, decode.role, decode.count) = (disagg::sim::Role::Prefill, disagg::sim::Role::Decode, 1);
+    (d.pools[0].role, decode.role, decode.count) = (disagg::spec::Role::Prompts, disagg::spec::Role::Decode, 1);
     d.pools.push(decode);
     d.first_token = FirstToken::Decode;
     d.transfer = Transfer::Line { latency_ps: 0, ps_per_token: MS as f64 };

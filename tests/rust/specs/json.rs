@@ -57,7 +57,7 @@ fn plans_and_models_survive_the_round_trip() {
         "decode": {"kind": "workers", "count": 3, "parallel": {"tp": 2, "dp": 4}, "batch": 32}});
     let plan = Plan::from_value(plan).unwrap();
     assert_eq!(Plan::from_json(&plan.to_json().unwrap()).unwrap(), plan);
-    assert_eq!((plan.level(), plan.gpus()), ("pd+afd", 8 + 24));
+    assert_eq!((plan.level().name(), plan.gpus()), ("pd+afd", 8 + 24));
 }
 
 proptest! {
