@@ -36,6 +36,10 @@ pub struct Clean {
     pub rules: Vec<&'static str>,
 }
 
+fn is_blackwell(raw: &Raw) -> bool {
+    catalog::system(&raw.system).is_ok_and(|(device, _)| device.is_blackwell())
+}
+
 /// Model and formats of a row: catalogue name, the user's formats on top, and the rules applied.
 pub fn model(raw: &Raw) -> Option<(&'static str, Quant, Vec<&'static str>)> {
     use Dtype::{Bf16, Fp8, Fp8Block, Nvfp4, W4a8Mxfp4Mxfp8};
@@ -45,7 +49,7 @@ pub fn model(raw: &Raw) -> Option<(&'static str, Quant, Vec<&'static str>)> {
     // Labels name a precision, checkpoints a format.
     let block = if raw.gemm == "fp8" { vec!["fp8-is-block"] } else { vec![] };
     // The sample's recipes of SGLang ask for FP8 KV on Blackwell; elsewhere its server keeps its default.
-    let asks_fp8 = raw.framework == "sglang" && !raw.system.starts_with('h');
+    let asks_fp8 = raw.framework == "sglang" && is_blackwell(raw);
     let deepseek = if asks_fp8 { Quant { kv: Some(Fp8), ..own } } else { own };
     let mla = if fp4 { vec!["fp4-checkpoint"] } else { block.clone() };
     Some(match raw.model.as_str() {
@@ -63,7 +67,7 @@ pub fn model(raw: &Raw) -> Option<(&'static str, Quant, Vec<&'static str>)> {
         "zhipuai/GLM-5" => ("zai-org/GLM-5-FP8", Quant { kv: Some(Fp8), ..own }, block),
         "openai/gpt-oss-120b" => {
             // The sample's recipes of vLLM set VLLM_USE_FLASHINFER_MOE_MXFP4_MXFP8=1 on Blackwell.
-            let asks = raw.framework == "vllm" && !raw.system.starts_with('h');
+            let asks = raw.framework == "vllm" && is_blackwell(raw);
             ("openai/gpt-oss-120b", Quant { moe: asks.then_some(W4a8Mxfp4Mxfp8), ..own }, vec!["mxfp4"])
         }
         "Qwen/Qwen3-32B" if fp4 => ("Qwen/Qwen3-32B", gemm(Nvfp4), vec![]),
