@@ -11,8 +11,38 @@ use super::{Comm, Seats, skew};
 use crate::error::{Error, Problems, Result, near};
 use crate::spec::{Cluster, Dtype, json};
 
-/// The phases there are.
-pub const PHASES: [&str; 6] = ["collective", "dispatch", "combine", "a2f", "f2a", "kv_transfer"];
+/// What can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Collective,
+    Dispatch,
+    Combine,
+    A2f,
+    F2a,
+    KvTransfer,
+}
+
+impl Phase {
+    const ALL: [Phase; 6] =
+        [Phase::Collective, Phase::Dispatch, Phase::Combine, Phase::A2f, Phase::F2a, Phase::KvTransfer];
+
+    fn name(self) -> &'static str {
+        match self {
+            Phase::Collective => "collective",
+            Phase::Dispatch => "dispatch",
+            Phase::Combine => "combine",
+            Phase::A2f => "a2f",
+            Phase::F2a => "f2a",
+            Phase::KvTransfer => "kv_transfer",
+        }
+    }
+
+    fn parse(name: &str) -> Result<Phase> {
+        let known = || near(name, Phase::ALL.map(Phase::name));
+        let found = Phase::ALL.into_iter().find(|p| p.name() == name);
+        found.ok_or_else(|| Error::spec("phase", format!("'{name}' is not a phase"), known()))
+    }
+}
 
 /// More is a slip of a unit.
 const MOST_BYTES: f64 = 1e18;
@@ -113,9 +143,10 @@ impl Asked<'_> {
 
 /// Answers one phase of `comm`, built for `cluster`.
 pub fn phase(comm: &Comm, cluster: &Cluster, what: &str, args: Value) -> Result<Report> {
+    let what = Phase::parse(what)?;
     let mut asked = Asked { problems: Problems::new(), cluster };
     match what {
-        "collective" => {
+        Phase::Collective => {
             let a: Collective = json::from_value(args, "")?;
             asked.ranks("ranks", a.ranks);
             asked.amount("bytes", a.bytes, MOST_BYTES);
@@ -137,7 +168,7 @@ pub fn phase(comm: &Comm, cluster: &Cluster, what: &str, args: Value) -> Result<
             let seats = a.placement.map_or_else(|| comm.packed(a.ranks), |ids| Seats::of(&ids, comm.domain()));
             Ok(comm.report_collective(&a.op, a.bytes, seats))
         }
-        "dispatch" | "combine" => {
+        Phase::Dispatch | Phase::Combine => {
             let a: Exchange = json::from_value(args, "")?;
             asked.amount("tokens", a.tokens, MOST_TOKENS);
             asked.count("hidden", a.hidden, 1, 1 << 20);
@@ -167,10 +198,10 @@ pub fn phase(comm: &Comm, cluster: &Cluster, what: &str, args: Value) -> Result<
                 dispatch_dtype: a.dtype,
             };
             let kind = kind.unwrap_or_else(|| comm.best_kind(&shape, a.tokens));
-            Ok(comm.report_exchange(&shape, a.tokens, kind, what == "combine", load.as_deref()))
+            Ok(comm.report_exchange(&shape, a.tokens, kind, what == Phase::Combine, load.as_deref()))
         }
-        "a2f" | "f2a" => afd(asked, comm, what == "f2a", args),
-        "kv_transfer" => {
+        Phase::A2f | Phase::F2a => afd(asked, comm, what == Phase::F2a, args),
+        Phase::KvTransfer => {
             let a: Kv = json::from_value(args, "")?;
             asked.amount("bytes", a.bytes, MOST_BYTES);
             asked.ranks("prefill_tp", a.prefill_tp);
@@ -189,7 +220,6 @@ pub fn phase(comm: &Comm, cluster: &Cluster, what: &str, args: Value) -> Result<
             let links = a.prefill_tp.min(a.decode_tp);
             Ok(comm.report_kv(a.bytes, links, a.same_domain, a.layers.map(|n| (n, a.compute_ms * 1e-3))))
         }
-        _ => Err(Error::spec("phase", format!("'{what}' is not a phase"), near(what, PHASES))),
     }
 }
 

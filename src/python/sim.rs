@@ -19,6 +19,7 @@ use crate::sim::replicas::{self, Job};
 use crate::sim::settings::Options;
 use crate::sim::trace::{self, draw, read, servegen};
 use crate::sim::{Deployment, Requests, Settings, Span, SpanKind, goodput, perfetto as chrome, statistics, to_ps};
+use crate::spec::Role;
 
 fn on_error(name: &str) -> Result<read::OnError> {
     match name {
@@ -275,12 +276,7 @@ pub fn perfetto(
         if [end.len(), instance.len(), lane.len(), batch.len(), steps.len(), kinds.len()].iter().any(|k| *k != n) {
             return Err(Error::spec("timeline", "columns differ in length", ""));
         }
-        let kind = |k: &str| match k {
-            "decode" => SpanKind::Decode,
-            "prefill" => SpanKind::Prefill,
-            "mixed" => SpanKind::Mixed,
-            _ => SpanKind::Transfer,
-        };
+        let kind = |k: &str| Role::named(k).map_or(SpanKind::Transfer, SpanKind::Steps);
         let spans: Vec<Span> = (0..n)
             .map(|i| Span {
                 instance: instance[i] as u32,

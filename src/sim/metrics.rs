@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::request::Requests;
 use super::statistics::{self, Interval};
-use super::{NEVER, Outcome, SpanKind, Status, to_s};
+use super::{NEVER, Outcome, Status, to_s};
 use crate::columns::{Column, Columns};
 use crate::spec::Slo;
 
@@ -181,15 +181,6 @@ pub fn utilization(o: &Outcome) -> Columns {
     c
 }
 
-pub fn kind(k: SpanKind) -> &'static str {
-    match k {
-        SpanKind::Decode => "decode",
-        SpanKind::Prefill => "prefill",
-        SpanKind::Mixed => "mixed",
-        SpanKind::Transfer => "transfer",
-    }
-}
-
 /// One row a stretch of time on an instance's lane.
 pub fn timeline(o: &Outcome) -> Columns {
     let t = &o.timeline;
@@ -199,7 +190,7 @@ pub fn timeline(o: &Outcome) -> Columns {
     c.push("lane", whole(&|x| x.lane));
     c.push("start_s", Column::F64(t.iter().map(|x| to_s(x.start_ps)).collect()));
     c.push("end_s", Column::F64(t.iter().map(|x| to_s(x.end_ps)).collect()));
-    c.push("kind", Column::from_strings(t.iter().map(|x| kind(x.kind))));
+    c.push("kind", Column::from_strings(t.iter().map(|x| x.kind.name())));
     c.push("batch", whole(&|x| x.batch));
     c.push("steps", whole(&|x| x.steps));
     c

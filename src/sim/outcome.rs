@@ -18,10 +18,19 @@ pub enum Status {
 /// What a stretch of time on a lane was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpanKind {
-    Decode,
-    Prefill,
-    Mixed,
+    /// Steps of prompts, of decode, or of both.
+    Steps(Role),
+    /// KV on its way to decode.
     Transfer,
+}
+
+impl SpanKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            SpanKind::Steps(role) => role.name(),
+            SpanKind::Transfer => "transfer",
+        }
+    }
 }
 
 /// A stretch of an instance's time; equal decode steps are one span.

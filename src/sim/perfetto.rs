@@ -4,7 +4,6 @@
 use serde_json::json;
 
 use super::Span;
-use super::metrics::kind;
 
 /// The whole file as text; `names` are those of the instances.
 pub fn to_json(timeline: &[Span], names: &[String]) -> String {
@@ -14,7 +13,7 @@ pub fn to_json(timeline: &[Span], names: &[String]) -> String {
     }
     for s in timeline {
         events.push(json!({
-            "name": kind(s.kind), "cat": kind(s.kind), "ph": "X", "pid": s.instance, "tid": s.lane,
+            "name": s.kind.name(), "cat": s.kind.name(), "ph": "X", "pid": s.instance, "tid": s.lane,
             "ts": s.start_ps as f64 / 1e6, "dur": (s.end_ps - s.start_ps) as f64 / 1e6,
             "args": {"batch": s.batch, "steps": s.steps},
         }));

@@ -112,11 +112,11 @@ impl World<'_> {
             inst.step += steps;
         }
         if self.out.timeline.len() < self.settings.timeline {
-            let kind = match (run.decodes, run.prompts) {
-                (true, false) => SpanKind::Decode,
-                (true, true) => SpanKind::Mixed,
-                _ => SpanKind::Prefill,
-            };
+            let kind = SpanKind::Steps(match (run.decodes, run.prompts) {
+                (true, false) => Role::Decode,
+                (true, true) => Role::Both,
+                _ => Role::Prompts,
+            });
             let batch = if run.decodes { batch } else { 0 } + inst.pieces.len() as u32;
             let (start_ps, end_ps) = (run.start_ps, self.now);
             self.out.timeline.push(Span { instance: i, lane: 0, start_ps, end_ps, kind, batch, steps });

@@ -81,4 +81,8 @@ impl Role {
             Role::Decode => "decode",
         }
     }
+
+    pub fn named(name: &str) -> Option<Role> {
+        Role::ALL.into_iter().find(|r| r.name() == name)
+    }
 }
