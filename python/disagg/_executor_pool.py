@@ -11,7 +11,6 @@ import concurrent.futures as cf
 import os
 import pickle
 import time
-import uuid
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
 from typing import Any, Protocol
@@ -130,7 +129,7 @@ def fly(work: Units, executor: Any, tell: Callable[[], object] | None = None) ->
                 future.cancel()
 
 
-_HERE = uuid.uuid4().hex
+_HERE = os.urandom(16).hex()
 _WANTED: set[str] = set()
 
 
@@ -206,7 +205,7 @@ class Calls:
         self.done: list[int] = []
         self._begun = 0
         self._threads = 1
-        self._token = uuid.uuid4().hex
+        self._token = os.urandom(16).hex()
 
     def next(self) -> int | None:
         self._begun += 1

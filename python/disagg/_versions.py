@@ -6,7 +6,6 @@ import os
 import platform
 import sys
 import warnings
-from importlib import metadata
 
 from disagg import _core
 
@@ -21,6 +20,8 @@ if _NATIVE["profile"] == "debug":
 
 def versions() -> dict[str, str]:
     """Give what `show_versions` prints, as a dict."""
+    from importlib import metadata
+
     found = {
         "disagg": __version__,
         "build": str(_NATIVE["profile"]),
