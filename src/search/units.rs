@@ -22,7 +22,7 @@ use crate::error::Result;
 use crate::serving::pd::DecodeSide;
 use crate::spec::Role;
 
-/// How good a layout is (as [`Aim::score`]).
+/// How good a layout is (as `Aim::score`).
 #[derive(Clone, Copy)]
 pub struct Found {
     pub layout: Layout,
