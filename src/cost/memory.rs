@@ -6,20 +6,22 @@
 //! min(tp, kv_heads). Published profiles keep their own formulas and fill the whole device. Limits:
 //! activations are an estimate (rows that a layer keeps alive at once), not a trace.
 
+mod books;
+mod context;
 pub mod server;
 
+use self::books::Rank;
+pub use self::context::Context;
+use self::context::Weights;
+use server::Layout;
 pub use server::Room;
-use server::{Layout, Overhead};
 
 use super::draft;
-use super::program::Program;
 use super::published::{self, Role};
-use crate::spec::assumptions::{Activations, FfnPool, KvReserve, SharedExpertSplit, SparseAttentionMemory};
-use crate::spec::dtype::{Dtype, Formats};
+use crate::spec::assumptions::{FfnPool, KvReserve, SharedExpertSplit, SparseAttentionMemory};
 use crate::spec::plan::{Side, stage_layers};
 use crate::spec::workload::PrefixScope;
-use crate::spec::{AfdPlan, Assumptions, Attention, Device, Model, Parallel, Quant, Serving, Workload, servers};
-use crate::units::{GIB, MIB};
+use crate::spec::{AfdPlan, Assumptions, Attention, Device, Model, Parallel};
 
 /// One line of the memory table.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -125,18 +127,6 @@ impl Memory {
     }
 }
 
-struct Weights {
-    attention: f64,
-    dense: f64,
-    router: f64,
-    shared: f64,
-    expert: f64,
-    embedding: f64,
-    head: f64,
-    /// Projection of the MTP module; 0 without drafts.
-    draft: f64,
-}
-
 /// Weight bytes of each part on one rank: attention per layer, dense FFN per dense layer, one expert of one layer ...
 ///
 /// `with_head`: whether aiconfigurator counts the head of a GQA model.
@@ -155,54 +145,15 @@ fn weights(cx: &Context<'_>, tp: u32, shared_shards: u32, with_head: bool) -> We
         dense: model.dense_ffn_weight_bytes(quant) / t,
         router: model.router_weight_bytes(),
         shared: model.shared_expert_weight_bytes(quant) / f64::from(shared_shards),
-        expert: expert_bytes(cx),
-        embedding: match cx.assumptions.activations {
-            // aiconfigurator splits the table of GQA models only.
-            Activations::Framework if model.is_mla() => model.embedding_bytes(),
-            Activations::AliveRows => model.embedding_bytes() / t + servers::tower_bytes(&model.name),
-            _ => model.embedding_bytes() / t,
-        },
-        head: match cx.assumptions.activations {
-            Activations::AliveRows => model.head_bytes() / t,
-            // Published planners count the embedding once, tied or not.
-            Activations::Coefficients => 0.0,
-            // The operators that aiconfigurator adds up are those of prefill, and GQA's have no head there.
-            Activations::Framework if model.is_mla() || with_head => model.head_bytes() / t,
-            Activations::Framework => 0.0,
-        },
+        expert: cx.books().expert(cx),
+        embedding: cx.books().embedding(model, t),
+        head: cx.books().head(model, t, with_head),
     }
-}
-
-/// One routed expert as the framework stores it: padded for its kernels, and with its biases where it has any.
-fn expert_bytes(cx: &Context<'_>) -> f64 {
-    let plain = cx.model.expert_weight_bytes(cx.quant);
-    let padding = servers::servers().padding.iter().find(|p| p.formats.contains(&cx.formats.moe));
-    let (Some(moe), Some(padding), Activations::AliveRows) = (&cx.model.moe, padding, cx.assumptions.activations)
-    else {
-        return plain;
-    };
-    let to = if cx.device.is_blackwell() { padding.blackwell } else { padding.hopper };
-    let [h, i] = [moe_size(cx.model.hidden, to[0]), moe_size(moe.intermediate, to[1])];
-    let biases = if padding.biases { (2.0 * i + h) * Dtype::Bf16.weight_bytes() } else { 0.0 };
-    3.0 * h * i * cx.formats.moe.weight_bytes() + biases
-}
-
-fn moe_size(size: u32, multiple: u32) -> f64 {
-    f64::from(size.next_multiple_of(multiple))
 }
 
 /// Sparse attention whose weights and indexer cache are left out.
 fn bare_sparse(model: &Model, a: &Assumptions) -> bool {
     a.sparse_attention_memory == SparseAttentionMemory::Ignored && model.is_dsa()
-}
-
-/// NCCL buffers by ranks (342 MiB at 2, 392 MiB from 4 on): physics.md section 4.
-fn buffers(ranks: u32) -> f64 {
-    match ranks {
-        0 | 1 => 0.0,
-        2 | 3 => 342.0 * MIB,
-        _ => 392.0 * MIB,
-    }
 }
 
 /// Bytes a layer keeps alive per token: residual, normed input, block output and their successors (8 hidden rows,
@@ -247,11 +198,8 @@ fn kv_terms(cx: &Context<'_>, tp: u32) -> (f64, f64) {
         KvReserve::Mean => (w.theta() - m.prefix).max(m.isl),
     };
     let kv = cx.formats.kv.kv_bytes();
-    let published = match cx.assumptions.activations {
-        _ if bare_sparse(model, cx.assumptions) => Some(published::bare_latent_kv(kv)),
-        Activations::Framework => published::framework_latent_kv(model, kv),
-        _ => None,
-    };
+    let bare = bare_sparse(model, cx.assumptions);
+    let published = if bare { Some(published::bare_latent_kv(kv)) } else { cx.books().latent_kv(model, kv) };
     let counted = published.map_or(1.0, |bytes| bytes / model.attention.kv_bytes_per_token(cx.formats.kv));
     let kept = draft::kv_layers(model, cx.serving) / f64::from(model.layers);
     let bytes = |tokens| cx.program.state_bytes(tokens, cx.formats.kv, tp) * counted * kept;
@@ -267,73 +215,6 @@ fn local_experts(cx: &Context<'_>, ep: u32, moe_tp: u32) -> f64 {
     cx.model.moe.as_ref().map_or(0.0, |m| f64::from(slots(m)) / f64::from(moe_tp))
 }
 
-/// What all memory formulas need.
-#[derive(Clone, Copy)]
-pub struct Context<'a> {
-    pub model: &'a Model,
-    pub program: &'a Program,
-    pub quant: &'a Quant,
-    pub formats: &'a Formats,
-    pub serving: &'a Serving,
-    pub assumptions: &'a Assumptions,
-    pub workload: &'a Workload,
-    pub device: &'a Device,
-    /// Whose memory manager.
-    pub framework: &'a str,
-    pub node_gpus: u32,
-}
-
-/// Memory kept for the framework: a named assumption of the published planners; servers have their fraction
-/// instead, and what the user sets comes on top.
-fn reserve(cx: &Context<'_>) -> f64 {
-    let gib = |else_: f64| cx.serving.framework_reserve_gib.unwrap_or(else_) * GIB;
-    match cx.assumptions.activations {
-        Activations::AliveRows => gib(0.0),
-        Activations::Coefficients | Activations::Framework => {
-            gib(published::RESERVE_GIB) * published::reserve_factor(cx.framework)
-        }
-    }
-}
-
-/// What the server takes, or what the published formulas have in its place.
-fn overhead(cx: &Context<'_>, layout: &Layout, nccl_ranks: u32) -> Overhead {
-    let sampler = match cx.assumptions.activations {
-        Activations::AliveRows => return server::overhead(cx, layout),
-        Activations::Framework => published::framework_activation_floor(cx.framework),
-        Activations::Coefficients => 0.0,
-    };
-    Overhead { room: Room::All, sampler, tokens: 0.0, graphs: 0.0, buffers: buffers(nccl_ranks) }
-}
-
-fn capacity(cx: &Context<'_>) -> f64 {
-    match cx.assumptions.activations {
-        Activations::AliveRows => cx.device.reported_bytes(),
-        Activations::Coefficients | Activations::Framework => cx.device.hbm_bytes,
-    }
-}
-
-/// Whether aiconfigurator adds up the operators of sglang's wide EP: experts beyond one node, no MoE-TP.
-fn wide_ep(cx: &Context<'_>, p: &Parallel) -> bool {
-    cx.assumptions.activations == Activations::Framework
-        && cx.framework == "sglang"
-        && cx.model.is_mla()
-        && p.dp > 1
-        && p.moe_tp == 1
-        && p.stage_gpus() > cx.node_gpus
-}
-
-/// Those operators: no head, and no embedding with sparse attention; dense latent attention is its
-/// down-projections, counted twice.
-fn without_ends(w: Weights, model: &Model) -> Weights {
-    let Attention::Mla { q_lora, kv_lora, rope, indexer, .. } = &model.attention else { return w };
-    if indexer.is_some() {
-        return Weights { head: 0.0, embedding: 0.0, ..w };
-    }
-    let down = f64::from(model.hidden) * f64::from(q_lora + kv_lora + rope);
-    // One byte a weight: these operators exist for block-scaled FP8 only.
-    Weights { head: 0.0, router: 0.0, attention: 2.0 * down, ..w }
-}
-
 /// Memory of one GPU of a worker.
 pub fn worker(cx: &Context<'_>, p: &Parallel, pool: &'static str) -> Memory {
     let model = cx.model;
@@ -343,7 +224,7 @@ pub fn worker(cx: &Context<'_>, p: &Parallel, pool: &'static str) -> Memory {
     let whole_shared =
         p.dp * p.cp > 1 || (cx.assumptions.shared_expert_split == SharedExpertSplit::Whole && model.is_dsa());
     let w = weights(cx, p.tp, if whole_shared { 1 } else { p.tp }, false);
-    let w = if wide_ep(cx, p) { without_ends(w, model) } else { w };
+    let w = cx.books().of_worker(cx, p, w);
     let moe_layer = w.router + w.shared + local_experts(cx, p.ep(), p.moe_tp) * w.expert;
     // The MTP module is one more layer of the last kind, on the last stage.
     let last = if model.moe.is_some() { moe_layer } else { w.dense };
@@ -355,31 +236,23 @@ pub fn worker(cx: &Context<'_>, p: &Parallel, pool: &'static str) -> Memory {
         + w.embedding
         + w.head;
     let (per_sequence, shared) = kv_terms(cx, p.tp);
-    let taken = overhead(cx, &Layout::of(p, model.layers), p.tp);
+    let books = cx.books();
+    let taken = books.overhead(cx, &Layout::of(p, model.layers), p.tp);
+    let rank = Rank { role: Role::Whole, tp: p.tp, ranks: f64::from(p.dp), ep: p.ep(), gpus: p.tp };
+    let own = activation_per_token(cx, p.tp, p.moe_tp, f64::from(p.moe_tp) / f64::from(p.tp));
     // Pipeline stages hold L/pp layers of pp batches: the same bytes in all.
     Memory {
         pool,
-        capacity: capacity(cx),
+        capacity: cx.books().capacity(cx.device),
         weights: bytes,
         kv_per_sequence: per_sequence,
         kv_shared: shared / f64::from(p.pp),
-        activation_per_token: match cx.assumptions.activations {
-            Activations::AliveRows => {
-                activation_per_token(cx, p.tp, p.moe_tp, f64::from(p.moe_tp) / f64::from(p.tp)) / f64::from(p.cp)
-            }
-            Activations::Coefficients => {
-                published::activation_per_token(model, Role::Whole, p.tp, f64::from(p.dp), p.ep(), cx.framework)
-                    / f64::from(p.cp)
-            }
-            Activations::Framework => {
-                published::framework_activation(model, p.tp, f64::from(p.dp), p.ep(), cx.framework) / f64::from(p.cp)
-            }
-        },
+        activation_per_token: books.activation(cx, own, &rank) / f64::from(p.cp),
         activation_floor: taken.sampler,
         activation_tokens: taken.tokens,
         graphs: taken.graphs,
         buffers: taken.buffers,
-        reserve: reserve(cx),
+        reserve: books.reserve(cx),
         room: taken.room,
     }
 }
@@ -420,32 +293,26 @@ pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_device: &Device) -> (M
             .max((moe_layers + drafts) * (local * w.expert + router.1 + side(shared_on_ffn)) + dense_layers * dense.1);
     }
     let (per_sequence, shared) = kv_terms(cx, tp);
-    let reserve = reserve(cx);
+    let reserve = cx.books().reserve(cx);
     let ffn_cx = Context { device: ffn_device, ..*cx };
     let h = f64::from(model.hidden);
     let topk = model.moe.as_ref().map_or(0.0, |m| f64::from(m.topk));
     let inter = model.moe.as_ref().map_or(0.0, |m| f64::from(m.intermediate) / f64::from(plan.ffn.moe_tp));
     let ranks = f64::from(plan.attention.gpus / tp);
-    // aiconfigurator takes the FFN pool for one replica of TP over all its GPUs.
-    let ffn_ranks = if cx.assumptions.activations == Activations::Framework { plan.ffn.gpus } else { tp };
-    let per_token = |own: f64, role: Role| match cx.assumptions.activations {
-        Activations::AliveRows => own,
-        Activations::Framework if role == Role::Ffn => {
-            ranks * published::framework_activation(model, ffn_ranks, 1.0, ep, cx.framework)
-        }
-        Activations::Framework => published::framework_activation(model, tp, 1.0, 1, cx.framework),
-        Activations::Coefficients => published::activation_per_token(model, role, tp, ranks, ep, cx.framework),
-    };
+    let books = cx.books();
+    let ffn_ranks = books.pool_ranks(tp, plan.ffn.gpus);
+    let per_token =
+        |own: f64, role: Role| books.activation(cx, own, &Rank { role, tp, ranks, ep, gpus: plan.ffn.gpus });
     let layers = f64::from(model.layers.div_ceil(pp));
     let (all, a) = (plan.attention.gpus + plan.ffn.gpus, plan.attention.gpus);
     let of_attention = Layout { gpus: all, tp, dp: a / tp, pp, ep: 1, layers, head: true };
     let of_ffn = Layout { gpus: all, tp: 1, dp: 1, pp, ep, layers, head: false };
-    let taken = overhead(cx, &of_attention, tp);
-    let ffn_taken = overhead(&ffn_cx, &of_ffn, ffn_ranks);
+    let taken = books.overhead(cx, &of_attention, tp);
+    let ffn_taken = books.overhead(&ffn_cx, &of_ffn, ffn_ranks);
     (
         Memory {
             pool: "attention",
-            capacity: capacity(cx),
+            capacity: cx.books().capacity(cx.device),
             weights: attention,
             // Pipeline stages hold L/pp layers of pp batches: the same bytes in all.
             kv_per_sequence: per_sequence,
@@ -464,7 +331,7 @@ pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_device: &Device) -> (M
         },
         Memory {
             pool: "ffn",
-            capacity: capacity(&ffn_cx),
+            capacity: books.capacity(ffn_device),
             weights: ffn,
             kv_per_sequence: 0.0,
             kv_shared: 0.0,

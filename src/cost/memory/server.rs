@@ -11,7 +11,7 @@
 //! `serving/defaults.json`. Limits: a server of a version that is not known (a fraction was given by hand
 //! that is not the newest version's default) is charged the most of any version.
 
-use super::Context;
+use super::context::Context;
 use crate::spec::servers::{self, Law, Server};
 use crate::spec::{Device, Parallel};
 use crate::units::{GIB, MIB};
