@@ -24,6 +24,7 @@ mod stages;
 
 use std::sync::Arc;
 
+pub use self::hops::Hops;
 pub use self::lines::{AfdLines, PartStages};
 pub use self::stages::LayerStages;
 use super::attention::AttentionPart;
@@ -74,11 +75,12 @@ pub struct AfdUnit {
     router: Router,
     router_on_ffn: bool,
     dense: Option<GatedMlp>,
-    dense_on_ffn: bool,
+    /// Whether dense layers run through all four stages.
+    pub dense_on_ffn: bool,
     pub experts: Experts,
     shared: Option<GatedMlp>,
     shared_on_ffn: bool,
-    shape: AfdShape,
+    hops: Hops,
     /// Whether the pools stand on GPUs named by the plan.
     placed: bool,
     /// The exchange between FFN GPUs when they route.
@@ -86,7 +88,8 @@ pub struct AfdUnit {
     logits: [Arc<Surface>; 2],
     /// Projection of (hidden, embedding) before a draft layer.
     draft: Option<[Arc<Surface>; 2]>,
-    slowed: Option<f64>,
+    /// What a fused dispatch does to the rest of the FFN stage; none: not fused.
+    pub slowed: Option<f64>,
     /// Start-up of A2F and F2A, where a fused kernel hides the rest of them.
     starts: [f64; 2],
     /// Seconds that HBM needs for all experts of one FFN GPU.
@@ -94,8 +97,6 @@ pub struct AfdUnit {
     memory: [Surface; 2],
     ffn_memory: [Surface; 2],
     hidden: f64,
-    topk: u32,
-    expert_count: u32,
     overlap: bool,
 }
 
@@ -160,7 +161,18 @@ impl AfdUnit {
             experts,
             shared,
             shared_on_ffn,
-            shape,
+            hops: Hops {
+                lib: lib.clone(),
+                shape,
+                attention_gpus: plan.group_gpus(),
+                groups: plan.attention_groups.max(1),
+                attention_tp: tp,
+                ffn_gpus: plan.ffn.gpus,
+                replicas,
+                topk: moe.topk,
+                experts: moe.experts,
+                router_on_ffn,
+            },
             placed: plan.placement.is_some(),
             inner: A2aShape {
                 hidden: lib.model.hidden,
@@ -184,20 +196,23 @@ impl AfdUnit {
             memory: [lib.memory(false), lib.memory(true)],
             ffn_memory: [ffn_lib.memory(false), ffn_lib.memory(true)],
             hidden: f64::from(lib.model.hidden),
-            topk: moe.topk,
-            expert_count: moe.experts,
             overlap: lib.assumptions.shared_expert_overlap,
             lib: lib.clone(),
             ffn_lib: ffn_lib.clone(),
         };
         if unit.slowed.is_some() && !router_on_ffn {
-            unit.starts = [false, true].map(|back| unit.transfer(0.0, back).seconds);
+            unit.starts = [false, true].map(|back| unit.hops.transfer(0.0, back).seconds);
         }
         Ok(unit)
     }
 
     pub fn library(&self) -> &Arc<Library> {
         &self.lib
+    }
+
+    /// What travels between its pools.
+    pub fn hops(&self) -> &Hops {
+        &self.hops
     }
 
     /// Attention-DP ranks of one group: those that step together.
@@ -311,7 +326,7 @@ impl AfdUnit {
         let local = self.ffn_gpus.min(node);
         let mut seconds = 0.0;
         if local > 1 {
-            let link = self.transfer_bytes(batch.mean_tokens(), false, Copies::OneLink);
+            let link = self.hops.transfer_bytes(batch.mean_tokens(), false, Copies::OneLink);
             let bytes = link * self.ranks() / f64::from(local);
             let comm = &self.ffn_lib.comm;
             for (op, time) in
@@ -419,7 +434,7 @@ impl AfdUnit {
         }
         if self.experts.moe_tp > 1 && self.lib.assumptions.afd_reductions {
             // Rows on one EP group: the expected copies of all tokens, spread over the groups.
-            let copies = distinct_groups(self.expert_count, self.experts.ep, self.topk);
+            let copies = distinct_groups(self.inner.experts, self.experts.ep, self.inner.topk);
             let rows = tokens * copies / f64::from(self.experts.ep);
             beside += self.moe_reduce(rows * self.hidden * 2.0, sink);
         }
@@ -435,30 +450,20 @@ impl AfdUnit {
         exchange.map_or(0.0, |e| e.out.seconds)
     }
 
-    /// Whether dense layers run through all four stages.
-    pub fn dense_on_ffn(&self) -> bool {
-        self.dense_on_ffn
-    }
-
     /// Seconds that HBM needs for the experts that `all` tokens reach.
     fn reads(&self, all: f64) -> f64 {
-        let missed = 1.0 - f64::from(self.topk) / f64::from(self.expert_count);
+        let missed = 1.0 - f64::from(self.inner.topk) / f64::from(self.inner.experts);
         self.expert_reads * (1.0 - missed.powf(all / f64::from(self.replicas)))
-    }
-
-    /// What a fused dispatch does to the rest of the FFN stage; none: not fused.
-    pub fn slowed(&self) -> Option<f64> {
-        self.slowed
     }
 
     /// The four stages of a MoE layer.
     pub fn stages(&self, batch: &Batch, mixer: usize) -> LayerStages {
         let mut s = LayerStages::default();
         self.price_attention(batch, mixer, &mut s.attention);
-        self.price_a2f(batch, &mut s.a2f);
+        self.hops.price(batch, false, &mut s.a2f);
         s.inner = self.price_ffn(batch, &mut s.ffn);
-        self.price_f2a(batch, &mut s.f2a);
-        s.ports = self.ports(batch, self.router_on_ffn);
+        self.hops.price(batch, true, &mut s.f2a);
+        s.ports = self.hops.ports(batch, self.router_on_ffn);
         if self.slowed.is_some() {
             s.reads = self.reads(self.ranks() * batch.mean_tokens());
             s.starts = self.starts;
@@ -471,10 +476,10 @@ impl AfdUnit {
         let mut s = LayerStages::default();
         self.price_dense(batch, mixer, &mut s.attention);
         if self.dense_on_ffn {
-            self.price_dense_hop(batch, false, &mut s.a2f);
+            self.hops.price_home(batch, false, &mut s.a2f);
             self.price_dense_ffn(batch, &mut s.ffn);
-            self.price_dense_hop(batch, true, &mut s.f2a);
-            s.ports = self.ports(batch, true);
+            self.hops.price_home(batch, true, &mut s.f2a);
+            s.ports = self.hops.ports(batch, true);
         }
         s
     }

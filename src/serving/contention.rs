@@ -17,6 +17,7 @@
 //! section 4.5), held against the fluid engine in the tests. Limits: one KV flow a port at a time; KV arrives
 //! independently at the GPUs; two-batch overlap and half duplex hide none of the extra.
 
+use super::stages::Extra;
 use super::stepper::{Kind, Prefill, Stepper, Unit};
 use crate::cost::program::{DRAFT_MIXER, Ffn};
 use crate::cost::{Batch, StepPorts, draft};
@@ -126,15 +127,6 @@ pub struct Beside {
     dense: StepPorts,
 }
 
-/// Seconds by which stages of one layer are longer: attention, A2F, F2A, and the attention of a dense layer.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Extra {
-    pub attention: f64,
-    pub a2f: f64,
-    pub f2a: f64,
-    pub dense: f64,
-}
-
 impl Beside {
     fn extra(&self, tier: usize, ways: Ways) -> Extra {
         let of = |p: &StepPorts| longest(p, tier, ways);
@@ -152,13 +144,13 @@ fn besides(u: &Unit, parts: &[Batch]) -> Vec<Beside> {
         let mut x = Beside::default();
         // What crosses the ports hangs on tokens, not on the mixer.
         u.unit.price_attention(b, DRAFT_MIXER, &mut x.attention);
-        u.unit.price_a2f(b, &mut x.a2f);
-        u.unit.price_f2a(b, &mut x.f2a);
+        u.unit.hops().price(b, false, &mut x.a2f);
+        u.unit.hops().price(b, true, &mut x.f2a);
         if u.program().layers_with(Ffn::Dense) > 0.0 {
             u.unit.price_dense(b, DRAFT_MIXER, &mut x.dense);
-            if u.unit.dense_on_ffn() {
-                u.unit.price_dense_hop(b, false, &mut x.dense);
-                u.unit.price_dense_hop(b, true, &mut x.dense);
+            if u.unit.dense_on_ffn {
+                u.unit.hops().price_home(b, false, &mut x.dense);
+                u.unit.hops().price_home(b, true, &mut x.dense);
             }
         }
         out.push(x);

@@ -135,7 +135,7 @@ fn stage_rows(s: &Stepper, phase: &'static str, batch: &Batch) -> Vec<StageRow> 
 /// A stretch of the schedule of these micro-batches.
 fn bar_rows(s: &Stepper, phase: &'static str, parts: &[Batch]) -> Vec<BarRow> {
     let Kind::Afd(u) = &s.kind else { return Vec::new() };
-    let bars = u.with_rows(parts, |rows, _| u.stretch(rows));
+    let bars = u.with_rows(parts, |rows, _| u.sequence.stretch(rows));
     bars.into_iter().map(|bar| BarRow { phase, bar }).collect()
 }
 

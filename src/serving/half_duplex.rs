@@ -11,7 +11,7 @@
 //! Within equal layers the run soon repeats: once the state as micro-batch 0 leaves a layer is that of an
 //! earlier layer, shifted in time, all whole periods that stay inside the group are taken at once.
 
-use super::pipeline::{INLINE_MICROBATCHES, Rows};
+use super::stages::{INLINE_MICROBATCHES, Rows};
 
 #[derive(Clone, Copy, PartialEq, PartialOrd)]
 enum Stage {

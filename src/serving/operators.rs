@@ -87,10 +87,10 @@ fn unit_rows(u: &Unit, phase: &'static str, parts: &[Batch]) -> Vec<BreakdownRow
             let mut d = Detail::default();
             u.unit.price_dense(&b, kind.mixer, &mut d);
             out.extend(rows(phase, "attention", n * dense, &d));
-            if u.unit.dense_on_ffn() {
+            if u.unit.dense_on_ffn {
                 let mut hops = Detail::default();
-                u.unit.price_dense_hop(&b, false, &mut hops);
-                u.unit.price_dense_hop(&b, true, &mut hops);
+                u.unit.hops().price_home(&b, false, &mut hops);
+                u.unit.hops().price_home(&b, true, &mut hops);
                 out.extend(rows(phase, "network", n * dense, &hops));
                 let mut d = Detail::default();
                 u.unit.price_dense_ffn(&b, &mut d);
@@ -116,9 +116,9 @@ fn unit_rows(u: &Unit, phase: &'static str, parts: &[Batch]) -> Vec<BreakdownRow
 fn moe_rows(u: &Unit, phase: &'static str, b: &Batch, mixer: usize, layers: f64, out: &mut Vec<BreakdownRow>) {
     let mut parts: [Detail; 4] = Default::default();
     u.unit.price_attention(b, mixer, &mut parts[0]);
-    u.unit.price_a2f(b, &mut parts[1]);
+    u.unit.hops().price(b, false, &mut parts[1]);
     u.unit.price_ffn(b, &mut parts[2]);
-    u.unit.price_f2a(b, &mut parts[3]);
+    u.unit.hops().price(b, true, &mut parts[3]);
     for (pool, d) in ["attention", "network", "ffn", "network"].into_iter().zip(&parts) {
         let groups = if pool == "ffn" { f64::from(u.unit.groups) } else { 1.0 };
         out.extend(rows(phase, pool, groups * layers, d));

@@ -5,7 +5,7 @@
 //! max-plus map of it. Steps overlapped take the growth of the state per step, exactly: an even shift, or else
 //! Karp's theorem.
 
-use super::pipeline::{INLINE_MICROBATCHES, Rows, Stages};
+use super::stages::{INLINE_MICROBATCHES, Rows, Stages};
 
 /// The servers of a pipeline, and what one layer of all micro-batches does to them.
 pub(super) trait Law: Copy {

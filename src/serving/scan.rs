@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustc_hash::FxHashMap;
 
+use super::layer_sequence::MOST_ROWS;
 use super::pipeline::Stages;
 use super::point::Load;
-use super::rows::MOST_ROWS;
 use super::stepper::{Kind, Prefill, StepTime, Stepper, Unit};
 use super::steps::{Carried, Steps, Untold};
 use crate::cost::afd::{AfdLines, PartStages};
@@ -259,7 +259,7 @@ impl Parts {
     }
 
     fn pass(&self, u: &Unit, overlapped: bool) -> f64 {
-        let rows = u.rows();
+        let rows = u.sequence.rows();
         let mut one = [Stages::default(); MOST_ROWS];
         let fill = |p: &PartStages, out: &mut [Stages]| {
             let kinds = u.program().kinds().iter().map(|k| four(p.of(k), p.ports));
@@ -268,7 +268,7 @@ impl Parts {
         };
         if self.all.is_empty() {
             fill(&self.first, &mut one[..rows]);
-            if let Some(t) = u.uniform(&one, self.drafts, self.n, overlapped) {
+            if let Some(t) = u.sequence.uniform(&one, self.drafts, self.n, overlapped) {
                 return t;
             }
         }
@@ -279,8 +279,8 @@ impl Parts {
             }
             one[..rows].iter().enumerate().for_each(|(row, stages)| all[row * self.n + i] = *stages);
         }
-        let rows = u.assemble(|row| &all[row * self.n..][..self.n], self.drafts);
-        u.slowest_stage(&rows, overlapped)
+        let rows = u.sequence.assemble(|row| &all[row * self.n..][..self.n], self.drafts);
+        u.sequence.slowest_stage(&rows, overlapped)
     }
 }
 

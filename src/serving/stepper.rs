@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+pub use super::step_time::{Prefill, StepTime};
 pub use super::unit::Unit;
 use crate::cost::memory::{self, Memory};
 use crate::cost::{AfdUnit, Batch, Library, Total, Worker};
@@ -10,14 +11,6 @@ use crate::math::normal;
 use crate::network::CommTime;
 use crate::spec::assumptions::PrefillSplit;
 use crate::spec::{AfdPlan, Parallel, Workload};
-
-/// Wall time of one step and the operator time in it.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct StepTime<W = Total> {
-    /// From the first operator to the last (AFD: one pass of the pipeline).
-    pub seconds: f64,
-    pub work: W,
-}
 
 pub enum Kind {
     Worker(Arc<Worker>, Memory),
@@ -33,21 +26,6 @@ pub struct Stepper {
     straggle: f64,
     /// Longest sequence of the workload.
     peak: f64,
-}
-
-/// Prefill of one request (or of one round of them) on a stepper.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Prefill {
-    /// From the first chunk to the last logits.
-    pub latency_s: f64,
-    /// Time between rounds in steady state.
-    pub period_s: f64,
-    /// Requests finished per round, all ranks together.
-    pub requests: f64,
-    pub chunks: f64,
-    /// Sequences per rank whose last chunks end together, so that their KV leaves together.
-    pub together: f64,
-    pub work: Total,
 }
 
 impl Stepper {

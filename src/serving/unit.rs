@@ -10,14 +10,15 @@
 
 use std::sync::Arc;
 
-use super::contention::Extra;
-use super::pipeline::{INLINE_MICROBATCHES, Rows, Stages};
+use super::layer_sequence::LayerSequence;
 use super::published;
-use super::stepper::{Prefill, StepTime};
+use super::stages::{Extra, INLINE_MICROBATCHES, Rows, Stages};
+use super::step_time::{Prefill, StepTime};
 use crate::cost::draft;
 use crate::cost::memory::Memory;
 use crate::cost::program::{DRAFT_MIXER, Ffn};
 use crate::cost::{AfdUnit, Batch, LayerStages, Op, Program, Sink, Total};
+use crate::network::CommTime;
 use crate::spec::AfdPlan;
 use crate::spec::assumptions::{MicrobatchSplit, PipelineFormula, PrefillSplit};
 use crate::spec::plan::{Duplex, PipelineMode};
@@ -32,6 +33,8 @@ pub struct Unit {
     pub pp: u32,
     /// Whether all of them stand in one scale-up domain.
     pub(super) near: bool,
+    /// Its layers in their order.
+    pub(super) sequence: LayerSequence,
     memory: [Memory; 2],
 }
 
@@ -52,6 +55,12 @@ impl Unit {
             overlapped: plan.pipeline == PipelineMode::Overlapped,
             pp: plan.pp.max(1),
             near: plan.unit_gpus() <= lib.cluster.fabric.domain_gpus,
+            sequence: LayerSequence::new(
+                lib,
+                plan.attention_groups.max(1),
+                plan.duplex == Duplex::Half,
+                plan.pp.max(1),
+            ),
             memory,
             unit,
         }
@@ -59,6 +68,16 @@ impl Unit {
 
     pub(super) fn program(&self) -> &Program {
         &self.unit.library().program
+    }
+
+    /// Hidden states of a micro-batch on their way to the next pipeline stage.
+    pub fn stage_hop(&self, b: &Batch) -> CommTime {
+        self.unit.hops().stage_hop(b, self.near)
+    }
+
+    /// The longest of those hops; 0 with one stage.
+    pub(super) fn hop_seconds(&self, parts: &[Batch]) -> f64 {
+        if self.pp == 1 { 0.0 } else { parts.iter().map(|b| self.stage_hop(b).seconds).fold(0.0, f64::max) }
     }
 
     /// Attention-DP ranks of all groups.
@@ -123,13 +142,13 @@ impl Unit {
         };
         let plain = of(None);
         // A fused kernel is one more way to the experts: taken where it is the faster.
-        let fused = self.unit.slowed().map(|slowed| of(Some(slowed)));
+        let fused = self.unit.slowed.map(|slowed| of(Some(slowed)));
         fused.filter(|f| f.seconds < plain.seconds).unwrap_or(plain)
     }
 
     /// What a fused dispatch does to the FFN stage, if these micro-batches take one.
     pub fn fused(&self, parts: &[Batch]) -> Option<f64> {
-        let slowed = self.unit.slowed()?;
+        let slowed = self.unit.slowed?;
         let pass = |slowed| self.with_rows_as(parts, slowed, |rows, _| self.pass(rows, parts, self.overlapped));
         (pass(Some(slowed)) < pass(None)).then_some(slowed)
     }
@@ -151,7 +170,7 @@ impl Unit {
 
     fn pass_beside(&self, parts: &[Batch], overlapped: bool, extra: impl Fn(usize) -> Extra) -> f64 {
         let plain = self.pass_beside_as(parts, None, overlapped, &extra);
-        let fused = self.unit.slowed().map(|slowed| self.pass_beside_as(parts, Some(slowed), overlapped, &extra));
+        let fused = self.unit.slowed.map(|slowed| self.pass_beside_as(parts, Some(slowed), overlapped, &extra));
         fused.map_or(plain, |f| f.min(plain))
     }
 
@@ -162,7 +181,7 @@ impl Unit {
         overlapped: bool,
         extra: &impl Fn(usize) -> Extra,
     ) -> f64 {
-        let dense_first = self.dense_first();
+        let dense_first = self.sequence.dense_first();
         self.with_rows_as(parts, slowed, |rows, _| {
             let longer = |row: usize, i: usize, s: &Stages| {
                 let x = extra(i);
@@ -202,7 +221,7 @@ impl Unit {
     fn pass(&self, rows: &[Rows<'_>], parts: &[Batch], overlapped: bool) -> f64 {
         let (m, layers, s) = (parts.len() as u32, layers_of(rows), sums_of(rows));
         match self.unit.library().assumptions.pipeline_formula {
-            PipelineFormula::Schedule => self.slowest_stage(rows, overlapped) + self.hop_seconds(parts),
+            PipelineFormula::Schedule => self.sequence.slowest_stage(rows, overlapped) + self.hop_seconds(parts),
             PipelineFormula::SlowestStage => published::pipeline_v2([s.attention, s.a2f, s.ffn, s.f2a], m, layers),
             PipelineFormula::Cycle => {
                 let n = f64::from(layers);
@@ -236,7 +255,7 @@ impl Unit {
 
     /// The same with a dispatch fused into the experts (`slowed`) or not.
     fn with_rows_as<T>(&self, parts: &[Batch], slowed: Option<f64>, then: impl FnOnce(&[Rows<'_>], Total) -> T) -> T {
-        let (n, rows, kinds) = (parts.len(), self.rows(), self.program().kinds());
+        let (n, rows, kinds) = (parts.len(), self.sequence.rows(), self.program().kinds());
         let ends = kinds.len();
         let mut all = vec![NO_STAGES; rows * n];
         let groups = f64::from(self.unit.groups);
@@ -286,7 +305,7 @@ impl Unit {
             }
             work = work.plus(&part_work);
         }
-        let rows = self.assemble(|row| &all[row * n..][..n], drafts);
+        let rows = self.sequence.assemble(|row| &all[row * n..][..n], drafts);
         then(&rows, work)
     }
 

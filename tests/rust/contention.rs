@@ -198,15 +198,16 @@ fn kv_into_decode_meets_only_what_comes_in() {
         price(&mut p);
         p.tiers[1].map(|way| way.busy_s)
     };
-    let [a2f_in, a2f_out] = ports(&|p| u.unit.price_a2f(&b, p));
-    let [f2a_in, f2a_out] = ports(&|p| u.unit.price_f2a(&b, p));
+    let [a2f_in, a2f_out] = ports(&|p| u.unit.hops().price(&b, false, p));
+    let [f2a_in, f2a_out] = ports(&|p| u.unit.hops().price(&b, true, p));
     assert_eq!((a2f_in, f2a_out), (0.0, 0.0));
     assert!(a2f_out > 0.0 && f2a_in > 0.0);
     // No extra: the schedule itself. An A2F that is hidden costs nothing when it is a little longer.
     let parts = u.parts(&b);
     let plain = u.schedule(&parts, true).seconds;
-    assert_eq!(u.schedule_beside(&parts, true, |_| contention::Extra::default()), plain);
-    let longer = u.schedule_beside(&parts, true, |_| contention::Extra { f2a: 1e-3, ..Default::default() });
+    assert_eq!(u.schedule_beside(&parts, true, |_| disagg::serving::stages::Extra::default()), plain);
+    let longer =
+        u.schedule_beside(&parts, true, |_| disagg::serving::stages::Extra { f2a: 1e-3, ..Default::default() });
     assert!(longer > plain);
     let step = pd::decode_side(&s, &Load::of(&w), 32.0).step.seconds;
     let [near, far] = contention::decode(&s, 32.0, 8192.0, step, [true, false]);

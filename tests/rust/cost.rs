@@ -81,11 +81,11 @@ fn check_unit(lib: &Arc<Library>, what: &str) {
             let mut d = Detail::default();
             match stage {
                 0 => u.price_attention(b, 0, &mut d),
-                1 => u.price_a2f(b, &mut d),
+                1 => u.hops().price(b, false, &mut d),
                 2 => {
                     u.price_ffn(b, &mut d);
                 }
-                _ => u.price_f2a(b, &mut d),
+                _ => u.hops().price(b, true, &mut d),
             }
             same(&t, &d, what);
         }

@@ -3,12 +3,13 @@
 //! Copies and wire follow the assumptions; the calibrated law is the network's (`network::afd`). Where groups of
 //! attention GPUs share an FFN pool, the pool's ports are asked for too.
 
-use super::AfdUnit;
+use std::sync::Arc;
+
 use crate::cost::sink::{Op, Sink};
-use crate::cost::{Batch, published};
+use crate::cost::{Batch, Library, published};
 use crate::kernels::Evidence;
 use crate::network::spread::Spread;
-use crate::network::{CommTime, traffic};
+use crate::network::{AfdShape, CommTime, traffic};
 use crate::spec::AfdPlan;
 use crate::spec::assumptions::{AfdWire, Copies};
 
@@ -26,14 +27,35 @@ pub(super) fn spread(plan: &AfdPlan, domain: u32) -> Option<Spread> {
     }
 }
 
-impl AfdUnit {
-    pub fn price_a2f<S: Sink>(&self, batch: &Batch, sink: &mut S) {
-        self.price_hop(batch, false, sink);
+/// The hops of one unit.
+pub struct Hops {
+    pub(super) lib: Arc<Library>,
+    pub(super) shape: AfdShape,
+    pub(super) attention_gpus: u32,
+    pub(super) groups: u32,
+    pub(super) attention_tp: u32,
+    pub(super) ffn_gpus: u32,
+    pub(super) replicas: u32,
+    pub(super) topk: u32,
+    pub(super) experts: u32,
+    /// Whether tokens travel once each to an FFN GPU that routes them.
+    pub(super) router_on_ffn: bool,
+}
+
+impl Hops {
+    fn hidden(&self) -> f64 {
+        f64::from(self.lib.model.hidden)
     }
 
-    fn price_hop<S: Sink>(&self, batch: &Batch, back: bool, sink: &mut S) {
+    /// Attention-DP ranks of one group.
+    fn ranks(&self) -> f64 {
+        f64::from(self.attention_gpus / self.attention_tp)
+    }
+
+    /// A2F (or, `back`, F2A) of a MoE layer.
+    pub fn price<S: Sink>(&self, batch: &Batch, back: bool, sink: &mut S) {
         if self.router_on_ffn {
-            return self.price_dense_hop(batch, back, sink);
+            return self.price_home(batch, back, sink);
         }
         let tokens = batch.tokens();
         let (op, hop) = (if back { Op::F2a } else { Op::A2f }, self.transfer(tokens, back));
@@ -41,7 +63,7 @@ impl AfdUnit {
     }
 
     /// A2F (or, `back`, F2A) of one micro-batch and layer, by the copies and the wire of the assumptions.
-    pub(super) fn transfer(&self, tokens: f64, back: bool) -> CommTime {
+    pub fn transfer(&self, tokens: f64, back: bool) -> CommTime {
         let a = &self.lib.assumptions;
         let calibrated = |tokens| {
             if back { self.lib.comm.f2a(&self.shape, tokens) } else { self.lib.comm.a2f(&self.shape, tokens) }
@@ -66,24 +88,24 @@ impl AfdUnit {
             CommTime { seconds, evidence: Evidence::Extrapolated }
         };
         if back && self.attention_tp > 1 && !a.afd_reductions && a.afd_wire == AfdWire::Calibrated {
-            let row = 2.0 * self.hidden;
+            let row = 2.0 * self.hidden();
             time.seconds = (time.seconds - self.lib.comm.all_gather(tokens * row, self.attention_tp).seconds).max(0.0);
         }
         time
     }
 
     /// Bytes through the busier end of A2F or F2A.
-    pub(super) fn transfer_bytes(&self, tokens: f64, back: bool, copies: Copies) -> f64 {
+    pub fn transfer_bytes(&self, tokens: f64, back: bool, copies: Copies) -> f64 {
         let (a, f) = (f64::from(self.attention_gpus), f64::from(self.ffn_gpus));
         let (sent, received) = match copies {
-            Copies::HalfOfWorst if back => published::paper_f2a_bytes(tokens, self.hidden, self.ranks(), a, f),
+            Copies::HalfOfWorst if back => published::paper_f2a_bytes(tokens, self.hidden(), self.ranks(), a, f),
             Copies::HalfOfWorst => {
                 let copies = published::paper_copies(self.topk, self.ffn_gpus);
-                published::paper_a2f_bytes(tokens, self.hidden, self.ranks(), a, f, copies)
+                published::paper_a2f_bytes(tokens, self.hidden(), self.ranks(), a, f, copies)
             }
             Copies::OneLink => {
                 let nodes = self.ffn_gpus.div_ceil(self.lib.cluster.fabric.node_gpus.max(1));
-                (published::one_link_bytes(tokens, self.hidden, self.expert_count, self.topk, nodes), 0.0)
+                (published::one_link_bytes(tokens, self.hidden(), self.experts, self.topk, nodes), 0.0)
             }
             Copies::Expected => {
                 let payload = if back {
@@ -99,20 +121,16 @@ impl AfdUnit {
         sent.max(received)
     }
 
-    pub fn price_f2a<S: Sink>(&self, batch: &Batch, sink: &mut S) {
-        self.price_hop(batch, true, sink);
-    }
-
     /// The two hops of a layer whose tokens travel once each (a dense layer, or a router, on the FFN pool):
     /// one copy out, one vector back.
-    pub fn price_dense_hop<S: Sink>(&self, batch: &Batch, back: bool, sink: &mut S) {
+    pub fn price_home<S: Sink>(&self, batch: &Batch, back: bool, sink: &mut S) {
         let (op, tokens) = (if back { Op::F2a } else { Op::A2f }, batch.tokens());
         let hop = self.lib.comm.afd_home(&self.shape, tokens, back);
         sink.carry(op, 1.0, hop, || self.lib.comm.report_afd_home(&self.shape, tokens, back));
     }
 
     /// Seconds of the two hops that the FFN side's ports are taken, where groups share them. `home`: one copy a token.
-    pub(super) fn ports(&self, batch: &Batch, home: bool) -> [f64; 2] {
+    pub fn ports(&self, batch: &Batch, home: bool) -> [f64; 2] {
         if self.groups == 1 {
             return [0.0; 2];
         }
@@ -123,7 +141,7 @@ impl AfdUnit {
     /// One hop of a micro-batch's hidden states to the attention pool of the next pipeline stage: each GPU sends its
     /// share of the vector. `near`: both stages in one scale-up domain.
     pub fn stage_hop(&self, batch: &Batch, near: bool) -> CommTime {
-        let bytes = batch.tokens() * self.hidden * 2.0 / f64::from(self.attention_tp);
+        let bytes = batch.tokens() * self.hidden() * 2.0 / f64::from(self.attention_tp);
         self.lib.comm.p2p(bytes, near)
     }
 }

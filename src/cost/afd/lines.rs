@@ -80,7 +80,7 @@ impl AfdUnit {
         !self.router_on_ffn
             && !self.dense_on_ffn
             && self.shared_on_ffn
-            && !self.shape.prereduce
+            && !self.hops.shape.prereduce
             && !self.placed
             && Arc::ptr_eq(&self.lib, &self.ffn_lib)
     }
@@ -139,10 +139,10 @@ impl AfdLines {
                 }),
                 starts: u.starts,
             }),
-            hops: hop(["afd.a2f", "afd.f2a"], |u, x, back| u.transfer(x, back).seconds),
+            hops: hop(["afd.a2f", "afd.f2a"], |u, x, back| u.hops.transfer(x, back).seconds),
             ports: (u.groups > 1).then(|| {
                 hop(["afd.ports.in", "afd.ports.out"], |u, x, back| {
-                    u.lib.comm.afd_ffn_seconds(&u.shape, x, back, false)
+                    u.lib.comm.afd_ffn_seconds(&u.hops.shape, x, back, false)
                 })
             }),
             dense: mixers

@@ -1,17 +1,36 @@
 //! The rows of an AFD unit's pipeline, in the order of its layers.
 
-use super::pipeline::{self, Rows, Stages};
+use std::sync::Arc;
+
+use super::pipeline;
+use super::stages::{Rows, Stages};
 use super::timeline::{self, Bar};
-use super::unit::Unit;
-use crate::cost::Batch;
 use crate::cost::program::{Ffn, MOST_MIXERS};
-use crate::network::CommTime;
+use crate::cost::{Library, Program};
 use crate::spec::plan::stage_layers;
 
 /// Most rows of a unit: kinds of layer, ends, first and further draft passes.
 pub(super) const MOST_ROWS: usize = 2 * MOST_MIXERS + 3;
 
-impl Unit {
+/// The order in which a unit's layers are scheduled, and what the schedule needs of the plan.
+pub struct LayerSequence {
+    lib: Arc<Library>,
+    /// Attention groups.
+    groups: u32,
+    half_duplex: bool,
+    /// Pipeline stages.
+    pp: u32,
+}
+
+impl LayerSequence {
+    pub(super) fn new(lib: &Arc<Library>, groups: u32, half_duplex: bool, pp: u32) -> LayerSequence {
+        LayerSequence { lib: lib.clone(), groups, half_duplex, pp }
+    }
+
+    fn program(&self) -> &Program {
+        &self.lib.program
+    }
+
     /// Rows of stages of a unit: one a kind of layer of the program, then ends, first and further draft passes.
     pub(super) fn rows(&self) -> usize {
         self.program().kinds().len() + 3
@@ -27,7 +46,7 @@ impl Unit {
 
     fn for_each_row<'a>(&self, row: impl Fn(usize) -> &'a [Stages], drafts: bool, mut take: impl FnMut(Rows<'a>)) {
         let ends = self.program().kinds().len();
-        let mtp = self.unit.library().serving.mtp;
+        let mtp = self.lib.serving.mtp;
         for (layers, kind) in self.program().runs() {
             take(Rows { layers: *layers, stages: row(*kind) });
         }
@@ -48,7 +67,7 @@ impl Unit {
 
     /// The rows of each pipeline stage: its share of the layers, and in the last one what comes after them.
     pub(super) fn cut<'a>(&self, rows: &[Rows<'a>]) -> Vec<Vec<Rows<'a>>> {
-        let layers = self.unit.library().model.layers;
+        let layers = self.lib.model.layers;
         stage_layers(layers, self.pp)
             .map(|stage| {
                 let mut at = 0;
@@ -66,7 +85,7 @@ impl Unit {
 
     /// Schedule of the slowest pipeline stage.
     pub(super) fn slowest_stage(&self, rows: &[Rows<'_>], overlapped: bool) -> f64 {
-        let time = |rows: &[Rows<'_>]| pipeline::step_time_of(rows, self.unit.groups, self.half_duplex, overlapped);
+        let time = |rows: &[Rows<'_>]| pipeline::step_time_of(rows, self.groups, self.half_duplex, overlapped);
         if self.pp == 1 {
             return time(rows);
         }
@@ -75,19 +94,9 @@ impl Unit {
         stages.iter().fold(0.0, |most, stage| most.max(time(stage)))
     }
 
-    /// Hidden states of a micro-batch on their way to the next pipeline stage.
-    pub fn stage_hop(&self, b: &Batch) -> CommTime {
-        self.unit.stage_hop(b, self.near)
-    }
-
-    /// The longest of those hops; 0 with one stage.
-    pub(super) fn hop_seconds(&self, parts: &[Batch]) -> f64 {
-        if self.pp == 1 { 0.0 } else { parts.iter().map(|b| self.stage_hop(b).seconds).fold(0.0, f64::max) }
-    }
-
     /// A stretch of the schedule, in the first pipeline stage.
     pub(super) fn stretch(&self, rows: &[Rows<'_>]) -> Vec<Bar> {
-        let groups = self.unit.groups as usize;
+        let groups = self.groups as usize;
         match self.cut(rows).first() {
             Some(first) if self.pp > 1 => timeline::stretch(first, groups, self.half_duplex),
             _ => timeline::stretch(rows, groups, self.half_duplex),
@@ -109,7 +118,7 @@ impl Unit {
                 n += 1;
             },
         );
-        let time = |rows: &[Rows<'_>]| pipeline::closed_form(rows, m, self.unit.groups, overlapped);
+        let time = |rows: &[Rows<'_>]| pipeline::closed_form(rows, m, self.groups, overlapped);
         if self.pp == 1 {
             return time(&rows[..n]);
         }
