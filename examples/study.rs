@@ -7,8 +7,8 @@ fn main() -> Result<()> {
     let model = catalog::model("Qwen/Qwen3-30B-A3B")?;
     let cluster = catalog::cluster("h200_sxm", 8)?;
     let slo = Slo { ttft_ms: Some(500.0), tpot_ms: Some(20.0), percentile: None };
-    let question = Question::new(model, cluster, catalog::workload("paper-chat")?, slo, "trtllm");
-    let study = explore(&db, &question, &Control::new())?;
+    let case = Case::new(model, cluster, catalog::workload("paper-chat")?).on("trtllm");
+    let study = explore(&db, &Question::new(case, slo), &Control::new())?;
     println!("{} plans looked at", study.rows.len());
     for verdict in &study.verdicts {
         let level = verdict.level.name();

@@ -67,7 +67,7 @@ pub mod prelude {
     pub use crate::sim::trace::{draw, read};
     pub use crate::sim::{Deployment, Requests, Settings, metrics, simulate};
     pub use crate::spec::{
-        AfdPlan, Aggregated, Assumptions, Cluster, Device, Level, Model, Parallel, PdPlan, Plan, PoolPlan, Quant,
+        AfdPlan, Aggregated, Assumptions, Case, Cluster, Device, Level, Model, Parallel, PdPlan, Plan, PoolPlan, Quant,
         Serving, Slo, Slot, Workers, Workload, catalog,
     };
 

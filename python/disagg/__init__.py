@@ -11,6 +11,7 @@ from __future__ import annotations
 from disagg._serve import estimate, explore
 from disagg._versions import __version__, set_num_threads, show_versions
 from disagg.calibrate import calibrate
+from disagg.case import Case
 from disagg.errors import (
     CancelledError,
     DataError,
@@ -61,11 +62,11 @@ from disagg.verdict import Verdict
 from disagg import afd, kernels, network, plots, rules, validation  # isort: skip
 
 __all__ = [
-    "AFD", "LEVELS", "PD", "SLO", "Aggregated", "Assumptions", "CancelledError", "Cluster", "DataError", "Device",
-    "DisaggError", "Distribution", "Estimate", "Fabric", "Fixed", "Frame", "InfeasibleError", "InternalError", "Launch",
-    "MissingPackageError", "Model", "Optimum", "Parallel", "Placement", "Pool", "Problem", "Quant", "Run", "Serving",
-    "Space", "SpecError", "Step", "Study", "Trace", "Verdict", "Workers", "Workload", "__version__", "afd", "calibrate",
-    "compare_runs", "estimate", "explore", "goodput_curve", "kernels", "models", "network", "optimize", "plots",
-    "regimes", "rules", "sensitivity", "set_num_threads", "show_versions", "simulate", "sweep", "systems", "validation",
-    "workloads",
+    "AFD", "LEVELS", "PD", "SLO", "Aggregated", "Assumptions", "CancelledError", "Case", "Cluster", "DataError",
+    "Device", "DisaggError", "Distribution", "Estimate", "Fabric", "Fixed", "Frame", "InfeasibleError", "InternalError",
+    "Launch", "MissingPackageError", "Model", "Optimum", "Parallel", "Placement", "Pool", "Problem", "Quant", "Run",
+    "Serving", "Space", "SpecError", "Step", "Study", "Trace", "Verdict", "Workers", "Workload", "__version__", "afd",
+    "calibrate", "compare_runs", "estimate", "explore", "goodput_curve", "kernels", "models", "network", "optimize",
+    "plots", "regimes", "rules", "sensitivity", "set_num_threads", "show_versions", "simulate", "sweep", "systems",
+    "validation", "workloads",
 ]

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "Case",
     "DesignSpace",
     "Engine",
     "Exploration",
@@ -71,6 +72,19 @@ _EstimatePayload: TypeAlias = tuple[str, dict[str, _Payload]]
 _Report: TypeAlias = Callable[[int, int], object] | None
 
 @final
+class Case:
+    def __new__(
+        cls,
+        model: Spec,
+        cluster: Spec,
+        workload: Spec,
+        frameworks: list[str] | None = None,
+        quant: Spec | None = None,
+        serving: Spec | None = None,
+        assumptions: Spec | None = None,
+    ) -> Case: ...
+
+@final
 class DesignSpace:
     def __new__(cls, text: str) -> DesignSpace: ...
     @property
@@ -87,18 +101,7 @@ class DesignSpace:
 
 @final
 class Engine:
-    def __new__(
-        cls,
-        model: Spec,
-        cluster: Spec,
-        workload: Spec,
-        plan: Spec,
-        framework: str | None = None,
-        quant: Spec | None = None,
-        serving: Spec | None = None,
-        assumptions: Spec | None = None,
-        load: float | None = None,
-    ) -> Engine: ...
+    def __new__(cls, case: Case, plan: Spec, load: float | None = None) -> Engine: ...
     def estimate(self) -> _EstimatePayload: ...
     def step(self, kind: str, batch: float, context: float, new: float, past: float) -> tuple[float, _Payload]: ...
 
@@ -106,15 +109,9 @@ class Engine:
 class Exploration:
     def __new__(
         cls,
-        model: Spec,
-        cluster: Spec,
-        workload: Spec,
+        case: Case,
         slo: Spec,
         levels: list[str],
-        frameworks: list[str] | None = None,
-        quant: Spec | None = None,
-        serving: Spec | None = None,
-        assumptions: Spec | None = None,
         objective: str = "tokens_per_s",
         arrivals: str = "closed",
         confirm: bool = True,
@@ -131,15 +128,11 @@ class Exploration:
 class Regimes:
     def __new__(
         cls,
-        model: Spec,
+        case: Case,
         clusters: list[Spec],
         workloads: list[Spec],
         slos: list[Spec],
         levels: list[str],
-        frameworks: list[str] | None = None,
-        quant: Spec | None = None,
-        serving: Spec | None = None,
-        assumptions: Spec | None = None,
         tolerance: float = 0.01,
         batches_per_octave: int = 2,
         arrivals: str = "closed",
@@ -250,14 +243,8 @@ def afd_schedule(
 ) -> float: ...
 def assumptions(profile: str, switches: dict[str, Any]) -> Spec: ...
 def calibrate(
-    model: Spec,
-    cluster: Spec,
-    workload: Spec,
+    case: Case,
     plan: Spec,
-    framework: str | None,
-    quant: Spec | None,
-    serving: Spec | None,
-    assumptions: Spec | None,
     options: str,
     arrival_s: npt.NDArray[np.float64],
     isl: npt.NDArray[np.int64],
@@ -350,14 +337,8 @@ def preset(kind: str, name: str) -> Spec: ...
 def presets(kind: str) -> list[str]: ...
 def rules_table(table: str | None = None) -> list[dict[str, Any]]: ...
 def sensitivity(
-    model: Spec,
-    cluster: Spec,
-    workload: Spec,
+    case: Case,
     plan: Spec,
-    framework: str,
-    quant: Spec | None,
-    serving: Spec | None,
-    assumptions: Spec,
     load: float | None,
     parameters: list[str] | None,
     step: float,

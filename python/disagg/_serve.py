@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from disagg import _core
+from disagg._asked import native, parts
 from disagg._executor_pool import Calls
 from disagg._names import LEVELS, Names, expanded, several, single
 from disagg._versions import __version__
@@ -25,10 +26,6 @@ from disagg.study import Study
 def _inputs(**specs: Spec | None) -> dict[str, Any]:
     """Give the specs of a question as plain data, for the record."""
     return {name: spec.to_dict() for name, spec in specs.items() if spec is not None}
-
-
-def _raw(spec: Spec | None) -> _core.Spec | None:
-    return None if spec is None else spec._raw
 
 
 @checked
@@ -91,27 +88,11 @@ def estimate(
     >>> est.gpus, est.level
     (8, 'aggregated')
     """
-    expect(
-        model=(model, Model),
-        cluster=(cluster, Cluster),
-        workload=(workload, Workload),
-        plan=(plan, Aggregated, PD, AFD),
-        quant=(quant, Quant, type(None)),
-        serving=(serving, Serving, type(None)),
-        assumptions=(assumptions, Assumptions, type(None)),
-        load=(load, float, int, type(None)),
-    )
-    engine = _core.Engine(
-        model._raw,
-        cluster._raw,
-        workload._raw,
-        plan._raw,
-        single(framework, frameworks, "an estimate"),
-        _raw(quant),
-        _raw(serving),
-        _raw(assumptions),
-        None if load is None else float(load),
-    )
+    given = parts(model=model, cluster=cluster, workload=workload, plan=plan, quant=quant, serving=serving)
+    expect(**given, **parts(assumptions=assumptions), load=(load, float, int, type(None)))
+    names = single(framework, frameworks, "an estimate")
+    case = native(model, cluster, workload, names, quant, serving, assumptions)
+    engine = _core.Engine(case, plan._raw, None if load is None else float(load))
     inputs = _inputs(model=model, cluster=cluster, workload=workload, quant=quant, serving=serving)
     return Estimate._from_core(engine.estimate(), inputs)
 
@@ -221,37 +202,23 @@ def explore(
     """
     names, levels = several(framework, frameworks), expanded(levels)
     expect(
-        model=(model, Model),
-        cluster=(cluster, Cluster),
-        workload=(workload, Workload),
+        **parts(model=model, cluster=cluster, workload=workload),
         slo=(slo, SLO),
-        quant=(quant, Quant, type(None)),
-        serving=(serving, Serving, type(None)),
-        assumptions=(assumptions, Assumptions, type(None)),
+        **parts(quant=quant, serving=serving, assumptions=assumptions),
         objective=(objective, str),
         arrivals=(arrivals, str),
         confirm=(confirm, bool),
     )
-    asked = (
-        model,
-        cluster,
-        workload,
-        slo,
-        levels,
-        names,
-        quant,
-        serving,
-        assumptions,
-        objective,
-        arrivals,
-        confirm,
-        runnable,
-    )
+    case = (model, cluster, workload, names, quant, serving, assumptions)
+    asked = (slo, levels, objective, arrivals, confirm, runnable)
+    whole = _exploration(case, asked)
     if executor is None:
         with reporter(progress, "layouts") as report:
-            found = _core.Exploration(*raws(asked)).explore(report)
+            found = whole.explore(report)
     else:
-        found = _elsewhere(asked, executor, progress)
+        # Whose kernels are compared is settled once, for all workers.
+        settled = ((model, cluster, workload, whole.frameworks, quant, serving, assumptions), asked)
+        found = _elsewhere(whole, settled, executor, progress)
     inputs = _inputs(model=model, cluster=cluster, workload=workload, quant=quant, serving=serving)
     attrs = {
         "version": __version__,
@@ -280,16 +247,17 @@ def explore(
     )
 
 
-def _unit(asked: tuple[Any, ...], unit: int, report: Any) -> npt.NDArray[np.uint32]:
+def _exploration(case: tuple[Any, ...], asked: tuple[Any, ...]) -> _core.Exploration:
+    return _core.Exploration(native(*case), *raws(asked))
+
+
+def _unit(question: tuple[Any, Any], unit: int, report: Any) -> npt.NDArray[np.uint32]:
     """Search a unit of a question, wherever this runs."""
-    return _core.Exploration(*raws(asked)).search(unit, report)
+    return _exploration(*question).search(unit, report)
 
 
-def _elsewhere(asked: tuple[Any, ...], executor: Any, progress: Progress) -> _core.Study:
-    whole = _core.Exploration(*raws(asked))
-    # Whose kernels are compared is settled once, for all workers.
-    asked = (*asked[:5], whole.frameworks, *asked[6:])
-    calls = [(name, (asked, i)) for i, name in enumerate(whole.units())]
+def _elsewhere(whole: _core.Exploration, question: tuple[Any, Any], executor: Any, progress: Progress) -> _core.Study:
+    calls = [(name, (question, i)) for i, name in enumerate(whole.units())]
     work = Calls(_unit, calls, lambda name: f"the search of {name}")
     with reporter(progress, "units") as report:
         work.fly(executor, None if report is None else lambda done: report(done, len(calls)))

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from disagg import _core
+from disagg._asked import native, parts
 from disagg._names import Names, single
-from disagg._serve import _raw
 from disagg.errors import SpecError
 from disagg.frame import Frame
 from disagg.progress import Progress, reporter
@@ -99,13 +99,9 @@ def calibrate(
     True
     """
     expect(
-        model=(model, Model),
-        cluster=(cluster, Cluster),
-        plan=(plan, Aggregated, PD, AFD),
+        **parts(model=model, cluster=cluster, plan=plan),
         first=(first, int, type(None)),
-        quant=(quant, Quant, type(None)),
-        serving=(serving, Serving, type(None)),
-        assumptions=(assumptions, Assumptions, type(None)),
+        **parts(quant=quant, serving=serving, assumptions=assumptions),
         scheduler=(scheduler, str),
         kv_blocks=(kv_blocks, int, type(None)),
     )
@@ -128,14 +124,8 @@ def calibrate(
     workload = Workload(lengths=lengths[::step], name="log", source="a server's log")
     with reporter(progress, "runs") as report:
         found = _core.calibrate(
-            model._raw,
-            cluster._raw,
-            workload._raw,
+            native(model, cluster, workload, single(framework, frameworks, "a log"), quant, serving, assumptions),
             plan._raw,
-            single(framework, frameworks, "a log"),
-            _raw(quant),
-            _raw(serving),
-            _raw(assumptions),
             json.dumps({"scheduler": scheduler, "kv_blocks": kv_blocks}),
             arrival,
             isl,

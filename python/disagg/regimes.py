@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from disagg import _core, executors
+from disagg._asked import native, parts
 from disagg._columns import Text
 from disagg._executor_pool import Calls
 from disagg._names import LEVELS, Names, expanded, several
@@ -128,10 +130,7 @@ def regimes(
     limits = _several("slo", slo, (SLO,))
     names, levels = several(framework, frameworks), expanded(levels)
     expect(
-        model=(model, Model),
-        quant=(quant, Quant, type(None)),
-        serving=(serving, Serving, type(None)),
-        assumptions=(assumptions, Assumptions, type(None)),
+        **parts(model=model, quant=quant, serving=serving, assumptions=assumptions),
         tolerance=(tolerance, int, float),
         batches_per_octave=(batches_per_octave, int),
         arrivals=(arrivals, str),
@@ -139,42 +138,51 @@ def regimes(
     )
     if workloads is None:
         kinds = (int, float, Distribution)
-        lists: list[list[Any]] = [_several(n, v, kinds) for n, v in (("prefix", prefix), ("isl", isl), ("osl", osl))]
-        asked = [Workload(prefix=p, isl=i, osl=o) for p in lists[0] for i in lists[1] for o in lists[2]]
-        empty = [Problem(n, "is empty: there is no cell", "give at least one") for n in _without(lists)]
-        if empty:
-            raise SpecError(empty)
+        lists = {n: _several(n, v, kinds) for n, v in (("prefix", prefix), ("isl", isl), ("osl", osl))}
+        asked = [Workload(prefix=p, isl=i, osl=o) for p, i, o in itertools.product(*lists.values())]
     else:
-        asked = _several("workloads", workloads, (Workload,))
-    more = (quant, serving, assumptions, float(tolerance), max(1, batches_per_octave), arrivals, runnable)
-    question = (model, clusters, asked, limits, levels, names, *more)
+        lists = {"workloads": (asked := _several("workloads", workloads, (Workload,)))}
+    empty = [n for n, values in {"cluster": clusters, **lists}.items() if not values]
+    if empty:
+        raise SpecError([Problem(n, "is empty: there is no cell", "give at least one") for n in empty])
+    how = (names, quant, serving, assumptions)
+    more = (limits, levels, float(tolerance), max(1, batches_per_octave), arrivals, runnable)
+    question = (model, clusters, asked, how, more)
+    whole = _map(*question)
     with reporter(progress, "cells") as report:
         if executor is None:
-            columns, own = _core.Regimes(*raws(question)).search(partial, report)
+            columns, own = whole.search(partial, report)
         else:
-            columns, own = _elsewhere(question, executor, partial, report)
+            columns, own = _elsewhere(whole, question, executor, partial, report)
     attrs = {
         "version": __version__,
         "model": repr(model),
         "clusters": [repr(c) for c in clusters],
-        "warnings": _core.Regimes(*raws(question)).warnings(),
+        "warnings": whole.warnings(),
         "assumptions": repr(assumptions or Assumptions.physical()),
     }
     return Frame._from_core((columns, {**own, **{k: json.dumps(v) for k, v in attrs.items()}}))
 
 
+def _map(
+    model: Model, clusters: list[Cluster], workloads: list[Workload], how: tuple[Any, ...], more: tuple[Any, ...]
+) -> _core.Regimes:
+    case = native(model, clusters[0], workloads[0], *how)
+    return _core.Regimes(case, *raws((clusters, workloads, *more)))
+
+
 def _scene(question: tuple[Any, ...], report: Any) -> tuple[dict[str, Any], dict[str, str]]:
     """Map one cluster and workload under all limits, wherever this runs."""
-    columns, own = _core.Regimes(*raws(question)).search(False, report)
+    columns, own = _map(*question).search(False, report)
     return executors.texts(columns), own
 
 
-def _elsewhere(question: tuple[Any, ...], executor: Any, partial: bool, report: Any) -> Any:
-    model, clusters, workloads, limits, levels, _, *more = question
+def _elsewhere(whole: _core.Regimes, question: tuple[Any, ...], executor: Any, partial: bool, report: Any) -> Any:
+    model, clusters, workloads, (_, *how), (limits, *more) = question
     # Whose kernels are taken is settled once, for all workers.
-    names = _core.Regimes(*raws(question)).frameworks()
+    names = whole.frameworks()
     calls = [
-        (f"{c!r} with {w!r}", ((model, [c], [w], limits, levels, name, *more),))
+        (f"{c!r} with {w!r}", ((model, [c], [w], (name, *how), (limits, *more)),))
         for c, name in zip(clusters, names, strict=True)
         for w in workloads
     ]
@@ -189,10 +197,6 @@ def _elsewhere(question: tuple[Any, ...], executor: Any, partial: bool, report: 
     own = {**parts[0][1], "complete": json.dumps(len(parts) == len(calls))}
     columns = {n: np.concatenate([p[n] for p, _ in parts]) for n in parts[0][0]}
     return {n: Text.of(v.tolist()) if v.dtype.kind == "U" else v for n, v in columns.items()}, own
-
-
-def _without(lists: Iterable[list[Any]]) -> list[str]:
-    return [name for name, values in zip(("prefix", "isl", "osl"), lists, strict=True) if not values]
 
 
 def _several(name: str, value: Any, kinds: tuple[type, ...]) -> list[Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 from disagg import _core, _html
+from disagg._asked import native
 from disagg._estimate_plots import EstimatePlots
 from disagg._explain import compare, explain
 from disagg._result_base import Fact, Result, Table, number, text, texts
@@ -204,6 +205,12 @@ class Estimate(Result):
         found = self._scalars.get("inputs", {})
         return {n: cls.from_dict(found[n]) for n, cls in _INPUTS.items() if found.get(n) is not None}
 
+    def _case(self, given: dict[str, Spec]) -> _core.Case:
+        """The native side of the case that it is an estimate of; `given`: its inputs."""
+        model, cluster, workload = (given[name] for name in ("model", "cluster", "workload"))
+        quant, serving = given.get("quant"), given.get("serving")
+        return native(model, cluster, workload, self.framework or None, quant, serving, self.assumptions)
+
     @property
     def plot(self) -> EstimatePlots:
         """Plots: ``.breakdown()``, ``.pipeline()``, ``.memory()``, ``.sensitivity()``."""
@@ -244,17 +251,7 @@ class Estimate(Result):
             raise SpecError([("step", "this estimate does not hold what it was made from", "use dg.estimate(...)")])
         workload = cast("Workload", given["workload"])
         mean = workload.mean
-        raw = {n: s._raw for n, s in given.items()}
-        engine = _core.Engine(
-            raw["model"],
-            raw["cluster"],
-            raw["workload"],
-            self.plan._raw,
-            self.framework or None,
-            raw.get("quant"),
-            raw.get("serving"),
-            self.assumptions._raw,
-        )
+        engine = _core.Engine(self._case(given), self.plan._raw)
         numbers = {
             "batch": 1.0 if batch is None else batch,
             "context": workload.theta if context is None else context,

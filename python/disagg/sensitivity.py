@@ -86,19 +86,13 @@ def sensitivity(estimate: Estimate, *, parameters: Sequence[str] | None = None, 
     ]
     if problems:
         raise SpecError(problems)
-    given = {name: spec._raw for name, spec in getattr(estimate, "inputs", {}).items()}
+    given = getattr(estimate, "inputs", {})
     if not {"model", "cluster", "workload"} <= given.keys():
         raise SpecError([("estimate", "does not hold what it was made from", "use dg.estimate(...)")])
     return Frame._from_core(
         _core.sensitivity(
-            given["model"],
-            given["cluster"],
-            given["workload"],
+            estimate._case(given),
             estimate.plan._raw,
-            estimate.framework,
-            given.get("quant"),
-            given.get("serving"),
-            estimate.assumptions._raw,
             None if estimate.queueing is None else estimate.requests_per_s,
             None if parameters is None else list(parameters),
             float(step),

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
 from disagg import _core
+from disagg._asked import native, parts
 from disagg._names import Names, single
-from disagg._serve import _raw
 from disagg.errors import Problem, SpecError
 from disagg.frame import Frame
 from disagg.progress import Progress, reporter
@@ -75,25 +75,13 @@ def _engine(  # noqa: PLR0917 - the specs of a question
     timing: Fixed | None,
 ) -> tuple[_core.Engine, tuple[float, float, float, float] | None]:
     expect(
-        model=(model, Model),
-        cluster=(cluster, Cluster),
-        plan=(plan, Aggregated, PD, AFD),
+        **parts(model=model, cluster=cluster, plan=plan),
         trace=(trace, Trace),
-        quant=(quant, Quant, type(None)),
-        serving=(serving, Serving, type(None)),
-        assumptions=(assumptions, Assumptions, type(None)),
+        **parts(quant=quant, serving=serving, assumptions=assumptions),
         timing=(timing, Fixed, type(None)),
     )
-    engine = _core.Engine(
-        model._raw,
-        cluster._raw,
-        Workload.from_trace(trace)._raw,
-        plan._raw,
-        framework,
-        _raw(quant),
-        _raw(serving),
-        _raw(assumptions),
-    )
+    case = native(model, cluster, Workload.from_trace(trace), framework, quant, serving, assumptions)
+    engine = _core.Engine(case, plan._raw)
     return engine, None if timing is None else timing._raw()
 
 

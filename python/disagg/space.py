@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from disagg import _core, _html
+from disagg._asked import PLANS, parts
 from disagg._names import Names, several
 from disagg.errors import SpecError
 from disagg.frame import Frame
@@ -83,14 +84,10 @@ class Space:
         assumptions: Assumptions | None = None,
     ) -> None:
         expect(
-            model=(model, Model),
-            cluster=(cluster, Cluster),
-            workload=(workload, Workload),
+            **parts(model=model, cluster=cluster, workload=workload),
             axes=(axes, Mapping),
-            plan=(plan, Aggregated, PD, AFD, type(None)),
-            quant=(quant, Quant, type(None)),
-            serving=(serving, Serving, type(None)),
-            assumptions=(assumptions, Assumptions, type(None)),
+            plan=(plan, *PLANS, type(None)),
+            **parts(quant=quant, serving=serving, assumptions=assumptions),
         )
         if isinstance(where, str):
             where = [where]

@@ -113,7 +113,7 @@ fn settled(u: &[f64], run: &impl Fn(&[f64]) -> Result<f64>) -> Result<simplex::L
 pub fn device(server: &Server, log: &Log, control: &Control) -> Result<Fit> {
     log.check()?;
     let server = &server.settled()?;
-    let start = &server.cluster.device;
+    let start = &server.case.cluster.device;
     if start.launch_s <= 0.0 {
         return Err(Error::spec("cluster.device.launch_s", "is 0: there is nothing to scale", "start from 2.5e-6"));
     }

@@ -17,8 +17,8 @@ use crate::control::Control;
 use crate::cost::Library;
 use crate::error::{Error, Problems, Result, near};
 use crate::kernels::KernelDb;
-use crate::serving::{Engine, defaults, framework};
-use crate::spec::{Assumptions, Cluster, Model, Plan, Quant, Rules, Serving, Workload};
+use crate::serving::Engine;
+use crate::spec::{Assumptions, Case, Cluster, Model, Plan, Quant, Rules, Serving, Workload};
 
 /// Numbers that a point can be asked for.
 pub const METRICS: [&str; 14] = [
@@ -58,14 +58,10 @@ pub(crate) const NOT_RUNNABLE: &str = "not runnable";
 #[derive(Default)]
 struct Memory {
     keys: Vec<Option<Vec<usize>>>,
-    model: Option<Model>,
-    cluster: Option<Cluster>,
-    workload: Option<Workload>,
+    case: Option<Case>,
     plan: Option<Plan>,
-    quant: Quant,
-    serving: Serving,
-    assumptions: Option<Assumptions>,
-    framework: Option<String>,
+    /// Whether the case has been checked as it stands.
+    checked: bool,
     lib: Option<Arc<Library>>,
     rules: Option<Rules>,
 }
@@ -199,28 +195,31 @@ impl<'a> Reader<'a> {
     pub fn parts(&mut self, point: u64) -> Result<(&Arc<Library>, &Workload, &Plan)> {
         let Reader { db, space, into, memory } = self;
         let choices = space.choices(point);
-        // Below a part that changed everything compiled from it is stale.
-        let mut stale = false;
-        for (root, axes) in into.iter().enumerate() {
-            let key: Vec<usize> = axes.iter().map(|a| choices[*a]).collect();
-            if memory.keys[root].as_ref() == Some(&key) {
-                continue;
-            }
-            memory.keys[root] = None;
+        let key = |root: usize| -> Vec<usize> { into[root].iter().map(|a| choices[*a]).collect() };
+        let value = |root: usize| -> Result<Value> {
             let mut part = Map::new();
             if let Some(base) = space.description.question.get(ROOTS[root]) {
                 part.insert(ROOTS[root].into(), base.clone());
             }
-            for &a in axes.iter() {
+            for &a in &into[root] {
                 set(&mut part, &space.description.axes[a].path, space.value(a, choices[a]))?;
             }
-            read(memory, ROOTS[root], part.remove(ROOTS[root]))?;
-            memory.keys[root] = Some(key);
-            stale |= !matches!(ROOTS[root], "plan" | "workload");
+            Ok(part.remove(ROOTS[root]).unwrap_or(Value::Null))
+        };
+        if memory.case.is_none() {
+            let model = Model::from_value(value(0)?)?;
+            let (cluster, workload) = (Cluster::from_value(value(1)?)?, Workload::from_value(value(2)?)?);
+            memory.case = Some(Case::new(model, cluster, workload));
+            (0..3).for_each(|root| memory.keys[root] = Some(key(root)));
         }
-        if stale {
-            memory.lib = None;
-            memory.rules = None;
+        for (root, name) in ROOTS.into_iter().enumerate() {
+            let key = key(root);
+            if memory.keys[root].as_ref() != Some(&key) {
+                // Until it is read; what is compiled from it is stale at once.
+                memory.keys[root] = None;
+                memory.read(name, value(root)?)?;
+                memory.keys[root] = Some(key);
+            }
         }
         memory.compiled(db)
     }
@@ -252,45 +251,42 @@ fn metric(engine: &Engine, name: &str) -> f64 {
 impl Memory {
     fn compiled(&mut self, db: &Arc<KernelDb>) -> Result<(&Arc<Library>, &Workload, &Plan)> {
         let missing = || Error::spec("space", "a part of the question is missing", "");
-        let (model, cluster) = (self.model.as_ref().ok_or_else(missing)?, self.cluster.as_ref().ok_or_else(missing)?);
-        let (workload, plan) = (self.workload.as_ref().ok_or_else(missing)?, self.plan.as_ref().ok_or_else(missing)?);
+        let (case, plan) = (self.case.as_ref().ok_or_else(missing)?, self.plan.as_ref().ok_or_else(missing)?);
+        if !self.checked {
+            case.check().into_result()?;
+            self.checked = true;
+        }
         if self.lib.is_none() {
-            let mut p = Problems::new();
-            p.nest("model", model.check());
-            p.nest("cluster", cluster.check());
-            p.nest("quant", self.quant.check_on(&model.quant, &cluster.device));
-            p.nest("serving", self.serving.check());
-            p.into_result()?;
-            let name = match &self.framework {
-                Some(f) => f.clone(),
-                None => framework::default_framework(db, model, cluster, &self.quant)?,
-            };
-            let assumptions = self.assumptions.clone().unwrap_or_else(Assumptions::physical);
-            self.lib = Some(defaults::library(db, model, cluster, &name, &self.quant, &self.serving, &assumptions)?);
+            self.lib = Some(case.library(db, &case.framework(db)?)?);
         }
-        let lib = self.lib.as_ref().ok_or_else(missing)?;
-        let mut p = Problems::new();
-        p.nest("workload", workload.check());
-        p.into_result()?;
-        Ok((lib, workload, plan))
+        Ok((self.lib.as_ref().ok_or_else(missing)?, &case.workload, plan))
     }
-}
 
-fn read(memory: &mut Memory, root: &str, value: Option<Value>) -> Result<()> {
-    let value = value.unwrap_or(Value::Null);
-    match root {
-        "model" => memory.model = Some(Model::from_value(value)?),
-        "cluster" => memory.cluster = Some(Cluster::from_value(value)?),
-        "workload" => memory.workload = Some(Workload::from_value(value)?),
-        "plan" => memory.plan = Some(Plan::from_value(value)?),
-        "quant" => memory.quant = if value.is_null() { Quant::default() } else { Quant::from_value(value)? },
-        "serving" => memory.serving = if value.is_null() { Serving::default() } else { Serving::from_value(value)? },
-        "assumptions" => {
-            memory.assumptions = if value.is_null() { None } else { Some(Assumptions::from_value(value)?) };
+    /// Reads one part anew.
+    fn read(&mut self, root: &str, value: Value) -> Result<()> {
+        if root == "plan" {
+            self.plan = Some(Plan::from_value(value)?);
+            return Ok(());
         }
-        _ => memory.framework = value.as_str().map(str::to_string),
+        self.checked = false;
+        if root != "workload" {
+            (self.lib, self.rules) = (None, None);
+        }
+        let Some(case) = &mut self.case else { return Ok(()) };
+        let none = value.is_null();
+        match root {
+            "model" => case.model = Model::from_value(value)?,
+            "cluster" => case.cluster = Cluster::from_value(value)?,
+            "workload" => case.workload = Workload::from_value(value)?,
+            "quant" => case.quant = if none { Quant::default() } else { Quant::from_value(value)? },
+            "serving" => case.serving = if none { Serving::default() } else { Serving::from_value(value)? },
+            "assumptions" => {
+                case.assumptions = if none { Assumptions::physical() } else { Assumptions::from_value(value)? };
+            }
+            _ => case.frameworks = value.as_str().map(|name| vec![name.to_string()]),
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Point number, axis values, metrics, feasible, runnable, binding, status.

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 
-use super::serve::{Study, check_framework, common, slo_of};
+use super::case::{Case, check_framework, slo_of};
+use super::serve::Study;
 use super::spec::Spec;
 use super::{errors, kernels, run};
 use crate::error::{Error, Result};
 use crate::search::{self, explore, wire};
-use crate::serving::framework::{self, Compared};
+use crate::serving::framework::Compared;
 use crate::serving::queueing::Arrivals;
-use crate::spec::{Level, Quant};
+use crate::spec;
 
 /// The question of `explore`, searched whole or unit by unit.
 #[pyclass(frozen, module = "disagg._core")]
@@ -25,42 +26,35 @@ pub struct Exploration {
 #[pymethods]
 impl Exploration {
     #[new]
-    #[pyo3(signature = (model, cluster, workload, slo, levels, frameworks=None, quant=None, serving=None, assumptions=None, objective="tokens_per_s", arrivals="closed", confirm=true, runnable=true))]
+    #[pyo3(signature = (case, slo, levels, objective="tokens_per_s", arrivals="closed", confirm=true, runnable=true))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
-        model: &Spec,
-        cluster: &Spec,
-        workload: &Spec,
+        case: &Case,
         slo: &Spec,
         levels: Vec<String>,
-        frameworks: Option<Vec<String>>,
-        quant: Option<&Spec>,
-        serving: Option<&Spec>,
-        assumptions: Option<&Spec>,
         objective: &str,
         arrivals: &str,
         confirm: bool,
         runnable: bool,
     ) -> PyResult<Exploration> {
-        let (c, slo, arrivals) = errors::guard(|| {
+        let (slo, arrivals) = errors::guard(|| {
             let slo = slo_of(slo, "slo")?;
-            let arrivals = Arrivals::named(arrivals)?.hold(&slo)?;
-            Ok((common(model, cluster, workload, quant, serving, assumptions)?, slo, arrivals))
+            Ok((slo, Arrivals::named(arrivals)?.hold(&slo)?))
         })?;
-        let objective = objective.to_string();
+        let (objective, case) = (objective.to_string(), spec::Case::clone(&case.inner));
         run::run(py, None, move |_| {
-            let mut question = search::Question::new(c.model, c.cluster, c.workload, slo, "");
-            let Compared { names, left_out } = compared(frameworks, &question, &c.quant)?;
-            question.frameworks = names;
-            question.levels = Level::parse(&levels)?;
-            question.quant = c.quant;
-            question.serving = c.serving;
-            question.assumptions = c.assumptions;
-            question.objective = objective;
-            question.arrivals = arrivals;
-            question.confirm = confirm;
-            question.runnable = runnable;
+            let Compared { names, left_out } = compared(&case)?;
+            let case = spec::Case { frameworks: Some(names), ..case };
+            let asked = search::Question::new(case, slo);
+            let question = search::Question {
+                levels: spec::Level::parse(&levels)?,
+                objective,
+                arrivals,
+                confirm,
+                runnable,
+                ..asked
+            };
             Ok(Exploration { question, left_out })
         })
     }
@@ -74,7 +68,7 @@ impl Exploration {
     /// Frameworks compared.
     #[getter]
     fn frameworks(&self) -> Vec<String> {
-        self.question.frameworks.clone()
+        self.question.case.named().to_vec()
     }
 
     /// Names of the units, in their order; every framework is checked and compiled first.
@@ -121,19 +115,17 @@ impl Exploration {
 }
 
 /// Frameworks to compare; none named: all that have kernels for the model.
-fn compared(names: Option<Vec<String>>, q: &search::Question, quant: &Quant) -> Result<Compared> {
-    let Some(names) = names else {
-        return framework::compared(&kernels::db()?, &q.model, &q.cluster, quant);
-    };
-    if names.is_empty() {
+fn compared(case: &spec::Case) -> Result<Compared> {
+    let names = case.named();
+    if case.frameworks.is_some() && names.is_empty() {
         let cure = "leave it out, or name trtllm, sglang or vllm";
         return Err(Error::spec("frameworks", "no framework to explore", cure));
     }
     for (i, n) in names.iter().enumerate() {
-        check_framework(n, &format!("frameworks[{i}]"), &q.cluster.system)?;
+        check_framework(n, &format!("frameworks[{i}]"), &case.cluster.system)?;
         if names[..i].contains(n) {
             return Err(Error::spec(format!("frameworks[{i}]"), format!("'{n}' stands twice"), "name it once"));
         }
     }
-    Ok(Compared { names, left_out: Vec::new() })
+    case.compared(&kernels::db()?)
 }

@@ -5,6 +5,7 @@
 //! that may take longer than a few milliseconds goes through [`run::run`].
 
 mod afd;
+mod case;
 mod catalog;
 mod columns;
 mod convert;
@@ -29,6 +30,8 @@ use pyo3::prelude::*;
 mod _core {
     #[pymodule_export]
     use super::afd::{afd_provision, afd_schedule};
+    #[pymodule_export]
+    use super::case::Case;
     #[pymodule_export]
     use super::catalog::{
         assumptions, cluster, distribution_facts, model_facts, model_from_hf, plan_facts, preset, presets, switches,

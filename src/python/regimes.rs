@@ -3,13 +3,13 @@
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::serve::{assumptions_of, check_framework, cluster_of, model_of, quant_of, serving_of, slo_of, workload_of};
+use super::case::{Case, check_framework, cluster_of, slo_of, workload_of};
 use super::spec::Spec;
 use super::{columns, errors, kernels, run};
 use crate::error::{Problems, Result};
 use crate::search;
 use crate::serving::queueing::Arrivals;
-use crate::spec::{Assumptions, Level, Quant, Serving};
+use crate::spec;
 
 /// The question of a map.
 #[pyclass(frozen, module = "disagg._core")]
@@ -20,18 +20,14 @@ pub struct Regimes {
 #[pymethods]
 impl Regimes {
     #[new]
-    #[pyo3(signature = (model, clusters, workloads, slos, levels, frameworks=None, quant=None, serving=None, assumptions=None, tolerance=0.01, batches_per_octave=2, arrivals="closed", runnable=true))]
+    #[pyo3(signature = (case, clusters, workloads, slos, levels, tolerance=0.01, batches_per_octave=2, arrivals="closed", runnable=true))]
     #[allow(clippy::too_many_arguments)]
     fn new(
-        model: &Spec,
+        case: &Case,
         clusters: Vec<PyRef<'_, Spec>>,
         workloads: Vec<PyRef<'_, Spec>>,
         slos: Vec<PyRef<'_, Spec>>,
         levels: Vec<String>,
-        frameworks: Option<Vec<String>>,
-        quant: Option<&Spec>,
-        serving: Option<&Spec>,
-        assumptions: Option<&Spec>,
         tolerance: f64,
         batches_per_octave: u32,
         arrivals: &str,
@@ -39,15 +35,11 @@ impl Regimes {
     ) -> PyResult<Regimes> {
         errors::guard(|| {
             let map = search::Map {
-                model: model_of(model, "model")?,
+                case: spec::Case::clone(&case.inner),
                 clusters: clusters.iter().map(|c| cluster_of(c, "cluster")).collect::<Result<_>>()?,
                 workloads: workloads.iter().map(|w| workload_of(w, "workloads")).collect::<Result<_>>()?,
                 slos: slos.iter().map(|s| slo_of(s, "slo")).collect::<Result<_>>()?,
-                levels: Level::parse(&levels)?,
-                frameworks,
-                quant: quant.map_or(Ok(Quant::default()), |q| quant_of(q, "quant"))?,
-                serving: serving.map_or(Ok(Serving::default()), |s| serving_of(s, "serving"))?,
-                assumptions: assumptions.map_or(Ok(Assumptions::physical()), |a| assumptions_of(a, "assumptions"))?,
+                levels: spec::Level::parse(&levels)?,
                 tolerance,
                 batches_per_octave,
                 runnable,
@@ -55,8 +47,8 @@ impl Regimes {
             };
             let mut problems = Problems::new();
             for c in &map.clusters {
-                problems.nest("quant", map.quant.check_on(&map.model.quant, &c.device));
-                for (i, f) in map.frameworks.iter().flatten().enumerate() {
+                problems.nest("quant", map.case.quant.check_on(&map.case.model.quant, &c.device));
+                for (i, f) in map.case.named().iter().enumerate() {
                     check_framework(f, &format!("frameworks[{i}]"), &c.system)?;
                 }
             }

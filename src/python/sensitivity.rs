@@ -3,45 +3,26 @@
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::serve::{common, plan_of};
+use super::case::{Case, plan_of};
 use super::spec::Spec;
 use super::{columns, errors, kernels, run};
-use crate::design::sensitivity::{Case, sensitivity as varied};
+use crate::design::sensitivity::{Baseline, sensitivity as varied};
+use crate::spec;
 
 /// Columns, one row a parameter.
 #[pyfunction]
-#[pyo3(signature = (model, cluster, workload, plan, framework, quant, serving, assumptions, load, parameters, step))]
-#[allow(clippy::too_many_arguments)]
+#[pyo3(signature = (case, plan, load, parameters, step))]
 pub fn sensitivity<'py>(
     py: Python<'py>,
-    model: &Spec,
-    cluster: &Spec,
-    workload: &Spec,
+    case: &Case,
     plan: &Spec,
-    framework: String,
-    quant: Option<&Spec>,
-    serving: Option<&Spec>,
-    assumptions: &Spec,
     load: Option<f64>,
     parameters: Option<Vec<String>>,
     step: f64,
 ) -> PyResult<Bound<'py, PyTuple>> {
-    let case = errors::guard(|| {
-        let c = common(model, cluster, workload, quant, serving, Some(assumptions))?;
-        let plan = plan_of(plan)?;
-        Ok(Case {
-            model: c.model,
-            cluster: c.cluster,
-            workload: c.workload,
-            plan,
-            framework,
-            quant: c.quant,
-            serving: c.serving,
-            assumptions: c.assumptions,
-            load,
-        })
-    })?;
+    let plan = errors::guard(|| plan_of(plan))?;
+    let base = Baseline { case: spec::Case::clone(&case.inner), plan, load };
     let found =
-        run::run(py, None, move |control| varied(&kernels::db()?, &case, parameters.as_deref(), step, control))?;
+        run::run(py, None, move |control| varied(&kernels::db()?, &base, parameters.as_deref(), step, control))?;
     columns::to_python(py, found)
 }

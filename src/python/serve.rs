@@ -5,87 +5,13 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::spec::{Data, Spec};
+use super::case::{Case, assumptions_of, framework_of, plan_of};
+use super::spec::Spec;
 use super::{columns, errors, kernels, run};
-use crate::cost::Library;
-use crate::error::{Error, Problems, Result, near};
+use crate::error::{Error, near};
 use crate::search;
+use crate::serving;
 use crate::serving::estimate::{Estimate, StepKind, breakdown_columns};
-use crate::serving::{self, defaults, framework};
-use crate::sim::Settings;
-use crate::sim::replay::Server;
-use crate::spec::{Assumptions, Cluster, Model, Plan, Quant, Serving, Slo, Workload};
-
-macro_rules! take {
-    ($name:ident, $kind:ident, $ty:ty) => {
-        pub(super) fn $name(s: &Spec, path: &str) -> Result<$ty> {
-            match s.data() {
-                Data::$kind(x) => Ok(x.clone()),
-                other => Err(Error::spec(path, format!("is a {}, not a {}", other.kind(), stringify!($kind)), "")),
-            }
-        }
-    };
-}
-take!(model_of, Model, Model);
-take!(cluster_of, Cluster, Cluster);
-take!(workload_of, Workload, Workload);
-take!(slo_of, SLO, Slo);
-take!(quant_of, Quant, Quant);
-take!(serving_of, Serving, Serving);
-take!(assumptions_of, Assumptions, Assumptions);
-
-pub(super) fn plan_of(s: &Spec) -> Result<Plan> {
-    match s.data() {
-        Data::Aggregated(a) => Ok(Plan::Aggregated(a.clone())),
-        Data::PD(p) => Ok(Plan::Pd(p.clone())),
-        Data::AFD(a) => Ok(Plan::Afd(a.clone())),
-        other => Err(Error::spec("plan", format!("is a {}, not a plan", other.kind()), "give Aggregated, PD or AFD")),
-    }
-}
-
-/// The specs every question shares.
-pub(super) struct Common {
-    pub model: Model,
-    pub cluster: Cluster,
-    pub workload: Workload,
-    pub quant: Quant,
-    pub serving: Serving,
-    pub assumptions: Assumptions,
-}
-
-#[allow(clippy::too_many_arguments)]
-pub(super) fn common(
-    model: &Spec,
-    cluster: &Spec,
-    workload: &Spec,
-    quant: Option<&Spec>,
-    serving: Option<&Spec>,
-    assumptions: Option<&Spec>,
-) -> Result<Common> {
-    let c = Common {
-        model: model_of(model, "model")?,
-        cluster: cluster_of(cluster, "cluster")?,
-        workload: workload_of(workload, "workload")?,
-        quant: quant.map_or(Ok(Quant::default()), |q| quant_of(q, "quant"))?,
-        serving: serving.map_or(Ok(Serving::default()), |s| serving_of(s, "serving"))?,
-        assumptions: assumptions.map_or(Ok(Assumptions::physical()), |a| assumptions_of(a, "assumptions"))?,
-    };
-    let mut problems = Problems::new();
-    problems.nest("quant", c.quant.check_on(&c.model.quant, &c.cluster.device));
-    problems.nest("serving", c.serving.check());
-    problems.into_result()?;
-    Ok(c)
-}
-
-pub(super) fn check_framework(name: &str, path: &str, system: &str) -> Result<()> {
-    let known = kernels::db()?.frameworks(system)?;
-    let serving: Vec<&str> = framework::FRAMEWORKS.iter().copied().filter(|f| known.iter().any(|k| k == f)).collect();
-    if serving.contains(&name) {
-        Ok(())
-    } else {
-        Err(Error::spec(path, format!("'{name}' is not a framework with kernels for {system}"), near(name, serving)))
-    }
-}
 
 /// A plan compiled for a model, a cluster and a workload.
 #[pyclass(frozen, module = "disagg._core")]
@@ -96,28 +22,13 @@ pub struct Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (model, cluster, workload, plan, framework=None, quant=None, serving=None, assumptions=None, load=None))]
-    #[allow(clippy::too_many_arguments)]
-    fn new(
-        py: Python<'_>,
-        model: &Spec,
-        cluster: &Spec,
-        workload: &Spec,
-        plan: &Spec,
-        framework: Option<&str>,
-        quant: Option<&Spec>,
-        serving: Option<&Spec>,
-        assumptions: Option<&Spec>,
-        load: Option<f64>,
-    ) -> PyResult<Engine> {
+    #[pyo3(signature = (case, plan, load=None))]
+    fn new(py: Python<'_>, case: &Case, plan: &Spec, load: Option<f64>) -> PyResult<Engine> {
         errors::guard(|| {
-            let c = common(model, cluster, workload, quant, serving, assumptions)?;
-            let plan = plan_of(plan)?;
-            let framework = framework.map(str::to_string);
+            let (case, plan) = (case.inner.clone(), plan_of(plan)?);
             py.detach(move || {
-                let name = pick(&c, framework)?;
-                let lib = library(&c, &name)?;
-                let closed = serving::Engine::new(&lib, &c.workload, &plan)?;
+                let lib = case.library(&kernels::db()?, &framework_of(&case)?)?;
+                let closed = serving::Engine::new(&lib, &case.workload, &plan)?;
                 let engine = match load {
                     Some(rate) => closed.loaded(rate)?,
                     None => closed,
@@ -165,53 +76,6 @@ impl Engine {
         let frame = columns::to_python(py, breakdown_columns(&rows))?;
         PyTuple::new(py, [(time.seconds * 1e3).into_pyobject(py)?.into_any(), frame.into_any()])
     }
-}
-
-fn pick(c: &Common, name: Option<String>) -> Result<String> {
-    match name {
-        Some(n) => {
-            check_framework(&n, "framework", &c.cluster.system)?;
-            Ok(n)
-        }
-        None => framework::default_framework(&kernels::db()?, &c.model, &c.cluster, &c.quant),
-    }
-}
-
-fn library(c: &Common, framework: &str) -> Result<Arc<Library>> {
-    let mut p = Problems::new();
-    p.nest("workload", c.workload.check());
-    p.nest("serving", c.serving.check());
-    p.into_result()?;
-    defaults::library(&kernels::db()?, &c.model, &c.cluster, framework, &c.quant, &c.serving, &c.assumptions)
-}
-
-/// A server whose log is replayed.
-#[allow(clippy::too_many_arguments)]
-pub(super) fn server(
-    model: &Spec,
-    cluster: &Spec,
-    workload: &Spec,
-    plan: &Spec,
-    framework: Option<&str>,
-    quant: Option<&Spec>,
-    serving: Option<&Spec>,
-    assumptions: Option<&Spec>,
-    settings: Settings,
-) -> Result<Server> {
-    let c = common(model, cluster, workload, quant, serving, assumptions)?;
-    let framework = pick(&c, framework.map(str::to_string))?;
-    Ok(Server {
-        db: kernels::db()?,
-        model: c.model,
-        cluster: c.cluster,
-        framework,
-        workload: c.workload,
-        plan: plan_of(plan)?,
-        quant: c.quant,
-        serving: c.serving,
-        assumptions: c.assumptions,
-        settings,
-    })
 }
 
 fn estimate_to_python(py: Python<'_>, e: Estimate) -> PyResult<Bound<'_, PyTuple>> {

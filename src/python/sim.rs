@@ -7,19 +7,20 @@ use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::serve::{self, Engine, slo_of, workload_of};
+use super::case::{Case, framework_of, plan_of, slo_of, workload_of};
+use super::serve::Engine;
 use super::spec::{Data, Spec};
-use super::{columns, errors, run};
+use super::{columns, errors, kernels, run};
 use crate::calibrate::served as fitted;
 use crate::columns::Columns;
 use crate::error::{Error, Problems, Result, near};
 use crate::sim::metrics::{self, Latencies};
-use crate::sim::replay::Log;
+use crate::sim::replay::{Log, Server};
 use crate::sim::replicas::{self, Job};
 use crate::sim::settings::Options;
 use crate::sim::trace::{self, draw, read, servegen};
 use crate::sim::{Deployment, Requests, Settings, Span, SpanKind, goodput, perfetto as chrome, statistics, to_ps};
-use crate::spec::Role;
+use crate::spec::{self, Role};
 
 fn on_error(name: &str) -> Result<read::OnError> {
     match name {
@@ -294,18 +295,12 @@ pub fn perfetto(
 
 /// A device fitted to a server's log.
 #[pyfunction]
-#[pyo3(signature = (model, cluster, workload, plan, framework, quant, serving, assumptions, options, arrival_s, isl, osl, ttft_ms, tpot_ms, progress=None))]
+#[pyo3(signature = (case, plan, options, arrival_s, isl, osl, ttft_ms, tpot_ms, progress=None))]
 #[allow(clippy::too_many_arguments)]
 pub fn calibrate(
     py: Python<'_>,
-    model: &Spec,
-    cluster: &Spec,
-    workload: &Spec,
+    case: &Case,
     plan: &Spec,
-    framework: Option<&str>,
-    quant: Option<&Spec>,
-    serving: Option<&Spec>,
-    assumptions: Option<&Spec>,
     options: &str,
     arrival_s: PyReadonlyArray1<'_, f64>,
     isl: PyReadonlyArray1<'_, i64>,
@@ -330,7 +325,9 @@ pub fn calibrate(
     let server = errors::guard(|| {
         // A log names no prompt blocks and meets no shared tier: bytes of KV do not matter.
         let settings = Options::from_json(options)?.settings(1.0)?;
-        serve::server(model, cluster, workload, plan, framework, quant, serving, assumptions, settings)
+        // Settled once: every device that is tried runs the same framework.
+        let case = spec::Case { frameworks: Some(vec![framework_of(&case.inner)?]), ..spec::Case::clone(&case.inner) };
+        Ok(Server { db: kernels::db()?, case, plan: plan_of(plan)?, settings })
     })?;
     let fit = run::run(py, progress, move |control| fitted::device(&server, &log, control))?;
     Ok(Spec::new(Data::Device(fit.device)))

@@ -161,7 +161,7 @@ pub fn leader(
 fn with_seats(q: &Question, lib: &Arc<Library>, row: &Row, more: f64, found: f64) -> Option<(Row, Held)> {
     let mut row = *row;
     row.main.batch = (f64::from(row.main.batch) * more).round() as u32;
-    let engine = Engine::new(lib, &q.workload, &row.plan()).ok()?;
+    let engine = Engine::new(lib, &q.case.workload, &row.plan()).ok()?;
     if !engine.point.stands() || engine.point.requests_per_s <= found {
         return None;
     }
@@ -285,7 +285,7 @@ pub fn confirm_all(
 ) -> Result<()> {
     let one = |l: &mut &mut Leader| -> Result<()> {
         let lib = &libraries[usize::from(l.row.framework)];
-        l.simulated = Some(confirm(lib, &q.workload, &l.row, &l.held, &q.slo, control)?);
+        l.simulated = Some(confirm(lib, &q.case.workload, &l.row, &l.held, &q.slo, control)?);
         Ok(())
     };
     crate::pool::install(|| leaders.par_iter_mut().map(one).collect::<Result<Vec<()>>>())??;

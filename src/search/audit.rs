@@ -77,7 +77,7 @@ impl Walker<'_> {
         if let Some(found) = self.seen.get(&set) {
             return Ok(found.clone());
         }
-        self.question.assumptions = self.assumptions(set, to)?;
+        self.question.case.assumptions = self.assumptions(set, to)?;
         let study = explore(self.db, &self.question, self.control)?;
         let found = reached(&study);
         self.seen.insert(set, found.clone());
@@ -86,8 +86,8 @@ impl Walker<'_> {
 }
 
 fn reached(study: &Study) -> Vec<Reach> {
-    let osl = study.question.workload.means().osl.max(1.0);
-    let gpus = f64::from(study.question.cluster.gpus);
+    let osl = study.question.case.workload.means().osl.max(1.0);
+    let gpus = f64::from(study.question.case.cluster.gpus);
     let objective = study.question.objective.as_str();
     study
         .verdicts
@@ -152,7 +152,7 @@ pub fn audit(
     let mut p = Problems::new();
     p.nest("to", to.check());
     p.into_result()?;
-    let from = question.assumptions.clone();
+    let from = question.case.assumptions.clone();
     let switches: Vec<(&'static str, Value)> = from.diff(to).into_iter().map(|(n, _, v)| (n, v)).collect();
     if switches.len() > 60 {
         return Err(Error::spec("to", "differs in more than 60 switches", ""));

@@ -32,7 +32,7 @@ impl Study {
     }
 
     fn disagreement(&self) -> Option<String> {
-        let names = &self.question.frameworks;
+        let names = self.question.case.named();
         let each: Vec<(&str, Option<Level>)> = names
             .iter()
             .enumerate()
@@ -58,7 +58,7 @@ impl Study {
         if known.share() >= HALF {
             return None;
         }
-        let framework = &self.question.frameworks[usize::from(row.framework)];
+        let framework = &self.question.case.named()[usize::from(row.framework)];
         let say = |known: &Known| {
             let scaled = known.scaled();
             let also = if scaled > 0.0 { format!(" ({} scaled)", percent(scaled)) } else { String::new() };
@@ -73,7 +73,7 @@ impl Study {
         if let Some(other) = self.winner(self.by_framework.iter().map(|(_, v)| v).filter(well))
             && let Some(at) = other.row.map(|i| &self.rows[i])
         {
-            let name = &self.question.frameworks[usize::from(at.framework)];
+            let name = &self.question.case.named()[usize::from(at.framework)];
             let behind = 100.0 * (1.0 - self.gain(at) / self.gain(row));
             text.push_str(&format!(
                 "; best of what is known better: {} with {name}, {behind:.0} % less",

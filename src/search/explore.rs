@@ -28,10 +28,9 @@ use crate::control::Control;
 use crate::cost::Library;
 use crate::error::{Error, Problems, Result, near};
 use crate::kernels::KernelDb;
-use crate::serving::defaults;
 use crate::serving::engine::contradictions_of;
 use crate::serving::queueing::Arrivals;
-use crate::spec::{Assumptions, Cluster, Level, Model, Quant, Rules, Serving, Slo, Workload};
+use crate::spec::{Case, Level, Rules, Slo};
 
 /// What a study optimises.
 pub const OBJECTIVES: [&str; 3] = ["tokens_per_s", "tokens_per_s_per_gpu", "tokens_per_s_per_user"];
@@ -39,16 +38,10 @@ pub const OBJECTIVES: [&str; 3] = ["tokens_per_s", "tokens_per_s_per_gpu", "toke
 /// Everything `explore` is asked.
 #[derive(Clone)]
 pub struct Question {
-    pub model: Model,
-    pub cluster: Cluster,
-    pub workload: Workload,
+    /// It names the frameworks that are compared, at least one.
+    pub case: Case,
     pub slo: Slo,
     pub levels: Vec<Level>,
-    /// Frameworks whose kernels are compared; at least one.
-    pub frameworks: Vec<String>,
-    pub quant: Quant,
-    pub serving: Serving,
-    pub assumptions: Assumptions,
     pub objective: String,
     /// How requests come; with arrivals of their own the levels are led by what they serve so (`arrivals`).
     pub arrivals: Arrivals,
@@ -63,17 +56,11 @@ pub struct Question {
 }
 
 impl Question {
-    pub fn new(model: Model, cluster: Cluster, workload: Workload, slo: Slo, framework: &str) -> Question {
+    pub fn new(case: Case, slo: Slo) -> Question {
         Question {
-            model,
-            cluster,
-            workload,
+            case,
             slo,
             levels: Level::ALL.to_vec(),
-            frameworks: vec![framework.to_string()],
-            quant: Quant::default(),
-            serving: Serving::default(),
-            assumptions: Assumptions::physical(),
             objective: "tokens_per_s".into(),
             arrivals: Arrivals::Closed,
             confirm: true,
@@ -92,33 +79,30 @@ impl Question {
         if !OBJECTIVES.contains(&self.objective.as_str()) {
             p.push("objective", format!("'{}' is not an objective", self.objective), near(&self.objective, OBJECTIVES));
         }
-        p.nest("model", self.model.check());
-        p.nest("cluster", self.cluster.check());
-        p.nest("workload", self.workload.check());
+        p.nest("", self.case.check());
         p.nest("slo", self.slo.check());
         self.arrivals.check(&self.slo, &mut p);
         if self.arrivals == Arrivals::Poisson && self.objective == OBJECTIVES[2] {
             let text = "is no rate: with arrivals of their own levels are compared by the rate within the limits";
             p.push("objective", text, "'tokens_per_s', or arrivals='closed'");
         }
-        p.nest("serving", self.serving.check());
-        p.nest("assumptions", self.assumptions.check());
-        contradictions_of(&mut p, &self.model, &self.serving);
-        if self.frameworks.is_empty() {
+        contradictions_of(&mut p, &self.case.model, &self.case.serving);
+        if self.case.named().is_empty() {
             p.push("frameworks", "no framework to compare", "name one whose kernels are known for the system");
         }
-        for (i, f) in self.frameworks.iter().enumerate().filter(|(_, f)| !known.contains(f)) {
+        for (i, f) in self.case.named().iter().enumerate().filter(|(_, f)| !known.contains(f)) {
             // Without its tables everything would be a roofline.
-            let text = format!("'{f}' is not a framework with kernels for {}", self.cluster.system);
+            let text = format!("'{f}' is not a framework with kernels for {}", self.case.cluster.system);
             p.push(format!("frameworks[{i}]"), text, near(f, known));
         }
-        if self.objective == "tokens_per_s_per_user" && self.workload.means().osl <= 1.0 {
+        if self.objective == "tokens_per_s_per_user" && self.case.workload.means().osl <= 1.0 {
             let text = "one output token a request: nothing is decoded, and no user has a rate";
             p.push("objective", text, "objective='tokens_per_s' under a TTFT limit, or an osl above 1");
         }
-        let peak = self.workload.peak_tokens();
-        if self.workload.strict_context && peak > f64::from(self.model.max_context) {
-            let text = format!("context_exceeded: {peak:.0} tokens on a model trained for {}", self.model.max_context);
+        let peak = self.case.workload.peak_tokens();
+        if self.case.workload.strict_context && peak > f64::from(self.case.model.max_context) {
+            let text =
+                format!("context_exceeded: {peak:.0} tokens on a model trained for {}", self.case.model.max_context);
             p.push("workload", text, "leave strict_context off to price it all the same");
         }
         p.into_result()
@@ -128,7 +112,7 @@ impl Question {
 /// A piece of a question that can be searched alone: the levels of one framework that share what is priced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unit {
-    /// Index into the question's frameworks.
+    /// Index into the frameworks that the case names.
     pub framework: u8,
     pub kind: Kind,
 }
@@ -169,7 +153,7 @@ impl Question {
     /// Its units, in the order in which `explore` searches them: frameworks outermost.
     pub fn units(&self) -> Result<Vec<Unit>> {
         let mut units = Vec::new();
-        for framework in 0..self.frameworks.len() {
+        for framework in 0..self.case.named().len() {
             let framework = u8::try_from(framework).map_err(|_| Error::spec("frameworks", "too many", ""))?;
             let asked = Kind::ALL.into_iter().filter(|k| k.levels().iter().any(|l| self.wants(*l)));
             units.extend(asked.map(|kind| Unit { framework, kind }));
@@ -181,22 +165,18 @@ impl Question {
     pub fn label(&self, unit: &Unit) -> String {
         let asked = unit.kind.levels().iter().filter(|l| self.wants(**l));
         let levels: Vec<&str> = asked.map(|l| l.name()).collect();
-        format!("{} on {}", levels.join(" and "), self.frameworks[usize::from(unit.framework)])
+        format!("{} on {}", levels.join(" and "), self.case.named()[usize::from(unit.framework)])
     }
 
     /// Checks it and gives the library of every framework.
     pub fn libraries(&self, db: &Arc<KernelDb>) -> Result<Vec<Arc<Library>>> {
-        self.check(&db.frameworks(&self.cluster.system)?)?;
-        self.frameworks.iter().map(|f| self.library(db, f)).collect()
+        self.check(&db.frameworks(&self.case.cluster.system)?)?;
+        self.case.named().iter().map(|f| self.case.library(db, f)).collect()
     }
 
     /// What servers of a framework start; none: the rules are lifted.
     fn rules(&self, framework: &str) -> Result<Option<Rules>> {
-        self.runnable.then(|| Rules::new(framework, None, &self.model, &self.cluster)).transpose()
-    }
-
-    fn library(&self, db: &Arc<KernelDb>, framework: &str) -> Result<Arc<Library>> {
-        defaults::library(db, &self.model, &self.cluster, framework, &self.quant, &self.serving, &self.assumptions)
+        self.runnable.then(|| Rules::new(framework, None, &self.case.model, &self.case.cluster)).transpose()
     }
 }
 
@@ -215,9 +195,9 @@ fn priced(of: &Layouts, kind: Kind, q: &Question) -> u64 {
 pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<Study> {
     let libraries = q.libraries(db)?;
     let units = q.units()?;
-    let rules: Vec<Option<Rules>> = q.frameworks.iter().map(|f| q.rules(f)).collect::<Result<_>>()?;
+    let rules: Vec<Option<Rules>> = q.case.named().iter().map(|f| q.rules(f)).collect::<Result<_>>()?;
     let choices = |(lib, rules): (&Arc<Library>, &Option<Rules>)| {
-        Layouts::of(&Choices { lib, budget: q.cluster.gpus, rules: rules.as_ref() })
+        Layouts::of(&Choices { lib, budget: q.case.cluster.gpus, rules: rules.as_ref() })
     };
     let layouts: Vec<Layouts> = libraries.iter().zip(&rules).map(|(l, r)| choices((l, r))).collect();
     let total: u64 = units.iter().map(|u| priced(&layouts[usize::from(u.framework)], u.kind, q)).sum();
@@ -228,7 +208,7 @@ pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<St
         let framework = same[0].framework;
         let (lib, layouts) = (&libraries[usize::from(framework)], &layouts[usize::from(framework)]);
         // What one unit has compiled and priced serves the next.
-        let task = Task::new(lib, &q.workload, q.cluster.gpus, framework, control, q.scan)
+        let task = Task::new(lib, &q.case.workload, q.case.cluster.gpus, framework, control, q.scan)
             .within(rules[usize::from(framework)].clone());
         for unit in same {
             task.unit(unit.kind, layouts, q, &mut rows)?;
@@ -239,12 +219,12 @@ pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<St
 
 /// Searches one unit alone: the same rows, to the bit, as in `explore`.
 pub fn search(db: &Arc<KernelDb>, q: &Question, unit: &Unit, control: &Control) -> Result<Vec<Row>> {
-    q.check(&db.frameworks(&q.cluster.system)?)?;
-    let framework = &q.frameworks[usize::from(unit.framework)];
-    let (lib, rules) = (q.library(db, framework)?, q.rules(framework)?);
-    let layouts = Layouts::of(&Choices { lib: &lib, budget: q.cluster.gpus, rules: rules.as_ref() });
+    q.check(&db.frameworks(&q.case.cluster.system)?)?;
+    let framework = &q.case.named()[usize::from(unit.framework)];
+    let (lib, rules) = (q.case.library(db, framework)?, q.rules(framework)?);
+    let layouts = Layouts::of(&Choices { lib: &lib, budget: q.case.cluster.gpus, rules: rules.as_ref() });
     control.set_total(priced(&layouts, unit.kind, q));
-    let task = Task::new(&lib, &q.workload, q.cluster.gpus, unit.framework, control, q.scan).within(rules);
+    let task = Task::new(&lib, &q.case.workload, q.case.cluster.gpus, unit.framework, control, q.scan).within(rules);
     let mut rows = Vec::new();
     task.unit(unit.kind, &layouts, q, &mut rows)?;
     Ok(rows)

@@ -72,7 +72,7 @@ impl Study {
     pub fn flips(&self) -> Vec<Flip> {
         let slo = &self.question.slo;
         let best = self.winner(self.verdicts.iter()).and_then(|v| v.row);
-        let gpus = f64::from(self.question.cluster.gpus);
+        let gpus = f64::from(self.question.case.cluster.gpus);
         let mut out = Vec::new();
         for (which, what, asked) in [(0, "ttft_ms", slo.ttft_ms), (1, "tpot_ms", slo.tpot_ms)] {
             let Some(asked) = asked else { continue };
@@ -158,8 +158,8 @@ impl Study {
     pub fn flip_columns(&self) -> Columns {
         let flips = self.flips();
         let row = |f: &Flip| f.row.map(|i| &self.rows[i]);
-        let osl = self.question.workload.means().osl.max(1.0);
-        let names = &self.question.frameworks;
+        let osl = self.question.case.workload.means().osl.max(1.0);
+        let names = self.question.case.named();
         let number = |f: &dyn Fn(&Flip) -> f64| Column::F64(flips.iter().map(f).collect());
         let mut c = Columns::new();
         c.push("what", Column::from_strings(flips.iter().map(|f| f.what)));

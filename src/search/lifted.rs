@@ -21,7 +21,7 @@ use crate::spec::Rules;
 pub fn lifted(db: &Arc<KernelDb>, study: &Study, control: &Control) -> Result<Columns> {
     let q = &study.question;
     let all = explore(db, &Question { runnable: false, ..q.clone() }, control)?;
-    let scale = q.workload.means().osl.max(1.0) / f64::from(q.cluster.gpus);
+    let scale = q.case.workload.means().osl.max(1.0) / f64::from(q.case.cluster.gpus);
     let rate = |s: &Study, v: &Verdict| match s.said(v).filter(|_| v.feasible) {
         Some(p) => p.requests_per_s * scale,
         None => f64::NAN,
@@ -30,7 +30,7 @@ pub fn lifted(db: &Arc<KernelDb>, study: &Study, control: &Control) -> Result<Co
     let free: Vec<f64> = all.verdicts.iter().map(|v| rate(&all, v)).collect();
     let broken = |v: &Verdict| -> Result<String> {
         let Some(row) = v.row.map(|i| &all.rows[i]) else { return Ok(String::new()) };
-        let rules = Rules::new(&q.frameworks[usize::from(row.framework)], None, &q.model, &q.cluster)?;
+        let rules = Rules::new(&q.case.named()[usize::from(row.framework)], None, &q.case.model, &q.case.cluster)?;
         let names: Vec<String> = rules.violations(&row.plan()).into_iter().map(|b| b.rule).collect();
         Ok(names.join(", "))
     };

@@ -27,25 +27,19 @@ use crate::cost::{Library, what_if};
 use crate::error::{Error, Problems, Result, near};
 use crate::kernels::KernelDb;
 use crate::serving::Binding;
-use crate::serving::defaults;
 use crate::serving::engine::contradictions_of;
-use crate::serving::framework::compared;
 use crate::serving::queueing::Arrivals;
-use crate::spec::{Assumptions, Cluster, Level, Model, Quant, Rules, Serving, Slo, Workload};
+use crate::spec::{Case, Cluster, Level, Rules, Slo, Workload};
 
 /// What a map is asked: every cluster with every workload under every pair of limits.
 #[derive(Clone)]
 pub struct Map {
-    pub model: Model,
+    /// What all cells share; each puts a cluster and a workload of its own into it.
+    pub case: Case,
     pub clusters: Vec<Cluster>,
     pub workloads: Vec<Workload>,
     pub slos: Vec<Slo>,
     pub levels: Vec<Level>,
-    /// None: on each system all that have kernels for the model.
-    pub frameworks: Option<Vec<String>>,
-    pub quant: Quant,
-    pub serving: Serving,
-    pub assumptions: Assumptions,
     /// Levels whose rates are nearer than this are tied.
     pub tolerance: f64,
     pub batches_per_octave: u32,
@@ -88,6 +82,11 @@ pub struct Cell {
 }
 
 impl Map {
+    /// What is asked on one of its clusters.
+    fn on(&self, cluster: &Cluster) -> Case {
+        Case { cluster: cluster.clone(), ..self.case.clone() }
+    }
+
     fn check(&self, db: &KernelDb) -> Result<()> {
         let mut p = Problems::new();
         let empty = [
@@ -95,7 +94,7 @@ impl Map {
             ("cluster", self.clusters.is_empty()),
             ("workloads", self.workloads.is_empty()),
             ("slo", self.slos.is_empty()),
-            ("frameworks", self.frameworks.as_ref().is_some_and(Vec::is_empty)),
+            ("frameworks", self.case.frameworks.as_ref().is_some_and(Vec::is_empty)),
         ];
         for (name, _) in empty.into_iter().filter(|(_, e)| *e) {
             p.push(name, "is empty: there is no cell", "give at least one");
@@ -103,14 +102,14 @@ impl Map {
         if !(0.0..1.0).contains(&self.tolerance) {
             p.push("tolerance", format!("{} is not a share below one", self.tolerance), "0.01 is one per cent");
         }
-        p.nest("model", self.model.check());
-        p.nest("serving", self.serving.check());
-        p.nest("assumptions", self.assumptions.check());
-        contradictions_of(&mut p, &self.model, &self.serving);
+        p.nest("model", self.case.model.check());
+        p.nest("serving", self.case.serving.check());
+        p.nest("assumptions", self.case.assumptions.check());
+        contradictions_of(&mut p, &self.case.model, &self.case.serving);
         for (i, c) in self.clusters.iter().enumerate() {
             p.nest(&format!("cluster[{i}]"), c.check());
             let known = db.frameworks(&c.system)?;
-            let named = self.frameworks.iter().flatten().enumerate();
+            let named = self.case.named().iter().enumerate();
             for (i, f) in named.filter(|(_, f)| !known.contains(f)) {
                 let text = format!("'{f}' is not a framework with kernels for {}", c.system);
                 p.push(format!("frameworks[{i}]"), text, near(f, &known));
@@ -129,7 +128,7 @@ impl Map {
     /// Checks it and tells whose kernels are compared on each cluster.
     pub fn compared(&self, db: &Arc<KernelDb>) -> Result<Vec<Vec<String>>> {
         self.check(db)?;
-        self.clusters.iter().map(|c| self.compared_on(db, c)).collect()
+        self.clusters.iter().map(|c| Ok(self.on(c).compared(db)?.names)).collect()
     }
 
     /// What should be known beside the map: whose tables stand in for what-if hardware, which frameworks are left out.
@@ -138,20 +137,11 @@ impl Map {
         for c in &self.clusters {
             let from = what_if::tables_of(c)?;
             out.extend(what_if::words(c, &from.system, &from.device));
-            if self.frameworks.is_none() {
-                out.extend(compared(db, &self.model, c, &self.quant)?.left_out);
-            }
+            out.extend(self.on(c).compared(db)?.left_out);
         }
         let mut seen = BTreeSet::new();
         out.retain(|w| seen.insert(w.clone()));
         Ok(out)
-    }
-
-    fn compared_on(&self, db: &Arc<KernelDb>, cluster: &Cluster) -> Result<Vec<String>> {
-        match &self.frameworks {
-            Some(names) => Ok(names.clone()),
-            None => Ok(compared(db, &self.model, cluster, &self.quant)?.names),
-        }
     }
 
     fn wants(&self, level: Level) -> bool {
@@ -170,7 +160,7 @@ pub fn cells(db: &Arc<KernelDb>, map: &Map, control: &Control, partial: bool) ->
     control.set_total((map.clusters.len() * map.workloads.len() * map.slos.len()) as u64);
     let mut out: Vec<Cell> = Vec::new();
     let one = |cluster: usize, out: &mut Vec<Cell>| -> Result<()> {
-        let at = &map.clusters[cluster];
+        let at = map.on(&map.clusters[cluster]);
         if map.arrivals == Arrivals::Poisson {
             for workload in 0..map.workloads.len() {
                 for slo in 0..map.slos.len() {
@@ -184,8 +174,8 @@ pub fn cells(db: &Arc<KernelDb>, map: &Map, control: &Control, partial: bool) ->
         let lanes: Vec<(Arc<Library>, Arc<Compiled>, Option<Rules>)> = compared[cluster]
             .iter()
             .map(|f| {
-                let lib = defaults::library(db, &map.model, at, f, &map.quant, &map.serving, &map.assumptions)?;
-                let rules = map.runnable.then(|| Rules::new(f, None, &map.model, at)).transpose()?;
+                let lib = at.library(db, f)?;
+                let rules = map.runnable.then(|| Rules::new(f, None, &at.model, &at.cluster)).transpose()?;
                 let compiled = Compiled::of(&lib);
                 Ok((lib, compiled, rules))
             })
@@ -198,7 +188,8 @@ pub fn cells(db: &Arc<KernelDb>, map: &Map, control: &Control, partial: bool) ->
             for (framework, (lib, compiled, rules)) in (0u8..).zip(&lanes) {
                 // Its layouts and cells count for themselves; progress is in cells that all frameworks have done.
                 let part = control.part();
-                let task = Task::sharing(compiled, lib, of, at.gpus, framework, &part, true).within(rules.clone());
+                let task =
+                    Task::sharing(compiled, lib, of, at.cluster.gpus, framework, &part, true).within(rules.clone());
                 searched = Scene::new(map, task).and_then(|scene| {
                     scene.cells(map, &part, |slo, reached| {
                         let mut found = lock();
@@ -244,12 +235,10 @@ fn arrived(
     frameworks: &[String],
     control: &Control,
 ) -> Result<Cell> {
-    let (model, at) = (map.model.clone(), map.clusters[cluster].clone());
-    let mut q = Question::new(model, at, map.workloads[workload].clone(), map.slos[slo], "");
-    q.frameworks = frameworks.to_vec();
+    let (workload_of, frameworks_of) = (map.workloads[workload].clone(), Some(frameworks.to_vec()));
+    let case = Case { workload: workload_of, frameworks: frameworks_of, ..map.on(&map.clusters[cluster]) };
+    let mut q = Question::new(case, map.slos[slo]);
     q.levels = map.asked();
-    (q.quant, q.serving) = (map.quant, map.serving.clone());
-    q.assumptions = map.assumptions.clone();
     (q.arrivals, q.confirm, q.batches_per_octave) = (map.arrivals, false, map.batches_per_octave);
     q.runnable = map.runnable;
     let study = explore(db, &q, &control.part())?;

@@ -61,7 +61,7 @@ pub struct Study {
 impl Study {
     pub fn new(question: Question, libraries: Vec<Arc<Library>>, rows: Vec<Row>) -> Study {
         let mut study = Study { question, libraries, rows, verdicts: Vec::new(), by_framework: Vec::new() };
-        let frameworks = study.question.frameworks.len();
+        let frameworks = study.question.case.named().len();
         let lists = study.exact_rows();
         for level in Level::ALL.into_iter().filter(|l| study.question.levels.contains(l)).collect::<Vec<_>>() {
             let own = level.index() * frameworks..(level.index() + 1) * frameworks;
@@ -83,7 +83,7 @@ impl Study {
     /// Marks what another level beats, over all frameworks and within each.
     fn mark_dominated(&mut self) {
         self.verdicts = self.with_dominated(self.verdicts.clone());
-        let frameworks = self.question.frameworks.len();
+        let frameworks = self.question.case.named().len();
         for framework in 0..frameworks {
             let own: Vec<usize> = (0..self.verdicts.len()).map(|k| k * frameworks + framework).collect();
             let marked = self.with_dominated(own.iter().map(|i| self.by_framework[*i].1.clone()).collect());
@@ -96,7 +96,7 @@ impl Study {
     /// Of every level and framework: how many rows, and those that are exact. What is scanned is told, but nothing
     /// rests on it.
     fn exact_rows(&self) -> Vec<(usize, Vec<usize>)> {
-        let frameworks = self.question.frameworks.len();
+        let frameworks = self.question.case.named().len();
         let empty = || vec![(0, Vec::new()); Level::ALL.len() * frameworks];
         let of_block = |(k, rows): (usize, &[Row])| {
             let mut out: Vec<(usize, Vec<usize>)> = empty();
@@ -251,11 +251,12 @@ impl Study {
             return Err(Error::Infeasible {
                 reason: format!("no plan of level {} exists for this model and budget", v.level.name()),
                 need: "a layout that divides".into(),
-                have: format!("{} GPUs", self.question.cluster.gpus),
+                have: format!("{} GPUs", self.question.case.cluster.gpus),
             });
         };
         let row = &self.rows[i];
-        let engine = Engine::new(&self.libraries[usize::from(row.framework)], &self.question.workload, &row.plan())?;
+        let engine =
+            Engine::new(&self.libraries[usize::from(row.framework)], &self.question.case.workload, &row.plan())?;
         let engine = match &v.leader {
             Some(l) => engine.loaded(l.held.rate)?,
             None => engine,
@@ -269,30 +270,31 @@ impl Study {
     pub fn points(&self) -> Columns {
         row::columns(
             &self.rows,
-            &self.question.frameworks,
-            &self.question.cluster.system,
+            self.question.case.named(),
+            &self.question.case.cluster.system,
             self.osl(),
-            self.question.cluster.gpus,
+            self.question.case.cluster.gpus,
             &self.question.slo,
         )
     }
 
     fn osl(&self) -> f64 {
-        self.question.workload.means().osl.max(1.0)
+        self.question.case.workload.means().osl.max(1.0)
     }
 
     /// One row a level: the verdict in words and numbers.
     pub fn table(&self) -> Columns {
         let vs: Vec<&Verdict> = self.verdicts.iter().collect();
-        let name =
-            |v: &&Verdict| v.row.map_or("", |i| self.question.frameworks[usize::from(self.rows[i].framework)].as_str());
+        let name = |v: &&Verdict| {
+            v.row.map_or("", |i| self.question.case.named()[usize::from(self.rows[i].framework)].as_str())
+        };
         self.columns(&vs, &vs.iter().map(name).collect::<Vec<_>>())
     }
 
     /// One row a level and framework compared.
     pub fn frameworks(&self) -> Columns {
         let vs: Vec<&Verdict> = self.by_framework.iter().map(|(_, v)| v).collect();
-        let names: Vec<&str> = self.by_framework.iter().map(|(f, _)| self.question.frameworks[*f].as_str()).collect();
+        let names: Vec<&str> = self.by_framework.iter().map(|(f, _)| self.question.case.named()[*f].as_str()).collect();
         self.columns(&vs, &names)
     }
 
@@ -302,7 +304,7 @@ impl Study {
             Column::F64(vs.iter().map(|v| row(v).map_or(f64::NAN, f)).collect())
         };
         let osl = self.osl();
-        let gpus = f64::from(self.question.cluster.gpus);
+        let gpus = f64::from(self.question.case.cluster.gpus);
         let mut c = Columns::new();
         c.push("level", Column::from_strings(vs.iter().map(|v| v.level.name())));
         c.push("framework", Column::from_strings(frameworks));

@@ -15,10 +15,19 @@ use crate::cost::memory::server;
 use crate::error::Result;
 use crate::kernels::KernelDb;
 use crate::spec::servers::{self, FormatPart};
-use crate::spec::{Assumptions, Cluster, Device, Model, Parallel, Quant, Serving};
+use crate::spec::{Assumptions, Case, Cluster, Device, Model, Parallel, Quant, Serving};
 
-/// The library of a question, shared by all who ask the same.
-#[allow(clippy::too_many_arguments)]
+impl Case {
+    /// Its library with the kernels of `framework`, shared by all who ask the same.
+    ///
+    /// # Errors
+    /// If a table or a format is missing.
+    pub fn library(&self, db: &Arc<KernelDb>, framework: &str) -> Result<Arc<Library>> {
+        library(db, &self.model, &self.cluster, framework, &self.quant, &self.serving, &self.assumptions)
+    }
+}
+
+/// The same of its parts.
 pub fn library(
     db: &Arc<KernelDb>,
     model: &Model,

@@ -13,7 +13,7 @@ use crate::cost::program::Surfaces;
 use crate::cost::{Batch, Library, Total, Worker};
 use crate::error::{Error, Result};
 use crate::kernels::{Evidence, KernelDb};
-use crate::spec::{Assumptions, Cluster, Model, Parallel, Quant, Serving, catalog};
+use crate::spec::{Assumptions, Case, Cluster, Model, Parallel, Quant, Serving, catalog};
 
 /// Frameworks that serve, in the order ties are broken.
 pub const FRAMEWORKS: [&str; 3] = ["trtllm", "sglang", "vllm"];
@@ -81,11 +81,6 @@ fn lacks(lib: &Library, ep: u32) -> Result<Vec<String>> {
     Ok(out)
 }
 
-/// The framework of [`candidates`] that comes first.
-pub fn default_framework(db: &Arc<KernelDb>, model: &Model, cluster: &Cluster, quant: &Quant) -> Result<String> {
-    Ok(candidates(db, model, cluster, quant)?.swap_remove(0).name)
-}
-
 /// Frameworks to compare, in the order of [`FRAMEWORKS`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Compared {
@@ -94,15 +89,40 @@ pub struct Compared {
     pub left_out: Vec<String>,
 }
 
-/// All that have kernels for the model; where none has all, the best known one.
-pub fn compared(db: &Arc<KernelDb>, model: &Model, cluster: &Cluster, quant: &Quant) -> Result<Compared> {
-    let mut found = candidates(db, model, cluster, quant)?;
-    let keep = found.iter().filter(|c| c.lacks.is_empty()).count().max(1);
-    let words = |c: &Candidate| {
-        format!("{} is left out: it has no measured kernels on {} for {}", c.name, cluster.system, c.lacks.join(", "))
-    };
-    let left_out = found.drain(keep..).map(|c| words(&c)).collect();
-    let place = |c: &Candidate| FRAMEWORKS.iter().position(|f| *f == c.name);
-    found.sort_by_key(place);
-    Ok(Compared { names: found.into_iter().map(|c| c.name).collect(), left_out })
+impl Case {
+    fn candidates(&self, db: &Arc<KernelDb>) -> Result<Vec<Candidate>> {
+        candidates(db, &self.model, &self.cluster, &self.quant)
+    }
+
+    /// Whose kernels price one plan: those named, else those of the first of [`candidates`].
+    ///
+    /// # Errors
+    /// If the system has no tables.
+    pub fn framework(&self, db: &Arc<KernelDb>) -> Result<String> {
+        match self.named().first() {
+            Some(name) => Ok(name.clone()),
+            None => Ok(self.candidates(db)?.swap_remove(0).name),
+        }
+    }
+
+    /// Whose kernels a comparison takes: those named, else all that have kernels for the model; where none has all,
+    /// the best known ones.
+    ///
+    /// # Errors
+    /// If the system has no tables.
+    pub fn compared(&self, db: &Arc<KernelDb>) -> Result<Compared> {
+        if let Some(names) = &self.frameworks {
+            return Ok(Compared { names: names.clone(), left_out: Vec::new() });
+        }
+        let mut found = self.candidates(db)?;
+        let keep = found.iter().filter(|c| c.lacks.is_empty()).count().max(1);
+        let system = &self.cluster.system;
+        let words = |c: &Candidate| {
+            format!("{} is left out: it has no measured kernels on {system} for {}", c.name, c.lacks.join(", "))
+        };
+        let left_out = found.drain(keep..).map(|c| words(&c)).collect();
+        let place = |c: &Candidate| FRAMEWORKS.iter().position(|f| *f == c.name);
+        found.sort_by_key(place);
+        Ok(Compared { names: found.into_iter().map(|c| c.name).collect(), left_out })
+    }
 }

@@ -9,21 +9,15 @@ use crate::cost::Library;
 use crate::error::{Problems, Result};
 use crate::kernels::KernelDb;
 use crate::serving::{Engine, defaults};
-use crate::spec::{Assumptions, Cluster, Device, Model, Plan, Quant, Serving, Workload};
+use crate::spec::{Case, Cluster, Device, Plan};
 
 /// What the server ran.
 #[derive(Clone)]
 pub struct Server {
     pub db: Arc<KernelDb>,
-    pub model: Model,
-    /// The device to start from stands in it.
-    pub cluster: Cluster,
-    pub framework: String,
-    pub workload: Workload,
+    /// The device to start from stands in its cluster.
+    pub case: Case,
     pub plan: Plan,
-    pub quant: Quant,
-    pub serving: Serving,
-    pub assumptions: Assumptions,
     pub settings: Settings,
 }
 
@@ -58,11 +52,14 @@ impl Log {
 
 impl Server {
     fn engine(&self, device: &Device) -> Result<Arc<Engine>> {
-        let cluster = Cluster { device: device.clone(), ..self.cluster.clone() };
-        let (db, s) = (self.db.clone(), self);
-        let quant = defaults::formats(&s.model, &cluster.device, &s.framework, &s.quant);
-        let lib = Library::new(db, &s.model, &cluster, &s.framework, &quant, &s.serving, &s.assumptions)?;
-        Ok(Arc::new(Engine::new(&Arc::new(lib), &s.workload, &s.plan)?))
+        let case = &self.case;
+        let cluster = Cluster { device: device.clone(), ..case.cluster.clone() };
+        let framework = case.framework(&self.db)?;
+        let quant = defaults::formats(&case.model, device, &framework, &case.quant);
+        let (db, how) = (self.db.clone(), (&case.serving, &case.assumptions));
+        // One device among hundreds that are tried: not kept for others.
+        let lib = Library::new(db, &case.model, &cluster, &framework, &quant, how.0, how.1)?;
+        Ok(Arc::new(Engine::new(&Arc::new(lib), &case.workload, &self.plan)?))
     }
 
     /// The same with what its plan leaves open chosen on its own device: a server's settings, which do not
@@ -71,7 +68,7 @@ impl Server {
     /// # Errors
     /// If the plan does not fit.
     pub fn settled(&self) -> Result<Server> {
-        Ok(Server { plan: self.engine(&self.cluster.device)?.plan.clone(), ..self.clone() })
+        Ok(Server { plan: self.engine(&self.case.cluster.device)?.plan.clone(), ..self.clone() })
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod assumptions;
 mod blocks;
+mod case;
 pub mod catalog;
 pub mod distribution;
 pub mod dtype;
@@ -27,6 +28,7 @@ mod switches;
 pub mod workload;
 
 pub use assumptions::{Assumptions, Switch};
+pub use case::Case;
 pub use distribution::Distribution;
 pub use dtype::{Dtype, Formats, Quant};
 pub use hardware::{Cluster, Device, Fabric};

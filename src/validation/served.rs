@@ -21,7 +21,7 @@ use crate::network::params::Misfit;
 use crate::sim::replay::{Log, Server, replay};
 use crate::sim::trace::Trace;
 use crate::sim::{Requests, Settings, to_ps};
-use crate::spec::{Aggregated, Assumptions, Cluster, Device, Parallel, Plan, Quant, Serving, Workload, catalog, json};
+use crate::spec::{Aggregated, Case, Cluster, Device, Parallel, Plan, Workload, catalog, json};
 
 const LOGS: &str = include_str!("../../python/disagg/data/validation/vllm.tsv");
 const DEVICES: &str = include_str!("../../python/disagg/data/validation/vllm_devices.json");
@@ -73,15 +73,13 @@ pub fn log(run: &str) -> Result<Log> {
 
 /// The server of a run, with `device` in it.
 pub fn server(db: &Arc<KernelDb>, run: &Served, device: &Device, requests: &Requests) -> Result<Server> {
-    let fabric = catalog::cluster("h100_sxm", 1)?;
     let parallel = Parallel { tp: 1, dp: 1, pp: 1, cp: 1, ep: None, moe_tp: 1 };
     let trace = Trace { requests: requests.clone(), ..Trace::default() };
+    let cluster = Cluster { device: device.clone(), ..catalog::cluster("h100_sxm", 1)? };
+    let workload = Workload { lengths: trace.lengths(4096), ..Workload::fixed(&run.run, 0.0, 1.0, 1.0) };
     Ok(Server {
         db: db.clone(),
-        model: labels::resolve(MODEL)?,
-        cluster: Cluster { device: device.clone(), ..fabric },
-        framework: "vllm".into(),
-        workload: Workload { lengths: trace.lengths(4096), ..Workload::fixed(&run.run, 0.0, 1.0, 1.0) },
+        case: Case::new(labels::resolve(MODEL)?, cluster, workload).on("vllm"),
         plan: Plan::Aggregated(Aggregated {
             parallel,
             batch: Some(run.seats),
@@ -89,9 +87,6 @@ pub fn server(db: &Arc<KernelDb>, run: &Served, device: &Device, requests: &Requ
             replicas: 1,
             ..Default::default()
         }),
-        quant: Quant::default(),
-        serving: Serving::default(),
-        assumptions: Assumptions::physical(),
         settings: Settings { kv_blocks: run.kv_blocks, ..Settings::default() },
     })
 }

@@ -8,7 +8,7 @@ use disagg::columns::Column;
 use disagg::control::Control;
 use disagg::kernels::KernelDb;
 use disagg::search::{Question, explore};
-use disagg::spec::{Slo, catalog};
+use disagg::spec::{Case, Slo, catalog};
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
@@ -22,7 +22,7 @@ fn main() {
             let w = catalog::workload(name).unwrap();
             let slo = Slo { ttft_ms: Some(ttft), tpot_ms: Some(tpot), percentile: None };
             let t = Instant::now();
-            let q = Question::new(model.clone(), cluster.clone(), w, slo, &framework);
+            let q = Question::new(Case::new(model.clone(), cluster.clone(), w).on(&framework), slo);
             let study = explore(&db, &q, &Control::new()).unwrap();
             println!(
                 "== {name}, TTFT {ttft} ms, TPOT {tpot} ms: {} plans in {:.2} s",

@@ -17,7 +17,7 @@ use disagg::search::group::Group;
 use disagg::search::sides::Priced;
 use disagg::search::slots::Slots;
 use disagg::search::{Map, Question, Task, explore, layouts, regimes};
-use disagg::spec::{Assumptions, Level, Quant, Serving, Slo, Workload, catalog};
+use disagg::spec::{Assumptions, Case, Level, Quant, Serving, Slo, Workload, catalog};
 
 fn timed<T>(name: &str, work: impl FnOnce() -> T, points: impl FnOnce(&T) -> usize) -> T {
     let t = Instant::now();
@@ -102,7 +102,7 @@ fn main() {
     }
     let q = Question {
         scan: arg(6, "scan") == "scan",
-        ..Question::new(model.clone(), cluster.clone(), workload.clone(), slo, &framework)
+        ..Question::new(Case::new(model.clone(), cluster.clone(), workload.clone()).on(&framework), slo)
     };
     let explored = match arg(7, "").as_str() {
         "map" => 0,
@@ -127,16 +127,12 @@ fn main() {
         .map(|(ttft, tpot)| Slo { ttft_ms: Some(ttft), tpot_ms: Some(tpot), percentile: None })
         .collect();
     let map = Map {
-        model,
+        case: Case { quant, serving, ..Case::new(model, cluster.clone(), workload).on(&framework) },
         clusters: vec![cluster],
         workloads,
         slos,
         levels: Level::ALL.to_vec(),
-        frameworks: Some(vec![framework]),
         runnable: true,
-        quant,
-        serving,
-        assumptions: Assumptions::physical(),
         tolerance: 0.01,
         batches_per_octave: 2,
         arrivals: Default::default(),

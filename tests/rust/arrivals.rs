@@ -5,14 +5,14 @@ use disagg::search::arrivals::leader;
 use disagg::search::{Question, explore};
 use disagg::serving::Engine;
 use disagg::serving::queueing::Arrivals;
-use disagg::spec::{Level, Slo, Workload};
+use disagg::spec::{Case, Level, Slo, Workload};
 
 use crate::lab;
 
 fn question(percentile: Option<f64>) -> Question {
     let (model, cluster) = (lab::model("Qwen/Qwen3-30B-A3B"), lab::cluster("h200_sxm", 4));
     let slo = Slo { ttft_ms: Some(150.0), tpot_ms: Some(12.0), percentile };
-    let mut q = Question::new(model, cluster, Workload::fixed("w", 0.0, 1024.0, 256.0), slo, "trtllm");
+    let mut q = Question::new(Case::new(model, cluster, Workload::fixed("w", 0.0, 1024.0, 256.0)).on("trtllm"), slo);
     q.levels = vec![Level::Aggregated, Level::Pd];
     q.batches_per_octave = 2;
     (q.arrivals, q.confirm) = (Arrivals::Poisson, false);
@@ -40,7 +40,7 @@ fn no_plan_looked_at_serves_more() {
             let stride = (all.len() / 400).max(1);
             let mut judged = 0;
             for r in all.into_iter().step_by(stride) {
-                let Ok(e) = Engine::new(&study.libraries[0], &q.workload, &r.plan()) else { continue };
+                let Ok(e) = Engine::new(&study.libraries[0], &q.case.workload, &r.plan()) else { continue };
                 let rate = e.rate_within(&q.slo, Arrivals::Poisson).unwrap().rate;
                 assert!(
                     rate <= found.held.rate * if percentile.is_none() { 1.02 } else { 1.1 },

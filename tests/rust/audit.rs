@@ -6,7 +6,7 @@ use disagg::Error;
 use disagg::columns::{Column, Columns};
 use disagg::control::Control;
 use disagg::search::{Method, Question, audit, explore};
-use disagg::spec::{Assumptions, Slo, Workload};
+use disagg::spec::{Assumptions, Case, Slo, Workload};
 use serde_json::json;
 
 use crate::lab::{self, near};
@@ -14,7 +14,8 @@ use crate::lab::{self, near};
 fn question() -> Question {
     let slo = Slo { ttft_ms: Some(200.0), tpot_ms: Some(15.0), percentile: None };
     let w = Workload::fixed("chat", 2048.0, 512.0, 128.0);
-    let mut q = Question::new(lab::model("Qwen/Qwen3-30B-A3B"), lab::cluster("b200_sxm", 4), w, slo, "trtllm");
+    let mut q =
+        Question::new(Case::new(lab::model("Qwen/Qwen3-30B-A3B"), lab::cluster("b200_sxm", 4), w).on("trtllm"), slo);
     q.batches_per_octave = 1;
     q
 }
@@ -64,7 +65,7 @@ fn both_ends_are_the_studies_themselves() {
     let (first, last) = ends(ordered());
     for (end, assumptions) in [(first, Assumptions::physical()), (last, target())] {
         let mut q = question();
-        q.assumptions = assumptions;
+        q.case.assumptions = assumptions;
         let study = explore(lab::db(), &q, &Control::new()).unwrap();
         let own = study
             .verdicts

@@ -9,7 +9,7 @@ use disagg::cost::Library;
 use disagg::search::{Question, Study, explore};
 use disagg::serving::pd;
 use disagg::serving::{Binding, Engine, Load, aggregated};
-use disagg::spec::{Aggregated, Cluster, PdPlan, Plan, Slo, Slot, Workload};
+use disagg::spec::{Aggregated, Case, Cluster, PdPlan, Plan, Slo, Slot, Workload};
 use proptest::prelude::*;
 
 use crate::lab::{self, afd_plan, pool, split, worker, workers};
@@ -239,7 +239,8 @@ fn relaxing_what_binds_a_level_changes_its_verdict() {
         ("deepseek-ai/DeepSeek-V3", "h200_sxm", 4, 1.0, 1.0),
     ] {
         let slo = Slo { ttft_ms: Some(ttft), tpot_ms: Some(tpot), percentile: None };
-        let mut q = Question::new(lab::model(name), lab::cluster(system, gpus), lab::chat(), slo, "trtllm");
+        let mut q =
+            Question::new(Case::new(lab::model(name), lab::cluster(system, gpus), lab::chat()).on("trtllm"), slo);
         q.batches_per_octave = 1;
         let s = study(&q);
         for v in &s.verdicts {
@@ -262,7 +263,7 @@ fn relaxing_what_binds_a_level_changes_its_verdict() {
                     let mut relaxed_q = q.clone();
                     relaxed_q.levels = vec![v.level];
                     match v.binding {
-                        Binding::Memory(_) => relaxed_q.cluster = relaxed(&q.cluster),
+                        Binding::Memory(_) => relaxed_q.case.cluster = relaxed(&q.case.cluster),
                         other => relaxed_q.slo = relax_limit(&q.slo, other),
                     }
                     let after = study(&relaxed_q).verdicts[0].clone();

@@ -8,7 +8,9 @@ use disagg::search::{Layout, Question, explore};
 use disagg::serving::cadence::{self, pace};
 use disagg::serving::{Engine, Load, aggregated};
 use disagg::sim::{Closed, Deployment, Settings, pricers, simulate_with, trace::draw};
-use disagg::spec::{Aggregated, Assumptions, Dtype, Level, Parallel, Plan, Quant, Serving, Slo, Workload, servers};
+use disagg::spec::{
+    Aggregated, Assumptions, Case, Dtype, Level, Parallel, Plan, Quant, Serving, Slo, Workload, servers,
+};
 use rand_pcg::Pcg64;
 
 use crate::lab::{self, gap, near, split};
@@ -192,8 +194,8 @@ fn a_search_keeps_the_cadence_that_serving_says() {
     let (model, cluster) = (lab::model("Qwen/Qwen3-30B-A3B"), lab::cluster("b200_sxm", 4));
     let w = Workload::fixed("w", 0.0, 1024.0, 256.0);
     let slo = Slo { ttft_ms: Some(2000.0), tpot_ms: Some(50.0), percentile: None };
-    let mut q = Question::new(model, cluster, w, slo, "vllm");
-    (q.serving.prefill_interval, q.levels) = (Some(3), vec![Level::Aggregated]);
+    let mut q = Question::new(Case::new(model, cluster, w).on("vllm"), slo);
+    (q.case.serving.prefill_interval, q.levels) = (Some(3), vec![Level::Aggregated]);
     let study = explore(lab::db(), &q, &Control::new()).unwrap();
     let ranks = |l: &Layout| l.shape().dp > 1;
     let mixed: Vec<_> = study.rows.iter().filter(|r| r.prefill.is_none() && r.point.stands()).collect();

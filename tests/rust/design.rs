@@ -9,7 +9,7 @@ use disagg::control::Control;
 use disagg::cost::Library;
 use disagg::design::{Axis, Description, METHODS, Space, price, sample};
 use disagg::serving::Engine;
-use disagg::spec::{Aggregated, Assumptions, Parallel, Plan, Quant, Serving, catalog};
+use disagg::spec::{Aggregated, Assumptions, Case, Parallel, Plan, Quant, Serving, catalog};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -160,6 +160,22 @@ fn wrong_spaces_are_refused_by_name() {
     }
 }
 
+/// A part that cannot be read leaves nothing behind of what was compiled before it.
+#[test]
+fn a_point_costs_the_same_after_one_that_fails() {
+    let models = json!(["Qwen/Qwen3-30B-A3B", "Qwen/Qwen3-32B"]);
+    let s = space(&[("model", models), ("workload.isl", json!(["none", 512]))], &[]).unwrap();
+    let rates = |points: &[u64]| {
+        let found = price(lab::db(), &s, points, &["tokens_per_s".into()], false, &Control::new()).unwrap();
+        let Some(Column::F64(rates)) = found.get("tokens_per_s") else { panic!("no rates") };
+        rates.iter().map(|r| r.to_bits()).collect::<Vec<u64>>()
+    };
+    let together = rates(&[0, 1, 2, 3]);
+    let alone: Vec<u64> = (0..4).flat_map(|i| rates(&[i])).collect();
+    assert_eq!(together, alone);
+    assert!(f64::from_bits(alone[0]).is_nan() && alone[1] != alone[3]);
+}
+
 #[test]
 fn points_cost_what_an_estimate_says_and_failures_are_rows() {
     let s = space(
@@ -185,17 +201,9 @@ fn points_cost_what_an_estimate_says_and_failures_are_rows() {
     let (model, lib) = {
         let model = catalog::model("Qwen/Qwen3-30B-A3B").unwrap();
         let cluster = catalog::cluster("h200_sxm", 8).unwrap();
-        let name =
-            disagg::serving::framework::default_framework(lab::db(), &model, &cluster, &Quant::default()).unwrap();
-        let lib = Library::new(
-            lab::db().clone(),
-            &model,
-            &cluster,
-            &name,
-            &Quant::default(),
-            &Serving::default(),
-            &Assumptions::physical(),
-        );
+        let name = Case::new(model.clone(), cluster.clone(), lab::chat()).framework(lab::db()).unwrap();
+        let (quant, serving, how) = (Quant::default(), Serving::default(), Assumptions::physical());
+        let lib = Library::new(lab::db().clone(), &model, &cluster, &name, &quant, &serving, &how);
         (model, Arc::new(lib.unwrap()))
     };
     assert!(model.attention.heads() % 3 != 0);

@@ -17,7 +17,7 @@ use disagg::search::space::{self, Choices};
 use disagg::search::{Layout, Question, Row, Study, Task, explore, layouts};
 use disagg::serving::choose::{chunk_grid, most_sequences};
 use disagg::serving::{Binding, Load, Point, Scan, Stepper, Tables, aggregated, cadence, pd};
-use disagg::spec::{Launch, Level, Rules, Serving, Slo, Workload};
+use disagg::spec::{Case, Launch, Level, Rules, Serving, Slo, Workload};
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 
@@ -56,15 +56,15 @@ type Drawn = Option<Row>;
 
 impl<'a> Twin<'a> {
     fn new(q: &'a Question) -> Twin<'a> {
-        let lib = lab::lib_as_asked(&q.model, &q.cluster, &q.frameworks[0]);
-        let rules = q.runnable.then(|| Rules::new(&q.frameworks[0], None, &q.model, &q.cluster).unwrap());
-        let prompts = q.workload.prefill_part();
+        let lib = lab::lib_as_asked(&q.case.model, &q.case.cluster, &q.case.named()[0]);
+        let rules = q.runnable.then(|| Rules::new(&q.case.named()[0], None, &q.case.model, &q.case.cluster).unwrap());
+        let prompts = q.case.workload.prefill_part();
         let table = |w: &Workload| Arc::new(Tables::new(&lib, w, &Arc::default()).unwrap());
-        let choices = Choices { lib: &lib, budget: q.cluster.gpus, rules: rules.as_ref() };
+        let choices = Choices { lib: &lib, budget: q.case.cluster.gpus, rules: rules.as_ref() };
         Twin {
             q,
-            load: Load::of(&q.workload),
-            tables: [table(&q.workload), table(&prompts)],
+            load: Load::of(&q.case.workload),
+            tables: [table(&q.case.workload), table(&prompts)],
             workers: [space::workers(&choices, false), space::workers(&choices, true)],
             prompts,
             rules,
@@ -73,7 +73,7 @@ impl<'a> Twin<'a> {
     }
 
     fn unit(&self, draw: &mut Draw, most: u32, prefill: bool) -> Option<Layout> {
-        let choices = Choices { lib: &self.lib, budget: self.q.cluster.gpus, rules: self.rules.as_ref() };
+        let choices = Choices { lib: &self.lib, budget: self.q.case.cluster.gpus, rules: self.rules.as_ref() };
         let micro = if prefill { &space::PREFILL_MICROBATCHES[..] } else { &space::MICROBATCHES[..] };
         for _ in 0..200 {
             let pp = draw.of(&[1, 1, 1, 2, 4]);
@@ -110,7 +110,7 @@ impl<'a> Twin<'a> {
     }
 
     fn stepped(&self, draw: &mut Draw, from: Layout, prefill: bool) -> Layout {
-        let choices = Choices { lib: &self.lib, budget: self.q.cluster.gpus, rules: self.rules.as_ref() };
+        let choices = Choices { lib: &self.lib, budget: self.q.case.cluster.gpus, rules: self.rules.as_ref() };
         let (micro, groups) = if prefill {
             (&space::PREFILL_MICROBATCHES[..], &space::GROUPS[..1])
         } else {
@@ -141,7 +141,7 @@ impl<'a> Twin<'a> {
     }
 
     fn most(&self, placed: (u32, u32), size: u32) -> u32 {
-        disagg::network::packing::most(self.q.cluster.gpus, self.q.cluster.fabric.domain_gpus, placed, size)
+        disagg::network::packing::most(self.q.case.cluster.gpus, self.q.case.cluster.fabric.domain_gpus, placed, size)
     }
 
     fn rate(&self, p: &Point) -> f64 {
@@ -150,14 +150,14 @@ impl<'a> Twin<'a> {
 
     /// A stepper with its scan; a unit with pipeline stages has none.
     fn scan(&self, layout: &Layout, prefill: bool) -> (Arc<Stepper>, Option<Scan>) {
-        let w = if prefill { &self.prompts } else { &self.q.workload };
+        let w = if prefill { &self.prompts } else { &self.q.case.workload };
         let s = Arc::new(lab::layout(&self.lib, layout, w));
         let scan = Scan::new(&s, &self.tables[usize::from(prefill)]);
         (s, scan)
     }
 
     fn mixed(&self, draw: &mut Draw, afd: bool, near: Option<&Row>) -> Drawn {
-        let layout = self.layout(draw, self.q.cluster.gpus, afd, false, near.map(|r| r.main.layout))?;
+        let layout = self.layout(draw, self.q.case.cluster.gpus, afd, false, near.map(|r| r.main.layout))?;
         let count = self.most((0, 1), layout.gpus());
         let (s, scan) = self.scan(&layout, false);
         let most = most_sequences(&s, self.load.isl.min(512.0)).min(4096.0);
@@ -191,7 +191,7 @@ impl<'a> Twin<'a> {
     }
 
     fn pair(&self, draw: &mut Draw, kinds: [bool; 2], near: Option<&Row>) -> Drawn {
-        let gpus = self.q.cluster.gpus;
+        let gpus = self.q.case.cluster.gpus;
         let prompts = near.and_then(|r| r.prefill);
         let p = self.layout(draw, gpus - 1, kinds[0], true, prompts.map(|p| p.layout))?;
         let d = self.layout(draw, gpus - p.gpus(), kinds[1], false, near.map(|r| r.main.layout))?;
@@ -267,7 +267,7 @@ fn probe(q: &Question, plans: usize, seed: u64) -> (f64, usize) {
     let study: Study = explore(lab::db(), q, &Control::new()).unwrap();
     let twin = Twin::new(q);
     let control = Control::new();
-    let task = Task::new(&twin.lib, &q.workload, q.cluster.gpus, 0, &control, false);
+    let task = Task::new(&twin.lib, &q.case.workload, q.case.cluster.gpus, 0, &control, false);
     let mut draw = Draw(Pcg64::seed_from_u64(seed));
     let (mut worst, mut judged) = (f64::NEG_INFINITY, 0);
     for v in &study.verdicts {
@@ -286,15 +286,15 @@ fn probe(q: &Question, plans: usize, seed: u64) -> (f64, usize) {
         let Some(best) = best else { continue };
         let gain = best.point.requests_per_s / found - 1.0;
         if gain > 1e-3 {
-            let w = q.workload.means();
+            let w = q.case.workload.means();
             let led = v.row.map(|i| study.rows[i]);
             let say = |r: &Row| format!("{:.2}/s {:?} | {:?}", r.point.requests_per_s, r.prefill, r.main);
             println!(
                 "{gain:+.4} {} {} {} {} {}/{}/{} {:?}:\n  {}\n  {}",
                 v.level.name(),
-                q.model.name,
-                q.cluster.system,
-                q.cluster.gpus,
+                q.case.model.name,
+                q.case.cluster.system,
+                q.case.cluster.gpus,
                 w.prefix,
                 w.isl,
                 w.osl,
@@ -329,7 +329,7 @@ fn questions(budgets: &[(&str, u32)], from: usize) -> Vec<Question> {
         let (ttft, tpot) = limits[(k * 7 + k / 5) % limits.len()];
         let slo = Slo { ttft_ms: Some(ttft), tpot_ms: Some(tpot), percentile: None };
         let w = Workload::fixed("fair", prefix, isl, osl);
-        out.push(Question::new(lab::model(model), lab::cluster(system, gpus), w, slo, framework));
+        out.push(Question::new(Case::new(lab::model(model), lab::cluster(system, gpus), w).on(framework), slo));
     }
     out
 }
@@ -442,7 +442,7 @@ fn more_gpus_never_give_less() {
             let mut before = 0.0_f64;
             for gpus in budgets.clone() {
                 let cluster = lab::cluster(system, gpus);
-                let mut q = Question::new(lab::model(model), cluster, w.clone(), slo, framework);
+                let mut q = Question::new(Case::new(lab::model(model), cluster, w.clone()).on(framework), slo);
                 q.levels = vec![level];
                 let now = best(&q, level);
                 assert!(now >= before * (1.0 - 1e-3), "{model} {} {gpus}: {now} after {before}", level.name());
@@ -458,7 +458,7 @@ fn more_gpus_never_give_less() {
 fn what_was_found_by_hand_is_reached() {
     let slo = Slo { ttft_ms: Some(500.0), tpot_ms: Some(20.0), percentile: None };
     let (model, cluster) = (lab::model("deepseek-ai/DeepSeek-V3.2"), lab::cluster("gb200", 72));
-    let mut q = Question::new(model, cluster, lab::chat(), slo, "sglang");
+    let mut q = Question::new(Case::new(model, cluster, lab::chat()).on("sglang"), slo);
     q.levels = vec![Level::Pd];
     let per_gpu = best(&q, Level::Pd) * 256.0 / 72.0;
     println!("{per_gpu:.0} tokens/s/GPU");
@@ -477,8 +477,8 @@ fn what_a_wider_climb_found_is_reached() {
         [("sglang", as_is, 1199.0), ("sglang", graph, 1445.0), ("trtllm", every, 613.0), ("trtllm", drafts, 2443.0)]
     {
         let (model, cluster) = (lab::model("deepseek-ai/DeepSeek-V3.2"), lab::cluster("b200_sxm", 128));
-        let mut q = Question::new(model, cluster, lab::chat(), slo, framework);
-        (q.serving, q.levels) = (serving, vec![Level::AggregatedAfd]);
+        let mut q = Question::new(Case::new(model, cluster, lab::chat()).on(framework), slo);
+        (q.case.serving, q.levels) = (serving, vec![Level::AggregatedAfd]);
         let per_gpu = best(&q, Level::AggregatedAfd) * 256.0 / 128.0;
         assert!(per_gpu >= least, "{framework}: {per_gpu} after {least}");
     }
@@ -492,7 +492,7 @@ fn pieces_of_a_prompt_fill_the_stages_of_a_unit() {
     for (tpot, least) in [(8.0, 16.6), (9.0, 21.3), (10.0, 25.6), (13.0, 35.6)] {
         let (model, cluster) = (lab::model("deepseek-ai/DeepSeek-V3.2"), lab::cluster("h200_sxm", 64));
         let slo = Slo { ttft_ms: Some(250.0), tpot_ms: Some(tpot), percentile: None };
-        let mut q = Question::new(model, cluster, w.clone(), slo, "trtllm");
+        let mut q = Question::new(Case::new(model, cluster, w.clone()).on("trtllm"), slo);
         q.levels = vec![Level::PdAfd];
         let per_gpu = best(&q, Level::PdAfd) * 500.0 / 64.0;
         assert!(per_gpu >= least, "{tpot} ms: {per_gpu} after {least}");

@@ -5,16 +5,16 @@ use disagg::kernels::table::Key;
 use disagg::search::flips::{Flip, LEAD};
 use disagg::search::{Question, Row, Study, explore};
 use disagg::serving::Engine;
-use disagg::serving::framework::{FRAMEWORKS, candidates, compared, default_framework};
+use disagg::serving::framework::{FRAMEWORKS, candidates};
 use disagg::spec::servers::{self, KernelPart};
-use disagg::spec::{Assumptions, Launch, Level, PdPlan, Plan, Quant, Serving, Slo, Workload};
+use disagg::spec::{Assumptions, Case, Launch, Level, PdPlan, Plan, Quant, Serving, Slo, Workload};
 
 use crate::lab;
 
 fn question(frameworks: &[&str], gpus: u32, slo: Slo) -> Question {
     let (model, cluster) = (lab::model("Qwen/Qwen3-30B-A3B"), lab::cluster("h200_sxm", gpus));
-    let mut q = Question::new(model, cluster, Workload::fixed("w", 0.0, 1000.0, 200.0), slo, "");
-    q.frameworks = frameworks.iter().map(|f| (*f).to_string()).collect();
+    let mut q = Question::new(Case::new(model, cluster, Workload::fixed("w", 0.0, 1000.0, 200.0)), slo);
+    q.case.frameworks = Some(frameworks.iter().map(|f| (*f).to_string()).collect());
     q
 }
 
@@ -34,8 +34,8 @@ fn the_kernels_of_one_plan_do_not_hang_on_the_number_of_gpus() {
         ("Qwen/Qwen3-32B", "h100_sxm"),
     ] {
         let model = lab::model(name);
-        let chosen =
-            |gpus: u32| default_framework(lab::db(), &model, &lab::cluster(system, gpus), &Quant::default()).unwrap();
+        let case = |gpus: u32| Case::new(model.clone(), lab::cluster(system, gpus), lab::chat());
+        let chosen = |gpus: u32| case(gpus).framework(lab::db()).unwrap();
         for gpus in [1, 2, 3, 4, 7, 8, 12, 64, 72] {
             assert_eq!(chosen(gpus), chosen(8), "{name} on {gpus} {system}");
         }
@@ -80,8 +80,8 @@ fn every_framework_with_kernels_is_compared_and_the_rest_is_named() {
     let mut left_out = 0;
     for name in ["openai/gpt-oss-120b", "deepseek-ai/DeepSeek-V3.2", "nvidia/Kimi-K2.5-NVFP4", "Qwen/Qwen3-32B"] {
         for system in ["h100_sxm", "h200_sxm", "b200_sxm", "b300_sxm", "gb200", "gb300"] {
-            let (model, cluster) = (lab::model(name), lab::cluster(system, 8));
-            let found = compared(lab::db(), &model, &cluster, &Quant::default()).unwrap();
+            let case = Case::new(lab::model(name), lab::cluster(system, 8), lab::chat());
+            let found = case.compared(lab::db()).unwrap();
             let known = lab::db().frameworks(system).unwrap();
             let serving = FRAMEWORKS.iter().filter(|f| known.iter().any(|k| k == *f)).count();
             assert_eq!(found.names.len() + found.left_out.len(), serving, "{name} on {system}: {found:?}");

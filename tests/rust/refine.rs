@@ -4,14 +4,14 @@ use disagg::control::Control;
 use disagg::search::fine_grid::{FineGrid, fine_chunks};
 use disagg::search::{Layout, Question, explore, layouts};
 use disagg::serving::{Binding, Load, Point, Stepper, aggregated, choose, pd};
-use disagg::spec::{Level, Slo, Workload};
+use disagg::spec::{Case, Level, Slo, Workload};
 use proptest::prelude::*;
 
 use crate::lab;
 
 fn question(gpus: u32, w: Workload, ttft_ms: f64, tpot_ms: f64, levels: &[&str]) -> Question {
     let slo = Slo { ttft_ms: Some(ttft_ms), tpot_ms: Some(tpot_ms), percentile: None };
-    let mut q = Question::new(lab::model(MODEL), lab::cluster(SYSTEM, gpus), w, slo, FRAMEWORK);
+    let mut q = Question::new(Case::new(lab::model(MODEL), lab::cluster(SYSTEM, gpus), w).on(FRAMEWORK), slo);
     q.levels = Level::parse(levels).unwrap();
     q
 }
@@ -31,19 +31,19 @@ fn rate(p: &Point, slo: &Slo) -> f64 {
 }
 
 fn stepper(q: &Question, layout: &Layout) -> Stepper {
-    let lib = lab::lib(MODEL, SYSTEM, q.cluster.gpus, FRAMEWORK);
-    lab::layout(&lib, layout, &q.workload)
+    let lib = lab::lib(MODEL, SYSTEM, q.case.cluster.gpus, FRAMEWORK);
+    lab::layout(&lib, layout, &q.case.workload)
 }
 
 /// The slow twin of a mixed level.
 fn mixed(q: &Question, layouts: &[Layout]) -> f64 {
-    let load = Load::of(&q.workload);
+    let load = Load::of(&q.case.workload);
     let mut best = 0.0_f64;
     for layout in layouts {
         let s = stepper(q, layout);
         for b in batches(choose::most_sequences(&s, 1.0)).filter(|b| *b >= layout.microbatches()) {
             for c in fine_chunks(load.isl, load.osl, b, 1.0, 1) {
-                let count = q.cluster.gpus / layout.gpus();
+                let count = q.case.cluster.gpus / layout.gpus();
                 best = best.max(rate(&aggregated::solve(&s, &load, f64::from(b), f64::from(c), count), &q.slo));
             }
         }
@@ -53,8 +53,8 @@ fn mixed(q: &Question, layouts: &[Layout]) -> f64 {
 
 /// The slow twin of P/D on two GPUs: every prefill step beside every decode batch.
 fn pairs(q: &Question) -> f64 {
-    assert_eq!(q.cluster.gpus, 2);
-    let load = Load::of(&q.workload);
+    assert_eq!(q.case.cluster.gpus, 2);
+    let load = Load::of(&q.case.workload);
     let s = stepper(q, &Layout::Worker { parallel: lab::split(1, 1, 1), overlap: false });
     let decode: Vec<_> = batches(choose::most_sequences(&s, 1.0))
         .map(|b| pd::decode_side(&s, &load, f64::from(b)))

@@ -6,7 +6,7 @@ use disagg::search::regimes::cells;
 use disagg::search::study::describe;
 use disagg::search::{Map, Question, Row, explore, regimes};
 use disagg::serving::Binding;
-use disagg::spec::{Assumptions, Level, Quant, Serving, Slo, Workload};
+use disagg::spec::{Case, Level, Slo, Workload};
 use disagg::{Error, pool};
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::{Rng, SeedableRng};
@@ -14,17 +14,15 @@ use rand_pcg::rand_core::{Rng, SeedableRng};
 use crate::lab;
 
 fn map(model: &str, system: &str, gpus: u32, lengths: &[(f64, f64, f64)], limits: &[(f64, f64)]) -> Map {
+    let cluster = lab::cluster(system, gpus);
+    let fixed = |(p, i, o): &(f64, f64, f64)| Workload::fixed(&format!("{p}/{i}/{o}"), *p, *i, *o);
     Map {
-        model: lab::model(model),
-        clusters: vec![lab::cluster(system, gpus)],
-        workloads: lengths.iter().map(|(p, i, o)| Workload::fixed(&format!("{p}/{i}/{o}"), *p, *i, *o)).collect(),
+        case: Case::new(lab::model(model), cluster.clone(), lab::chat()).on("trtllm"),
+        clusters: vec![cluster],
+        workloads: lengths.iter().map(fixed).collect(),
         slos: limits.iter().map(|(a, b)| Slo { ttft_ms: Some(*a), tpot_ms: Some(*b), percentile: None }).collect(),
         levels: Level::ALL.to_vec(),
-        frameworks: Some(vec!["trtllm".into()]),
         runnable: true,
-        quant: Quant::default(),
-        serving: Serving::default(),
-        assumptions: Assumptions::physical(),
         tolerance: 0.01,
         batches_per_octave: 2,
         arrivals: Default::default(),
@@ -81,7 +79,7 @@ fn cells_are_what_a_search_of_each_finds() {
     for map in &maps {
         for cell in cells(lab::db(), map, &Control::new(), false).unwrap() {
             let (w, slo) = (&map.workloads[cell.workload], map.slos[cell.slo]);
-            let q = Question::new(map.model.clone(), map.clusters[0].clone(), w.clone(), slo, "trtllm");
+            let q = Question::new(Case { workload: w.clone(), ..map.case.clone() }, slo);
             let study = explore(lab::db(), &q, &Control::new()).unwrap();
             found += 1;
             let mut best = (0.0, 4);
@@ -94,7 +92,7 @@ fn cells_are_what_a_search_of_each_finds() {
                 let told = |r: &Option<Row>| r.map(|r| (key(&r), format!("{:?}", r.point)));
                 let within = here.binding == Binding::None || binding == Binding::None;
                 if here.binding != binding || within && told(&here.row) != told(&there) {
-                    let name = &map.model.name;
+                    let name = &map.case.model.name;
                     let rate = |r: Option<Row>| r.map_or(0.0, |r| r.point.requests_per_s);
                     let reach_row = here.row;
                     let (a, b, gpus) = (rate(here.row), rate(there), map.clusters[0].gpus);
@@ -154,7 +152,7 @@ fn a_map_is_one_row_a_cell_and_the_same_for_any_threads() {
 fn an_empty_or_wrong_map_is_refused_whole() {
     let mut m = map("Qwen/Qwen3-30B-A3B", "b200_sxm", 2, &[], &[]);
     m.levels.clear();
-    m.frameworks = Some(vec!["sglong".into()]);
+    m.case.frameworks = Some(vec!["sglong".into()]);
     let text = match regimes(lab::db(), &m, &Control::new(), false) {
         Err(e @ Error::Spec(_)) => e.to_string(),
         other => panic!("{other:?}"),

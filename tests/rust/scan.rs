@@ -6,7 +6,7 @@ use disagg::cost::Library;
 use disagg::search::{Layout, Row, layouts};
 use disagg::serving::choose::{chunk_grid, most_sequences};
 use disagg::serving::{Load, Point, Scan, Stepper, Tables, aggregated, pd, scan};
-use disagg::spec::{Assumptions, Distribution, Serving, Workload};
+use disagg::spec::{Assumptions, Case, Distribution, Serving, Workload};
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 
@@ -202,18 +202,15 @@ fn what_does_not_add_up_is_asked_of_the_engine() {
     }
     // And a search under them prices everything with the engine.
     let mut q = disagg::search::Question::new(
-        model.clone(),
-        cluster.clone(),
-        lab::chat(),
+        Case::new(model.clone(), cluster.clone(), lab::chat()).on("trtllm"),
         disagg::spec::Slo { ttft_ms: Some(2000.0), tpot_ms: Some(50.0), percentile: None },
-        "trtllm",
     );
     q.batches_per_octave = 1;
     let run = |q: &disagg::search::Question| {
         disagg::search::explore(lab::db(), q, &disagg::control::Control::new()).unwrap().rows
     };
     assert!(run(&q).iter().any(|r: &Row| r.scanned));
-    q.assumptions = Assumptions::paper();
+    q.case.assumptions = Assumptions::paper();
     assert!(!run(&q).iter().any(|r| r.scanned));
 }
 
@@ -237,7 +234,10 @@ fn scanning_finds_the_plans_that_pricing_finds() {
     let (mut levels, mut same, mut fewer) = (0, 0, 0.0_f64);
     for (model, system, gpus, framework, w, ttft, tpot) in questions {
         let slo = disagg::spec::Slo { ttft_ms: Some(ttft), tpot_ms: Some(tpot), percentile: None };
-        let mut q = disagg::search::Question::new(lab::model(model), lab::cluster(system, gpus), w, slo, framework);
+        let mut q = disagg::search::Question::new(
+            Case::new(lab::model(model), lab::cluster(system, gpus), w).on(framework),
+            slo,
+        );
         q.batches_per_octave = 2;
         let run = |scan| {
             let q = disagg::search::Question { scan, ..q.clone() };

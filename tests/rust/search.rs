@@ -11,7 +11,7 @@ use disagg::search::{Question, Row, Study, Task, explore, layouts};
 use disagg::serving::pd::{DecodeSide, PrefillSide};
 use disagg::serving::{Binding, Engine};
 use disagg::spec::workload::PrefixHome;
-use disagg::spec::{Assumptions, Imbalance, Level, Plan, Serving, Slo, Slot, Workload};
+use disagg::spec::{Assumptions, Case, Imbalance, Level, Plan, Serving, Slo, Slot, Workload};
 use disagg::{Error, pool};
 
 use crate::lab;
@@ -21,7 +21,7 @@ fn slo(ttft_ms: f64, tpot_ms: f64) -> Slo {
 }
 
 fn question(model: &str, system: &str, gpus: u32, w: Workload, slo: Slo) -> Question {
-    let mut q = Question::new(lab::model(model), lab::cluster(system, gpus), w, slo, "trtllm");
+    let mut q = Question::new(Case::new(lab::model(model), lab::cluster(system, gpus), w).on("trtllm"), slo);
     q.batches_per_octave = 2;
     q
 }
@@ -74,7 +74,7 @@ fn no_plan_is_priced_twice() {
         for r in &study.rows {
             let key = format!("{:?} {} {:?} {:?}", r.level, r.framework, r.main, r.prefill);
             assert!(seen.insert(key), "twice: {r:?}");
-            assert!(r.gpus() <= study.question.cluster.gpus);
+            assert!(r.gpus() <= study.question.case.cluster.gpus);
             assert_eq!(r.level, r.plan().level(), "{r:?}");
         }
         assert_eq!(study.points().rows(), study.rows.len());
@@ -96,7 +96,7 @@ fn rows_compile_to_their_points() {
             let stride = rows.len() / 100 + 1;
             for r in rows.iter().step_by(stride) {
                 let lib = &study.libraries[usize::from(r.framework)];
-                let e = Engine::new(lib, &study.question.workload, &r.plan())
+                let e = Engine::new(lib, &study.question.case.workload, &r.plan())
                     .unwrap_or_else(|err| panic!("{name} {:?}: {err}", r.plan()));
                 assert!(same(&e.point, &r.point), "{:?}\nengine {:?}\nrow    {:?}", r.plan(), e.point, r.point);
                 assert_eq!(e.plan, r.plan(), "nothing left to choose");
@@ -125,7 +125,7 @@ fn verdicts_are_the_best_rows() {
                 let e = study.best(v.level.name()).unwrap();
                 assert_eq!(e.scalars.requests_per_s, best);
                 assert_eq!(e.scalars.binding, v.binding.label());
-                assert_eq!(e.scalars.gpus, study.question.cluster.gpus, "idle GPUs are paid for");
+                assert_eq!(e.scalars.gpus, study.question.case.cluster.gpus, "idle GPUs are paid for");
                 let per_gpu = best * e.scalars.tokens_per_s / e.scalars.requests_per_s / f64::from(e.scalars.gpus);
                 lab::near(e.scalars.tokens_per_s_per_gpu, per_gpu, 1e-12, "per GPU");
             }
@@ -275,7 +275,7 @@ fn refused(q: &Question) -> String {
 fn bad_questions_are_refused_whole() {
     let mut q = small_question();
     q.objective = "speed".into();
-    q.cluster.gpus = 0;
+    q.case.cluster.gpus = 0;
     q.slo.ttft_ms = Some(-1.0);
     let text = refused(&q);
     for part in ["objective: 'speed'", "cluster.gpus", "slo.ttft_ms"] {
@@ -287,13 +287,13 @@ fn bad_questions_are_refused_whole() {
     q.levels.clear();
     assert!(refused(&q).contains("levels: no level to explore"));
     let mut q = small_question();
-    q.frameworks.clear();
+    q.case.frameworks = None;
     assert!(refused(&q).contains("frameworks"));
     let mut q = small_question();
-    q.serving = Serving { imbalance: Some(Imbalance::Histogram(vec![1.0; 7])), ..Serving::default() };
+    q.case.serving = Serving { imbalance: Some(Imbalance::Histogram(vec![1.0; 7])), ..Serving::default() };
     assert!(refused(&q).contains("serving.imbalance"), "what is not priced is not searched as if it were");
     let mut q = small_question();
-    q.frameworks = vec!["trtllm".into(), "sglong".into()];
+    q.case.frameworks = Some(vec!["trtllm".into(), "sglong".into()]);
     assert!(
         refused(&q)
             .contains("frameworks[1]: 'sglong' is not a framework with kernels for b200_sxm; did you mean 'sglang'")
@@ -301,7 +301,7 @@ fn bad_questions_are_refused_whole() {
     assert!(small_study().verdict_of("pdd").is_err() && small_study().best("nothing").is_err());
     let mut q = small_question();
     q.levels = vec![Level::Pd];
-    q.cluster.gpus = 4;
+    q.case.cluster.gpus = 4;
     let s = run(&q);
     assert!(s.verdict_of("afd").unwrap_err().to_string().contains("no AFD level was explored"));
     assert_eq!(s.verdicts.len(), 1);
@@ -311,7 +311,7 @@ fn bad_questions_are_refused_whole() {
 fn progress_ends_at_its_total() {
     let control = Control::new();
     let mut q = small_question();
-    q.cluster.gpus = 2;
+    q.case.cluster.gpus = 2;
     explore(lab::db(), &q, &control).unwrap();
     let (done, total) = control.progress();
     assert!(done == total && total > 20, "{done} of {total}");
@@ -327,12 +327,12 @@ fn a_cancelled_search_stops() {
 #[test]
 fn longer_than_the_model_is_searched_unless_strict() {
     let mut q = small_question();
-    q.cluster.gpus = 2;
+    q.case.cluster.gpus = 2;
     q.levels = vec![Level::Aggregated];
-    q.workload = Workload::fixed("long", 60_000.0, 512.0, 64.0);
+    q.case.workload = Workload::fixed("long", 60_000.0, 512.0, 64.0);
     let e = run(&q).best("aggregated").unwrap();
     assert!(e.scalars.context_exceeded);
-    q.workload.strict_context = true;
+    q.case.workload.strict_context = true;
     assert!(refused(&q).contains("context_exceeded"));
 }
 
@@ -365,7 +365,7 @@ fn a_model_bigger_than_the_cluster_binds_on_memory() {
             assert!(!v.feasible, "{what}");
             assert!(v.binding.label().starts_with("memory:"), "{what}");
             let r = &s.rows[v.row.unwrap()];
-            assert!(r.point.memory_bytes > 0.7 * s.question.cluster.device.hbm_bytes, "{what}");
+            assert!(r.point.memory_bytes > 0.7 * s.question.case.cluster.device.hbm_bytes, "{what}");
             let e = s.best(v.level.name()).unwrap_or_else(|e| panic!("{what}: {e}"));
             assert!(!e.scalars.feasible && e.scalars.binding == v.binding.label(), "{what}");
             assert!(e.scalars.memory_gib > 0.7 * 141.0, "{what}");
@@ -378,7 +378,7 @@ fn a_model_bigger_than_the_cluster_binds_on_memory() {
 #[test]
 fn one_gpu_has_no_pairs() {
     let mut q = small_question();
-    q.cluster.gpus = 1;
+    q.case.cluster.gpus = 1;
     let s = run(&q);
     assert!(s.verdict_of("aggregated").unwrap().feasible);
     for level in ["pd", "aggregated+afd", "pd+afd"] {
@@ -391,7 +391,7 @@ fn one_gpu_has_no_pairs() {
 fn idle_gpus_are_counted() {
     // Seven GPUs: most layouts leave some over.
     let mut q = small_question();
-    q.cluster.gpus = 7;
+    q.case.cluster.gpus = 7;
     q.levels = vec![Level::Aggregated, Level::Pd];
     let s = run(&q);
     let c = s.points();
@@ -399,7 +399,7 @@ fn idle_gpus_are_counted() {
     let disagg::columns::Column::F64(per_gpu) = column("tokens_per_s_per_gpu") else { panic!("numbers") };
     let mut idle = 0;
     for (r, x) in s.rows.iter().zip(per_gpu) {
-        let tokens = r.point.requests_per_s * s.question.workload.means().osl;
+        let tokens = r.point.requests_per_s * s.question.case.workload.means().osl;
         lab::near(*x * 7.0, tokens, 1e-12, "all seven count");
         idle += usize::from(r.gpus() < 7);
         if let (Plan::Pd(pd), true) = (r.plan(), r.prefill.is_some())

@@ -5,7 +5,7 @@ use disagg::control::Control;
 use disagg::sim::replay::{Log, Server, replay};
 use disagg::sim::trace::draw;
 use disagg::sim::{Requests, Settings};
-use disagg::spec::{Aggregated, Assumptions, Device, Distribution, Parallel, Plan, Quant, Serving, Workload, catalog};
+use disagg::spec::{Aggregated, Case, Device, Distribution, Parallel, Plan, Workload, catalog};
 use disagg::validation::served::{FITTED, log, rows, runs, server};
 
 use crate::lab::db;
@@ -13,10 +13,8 @@ use crate::lab::db;
 fn lab(workload: Workload) -> Server {
     Server {
         db: db().clone(),
-        model: catalog::model("Qwen/Qwen3-32B").unwrap(),
-        cluster: catalog::cluster("h200_sxm", 1).unwrap(),
-        framework: "vllm".into(),
-        workload,
+        case: Case::new(catalog::model("Qwen/Qwen3-32B").unwrap(), catalog::cluster("h200_sxm", 1).unwrap(), workload)
+            .on("vllm"),
         plan: Plan::Aggregated(Aggregated {
             parallel: Parallel { tp: 1, dp: 1, pp: 1, cp: 1, ep: None, moe_tp: 1 },
             batch: Some(32),
@@ -24,9 +22,6 @@ fn lab(workload: Workload) -> Server {
             replicas: 1,
             ..Default::default()
         }),
-        quant: Quant::default(),
-        serving: Serving::default(),
-        assumptions: Assumptions::physical(),
         settings: Settings::default(),
     }
 }
@@ -48,7 +43,7 @@ fn a_device_is_found_again_from_its_own_log() {
     let workload = Workload { isl, ..Workload::fixed("log", 0.0, 1.0, 24.0) };
     let requests = draw::open(&workload, 4.0, 1.0, 60, 7).unwrap().requests;
     let s = lab(workload);
-    let truth = off(&s.cluster.device, [0.6, 0.8, 1.5]);
+    let truth = off(&s.case.cluster.device, [0.6, 0.8, 1.5]);
     let l = replay(&s, &truth, &requests, &Control::new()).unwrap();
     let log = Log { requests, ttft_ms: l.ttft_ms, tpot_ms: l.tpot_ms };
     assert_eq!(distance(&s, &truth, &log, &Control::new()).unwrap(), 0.0);

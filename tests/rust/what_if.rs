@@ -3,9 +3,8 @@
 use disagg::control::Control;
 use disagg::network::{A2aKind, A2aShape, AfdShape, Comm};
 use disagg::search::{Question, explore};
-use disagg::serving::framework::{compared, default_framework};
 use disagg::serving::{Engine, Stepper};
-use disagg::spec::{Aggregated, Assumptions, Cluster, Dtype, Plan, Quant, Slo, Workload};
+use disagg::spec::{Aggregated, Assumptions, Case, Cluster, Dtype, Level, Plan, Slo, Workload};
 
 use crate::lab;
 
@@ -185,7 +184,7 @@ fn a_hair_of_any_figure_is_a_hair_of_the_answer() {
         ("openai/gpt-oss-120b", "b200_sxm", "trtllm"),
     ] {
         let model = lab::model(name);
-        let chosen = |c: &Cluster| default_framework(lab::db(), &model, c, &Quant::default()).unwrap();
+        let chosen = |c: &Cluster| Case::new(model.clone(), c.clone(), lab::chat()).framework(lab::db()).unwrap();
         let preset = lab::cluster(system, 16);
         let point = |c: &Cluster| {
             let lib = lab::library(&model, c, framework, &Assumptions::physical());
@@ -216,10 +215,10 @@ fn a_hair_of_any_figure_is_a_hair_of_the_best() {
     let model = lab::model("deepseek-ai/DeepSeek-V3.2");
     let slo = Slo { ttft_ms: Some(1000.0), tpot_ms: Some(30.0), percentile: None };
     let best = |c: &Cluster| {
-        let names = compared(lab::db(), &model, c, &Quant::default()).unwrap().names;
-        let mut q = Question::new(model.clone(), c.clone(), lab::chat(), slo, &names[0]);
-        q.frameworks = names;
-        q.levels = vec![disagg::spec::Level::Aggregated, disagg::spec::Level::Pd];
+        let mut case = Case::new(model.clone(), c.clone(), lab::chat());
+        case.frameworks = Some(case.compared(lab::db()).unwrap().names);
+        let mut q = Question::new(case, slo);
+        q.levels = vec![Level::Aggregated, Level::Pd];
         let study = explore(lab::db(), &q, &Control::new()).unwrap();
         let of = |v: &disagg::search::study::Verdict| study.rows[v.row.unwrap()].point.requests_per_s;
         study.verdicts.iter().map(of).collect::<Vec<f64>>()

@@ -8,7 +8,7 @@ use disagg::search::wire::{HEADER, WIDTH, pack, unpack};
 use disagg::search::{Layout, Part, Question, Row, explore};
 use disagg::serving::point::KvCost;
 use disagg::serving::{Binding, ByPhase, Known, Point};
-use disagg::spec::{Level, Parallel, Slo};
+use disagg::spec::{Case, Level, Parallel, Slo};
 use proptest::prelude::*;
 
 use crate::lab;
@@ -115,8 +115,8 @@ proptest! {
 fn small() -> Question {
     let slo = Slo { ttft_ms: Some(2000.0), tpot_ms: Some(60.0), percentile: None };
     let cluster = lab::cluster("h200_sxm", 4);
-    let mut q = Question::new(lab::model("Qwen/Qwen3-30B-A3B"), cluster, lab::chat(), slo, "trtllm");
-    q.frameworks.push("sglang".into());
+    let mut q = Question::new(Case::new(lab::model("Qwen/Qwen3-30B-A3B"), cluster, lab::chat()).on("trtllm"), slo);
+    q.case.frameworks.as_mut().unwrap().push("sglang".into());
     q.batches_per_octave = 2;
     q
 }
@@ -179,7 +179,7 @@ fn units_searched_alone_make_the_same_study() {
 #[test]
 fn levels_not_asked_for_are_not_searched() {
     let mut q = small();
-    q.frameworks.truncate(1);
+    q.case.frameworks.as_mut().unwrap().truncate(1);
     q.levels = vec![Level::Pd];
     let units = q.units().unwrap();
     assert_eq!(units.iter().map(|u| q.label(u)).collect::<Vec<_>>(), ["pd on trtllm"]);

@@ -24,20 +24,14 @@ use crate::columns::{Column, Columns};
 use crate::control::Control;
 use crate::error::{Error, Problems, Result, near};
 use crate::kernels::KernelDb;
-use crate::serving::{Engine, defaults};
-use crate::spec::{Assumptions, Cluster, Model, Plan, Quant, Serving, Workload};
+use crate::serving::Engine;
+use crate::spec::{Case, Plan};
 
 /// What an estimate was made from, its plan settled.
 #[derive(Clone, Debug)]
-pub struct Case {
-    pub model: Model,
-    pub cluster: Cluster,
-    pub workload: Workload,
+pub struct Baseline {
+    pub case: Case,
     pub plan: Plan,
-    pub framework: String,
-    pub quant: Quant,
-    pub serving: Serving,
-    pub assumptions: Assumptions,
     /// Requests per second of an open loop.
     pub load: Option<f64>,
 }
@@ -47,27 +41,12 @@ pub const METRICS: [&str; 5] = ["ttft_ms", "tpot_ms", "tokens_per_s_per_gpu", "u
 
 type Numbers = [f64; METRICS.len()];
 
-impl Case {
-    /// Prices the case as it stands.
+impl Baseline {
+    /// Prices it as it stands.
     pub fn engine(&self, db: &Arc<KernelDb>) -> Result<Engine> {
-        let mut p = Problems::new();
-        p.nest("model", self.model.check());
-        p.nest("cluster", self.cluster.check());
-        p.nest("workload", self.workload.check());
-        p.nest("quant", self.quant.check_on(&self.model.quant, &self.cluster.device));
-        p.nest("serving", self.serving.check());
-        p.nest("assumptions", self.assumptions.check());
-        p.into_result()?;
-        let lib = defaults::library(
-            db,
-            &self.model,
-            &self.cluster,
-            &self.framework,
-            &self.quant,
-            &self.serving,
-            &self.assumptions,
-        )?;
-        let engine = Engine::new(&lib, &self.workload, &self.plan)?;
+        self.case.check().into_result()?;
+        let lib = self.case.library(db, &self.case.framework(db)?)?;
+        let engine = Engine::new(&lib, &self.case.workload, &self.plan)?;
         match self.load {
             Some(rate) => engine.loaded(rate),
             None => Ok(engine),
@@ -95,10 +74,10 @@ impl Case {
     }
 }
 
-/// The parameters asked for; none: all that the case has.
-fn chosen(case: &Case, names: Option<&[String]>) -> Result<Vec<(&'static Parameter, f64)>> {
+/// The parameters asked for; none: all that the base has.
+fn chosen(base: &Baseline, names: Option<&[String]>) -> Result<Vec<(&'static Parameter, f64)>> {
     let Some(names) = names else {
-        return Ok(PARAMETERS.iter().filter_map(|p| Some((p, (p.value)(case).ok()?))).collect());
+        return Ok(PARAMETERS.iter().filter_map(|p| Some((p, (p.value)(base).ok()?))).collect());
     };
     let mut problems = Problems::new();
     let mut out = Vec::new();
@@ -110,7 +89,7 @@ fn chosen(case: &Case, names: Option<&[String]>) -> Result<Vec<(&'static Paramet
                 problems.push(path, format!("'{name}' is not a parameter"), hint);
             }
             Some(_) if names[..i].contains(name) => problems.push(path, format!("'{name}' is there twice"), ""),
-            Some(p) => match (p.value)(case) {
+            Some(p) => match (p.value)(base) {
                 Ok(value) => out.push((p, value)),
                 Err(why) => problems.push(path, format!("'{name}' cannot be varied: {why}"), ""),
             },
@@ -134,7 +113,7 @@ fn elasticity(low: f64, middle: f64, high: f64, step: f64) -> f64 {
 /// One row a parameter: its values and the metrics at both ends, elasticities, and what went wrong.
 pub fn sensitivity(
     db: &Arc<KernelDb>,
-    case: &Case,
+    base: &Baseline,
     names: Option<&[String]>,
     step: f64,
     control: &Control,
@@ -142,9 +121,9 @@ pub fn sensitivity(
     if !(step > 0.0 && step < 1.0) {
         return Err(Error::spec("step", format!("{step} is not a relative step"), "between 0 and 1, e.g. 0.1"));
     }
-    let chosen = chosen(case, names)?;
+    let chosen = chosen(base, names)?;
     control.set_total(2 * chosen.len() as u64);
-    let base = case.numbers(db)?.map_err(|why| {
+    let middle = base.numbers(db)?.map_err(|why| {
         Error::spec("estimate", format!("cannot be varied, it is not feasible: {why}"), "give a plan that fits")
     })?;
     let factors = [1.0 - step, 1.0 + step];
@@ -153,7 +132,7 @@ pub fn sensitivity(
             .into_par_iter()
             .map(|i| {
                 control.check()?;
-                let mut varied = case.clone();
+                let mut varied = base.clone();
                 (chosen[i / 2].0.scale)(&mut varied, factors[i % 2]);
                 let found = varied.numbers(db);
                 control.advance(1);
@@ -162,7 +141,7 @@ pub fn sensitivity(
             .collect()
     })?;
     let ends: Vec<std::result::Result<Numbers, String>> = ends.into_iter().collect::<Result<_>>()?;
-    Ok(columns(&chosen, &base, &ends, step))
+    Ok(columns(&chosen, &middle, &ends, step))
 }
 
 fn columns(

@@ -5,7 +5,7 @@
 //! histogram every load is raised to the factor, which for a power law is the same. `prefix_share`
 //! moves tokens between the cached and the new part of the prompt at a fixed total.
 
-use super::Case;
+use super::Baseline;
 use crate::spec::{Device, Imbalance, Plan, PoolPlan, Slot};
 use crate::units::{GB, GIB, US};
 
@@ -14,15 +14,15 @@ pub(super) struct Parameter {
     pub unit: &'static str,
     /// What it is a property of.
     pub of: &'static str,
-    /// Its value, or why the case has none.
-    pub value: fn(&Case) -> Result<f64, String>,
-    pub scale: fn(&mut Case, f64),
+    /// Its value, or why the base has none.
+    pub value: fn(&Baseline) -> Result<f64, String>,
+    pub scale: fn(&mut Baseline, f64),
 }
 
 /// Every device that the plan computes on.
-fn devices(case: &mut Case, change: impl Fn(&mut Device)) {
-    change(&mut case.cluster.device);
-    let pools = match &mut case.plan {
+fn devices(base: &mut Baseline, change: impl Fn(&mut Device)) {
+    change(&mut base.case.cluster.device);
+    let pools = match &mut base.plan {
         Plan::Aggregated(_) => Vec::new(),
         Plan::Afd(a) => vec![&mut a.attention, &mut a.ffn],
         Plan::Pd(pd) => [&mut pd.prefill, &mut pd.decode]
@@ -53,16 +53,16 @@ fn widest(plan: &Plan) -> u32 {
 }
 
 /// The exponent of the experts' load; 1 for a histogram, which has none of its own.
-fn exponent(case: &Case) -> Result<f64, String> {
+fn exponent(base: &Baseline) -> Result<f64, String> {
     let named = |name: &str| match name.strip_prefix("power_law_").map(str::parse::<f64>) {
         Some(Ok(a)) => Ok(a),
         _ => Err("the experts' load is even".to_string()),
     };
-    let Some(moe) = &case.model.moe else { return Err(format!("{} has no experts", case.model.name)) };
-    if widest(&case.plan) <= 1 {
+    let Some(moe) = &base.case.model.moe else { return Err(format!("{} has no experts", base.case.model.name)) };
+    if widest(&base.plan) <= 1 {
         return Err("all experts sit on every rank, so that ranks are even".into());
     }
-    match &case.serving.imbalance {
+    match &base.case.serving.imbalance {
         None => named(&moe.distribution),
         Some(Imbalance::Name(name)) => named(name),
         Some(Imbalance::Exponent(a)) => positive(*a, "the exponent"),
@@ -70,28 +70,28 @@ fn exponent(case: &Case) -> Result<f64, String> {
     }
 }
 
-fn skew(case: &mut Case, by: f64) {
-    case.serving.imbalance = Some(match &case.serving.imbalance {
+fn skew(base: &mut Baseline, by: f64) {
+    base.case.serving.imbalance = Some(match &base.case.serving.imbalance {
         Some(Imbalance::Histogram(loads)) => Imbalance::Histogram(loads.iter().map(|l| l.powf(by)).collect()),
-        _ => Imbalance::Exponent(exponent(case).unwrap_or(0.0) * by),
+        _ => Imbalance::Exponent(exponent(base).unwrap_or(0.0) * by),
     });
 }
 
-fn prefix_share(case: &Case) -> Result<f64, String> {
-    let m = case.workload.means();
+fn prefix_share(base: &Baseline) -> Result<f64, String> {
+    let m = base.case.workload.means();
     positive(m.prefix / (m.prefix + m.isl), "the prefix")
 }
 
 /// Prefix tokens by a factor, new tokens so that the mean prompt stays.
-fn share(case: &mut Case, by: f64) {
-    let m = case.workload.means();
+fn share(base: &mut Baseline, by: f64) {
+    let m = base.case.workload.means();
     let rest = (m.isl - (by - 1.0) * m.prefix) / m.isl;
-    lengths(case, [by, rest, 1.0]);
+    lengths(base, [by, rest, 1.0]);
 }
 
 /// Lengths (prefix, isl, osl) by factors.
-fn lengths(case: &mut Case, by: [f64; 3]) {
-    let w = &mut case.workload;
+fn lengths(base: &mut Baseline, by: [f64; 3]) {
+    let w = &mut base.case.workload;
     for sample in &mut w.lengths {
         sample.iter_mut().zip(by).for_each(|(x, f)| *x *= f);
     }
@@ -105,7 +105,7 @@ pub(super) const PARAMETERS: [Parameter; 16] = [
         name: "tflops",
         unit: "TFLOP/s (BF16)",
         of: "device",
-        value: |c| Ok(c.cluster.device.bf16_flops / 1e12),
+        value: |c| Ok(c.case.cluster.device.bf16_flops / 1e12),
         scale: |c, by| {
             devices(c, |d| {
                 d.bf16_flops *= by;
@@ -118,36 +118,36 @@ pub(super) const PARAMETERS: [Parameter; 16] = [
         name: "hbm_gb_per_s",
         unit: "GB/s",
         of: "device",
-        value: |c| Ok(c.cluster.device.hbm_bytes_per_s / GB),
+        value: |c| Ok(c.case.cluster.device.hbm_bytes_per_s / GB),
         scale: |c, by| devices(c, |d| d.hbm_bytes_per_s *= by),
     },
     Parameter {
         name: "hbm_gib",
         unit: "GiB",
         of: "device",
-        value: |c| Ok(c.cluster.device.hbm_bytes / GIB),
+        value: |c| Ok(c.case.cluster.device.hbm_bytes / GIB),
         scale: |c, by| devices(c, |d| d.hbm_bytes *= by),
     },
     Parameter {
         name: "launch_us",
         unit: "us",
         of: "device",
-        value: |c| positive(c.cluster.device.launch_s / US, "the launch floor"),
+        value: |c| positive(c.case.cluster.device.launch_s / US, "the launch floor"),
         scale: |c, by| devices(c, |d| d.launch_s *= by),
     },
     Parameter {
         name: "nvlink_gb_per_s",
         unit: "GB/s",
         of: "fabric",
-        value: |c| Ok(c.cluster.fabric.nvlink_bytes_per_s / GB),
-        scale: |c, by| c.cluster.fabric.nvlink_bytes_per_s *= by,
+        value: |c| Ok(c.case.cluster.fabric.nvlink_bytes_per_s / GB),
+        scale: |c, by| c.case.cluster.fabric.nvlink_bytes_per_s *= by,
     },
     Parameter {
         name: "nic_gb_per_s",
         unit: "GB/s",
         of: "fabric",
-        value: |c| Ok(c.cluster.fabric.nic_bytes_per_s / GB),
-        scale: |c, by| c.cluster.fabric.nic_bytes_per_s *= by,
+        value: |c| Ok(c.case.cluster.fabric.nic_bytes_per_s / GB),
+        scale: |c, by| c.case.cluster.fabric.nic_bytes_per_s *= by,
     },
     Parameter {
         name: "afd_alpha_scale",
@@ -157,43 +157,43 @@ pub(super) const PARAMETERS: [Parameter; 16] = [
             if c.plan.afd_units().is_empty() {
                 return Err("the plan has no A2F and F2A".into());
             }
-            positive(c.assumptions.afd_alpha_scale, "it")
+            positive(c.case.assumptions.afd_alpha_scale, "it")
         },
-        scale: |c, by| c.assumptions.afd_alpha_scale *= by,
+        scale: |c, by| c.case.assumptions.afd_alpha_scale *= by,
     },
     Parameter {
         name: "dispatch_alpha_scale",
         unit: "",
         of: "exchange",
         value: |c| {
-            if c.model.moe.is_none() {
+            if c.case.model.moe.is_none() {
                 return Err("the model has no experts, so no dispatch and combine".into());
             }
-            positive(c.assumptions.dispatch_alpha_scale, "it")
+            positive(c.case.assumptions.dispatch_alpha_scale, "it")
         },
-        scale: |c, by| c.assumptions.dispatch_alpha_scale *= by,
+        scale: |c, by| c.case.assumptions.dispatch_alpha_scale *= by,
     },
     Parameter { name: "imbalance", unit: "exponent", of: "serving", value: exponent, scale: skew },
     Parameter {
         name: "acceptance",
         unit: "tokens/step",
         of: "serving",
-        value: |c| positive(c.serving.acceptance.unwrap_or(0.0), "there are no draft tokens, acceptance"),
-        scale: |c, by| c.serving.acceptance = c.serving.acceptance.map(|a| a * by),
+        value: |c| positive(c.case.serving.acceptance.unwrap_or(0.0), "there are no draft tokens, acceptance"),
+        scale: |c, by| c.case.serving.acceptance = c.case.serving.acceptance.map(|a| a * by),
     },
     Parameter { name: "prefix_share", unit: "", of: "workload", value: prefix_share, scale: share },
     Parameter {
         name: "isl",
         unit: "tokens",
         of: "workload",
-        value: |c| Ok(c.workload.means().isl),
+        value: |c| Ok(c.case.workload.means().isl),
         scale: |c, by| lengths(c, [1.0, by, 1.0]),
     },
     Parameter {
         name: "osl",
         unit: "tokens",
         of: "workload",
-        value: |c| Ok(c.workload.means().osl),
+        value: |c| Ok(c.case.workload.means().osl),
         scale: |c, by| lengths(c, [1.0, 1.0, by]),
     },
     Parameter {
@@ -207,14 +207,14 @@ pub(super) const PARAMETERS: [Parameter; 16] = [
         name: "usd_per_hour",
         unit: "USD/h a GPU",
         of: "price",
-        value: |c| positive(c.cluster.device.usd_per_hour, "the price of a GPU-hour"),
+        value: |c| positive(c.case.cluster.device.usd_per_hour, "the price of a GPU-hour"),
         scale: |c, by| devices(c, |d| d.usd_per_hour *= by),
     },
     Parameter {
         name: "power_w",
         unit: "W a GPU",
         of: "device",
-        value: |c| positive(c.cluster.device.power_w, "the board power"),
+        value: |c| positive(c.case.cluster.device.power_w, "the board power"),
         scale: |c, by| devices(c, |d| d.power_w *= by),
     },
 ];

@@ -72,7 +72,6 @@ fn default_source<'a>(source: &Source, rows: Rows<'a>) -> Rows<'a> {
 }
 
 /// Points at the shape: exact heads, else blended between head counts of the same grouping, else the nearest.
-#[allow(clippy::too_many_arguments)]
 fn points(
     source: &Source,
     rows: &Rows,

@@ -1,0 +1,95 @@
+//! What questions are about, taken over from Python once: specs in, a checked case behind an `Arc`.
+
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+
+use super::spec::{Data, Spec};
+use super::{errors, kernels};
+use crate::error::{Error, Result, near};
+use crate::serving::framework;
+use crate::spec::{self, Assumptions, Cluster, Model, Plan, Quant, Serving, Slo, Workload};
+
+macro_rules! take {
+    ($name:ident, $kind:ident, $ty:ty) => {
+        pub(super) fn $name(s: &Spec, path: &str) -> Result<$ty> {
+            match s.data() {
+                Data::$kind(x) => Ok(x.clone()),
+                other => Err(Error::spec(path, format!("is a {}, not a {}", other.kind(), stringify!($kind)), "")),
+            }
+        }
+    };
+}
+take!(model_of, Model, Model);
+take!(cluster_of, Cluster, Cluster);
+take!(workload_of, Workload, Workload);
+take!(slo_of, SLO, Slo);
+take!(quant_of, Quant, Quant);
+take!(serving_of, Serving, Serving);
+take!(assumptions_of, Assumptions, Assumptions);
+
+pub(super) fn plan_of(s: &Spec) -> Result<Plan> {
+    match s.data() {
+        Data::Aggregated(a) => Ok(Plan::Aggregated(a.clone())),
+        Data::PD(p) => Ok(Plan::Pd(p.clone())),
+        Data::AFD(a) => Ok(Plan::Afd(a.clone())),
+        other => Err(Error::spec("plan", format!("is a {}, not a plan", other.kind()), "give Aggregated, PD or AFD")),
+    }
+}
+
+pub(super) fn check_framework(name: &str, path: &str, system: &str) -> Result<()> {
+    let known = kernels::db()?.frameworks(system)?;
+    let serving: Vec<&str> = framework::FRAMEWORKS.iter().copied().filter(|f| known.iter().any(|k| k == f)).collect();
+    if serving.contains(&name) {
+        Ok(())
+    } else {
+        Err(Error::spec(path, format!("'{name}' is not a framework with kernels for {system}"), near(name, serving)))
+    }
+}
+
+/// What every question is about.
+#[pyclass(frozen, module = "disagg._core")]
+pub struct Case {
+    pub(super) inner: Arc<spec::Case>,
+}
+
+#[pymethods]
+impl Case {
+    #[new]
+    #[pyo3(signature = (model, cluster, workload, frameworks=None, quant=None, serving=None, assumptions=None))]
+    fn new(
+        model: &Spec,
+        cluster: &Spec,
+        workload: &Spec,
+        frameworks: Option<Vec<String>>,
+        quant: Option<&Spec>,
+        serving: Option<&Spec>,
+        assumptions: Option<&Spec>,
+    ) -> PyResult<Case> {
+        errors::guard(|| {
+            let mut case = spec::Case::new(
+                model_of(model, "model")?,
+                cluster_of(cluster, "cluster")?,
+                workload_of(workload, "workload")?,
+            );
+            case.frameworks = frameworks;
+            if let Some(q) = quant {
+                case.quant = quant_of(q, "quant")?;
+            }
+            if let Some(s) = serving {
+                case.serving = serving_of(s, "serving")?;
+            }
+            if let Some(a) = assumptions {
+                case.assumptions = assumptions_of(a, "assumptions")?;
+            }
+            case.check().into_result()?;
+            Ok(Case { inner: Arc::new(case) })
+        })
+    }
+}
+
+/// The framework that prices one plan: the one named, if the system has kernels of it, else the best known.
+pub(super) fn framework_of(case: &spec::Case) -> Result<String> {
+    case.named().iter().try_for_each(|f| check_framework(f, "framework", &case.cluster.system))?;
+    case.framework(&kernels::db()?)
+}
