@@ -1,7 +1,7 @@
 //! Whose book-keeping memory is counted by: a server's own, or a published planner's.
 //!
 //! A set of assumptions means one of three books (switch `activations`), chosen once; what they share is in `memory`, the
-//! published formulas in `published`. Sources: physics.md section 4, reference/aiconfigurator.md section 2.
+//! published formulas in `published`. Source: physics.md section 4.
 
 use super::context::{Context, Weights};
 use super::server::{self, Layout, Overhead, Room};
