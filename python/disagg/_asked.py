@@ -48,5 +48,4 @@ def native(  # noqa: PLR0917 - the parts of a case, in their order
         If the formats do not run on the cluster's device.
     """
     names = [frameworks] if isinstance(frameworks, str) else frameworks
-    further = (None if s is None else s._raw for s in (quant, serving, assumptions))
-    return _core.Case(model._raw, cluster._raw, workload._raw, names, *further)
+    return _core.Case(model, cluster, workload, names, quant, serving, assumptions)

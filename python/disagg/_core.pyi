@@ -1,21 +1,44 @@
-# Types of the native core. Kept by hand (the core takes any value and says what is wrong with it,
+# Types of the native core. Kept by hand but for the specs (the core takes any value and says what is wrong with it,
 # so a generated stub would say `Any`); `make test` compares it with the binary by stubtest.
-from collections.abc import Callable
-from typing import Any, TypeAlias, final
+from collections.abc import Callable, Sequence
+from inspect import Signature
+from typing import Any, Literal, Self, TypeAlias, final, overload
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import disjoint_base
+
+from disagg import specs
 
 __all__ = [
+    "AFD",
+    "PD",
+    "SLO",
+    "Aggregated",
+    "Assumptions",
     "Case",
+    "Cluster",
     "DesignSpace",
+    "Device",
+    "Distribution",
     "Engine",
     "Exploration",
+    "Fabric",
+    "Model",
+    "Parallel",
+    "Placement",
+    "Pool",
+    "Priced",
+    "Quant",
     "Regimes",
     "Search",
+    "Serving",
     "Spec",
     "Study",
     "Trace",
+    "Workers",
+    "Workload",
+    "_fields",
     "_frame",
     "_spin",
     "afd_provision",
@@ -57,6 +80,7 @@ __all__ = [
     "sensitivity",
     "set_num_threads",
     "simulate",
+    "spec",
     "switches",
     "validation_report",
     "validation_run",
@@ -68,7 +92,6 @@ __all__ = [
 
 _Payload: TypeAlias = tuple[dict[str, Any], dict[str, str]]
 
-_EstimatePayload: TypeAlias = tuple[str, dict[str, _Payload]]
 _Report: TypeAlias = Callable[[int, int], object] | None
 
 @final
@@ -102,7 +125,7 @@ class DesignSpace:
 @final
 class Engine:
     def __new__(cls, case: Case, plan: Spec, load: float | None = None) -> Engine: ...
-    def estimate(self) -> _EstimatePayload: ...
+    def estimate(self) -> Priced: ...
     def step(self, kind: str, batch: float, context: float, new: float, past: float) -> tuple[float, _Payload]: ...
 
 @final
@@ -125,13 +148,18 @@ class Exploration:
     def join(self, parts: list[npt.NDArray[np.uint32]]) -> Study: ...
 
 @final
+class Priced:
+    def scalars(self) -> dict[str, Any]: ...
+    def frames(self) -> dict[str, _Payload]: ...
+
+@final
 class Regimes:
     def __new__(
         cls,
         case: Case,
-        clusters: list[Spec],
-        workloads: list[Spec],
-        slos: list[Spec],
+        clusters: Sequence[Spec],
+        workloads: Sequence[Spec],
+        slos: Sequence[Spec],
         levels: list[str],
         tolerance: float = 0.01,
         batches_per_octave: int = 2,
@@ -172,7 +200,7 @@ class Study:
     def warnings(self) -> list[str]: ...
     def lifted(self, progress: _Report = None) -> _Payload: ...
     def points(self) -> _Payload: ...
-    def best(self, level: str) -> _EstimatePayload: ...
+    def best(self, level: str) -> Priced: ...
     def audit(
         self,
         to: Spec,
@@ -206,18 +234,843 @@ class Trace:
     def lengths(self, most: int) -> list[tuple[float, float, float]]: ...
     def __len__(self) -> int: ...
 
-@final
+@disjoint_base
 class Spec:
-    def __new__(cls, kind: str, fields: dict[str, Any]) -> Spec: ...
-    @staticmethod
-    def from_json(kind: str, text: str) -> Spec: ...
-    @property
-    def kind(self) -> str: ...
+    _kind: str
+    def __init_subclass__(cls) -> None: ...
     def to_json(self) -> str: ...
+    @classmethod
+    def from_json(cls, text: str) -> Self: ...
     def to_dict(self) -> dict[str, Any]: ...
-    def get(self, name: str) -> Any: ...
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Self: ...
+    def replace(self, **changes: Any) -> Self: ...
+    def __replace__(self, **changes: Any) -> Self: ...
+    def _args(self) -> dict[str, Any]: ...
+    def _call(self) -> tuple[str, list[tuple[str, str]]]: ...
+    def _repr_html_(self) -> str: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
+    def __copy__(self) -> Self: ...
+    def __deepcopy__(self, memo: dict[int, Any], /) -> Self: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+# The specs, from their declarations in the core: written by tests/stub.py.
+_Format: TypeAlias = Literal["bfloat16", "fp8", "fp8_block", "nvfp4", "int4_wo", "w4a16_mxfp4", "w4a8_mxfp4_mxfp8"]
+
+class Model(Spec):
+    def __new__(cls, made: Spec, /) -> Self: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def architecture(self) -> str: ...
+    @property
+    def layers(self) -> int: ...
+    @property
+    def hidden(self) -> int: ...
+    @property
+    def vocab(self) -> int: ...
+    @property
+    def max_context(self) -> int: ...
+    @property
+    def attention(self) -> dict[str, Any]: ...
+    @property
+    def dense_layers(self) -> int: ...
+    @property
+    def dense_intermediate(self) -> int: ...
+    @property
+    def moe(self) -> dict[str, Any] | None: ...
+    @property
+    def tied_embeddings(self) -> bool: ...
+    @property
+    def mtp_layers(self) -> int: ...
+    @property
+    def quant(self) -> specs.Quant: ...
+    @property
+    def bf16_parts(self) -> list[str]: ...
+    @property
+    def source(self) -> str: ...
+
+class Cluster(Spec):
+    def __new__(cls, made: Spec, /) -> Self: ...
+    @property
+    def system(self) -> str: ...
+    @property
+    def gpus(self) -> int: ...
+    @property
+    def device(self) -> specs.Device: ...
+    @property
+    def fabric(self) -> specs.Fabric: ...
+
+class Device(Spec):
+    """One GPU: peaks, capacities and costs. Per GPU, SI units.
+
+    Parameters
+    ----------
+    name
+        What it is.
+    bf16_flops
+        Dense BF16 peak, FLOP/s.
+    fp8_flops
+        Dense FP8 peak, FLOP/s; 0: no such units.
+    hbm_bytes_per_s
+        Memory bandwidth, bytes/s.
+    hbm_bytes
+        Memory capacity, bytes.
+    sm
+        Compute capability (90 Hopper, 100 and 103 Blackwell); picks default kernel sources.
+    fp4_flops
+        Dense FP4 peak, FLOP/s; 0: no such units.
+    launch_s
+        Least time of one kernel launch under a CUDA graph, seconds.
+    power_w
+        Board power, watts.
+    usd_per_hour
+        Price of one GPU-hour, US dollars.
+    source
+        Where the figures come from.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> dg.Device.preset("b200_sxm").replace(hbm_bytes=288e9).hbm_bytes
+    288000000000.0
+    """
+
+    __signature__: Signature
+    def __new__(
+        cls,
+        *,
+        name: str,
+        bf16_flops: float,
+        fp8_flops: float,
+        hbm_bytes_per_s: float,
+        hbm_bytes: float,
+        sm: int,
+        fp4_flops: float = 0.0,
+        launch_s: float = 2e-06,
+        power_w: float = 1000.0,
+        usd_per_hour: float = 0.0,
+        source: str = "user",
+    ) -> Self: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def bf16_flops(self) -> float: ...
+    @property
+    def fp8_flops(self) -> float: ...
+    @property
+    def hbm_bytes_per_s(self) -> float: ...
+    @property
+    def hbm_bytes(self) -> float: ...
+    @property
+    def sm(self) -> int: ...
+    @property
+    def fp4_flops(self) -> float: ...
+    @property
+    def launch_s(self) -> float: ...
+    @property
+    def power_w(self) -> float: ...
+    @property
+    def usd_per_hour(self) -> float: ...
+    @property
+    def source(self) -> str: ...
+
+class Fabric(Spec):
+    """How GPUs are joined. Bandwidths per GPU and direction, bytes/s.
+
+    Parameters
+    ----------
+    domain_gpus
+        GPUs in one scale-up (NVLink) domain: 8 on HGX, 72 in an NVL72 rack.
+    node_gpus
+        GPUs in one host (8 on HGX, 4 in an NVL72 tray).
+    nvlink_bytes_per_s
+        Scale-up bandwidth, bytes/s.
+    nic_bytes_per_s
+        Scale-out bandwidth, bytes/s.
+    oversubscription
+        1: non-blocking; 2: half the bandwidth above the leaf.
+    source
+        Where the figures come from.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> dg.Fabric.preset("gb200").domain_gpus
+    72
+    """
+
+    __signature__: Signature
+    def __new__(
+        cls,
+        *,
+        domain_gpus: int,
+        node_gpus: int,
+        nvlink_bytes_per_s: float,
+        nic_bytes_per_s: float,
+        oversubscription: float = 1.0,
+        source: str = "user",
+    ) -> Self: ...
+    @property
+    def domain_gpus(self) -> int: ...
+    @property
+    def node_gpus(self) -> int: ...
+    @property
+    def nvlink_bytes_per_s(self) -> float: ...
+    @property
+    def nic_bytes_per_s(self) -> float: ...
+    @property
+    def oversubscription(self) -> float: ...
+    @property
+    def source(self) -> str: ...
+
+class Workload(Spec):
+    def __new__(cls, made: Spec, /) -> Self: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def prefix(self) -> specs.Distribution: ...
+    @property
+    def isl(self) -> specs.Distribution: ...
+    @property
+    def osl(self) -> specs.Distribution: ...
+    @property
+    def correlation(self) -> float: ...
+    @property
+    def lengths(self) -> list[tuple[float, float, float]] | None: ...
+    @property
+    def prefix_scope(self) -> str: ...
+    @property
+    def prefix_home(self) -> str: ...
+    @property
+    def strict_context(self) -> bool: ...
+    @property
+    def source(self) -> str: ...
+
+class Distribution(Spec):
+    def __new__(cls, made: Spec, /) -> Self: ...
+    @property
+    def kind(self) -> str: ...
+
+class SLO(Spec):
+    """Per-user latency limits; None means no limit.
+
+    Parameters
+    ----------
+    ttft_ms
+        Time to first token, milliseconds.
+    tpot_ms
+        Time per output token after the first, milliseconds.
+    percentile
+        Which percentile of requests must keep them (50 to 99.9): in the simulator and with ``arrivals="poisson"``; a
+        closed loop has means alone and refuses it. None: the mean.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> dg.SLO(ttft_ms=50, tpot_ms=15)
+    SLO(ttft_ms=50.0, tpot_ms=15.0)
+    """
+
+    __signature__: Signature
+    def __new__(
+        cls,
+        *,
+        ttft_ms: float | None = None,
+        tpot_ms: float | None = None,
+        percentile: float | None = None,
+    ) -> Self: ...
+    @property
+    def ttft_ms(self) -> float | None: ...
+    @property
+    def tpot_ms(self) -> float | None: ...
+    @property
+    def percentile(self) -> float | None: ...
+
+class Quant(Spec):
+    """Number formats; None means as the checkpoint says.
+
+    Parameters
+    ----------
+    gemm
+        Format of dense weights.
+    moe
+        Format of expert weights.
+    attention
+        Format of the attention arithmetic.
+    kv
+        Format of the KV cache.
+    comm
+        Payload of dispatch and A2F (combine and F2A go back in BF16).
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> dg.Quant(moe="nvfp4", kv="fp8")
+    Quant(moe='nvfp4', kv='fp8')
+    """
+
+    __signature__: Signature
+    def __new__(
+        cls,
+        *,
+        gemm: _Format | None = None,
+        moe: _Format | None = None,
+        attention: _Format | None = None,
+        kv: _Format | None = None,
+        comm: _Format | None = None,
+    ) -> Self: ...
+    @property
+    def gemm(self) -> str | None: ...
+    @property
+    def moe(self) -> str | None: ...
+    @property
+    def attention(self) -> str | None: ...
+    @property
+    def kv(self) -> str | None: ...
+    @property
+    def comm(self) -> str | None: ...
+
+class Serving(Spec):
+    """How the engine serves: speculation, balance, overlap, launch mode.
+
+    Parameters
+    ----------
+    mtp
+        Draft tokens per step.
+    acceptance
+        Mean accepted draft tokens per step, 0 to `mtp`; required when ``mtp > 0``.
+    imbalance
+        How uneven the experts' load is: a measured distribution (``"power_law_1.01"``, ``"balanced"`` ...), the
+        exponent of a power law, or the load of every expert; None: the model's.
+    eplb_slots
+        Redundant expert slots, filled with copies of the busiest experts; their weights are charged.
+    two_batch_overlap
+        Whether two half batches overlap compute and communication. True: wherever that is faster; False: nowhere;
+        None: in a plan that says so, and in a search where the framework has it. The micro-batches of AFD do so anyway.
+    fused_dispatch
+        Whether dispatch, expert GEMMs and combine are one kernel, as DeepGEMM's MegaMoE; for AFD units.
+    launch
+        ``"graph"`` or ``"measured"`` launch floors; None: graph for decode, measured for prefill.
+    framework_reserve_gib
+        More memory to keep free on every GPU, GiB. None: nothing in the physical profile, whose servers leave a
+        part of the device alone anyway (`memory_fraction`); 3.5 in the published profiles, which keep that instead.
+    memory_fraction
+        Share of a device's capacity that the server may fill, above 0 and at most 1, as its framework counts it:
+        vLLM's ``gpu_memory_utilization``, SGLang's ``mem_fraction_static``, TensorRT-LLM's
+        ``free_gpu_memory_fraction``. None: the framework's own, of the version whose kernels are used; that
+        fraction given by hand means the same. Any other may be of any version: the one whose start takes most memory
+        is assumed, so that vLLM at 0.93 (older versions keep graphs and a larger sampler outside) may have less room
+        than at its default of 0.92. Physical profile only.
+    prefill_interval
+        Prompts join every n-th step at most, where ranks of attention data parallelism wait for one another (vLLM's
+        ``--prefill-schedule-interval``, the ADP balance of TensorRT-LLM, SGLang's prefill delayer); None: the
+        framework's own.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> dg.Serving(mtp=1, acceptance=0.8).acceptance
+    0.8
+    """
+
+    __signature__: Signature
+    def __new__(
+        cls,
+        *,
+        mtp: int = 0,
+        acceptance: float | None = None,
+        imbalance: str | float | Sequence[float] | None = None,
+        eplb_slots: int = 0,
+        two_batch_overlap: bool | None = None,
+        fused_dispatch: bool = False,
+        launch: Literal["graph", "measured"] | None = None,
+        framework_reserve_gib: float | None = None,
+        memory_fraction: float | None = None,
+        prefill_interval: int | None = None,
+    ) -> Self: ...
+    @property
+    def mtp(self) -> int: ...
+    @property
+    def acceptance(self) -> float | None: ...
+    @property
+    def imbalance(self) -> str | float | list[float] | None: ...
+    @property
+    def eplb_slots(self) -> int: ...
+    @property
+    def two_batch_overlap(self) -> bool | None: ...
+    @property
+    def fused_dispatch(self) -> bool: ...
+    @property
+    def launch(self) -> str | None: ...
+    @property
+    def framework_reserve_gib(self) -> float | None: ...
+    @property
+    def memory_fraction(self) -> float | None: ...
+    @property
+    def prefill_interval(self) -> int | None: ...
+
+class Parallel(Spec):
+    """How one worker is split over GPUs.
+
+    Parameters
+    ----------
+    tp
+        Tensor-parallel width of attention and dense layers.
+    dp
+        Data-parallel attention ranks.
+    pp
+        Pipeline stages.
+    cp
+        Context-parallel ranks (prefill only).
+    ep
+        Expert-parallel width; None: ``tp * dp * cp / moe_tp``.
+    moe_tp
+        Tensor-parallel width of the experts.
+
+    Notes
+    -----
+    ``tp * dp * cp == ep * moe_tp``; a worker takes ``tp * dp * cp * pp`` GPUs.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> dg.Parallel(tp=1, dp=8)
+    Parallel(tp=1, dp=8, pp=1, cp=1, moe_tp=1)
+    """
+
+    __signature__: Signature
+    def __new__(
+        cls,
+        *,
+        tp: int = 1,
+        dp: int = 1,
+        pp: int = 1,
+        cp: int = 1,
+        ep: int | None = None,
+        moe_tp: int = 1,
+    ) -> Self: ...
+    @property
+    def tp(self) -> int: ...
+    @property
+    def dp(self) -> int: ...
+    @property
+    def pp(self) -> int: ...
+    @property
+    def cp(self) -> int: ...
+    @property
+    def ep(self) -> int | None: ...
+    @property
+    def moe_tp(self) -> int: ...
+
+class Workers(Spec):
+    """Equal workers that fill the prefill or the decode slot of a `PD` plan.
+
+    Parameters
+    ----------
+    count
+        Number of workers.
+    parallel
+        How each is split.
+    batch
+        Decode: sequences per attention rank. Prefill: sequences per step and attention rank. None: chosen.
+    chunk_tokens
+        Token budget of a prefill step; None: chosen.
+    two_batch_overlap
+        Whether two half batches may overlap compute and communication; None: as `Serving` says.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> dg.Workers(count=2, parallel=dg.Parallel(dp=8)).count
+    2
+    """
+
+    __signature__: Signature
+    def __new__(
+        cls,
+        *,
+        count: int,
+        parallel: specs.Parallel,
+        batch: int | None = None,
+        chunk_tokens: int | None = None,
+        two_batch_overlap: bool | None = None,
+    ) -> Self: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def parallel(self) -> specs.Parallel: ...
+    @property
+    def batch(self) -> int | None: ...
+    @property
+    def chunk_tokens(self) -> int | None: ...
+    @property
+    def two_batch_overlap(self) -> bool | None: ...
+
+class Aggregated(Spec):
+    """Chunked prefill and decode on the same GPUs.
+
+    Parameters
+    ----------
+    parallel
+        How each replica is split.
+    batch
+        Sequences per attention rank; None: chosen.
+    chunk_tokens
+        Token budget of a step per attention rank; None: chosen.
+    replicas
+        Equal copies.
+    two_batch_overlap
+        Whether two half batches may overlap compute and communication; None: as `Serving` says.
+    prefill_interval
+        Prompt tokens join every n-th step at most; None: as `Serving` says.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> dg.Aggregated(parallel=dg.Parallel(dp=8), replicas=4).replicas
+    4
+    """
+
+    __signature__: Signature
+    def __new__(
+        cls,
+        *,
+        parallel: specs.Parallel,
+        batch: int | None = None,
+        chunk_tokens: int | None = None,
+        replicas: int = 1,
+        two_batch_overlap: bool | None = None,
+        prefill_interval: int | None = None,
+    ) -> Self: ...
+    @property
+    def parallel(self) -> specs.Parallel: ...
+    @property
+    def batch(self) -> int | None: ...
+    @property
+    def chunk_tokens(self) -> int | None: ...
+    @property
+    def replicas(self) -> int: ...
+    @property
+    def two_batch_overlap(self) -> bool | None: ...
+    @property
+    def prefill_interval(self) -> int | None: ...
+
+class PD(Spec):
+    """Prefill and decode on different GPUs.
+
+    Parameters
+    ----------
+    prefill
+        What fills the prefill slot: `Workers` or `AFD`.
+    decode
+        What fills the decode slot: `Workers` or `AFD`.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> plan = dg.PD(
+    ...     prefill=dg.Workers(count=2, parallel=dg.Parallel(dp=8)),
+    ...     decode=dg.AFD(attention=dg.Pool(gpus=16), ffn=dg.Pool(gpus=96)),
+    ... )
+    >>> plan.decode.attention.gpus
+    16
+    """
+
+    __signature__: Signature
+    def __new__(
+        cls,
+        *,
+        prefill: specs.Workers | specs.AFD,
+        decode: specs.Workers | specs.AFD,
+    ) -> Self: ...
+    @property
+    def prefill(self) -> specs.Workers | specs.AFD: ...
+    @property
+    def decode(self) -> specs.Workers | specs.AFD: ...
+
+class AFD(Spec):
+    """Attention and experts on different GPUs (attention-FFN disaggregation).
+
+    Alone it serves prefill and decode (level ``aggregated+afd``); in a slot of `PD` the slot decides.
+
+    Parameters
+    ----------
+    attention
+        The attention pool.
+    ffn
+        The FFN pool.
+    microbatches
+        Micro-batches in flight; None: chosen.
+    batch
+        Sequences per attention rank, all micro-batches together; None: chosen.
+    chunk_tokens
+        Token budget of a prefill step per attention rank; None: chosen.
+    pipeline
+        ``"overlapped"``: a micro-batch starts its next token as soon as its own last layer is done;
+        ``"alone"``: every step starts on an empty pipeline.
+    duplex
+        ``"full"``: both directions of the fabric at once; ``"half"``: they share one resource.
+    router
+        Side that holds the router.
+    shared_expert
+        Side that holds the shared expert.
+    dense
+        Side that holds the dense layers.
+    prereduce
+        Whether the FFN side adds up the experts' outputs before sending them back.
+    placement
+        GPU ids; None: best found. Groups, then pipeline stages, then units follow one another.
+    attention_groups
+        Equal groups of each attention pool's GPUs (whole attention ranks) that step on their own, each with
+        ``microbatches`` of its own, and take turns on one FFN pool. The pool is kept busy by other groups while one
+        computes attention, with no finer cut of a rank's batch. FFN GPUs serve, and read their weights for,
+        ``attention_groups * microbatches`` micro-batches a layer.
+    pp
+        Pipeline stages of a unit: each has both pools (a unit has ``pp`` times their GPUs) and ``layers / pp`` layers,
+        uneven splits rounded up; dense layers in the first, LM head in the last. Decode keeps a batch a stage in
+        flight: `batch` is of one of them.
+    units
+        Equal AFD units side by side.
+    prefill_interval
+        Of a unit that serves prefill and decode: prompt tokens join every n-th step at most; None: as `Serving` says.
+
+    Notes
+    -----
+    One layer of a step, steps overlapped, full duplex, equal micro-batches (M of them, G groups; A, X, F, Y the
+    times of attention, A2F, FFN and F2A): ``max(M A, M X, M Y, G M F, G M ports, A + X + F + Y)``. A group's hops run
+    on its own ports; the FFN pool's ports are shared, for as long as the bytes keep them.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> plan = dg.AFD(attention=dg.Pool(gpus=16), ffn=dg.Pool(gpus=112), microbatches=3)
+    >>> plan.ffn.gpus, plan.pipeline
+    (112, 'overlapped')
+    >>> dg.AFD(attention=dg.Pool(gpus=16), ffn=dg.Pool(gpus=16), microbatches=1, attention_groups=2).attention_groups
+    2
+    """
+
+    __signature__: Signature
+    def __new__(
+        cls,
+        *,
+        attention: specs.Pool,
+        ffn: specs.Pool,
+        microbatches: int | None = None,
+        batch: int | None = None,
+        chunk_tokens: int | None = None,
+        pipeline: Literal["overlapped", "alone"] = "overlapped",
+        duplex: Literal["full", "half"] = "full",
+        router: Literal["attention", "ffn"] = "attention",
+        shared_expert: Literal["attention", "ffn"] = "ffn",
+        dense: Literal["attention", "ffn"] = "attention",
+        prereduce: bool = False,
+        placement: specs.Placement | None = None,
+        attention_groups: int = 1,
+        pp: int = 1,
+        units: int = 1,
+        prefill_interval: int | None = None,
+    ) -> Self: ...
+    @property
+    def attention(self) -> specs.Pool: ...
+    @property
+    def ffn(self) -> specs.Pool: ...
+    @property
+    def microbatches(self) -> int | None: ...
+    @property
+    def batch(self) -> int | None: ...
+    @property
+    def chunk_tokens(self) -> int | None: ...
+    @property
+    def pipeline(self) -> str: ...
+    @property
+    def duplex(self) -> str: ...
+    @property
+    def router(self) -> str: ...
+    @property
+    def shared_expert(self) -> str: ...
+    @property
+    def dense(self) -> str: ...
+    @property
+    def prereduce(self) -> bool: ...
+    @property
+    def placement(self) -> specs.Placement | None: ...
+    @property
+    def attention_groups(self) -> int: ...
+    @property
+    def pp(self) -> int: ...
+    @property
+    def units(self) -> int: ...
+    @property
+    def prefill_interval(self) -> int | None: ...
+
+class Pool(Spec):
+    """One pool of an AFD unit.
+
+    Parameters
+    ----------
+    gpus
+        GPUs of the pool; odd sizes are welcome.
+    tp
+        Attention pool: tensor-parallel width of a rank.
+    ep
+        FFN pool: expert-parallel width; None: as wide as the pool allows.
+    moe_tp
+        FFN pool: tensor-parallel width of the experts.
+    device
+        Hardware of this pool; None: the cluster's.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> dg.Pool(gpus=112)
+    Pool(gpus=112, tp=1, moe_tp=1)
+    """
+
+    __signature__: Signature
+    def __new__(
+        cls,
+        *,
+        gpus: int,
+        tp: int = 1,
+        ep: int | None = None,
+        moe_tp: int = 1,
+        device: specs.Device | None = None,
+    ) -> Self: ...
+    @property
+    def gpus(self) -> int: ...
+    @property
+    def tp(self) -> int: ...
+    @property
+    def ep(self) -> int | None: ...
+    @property
+    def moe_tp(self) -> int: ...
+    @property
+    def device(self) -> specs.Device | None: ...
+
+class Placement(Spec):
+    """GPU ids of each pool; empty lists are chosen.
+
+    Parameters
+    ----------
+    attention
+        Ids of the attention pool of an AFD unit.
+    ffn
+        Ids of the FFN pool of an AFD unit.
+    prefill
+        Ids of the prefill side of a `PD` plan.
+    decode
+        Ids of the decode side of a `PD` plan.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> dg.Placement(attention=[0, 1], ffn=[2, 3]).ffn
+    [2, 3]
+    """
+
+    __signature__: Signature
+    def __new__(
+        cls,
+        *,
+        attention: Sequence[int] = (),
+        ffn: Sequence[int] = (),
+        prefill: Sequence[int] = (),
+        decode: Sequence[int] = (),
+    ) -> Self: ...
+    @property
+    def attention(self) -> list[int]: ...
+    @property
+    def ffn(self) -> list[int]: ...
+    @property
+    def prefill(self) -> list[int]: ...
+    @property
+    def decode(self) -> list[int]: ...
+
+class Assumptions(Spec):
+    def __new__(cls, made: Spec, /) -> Self: ...
+    @property
+    def profile(self) -> str: ...
+    @property
+    def launch_floors(self) -> str: ...
+    @property
+    def dense_layers(self) -> str: ...
+    @property
+    def exchange(self) -> str: ...
+    @property
+    def collectives(self) -> str: ...
+    @property
+    def gather_format(self) -> str: ...
+    @property
+    def beyond_tables(self) -> str: ...
+    @property
+    def all_reduce_rows(self) -> str: ...
+    @property
+    def attention_elementwise(self) -> str: ...
+    @property
+    def shared_expert_split(self) -> str: ...
+    @property
+    def mixed_attention(self) -> str: ...
+    @property
+    def wide_attention(self) -> str: ...
+    @property
+    def group_routing(self) -> str: ...
+    @property
+    def far_exchange(self) -> str: ...
+    @property
+    def wide_ep_decode(self) -> str: ...
+    @property
+    def missing_formats(self) -> str: ...
+    @property
+    def listed_norms(self) -> str: ...
+    @property
+    def prefill_sync(self) -> str: ...
+    @property
+    def mixed_steps(self) -> str: ...
+    @property
+    def first_token_from(self) -> str: ...
+    @property
+    def kv_transfer(self) -> str: ...
+    @property
+    def kv_reserve(self) -> str: ...
+    @property
+    def copies(self) -> str: ...
+    @property
+    def afd_wire(self) -> str: ...
+    @property
+    def afd_reductions(self) -> bool: ...
+    @property
+    def ffn_pool(self) -> str: ...
+    @property
+    def pipeline_formula(self) -> str: ...
+    @property
+    def microbatch_split(self) -> str: ...
+    @property
+    def prefill_split(self) -> str: ...
+    @property
+    def sparse_attention_memory(self) -> str: ...
+    @property
+    def activations(self) -> str: ...
+    @property
+    def out_of_memory(self) -> str: ...
+    @property
+    def ttft_queue(self) -> str: ...
+    @property
+    def worker_corrections(self) -> str: ...
+    @property
+    def shared_expert_overlap(self) -> bool: ...
+    @property
+    def attention_barrier(self) -> bool: ...
+    @property
+    def kv_contention(self) -> bool: ...
+    @property
+    def afd_alpha_scale(self) -> float: ...
+    @property
+    def dispatch_alpha_scale(self) -> float: ...
+
+# End of the specs.
 
 def afd_provision(
     alpha_a: float,
@@ -252,7 +1105,7 @@ def calibrate(
     ttft_ms: npt.NDArray[np.float64],
     tpot_ms: npt.NDArray[np.float64],
     progress: _Report = None,
-) -> Spec: ...
+) -> specs.Device: ...
 def check_plan(plan: Spec, model: Spec, cluster: Spec, quant: Spec | None = None) -> None: ...
 def cluster(fields: dict[str, Any]) -> Spec: ...
 def design_metrics() -> list[str]: ...
@@ -333,7 +1186,14 @@ def plan_facts(plan: Spec) -> tuple[str, int]: ...
 def plan_verdict(
     plan: Spec, model: Spec, cluster: Spec, framework: str, version: str | None = None, table: str | None = None
 ) -> str: ...
-def preset(kind: str, name: str) -> Spec: ...
+@overload
+def preset(kind: Literal["Model"], name: str) -> specs.Model: ...
+@overload
+def preset(kind: Literal["Workload"], name: str) -> specs.Workload: ...
+@overload
+def preset(kind: Literal["Device"], name: str) -> specs.Device: ...
+@overload
+def preset(kind: Literal["Fabric"], name: str) -> specs.Fabric: ...
 def presets(kind: str) -> list[str]: ...
 def rules_table(table: str | None = None) -> list[dict[str, Any]]: ...
 def sensitivity(
@@ -344,6 +1204,7 @@ def sensitivity(
     step: float,
 ) -> _Payload: ...
 def set_num_threads(n: int) -> None: ...
+def spec(kind: str, fields: dict[str, Any]) -> Spec: ...
 def simulate(
     engine: Engine,
     runs: list[tuple[Trace, int]],
@@ -359,5 +1220,6 @@ def validation_sections() -> list[str]: ...
 def versions() -> dict[str, Any]: ...
 def workload(fields: dict[str, Any]) -> Spec: ...
 def workload_facts(workload: Spec) -> dict[str, Any]: ...
+def _fields() -> list[tuple[str, bool, list[tuple[str, str, str, str | None]]]]: ...
 def _frame(x: npt.NDArray[np.float64]) -> _Payload: ...
 def _spin(seconds: float, progress: _Report = None, panic: bool = False) -> int: ...

@@ -11,7 +11,8 @@ from disagg.frame import Frame
 from disagg.result import Estimate
 from disagg.space import Space
 from disagg.specs import Assumptions, Cluster, Model, Quant, Serving, Workload
-from disagg.specs._base import Spec, wrap
+from disagg.specs._base import Spec
+from disagg.specs.plan import plan_from_dict
 
 Report = Callable[[int, int], object] | None
 
@@ -23,7 +24,7 @@ def question(space: Space, point: int) -> dict[str, Any]:
         "model": Model.from_dict(raw["model"]),
         "cluster": Cluster.from_dict(raw["cluster"]),
         "workload": Workload.from_dict(raw["workload"]),
-        "plan": wrap(raw["plan"], ("Aggregated", "PD", "AFD")),
+        "plan": plan_from_dict(raw["plan"]),
         "framework": raw.get("framework"),
     }
     further: dict[str, type[Spec]] = {"quant": Quant, "serving": Serving, "assumptions": Assumptions}

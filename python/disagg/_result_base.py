@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Generic, NoReturn, Self, TypeVar, overload
 
-from disagg import _html
+from disagg import _core, _html
 from disagg._frozen import Frozen
 from disagg.errors import SpecError
 from disagg.frame import Frame
@@ -110,10 +110,12 @@ class Result(Frozen):
         Named tables: `Frame`, or columns.
     """
 
-    __slots__ = ("_frames", "_scalars")
+    __slots__ = ("_frames", "_given", "_native", "_scalars")
 
     _scalars: dict[str, Any]
     _frames: dict[str, Frame]
+    _native: _core.Priced
+    _given: Mapping[str, _core.Spec]
     _shown: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, scalars: Mapping[str, Any], frames: Mapping[str, Any]) -> None:
@@ -126,6 +128,25 @@ class Result(Frozen):
         words, frames = payload
         scalars = {**json.loads(words), **({"inputs": dict(inputs)} if inputs else {})}
         return cls(scalars, {n: Frame._from_core(f) for n, f in frames.items()})
+
+    @classmethod
+    def _from_native(cls, native: _core.Priced, given: Mapping[str, _core.Spec]) -> Self:
+        """Keep what the native core found, and what it was given, until somebody asks."""
+        self = cls.__new__(cls)
+        self._set(_native=native, _given=given)
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        """Take over from the core what is asked for the first time."""
+        found: Any
+        if name == "_frames":
+            found = {n: Frame._from_core(f) for n, f in self._native.frames().items()}
+        elif name == "_scalars":
+            found = {**self._native.scalars(), "inputs": {n: s.to_dict() for n, s in self._given.items()}}
+        else:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+        self._set(**{name: found})
+        return found
 
     def _frame(self, name: str) -> Frame:
         return self._frames.get(name, Frame({}))

@@ -19,13 +19,13 @@ from disagg.frame import Frame
 from disagg.progress import Progress, reporter
 from disagg.result import Estimate
 from disagg.specs import AFD, PD, SLO, Aggregated, Assumptions, Cluster, Model, Quant, Serving, Workload
-from disagg.specs._base import Spec, checked, expect, raws
+from disagg.specs._base import Spec, checked, expect
 from disagg.study import Study
 
 
-def _inputs(**specs: Spec | None) -> dict[str, Any]:
-    """Give the specs of a question as plain data, for the record."""
-    return {name: spec.to_dict() for name, spec in specs.items() if spec is not None}
+def _inputs(**specs: Spec | None) -> dict[str, Spec]:
+    """Give the specs of a question that were given, for the record."""
+    return {name: spec for name, spec in specs.items() if spec is not None}
 
 
 @checked
@@ -92,9 +92,9 @@ def estimate(
     expect(**given, **parts(assumptions=assumptions), load=(load, float, int, type(None)))
     names = single(framework, frameworks, "an estimate")
     case = native(model, cluster, workload, names, quant, serving, assumptions)
-    engine = _core.Engine(case, plan._raw, None if load is None else float(load))
+    engine = _core.Engine(case, plan, None if load is None else float(load))
     inputs = _inputs(model=model, cluster=cluster, workload=workload, quant=quant, serving=serving)
-    return Estimate._from_core(engine.estimate(), inputs)
+    return Estimate._from_native(engine.estimate(), inputs)
 
 
 @checked
@@ -231,7 +231,7 @@ def explore(
     wanted = [n for n in LEVELS if n in levels]
     for level in [*wanted, "afd"] if any("afd" in n for n in wanted) else wanted:
         try:
-            estimates[level] = Estimate._from_core(found.best(level), inputs)
+            estimates[level] = Estimate._from_native(found.best(level), inputs)
         except InfeasibleError:
             continue
     return Study(
@@ -248,7 +248,7 @@ def explore(
 
 
 def _exploration(case: tuple[Any, ...], asked: tuple[Any, ...]) -> _core.Exploration:
-    return _core.Exploration(native(*case), *raws(asked))
+    return _core.Exploration(native(*case), *asked)
 
 
 def _unit(question: tuple[Any, Any], unit: int, report: Any) -> npt.NDArray[np.uint32]:

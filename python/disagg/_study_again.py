@@ -89,9 +89,7 @@ class Again(Frozen):
         )
         search, to = self._search(), Assumptions.paper() if to is None else to
         with reporter(progress, "layouts") as report:
-            return Frame._from_core(
-                search.audit(to._raw, method, list(order), orders, seed, batches_per_octave, report)
-            )
+            return Frame._from_core(search.audit(to, method, list(order), orders, seed, batches_per_octave, report))
 
     def lifted(self, *, progress: Progress = None) -> Frame:
         """Tell what lifting the rules of servers would gain: the same question searched once more without them.

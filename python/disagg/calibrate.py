@@ -123,9 +123,9 @@ def calibrate(
     step = -(-len(lengths) // 4096)
     workload = Workload(lengths=lengths[::step], name="log", source="a server's log")
     with reporter(progress, "runs") as report:
-        found = _core.calibrate(
+        return _core.calibrate(
             native(model, cluster, workload, single(framework, frameworks, "a log"), quant, serving, assumptions),
-            plan._raw,
+            plan,
             json.dumps({"scheduler": scheduler, "kv_blocks": kv_blocks}),
             arrival,
             isl,
@@ -134,4 +134,3 @@ def calibrate(
             tpot,
             report,
         )
-    return Device._from_raw(found)

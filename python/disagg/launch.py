@@ -98,9 +98,8 @@ class Launch(Result):
         if missing:
             raise SpecError(missing)
         expect(model=(parts["model"], Model), cluster=(parts["cluster"], Cluster))
-        raw = {n: None if p is None else p._raw for n, p in parts.items()}
         text = _core.launch(
-            framework, plan._raw, parts["model"]._raw, parts["cluster"]._raw, raw.get("workload"), raw.get("quant"),
-            raw.get("serving"), engine or "vllm", force,
+            framework, plan, parts["model"], parts["cluster"], parts.get("workload"), parts.get("quant"),
+            parts.get("serving"), engine or "vllm", force,
         )  # fmt: skip
         return cls(json.loads(text), {})

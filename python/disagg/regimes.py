@@ -19,7 +19,7 @@ from disagg.errors import Problem, SpecError
 from disagg.frame import Frame
 from disagg.progress import Progress, reporter
 from disagg.specs import SLO, Assumptions, Cluster, Distribution, Model, Quant, Serving, Workload
-from disagg.specs._base import Spec, checked, expect, raws
+from disagg.specs._base import Spec, checked, expect
 
 __all__ = ["regimes"]
 
@@ -168,7 +168,7 @@ def _map(
     model: Model, clusters: list[Cluster], workloads: list[Workload], how: tuple[Any, ...], more: tuple[Any, ...]
 ) -> _core.Regimes:
     case = native(model, clusters[0], workloads[0], *how)
-    return _core.Regimes(case, *raws((clusters, workloads, *more)))
+    return _core.Regimes(case, clusters, workloads, *more)
 
 
 def _scene(question: tuple[Any, ...], report: Any) -> tuple[dict[str, Any], dict[str, str]]:

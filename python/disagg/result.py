@@ -16,7 +16,8 @@ from disagg.frame import Frame
 from disagg.launch import Launch
 from disagg.rules import sentences
 from disagg.specs import Assumptions, Cluster, Model, Quant, Serving, Workload
-from disagg.specs._base import Spec, checked, expect, wrap
+from disagg.specs._base import Spec, checked, expect
+from disagg.specs.plan import plan_from_dict
 
 __all__ = ["Estimate", "Step"]
 
@@ -42,7 +43,7 @@ def _formats(value: Any) -> dict[str, str]:
 
 
 def _plan(value: Any) -> Any:
-    return None if value is None else wrap(value, ("Aggregated", "PD", "AFD"))
+    return None if value is None else plan_from_dict(value)
 
 
 def _assumed(value: Any) -> Assumptions:
@@ -202,6 +203,8 @@ class Estimate(Result):
     @property
     def inputs(self) -> dict[str, Spec]:
         """The specs it was made from: model, cluster, workload, and quant and serving where given."""
+        if hasattr(self, "_given"):
+            return dict(self._given)
         found = self._scalars.get("inputs", {})
         return {n: cls.from_dict(found[n]) for n, cls in _INPUTS.items() if found.get(n) is not None}
 
@@ -251,7 +254,7 @@ class Estimate(Result):
             raise SpecError([("step", "this estimate does not hold what it was made from", "use dg.estimate(...)")])
         workload = cast("Workload", given["workload"])
         mean = workload.mean
-        engine = _core.Engine(self._case(given), self.plan._raw)
+        engine = _core.Engine(self._case(given), self.plan)
         numbers = {
             "batch": 1.0 if batch is None else batch,
             "context": workload.theta if context is None else context,

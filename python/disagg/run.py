@@ -98,7 +98,7 @@ class Run(Result):
             r["e2e_ms"],
             np.asarray(r["status"] == "finished", dtype=bool),
             float(self._scalars["duration_s"]),
-            slo._raw,
+            slo,
         )
         return dict(zip(("requests_per_s", "share", "ttft_ms", "tpot_ms", "holds"), found, strict=True))
 

@@ -92,7 +92,7 @@ def sensitivity(estimate: Estimate, *, parameters: Sequence[str] | None = None, 
     return Frame._from_core(
         _core.sensitivity(
             estimate._case(given),
-            estimate.plan._raw,
+            estimate.plan,
             None if estimate.queueing is None else estimate.requests_per_s,
             None if parameters is None else list(parameters),
             float(step),

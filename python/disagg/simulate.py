@@ -81,7 +81,7 @@ def _engine(  # noqa: PLR0917 - the specs of a question
         timing=(timing, Fixed, type(None)),
     )
     case = native(model, cluster, Workload.from_trace(trace), framework, quant, serving, assumptions)
-    engine = _core.Engine(case, plan._raw)
+    engine = _core.Engine(case, plan)
     return engine, None if timing is None else timing._raw()
 
 
@@ -337,5 +337,5 @@ def goodput_curve(
     engine, fixed = _engine(model, cluster, plan, trace, lane, quant, serving, assumptions, timing)
     wanted: list[Any] = [float(r) for r in rates]
     with reporter(progress, "requests") as report:
-        found = _core.goodput_curve(engine, trace._raw, slo._raw, wanted, fixed, options, seed, report)
+        found = _core.goodput_curve(engine, trace._raw, slo, wanted, fixed, options, seed, report)
     return Frame._from_core(found)

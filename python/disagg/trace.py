@@ -191,7 +191,7 @@ class Trace(Frozen):
         expect(
             workload=(workload, Workload), rate=(rate, int, float), cv=(cv, int, float), n=(n, int), seed=(seed, int)
         )
-        return cls(_core.Trace.open(workload._raw, float(rate), float(cv), n, seed))
+        return cls(_core.Trace.open(workload, float(rate), float(cv), n, seed))
 
     @classmethod
     @checked
@@ -201,7 +201,7 @@ class Trace(Frozen):
             workload=(workload, Workload), concurrency=(concurrency, int), n=(n, int), think_s=(think_s, int, float),
             seed=(seed, int),
         )  # fmt: skip
-        return cls(_core.Trace.closed(workload._raw, concurrency, n, float(think_s), seed))
+        return cls(_core.Trace.closed(workload, concurrency, n, float(think_s), seed))
 
     @property
     def requests(self) -> Frame:

@@ -58,7 +58,7 @@ impl Lane<'_> {
 
     fn dtype(&self, column: &str) -> Option<Dtype> {
         let label = self.text(column)?;
-        Dtype::ALL.into_iter().find(|d| d.name() == label)
+        Dtype::named(label)
     }
 
     /// The answer of the operator this table belongs to; none where there is none, or where the

@@ -168,7 +168,7 @@ fn text<'a>(table: &'a Table, name: &str, row: usize) -> &'a str {
 fn dtype(label: &str) -> Option<Dtype> {
     match label {
         "fp8_e4m3" => Some(Dtype::Fp8),
-        _ => Dtype::ALL.into_iter().find(|d| d.name() == label),
+        _ => Dtype::named(label),
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 
-use super::spec::{Data, Spec};
+use super::data::{Data, Spec};
 use super::{errors, kernels};
 use crate::error::{Error, Result, near};
 use crate::serving::framework;

@@ -4,11 +4,14 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use serde_json::{Map, Value, json};
 
+use super::class_table::wrap;
+use super::construct;
 use super::convert;
+use super::data::{Data, Spec};
+use super::diagnose::{self, wrong_children};
 use super::errors::guard;
-use super::spec::{Data, Spec, wrong_children};
 use crate::error::{Error, Problems, Result, near};
-use crate::spec::{self, catalog, json};
+use crate::spec::{self as specs, catalog, json};
 use crate::units::GB;
 
 /// Names of the presets of a kind: `models`, `systems` or `workloads`.
@@ -24,8 +27,8 @@ pub fn presets(kind: &str) -> PyResult<Vec<String>> {
 
 /// One preset: a `Model`, `Workload`, `Device` or `Fabric` (the last two by system).
 #[pyfunction]
-pub fn preset(kind: &str, name: &str) -> PyResult<Spec> {
-    guard(|| {
+pub fn preset<'py>(py: Python<'py>, kind: &str, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    let data = guard(|| {
         let data = match kind {
             "Model" => Data::Model(catalog::model(name)?),
             "Workload" => Data::Workload(catalog::workload(name)?),
@@ -33,8 +36,15 @@ pub fn preset(kind: &str, name: &str) -> PyResult<Spec> {
             "Fabric" => Data::Fabric(catalog::system(name)?.1),
             _ => return Err(Error::spec("kind", format!("{kind} has no presets"), "")),
         };
-        Ok(Spec::new(data))
-    })
+        Ok(data)
+    })?;
+    wrap(py, data)
+}
+
+/// A bare spec from its fields, for a class to take over.
+#[pyfunction]
+pub fn spec(kind: &str, fields: &Bound<'_, PyDict>) -> PyResult<Spec> {
+    construct::build(kind, fields)
 }
 
 /// A model from the content of a Hugging Face `config.json` (and of `hf_quant_config.json`).
@@ -51,8 +61,8 @@ pub fn model_from_hf(
     guard(|| {
         problems.into_result()?;
         let model = match &quant {
-            Some(quant) => spec::Model::from_hf_with_quant(&config, quant, name, source)?,
-            None => spec::Model::from_hf(&config, name, source)?,
+            Some(quant) => specs::Model::from_hf_with_quant(&config, quant, name, source)?,
+            None => specs::Model::from_hf(&config, name, source)?,
         };
         Ok(Spec::new(Data::Model(model)))
     })
@@ -66,7 +76,7 @@ pub fn model_facts<'py>(py: Python<'py>, model: &Spec, quant: Option<&Spec>) -> 
             return Err(Error::spec("model", "is not a Model", ""));
         };
         let wanted = match wanted {
-            None => spec::Quant::default(),
+            None => specs::Quant::default(),
             Some(Data::Quant(quant)) => *quant,
             Some(_) => return Err(Error::spec("quant", "is not a Quant", "")),
         };
@@ -246,7 +256,7 @@ pub fn assumptions(profile: &str, switches: &Bound<'_, PyDict>) -> PyResult<Spec
     let mut problems = Problems::new();
     let switches = object("Assumptions", switches, &mut problems);
     guard(|| {
-        let mut made = spec::Assumptions::profile(profile)?;
+        let mut made = specs::Assumptions::profile(profile)?;
         for (name, value) in &switches {
             match made.replace(name, value.clone()) {
                 Ok(changed) => made = changed,
@@ -307,7 +317,7 @@ fn finish(
     path: impl Fn(&str) -> String,
 ) -> Result<Data> {
     let top = |path: &str| path.split('.').next().unwrap_or_default().to_string();
-    match Data::parse(kind, &Value::Object(whole)) {
+    match diagnose::parse(kind, &Value::Object(whole)) {
         Ok(data) => problems.into_result().map(|()| data),
         Err(Error::Spec(found)) => {
             let named: Vec<String> = problems.0.iter().map(|p| top(&p.path)).collect();

@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use serde_json::{Map, Number, Value};
 
-use super::spec::Spec;
+use super::data::Spec;
 use crate::error::Problems;
 
 /// Nesting that no honest spec reaches; a list that holds itself does.
@@ -23,7 +23,7 @@ fn json_at(value: &Bound<'_, PyAny>, path: &str, problems: &mut Problems, depth:
     if value.is_none() {
         return Value::Null;
     }
-    if let Ok(spec) = raw(value) {
+    if let Ok(spec) = value.cast::<Spec>() {
         return spec.get().to_value();
     }
     if let Ok(b) = value.cast::<PyBool>() {
@@ -48,14 +48,6 @@ fn json_at(value: &Bound<'_, PyAny>, path: &str, problems: &mut Problems, depth:
         return sequence(value, path, problems, depth);
     }
     foreign(value, path, problems, depth)
-}
-
-/// The native spec inside a Python spec object.
-pub fn raw<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Spec>> {
-    if let Ok(spec) = value.cast::<Spec>() {
-        return Ok(spec.clone());
-    }
-    Ok(value.getattr("_raw")?.cast_into::<Spec>()?)
 }
 
 fn refuse(path: &str, message: &str, hint: &str, problems: &mut Problems) -> Value {

@@ -7,8 +7,8 @@ use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 
 use super::case::{Case, check_framework, slo_of};
+use super::data::Spec;
 use super::serve::Study;
-use super::spec::Spec;
 use super::{errors, kernels, run};
 use crate::error::{Error, Result};
 use crate::search::{self, explore, wire};

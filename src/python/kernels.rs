@@ -7,7 +7,7 @@ use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::spec::{Data, Spec};
+use super::data::{Data, Spec};
 use super::{columns, errors, run};
 use crate::columns::{Column, Columns};
 use crate::error::{Error, Result};

@@ -1,15 +1,21 @@
 //! The Python face: PyO3 bindings and nothing else. No physics lives here.
 //!
-//! Every binding takes specs ([`spec::Spec`]) and plain numbers, calls the floors below, and gives
+//! Every binding takes specs ([`data::Spec`]) and plain numbers, calls the floors below, and gives
 //! back a spec, a JSON string of scalars or [`crate::columns::Columns`] moved to numpy. Anything
 //! that may take longer than a few milliseconds goes through [`run::run`].
 
 mod afd;
+mod border;
 mod case;
 mod catalog;
+mod class_table;
+mod classes;
 mod columns;
+mod construct;
 mod convert;
+mod data;
 mod design;
+mod diagnose;
 mod door;
 mod errors;
 mod exploration;
@@ -28,17 +34,23 @@ use pyo3::prelude::*;
 
 #[pymodule]
 mod _core {
+    use pyo3::prelude::*;
+
     #[pymodule_export]
     use super::afd::{afd_provision, afd_schedule};
     #[pymodule_export]
     use super::case::Case;
     #[pymodule_export]
     use super::catalog::{
-        assumptions, cluster, distribution_facts, model_facts, model_from_hf, plan_facts, preset, presets, switches,
-        workload, workload_facts,
+        assumptions, cluster, distribution_facts, model_facts, model_from_hf, plan_facts, preset, presets, spec,
+        switches, workload, workload_facts,
     };
     #[pymodule_export]
+    use super::classes::_fields;
+    #[pymodule_export]
     use super::columns::frontier;
+    #[pymodule_export]
+    use super::data::Spec;
     #[pymodule_export]
     use super::design::{DesignSpace, Search, design_metrics, holds};
     #[pymodule_export]
@@ -59,11 +71,14 @@ mod _core {
     #[pymodule_export]
     use super::sensitivity::sensitivity;
     #[pymodule_export]
-    use super::serve::{Engine, Study};
+    use super::serve::{Engine, Priced, Study};
     #[pymodule_export]
     use super::sim::{Trace, calibrate, goodput_curve, judge, mean_interval, perfetto, simulate};
     #[pymodule_export]
-    use super::spec::Spec;
-    #[pymodule_export]
     use super::validation::{validation_report, validation_run, validation_sections};
+
+    #[pymodule_init]
+    fn classes(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::classes::export(module)
+    }
 }

@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use serde_json::Value;
 
-use super::spec::{Data, Spec};
+use super::data::{Data, Spec};
 use super::{columns, errors, kernels, run};
 use crate::columns::{Column, Columns};
 use crate::error::{Error, Problems, Result, near};

@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::case::{Case, check_framework, cluster_of, slo_of, workload_of};
-use super::spec::Spec;
+use super::data::Spec;
 use super::{columns, errors, kernels, run};
 use crate::error::{Problems, Result};
 use crate::search;

@@ -6,8 +6,9 @@ use pyo3::prelude::*;
 
 use super::catalog::not_a_plan;
 use super::convert;
+use super::data::Data;
+use super::data::Spec;
 use super::errors::guard;
-use super::spec::{Data, Spec};
 use crate::error::{Error, Result};
 use crate::serving::launch as starting;
 use crate::spec::rules::Table;

@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::case::{Case, plan_of};
-use super::spec::Spec;
+use super::data::Spec;
 use super::{columns, errors, kernels, run};
 use crate::design::sensitivity::{Baseline, sensitivity as varied};
 use crate::spec;

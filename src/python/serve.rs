@@ -6,12 +6,13 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::case::{Case, assumptions_of, framework_of, plan_of};
-use super::spec::Spec;
-use super::{columns, errors, kernels, run};
+use super::data::Spec;
+use super::{columns, convert, errors, kernels, run};
 use crate::error::{Error, near};
 use crate::search;
 use crate::serving;
 use crate::serving::estimate::{Estimate, StepKind, breakdown_columns};
+use crate::spec::json;
 
 /// A plan compiled for a model, a cluster and a workload.
 #[pyclass(frozen, module = "disagg._core")]
@@ -38,13 +39,13 @@ impl Engine {
         })
     }
 
-    /// (scalars as JSON, {name: columns}) of the estimate.
-    fn estimate<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        let e = errors::guard(|| {
+    /// The estimate.
+    fn estimate(&self) -> PyResult<Priced> {
+        let inner = errors::guard(|| {
             self.inner.must_stand()?;
             self.inner.estimate()
         })?;
-        estimate_to_python(py, e)
+        Ok(Priced { inner })
     }
 
     /// One step: (milliseconds, operator columns).
@@ -78,16 +79,28 @@ impl Engine {
     }
 }
 
-fn estimate_to_python(py: Python<'_>, e: Estimate) -> PyResult<Bound<'_, PyTuple>> {
-    let scalars = errors::guard(|| {
-        serde_json::to_string(&e.scalars).map_err(|x| Error::data("estimate", format!("cannot write JSON: {x}")))
-    })?;
-    let frames = PyDict::new(py);
-    frames.set_item("memory", columns::to_python(py, e.memory_columns())?)?;
-    frames.set_item("breakdown", columns::to_python(py, e.breakdown_columns())?)?;
-    frames.set_item("pipeline", columns::to_python(py, e.pipeline_columns())?)?;
-    frames.set_item("timeline", columns::to_python(py, e.timeline_columns())?)?;
-    PyTuple::new(py, [scalars.into_pyobject(py)?.into_any(), frames.into_any()])
+/// An estimate as the core has it; told to Python when somebody asks.
+#[pyclass(frozen, module = "disagg._core")]
+pub struct Priced {
+    inner: Estimate,
+}
+
+#[pymethods]
+impl Priced {
+    /// Named values, as JSON has them.
+    fn scalars<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        convert::to_python(py, &errors::guard(|| json::to_value(&self.inner.scalars, "estimate"))?)
+    }
+
+    /// Columns by name.
+    fn frames<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let (e, frames) = (&self.inner, PyDict::new(py));
+        frames.set_item("memory", columns::to_python(py, e.memory_columns())?)?;
+        frames.set_item("breakdown", columns::to_python(py, e.breakdown_columns())?)?;
+        frames.set_item("pipeline", columns::to_python(py, e.pipeline_columns())?)?;
+        frames.set_item("timeline", columns::to_python(py, e.timeline_columns())?)?;
+        Ok(frames)
+    }
 }
 
 /// The outcome of a search.
@@ -136,10 +149,9 @@ impl Study {
         columns::to_python(py, c)
     }
 
-    /// (scalars as JSON, {name: columns}) of the best plan of a level, or of its nearest miss.
-    fn best<'py>(&self, py: Python<'py>, level: &str) -> PyResult<Bound<'py, PyTuple>> {
-        let e = errors::guard(|| self.inner.best(level))?;
-        estimate_to_python(py, e)
+    /// The best plan of a level, or its nearest miss.
+    fn best(&self, level: &str) -> PyResult<Priced> {
+        Ok(Priced { inner: errors::guard(|| self.inner.best(level))? })
     }
 
     /// The walk from the study's assumptions to others: columns, one row a step and level.

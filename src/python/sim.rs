@@ -8,8 +8,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::case::{Case, framework_of, plan_of, slo_of, workload_of};
+use super::class_table::wrap;
+use super::data::{Data, Spec};
 use super::serve::Engine;
-use super::spec::{Data, Spec};
 use super::{columns, errors, kernels, run};
 use crate::calibrate::served as fitted;
 use crate::columns::Columns;
@@ -297,8 +298,8 @@ pub fn perfetto(
 #[pyfunction]
 #[pyo3(signature = (case, plan, options, arrival_s, isl, osl, ttft_ms, tpot_ms, progress=None))]
 #[allow(clippy::too_many_arguments)]
-pub fn calibrate(
-    py: Python<'_>,
+pub fn calibrate<'py>(
+    py: Python<'py>,
     case: &Case,
     plan: &Spec,
     options: &str,
@@ -308,7 +309,7 @@ pub fn calibrate(
     ttft_ms: PyReadonlyArray1<'_, f64>,
     tpot_ms: PyReadonlyArray1<'_, f64>,
     progress: Option<&Bound<'_, PyAny>>,
-) -> PyResult<Spec> {
+) -> PyResult<Bound<'py, PyAny>> {
     let whole = |a: &PyReadonlyArray1<'_, i64>| -> Vec<u32> {
         a.as_array().iter().map(|x| u32::try_from(*x).unwrap_or(0)).collect()
     };
@@ -330,5 +331,5 @@ pub fn calibrate(
         Ok(Server { db: kernels::db()?, case, plan: plan_of(plan)?, settings })
     })?;
     let fit = run::run(py, progress, move |control| fitted::device(&server, &log, control))?;
-    Ok(Spec::new(Data::Device(fit.device)))
+    wrap(py, Data::Device(fit.device))
 }

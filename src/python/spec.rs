@@ -1,479 +1,218 @@
-//! One native class behind every spec of `disagg.specs`: built from plain fields, checked as a
-//! whole, frozen, shared without a copy.
-//!
-//! The Python classes carry signatures, documentation and representations; the data, the checks
-//! and the JSON form live here. All problems of an input are reported at once.
+//! The base of all specs in Python: frozen, compared and hashed by value, exact in JSON and pickle. The classes stand
+//! in [`super::classes`]; those of `disagg.specs` that say more in Python than their fields derive from them.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
+use std::hash::{DefaultHasher, Hasher};
 
+use pyo3::basic::CompareOp;
+use pyo3::exceptions::PyAttributeError;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
-use serde_json::{Map, Value};
+use pyo3::types::{PyDict, PyString, PyTuple, PyType};
+use serde_json::Value;
 
-use super::convert::{self, join};
-use super::errors::guard;
-use crate::error::{Error, Problems, Result, near};
-use crate::spec::{self, json};
-
-/// Declares the kinds of spec: name in Python, type, and the `kind` tag its JSON carries ("" for none).
-macro_rules! kinds {
-    ($($name:ident($ty:ty) $tag:literal),* $(,)?) => {
-        /// Any spec; always behind an `Arc`, so that its size does not matter. The names are the field's own.
-        #[allow(clippy::large_enum_variant, clippy::upper_case_acronyms)]
-        #[derive(Clone, Debug, PartialEq)]
-        pub enum Data { $($name($ty)),* }
-
-        impl Data {
-            const KINDS: &'static [&'static str] = &[$(stringify!($name)),*];
-
-            pub fn kind(&self) -> &'static str {
-                match self { $(Data::$name(_) => stringify!($name)),* }
-            }
-
-            /// The serde form, without a tag.
-            fn plain(&self) -> serde_json::Result<Value> {
-                match self { $(Data::$name(data) => serde_json::to_value(data)),* }
-            }
-
-            /// Deserialises; the error names the first wrong field.
-            fn read(kind: &str, value: &Value) -> Result<Data> {
-                match kind {
-                    $(stringify!($name) => json::from_value::<$ty>(value.clone(), "").map(Data::$name),)*
-                    _ => Err(Error::spec("kind", format!("'{kind}' is not a spec"), near(kind, Data::KINDS))),
-                }
-            }
-
-            fn tag(kind: &str) -> &'static str {
-                match kind { $(stringify!($name) => $tag,)* _ => "" }
-            }
-        }
-    };
-}
-
-kinds! {
-    Model(spec::Model) "",
-    Cluster(spec::Cluster) "",
-    Device(spec::Device) "",
-    Fabric(spec::Fabric) "",
-    Workload(spec::Workload) "",
-    Distribution(spec::Distribution) "",
-    SLO(spec::Slo) "",
-    Quant(spec::Quant) "",
-    Serving(spec::Serving) "",
-    Parallel(spec::Parallel) "",
-    Workers(spec::Workers) "workers",
-    Aggregated(spec::Aggregated) "aggregated",
-    PD(spec::PdPlan) "pd",
-    AFD(spec::AfdPlan) "afd",
-    Pool(spec::PoolPlan) "",
-    Placement(spec::Placement) "",
-    Assumptions(spec::Assumptions) "",
-}
-
-impl Data {
-    /// The JSON form; plans and the fillers of a P/D slot say their kind.
-    pub fn to_value(&self) -> Value {
-        let mut value = self.plain().unwrap_or(Value::Null);
-        let tag = Data::tag(self.kind());
-        if let (false, Some(map)) = (tag.is_empty(), value.as_object_mut()) {
-            map.insert("kind".into(), tag.into());
-        }
-        value
-    }
-
-    /// Reads a spec, or says everything that is wrong with it.
-    pub fn parse(kind: &str, value: &Value) -> Result<Data> {
-        if !Data::KINDS.contains(&kind) {
-            return Err(Error::spec("kind", format!("'{kind}' is not a spec"), near(kind, Data::KINDS)));
-        }
-        let value = untagged(kind, value)?;
-        match Data::read(kind, &value) {
-            Ok(data) => {
-                data.check().into_result()?;
-                Ok(data)
-            }
-            Err(first) => {
-                let mut problems = Problems::new();
-                diagnose(kind, &value, &mut problems);
-                if problems.is_empty() {
-                    reword(first, &mut problems);
-                }
-                Err(Error::Spec(problems))
-            }
-        }
-    }
-
-    /// What the spec's own check finds, with paths from the spec itself.
-    fn check(&self) -> Problems {
-        let (root, mut problems) = match self {
-            Data::Model(s) => ("model", s.check()),
-            Data::Cluster(s) => ("cluster", s.check()),
-            Data::Device(s) => ("device", s.check()),
-            Data::Fabric(s) => ("fabric", s.check()),
-            Data::Workload(s) => ("workload", s.check()),
-            Data::Distribution(s) => {
-                let mut probe = spec::Workload::fixed("", 0.0, 1.0, 1.0);
-                probe.prefix = s.clone();
-                ("workload.prefix", probe.check())
-            }
-            Data::SLO(s) => ("slo", s.check()),
-            Data::Quant(s) => ("quant", s.check()),
-            Data::Serving(s) => ("serving", s.check()),
-            Data::Assumptions(s) => ("assumptions", s.check()),
-            // A plan is checked against a model and a cluster; alone, it must only count from one.
-            _ => {
-                let mut problems = Problems::new();
-                zeros(&self.to_value(), "", &mut problems);
-                ("", problems)
-            }
-        };
-        for p in &mut problems.0 {
-            for part in root.split('.') {
-                if let Some(rest) = p.path.strip_prefix(part)
-                    && (rest.is_empty() || rest.starts_with('.'))
-                {
-                    p.path = rest.trim_start_matches('.').to_string();
-                }
-            }
-        }
-        problems
-    }
-
-    /// The plan that this is, if it is one.
-    pub fn plan(&self) -> Option<spec::Plan> {
-        match self {
-            Data::Aggregated(a) => Some(spec::Plan::Aggregated(a.clone())),
-            Data::PD(p) => Some(spec::Plan::Pd(p.clone())),
-            Data::AFD(a) => Some(spec::Plan::Afd(a.clone())),
-            _ => None,
-        }
-    }
-}
-
-/// Counts of a plan that are zero.
-fn zeros(value: &Value, path: &str, problems: &mut Problems) {
-    for (field, item) in value.as_object().into_iter().flatten() {
-        if item.as_u64() == Some(0) {
-            problems.push(join(path, field), "0 is not possible", "1 or more");
-        } else if field != "device" {
-            zeros(item, &join(path, field), problems);
-        }
-    }
-}
-
-/// The value without its `kind` tag; a tag of another kind is refused.
-fn untagged(kind: &str, value: &Value) -> Result<Value> {
-    let tag = Data::tag(kind);
-    let Some(map) = value.as_object() else {
-        return Err(Error::spec("", format!("cannot make a {kind} of {}", short(value)), "give its fields"));
-    };
-    match map.get("kind") {
-        Some(found) if !tag.is_empty() => {
-            if found.as_str() != Some(tag) {
-                let message = format!("{} is not a {kind}", short(found));
-                return Err(Error::spec("kind", message, format!("expected '{tag}'")));
-            }
-            let mut map = map.clone();
-            map.remove("kind");
-            Ok(Value::Object(map))
-        }
-        _ => Ok(value.clone()),
-    }
-}
-
-/// Which kinds may stand in a field; empty when the field is not a spec.
-fn children(kind: &str, field: &str) -> &'static [&'static str] {
-    match (kind, field) {
-        ("PD", "prefill" | "decode") => &["Workers", "AFD"],
-        ("AFD", "attention" | "ffn") => &["Pool"],
-        ("AFD", "placement") => &["Placement"],
-        ("Workers" | "Aggregated", "parallel") => &["Parallel"],
-        ("Cluster" | "Pool", "device") => &["Device"],
-        ("Cluster", "fabric") => &["Fabric"],
-        ("Workload", "prefix" | "isl" | "osl") => &["Distribution"],
-        ("Model", "quant") => &["Quant"],
-        _ => &[],
-    }
-}
-
-/// Goes through the fields one by one, so that every wrong one is named.
-fn diagnose(kind: &str, value: &Value, problems: &mut Problems) {
-    let (Some(given), Some(example)) = (value.as_object(), example(kind)) else {
-        return;
-    };
-    for (field, item) in given {
-        if !example.contains_key(field) {
-            problems.push(field, format!("is not a field of {kind}"), near(field, example.keys()));
-            continue;
-        }
-        let kinds = children(kind, field);
-        if let (false, Value::Object(map)) = (kinds.is_empty(), item) {
-            let tag = map.get("kind").and_then(Value::as_str).unwrap_or("");
-            let child = kinds.iter().find(|k| Data::tag(k) == tag).unwrap_or(&kinds[0]);
-            if let Err(Error::Spec(inner)) = Data::parse(child, item) {
-                problems.nest(field, inner);
-            }
-            continue;
-        }
-        let mut probe = example.clone();
-        probe.insert(field.clone(), item.clone());
-        if let Err(error) = Data::read(kind, &Value::Object(probe)) {
-            reword(error, problems);
-        }
-    }
-    for field in example.keys().filter(|f| !given.contains_key(*f)) {
-        let mut probe = example.clone();
-        probe.remove(field);
-        if Data::read(kind, &Value::Object(probe)).is_err() {
-            problems.push(field, "is required", "");
-        }
-    }
-}
-
-/// A sound spec of the kind, as JSON: its keys are the fields.
-fn example(kind: &str) -> Option<Map<String, Value>> {
-    let parallel = spec::Parallel::default();
-    let pool = spec::PoolPlan { gpus: 1, tp: 1, ep: None, moe_tp: 1, device: None };
-    let workers = spec::Workers { count: 1, parallel, batch: None, chunk_tokens: None, ..Default::default() };
-    let plain = match kind {
-        "Workload" => serde_json::to_value(spec::Workload::fixed("", 0.0, 1.0, 1.0)),
-        "Device" => serde_json::to_value(device()),
-        "Fabric" => serde_json::to_value(fabric()),
-        "Cluster" => {
-            serde_json::to_value(spec::Cluster { system: String::new(), gpus: 1, device: device(), fabric: fabric() })
-        }
-        "SLO" => serde_json::to_value(spec::Slo::default()),
-        "Quant" => serde_json::to_value(spec::Quant::default()),
-        "Serving" => serde_json::to_value(spec::Serving::default()),
-        "Parallel" => serde_json::to_value(parallel),
-        "Workers" => serde_json::to_value(workers),
-        "Aggregated" => serde_json::to_value(spec::Aggregated {
-            parallel,
-            batch: None,
-            chunk_tokens: None,
-            replicas: 1,
-            ..Default::default()
-        }),
-        "PD" => serde_json::to_value(spec::PdPlan {
-            prefill: spec::Slot::Workers(workers.clone()),
-            decode: spec::Slot::Workers(workers),
-        }),
-        "AFD" => serde_json::from_value::<spec::AfdPlan>(serde_json::json!({"attention": pool, "ffn": pool}))
-            .and_then(serde_json::to_value),
-        "Pool" => serde_json::to_value(pool),
-        "Placement" => serde_json::to_value(spec::Placement::default()),
-        "Assumptions" => serde_json::to_value(spec::Assumptions::default()),
-        "Model" => serde_json::to_value(model()),
-        _ => return None,
-    };
-    match plain {
-        Ok(Value::Object(map)) => Some(map),
-        _ => None,
-    }
-}
-
-fn device() -> spec::Device {
-    spec::Device {
-        name: String::new(),
-        source: String::new(),
-        bf16_flops: 1.0,
-        fp8_flops: 1.0,
-        fp4_flops: 0.0,
-        hbm_bytes_per_s: 1.0,
-        hbm_bytes: 1.0,
-        launch_s: 0.0,
-        power_w: 1.0,
-        usd_per_hour: 0.0,
-        sm: 90,
-    }
-}
-
-fn fabric() -> spec::Fabric {
-    spec::Fabric {
-        domain_gpus: 8,
-        node_gpus: 8,
-        nvlink_bytes_per_s: 1.0,
-        nic_bytes_per_s: 1.0,
-        oversubscription: 1.0,
-        source: String::new(),
-    }
-}
-
-fn model() -> spec::Model {
-    spec::Model {
-        name: String::new(),
-        source: String::new(),
-        architecture: String::new(),
-        layers: 1,
-        hidden: 1,
-        vocab: 1,
-        max_context: 1,
-        attention: spec::Attention::Gqa { heads: 1, kv_heads: 1, head_dim: 1, window: None },
-        dense_layers: 1,
-        dense_intermediate: 1,
-        moe: None,
-        tied_embeddings: false,
-        mtp_layers: 0,
-        quant: spec::Quant::default(),
-        bf16_parts: Vec::new(),
-    }
-}
-
-/// The reader's words in those of somebody who writes Python.
-fn reword(error: Error, problems: &mut Problems) {
-    let Error::Spec(found) = error else {
-        return;
-    };
-    for p in found.0 {
-        let path = p.path.trim_start_matches('.').to_string();
-        let split = ["wrong type: ", "wrong value: "].iter().find_map(|start| p.message.strip_prefix(start));
-        match split.and_then(|m| m.split_once(", expected ")) {
-            Some((found, wanted)) => {
-                problems.push(path, format!("{} does not fit", said(found)), format!("expected {}", wish(wanted)));
-            }
-            None => problems.push(path, p.message, p.hint),
-        }
-    }
-}
-
-fn said(found: &str) -> String {
-    match found {
-        "null" => "None".to_string(),
-        "map" => "a dict".to_string(),
-        "sequence" => "a list".to_string(),
-        _ => found
-            .replace("floating point", "the number")
-            .replace("integer", "the number")
-            .replace("string", "the text")
-            .replace("boolean", "the truth value")
-            .replace('`', "")
-            .replace("true", "True")
-            .replace("false", "False"),
-    }
-}
-
-fn wish(wanted: &str) -> String {
-    match wanted {
-        "a whole number" => "a whole number, 0 or more".to_string(),
-        "a boolean" => "True or False".to_string(),
-        "a sequence" => "a list".to_string(),
-        _ => wanted
-            .strip_prefix("struct ")
-            .map_or_else(|| wanted.to_string(), |name| format!("a {}", name.trim_end_matches("Plan"))),
-    }
-}
-
-fn short(value: &Value) -> String {
-    let mut text = match value {
-        Value::Null => "None".to_string(),
-        Value::String(s) => format!("'{s}'"),
-        Value::Array(_) => "a list".to_string(),
-        Value::Object(_) => "a dict".to_string(),
-        other => other.to_string(),
-    };
-    if text.chars().count() > 60 {
-        text = text.chars().take(57).collect::<String>() + "...";
-    }
-    text
-}
-
-/// The native side of a spec: data, JSON form, equality. Users see the classes of `disagg.specs`.
-#[pyclass(frozen, module = "disagg._core")]
-pub struct Spec {
-    data: Arc<Data>,
-}
+use super::class_table::{self, adopt};
+use super::classes;
+use super::construct;
+use super::convert;
+use super::data::Spec;
+use super::diagnose;
+use super::errors::{SpecError, guard};
+use crate::error::Error;
 
 impl Spec {
-    pub fn new(data: Data) -> Self {
-        Spec { data: Arc::new(data) }
+    fn frozen(&self, name: &str, cure: &str) -> PyErr {
+        PyAttributeError::new_err(format!("{} is frozen; {cure}", self.data().kind()).replace("{name}", name))
     }
+}
 
-    pub fn data(&self) -> &Data {
-        &self.data
-    }
+/// A name to call, and the arguments as (name, text).
+type Call<'py> = (&'static str, Vec<(String, Bound<'py, PyString>)>);
 
-    pub fn to_value(&self) -> Value {
-        self.data.to_value()
-    }
+fn kind_of(class: &Bound<'_, PyType>) -> PyResult<String> {
+    class.getattr("_kind")?.extract()
 }
 
 #[pymethods]
 impl Spec {
-    /// Builds and checks a spec from its fields; specs may stand inside.
-    #[new]
-    fn build(kind: &str, fields: &Bound<'_, PyDict>) -> PyResult<Spec> {
-        let mut problems = Problems::new();
-        let value = convert::to_json(fields.as_any(), "", &mut problems);
-        wrong_children(kind, fields, &mut problems);
-        guard(|| {
-            if !problems.is_empty() {
-                // The fields that could not be said at all stand as null: only what else is wrong matters.
-                let named: Vec<String> = problems.0.iter().map(|p| p.path.clone()).collect();
-                if let Err(Error::Spec(more)) = Data::parse(kind, &value) {
-                    let top = |path: &str| path.split('.').next().unwrap_or_default().to_string();
-                    let named: Vec<String> = named.iter().map(|p| top(p)).collect();
-                    problems.0.extend(more.0.into_iter().filter(|p| !named.contains(&top(&p.path))));
-                }
-                return Err(Error::Spec(problems));
-            }
-            Data::parse(kind, &value).map(Spec::new)
-        })
-    }
-
-    /// Reads a spec back from JSON text.
-    #[staticmethod]
-    fn from_json(kind: &str, text: &str) -> PyResult<Spec> {
-        guard(|| {
-            let value: Value = serde_json::from_str(text)
-                .map_err(|e| Error::spec("json", format!("is not JSON: {e}"), "give the text that to_json() gave"))?;
-            Data::parse(kind, &value).map(Spec::new)
-        })
-    }
-
     /// Name of the class in Python.
     #[getter]
-    fn kind(&self) -> &'static str {
-        self.data.kind()
+    fn _kind(&self) -> &'static str {
+        self.data().kind()
     }
 
-    /// JSON text; reading it back gives an equal spec, to the last bit.
+    /// Notes the class in Python that stands for a kind.
+    #[classmethod]
+    fn __init_subclass__(cls: &Bound<'_, PyType>) -> PyResult<()> {
+        if cls.module()?.to_str()?.starts_with("disagg.") {
+            class_table::derive(cls.name()?.to_str()?, cls);
+        }
+        Ok(())
+    }
+
+    /// Give the spec as JSON text; `from_json` gives an equal spec back, to the last bit.
     fn to_json(&self) -> String {
         self.to_value().to_string()
     }
 
-    /// The fields as plain Python values.
+    /// Read a spec back from the text that `to_json` gave.
+    ///
+    /// Raises
+    /// ------
+    /// SpecError
+    ///     If it is not JSON or not a spec of this class.
+    #[classmethod]
+    fn from_json<'py>(cls: &Bound<'py, PyType>, text: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let text = expected::<PyString>("text", text, "str")?;
+        let kind = kind_of(cls)?;
+        let data = guard(|| {
+            let value: Value = serde_json::from_str(&text.to_string_lossy())
+                .map_err(|e| Error::spec("json", format!("is not JSON: {e}"), "give the text that to_json() gave"))?;
+            diagnose::parse(&kind, &value)
+        })?;
+        adopt(cls, Spec::new(data))
+    }
+
+    /// Give the spec as plain dicts, lists and numbers.
     fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         convert::to_python(py, &self.to_value())
     }
 
-    /// One field as a plain Python value; None when there is no such field.
-    fn get<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
-        convert::to_python(py, self.to_value().get(name).unwrap_or(&Value::Null))
+    /// Build a spec from what `to_dict` gave.
+    #[classmethod]
+    fn from_dict<'py>(cls: &Bound<'py, PyType>, fields: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let fields = expected::<PyDict>("fields", fields, "dict")?;
+        adopt(cls, construct::build(&kind_of(cls)?, fields)?)
     }
 
-    fn __eq__(&self, other: &Spec) -> bool {
-        self.data == other.data
+    /// Give a copy with some arguments changed.
+    ///
+    /// Parameters
+    /// ----------
+    /// **changes
+    ///     Arguments of the constructor.
+    ///
+    /// Returns
+    /// -------
+    /// Spec
+    ///     A new spec of the same class, checked.
+    ///
+    /// Raises
+    /// ------
+    /// SpecError
+    ///     If an argument is unknown or its value does not fit.
+    #[pyo3(signature = (**changes))]
+    fn replace<'py>(slf: &Bound<'py, Self>, changes: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
+        let class = slf.get_type();
+        let none = PyDict::new(slf.py());
+        let changes = changes.unwrap_or(&none);
+        let mut data = slf.get().data().clone();
+        let mut plain = true;
+        for (name, value) in changes {
+            plain = plain && data.put(name.cast::<PyString>()?.to_str()?, &value);
+        }
+        if plain && !changes.is_empty() && data.check().is_empty() {
+            return adopt(&class, Spec::new(data));
+        }
+        let args = slf.call_method0("_args")?.cast_into::<PyDict>()?;
+        args.update(changes.as_mapping())?;
+        class.call((), Some(&args))
+    }
+
+    /// Support ``copy.replace`` (Python 3.13).
+    #[pyo3(signature = (**changes))]
+    fn __replace__<'py>(slf: &Bound<'py, Self>, changes: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
+        slf.call_method("replace", (), changes)
+    }
+
+    /// Constructor arguments that make an equal spec.
+    fn _args<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
+        let args = PyDict::new(slf.py());
+        for (name, _) in classes::arguments(slf.py(), slf.get().data().kind())? {
+            args.set_item(name, slf.getattr(name)?)?;
+        }
+        Ok(args)
+    }
+
+    /// Class or constructor name, and the arguments worth showing as (name, text).
+    fn _call<'py>(slf: &Bound<'py, Self>) -> PyResult<Call<'py>> {
+        let mut shown = Vec::new();
+        for (name, value) in slf.call_method0("_args")?.cast_into::<PyDict>()? {
+            if !value.is_none() {
+                shown.push((name.extract()?, value.repr()?));
+            }
+        }
+        Ok((slf.get().data().kind(), shown))
+    }
+
+    /// One line that evaluates to an equal spec.
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+        let (name, args): (String, Vec<(String, String)>) = slf.call_method0("_call")?.extract()?;
+        let args: Vec<String> =
+            args.into_iter().map(|(key, text)| if key.is_empty() { text } else { format!("{key}={text}") }).collect();
+        Ok(format!("{name}({})", args.join(", ")))
+    }
+
+    fn _repr_html_<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let (name, args): (String, Vec<(String, String)>) = slf.call_method0("_call")?.extract()?;
+        let rows: Vec<[String; 2]> = args.into_iter().map(|(key, text)| [key, text]).collect();
+        slf.py().import("disagg._html")?.call_method1("table", (name, Vec::<String>::new(), rows))
+    }
+
+    fn __richcmp__<'py>(
+        slf: &Bound<'py, Self>,
+        other: &Bound<'py, PyAny>,
+        op: CompareOp,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let equal = match other.cast::<Spec>() {
+            Ok(other) if slf.get_type().is(other.get_type()) => slf.get().data() == other.get().data(),
+            _ => return Ok(py.NotImplemented().into_bound(py)),
+        };
+        Ok(match op {
+            CompareOp::Eq => equal.into_pyobject(py)?.to_owned().into_any(),
+            CompareOp::Ne => (!equal).into_pyobject(py)?.to_owned().into_any(),
+            _ => py.NotImplemented().into_bound(py),
+        })
     }
 
     fn __hash__(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        self.to_json().hash(&mut hasher);
+        self.data().feed(&mut hasher);
         hasher.finish()
+    }
+
+    fn __setattr__(&self, name: &str, _value: &Bound<'_, PyAny>) -> PyResult<()> {
+        Err(self.frozen(name, "use .replace({name}=...)"))
+    }
+
+    fn __delattr__(&self, name: &str) -> PyResult<()> {
+        Err(self.frozen(name, "{name} stays"))
+    }
+
+    /// Pickle by JSON, which keeps every bit.
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
+        let py = slf.py();
+        let rebuild = py.import("disagg.specs._base")?.getattr("_rebuild")?;
+        Ok((rebuild, (slf.get_type(), slf.get().to_json()).into_pyobject(py)?))
+    }
+
+    fn __copy__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __deepcopy__<'py>(slf: Bound<'py, Self>, _memo: &Bound<'py, PyAny>) -> Bound<'py, Self> {
+        slf
     }
 }
 
-/// A spec of the wrong class in a field, said in the names of the classes.
-pub fn wrong_children(kind: &str, fields: &Bound<'_, PyDict>, problems: &mut Problems) {
-    for (name, value) in fields {
-        let (Ok(name), Ok(spec)) = (name.extract::<String>(), convert::raw(&value)) else {
-            continue;
-        };
-        let kinds = children(kind, &name);
-        let found = spec.get().kind();
-        if !kinds.contains(&found) {
-            let hint = if kinds.is_empty() { String::new() } else { format!("expected a {}", kinds.join(" or a ")) };
-            problems.push(name, format!("a {found} does not fit here"), hint);
-        }
-    }
+/// The argument as what it must be.
+fn expected<'a, 'py, T: pyo3::PyTypeCheck>(
+    name: &str,
+    value: &'a Bound<'py, PyAny>,
+    wanted: &str,
+) -> PyResult<&'a Bound<'py, T>> {
+    value.cast::<T>().map_err(|_| {
+        let found = value.get_type().name().map_or_else(|_| "object".to_string(), |n| n.to_string());
+        let row = (name.to_string(), format!("a {found} does not fit here"), format!("expected a {wanted}"));
+        SpecError::new_err((vec![row],))
+    })
 }

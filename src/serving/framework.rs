@@ -7,7 +7,7 @@
 //! at 4,096 tokens, prefill of 4,096 tokens, one node of attention-DP and EP of the system's own device and links,
 //! so that neither the number of GPUs nor what-if hardware moves the choice). Ties go to the order trtllm, sglang, vllm.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::cost::program::Surfaces;
 use crate::cost::{Batch, Library, Total, Worker};
@@ -89,6 +89,13 @@ pub struct Compared {
     pub left_out: Vec<String>,
 }
 
+/// A question and its framework.
+type Chosen = (Arc<KernelDb>, Model, Cluster, Quant, String);
+
+/// Choices kept: the same is asked again with every estimate.
+const KEPT: usize = 16;
+static CHOSEN: Mutex<Vec<Chosen>> = Mutex::new(Vec::new());
+
 impl Case {
     fn candidates(&self, db: &Arc<KernelDb>) -> Result<Vec<Candidate>> {
         candidates(db, &self.model, &self.cluster, &self.quant)
@@ -101,8 +108,25 @@ impl Case {
     pub fn framework(&self, db: &Arc<KernelDb>) -> Result<String> {
         match self.named().first() {
             Some(name) => Ok(name.clone()),
-            None => Ok(self.candidates(db)?.swap_remove(0).name),
+            None => self.best_known(db),
         }
+    }
+
+    /// The first of [`candidates`], kept: the number of GPUs does not move it.
+    fn best_known(&self, db: &Arc<KernelDb>) -> Result<String> {
+        let own = &self.cluster;
+        let joined = |c: &Cluster| c.system == own.system && c.fabric == own.fabric && c.device == own.device;
+        let same = |(d, m, c, q, _): &&Chosen| Arc::ptr_eq(d, db) && *q == self.quant && joined(c) && *m == self.model;
+        if let Some(kept) = CHOSEN.lock().unwrap_or_else(PoisonError::into_inner).iter().find(same) {
+            return Ok(kept.4.clone());
+        }
+        let name = self.candidates(db)?.swap_remove(0).name;
+        let mut kept = CHOSEN.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= KEPT {
+            kept.remove(0);
+        }
+        kept.push((db.clone(), self.model.clone(), own.clone(), self.quant, name.clone()));
+        Ok(name)
     }
 
     /// Whose kernels a comparison takes: those named, else all that have kernels for the model; where none has all,

@@ -7,24 +7,15 @@
 //! is not a switch, so two profiles read the same measured kernels in the same way there; beyond the rows see
 //! `beyond_tables` and `far_exchange`.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Problems, Result, near};
 
 use super::json;
 use super::limits::Check;
+use super::record::{choices, record};
 use super::switches::SWITCHES;
-
-macro_rules! choices {
-    ($($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal),+ $(,)? })+) => { $(
-        $(#[$about])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-        pub enum $name {
-            $($(#[$doc])* #[serde(rename = $text)] $variant),+
-        }
-    )+ };
-}
 
 choices! {
     /// Start-up times in the kernel tables.
@@ -255,52 +246,54 @@ choices! {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Assumptions {
-    pub profile: String,
-    pub launch_floors: LaunchFloors,
-    pub dense_layers: DenseLayers,
-    pub exchange: Exchange,
-    pub collectives: Collectives,
-    pub gather_format: GatherFormat,
-    pub beyond_tables: BeyondTables,
-    pub all_reduce_rows: AllReduceRows,
-    pub attention_elementwise: AttentionElementwise,
-    pub shared_expert_split: SharedExpertSplit,
-    pub mixed_attention: MixedAttention,
-    pub wide_attention: WideAttention,
-    pub group_routing: GroupRouting,
-    pub far_exchange: FarExchange,
-    pub wide_ep_decode: WideEpDecode,
-    pub missing_formats: MissingFormats,
-    pub listed_norms: ListedNorms,
-    pub prefill_sync: PrefillSync,
-    pub mixed_steps: MixedSteps,
-    pub first_token_from: FirstToken,
-    pub kv_transfer: KvTransfer,
-    pub kv_reserve: KvReserve,
-    pub copies: Copies,
-    pub afd_wire: AfdWire,
-    pub afd_reductions: bool,
-    pub ffn_pool: FfnPool,
-    pub pipeline_formula: PipelineFormula,
-    pub microbatch_split: MicrobatchSplit,
-    pub prefill_split: PrefillSplit,
-    pub sparse_attention_memory: SparseAttentionMemory,
-    pub activations: Activations,
-    pub out_of_memory: OutOfMemory,
-    pub ttft_queue: TtftQueue,
-    pub worker_corrections: WorkerCorrections,
-    pub shared_expert_overlap: bool,
-    /// Whether a decode step waits for the attention rank with the longest contexts.
-    pub attention_barrier: bool,
-    /// Whether KV on its way shares the ports with the steps of both slots.
-    pub kv_contention: bool,
-    /// Scales every alpha of A2F and F2A, which no public measurement covers.
-    pub afd_alpha_scale: f64,
-    /// The same of dispatch and combine, so that a doubt about latencies can fall on every level.
-    pub dispatch_alpha_scale: f64,
+record! {
+    /// Modelling choices that published tools make differently, each a named switch.
+    #[serde(default)]
+    pub struct Assumptions as assumptions {
+        pub profile: String,
+        pub launch_floors: LaunchFloors,
+        pub dense_layers: DenseLayers,
+        pub exchange: Exchange,
+        pub collectives: Collectives,
+        pub gather_format: GatherFormat,
+        pub beyond_tables: BeyondTables,
+        pub all_reduce_rows: AllReduceRows,
+        pub attention_elementwise: AttentionElementwise,
+        pub shared_expert_split: SharedExpertSplit,
+        pub mixed_attention: MixedAttention,
+        pub wide_attention: WideAttention,
+        pub group_routing: GroupRouting,
+        pub far_exchange: FarExchange,
+        pub wide_ep_decode: WideEpDecode,
+        pub missing_formats: MissingFormats,
+        pub listed_norms: ListedNorms,
+        pub prefill_sync: PrefillSync,
+        pub mixed_steps: MixedSteps,
+        pub first_token_from: FirstToken,
+        pub kv_transfer: KvTransfer,
+        pub kv_reserve: KvReserve,
+        pub copies: Copies,
+        pub afd_wire: AfdWire,
+        pub afd_reductions: bool,
+        pub ffn_pool: FfnPool,
+        pub pipeline_formula: PipelineFormula,
+        pub microbatch_split: MicrobatchSplit,
+        pub prefill_split: PrefillSplit,
+        pub sparse_attention_memory: SparseAttentionMemory,
+        pub activations: Activations,
+        pub out_of_memory: OutOfMemory,
+        pub ttft_queue: TtftQueue,
+        pub worker_corrections: WorkerCorrections,
+        pub shared_expert_overlap: bool,
+        /// Whether a decode step waits for the attention rank with the longest contexts.
+        pub attention_barrier: bool,
+        /// Whether KV on its way shares the ports with the steps of both slots.
+        pub kv_contention: bool,
+        /// Scales every alpha of A2F and F2A, which no public measurement covers.
+        pub afd_alpha_scale: f64,
+        /// The same of dispatch and combine, so that a doubt about latencies can fall on every level.
+        pub dispatch_alpha_scale: f64,
+    }
 }
 
 /// One modelling choice: what it is set to, what it may be, what it means and who says so.

@@ -1,58 +1,33 @@
 //! Number formats, and which format each part of a model runs in.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::error::Problems;
 
 use super::hardware::Device;
 use super::limits::Check;
+use super::record::{choices, record};
 
-/// A number format as the kernel tables name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Dtype {
-    #[serde(rename = "bfloat16")]
-    Bf16,
-    /// Per-tensor or per-channel FP8.
-    Fp8,
-    /// FP8 with 128x128 weight blocks and 1x128 activation groups (DeepSeek checkpoints).
-    Fp8Block,
-    /// FP4 with a scale per 16 values (Blackwell).
-    Nvfp4,
-    #[serde(rename = "int4_wo")]
-    Int4Wo,
-    /// MXFP4 weights, BF16 activations (gpt-oss on Hopper, and the checkpoint's own format).
-    #[serde(rename = "w4a16_mxfp4")]
-    W4a16Mxfp4,
-    /// MXFP4 weights, MXFP8 activations (gpt-oss on Blackwell).
-    #[serde(rename = "w4a8_mxfp4_mxfp8")]
-    W4a8Mxfp4Mxfp8,
+choices! {
+    /// A number format as the kernel tables name it.
+    #[derive(PartialOrd, Ord)]
+    Dtype {
+        Bf16 = "bfloat16",
+        /// Per-tensor or per-channel FP8.
+        Fp8 = "fp8",
+        /// FP8 with 128x128 weight blocks and 1x128 activation groups (DeepSeek checkpoints).
+        Fp8Block = "fp8_block",
+        /// FP4 with a scale per 16 values (Blackwell).
+        Nvfp4 = "nvfp4",
+        Int4Wo = "int4_wo",
+        /// MXFP4 weights, BF16 activations (gpt-oss on Hopper, and the checkpoint's own format).
+        W4a16Mxfp4 = "w4a16_mxfp4",
+        /// MXFP4 weights, MXFP8 activations (gpt-oss on Blackwell).
+        W4a8Mxfp4Mxfp8 = "w4a8_mxfp4_mxfp8",
+    }
 }
 
 impl Dtype {
-    pub const ALL: [Dtype; 7] = [
-        Dtype::Bf16,
-        Dtype::Fp8,
-        Dtype::Fp8Block,
-        Dtype::Nvfp4,
-        Dtype::Int4Wo,
-        Dtype::W4a16Mxfp4,
-        Dtype::W4a8Mxfp4Mxfp8,
-    ];
-
-    /// The name used in kernel tables, JSON and Python.
-    pub fn name(self) -> &'static str {
-        match self {
-            Dtype::Bf16 => "bfloat16",
-            Dtype::Fp8 => "fp8",
-            Dtype::Fp8Block => "fp8_block",
-            Dtype::Nvfp4 => "nvfp4",
-            Dtype::Int4Wo => "int4_wo",
-            Dtype::W4a16Mxfp4 => "w4a16_mxfp4",
-            Dtype::W4a8Mxfp4Mxfp8 => "w4a8_mxfp4_mxfp8",
-        }
-    }
-
     /// Bytes a weight takes, scales included.
     pub fn weight_bytes(self) -> f64 {
         match self {
@@ -93,17 +68,21 @@ impl Dtype {
     }
 }
 
-/// Which format each part runs in. `None` means "as the checkpoint says".
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Quant {
-    pub gemm: Option<Dtype>,
-    pub moe: Option<Dtype>,
-    /// Format of the attention arithmetic.
-    pub attention: Option<Dtype>,
-    pub kv: Option<Dtype>,
-    /// Payload of dispatch and A2F (combine and F2A go back in BF16).
-    pub comm: Option<Dtype>,
+record! {
+    /// Number formats; None means as the checkpoint says.
+    #[derive(Copy, Eq, Hash)]
+    pub struct Quant as quant {
+        /// Format of dense weights.
+        pub gemm: Option<Dtype> = None,
+        /// Format of expert weights.
+        pub moe: Option<Dtype> = None,
+        /// Format of the attention arithmetic.
+        pub attention: Option<Dtype> = None,
+        /// Format of the KV cache.
+        pub kv: Option<Dtype> = None,
+        /// Payload of dispatch and A2F (combine and F2A go back in BF16).
+        pub comm: Option<Dtype> = None,
+    }
 }
 
 /// Which format each part really runs in: a checkpoint's formats with the user's choices on top.
@@ -153,7 +132,7 @@ impl Quant {
         let mut c = Check::new();
         let parts: [(&str, Option<Dtype>, &[Dtype]); 5] = [
             ("gemm", self.gemm, &[Bf16, Fp8, Fp8Block, Nvfp4]),
-            ("moe", self.moe, &Dtype::ALL),
+            ("moe", self.moe, Dtype::ALL),
             ("attention", self.attention, &[Bf16, Fp8]),
             ("kv", self.kv, &[Bf16, Fp8]),
             ("comm", self.comm, &[Bf16, Fp8, Fp8Block, Nvfp4, W4a8Mxfp4Mxfp8]),

@@ -20,6 +20,7 @@ pub mod model;
 pub mod plan;
 mod plan_check;
 mod profiles;
+mod record;
 pub mod rules;
 pub mod servers;
 pub mod serving;

@@ -7,6 +7,7 @@ use crate::error::{Problems, near};
 use super::dtype::Quant;
 use super::json;
 use super::limits::{Check, nearest_divisors};
+use super::record::{choices, record};
 
 /// Sliding-window layers of an otherwise full-attention model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,54 +107,64 @@ pub struct Moe {
     pub distribution: String,
 }
 
-/// A part of the model that a quantised checkpoint may leave in BF16.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Part {
-    /// Query projection of GQA, or of MLA without query compression.
-    Q,
-    /// Key and value projections of GQA.
-    Kv,
-    QA,
-    QB,
-    KvA,
-    KvB,
-    O,
-    Indexer,
-    SharedExpert,
-    DenseFfn,
-    /// Layer norms of the latents, which no checkpoint quantises: no format follows from their being listed
-    /// (but see the switch `listed_norms`).
-    LatentNorms,
+choices! {
+    /// A part of the model that a quantised checkpoint may leave in BF16.
+    #[derive(PartialOrd, Ord)]
+    Part {
+        /// Query projection of GQA, or of MLA without query compression.
+        Q = "q",
+        /// Key and value projections of GQA.
+        Kv = "kv",
+        QA = "q_a",
+        QB = "q_b",
+        KvA = "kv_a",
+        KvB = "kv_b",
+        O = "o",
+        Indexer = "indexer",
+        SharedExpert = "shared_expert",
+        DenseFfn = "dense_ffn",
+        /// Layer norms of the latents, which no checkpoint quantises: no format follows from their being listed
+        /// (but see the switch `listed_norms`).
+        LatentNorms = "latent_norms",
+    }
 }
 
-/// A language model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Model {
-    pub name: String,
-    /// Where the facts come from.
-    pub source: String,
-    /// HF architecture (`DeepseekV32ForCausalLM`), a key of the module tables.
-    pub architecture: String,
-    pub layers: u32,
-    pub hidden: u32,
-    pub vocab: u32,
-    pub max_context: u32,
-    pub attention: Attention,
-    /// The first layers that have a dense FFN (all of them when `moe` is none).
-    pub dense_layers: u32,
-    /// Intermediate size of the dense FFN; 0 when there is none.
-    pub dense_intermediate: u32,
-    pub moe: Option<Moe>,
-    pub tied_embeddings: bool,
-    /// Multi-token-prediction layers in the checkpoint.
-    pub mtp_layers: u32,
-    /// Formats of the checkpoint; every field is set.
-    pub quant: Quant,
-    /// Parts that the checkpoint leaves in BF16 whatever `quant.gemm` says.
-    #[serde(default)]
-    pub bf16_parts: Vec<Part>,
+record! {
+    /// A language model.
+    pub struct Model as model {
+        /// What it is called.
+        pub name: String,
+        /// Where the facts come from.
+        pub source: String,
+        /// Hugging Face architecture (``DeepseekV32ForCausalLM``), a key of the module tables.
+        pub architecture: String,
+        /// Decoder layers.
+        pub layers: u32,
+        /// Hidden size.
+        pub hidden: u32,
+        /// Vocabulary size.
+        pub vocab: u32,
+        /// Longest context, tokens.
+        pub max_context: u32,
+        /// Kind and sizes of the attention.
+        pub attention: Attention,
+        /// First layers that have a dense FFN (all of them when `moe` is None).
+        pub dense_layers: u32,
+        /// Intermediate size of the dense FFN; 0: none.
+        pub dense_intermediate: u32,
+        /// Sizes of the expert layers; None: a dense model.
+        pub moe: Option<Moe>,
+        /// Whether embedding and head share their weights.
+        pub tied_embeddings: bool,
+        /// Multi-token-prediction layers in the checkpoint.
+        pub mtp_layers: u32,
+        /// Number formats of the checkpoint; every field is set.
+        pub quant: Quant,
+        /// Parts that the checkpoint leaves in BF16, whatever ``quant.gemm`` says; ``latent_norms``: its list names norms,
+        /// which are so anyhow.
+        #[serde(default)]
+        pub bf16_parts: Vec<Part>,
+    }
 }
 
 impl Model {

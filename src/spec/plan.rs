@@ -5,33 +5,28 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::hardware::Device;
 use super::json;
 use super::level::Level;
+use super::record::{choices, record};
 
 fn one() -> u32 {
     1
 }
 
-/// How one worker is split. `tp*dp*cp == ep*moe_tp`; `ep` none means `tp*dp*cp/moe_tp`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Parallel {
-    #[serde(default = "one")]
-    pub tp: u32,
-    #[serde(default = "one")]
-    pub dp: u32,
-    #[serde(default = "one")]
-    pub pp: u32,
-    /// Context parallelism (prefill only).
-    #[serde(default = "one")]
-    pub cp: u32,
-    #[serde(default)]
-    pub ep: Option<u32>,
-    #[serde(default = "one")]
-    pub moe_tp: u32,
-}
-
-impl Default for Parallel {
-    fn default() -> Self {
-        Parallel { tp: 1, dp: 1, pp: 1, cp: 1, ep: None, moe_tp: 1 }
+record! {
+    /// How one worker is split over GPUs.
+    #[derive(Copy, Eq, Hash)]
+    pub struct Parallel as parallel {
+        /// Tensor-parallel width of attention and dense layers.
+        pub tp: u32 = 1,
+        /// Data-parallel attention ranks.
+        pub dp: u32 = 1,
+        /// Pipeline stages.
+        pub pp: u32 = 1,
+        /// Context-parallel ranks (prefill only).
+        pub cp: u32 = 1,
+        /// Expert-parallel width; None: ``tp * dp * cp / moe_tp``.
+        pub ep: Option<u32> = None,
+        /// Tensor-parallel width of the experts.
+        pub moe_tp: u32 = 1,
     }
 }
 
@@ -51,20 +46,23 @@ impl Parallel {
     }
 }
 
-/// `count` equal workers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Workers {
-    pub count: u32,
-    pub parallel: Parallel,
-    /// Decode: sequences per attention rank. Prefill: sequences per step and attention rank.
-    #[serde(default)]
-    pub batch: Option<u32>,
-    #[serde(default)]
-    pub chunk_tokens: Option<u32>,
-    /// Whether two half batches may overlap compute and communication; none: as `Serving` says.
-    #[serde(default)]
-    pub two_batch_overlap: Option<bool>,
+record! {
+    /// Equal workers that fill the prefill or the decode slot of a `PD` plan.
+    pub struct Workers as workers {
+        /// Number of workers.
+        pub count: u32,
+        /// How each is split.
+        pub parallel: Parallel,
+        /// Decode: sequences per attention rank. Prefill: sequences per step and attention rank. None: chosen.
+        #[serde(default)]
+        pub batch: Option<u32> = None,
+        /// Token budget of a prefill step; None: chosen.
+        #[serde(default)]
+        pub chunk_tokens: Option<u32> = None,
+        /// Whether two half batches may overlap compute and communication; None: as `Serving` says.
+        #[serde(default)]
+        pub two_batch_overlap: Option<bool> = None,
+    }
 }
 
 impl Default for Workers {
@@ -73,24 +71,27 @@ impl Default for Workers {
     }
 }
 
-/// Chunked prefill and decode on the same GPUs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Aggregated {
-    pub parallel: Parallel,
-    /// Sequences per attention rank.
-    #[serde(default)]
-    pub batch: Option<u32>,
-    #[serde(default)]
-    pub chunk_tokens: Option<u32>,
-    #[serde(default = "one")]
-    pub replicas: u32,
-    /// Whether two half batches may overlap compute and communication; none: as `Serving` says.
-    #[serde(default)]
-    pub two_batch_overlap: Option<bool>,
-    /// Prompt tokens join every n-th step at most; none: as `Serving` says.
-    #[serde(default)]
-    pub prefill_interval: Option<u32>,
+record! {
+    /// Chunked prefill and decode on the same GPUs.
+    pub struct Aggregated as aggregated {
+        /// How each replica is split.
+        pub parallel: Parallel,
+        /// Sequences per attention rank; None: chosen.
+        #[serde(default)]
+        pub batch: Option<u32> = None,
+        /// Token budget of a step per attention rank; None: chosen.
+        #[serde(default)]
+        pub chunk_tokens: Option<u32> = None,
+        /// Equal copies.
+        #[serde(default = "one")]
+        pub replicas: u32 = 1,
+        /// Whether two half batches may overlap compute and communication; None: as `Serving` says.
+        #[serde(default)]
+        pub two_batch_overlap: Option<bool> = None,
+        /// Prompt tokens join every n-th step at most; None: as `Serving` says.
+        #[serde(default)]
+        pub prefill_interval: Option<u32> = None,
+    }
 }
 
 impl Default for Aggregated {
@@ -106,55 +107,53 @@ impl Default for Aggregated {
     }
 }
 
-/// One pool of an AFD unit.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PoolPlan {
-    pub gpus: u32,
-    #[serde(default = "one")]
-    pub tp: u32,
-    /// FFN pool: expert-parallel width; none: as wide as the pool allows.
-    #[serde(default)]
-    pub ep: Option<u32>,
-    #[serde(default = "one")]
-    pub moe_tp: u32,
-    /// Hardware of this pool; none: the cluster's.
-    #[serde(default)]
-    pub device: Option<Device>,
+record! {
+    /// One pool of an AFD unit.
+    pub struct PoolPlan as pool {
+        /// GPUs of the pool; odd sizes are welcome.
+        pub gpus: u32,
+        /// Attention pool: tensor-parallel width of a rank.
+        #[serde(default = "one")]
+        pub tp: u32 = 1,
+        /// FFN pool: expert-parallel width; None: as wide as the pool allows.
+        #[serde(default)]
+        pub ep: Option<u32> = None,
+        /// FFN pool: tensor-parallel width of the experts.
+        #[serde(default = "one")]
+        pub moe_tp: u32 = 1,
+        /// Hardware of this pool; None: the cluster's.
+        #[serde(default)]
+        pub device: Option<Device> = None,
+    }
 }
 
-/// Which side a shared part of the layer sits on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Side {
-    Attention,
-    Ffn,
+choices! {
+    /// Which side a shared part of the layer sits on.
+    Side { Attention = "attention", Ffn = "ffn" }
+    /// Whether both directions of the fabric work at once.
+    Duplex { Full = "full", Half = "half" }
+    /// How steps follow one another in the micro-batch pipeline.
+    PipelineMode {
+        /// Micro-batch m starts its next token as soon as its own last layer is done.
+        Overlapped = "overlapped",
+        /// Every step starts on an empty pipeline.
+        Alone = "alone",
+    }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Duplex {
-    Full,
-    Half,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PipelineMode {
-    /// Micro-batch m starts its next token as soon as its own last layer is done.
-    Overlapped,
-    /// Every step starts on an empty pipeline.
-    Alone,
-}
-
-/// GPU ids of each pool.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Placement {
-    pub attention: Vec<u32>,
-    pub ffn: Vec<u32>,
-    pub prefill: Vec<u32>,
-    pub decode: Vec<u32>,
+record! {
+    /// GPU ids of each pool; empty lists are chosen.
+    #[derive(Eq, Hash)]
+    pub struct Placement as placement {
+        /// Ids of the attention pool of an AFD unit.
+        pub attention: Vec<u32> = Vec::new(),
+        /// Ids of the FFN pool of an AFD unit.
+        pub ffn: Vec<u32> = Vec::new(),
+        /// Ids of the prefill side of a `PD` plan.
+        pub prefill: Vec<u32> = Vec::new(),
+        /// Ids of the decode side of a `PD` plan.
+        pub decode: Vec<u32> = Vec::new(),
+    }
 }
 
 fn overlapped() -> PipelineMode {
@@ -170,44 +169,64 @@ fn ffn_side() -> Side {
     Side::Ffn
 }
 
-/// Attention and experts on different GPUs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AfdPlan {
-    pub attention: PoolPlan,
-    pub ffn: PoolPlan,
-    #[serde(default)]
-    pub microbatches: Option<u32>,
-    /// Sequences per attention rank, all micro-batches together.
-    #[serde(default)]
-    pub batch: Option<u32>,
-    #[serde(default)]
-    pub chunk_tokens: Option<u32>,
-    #[serde(default = "overlapped")]
-    pub pipeline: PipelineMode,
-    #[serde(default = "full")]
-    pub duplex: Duplex,
-    #[serde(default = "attention_side")]
-    pub router: Side,
-    #[serde(default = "ffn_side")]
-    pub shared_expert: Side,
-    #[serde(default = "attention_side")]
-    pub dense: Side,
-    #[serde(default)]
-    pub prereduce: bool,
-    #[serde(default)]
-    pub placement: Option<Placement>,
-    /// Equal parts of each attention pool that step on their own and share its FFN pool.
-    #[serde(default = "one")]
-    pub attention_groups: u32,
-    /// Pipeline stages of a unit: each has both pools and `layers / pp` layers.
-    #[serde(default = "one")]
-    pub pp: u32,
-    #[serde(default = "one")]
-    pub units: u32,
-    /// Of a unit that serves prefill and decode: prompt tokens join every n-th step at most; none: as `Serving` says.
-    #[serde(default)]
-    pub prefill_interval: Option<u32>,
+record! {
+    /// Attention and experts on different GPUs (attention-FFN disaggregation).
+    ///
+    /// Alone it serves prefill and decode (level ``aggregated+afd``); in a slot of `PD` the slot decides.
+    pub struct AfdPlan as afd {
+        /// The attention pool.
+        pub attention: PoolPlan,
+        /// The FFN pool.
+        pub ffn: PoolPlan,
+        /// Micro-batches in flight; None: chosen.
+        #[serde(default)]
+        pub microbatches: Option<u32> = None,
+        /// Sequences per attention rank, all micro-batches together; None: chosen.
+        #[serde(default)]
+        pub batch: Option<u32> = None,
+        /// Token budget of a prefill step per attention rank; None: chosen.
+        #[serde(default)]
+        pub chunk_tokens: Option<u32> = None,
+        /// ``"overlapped"``: a micro-batch starts its next token as soon as its own last layer is done;
+        /// ``"alone"``: every step starts on an empty pipeline.
+        #[serde(default = "overlapped")]
+        pub pipeline: PipelineMode = PipelineMode::Overlapped,
+        /// ``"full"``: both directions of the fabric at once; ``"half"``: they share one resource.
+        #[serde(default = "full")]
+        pub duplex: Duplex = Duplex::Full,
+        /// Side that holds the router.
+        #[serde(default = "attention_side")]
+        pub router: Side = Side::Attention,
+        /// Side that holds the shared expert.
+        #[serde(default = "ffn_side")]
+        pub shared_expert: Side = Side::Ffn,
+        /// Side that holds the dense layers.
+        #[serde(default = "attention_side")]
+        pub dense: Side = Side::Attention,
+        /// Whether the FFN side adds up the experts' outputs before sending them back.
+        #[serde(default)]
+        pub prereduce: bool = false,
+        /// GPU ids; None: best found. Groups, then pipeline stages, then units follow one another.
+        #[serde(default)]
+        pub placement: Option<Placement> = None,
+        /// Equal groups of each attention pool's GPUs (whole attention ranks) that step on their own, each with
+        /// ``microbatches`` of its own, and take turns on one FFN pool. The pool is kept busy by other groups while one
+        /// computes attention, with no finer cut of a rank's batch. FFN GPUs serve, and read their weights for,
+        /// ``attention_groups * microbatches`` micro-batches a layer.
+        #[serde(default = "one")]
+        pub attention_groups: u32 = 1,
+        /// Pipeline stages of a unit: each has both pools (a unit has ``pp`` times their GPUs) and ``layers / pp`` layers,
+        /// uneven splits rounded up; dense layers in the first, LM head in the last. Decode keeps a batch a stage in
+        /// flight: `batch` is of one of them.
+        #[serde(default = "one")]
+        pub pp: u32 = 1,
+        /// Equal AFD units side by side.
+        #[serde(default = "one")]
+        pub units: u32 = 1,
+        /// Of a unit that serves prefill and decode: prompt tokens join every n-th step at most; None: as `Serving` says.
+        #[serde(default)]
+        pub prefill_interval: Option<u32> = None,
+    }
 }
 
 /// What fills the prefill or the decode slot of a P/D plan.
@@ -220,12 +239,14 @@ pub enum Slot {
     Afd(AfdPlan),
 }
 
-/// Prefill and decode on different GPUs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PdPlan {
-    pub prefill: Slot,
-    pub decode: Slot,
+record! {
+    /// Prefill and decode on different GPUs.
+    pub struct PdPlan as pd {
+        /// What fills the prefill slot: `Workers` or `AFD`.
+        pub prefill: Slot,
+        /// What fills the decode slot: `Workers` or `AFD`.
+        pub decode: Slot,
+    }
 }
 
 /// Any deployment plan.

@@ -6,15 +6,16 @@ use crate::error::{Problems, near};
 
 use super::limits::Check;
 use super::model::DISTRIBUTIONS;
+use super::record::{choices, record};
 
-/// Whether kernel times keep the launch floors they were measured with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Launch {
-    /// CUDA graphs: an eager-mode floor in a lane is replaced by roofline + slope and tagged.
-    Graph,
-    /// As measured.
-    Measured,
+choices! {
+    /// Whether kernel times keep the launch floors they were measured with.
+    Launch {
+        /// CUDA graphs: an eager-mode floor in a lane is replaced by roofline + slope and tagged.
+        Graph = "graph",
+        /// As measured.
+        Measured = "measured",
+    }
 }
 
 /// How uneven the experts' load is.
@@ -29,31 +30,40 @@ pub enum Imbalance {
     Histogram(Vec<f64>),
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Serving {
-    /// Draft tokens per step.
-    pub mtp: u32,
-    /// Mean accepted draft tokens per step (0..=mtp); required when `mtp > 0`.
-    pub acceptance: Option<f64>,
-    /// Load distribution of the expert rows; none: the model's.
-    pub imbalance: Option<Imbalance>,
-    /// Redundant expert slots that EPLB fills with copies of the busiest experts.
-    pub eplb_slots: u32,
-    /// Whether two half-batches may overlap compute and communication: true: wherever that is faster; false: nowhere;
-    /// none: in a plan that says so, and in a search where the framework has it.
-    pub two_batch_overlap: Option<bool>,
-    /// Whether a dispatch may be fused into the experts' kernel, wherever that is faster.
-    pub fused_dispatch: bool,
-    /// Of both phases; none: as the server does (graph for decode, measured for prefill).
-    pub launch: Option<Launch>,
-    /// More memory to keep free on every GPU; none: 3.5 GiB in the published profiles, whose reserve it is, nothing
-    /// in `physical`, whose servers have their fraction.
-    pub framework_reserve_gib: Option<f64>,
-    /// Share of a device's capacity that the server may fill, as its framework counts it; none: the framework's own.
-    pub memory_fraction: Option<f64>,
-    /// Prompt tokens join every n-th step at most; none: the framework's own.
-    pub prefill_interval: Option<u32>,
+record! {
+    /// How the engine serves: speculation, balance, overlap, launch mode.
+    pub struct Serving as serving {
+        /// Draft tokens per step.
+        pub mtp: u32 = 0,
+        /// Mean accepted draft tokens per step, 0 to `mtp`; required when ``mtp > 0``.
+        pub acceptance: Option<f64> = None,
+        /// How uneven the experts' load is: a measured distribution (``"power_law_1.01"``, ``"balanced"`` ...), the
+        /// exponent of a power law, or the load of every expert; None: the model's.
+        pub imbalance: Option<Imbalance> = None,
+        /// Redundant expert slots, filled with copies of the busiest experts; their weights are charged.
+        pub eplb_slots: u32 = 0,
+        /// Whether two half batches overlap compute and communication. True: wherever that is faster; False: nowhere;
+        /// None: in a plan that says so, and in a search where the framework has it. The micro-batches of AFD do so anyway.
+        pub two_batch_overlap: Option<bool> = None,
+        /// Whether dispatch, expert GEMMs and combine are one kernel, as DeepGEMM's MegaMoE; for AFD units.
+        pub fused_dispatch: bool = false,
+        /// ``"graph"`` or ``"measured"`` launch floors; None: graph for decode, measured for prefill.
+        pub launch: Option<Launch> = None,
+        /// More memory to keep free on every GPU, GiB. None: nothing in the physical profile, whose servers leave a
+        /// part of the device alone anyway (`memory_fraction`); 3.5 in the published profiles, which keep that instead.
+        pub framework_reserve_gib: Option<f64> = None,
+        /// Share of a device's capacity that the server may fill, above 0 and at most 1, as its framework counts it:
+        /// vLLM's ``gpu_memory_utilization``, SGLang's ``mem_fraction_static``, TensorRT-LLM's
+        /// ``free_gpu_memory_fraction``. None: the framework's own, of the version whose kernels are used; that
+        /// fraction given by hand means the same. Any other may be of any version: the one whose start takes most memory
+        /// is assumed, so that vLLM at 0.93 (older versions keep graphs and a larger sampler outside) may have less room
+        /// than at its default of 0.92. Physical profile only.
+        pub memory_fraction: Option<f64> = None,
+        /// Prompts join every n-th step at most, where ranks of attention data parallelism wait for one another (vLLM's
+        /// ``--prefill-schedule-interval``, the ADP balance of TensorRT-LLM, SGLang's prefill delayer); None: the
+        /// framework's own.
+        pub prefill_interval: Option<u32> = None,
+    }
 }
 
 impl Serving {

@@ -1,18 +1,22 @@
 //! Per-user latency limits.
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::Problems;
 
 use super::limits::Check;
+use super::record::record;
 
-/// Limits; `None` means no limit. `percentile` none: means (what the analytic models give).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Slo {
-    pub ttft_ms: Option<f64>,
-    pub tpot_ms: Option<f64>,
-    pub percentile: Option<f64>,
+record! {
+    /// Per-user latency limits; None means no limit.
+    #[derive(Copy)]
+    pub struct Slo as slo {
+        /// Time to first token, milliseconds.
+        pub ttft_ms: Option<f64> = None,
+        /// Time per output token after the first, milliseconds.
+        pub tpot_ms: Option<f64> = None,
+        /// Which percentile of requests must keep them (50 to 99.9): in the simulator and with ``arrivals="poisson"``; a
+        /// closed loop has means alone and refuses it. None: the mean.
+        pub percentile: Option<f64> = None,
+    }
 }
 
 impl Slo {

@@ -5,54 +5,63 @@
 //! then exact, and every moment is the same mixture of two. Limit: only one of the shapes of joint
 //! distributions that have these three; joint samples (`lengths`) keep the real one.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::error::Problems;
 
 use super::distribution::{Distribution, correlation_range, extreme_moment};
 use super::limits::{Check, LONG};
+use super::record::{choices, record};
 
-/// Where a prefix lives (memory) and how it is shared.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PrefixScope {
-    /// Private KV per sequence (an agent's session).
-    #[default]
-    Request,
-    /// One copy per attention rank (a system prompt).
-    Shared,
+choices! {
+    /// Where a prefix lives (memory) and how it is shared.
+    #[derive(Default)]
+    PrefixScope {
+        /// Private KV per sequence (an agent's session).
+        #[default]
+        Request = "request",
+        /// One copy per attention rank (a system prompt).
+        Shared = "shared",
+    }
+    /// Which side of a P/D plan keeps the prefix.
+    #[derive(Default)]
+    PrefixHome {
+        #[default]
+        Both = "both",
+        Prefill = "prefill",
+        Decode = "decode",
+    }
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PrefixHome {
-    #[default]
-    Both,
-    Prefill,
-    Decode,
-}
-
-/// Lengths in tokens. `isl` counts NEW tokens, `prefix` cached ones.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Workload {
-    pub name: String,
-    pub source: String,
-    pub prefix: Distribution,
-    pub isl: Distribution,
-    pub osl: Distribution,
-    /// Pearson correlation of isl and osl.
-    #[serde(default)]
-    pub correlation: f64,
-    /// Joint samples (prefix, isl, osl); when not empty they replace the three marginals.
-    #[serde(default)]
-    pub lengths: Vec<[f64; 3]>,
-    #[serde(default)]
-    pub prefix_scope: PrefixScope,
-    #[serde(default)]
-    pub prefix_home: PrefixHome,
-    #[serde(default)]
-    pub strict_context: bool,
+record! {
+    /// What is asked of the system. `isl` counts NEW tokens, `prefix` cached ones.
+    pub struct Workload as workload {
+        /// What it is called.
+        pub name: String,
+        /// Where the lengths come from.
+        pub source: String,
+        /// Cached tokens before the prompt.
+        pub prefix: Distribution,
+        /// New prompt tokens.
+        pub isl: Distribution,
+        /// Output tokens.
+        pub osl: Distribution,
+        /// Pearson correlation of isl and osl.
+        #[serde(default)]
+        pub correlation: f64,
+        /// Joint samples (prefix, isl, osl), if the workload is made of them; they replace the three marginals.
+        #[serde(default)]
+        pub lengths: Vec<[f64; 3]>,
+        /// ``"request"`` or ``"shared"``.
+        #[serde(default)]
+        pub prefix_scope: PrefixScope,
+        /// ``"both"``, ``"prefill"`` or ``"decode"``.
+        #[serde(default)]
+        pub prefix_home: PrefixHome,
+        /// Whether a sequence longer than the model's context is an error.
+        #[serde(default)]
+        pub strict_context: bool,
+    }
 }
 
 /// Means of one request.

@@ -12,6 +12,36 @@ import disagg as dg
 from disagg import _core
 
 
+def least(work, calls):
+    """Microseconds of a call: the least of seven rounds of `calls`."""
+    rounds = []
+    for _ in range(7):
+        start = time.perf_counter()
+        for _ in range(calls):
+            work()
+        rounds.append((time.perf_counter() - start) / calls * 1e6)
+    return min(rounds)
+
+
+def border(model, cluster, chat):
+    """What specs cost on their way over the border; run with two builds, the ratios are what counts."""
+    plan = dg.Aggregated(parallel=dg.Parallel(dp=8), batch=16, chunk_tokens=1024, replicas=8)
+    unit = dg.AFD(attention=dg.Pool(gpus=16), ffn=dg.Pool(gpus=48), microbatches=3, batch=8, chunk_tokens=544)
+    logged = dg.Workload(lengths=[(i % 100, 500 + i, 100 + i % 50) for i in range(2000)])
+    rows = {
+        "dg.estimate of a fixed plan": (lambda: dg.estimate(model, cluster, chat, plan), 20),
+        "the same of a fixed AFD plan": (lambda: dg.estimate(model, cluster, chat, unit), 20),
+        "the same, all of it read": (lambda: dg.estimate(model, cluster, chat, plan).to_json(), 10),
+        "plan.replace(batch=32)": (lambda: plan.replace(batch=32), 200),
+        "an attribute beside 2,000 lengths": (lambda: logged.prefix_scope, 100),
+        "plan.parallel": (lambda: plan.parallel, 200),
+        "hash(plan)": (lambda: hash(plan), 200),
+    }
+    for what, (work, calls) in rows.items():
+        work()
+        print(f"{what:35} {least(work, calls):10.2f} us")
+
+
 def seconds(work, repeats=5):
     """Median time of a call."""
     took = []
@@ -31,6 +61,7 @@ def main():
     print(f"door                {seconds(lambda: _core._spin(0.0), 50) * 1e3:10.3f} ms a call")
     print(f"a spec              {seconds(lambda: dg.Parallel(tp=8), 200) * 1e6:10.1f} us")
     print(f"an estimate         {seconds(lambda: dg.estimate(model, cluster, chat, plan)) * 1e3:10.2f} ms")
+    border(model, cluster, chat)
 
     x = np.random.default_rng(0).normal(size=1_000_000)
     print(f"a million rows over {seconds(lambda: dg.Frame._from_core(_core._frame(x))) * 1e3:10.2f} ms")

@@ -80,7 +80,7 @@ impl Row {
         let formats = flat(&self.theirs["quant"]);
         let format = |name: &str| {
             let text = formats.get(name).or_else(|| formats.get(&format!("(p){name}")))?;
-            Dtype::ALL.into_iter().find(|d| d.name() == text)
+            Dtype::named(text)
         };
         let quant = Quant {
             gemm: format("gemm"),
@@ -299,7 +299,7 @@ fn steps_that_no_switch_was_made_for() {
         let number = |i: usize| c[i].parse::<f64>().unwrap();
         let (model, ep) = (catalog::model(&c[0]).unwrap(), number(3) as u32);
         let cluster = catalog::cluster(&c[1], 64).unwrap();
-        let quant = Quant { kv: Dtype::ALL.into_iter().find(|d| d.name() == c[6]), ..Quant::default() };
+        let quant = Quant { kv: Dtype::named(&c[6]), ..Quant::default() };
         let (serving, a) = (Serving::default(), Assumptions::aiconfigurator());
         let lib = Library::new(lab::db().clone(), &model, &cluster, &c[2], &quant, &serving, &a).unwrap();
         let w = Workload::fixed("golden", 0.0, number(5) - 1.0, 2.0);

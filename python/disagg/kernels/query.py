@@ -247,7 +247,7 @@ def report(
     if samples < 1 or seed < 0:
         raise SpecError([("samples" if samples < 1 else "seed", "is too small", "samples from 1, seed from 0")])
     with reporter(progress, "tables") as callback:
-        rows = _core.kernels_report(system, framework, device._raw, samples, seed, callback)
+        rows = _core.kernels_report(system, framework, device, samples, seed, callback)
     attrs = {"system": system, "framework": framework, "samples": samples, "seed": seed}
     frame = Frame._from_core(rows)
     return Frame._of({n: frame[n] for n in frame.columns}, attrs)
@@ -282,5 +282,5 @@ def suspects(
     device = Device.preset(system) if device is None else device
     expect(device=(device, Device))
     with reporter(progress, "tables") as callback:
-        frame = Frame._from_core(_core.kernels_suspects(system, framework, device._raw, callback))
+        frame = Frame._from_core(_core.kernels_suspects(system, framework, device, callback))
     return Frame._of({n: frame[n] for n in frame.columns}, {"system": system, "framework": framework})

@@ -68,7 +68,7 @@ def flows(
     expect(cluster_or_fabric=(cluster_or_fabric, Cluster, Mapping), engine=(engine, str))
     columns = _columns(flows)
     if isinstance(cluster_or_fabric, Cluster):
-        cluster, plain = cluster_or_fabric._raw, None
+        cluster, plain = cluster_or_fabric, None
     else:
         try:
             cluster, plain = None, json.dumps(dict(cluster_or_fabric), allow_nan=False)

@@ -96,5 +96,5 @@ def ask(cluster: Cluster, what: str, framework: str | None, alpha_scale: float, 
         text = json.dumps(args, allow_nan=False)
     except (TypeError, ValueError) as e:
         raise SpecError([Problem(what, f"takes plain numbers and names: {e}", "")]) from e
-    scalars, ports = _core.network_phase(cluster._raw, what, text, framework, float(alpha_scale))
+    scalars, ports = _core.network_phase(cluster, what, text, framework, float(alpha_scale))
     return Phase(what=what, ports=Frame._from_core(ports), **json.loads(scalars))

@@ -1,24 +1,26 @@
-"""What all specs share: frozen, keyword-built, compared by value, readable, exact in JSON and pickle.
+"""What guards a call: wrong arguments and wrong classes become one `SpecError` that names them all.
 
-The data and the checks live in the native core (`_core.Spec`); a class here gives it a signature,
-documentation and attributes.
+The specs themselves are classes of the native core (`_core.Spec`): frozen, keyword-built, compared by value, readable,
+exact in JSON and pickle.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-import json
-from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Generic, NoReturn, Self, TypeVar, cast, overload
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
-from disagg import _core, _html
+from disagg import _core
 from disagg.errors import Problem, SpecError
 
-T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
-REGISTRY: dict[str, type[Spec]] = {}
+Spec = _core.Spec
+"""Base of all specs."""
+
+
+_OWN = {"self", "cls"}
 
 
 def near(name: str, known: list[str]) -> str:
@@ -51,32 +53,38 @@ def checked(function: F, *, probe: bool = False) -> F:
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
         try:
-            signature.bind(*args, **kwargs)
+            return function(*args, **kwargs)
         except TypeError as e:
-            problems = _wrong_call(function, signature, args, kwargs)
+            # What is raised inside has come through a frame of its own.
+            inside = e.__traceback__ is not None and e.__traceback__.tb_next is not None
+            problems = [] if inside else _wrong_call(function, signature, args, kwargs)
             if not problems:
                 raise
             if probe:
                 problems += _more_problems(function, signature, args, kwargs)
             raise SpecError(problems) from e
-        return function(*args, **kwargs)
 
     return cast("F", guarded)
+
+
+def constructor(function: F) -> F:
+    """Guard a constructor, which does nothing else: `checked` with a probe."""
+    return checked(function, probe=True)
 
 
 def _wrong_call(
     function: Callable[..., Any], signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> list[Problem]:
-    names = [n for n in signature.parameters if n != "self"]
-    title = function.__qualname__.removesuffix(".__init__").split(".")[-1]
+    names = [n for n in signature.parameters if n not in _OWN]
+    title = function.__qualname__.removesuffix(".__new__").split(".")[-1]
     problems = [Problem(n, f"is not an argument of {title}", near(n, names)) for n in kwargs if n not in names]
     kinds = inspect.Parameter
     positional = [
         n for n, p in signature.parameters.items() if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
     ]
     if len(args) > len(positional):
-        given = len(args) - ("self" in positional)
-        takes = len(positional) - ("self" in positional)
+        own = len(_OWN & set(positional))
+        given, takes = len(args) - own, len(positional) - own
         hint = f"write {title}({names[takes]}=...)" if takes < len(names) else ""
         problems.append(Problem("", f"{title} takes {takes} argument(s) without a name, {given} were given", hint))
     else:
@@ -146,184 +154,6 @@ def _more_problems(
     return []
 
 
-class Field(Generic[T]):
-    """A frozen attribute of a spec, read from the native core.
-
-    Parameters
-    ----------
-    doc
-        What it is, with its unit.
-    specs
-        Names of the spec classes that stand here, if any.
-    """
-
-    def __init__(self, doc: str, *specs: str) -> None:
-        self.__doc__ = doc
-        self.specs = specs
-        self.name = ""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    @overload
-    def __get__(self, obj: None, owner: type) -> Self: ...
-    @overload
-    def __get__(self, obj: Spec, owner: type) -> T: ...
-    def __get__(self, obj: Spec | None, owner: type) -> Self | T:
-        if obj is None:
-            return self
-        value = obj._raw.get(self.name)
-        if self.specs and value is not None:
-            value = wrap(value, self.specs)
-        return cast("T", value)
-
-    def __set__(self, obj: Spec, value: T) -> NoReturn:
-        obj.__setattr__(self.name, value)
-        raise AssertionError  # pragma: no cover
-
-
-def wrap(value: dict[str, Any], kinds: tuple[str, ...]) -> Spec:
-    """Make the spec that a plain dict stands for, by its `kind` when several may stand there."""
-    kind = next((k for k in kinds if k.lower() == value.get("kind")), kinds[0])
-    return REGISTRY[kind]._from_raw(_core.Spec(kind, value))
-
-
-def raws(asked: Iterable[Any]) -> tuple[Any, ...]:
-    """Give the native side of the specs in what is asked, lists of them too, and the rest as it is."""
-
-    def raw(a: Any) -> Any:
-        return a._raw if isinstance(a, Spec) else [raw(x) for x in a] if isinstance(a, list) else a
-
-    return tuple(raw(a) for a in asked)
-
-
 def _rebuild(cls: type[Spec], text: str) -> Spec:
+    """Make a spec from its pickle."""
     return cls.from_json(text)
-
-
-class Spec:
-    """Base of all specs."""
-
-    __slots__ = ("_raw",)
-
-    _raw: _core.Spec
-    _kind: ClassVar[str] = ""
-    _names: ClassVar[tuple[str, ...]] = ()
-
-    def __init_subclass__(cls, *, hashable: bool = False, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        cls._kind = cls.__name__
-        cls._names = tuple(n for n in inspect.signature(cls.__init__).parameters if n != "self")
-        cls.__init__ = checked(cls.__init__, probe=True)  # type: ignore[method-assign]
-        # Set either way: a class between `Spec` and a hashable one may not be.
-        cls.__hash__ = Spec.__hash__ if hashable else None  # type: ignore[assignment]
-        REGISTRY[cls.__name__] = cls
-
-    def _build(self, **fields: Any) -> None:
-        self._adopt(_core.Spec(self._kind, fields))
-
-    def _adopt(self, raw: _core.Spec) -> None:
-        object.__setattr__(self, "_raw", raw)
-
-    @classmethod
-    def _from_raw(cls, raw: _core.Spec) -> Self:
-        self = cls.__new__(cls)
-        self._adopt(raw)
-        return self
-
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        """Refuse: specs are frozen."""
-        raise AttributeError(f"{self._kind} is frozen; use .replace({name}=...)")
-
-    def __delattr__(self, name: str) -> NoReturn:
-        """Refuse: specs are frozen."""
-        raise AttributeError(f"{self._kind} is frozen; {name} stays")
-
-    def _args(self) -> dict[str, Any]:
-        """Give constructor arguments that make an equal spec."""
-        return {name: getattr(self, name) for name in self._names}
-
-    def _call(self) -> tuple[str, list[tuple[str, str]]]:
-        """Class or constructor name, and the arguments worth showing as (name, text)."""
-        return self._kind, [(n, repr(v)) for n, v in self._args().items() if v is not None]
-
-    def replace(self, **changes: Any) -> Self:
-        """Give a copy with some arguments changed.
-
-        Parameters
-        ----------
-        **changes
-            Arguments of the constructor.
-
-        Returns
-        -------
-        Spec
-            A new spec of the same class, checked.
-
-        Raises
-        ------
-        SpecError
-            If an argument is unknown or its value does not fit.
-        """
-        return type(self)(**{**self._args(), **changes})
-
-    def __replace__(self, **changes: Any) -> Self:
-        """Support ``copy.replace`` (Python 3.13)."""
-        return self.replace(**changes)
-
-    def to_json(self) -> str:
-        """Give the spec as JSON text; `from_json` gives an equal spec back, to the last bit."""
-        return self._raw.to_json()
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Read a spec back from the text that `to_json` gave.
-
-        Raises
-        ------
-        SpecError
-            If it is not JSON or not a spec of this class.
-        """
-        expect(text=(text, str))
-        return cls._from_raw(_core.Spec.from_json(cls._kind, text))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give the spec as plain dicts, lists and numbers."""
-        return cast("dict[str, Any]", json.loads(self.to_json()))
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Self:
-        """Build a spec from what `to_dict` gave."""
-        expect(fields=(fields, dict))
-        return cls._from_raw(_core.Spec(cls._kind, fields))
-
-    def __eq__(self, other: object) -> bool:
-        """Compare by value."""
-        if type(self) is not type(other):
-            return NotImplemented
-        return self._raw == other._raw
-
-    def __hash__(self) -> int:
-        """Hash by value."""
-        return hash(self._raw)
-
-    def __repr__(self) -> str:
-        """One line that evaluates to an equal spec."""
-        name, args = self._call()
-        return f"{name}({', '.join(text if not key else f'{key}={text}' for key, text in args)})"
-
-    def _repr_html_(self) -> str:
-        name, args = self._call()
-        return _html.table(name, [], [[key, text] for key, text in args])
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle by JSON, which keeps every bit."""
-        return _rebuild, (type(self), self.to_json())
-
-    def __copy__(self) -> Self:
-        """Return itself: it is frozen."""
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Return itself: it is frozen."""
-        return self

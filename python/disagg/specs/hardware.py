@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from disagg import _core
-from disagg.specs._base import Field, Spec, checked, expect
+from disagg.specs._base import checked, constructor, expect
 
 
 def systems() -> list[str]:
@@ -21,73 +21,9 @@ def systems() -> list[str]:
     return _core.presets("systems")
 
 
-class Device(Spec):
-    """One GPU: peaks, capacities and costs. Per GPU, SI units.
-
-    Parameters
-    ----------
-    name, source
-        What it is, and where the figures come from.
-    bf16_flops, fp8_flops, fp4_flops
-        Dense peak, FLOP/s; 0: no such units.
-    hbm_bytes_per_s, hbm_bytes
-        Memory bandwidth and capacity.
-    launch_s
-        Least time of one kernel launch under a CUDA graph, seconds.
-    power_w
-        Board power, watts.
-    usd_per_hour
-        Price of one GPU-hour, US dollars.
-    sm
-        Compute capability (90 Hopper, 100 Blackwell).
-
-    Examples
-    --------
-    >>> import disagg as dg
-    >>> dg.Device.preset("b200_sxm").replace(hbm_bytes=288e9).hbm_bytes
-    288000000000.0
-    """
-
-    name: Field[str] = Field("What it is.")
-    source: Field[str] = Field("Where the figures come from.")
-    bf16_flops: Field[float] = Field("Dense BF16 peak, FLOP/s.")
-    fp8_flops: Field[float] = Field("Dense FP8 peak, FLOP/s.")
-    fp4_flops: Field[float] = Field("Dense FP4 peak, FLOP/s; 0: none.")
-    hbm_bytes_per_s: Field[float] = Field("Memory bandwidth, bytes/s.")
-    hbm_bytes: Field[float] = Field("Memory capacity, bytes.")
-    launch_s: Field[float] = Field("Least time of a kernel launch under a CUDA graph, seconds.")
-    power_w: Field[float] = Field("Board power, watts.")
-    usd_per_hour: Field[float] = Field("Price of one GPU-hour, US dollars.")
-    sm: Field[int] = Field("Compute capability (90 Hopper, 100 Blackwell).")
-
-    def __init__(
-        self,
-        *,
-        name: str,
-        bf16_flops: float,
-        fp8_flops: float,
-        hbm_bytes_per_s: float,
-        hbm_bytes: float,
-        sm: int,
-        fp4_flops: float = 0.0,
-        launch_s: float = 2e-6,
-        power_w: float = 1000.0,
-        usd_per_hour: float = 0.0,
-        source: str = "user",
-    ) -> None:
-        self._build(
-            name=name,
-            source=source,
-            bf16_flops=bf16_flops,
-            fp8_flops=fp8_flops,
-            fp4_flops=fp4_flops,
-            hbm_bytes_per_s=hbm_bytes_per_s,
-            hbm_bytes=hbm_bytes,
-            launch_s=launch_s,
-            power_w=power_w,
-            usd_per_hour=usd_per_hour,
-            sm=sm,
-        )
+class Device(_core.Device):  # noqa: D101 - as the native class says
+    __slots__ = ()
+    __doc__ = _core.Device.__doc__
 
     @classmethod
     @checked
@@ -100,60 +36,15 @@ class Device(Spec):
             If there is no such system; near names are listed.
         """
         expect(system=(system, str))
-        return cls._from_raw(_core.preset("Device", system))
+        return _core.preset("Device", system)
 
     def _call(self) -> tuple[str, list[tuple[str, str]]]:
         return _as_preset(self, self.name) or super()._call()
 
 
-class Fabric(Spec):
-    """How GPUs are joined. Bandwidths per GPU and direction, bytes/s.
-
-    Parameters
-    ----------
-    domain_gpus
-        GPUs in one scale-up (NVLink) domain.
-    node_gpus
-        GPUs in one host.
-    nvlink_bytes_per_s, nic_bytes_per_s
-        Scale-up and scale-out bandwidth.
-    oversubscription
-        1: non-blocking; 2: half the bandwidth above the leaf.
-    source
-        Where the figures come from.
-
-    Examples
-    --------
-    >>> import disagg as dg
-    >>> dg.Fabric.preset("gb200").domain_gpus
-    72
-    """
-
-    domain_gpus: Field[int] = Field("GPUs in one scale-up (NVLink) domain.")
-    node_gpus: Field[int] = Field("GPUs in one host.")
-    nvlink_bytes_per_s: Field[float] = Field("Scale-up bandwidth, bytes/s.")
-    nic_bytes_per_s: Field[float] = Field("Scale-out bandwidth, bytes/s.")
-    oversubscription: Field[float] = Field("1: non-blocking; 2: half the bandwidth above the leaf.")
-    source: Field[str] = Field("Where the figures come from.")
-
-    def __init__(
-        self,
-        *,
-        domain_gpus: int,
-        node_gpus: int,
-        nvlink_bytes_per_s: float,
-        nic_bytes_per_s: float,
-        oversubscription: float = 1.0,
-        source: str = "user",
-    ) -> None:
-        self._build(
-            domain_gpus=domain_gpus,
-            node_gpus=node_gpus,
-            nvlink_bytes_per_s=nvlink_bytes_per_s,
-            nic_bytes_per_s=nic_bytes_per_s,
-            oversubscription=oversubscription,
-            source=source,
-        )
+class Fabric(_core.Fabric):  # noqa: D101
+    __slots__ = ()
+    __doc__ = _core.Fabric.__doc__
 
     @classmethod
     @checked
@@ -166,10 +57,10 @@ class Fabric(Spec):
             If there is no such system; near names are listed.
         """
         expect(system=(system, str))
-        return cls._from_raw(_core.preset("Fabric", system))
+        return _core.preset("Fabric", system)
 
 
-class Cluster(Spec):
+class Cluster(_core.Cluster):
     """GPUs of one kind and their fabric.
 
     Parameters
@@ -204,13 +95,11 @@ class Cluster(Spec):
     (32, 8, 100.0)
     """
 
-    system: Field[str] = Field("System whose kernel tables are used.")
-    gpus: Field[int] = Field("The GPU budget.")
-    device: Field[Device] = Field("The GPU.", "Device")
-    fabric: Field[Fabric] = Field("How the GPUs are joined.", "Fabric")
+    __slots__ = ()
 
-    def __init__(
-        self,
+    @constructor
+    def __new__(
+        cls,
         system: str,
         *,
         gpus: int,
@@ -218,7 +107,8 @@ class Cluster(Spec):
         oversubscription: float = 1.0,
         device: Device | None = None,
         fabric: Fabric | Mapping[str, Any] | None = None,
-    ) -> None:
+    ) -> Self:
+        """Build on the preset of the system."""
         fields = {
             "system": system,
             "gpus": gpus,
@@ -227,7 +117,7 @@ class Cluster(Spec):
             "device": device,
             "fabric": fabric,
         }
-        self._adopt(_core.cluster(fields))
+        return super().__new__(cls, _core.cluster(fields))
 
     @property
     def nic_gb_per_s(self) -> float:

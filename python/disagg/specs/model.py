@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from disagg import _core
 from disagg.errors import DataError, SpecError
-from disagg.specs._base import Field, Spec, checked, expect
+from disagg.specs._base import checked, constructor, expect
 from disagg.specs.serving import Dtype, Quant
 
 
@@ -25,7 +25,7 @@ def models() -> list[str]:
     return _core.presets("models")
 
 
-class Model(Spec, hashable=True):
+class Model(_core.Model):
     """A language model.
 
     Parameters
@@ -51,26 +51,12 @@ class Model(Spec, hashable=True):
     (61, 256)
     """
 
-    name: Field[str] = Field("What it is called.")
-    source: Field[str] = Field("Where the facts come from.")
-    architecture: Field[str] = Field("Hugging Face architecture.")
-    layers: Field[int] = Field("Decoder layers.")
-    hidden: Field[int] = Field("Hidden size.")
-    vocab: Field[int] = Field("Vocabulary size.")
-    max_context: Field[int] = Field("Longest context, tokens.")
-    attention: Field[dict[str, Any]] = Field("Kind and sizes of the attention.")
-    dense_layers: Field[int] = Field("First layers that have a dense FFN.")
-    dense_intermediate: Field[int] = Field("Intermediate size of the dense FFN; 0: none.")
-    moe: Field[dict[str, Any] | None] = Field("Sizes of the expert layers; None: a dense model.")
-    tied_embeddings: Field[bool] = Field("Whether embedding and head share their weights.")
-    mtp_layers: Field[int] = Field("Multi-token-prediction layers in the checkpoint.")
-    quant: Field[Quant] = Field("Number formats of the checkpoint.", "Quant")
-    bf16_parts: Field[list[str]] = Field(
-        "Parts that the checkpoint leaves in BF16; ``latent_norms``: its list names norms, which are so anyhow."
-    )
+    __slots__ = ()
 
-    def __init__(self, source: str | os.PathLike[str] | dict[str, Any]) -> None:
-        self._adopt(_read(source))
+    @constructor
+    def __new__(cls, source: str | os.PathLike[str] | dict[str, Any]) -> Self:
+        """Read the facts."""
+        return super().__new__(cls, _read(source))
 
     @property
     def experts(self) -> int:
@@ -80,12 +66,12 @@ class Model(Spec, hashable=True):
     @property
     def parameters(self) -> float:
         """All parameters."""
-        return float(_core.model_facts(self._raw, None)["parameters"])
+        return float(_core.model_facts(self, None)["parameters"])
 
     @property
     def active_parameters(self) -> float:
         """Parameters that work on one token."""
-        return float(_core.model_facts(self._raw, None)["active_parameters"])
+        return float(_core.model_facts(self, None)["active_parameters"])
 
     @checked
     def kv_bytes_per_token(self, kv: Dtype | None = None) -> float:
@@ -102,7 +88,7 @@ class Model(Spec, hashable=True):
         >>> dg.Model("deepseek-ai/DeepSeek-V3.2").kv_bytes_per_token("fp8")
         48068.0
         """
-        return float(_core.model_facts(self._raw, Quant(kv=kv)._raw)["kv_bytes_per_token"])
+        return float(_core.model_facts(self, Quant(kv=kv))["kv_bytes_per_token"])
 
     @checked
     def weight_bytes(self, quant: Quant | None = None) -> float:
@@ -114,7 +100,7 @@ class Model(Spec, hashable=True):
             Number formats; None: the checkpoint's.
         """
         expect(quant=(quant, Quant, type(None)))
-        return float(_core.model_facts(self._raw, None if quant is None else quant._raw)["weight_bytes"])
+        return float(_core.model_facts(self, quant)["weight_bytes"])
 
     def replace(self, **changes: Any) -> Model:
         """Give a copy with some fields changed (what-if models).
@@ -157,7 +143,7 @@ class Model(Spec, hashable=True):
 def _read(source: object) -> _core.Spec:
     if isinstance(source, dict):
         if "layers" in source and "attention" in source:
-            return _core.Spec("Model", source)
+            return _core.spec("Model", source)
         return _core.model_from_hf(source, None, str(source.get("_name_or_path") or "custom"), "a dict")
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)

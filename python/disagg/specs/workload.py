@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from disagg import _core
-from disagg.specs._base import Field, Spec, checked, expect
+from disagg.specs._base import checked, constructor, expect
 
 if TYPE_CHECKING:
     from disagg.trace import Trace
@@ -24,7 +24,7 @@ def workloads() -> list[str]:
     return _core.presets("workloads")
 
 
-class Distribution(Spec):
+class Distribution(_core.Distribution):
     """A distribution of token counts. Built by its named constructors.
 
     Parameters
@@ -41,10 +41,12 @@ class Distribution(Spec):
     200.0
     """
 
-    kind: Field[str] = Field("Which distribution it is.")
+    __slots__ = ()
 
-    def __init__(self, kind: str, **values: Any) -> None:
-        self._build(kind=kind, **values)
+    @constructor
+    def __new__(cls, kind: str, **values: Any) -> Self:
+        """Check the values."""
+        return super().__new__(cls, _core.spec("Distribution", {"kind": kind, **values}))
 
     @classmethod
     @checked
@@ -87,13 +89,13 @@ class Distribution(Spec):
     @property
     def mean(self) -> float:
         """Mean, tokens."""
-        return _core.distribution_facts(self._raw, 0.5)[0]
+        return _core.distribution_facts(self, 0.5)[0]
 
     @checked
     def quantile(self, q: float) -> float:
         """Give the value below which a share `q` (0 to 1) lies, tokens."""
         expect(q=(q, int, float))
-        return _core.distribution_facts(self._raw, q)[1]
+        return _core.distribution_facts(self, q)[1]
 
     def _args(self) -> dict[str, Any]:
         return self.to_dict()
@@ -106,7 +108,7 @@ class Distribution(Spec):
 Lengths = float | Distribution
 
 
-class Workload(Spec):
+class Workload(_core.Workload):
     """What is asked of the system. `isl` counts NEW tokens, `prefix` cached ones.
 
     Parameters
@@ -145,18 +147,11 @@ class Workload(Spec):
     115
     """
 
-    name: Field[str] = Field("What it is called.")
-    source: Field[str] = Field("Where the lengths come from.")
-    prefix: Field[Distribution] = Field("Cached tokens before the prompt.", "Distribution")
-    isl: Field[Distribution] = Field("New prompt tokens.", "Distribution")
-    osl: Field[Distribution] = Field("Output tokens.", "Distribution")
-    correlation: Field[float] = Field("Pearson correlation of isl and osl.")
-    prefix_scope: Field[str] = Field("'request' or 'shared'.")
-    prefix_home: Field[str] = Field("'both', 'prefill' or 'decode'.")
-    strict_context: Field[bool] = Field("Whether a sequence longer than the model's context is an error.")
+    __slots__ = ()
 
-    def __init__(
-        self,
+    @constructor
+    def __new__(
+        cls,
         *,
         isl: Lengths | None = None,
         osl: Lengths | None = None,
@@ -168,7 +163,8 @@ class Workload(Spec):
         strict_context: bool = False,
         name: str = "custom",
         source: str = "user",
-    ) -> None:
+    ) -> Self:
+        """Read the lengths."""
         fields = {
             "isl": isl,
             "osl": osl,
@@ -181,7 +177,7 @@ class Workload(Spec):
             "name": name,
             "source": source,
         }
-        self._adopt(_core.workload(fields))
+        return super().__new__(cls, _core.workload(fields))
 
     @classmethod
     @checked
@@ -200,7 +196,7 @@ class Workload(Spec):
         Distribution.fixed(value=256.0)
         """
         expect(name=(name, str))
-        return cls._from_raw(_core.preset("Workload", name))
+        return _core.preset("Workload", name)
 
     @classmethod
     @checked
@@ -220,23 +216,18 @@ class Workload(Spec):
         return cls(lengths=trace._raw.lengths(4096), name="trace", source=repr(trace))
 
     @property
-    def lengths(self) -> list[tuple[float, float, float]] | None:
-        """Joint samples (prefix, isl, osl), if the workload is made of them."""
-        found = self._raw.get("lengths")
-        return [tuple(row) for row in found] if found else None
-
-    @property
     def mean(self) -> dict[str, float]:
         """Mean ``prefix``, ``isl`` and ``osl``, tokens."""
-        return dict(_core.workload_facts(self._raw)["mean"])
+        return dict(_core.workload_facts(self)["mean"])
 
     @property
     def theta(self) -> float:
         """Stationary mean KV tokens of a busy decode slot: E[DP + D(D-1)/2] / E[D] (arXiv 2601.21351)."""
-        return float(_core.workload_facts(self._raw)["theta"])
+        return float(_core.workload_facts(self)["theta"])
 
     def _args(self) -> dict[str, Any]:
-        args = super()._args()
+        names = ("isl", "osl", "prefix", "correlation", "lengths", "prefix_scope", "prefix_home", "strict_context")
+        args = {name: getattr(self, name) for name in (*names, "name", "source")}
         if self.lengths is not None:
             return {**args, "isl": None, "osl": None, "prefix": None}
         for name in ("isl", "osl", "prefix"):

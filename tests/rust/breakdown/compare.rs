@@ -113,7 +113,7 @@ fn read(path: &Path) -> Vec<Step> {
 }
 
 fn format(name: &str) -> Option<Dtype> {
-    Some(Dtype::ALL.into_iter().find(|d| d.name() == name).unwrap())
+    Some(Dtype::named(name).unwrap())
 }
 
 /// Bytes that they gather per element of NVFP4, scales included (inferred from these steps).

@@ -15,7 +15,6 @@ use super::{code_only, source_files};
 /// Circles that are still to be broken. It may only shrink.
 const KNOWN: &[&[&str]] = &[
     &["design/sensitivity/mod.rs", "design/sensitivity/parameters.rs"],
-    &["python/convert.rs", "python/spec.rs"],
     &["search/arrivals.rs", "search/explore.rs", "search/study.rs"],
     &["search/regimes.rs", "search/regimes/scene.rs", "search/regimes/table.rs"],
     &[
