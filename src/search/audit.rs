@@ -14,7 +14,8 @@ use rand_pcg::Pcg64;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 use serde_json::Value;
 
-use super::explore::{Question, explore};
+use super::explore::explore;
+use super::question::Question;
 use super::study::{Study, describe};
 use crate::columns::{Column, Columns};
 use crate::control::Control;

@@ -18,6 +18,7 @@ use super::key::append_new;
 use super::layouts::Layouts;
 use super::leaders::Tiers;
 use super::marks::Judged;
+use super::question::{Kind, Question, Unit};
 use super::refine;
 use super::row::{Layout, Row};
 use super::sides::{Sides, ways};
@@ -26,159 +27,9 @@ use super::study::Study;
 use super::task::Task;
 use crate::control::Control;
 use crate::cost::Library;
-use crate::error::{Error, Problems, Result, near};
+use crate::error::{Error, Result};
 use crate::kernels::KernelDb;
-use crate::serving::engine::contradictions_of;
-use crate::serving::queueing::Arrivals;
-use crate::spec::{Case, Level, Rules, Slo};
-
-/// What a study optimises.
-pub const OBJECTIVES: [&str; 3] = ["tokens_per_s", "tokens_per_s_per_gpu", "tokens_per_s_per_user"];
-
-/// Everything `explore` is asked.
-#[derive(Clone)]
-pub struct Question {
-    /// It names the frameworks that are compared, at least one.
-    pub case: Case,
-    pub slo: Slo,
-    pub levels: Vec<Level>,
-    pub objective: String,
-    /// How requests come; with arrivals of their own the levels are led by what they serve so (`arrivals`).
-    pub arrivals: Arrivals,
-    /// Whether leaders with arrivals of their own are simulated.
-    pub confirm: bool,
-    /// Batches priced per doubling.
-    pub batches_per_octave: u32,
-    /// Whether only plans that a server starts are searched (AFD: those that keep the layout rules of the framework).
-    pub runnable: bool,
-    /// Whether the space is scanned by lines where it can be; else the engine prices every plan of it.
-    pub scan: bool,
-}
-
-impl Question {
-    pub fn new(case: Case, slo: Slo) -> Question {
-        Question {
-            case,
-            slo,
-            levels: Level::ALL.to_vec(),
-            objective: "tokens_per_s".into(),
-            arrivals: Arrivals::Closed,
-            confirm: true,
-            batches_per_octave: 2,
-            runnable: true,
-            scan: true,
-        }
-    }
-
-    /// `known`: frameworks with kernels for the system.
-    fn check(&self, known: &[String]) -> Result<()> {
-        let mut p = Problems::new();
-        if self.levels.is_empty() {
-            p.push("levels", "no level to explore", format!("known: {}", Level::ALL.map(Level::name).join(", ")));
-        }
-        if !OBJECTIVES.contains(&self.objective.as_str()) {
-            p.push("objective", format!("'{}' is not an objective", self.objective), near(&self.objective, OBJECTIVES));
-        }
-        p.nest("", self.case.check());
-        p.nest("slo", self.slo.check());
-        self.arrivals.check(&self.slo, &mut p);
-        if self.arrivals == Arrivals::Poisson && self.objective == OBJECTIVES[2] {
-            let text = "is no rate: with arrivals of their own levels are compared by the rate within the limits";
-            p.push("objective", text, "'tokens_per_s', or arrivals='closed'");
-        }
-        contradictions_of(&mut p, &self.case.model, &self.case.serving);
-        if self.case.named().is_empty() {
-            p.push("frameworks", "no framework to compare", "name one whose kernels are known for the system");
-        }
-        for (i, f) in self.case.named().iter().enumerate().filter(|(_, f)| !known.contains(f)) {
-            // Without its tables everything would be a roofline.
-            let text = format!("'{f}' is not a framework with kernels for {}", self.case.cluster.system);
-            p.push(format!("frameworks[{i}]"), text, near(f, known));
-        }
-        if self.objective == "tokens_per_s_per_user" && self.case.workload.means().osl <= 1.0 {
-            let text = "one output token a request: nothing is decoded, and no user has a rate";
-            p.push("objective", text, "objective='tokens_per_s' under a TTFT limit, or an osl above 1");
-        }
-        let peak = self.case.workload.peak_tokens();
-        if self.case.workload.strict_context && peak > f64::from(self.case.model.max_context) {
-            let text =
-                format!("context_exceeded: {peak:.0} tokens on a model trained for {}", self.case.model.max_context);
-            p.push("workload", text, "leave strict_context off to price it all the same");
-        }
-        p.into_result()
-    }
-}
-
-/// A piece of a question that can be searched alone: the levels of one framework that share what is priced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unit {
-    /// Index into the frameworks that the case names.
-    pub framework: u8,
-    pub kind: Kind,
-}
-
-/// What the levels of a unit are made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// `aggregated`.
-    Workers,
-    /// `aggregated+afd`.
-    Units,
-    /// `pd` and `pd+afd`: they share slots.
-    Pairs,
-}
-
-impl Kind {
-    const ALL: [Kind; 3] = [Kind::Workers, Kind::Units, Kind::Pairs];
-
-    pub fn levels(self) -> &'static [Level] {
-        match self {
-            Kind::Workers => &[Level::Aggregated],
-            Kind::Units => &[Level::AggregatedAfd],
-            Kind::Pairs => &[Level::Pd, Level::PdAfd],
-        }
-    }
-}
-
-impl Question {
-    fn wants(&self, level: Level) -> bool {
-        self.levels.contains(&level)
-    }
-
-    /// What a plan is judged by.
-    pub fn aim(&self) -> Aim {
-        Aim { slo: self.slo, per_user: self.objective == OBJECTIVES[2] }
-    }
-
-    /// Its units, in the order in which `explore` searches them: frameworks outermost.
-    pub fn units(&self) -> Result<Vec<Unit>> {
-        let mut units = Vec::new();
-        for framework in 0..self.case.named().len() {
-            let framework = u8::try_from(framework).map_err(|_| Error::spec("frameworks", "too many", ""))?;
-            let asked = Kind::ALL.into_iter().filter(|k| k.levels().iter().any(|l| self.wants(*l)));
-            units.extend(asked.map(|kind| Unit { framework, kind }));
-        }
-        Ok(units)
-    }
-
-    /// A unit's levels in words.
-    pub fn label(&self, unit: &Unit) -> String {
-        let asked = unit.kind.levels().iter().filter(|l| self.wants(**l));
-        let levels: Vec<&str> = asked.map(|l| l.name()).collect();
-        format!("{} on {}", levels.join(" and "), self.case.named()[usize::from(unit.framework)])
-    }
-
-    /// Checks it and gives the library of every framework.
-    pub fn libraries(&self, db: &Arc<KernelDb>) -> Result<Vec<Arc<Library>>> {
-        self.check(&db.frameworks(&self.case.cluster.system)?)?;
-        self.case.named().iter().map(|f| self.case.library(db, f)).collect()
-    }
-
-    /// What servers of a framework start; none: the rules are lifted.
-    fn rules(&self, framework: &str) -> Result<Option<Rules>> {
-        self.runnable.then(|| Rules::new(framework, None, &self.case.model, &self.case.cluster)).transpose()
-    }
-}
+use crate::spec::{Level, Rules};
 
 /// Layouts that a unit of work prices.
 fn priced(of: &Layouts, kind: Kind, q: &Question) -> u64 {

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use super::explore::{Question, explore};
+use super::explore::explore;
+use super::question::Question;
 use super::study::{Study, Verdict, describe};
 use crate::columns::{Column, Columns};
 use crate::control::Control;

@@ -11,7 +11,7 @@
 //! | the coarse pass | `scan` `frontier` `numbers` |
 //! | beyond the grid, and finer | `units` `slots` `fine_decode` `prompts` `pairs` `refine` |
 //! | what is said, by the engine | `exact` |
-//! | the question and its answer | `explore` `study` `arrivals` `flips` `caveats` |
+//! | the question and its answer | `question` `arrivals` `study` `explore` `flips` `caveats` |
 //! | many questions | `audit` `lifted` `regimes` |
 
 pub mod aim;
@@ -37,6 +37,7 @@ pub mod marks;
 pub mod numbers;
 pub mod pairs;
 pub mod prompts;
+pub mod question;
 pub mod refine;
 pub mod regimes;
 pub mod row;
@@ -51,7 +52,8 @@ pub mod units;
 pub mod wire;
 
 pub use audit::{Method, audit};
-pub use explore::{Question, explore};
+pub use explore::explore;
+pub use question::Question;
 pub use regimes::{Map, regimes};
 pub use row::{Layout, Part, Row};
 pub use study::Study;

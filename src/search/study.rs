@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::arrivals::{self, Leader};
-use super::explore::Question;
+use super::question::Question;
 use super::row::{self, Layout, Part, Row};
 use super::{blocks, leaders};
 use crate::columns::{Column, Columns};

@@ -5,7 +5,7 @@
 //! histogram every load is raised to the factor, which for a power law is the same. `prefix_share`
 //! moves tokens between the cached and the new part of the prompt at a fixed total.
 
-use super::Baseline;
+use super::baseline::Baseline;
 use crate::spec::{Device, Imbalance, Plan, PoolPlan, Slot};
 use crate::units::{GB, GIB, US};
 

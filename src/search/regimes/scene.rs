@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
-use super::{Map, Reach};
+use super::map::{Map, Reach};
 use crate::control::Control;
 use crate::error::Result;
 use crate::search::aim::{Aim, order};

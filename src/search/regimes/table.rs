@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Cell, Map, Reach, cells};
+use super::cells;
+use super::map::{Cell, Map, Reach, winner};
 use crate::columns::{Column, Columns};
 use crate::control::Control;
 use crate::error::Result;
@@ -21,17 +22,6 @@ fn verdict(cell: &Cell, tolerance: f64) -> Option<(usize, f64, Vec<usize>)> {
     let margin = if next > 0.0 { rates[best] / next - 1.0 } else { f64::INFINITY };
     let tied = (0..rates.len()).filter(|i| rates[*i] >= rates[best] * (1.0 - tolerance)).collect();
     Some((best, margin, tied))
-}
-
-/// The level with the highest rate within the limits: index into the levels asked for.
-pub fn winner(reached: &[Reach]) -> Option<usize> {
-    let mut best: Option<(usize, f64)> = None;
-    for (i, rate) in reached.iter().map(Reach::rate).enumerate() {
-        if rate > best.map_or(0.0, |b| b.1) {
-            best = Some((i, rate));
-        }
-    }
-    best.map(|b| b.0)
 }
 
 /// The map as a table, one row a cell. Stopped and `partial`: the cells that are done.
