@@ -76,7 +76,7 @@ def _wrong_call(
     function: Callable[..., Any], signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> list[Problem]:
     names = [n for n in signature.parameters if n not in _OWN]
-    title = function.__qualname__.removesuffix(".__new__").split(".")[-1]
+    title = function.__qualname__.removesuffix(".__new__").removesuffix(".__init__").split(".")[-1]
     problems = [Problem(n, f"is not an argument of {title}", near(n, names)) for n in kwargs if n not in names]
     kinds = inspect.Parameter
     positional = [
