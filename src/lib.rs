@@ -32,6 +32,7 @@ pub mod control;
 pub mod error;
 pub mod math;
 pub mod pool;
+pub mod recent;
 pub mod units;
 
 pub mod spec;

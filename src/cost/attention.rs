@@ -66,9 +66,8 @@ impl AttentionPart {
         if count <= 0.0 {
             return;
         }
-        let cp = f64::from(self.cp);
         let prefill = batch.has_prefill();
-        let tokens = batch.decode * batch.per_decode + batch.sequences * batch.new / cp;
+        let tokens = batch.rank_tokens(f64::from(self.cp));
         let (own, kept) = &self.mixers[mixer];
         // Add and norm: read and write the residual, read the block's output, write the normed row (BF16).
         sink.add(Op::Norm, count, self.memory[usize::from(!prefill)].at(&[tokens * self.hidden * 8.0]));

@@ -26,6 +26,6 @@ impl Program {
             let dense = model.moe.is_none() || i < model.dense_layers;
             (mixer, if dense { Ffn::Dense } else { Ffn::Experts })
         };
-        Program::new(mixers, (0..model.layers).map(layer))
+        Program::ordered(mixers, &(0..model.layers).map(layer).collect::<Vec<_>>())
     }
 }

@@ -12,15 +12,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 mod surfaces;
 
 use super::balance;
-use super::program::Program;
+use super::program::{Ffn, Program};
 use super::published;
 use super::what_if::{self, StandIn};
-use crate::error::{Error, Result};
+use crate::error::{Error, Problems, Result};
 use crate::kernels::ops::{self, ExpertShape, Source};
 use crate::kernels::roofline::{self, Roofline};
 use crate::kernels::table::Key as Column;
 use crate::kernels::{KernelDb, Surface};
 use crate::network::{A2aShape, Comm, CommTime, OneNode};
+use crate::recent::Recent;
 use crate::spec::assumptions::{
     AllReduceRows, BeyondTables, Collectives, DenseLayers, FarExchange, GatherFormat, LaunchFloors, ListedNorms,
     MissingFormats, SharedExpertSplit, WideEpDecode,
@@ -119,8 +120,20 @@ impl Library {
     }
 
     /// The same with other layers than the model's facts say: a family that has no reader yet.
-    pub fn with_program(self, program: Program) -> Library {
-        Library { program, ..self }
+    ///
+    /// # Errors
+    /// If it has not as many layers as the model, or experts that the model does not have.
+    pub fn with_program(self, program: Program) -> Result<Library> {
+        let mut problems = Problems::new();
+        if program.layers() != self.model.layers {
+            let text = format!("has {} layers, the model {}", program.layers(), self.model.layers);
+            problems.push("program", text, "");
+        }
+        if self.model.moe.is_none() && program.layers_with(Ffn::Experts) > 0.0 {
+            problems.push("program", "has layers with experts, the model has no experts", "");
+        }
+        problems.into_result()?;
+        Ok(Library { program, ..self })
     }
 
     fn source(&self, graph: bool) -> &Source {
@@ -396,10 +409,7 @@ fn has_attention_format(
 
 /// Libraries kept for the next question of the same kind: compiling surfaces takes tens of
 /// milliseconds, pricing with them microseconds.
-static SHARED: Mutex<Vec<(Arc<KernelDb>, Arc<Library>)>> = Mutex::new(Vec::new());
-
-/// Libraries kept at most; the one used longest ago goes first.
-const KEPT: usize = 12;
+static SHARED: Recent<(Arc<KernelDb>, Arc<Library>)> = Recent::new(12);
 
 impl Library {
     /// The library of these specs, compiled once per process and database.
@@ -421,21 +431,11 @@ impl Library {
                 && lib.cluster == *cluster
                 && lib.asked == *model
         };
-        {
-            let mut kept = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(i) = kept.iter().position(fits) {
-                let found = kept.remove(i);
-                let lib = found.1.clone();
-                kept.push(found);
-                return Ok(lib);
-            }
+        if let Some((_, lib)) = SHARED.find(fits) {
+            return Ok(lib);
         }
         let lib = Arc::new(Library::new(db.clone(), model, cluster, framework, quant, serving, assumptions)?);
-        let mut kept = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= KEPT {
-            kept.remove(0);
-        }
-        kept.push((db.clone(), lib.clone()));
+        SHARED.keep((db.clone(), lib.clone()));
         Ok(lib)
     }
 }

@@ -17,6 +17,7 @@ use server::Layout;
 pub use server::Room;
 
 use super::draft;
+use super::program::Ffn;
 use super::published::{self, Role};
 use crate::spec::assumptions::{FfnPool, KvReserve, SharedExpertSplit, SparseAttentionMemory};
 use crate::spec::plan::{Side, stage_layers};
@@ -219,8 +220,8 @@ fn local_experts(cx: &Context<'_>, ep: u32, moe_tp: u32) -> f64 {
 pub fn worker(cx: &Context<'_>, p: &Parallel, pool: &'static str) -> Memory {
     let model = cx.model;
     let stage = |layers: u32| f64::from(layers.div_ceil(p.pp));
-    let dense_layers = if model.moe.is_none() { model.layers } else { model.dense_layers };
-    let moe_layers = model.layers - dense_layers;
+    let [dense_layers, moe_layers] =
+        [Ffn::Dense, Ffn::Experts].map(|ffn| cx.program.layers_within(ffn, 0..model.layers));
     let whole_shared =
         p.dp * p.cp > 1 || (cx.assumptions.shared_expert_split == SharedExpertSplit::Whole && model.is_dsa());
     let w = weights(cx, p.tp, if whole_shared { 1 } else { p.tp }, false);
@@ -279,8 +280,8 @@ pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_device: &Device) -> (M
     for stage in stage_layers(model.layers, pp) {
         let ends = |is: bool, bytes: f64| if is { bytes } else { 0.0 };
         let (first, last) = (stage.start == 0, stage.end == model.layers);
-        let dense_layers = f64::from(model.dense_layers.clamp(stage.start, stage.end) - stage.start);
-        let moe_layers = f64::from(stage.end - stage.start) - dense_layers;
+        let of = |ffn| f64::from(cx.program.layers_within(ffn, stage.clone()));
+        let (dense_layers, moe_layers) = (of(Ffn::Dense), of(Ffn::Experts));
         let drafts = ends(last, mtp);
         let here = (dense_layers + moe_layers + drafts) * w.attention
             + dense_layers * dense.0

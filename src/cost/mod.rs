@@ -67,6 +67,11 @@ impl Batch {
         self.decode * self.per_decode + self.sequences * self.new
     }
 
+    /// The same of one of the `cp` ranks that share its new prompt tokens.
+    pub fn rank_tokens(&self, cp: f64) -> f64 {
+        self.decode * self.per_decode + self.sequences * self.new / cp
+    }
+
     /// Mean tokens over all ranks: what the experts see, divided by the ranks.
     pub fn mean_tokens(&self) -> f64 {
         self.decode * self.per_decode + self.busy * self.sequences * self.new

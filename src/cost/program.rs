@@ -11,13 +11,15 @@
 //! bytes = sum over mixers  layers (min(c, window) per_token + per_sequence)
 //! ```
 //!
-//! Limits: with pipeline stages each holds the mean mix of mixers, not its own.
+//! Limits: with pipeline stages each holds the mean mix of mixers, not its own; the layer of an MTP module keeps what
+//! the mean layer keeps (`draft`).
 
 use std::fmt::Debug;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::sink::Op;
-use crate::error::Result;
+use crate::error::{Problems, Result};
 use crate::kernels::{Reading, Surface};
 use crate::spec::dtype::Formats;
 use crate::spec::{Assumptions, Dtype, Model, Quant};
@@ -121,10 +123,25 @@ pub struct Program {
 }
 
 impl Program {
-    /// `layers`: mixer and FFN of each; the mixers, [`MOST_MIXERS`] at most, in the order of their numbers.
-    pub fn new(mixers: Vec<Arc<dyn Mixer>>, layers: impl IntoIterator<Item = (usize, Ffn)>) -> Program {
-        let layers: Vec<(usize, Ffn)> = layers.into_iter().collect();
-        let mut found: Vec<(usize, Ffn)> = layers.clone();
+    /// `layers`: mixer and FFN of each.
+    ///
+    /// # Errors
+    /// If there is no mixer, there are more than [`MOST_MIXERS`], or a layer names one that is not there.
+    pub fn new(mixers: Vec<Arc<dyn Mixer>>, layers: &[(usize, Ffn)]) -> Result<Program> {
+        let mut problems = Problems::new();
+        if !(1..=MOST_MIXERS).contains(&mixers.len()) {
+            problems.push("mixers", format!("must be 1 to {MOST_MIXERS}, got {}", mixers.len()), "");
+        }
+        for (i, (mixer, _)) in layers.iter().enumerate().filter(|(_, l)| l.0 >= mixers.len()) {
+            problems.push(format!("layers[{i}]"), format!("names mixer {mixer} of {}", mixers.len()), "");
+        }
+        problems.into_result()?;
+        Ok(Program::ordered(mixers, layers))
+    }
+
+    /// The same of mixers and layers that are known to fit.
+    pub(super) fn ordered(mixers: Vec<Arc<dyn Mixer>>, layers: &[(usize, Ffn)]) -> Program {
+        let mut found = layers.to_vec();
         found.sort_unstable();
         found.dedup();
         let count = |kind: &(usize, Ffn)| layers.iter().filter(|l| *l == kind).count() as u32;
@@ -148,7 +165,20 @@ impl Program {
 
     /// Layers with this FFN.
     pub fn layers_with(&self, ffn: Ffn) -> f64 {
-        f64::from(self.kinds.iter().filter(|k| k.ffn == ffn).map(|k| k.layers).sum::<u32>())
+        f64::from(self.layers_within(ffn, 0..self.layers()))
+    }
+
+    /// Those of them among the layers of a pipeline stage.
+    pub fn layers_within(&self, ffn: Ffn, stage: Range<u32>) -> u32 {
+        let (mut at, mut inside) = (0, 0);
+        for (layers, kind) in &self.runs {
+            let (from, to) = (at, at + layers);
+            if self.kinds[*kind].ffn == ffn {
+                inside += to.min(stage.end).saturating_sub(from.max(stage.start));
+            }
+            at = to;
+        }
+        inside
     }
 
     /// The mixer of the first kind with this FFN.
@@ -162,8 +192,8 @@ impl Program {
     }
 
     /// Layers in all.
-    fn layers(&self) -> f64 {
-        f64::from(self.kinds.iter().map(|k| k.layers).sum::<u32>())
+    pub fn layers(&self) -> u32 {
+        self.kinds.iter().map(|k| k.layers).sum()
     }
 
     /// Bytes that all layers keep of a sequence of `context` tokens, on one of `tp` ranks.
@@ -192,6 +222,6 @@ impl Program {
             return first;
         }
         let all = [first].into_iter().chain(rest).enumerate();
-        all.map(|(i, b)| self.layers_of(i) * b).sum::<f64>() / self.layers()
+        all.map(|(i, b)| self.layers_of(i) * b).sum::<f64>() / f64::from(self.layers())
     }
 }

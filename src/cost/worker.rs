@@ -150,7 +150,7 @@ impl Worker {
     /// Prices a step and gives the operator seconds that two-batch overlap hides.
     fn price_all<S: Sink>(&self, batch: &Batch, sink: &mut S) -> f64 {
         let decode = !batch.has_prefill();
-        let tokens = self.rank_tokens(batch);
+        let tokens = batch.rank_tokens(f64::from(self.parallel.cp));
         let bytes = tokens * self.hidden * 4.0;
         sink.add(Op::Embedding, 1.0, self.memory[usize::from(decode)].at(&[bytes]));
         let mut hidden = 0.0;
@@ -166,7 +166,11 @@ impl Worker {
         if let Some(projection) = &self.draft {
             for (b, count) in draft::passes(self.lib.serving.mtp, batch).into_iter().filter(|(_, n)| *n > 0.0) {
                 let mode = usize::from(!b.has_prefill());
-                sink.add(Op::Draft, count, projection[mode].at(&[self.rank_tokens(&b) / f64::from(self.parallel.tp)]));
+                sink.add(
+                    Op::Draft,
+                    count,
+                    projection[mode].at(&[b.rank_tokens(f64::from(self.parallel.cp)) / f64::from(self.parallel.tp)]),
+                );
                 if self.moe.is_some() {
                     self.whole_moe_layers(&b, DRAFT_MIXER, count * share(&b), sink);
                 } else {
@@ -184,11 +188,6 @@ impl Worker {
         self.two_batches
     }
 
-    /// Tokens of one GPU group of the busiest attention rank.
-    fn rank_tokens(&self, batch: &Batch) -> f64 {
-        batch.decode * batch.per_decode + batch.sequences * batch.new / f64::from(self.parallel.cp)
-    }
-
     fn price_logits<S: Sink>(&self, batch: &Batch, rows: f64, count: f64, sink: &mut S) {
         let decode = !batch.has_prefill();
         if rows > 0.0 {
@@ -202,7 +201,7 @@ impl Worker {
             return;
         }
         let decode = !batch.has_prefill();
-        let tokens = self.rank_tokens(batch);
+        let tokens = batch.rank_tokens(f64::from(self.parallel.cp));
         self.attention.price(&self.lib.comm, batch, mixer, count, sink);
         if self.parallel.tp > 1 {
             let (comm, tp, bytes) = (&self.lib.comm, self.parallel.tp, tokens * self.hidden * 2.0);

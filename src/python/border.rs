@@ -68,7 +68,7 @@ impl Border for u32 {
     }
     fn zeros(&self, at: &mut Vec<&'static str>, problems: &mut Problems) {
         if *self == 0 {
-            problems.push(at.join("."), "0 is not possible", "1 or more");
+            problems.push(at.join("."), "must be at least 1, got 0", "");
         }
     }
 }

@@ -231,7 +231,7 @@ fn shapley(w: &mut Walker<'_>, to: &Assumptions, orders: Option<u32>, seed: u64)
         return Ok(effect);
     };
     if orders == 0 {
-        return Err(Error::spec("orders", "0 orders are not possible", "1 or more"));
+        return Err(Error::spec("orders", "must be at least 1, got 0", ""));
     }
     let mut rng = Pcg64::seed_from_u64(seed);
     for _ in 0..orders {

@@ -4,18 +4,17 @@
 //! (other limits, another workload, a larger budget); prefill slots hang on their prompts, and workloads of one map
 //! that differ in answers share them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::kept::Kept;
 use super::sides::Prompts;
 use crate::cost::{AfdUnit, Library, Lines, Worker};
 use crate::error::Result;
+use crate::recent::Recent;
 use crate::spec::{AfdPlan, Parallel};
 
-/// Libraries whose lines are kept; the one searched longest ago goes first.
-const KEPT: usize = 6;
-
-static DRAWN: Mutex<Vec<(Arc<Library>, Arc<Drawn>)>> = Mutex::new(Vec::new());
+/// The libraries searched last, with what has been drawn of them.
+static DRAWN: Recent<(Arc<Library>, Arc<Drawn>)> = Recent::new(6);
 
 /// What has been drawn and compiled of a library.
 #[derive(Default)]
@@ -35,13 +34,14 @@ pub struct Compiled {
 impl Compiled {
     /// With what earlier searches of this library have drawn.
     pub fn of(lib: &Arc<Library>) -> Arc<Compiled> {
-        let mut kept = DRAWN.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = kept.iter().position(|(l, _)| Arc::ptr_eq(l, lib)).map(|i| kept.remove(i).1);
-        let drawn = found.unwrap_or_default();
-        if kept.len() >= KEPT {
-            kept.remove(0);
-        }
-        kept.push((lib.clone(), drawn.clone()));
+        let drawn = DRAWN.find(|(l, _)| Arc::ptr_eq(l, lib)).map_or_else(
+            || {
+                let drawn = Arc::<Drawn>::default();
+                DRAWN.keep((lib.clone(), drawn.clone()));
+                drawn
+            },
+            |found| found.1,
+        );
         Arc::new(Compiled { drawn, prompts: Kept::default() })
     }
 

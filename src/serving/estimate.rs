@@ -453,7 +453,7 @@ fn lane(phase: &str, s: &Stepper, batch: &Batch) -> Option<String> {
         Kind::Worker(w, _) => w.lane(batch).map(|l| format!("{phase}: {}", l.name())),
         Kind::Afd(u) => {
             let also = |n: u32, what: &str| if n > 1 { format!(", {n} {what}") } else { String::new() };
-            let (groups, stages) = (also(u.unit.groups, "attention groups"), also(u.pp, "pipeline stages"));
+            let (groups, stages) = (also(u.unit.groups, "attention groups"), also(u.sequence.pp, "pipeline stages"));
             Some(format!("{phase}: AFD, {} micro-batches{groups}{stages}", u.microbatches))
         }
     }

@@ -7,12 +7,13 @@
 //! at 4,096 tokens, prefill of 4,096 tokens, one node of attention-DP and EP of the system's own device and links,
 //! so that neither the number of GPUs nor what-if hardware moves the choice). Ties go to the order trtllm, sglang, vllm.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::cost::program::Surfaces;
 use crate::cost::{Batch, Library, Total, Worker};
 use crate::error::{Error, Result};
 use crate::kernels::{Evidence, KernelDb};
+use crate::recent::Recent;
 use crate::spec::{Assumptions, Case, Cluster, Model, Parallel, Quant, Serving, catalog};
 
 /// Frameworks that serve, in the order ties are broken.
@@ -89,12 +90,10 @@ pub struct Compared {
     pub left_out: Vec<String>,
 }
 
-/// A question and its framework.
-type Chosen = (Arc<KernelDb>, Model, Cluster, Quant, String);
+/// A question and its framework: the same is asked again with every estimate.
+type Chosen = Arc<(Arc<KernelDb>, Model, Cluster, Quant, String)>;
 
-/// Choices kept: the same is asked again with every estimate.
-const KEPT: usize = 16;
-static CHOSEN: Mutex<Vec<Chosen>> = Mutex::new(Vec::new());
+static CHOSEN: Recent<Chosen> = Recent::new(16);
 
 impl Case {
     fn candidates(&self, db: &Arc<KernelDb>) -> Result<Vec<Candidate>> {
@@ -116,16 +115,15 @@ impl Case {
     fn best_known(&self, db: &Arc<KernelDb>) -> Result<String> {
         let own = &self.cluster;
         let joined = |c: &Cluster| c.system == own.system && c.fabric == own.fabric && c.device == own.device;
-        let same = |(d, m, c, q, _): &&Chosen| Arc::ptr_eq(d, db) && *q == self.quant && joined(c) && *m == self.model;
-        if let Some(kept) = CHOSEN.lock().unwrap_or_else(PoisonError::into_inner).iter().find(same) {
-            return Ok(kept.4.clone());
+        let same = |chosen: &Chosen| {
+            let (of, model, cluster, quant, _) = &**chosen;
+            Arc::ptr_eq(of, db) && *quant == self.quant && joined(cluster) && *model == self.model
+        };
+        if let Some(chosen) = CHOSEN.find(same) {
+            return Ok(chosen.4.clone());
         }
         let name = self.candidates(db)?.swap_remove(0).name;
-        let mut kept = CHOSEN.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= KEPT {
-            kept.remove(0);
-        }
-        kept.push((db.clone(), self.model.clone(), own.clone(), self.quant, name.clone()));
+        CHOSEN.keep(Arc::new((db.clone(), self.model.clone(), own.clone(), self.quant, name.clone())));
         Ok(name)
     }
 

@@ -6,29 +6,28 @@ use super::pipeline;
 use super::stages::{Rows, Stages};
 use super::timeline::{self, Bar};
 use crate::cost::program::{Ffn, MOST_MIXERS};
-use crate::cost::{Library, Program};
-use crate::spec::plan::stage_layers;
+use crate::cost::{AfdUnit, Program};
+use crate::spec::AfdPlan;
+use crate::spec::plan::{Duplex, stage_layers};
 
 /// Most rows of a unit: kinds of layer, ends, first and further draft passes.
 pub(super) const MOST_ROWS: usize = 2 * MOST_MIXERS + 3;
 
 /// The order in which a unit's layers are scheduled, and what the schedule needs of the plan.
 pub struct LayerSequence {
-    lib: Arc<Library>,
-    /// Attention groups.
-    groups: u32,
-    half_duplex: bool,
-    /// Pipeline stages.
-    pp: u32,
+    unit: Arc<AfdUnit>,
+    pub half_duplex: bool,
+    /// Pipeline stages, each with both pools.
+    pub pp: u32,
 }
 
 impl LayerSequence {
-    pub(super) fn new(lib: &Arc<Library>, groups: u32, half_duplex: bool, pp: u32) -> LayerSequence {
-        LayerSequence { lib: lib.clone(), groups, half_duplex, pp }
+    pub(super) fn new(unit: &Arc<AfdUnit>, plan: &AfdPlan) -> LayerSequence {
+        LayerSequence { unit: unit.clone(), half_duplex: plan.duplex == Duplex::Half, pp: plan.pp.max(1) }
     }
 
     fn program(&self) -> &Program {
-        &self.lib.program
+        &self.unit.library().program
     }
 
     /// Rows of stages of a unit: one a kind of layer of the program, then ends, first and further draft passes.
@@ -46,7 +45,7 @@ impl LayerSequence {
 
     fn for_each_row<'a>(&self, row: impl Fn(usize) -> &'a [Stages], drafts: bool, mut take: impl FnMut(Rows<'a>)) {
         let ends = self.program().kinds().len();
-        let mtp = self.lib.serving.mtp;
+        let mtp = self.unit.library().serving.mtp;
         for (layers, kind) in self.program().runs() {
             take(Rows { layers: *layers, stages: row(*kind) });
         }
@@ -67,7 +66,7 @@ impl LayerSequence {
 
     /// The rows of each pipeline stage: its share of the layers, and in the last one what comes after them.
     pub(super) fn cut<'a>(&self, rows: &[Rows<'a>]) -> Vec<Vec<Rows<'a>>> {
-        let layers = self.lib.model.layers;
+        let layers = self.unit.library().model.layers;
         stage_layers(layers, self.pp)
             .map(|stage| {
                 let mut at = 0;
@@ -85,7 +84,7 @@ impl LayerSequence {
 
     /// Schedule of the slowest pipeline stage.
     pub(super) fn slowest_stage(&self, rows: &[Rows<'_>], overlapped: bool) -> f64 {
-        let time = |rows: &[Rows<'_>]| pipeline::step_time_of(rows, self.groups, self.half_duplex, overlapped);
+        let time = |rows: &[Rows<'_>]| pipeline::step_time_of(rows, self.unit.groups, self.half_duplex, overlapped);
         if self.pp == 1 {
             return time(rows);
         }
@@ -96,7 +95,7 @@ impl LayerSequence {
 
     /// A stretch of the schedule, in the first pipeline stage.
     pub(super) fn stretch(&self, rows: &[Rows<'_>]) -> Vec<Bar> {
-        let groups = self.groups as usize;
+        let groups = self.unit.groups as usize;
         match self.cut(rows).first() {
             Some(first) if self.pp > 1 => timeline::stretch(first, groups, self.half_duplex),
             _ => timeline::stretch(rows, groups, self.half_duplex),
@@ -118,7 +117,7 @@ impl LayerSequence {
                 n += 1;
             },
         );
-        let time = |rows: &[Rows<'_>]| pipeline::closed_form(rows, m, self.groups, overlapped);
+        let time = |rows: &[Rows<'_>]| pipeline::closed_form(rows, m, self.unit.groups, overlapped);
         if self.pp == 1 {
             return time(&rows[..n]);
         }

@@ -68,13 +68,13 @@ fn unit_rows(u: &Unit, phase: &'static str, parts: &[Batch]) -> Vec<BreakdownRow
     }
     let kinds = u.program().kinds();
     for (b, n) in seen {
-        if u.pp > 1 {
+        if u.sequence.pp > 1 {
             let hop = u.stage_hop(&b);
             out.push(BreakdownRow {
                 phase,
                 pool: "network",
                 op: Op::PipelineHop.name(),
-                ms: n * f64::from(u.pp) * hop.seconds * 1e3,
+                ms: n * f64::from(u.sequence.pp) * hop.seconds * 1e3,
                 evidence: hop.evidence,
                 tier: if u.near { "scale-up" } else { "scale-out" },
             });

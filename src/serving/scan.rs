@@ -112,7 +112,7 @@ impl Scan {
         let (lines, attention, lengths) = (&tables.lines, &tables.attention, tables.lengths);
         let of = match &stepper.kind {
             Kind::Worker(w, _) => Of::Worker(Box::new(WorkerLines::new(w, lines, attention, lengths))),
-            Kind::Afd(u) if u.unit.tabulates() && !u.half_duplex => {
+            Kind::Afd(u) if u.unit.tabulates() && !u.sequence.half_duplex => {
                 Of::Afd(Box::new(AfdLines::new(&u.unit, lines, attention, lengths, u.microbatches)))
             }
             Kind::Afd(_) => return None,
@@ -131,10 +131,10 @@ impl Scan {
                     parts.pass(u, u.overlapped)
                 });
                 let mut hop = 0.0_f64;
-                if u.pp > 1 {
+                if u.sequence.pp > 1 {
                     u.for_each_part(b, |part| hop = hop.max(u.stage_hop(&part).seconds));
                 }
-                f64::from(u.pp) * (pass + hop)
+                f64::from(u.sequence.pp) * (pass + hop)
             }
             (Of::Afd(_), Kind::Worker(..)) => f64::NAN,
         };
@@ -208,7 +208,7 @@ impl Steps for Scan {
                     pass + u.hop_seconds(wave)
                 };
                 // With one stage all micro-batches are one wave.
-                let wave = if u.pp == 1 { n } else { u.wave() };
+                let wave = if u.sequence.pp == 1 { n } else { u.wave() };
                 let mut alone = Vec::with_capacity(n.div_ceil(wave));
                 for (k, of) in parts.chunks(wave).enumerate() {
                     let t = pass(k * wave, of, false);

@@ -105,7 +105,7 @@ impl Stepper {
     pub fn stages_in_flight(&self) -> f64 {
         match &self.kind {
             Kind::Worker(w, _) => f64::from(w.parallel.pp),
-            Kind::Afd(u) => f64::from(u.pp),
+            Kind::Afd(u) => f64::from(u.sequence.pp),
         }
     }
 
@@ -113,7 +113,7 @@ impl Stepper {
     pub fn kv_links(&self) -> u32 {
         match &self.kind {
             Kind::Worker(w, _) => w.parallel.tp * w.parallel.cp * w.parallel.pp,
-            Kind::Afd(u) => u.unit.attention_tp * u.pp,
+            Kind::Afd(u) => u.unit.attention_tp * u.sequence.pp,
         }
     }
 
@@ -121,7 +121,7 @@ impl Stepper {
     pub fn kv_gpus(&self) -> u32 {
         match &self.kind {
             Kind::Worker(w, _) => w.parallel.gpus(),
-            Kind::Afd(u) => u.unit.attention_gpus * u.unit.groups * u.pp,
+            Kind::Afd(u) => u.unit.attention_gpus * u.unit.groups * u.sequence.pp,
         }
     }
 

@@ -21,20 +21,17 @@ use crate::cost::{AfdUnit, Batch, LayerStages, Op, Program, Sink, Total};
 use crate::network::CommTime;
 use crate::spec::AfdPlan;
 use crate::spec::assumptions::{MicrobatchSplit, PipelineFormula, PrefillSplit};
-use crate::spec::plan::{Duplex, PipelineMode};
+use crate::spec::plan::PipelineMode;
 
 /// An AFD unit with its pipeline.
 pub struct Unit {
     pub unit: Arc<AfdUnit>,
     pub microbatches: u32,
-    pub half_duplex: bool,
     pub overlapped: bool,
-    /// Pipeline stages, each with both pools.
-    pub pp: u32,
     /// Whether all of them stand in one scale-up domain.
     pub(super) near: bool,
     /// Its layers in their order.
-    pub(super) sequence: LayerSequence,
+    pub sequence: LayerSequence,
     memory: [Memory; 2],
 }
 
@@ -51,16 +48,9 @@ impl Unit {
         let lib = unit.library();
         Unit {
             microbatches: plan.microbatches.unwrap_or(1),
-            half_duplex: plan.duplex == Duplex::Half,
             overlapped: plan.pipeline == PipelineMode::Overlapped,
-            pp: plan.pp.max(1),
             near: plan.unit_gpus() <= lib.cluster.fabric.domain_gpus,
-            sequence: LayerSequence::new(
-                lib,
-                plan.attention_groups.max(1),
-                plan.duplex == Duplex::Half,
-                plan.pp.max(1),
-            ),
+            sequence: LayerSequence::new(&unit, plan),
             memory,
             unit,
         }
@@ -77,7 +67,7 @@ impl Unit {
 
     /// The longest of those hops; 0 with one stage.
     pub(super) fn hop_seconds(&self, parts: &[Batch]) -> f64 {
-        if self.pp == 1 { 0.0 } else { parts.iter().map(|b| self.stage_hop(b).seconds).fold(0.0, f64::max) }
+        if self.sequence.pp == 1 { 0.0 } else { parts.iter().map(|b| self.stage_hop(b).seconds).fold(0.0, f64::max) }
     }
 
     /// Attention-DP ranks of all groups.
@@ -133,7 +123,7 @@ impl Unit {
 
     /// Costs and schedule of micro-batches that may differ: a step as decode sees it, through all pipeline stages.
     pub fn schedule(&self, parts: &[Batch], overlapped: bool) -> StepTime {
-        let pp = f64::from(self.pp);
+        let pp = f64::from(self.sequence.pp);
         let of = |slowed| {
             self.with_rows_as(parts, slowed, |rows, work| StepTime {
                 seconds: pp * self.pass(rows, parts, overlapped),
@@ -155,12 +145,12 @@ impl Unit {
 
     /// The same with stages of micro-batch i longer by `extra(i)` (KV on the same ports): seconds of the step.
     pub fn schedule_beside(&self, parts: &[Batch], overlapped: bool, extra: impl Fn(usize) -> Extra) -> f64 {
-        f64::from(self.pp) * self.pass_beside(parts, overlapped, extra)
+        f64::from(self.sequence.pp) * self.pass_beside(parts, overlapped, extra)
     }
 
     /// [`Unit::schedule_beside`] of a prefill round: seconds until its last logits.
     pub fn round_beside(&self, parts: &[Batch], extra: impl Fn(usize) -> Extra) -> f64 {
-        if self.pp == 1 {
+        if self.sequence.pp == 1 {
             return self.pass_beside(parts, false, extra);
         }
         let wave = self.wave();
@@ -214,7 +204,7 @@ impl Unit {
     /// Waves of these times through all stages, one behind the other: the pipeline fills once.
     pub(super) fn through(&self, waves: impl Iterator<Item = f64>) -> f64 {
         let (sum, slowest) = waves.fold((0.0, 0.0_f64), |(sum, most), t| (sum + t, most.max(t)));
-        sum + f64::from(self.pp - 1) * slowest
+        sum + f64::from(self.sequence.pp - 1) * slowest
     }
 
     /// One pass of the slowest pipeline stage and the hop to the next, by the schedule or by a published formula.
@@ -300,8 +290,8 @@ impl Unit {
                     part_work = part_work.plus(&s.work(groups).plus(&d).times(passes));
                 }
             }
-            if self.pp > 1 {
-                part_work.add(Op::PipelineHop, f64::from(self.pp), self.stage_hop(b).into());
+            if self.sequence.pp > 1 {
+                part_work.add(Op::PipelineHop, f64::from(self.sequence.pp), self.stage_hop(b).into());
             }
             work = work.plus(&part_work);
         }
@@ -321,7 +311,7 @@ impl Unit {
     pub(super) fn prefill(&self, parts: &[Batch], sequences: f64, chunks: f64) -> Prefill {
         let together = sequences / self.prefill_groups(sequences, chunks);
         let requests = sequences * self.ranks();
-        if self.pp > 1 {
+        if self.sequence.pp > 1 {
             let (mut work, mut alone, mut period_s) = (Total::default(), Vec::new(), 0.0);
             for wave in parts.chunks(self.wave()) {
                 self.with_rows(wave, |rows, of_wave| {

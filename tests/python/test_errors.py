@@ -13,7 +13,7 @@ from disagg import testing
 STRATEGIES = testing.specs_of()
 
 WRONG = [
-    (lambda: dg.Parallel(tp=0), "tp", "1 or more"),
+    (lambda: dg.Parallel(tp=0), "tp", "must be at least 1, got 0"),
     (lambda: dg.Parallel(tp="8"), "tp", "whole number"),
     (lambda: dg.Parallel(tp=2.5), "tp", "whole number"),
     (lambda: dg.Parallel(tp=True), "tp", "whole number"),

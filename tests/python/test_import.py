@@ -63,7 +63,7 @@ def test_threads_can_be_set():
     assert dg._core.num_threads() == 1
     dg.set_num_threads(0)
     assert dg._core.num_threads() == before
-    with pytest.raises(dg.SpecError, match="not possible"):
+    with pytest.raises(dg.SpecError, match="must be at least 0, got -1"):
         dg.set_num_threads(-1)
 
 

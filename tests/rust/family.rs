@@ -92,16 +92,21 @@ fn program(model: &Model) -> Program {
         let ffn = if i < model.dense_layers { Ffn::Dense } else { Ffn::Experts };
         (usize::from(i % 4 != 3), ffn)
     };
-    Program::new(vec![softmax, Arc::new(Running)], (0..model.layers).map(layer))
+    let layers: Vec<_> = (0..model.layers).map(layer).collect();
+    Program::new(vec![softmax, Arc::new(Running)], &layers).unwrap()
+}
+
+/// A library of its own on the same cluster with this program.
+fn with_program(model: &Model, serving: &Serving, program: Program) -> Arc<Library> {
+    let cluster = lab::cluster("b200_sxm", 16);
+    let lib = lab::library_serving(model, &cluster, "trtllm", &Assumptions::physical(), serving);
+    Arc::new(Arc::into_inner(lib).unwrap().with_program(program).unwrap())
 }
 
 fn library(serving: &Serving) -> Arc<Library> {
     let mut model = lab::model("Qwen/Qwen3-30B-A3B");
     (model.dense_layers, model.dense_intermediate) = (2, 4096);
-    let cluster = lab::cluster("b200_sxm", 16);
-    let (quant, a) = (Quant::default(), Assumptions::physical());
-    let lib = Library::new(lab::db().clone(), &model, &cluster, "trtllm", &quant, serving, &a).unwrap();
-    Arc::new(lib.with_program(program(&model)))
+    with_program(&model, serving, program(&model))
 }
 
 /// The plan of every level, two ways of AFD among them.
@@ -135,25 +140,14 @@ fn it_keeps_what_its_mixers_keep() {
     let (short, long) = (Workload::fixed("s", 0.0, 1000.0, 100.0), Workload::fixed("l", 0.0, 3000.0, 100.0));
     let shards = f64::from(lib.model.attention.kv_shards(2));
     let both = layers / 4.0 * (1100.0 * row / shards + 3.0 * STATE / 2.0);
-    assert!(held(&short) <= both * (1.0 + 1e-12) && held(&short) > 0.9 * both);
+    lab::near(held(&short), both, 1e-12, "held");
     lab::near((held(&long) - held(&short)) / (2000.0 * layers / 4.0 * row / shards), 1.0, 1e-9, "growth");
 }
 
 #[test]
 fn only_its_softmax_layers_see_the_context() {
     let own = library(&Serving::default());
-    let plain = Arc::new(
-        Library::new(
-            lab::db().clone(),
-            &own.model,
-            &own.cluster,
-            "trtllm",
-            &own.quant,
-            &own.serving,
-            &Assumptions::physical(),
-        )
-        .unwrap(),
-    );
+    let plain = lab::library(&own.model, &own.cluster, "trtllm", &Assumptions::physical());
     let grows = |lib: &Arc<Library>| {
         let s = lab::worker(lib, lab::split(1, 2, 1), &lab::chat());
         let at = |context| s.step(&Batch::decode(32.0, context, 1.0)).seconds;
@@ -232,18 +226,51 @@ fn a_program_written_by_hand_is_the_one_read() {
     let model = lab::model("openai/gpt-oss-120b");
     let read = Program::of(&model);
     let softmax = |slides| Arc::new(Softmax::new(&model.attention, slides)) as Arc<dyn Mixer>;
-    let hand = Program::new(
-        vec![softmax(false), softmax(true)],
-        (0..model.layers).map(|i| (usize::from(i % 2 == 0), Ffn::Experts)),
-    );
+    let layers: Vec<_> = (0..model.layers).map(|i| (usize::from(i % 2 == 0), Ffn::Experts)).collect();
+    let hand = Program::new(vec![softmax(false), softmax(true)], &layers).unwrap();
     assert_eq!((read.kinds(), read.runs()), (hand.kinds(), hand.runs()));
     let stepper = |program| {
-        let plain = lab::lib("openai/gpt-oss-120b", "b200_sxm", 16, "trtllm");
-        let (quant, serving, a) = (Quant::default(), Serving::default(), Assumptions::physical());
-        let lib = Library::new(lab::db().clone(), &model, &plain.cluster, "trtllm", &quant, &serving, &a).unwrap();
-        let lib = Arc::new(lib.with_program(program));
+        let lib = with_program(&model, &Serving::default(), program);
         lab::unit(&lib, &lab::afd_plan(lab::pool(4, 1), lab::pool(4, 1), 3), &lab::chat())
     };
     let step = |s: &Stepper| s.step(&Batch::decode(48.0, 9000.0, 1.0)).seconds.to_bits();
     assert_eq!(step(&stepper(read)), step(&stepper(hand)));
+}
+
+/// Memory follows the program, not the model's count of dense layers; in every pipeline stage.
+#[test]
+fn weights_are_those_of_its_layers() {
+    let lib = library(&Serving::default());
+    let mut facts = lib.model.clone();
+    facts.dense_layers = 5;
+    let other = with_program(&facts, &Serving::default(), program(&lib.model));
+    for pp in [1, 2] {
+        let weights = |lib: &Arc<Library>| lab::worker(lib, lab::split(1, 2, pp), &lab::chat()).memory()[0].weights;
+        assert_eq!(weights(&lib), weights(&other));
+        let plan = disagg::spec::AfdPlan { pp, ..lab::afd_plan(lab::pool(4, 1), lab::pool(4, 1), 2) };
+        let weights = |lib| lab::unit(lib, &plan, &lab::chat()).memory().iter().map(|m| m.weights).collect::<Vec<_>>();
+        assert_eq!(weights(&lib), weights(&other));
+    }
+}
+
+#[test]
+fn a_program_that_does_not_fit_is_refused_by_name() {
+    let model = lab::model("Qwen/Qwen3-30B-A3B");
+    let mixer = || Arc::new(Running) as Arc<dyn Mixer>;
+    let layers = vec![(0, Ffn::Experts); model.layers as usize];
+    let said = |e: disagg::Error| e.to_string();
+    assert!(said(Program::new(Vec::new(), &[]).unwrap_err()).contains("mixers: must be 1 to 4, got 0"));
+    assert!(said(Program::new(vec![mixer(); 5], &layers).unwrap_err()).contains("mixers: must be 1 to 4, got 5"));
+    let e = said(Program::new(vec![mixer()], &[(0, Ffn::Dense), (1, Ffn::Dense)]).unwrap_err());
+    assert!(e.contains("layers[1]: names mixer 1 of 1"), "{e}");
+    let refused = |name: &str, program: Program| {
+        let model = lab::model(name);
+        let lib = lab::library(&model, &lab::cluster("b200_sxm", 8), "trtllm", &Assumptions::physical());
+        said(Arc::into_inner(lib).unwrap().with_program(program).err().unwrap())
+    };
+    let short = Program::new(vec![mixer()], &layers[1..]).unwrap();
+    assert!(refused("Qwen/Qwen3-30B-A3B", short).contains("program: has 47 layers, the model 48"));
+    let dense = lab::model("Qwen/Qwen3-32B");
+    let experts = Program::new(vec![mixer()], &vec![(0, Ffn::Experts); dense.layers as usize]).unwrap();
+    assert!(refused("Qwen/Qwen3-32B", experts).contains("no experts"));
 }

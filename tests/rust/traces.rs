@@ -41,6 +41,22 @@ fn a_bad_line_is_named_or_counted() {
     let t = read::burstgpt(&path, OnError::Skip).unwrap();
     assert_eq!((t.requests.len(), t.skipped), (4, 1));
 
+    // Quoted cells are read; a quote that stays open is never passed over: it would take the lines after it along.
+    let head = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n";
+    let row = "1,ChatGPT,5,5,10,Log\n";
+    let quoted = written("quoted.csv", &format!("\u{feff}{head}1,\"Chat, GPT\",\"5\",7,12,Log\n\n{row}"));
+    let t = read::burstgpt(&quoted, OnError::Fail).unwrap();
+    assert_eq!((t.requests.isl.clone(), t.requests.osl.clone()), (vec![5, 5], vec![7, 5]));
+    let open = written("open.csv", &format!("{head}{row}1,\"ChatGPT,5,5,10,Log\n{row}{row}"));
+    let short = written("short.csv", &format!("{head}{row},,\n{row}"));
+    for on_error in [OnError::Fail, OnError::Skip] {
+        let e = read::burstgpt(&open, on_error).unwrap_err().to_string();
+        assert!(e.contains("open.csv:3") && e.contains("a quote opens"), "{e}");
+    }
+    assert!(read::burstgpt(&short, OnError::Fail).unwrap_err().to_string().contains("short.csv:3"));
+    assert_eq!(read::burstgpt(&short, OnError::Skip).unwrap().skipped, 1);
+    [quoted, open, short].iter().for_each(|p| std::fs::remove_file(p).unwrap());
+
     let good = r#"{"timestamp": 2000, "input_length": 5, "output_length": 5, "hash_ids": [1]}"#;
     let cases = [
         ("back", r#"{"timestamp": 1000, "input_length": 5, "output_length": 5, "hash_ids": []}"#, "time goes back"),

@@ -31,25 +31,22 @@ pub(super) fn spread(plan: &AfdPlan, domain: u32) -> Option<Spread> {
 pub struct Hops {
     pub(super) lib: Arc<Library>,
     pub(super) shape: AfdShape,
-    pub(super) attention_gpus: u32,
+    /// Attention groups that share the FFN pool.
     pub(super) groups: u32,
-    pub(super) attention_tp: u32,
-    pub(super) ffn_gpus: u32,
+    /// Groups of FFN GPUs that hold all experts.
     pub(super) replicas: u32,
-    pub(super) topk: u32,
-    pub(super) experts: u32,
     /// Whether tokens travel once each to an FFN GPU that routes them.
     pub(super) router_on_ffn: bool,
 }
 
 impl Hops {
     fn hidden(&self) -> f64 {
-        f64::from(self.lib.model.hidden)
+        f64::from(self.shape.hidden)
     }
 
     /// Attention-DP ranks of one group.
     fn ranks(&self) -> f64 {
-        f64::from(self.attention_gpus / self.attention_tp)
+        f64::from(self.shape.attention_gpus / self.shape.attention_tp)
     }
 
     /// A2F (or, `back`, F2A) of a MoE layer.
@@ -75,7 +72,7 @@ impl Hops {
             let bytes = self.transfer_bytes(tokens, back, a.copies);
             let seconds = match a.afd_wire {
                 AfdWire::Bandwidth => {
-                    let link = published::tier_bandwidth(fabric, self.attention_gpus + self.ffn_gpus);
+                    let link = published::tier_bandwidth(fabric, self.shape.attention_gpus + self.shape.ffn_gpus);
                     published::paper_p2p(bytes, link)
                 }
                 AfdWire::NodeLink => published::node_link(bytes, fabric),
@@ -87,25 +84,26 @@ impl Hops {
             };
             CommTime { seconds, evidence: Evidence::Extrapolated }
         };
-        if back && self.attention_tp > 1 && !a.afd_reductions && a.afd_wire == AfdWire::Calibrated {
+        if back && self.shape.attention_tp > 1 && !a.afd_reductions && a.afd_wire == AfdWire::Calibrated {
             let row = 2.0 * self.hidden();
-            time.seconds = (time.seconds - self.lib.comm.all_gather(tokens * row, self.attention_tp).seconds).max(0.0);
+            time.seconds =
+                (time.seconds - self.lib.comm.all_gather(tokens * row, self.shape.attention_tp).seconds).max(0.0);
         }
         time
     }
 
     /// Bytes through the busier end of A2F or F2A.
     pub fn transfer_bytes(&self, tokens: f64, back: bool, copies: Copies) -> f64 {
-        let (a, f) = (f64::from(self.attention_gpus), f64::from(self.ffn_gpus));
+        let (a, f) = (f64::from(self.shape.attention_gpus), f64::from(self.shape.ffn_gpus));
         let (sent, received) = match copies {
             Copies::HalfOfWorst if back => published::paper_f2a_bytes(tokens, self.hidden(), self.ranks(), a, f),
             Copies::HalfOfWorst => {
-                let copies = published::paper_copies(self.topk, self.ffn_gpus);
+                let copies = published::paper_copies(self.shape.topk, self.shape.ffn_gpus);
                 published::paper_a2f_bytes(tokens, self.hidden(), self.ranks(), a, f, copies)
             }
             Copies::OneLink => {
-                let nodes = self.ffn_gpus.div_ceil(self.lib.cluster.fabric.node_gpus.max(1));
-                (published::one_link_bytes(tokens, self.hidden(), self.experts, self.topk, nodes), 0.0)
+                let nodes = self.shape.ffn_gpus.div_ceil(self.lib.cluster.fabric.node_gpus.max(1));
+                (published::one_link_bytes(tokens, self.hidden(), self.shape.experts, self.shape.topk, nodes), 0.0)
             }
             Copies::Expected => {
                 let payload = if back {
@@ -114,7 +112,7 @@ impl Hops {
                     traffic::payload_bytes(self.shape.hidden, self.shape.dispatch_dtype)
                 };
                 let moe_tp = f64::from(self.shape.moe_tp.max(1));
-                let sent = tokens * self.shape.copies() * moe_tp * payload / f64::from(self.attention_tp);
+                let sent = tokens * self.shape.copies() * moe_tp * payload / f64::from(self.shape.attention_tp);
                 (sent, self.ranks() * tokens * self.shape.hit() * payload / f64::from(self.replicas))
             }
         };
@@ -141,7 +139,7 @@ impl Hops {
     /// One hop of a micro-batch's hidden states to the attention pool of the next pipeline stage: each GPU sends its
     /// share of the vector. `near`: both stages in one scale-up domain.
     pub fn stage_hop(&self, batch: &Batch, near: bool) -> CommTime {
-        let bytes = batch.tokens() * self.hidden() * 2.0 / f64::from(self.attention_tp);
+        let bytes = batch.tokens() * self.hidden() * 2.0 / f64::from(self.shape.attention_tp);
         self.lib.comm.p2p(bytes, near)
     }
 }

@@ -215,10 +215,13 @@ impl AfdLines {
             let decode = if b.decode > 0.0 { self.kernels[i].decode(rows, b.context) } else { 0.0 };
             decode + prompts[i]
         };
-        let routed_of_all = routed(mode, at, self.ranks * b.mean_tokens());
         let shared = self.ports.as_ref().filter(|_| fused.is_none());
         let ports = |at: Place| shared.map_or([0.0; 2], |[into, out]| [into.at(at), out.at(at)]);
-        let mut out = PartStages { routed: routed_of_all, ports: ports(at), ..PartStages::default() };
+        let mut out = PartStages {
+            routed: routed(mode, at, self.ranks * b.mean_tokens()),
+            ports: ports(at),
+            ..PartStages::default()
+        };
         for (i, around) in self.attention.iter().enumerate() {
             let kernel = kernel(i);
             out.attention[i] = around[mode].at(at) + kernel;

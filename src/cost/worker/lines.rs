@@ -202,7 +202,7 @@ impl WorkerLines {
     #[inline]
     fn around(&self, b: &Batch, kernel: [f64; 2], halves: impl FnOnce(&Halving) -> [[f64; 2]; MOST_MIXERS]) -> f64 {
         let mode = usize::from(!b.has_prefill());
-        let rank = b.decode * b.per_decode + b.sequences * b.new / self.cp;
+        let rank = b.rank_tokens(self.cp);
         let at = Place::of(rank);
         let mut t = self.tokens[mode].at(at) + kernel[0];
         let rows = b.decode * b.per_decode + b.ending;

@@ -194,15 +194,10 @@ impl MoePart {
         }
     }
 
-    /// Tokens of one GPU group of the busiest attention rank.
-    fn rank_tokens(&self, batch: &Batch) -> f64 {
-        batch.decode * batch.per_decode + batch.sequences * batch.new / f64::from(self.parallel.cp)
-    }
-
     /// Whether a lane takes this batch: buffers, and no host-side sizes under CUDA graphs.
     pub fn takes(&self, lane: Lane, batch: &Batch) -> bool {
         let Some(kind) = lane.exchange() else { return true };
-        let own = self.rank_tokens(batch) / f64::from(self.parallel.tp);
+        let own = batch.rank_tokens(f64::from(self.parallel.cp)) / f64::from(self.parallel.tp);
         let decode = !batch.has_prefill();
         if self.one_node.is_some() {
             return decode == (kind == A2aKind::LowLatency);
@@ -235,9 +230,8 @@ impl MoePart {
         let comm = &self.lib.comm;
         let p = &self.parallel;
         let gpus = p.stage_gpus();
-        let cp = f64::from(p.cp);
         // Tokens of the busiest attention rank's TP group, and of all ranks together.
-        let rank = batch.decode * batch.per_decode + batch.sequences * batch.new / cp;
+        let rank = batch.rank_tokens(f64::from(p.cp));
         let all = f64::from(p.dp) * batch.mean_tokens();
         let row = self.hidden * 2.0;
         match lane {
