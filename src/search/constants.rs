@@ -86,6 +86,9 @@ pub mod prompts {
     pub const LEADERS: usize = 3;
     pub const MORE: i64 = 4;
     pub const TURNS: usize = 4;
+    /// Prompts a round, and pairs priced for each number of decode slots, where prompts hold decode below its limit.
+    pub const SEQUENCES: [u32; 4] = [1, 2, 4, 8];
+    pub const THROTTLES: usize = 4;
 }
 
 /// Leaders with arrivals of their own (`arrivals`).

@@ -161,7 +161,7 @@ impl Task<'_> {
         let mut fine = Vec::new();
         for (p, d) in &ways {
             let decode = self.fine_decode(d, aim)?;
-            fine.extend(self.best_pairs(level, &p.prompts.every, &decode, aim, tiers)?);
+            fine.extend(self.best_pairs(level, &p.prompts, &decode, aim, tiers)?);
         }
         append_new(rows, first, fine);
         self.settle(&mut rows[first..], aim)?;

@@ -53,6 +53,15 @@ impl<'a, 't> Fine<'a, 't> {
     }
 }
 
+impl Fine<'_, '_> {
+    /// A layout's first batch beyond the limit, if it gives more than its best within.
+    pub(super) fn beyond_limit(&self, layout: &Layout) -> Option<&Candidate<DecodeSide>> {
+        let j = 2 * self.slots.iter().position(|s| s.layout == *layout)? + 1;
+        let next = self.get(j);
+        (self.worked_out(j) != Some(0.0)).then_some(next)
+    }
+}
+
 impl Whole {
     fn of((layout, timer, sides): &Slot<DecodeSide>, limit: f64) -> Option<Whole> {
         let within = sides.iter().rposition(|s| s.step.seconds <= limit)?;

@@ -9,7 +9,7 @@
 //! | the rows that may lead, what layouts promise | `leaders` `marks` |
 //! | what a level is searched for | `timer` `sides` `fine_grid` `group` `compiled` `task` |
 //! | the coarse pass | `scan` `frontier` `numbers` |
-//! | beyond the grid, and finer | `units` `slots` `fine_decode` `prompts` `pairs` `refine` |
+//! | beyond the grid, and finer | `units` `slots` `fine_decode` `prompts` `pairs` `throttled` `refine` |
 //! | what is said, by the engine | `exact` |
 //! | the question and its answer | `question` `arrivals` `study` `explore` `flips` `caveats` |
 //! | many questions | `audit` `lifted` `regimes` |
@@ -47,6 +47,7 @@ pub mod slots;
 pub mod space;
 pub mod study;
 pub mod task;
+pub mod throttled;
 pub mod timer;
 pub mod units;
 pub mod wire;

@@ -12,6 +12,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::aim::{Aim, order};
 use super::constants::prompts::{LEADERS, TURNS};
+use super::fine_decode::Fine;
 use super::key::append_new;
 use super::leaders::{LIMITS, Tiers};
 use super::marks::Mark;
@@ -110,15 +111,16 @@ impl Task<'_> {
     }
 
     /// [`Task::near_best`], and then around the prompts of those that lead it every number of prompts a round, until
-    /// no others lead.
+    /// no others lead; at last those of them that serve a decode batch more, held below the limit by their prompts.
     pub fn best_pairs(
         &self,
         level: Level,
-        prefill: &[Candidate<PrefillSide>],
-        decode: &impl Slots,
+        prompts: &Prompts,
+        decode: &Fine<'_, '_>,
         aim: &Aim,
         tiers: Tiers,
     ) -> Result<Vec<Row>> {
+        let prefill = &prompts.every;
         let mut rows = self.near_best(level, prefill, decode, aim, tiers)?;
         let aim = Aim { per_user: false, ..*aim };
         let cut = |p: &Part| (p.layout, p.batch, p.chunk);
@@ -141,6 +143,8 @@ impl Task<'_> {
             let more = self.near_best(level, &finer, decode, &aim, tiers)?;
             append_new(&mut rows, 0, more);
         }
+        let more = self.throttled(level, &rows, prompts, decode, &aim)?;
+        append_new(&mut rows, 0, more);
         Ok(rows)
     }
 }

@@ -21,6 +21,18 @@ use crate::spec::{Role, Workload};
 /// A way of cutting prompts: layout, sequences a rank, chunk.
 pub type Cut = (Layout, u32, u32);
 
+/// Prompts a round on the finer grid.
+const FINE_SEQUENCES: [u32; 18] = [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48];
+
+/// Ways of cutting prompts into the pieces of the fine grid, (sequences, chunk), on a layout.
+pub(super) fn cuts(isl: f64, layout: &Layout, sequences: &[u32]) -> impl Iterator<Item = (u32, u32)> {
+    let fills = |piece: f64| !layout.is_afd() || piece >= f64::from(layout.microbatches()) / 2.0;
+    let chunk = move |piece: f64| (isl / piece).ceil().max(1.0);
+    let pieces = PIECES.into_iter().filter(move |p| fills(*p) && (chunk(*p) >= 16.0 || *p <= 1.0)).map(chunk);
+    let most = |n: u32, chunk: f64| n == 1 || f64::from(n) * chunk <= 65_536.0;
+    pieces.flat_map(move |c| sequences.iter().filter(move |n| most(**n, c)).map(move |n| (*n, c as u32)))
+}
+
 impl Task<'_> {
     /// Prices the prefill slot, and once more with finer cuts where a layout stands near the frontier.
     pub fn prompts(&self, layouts: &[Layout]) -> Result<Prompts> {
@@ -74,26 +86,17 @@ impl Task<'_> {
         known: &[(u32, u32, PrefillSide)],
         best: &[(u32, u32)],
     ) -> Vec<(u32, u32, PrefillSide)> {
-        let near = |a: f64, b: f64| (0.49..2.05).contains(&(a / b));
+        let near = |a: u32, b: u32| (0.49..2.05).contains(&(f64::from(a) / f64::from(b)));
         let mut sides = known.to_vec();
-        for piece in PIECES {
-            let chunk = (self.load.isl / piece).ceil().max(1.0);
-            let whole = layout.is_afd() && piece < f64::from(layout.microbatches()) / 2.0;
-            if (chunk < 16.0 && piece > 1.0) || whole {
+        for (sequences, chunk) in cuts(self.load.isl, layout, &FINE_SEQUENCES) {
+            let seen = known.iter().any(|(s, c, _)| *s == sequences && *c == chunk);
+            let beside = |(s, c): &(u32, u32)| near(sequences, *s) && near(chunk, *c);
+            if seen || !best.iter().any(beside) {
                 continue;
             }
-            for sequences in [1u32, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48] {
-                let tokens = f64::from(sequences) * chunk;
-                let seen = known.iter().any(|(s, c, _)| *s == sequences && *c == chunk as u32);
-                let beside =
-                    |(s, c): &(u32, u32)| near(f64::from(sequences), f64::from(*s)) && near(chunk, f64::from(*c));
-                if sequences > 1 && tokens > 65_536.0 || seen || !best.iter().any(beside) {
-                    continue;
-                }
-                let side = stepper.prefill_side(&self.load, f64::from(sequences), chunk);
-                if side.short.is_none() {
-                    sides.push((sequences, chunk as u32, side));
-                }
+            let side = stepper.prefill_side(&self.load, f64::from(sequences), f64::from(chunk));
+            if side.short.is_none() {
+                sides.push((sequences, chunk, side));
             }
         }
         sides

@@ -17,7 +17,7 @@ use super::constants::climb::VAIN;
 use super::constants::finer::{DOUBTFUL, FINER, FINEST, HALVED, LEADERS, LINKS, PACES, ROUND};
 use super::fine_grid::At;
 use super::group::Group;
-use super::marks::Judged;
+use super::marks::{Judged, Placed};
 use super::row::{Layout, Part, Row};
 use super::task::Task;
 use super::units::{Found, climb};
@@ -193,10 +193,42 @@ impl Task<'_> {
         for i in leaders {
             let score = &mut judged[i].score;
             if worth_more(*score, best, DOUBTFUL) {
-                score.1 = self.halved(groups[i], aim).max(score.1);
+                let filled = self.filled(groups[i], aim).into_iter().filter(|f| f.1.0 == 2).map(|f| f.1.1);
+                score.1 = filled.fold(self.halved(groups[i], aim).max(score.1), f64::max);
             }
         }
         judged
+    }
+
+    /// Cadences above 1, each with the best score of budgets that the prompts just fill: on the coarse grid they have the
+    /// most room alone. Batches up to an octave from the best of the grid, halved towards the limits.
+    fn filled(&self, group: &Group, aim: &Aim) -> Vec<(u32, (u8, f64))> {
+        let Group { timer, rows: coarse, marks, known } = group;
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        let best = marks.best_batches(aim, |i| coarse[i].main.interval);
+        let least = group.layout().map_or(1, |l| l.microbatches());
+        let mut of_cadence = |(interval, best): (u32, Vec<Placed>)| {
+            let Part { batch: middle, count, .. } = coarse[best.first()?.0].main;
+            let mut score = |batch: u32| {
+                let chunk = choose::filled_budget(&self.load, batch, self.per_decode(), self.progress())?;
+                let at = [batch, chunk, interval];
+                let price = || timer.mixed(&self.load, at, count);
+                Some(aim.score(known.points.entry(at).or_insert_with(price)))
+            };
+            let mut top = score(middle)?;
+            let (mut low, mut high) = if top.0 == 2 { (middle, 2 * middle) } else { (middle / 2, middle) };
+            for _ in 0..HALVED {
+                let batch = low.midpoint(high);
+                if batch <= low || batch < least {
+                    break;
+                }
+                let found = score(batch)?;
+                *(if found.0 == 2 { &mut low } else { &mut high }) = batch;
+                top = if order(&found, &top).is_gt() { found } else { top };
+            }
+            Some((interval, top))
+        };
+        best.into_iter().filter(|(interval, _)| *interval > 1).filter_map(&mut of_cadence).collect()
     }
 
     /// The best gain within the limits on a layout's most promising links: the batches between their ends are halved.
@@ -248,6 +280,7 @@ impl Task<'_> {
     ) {
         let Group { timer, rows: coarse, marks, known } = group;
         let Some(first) = coarse.first() else { return };
+        let filled = self.filled(group, aim);
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
         let (layout, count) = (first.main.layout, first.main.count);
         let most = *known.most.get_or_insert_with(|| choose::most_sequences(timer, 1.0).min(4096.0) as u32);
@@ -262,9 +295,11 @@ impl Task<'_> {
         let cadences = self.cadences(timer);
         // Of each cadence the best batch, and the best of the others: the limits often bind beside the first.
         let best = marks.best_batches(aim, |i| coarse[i].main.interval);
-        let Some(top) = best.iter().filter_map(|(_, b)| Some(b.first()?.1)).max_by(order) else { return };
+        let of_grid = best.iter().filter_map(|(_, b)| Some(b.first()?.1));
+        let Some(top) = of_grid.chain(filled.iter().map(|f| f.1)).max_by(order) else { return };
         for (interval, best) in best {
-            if !best.first().is_some_and(|b| worth_more(b.1, top, PACES)) {
+            let scores = best.iter().take(1).map(|b| b.1).chain(filled.iter().filter(|f| f.0 == interval).map(|f| f.1));
+            if !scores.max_by(order).is_some_and(|s| worth_more(s, top, PACES)) {
                 continue;
             }
             let batches = best.iter().take(2).map(|(i, _)| coarse[*i].main.batch);

@@ -10,7 +10,7 @@ use super::group::Group;
 use super::kept::Kept;
 use super::key::PART;
 use super::row::Layout;
-use super::sides::{PromptSide, Slot};
+use super::sides::{Candidate, PromptSide, Slot};
 use super::space::{self, STAGES, TENSOR};
 use super::timer::Timer;
 use crate::control::Control;
@@ -51,6 +51,8 @@ pub struct Task<'a> {
     timers: Kept<Layout, Timer>,
     /// Prompts cut around those of leaders: sequences and chunk.
     pub(super) cuts: Kept<(Layout, u32, u32), PrefillSide>,
+    /// Every way of cutting prompts on layouts of a kind (units) and size.
+    pub(super) of_size: Kept<(bool, u32), Vec<Candidate<PrefillSide>>>,
     /// Layouts one step from a unit's.
     pub(super) neighbours: Kept<(Layout, Role), Vec<Layout>>,
     /// Units beyond the coarse grid, as they serve both phases and in either slot.
@@ -100,6 +102,7 @@ impl<'a> Task<'a> {
             fine_grid,
             timers: Kept::default(),
             cuts: Kept::default(),
+            of_size: Kept::default(),
             mixed: Kept::default(),
             neighbours: Kept::default(),
             decoded: Kept::default(),

@@ -72,6 +72,14 @@ impl Cycle {
     }
 }
 
+/// The chunk budget that a batch's own prompts just fill in every step, with a little to spare for bursts. `progress`: tokens
+/// that a decode step adds to a sequence; none where nothing decodes.
+pub fn filled_budget(load: &Load, batch: u32, per_decode: f64, progress: f64) -> Option<u32> {
+    let prompts = f64::from(batch) * load.isl * progress / (load.osl - 1.0);
+    let budget = 1.03 * prompts + f64::from(batch) * per_decode;
+    (load.osl > 1.0 && budget < 4e9).then_some(budget.ceil() as u32)
+}
+
 /// Chunk budgets worth trying for a batch: the prompt in 1, 2, 3, 4, 6, 8, 12, 16, 32 pieces beside the decode tokens,
 /// and several prompts in one step where as many come in `interval` steps.
 pub fn chunk_grid(load: &Load, batch: u32, per_decode: f64, interval: u32) -> Vec<u32> {

@@ -97,7 +97,7 @@ fn main() {
             let f = timed(name, || task.pair(level, &p.prompts.front, &d.front).unwrap(), Vec::len);
             let fine = timed("its batches", || task.fine_decode(d, &aim).unwrap(), Slots::len);
             let tiers = disagg::search::leaders::Tiers::of(&f, &aim);
-            timed("near the best", || task.best_pairs(level, &p.prompts.every, &fine, &aim, tiers).unwrap(), Vec::len);
+            timed("near the best", || task.best_pairs(level, &p.prompts, &fine, &aim, tiers).unwrap(), Vec::len);
         }
     }
     let q = Question {

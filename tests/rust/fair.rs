@@ -484,6 +484,41 @@ fn what_a_wider_climb_found_is_reached() {
     }
 }
 
+/// Requests a second that plans drawn at random had found beyond the search: an AFD unit whose prompts just fill the steps
+/// of their cadence, and prompts slow enough to hold one decode batch more below its limit.
+#[test]
+fn what_was_drawn_by_chance_is_reached() {
+    for (model, framework, system, gpus, (prefix, isl, osl), (ttft, tpot), level, least) in [
+        (
+            "openai/gpt-oss-120b",
+            "trtllm",
+            "gb200",
+            72,
+            (0.0, 2048.0, 1024.0),
+            (500.0, 20.0),
+            Level::AggregatedAfd,
+            979.0,
+        ),
+        (
+            "moonshotai/Kimi-K2-Instruct",
+            "trtllm",
+            "b200_sxm",
+            24,
+            (4096.0, 512.0, 256.0),
+            (300.0, 12.0),
+            Level::Pd,
+            4.74,
+        ),
+    ] {
+        let w = Workload::fixed("fair", prefix, isl, osl);
+        let slo = Slo { ttft_ms: Some(ttft), tpot_ms: Some(tpot), percentile: None };
+        let mut q = Question::new(Case::new(lab::model(model), lab::cluster(system, gpus), w).on(framework), slo);
+        q.levels = vec![level];
+        let found = best(&q, level);
+        assert!(found >= least, "{model}: {found} after {least}");
+    }
+}
+
 /// Prompts of a pipelined unit are cut finely enough to fill its stages: no plan was found here between two limits that had
 /// one each.
 #[test]

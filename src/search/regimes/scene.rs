@@ -206,7 +206,7 @@ impl<'a> Scene<'a> {
         let mut fine: Vec<Row> = Vec::new();
         for ((p, _), [_, to]) in ways(level).iter().filter_map(sides) {
             let Some(slots) = &decode[to] else { continue };
-            fine.extend(self.task.best_pairs(level, &p.prompts.every, slots, aim, tiers)?);
+            fine.extend(self.task.best_pairs(level, &p.prompts, slots, aim, tiers)?);
         }
         tiers = tiers.and(Tiers::of(&fine, aim));
         let takes = |r: &Row| tiers.takes(r.point.requests_per_s, r.point.excess(&aim.slo));

@@ -1,0 +1,122 @@
+//! Pairs whose prompts hold decode just below its limit: a batch too many for the TPOT limit, served slowly enough.
+//!
+//! A decode slot at whole batches steps over the limit from one batch to the next. At the first batch beyond it the slot
+//! still keeps the limit while its prompts come at no more than `mu`, its rate at a step of the limit. Prefill slots are
+//! chosen for their most rate at a latency, so one that gives just under `mu / nd` need not be among them; here every way of
+//! cutting prompts on every layout as large as the leader's is looked at, from `mu` down. Limit: only beside the decode
+//! layouts and prefill sizes of the pairs that lead.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::aim::{Aim, order};
+use super::constants::prompts::{LEADERS, SEQUENCES, THROTTLES};
+use super::fine_decode::Fine;
+use super::prompts::cuts;
+use super::row::{Layout, Part, Row};
+use super::sides::{Candidate, PromptSide, Prompts, Slot};
+use super::task::Task;
+use super::timer;
+use crate::error::Result;
+use crate::serving::pd::{DecodeSide, PrefillSide};
+use crate::serving::point;
+use crate::spec::Level;
+
+impl Task<'_> {
+    /// Pairs that lead `rows` with a decode batch more, each held below the limits by the prompts.
+    pub fn throttled(
+        &self,
+        level: Level,
+        rows: &[Row],
+        prompts: &Prompts,
+        decode: &Fine<'_, '_>,
+        aim: &Aim,
+    ) -> Result<Vec<Row>> {
+        let mut leading: Vec<(Part, Part, (u8, f64))> =
+            rows.iter().filter_map(|r| Some((r.prefill?, r.main, aim.score(&r.point)))).collect();
+        leading.retain(|(.., score)| score.0 == 2);
+        leading.sort_by(|a, b| order(&b.2, &a.2));
+        let mut seen: Vec<(u32, Layout)> = Vec::new();
+        leading.retain(|(p, d, _)| {
+            let pair = (p.layout.gpus(), d.layout);
+            let new = seen.len() < LEADERS && !seen.contains(&pair);
+            seen.extend(new.then_some(pair));
+            new
+        });
+        let best = leading.first().map_or(0.0, |l| l.2.1);
+        let mut out = Vec::new();
+        for (p, d, _) in leading {
+            self.control.check()?;
+            let Some(next) = decode.beyond_limit(&d.layout) else { continue };
+            out.extend(self.held_below(level, &*self.prompts_of(&p.layout, prompts)?, next, best, aim));
+        }
+        Ok(out)
+    }
+
+    /// The first few pairs of `decode` with prompts, from the most rate down, until one keeps the limits.
+    fn held_below(
+        &self,
+        level: Level,
+        prompts: &[Candidate<PrefillSide>],
+        decode: &Candidate<DecodeSide>,
+        best: f64,
+        aim: &Aim,
+    ) -> Option<Row> {
+        let soon = |p: &PrefillSide| point::excess([p.prefill.latency_s, 0.0], &aim.slo) <= 1.0;
+        let mut found: Vec<(f64, u32, u32, &Candidate<PrefillSide>)> = Vec::new();
+        for p in prompts.iter().filter(|p| soon(&p.side) && self.pairs_up(&p.layout, &decode.layout)) {
+            let (gp, gd) = (p.layout.gpus(), decode.layout.gpus());
+            for np in 1..=self.budget.saturating_sub(gd) / gp {
+                let (supply, nd) = (f64::from(np) * p.side.rate, self.most((np, gp), gd));
+                if supply > best && supply < f64::from(nd) * decode.side.rate {
+                    found.push((supply, np, nd, p));
+                }
+            }
+        }
+        let row = |&(_, np, nd, p): &(f64, u32, u32, &Candidate<PrefillSide>)| {
+            let side = p.side.with_ports(&p.stepper, &self.load);
+            let point = timer::combine(&p.stepper, &side, np, &decode.stepper, &decode.side, nd, &self.load);
+            let part = |layout, batch, chunk, count| Part { layout, batch, chunk, count, interval: 1 };
+            Row {
+                level,
+                framework: self.framework,
+                main: part(decode.layout, decode.batch, 0, nd),
+                prefill: Some(part(p.layout, p.batch, p.chunk, np)),
+                point,
+                scanned: p.stepper.scans() || decode.stepper.scans(),
+                leads: false,
+            }
+        };
+        // Of as many decode slots TPOT rises with what comes: from the most that keeps it down to what keeps TTFT as well.
+        found.sort_by(|a, b| a.2.cmp(&b.2).then(b.0.total_cmp(&a.0)));
+        let slow = |r: &Row| point::excess([0.0, r.point.tpot_s], &aim.slo) > 1.0;
+        let first = |of: &[(f64, u32, u32, &Candidate<PrefillSide>)]| {
+            let from = of.partition_point(|f| slow(&row(f)));
+            of[from..].iter().take(THROTTLES).map(row).find(|r| aim.score(&r.point).0 == 2)
+        };
+        found
+            .chunk_by(|a, b| a.2 == b.2)
+            .filter_map(first)
+            .max_by(|a, b| order(&aim.score(&a.point), &aim.score(&b.point)))
+    }
+
+    /// Ways of cutting prompts on every layout of one's kind and size.
+    fn prompts_of(&self, layout: &Layout, prompts: &Prompts) -> Result<Arc<Vec<Candidate<PrefillSide>>>> {
+        self.of_size.get((layout.is_afd(), layout.gpus()), || {
+            let alike = |l: &Layout| l.is_afd() == layout.is_afd() && l.gpus() == layout.gpus();
+            let of: Vec<&Slot<PromptSide>> = prompts.all.iter().filter(|(l, ..)| alike(l)).collect();
+            let one = |(layout, timer, _): &&Slot<PromptSide>| {
+                let cuts = cuts(self.load.isl, layout, &SEQUENCES);
+                let sides =
+                    cuts.map(|(n, chunk)| (n, chunk, timer.prefill_side(&self.load, f64::from(n), f64::from(chunk))));
+                let stands = sides.filter(|(.., side)| side.short.is_none());
+                let make =
+                    |(batch, chunk, side)| Candidate { layout: *layout, stepper: timer.clone(), batch, chunk, side };
+                stands.map(make).collect::<Vec<_>>()
+            };
+            let found: Vec<Vec<_>> = crate::pool::install(|| of.par_iter().map(one).collect())?;
+            Ok(found.into_iter().flatten().collect())
+        })
+    }
+}
