@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use rustc_hash::FxHashMap;
 
 use super::sink::{Op, Sink, Total};
-use crate::kernels::Reading;
+use crate::kernels::{Evidence, Reading};
 
 /// Bits of the mantissa that number the knots of an octave.
 const BITS: u32 = 5;
@@ -180,6 +180,12 @@ impl Line {
         }
     }
 
+    /// The same as a walk over operators takes it; a line does not know how well its parts are known.
+    #[inline]
+    pub(super) fn reading(&self, p: Place) -> Reading {
+        known(self.at(p))
+    }
+
     #[cold]
     fn first(&self, octave: usize) -> &Octave {
         self.octaves[octave].get_or_init(|| Box::new(Octave::of(octave, &self.price)))
@@ -194,6 +200,12 @@ impl Line {
     pub fn read(&self, x: f64) -> f64 {
         self.at(Place::of(x))
     }
+}
+
+/// Seconds of a line as a walk over operators takes them.
+#[inline]
+pub(super) fn known(seconds: f64) -> Reading {
+    Reading { seconds, evidence: Evidence::Interpolated }
 }
 
 /// What a line is of, and the numbers that make it that one.

@@ -15,8 +15,7 @@
 //! Source of the schedule: SGLang two-batch overlap (lmsys.org, 2025-05-05).
 
 use super::library::Library;
-use crate::kernels::Reading;
-use crate::network::{A2aKind, CommTime};
+use crate::network::A2aKind;
 use crate::spec::Device;
 
 /// SMs that a fused dispatch keeps for communication: 24 of 148 (FastAFD, haoailab.com, 2026-07).
@@ -33,17 +32,6 @@ fn sms(device: &Device) -> f64 {
 pub fn fused_slowdown(lib: &Library) -> f64 {
     let n = sms(&lib.cluster.device);
     n / (n - FUSED_SMS)
-}
-
-/// A dispatch, the experts and the way back as one kernel (DeepGEMM's MegaMoE): the longest of the three counts, and
-/// only the start-up of either way stands alone. Gives the kernel without its start-ups, and seconds of the whole.
-///
-/// `reads`: what HBM needs for the weights, which fewer SMs do not slow; `slowed`: what they do to the rest.
-pub fn fused(experts: Reading, ways: [CommTime; 2], starts: [CommTime; 2], reads: f64, slowed: f64) -> (Reading, f64) {
-    let own = beside_exchange(experts.seconds, reads, slowed);
-    let moved = |k: usize| ways[k].seconds - starts[k].seconds;
-    let seconds = own.max(moved(0)).max(moved(1));
-    (Reading { seconds, ..experts }, seconds + starts[0].seconds + starts[1].seconds)
 }
 
 /// Seconds of experts whose kernel gives SMs to an exchange: not those that HBM needs for the weights.

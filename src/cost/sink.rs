@@ -152,6 +152,31 @@ impl Sink for Total {
     }
 }
 
+/// Seconds alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seconds(pub f64);
+
+impl Sink for Seconds {
+    const DETAIL: bool = false;
+
+    #[inline]
+    fn add(&mut self, _op: Op, count: f64, reading: Reading) {
+        self.0 += count * reading.seconds;
+    }
+
+    #[inline]
+    fn merge(&mut self, total: &Total) {
+        self.0 += total.seconds;
+    }
+}
+
+/// Seconds of the operators that `price` adds.
+pub fn seconds(price: impl FnOnce(&mut Seconds)) -> f64 {
+    let mut t = Seconds::default();
+    price(&mut t);
+    t.0
+}
+
 /// One line of a breakdown.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Entry {

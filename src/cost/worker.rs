@@ -13,19 +13,19 @@
 //! have token thresholds for it. Dense layers, ends and draft passes run whole. MTP: draft passes are whole
 //! layers more (draft).
 
+mod lane;
 mod lane_lines;
 mod lines;
 mod moe;
 
 pub use self::lines::WorkerLines;
 pub use self::moe::Lane;
-use self::moe::{LayerParts, MoePart};
+use self::moe::{MoePart, Priced};
 use super::Batch;
 use super::attention::AttentionPart;
 use super::draft;
 use super::ffn::{self, GatedMlp};
 use super::library::Library;
-use super::overlap;
 use super::program::{DRAFT_MIXER, Ffn, Surfaces};
 use super::sink::{Op, Sink, Total};
 use crate::error::Result;
@@ -33,10 +33,10 @@ use crate::kernels::Surface;
 use crate::spec::{Dtype, Parallel};
 use std::sync::Arc;
 
-/// A MoE layer as two half-batches in turn: one of them, their lane, and the seconds of both.
-struct Halves {
+/// A MoE layer as two half-batches in turn: one of them, its parts on their lane, and the seconds of both.
+struct Halves<'a> {
     half: Batch,
-    lane: Lane,
+    parts: Priced<'a>,
     wall: f64,
 }
 
@@ -138,8 +138,9 @@ impl Worker {
     /// The lane that a step of this batch takes; `None` for a dense model.
     pub fn lane(&self, batch: &Batch) -> Option<Lane> {
         let mixer = self.lib.program.first_with(Ffn::Experts);
-        let lane = |m: &Arc<MoePart>| self.halves(m, batch, mixer).map_or_else(|| m.best_lane(batch).0, |h| h.lane);
-        self.moe.as_ref().map(lane)
+        let moe = self.moe.as_ref()?;
+        let parts = self.halves(moe, batch, mixer).map(|h| h.parts).or_else(|| Some(moe.best_lane(batch)?.0));
+        parts.map(|p| p.lane)
     }
 
     /// One step through all layers.
@@ -222,16 +223,16 @@ impl Worker {
         if count <= 0.0 {
             return 0.0;
         }
-        let Some(Halves { half, lane, wall }) = self.halves(moe, batch, mixer) else {
+        let Some(Halves { half, parts, wall }) = self.halves(moe, batch, mixer) else {
             self.whole_moe_layers(batch, mixer, count, sink);
             return 0.0;
         };
         let mut t = Total::default();
         self.attention.price(&self.lib.comm, &half, mixer, 1.0, &mut t);
-        moe.layer_of(lane, &half, false, 1.0, &mut t);
+        lane::layer(&parts, false, 1.0, &mut t);
         if S::DETAIL {
             self.attention.price(&self.lib.comm, &half, mixer, 2.0 * count, sink);
-            moe.layer_of(lane, &half, false, 2.0 * count, sink);
+            lane::layer(&parts, false, 2.0 * count, sink);
         } else {
             sink.merge(&t.times(2.0 * count));
         }
@@ -241,46 +242,35 @@ impl Worker {
     fn whole_moe_layers<S: Sink>(&self, batch: &Batch, mixer: usize, count: f64, sink: &mut S) {
         if let (true, Some(moe)) = (count > 0.0, &self.moe) {
             self.attention.price(&self.lib.comm, batch, mixer, count, sink);
-            let (lane, total) = moe.best_lane(batch);
-            if S::DETAIL {
-                moe.layer(lane, batch, count, sink);
-            } else {
-                sink.merge(&total.times(count));
+            match moe.best_lane(batch) {
+                Some((parts, _)) if S::DETAIL => parts.layer(count, sink),
+                Some((_, total)) => sink.merge(&total.times(count)),
+                None => {}
             }
         }
     }
 
     /// The two half-batches of a MoE layer, where they may overlap, there is something to halve, and the layer is the
     /// faster for it.
-    fn halves(&self, moe: &MoePart, batch: &Batch, mixer: usize) -> Option<Halves> {
-        let splits = batch.decode >= 2.0 || batch.has_prefill();
-        if !self.two_batches || !splits {
+    fn halves<'a>(&self, moe: &'a MoePart, batch: &Batch, mixer: usize) -> Option<Halves<'a>> {
+        if !self.two_batches || !splits(batch) {
             return None;
         }
+        let attention = |b: &Batch| {
+            let mut t = Total::default();
+            self.attention.price(&self.lib.comm, b, mixer, 1.0, &mut t);
+            t.seconds
+        };
         let half = batch.part(2);
-        let (lane, wall) = self.best_overlap(moe, &half, mixer);
-        let mut attention = Total::default();
-        self.attention.price(&self.lib.comm, batch, mixer, 1.0, &mut attention);
-        let whole = attention.seconds + moe.best_lane(batch).1.seconds;
-        (wall < whole).then_some(Halves { half, lane, wall })
+        let of_half = attention(&half);
+        let apart = moe.taken(&half).filter(|p| p.lane.apart());
+        let walls = apart.map(|parts| Halves { half, parts, wall: moe.turns(parts.lane).wall(&parts, of_half) });
+        let best = walls.min_by(|a, b| a.wall.total_cmp(&b.wall))?;
+        (best.wall < attention(batch) + moe.best_lane(batch)?.1.seconds).then_some(best)
     }
+}
 
-    /// The lane with the shortest layer of two overlapped halves, and its seconds.
-    fn best_overlap(&self, moe: &MoePart, half: &Batch, mixer: usize) -> (Lane, f64) {
-        let mut attention = Total::default();
-        self.attention.price(&self.lib.comm, half, mixer, 1.0, &mut attention);
-        let mut best: Option<(Lane, f64)> = None;
-        // A fused kernel leaves nothing for the other half to hide.
-        let apart = moe.lanes.iter().filter(|l| !matches!(l, Lane::Fused(_)));
-        for lane in apart.filter(|l| moe.takes(**l, half)) {
-            let mut parts = LayerParts::default();
-            moe.layer_of(*lane, half, false, 1.0, &mut parts);
-            let slowed = overlap::slowdown(&self.lib, lane.exchange());
-            let wall = parts.overlapped(attention.seconds, *lane == Lane::Tensor, slowed);
-            if best.is_none_or(|(_, b)| wall < b) {
-                best = Some((*lane, wall));
-            }
-        }
-        best.unwrap_or((Lane::Tensor, 0.0))
-    }
+/// Whether there is something to halve.
+fn splits(batch: &Batch) -> bool {
+    batch.decode >= 2.0 || batch.has_prefill()
 }

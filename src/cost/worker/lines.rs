@@ -6,15 +6,15 @@
 
 use std::sync::Arc;
 
-use super::Worker;
-use super::lane_lines::{HalfLines, LaneLines, Places, tokens_of};
-use super::moe::Lane;
+use super::lane::LayerTokens;
+use super::lane_lines::LaneLines;
+use super::{Worker, splits};
 use crate::cost::attention::{KernelLines, Lengths};
 use crate::cost::draft;
 use crate::cost::line::{Line, Lines, Place, Tokens};
 use crate::cost::program::{DRAFT_MIXER, Ffn, LayerKind, MOST_MIXERS};
 use crate::cost::{Batch, ffn};
-use crate::network::A2aKind;
+use crate::spec::Parallel;
 
 /// Layers that run as two half-batches where that is shorter.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ struct Halving {
     /// Token work of one layer's attention, and its kernels over half the prompts.
     attention: [Arc<Line>; 2],
     kernels: Vec<KernelLines>,
-    lanes: [Vec<HalfLines>; 2],
+    lanes: [Vec<LaneLines>; 2],
 }
 
 /// The lines of one worker, [prefill, decode] where a step differs.
@@ -48,6 +48,15 @@ pub struct WorkerLines {
     lanes: [Vec<LaneLines>; 2],
     halving: Option<Halving>,
     hop: Option<Arc<Line>>,
+}
+
+/// A step in which a rank's GPU group has `tokens`.
+fn tokens_of(parallel: &Parallel, tokens: f64, decode: bool) -> Batch {
+    if decode { Batch::decode(tokens, 1.0, 1.0) } else { Batch::prefill(1.0, tokens * f64::from(parallel.cp), 0.0) }
+}
+
+fn places(rank: f64, tp: f64, all: f64) -> LayerTokens<Place> {
+    LayerTokens { rank: Place::of(rank), own: Place::of(rank / tp), all: Place::of(all) }
 }
 
 impl Worker {
@@ -78,12 +87,7 @@ impl Worker {
             let kinds = program.kinds().iter().filter(|k| k.mixer == mixer && k.ffn == Ffn::Experts);
             kinds.map(|k| f64::from(k.layers)).sum()
         };
-        let lanes = |decode: bool| {
-            let graph = decode && self.lib.graph(true);
-            let apart = moe.lanes.iter().filter(|l| !matches!(l, Lane::Fused(_)));
-            let taken = apart.filter(|l| !(graph && l.exchange() == Some(A2aKind::Normal)));
-            taken.map(|l| moe.half_lines(lines, *l, decode)).collect()
-        };
+        let lanes = |decode| moe.lane_lines(lines, decode, true);
         let p = &self.parallel;
         Some(Halving {
             layers: mixers.clone().map(with_experts).collect(),
@@ -107,7 +111,7 @@ impl Halving {
         mode: usize,
         half: f64,
         whole: Place,
-        places: &Places,
+        places: &LayerTokens<Place>,
         layer: f64,
         kernels: impl Iterator<Item = [f64; 2]>,
     ) -> f64 {
@@ -115,7 +119,7 @@ impl Halving {
         let mut saved = 0.0;
         for (layers, [kernel, half_kernel]) in self.layers.iter().zip(kernels) {
             let lanes = self.lanes[mode].iter().filter(|l| half <= l.most);
-            let wall = lanes.map(|l| l.wall(part + half_kernel, places)).fold(f64::INFINITY, f64::min);
+            let wall = lanes.map(|l| l.wall(places, part + half_kernel)).fold(f64::INFINITY, f64::min);
             saved += layers * (whole + kernel + layer - wall).max(0.0);
         }
         saved
@@ -134,16 +138,7 @@ impl WorkerLines {
         let pair = |make: &dyn Fn(usize) -> Arc<Line>| [make(0), make(1)];
         let ffn = if w.moe.is_some() { Ffn::Experts } else { Ffn::Dense };
         let one = LayerKind { mixer: DRAFT_MIXER, ffn, layers: 1 };
-        let lanes = |decode: bool| -> Vec<LaneLines> {
-            let graph = decode && w.lib.graph(true);
-            w.moe.as_ref().map_or_else(Vec::new, |moe| {
-                moe.lanes
-                    .iter()
-                    .filter(|l| !(graph && l.exchange() == Some(A2aKind::Normal)))
-                    .map(|l| moe.lane_lines(lines, *l, decode))
-                    .collect()
-            })
-        };
+        let lanes = |decode| w.moe.as_ref().map_or_else(Vec::new, |moe| moe.lane_lines(lines, decode, false));
         let layers = w.lib.model.layers;
         WorkerLines {
             tp: f64::from(p.tp),
@@ -152,7 +147,7 @@ impl WorkerLines {
             pp: f64::from(p.pp),
             share: f64::from(layers.div_ceil(p.pp)) / f64::from(layers),
             mtp,
-            hides: w.moe.as_ref().is_some_and(|m| m.beside),
+            hides: w.lib.assumptions.shared_expert_overlap,
             kernels,
             tokens: pair(&|mode| {
                 let w = w.clone();
@@ -191,7 +186,7 @@ impl WorkerLines {
 
     /// The fastest lane of one MoE layer.
     #[inline]
-    fn layer(&self, mode: usize, rank: f64, at: &Places) -> f64 {
+    fn layer(&self, mode: usize, rank: f64, at: &LayerTokens<Place>) -> f64 {
         let hides = self.hides && mode == 1;
         let lanes = self.lanes[mode].iter().filter(|l| rank <= l.most);
         lanes.map(|l| l.seconds(at, hides)).fold(f64::INFINITY, f64::min)
@@ -212,10 +207,10 @@ impl WorkerLines {
         let mut layer = 0.0;
         if self.moe > 0.0 {
             let all = self.dp * b.mean_tokens();
-            layer = self.layer(mode, rank, &Places::of(rank, self.tp, all));
+            layer = self.layer(mode, rank, &places(rank, self.tp, all));
             t += self.moe * layer;
-            if let Some(h) = self.halving.as_ref().filter(|_| b.decode >= 2.0 || mode == 0) {
-                let half = Places::of(0.5 * rank, self.tp, 0.5 * all);
+            if let Some(h) = self.halving.as_ref().filter(|_| splits(b)) {
+                let half = places(0.5 * rank, self.tp, 0.5 * all);
                 t -= h.saves(mode, 0.5 * rank, at, &half, layer, halves(h).into_iter());
             }
         }
@@ -265,7 +260,7 @@ impl WorkerLines {
     fn draft_alone(&self, b: &Batch) -> f64 {
         let Some(draft) = &self.draft else { return 0.0 };
         let (at, rows) = (Place::of(b.decode), b.decode);
-        let places = Places::of(rows, self.tp, self.dp * rows);
+        let places = places(rows, self.tp, self.dp * rows);
         let layer = if self.moe > 0.0 { self.layer(1, rows, &places) } else { 0.0 };
         let kernel = self.kernels.first().map_or(0.0, |(_, k)| k.decode(rows, b.context));
         draft[1].at(at) + layer + kernel + self.logits[1].read(rows)

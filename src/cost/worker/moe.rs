@@ -1,19 +1,22 @@
 //! What a worker does in a MoE layer after its mixer: the way to the experts, the experts, the way back.
 //!
-//! The ways are lanes, of which a step takes the fastest it can have (`worker` names them). A lane's layer is
-//! `A(rank) + X(own) + E(all) + S(rank)`: reductions and router over a rank's tokens, the exchange over a GPU's, the
-//! experts over those of all ranks, and the shared expert, which in a decode step hides behind the routed path. A fused
-//! kernel takes the longest of its exchange and its experts (`overlap`).
+//! The ways are lanes, of which a step takes the fastest it can have (`worker` names them). Here the parts of a lane are
+//! priced operator by operator; `lane` adds them up. A dispatch, the experts and the way back as one kernel (DeepGEMM's
+//! MegaMoE) take the longest of the three, and only the start-up of either way stands alone; the experts have fewer SMs,
+//! which slows all but what HBM needs for the weights (`overlap`).
 
 use std::sync::Arc;
 
+use super::lane::{self, LaneParts, LayerTokens, Turns};
 use crate::cost::Batch;
 use crate::cost::ffn::{Experts, GatedMlp, Router};
 use crate::cost::library::Library;
 use crate::cost::overlap;
 use crate::cost::sink::{Op, Sink, Total};
 use crate::error::{Error, Result};
+use crate::kernels::Reading;
 use crate::kernels::roofline::BANDWIDTH_EFFICIENCY;
+use crate::network::report::Report;
 use crate::network::{A2aKind, A2aShape, CommTime, OneNode};
 use crate::spec::Parallel;
 use crate::spec::assumptions::{Exchange, GroupRouting};
@@ -29,6 +32,11 @@ pub enum Lane {
 }
 
 impl Lane {
+    /// Whether its exchange stands apart from the experts: a fused kernel leaves nothing for another half to hide.
+    pub(super) fn apart(self) -> bool {
+        !matches!(self, Lane::Fused(_))
+    }
+
     /// The all-to-all that moves the tokens; none: a collective does.
     pub fn exchange(self) -> Option<A2aKind> {
         match self {
@@ -51,52 +59,12 @@ impl Lane {
     }
 }
 
-/// Seconds of one MoE layer by what two half-batches can overlap.
-#[derive(Default)]
-pub(super) struct LayerParts {
-    /// Blocking exchanges and the router: computed with attention.
-    pub before: f64,
-    pub out: f64,
-    pub experts: f64,
-    pub back: f64,
-}
-
-impl Sink for LayerParts {
-    const DETAIL: bool = true;
-
-    fn add(&mut self, op: Op, count: f64, reading: crate::kernels::Reading) {
-        let part = match op {
-            Op::Dispatch => &mut self.out,
-            Op::Combine => &mut self.back,
-            Op::Experts | Op::SharedExpert => &mut self.experts,
-            _ => &mut self.before,
-        };
-        *part += count * reading.seconds;
-    }
-
-    fn merge(&mut self, total: &Total) {
-        self.before += total.seconds;
-    }
-}
-
-impl LayerParts {
-    /// The layer of both halves. Tensor lane: the two all-reduces are what travels.
-    pub fn overlapped(&self, attention: f64, tensor: bool, slowed: f64) -> f64 {
-        if tensor {
-            // Everything but the router in `before` is the two equal all-reduces; the router is small.
-            let reduce = 0.5 * self.before;
-            return overlap::two_batches(attention, reduce, self.experts, reduce, slowed);
-        }
-        overlap::two_batches(attention + self.before, self.out, self.experts, self.back, slowed)
-    }
-}
-
 pub(super) struct MoePart {
     pub lib: Arc<Library>,
     pub parallel: Parallel,
-    pub hidden: f64,
+    hidden: f64,
     router: Router,
-    pub experts: Experts,
+    experts: Experts,
     /// Shared expert split over the TP ranks, and whole.
     pub shared: Option<[GatedMlp; 2]>,
     pub a2a: A2aShape,
@@ -104,14 +72,14 @@ pub(super) struct MoePart {
     /// Rows that stand for the exchange between nodes, whatever the kernel of a lane.
     one_node: Option<OneNode>,
     /// Seconds that HBM needs for all experts of a GPU, and the share of experts that one token misses.
-    pub reads: f64,
-    pub missed: f64,
+    all_reads: f64,
+    missed: f64,
     /// Whether experts span nodes.
     pub wide: bool,
     /// Whether the shared expert of a decode step hides behind the routed path.
-    pub beside: bool,
+    beside: bool,
     /// What giving SMs to a fused dispatch does to the experts.
-    pub slowed: f64,
+    slowed: f64,
 }
 
 impl MoePart {
@@ -164,7 +132,7 @@ impl MoePart {
                 lanes.extend(kinds.iter().map(|k| Lane::Fused(*k)));
             }
         }
-        let reads = f64::from(m.experts.div_ceil(p.ep())) / f64::from(p.moe_tp)
+        let all_reads = f64::from(m.experts.div_ceil(p.ep())) / f64::from(p.moe_tp)
             * lib.model.expert_weight_bytes(&lib.quant)
             / (lib.cluster.device.hbm_bytes_per_s * BANDWIDTH_EFFICIENCY);
         Ok(Some(Arc::new(MoePart {
@@ -174,7 +142,7 @@ impl MoePart {
             a2a,
             lanes,
             one_node,
-            reads,
+            all_reads,
             missed: 1.0 - f64::from(m.topk) / f64::from(m.experts),
             wide,
             parallel,
@@ -185,8 +153,17 @@ impl MoePart {
         })))
     }
 
+    /// Bytes that collectives gather for the experts of `all` tokens, and scatter after them.
+    fn gathered(&self, all: f64) -> f64 {
+        all * self.hidden * self.lib.gather_bytes()
+    }
+
+    fn scattered(&self, all: f64) -> f64 {
+        all * self.hidden * 2.0
+    }
+
     /// Dispatch (`back`: combine) of a GPU's `own` tokens.
-    pub fn exchange(&self, own: f64, kind: A2aKind, decode: bool, back: bool) -> CommTime {
+    fn exchange(&self, own: f64, kind: A2aKind, decode: bool, back: bool) -> CommTime {
         match &self.one_node {
             Some(rows) => rows.at(own, back, decode),
             None if back => self.lib.comm.combine(&self.a2a, own, kind),
@@ -194,117 +171,146 @@ impl MoePart {
         }
     }
 
-    /// Whether a lane takes this batch: buffers, and no host-side sizes under CUDA graphs.
-    pub fn takes(&self, lane: Lane, batch: &Batch) -> bool {
-        let Some(kind) = lane.exchange() else { return true };
-        let own = batch.rank_tokens(f64::from(self.parallel.cp)) / f64::from(self.parallel.tp);
-        let decode = !batch.has_prefill();
+    /// Seconds that HBM needs for the experts that `all` tokens reach.
+    fn reads(&self, all: f64) -> f64 {
+        self.all_reads * (1.0 - self.missed.powf(all))
+    }
+
+    /// Most tokens of a GPU that a lane takes in a mode, below 0: it takes no such step. Buffers are full, or sizes are
+    /// known on the host alone, which CUDA graphs rule out.
+    pub fn most_tokens(&self, lane: Lane, decode: bool) -> f64 {
+        let Some(kind) = lane.exchange() else { return f64::INFINITY };
         if self.one_node.is_some() {
-            return decode == (kind == A2aKind::LowLatency);
+            return if decode == (kind == A2aKind::LowLatency) { f64::INFINITY } else { -1.0 };
         }
-        own <= kind.most_tokens() && !(kind == A2aKind::Normal && decode && self.lib.graph(true))
+        if kind == A2aKind::Normal && decode && self.lib.graph(true) { -1.0 } else { kind.most_tokens() }
     }
 
-    pub fn best_lane(&self, batch: &Batch) -> (Lane, Total) {
-        let mut best: Option<(Lane, Total)> = None;
-        // The first lane takes any number of tokens.
-        for lane in self.lanes.iter().filter(|l| self.takes(**l, batch)) {
-            let mut t = Total::default();
-            self.layer(*lane, batch, 1.0, &mut t);
-            if best.as_ref().is_none_or(|(_, b)| t.seconds < b.seconds) {
-                best = Some((*lane, t));
-            }
-        }
-        best.unwrap_or((Lane::Tensor, Total::default()))
+    /// What two half-batches in turn are told of a lane.
+    pub fn turns(&self, lane: Lane) -> Turns {
+        Turns { tensor: lane == Lane::Tensor, slowed: overlap::slowdown(&self.lib, lane.exchange()) }
     }
 
-    /// Everything of one MoE layer after the attention block.
-    pub fn layer<S: Sink>(&self, lane: Lane, batch: &Batch, count: f64, sink: &mut S) {
-        self.layer_of(lane, batch, self.beside, count, sink);
-    }
-
-    /// The same; `beside`: whether the shared expert of a decode step hides behind the routed path (two half-batches
-    /// already fill that time).
-    pub fn layer_of<S: Sink>(&self, lane: Lane, batch: &Batch, beside: bool, count: f64, sink: &mut S) {
-        let decode = !batch.has_prefill();
-        let comm = &self.lib.comm;
+    /// The parts of every lane that takes this batch. The first lane takes any number of tokens.
+    pub fn taken(&self, batch: &Batch) -> impl Iterator<Item = Priced<'_>> {
         let p = &self.parallel;
-        let gpus = p.stage_gpus();
-        // Tokens of the busiest attention rank's TP group, and of all ranks together.
-        let rank = batch.rank_tokens(f64::from(p.cp));
-        let all = f64::from(p.dp) * batch.mean_tokens();
-        let row = self.hidden * 2.0;
-        match lane {
-            Lane::Tensor => {
-                if p.tp > 1 {
-                    let reduce = comm.all_reduce(rank * row, p.tp, self.lib.reduce_graph(decode));
-                    sink.carry(Op::TpReduce, 2.0 * count, reduce, || {
-                        comm.report_collective("all_reduce", rank * row, comm.packed(p.tp))
-                    });
-                }
-                self.router.price(rank, decode, count, sink);
-                let experts = self.experts.fused(all, decode);
-                sink.add(Op::Experts, count, experts);
-                if let Some(shared) = &self.shared {
-                    let hidden = if decode && beside { experts.seconds } else { 0.0 };
-                    let mlp = &shared[usize::from(self.lib.whole_shared())];
-                    mlp.price_beside(Op::SharedExpert, rank, decode, count, hidden, sink);
+        let (decode, rank) = (!batch.has_prefill(), batch.rank_tokens(f64::from(p.cp)));
+        let (own, all) = (rank / f64::from(p.tp), f64::from(p.dp) * batch.mean_tokens());
+        let tokens = LayerTokens { rank, own, all };
+        let taken = self.lanes.iter().filter(move |l| own <= self.most_tokens(**l, decode));
+        taken.map(move |lane| Priced { moe: self, lane: *lane, tokens, decode })
+    }
+
+    /// The lane with the shortest layer, and that layer.
+    pub fn best_lane(&self, batch: &Batch) -> Option<(Priced<'_>, Total)> {
+        let layers = self.taken(batch).map(|p| {
+            let mut t = Total::default();
+            p.layer(1.0, &mut t);
+            (p, t)
+        });
+        layers.min_by(|a, b| a.1.seconds.total_cmp(&b.1.seconds))
+    }
+}
+
+/// The parts of one lane, priced operator by operator.
+#[derive(Clone, Copy)]
+pub(super) struct Priced<'a> {
+    pub moe: &'a MoePart,
+    pub lane: Lane,
+    pub tokens: LayerTokens<f64>,
+    pub decode: bool,
+}
+
+impl Priced<'_> {
+    /// Everything of one whole layer after its mixer.
+    pub fn layer<S: Sink>(&self, count: f64, sink: &mut S) {
+        lane::layer(self, self.decode && self.moe.beside, count, sink);
+    }
+
+    fn report(&self, back: bool) -> Report {
+        let (moe, LayerTokens { own, all, .. }) = (self.moe, self.tokens);
+        let (comm, gpus) = (&moe.lib.comm, moe.parallel.stage_gpus());
+        match self.lane.exchange() {
+            Some(kind) => {
+                let report = comm.report_exchange(&moe.a2a, own, kind, back, None);
+                match &moe.one_node {
+                    Some(rows) => {
+                        let at = |own| rows.at(own, back, self.decode);
+                        report.timed(at(own), at(1.0).seconds)
+                    }
+                    None => report,
                 }
             }
-            Lane::Gather | Lane::Dispatch(_) | Lane::Fused(_) => {
-                // After attention each TP rank keeps its share of the rows (reduce-scatter), and gets
-                // the others' back at the end of the layer (all-gather).
-                let own = rank / f64::from(p.tp);
-                if p.tp > 1 {
-                    let (bytes, seats) = (rank * row, comm.packed(p.tp));
-                    let (down, up) = (comm.reduce_scatter(bytes, p.tp), comm.all_gather(bytes, p.tp));
-                    sink.carry(Op::TpReduce, count, down, || comm.report_collective("reduce_scatter", bytes, seats));
-                    sink.carry(Op::TpReduce, count, up, || comm.report_collective("all_gather", bytes, seats));
-                }
-                self.router.price(own, decode, count, sink);
-                let gathered = all * self.hidden * self.lib.gather_bytes();
-                let (out, experts, back) = match lane {
-                    Lane::Dispatch(kind) | Lane::Fused(kind) => (
-                        self.exchange(own, kind, decode, false),
-                        self.experts.dispatched(all, decode),
-                        self.exchange(own, kind, decode, true),
-                    ),
-                    _ => (
-                        self.lib.all_gather(gathered, gpus),
-                        self.experts.fused(all, decode),
-                        self.lib.reduce_scatter(all * row, gpus),
-                    ),
-                };
-                let report = |back: bool| match lane {
-                    Lane::Dispatch(kind) | Lane::Fused(kind) => {
-                        let report = comm.report_exchange(&self.a2a, own, kind, back, None);
-                        match &self.one_node {
-                            Some(rows) => report.timed(rows.at(own, back, decode), rows.at(1.0, back, decode).seconds),
-                            None => report,
-                        }
-                    }
-                    _ if back => comm.report_collective("reduce_scatter", all * row, comm.packed(gpus)),
-                    _ => comm.report_collective("all_gather", gathered, comm.packed(gpus)),
-                };
-                let routed = if let Lane::Fused(kind) = lane {
-                    let starts = [false, true].map(|back| self.exchange(0.0, kind, decode, back));
-                    let reads = self.reads * (1.0 - self.missed.powf(all));
-                    let (kernel, fused) = overlap::fused(experts, [out, back], starts, reads, self.slowed);
-                    sink.carry(Op::Dispatch, count, starts[0], || report(false));
-                    sink.add(Op::Experts, count, kernel);
-                    sink.carry(Op::Combine, count, starts[1], || report(true));
-                    fused
-                } else {
-                    sink.carry(Op::Dispatch, count, out, || report(false));
-                    sink.add(Op::Experts, count, experts);
-                    sink.carry(Op::Combine, count, back, || report(true));
-                    out.seconds + experts.seconds + back.seconds
-                };
-                if let Some(shared) = &self.shared {
-                    let hidden = if decode && beside { routed } else { 0.0 };
-                    shared[1].price_beside(Op::SharedExpert, own, decode, count, hidden, sink);
-                }
+            None if back => comm.report_collective("reduce_scatter", moe.scattered(all), comm.packed(gpus)),
+            None => comm.report_collective("all_gather", moe.gathered(all), comm.packed(gpus)),
+        }
+    }
+}
+
+impl LaneParts for Priced<'_> {
+    fn around<S: Sink>(&self, count: f64, sink: &mut S) {
+        let (moe, LayerTokens { rank, own, .. }) = (self.moe, self.tokens);
+        let (comm, tp) = (&moe.lib.comm, moe.parallel.tp);
+        let (bytes, seats) = (rank * moe.hidden * 2.0, comm.packed(tp));
+        if self.lane == Lane::Tensor {
+            if tp > 1 {
+                let reduce = comm.all_reduce(bytes, tp, moe.lib.reduce_graph(self.decode));
+                sink.carry(Op::TpReduce, 2.0 * count, reduce, || comm.report_collective("all_reduce", bytes, seats));
+            }
+            moe.router.price(rank, self.decode, count, sink);
+            return;
+        }
+        // After attention each TP rank keeps its share of the rows (reduce-scatter), and gets the others' back at the
+        // end of the layer (all-gather).
+        if tp > 1 {
+            let (down, up) = (comm.reduce_scatter(bytes, tp), comm.all_gather(bytes, tp));
+            sink.carry(Op::TpReduce, count, down, || comm.report_collective("reduce_scatter", bytes, seats));
+            sink.carry(Op::TpReduce, count, up, || comm.report_collective("all_gather", bytes, seats));
+        }
+        moe.router.price(own, self.decode, count, sink);
+    }
+
+    fn way<S: Sink>(&self, back: bool, count: f64, sink: &mut S) -> f64 {
+        let (moe, LayerTokens { own, all, .. }) = (self.moe, self.tokens);
+        let gpus = moe.parallel.stage_gpus();
+        let time = match self.lane {
+            Lane::Tensor => return 0.0,
+            Lane::Gather if back => moe.lib.reduce_scatter(moe.scattered(all), gpus),
+            Lane::Gather => moe.lib.all_gather(moe.gathered(all), gpus),
+            Lane::Dispatch(kind) => moe.exchange(own, kind, self.decode, back),
+            Lane::Fused(kind) => moe.exchange(0.0, kind, self.decode, back),
+        };
+        sink.carry(if back { Op::Combine } else { Op::Dispatch }, count, time, || self.report(back));
+        time.seconds
+    }
+
+    fn experts(&self) -> Reading {
+        let (moe, all) = (self.moe, self.tokens.all);
+        match self.lane {
+            Lane::Tensor | Lane::Gather => moe.experts.fused(all, self.decode),
+            Lane::Dispatch(_) => moe.experts.dispatched(all, self.decode),
+            Lane::Fused(_) => {
+                let alone = moe.experts.dispatched(all, self.decode);
+                let seconds = overlap::beside_exchange(alone.seconds, moe.reads(all), moe.slowed);
+                Reading { seconds, ..alone }
             }
         }
+    }
+
+    fn moved(&self) -> f64 {
+        let Lane::Fused(kind) = self.lane else { return 0.0 };
+        let seconds = |own, back| self.moe.exchange(own, kind, self.decode, back).seconds;
+        let beyond_start = |back| seconds(self.tokens.own, back) - seconds(0.0, back);
+        beyond_start(false).max(beyond_start(true))
+    }
+
+    fn shared<S: Sink>(&self, beside: f64, count: f64, sink: &mut S) {
+        let Some([split, whole]) = &self.moe.shared else { return };
+        let (mlp, tokens) = match self.lane {
+            Lane::Tensor if !self.moe.lib.whole_shared() => (split, self.tokens.rank),
+            Lane::Tensor => (whole, self.tokens.rank),
+            _ => (whole, self.tokens.own),
+        };
+        mlp.price_beside(Op::SharedExpert, tokens, self.decode, count, beside, sink);
     }
 }
