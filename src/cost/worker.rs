@@ -17,19 +17,22 @@ mod lane;
 mod lane_lines;
 mod lines;
 mod moe;
+mod step;
 
 pub use self::lines::WorkerLines;
 pub use self::moe::Lane;
 use self::moe::{MoePart, Priced};
+use self::step::{Order, StepParts, splits};
 use super::Batch;
 use super::attention::AttentionPart;
 use super::draft;
 use super::ffn::{self, GatedMlp};
 use super::library::Library;
-use super::program::{DRAFT_MIXER, Ffn, Surfaces};
+use super::program::{Ffn, LayerKind, Surfaces};
 use super::sink::{Op, Sink, Total};
 use crate::error::Result;
 use crate::kernels::Surface;
+use crate::network::CommTime;
 use crate::spec::{Dtype, Parallel};
 use std::sync::Arc;
 
@@ -44,6 +47,7 @@ struct Halves<'a> {
 pub struct Worker {
     pub parallel: Parallel,
     lib: Arc<Library>,
+    order: Order,
     attention: Arc<AttentionPart>,
     dense: Option<GatedMlp>,
     moe: Option<Arc<MoePart>>,
@@ -85,6 +89,7 @@ impl Worker {
         let vocab = lib.model.vocab.div_ceil(p.tp);
         Ok(Worker {
             parallel,
+            order: Order::new(lib, p.pp),
             attention: Arc::new(AttentionPart::new(lib, p.tp, p.cp)?),
             dense,
             moe,
@@ -121,18 +126,16 @@ impl Worker {
     pub fn stage(&self, batch: &Batch) -> StageTime {
         let mut whole = Total::default();
         let hidden = self.price_all(batch, &mut whole);
-        let t = StageTime { seconds: whole.seconds - hidden, work: whole };
-        let pp = self.parallel.pp;
-        if pp <= 1 {
-            return t;
-        }
-        let layers = self.lib.model.layers;
-        let share = f64::from(layers.div_ceil(pp)) / f64::from(layers);
-        let mut work = whole.times(share);
-        let per_gpu = batch.tokens() * self.hidden * 2.0 / f64::from(self.parallel.tp);
-        let hop = self.lib.comm.p2p(per_gpu, true);
+        let seconds = whole.seconds - hidden;
+        let Some(share) = self.order.cut() else { return StageTime { seconds, work: whole } };
+        let (mut work, hop) = (whole.times(share), self.hop(batch.tokens()));
         work.add(Op::PipelineHop, 1.0, hop.into());
-        StageTime { seconds: t.seconds * share + hop.seconds, work }
+        StageTime { seconds: seconds * share + hop.seconds, work }
+    }
+
+    /// Hidden states of so many tokens on their way to the next pipeline stage.
+    fn hop(&self, tokens: f64) -> CommTime {
+        self.lib.comm.p2p(tokens * self.hidden * 2.0 / f64::from(self.parallel.tp), true)
     }
 
     /// The lane that a step of this batch takes; `None` for a dense model.
@@ -150,38 +153,9 @@ impl Worker {
 
     /// Prices a step and gives the operator seconds that two-batch overlap hides.
     fn price_all<S: Sink>(&self, batch: &Batch, sink: &mut S) -> f64 {
-        let decode = !batch.has_prefill();
-        let tokens = batch.rank_tokens(f64::from(self.parallel.cp));
-        let bytes = tokens * self.hidden * 4.0;
-        sink.add(Op::Embedding, 1.0, self.memory[usize::from(decode)].at(&[bytes]));
-        let mut hidden = 0.0;
-        let share = |b: &Batch| if b.has_prefill() { 1.0 } else { self.decode_share };
-        for kind in self.lib.program.kinds() {
-            let count = f64::from(kind.layers) * share(batch);
-            match kind.ffn {
-                Ffn::Dense => self.dense_layers(batch, kind.mixer, count, sink),
-                Ffn::Experts => hidden += self.moe_layers(batch, kind.mixer, count, sink),
-            }
-        }
-        self.price_logits(batch, batch.decode * batch.per_decode + batch.ending, 1.0, sink);
-        if let Some(projection) = &self.draft {
-            for (b, count) in draft::passes(self.lib.serving.mtp, batch).into_iter().filter(|(_, n)| *n > 0.0) {
-                let mode = usize::from(!b.has_prefill());
-                sink.add(
-                    Op::Draft,
-                    count,
-                    projection[mode].at(&[b.rank_tokens(f64::from(self.parallel.cp)) / f64::from(self.parallel.tp)]),
-                );
-                if self.moe.is_some() {
-                    self.whole_moe_layers(&b, DRAFT_MIXER, count * share(&b), sink);
-                } else {
-                    self.dense_layers(&b, DRAFT_MIXER, count * share(&b), sink);
-                }
-                // One row a sequence: the last accepted token's.
-                self.price_logits(&b, b.decode + b.ending, count, sink);
-            }
-        }
-        hidden
+        let mut parts = PricedStep { worker: self, sink, hidden: 0.0 };
+        self.order.step(&mut parts, batch);
+        parts.hidden
     }
 
     /// Whether batches may overlap.
@@ -189,12 +163,9 @@ impl Worker {
         self.two_batches
     }
 
-    fn price_logits<S: Sink>(&self, batch: &Batch, rows: f64, count: f64, sink: &mut S) {
-        let decode = !batch.has_prefill();
-        if rows > 0.0 {
-            ffn::norm(&self.memory, self.hidden, rows, decode, count, sink);
-            sink.add(Op::Logits, count, self.logits[usize::from(decode)].at(&[rows]));
-        }
+    /// Tokens of a rank's TP group.
+    fn tokens(&self, batch: &Batch) -> f64 {
+        batch.rank_tokens(f64::from(self.parallel.cp))
     }
 
     fn dense_layers<S: Sink>(&self, batch: &Batch, mixer: usize, count: f64, sink: &mut S) {
@@ -202,7 +173,7 @@ impl Worker {
             return;
         }
         let decode = !batch.has_prefill();
-        let tokens = batch.rank_tokens(f64::from(self.parallel.cp));
+        let tokens = self.tokens(batch);
         self.attention.price(&self.lib.comm, batch, mixer, count, sink);
         if self.parallel.tp > 1 {
             let (comm, tp, bytes) = (&self.lib.comm, self.parallel.tp, tokens * self.hidden * 2.0);
@@ -270,7 +241,47 @@ impl Worker {
     }
 }
 
-/// Whether there is something to halve.
-fn splits(batch: &Batch) -> bool {
-    batch.decode >= 2.0 || batch.has_prefill()
+/// A step priced operator by operator.
+struct PricedStep<'a, S> {
+    worker: &'a Worker,
+    sink: &'a mut S,
+    /// Operator seconds that two-batch overlap hides.
+    hidden: f64,
+}
+
+impl<S: Sink> StepParts for PricedStep<'_, S> {
+    type At = Batch;
+
+    fn at(&self, batch: &Batch) -> Batch {
+        *batch
+    }
+
+    fn embedding(&mut self, b: &Batch) {
+        let (w, decode) = (self.worker, !b.has_prefill());
+        self.sink.add(Op::Embedding, 1.0, w.memory[usize::from(decode)].at(&[w.tokens(b) * w.hidden * 4.0]));
+    }
+
+    fn layers(&mut self, b: &Batch, kind: LayerKind, count: f64, may_halve: bool) {
+        let (w, mixer) = (self.worker, kind.mixer);
+        let count = count * if b.has_prefill() { 1.0 } else { w.decode_share };
+        match kind.ffn {
+            Ffn::Dense => w.dense_layers(b, mixer, count, self.sink),
+            Ffn::Experts if may_halve => self.hidden += w.moe_layers(b, mixer, count, self.sink),
+            Ffn::Experts => w.whole_moe_layers(b, mixer, count, self.sink),
+        }
+    }
+
+    fn projection(&mut self, b: &Batch, count: f64) {
+        let (w, decode) = (self.worker, !b.has_prefill());
+        if let Some(projection) = &w.draft {
+            let own = w.tokens(b) / f64::from(w.parallel.tp);
+            self.sink.add(Op::Draft, count, projection[usize::from(decode)].at(&[own]));
+        }
+    }
+
+    fn logits(&mut self, b: &Batch, rows: f64, count: f64) {
+        let (w, decode) = (self.worker, !b.has_prefill());
+        ffn::norm(&w.memory, w.hidden, rows, decode, count, self.sink);
+        self.sink.add(Op::Logits, count, w.logits[usize::from(decode)].at(&[rows]));
+    }
 }

@@ -1,28 +1,23 @@
-//! A worker's step as a sum of lines: what hangs on a rank's tokens, on all ranks' tokens, on logits rows, and
-//! the attention kernels.
+//! A worker's step read from lines: `step` adds its parts up, `lane` those of a MoE layer.
 //!
-//! MoE layers take the fastest lane (`lane_lines`), or two half-batches in turn where those are faster. The parts are read
-//! off what `Worker` calls to price a step.
+//! A line is priced by what `Worker` calls to price the part, and hangs on a rank's tokens, all ranks' tokens or rows of
+//! logits; mixer kernels have lines of their own (`attention`). Limit: where `Worker` says how well a step is known, lines
+//! tell its seconds alone.
 
 use std::sync::Arc;
 
 use super::lane::LayerTokens;
 use super::lane_lines::LaneLines;
-use super::{Worker, splits};
+use super::step::{Order, StepParts, splits};
+use super::{PricedStep, Worker};
+use crate::cost::Batch;
 use crate::cost::attention::{KernelLines, Lengths};
-use crate::cost::draft;
 use crate::cost::line::{Line, Lines, Place, Tokens};
-use crate::cost::program::{DRAFT_MIXER, Ffn, LayerKind, MOST_MIXERS};
-use crate::cost::{Batch, ffn};
-use crate::spec::Parallel;
+use crate::cost::program::{Ffn, LayerKind, MOST_MIXERS};
 
-/// Layers that run as two half-batches where that is shorter.
+/// What MoE layers read that run as two half-batches: their lanes, and prompt kernels of half the tokens.
 #[derive(Debug)]
 struct Halving {
-    /// MoE layers with each mixer.
-    layers: Vec<f64>,
-    /// Token work of one layer's attention, and its kernels over half the prompts.
-    attention: [Arc<Line>; 2],
     kernels: Vec<KernelLines>,
     lanes: [Vec<LaneLines>; 2],
 }
@@ -34,246 +29,93 @@ pub struct WorkerLines {
     dp: f64,
     cp: f64,
     pp: f64,
-    /// Share of the layers on the slowest stage.
-    share: f64,
-    mtp: u32,
+    order: Order,
     /// Whether the shared expert of a decode step hides behind the routed path.
     hides: bool,
-    /// Layers with each mixer.
-    kernels: Vec<(f64, KernelLines)>,
-    tokens: [Arc<Line>; 2],
-    logits: [Arc<Line>; 2],
-    draft: Option<[Arc<Line>; 2]>,
-    moe: f64,
+    embedding: [Arc<Line>; 2],
+    /// By mixer: its kernels, the rest of it, and the rest of a dense layer with it.
+    kernels: Vec<KernelLines>,
+    around: Vec<[Arc<Line>; 2]>,
+    dense: Vec<[Arc<Line>; 2]>,
     lanes: [Vec<LaneLines>; 2],
     halving: Option<Halving>,
+    logits: [Arc<Line>; 2],
+    projection: [Arc<Line>; 2],
     hop: Option<Arc<Line>>,
 }
 
-/// A step in which a rank's GPU group has `tokens`.
-fn tokens_of(parallel: &Parallel, tokens: f64, decode: bool) -> Batch {
-    if decode { Batch::decode(tokens, 1.0, 1.0) } else { Batch::prefill(1.0, tokens * f64::from(parallel.cp), 0.0) }
-}
-
-fn places(rank: f64, tp: f64, all: f64) -> LayerTokens<Place> {
-    LayerTokens { rank: Place::of(rank), own: Place::of(rank / tp), all: Place::of(all) }
-}
-
-impl Worker {
-    /// What hangs on a rank's tokens in these layers, experts and mixer kernels left out.
-    fn token_work(&self, tokens: f64, decode: bool, kinds: &[LayerKind]) -> f64 {
-        let batch = tokens_of(&self.parallel, tokens, decode);
-        let mut t = Tokens::default();
-        for LayerKind { mixer, ffn, layers } in kinds {
-            match ffn {
-                Ffn::Dense => self.dense_layers(&batch, *mixer, f64::from(*layers), &mut t),
-                Ffn::Experts => self.attention.price(&self.lib.comm, &batch, *mixer, f64::from(*layers), &mut t),
-            }
-        }
-        t.0
-    }
-
-    fn logits_work(&self, rows: f64, decode: bool) -> f64 {
-        let mut t = Tokens::default();
-        ffn::norm(&self.memory, self.hidden, rows, decode, 1.0, &mut t);
-        t.0 + self.logits[usize::from(decode)].at(&[rows]).seconds
-    }
-
-    fn halving(self: &Arc<Self>, lines: &Lines, attention: &Lines, lengths: Lengths) -> Option<Halving> {
-        let moe = self.moe.as_ref().filter(|_| self.two_batches)?;
-        let program = &self.lib.program;
-        let mixers = 0..program.mixers().len();
-        let with_experts = |mixer: usize| -> f64 {
-            let kinds = program.kinds().iter().filter(|k| k.mixer == mixer && k.ffn == Ffn::Experts);
-            kinds.map(|k| f64::from(k.layers)).sum()
-        };
-        let lanes = |decode| moe.lane_lines(lines, decode, true);
-        let p = &self.parallel;
-        Some(Halving {
-            layers: mixers.clone().map(with_experts).collect(),
-            attention: [false, true].map(|decode| {
-                let own = self.clone();
-                lines.get(("half.attention", [p.tp, p.cp, u32::from(decode), 0, 0, 0]), move |x| {
-                    own.token_work(x, decode, &[LayerKind { mixer: DRAFT_MIXER, ffn: Ffn::Experts, layers: 1 }])
-                })
-            }),
-            kernels: mixers.map(|m| KernelLines::new(&self.attention, attention, lengths, m, 2)).collect(),
-            lanes: [lanes(false), lanes(true)],
-        })
-    }
-}
-
-impl Halving {
-    /// Seconds that halving saves over all layers, `half` of a rank's tokens at a time: `kernels` are those of whole and
-    /// of half-batches, by kind.
-    fn saves(
-        &self,
-        mode: usize,
-        half: f64,
-        whole: Place,
-        places: &LayerTokens<Place>,
-        layer: f64,
-        kernels: impl Iterator<Item = [f64; 2]>,
-    ) -> f64 {
-        let (whole, part) = (self.attention[mode].at(whole), self.attention[mode].at(places.rank));
-        let mut saved = 0.0;
-        for (layers, [kernel, half_kernel]) in self.layers.iter().zip(kernels) {
-            let lanes = self.lanes[mode].iter().filter(|l| half <= l.most);
-            let wall = lanes.map(|l| l.wall(places, part + half_kernel)).fold(f64::INFINITY, f64::min);
-            saved += layers * (whole + kernel + layer - wall).max(0.0);
-        }
-        saved
-    }
-}
+/// Prices a part of a step of so many tokens (or rows of logits) with one mixer.
+type Price = fn(&mut PricedStep<'_, Tokens>, &Batch, f64, usize);
 
 impl WorkerLines {
     /// `lines`: of this library; `attention`: of this library and these lengths.
     pub fn new(w: &Arc<Worker>, lines: &Lines, attention: &Lines, lengths: Lengths) -> WorkerLines {
-        let p = &w.parallel;
-        let key = |name, mode: usize| (name, [p.tp, p.cp, mode as u32, 0, 0, 0]);
-        let (program, mtp) = (&w.lib.program, w.lib.serving.mtp);
-        let kernels = (0..program.mixers().len())
-            .map(|m| (program.layers_of(m), KernelLines::new(&w.attention, attention, lengths, m, 1)))
-            .collect();
-        let pair = |make: &dyn Fn(usize) -> Arc<Line>| [make(0), make(1)];
-        let ffn = if w.moe.is_some() { Ffn::Experts } else { Ffn::Dense };
-        let one = LayerKind { mixer: DRAFT_MIXER, ffn, layers: 1 };
-        let lanes = |decode| w.moe.as_ref().map_or_else(Vec::new, |moe| moe.lane_lines(lines, decode, false));
-        let layers = w.lib.model.layers;
+        let p = w.parallel;
+        let mixers = 0..w.lib.program.mixers().len();
+        let pair = |name: &'static str, mixer: usize, price: Price| {
+            [false, true].map(|decode| {
+                let w = w.clone();
+                lines.get((name, [p.tp, p.cp, u32::from(decode), mixer as u32, 0, 0]), move |x| {
+                    let mut t = Tokens::default();
+                    let batch = tokens_of(x, f64::from(w.parallel.cp), decode);
+                    price(&mut PricedStep { worker: &w, sink: &mut t, hidden: 0.0 }, &batch, x, mixer);
+                    t.0
+                })
+            })
+        };
+        let by_mixer = |name, price| -> Vec<_> { mixers.clone().map(|m| pair(name, m, price)).collect() };
+        let kernels = |parts| -> Vec<_> {
+            mixers.clone().map(|m| KernelLines::new(&w.attention, attention, lengths, m, parts)).collect()
+        };
+        let lanes = |halves| {
+            let of = |decode| w.moe.as_ref().map_or_else(Vec::new, |moe| moe.lane_lines(lines, decode, halves));
+            [of(false), of(true)]
+        };
         WorkerLines {
             tp: f64::from(p.tp),
             dp: f64::from(p.dp),
             cp: f64::from(p.cp),
             pp: f64::from(p.pp),
-            share: f64::from(layers.div_ceil(p.pp)) / f64::from(layers),
-            mtp,
+            order: w.order.clone(),
             hides: w.lib.assumptions.shared_expert_overlap,
-            kernels,
-            tokens: pair(&|mode| {
+            embedding: pair("embedding", 0, |p, b, _, _| p.embedding(b)),
+            kernels: kernels(1),
+            around: by_mixer("mixer", |p, b, _, m| p.worker.attention.price(&p.worker.lib.comm, b, m, 1.0, p.sink)),
+            dense: by_mixer("dense", |p, b, _, m| p.worker.dense_layers(b, m, 1.0, p.sink)),
+            lanes: lanes(false),
+            halving: w.overlaps().then(|| Halving { kernels: kernels(2), lanes: lanes(true) }),
+            logits: pair("logits", 0, |p, b, rows, _| p.logits(b, rows, 1.0)),
+            projection: pair("projection", 0, |p, b, _, _| p.projection(b, 1.0)),
+            hop: w.order.cut().map(|_| {
                 let w = w.clone();
-                lines.get(key("tokens", mode), move |x| {
-                    let embedding = w.memory[mode].at(&[x * w.hidden * 4.0]).seconds;
-                    embedding + w.token_work(x, mode == 1, w.lib.program.kinds())
-                })
-            }),
-            logits: pair(&|mode| {
-                let w = w.clone();
-                lines.get(key("logits", mode), move |x| w.logits_work(x, mode == 1))
-            }),
-            draft: w.draft.is_some().then(|| {
-                pair(&|mode| {
-                    let w = w.clone();
-                    lines.get(key("draft", mode), move |x| {
-                        let project = w
-                            .draft
-                            .as_ref()
-                            .map_or(0.0, |projection| projection[mode].at(&[x / f64::from(w.parallel.tp)]).seconds);
-                        project + w.token_work(x, mode == 1, &[one])
-                    })
-                })
-            }),
-            moe: program.layers_with(Ffn::Experts),
-            lanes: [lanes(false), lanes(true)],
-            halving: w.halving(lines, attention, lengths),
-            hop: (p.pp > 1).then(|| {
-                let w = w.clone();
-                lines.get(("hop", [p.tp, 0, 0, 0, 0, 0]), move |x| {
-                    w.lib.comm.p2p(x * w.hidden * 2.0 / f64::from(w.parallel.tp), true).seconds
-                })
+                lines.get(("hop", [p.tp, 0, 0, 0, 0, 0]), move |x| w.hop(x).seconds)
             }),
         }
-    }
-
-    /// The fastest lane of one MoE layer.
-    #[inline]
-    fn layer(&self, mode: usize, rank: f64, at: &LayerTokens<Place>) -> f64 {
-        let hides = self.hides && mode == 1;
-        let lanes = self.lanes[mode].iter().filter(|l| rank <= l.most);
-        lanes.map(|l| l.seconds(at, hides)).fold(f64::INFINITY, f64::min)
-    }
-
-    /// A step without its attention kernels, of which `kernel` gives all layers' and one draft layer's; `halves`: one
-    /// layer's of each kind, of whole and of half-batches.
-    #[inline]
-    fn around(&self, b: &Batch, kernel: [f64; 2], halves: impl FnOnce(&Halving) -> [[f64; 2]; MOST_MIXERS]) -> f64 {
-        let mode = usize::from(!b.has_prefill());
-        let rank = b.rank_tokens(self.cp);
-        let at = Place::of(rank);
-        let mut t = self.tokens[mode].at(at) + kernel[0];
-        let rows = b.decode * b.per_decode + b.ending;
-        if rows > 0.0 {
-            t += self.logits[mode].read(rows);
-        }
-        let mut layer = 0.0;
-        if self.moe > 0.0 {
-            let all = self.dp * b.mean_tokens();
-            layer = self.layer(mode, rank, &places(rank, self.tp, all));
-            t += self.moe * layer;
-            if let Some(h) = self.halving.as_ref().filter(|_| splits(b)) {
-                let half = places(0.5 * rank, self.tp, 0.5 * all);
-                t -= h.saves(mode, 0.5 * rank, at, &half, layer, halves(h).into_iter());
-            }
-        }
-        if let Some(draft) = &self.draft {
-            t += draft[mode].at(at) + layer + kernel[1];
-            let rows = b.decode + b.ending;
-            if rows > 0.0 {
-                t += self.logits[mode].read(rows);
-            }
-        }
-        t
     }
 
     /// Wall time of one step as decode sees it; `rest`: its prompt tokens are the end of a prompt.
     pub fn step(&self, b: &Batch, rest: bool) -> f64 {
-        let rows = b.decode * b.per_decode;
-        let of = |k: &KernelLines, rows: f64| {
-            let prompt = if b.has_prefill() { k.prompt(b, rest) } else { 0.0 };
-            prompt + if b.decode > 0.0 { k.decode(rows, b.context) } else { 0.0 }
+        let prompt = |mixer: usize, half: bool| match &self.halving {
+            Some(h) if half => h.kernels[mixer].prompt(b, rest),
+            _ => self.kernels[mixer].prompt(b, rest),
         };
-        let mut kernel = [0.0; 2];
-        for (i, (layers, k)) in self.kernels.iter().enumerate() {
-            let t = of(k, rows);
-            kernel[0] += layers * t;
-            if i == 0 {
-                kernel[1] = t;
-            }
-        }
-        let mut t = self.around(b, kernel, |h| {
-            let mut both = [[0.0; 2]; MOST_MIXERS];
-            for (out, ((_, whole), half)) in both.iter_mut().zip(self.kernels.iter().zip(&h.kernels)) {
-                *out = [of(whole, rows), of(half, 0.5 * rows)];
-            }
-            both
-        });
-        let [_, (one, more)] = draft::passes(self.mtp, b);
-        if more > 0.0 {
-            t += more * self.draft_alone(&one);
-        }
-        if let Some(hop) = &self.hop {
-            t = (t * self.share + hop.read(b.tokens())) * self.pp;
-        }
-        t
+        self.stage(b, prompt) * self.pp
     }
 
-    /// A further draft pass: one token a sequence.
-    fn draft_alone(&self, b: &Batch) -> f64 {
-        let Some(draft) = &self.draft else { return 0.0 };
-        let (at, rows) = (Place::of(b.decode), b.decode);
-        let places = places(rows, self.tp, self.dp * rows);
-        let layer = if self.moe > 0.0 { self.layer(1, rows, &places) } else { 0.0 };
-        let kernel = self.kernels.first().map_or(0.0, |(_, k)| k.decode(rows, b.context));
-        draft[1].at(at) + layer + kernel + self.logits[1].read(rows)
-    }
-
-    /// One pipeline stage of a prefill chunk, given its attention kernel of each kind of layer, then those of half of it.
+    /// One pipeline stage of a prefill chunk, given its attention kernel of each mixer, then those of half of it.
     pub fn chunk(&self, b: &Batch, kernels: &[f64]) -> f64 {
-        let kinds = self.kinds();
-        let all: f64 = self.kernels.iter().zip(kernels).map(|((layers, _), k)| layers * k).sum();
-        let t = self.around(b, [all, kernels.first().copied().unwrap_or(0.0)], |_| {
-            std::array::from_fn(|i| [i, kinds + i].map(|at| kernels.get(at).copied().unwrap_or(0.0)))
-        });
-        self.hop.as_ref().map_or(t, |hop| t * self.share + hop.read(b.tokens()))
+        self.stage(b, |mixer, half| kernels[mixer + if half { self.kernels.len() } else { 0 }])
+    }
+
+    /// One pipeline stage; `prompt`: the prompt kernel of a mixer for the whole batch or half of it.
+    #[inline]
+    fn stage(&self, b: &Batch, prompt: impl Fn(usize, bool) -> f64) -> f64 {
+        let mut read = Read { lines: self, prompt, seconds: 0.0 };
+        self.order.step(&mut read, b);
+        match (self.order.cut(), &self.hop) {
+            (Some(share), Some(hop)) => read.seconds * share + hop.read(b.tokens()),
+            _ => read.seconds,
+        }
     }
 
     /// Attention kernels of the prompts of `b` as [`WorkerLines::chunk`] takes them.
@@ -285,13 +127,108 @@ impl WorkerLines {
         out
     }
 
-    /// Number of mixers.
-    fn kinds(&self) -> usize {
-        self.kernels.len()
-    }
-
     /// Kernels of a chunk.
     pub fn width(&self) -> usize {
-        self.kinds() * if self.halving.is_some() { 2 } else { 1 }
+        self.kernels.len() * if self.halving.is_some() { 2 } else { 1 }
+    }
+
+    fn places(&self, b: &Batch) -> (f64, LayerTokens<Place>) {
+        let rank = b.rank_tokens(self.cp);
+        let own = Place::of(rank / self.tp);
+        (rank, LayerTokens { rank: Place::of(rank), own, all: Place::of(self.dp * b.mean_tokens()) })
+    }
+}
+
+/// A step in which a rank's GPU group has `tokens`.
+fn tokens_of(tokens: f64, cp: f64, decode: bool) -> Batch {
+    if decode { Batch::decode(tokens, 1.0, 1.0) } else { Batch::prefill(1.0, tokens * cp, 0.0) }
+}
+
+/// Lines read for one step, and their sum.
+struct Read<'a, K> {
+    lines: &'a WorkerLines,
+    prompt: K,
+    seconds: f64,
+}
+
+/// A batch among the knots, and what its layers share.
+struct At {
+    batch: Batch,
+    mode: usize,
+    places: LayerTokens<Place>,
+    /// Kernels of each mixer.
+    kernels: [f64; MOST_MIXERS],
+    /// A MoE layer after its mixer, on its fastest lane.
+    lane: f64,
+}
+
+impl<K: Fn(usize, bool) -> f64> Read<'_, K> {
+    #[inline]
+    fn kernel(&self, b: &Batch, mixer: usize, half: bool) -> f64 {
+        let prompt = if b.has_prefill() { (self.prompt)(mixer, half) } else { 0.0 };
+        if b.decode > 0.0 {
+            prompt + self.lines.kernels[mixer].decode(b.decode * b.per_decode, b.context)
+        } else {
+            prompt
+        }
+    }
+
+    /// A MoE layer as two half-batches in turn, on their fastest lane.
+    fn wall(&self, at: &At, mixer: usize, halving: &Halving) -> f64 {
+        let half = at.batch.part(2);
+        let (rank, places) = self.lines.places(&half);
+        let attention = self.lines.around[mixer][at.mode].at(places.rank) + self.kernel(&half, mixer, true);
+        let lanes = halving.lanes[at.mode].iter().filter(|l| rank <= l.most);
+        lanes.map(|l| l.wall(&places, attention)).fold(f64::INFINITY, f64::min)
+    }
+}
+
+impl<K: Fn(usize, bool) -> f64> StepParts for Read<'_, K> {
+    type At = At;
+
+    #[inline]
+    fn at(&self, batch: &Batch) -> At {
+        let mode = usize::from(!batch.has_prefill());
+        let (rank, places) = self.lines.places(batch);
+        let mut kernels = [0.0; MOST_MIXERS];
+        for (mixer, kernel) in kernels.iter_mut().enumerate().take(self.lines.kernels.len()) {
+            *kernel = self.kernel(batch, mixer, false);
+        }
+        let hides = self.lines.hides && mode == 1;
+        let lanes = self.lines.lanes[mode].iter().filter(|l| rank <= l.most);
+        let lane = lanes.map(|l| l.seconds(&places, hides)).fold(f64::INFINITY, f64::min);
+        At { batch: *batch, mode, places, kernels, lane }
+    }
+
+    #[inline]
+    fn embedding(&mut self, at: &At) {
+        self.seconds += self.lines.embedding[at.mode].at(at.places.rank);
+    }
+
+    #[inline]
+    fn layers(&mut self, at: &At, kind: LayerKind, count: f64, may_halve: bool) {
+        let (lines, kernel) = (self.lines, at.kernels[kind.mixer]);
+        let around = match kind.ffn {
+            Ffn::Dense => &lines.dense,
+            Ffn::Experts => &lines.around,
+        };
+        let mut layer = around[kind.mixer][at.mode].at(at.places.rank) + kernel;
+        if kind.ffn == Ffn::Experts {
+            layer += at.lane;
+            if let Some(halving) = lines.halving.as_ref().filter(|_| may_halve && splits(&at.batch)) {
+                layer = layer.min(self.wall(at, kind.mixer, halving));
+            }
+        }
+        self.seconds += count * layer;
+    }
+
+    #[inline]
+    fn projection(&mut self, at: &At, count: f64) {
+        self.seconds += count * self.lines.projection[at.mode].at(at.places.rank);
+    }
+
+    #[inline]
+    fn logits(&mut self, at: &At, rows: f64, count: f64) {
+        self.seconds += count * self.lines.logits[at.mode].read(rows);
     }
 }
