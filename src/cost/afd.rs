@@ -40,7 +40,7 @@ use crate::kernels::Surface;
 use crate::kernels::roofline::BANDWIDTH_EFFICIENCY;
 use crate::math::combinatorics::distinct_groups;
 use crate::network::report::Report;
-use crate::network::{A2aKind, A2aShape, AfdShape, CommTime};
+use crate::network::{A2aKind, A2aShape, AfdShape, Collective, CommTime};
 use crate::spec::assumptions::{Copies, Exchange, FfnPool};
 use crate::spec::plan::Side;
 use crate::spec::{AfdPlan, Dtype};
@@ -246,7 +246,9 @@ impl AfdUnit {
         if self.attention_tp > 1 && self.lib.assumptions.afd_reductions {
             let (comm, tp) = (&self.lib.comm, self.attention_tp);
             let reduce = comm.all_reduce(bytes, tp, self.lib.reduce_graph(decode));
-            sink.carry(Op::TpReduce, 2.0, reduce, || comm.report_collective("all_reduce", bytes, comm.packed(tp)));
+            sink.carry(Op::TpReduce, 2.0, reduce, || {
+                comm.report_collective(Collective::AllReduce, bytes, comm.packed(tp))
+            });
         }
         ffn::norm(&self.memory, self.hidden, tokens, decode, 1.0, sink);
         if let Some(mlp) = &self.dense {
@@ -273,7 +275,7 @@ impl AfdUnit {
         let (comm, moe_tp) = (&self.ffn_lib.comm, self.experts.moe_tp);
         let reduce = comm.reduce_scatter(bytes, moe_tp);
         sink.carry(Op::MoeTpReduce, 1.0, reduce, || {
-            comm.report_collective("reduce_scatter", bytes, comm.packed(moe_tp))
+            comm.report_collective(Collective::ReduceScatter, bytes, comm.packed(moe_tp))
         });
         reduce.seconds
     }
@@ -282,7 +284,9 @@ impl AfdUnit {
         if self.attention_tp > 1 && self.lib.assumptions.afd_reductions {
             let (comm, tp) = (&self.lib.comm, self.attention_tp);
             let reduce = comm.reduce_scatter(bytes, tp);
-            sink.carry(Op::TpReduce, 1.0, reduce, || comm.report_collective("reduce_scatter", bytes, comm.packed(tp)));
+            sink.carry(Op::TpReduce, 1.0, reduce, || {
+                comm.report_collective(Collective::ReduceScatter, bytes, comm.packed(tp))
+            });
         }
     }
 
@@ -318,9 +322,10 @@ impl AfdUnit {
             let link = self.hops.transfer_bytes(batch.mean_tokens(), false, Copies::OneLink);
             let bytes = link * self.ranks() / f64::from(local);
             let comm = &self.ffn_lib.comm;
-            for (op, time) in
-                [("all_gather", comm.all_gather(bytes, local)), ("reduce_scatter", comm.reduce_scatter(bytes, local))]
-            {
+            for (op, time) in [
+                (Collective::AllGather, comm.all_gather(bytes, local)),
+                (Collective::ReduceScatter, comm.reduce_scatter(bytes, local)),
+            ] {
                 sink.carry(Op::MoeTpReduce, 1.0, time, || comm.report_collective(op, bytes, comm.packed(local)));
                 seconds += time.seconds;
             }
@@ -330,7 +335,7 @@ impl AfdUnit {
             let reduce = self.ffn_lib.all_reduce(all, self.ffn_gpus, true);
             let comm = &self.ffn_lib.comm;
             sink.carry(Op::MoeTpReduce, 2.0, reduce, || {
-                comm.report_collective("all_reduce", all, comm.packed(self.ffn_gpus))
+                comm.report_collective(Collective::AllReduce, all, comm.packed(self.ffn_gpus))
             });
             seconds += 2.0 * reduce.seconds;
         }
@@ -386,7 +391,7 @@ impl AfdUnit {
         match e.kind {
             Some(kind) => comm.report_exchange(&self.inner, e.amount, kind, back, None),
             None => {
-                let op = if back { "reduce_scatter" } else { "all_gather" };
+                let op = if back { Collective::ReduceScatter } else { Collective::AllGather };
                 comm.report_collective(op, e.amount, comm.packed(self.experts.ep))
             }
         }

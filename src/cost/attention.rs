@@ -15,7 +15,7 @@ use super::program::{MixerRank, Surfaces};
 use super::sink::{Op, Sink};
 use crate::error::Result;
 use crate::kernels::Surface;
-use crate::network::Comm;
+use crate::network::{Collective, Comm};
 use crate::spec::assumptions::MixedAttention;
 
 /// The mixers of one rank of a worker or of an attention pool.
@@ -82,7 +82,7 @@ impl AttentionPart {
                 let bytes = batch.sequences * batch.new * kept;
                 let gathered = comm.all_gather(bytes, self.cp);
                 sink.carry(Op::ContextExchange, count, gathered, || {
-                    comm.report_collective("all_gather", bytes, comm.packed(self.cp))
+                    comm.report_collective(Collective::AllGather, bytes, comm.packed(self.cp))
                 });
             }
         }

@@ -22,20 +22,42 @@ use super::published::{self, Role};
 use crate::spec::assumptions::{FfnPool, KvReserve, SharedExpertSplit, SparseAttentionMemory};
 use crate::spec::plan::{Side, stage_layers};
 use crate::spec::workload::PrefixScope;
-use crate::spec::{AfdPlan, Assumptions, Attention, Device, Model, Parallel};
+use crate::spec::{AfdPlan, Assumptions, Attention, Device, Model, Parallel, Pool, choices};
+
+choices! {
+    /// What memory holds, and what it is measured by.
+    Item {
+        Weights = "weights",
+        Kv = "kv",
+        Activations = "activations",
+        Graphs = "cuda graphs",
+        Buffers = "communication buffers",
+        Reserve = "framework reserve",
+        /// What the server leaves alone.
+        Outside = "outside the fraction",
+        /// The whole device.
+        Capacity = "capacity",
+    }
+}
+
+impl Item {
+    /// Whether it is a use of the server's share.
+    pub fn is_use(self) -> bool {
+        !matches!(self, Item::Outside | Item::Capacity)
+    }
+}
 
 /// One line of the memory table.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct MemoryItem {
-    pub pool: &'static str,
-    pub item: &'static str,
+    pub item: Item,
     pub bytes: f64,
 }
 
 /// Memory of one GPU of one pool, as a function of what it holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Memory {
-    pub pool: &'static str,
+    pub pool: Pool,
     /// Of the device, as its driver reports it.
     pub capacity: f64,
     pub weights: f64,
@@ -114,16 +136,16 @@ impl Memory {
     }
 
     pub fn items(&self, sequences: f64, tokens: f64) -> Vec<MemoryItem> {
-        let item = |item, bytes| MemoryItem { pool: self.pool, item, bytes };
+        let item = |item, bytes| MemoryItem { item, bytes };
         vec![
-            item("weights", self.weights),
-            item("kv", self.kv_per_sequence * sequences + self.kv_shared),
-            item("activations", self.activations(tokens)),
-            item("cuda graphs", self.graphs),
-            item("communication buffers", self.buffers),
-            item("framework reserve", self.reserve),
-            item("outside the fraction", self.outside(tokens)),
-            item("capacity", self.capacity),
+            item(Item::Weights, self.weights),
+            item(Item::Kv, self.kv_per_sequence * sequences + self.kv_shared),
+            item(Item::Activations, self.activations(tokens)),
+            item(Item::Graphs, self.graphs),
+            item(Item::Buffers, self.buffers),
+            item(Item::Reserve, self.reserve),
+            item(Item::Outside, self.outside(tokens)),
+            item(Item::Capacity, self.capacity),
         ]
     }
 }
@@ -217,7 +239,7 @@ fn local_experts(cx: &Context<'_>, ep: u32, moe_tp: u32) -> f64 {
 }
 
 /// Memory of one GPU of a worker.
-pub fn worker(cx: &Context<'_>, p: &Parallel, pool: &'static str) -> Memory {
+pub fn worker(cx: &Context<'_>, p: &Parallel) -> Memory {
     let model = cx.model;
     let stage = |layers: u32| f64::from(layers.div_ceil(p.pp));
     let [dense_layers, moe_layers] =
@@ -243,7 +265,7 @@ pub fn worker(cx: &Context<'_>, p: &Parallel, pool: &'static str) -> Memory {
     let own = activation_per_token(cx, p.tp, p.moe_tp, f64::from(p.moe_tp) / f64::from(p.tp));
     // Pipeline stages hold L/pp layers of pp batches: the same bytes in all.
     Memory {
-        pool,
+        pool: Pool::Worker,
         capacity: cx.books().capacity(cx.device),
         weights: bytes,
         kv_per_sequence: per_sequence,
@@ -312,7 +334,7 @@ pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_device: &Device) -> (M
     let ffn_taken = books.overhead(&ffn_cx, &of_ffn, ffn_ranks);
     (
         Memory {
-            pool: "attention",
+            pool: Pool::Attention,
             capacity: cx.books().capacity(cx.device),
             weights: attention,
             // Pipeline stages hold L/pp layers of pp batches: the same bytes in all.
@@ -331,7 +353,7 @@ pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_device: &Device) -> (M
             room: taken.room,
         },
         Memory {
-            pool: "ffn",
+            pool: Pool::Ffn,
             capacity: books.capacity(ffn_device),
             weights: ffn,
             kv_per_sequence: 0.0,

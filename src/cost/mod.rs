@@ -26,7 +26,7 @@ pub use afd::{AfdLines, AfdUnit, LayerStages};
 pub use attention::Lengths;
 pub use library::Library;
 pub use line::Lines;
-pub use memory::{Memory, MemoryItem};
+pub use memory::{Item, Memory, MemoryItem};
 pub use ports::{PortTime, StepPorts};
 pub use program::Program;
 pub use sink::{Detail, Entry, Op, Sink, Total};

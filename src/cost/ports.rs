@@ -8,8 +8,8 @@
 
 use super::sink::{Op, Sink, Total};
 use crate::kernels::Reading;
-use crate::network::CommTime;
 use crate::network::report::{PortUse, Report};
+use crate::network::{CommTime, Link, PortSide};
 
 /// One direction of one tier.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -53,9 +53,9 @@ impl Sink for StepPorts {
         if count <= 0.0 {
             return;
         }
-        for port in report().ports.iter().filter(|p| p.side != "ffn") {
-            let tier = usize::from(port.port.starts_with("nic"));
-            self.tiers[tier][usize::from(port.port.ends_with("out"))].add(count, port);
+        for port in report().ports.iter().filter(|p| p.side != PortSide::Ffn) {
+            let tier = usize::from(port.port.link() == Link::Nic);
+            self.tiers[tier][usize::from(port.port.is_out())].add(count, port);
         }
     }
 

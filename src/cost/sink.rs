@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use crate::kernels::{CLASSES, Evidence, Reading};
-use crate::network::CommTime;
 use crate::network::report::Report;
+use crate::network::{CommTime, Tier};
 
 impl From<CommTime> for Reading {
     fn from(t: CommTime) -> Reading {
@@ -37,6 +37,9 @@ pub enum Op {
     PipelineHop,
     /// Projection before a draft layer.
     Draft,
+    /// KV of P/D: the wait for it, and what both slots lose on the ports that it shares.
+    KvTransfer,
+    KvContention,
 }
 
 impl Op {
@@ -62,6 +65,8 @@ impl Op {
             Op::Logits => "logits",
             Op::PipelineHop => "pipeline_hop",
             Op::Draft => "draft",
+            Op::KvTransfer => "kv_transfer",
+            Op::KvContention => "kv_contention",
         }
     }
 
@@ -77,6 +82,8 @@ impl Op {
                 | Op::A2f
                 | Op::F2a
                 | Op::PipelineHop
+                | Op::KvTransfer
+                | Op::KvContention
         )
     }
 }
@@ -186,8 +193,8 @@ pub struct Entry {
     /// Seconds of all executions.
     pub seconds: f64,
     pub evidence: Evidence,
-    /// `scale-up`, `scale-out` or `both`; empty where nothing crosses the fabric.
-    pub tier: &'static str,
+    /// None: nothing crosses the fabric.
+    pub tier: Option<Tier>,
 }
 
 /// Keeps every entry, merging those of the same operator, evidence and tier.
@@ -201,7 +208,7 @@ impl Detail {
         self.entries.iter().map(|e| e.seconds).sum()
     }
 
-    fn keep(&mut self, op: Op, count: f64, reading: Reading, tier: &'static str) {
+    fn keep(&mut self, op: Op, count: f64, reading: Reading, tier: Option<Tier>) {
         if count <= 0.0 || reading.seconds <= 0.0 {
             return;
         }
@@ -220,12 +227,12 @@ impl Sink for Detail {
     const DETAIL: bool = true;
 
     fn add(&mut self, op: Op, count: f64, reading: Reading) {
-        self.keep(op, count, reading, "");
+        self.keep(op, count, reading, None);
     }
 
     fn carry(&mut self, op: Op, count: f64, time: CommTime, report: impl FnOnce() -> Report) {
         if count > 0.0 && time.seconds > 0.0 {
-            self.keep(op, count, time.into(), report().tier);
+            self.keep(op, count, time.into(), Some(report().tier));
         }
     }
 

@@ -32,7 +32,7 @@ use super::program::{Ffn, LayerKind, Surfaces};
 use super::sink::{Op, Sink, Total};
 use crate::error::Result;
 use crate::kernels::Surface;
-use crate::network::CommTime;
+use crate::network::{Collective, CommTime};
 use crate::spec::{Dtype, Parallel};
 use std::sync::Arc;
 
@@ -179,7 +179,7 @@ impl Worker {
             let (comm, tp, bytes) = (&self.lib.comm, self.parallel.tp, tokens * self.hidden * 2.0);
             let reduce = comm.all_reduce(bytes, tp, self.lib.reduce_graph(decode));
             sink.carry(Op::TpReduce, 2.0 * count, reduce, || {
-                comm.report_collective("all_reduce", bytes, comm.packed(tp))
+                comm.report_collective(Collective::AllReduce, bytes, comm.packed(tp))
             });
         }
         ffn::norm(&self.memory, self.hidden, tokens, decode, count, sink);

@@ -24,13 +24,15 @@ use super::traffic::{self, Ports, packed, payload_bytes, return_bytes};
 use super::wires::{PortRule, Wires};
 use crate::error::Result;
 use crate::kernels::{Evidence, KernelDb};
-use crate::spec::Dtype;
+use crate::spec::{Dtype, choices};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum A2aKind {
-    LowLatency,
-    Normal,
-    OneSided,
+choices! {
+    /// The all-to-all kernels.
+    A2aKind {
+        LowLatency = "low-latency",
+        Normal = "normal",
+        OneSided = "one-sided",
+    }
 }
 
 impl A2aKind {

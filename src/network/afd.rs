@@ -25,7 +25,7 @@
 //! Source: network.md 1.2, physics.md 5. Limit: A2F and F2A sharing one direction of a
 //! link (`half_duplex`) is the pipeline's business, not a longer transfer.
 
-use super::a2a::{AllToAll, Kernel, Phase};
+use super::a2a::{A2aKind, AllToAll, Kernel, Phase};
 use super::curve::CommTime;
 use super::spread::Spread;
 use super::traffic::{Ports, distinct_nodes, packed, payload_bytes, return_bytes};
@@ -151,7 +151,7 @@ pub struct Way {
     /// Seconds that its bytes keep the ports of the FFN side, start-up left out.
     pub ffn_s: f64,
     pub hop: Hop,
-    pub kernel: &'static str,
+    pub kernel: A2aKind,
 }
 
 /// The hops of one cluster.
@@ -172,7 +172,7 @@ impl Afd<'_> {
         (CommTime { seconds, evidence: Evidence::Extrapolated }, ffn_s)
     }
 
-    /// The way that a hop takes: its time, what moves, and the kernel's name. `reduced`: one summed vector
+    /// The way that a hop takes: its time, what moves, and the kernel. `reduced`: one summed vector
     /// a token; `phase`: which half of a kernel.
     fn way(
         &self,
@@ -187,18 +187,18 @@ impl Afd<'_> {
         } else {
             shape.direct(tokens, payload, self.wires)
         };
-        let by = |hop: Hop, kernel: &Kernel, name| {
+        let by = |hop: Hop, kernel: &Kernel, kind| {
             let (time, ffn_s) = self.price(&hop, phase(kernel), shape);
-            Way { time, ffn_s, hop, kernel: name }
+            Way { time, ffn_s, hop, kernel: kind }
         };
         match &self.kernels.one_sided {
-            Some(kernel) if own.domains == 1 => by(own, kernel, "one-sided"),
+            Some(kernel) if own.domains == 1 => by(own, kernel, A2aKind::OneSided),
             _ => {
-                let direct = by(own, &self.kernels.low_latency, "low-latency");
+                let direct = by(own, &self.kernels.low_latency, A2aKind::LowLatency);
                 if own.domains == 1 || reduced {
                     return direct;
                 }
-                let by_node = by(shape.by_node(tokens, payload, self.wires), &self.kernels.normal, "normal");
+                let by_node = by(shape.by_node(tokens, payload, self.wires), &self.kernels.normal, A2aKind::Normal);
                 if by_node.time.seconds < direct.time.seconds { by_node } else { direct }
             }
         }

@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use super::a2a::{A2aKind, A2aShape};
 use super::afd::AfdShape;
-use super::report::{BACKENDS, COLLECTIVES, Report, kind_of};
+use super::port::Collective;
+use super::report::Report;
 use super::spread::{self, Spread};
 use super::{Comm, Seats, skew};
 use crate::error::{Error, Problems, Result, near};
@@ -50,7 +51,7 @@ const MOST_TOKENS: f64 = 1e9;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Collective {
+struct OfAll {
     op: String,
     ranks: u32,
     bytes: f64,
@@ -147,12 +148,14 @@ pub fn phase(comm: &Comm, cluster: &Cluster, what: &str, args: Value) -> Result<
     let mut asked = Asked { problems: Problems::new(), cluster };
     match what {
         Phase::Collective => {
-            let a: Collective = json::from_value(args, "")?;
+            let a: OfAll = json::from_value(args, "")?;
             asked.ranks("ranks", a.ranks);
             asked.amount("bytes", a.bytes, MOST_BYTES);
-            if !COLLECTIVES.contains(&a.op.as_str()) {
-                asked.problems.push("op", format!("'{}' is not a collective", a.op), near(&a.op, COLLECTIVES));
-            }
+            let op = Collective::named(&a.op).unwrap_or_else(|| {
+                let known = near(&a.op, Collective::NAMES);
+                asked.problems.push("op", format!("'{}' is not a collective", a.op), known);
+                Collective::AllReduce
+            });
             if a.dtype != Dtype::Bf16 {
                 let text = format!("{} was not measured", a.dtype.name());
                 asked.problems.push("dtype", text, "bfloat16: bytes decide, whatever they hold");
@@ -166,7 +169,7 @@ pub fn phase(comm: &Comm, cluster: &Cluster, what: &str, args: Value) -> Result<
             }
             asked.done()?;
             let seats = a.placement.map_or_else(|| comm.packed(a.ranks), |ids| Seats::of(&ids, comm.domain()));
-            Ok(comm.report_collective(&a.op, a.bytes, seats))
+            Ok(comm.report_collective(op, a.bytes, seats))
         }
         Phase::Dispatch | Phase::Combine => {
             let a: Exchange = json::from_value(args, "")?;
@@ -231,8 +234,8 @@ fn exchange_dtype(asked: &mut Asked<'_>, dtype: Dtype) {
 
 fn backend(asked: &mut Asked<'_>, comm: &Comm, name: Option<&str>, ranks: u32) -> Option<A2aKind> {
     let name = name?;
-    let Some(kind) = kind_of(name) else {
-        asked.problems.push("backend", format!("'{name}' is not a kernel"), near(name, BACKENDS));
+    let Some(kind) = A2aKind::named(name) else {
+        asked.problems.push("backend", format!("'{name}' is not a kernel"), near(name, A2aKind::NAMES));
         return None;
     };
     if !comm.kinds().contains(&kind) || (kind == A2aKind::OneSided && ranks > comm.domain()) {

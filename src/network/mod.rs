@@ -22,6 +22,7 @@ pub mod law;
 mod one_node;
 pub mod packing;
 pub mod params;
+mod port;
 pub mod report;
 pub mod samples;
 pub mod skew;
@@ -37,6 +38,7 @@ pub use afd::AfdShape;
 pub use collective::Seats;
 pub use curve::CommTime;
 pub use one_node::OneNode;
+pub use port::{Collective, GpuPort, Link, PortSide, Tier};
 
 use self::a2a::AllToAll;
 use self::afd::Afd;

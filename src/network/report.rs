@@ -8,6 +8,7 @@
 use super::a2a::{A2aKind, A2aShape};
 use super::afd::{AfdShape, Way};
 use super::curve::CommTime;
+use super::port::{Collective, GpuPort, Link, PortSide, Tier};
 use super::skew;
 use super::traffic::{Ports, packed, payload_bytes, return_bytes};
 use super::{Comm, Seats, wires::Wires};
@@ -16,10 +17,8 @@ use crate::kernels::Evidence;
 /// Bytes through the busiest port of a kind.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PortUse {
-    /// `nvlink_out`, `nic_in` ...
-    pub port: &'static str,
-    /// `gpu`, or the pool whose GPU this is.
-    pub side: &'static str,
+    pub port: GpuPort,
+    pub side: PortSide,
     pub bytes: f64,
     pub bytes_per_s: f64,
     /// Flows that share the port while the phase lasts (messages to as many peers at a time).
@@ -43,17 +42,16 @@ pub struct Report {
     pub evidence: Evidence,
     /// Which kernel.
     pub kernel: &'static str,
-    /// `scale-up`, `scale-out` or `both`.
-    pub tier: &'static str,
+    pub tier: Tier,
 }
 
 impl Report {
     fn new(time: CommTime, alpha_s: f64, ports: Vec<PortUse>, kernel: &'static str) -> Report {
-        let over = |kind: &str| ports.iter().any(|p| p.port.starts_with(kind) && p.bytes > 0.0);
-        let tier = match (over("nvlink"), over("nic")) {
-            (true, true) => "both",
-            (false, true) => "scale-out",
-            _ => "scale-up",
+        let over = |link: Link| ports.iter().any(|p| p.port.link() == link && p.bytes > 0.0);
+        let tier = match (over(Link::Nvlink), over(Link::Nic)) {
+            (true, true) => Tier::Both,
+            (false, true) => Tier::ScaleOut,
+            _ => Tier::ScaleUp,
         };
         Report {
             seconds: time.seconds,
@@ -70,18 +68,18 @@ impl Report {
         Report { seconds: time.seconds, alpha_s: alpha_s.min(time.seconds), evidence: time.evidence, ..self }
     }
 
-    /// What the phase waits for.
-    pub fn bound(&self) -> &'static str {
+    /// The port that the phase waits for; none: it waits for the start-up.
+    pub fn bound(&self) -> Option<GpuPort> {
         if self.alpha_s > 0.5 * self.seconds {
-            return "alpha";
+            return None;
         }
-        self.ports.iter().max_by(|a, b| a.seconds().total_cmp(&b.seconds())).map_or("alpha", |p| p.port)
+        self.ports.iter().max_by(|a, b| a.seconds().total_cmp(&b.seconds())).map(|p| p.port)
     }
 }
 
 /// One GPU's share of a phase: bytes through its ports, and the peers it has there at a time.
 struct Through {
-    side: &'static str,
+    side: PortSide,
     bytes: Ports,
     near: f64,
     far: f64,
@@ -95,10 +93,10 @@ impl Through {
         let one =
             |port, bytes, bytes_per_s, flows: f64| PortUse { port, side, bytes, bytes_per_s, flows: flows.max(1.0) };
         let mut ports = vec![
-            one("nvlink_out", nvlink * out, wires.nvlink, self.near),
-            one("nvlink_in", nvlink * into, wires.nvlink, self.near),
-            one("nic_out", self.bytes.nic * out, nic, self.far),
-            one("nic_in", self.bytes.nic * into, nic, self.far),
+            one(GpuPort::NvlinkOut, nvlink * out, wires.nvlink, self.near),
+            one(GpuPort::NvlinkIn, nvlink * into, wires.nvlink, self.near),
+            one(GpuPort::NicOut, self.bytes.nic * out, nic, self.far),
+            one(GpuPort::NicIn, self.bytes.nic * into, nic, self.far),
         ];
         ports.retain(|p| p.bytes > 0.0);
         ports
@@ -113,45 +111,26 @@ fn peers(kind: A2aKind, ep: u32, domain: u32) -> (f64, f64) {
     (f64::from(most - 1), f64::from(far))
 }
 
-fn name(kind: A2aKind) -> &'static str {
-    match kind {
-        A2aKind::LowLatency => "low-latency",
-        A2aKind::Normal => "normal",
-        A2aKind::OneSided => "one-sided",
-    }
-}
-
-/// Names of the all-to-all kernels.
-pub const BACKENDS: [&str; 3] = ["low-latency", "normal", "one-sided"];
-
-/// The kernel of a name.
-pub fn kind_of(backend: &str) -> Option<A2aKind> {
-    [A2aKind::LowLatency, A2aKind::Normal, A2aKind::OneSided].into_iter().find(|k| name(*k) == backend)
-}
-
-/// The collectives there are.
-pub const COLLECTIVES: [&str; 3] = ["all_reduce", "all_gather", "reduce_scatter"];
-
 impl Comm {
     /// A collective of GPUs that sit like this; `bytes`: the full buffer.
-    pub fn report_collective(&self, op: &str, bytes: f64, seats: Seats) -> Report {
+    pub fn report_collective(&self, op: Collective, bytes: f64, seats: Seats) -> Report {
         let wires = &self.inner.wires;
         let c = &self.inner.collectives;
         let at = |bytes: f64| match op {
-            "all_gather" => c.all_gather(bytes, seats),
-            "reduce_scatter" => c.reduce_scatter(bytes, seats),
-            _ => c.all_reduce(bytes, seats, true),
+            Collective::AllGather => c.all_gather(bytes, seats),
+            Collective::ReduceScatter => c.reduce_scatter(bytes, seats),
+            Collective::AllReduce => c.all_reduce(bytes, seats, true),
         };
-        let passes = if op == "all_reduce" { 2.0 } else { 1.0 };
+        let passes = if op == Collective::AllReduce { 2.0 } else { 1.0 };
         let share = |n: u32| 1.0 - 1.0 / f64::from(n.max(1));
         // Ring traffic inside the domain, then each rail passes on what its GPU holds.
         let across = seats.domains > 1;
         let nic = if across { passes * share(seats.domains) * bytes / f64::from(seats.least) } else { 0.0 };
         let inside = Ports { nvlink: passes * share(seats.most) * bytes, nic };
         // Rings: one neighbour at a time.
-        let ring = Through { side: "gpu", bytes: inside, near: 1.0, far: 1.0 };
+        let ring = Through { side: PortSide::Gpu, bytes: inside, near: 1.0, far: 1.0 };
         let ports = ring.ports(wires, seats.domains, 1.0, 1.0);
-        let kernel = if op == "all_reduce" { "nccl or custom" } else { "nccl" };
+        let kernel = if op == Collective::AllReduce { "nccl or custom" } else { "nccl" };
         Report::new(at(bytes), at(1.0).seconds, ports, kernel)
     }
 
@@ -193,9 +172,9 @@ impl Comm {
         let (ports, domains) = (kind.ports(shape, domain), packed(shape.ep, domain).2);
         let (out, into) = if back { (hot, 1.0) } else { (1.0, hot) };
         let (near, far) = peers(kind, shape.ep, domain);
-        let gpu = Through { side: "gpu", bytes: ports.scale(tokens * payload), near, far };
+        let gpu = Through { side: PortSide::Gpu, bytes: ports.scale(tokens * payload), near, far };
         let ports = gpu.ports(&self.inner.wires, domains, out, into);
-        Report::new(time, at(f64::MIN_POSITIVE.max(1e-3)).seconds, ports, name(kind))
+        Report::new(time, at(f64::MIN_POSITIVE.max(1e-3)).seconds, ports, kind.name())
     }
 
     /// A2F (`back`: F2A) of `tokens` per attention rank.
@@ -217,29 +196,28 @@ impl Comm {
         let s = shape.spread(wires.domain);
         let (a, f) = (f64::from(shape.attention_gpus), f64::from(shape.ffn_gpus));
         // One copy a node leaves through one GPU there.
-        let far = if kernel == "normal" { f64::from(s.ffn_domains) } else { f * s.attention_far };
-        let attention = Through { side: "attention", bytes: hop.attention, near: f * s.attention_near, far };
-        let ffn = Through { side: "ffn", bytes: hop.ffn, near: a * s.ffn_near, far: a * s.ffn_far };
+        let far = if kernel == A2aKind::Normal { f64::from(s.ffn_domains) } else { f * s.attention_far };
+        let attention = Through { side: PortSide::Attention, bytes: hop.attention, near: f * s.attention_near, far };
+        let ffn = Through { side: PortSide::Ffn, bytes: hop.ffn, near: a * s.ffn_near, far: a * s.ffn_far };
         let (sent, received) = if back { (&ffn, &attention) } else { (&attention, &ffn) };
         let mut ports = sent.ports(wires, hop.domains, 1.0, 0.0);
         ports.extend(received.ports(wires, hop.domains, 0.0, 1.0));
         ports.sort_by_key(|p| p.side);
-        Report::new(time, alpha_s, ports, kernel)
+        Report::new(time, alpha_s, ports, kernel.name())
     }
 
     /// The KV of one request over `links` pairs of GPUs; by layer: the layers follow the computation.
     pub fn report_kv(&self, bytes: f64, links: u32, same_domain: bool, layers: Option<(u32, f64)>) -> Report {
         let wires = &self.inner.wires;
         let per_link = bytes / f64::from(links.max(1));
-        let side = |p: &str| if p.ends_with("out") { "prefill" } else { "decode" };
         let (bytes_of_tier, domains) = if same_domain {
             (Ports { nvlink: per_link, nic: 0.0 }, 1)
         } else {
             (Ports { nvlink: 0.0, nic: per_link }, 2)
         };
-        let pair = Through { side: "", bytes: bytes_of_tier, near: 1.0, far: 1.0 };
-        let ports = pair.ports(wires, domains, 1.0, 1.0).into_iter();
-        let ports = ports.map(|p| PortUse { side: side(p.port), ..p }).collect();
+        let of = |side| Through { side, bytes: bytes_of_tier, near: 1.0, far: 1.0 };
+        let mut ports = of(PortSide::Prefill).ports(wires, domains, 1.0, 0.0);
+        ports.extend(of(PortSide::Decode).ports(wires, domains, 0.0, 1.0));
         match layers {
             None => {
                 let time = self.kv_transfer(bytes, links, same_domain);

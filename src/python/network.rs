@@ -12,7 +12,7 @@ use crate::error::{Error, Problems, Result, near};
 use crate::network::astra::{Network, Topology};
 use crate::network::fabric::Fabric;
 use crate::network::flows::{self, Flows, Place};
-use crate::network::{Comm, ask};
+use crate::network::{Comm, GpuPort, ask};
 use crate::serving::framework::FRAMEWORKS;
 
 const PLAIN: [&str; 4] = ["topology", "npus", "gib_per_s", "latency_ns"];
@@ -118,14 +118,14 @@ pub fn network_phase<'py>(
     let scalars = serde_json::json!({
         "ms": report.seconds * 1e3,
         "alpha_ms": report.alpha_s * 1e3,
-        "bound": report.bound(),
+        "bound": report.bound().map_or("alpha", GpuPort::name),
         "evidence": report.evidence.name(),
         "kernel": report.kernel,
-        "tier": report.tier,
+        "tier": report.tier.name(),
     });
     let mut ports = Columns::new();
-    ports.push("port", Column::from_strings(report.ports.iter().map(|p| p.port)));
-    ports.push("side", Column::from_strings(report.ports.iter().map(|p| p.side)));
+    ports.push("port", Column::from_strings(report.ports.iter().map(|p| p.port.name())));
+    ports.push("side", Column::from_strings(report.ports.iter().map(|p| p.side.name())));
     ports.push("bytes", Column::F64(report.ports.iter().map(|p| p.bytes).collect()));
     ports.push("gb_per_s", Column::F64(report.ports.iter().map(|p| p.bytes_per_s / 1e9).collect()));
     ports.push("ms", Column::F64(report.ports.iter().map(|p| p.seconds() * 1e3).collect()));

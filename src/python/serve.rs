@@ -11,7 +11,8 @@ use super::{columns, convert, errors, kernels, run};
 use crate::error::{Error, near};
 use crate::search;
 use crate::serving;
-use crate::serving::estimate::{Estimate, StepKind, breakdown_columns};
+use crate::serving::estimate::{Estimate, breakdown_columns};
+use crate::serving::phase::StepKind;
 use crate::spec::json;
 
 /// A plan compiled for a model, a cluster and a workload.
@@ -60,19 +61,10 @@ impl Engine {
         past: f64,
     ) -> PyResult<Bound<'py, PyTuple>> {
         let (time, rows) = errors::guard(|| {
-            let kind = match kind {
-                "decode" => StepKind::Decode,
-                "prefill" => StepKind::Prefill,
-                "mixed" => StepKind::Mixed,
-                _ => {
-                    return Err(Error::spec(
-                        "kind",
-                        format!("'{kind}' is not a kind of step"),
-                        near(kind, ["decode", "prefill", "mixed"]),
-                    ));
-                }
-            };
-            self.inner.step(kind, batch, context, new, past)
+            let known = StepKind::named(kind).ok_or_else(|| {
+                Error::spec("kind", format!("'{kind}' is not a kind of step"), near(kind, StepKind::NAMES))
+            })?;
+            self.inner.step(known, batch, context, new, past)
         })?;
         let frame = columns::to_python(py, breakdown_columns(&rows))?;
         PyTuple::new(py, [(time.seconds * 1e3).into_pyobject(py)?.into_any(), frame.into_any()])

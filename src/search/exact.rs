@@ -17,6 +17,7 @@ use super::row::{Part, Row};
 use super::task::Task;
 use super::timer::{Timer, combine};
 use crate::error::Result;
+use crate::serving::pd::Several;
 use crate::serving::{Binding, Point};
 use crate::spec::Workload;
 
@@ -112,7 +113,11 @@ impl Task<'_> {
             let timer = self.untimed(&r.main, self.workload)?;
             Ok((timer.decode_side(load, batch).with_ports(&timer, load), timer))
         })?;
-        Ok(combine(&prefill.1, &prefill.0, part.count, &decode.1, &decode.0, r.main.count, load))
+        Ok(combine(
+            Several::of(&prefill.1, &prefill.0, part.count),
+            Several::of(&decode.1, &decode.0, r.main.count),
+            load,
+        ))
     }
 
     fn untimed(&self, part: &Part, workload: &Workload) -> Result<Timer> {

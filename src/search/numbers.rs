@@ -8,7 +8,7 @@ use super::task::Task;
 use super::timer;
 use crate::error::Result;
 use crate::serving::Stepper;
-use crate::serving::pd::{self, DecodeSide, PrefillSide};
+use crate::serving::pd::{self, DecodeSide, PrefillSide, Several};
 use crate::spec::Level;
 
 impl Task<'_> {
@@ -84,7 +84,8 @@ impl Task<'_> {
         d: &Candidate<DecodeSide>,
     ) -> Option<Row> {
         let (_, np, nd) = self.numbers(p, d)?;
-        let point = timer::combine(&p.stepper, &p.side, np, &d.stepper, &d.side, nd, &self.load);
+        let point =
+            timer::combine(Several::of(&p.stepper, &p.side, np), Several::of(&d.stepper, &d.side, nd), &self.load);
         Some(Row {
             level,
             framework: self.framework,
@@ -120,9 +121,10 @@ impl Task<'_> {
         let (_, i, j) = best?;
         let ((p, ps, _), (d, ds, _)) = (&prefill[i], &decode[j]);
         let batch = d.microbatches();
+        let (ps, ds): (&Stepper, &Stepper) = (ps, ds);
         let side = pd::prefill_side(ps, &self.load, 1.0, chunk(p));
         let decode = pd::decode_side(ds, &self.load, f64::from(batch));
-        let point = pd::combine(ps, &side, 1, ds, &decode, 1, &self.load);
+        let point = pd::combine(Several::of(ps, &side, 1), Several::of(ds, &decode, 1), &self.load);
         Some(Row {
             level,
             framework: self.framework,

@@ -163,7 +163,7 @@ impl Task<'_> {
         let Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, groups, .. } = *layout else {
             let Layout::Worker { parallel, overlap } = *layout else { unreachable!("not an AFD layout") };
             let worker = self.compiled.worker(self.lib, parallel, overlap)?;
-            return Ok(Stepper::worker_of(self.lib, worker, workload, "worker"));
+            return Ok(Stepper::worker_of(self.lib, worker, workload));
         };
         let Some(plan) = layout.afd_plan(1, 1, None) else { unreachable!("an AFD layout") };
         let shape = [attention_gpus, tp, ffn_gpus, ep, moe_tp, groups];

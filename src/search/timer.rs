@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::serving::pd::{self, DecodeSide, PrefillSide};
+use crate::serving::pd::{self, DecodeSide, PrefillSide, Several};
 use crate::serving::{Load, Point, Scan, Stepper, Tables, aggregated};
 
 /// A compiled layout. Reads as its stepper, which is exact; what it prices itself may be scanned.
@@ -55,18 +55,11 @@ impl Timer {
     }
 }
 
-/// `np` prefill and `nd` decode workers or units, by the clock of decode.
-pub fn combine(
-    p: &Timer,
-    prefill: &PrefillSide,
-    np: u32,
-    d: &Timer,
-    decode: &DecodeSide,
-    nd: u32,
-    load: &Load,
-) -> Point {
+/// Steady state of a prefill and a decode slot, by the clock of decode.
+pub fn combine(prefill: Several<'_, Timer, PrefillSide>, decode: Several<'_, Timer, DecodeSide>, load: &Load) -> Point {
+    let (d, prefill) = (decode.one, Several::of(&**prefill.one, prefill.side, prefill.count));
     match &d.scan {
-        Some(s) => pd::combine_by(p, prefill, np, s, decode, nd, load),
-        None => pd::combine(p, prefill, np, d, decode, nd, load),
+        Some(s) => pd::combine(prefill, Several::of(s, decode.side, decode.count), load),
+        None => pd::combine(prefill, Several::of(&**d, decode.side, decode.count), load),
     }
 }

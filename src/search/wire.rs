@@ -8,10 +8,11 @@
 use super::row::{Layout, Part, Row};
 use crate::error::{Error, Result};
 use crate::kernels::CLASSES;
+use crate::network::Link;
 use crate::serving::known::{ByPhase, Known};
 use crate::serving::point::KvCost;
 use crate::serving::{Binding, Point};
-use crate::spec::{Level, Parallel};
+use crate::spec::{Level, Parallel, PlanPool};
 
 /// Words before the first row.
 pub const HEADER: usize = 4;
@@ -19,22 +20,7 @@ pub const HEADER: usize = 4;
 pub const WIDTH: usize = Row::WORDS;
 
 /// Format and version (FNV-1a of both).
-const FORMAT: u64 = fnv(concat!("disagg rows 3 ", env!("CARGO_PKG_VERSION")).as_bytes());
-
-/// Pools and ports that a binding may name.
-const NAMES: [&str; 11] = [
-    "worker",
-    "attention",
-    "ffn",
-    "prefill",
-    "prefill.attention",
-    "prefill.ffn",
-    "decode",
-    "decode.attention",
-    "decode.ffn",
-    "nvlink",
-    "nic",
-];
+const FORMAT: u64 = fnv(concat!("disagg rows 4 ", env!("CARGO_PKG_VERSION")).as_bytes());
 
 const fn fnv(bytes: &[u8]) -> u64 {
     let (mut hash, mut i) = (0xcbf2_9ce4_8422_2325_u64, 0);
@@ -253,20 +239,6 @@ fields!(Row {
     leads: bool,
 });
 
-impl Wire for Level {
-    const WORDS: usize = 1;
-
-    fn put(&self, to: &mut Vec<u32>) -> Result<()> {
-        (self.index() as u32).put(to)
-    }
-
-    fn take(from: &mut &[u32]) -> Result<Level> {
-        let number = u32::take(from)?;
-        let found = Level::ALL.get(number as usize).copied();
-        found.ok_or_else(|| broken(format!("hold {number} where a level stands")))
-    }
-}
-
 /// Words that an AFD unit takes: one a field.
 const AFD: usize = 8;
 
@@ -297,36 +269,53 @@ impl Wire for Layout {
     }
 }
 
+/// Writes a value by its place among all of them.
+macro_rules! places {
+    ($($name:ident: $what:literal),+) => { $(
+        impl Wire for $name {
+            const WORDS: usize = 1;
+
+            fn put(&self, to: &mut Vec<u32>) -> Result<()> {
+                let place = $name::ALL.iter().position(|v| v == self);
+                (place.expect("ALL lists every value") as u32).put(to)
+            }
+
+            fn take(from: &mut &[u32]) -> Result<$name> {
+                let number = u32::take(from)?;
+                let found = $name::ALL.get(number as usize).copied();
+                found.ok_or_else(|| broken(format!("hold {number} where a {} stands", $what)))
+            }
+        }
+    )+ };
+}
+
+places!(Level: "level", PlanPool: "pool", Link: "link");
+
 impl Wire for Binding {
     const WORDS: usize = 2;
 
     fn put(&self, to: &mut Vec<u32>) -> Result<()> {
-        let named = |name: &str| {
-            let found = NAMES.iter().position(|n| *n == name);
-            found.map(|i| i as u32).ok_or_else(|| broken(format!("name '{name}', which wire::NAMES does not list")))
-        };
-        let (number, name) = match *self {
-            Binding::None => (0, 0),
-            Binding::Ttft => (1, 0),
-            Binding::Tpot => (2, 0),
-            Binding::Memory(pool) => (3, named(pool)?),
-            Binding::Bandwidth(port) => (4, named(port)?),
-            Binding::PrefillRate => (5, 0),
-            Binding::Divisibility => (6, 0),
-            Binding::Dominated => (7, 0),
-        };
-        [number, name].put(to)
+        let bare = |to: &mut Vec<u32>, number| variant(to, Self::WORDS, number, |_| Ok(()));
+        match *self {
+            Binding::None => bare(to, 0),
+            Binding::Ttft => bare(to, 1),
+            Binding::Tpot => bare(to, 2),
+            Binding::Memory(pool) => variant(to, Self::WORDS, 3, |to| pool.put(to)),
+            Binding::Bandwidth(link) => variant(to, Self::WORDS, 4, |to| link.put(to)),
+            Binding::PrefillRate => bare(to, 5),
+            Binding::Divisibility => bare(to, 6),
+            Binding::Dominated => bare(to, 7),
+        }
     }
 
     fn take(from: &mut &[u32]) -> Result<Binding> {
-        let [number, name] = <[u32; 2]>::take(from)?;
-        let name = *NAMES.get(name as usize).ok_or_else(|| broken(format!("hold {name} where a name stands")))?;
-        Ok(match number {
+        let mut own = part(from, Self::WORDS)?;
+        Ok(match u32::take(&mut own)? {
             0 => Binding::None,
             1 => Binding::Ttft,
             2 => Binding::Tpot,
-            3 => Binding::Memory(name),
-            4 => Binding::Bandwidth(name),
+            3 => Binding::Memory(Wire::take(&mut own)?),
+            4 => Binding::Bandwidth(Wire::take(&mut own)?),
             5 => Binding::PrefillRate,
             6 => Binding::Divisibility,
             7 => Binding::Dominated,

@@ -26,6 +26,7 @@ use super::stepper::{StepTime, Stepper};
 use super::steps::{Carried, Steps, Work};
 use crate::cost::Batch;
 use crate::spec::assumptions::{Activations, MixedSteps, PrefillSync, TtftQueue};
+use crate::spec::{PlanPool, Role};
 
 /// The steps a deployment alternates between.
 #[derive(Clone, Copy)]
@@ -262,7 +263,7 @@ pub fn solve_paced<S: Steps>(clock: &S, load: &Load, batch: f64, chunk: f64, rep
     let s = clock.stepper();
     let (short, memory) = s.memory_check(batch, tokens_in_flight(s, load, batch, chunk));
     if let Some(pool) = short {
-        return Point::unplaced(Binding::Memory(pool), memory);
+        return Point::unplaced(Binding::Memory(PlanPool { slot: Role::Both, pool }), memory);
     }
     if s.library().assumptions.mixed_steps == MixedSteps::Counted && load.osl > 1.0 {
         return counted(s, load, batch, chunk, replicas, memory);

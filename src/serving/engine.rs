@@ -6,7 +6,7 @@ use super::aggregated;
 use super::cadence;
 use super::choose;
 use super::defaults;
-use super::pd::{self, DecodeSide, PrefillSide};
+use super::pd::{self, DecodeSide, PrefillSide, Several};
 use super::point::{Binding, Load, Point};
 use super::stepper::Stepper;
 use crate::cost::Library;
@@ -51,7 +51,7 @@ impl Engine {
             let (needed, has) = (gib(engine.point.memory_bytes), gib(lib.cluster.device.hbm_bytes));
             return Err(Error::spec(
                 "plan",
-                format!("out of memory: {pool} needs {needed} of {has}"),
+                format!("out of memory: {} needs {needed} of {has}", pool.name()),
                 "more TP, EP or GPUs, a smaller batch, narrower formats, or out_of_memory='unplaced'",
             ));
         }
@@ -65,7 +65,7 @@ impl Engine {
         let load = Load::of(workload);
         match plan {
             Plan::Aggregated(a) => {
-                let stepper = Stepper::overlapping(lib, a.parallel, a.two_batch_overlap, workload, "worker")?;
+                let stepper = Stepper::overlapping(lib, a.parallel, a.two_batch_overlap, workload)?;
                 let found =
                     choose::mixed_paced(&[&stepper], &load, a.batch, a.chunk_tokens, a.replicas, a.prefill_interval);
                 let mut a = a.clone();
@@ -100,7 +100,7 @@ impl Engine {
             Plan::Pd(pd) => {
                 let (prefill, prefill_slot, side, np) = choose_prefill(lib, workload, &load, &pd.prefill)?;
                 let (decode, decode_slot, nd, d) = choose_decode(lib, workload, &load, &pd.decode)?;
-                let point = pd::combine(&prefill, &side, np, &decode, &d, nd, &load);
+                let point = pd::combine(Several::of(&prefill, &side, np), Several::of(&decode, &d, nd), &load);
                 let plan = Plan::Pd(crate::spec::PdPlan { prefill: prefill_slot, decode: decode_slot });
                 let compiled = Compiled::Pd { prefill, prefill_count: np, decode, decode_count: nd };
                 Ok(Engine { compiled, load, workload: workload.clone(), plan, point, open_loop: None })
@@ -213,7 +213,7 @@ pub(super) fn choose_prefill(
     let w = &w.prefill_part();
     match slot {
         Slot::Workers(k) => {
-            let s = Stepper::overlapping(lib, k.parallel, k.two_batch_overlap, w, "worker")?;
+            let s = Stepper::overlapping(lib, k.parallel, k.two_batch_overlap, w)?;
             let budget = defaults::budget(lib, &k.parallel);
             let chunk = k.chunk_tokens.map_or(load.isl.min(budget).ceil(), f64::from);
             let side = pd::prefill_side(&s, load, f64::from(k.batch.unwrap_or(1)), chunk);
@@ -264,7 +264,7 @@ pub(super) fn choose_decode(
     let none = || Error::spec("plan.decode.batch", "no batch fits", "");
     match slot {
         Slot::Workers(k) => {
-            let s = Stepper::overlapping(lib, k.parallel, k.two_batch_overlap, w, "worker")?;
+            let s = Stepper::overlapping(lib, k.parallel, k.two_batch_overlap, w)?;
             let d = pick(&s, k.batch).ok_or_else(none)?;
             let mut k = k.clone();
             k.batch = Some(d.batch as u32);

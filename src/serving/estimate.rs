@@ -7,16 +7,17 @@ use super::aggregated;
 use super::defaults;
 use super::engine::{Compiled, Engine};
 use super::operators::{kv_rows, prefill_rows, step_rows};
+use super::phase::StepKind;
 use super::point::Binding;
 use super::queueing;
 use super::stepper::{Kind, StepTime, Stepper, Unit};
 use super::straddle;
-use super::timeline::Bar;
-use crate::cost::Batch;
+use super::timeline::{Bar, Stage};
 use crate::cost::program::Ffn;
+use crate::cost::{Batch, Item, Memory};
 use crate::error::{Error, Result};
 use crate::kernels::{CLASSES, Evidence};
-use crate::spec::{Cluster, Plan, Rules};
+use crate::spec::{Cluster, Plan, PlanPool, Role, Rules};
 use crate::units::GIB;
 
 pub use super::operators::BreakdownRow;
@@ -24,16 +25,16 @@ pub use super::operators::BreakdownRow;
 /// One line of the memory table.
 #[derive(Clone, Debug)]
 pub struct MemoryRow {
-    pub pool: String,
-    pub item: &'static str,
+    pub pool: PlanPool,
+    pub item: Item,
     pub gib: f64,
 }
 
 /// Stage times of one micro-batch at one MoE layer.
 #[derive(Clone, Debug)]
 pub struct StageRow {
-    pub phase: &'static str,
-    pub stage: &'static str,
+    pub phase: StepKind,
+    pub stage: Stage,
     pub ms: f64,
     /// Share of the step during which the stage's resource is busy.
     pub utilization: f64,
@@ -42,7 +43,7 @@ pub struct StageRow {
 /// One stage at work: of one micro-batch at one layer, over a stretch of the schedule.
 #[derive(Clone, Debug)]
 pub struct BarRow {
-    pub phase: &'static str,
+    pub phase: StepKind,
     pub bar: Bar,
 }
 
@@ -124,7 +125,7 @@ pub fn shares(seconds: &[f32; CLASSES]) -> Shares {
     if all > 0.0 { KINDS.into_iter().filter(told).map(share).collect() } else { Shares::new() }
 }
 
-fn stage_rows(s: &Stepper, phase: &'static str, batch: &Batch) -> Vec<StageRow> {
+fn stage_rows(s: &Stepper, phase: StepKind, batch: &Batch) -> Vec<StageRow> {
     let Kind::Afd(u) = &s.kind else { return Vec::new() };
     let parts = u.parts(batch);
     parts
@@ -133,7 +134,7 @@ fn stage_rows(s: &Stepper, phase: &'static str, batch: &Batch) -> Vec<StageRow> 
 }
 
 /// A stretch of the schedule of these micro-batches.
-fn bar_rows(s: &Stepper, phase: &'static str, parts: &[Batch]) -> Vec<BarRow> {
+fn bar_rows(s: &Stepper, phase: StepKind, parts: &[Batch]) -> Vec<BarRow> {
     let Kind::Afd(u) = &s.kind else { return Vec::new() };
     let bars = u.with_rows(parts, |rows, _| u.sequence.stretch(rows));
     bars.into_iter().map(|bar| BarRow { phase, bar }).collect()
@@ -148,50 +149,35 @@ fn parts_of(s: &Stepper, batch: &Batch) -> Vec<Batch> {
 fn prefill_stages(s: &Stepper, parts: &[Batch]) -> Vec<StageRow> {
     let Kind::Afd(u) = &s.kind else { return Vec::new() };
     let middle = parts.get(parts.len() / 2);
-    middle.map_or_else(Vec::new, |b| stages_of(u, "prefill", b, parts.len(), u.schedule(parts, u.overlapped).seconds))
+    middle.map_or_else(Vec::new, |b| {
+        stages_of(u, StepKind::Prefill, b, parts.len(), u.schedule(parts, u.overlapped).seconds)
+    })
 }
 
 /// Stage times of micro-batch `b`, one of `parts` like it in a pass of `step` seconds.
-fn stages_of(u: &Unit, phase: &'static str, b: &Batch, parts: usize, step: f64) -> Vec<StageRow> {
+fn stages_of(u: &Unit, phase: StepKind, b: &Batch, parts: usize, step: f64) -> Vec<StageRow> {
     let mixer = u.program().first_with(Ffn::Experts);
     let times = u.unit.stages(b, mixer).seconds(u.fused(&vec![*b; parts.max(1)]));
     let layers = u.program().layers_with(Ffn::Experts);
-    ["attention", "a2f", "ffn", "f2a"]
-        .into_iter()
+    Stage::ALL
+        .iter()
         .zip(times)
-        .map(|(stage, seconds)| {
+        .map(|(&stage, seconds)| {
             // A group's own resources serve its micro-batches, the FFN pool those of all groups.
-            let groups = if stage == "ffn" { f64::from(u.unit.groups) } else { 1.0 };
+            let groups = if stage == Stage::Ffn { f64::from(u.unit.groups) } else { 1.0 };
             let utilization = (seconds * layers * groups * parts as f64 / step).min(1.0);
             StageRow { phase, stage, ms: seconds * 1e3, utilization }
         })
         .collect()
 }
 
-fn memory_rows(prefix: &str, s: &Stepper, sequences: f64, tokens: f64) -> Vec<MemoryRow> {
-    s.memory()
-        .iter()
-        .flat_map(|m| {
-            let pool = match (prefix, m.pool) {
-                ("", p) => p.to_string(),
-                (slot, "worker") => slot.to_string(),
-                (slot, p) => format!("{slot}.{p}"),
-            };
-            m.items(sequences, tokens).into_iter().map(move |i| MemoryRow {
-                pool: pool.clone(),
-                item: i.item,
-                gib: i.bytes / GIB,
-            })
-        })
-        .collect()
-}
-
-/// A step asked for by hand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StepKind {
-    Decode,
-    Prefill,
-    Mixed,
+fn memory_rows(slot: Role, s: &Stepper, sequences: f64, tokens: f64) -> Vec<MemoryRow> {
+    let rows = |m: &Memory| {
+        let pool = PlanPool { slot, pool: m.pool };
+        let items = m.items(sequences, tokens).into_iter();
+        items.map(move |i| MemoryRow { pool, item: i.item, gib: i.bytes / GIB })
+    };
+    s.memory().iter().flat_map(rows).collect()
 }
 
 impl Engine {
@@ -245,15 +231,15 @@ impl Engine {
         }
         problems.into_result()?;
         let mtp = f64::from(self.library().serving.mtp);
-        let (phase, b) = match kind {
-            StepKind::Decode => ("decode", Batch::decode(batch, context, 1.0 + mtp)),
-            StepKind::Prefill => ("prefill", Batch::prefill(batch.max(1.0), new, past)),
+        let b = match kind {
+            StepKind::Decode => Batch::decode(batch, context, 1.0 + mtp),
+            StepKind::Prefill => Batch::prefill(batch.max(1.0), new, past),
             StepKind::Mixed => {
-                ("mixed", Batch { per_decode: 1.0 + mtp, decode: batch, context, ..Batch::prefill(1.0, new, past) })
+                Batch { per_decode: 1.0 + mtp, decode: batch, context, ..Batch::prefill(1.0, new, past) }
             }
         };
         let s = self.stepper(kind);
-        Ok((s.step(&b), step_rows(s, phase, &b)))
+        Ok((s.step(&b), step_rows(s, kind, &b)))
     }
 
     /// Everything there is to say about the plan.
@@ -290,21 +276,21 @@ impl Engine {
                     crate::spec::Plan::Pd(_) => (1.0, 1.0),
                 };
                 let in_flight = aggregated::tokens_in_flight(stepper, load, slots, chunk);
-                memory.extend(memory_rows("", stepper, slots, in_flight));
+                memory.extend(memory_rows(Role::Both, stepper, slots, in_flight));
                 if stands {
                     if self.point.decode_batch > 0.0 {
                         let d = self.decode_batch();
-                        breakdown.extend(step_rows(stepper, "decode", &d));
-                        pipeline.extend(stage_rows(stepper, "decode", &d));
-                        timeline.extend(bar_rows(stepper, "decode", &parts_of(stepper, &d)));
-                        lanes.extend(lane("decode", stepper, &d));
+                        breakdown.extend(step_rows(stepper, StepKind::Decode, &d));
+                        pipeline.extend(stage_rows(stepper, StepKind::Decode, &d));
+                        timeline.extend(bar_rows(stepper, StepKind::Decode, &parts_of(stepper, &d)));
+                        lanes.extend(lane(StepKind::Decode, stepper, &d));
                     }
                     let chunk = if load.osl > 1.0 { chunk } else { chunk.min(slots * load.isl) };
                     if let Some(m) = aggregated::mixed_batch(stepper, load, self.point.decode_batch, chunk) {
-                        breakdown.extend(step_rows(stepper, "mixed", &m));
-                        pipeline.extend(stage_rows(stepper, "mixed", &m));
-                        timeline.extend(bar_rows(stepper, "mixed", &parts_of(stepper, &m)));
-                        lanes.extend(lane("mixed", stepper, &m));
+                        breakdown.extend(step_rows(stepper, StepKind::Mixed, &m));
+                        pipeline.extend(stage_rows(stepper, StepKind::Mixed, &m));
+                        timeline.extend(bar_rows(stepper, StepKind::Mixed, &parts_of(stepper, &m)));
+                        lanes.extend(lane(StepKind::Mixed, stepper, &m));
                     }
                 }
             }
@@ -323,23 +309,23 @@ impl Engine {
                     },
                     _ => 1.0,
                 };
-                memory.extend(memory_rows("prefill", prefill, ps, ps * pc.min(load.isl)));
-                memory.extend(memory_rows("decode", decode, db, db * (1.0 + f64::from(lib.serving.mtp))));
+                memory.extend(memory_rows(Role::Prompts, prefill, ps, ps * pc.min(load.isl)));
+                memory.extend(memory_rows(Role::Decode, decode, db, db * (1.0 + f64::from(lib.serving.mtp))));
                 if stands {
                     if self.point.decode_batch > 0.0 {
                         let d = self.decode_batch();
-                        breakdown.extend(step_rows(decode, "decode", &d));
-                        pipeline.extend(stage_rows(decode, "decode", &d));
-                        timeline.extend(bar_rows(decode, "decode", &parts_of(decode, &d)));
-                        lanes.extend(lane("decode", decode, &d));
+                        breakdown.extend(step_rows(decode, StepKind::Decode, &d));
+                        pipeline.extend(stage_rows(decode, StepKind::Decode, &d));
+                        timeline.extend(bar_rows(decode, StepKind::Decode, &parts_of(decode, &d)));
+                        lanes.extend(lane(StepKind::Decode, decode, &d));
                     }
                     let parts = prefill.prefill_parts(ps, load.isl, load.prefix, pc);
                     breakdown.extend(prefill_rows(prefill, &parts));
                     breakdown.extend(kv_rows(&self.point.kv));
                     if let Some(b) = parts.get(parts.len() / 2) {
                         pipeline.extend(prefill_stages(prefill, &parts));
-                        timeline.extend(bar_rows(prefill, "prefill", &parts));
-                        lanes.extend(lane("prefill", prefill, b));
+                        timeline.extend(bar_rows(prefill, StepKind::Prefill, &parts));
+                        lanes.extend(lane(StepKind::Prefill, prefill, b));
                     }
                 }
             }
@@ -448,13 +434,13 @@ pub fn bill(plan: &Plan, cluster: &Cluster) -> (f64, f64) {
     )
 }
 
-fn lane(phase: &str, s: &Stepper, batch: &Batch) -> Option<String> {
+fn lane(phase: StepKind, s: &Stepper, batch: &Batch) -> Option<String> {
     match &s.kind {
-        Kind::Worker(w, _) => w.lane(batch).map(|l| format!("{phase}: {}", l.name())),
+        Kind::Worker(w, _) => w.lane(batch).map(|l| format!("{}: {}", phase.name(), l.name())),
         Kind::Afd(u) => {
             let also = |n: u32, what: &str| if n > 1 { format!(", {n} {what}") } else { String::new() };
             let (groups, stages) = (also(u.unit.groups, "attention groups"), also(u.sequence.pp, "pipeline stages"));
-            Some(format!("{phase}: AFD, {} micro-batches{groups}{stages}", u.microbatches))
+            Some(format!("{}: AFD, {} micro-batches{groups}{stages}", phase.name(), u.microbatches))
         }
     }
 }

@@ -4,31 +4,39 @@
 //! attention pool and the network (groups work side by side), of all groups on the FFN pool they share, and of all
 //! stages where layers are split over a pipeline.
 
+use super::phase::{Phase, Site, StepKind};
 use super::point::KvCost;
 use super::stepper::{Kind, Stepper, Unit};
 use crate::cost::program::{DRAFT_MIXER, Ffn};
 use crate::cost::{Batch, Detail, Op, draft};
 use crate::kernels::Evidence;
+use crate::network::{Link, Tier};
+use crate::spec::Pool;
+
+pub(crate) const WORKER: Site = Site::Gpus(Pool::Worker);
+const ATTENTION: Site = Site::Gpus(Pool::Attention);
+const FFN: Site = Site::Gpus(Pool::Ffn);
 
 /// One line of a breakdown: an operator of one phase on one pool.
 #[derive(Clone, Debug)]
 pub struct BreakdownRow {
-    pub phase: &'static str,
-    pub pool: &'static str,
-    pub op: &'static str,
+    pub phase: Phase,
+    pub pool: Site,
+    pub op: Op,
     pub ms: f64,
     pub evidence: Evidence,
-    /// `scale-up`, `scale-out` or `both`; empty where nothing crosses the fabric.
-    pub tier: &'static str,
+    /// None: nothing crosses the fabric.
+    pub tier: Option<Tier>,
 }
 
-fn rows(phase: &'static str, pool: &'static str, scale: f64, d: &Detail) -> Vec<BreakdownRow> {
+/// Rows of the operators of a step, each `scale` times.
+pub(crate) fn rows(kind: StepKind, pool: Site, scale: f64, d: &Detail) -> Vec<BreakdownRow> {
     d.entries
         .iter()
         .map(|e| BreakdownRow {
-            phase,
+            phase: Phase::Steps(kind),
             pool,
-            op: e.op.name(),
+            op: e.op,
             ms: e.seconds * scale * 1e3,
             evidence: e.evidence,
             tier: e.tier,
@@ -37,27 +45,27 @@ fn rows(phase: &'static str, pool: &'static str, scale: f64, d: &Detail) -> Vec<
 }
 
 /// Operator rows of one step.
-pub(super) fn step_rows(s: &Stepper, phase: &'static str, batch: &Batch) -> Vec<BreakdownRow> {
+pub(super) fn step_rows(s: &Stepper, kind: StepKind, batch: &Batch) -> Vec<BreakdownRow> {
     match &s.kind {
         Kind::Worker(w, _) => {
             let mut d = Detail::default();
             w.price(batch, &mut d);
-            rows(phase, "worker", 1.0, &d)
+            rows(kind, WORKER, 1.0, &d)
         }
-        Kind::Afd(u) => unit_rows(u, phase, &u.parts(batch)),
+        Kind::Afd(u) => unit_rows(u, kind, &u.parts(batch)),
     }
 }
 
 /// Operator rows of all steps or micro-batches of a prefill round.
 pub(super) fn prefill_rows(s: &Stepper, parts: &[Batch]) -> Vec<BreakdownRow> {
     match &s.kind {
-        Kind::Worker(..) => merge(parts.iter().flat_map(|b| step_rows(s, "prefill", b)).collect()),
-        Kind::Afd(u) => unit_rows(u, "prefill", parts),
+        Kind::Worker(..) => merge(parts.iter().flat_map(|b| step_rows(s, StepKind::Prefill, b)).collect()),
+        Kind::Afd(u) => unit_rows(u, StepKind::Prefill, parts),
     }
 }
 
 /// Operator rows of micro-batches on an AFD unit: those of one attention group, and the FFN pool's for all groups.
-fn unit_rows(u: &Unit, phase: &'static str, parts: &[Batch]) -> Vec<BreakdownRow> {
+fn unit_rows(u: &Unit, step: StepKind, parts: &[Batch]) -> Vec<BreakdownRow> {
     let mut out = Vec::new();
     let mut seen: Vec<(Batch, f64)> = Vec::new();
     for p in parts {
@@ -71,41 +79,41 @@ fn unit_rows(u: &Unit, phase: &'static str, parts: &[Batch]) -> Vec<BreakdownRow
         if u.sequence.pp > 1 {
             let hop = u.stage_hop(&b);
             out.push(BreakdownRow {
-                phase,
-                pool: "network",
-                op: Op::PipelineHop.name(),
+                phase: Phase::Steps(step),
+                pool: Site::Network,
+                op: Op::PipelineHop,
                 ms: n * f64::from(u.sequence.pp) * hop.seconds * 1e3,
                 evidence: hop.evidence,
-                tier: if u.near { "scale-up" } else { "scale-out" },
+                tier: Some(Link::of(u.near).tier()),
             });
         }
         let mut ends = Detail::default();
         u.unit.price_ends(&b, &mut ends);
-        out.extend(rows(phase, "attention", n, &ends));
+        out.extend(rows(step, ATTENTION, n, &ends));
         for kind in kinds.iter().filter(|k| k.ffn == Ffn::Dense) {
             let dense = f64::from(kind.layers);
             let mut d = Detail::default();
             u.unit.price_dense(&b, kind.mixer, &mut d);
-            out.extend(rows(phase, "attention", n * dense, &d));
+            out.extend(rows(step, ATTENTION, n * dense, &d));
             if u.unit.dense_on_ffn {
                 let mut hops = Detail::default();
                 u.unit.hops().price_home(&b, false, &mut hops);
                 u.unit.hops().price_home(&b, true, &mut hops);
-                out.extend(rows(phase, "network", n * dense, &hops));
+                out.extend(rows(step, Site::Network, n * dense, &hops));
                 let mut d = Detail::default();
                 u.unit.price_dense_ffn(&b, &mut d);
-                out.extend(rows(phase, "ffn", f64::from(u.unit.groups) * n * dense, &d));
+                out.extend(rows(step, FFN, f64::from(u.unit.groups) * n * dense, &d));
             }
         }
         for kind in kinds.iter().filter(|k| k.ffn == Ffn::Experts) {
-            moe_rows(u, phase, &b, kind.mixer, n * f64::from(kind.layers), &mut out);
+            moe_rows(u, step, &b, kind.mixer, n * f64::from(kind.layers), &mut out);
         }
         for (b, passes) in draft::passes(u.unit.library().serving.mtp, &b) {
             if passes > 0.0 {
-                moe_rows(u, phase, &b, DRAFT_MIXER, n * passes, &mut out);
+                moe_rows(u, step, &b, DRAFT_MIXER, n * passes, &mut out);
                 let mut ends = Detail::default();
                 u.unit.price_draft_ends(&b, &mut ends);
-                out.extend(rows(phase, "attention", n * passes, &ends));
+                out.extend(rows(step, ATTENTION, n * passes, &ends));
             }
         }
     }
@@ -113,15 +121,15 @@ fn unit_rows(u: &Unit, phase: &'static str, parts: &[Batch]) -> Vec<BreakdownRow
 }
 
 /// Operator rows of `layers` MoE layers of one micro-batch.
-fn moe_rows(u: &Unit, phase: &'static str, b: &Batch, mixer: usize, layers: f64, out: &mut Vec<BreakdownRow>) {
+fn moe_rows(u: &Unit, step: StepKind, b: &Batch, mixer: usize, layers: f64, out: &mut Vec<BreakdownRow>) {
     let mut parts: [Detail; 4] = Default::default();
     u.unit.price_attention(b, mixer, &mut parts[0]);
     u.unit.hops().price(b, false, &mut parts[1]);
     u.unit.price_ffn(b, &mut parts[2]);
     u.unit.hops().price(b, true, &mut parts[3]);
-    for (pool, d) in ["attention", "network", "ffn", "network"].into_iter().zip(&parts) {
-        let groups = if pool == "ffn" { f64::from(u.unit.groups) } else { 1.0 };
-        out.extend(rows(phase, pool, groups * layers, d));
+    for (pool, d) in [ATTENTION, Site::Network, FFN, Site::Network].into_iter().zip(&parts) {
+        let groups = if pool == FFN { f64::from(u.unit.groups) } else { 1.0 };
+        out.extend(rows(step, pool, groups * layers, d));
     }
 }
 
@@ -141,21 +149,20 @@ fn merge(rows: Vec<BreakdownRow>) -> Vec<BreakdownRow> {
 
 /// What moving KV costs: the wait before the first token, and what both slots lose on shared ports.
 pub(super) fn kv_rows(kv: &KvCost) -> Vec<BreakdownRow> {
-    let tier = if kv.same_domain { "scale-up" } else { "scale-out" };
     [
-        ("transfer", "kv_transfer", kv.wait_s),
-        ("prefill", "kv_contention", kv.prefill_s),
-        ("decode", "kv_contention", kv.decode_s),
+        (Phase::Transfer, Op::KvTransfer, kv.wait_s),
+        (Phase::Steps(StepKind::Prefill), Op::KvContention, kv.prefill_s),
+        (Phase::Steps(StepKind::Decode), Op::KvContention, kv.decode_s),
     ]
     .into_iter()
     .filter(|(_, _, seconds)| *seconds > 0.0)
     .map(|(phase, op, seconds)| BreakdownRow {
         phase,
-        pool: "network",
+        pool: Site::Network,
         op,
         ms: seconds * 1e3,
         evidence: Evidence::Extrapolated,
-        tier,
+        tier: Some(Link::of(kv.same_domain).tier()),
     })
     .collect()
 }

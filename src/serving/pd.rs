@@ -16,8 +16,9 @@ use super::stepper::{self, Prefill, StepTime, Stepper};
 use super::steps::{Steps, Work};
 use crate::cost::Library;
 use crate::kernels::Evidence;
+use crate::network::Link;
 use crate::spec::assumptions::{Activations, FirstToken, KvTransfer, TtftQueue, WorkerCorrections};
-use crate::spec::servers;
+use crate::spec::{PlanPool, Pool, Role, servers};
 
 /// A prefill stepper at one batch and chunk: what it gives per worker.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,7 +27,7 @@ pub struct PrefillSide {
     /// Requests per second of one worker or unit.
     pub rate: f64,
     pub memory_bytes: f64,
-    pub short: Option<&'static str>,
+    pub short: Option<Pool>,
     /// Prompts per rank and chunk of the round.
     pub sequences: f64,
     pub chunk: f64,
@@ -44,8 +45,22 @@ pub struct DecodeSide {
     /// Requests per second of one worker or unit.
     pub rate: f64,
     pub memory_bytes: f64,
-    pub short: Option<&'static str>,
+    pub short: Option<Pool>,
     pub crowds: Option<Crowds>,
+}
+
+/// Some equal workers or units of one slot: one of them with its clock, what it gives, and how many there are.
+#[derive(Debug)]
+pub struct Several<'a, S, Side> {
+    pub one: &'a S,
+    pub side: &'a Side,
+    pub count: u32,
+}
+
+impl<'a, S, Side> Several<'a, S, Side> {
+    pub fn of(one: &'a S, side: &'a Side, count: u32) -> Several<'a, S, Side> {
+        Several { one, side, count }
+    }
 }
 
 impl PrefillSide {
@@ -285,65 +300,29 @@ pub fn wire_rate(p: &Stepper, np: u32, d: &Stepper, nd: u32, load: &Load) -> f64
     Pair::new(p, np, d, nd, load).wire().map_or(f64::INFINITY, |w| w.rate([[1.0; 2]; 2]))
 }
 
-/// Steady state of `np` prefill and `nd` decode workers or units.
-pub fn combine(
-    p: &Stepper,
-    prefill: &PrefillSide,
-    np: u32,
-    d: &Stepper,
-    decode: &DecodeSide,
-    nd: u32,
+/// Steady state of a prefill and a decode slot, with decode steps by any clock.
+pub fn combine<S: Steps>(
+    prefill: Several<'_, Stepper, PrefillSide>,
+    decode: Several<'_, S, DecodeSide>,
     load: &Load,
 ) -> Point {
-    combine_at(p, prefill, np, d, decode, nd, load, f64::INFINITY)
-}
-
-/// The same with decode steps by any clock.
-pub fn combine_by<S: Steps>(
-    p: &Stepper,
-    prefill: &PrefillSide,
-    np: u32,
-    clock: &S,
-    decode: &DecodeSide,
-    nd: u32,
-    load: &Load,
-) -> Point {
-    combined(p, prefill, np, clock, decode, nd, load, f64::INFINITY)
+    combine_at(prefill, decode, load, f64::INFINITY)
 }
 
 /// The same when no more than `asked` requests a second come.
-#[allow(clippy::too_many_arguments)]
-pub fn combine_at(
-    p: &Stepper,
-    prefill: &PrefillSide,
-    np: u32,
-    d: &Stepper,
-    decode: &DecodeSide,
-    nd: u32,
-    load: &Load,
-    asked: f64,
-) -> Point {
-    combined(p, prefill, np, d, decode, nd, load, asked)
-}
-
-#[allow(clippy::too_many_arguments)]
-fn combined<S: Steps>(
-    p: &Stepper,
-    prefill: &PrefillSide,
-    np: u32,
-    clock: &S,
-    decode: &DecodeSide,
-    nd: u32,
+pub fn combine_at<S: Steps>(
+    Several { one: p, side: prefill, count: np }: Several<'_, Stepper, PrefillSide>,
+    Several { one: clock, side: decode, count: nd }: Several<'_, S, DecodeSide>,
     load: &Load,
     asked: f64,
 ) -> Point {
     let d = clock.stepper();
     let memory = prefill.memory_bytes.max(decode.memory_bytes);
     if let Some(pool) = prefill.short {
-        return Point::unplaced(Binding::Memory(slot_pool("prefill", pool)), memory);
+        return Point::unplaced(Binding::Memory(PlanPool { slot: Role::Prompts, pool }), memory);
     }
     if let Some(pool) = decode.short {
-        return Point::unplaced(Binding::Memory(slot_pool("decode", pool)), memory);
+        return Point::unplaced(Binding::Memory(PlanPool { slot: Role::Decode, pool }), memory);
     }
     let lib = p.library();
     let (np_f, nd_f) = (f64::from(np), f64::from(nd));
@@ -391,7 +370,7 @@ fn combined<S: Steps>(
     let binding = if rate == asked {
         Binding::None
     } else if wire < supply.min(demand) {
-        Binding::Bandwidth(if pair.near { "nvlink" } else { "nic" })
+        Binding::Bandwidth(Link::of(pair.near))
     } else if supply < demand * (1.0 - 1e-9) {
         Binding::PrefillRate
     } else {
@@ -462,16 +441,4 @@ pub fn same_domain(p: &Stepper, np: u32, d: &Stepper, nd: u32, domain: u32) -> b
     let total = u64::from(np) * u64::from(p.gpus()) + u64::from(nd) * u64::from(d.gpus());
     let racks = total.div_ceil(u64::from(domain.max(1))).max(1);
     u64::from(np).is_multiple_of(racks) && u64::from(nd).is_multiple_of(racks) && total <= racks * u64::from(domain)
-}
-
-/// Name of a pool inside a slot, for `memory:<pool>`.
-fn slot_pool(slot: &'static str, pool: &'static str) -> &'static str {
-    match (slot, pool) {
-        ("prefill", "attention") => "prefill.attention",
-        ("prefill", "ffn") => "prefill.ffn",
-        ("prefill", _) => "prefill",
-        (_, "attention") => "decode.attention",
-        (_, "ffn") => "decode.ffn",
-        _ => "decode",
-    }
 }

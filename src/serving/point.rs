@@ -1,7 +1,8 @@
 //! The numbers of one plan in steady state, and the words for what stops it.
 
 use super::known::ByPhase;
-use crate::spec::{Slo, Workload};
+use crate::network::Link;
+use crate::spec::{PlanPool, Slo, Workload};
 
 /// What stops a plan, in the fixed words of physics.md section 8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -11,9 +12,9 @@ pub enum Binding {
     Ttft,
     Tpot,
     /// The pool whose memory does not hold weights and batch.
-    Memory(&'static str),
-    /// The port that cannot carry the traffic.
-    Bandwidth(&'static str),
+    Memory(PlanPool),
+    /// The links that cannot carry the traffic.
+    Bandwidth(Link),
     /// Prompts come faster than prefill can take them.
     PrefillRate,
     /// The sizes do not divide.
@@ -28,8 +29,8 @@ impl Binding {
             Binding::None => String::new(),
             Binding::Ttft => "ttft".into(),
             Binding::Tpot => "tpot".into(),
-            Binding::Memory(pool) => format!("memory:{pool}"),
-            Binding::Bandwidth(port) => format!("bandwidth:{port}"),
+            Binding::Memory(pool) => format!("memory:{}", pool.name()),
+            Binding::Bandwidth(link) => format!("bandwidth:{}", link.name()),
             Binding::PrefillRate => "prefill-rate".into(),
             Binding::Divisibility => "divisibility".into(),
             Binding::Dominated => "dominated".into(),

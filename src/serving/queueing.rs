@@ -25,7 +25,7 @@ mod spread;
 
 use super::aggregated;
 use super::engine::{Compiled, Engine};
-use super::pd;
+use super::pd::{self, Several};
 use super::point::Point;
 use super::stepper::Stepper;
 use crate::error::{Error, Result};
@@ -260,7 +260,7 @@ impl Engine {
         let batch = f64::from(batch.unwrap_or(1));
         let side = pd::prefill_side(prefill, &self.load, sequences, chunk);
         let full = pd::decode_side(decode, &self.load, batch);
-        let point = pd::combine_at(prefill, &side, np, decode, &full, nd, &self.load, rate);
+        let point = pd::combine_at(Several::of(prefill, &side, np), Several::of(decode, &full, nd), &self.load, rate);
         let clock = Clock::new(prefill, &self.load, chunk * sequences * f64::from(rounds), 1);
         let mut fast = first_filled(&clock, np, rate)?;
         // KV on the ports slows prefill as much as in the closed loop.

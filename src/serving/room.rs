@@ -1,16 +1,12 @@
 //! What fits a plan's memory as its servers count it: KV tokens, requests, and what is short where nothing does.
 
-use std::collections::BTreeSet;
-
 use super::choose;
 use super::engine::{Compiled, Engine};
 use super::point::Binding;
 use super::stepper::Stepper;
+use crate::cost::Item;
 use crate::error::{Error, Result};
-use crate::spec::Plan;
-
-/// Lines of the memory table that are no use of the server's share.
-const BESIDE: [&str; 2] = ["capacity", "outside the fraction"];
+use crate::spec::{Plan, PlanPool};
 
 impl Engine {
     /// Who holds the KV of decoding requests, how often, and tokens in flight on one of its ranks. P/D: the decode
@@ -58,27 +54,33 @@ impl Engine {
     /// Of the GPU that lacks most: what it needs and what the server may fill.
     fn shortfall(&self) -> Result<(String, String)> {
         let rows = self.estimate()?.memory;
-        let of = |pool: &str, item: &str| rows.iter().find(|r| r.pool == pool && r.item == item).map_or(0.0, |r| r.gib);
-        let need = |pool: &str| -> f64 {
-            rows.iter().filter(|r| r.pool == pool && !BESIDE.contains(&r.item)).map(|r| r.gib).sum()
+        let of = |pool, item| rows.iter().find(|r| r.pool == pool && r.item == item).map_or(0.0, |r| r.gib);
+        let uses = |pool| rows.iter().filter(move |r| r.pool == pool && r.item.is_use());
+        let need = |pool| -> f64 { uses(pool).map(|r| r.gib).sum() };
+        let have = |pool| of(pool, Item::Capacity) - of(pool, Item::Outside);
+        let mut pools: Vec<PlanPool> = rows.iter().map(|r| r.pool).collect();
+        // Of pools that lack as much the last by name.
+        pools.sort_by_key(|p| p.name());
+        let lacks = |p: &PlanPool| need(*p) - have(*p);
+        let Some(worst) = pools.into_iter().max_by(|a, b| lacks(a).total_cmp(&lacks(b))) else {
+            return Ok((String::new(), String::new()));
         };
-        let have = |pool: &str| of(pool, "capacity") - of(pool, "outside the fraction");
-        let pools: BTreeSet<&str> = rows.iter().map(|r| r.pool.as_str()).collect();
-        let worst = pools.into_iter().max_by(|a, b| (need(a) - have(a)).total_cmp(&(need(b) - have(b)))).unwrap_or("");
-        let parts: Vec<String> = rows
-            .iter()
-            .filter(|r| r.pool == worst && r.gib >= 0.05 && !BESIDE.contains(&r.item))
-            .map(|r| format!("{} {:.1}", r.item, r.gib))
-            .collect();
+        let parts: Vec<String> =
+            uses(worst).filter(|r| r.gib >= 0.05).map(|r| format!("{} {:.1}", r.item.name(), r.gib)).collect();
         let short = need(worst) - have(worst);
         Ok((
-            format!("{:.1} GiB on each GPU of {worst} ({}), {short:.1} GiB more", need(worst), parts.join(", ")),
+            format!(
+                "{:.1} GiB on each GPU of {} ({}), {short:.1} GiB more",
+                need(worst),
+                worst.name(),
+                parts.join(", ")
+            ),
             format!(
                 "{:.1} GiB ({:.1} GiB less {:.1} that the server leaves alone); more TP, EP or GPUs, a smaller batch, \
                  narrower formats or a larger memory_fraction",
                 have(worst),
-                of(worst, "capacity"),
-                of(worst, "outside the fraction")
+                of(worst, Item::Capacity),
+                of(worst, Item::Outside)
             ),
         ))
     }

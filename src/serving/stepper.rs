@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::math::normal;
 use crate::network::CommTime;
 use crate::spec::assumptions::PrefillSplit;
-use crate::spec::{AfdPlan, Parallel, Workload};
+use crate::spec::{AfdPlan, Parallel, Pool, Workload};
 
 pub enum Kind {
     Worker(Arc<Worker>, Memory),
@@ -29,8 +29,8 @@ pub struct Stepper {
 }
 
 impl Stepper {
-    pub fn worker(lib: &Arc<Library>, parallel: Parallel, workload: &Workload, pool: &'static str) -> Result<Stepper> {
-        Stepper::overlapping(lib, parallel, None, workload, pool)
+    pub fn worker(lib: &Arc<Library>, parallel: Parallel, workload: &Workload) -> Result<Stepper> {
+        Stepper::overlapping(lib, parallel, None, workload)
     }
 
     /// The same; `overlap`: whether two half-batches may overlap, none: as serving says.
@@ -39,16 +39,15 @@ impl Stepper {
         parallel: Parallel,
         overlap: Option<bool>,
         workload: &Workload,
-        pool: &'static str,
     ) -> Result<Stepper> {
         let overlap = overlap.or(lib.serving.two_batch_overlap).unwrap_or(false);
         let worker = Worker::overlapping(lib, parallel, overlap)?;
-        Ok(Stepper::worker_of(lib, Arc::new(worker), workload, pool))
+        Ok(Stepper::worker_of(lib, Arc::new(worker), workload))
     }
 
     /// The same on a worker that is compiled already, for another workload.
-    pub fn worker_of(lib: &Arc<Library>, worker: Arc<Worker>, workload: &Workload, pool: &'static str) -> Stepper {
-        let memory = memory::worker(&context(lib, workload), &worker.parallel, pool);
+    pub fn worker_of(lib: &Arc<Library>, worker: Arc<Worker>, workload: &Workload) -> Stepper {
+        let memory = memory::worker(&context(lib, workload), &worker.parallel);
         Stepper {
             straggle: straggle(lib, workload, worker.ranks()),
             peak: workload.peak_tokens(),
@@ -133,7 +132,7 @@ impl Stepper {
     }
 
     /// The pool that does not hold `sequences` per rank with `tokens` in flight, and the fullest GPU.
-    pub fn memory_check(&self, sequences: f64, tokens: f64) -> (Option<&'static str>, f64) {
+    pub fn memory_check(&self, sequences: f64, tokens: f64) -> (Option<Pool>, f64) {
         let mut short = None;
         let mut most: f64 = 0.0;
         for m in self.memory() {

@@ -6,12 +6,12 @@
 //! Limits: the stretch starts a few layers after an empty pipeline, not in the exact steady state.
 
 use super::pipeline::{Rows, Stages};
+use crate::spec::choices;
 
 /// One stage of one micro-batch at one layer, seconds from the start of the stretch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bar {
-    /// Index into [`STAGES`].
-    pub stage: usize,
+    pub stage: Stage,
     /// Of its group.
     pub microbatch: usize,
     /// Attention group.
@@ -21,7 +21,15 @@ pub struct Bar {
     pub end: f64,
 }
 
-pub const STAGES: [&str; 4] = ["attention", "a2f", "ffn", "f2a"];
+choices! {
+    /// The stages of a layer, in their order.
+    Stage {
+        Attention = "attention",
+        A2f = "a2f",
+        Ffn = "ffn",
+        F2a = "f2a",
+    }
+}
 
 /// Ties: what frees or feeds the link first, then F2A before A2F.
 const RANK: [usize; 4] = [2, 3, 0, 1];
@@ -90,7 +98,8 @@ pub fn bars(rows: &[Rows<'_>], groups: usize, half_duplex: bool, layers: usize) 
         let end = start + s.times[stage];
         free[server(i, stage)] = end;
         if end > start {
-            out.push(Bar { stage, microbatch: i / groups, group: i % groups, layer: layer as u32, start, end });
+            let (stage, layer) = (Stage::ALL[stage], layer as u32);
+            out.push(Bar { stage, microbatch: i / groups, group: i % groups, layer, start, end });
         }
         jobs[i] = if stage == 3 { (end, layer + 1, 0) } else { (end, layer, stage + 1) };
     }

@@ -19,6 +19,7 @@ mod memory;
 pub mod model;
 pub mod plan;
 mod plan_check;
+mod pool;
 mod profiles;
 mod record;
 pub mod rules;
@@ -38,7 +39,9 @@ pub use model::{Attention, Indexer, Model, Moe, Part, SlidingWindow};
 pub use plan::{
     AfdPlan, Aggregated, Duplex, Parallel, PdPlan, PipelineMode, Placement, Plan, PoolPlan, Side, Slot, Workers,
 };
+pub use pool::{PlanPool, Pool};
 pub use profiles::PROFILES;
+pub(crate) use record::choices;
 pub use rules::{Rules, Verdict, Violation};
 pub use serving::{Imbalance, Launch, Serving};
 pub use slo::Slo;

@@ -14,7 +14,8 @@ use crate::cost::{Batch, Detail, Library, Worker};
 use crate::error::{Error, Result, near};
 use crate::kernels::KernelDb;
 use crate::serving::estimate::{BreakdownRow, breakdown_columns};
-use crate::serving::{Load, Point, Stepper, aggregated, defaults};
+use crate::serving::phase::StepKind;
+use crate::serving::{Load, Point, Stepper, aggregated, defaults, operators};
 use crate::spec::assumptions::PrefillSync;
 use crate::spec::{Assumptions, Serving, Workload, catalog};
 
@@ -63,7 +64,7 @@ fn closed(s: &Stepper, f: &Figure, concurrency: f64, chunk: f64) -> Point {
 /// (prediction, what it cost or lacked).
 fn predict(db: &Arc<KernelDb>, f: &Figure) -> Result<(f64, String)> {
     let lib = library(db, f)?;
-    let stepper = Stepper::worker(&lib, f.parallel, &workload(f), "worker")?;
+    let stepper = Stepper::worker(&lib, f.parallel, &workload(f))?;
     let gpus = f64::from(f.parallel.gpus());
     let worker = Worker::new(&lib, f.parallel)?;
     if let Some(batch) = step(f) {
@@ -154,18 +155,10 @@ pub fn rows(db: &Arc<KernelDb>, control: &Control) -> Result<Vec<Row>> {
     Ok(out)
 }
 
-fn operators(worker: &Worker, phase: &'static str, batch: &Batch) -> Vec<BreakdownRow> {
+fn operators(worker: &Worker, kind: StepKind, batch: &Batch) -> Vec<BreakdownRow> {
     let mut d = Detail::default();
     worker.price(batch, &mut d);
-    let row = |e: &crate::cost::Entry| BreakdownRow {
-        phase,
-        pool: "worker",
-        op: e.op.name(),
-        ms: e.seconds * 1e3,
-        evidence: e.evidence,
-        tier: e.tier,
-    };
-    d.entries.iter().map(row).collect()
+    operators::rows(kind, operators::WORKER, 1.0, &d)
 }
 
 /// Where the time of one figure's step goes, operator by operator.
@@ -177,17 +170,19 @@ pub fn breakdown(db: &Arc<KernelDb>, name: &str) -> Result<Columns> {
     let lib = library(db, f)?;
     let worker = Worker::new(&lib, f.parallel)?;
     let rows = match (step(f), f.task) {
-        (Some(batch), _) => operators(&worker, if batch.has_prefill() { "prefill" } else { "decode" }, &batch),
+        (Some(batch), _) => {
+            operators(&worker, if batch.has_prefill() { StepKind::Prefill } else { StepKind::Decode }, &batch)
+        }
         (None, Task::Closed { concurrency, chunk, isl, .. }) => {
-            let stepper = Stepper::worker(&lib, f.parallel, &workload(f), "worker")?;
+            let stepper = Stepper::worker(&lib, f.parallel, &workload(f))?;
             let p = closed(&stepper, f, concurrency, chunk);
             let load = Load::of(&workload(f));
             let decode = Batch::decode(p.decode_batch, load.context, 1.0 + f64::from(f.mtp.0));
             let new = isl.min((chunk - decode.tokens()).max(1.0));
             let mut mixed = Batch::prefill(1.0, new, (isl - new) / 2.0);
             (mixed.decode, mixed.context, mixed.per_decode) = (decode.decode, decode.context, decode.per_decode);
-            let mut rows = operators(&worker, "decode", &decode);
-            rows.extend(operators(&worker, "mixed", &mixed));
+            let mut rows = operators(&worker, StepKind::Decode, &decode);
+            rows.extend(operators(&worker, StepKind::Mixed, &mixed));
             rows
         }
         _ => Vec::new(),

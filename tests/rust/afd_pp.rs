@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use disagg::cost::{Batch, Library, Op};
+use disagg::network::Tier;
+use disagg::serving::phase::Site;
 use disagg::serving::pipeline::{Rows, Stages, step_time};
 use disagg::serving::stepper::{Kind, Unit};
 use disagg::serving::{Engine, Stepper, pd};
@@ -160,8 +162,11 @@ fn every_level_takes_stages() {
         let e = engine.estimate().unwrap();
         assert!(e.scalars.feasible && e.scalars.tpot_ms > 0.0 && e.scalars.requests_per_s > 0.0);
         assert!(e.pipeline.iter().all(|r| r.utilization > 0.0 && r.utilization <= 1.0));
-        let hop = Op::PipelineHop.name();
-        assert!(e.breakdown.iter().any(|r| r.op == hop && r.pool == "network" && r.tier == "scale-out"));
+        assert!(
+            e.breakdown
+                .iter()
+                .any(|r| r.op == Op::PipelineHop && r.pool == Site::Network && r.tier == Some(Tier::ScaleOut))
+        );
         assert!(!e.timeline.is_empty());
     }
     // What a plan costs: another device for a pool stands in every stage.

@@ -6,8 +6,10 @@ use std::sync::{Arc, OnceLock};
 
 use disagg::control::Control;
 use disagg::cost::Library;
+use disagg::network::Link;
 use disagg::search::{Question, Study, explore};
 use disagg::serving::pd;
+use disagg::serving::pd::Several;
 use disagg::serving::{Binding, Engine, Load, aggregated};
 use disagg::spec::{Aggregated, Case, Cluster, PdPlan, Plan, Slo, Slot, Workload};
 use proptest::prelude::*;
@@ -121,7 +123,7 @@ fn relaxing_what_binds_a_plan_changes_what_binds() {
         match p.binding {
             Binding::Memory(pool) => {
                 let q = Engine::new(&roomy(&lib), &w, &plan).unwrap().point;
-                prop_assert!(q.stands() || q.binding != p.binding, "more room in {pool}: still {:?}", q.binding);
+                prop_assert!(q.stands() || q.binding != p.binding, "more room in {}: still {:?}", pool.name(), q.binding);
                 prop_assert!(p.memory_bytes > 0.5 * lib.cluster.device.hbm_bytes);
                 count(0);
             }
@@ -173,7 +175,7 @@ fn what_limits_the_rate_is_named() {
     // P/D: prefill-rate, then another prefill worker; bandwidth, then a faster NIC.
     let side = pd::prefill_side(&s, &load, 1.0, load.isl);
     let d = pd::decode_side(&s, &load, 64.0);
-    let pair = |np, nd| pd::combine(&s, &side, np, &s, &d, nd, &load);
+    let pair = |np, nd| pd::combine(Several::of(&s, &side, np), Several::of(&s, &d, nd), &load);
     let bound = pair(1, 4);
     assert_eq!(bound.binding, Binding::PrefillRate);
     assert!(pair(2, 4).requests_per_s > bound.requests_per_s);
@@ -186,12 +188,12 @@ fn what_limits_the_rate_is_named() {
         let s = worker(&lib, split(1, 1, 1), &w);
         let side = pd::prefill_side(&s, &load, 1.0, load.isl);
         // More than one domain, so the NICs carry the KV.
-        pd::combine(&s, &side, 5, &s, &pd::decode_side(&s, &load, 64.0), 5, &load)
+        pd::combine(Several::of(&s, &side, 5), Several::of(&s, &pd::decode_side(&s, &load, 64.0), 5), &load)
     };
     let starved = slow(5e7);
-    assert_eq!(starved.binding, Binding::Bandwidth("nic"));
+    assert_eq!(starved.binding, Binding::Bandwidth(Link::Nic));
     let fed = slow(5e10);
-    assert!(fed.binding != Binding::Bandwidth("nic") && fed.requests_per_s > starved.requests_per_s);
+    assert!(fed.binding != Binding::Bandwidth(Link::Nic) && fed.requests_per_s > starved.requests_per_s);
 }
 
 /// Each pool of a unit is named by itself, inside a slot too.

@@ -6,6 +6,7 @@ use disagg::network::fabric::Fabric;
 use disagg::network::fluid::{self, Class};
 use disagg::serving::contention::{self, Crowd};
 use disagg::serving::pd;
+use disagg::serving::pd::Several;
 use disagg::serving::stepper::Kind;
 use disagg::serving::{Load, Point, Stepper};
 use disagg::spec::{Workload, catalog};
@@ -148,7 +149,7 @@ fn point(nic_scale: f64, contention: bool, np: u32, nd: u32) -> Point {
     let load = Load::of(&w);
     let s = lab::worker(&lib, lab::split(1, 16, 1), &w);
     let side = pd::prefill_side(&s, &load, 1.0, load.isl);
-    pd::combine(&s, &side, np, &s, &pd::decode_side(&s, &load, 32.0), nd, &load)
+    pd::combine(Several::of(&s, &side, np), Several::of(&s, &pd::decode_side(&s, &load, 32.0), nd), &load)
 }
 
 #[test]
@@ -178,8 +179,9 @@ fn sides_that_know_their_ports_answer_alike() {
     let unit = Stepper::afd(&lib, &lab::afd_plan(lab::pool(16, 1), lab::pool(16, 1), 3), &w).unwrap();
     for s in [&worker, &unit] {
         let (p, d) = (pd::prefill_side(s, &load, 2.0, 4096.0), pd::decode_side(s, &load, 32.0));
-        let lazy = pd::combine(s, &p, 1, s, &d, 1, &load);
-        let eager = pd::combine(s, &p.with_ports(s, &load), 1, s, &d.with_ports(s, &load), 1, &load);
+        let lazy = pd::combine(Several::of(s, &p, 1), Several::of(s, &d, 1), &load);
+        let eager =
+            pd::combine(Several::of(s, &p.with_ports(s, &load), 1), Several::of(s, &d.with_ports(s, &load), 1), &load);
         assert_eq!(lazy, eager);
         // Three micro-batches hide the unit's longer F2A; its prefill and the worker's steps hide nothing.
         assert!(lazy.kv.prefill_s > 0.0 && (s.is_afd() || lazy.kv.decode_s > 0.0), "{:?}", lazy.kv);

@@ -353,15 +353,14 @@ fn context<'a>(lib: &'a Library, workload: &'a Workload) -> Context<'a> {
 fn adds_up(m: &Memory) {
     for (sequences, tokens) in [(0.0, 0.0), (1.0, 1.0), (37.0, 4096.0)] {
         let items = m.items(sequences, tokens);
-        let beside = ["capacity", "outside the fraction"];
-        let sum: f64 = items.iter().filter(|i| !beside.contains(&i.item)).map(|i| i.bytes).sum();
-        near(sum, m.bytes(sequences, tokens), 1e-12, m.pool);
+        let sum: f64 = items.iter().filter(|i| i.item.is_use()).map(|i| i.bytes).sum();
+        near(sum, m.bytes(sequences, tokens), 1e-12, m.pool.name());
         assert_eq!(items.last().unwrap().bytes, m.capacity);
     }
     // The most sequences that fit do, one more does not.
     let most = m.sequences(512.0);
     if most.is_finite() && most >= 0.0 {
-        assert!(m.fits(most.floor(), 512.0) && !m.fits(most.floor() + 1.0, 512.0), "{}: {most}", m.pool);
+        assert!(m.fits(most.floor(), 512.0) && !m.fits(most.floor() + 1.0, 512.0), "{}: {most}", m.pool.name());
     }
 }
 
@@ -371,7 +370,7 @@ fn memory_adds_up() {
     for name in CATALOGUE {
         let lib = lab::lib_of(name, "b200_sxm", "trtllm");
         let cx = context(&lib, &w);
-        adds_up(&memory::worker(&cx, &split(8, 1, 1), "worker"));
+        adds_up(&memory::worker(&cx, &split(8, 1, 1)));
         if lib.model.moe.is_some() {
             let plan = afd_plan(pool(8, 2), pool(8, 1), 2);
             let (a, f) = memory::afd(&cx, &plan, 8, cx.device);
@@ -397,7 +396,7 @@ fn one_gpu_holds_the_whole_model() {
     let w = lab::chat();
     for name in CATALOGUE {
         let lib = lab::lib_of(name, "b200_sxm", "trtllm");
-        let one = memory::worker(&context(&lib, &w), &split(1, 1, 1), "worker");
+        let one = memory::worker(&context(&lib, &w), &split(1, 1, 1));
         let experts = lib.model.moe.as_ref().map_or(0.0, |m| {
             let padding = stored_expert(&lib) - lib.model.expert_weight_bytes(&lib.quant);
             f64::from(lib.model.moe_layers()) * f64::from(m.experts) * padding
@@ -412,7 +411,7 @@ fn one_gpu_holds_the_whole_model() {
 #[test]
 fn kv_is_copied_or_split_over_tensor_ranks() {
     let w = lab::chat();
-    let kv = |lib: &Library, tp: u32| memory::worker(&context(lib, &w), &split(tp, 1, 1), "worker").kv_per_sequence;
+    let kv = |lib: &Library, tp: u32| memory::worker(&context(lib, &w), &split(tp, 1, 1)).kv_per_sequence;
     let mla = lab::v32();
     let tokens = w.means().prefix + w.means().isl + w.means().osl;
     let row = lib_row(&mla);
@@ -437,8 +436,8 @@ fn a_shared_prefix_is_held_once() {
     let private = lab::chat();
     let mut shared = private.clone();
     shared.prefix_scope = PrefixScope::Shared;
-    let a = memory::worker(&context(&lib, &private), &split(1, 8, 1), "worker");
-    let b = memory::worker(&context(&lib, &shared), &split(1, 8, 1), "worker");
+    let a = memory::worker(&context(&lib, &private), &split(1, 8, 1));
+    let b = memory::worker(&context(&lib, &shared), &split(1, 8, 1));
     near(a.bytes(1.0, 64.0), b.bytes(1.0, 64.0), 1e-12, "one sequence");
     near(a.bytes(9.0, 64.0) - b.bytes(9.0, 64.0), 8.0 * b.kv_shared, 1e-9, "eight copies less");
 }

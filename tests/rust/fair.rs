@@ -16,6 +16,7 @@ use disagg::search::sides::Candidate;
 use disagg::search::space::{self, Choices};
 use disagg::search::{Layout, Question, Row, Study, Task, explore, layouts};
 use disagg::serving::choose::{chunk_grid, most_sequences};
+use disagg::serving::pd::Several;
 use disagg::serving::{Binding, Load, Point, Scan, Stepper, Tables, aggregated, cadence, pd};
 use disagg::spec::{Case, Launch, Level, Rules, Serving, Slo, Workload};
 use rand_pcg::Pcg64;
@@ -223,11 +224,11 @@ impl<'a> Twin<'a> {
             let point = match &dscan {
                 Some(s) => {
                     let decode = pd::decode_side_by(s, &self.load, batch);
-                    pd::combine_by(&ps, &side, np, s, &decode, nd, &self.load)
+                    pd::combine(Several::of(&ps, &side, np), Several::of(s, &decode, nd), &self.load)
                 }
                 None => {
                     let decode = pd::decode_side(&ds, &self.load, batch);
-                    pd::combine(&ps, &side, np, &ds, &decode, nd, &self.load)
+                    pd::combine(Several::of(&ps, &side, np), Several::of(&*ds, &decode, nd), &self.load)
                 }
             };
             if self.rate(&point) > best.map_or(0.0, |b| b.point.requests_per_s) {

@@ -1,6 +1,7 @@
 //! What the first token waits for, and what a slot holds until then.
 
 use disagg::cost::Batch;
+use disagg::serving::pd::Several;
 use disagg::serving::{Load, Stepper, aggregated, pd};
 use disagg::spec::assumptions::{FirstToken, KvTransfer};
 use disagg::spec::workload::PrefixHome;
@@ -76,7 +77,8 @@ fn kv_that_leaves_together_waits_together() {
         let side = pd::prefill_side(&p, &load, sequences, 2000.0);
         assert_eq!(side.prefill.together, sequences);
         // 16 GPUs of two nodes: KV crosses NICs.
-        let point = pd::combine(&p, &side, 7, &d, &pd::decode_side(&d, &load, 16.0), 9, &load);
+        let point =
+            pd::combine(Several::of(&p, &side, 7), Several::of(&d, &pd::decode_side(&d, &load, 16.0), 9), &load);
         point.ttft_s - side.prefill.latency_s
     };
     let (one, four) = (wait(1.0), wait(4.0));
@@ -95,7 +97,9 @@ fn equal_shares_of_racks_keep_kv_inside() {
     let load = Load::of(&w);
     let s = lab::worker(&lib, lab::split(1, 4, 1), &w);
     let side = pd::prefill_side(&s, &load, 1.0, 2000.0);
-    let ttft = |np: u32, nd: u32| pd::combine(&s, &side, np, &s, &pd::decode_side(&s, &load, 4.0), nd, &load).ttft_s;
+    let ttft = |np: u32, nd: u32| {
+        pd::combine(Several::of(&s, &side, np), Several::of(&s, &pd::decode_side(&s, &load, 4.0), nd), &load).ttft_s
+    };
     // 18 workers of 4 fill a rack. 12 + 24 split evenly over two racks, 13 + 23 do not.
     lab::near(ttft(12, 24), ttft(6, 12), 1e-12, "two racks as one");
     assert!(ttft(13, 23) > ttft(12, 24), "a pair across racks");
@@ -139,7 +143,7 @@ fn the_first_token_comes_as_the_server_sends_it() {
             let load = Load::of(&w);
             let s = lab::worker(&lib, lab::split(1, 1, 1), &w);
             let side = pd::prefill_side(&s, &load, 1.0, load.isl);
-            pd::combine(&s, &side, 4, &s, &pd::decode_side(&s, &load, 16.0), 1, &load)
+            pd::combine(Several::of(&s, &side, 4), Several::of(&s, &pd::decode_side(&s, &load, 16.0), 1), &load)
         };
         let [server, with_kv, by_step, prefill] =
             [FirstToken::Server, FirstToken::Decode, FirstToken::DecodeStep, FirstToken::Prefill].map(solve);

@@ -1,6 +1,7 @@
 //! Frameworks compared in one question, evidence by phase, and what would flip a study's answer.
 
 use disagg::control::Control;
+use disagg::cost::Op;
 use disagg::kernels::table::Key;
 use disagg::search::flips::{Flip, LEAD};
 use disagg::search::{Question, Row, Study, explore};
@@ -167,7 +168,10 @@ fn what_is_known_of_a_latency_is_what_its_own_steps_rest_on() {
     let plan = Plan::Pd(PdPlan { prefill, decode });
     let e = Engine::new(&lib, &lab::chat(), &plan).unwrap().estimate().unwrap();
     for (phase, shares) in [("decode", &e.scalars.evidence_tpot), ("prefill", &e.scalars.evidence_ttft)] {
-        let rows = e.breakdown.iter().filter(|r| r.phase == phase && !r.op.starts_with("kv_"));
+        let rows = e
+            .breakdown
+            .iter()
+            .filter(|r| r.phase.name() == phase && !matches!(r.op, Op::KvTransfer | Op::KvContention));
         let all: f64 = rows.clone().map(|r| r.ms).sum();
         for (class, share) in shares {
             let own: f64 = rows.clone().filter(|r| r.evidence.name() == *class).map(|r| r.ms).sum();

@@ -101,15 +101,13 @@ pub fn afd_plan(attention: PoolPlan, ffn: PoolPlan, microbatches: u32) -> AfdPla
 }
 
 pub fn worker(lib: &Arc<Library>, parallel: Parallel, workload: &Workload) -> Stepper {
-    Stepper::worker(lib, parallel, workload, "worker").unwrap()
+    Stepper::worker(lib, parallel, workload).unwrap()
 }
 
 /// A layout of a search, compiled.
 pub fn layout(lib: &Arc<Library>, layout: &Layout, workload: &Workload) -> Stepper {
     match layout {
-        Layout::Worker { parallel, overlap } => {
-            Stepper::overlapping(lib, *parallel, Some(*overlap), workload, "worker").unwrap()
-        }
+        Layout::Worker { parallel, overlap } => Stepper::overlapping(lib, *parallel, Some(*overlap), workload).unwrap(),
         Layout::Afd { .. } => unit(lib, &layout.afd_plan(1, 1, None).unwrap(), workload),
     }
 }

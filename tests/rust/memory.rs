@@ -46,7 +46,8 @@ fn kv_room_is_what_servers_print() {
         let m: Memory = s.memory()[0];
         let (tokens, _) = s.kv_tokens(0.0, 9216.0);
         let gib = m.free(0.0) / GIB;
-        let items: Vec<String> = m.items(0.0, 0.0).iter().map(|i| format!("{} {:.2}", i.item, i.bytes / GIB)).collect();
+        let items: Vec<String> =
+            m.items(0.0, 0.0).iter().map(|i| format!("{} {:.2}", i.item.name(), i.bytes / GIB)).collect();
         let off = match (r.tokens, r.gib) {
             (Some(0.0), _) => f64::from(u8::from(gib >= 0.0)),
             (Some(t), _) => tokens / t - 1.0,
@@ -68,7 +69,7 @@ fn room(system: &str, framework: &str, parallel: Parallel, serving: &Serving) ->
 }
 
 fn item(m: &Memory, name: &str) -> f64 {
-    m.items(0.0, 0.0).iter().find(|i| i.item == name).unwrap().bytes
+    m.items(0.0, 0.0).iter().find(|i| i.item.name() == name).unwrap().bytes
 }
 
 /// Each framework's law, written out.

@@ -7,6 +7,7 @@ use disagg::cost::Library;
 use disagg::serving::pipeline::{self, Rows, Stages};
 use disagg::serving::point::excess;
 use disagg::serving::queueing::{Arrivals, Crowd, erlang_c};
+use disagg::serving::timeline::Stage;
 use disagg::serving::{Engine, timeline};
 use disagg::sim::{Deployment, Settings, pricers, simulate_with, trace::draw};
 use disagg::spec::plan::Duplex;
@@ -243,7 +244,7 @@ proptest! {
         let end = bars.iter().map(|b| b.end).fold(0.0, f64::max);
         let step = pipeline::step_time(&rows, half, false);
         prop_assert!(gap(end, step) < 1e-9, "{end} against {step}");
-        let server = |s: usize| if half && s == 3 { 1 } else { s };
+        let server = |s: Stage| if half && s == Stage::F2a { Stage::A2f } else { s };
         for (i, b) in bars.iter().enumerate() {
             for c in &bars[i + 1..] {
                 let apart = b.end <= c.start + 1e-9 || c.end <= b.start + 1e-9;
@@ -265,12 +266,13 @@ fn an_estimate_shows_four_layers_of_every_micro_batch() {
         plan.duplex = duplex;
         plan.batch = Some(32);
         let e = Engine::new(&lib, &w, &Plan::Afd(plan)).unwrap().estimate().unwrap();
-        let decode: Vec<_> = e.timeline.iter().filter(|r| r.phase == "decode").collect();
+        let decode: Vec<_> = e.timeline.iter().filter(|r| r.phase.name() == "decode").collect();
         assert_eq!(decode.len(), 3 * 4 * 4);
         assert!(decode.iter().all(|r| r.bar.start >= 0.0 && r.bar.end > r.bar.start));
-        let stage = |i: usize| decode.iter().filter(|r| r.bar.stage == i).map(|r| r.bar.end - r.bar.start).sum::<f64>();
+        let stage = |i: Stage| decode.iter().filter(|r| r.bar.stage == i).map(|r| r.bar.end - r.bar.start).sum::<f64>();
         // The same times as the table of stages.
-        let ms = |name: &str| e.pipeline.iter().find(|r| r.phase == "decode" && r.stage == name).unwrap().ms;
-        assert!(gap(stage(0) / 12.0 * 1e3, ms("attention")) < 0.1);
+        let ms =
+            |name: &str| e.pipeline.iter().find(|r| r.phase.name() == "decode" && r.stage.name() == name).unwrap().ms;
+        assert!(gap(stage(Stage::Attention) / 12.0 * 1e3, ms("attention")) < 0.1);
     }
 }

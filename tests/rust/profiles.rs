@@ -14,6 +14,7 @@ use disagg::cost::{Batch, Library, Program};
 use disagg::kernels::Evidence;
 use disagg::math::combinatorics::distinct_groups;
 use disagg::network::{A2aShape, OneNode};
+use disagg::serving::pd::Several;
 use disagg::serving::pipeline::{Stages, uniform_alone};
 use disagg::serving::stepper::Kind;
 use disagg::serving::{Engine, Load, Stepper, aggregated, pd, published};
@@ -259,7 +260,7 @@ fn switches_reach_the_engine() {
     let pair = |lib: &Arc<Library>| {
         let s = lab::worker(lib, split(8, 1, 1), &w);
         let (p, d) = (pd::prefill_side(&s, &load, 1.0, 512.0), pd::decode_side(&s, &load, 16.0));
-        (p, d, pd::combine(&s, &p, 1, &s, &d, 1, &load))
+        (p, d, pd::combine(Several::of(&s, &p, 1), Several::of(&s, &d, 1), &load))
     };
     let (p0, d0, c0) = pair(&base);
     let (p1, d1, _) = pair(&with(&base, "worker_corrections", json!("fixed")));

@@ -3,6 +3,7 @@
 use disagg::control::Control;
 use disagg::search::fine_grid::{FineGrid, fine_chunks};
 use disagg::search::{Layout, Question, explore, layouts};
+use disagg::serving::pd::Several;
 use disagg::serving::{Binding, Load, Point, Stepper, aggregated, choose, pd};
 use disagg::spec::{Case, Level, Slo, Workload};
 use proptest::prelude::*;
@@ -65,7 +66,7 @@ fn pairs(q: &Question) -> f64 {
         for pieces in 1..=32 {
             let side = pd::prefill_side(&s, &load, f64::from(sequences), (load.isl / f64::from(pieces)).ceil());
             for d in &decode {
-                let p = pd::combine(&s, &side, 1, &s, d, 1, &load);
+                let p = pd::combine(Several::of(&s, &side, 1), Several::of(&s, d, 1), &load);
                 best = best.max(rate(&p, &q.slo));
             }
         }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use disagg::cost::{Batch, Library};
+use disagg::network::Link;
 use disagg::serving::engine::Compiled;
 use disagg::serving::pd;
+use disagg::serving::pd::Several;
 use disagg::serving::stepper::Kind;
 use disagg::serving::{Binding, Engine, Load, Point, Stepper, aggregated};
 use disagg::spec::assumptions::{FirstToken, KvTransfer, PrefillSync};
@@ -94,7 +96,7 @@ proptest! {
         let load = Load::of(&w);
         let side = pd::prefill_side(&p, &load, 1.0, f64::from(isl));
         let decode = pd::decode_side(&d, &load, f64::from(batch));
-        let point = pd::combine(&p, &side, np, &d, &decode, nd, &load);
+        let point = pd::combine(Several::of(&p, &side, np), Several::of(&d, &decode, nd), &load);
         prop_assume!(point.stands());
         // The batch that gives the rate is found to a thousandth.
         prop_assert!(gap(little(&point, load.osl), point.concurrency) < 3e-3, "{point:?}: {}", little(&point, load.osl));
@@ -159,7 +161,7 @@ proptest! {
         let ttft = |lib: &Arc<Library>| {
             let (p, d) = (worker(lib, split(8, 1, 1), &w), worker(lib, split(1, 8, 1), &w));
             let side = pd::prefill_side(&p, &load, 1.0, 2048.0);
-            let point = pd::combine(&p, &side, 1, &d, &pd::decode_side(&d, &load, 2.0), 1, &load);
+            let point = pd::combine(Several::of(&p, &side, 1), Several::of(&d, &pd::decode_side(&d, &load, 2.0), 1), &load);
             (point.ttft_s, side.prefill.latency_s)
         };
         let base = lab::v32();
@@ -374,7 +376,7 @@ fn slots_are_bound_by_the_slower_side() {
     let s = worker(&lib, split(1, 1, 1), &w);
     let side = pd::prefill_side(&s, &load, 1.0, load.isl);
     let decode = pd::decode_side(&s, &load, 32.0);
-    let combine = |np, nd| pd::combine(&s, &side, np, &s, &decode, nd, &load);
+    let combine = |np, nd| pd::combine(Several::of(&s, &side, np), Several::of(&s, &decode, nd), &load);
     let mut seen = [false; 2];
     for np in 1..6 {
         for nd in 1..6 {
@@ -406,11 +408,11 @@ fn a_slow_wire_binds_and_says_so() {
         let lib = lab::library(&base.model, &cluster, "trtllm", &base.assumptions);
         let s = worker(&lib, split(1, 8, 1), &w);
         let (p, d) = (pd::prefill_side(&s, &load, 4.0, load.isl), pd::decode_side(&s, &load, 8.0));
-        pd::combine(&s, &p, 2, &s, &d, 2, &load)
+        pd::combine(Several::of(&s, &p, 2), Several::of(&s, &d, 2), &load)
     };
     let (slow, fast) = (of(1e8), of(5e10));
-    assert_eq!(slow.binding, Binding::Bandwidth("nic"));
-    assert_ne!(fast.binding, Binding::Bandwidth("nic"));
+    assert_eq!(slow.binding, Binding::Bandwidth(Link::Nic));
+    assert_ne!(fast.binding, Binding::Bandwidth(Link::Nic));
     assert!(fast.requests_per_s > slow.requests_per_s && fast.ttft_s < slow.ttft_s);
 }
 
@@ -458,17 +460,11 @@ fn engines_agree_with_themselves() {
             let x = e.estimate().unwrap();
             assert!(x.scalars.feasible, "{plan:?}");
             // The fullest GPU is the largest pool of the memory table.
-            let mut pools: Vec<&str> = x.memory.iter().map(|r| r.pool.as_str()).collect();
+            let mut pools: Vec<_> = x.memory.iter().map(|r| r.pool).collect();
             pools.dedup();
             let fullest = pools
                 .iter()
-                .map(|p| {
-                    x.memory
-                        .iter()
-                        .filter(|r| r.pool == *p && !["capacity", "outside the fraction"].contains(&r.item))
-                        .map(|r| r.gib)
-                        .sum::<f64>()
-                })
+                .map(|p| x.memory.iter().filter(|r| r.pool == *p && r.item.is_use()).map(|r| r.gib).sum::<f64>())
                 .fold(0.0, f64::max);
             near(fullest, x.scalars.memory_gib, 1e-9, &format!("memory of {:?}", e.plan));
             let shares: f64 = x.scalars.evidence.values().sum();
@@ -486,7 +482,7 @@ fn breakdowns_are_of_the_steps_priced() {
         for plan in plans() {
             let e = engine(&lib, &w, &plan);
             let x = e.estimate().unwrap();
-            let ms = |phase: &str| x.breakdown.iter().filter(|r| r.phase == phase).map(|r| r.ms).sum::<f64>();
+            let ms = |phase: &str| x.breakdown.iter().filter(|r| r.phase.name() == phase).map(|r| r.ms).sum::<f64>();
             match &e.plan {
                 Plan::Aggregated(a) if a.parallel.pp == 1 => {
                     near(ms("mixed"), e.point.itl_worst_s * 1e3, 1e-9, &format!("mixed step of {:?}", e.plan));

@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 
 use disagg::control::Control;
+use disagg::network::Link;
 use disagg::search::explore::{join, search};
 use disagg::search::wire::{HEADER, WIDTH, pack, unpack};
 use disagg::search::{Layout, Part, Question, Row, explore};
 use disagg::serving::point::KvCost;
 use disagg::serving::{Binding, ByPhase, Known, Point};
 use disagg::spec::{Case, Level, Parallel, Slo};
+use disagg::spec::{PlanPool, Pool, Role};
 use proptest::prelude::*;
 
 use crate::lab;
@@ -39,13 +41,13 @@ fn part() -> impl Strategy<Value = Part> {
 }
 
 fn binding() -> impl Strategy<Value = Binding> {
-    let pool = prop::sample::select(vec!["worker", "attention", "ffn", "prefill", "prefill.attention", "decode.ffn"]);
+    let pool = prop::sample::select(PlanPool::ALL.to_vec());
     prop_oneof![
         Just(Binding::None),
         Just(Binding::Ttft),
         Just(Binding::Tpot),
         pool.prop_map(Binding::Memory),
-        prop::sample::select(vec!["nvlink", "nic"]).prop_map(Binding::Bandwidth),
+        prop::sample::select(Link::ALL.to_vec()).prop_map(Binding::Bandwidth),
         Just(Binding::PrefillRate),
         Just(Binding::Divisibility),
         Just(Binding::Dominated),
@@ -140,8 +142,20 @@ fn rows_of_another_version_or_cut_are_refused() {
     assert!(said(&|w| w[HEADER] = 999).contains("999 where a level stands"));
     assert!(said(&|w| w[HEADER + 2] = 9).contains("9 where a kind of layout stands"));
     let mut row = study.rows[0];
-    row.point.binding = Binding::Memory("cupboard");
-    assert!(pack(&[row]).unwrap_err().to_string().contains("'cupboard'"));
+    row.point.binding = Binding::Memory(PlanPool { slot: Role::Decode, pool: Pool::Ffn });
+    let words = pack(&[row]).unwrap();
+    row.point.binding = Binding::Bandwidth(Link::Nic);
+    let other = pack(&[row]).unwrap();
+    // Where they differ stand what binds and its pool or link.
+    let at: Vec<usize> = (0..words.len()).filter(|i| words[*i] != other[*i]).collect();
+    let [kind, pool] = at[..] else { panic!("{at:?}") };
+    let with = |place: usize, word: u32| {
+        let mut words = words.clone();
+        words[place] = word;
+        unpack(&words).unwrap_err().to_string()
+    };
+    assert!(with(pool, 9).contains("9 where a pool stands"));
+    assert!(with(kind, 99).contains("99 where what binds stands"));
 }
 
 #[test]

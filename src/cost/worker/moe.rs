@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::kernels::Reading;
 use crate::kernels::roofline::BANDWIDTH_EFFICIENCY;
 use crate::network::report::Report;
-use crate::network::{A2aKind, A2aShape, CommTime, OneNode};
+use crate::network::{A2aKind, A2aShape, Collective, CommTime, OneNode};
 use crate::spec::Parallel;
 use crate::spec::assumptions::{Exchange, GroupRouting};
 
@@ -241,8 +241,8 @@ impl Priced<'_> {
                     None => report,
                 }
             }
-            None if back => comm.report_collective("reduce_scatter", moe.scattered(all), comm.packed(gpus)),
-            None => comm.report_collective("all_gather", moe.gathered(all), comm.packed(gpus)),
+            None if back => comm.report_collective(Collective::ReduceScatter, moe.scattered(all), comm.packed(gpus)),
+            None => comm.report_collective(Collective::AllGather, moe.gathered(all), comm.packed(gpus)),
         }
     }
 }
@@ -255,7 +255,9 @@ impl LaneParts for Priced<'_> {
         if self.lane == Lane::Tensor {
             if tp > 1 {
                 let reduce = comm.all_reduce(bytes, tp, moe.lib.reduce_graph(self.decode));
-                sink.carry(Op::TpReduce, 2.0 * count, reduce, || comm.report_collective("all_reduce", bytes, seats));
+                sink.carry(Op::TpReduce, 2.0 * count, reduce, || {
+                    comm.report_collective(Collective::AllReduce, bytes, seats)
+                });
             }
             moe.router.price(rank, self.decode, count, sink);
             return;
@@ -264,8 +266,8 @@ impl LaneParts for Priced<'_> {
         // end of the layer (all-gather).
         if tp > 1 {
             let (down, up) = (comm.reduce_scatter(bytes, tp), comm.all_gather(bytes, tp));
-            sink.carry(Op::TpReduce, count, down, || comm.report_collective("reduce_scatter", bytes, seats));
-            sink.carry(Op::TpReduce, count, up, || comm.report_collective("all_gather", bytes, seats));
+            sink.carry(Op::TpReduce, count, down, || comm.report_collective(Collective::ReduceScatter, bytes, seats));
+            sink.carry(Op::TpReduce, count, up, || comm.report_collective(Collective::AllGather, bytes, seats));
         }
         moe.router.price(own, self.decode, count, sink);
     }

@@ -2,14 +2,15 @@
 
 use super::Estimate;
 use crate::columns::{Column, Columns};
+use crate::network::Tier;
 use crate::serving::operators::BreakdownRow;
-use crate::serving::timeline::STAGES;
+use crate::serving::phase::Phase;
 
 impl Estimate {
     pub fn memory_columns(&self) -> Columns {
         let mut c = Columns::new();
-        c.push("pool", Column::from_strings(self.memory.iter().map(|r| &r.pool)));
-        c.push("item", Column::from_strings(self.memory.iter().map(|r| r.item)));
+        c.push("pool", Column::from_strings(self.memory.iter().map(|r| r.pool.name())));
+        c.push("item", Column::from_strings(self.memory.iter().map(|r| r.item.name())));
         c.push("gib", Column::F64(self.memory.iter().map(|r| r.gib).collect()));
         c
     }
@@ -20,8 +21,8 @@ impl Estimate {
 
     pub fn pipeline_columns(&self) -> Columns {
         let mut c = Columns::new();
-        c.push("phase", Column::from_strings(self.pipeline.iter().map(|r| r.phase)));
-        c.push("stage", Column::from_strings(self.pipeline.iter().map(|r| r.stage)));
+        c.push("phase", Column::from_strings(self.pipeline.iter().map(|r| r.phase.name())));
+        c.push("stage", Column::from_strings(self.pipeline.iter().map(|r| r.stage.name())));
         c.push("ms", Column::F64(self.pipeline.iter().map(|r| r.ms).collect()));
         c.push("utilization", Column::F64(self.pipeline.iter().map(|r| r.utilization).collect()));
         c
@@ -31,8 +32,8 @@ impl Estimate {
     pub fn timeline_columns(&self) -> Columns {
         let rows = &self.timeline;
         let mut c = Columns::new();
-        c.push("phase", Column::from_strings(rows.iter().map(|r| r.phase)));
-        c.push("stage", Column::from_strings(rows.iter().map(|r| STAGES[r.bar.stage])));
+        c.push("phase", Column::from_strings(rows.iter().map(|r| r.phase.name())));
+        c.push("stage", Column::from_strings(rows.iter().map(|r| r.bar.stage.name())));
         c.push("attention_group", Column::I64(rows.iter().map(|r| r.bar.group as i64).collect()));
         c.push("microbatch", Column::I64(rows.iter().map(|r| r.bar.microbatch as i64).collect()));
         c.push("layer", Column::I64(rows.iter().map(|r| i64::from(r.bar.layer)).collect()));
@@ -44,14 +45,14 @@ impl Estimate {
 
 /// Breakdown rows as columns; `share` is the share of the phase's operator time.
 pub fn breakdown_columns(rows: &[BreakdownRow]) -> Columns {
-    let phase_ms = |phase: &str| rows.iter().filter(|r| r.phase == phase).map(|r| r.ms).sum::<f64>();
+    let phase_ms = |phase: Phase| rows.iter().filter(|r| r.phase == phase).map(|r| r.ms).sum::<f64>();
     let mut c = Columns::new();
-    c.push("phase", Column::from_strings(rows.iter().map(|r| r.phase)));
-    c.push("pool", Column::from_strings(rows.iter().map(|r| r.pool)));
-    c.push("op", Column::from_strings(rows.iter().map(|r| r.op)));
+    c.push("phase", Column::from_strings(rows.iter().map(|r| r.phase.name())));
+    c.push("pool", Column::from_strings(rows.iter().map(|r| r.pool.name())));
+    c.push("op", Column::from_strings(rows.iter().map(|r| r.op.name())));
     c.push("ms", Column::F64(rows.iter().map(|r| r.ms).collect()));
     c.push("share", Column::F64(rows.iter().map(|r| r.ms / phase_ms(r.phase).max(1e-300)).collect()));
     c.push("evidence", Column::from_strings(rows.iter().map(|r| r.evidence.name())));
-    c.push("tier", Column::from_strings(rows.iter().map(|r| r.tier)));
+    c.push("tier", Column::from_strings(rows.iter().map(|r| r.tier.map_or("", Tier::name))));
     c
 }

@@ -50,7 +50,7 @@ fn plan(lib: &Arc<Library>, raw: &Raw, clean: &Clean, w: &Workload) -> Result<Op
     let users = clean.concurrency;
     Ok(match &clean.deployment {
         Layout::Aggregated { parallel, replicas } => {
-            let s = Stepper::worker(lib, *parallel, w, "worker")?;
+            let s = Stepper::worker(lib, *parallel, w)?;
             let budget = defaults::budget(lib, parallel);
             let share = users / (s.ranks() * s.stages_in_flight() * f64::from(*replicas));
             let tokens = budget.min(raw.isl * share.max(1.0) + share);
@@ -66,7 +66,7 @@ fn plan(lib: &Arc<Library>, raw: &Raw, clean: &Clean, w: &Workload) -> Result<Op
             })
         }
         Layout::Pd { prefill, decode } => {
-            let d = Stepper::worker(lib, decode.0, w, "worker")?;
+            let d = Stepper::worker(lib, decode.0, w)?;
             let share = users / (d.ranks() * d.stages_in_flight() * f64::from(decode.1));
             let prompts = Workers {
                 count: prefill.1,

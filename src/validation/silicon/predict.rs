@@ -11,6 +11,7 @@ use super::labels::{Clean, Deployment};
 use crate::cost::Library;
 use crate::error::Result;
 use crate::serving::choose::most_sequences;
+use crate::serving::pd::Several;
 use crate::serving::{Load, Point, Stepper, aggregated, defaults, pd};
 use crate::spec::Workload;
 
@@ -75,7 +76,7 @@ fn disaggregated(sides: &Sides<'_>, load: &Load, concurrency: f64) -> std::resul
     let mut point = Point::unplaced(crate::serving::Binding::None, 0.0);
     // Requests that prefill or travel do not decode: a fixed point, a contraction since TTFT is a small share.
     for _ in 0..12 {
-        point = pd::combine(p, &side, np, d, &pd::decode_side(d, load, batch), nd, load);
+        point = pd::combine(Several::of(p, &side, np), Several::of(d, &pd::decode_side(d, load, batch), nd), load);
         if !point.stands() {
             break;
         }
@@ -94,13 +95,13 @@ pub fn predict(lib: &Arc<Library>, raw: &Raw, clean: &Clean) -> Result<std::resu
     let load = Load::of(&w);
     Ok(match &clean.deployment {
         Deployment::Aggregated { parallel, replicas } => {
-            let s = Stepper::worker(lib, *parallel, &w, "worker")?;
+            let s = Stepper::worker(lib, *parallel, &w)?;
             let wanted = clean.concurrency / (f64::from(parallel.dp) * f64::from(parallel.pp) * f64::from(*replicas));
             aggregated(&s, &load, wanted, defaults::budget(lib, parallel), *replicas)
         }
         Deployment::Pd { prefill, decode } => {
-            let p = Stepper::worker(lib, prefill.0, &w.prefill_part(), "worker")?;
-            let d = Stepper::worker(lib, decode.0, &w, "worker")?;
+            let p = Stepper::worker(lib, prefill.0, &w.prefill_part())?;
+            let d = Stepper::worker(lib, decode.0, &w)?;
             let sides = Sides { prefill: (&p, prefill.1, defaults::budget(lib, &prefill.0)), decode: (&d, decode.1) };
             disaggregated(&sides, &load, clean.concurrency)
         }

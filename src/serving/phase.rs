@@ -1,0 +1,48 @@
+//! What a step carries, and the phases of a breakdown.
+
+use crate::spec::choices;
+
+choices! {
+    /// What a step carries.
+    StepKind {
+        Decode = "decode",
+        Prefill = "prefill",
+        /// Prompt tokens beside decode tokens.
+        Mixed = "mixed",
+    }
+}
+
+/// What the time of a breakdown goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Steps of one kind.
+    Steps(StepKind),
+    /// KV on its way between the slots of P/D.
+    Transfer,
+}
+
+impl Phase {
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Steps(kind) => kind.name(),
+            Phase::Transfer => "transfer",
+        }
+    }
+}
+
+/// Where an operator runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Site {
+    Gpus(crate::spec::Pool),
+    /// Between pools or stages.
+    Network,
+}
+
+impl Site {
+    pub fn name(self) -> &'static str {
+        match self {
+            Site::Gpus(pool) => pool.name(),
+            Site::Network => "network",
+        }
+    }
+}
