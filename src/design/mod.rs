@@ -9,6 +9,7 @@
 
 mod expression;
 mod interval;
+mod metric;
 pub mod optimize;
 mod price;
 mod sample;
@@ -17,7 +18,8 @@ mod space;
 
 pub use expression::Expression;
 pub use interval::Interval;
-pub use price::{METRICS, price};
-pub(crate) use price::{NOT_RUNNABLE, Priced, Reader, columns, price_rows};
-pub use sample::{METHODS, sample};
+pub use metric::Metric;
+pub use price::price;
+pub(crate) use price::{NOT_RUNNABLE, Outcome, Priced, Reader, columns, price_rows};
+pub use sample::{Method, sample};
 pub use space::{Axis, Description, Space, name_of};

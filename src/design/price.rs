@@ -11,32 +11,15 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 
-use super::space::{ROOTS, Space, set};
+use super::metric::Metric;
+use super::space::{Root, Space, set};
 use crate::columns::{Column, Columns};
 use crate::control::Control;
 use crate::cost::Library;
 use crate::error::{Error, Problems, Result, near};
 use crate::kernels::KernelDb;
-use crate::serving::Engine;
+use crate::serving::{Binding, Engine};
 use crate::spec::{Assumptions, Case, Cluster, Model, Plan, Quant, Rules, Serving, Workload};
-
-/// Numbers that a point can be asked for.
-pub const METRICS: [&str; 14] = [
-    "ttft_ms",
-    "tpot_ms",
-    "itl_worst_ms",
-    "requests_per_s",
-    "tokens_per_s",
-    "tokens_per_s_per_gpu",
-    "tokens_per_s_per_user",
-    "concurrency",
-    "gpus",
-    "memory_gib",
-    "usd_per_mtok",
-    "measured_share",
-    "tpot_measured_share",
-    "ttft_measured_share",
-];
 
 /// Points that one thread takes at a time: neighbours share their parts.
 const BLOCK: usize = 64;
@@ -45,13 +28,34 @@ const BLOCK: usize = 64;
 pub(crate) struct Priced {
     pub metrics: Vec<f64>,
     pub feasible: bool,
-    pub binding: String,
+    pub outcome: Outcome,
     pub status: String,
     /// Whether its layouts keep the rules of the framework.
     pub runnable: bool,
 }
 
-/// What binds a point that no server starts.
+/// What became of a point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It was priced; what stops it, if anything.
+    Priced(Binding),
+    /// No server starts it.
+    NotRunnable,
+    /// It could not be priced.
+    Error,
+}
+
+impl Outcome {
+    pub fn label(self) -> String {
+        match self {
+            Outcome::Priced(binding) => binding.label(),
+            Outcome::NotRunnable => NOT_RUNNABLE.into(),
+            Outcome::Error => "error".into(),
+        }
+    }
+}
+
+/// What is said of a point that no server starts.
 pub(crate) const NOT_RUNNABLE: &str = "not runnable";
 
 /// The parts of a question as last read, by the choices on the axes that lead into them.
@@ -76,14 +80,21 @@ pub fn price(
     control: &Control,
 ) -> Result<Columns> {
     let mut problems = Problems::new();
-    for (i, m) in metrics.iter().enumerate().filter(|(_, m)| !METRICS.contains(&m.as_str())) {
-        problems.push(format!("metrics[{i}]"), format!("'{m}' is not a metric"), near(m, METRICS));
+    let mut known = Vec::with_capacity(metrics.len());
+    for (i, m) in metrics.iter().enumerate() {
+        match Metric::named(m) {
+            Some(metric) => known.push(metric),
+            None => {
+                let hint = near(m, Metric::NAMES);
+                problems.push(format!("metrics[{i}]"), format!("'{m}' is not a metric"), hint);
+            }
+        }
     }
     problems.into_result()?;
     space.check_points(points)?;
     control.set_total(points.len() as u64);
-    let rows = price_rows(db, space, points, metrics, runnable, control)?;
-    Ok(columns(space, points, metrics, &rows))
+    let rows = price_rows(db, space, points, &known, runnable, control)?;
+    Ok(columns(space, points, &known, &rows))
 }
 
 /// The same as rows, progress left to the caller's total.
@@ -91,7 +102,7 @@ pub(crate) fn price_rows(
     db: &Arc<KernelDb>,
     space: &Space,
     points: &[u64],
-    metrics: &[String],
+    metrics: &[Metric],
     runnable: bool,
     control: &Control,
 ) -> Result<Vec<Priced>> {
@@ -129,45 +140,44 @@ pub(crate) struct Reader<'a> {
 impl<'a> Reader<'a> {
     pub fn new(db: &'a Arc<KernelDb>, space: &'a Space) -> Reader<'a> {
         let axes = &space.description.axes;
-        let into = ROOTS
+        let into = Root::NAMES
             .iter()
             .map(|root| {
                 let under = |p: &str| p == *root || p.strip_prefix(root).is_some_and(|rest| rest.starts_with('.'));
                 (0..axes.len()).filter(|a| under(&axes[*a].path)).collect()
             })
             .collect();
-        let memory = Memory { keys: vec![None; ROOTS.len()], ..Memory::default() };
+        let memory = Memory { keys: vec![None; Root::ALL.len()], ..Memory::default() };
         Reader { db, space, into, memory }
     }
 
-    fn price(&mut self, point: u64, metrics: &[String], only: bool) -> Priced {
-        let nothing = |binding: &str, status: String| Priced {
+    fn price(&mut self, point: u64, metrics: &[Metric], only: bool) -> Priced {
+        let nothing = |outcome: Outcome, status: String| Priced {
             metrics: vec![f64::NAN; metrics.len()],
             feasible: false,
-            binding: binding.into(),
+            outcome,
             status,
             runnable: false,
         };
-        let failed = |e: Error| nothing("error", e.to_string().replace('\n', "; "));
+        let failed = |e: Error| nothing(Outcome::Error, e.to_string().replace('\n', "; "));
         let broken = match self.broken(point) {
             Ok(broken) => broken,
             Err(e) => return failed(e),
         };
         let runnable = broken.is_none();
         if let (true, Some(status)) = (only, broken) {
-            return nothing(NOT_RUNNABLE, status);
+            return nothing(Outcome::NotRunnable, status);
         }
         let engine = match self.memory.compiled(self.db).and_then(|(lib, w, plan)| Engine::new(lib, w, plan)) {
             Ok(engine) => engine,
             Err(e) => return failed(e),
         };
         let feasible = engine.point.stands();
-        let value =
-            |m: &String| if feasible || m == "memory_gib" || m == "gpus" { metric(&engine, m) } else { f64::NAN };
+        let value = |m: &Metric| if feasible || m.of_any() { m.of(&engine) } else { f64::NAN };
         Priced {
             metrics: metrics.iter().map(value).collect(),
             feasible,
-            binding: engine.point.binding.label(),
+            outcome: Outcome::Priced(engine.point.binding),
             status: "ok".into(),
             runnable,
         }
@@ -195,56 +205,35 @@ impl<'a> Reader<'a> {
     pub fn parts(&mut self, point: u64) -> Result<(&Arc<Library>, &Workload, &Plan)> {
         let Reader { db, space, into, memory } = self;
         let choices = space.choices(point);
-        let key = |root: usize| -> Vec<usize> { into[root].iter().map(|a| choices[*a]).collect() };
-        let value = |root: usize| -> Result<Value> {
+        let key = |root: Root| -> Vec<usize> { into[root as usize].iter().map(|a| choices[*a]).collect() };
+        let value = |root: Root| -> Result<Value> {
             let mut part = Map::new();
-            if let Some(base) = space.description.question.get(ROOTS[root]) {
-                part.insert(ROOTS[root].into(), base.clone());
+            if let Some(base) = space.description.question.get(root.name()) {
+                part.insert(root.name().into(), base.clone());
             }
-            for &a in &into[root] {
+            for &a in &into[root as usize] {
                 set(&mut part, &space.description.axes[a].path, space.value(a, choices[a]))?;
             }
-            Ok(part.remove(ROOTS[root]).unwrap_or(Value::Null))
+            Ok(part.remove(root.name()).unwrap_or(Value::Null))
         };
         if memory.case.is_none() {
-            let model = Model::from_value(value(0)?)?;
-            let (cluster, workload) = (Cluster::from_value(value(1)?)?, Workload::from_value(value(2)?)?);
-            memory.case = Some(Case::new(model, cluster, workload));
-            (0..3).for_each(|root| memory.keys[root] = Some(key(root)));
+            let model = Model::from_value(value(Root::Model)?)?;
+            let cluster = Cluster::from_value(value(Root::Cluster)?)?;
+            memory.case = Some(Case::new(model, cluster, Workload::from_value(value(Root::Workload)?)?));
+            for root in [Root::Model, Root::Cluster, Root::Workload] {
+                memory.keys[root as usize] = Some(key(root));
+            }
         }
-        for (root, name) in ROOTS.into_iter().enumerate() {
+        for &root in Root::ALL {
             let key = key(root);
-            if memory.keys[root].as_ref() != Some(&key) {
+            if memory.keys[root as usize].as_ref() != Some(&key) {
                 // Until it is read; what is compiled from it is stale at once.
-                memory.keys[root] = None;
-                memory.read(name, value(root)?)?;
-                memory.keys[root] = Some(key);
+                memory.keys[root as usize] = None;
+                memory.read(root, value(root)?)?;
+                memory.keys[root as usize] = Some(key);
             }
         }
         memory.compiled(db)
-    }
-}
-
-/// One number of a plan that stands.
-fn metric(engine: &Engine, name: &str) -> f64 {
-    let (point, tokens) = (&engine.point, engine.tokens_per_s());
-    match name {
-        "ttft_ms" => point.ttft_s * 1e3,
-        "tpot_ms" => point.tpot_s * 1e3,
-        "itl_worst_ms" => point.itl_worst_s * 1e3,
-        "requests_per_s" => point.requests_per_s,
-        "tokens_per_s" => tokens,
-        "tokens_per_s_per_gpu" => tokens / f64::from(engine.library().cluster.gpus),
-        // Nothing is decoded: nobody's tokens come at any rate.
-        "tokens_per_s_per_user" if point.tpot_s <= 0.0 => f64::NAN,
-        "tokens_per_s_per_user" => 1.0 / point.tpot_s,
-        "concurrency" => point.concurrency,
-        "gpus" => f64::from(engine.gpus()),
-        "memory_gib" => point.memory_bytes / crate::units::GIB,
-        "usd_per_mtok" => engine.usd_per_mtok(),
-        "tpot_measured_share" => point.evidence.tpot.share(),
-        "ttft_measured_share" => point.evidence.ttft.share(),
-        _ => point.evidence.share(),
     }
 }
 
@@ -263,41 +252,42 @@ impl Memory {
     }
 
     /// Reads one part anew.
-    fn read(&mut self, root: &str, value: Value) -> Result<()> {
-        if root == "plan" {
+    fn read(&mut self, root: Root, value: Value) -> Result<()> {
+        if root == Root::Plan {
             self.plan = Some(Plan::from_value(value)?);
             return Ok(());
         }
         self.checked = false;
-        if root != "workload" {
+        if root != Root::Workload {
             (self.lib, self.rules) = (None, None);
         }
         let Some(case) = &mut self.case else { return Ok(()) };
         let none = value.is_null();
         match root {
-            "model" => case.model = Model::from_value(value)?,
-            "cluster" => case.cluster = Cluster::from_value(value)?,
-            "workload" => case.workload = Workload::from_value(value)?,
-            "quant" => case.quant = if none { Quant::default() } else { Quant::from_value(value)? },
-            "serving" => case.serving = if none { Serving::default() } else { Serving::from_value(value)? },
-            "assumptions" => {
+            Root::Model => case.model = Model::from_value(value)?,
+            Root::Cluster => case.cluster = Cluster::from_value(value)?,
+            Root::Workload => case.workload = Workload::from_value(value)?,
+            Root::Quant => case.quant = if none { Quant::default() } else { Quant::from_value(value)? },
+            Root::Serving => case.serving = if none { Serving::default() } else { Serving::from_value(value)? },
+            Root::Assumptions => {
                 case.assumptions = if none { Assumptions::physical() } else { Assumptions::from_value(value)? };
             }
-            _ => case.frameworks = value.as_str().map(|name| vec![name.to_string()]),
+            Root::Plan => {}
+            Root::Framework => case.frameworks = value.as_str().map(|name| vec![name.to_string()]),
         }
         Ok(())
     }
 }
 
 /// Point number, axis values, metrics, feasible, runnable, binding, status.
-pub(crate) fn columns(space: &Space, points: &[u64], metrics: &[String], rows: &[Priced]) -> Columns {
+pub(crate) fn columns(space: &Space, points: &[u64], metrics: &[Metric], rows: &[Priced]) -> Columns {
     let mut out = axis_columns(space, points);
     for (i, m) in metrics.iter().enumerate() {
-        out.push(m.clone(), Column::F64(rows.iter().map(|r| r.metrics[i]).collect()));
+        out.push(m.name(), Column::F64(rows.iter().map(|r| r.metrics[i]).collect()));
     }
     out.push("feasible", Column::Bool(rows.iter().map(|r| r.feasible).collect()));
     out.push("runnable", Column::Bool(rows.iter().map(|r| r.runnable).collect()));
-    out.push("binding", Column::from_strings(rows.iter().map(|r| &r.binding)));
+    out.push("binding", Column::from_strings(rows.iter().map(|r| r.outcome.label())));
     out.push("status", Column::from_strings(rows.iter().map(|r| &r.status)));
     out
 }

@@ -12,24 +12,33 @@ use rand_pcg::rand_core::{Rng, SeedableRng};
 
 use super::space::Space;
 use crate::error::{Error, Result, near};
+use crate::spec::choices;
 
-/// Ways to sample.
-pub const METHODS: [&str; 3] = ["grid", "lhs", "sobol"];
+choices! {
+    /// Ways to sample.
+    Method {
+        /// Evenly spaced numbers.
+        Grid = "grid",
+        /// Latin hypercubes.
+        Lhs = "lhs",
+        Sobol = "sobol",
+    }
+}
 
 /// Draws tried for each point wanted.
 const TRIES: u64 = 10_000;
 
 /// Numbers of `n` points in rising order.
 pub fn sample(space: &Space, n: u64, method: &str, seed: u64) -> Result<Vec<u64>> {
-    if !METHODS.contains(&method) {
-        return Err(Error::spec("method", format!("'{method}' is not a way to sample"), near(method, METHODS)));
-    }
+    let method = Method::named(method).ok_or_else(|| {
+        Error::spec("method", format!("'{method}' is not a way to sample"), near(method, Method::NAMES))
+    })?;
     let size = space.size();
     if n >= size {
         return Ok((0..size).collect());
     }
     let even = |n: u64| (0..n).map(move |i| (u128::from(size) * u128::from(2 * i + 1) / u128::from(2 * n)) as u64);
-    if method == "grid" {
+    if method == Method::Grid {
         return Ok(even(n).collect());
     }
     let lengths = space.lengths();
@@ -39,7 +48,7 @@ pub fn sample(space: &Space, n: u64, method: &str, seed: u64) -> Result<Vec<u64>
     let mut round = 0u32;
     while (found.len() as u64) < n && tries < n.saturating_mul(TRIES) {
         let wanted = n - found.len() as u64;
-        let cube = if method == "lhs" {
+        let cube = if method == Method::Lhs {
             hypercube(wanted, lengths.len(), &mut rng)
         } else {
             sobol(wanted, lengths.len(), seed, &mut round)

@@ -11,13 +11,24 @@ use serde_json::{Map, Value, json};
 
 use super::expression::Expression;
 use crate::error::{Error, Problems, Result, near};
-use crate::spec::catalog;
+use crate::spec::{catalog, choices};
 
 /// Surviving assignments of the constrained axes that are kept at most (8 bytes each).
 const MOST_PREFIXES: usize = 50_000_000;
 
-/// The parts of a question, in the order in which they are built.
-pub const ROOTS: [&str; 8] = ["model", "cluster", "workload", "plan", "framework", "quant", "serving", "assumptions"];
+choices! {
+    /// The parts of a question, in the order in which they are built.
+    Root {
+        Model = "model",
+        Cluster = "cluster",
+        Workload = "workload",
+        Plan = "plan",
+        Framework = "framework",
+        Quant = "quant",
+        Serving = "serving",
+        Assumptions = "assumptions",
+    }
+}
 
 /// One axis: a dotted path into the question and the values that it takes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -70,8 +81,8 @@ impl Space {
                 problems.push(root, "is missing", "");
             }
         }
-        for root in description.question.keys().filter(|k| !ROOTS.contains(&k.as_str())) {
-            problems.push(root, "is not a part of a question", near(root, ROOTS));
+        for root in description.question.keys().filter(|k| Root::named(k).is_none()) {
+            problems.push(root, "is not a part of a question", near(root, Root::NAMES));
         }
         for (i, axis) in description.axes.iter().enumerate() {
             let at = format!("axes.{}", axis.path);
@@ -326,15 +337,15 @@ pub fn set(question: &mut Map<String, Value>, path: &str, value: &Value) -> Resu
     }
     let mut parts = path.split('.');
     let root = parts.next().unwrap_or_default();
-    if !ROOTS.contains(&root) {
-        return Err(Error::spec(path, format!("'{root}' is not a part of a question"), near(root, ROOTS)));
-    }
+    let Some(part) = Root::named(root) else {
+        return Err(Error::spec(path, format!("'{root}' is not a part of a question"), near(root, Root::NAMES)));
+    };
     if !question.contains_key(root) {
-        let blank = match root {
-            "serving" => crate::spec::json::to_value(&crate::spec::Serving::default(), root)?,
-            "quant" => crate::spec::json::to_value(&crate::spec::Quant::default(), root)?,
-            "assumptions" => crate::spec::json::to_value(&crate::spec::Assumptions::physical(), root)?,
-            _ => Value::Null,
+        let blank = match part {
+            Root::Serving => crate::spec::json::to_value(&crate::spec::Serving::default(), root)?,
+            Root::Quant => crate::spec::json::to_value(&crate::spec::Quant::default(), root)?,
+            Root::Assumptions => crate::spec::json::to_value(&crate::spec::Assumptions::physical(), root)?,
+            Root::Model | Root::Cluster | Root::Workload | Root::Plan | Root::Framework => Value::Null,
         };
         question.insert(root.into(), blank);
     }

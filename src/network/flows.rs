@@ -12,9 +12,16 @@ use super::fluid::{self, Class, MOST_BYTES};
 use crate::columns::{Column, Columns};
 use crate::control::Control;
 use crate::error::{Error, Problems, Result, near};
+use crate::spec::choices;
 
-/// Ways to answer.
-pub const ENGINES: [&str; 3] = ["fluid", "bound", "astra"];
+choices! {
+    /// Ways to answer.
+    Engine {
+        Fluid = "fluid",
+        Bound = "bound",
+        Astra = "astra",
+    }
+}
 
 /// Where flows run.
 #[derive(Clone, Debug)]
@@ -70,9 +77,8 @@ impl Flows {
 
 /// The flows with `finish_s` and `finish_ns` beside them.
 pub fn run(place: &Place, flows: &Flows, engine: &str, control: &Control) -> Result<Columns> {
-    if !ENGINES.contains(&engine) {
-        return Err(Error::spec("engine", format!("'{engine}' is not an engine"), near(engine, ENGINES)));
-    }
+    let engine = Engine::named(engine)
+        .ok_or_else(|| Error::spec("engine", format!("'{engine}' is not an engine"), near(engine, Engine::NAMES)))?;
     let devices = match place {
         Place::Cluster(f) => f.gpus,
         Place::Plain(n) => {
@@ -82,11 +88,11 @@ pub fn run(place: &Place, flows: &Flows, engine: &str, control: &Control) -> Res
     };
     flows.check(devices).into_result()?;
     let finish: Vec<f64> = match (engine, place) {
-        ("astra", Place::Plain(n)) => {
+        (Engine::Astra, Place::Plain(n)) => {
             let messages = messages(flows)?;
             n.finish(&messages, astra::Engine::Fast, control)?.into_iter().map(|t| t as f64 * 1e-9).collect()
         }
-        ("astra", Place::Cluster(_)) => {
+        (Engine::Astra, Place::Cluster(_)) => {
             let hint = "give a plain fabric: dict(topology='switch', npus=8, gib_per_s=450, latency_ns=500)";
             return Err(Error::spec("engine", "'astra' knows plain networks only", hint));
         }
@@ -110,7 +116,7 @@ pub fn run(place: &Place, flows: &Flows, engine: &str, control: &Control) -> Res
     }
     out.push("finish_ns", Column::I64(finish.iter().map(|t| (t * 1e9).round() as i64).collect()));
     out.push("finish_s", Column::F64(finish));
-    out.attrs.insert("engine".into(), format!("\"{engine}\""));
+    out.attrs.insert("engine".into(), format!("\"{}\"", engine.name()));
     Ok(out)
 }
 
@@ -123,8 +129,12 @@ fn class(flows: &Flows, i: usize, ports: &[u32]) -> Class {
     }
 }
 
-fn solve(capacities: &[f64], classes: &[Class], engine: &str, control: &Control) -> Result<Vec<f64>> {
-    if engine == "fluid" { fluid::finish(capacities, classes, control) } else { fluid::bound(capacities, classes) }
+fn solve(capacities: &[f64], classes: &[Class], engine: Engine, control: &Control) -> Result<Vec<f64>> {
+    if engine == Engine::Fluid {
+        fluid::finish(capacities, classes, control)
+    } else {
+        fluid::bound(capacities, classes)
+    }
 }
 
 /// Whole bytes and whole nanoseconds.
@@ -150,7 +160,7 @@ fn messages(flows: &Flows) -> Result<Vec<Message>> {
     p.into_result().map(|()| out)
 }
 
-fn plain(n: &Network, flows: &Flows, engine: &str, control: &Control) -> Result<Vec<f64>> {
+fn plain(n: &Network, flows: &Flows, engine: Engine, control: &Control) -> Result<Vec<f64>> {
     let rate = n.gib_per_s * f64::from(1u32 << 30);
     let devices = n.npus;
     let (capacities, hops): (Vec<f64>, f64) = match n.topology {
@@ -158,7 +168,7 @@ fn plain(n: &Network, flows: &Flows, engine: &str, control: &Control) -> Result<
         Topology::FullyConnected => (Vec::new(), 1.0),
         Topology::Ring => {
             let hint = "use engine='astra', or a switch";
-            return Err(Error::spec("fabric.topology", format!("a ring has no '{engine}' engine"), hint));
+            return Err(Error::spec("fabric.topology", format!("a ring has no '{}' engine", engine.name()), hint));
         }
     };
     let mut capacities = capacities;

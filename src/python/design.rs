@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::{columns, errors, kernels, run};
-use crate::design::{self, Description, METRICS, optimize};
+use crate::design::{self, Description, Metric, optimize};
 use crate::error::{Error, Result};
 
 /// A design space, checked and counted.
@@ -145,7 +145,7 @@ impl Search {
     /// The metric that is made as good as possible, and whether more is better.
     #[getter]
     fn objective(&self) -> (String, bool) {
-        (self.inner.goal.metric.clone(), self.inner.goal.maximise)
+        (self.inner.goal.metric.name().to_string(), self.inner.goal.maximise)
     }
 
     #[getter]
@@ -180,5 +180,5 @@ pub fn holds(text: &str, path: &str, names: Vec<String>, values: Vec<f64>) -> Py
 /// Numbers that a point can be asked for.
 #[pyfunction]
 pub fn design_metrics() -> Vec<&'static str> {
-    METRICS.to_vec()
+    Metric::NAMES.to_vec()
 }

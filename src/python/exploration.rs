@@ -49,7 +49,7 @@ impl Exploration {
             let asked = search::Question::new(case, slo);
             let question = search::Question {
                 levels: spec::Level::parse(&levels)?,
-                objective,
+                objective: search::Objective::parse(&objective)?,
                 arrivals,
                 confirm,
                 runnable,

@@ -89,18 +89,14 @@ impl Walker<'_> {
 fn reached(study: &Study) -> Vec<Reach> {
     let osl = study.question.case.workload.means().osl.max(1.0);
     let gpus = f64::from(study.question.case.cluster.gpus);
-    let objective = study.question.objective.as_str();
+    let objective = study.question.objective;
     study
         .verdicts
         .iter()
         .map(|v| {
             let row = v.row.map(|i| &study.rows[i]);
             let point = row.map(|r| r.point);
-            let value = point.filter(|_| v.feasible).map_or(0.0, |p| match objective {
-                "tokens_per_s_per_user" => 1.0 / p.tpot_s.max(1e-12),
-                "tokens_per_s_per_gpu" => p.requests_per_s * osl / gpus,
-                _ => p.requests_per_s * osl,
-            });
+            let value = point.filter(|_| v.feasible).map_or(0.0, |p| objective.value(&p, osl, gpus));
             Reach {
                 value,
                 feasible: v.feasible,
@@ -194,7 +190,7 @@ pub fn audit(
     c.attrs.insert("order".into(), quoted(&stated));
     c.attrs.insert("from".into(), quoted(&w.from.profile));
     c.attrs.insert("to".into(), quoted(&to.profile));
-    c.attrs.insert("objective".into(), quoted(&question.objective));
+    c.attrs.insert("objective".into(), quoted(question.objective.name()));
     Ok(c)
 }
 
@@ -276,7 +272,7 @@ fn table(question: &Question, rows: &[Line]) -> Columns {
     c.push("effect", each(&|_, r, l| r.2[l]));
     // Running total: where the level stands after the step.
     let starts = rows[0].3.as_ref().map_or_else(Vec::new, |x| x.iter().map(|r| r.value).collect::<Vec<f64>>());
-    c.push(&question.objective, each(&|i, _, l| starts[l] + rows[..=i].iter().map(|r| r.2[l]).sum::<f64>()));
+    c.push(question.objective.name(), each(&|i, _, l| starts[l] + rows[..=i].iter().map(|r| r.2[l]).sum::<f64>()));
     c.push("feasible", text_bool(rows, levels.len()));
     c.push("binding", text(&|r, l| r.3.as_ref().map_or(String::new(), |x| x[l].binding.clone())));
     c.push("ttft_ms", reach(|x| x.ttft_ms));

@@ -8,6 +8,7 @@
 //! them the plans looked at are those of the coarse grid, and a flip there is a hint, not a verdict.
 
 use super::blocks;
+use super::objective::Objective;
 use super::row::Row;
 use super::study::Study;
 use crate::columns::{Column, Columns};
@@ -142,7 +143,7 @@ impl Study {
                 let copies = r.prefill.map_or(r.main.count, |p| gcd(p.count, r.main.count)).max(1);
                 let unit = f64::from(r.gpus()) / f64::from(copies);
                 let times = (gpus / unit).floor() / f64::from(copies);
-                let per_user = self.question.objective == "tokens_per_s_per_user";
+                let per_user = self.question.objective == Objective::TokensPerSPerUser;
                 let gain = if per_user && times > 0.0 { self.gain(r) } else { self.gain(r) * times };
                 (gain, times, k * blocks::BLOCK + i)
             };

@@ -4,7 +4,7 @@
 //!
 //! | what | files |
 //! |---|---|
-//! | one plan, its name and its worth | `row` `key` `aim` `blocks` `kept` `wire` |
+//! | one plan, its name and its worth | `row` `key` `objective` `aim` `blocks` `kept` `wire` |
 //! | what may be chosen, and what steers the choice | `space` `layouts` `constants` |
 //! | the rows that may lead, what layouts promise | `leaders` `marks` |
 //! | what a level is searched for | `timer` `sides` `fine_grid` `group` `compiled` `task` |
@@ -35,6 +35,7 @@ pub mod leaders;
 pub mod lifted;
 pub mod marks;
 pub mod numbers;
+pub mod objective;
 pub mod pairs;
 pub mod prompts;
 pub mod question;
@@ -54,6 +55,7 @@ pub mod wire;
 
 pub use audit::{Method, audit};
 pub use explore::explore;
+pub use objective::Objective;
 pub use question::Question;
 pub use regimes::{Map, regimes};
 pub use row::{Layout, Part, Row};

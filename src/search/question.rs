@@ -3,15 +3,13 @@
 use std::sync::Arc;
 
 use super::aim::Aim;
+use super::objective::Objective;
 use crate::cost::Library;
 use crate::error::{Error, Problems, Result, near};
 use crate::kernels::KernelDb;
 use crate::serving::engine::contradictions_of;
 use crate::serving::queueing::Arrivals;
 use crate::spec::{Case, Level, Rules, Slo};
-
-/// What a study optimises.
-pub const OBJECTIVES: [&str; 3] = ["tokens_per_s", "tokens_per_s_per_gpu", "tokens_per_s_per_user"];
 
 /// Everything `explore` is asked.
 #[derive(Clone)]
@@ -20,7 +18,7 @@ pub struct Question {
     pub case: Case,
     pub slo: Slo,
     pub levels: Vec<Level>,
-    pub objective: String,
+    pub objective: Objective,
     /// How requests come; with arrivals of their own the levels are led by what they serve so (`arrivals`).
     pub arrivals: Arrivals,
     /// Whether leaders with arrivals of their own are simulated.
@@ -39,7 +37,7 @@ impl Question {
             case,
             slo,
             levels: Level::ALL.to_vec(),
-            objective: "tokens_per_s".into(),
+            objective: Objective::TokensPerS,
             arrivals: Arrivals::Closed,
             confirm: true,
             batches_per_octave: 2,
@@ -54,13 +52,10 @@ impl Question {
         if self.levels.is_empty() {
             p.push("levels", "no level to explore", format!("known: {}", Level::ALL.map(Level::name).join(", ")));
         }
-        if !OBJECTIVES.contains(&self.objective.as_str()) {
-            p.push("objective", format!("'{}' is not an objective", self.objective), near(&self.objective, OBJECTIVES));
-        }
         p.nest("", self.case.check());
         p.nest("slo", self.slo.check());
         self.arrivals.check(&self.slo, &mut p);
-        if self.arrivals == Arrivals::Poisson && self.objective == OBJECTIVES[2] {
+        if self.arrivals == Arrivals::Poisson && self.objective == Objective::TokensPerSPerUser {
             let text = "is no rate: with arrivals of their own levels are compared by the rate within the limits";
             p.push("objective", text, "'tokens_per_s', or arrivals='closed'");
         }
@@ -73,7 +68,7 @@ impl Question {
             let text = format!("'{f}' is not a framework with kernels for {}", self.case.cluster.system);
             p.push(format!("frameworks[{i}]"), text, near(f, known));
         }
-        if self.objective == "tokens_per_s_per_user" && self.case.workload.means().osl <= 1.0 {
+        if self.objective == Objective::TokensPerSPerUser && self.case.workload.means().osl <= 1.0 {
             let text = "one output token a request: nothing is decoded, and no user has a rate";
             p.push("objective", text, "objective='tokens_per_s' under a TTFT limit, or an osl above 1");
         }
@@ -125,7 +120,7 @@ impl Question {
 
     /// What a plan is judged by.
     pub fn aim(&self) -> Aim {
-        Aim { slo: self.slo, per_user: self.objective == OBJECTIVES[2] }
+        Aim { slo: self.slo, per_user: self.objective == Objective::TokensPerSPerUser }
     }
 
     /// Its units, in the order in which `explore` searches them: frameworks outermost.

@@ -163,10 +163,7 @@ impl Study {
     }
 
     fn gain_of(&self, p: &Point) -> f64 {
-        match self.question.objective.as_str() {
-            "tokens_per_s_per_user" => 1.0 / p.tpot_s.max(1e-12),
-            _ => p.requests_per_s,
-        }
+        self.question.objective.gain(p)
     }
 
     /// Of the rows `own`, of `points` that were looked at.

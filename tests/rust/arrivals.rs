@@ -2,7 +2,7 @@
 
 use disagg::control::Control;
 use disagg::search::arrivals::leader;
-use disagg::search::{Question, explore};
+use disagg::search::{Objective, Question, explore};
 use disagg::serving::Engine;
 use disagg::serving::queueing::Arrivals;
 use disagg::spec::{Case, Level, Slo, Workload};
@@ -80,7 +80,7 @@ fn what_cannot_be_honoured_is_refused() {
     let q = Question { arrivals: Arrivals::Closed, ..question(Some(99.0)) };
     let text = explore(lab::db(), &q, &Control::new()).err().unwrap().to_string();
     assert!(text.contains("slo.percentile") && text.contains("percentile needs arrivals='poisson'"), "{text}");
-    let q = Question { objective: "tokens_per_s_per_user".into(), ..question(None) };
+    let q = Question { objective: Objective::TokensPerSPerUser, ..question(None) };
     let text = explore(lab::db(), &q, &Control::new()).err().unwrap().to_string();
     assert!(text.contains("objective") && text.contains("no rate"), "{text}");
 }

@@ -7,7 +7,7 @@ use disagg::Error;
 use disagg::columns::Column;
 use disagg::control::Control;
 use disagg::cost::Library;
-use disagg::design::{Axis, Description, METHODS, Space, price, sample};
+use disagg::design::{Axis, Description, Method, Space, price, sample};
 use disagg::serving::Engine;
 use disagg::spec::{Aggregated, Assumptions, Case, Parallel, Plan, Quant, Serving, catalog};
 use proptest::prelude::*;
@@ -85,7 +85,7 @@ proptest! {
                     prop_assert_eq!(&s.choices(i as u64), t);
                     prop_assert_eq!(s.index_of(t), Some(i as u64));
                 }
-                for method in METHODS {
+                for &method in Method::NAMES {
                     for wanted in [1, 3, 7, 1000] {
                         let drawn = sample(&s, wanted, method, 5).unwrap();
                         prop_assert_eq!(drawn.len() as u64, wanted.min(s.size()));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use disagg::columns::{Column, Columns};
 use disagg::control::Control;
 use disagg::design::optimize::{Search, TIE};
-use disagg::design::{Axis, Description, Expression, METRICS, Space, price};
+use disagg::design::{Axis, Description, Expression, Metric, Space, price};
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 use serde_json::{Map, Value, json};
@@ -182,11 +182,11 @@ fn the_optimum_is_that_of_the_exhaustive_twin() {
         let search = if round % 3 == 0 { search } else { search.in_pieces(37, 1 + round % 5) };
         search.run(lab::db(), &Control::new()).unwrap();
         // The twin: every point, every metric.
-        let metrics: Vec<String> = METRICS.iter().map(|m| (*m).to_string()).collect();
+        let metrics: Vec<String> = Metric::NAMES.iter().map(|m| (*m).to_string()).collect();
         let points: Vec<u64> = (0..space.size()).collect();
         let priced = price(lab::db(), &space, &points, &metrics, true, &Control::new()).unwrap();
-        let columns: Vec<Vec<f64>> = METRICS.iter().map(|m| numbers(&priced, m)).collect();
-        let name = |n: &str| METRICS.iter().position(|m| *m == n).ok_or_else(|| format!("'{n}'"));
+        let columns: Vec<Vec<f64>> = Metric::NAMES.iter().map(|m| numbers(&priced, m)).collect();
+        let name = |n: &str| Metric::NAMES.iter().position(|m| *m == n).ok_or_else(|| format!("'{n}'"));
         let read: Vec<Expression> = constraints.iter().map(|c| Expression::new(c, "c", &name).unwrap()).collect();
         let feasible = numbers(&priced, "feasible");
         let metric = objective.split_whitespace().last().unwrap();

@@ -2,29 +2,45 @@
 
 use std::collections::BTreeMap;
 
-use super::bound::{GPUS, REPLICA, SLOT};
-use super::{MEMORY, OBJECTIVE, Search, State, TIE};
+use super::bound::Proof;
+use super::{Search, State, TIE};
 use crate::columns::{Column, Columns};
-use crate::design::{NOT_RUNNABLE, Priced, columns};
+use crate::design::{NOT_RUNNABLE, Outcome, Priced, columns};
 use crate::error::{Error, Result};
 
-/// The sentence that proves each way of leaving points out.
-fn proof(by: &str) -> &'static str {
-    match by {
-        MEMORY => "bytes never fall with batch or chunk, and a smaller one of the same plan does not fit",
-        SLOT => "a slot's memory knows nothing of the other slot, and one of the two does not fit",
-        REPLICA => "replicas and units only multiply rates, and one alone does not stand",
-        GPUS => "needs more GPUs than its cluster has",
-        OBJECTIVE => "rate <= min(nP muP, nD muD) of the slots alone, or r times one replica; the best is better",
-        _ => "no value within the bounds of the point keeps it",
+impl Proof {
+    fn name(self) -> &'static str {
+        match self {
+            Proof::Gpus => "gpus",
+            Proof::Memory => "memory",
+            Proof::Objective => "objective",
+            Proof::Replica => "replica",
+            Proof::Slot => "slot",
+        }
+    }
+
+    /// In a sentence.
+    fn why(self) -> &'static str {
+        match self {
+            Proof::Memory => "bytes never fall with batch or chunk, and a smaller one of the same plan does not fit",
+            Proof::Slot => "a slot's memory knows nothing of the other slot, and one of the two does not fit",
+            Proof::Replica => "replicas and units only multiply rates, and one alone does not stand",
+            Proof::Gpus => "needs more GPUs than its cluster has",
+            Proof::Objective => {
+                "rate <= min(nP muP, nD muD) of the slots alone, or r times one replica; the best is better"
+            }
+        }
     }
 }
+
+/// Why a constraint leaves points out.
+const BEYOND: &str = "no value within the bounds of the point keeps it";
 
 impl Search {
     /// Points by their certificate: how many there are, were priced, and were left out by which proof.
     pub fn certificate(&self) -> Columns {
         let state = self.state();
-        let barred = state.priced.values().filter(|(row, _)| row.binding == NOT_RUNNABLE).count() as u64;
+        let barred = state.priced.values().filter(|(row, _)| row.outcome == Outcome::NotRunnable).count() as u64;
         let priced = state.priced.len() as u64 - barred;
         let mut rows: Vec<(String, u64, &str)> = vec![
             ("points".into(), self.points.len(), "in the space"),
@@ -34,9 +50,9 @@ impl Search {
             let why = "break a rule of what servers start (see status); runnable=False prices them";
             rows.push((NOT_RUNNABLE.into(), barred, why));
         }
-        rows.extend(state.pruned.iter().map(|(by, n)| ((*by).to_string(), *n, proof(by))));
+        rows.extend(state.pruned.iter().map(|(by, n)| (by.name().to_string(), *n, by.why())));
         let broken = self.goal.constraints.iter().zip(&state.broken).filter(|(_, n)| **n > 0);
-        rows.extend(broken.map(|(c, n)| (format!("constraint {}", c.text), *n, proof("constraint"))));
+        rows.extend(broken.map(|(c, n)| (format!("constraint {}", c.text), *n, BEYOND)));
         let told: u64 = rows[1..].iter().map(|r| r.1).sum();
         if told < self.points.len() {
             rows.push(("not looked at".into(), self.points.len() - told, "nothing is proved of these"));
@@ -78,7 +94,7 @@ impl Search {
 
     /// Why there is no best point.
     fn nothing(&self, state: &State) -> Error {
-        let metric = &self.goal.metric;
+        let metric = self.goal.metric.name();
         // Of points that were never looked at nothing is claimed.
         let priced = state.priced.len();
         let nobody_of = |whole: &str| {
@@ -90,19 +106,18 @@ impl Search {
             return Error::spec("optimize", "was stopped before any point was priced", "");
         }
         if standing.is_empty() && state.broken.iter().all(|n| *n == 0) {
-            let mut why: BTreeMap<&str, u64> = BTreeMap::new();
+            let mut why: BTreeMap<String, u64> = BTreeMap::new();
             for (row, _) in state.priced.values() {
-                *why.entry(if matches!(row.binding.as_str(), "error" | NOT_RUNNABLE) {
-                    &row.status
-                } else {
-                    &row.binding
-                })
-                .or_default() += 1;
+                let told = match row.outcome {
+                    Outcome::Priced(binding) => binding.label(),
+                    Outcome::NotRunnable | Outcome::Error => row.status.clone(),
+                };
+                *why.entry(told).or_default() += 1;
             }
             let mut why: Vec<String> = why.iter().map(|(w, n)| format!("{n} x {w}")).collect();
-            why.extend(state.pruned.iter().map(|(by, n)| format!("{n} x {by}")));
+            why.extend(state.pruned.iter().map(|(by, n)| format!("{n} x {}", by.name())));
             why.truncate(5);
-            let barred = state.priced.values().any(|(row, _)| row.binding == NOT_RUNNABLE);
+            let barred = state.priced.values().any(|(row, _)| row.outcome == Outcome::NotRunnable);
             let lift = if barred { ", or runnable=False" } else { "" };
             let text = format!("{} has a {metric}: {}", nobody_of("no point of the space"), why.join("; "));
             return Error::spec("objective", text, format!("smaller batches, more GPUs, or other layouts{lift}"));
@@ -131,11 +146,13 @@ impl Search {
             many => format!("{} keeps {} together", nobody_of("no point"), many.join(" and ")),
         };
         let mut spans = Vec::new();
-        for (i, name) in self.goal.metrics.iter().enumerate().filter(|(_, n)| texts.iter().any(|t| t.contains(*n))) {
+        for (i, metric) in
+            self.goal.metrics.iter().enumerate().filter(|(_, n)| texts.iter().any(|t| t.contains(n.name())))
+        {
             let values = standing.iter().map(|(row, _)| row.metrics[i]);
             let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), x| (l.min(x), h.max(x)));
             if low <= high {
-                spans.push(format!("{name} was {low:.4} to {high:.4} where it was priced"));
+                spans.push(format!("{} was {low:.4} to {high:.4} where it was priced", metric.name()));
             }
         }
         spans.push("loosen a constraint or widen an axis".into());

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use serde_json::Value;
 
 use crate::control::Control;
-use crate::design::{Interval, Reader, Space};
+use crate::design::{Interval, Metric, Reader, Space};
 use crate::error::Result;
 use crate::kernels::KernelDb;
 use crate::serving::estimate::bill;
@@ -85,29 +85,39 @@ pub(super) struct Reach {
 
 /// Why a point cannot stand, or what it may reach.
 pub(super) enum Verdict {
-    Out(&'static str),
+    Out(Proof),
     Reach(Option<Reach>),
 }
 
-/// What a point that cannot stand lacks.
-pub(super) const SLOT: &str = "slot";
-pub(super) const REPLICA: &str = "replica";
-pub(super) const GPUS: &str = "gpus";
+/// What leaves a point out without a price, in the order in which it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Proof {
+    Gpus,
+    Memory,
+    Objective,
+    Replica,
+    Slot,
+}
 
 impl Reach {
-    pub fn of(&self, metric: &str) -> Interval {
+    pub fn of(&self, metric: Metric) -> Interval {
         let times = |(low, high): Interval, by: f64| (low * by * (1.0 - SLACK), high * by * (1.0 + SLACK));
         let most = self.rate * (1.0 + SLACK);
         match metric {
-            "ttft_ms" => times(self.ttft_s, 1e3),
-            "tpot_ms" => times(self.tpot_s, 1e3),
-            "requests_per_s" => (0.0, most),
-            "tokens_per_s" => (0.0, most * self.osl),
-            "tokens_per_s_per_gpu" => (0.0, most * self.osl / self.budget),
-            "usd_per_mtok" => (self.usd / 3600.0 / (most * self.osl) * 1e6 * (1.0 - SLACK), f64::INFINITY),
-            "memory_gib" => times((self.memory_bytes, self.memory_bytes), 1.0 / GIB),
-            "gpus" => (self.gpus, self.gpus),
-            _ => ANY,
+            Metric::TtftMs => times(self.ttft_s, 1e3),
+            Metric::TpotMs => times(self.tpot_s, 1e3),
+            Metric::RequestsPerS => (0.0, most),
+            Metric::TokensPerS => (0.0, most * self.osl),
+            Metric::TokensPerSPerGpu => (0.0, most * self.osl / self.budget),
+            Metric::UsdPerMtok => (self.usd / 3600.0 / (most * self.osl) * 1e6 * (1.0 - SLACK), f64::INFINITY),
+            Metric::MemoryGib => times((self.memory_bytes, self.memory_bytes), 1.0 / GIB),
+            Metric::Gpus => (self.gpus, self.gpus),
+            Metric::ItlWorstMs
+            | Metric::TokensPerSPerUser
+            | Metric::Concurrency
+            | Metric::MeasuredShare
+            | Metric::TpotMeasuredShare
+            | Metric::TtftMeasuredShare => ANY,
         }
     }
 }
@@ -323,12 +333,12 @@ impl Bounds {
             && let (Some(p), Some(d)) = (prefill.part(choices), decode.part(choices))
         {
             if !p.stands || !d.stands {
-                return Verdict::Out(SLOT);
+                return Verdict::Out(Proof::Slot);
             }
             let (np, nd) = (prefill.count(space, choices, p), decode.count(space, choices, d));
             let gpus = np * p.gpus + nd * d.gpus;
             if gpus > p.budget {
-                return Verdict::Out(GPUS);
+                return Verdict::Out(Proof::Gpus);
             }
             return Verdict::Reach(Some(Reach {
                 rate: (np * p.rate).min(nd * d.rate),
@@ -345,11 +355,11 @@ impl Bounds {
             && let Some(p) = kind.part(choices)
         {
             if !p.stands {
-                return Verdict::Out(REPLICA);
+                return Verdict::Out(Proof::Replica);
             }
             let n = kind.count(space, choices, p);
             if n * p.gpus > p.budget {
-                return Verdict::Out(GPUS);
+                return Verdict::Out(Proof::Gpus);
             }
             return Verdict::Reach(Some(Reach {
                 rate: n * p.rate,

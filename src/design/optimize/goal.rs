@@ -4,22 +4,19 @@
 //! `max metric`, `min metric`. Constraints are those of a space, over metrics as well as axes; where both
 //! have a name the metric is meant.
 
-use crate::design::{Expression, Interval, METRICS, Priced, Space, name_of};
+use crate::design::{Expression, Interval, Metric, Priced, Space, name_of};
 use crate::error::{Error, Problems, Result, near};
 
-/// Metrics of which less is better.
-const LESS: [&str; 6] = ["ttft_ms", "tpot_ms", "itl_worst_ms", "gpus", "memory_gib", "usd_per_mtok"];
-
 /// Metrics that every answer shows.
-const SHOWN: [&str; 3] = ["ttft_ms", "tpot_ms", "tokens_per_s"];
+const SHOWN: [Metric; 3] = [Metric::TtftMs, Metric::TpotMs, Metric::TokensPerS];
 
 #[derive(Clone, Debug)]
 pub struct Goal {
-    pub metric: String,
+    pub metric: Metric,
     pub maximise: bool,
     pub constraints: Vec<Expression>,
     /// Metrics that are priced, the objective first.
-    pub metrics: Vec<String>,
+    pub metrics: Vec<Metric>,
     axes: usize,
 }
 
@@ -27,19 +24,20 @@ impl Goal {
     pub fn new(space: &Space, objective: &str, constraints: &[String]) -> Result<Goal> {
         let mut problems = Problems::new();
         let words: Vec<&str> = objective.split_whitespace().collect();
-        let (sense, metric) = match words.as_slice() {
+        let (sense, name) = match words.as_slice() {
             [sense @ ("max" | "min"), metric] => (Some(*sense == "max"), *metric),
             [metric] => (None, *metric),
             _ => (None, objective),
         };
-        if !METRICS.contains(&metric) {
-            problems.push("objective", format!("'{metric}' is not a metric"), near(metric, METRICS));
-        }
+        let metric = Metric::named(name).unwrap_or_else(|| {
+            problems.push("objective", format!("'{name}' is not a metric"), near(name, Metric::NAMES));
+            Metric::TokensPerS
+        });
         let axes = &space.description.axes;
         let named = |name: &str| {
-            let paths = METRICS.iter().copied().chain(axes.iter().map(|a| a.path.as_str()));
+            let paths = Metric::NAMES.iter().copied().chain(axes.iter().map(|a| a.path.as_str()));
             let i = name_of(paths, name, "a metric or an axis")?;
-            Ok(if i < METRICS.len() { axes.len() + i } else { i - METRICS.len() })
+            Ok(if i < Metric::ALL.len() { axes.len() + i } else { i - Metric::ALL.len() })
         };
         let mut read = Vec::new();
         for (i, text) in constraints.iter().enumerate() {
@@ -57,15 +55,15 @@ impl Goal {
             }
         }
         problems.into_result()?;
-        let used = read.iter().flat_map(|e| &e.axes).filter(|i| **i >= axes.len()).map(|i| METRICS[i - axes.len()]);
-        let mut metrics: Vec<String> = Vec::new();
-        for name in [metric].into_iter().chain(SHOWN).chain(used) {
-            if !metrics.iter().any(|m| m == name) {
-                metrics.push(name.into());
+        let used = read.iter().flat_map(|e| &e.axes).filter(|i| **i >= axes.len()).map(|i| Metric::ALL[i - axes.len()]);
+        let mut metrics: Vec<Metric> = Vec::new();
+        for m in [metric].into_iter().chain(SHOWN).chain(used) {
+            if !metrics.contains(&m) {
+                metrics.push(m);
             }
         }
-        let maximise = sense.unwrap_or(!LESS.contains(&metric));
-        Ok(Goal { metric: metric.into(), maximise, constraints: read, metrics, axes: axes.len() })
+        let maximise = sense.unwrap_or(!metric.less());
+        Ok(Goal { metric, maximise, constraints: read, metrics, axes: axes.len() })
     }
 
     /// The objective, turned so that more is better.
@@ -86,20 +84,25 @@ impl Goal {
             if i < self.axes {
                 return space.number(i, choices[i]);
             }
-            let at = self.metrics.iter().position(|m| m == METRICS[i - self.axes]);
+            let at = self.metrics.iter().position(|m| *m == Metric::ALL[i - self.axes]);
             at.map_or(f64::NAN, |at| row.metrics[at])
         };
         self.constraints.iter().map(|c| c.holds(value)).collect()
     }
 
     /// The first constraint that no value within these intervals keeps.
-    pub(super) fn broken(&self, space: &Space, choices: &[usize], metric: impl Fn(&str) -> Interval) -> Option<usize> {
+    pub(super) fn broken(
+        &self,
+        space: &Space,
+        choices: &[usize],
+        metric: impl Fn(Metric) -> Interval,
+    ) -> Option<usize> {
         let value = |i: usize| {
             if i < self.axes {
                 let x = space.number(i, choices[i]);
                 return (x, x);
             }
-            metric(METRICS[i - self.axes])
+            metric(Metric::ALL[i - self.axes])
         };
         self.constraints.iter().position(|c| !c.may_hold(value))
     }

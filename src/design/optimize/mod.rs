@@ -25,13 +25,14 @@ use rayon::prelude::*;
 
 pub use self::goal::Goal;
 
-use self::bound::{Bounds, Verdict};
+use self::bound::{Bounds, Proof, Verdict};
 use self::corner::Corner;
 use crate::columns::{Column, Columns};
 use crate::control::Control;
-use crate::design::{Priced, Space, columns, price_rows};
+use crate::design::{Metric, Outcome, Priced, Space, columns, price_rows};
 use crate::error::{Error, Result};
 use crate::kernels::KernelDb;
+use crate::serving::Binding;
 
 /// Points whose objective is as near as this are ties.
 pub const TIE: f64 = 1e-9;
@@ -40,9 +41,6 @@ const CHUNK: u64 = 1 << 20;
 const ROUND: usize = 64;
 const LARGEST: usize = 64;
 const BLOCK: usize = 4096;
-
-const MEMORY: &str = "memory";
-const OBJECTIVE: &str = "objective";
 
 /// A search and how far it is; a stopped one keeps what it has.
 pub struct Search {
@@ -81,7 +79,7 @@ impl Points {
 struct State {
     priced: BTreeMap<u64, (Priced, Vec<bool>)>,
     /// Points left out, by why; constraints by their number.
-    pruned: BTreeMap<&'static str, u64>,
+    pruned: BTreeMap<Proof, u64>,
     broken: Vec<u64>,
     best: Option<(f64, u64)>,
     /// Corners (batch, chunk) that do not fit, by the choices on all other axes.
@@ -180,14 +178,14 @@ impl Search {
                         }
                         Verdict::Reach(reach) => reach,
                     };
-                    let of = |m: &str| reach.map_or((f64::NEG_INFINITY, f64::INFINITY), |r| r.of(m));
+                    let of = |m: Metric| reach.map_or((f64::NEG_INFINITY, f64::INFINITY), |r| r.of(m));
                     if let Some(c) = self.goal.broken(&self.space, &choices, of) {
                         left.broken[c] += 1;
                         continue;
                     }
-                    let hope = self.goal.hope(of(&self.goal.metric));
+                    let hope = self.goal.hope(of(self.goal.metric));
                     if hopeless(hope, best) {
-                        *left.pruned.entry(OBJECTIVE).or_default() += 1;
+                        *left.pruned.entry(Proof::Objective).or_default() += 1;
                         continue;
                     }
                     let rank = corner.map_or(0, |c| c.rank(&self.space, &choices));
@@ -234,7 +232,7 @@ impl Search {
                 if hopeless(c.hope, state.best) {
                     // They are sorted: nor can any behind it.
                     let rest = (candidates.len() - at) as u64;
-                    *state.pruned.entry(OBJECTIVE).or_default() += rest;
+                    *state.pruned.entry(Proof::Objective).or_default() += rest;
                     control.advance(rest);
                     at = candidates.len();
                     break;
@@ -245,7 +243,7 @@ impl Search {
                 }
                 at += 1;
                 if corner.is_some_and(|k| state.too_full(k, &self.space, c.point)) {
-                    *state.pruned.entry(MEMORY).or_default() += 1;
+                    *state.pruned.entry(Proof::Memory).or_default() += 1;
                     control.advance(1);
                 } else {
                     round.push(c.point);
@@ -292,7 +290,7 @@ impl State {
 
     fn take(&mut self, search: &Search, corner: Option<&Corner>, point: u64, row: Priced) {
         let kept = search.goal.keeps(&search.space, point, &row);
-        if let Some(corner) = corner.filter(|_| row.binding.starts_with("memory:")) {
+        if let Some(corner) = corner.filter(|_| matches!(row.outcome, Outcome::Priced(Binding::Memory(_)))) {
             let (key, at) = corner.at(&search.space, &search.space.choices(point));
             self.full.entry(key).or_default().push(at);
         }
