@@ -84,9 +84,21 @@ impl Task<'_> {
         d: &Candidate<DecodeSide>,
     ) -> Option<Row> {
         let (_, np, nd) = self.numbers(p, d)?;
+        Some(self.pair_of(level, p, np, d, nd))
+    }
+
+    /// So many of a prefill slot with so many of a decode slot.
+    pub(super) fn pair_of(
+        &self,
+        level: Level,
+        p: &Candidate<PrefillSide>,
+        np: u32,
+        d: &Candidate<DecodeSide>,
+        nd: u32,
+    ) -> Row {
         let point =
             timer::combine(Several::of(&p.stepper, &p.side, np), Several::of(&d.stepper, &d.side, nd), &self.load);
-        Some(Row {
+        Row {
             level,
             framework: self.framework,
             main: Part { layout: d.layout, batch: d.batch, chunk: 0, count: nd, interval: 1 },
@@ -94,7 +106,7 @@ impl Task<'_> {
             point,
             scanned: p.stepper.scans() || d.stepper.scans(),
             leads: false,
-        })
+        }
     }
 
     /// The nearest miss of a level of pairs none of which stands: the pair whose fullest GPU is the least full.

@@ -17,7 +17,6 @@ use super::prompts::cuts;
 use super::row::{Layout, Part, Row};
 use super::sides::{Candidate, PromptSide, Prompts, Slot};
 use super::task::Task;
-use super::timer;
 use crate::error::Result;
 use crate::serving::pd::{DecodeSide, PrefillSide};
 use crate::serving::point;
@@ -74,20 +73,7 @@ impl Task<'_> {
                 }
             }
         }
-        let row = |&(_, np, nd, p): &(f64, u32, u32, &Candidate<PrefillSide>)| {
-            let side = p.side.with_ports(&p.stepper, &self.load);
-            let point = timer::combine(&p.stepper, &side, np, &decode.stepper, &decode.side, nd, &self.load);
-            let part = |layout, batch, chunk, count| Part { layout, batch, chunk, count, interval: 1 };
-            Row {
-                level,
-                framework: self.framework,
-                main: part(decode.layout, decode.batch, 0, nd),
-                prefill: Some(part(p.layout, p.batch, p.chunk, np)),
-                point,
-                scanned: p.stepper.scans() || decode.stepper.scans(),
-                leads: false,
-            }
-        };
+        let row = |&(_, np, nd, p): &(f64, u32, u32, &Candidate<PrefillSide>)| self.pair_of(level, p, np, decode, nd);
         // Of as many decode slots TPOT rises with what comes: from the most that keeps it down to what keeps TTFT as well.
         found.sort_by(|a, b| a.2.cmp(&b.2).then(b.0.total_cmp(&a.0)));
         let slow = |r: &Row| point::excess([0.0, r.point.tpot_s], &aim.slo) > 1.0;
