@@ -86,8 +86,11 @@ pub mod prompts {
     pub const LEADERS: usize = 3;
     pub const MORE: i64 = 4;
     pub const TURNS: usize = 4;
-    /// Prompts a round, and pairs priced for each number of decode slots, where prompts hold decode below its limit.
-    pub const SEQUENCES: [u32; 4] = [1, 2, 4, 8];
+    /// Where prompts hold decode below its limit: what a batch more must promise, which of the fine grid's pieces and how many
+    /// prompts a round are tried, and pairs priced for each number of decode slots.
+    pub const GAIN: f64 = 0.005;
+    pub const THINNED: usize = 3;
+    pub const SEQUENCES: [u32; 3] = [1, 2, 4];
     pub const THROTTLES: usize = 4;
 }
 

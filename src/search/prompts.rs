@@ -24,11 +24,12 @@ pub type Cut = (Layout, u32, u32);
 /// Prompts a round on the finer grid.
 const FINE_SEQUENCES: [u32; 18] = [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48];
 
-/// Ways of cutting prompts into the pieces of the fine grid, (sequences, chunk), on a layout.
-pub(super) fn cuts(isl: f64, layout: &Layout, sequences: &[u32]) -> impl Iterator<Item = (u32, u32)> {
+/// Ways of cutting prompts into every n-th number of pieces of the fine grid, (sequences, chunk), on a layout.
+pub(super) fn cuts(isl: f64, layout: &Layout, nth: usize, sequences: &[u32]) -> impl Iterator<Item = (u32, u32)> {
     let fills = |piece: f64| !layout.is_afd() || piece >= f64::from(layout.microbatches()) / 2.0;
     let chunk = move |piece: f64| (isl / piece).ceil().max(1.0);
-    let pieces = PIECES.into_iter().filter(move |p| fills(*p) && (chunk(*p) >= 16.0 || *p <= 1.0)).map(chunk);
+    let pieces =
+        PIECES.into_iter().step_by(nth).filter(move |p| fills(*p) && (chunk(*p) >= 16.0 || *p <= 1.0)).map(chunk);
     let most = |n: u32, chunk: f64| n == 1 || f64::from(n) * chunk <= 65_536.0;
     pieces.flat_map(move |c| sequences.iter().filter(move |n| most(**n, c)).map(move |n| (*n, c as u32)))
 }
@@ -88,7 +89,7 @@ impl Task<'_> {
     ) -> Vec<(u32, u32, PrefillSide)> {
         let near = |a: u32, b: u32| (0.49..2.05).contains(&(f64::from(a) / f64::from(b)));
         let mut sides = known.to_vec();
-        for (sequences, chunk) in cuts(self.load.isl, layout, &FINE_SEQUENCES) {
+        for (sequences, chunk) in cuts(self.load.isl, layout, 1, &FINE_SEQUENCES) {
             let seen = known.iter().any(|(s, c, _)| *s == sequences && *c == chunk);
             let beside = |(s, c): &(u32, u32)| near(sequences, *s) && near(chunk, *c);
             if seen || !best.iter().any(beside) {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::aim::{Aim, order};
-use super::constants::prompts::{LEADERS, SEQUENCES, THROTTLES};
+use super::constants::prompts::{GAIN, LEADERS, SEQUENCES, THINNED, THROTTLES};
 use super::fine_decode::Fine;
 use super::prompts::cuts;
 use super::row::{Layout, Part, Row};
@@ -48,6 +48,9 @@ impl Task<'_> {
         for (p, d, _) in leading {
             self.control.check()?;
             let Some(next) = decode.beyond_limit(&d.layout) else { continue };
+            if f64::from(d.count) * next.side.rate < best * (1.0 + GAIN) {
+                continue;
+            }
             out.extend(self.held_below(level, &*self.prompts_of(&p.layout, prompts)?, next, best, aim));
         }
         Ok(out)
@@ -63,15 +66,18 @@ impl Task<'_> {
         aim: &Aim,
     ) -> Option<Row> {
         let soon = |p: &PrefillSide| point::excess([p.prefill.latency_s, 0.0], &aim.slo) <= 1.0;
+        let takes = |p: &&Candidate<PrefillSide>| soon(&p.side) && self.pairs_up(&p.layout, &decode.layout);
+        let (gp, gd) = (prompts.first()?.layout.gpus(), decode.layout.gpus());
         let mut found: Vec<(f64, u32, u32, &Candidate<PrefillSide>)> = Vec::new();
-        for p in prompts.iter().filter(|p| soon(&p.side) && self.pairs_up(&p.layout, &decode.layout)) {
-            let (gp, gd) = (p.layout.gpus(), decode.layout.gpus());
-            for np in 1..=self.budget.saturating_sub(gd) / gp {
-                let (supply, nd) = (f64::from(np) * p.side.rate, self.most((np, gp), gd));
-                if supply > best && supply < f64::from(nd) * decode.side.rate {
-                    found.push((supply, np, nd, p));
-                }
+        for np in 1..=self.budget.saturating_sub(gd) / gp {
+            let nd = self.most((np, gp), gd);
+            let most = f64::from(nd) * decode.side.rate;
+            if most < best * (1.0 + GAIN) {
+                break;
             }
+            let of = |rate: f64| prompts.partition_point(|p| f64::from(np) * p.side.rate <= rate);
+            let fit = prompts[of(best)..of(most)].iter().filter(takes);
+            found.extend(fit.map(|p| (f64::from(np) * p.side.rate, np, nd, p)));
         }
         let row = |&(_, np, nd, p): &(f64, u32, u32, &Candidate<PrefillSide>)| self.pair_of(level, p, np, decode, nd);
         // Of as many decode slots TPOT rises with what comes: from the most that keeps it down to what keeps TTFT as well.
@@ -87,13 +93,13 @@ impl Task<'_> {
             .max_by(|a, b| order(&aim.score(&a.point), &aim.score(&b.point)))
     }
 
-    /// Ways of cutting prompts on every layout of one's kind and size.
+    /// Ways of cutting prompts on every layout of one's kind and size, by rising rate.
     fn prompts_of(&self, layout: &Layout, prompts: &Prompts) -> Result<Arc<Vec<Candidate<PrefillSide>>>> {
         self.of_size.get((layout.is_afd(), layout.gpus()), || {
             let alike = |l: &Layout| l.is_afd() == layout.is_afd() && l.gpus() == layout.gpus();
             let of: Vec<&Slot<PromptSide>> = prompts.all.iter().filter(|(l, ..)| alike(l)).collect();
             let one = |(layout, timer, _): &&Slot<PromptSide>| {
-                let cuts = cuts(self.load.isl, layout, &SEQUENCES);
+                let cuts = cuts(self.load.isl, layout, THINNED, &SEQUENCES);
                 let sides =
                     cuts.map(|(n, chunk)| (n, chunk, timer.prefill_side(&self.load, f64::from(n), f64::from(chunk))));
                 let stands = sides.filter(|(.., side)| side.short.is_none());
@@ -102,7 +108,10 @@ impl Task<'_> {
                 stands.map(make).collect::<Vec<_>>()
             };
             let found: Vec<Vec<_>> = crate::pool::install(|| of.par_iter().map(one).collect())?;
-            Ok(found.into_iter().flatten().collect())
+            let mut all: Vec<Candidate<PrefillSide>> = found.into_iter().flatten().collect();
+            // Stable: equals keep their order.
+            all.sort_by(|a, b| a.side.rate.total_cmp(&b.side.rate));
+            Ok(all)
         })
     }
 }
