@@ -25,25 +25,24 @@ mod stages;
 use std::sync::Arc;
 
 pub use self::hops::Hops;
-pub use self::lines::{AfdLines, PartStages};
-pub use self::stages::LayerStages;
+pub use self::lines::AfdLines;
+pub use self::stages::{LayerStages, MicroRow, UnitParts, rows};
 use super::attention::AttentionPart;
-use super::draft::draft_projection;
+use super::ends::Ends;
 use super::ffn::{self, Experts, GatedMlp, Router};
 use super::library::Library;
 use super::overlap::fused_slowdown;
 use super::program::{Ffn, Surfaces};
-use super::sink::{Op, Sink, Total};
+use super::sink::{Op, Sink, Sum, Total};
 use super::{Batch, published};
 use crate::error::{Error, Result};
 use crate::kernels::Surface;
-use crate::kernels::roofline::BANDWIDTH_EFFICIENCY;
 use crate::math::combinatorics::distinct_groups;
 use crate::network::report::Report;
 use crate::network::{A2aKind, A2aShape, AfdShape, Collective, CommTime};
+use crate::spec::AfdPlan;
 use crate::spec::assumptions::{Copies, Exchange, FfnPool};
 use crate::spec::plan::Side;
-use crate::spec::{AfdPlan, Dtype};
 
 /// An exchange between the experts' GPUs: tokens per GPU by an all-to-all, or bytes by collectives.
 struct Exchanged {
@@ -85,15 +84,11 @@ pub struct AfdUnit {
     placed: bool,
     /// The exchange between FFN GPUs when they route.
     inner: A2aShape,
-    logits: [Arc<Surface>; 2],
-    /// Projection of (hidden, embedding) before a draft layer.
-    draft: Option<[Arc<Surface>; 2]>,
+    ends: Ends,
     /// What a fused dispatch does to the rest of the FFN stage; none: not fused.
     pub slowed: Option<f64>,
     /// Start-up of A2F and F2A, where a fused kernel hides the rest of them.
     starts: [f64; 2],
-    /// Seconds that HBM needs for all experts of one FFN GPU.
-    expert_reads: f64,
     memory: [Surface; 2],
     ffn_memory: [Surface; 2],
     hidden: f64,
@@ -146,7 +141,6 @@ impl AfdUnit {
             half_duplex: plan.duplex == crate::spec::plan::Duplex::Half,
             spread: hops::spread(plan, lib.cluster.fabric.domain_gpus),
         };
-        let vocab = lib.model.vocab.div_ceil(tp);
         let mut unit = AfdUnit {
             attention_gpus: plan.group_gpus(),
             groups: plan.attention_groups.max(1),
@@ -172,16 +166,9 @@ impl AfdUnit {
                 ep,
                 dispatch_dtype: lib.formats.comm,
             },
-            draft: draft_projection(lib)?,
+            ends: Ends::new(lib, tp)?,
             slowed: lib.serving.fused_dispatch.then(|| fused_slowdown(ffn_lib)),
             starts: [0.0; 2],
-            expert_reads: f64::from(moe.experts.div_ceil(ep)) / f64::from(moe_tp)
-                * ffn_lib.model.expert_weight_bytes(&ffn_lib.quant)
-                / (ffn_lib.cluster.device.hbm_bytes_per_s * BANDWIDTH_EFFICIENCY),
-            logits: [
-                lib.gemm(false, Dtype::Bf16, vocab, lib.model.hidden)?,
-                lib.gemm(true, Dtype::Bf16, vocab, lib.model.hidden)?,
-            ],
             memory: [lib.memory(false), lib.memory(true)],
             ffn_memory: [ffn_lib.memory(false), ffn_lib.memory(true)],
             hidden: f64::from(lib.model.hidden),
@@ -211,26 +198,12 @@ impl AfdUnit {
 
     /// Embedding, final norm and LM head of one micro-batch: attention-pool work once a step.
     pub fn price_ends<S: Sink>(&self, batch: &Batch, sink: &mut S) {
-        let mode = usize::from(!batch.has_prefill());
-        sink.add(Op::Embedding, 1.0, self.memory[mode].at(&[batch.tokens() * self.hidden * 4.0]));
-        self.price_logits(batch, batch.decode * batch.per_decode + batch.ending, sink);
-    }
-
-    fn price_logits<S: Sink>(&self, batch: &Batch, rows: f64, sink: &mut S) {
-        let decode = !batch.has_prefill();
-        if rows > 0.0 {
-            ffn::norm(&self.memory, self.hidden, rows, decode, 1.0, sink);
-            sink.add(Op::Logits, 1.0, self.logits[usize::from(decode)].at(&[rows]));
-        }
+        stages::ends(self, batch, batch, sink);
     }
 
     /// What a draft pass adds to its layer on the attention pool: the projection before it and the logits after.
     pub fn price_draft_ends<S: Sink>(&self, batch: &Batch, sink: &mut S) {
-        if let Some(projection) = &self.draft {
-            let mode = usize::from(!batch.has_prefill());
-            sink.add(Op::Draft, 1.0, projection[mode].at(&[batch.tokens() / f64::from(self.attention_tp)]));
-            self.price_logits(batch, batch.decode + batch.ending, sink);
-        }
+        stages::draft_ends(self, batch, batch, sink);
     }
 
     /// Attention stage of a dense layer; with its FFN when that stands here.
@@ -444,50 +417,78 @@ impl AfdUnit {
         exchange.map_or(0.0, |e| e.out.seconds)
     }
 
-    /// Seconds that HBM needs for the experts that `all` tokens reach.
+    /// Seconds that HBM needs for the experts that the tokens of all ranks reach.
     fn reads(&self, all: f64) -> f64 {
-        let missed = 1.0 - f64::from(self.inner.topk) / f64::from(self.inner.experts);
-        self.expert_reads * (1.0 - missed.powf(all / f64::from(self.replicas)))
+        self.experts.reads(all / f64::from(self.replicas))
     }
 
     /// The four stages of a MoE layer.
     pub fn stages(&self, batch: &Batch, mixer: usize) -> LayerStages {
-        let mut s = LayerStages::default();
-        self.price_attention(batch, mixer, &mut s.attention);
-        self.hops.price(batch, false, &mut s.a2f);
-        s.inner = self.price_ffn(batch, &mut s.ffn);
-        self.hops.price(batch, true, &mut s.f2a);
-        s.ports = self.hops.ports(batch, self.router_on_ffn);
-        if self.slowed.is_some() {
-            s.reads = self.reads(self.ranks() * batch.mean_tokens());
-            s.starts = self.starts;
-        }
-        s
+        stages::stages(self, batch, mixer)
     }
 
     /// The stages of a dense layer: attention only, unless its FFN stands on the FFN pool.
     pub fn dense(&self, batch: &Batch, mixer: usize) -> LayerStages {
-        let mut s = LayerStages::default();
-        self.price_dense(batch, mixer, &mut s.attention);
-        if self.dense_on_ffn {
-            self.hops.price_home(batch, false, &mut s.a2f);
-            self.price_dense_ffn(batch, &mut s.ffn);
-            self.hops.price_home(batch, true, &mut s.f2a);
-            s.ports = self.hops.ports(batch, true);
-        }
-        s
-    }
-
-    /// Projection and logits of a draft pass.
-    pub fn draft_ends(&self, batch: &Batch) -> Total {
-        let mut t = Total::default();
-        self.price_draft_ends(batch, &mut t);
-        t
+        UnitParts::dense(self, batch, mixer)
     }
 
     pub fn ends(&self, batch: &Batch) -> Total {
         let mut t = Total::default();
         self.price_ends(batch, &mut t);
         t
+    }
+}
+
+/// Parts priced operator by operator.
+impl UnitParts for AfdUnit {
+    type At = Batch;
+
+    fn at(&self, batch: &Batch) -> Batch {
+        *batch
+    }
+
+    fn embedding<S: Sink>(&self, b: &Batch, sink: &mut S) {
+        self.ends.embedding(b.tokens(), !b.has_prefill(), sink);
+    }
+
+    fn projection<S: Sink>(&self, b: &Batch, sink: &mut S) {
+        self.ends.projection(b.tokens(), !b.has_prefill(), 1.0, sink);
+    }
+
+    fn logits<S: Sink>(&self, b: &Batch, rows: f64, sink: &mut S) {
+        self.ends.logits(rows, !b.has_prefill(), 1.0, sink);
+    }
+
+    fn attention<S: Sink>(&self, b: &Batch, mixer: usize, sink: &mut S) {
+        self.price_attention(b, mixer, sink);
+    }
+
+    fn hop<S: Sink>(&self, b: &Batch, back: bool, sink: &mut S) {
+        self.hops.price(b, back, sink);
+    }
+
+    fn ffn<S: Sink>(&self, b: &Batch, sink: &mut S) -> f64 {
+        self.price_ffn(b, sink)
+    }
+
+    fn ports(&self, b: &Batch) -> [f64; 2] {
+        self.hops.ports(b, self.router_on_ffn)
+    }
+
+    fn fused(&self, b: &Batch) -> ([f64; 2], f64) {
+        let reads = self.slowed.map(|_| self.reads(self.ranks() * b.mean_tokens()));
+        (self.starts, reads.unwrap_or(0.0))
+    }
+
+    fn dense<S: Sum>(&self, b: &Batch, mixer: usize) -> LayerStages<S> {
+        let mut s = LayerStages::default();
+        self.price_dense(b, mixer, &mut s.attention);
+        if self.dense_on_ffn {
+            self.hops.price_home(b, false, &mut s.a2f);
+            self.price_dense_ffn(b, &mut s.ffn);
+            self.hops.price_home(b, true, &mut s.f2a);
+            s.ports = self.hops.ports(b, true);
+        }
+        s
     }
 }

@@ -8,13 +8,8 @@
 //! token a sequence. Limits: a model without an MTP module is priced as if it had one of its own
 //! last layer; sampling and tree drafts are left out.
 
-use std::sync::Arc;
-
 use super::Batch;
 use super::library::Library;
-use super::program::Surfaces;
-use crate::error::Result;
-use crate::kernels::Surface;
 use crate::spec::{Model, Serving};
 
 /// Layers that keep KV: the model's, and the MTP module's one.
@@ -32,15 +27,6 @@ impl Library {
     pub fn kv_bytes(&self, tokens: f64) -> f64 {
         self.program.state_bytes(tokens, self.formats.kv, 1) * self.kv_layers() / f64::from(self.model.layers)
     }
-}
-
-/// The projection of (hidden, embedding) before a draft layer; none without drafts.
-pub fn draft_projection(lib: &Library) -> Result<Option<[Arc<Surface>; 2]>> {
-    if lib.serving.mtp == 0 {
-        return Ok(None);
-    }
-    let (format, h) = (lib.formats.dense_gemm, lib.model.hidden);
-    Ok(Some([lib.gemm(false, format, h, 2 * h)?, lib.gemm(true, format, h, 2 * h)?]))
 }
 
 /// The draft passes of a step: what each carries, and how many of it.

@@ -11,7 +11,7 @@ use super::library::Library;
 use super::program::Surfaces;
 use super::sink::{Op, Sink, Total};
 use crate::error::Result;
-use crate::kernels::roofline::Roofline;
+use crate::kernels::roofline::{BANDWIDTH_EFFICIENCY, Roofline};
 use crate::kernels::{Evidence, Reading, Surface};
 use crate::spec::Dtype;
 
@@ -116,19 +116,31 @@ pub struct Experts {
     skew: Option<Skew>,
     pub ep: u32,
     pub moe_tp: u32,
+    /// Seconds that HBM needs for the weights of all experts of a GPU, and the share of experts that one token misses.
+    weights_s: f64,
+    missed: f64,
 }
 
 impl Experts {
     /// `None` for a model without experts.
     pub fn new(lib: &Library, ep: u32, moe_tp: u32) -> Result<Option<Experts>> {
-        let Some(lanes) = Lanes::new(lib, ep, moe_tp, false)? else { return Ok(None) };
+        let (Some(m), Some(lanes)) = (&lib.model.moe, Lanes::new(lib, ep, moe_tp, false)?) else { return Ok(None) };
         let skew = match lib.skew(ep) {
             Some(at) => {
                 Lanes::new(lib, ep, moe_tp, true)?.map(|even| Skew { even, at, copies: lib.copies(ep, moe_tp) })
             }
             None => None,
         };
-        Ok(Some(Experts { lanes, skew, ep, moe_tp }))
+        let weights_s = f64::from(m.experts.div_ceil(ep)) / f64::from(moe_tp)
+            * lib.model.expert_weight_bytes(&lib.quant)
+            / (lib.cluster.device.hbm_bytes_per_s * BANDWIDTH_EFFICIENCY);
+        let missed = 1.0 - f64::from(m.topk) / f64::from(m.experts);
+        Ok(Some(Experts { lanes, skew, ep, moe_tp, weights_s, missed }))
+    }
+
+    /// Seconds that HBM needs for the weights of the experts that `tokens` reach.
+    pub fn reads(&self, tokens: f64) -> f64 {
+        self.weights_s * (1.0 - self.missed.powf(tokens))
     }
 
     /// Fused kernel at `tokens` of all ranks together.

@@ -8,6 +8,7 @@ pub mod afd;
 pub mod attention;
 pub mod balance;
 pub mod draft;
+mod ends;
 pub mod family;
 pub mod ffn;
 pub mod library;
@@ -75,6 +76,16 @@ impl Batch {
     /// Mean tokens over all ranks: what the experts see, divided by the ranks.
     pub fn mean_tokens(&self) -> f64 {
         self.decode * self.per_decode + self.busy * self.sequences * self.new
+    }
+
+    /// Rows of logits: every token that is verified, and the last one of a prompt.
+    pub fn logit_rows(&self) -> f64 {
+        self.decode * self.per_decode + self.ending
+    }
+
+    /// The same of a draft pass: one a sequence, its last accepted token's.
+    pub fn draft_rows(&self) -> f64 {
+        self.decode + self.ending
     }
 
     pub fn has_prefill(&self) -> bool {

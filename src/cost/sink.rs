@@ -184,6 +184,24 @@ pub fn seconds(price: impl FnOnce(&mut Seconds)) -> f64 {
     t.0
 }
 
+/// A sink that adds up.
+pub trait Sum: Sink + Copy + Default {
+    fn seconds(&self) -> f64;
+}
+
+impl Sum for Total {
+    fn seconds(&self) -> f64 {
+        self.seconds
+    }
+}
+
+impl Sum for Seconds {
+    #[inline]
+    fn seconds(&self) -> f64 {
+        self.0
+    }
+}
+
 /// One line of a breakdown.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Entry {

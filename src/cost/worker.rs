@@ -25,7 +25,7 @@ use self::moe::{MoePart, Priced};
 use self::step::{Order, StepParts, splits};
 use super::Batch;
 use super::attention::AttentionPart;
-use super::draft;
+use super::ends::Ends;
 use super::ffn::{self, GatedMlp};
 use super::library::Library;
 use super::program::{Ffn, LayerKind, Surfaces};
@@ -33,7 +33,7 @@ use super::sink::{Op, Sink, Total};
 use crate::error::Result;
 use crate::kernels::Surface;
 use crate::network::{Collective, CommTime};
-use crate::spec::{Dtype, Parallel};
+use crate::spec::Parallel;
 use std::sync::Arc;
 
 /// A MoE layer as two half-batches in turn: one of them, its parts on their lane, and the seconds of both.
@@ -51,8 +51,7 @@ pub struct Worker {
     attention: Arc<AttentionPart>,
     dense: Option<GatedMlp>,
     moe: Option<Arc<MoePart>>,
-    logits: [Arc<Surface>; 2],
-    draft: Option<[Arc<Surface>; 2]>,
+    ends: Ends,
     memory: [Surface; 2],
     hidden: f64,
     /// Whether MoE layers may run as two half-batches in turn.
@@ -86,18 +85,13 @@ impl Worker {
         };
         let moe = MoePart::new(lib, parallel)?;
         let wide = moe.as_ref().is_some_and(|m| m.wide);
-        let vocab = lib.model.vocab.div_ceil(p.tp);
         Ok(Worker {
             parallel,
             order: Order::new(lib, p.pp),
             attention: Arc::new(AttentionPart::new(lib, p.tp, p.cp)?),
             dense,
             moe,
-            logits: [
-                lib.gemm(false, Dtype::Bf16, vocab, lib.model.hidden)?,
-                lib.gemm(true, Dtype::Bf16, vocab, lib.model.hidden)?,
-            ],
-            draft: draft::draft_projection(lib)?,
+            ends: Ends::new(lib, p.tp)?,
             memory: [lib.memory(false), lib.memory(true)],
             hidden: f64::from(lib.model.hidden),
             two_batches,
@@ -257,8 +251,7 @@ impl<S: Sink> StepParts for PricedStep<'_, S> {
     }
 
     fn embedding(&mut self, b: &Batch) {
-        let (w, decode) = (self.worker, !b.has_prefill());
-        self.sink.add(Op::Embedding, 1.0, w.memory[usize::from(decode)].at(&[w.tokens(b) * w.hidden * 4.0]));
+        self.worker.ends.embedding(self.worker.tokens(b), !b.has_prefill(), self.sink);
     }
 
     fn layers(&mut self, b: &Batch, kind: LayerKind, count: f64, may_halve: bool) {
@@ -272,16 +265,10 @@ impl<S: Sink> StepParts for PricedStep<'_, S> {
     }
 
     fn projection(&mut self, b: &Batch, count: f64) {
-        let (w, decode) = (self.worker, !b.has_prefill());
-        if let Some(projection) = &w.draft {
-            let own = w.tokens(b) / f64::from(w.parallel.tp);
-            self.sink.add(Op::Draft, count, projection[usize::from(decode)].at(&[own]));
-        }
+        self.worker.ends.projection(self.worker.tokens(b), !b.has_prefill(), count, self.sink);
     }
 
     fn logits(&mut self, b: &Batch, rows: f64, count: f64) {
-        let (w, decode) = (self.worker, !b.has_prefill());
-        ffn::norm(&w.memory, w.hidden, rows, decode, count, self.sink);
-        self.sink.add(Op::Logits, count, w.logits[usize::from(decode)].at(&[rows]));
+        self.worker.ends.logits(rows, !b.has_prefill(), count, self.sink);
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::pipeline;
 use super::stages::{Rows, Stages};
 use super::timeline::{self, Bar};
+use crate::cost::afd::MicroRow;
 use crate::cost::program::{Ffn, MOST_MIXERS};
 use crate::cost::{AfdUnit, Program};
 use crate::spec::AfdPlan;
@@ -35,6 +36,18 @@ impl LayerSequence {
         self.program().kinds().len() + 3
     }
 
+    /// The place of a micro-batch's row among them.
+    #[inline]
+    pub(super) fn row(&self, row: MicroRow) -> usize {
+        let ends = self.program().kinds().len();
+        match row {
+            MicroRow::Kind(kind) => kind,
+            MicroRow::Ends => ends,
+            MicroRow::Draft => ends + 1,
+            MicroRow::MoreDrafts => ends + 2,
+        }
+    }
+
     /// Stages of the micro-batches in the order of the layers, from those of each row. `drafts`: whether any of them
     /// decodes.
     pub(super) fn assemble<'a>(&self, row: impl Fn(usize) -> &'a [Stages], drafts: bool) -> Vec<Rows<'a>> {
@@ -44,18 +57,17 @@ impl LayerSequence {
     }
 
     fn for_each_row<'a>(&self, row: impl Fn(usize) -> &'a [Stages], drafts: bool, mut take: impl FnMut(Rows<'a>)) {
-        let ends = self.program().kinds().len();
         let mtp = self.unit.library().serving.mtp;
         for (layers, kind) in self.program().runs() {
             take(Rows { layers: *layers, stages: row(*kind) });
         }
         if mtp > 0 {
-            take(Rows { layers: 1, stages: row(ends + 1) });
+            take(Rows { layers: 1, stages: row(self.row(MicroRow::Draft)) });
             if drafts && mtp > 1 {
-                take(Rows { layers: mtp - 1, stages: row(ends + 2) });
+                take(Rows { layers: mtp - 1, stages: row(self.row(MicroRow::MoreDrafts)) });
             }
         }
-        take(Rows { layers: 1, stages: row(ends) });
+        take(Rows { layers: 1, stages: row(self.row(MicroRow::Ends)) });
     }
 
     /// Rows of the dense layers that come first.

@@ -17,9 +17,10 @@ use super::pipeline::Stages;
 use super::point::Load;
 use super::stepper::{Kind, Prefill, StepTime, Stepper, Unit};
 use super::steps::{Carried, Steps, Untold};
-use crate::cost::afd::{AfdLines, PartStages};
+use crate::cost::afd::{AfdLines, LayerStages, rows};
 use crate::cost::line::Lines;
 use crate::cost::program::MOST_MIXERS;
+use crate::cost::sink::Seconds;
 use crate::cost::worker::WorkerLines;
 use crate::cost::{Batch, Lengths, Library, Total};
 use crate::math::normal;
@@ -125,9 +126,9 @@ impl Scan {
             (Of::Worker(w), _) => w.step(b, rest),
             (Of::Afd(lines), Kind::Afd(u)) => {
                 let prompts = lines.prompts(b, rest);
-                let pass = fastest(lines, |fused| {
+                let pass = fastest(u, |slowed| {
                     let mut parts = Parts::default();
-                    u.for_each_part(b, |part| parts.push(&part, || lines.stages(&part, prompts, fused)));
+                    u.for_each_part(b, |part| parts.push(&part, || stages(u, lines, &part, prompts, slowed)));
                     parts.pass(u, u.overlapped)
                 });
                 let mut hop = 0.0_f64;
@@ -195,15 +196,15 @@ impl Steps for Scan {
                     parts[..each].iter().flat_map(|b| u.unit.prompt_kernels(b)).collect()
                 });
                 let pass = |from: usize, wave: &[Batch], overlapped| {
-                    let pass = fastest(lines, |fused| {
-                        let mut stages = Parts::default();
+                    let pass = fastest(u, |slowed| {
+                        let mut all = Parts::default();
                         for (i, b) in wave.iter().enumerate() {
                             let at = (from + i) % each * mixers;
                             let mut prompts = [0.0; MOST_MIXERS];
                             prompts[..mixers].copy_from_slice(&kernels[at..at + mixers]);
-                            stages.push(b, || lines.stages(b, prompts, fused));
+                            all.push(b, || stages(u, lines, b, prompts, slowed));
                         }
-                        stages.pass(u, overlapped)
+                        all.pass(u, overlapped)
                     });
                     pass + u.hop_seconds(wave)
                 };
@@ -224,9 +225,22 @@ impl Steps for Scan {
 }
 
 /// A step with the hops on their own or, where there is such a kernel, inside the FFN stage: the faster.
-fn fastest(lines: &AfdLines, step: impl Fn(bool) -> f64) -> f64 {
-    let plain = step(false);
-    if lines.may_fuse() { plain.min(step(true)) } else { plain }
+fn fastest(u: &Unit, step: impl Fn(Option<f64>) -> f64) -> f64 {
+    let plain = step(None);
+    if u.unit.slowed.is_some() { plain.min(step(u.unit.slowed)) } else { plain }
+}
+
+/// Stages of one micro-batch, row by row.
+type PartStages = [Stages; MOST_ROWS];
+
+/// Those of a micro-batch whose prompt kernels take `prompts`; `slowed`: with the hops inside the FFN stage.
+fn stages(u: &Unit, lines: &AfdLines, b: &Batch, prompts: [f64; MOST_MIXERS], slowed: Option<f64>) -> PartStages {
+    let mut out = PartStages::default();
+    let mtp = u.unit.library().serving.mtp;
+    rows(&lines.with_prompts(prompts), u.program(), mtp, b, |row, s: LayerStages<Seconds>, own, _| {
+        out[u.sequence.row(row)] = u.stages_of(row, &s, own.0, slowed);
+    });
+    out
 }
 
 /// Stage times of micro-batches; equal ones once.
@@ -260,33 +274,17 @@ impl Parts {
 
     fn pass(&self, u: &Unit, overlapped: bool) -> f64 {
         let rows = u.sequence.rows();
-        let mut one = [Stages::default(); MOST_ROWS];
-        let fill = |p: &PartStages, out: &mut [Stages]| {
-            let kinds = u.program().kinds().iter().map(|k| four(p.of(k), p.ports));
-            let ends = [Stages::attention(p.ends), four(p.draft, p.ports), four(p.more, p.more_ports)];
-            out.iter_mut().zip(kinds.chain(ends)).for_each(|(out, stages)| *out = stages);
-        };
-        if self.all.is_empty() {
-            fill(&self.first, &mut one[..rows]);
-            if let Some(t) = u.sequence.uniform(&one, self.drafts, self.n, overlapped) {
-                return t;
-            }
+        if self.all.is_empty()
+            && let Some(t) = u.sequence.uniform(&self.first, self.drafts, self.n, overlapped)
+        {
+            return t;
         }
         let mut all = vec![Stages::default(); rows * self.n];
         for i in 0..self.n {
-            if i < self.all.len() {
-                fill(&self.all[i], &mut one[..rows]);
-            }
-            one[..rows].iter().enumerate().for_each(|(row, stages)| all[row * self.n + i] = *stages);
+            let part = self.all.get(i).unwrap_or(&self.first);
+            part[..rows].iter().enumerate().for_each(|(row, stages)| all[row * self.n + i] = *stages);
         }
         let rows = u.sequence.assemble(|row| &all[row * self.n..][..self.n], self.drafts);
         u.sequence.slowest_stage(&rows, overlapped)
     }
-}
-
-fn four([attention, a2f, ffn, f2a]: [f64; 4], ports: [f64; 2]) -> Stages {
-    if a2f == 0.0 && ffn == 0.0 && f2a == 0.0 {
-        return Stages::attention(attention);
-    }
-    Stages { attention, a2f, ffn, f2a, ports }
 }

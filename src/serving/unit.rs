@@ -14,9 +14,10 @@ use super::layer_sequence::LayerSequence;
 use super::published;
 use super::stages::{Extra, INLINE_MICROBATCHES, Rows, Stages};
 use super::step_time::{Prefill, StepTime};
-use crate::cost::draft;
+use crate::cost::afd::{MicroRow, rows as rows_of};
 use crate::cost::memory::Memory;
-use crate::cost::program::{DRAFT_MIXER, Ffn};
+use crate::cost::program::Ffn;
+use crate::cost::sink::Sum;
 use crate::cost::{AfdUnit, Batch, LayerStages, Op, Program, Sink, Total};
 use crate::network::CommTime;
 use crate::spec::AfdPlan;
@@ -37,11 +38,6 @@ pub struct Unit {
 
 const NO_STAGES: Stages = Stages::attention(0.0);
 
-fn stage_times(s: &LayerStages, slowed: Option<f64>) -> Stages {
-    let [attention, a2f, ffn, f2a] = s.seconds(slowed);
-    Stages { attention, a2f, ffn, f2a, ports: s.ports(slowed) }
-}
-
 impl Unit {
     /// A compiled unit with the schedule of this plan.
     pub(super) fn new(unit: Arc<AfdUnit>, plan: &AfdPlan, memory: [Memory; 2]) -> Unit {
@@ -58,6 +54,16 @@ impl Unit {
 
     pub(super) fn program(&self) -> &Program {
         &self.unit.library().program
+    }
+
+    /// How long a row keeps each stage busy; `own`: seconds of the attention pool beside its layer. A dense layer has
+    /// no dispatch to fuse.
+    #[inline]
+    pub(super) fn stages_of<S: Sum>(&self, row: MicroRow, s: &LayerStages<S>, own: f64, slowed: Option<f64>) -> Stages {
+        let dense = matches!(row, MicroRow::Kind(i) if self.program().kinds()[i].ffn == Ffn::Dense);
+        let slowed = slowed.filter(|_| !dense);
+        let [attention, a2f, ffn, f2a] = s.seconds(slowed);
+        Stages { attention: attention + own, a2f, ffn, f2a, ports: s.ports(slowed) }
     }
 
     /// Hidden states of a micro-batch on their way to the next pipeline stage.
@@ -245,8 +251,7 @@ impl Unit {
 
     /// The same with a dispatch fused into the experts (`slowed`) or not.
     fn with_rows_as<T>(&self, parts: &[Batch], slowed: Option<f64>, then: impl FnOnce(&[Rows<'_>], Total) -> T) -> T {
-        let (n, rows, kinds) = (parts.len(), self.sequence.rows(), self.program().kinds());
-        let ends = kinds.len();
+        let (n, rows) = (parts.len(), self.sequence.rows());
         let mut all = vec![NO_STAGES; rows * n];
         let groups = f64::from(self.unit.groups);
         let mtp = self.unit.library().serving.mtp;
@@ -260,36 +265,15 @@ impl Unit {
                 continue;
             }
             part_work = Total::default();
-            // MoE layers first: the order of a sum is part of its bits.
-            for ffn in [Ffn::Experts, Ffn::Dense] {
-                for (row, kind) in kinds.iter().enumerate().filter(|(_, k)| k.ffn == ffn) {
-                    let (s, slowed) = match ffn {
-                        Ffn::Experts => (self.unit.stages(b, kind.mixer), slowed),
-                        Ffn::Dense => (self.unit.dense(b, kind.mixer), None),
-                    };
-                    all[row * n + i] = stage_times(&s, slowed);
-                    part_work = part_work.plus(&s.work(groups).times(f64::from(kind.layers)));
-                }
-            }
-            let e = self.unit.ends(b);
-            all[ends * n + i] = Stages::attention(e.seconds);
-            part_work = part_work.plus(&e);
-            if mtp > 0 {
-                // A draft pass is one more layer; what comes before its attention runs with it.
-                let [(first, _), (rest, passes)] = draft::passes(mtp, b);
-                let (s, d) = (self.unit.stages(&first, DRAFT_MIXER), self.unit.draft_ends(&first));
-                let draft = &mut all[(ends + 1) * n + i];
-                *draft = stage_times(&s, slowed);
-                draft.attention += d.seconds;
-                part_work = part_work.plus(&s.work(groups)).plus(&d);
-                if passes > 0.0 {
-                    let (s, d) = (self.unit.stages(&rest, DRAFT_MIXER), self.unit.draft_ends(&rest));
-                    let more = &mut all[(ends + 2) * n + i];
-                    *more = stage_times(&s, slowed);
-                    more.attention += d.seconds;
-                    part_work = part_work.plus(&s.work(groups).plus(&d).times(passes));
-                }
-            }
+            rows_of(&*self.unit, self.program(), mtp, b, |row, s: LayerStages, own, count| {
+                all[self.sequence.row(row) * n + i] = self.stages_of(row, &s, own.seconds, slowed);
+                let s = s.work(groups);
+                part_work = match row {
+                    // The order of a sum is part of its bits.
+                    MicroRow::Draft => part_work.plus(&s).plus(&own),
+                    _ => part_work.plus(&s.plus(&own).times(count)),
+                };
+            });
             if self.sequence.pp > 1 {
                 part_work.add(Op::PipelineHop, f64::from(self.sequence.pp), self.stage_hop(b).into());
             }

@@ -6,12 +6,13 @@
 
 use std::sync::Arc;
 
+use super::Worker;
 use super::lane::LayerTokens;
 use super::lane_lines::LaneLines;
 use super::step::{Order, StepParts, splits};
-use super::{PricedStep, Worker};
 use crate::cost::Batch;
 use crate::cost::attention::{KernelLines, Lengths};
+use crate::cost::ends::EndLines;
 use crate::cost::line::{Line, Lines, Place, Tokens};
 use crate::cost::program::{Ffn, LayerKind, MOST_MIXERS};
 
@@ -32,38 +33,35 @@ pub struct WorkerLines {
     order: Order,
     /// Whether the shared expert of a decode step hides behind the routed path.
     hides: bool,
-    embedding: [Arc<Line>; 2],
+    ends: EndLines,
     /// By mixer: its kernels, the rest of it, and the rest of a dense layer with it.
     kernels: Vec<KernelLines>,
     around: Vec<[Arc<Line>; 2]>,
     dense: Vec<[Arc<Line>; 2]>,
     lanes: [Vec<LaneLines>; 2],
     halving: Option<Halving>,
-    logits: [Arc<Line>; 2],
-    projection: [Arc<Line>; 2],
     hop: Option<Arc<Line>>,
 }
 
-/// Prices a part of a step of so many tokens (or rows of logits) with one mixer.
-type Price = fn(&mut PricedStep<'_, Tokens>, &Batch, f64, usize);
+/// Prices a layer's part with one mixer.
+type Price = fn(&Worker, &Batch, usize, &mut Tokens);
 
 impl WorkerLines {
     /// `lines`: of this library; `attention`: of this library and these lengths.
     pub fn new(w: &Arc<Worker>, lines: &Lines, attention: &Lines, lengths: Lengths) -> WorkerLines {
         let p = w.parallel;
         let mixers = 0..w.lib.program.mixers().len();
-        let pair = |name: &'static str, mixer: usize, price: Price| {
-            [false, true].map(|decode| {
+        let by_mixer = |name: &'static str, price: Price| -> Vec<_> {
+            let line = |mixer: usize, decode| {
                 let w = w.clone();
                 lines.get((name, [p.tp, p.cp, u32::from(decode), mixer as u32, 0, 0]), move |x| {
                     let mut t = Tokens::default();
-                    let batch = tokens_of(x, f64::from(w.parallel.cp), decode);
-                    price(&mut PricedStep { worker: &w, sink: &mut t, hidden: 0.0 }, &batch, x, mixer);
+                    price(&w, &tokens_of(x, f64::from(w.parallel.cp), decode), mixer, &mut t);
                     t.0
                 })
-            })
+            };
+            mixers.clone().map(|m| [line(m, false), line(m, true)]).collect()
         };
-        let by_mixer = |name, price| -> Vec<_> { mixers.clone().map(|m| pair(name, m, price)).collect() };
         let kernels = |parts| -> Vec<_> {
             mixers.clone().map(|m| KernelLines::new(&w.attention, attention, lengths, m, parts)).collect()
         };
@@ -78,14 +76,12 @@ impl WorkerLines {
             pp: f64::from(p.pp),
             order: w.order.clone(),
             hides: w.lib.assumptions.shared_expert_overlap,
-            embedding: pair("embedding", 0, |p, b, _, _| p.embedding(b)),
+            ends: EndLines::new(&w.ends, lines),
             kernels: kernels(1),
-            around: by_mixer("mixer", |p, b, _, m| p.worker.attention.price(&p.worker.lib.comm, b, m, 1.0, p.sink)),
-            dense: by_mixer("dense", |p, b, _, m| p.worker.dense_layers(b, m, 1.0, p.sink)),
+            around: by_mixer("mixer", |w, b, m, t| w.attention.price(&w.lib.comm, b, m, 1.0, t)),
+            dense: by_mixer("dense", |w, b, m, t| w.dense_layers(b, m, 1.0, t)),
             lanes: lanes(false),
-            halving: w.overlaps().then(|| Halving { kernels: kernels(2), lanes: lanes(true) }),
-            logits: pair("logits", 0, |p, b, rows, _| p.logits(b, rows, 1.0)),
-            projection: pair("projection", 0, |p, b, _, _| p.projection(b, 1.0)),
+            halving: (w.overlaps() && w.moe.is_some()).then(|| Halving { kernels: kernels(2), lanes: lanes(true) }),
             hop: w.order.cut().map(|_| {
                 let w = w.clone();
                 lines.get(("hop", [p.tp, 0, 0, 0, 0, 0]), move |x| w.hop(x).seconds)
@@ -202,7 +198,7 @@ impl<K: Fn(usize, bool) -> f64> StepParts for Read<'_, K> {
 
     #[inline]
     fn embedding(&mut self, at: &At) {
-        self.seconds += self.lines.embedding[at.mode].at(at.places.rank);
+        self.seconds += self.lines.ends.embedding[at.mode].at(at.places.rank);
     }
 
     #[inline]
@@ -224,11 +220,11 @@ impl<K: Fn(usize, bool) -> f64> StepParts for Read<'_, K> {
 
     #[inline]
     fn projection(&mut self, at: &At, count: f64) {
-        self.seconds += count * self.lines.projection[at.mode].at(at.places.rank);
+        self.seconds += count * self.lines.ends.projection[at.mode].at(at.places.rank);
     }
 
     #[inline]
     fn logits(&mut self, at: &At, rows: f64, count: f64) {
-        self.seconds += count * self.lines.logits[at.mode].read(rows);
+        self.seconds += count * self.lines.ends.logits[at.mode].read(rows);
     }
 }

@@ -15,7 +15,6 @@ use crate::cost::overlap;
 use crate::cost::sink::{Op, Sink, Total};
 use crate::error::{Error, Result};
 use crate::kernels::Reading;
-use crate::kernels::roofline::BANDWIDTH_EFFICIENCY;
 use crate::network::report::Report;
 use crate::network::{A2aKind, A2aShape, Collective, CommTime, OneNode};
 use crate::spec::Parallel;
@@ -71,9 +70,6 @@ pub(super) struct MoePart {
     pub lanes: Vec<Lane>,
     /// Rows that stand for the exchange between nodes, whatever the kernel of a lane.
     one_node: Option<OneNode>,
-    /// Seconds that HBM needs for all experts of a GPU, and the share of experts that one token misses.
-    all_reads: f64,
-    missed: f64,
     /// Whether experts span nodes.
     pub wide: bool,
     /// Whether the shared expert of a decode step hides behind the routed path.
@@ -132,9 +128,6 @@ impl MoePart {
                 lanes.extend(kinds.iter().map(|k| Lane::Fused(*k)));
             }
         }
-        let all_reads = f64::from(m.experts.div_ceil(p.ep())) / f64::from(p.moe_tp)
-            * lib.model.expert_weight_bytes(&lib.quant)
-            / (lib.cluster.device.hbm_bytes_per_s * BANDWIDTH_EFFICIENCY);
         Ok(Some(Arc::new(MoePart {
             router: Router::new(lib, m.experts)?,
             experts,
@@ -142,8 +135,6 @@ impl MoePart {
             a2a,
             lanes,
             one_node,
-            all_reads,
-            missed: 1.0 - f64::from(m.topk) / f64::from(m.experts),
             wide,
             parallel,
             hidden: f64::from(lib.model.hidden),
@@ -169,11 +160,6 @@ impl MoePart {
             None if back => self.lib.comm.combine(&self.a2a, own, kind),
             None => self.lib.comm.dispatch(&self.a2a, own, kind),
         }
-    }
-
-    /// Seconds that HBM needs for the experts that `all` tokens reach.
-    fn reads(&self, all: f64) -> f64 {
-        self.all_reads * (1.0 - self.missed.powf(all))
     }
 
     /// Most tokens of a GPU that a lane takes in a mode, below 0: it takes no such step. Buffers are full, or sizes are
@@ -293,7 +279,7 @@ impl LaneParts for Priced<'_> {
             Lane::Dispatch(_) => moe.experts.dispatched(all, self.decode),
             Lane::Fused(_) => {
                 let alone = moe.experts.dispatched(all, self.decode);
-                let seconds = overlap::beside_exchange(alone.seconds, moe.reads(all), moe.slowed);
+                let seconds = overlap::beside_exchange(alone.seconds, moe.experts.reads(all), moe.slowed);
                 Reading { seconds, ..alone }
             }
         }

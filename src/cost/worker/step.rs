@@ -65,7 +65,7 @@ impl Order {
         for kind in &self.kinds {
             parts.layers(&at, *kind, f64::from(kind.layers), true);
         }
-        logits(parts, &at, batch.decode * batch.per_decode + batch.ending, 1.0);
+        logits(parts, &at, batch.logit_rows(), 1.0);
         let [(_, first), (rest, more)] = draft::passes(self.mtp, batch);
         if first > 0.0 {
             self.draft_pass(parts, &at, batch, first);
@@ -81,8 +81,7 @@ impl Order {
     fn draft_pass<P: StepParts>(&self, parts: &mut P, at: &P::At, batch: &Batch, count: f64) {
         parts.projection(at, count);
         parts.layers(at, self.draft, count, false);
-        // One row a sequence: the last accepted token's.
-        logits(parts, at, batch.decode + batch.ending, count);
+        logits(parts, at, batch.draft_rows(), count);
     }
 
     /// The share of a step on the slowest pipeline stage; none: there is one stage.
