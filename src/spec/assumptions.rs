@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Problems, Result, near};
 
-use super::json;
+use super::json::{self, json_methods};
 use super::limits::Check;
 use super::record::{choices, record};
 use super::switches::SWITCHES;
@@ -295,6 +295,8 @@ record! {
         pub dispatch_alpha_scale: f64,
     }
 }
+
+json_methods!(Assumptions => "assumptions");
 
 /// One modelling choice: what it is set to, what it may be, what it means and who says so.
 #[derive(Clone, Debug, PartialEq, Serialize)]

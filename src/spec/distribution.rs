@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::error::Problems;
 use crate::math::normal;
 
-use super::json;
+use super::json::{self, json_methods};
 use super::limits::{Check, LONG};
 
 /// A distribution of token counts.
@@ -97,6 +97,8 @@ impl<'de> Deserialize<'de> for Distribution {
         })
     }
 }
+
+json_methods!(Distribution => "distribution");
 
 /// The 90 % point of the standard normal.
 const Z90: f64 = 1.281_551_565_544_600_4;

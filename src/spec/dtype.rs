@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::error::Problems;
 
 use super::hardware::Device;
+use super::json::json_methods;
 use super::limits::Check;
 use super::record::{choices, record};
 
@@ -84,6 +85,8 @@ record! {
         pub comm: Option<Dtype> = None,
     }
 }
+
+json_methods!(Quant => "quant");
 
 /// Which format each part really runs in: a checkpoint's formats with the user's choices on top.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -2,6 +2,7 @@
 
 use crate::error::Problems;
 
+use super::json::json_methods;
 use super::limits::{Check, MANY};
 use super::record::record;
 
@@ -63,6 +64,12 @@ record! {
         /// How the GPUs are joined.
         pub fabric: Fabric,
     }
+}
+
+json_methods! {
+    Device => "device",
+    Fabric => "fabric",
+    Cluster => "cluster",
 }
 
 impl Device {

@@ -117,48 +117,29 @@ fn nested<E: serde::de::Error>(path: &str, message: &str) -> E {
     E::custom(format!("{path}{MARK}{message}"))
 }
 
-/// Gives a spec `from_json`, `from_value` and `to_json`.
+/// Gives specs `from_json`, `from_value` and `to_json`; stands beside the struct, with what the user calls it.
 macro_rules! json_methods {
-    ($($spec:ty => $root:literal),* $(,)?) => { $(
+    ($($spec:ty => $root:literal),+ $(,)?) => { $(
         impl $spec {
             /// Reads the spec from JSON; an error names the field. Run `check` on the result.
-            pub fn from_json(text: &str) -> Result<Self> {
-                parse(text, $root)
+            pub fn from_json(text: &str) -> crate::error::Result<Self> {
+                crate::spec::json::parse(text, $root)
             }
 
             /// Reads the spec from parsed JSON.
-            pub fn from_value(value: Value) -> Result<Self> {
-                from_value(value, $root)
+            pub fn from_value(value: serde_json::Value) -> crate::error::Result<Self> {
+                crate::spec::json::from_value(value, $root)
             }
 
             /// Writes the spec as JSON; reading it back gives the same bits.
-            pub fn to_json(&self) -> Result<String> {
-                to_json(self, $root)
+            pub fn to_json(&self) -> crate::error::Result<String> {
+                crate::spec::json::to_json(self, $root)
             }
         }
-    )* };
+    )+ };
 }
 
-json_methods! {
-    super::model::Model => "model",
-    super::hardware::Device => "device",
-    super::hardware::Fabric => "fabric",
-    super::hardware::Cluster => "cluster",
-    super::workload::Workload => "workload",
-    super::distribution::Distribution => "distribution",
-    super::slo::Slo => "slo",
-    super::dtype::Quant => "quant",
-    super::serving::Serving => "serving",
-    super::plan::Parallel => "parallel",
-    super::plan::Workers => "workers",
-    super::plan::Aggregated => "plan",
-    super::plan::PdPlan => "plan",
-    super::plan::AfdPlan => "plan",
-    super::plan::PoolPlan => "pool",
-    super::plan::Placement => "placement",
-    super::plan::Plan => "plan",
-    super::assumptions::Assumptions => "assumptions",
-}
+pub(crate) use json_methods;
 
 /// Takes all problems or the value.
 pub fn checked<T>(spec: T, problems: Problems) -> Result<T> {

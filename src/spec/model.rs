@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::error::{Problems, near};
 
 use super::dtype::Quant;
-use super::json;
+use super::json::{self, json_methods};
 use super::limits::{Check, nearest_divisors};
 use super::record::{choices, record};
 
@@ -166,6 +166,8 @@ record! {
         pub bf16_parts: Vec<Part>,
     }
 }
+
+json_methods!(Model => "model");
 
 impl Model {
     /// Everything that is wrong with these facts; paths are relative to it.

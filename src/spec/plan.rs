@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::hardware::Device;
-use super::json;
+use super::json::{self, json_methods};
 use super::level::Level;
 use super::record::{choices, record};
 
@@ -257,6 +257,17 @@ pub enum Plan {
     Aggregated(Aggregated),
     Pd(PdPlan),
     Afd(AfdPlan),
+}
+
+json_methods! {
+    Parallel => "parallel",
+    Workers => "workers",
+    Aggregated => "plan",
+    PdPlan => "plan",
+    AfdPlan => "plan",
+    PoolPlan => "pool",
+    Placement => "placement",
+    Plan => "plan",
 }
 
 impl Plan {

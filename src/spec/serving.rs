@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Problems, near};
 
+use super::json::json_methods;
 use super::limits::Check;
 use super::model::DISTRIBUTIONS;
 use super::record::{choices, record};
@@ -65,6 +66,8 @@ record! {
         pub prefill_interval: Option<u32> = None,
     }
 }
+
+json_methods!(Serving => "serving");
 
 impl Serving {
     /// Tokens that one decode step adds to a sequence: 1 and the accepted draft tokens.

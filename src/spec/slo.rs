@@ -2,6 +2,7 @@
 
 use crate::error::Problems;
 
+use super::json::json_methods;
 use super::limits::Check;
 use super::record::record;
 
@@ -18,6 +19,8 @@ record! {
         pub percentile: Option<f64> = None,
     }
 }
+
+json_methods!(Slo => "slo");
 
 impl Slo {
     /// Everything that is wrong; paths are relative to it.

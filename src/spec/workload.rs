@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::error::Problems;
 
 use super::distribution::{Distribution, correlation_range, extreme_moment};
+use super::json::json_methods;
 use super::limits::{Check, LONG};
 use super::record::{choices, record};
 
@@ -63,6 +64,8 @@ record! {
         pub strict_context: bool,
     }
 }
+
+json_methods!(Workload => "workload");
 
 /// Means of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
