@@ -108,8 +108,8 @@ test-python: $(VENV_TEST)/ready
 
 # Subjects of tests/rust whose tests take a minute together; the others search whole spaces.
 LANE := afd_pp:: astra:: cadence:: calibrate:: contention:: design:: first_token:: fluid:: golden_estimates:: groups:: \
-        kernels_lookup:: kernels_pack:: layers:: memory:: network:: pipeline:: provision:: rules:: sim:: sim_stats:: \
-        specs:: traces:: traffic:: wire::
+        kernels_lookup:: kernels_pack:: layers:: memory:: network:: pipeline:: provision:: row_codec:: rules:: sim:: \
+        sim_stats:: specs:: traces:: traffic::
 
 check: $(VENV)/tools fmt
 	$(call step,clippy,cargo clippy --locked --quiet --all-targets --features python -- -D warnings)

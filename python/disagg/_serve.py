@@ -6,9 +6,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from disagg import _core
 from disagg._asked import native, parts
 from disagg._executor_pool import Calls
@@ -251,7 +248,7 @@ def _exploration(case: tuple[Any, ...], asked: tuple[Any, ...]) -> _core.Explora
     return _core.Exploration(native(*case), *asked)
 
 
-def _unit(question: tuple[Any, Any], unit: int, report: Any) -> npt.NDArray[np.uint32]:
+def _unit(question: tuple[Any, Any], unit: int, report: Any) -> bytes:
     """Search a unit of a question, wherever this runs."""
     return _exploration(*question).search(unit, report)
 

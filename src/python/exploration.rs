@@ -1,17 +1,18 @@
 //! The question of `explore`: searched here, or in units that can be searched elsewhere, of which only a number and
-//! an array of words cross.
+//! the bytes of their rows cross.
 
 use std::sync::Arc;
 
-use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::PyBytes;
 
 use super::case::{Case, check_framework, slo_of};
 use super::data::Spec;
 use super::serve::Study;
 use super::{errors, kernels, run};
 use crate::error::{Error, Result};
-use crate::search::{self, explore, wire};
+use crate::search::{self, explore, row_codec};
 use crate::serving::framework::Compared;
 use crate::serving::queueing::Arrivals;
 use crate::spec;
@@ -79,30 +80,29 @@ impl Exploration {
         })
     }
 
-    /// Searches a unit alone: its rows as words of 32 bits.
+    /// Searches a unit alone: its rows as bytes.
     #[pyo3(signature = (unit, progress=None))]
     fn search<'py>(
         &self,
         py: Python<'py>,
         unit: usize,
         progress: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Bound<'py, PyArray1<u32>>> {
-        let words = run::run(py, progress, |control| {
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let bytes = run::run(py, progress, |control| {
             let units = self.question.units()?;
             let unit = units.get(unit).ok_or_else(|| {
                 Error::spec("unit", format!("there is no unit {unit}"), format!("0 to {}", units.len().max(1) - 1))
             })?;
-            wire::pack(&explore::search(&kernels::db()?, &self.question, unit, control)?)
+            row_codec::pack(&explore::search(&kernels::db()?, &self.question, unit, control)?)
         })?;
-        Ok(words.into_pyarray(py))
+        Ok(PyBytes::new(py, &bytes))
     }
 
     /// The study of the rows of all units, in their order.
-    fn join(&self, py: Python<'_>, parts: Vec<PyReadonlyArray1<'_, u32>>) -> PyResult<Study> {
-        let parts: Vec<Vec<u32>> = parts.iter().map(|p| p.as_array().to_vec()).collect();
+    fn join(&self, py: Python<'_>, parts: Vec<PyBackedBytes>) -> PyResult<Study> {
         run::run(py, None, move |control| {
-            let read = |words: Vec<u32>| control.check().and_then(|()| wire::unpack(&words));
-            let parts = parts.into_iter().map(read).collect::<Result<_>>()?;
+            let read = |bytes: &PyBackedBytes| control.check().and_then(|()| row_codec::unpack(bytes));
+            let parts = parts.iter().map(read).collect::<Result<_>>()?;
             Ok(self.study(explore::join(&kernels::db()?, &self.question, parts)?))
         })
     }

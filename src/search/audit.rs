@@ -255,7 +255,7 @@ fn shapley(w: &mut Walker<'_>, to: &Assumptions, orders: Option<u32>, seed: u64)
 type Line = (String, String, Vec<f64>, Option<Vec<Reach>>);
 
 fn table(question: &Question, rows: &[Line]) -> Columns {
-    let levels: Vec<Level> = Level::ALL.into_iter().filter(|l| question.levels.contains(l)).collect();
+    let levels: Vec<Level> = Level::ALL.iter().copied().filter(|l| question.levels.contains(l)).collect();
     let each = |f: &dyn Fn(usize, &Line, usize) -> f64| {
         let cells = rows.iter().enumerate().flat_map(|(i, r)| (0..levels.len()).map(move |l| (i, r, l)));
         Column::F64(cells.map(|(i, r, l)| f(i, r, l)).collect())

@@ -4,7 +4,7 @@
 //!
 //! | what | files |
 //! |---|---|
-//! | one plan, its name and its worth | `row` `key` `objective` `aim` `blocks` `kept` `wire` |
+//! | one plan, its name and its worth | `row` `key` `objective` `aim` `blocks` `kept` `row_codec` |
 //! | what may be chosen, and what steers the choice | `space` `layouts` `constants` |
 //! | the rows that may lead, what layouts promise | `leaders` `marks` |
 //! | what a level is searched for | `timer` `sides` `fine_grid` `group` `compiled` `task` |
@@ -42,6 +42,7 @@ pub mod question;
 pub mod refine;
 pub mod regimes;
 pub mod row;
+pub mod row_codec;
 pub mod scan;
 pub mod sides;
 pub mod slots;
@@ -51,7 +52,6 @@ pub mod task;
 pub mod throttled;
 pub mod timer;
 pub mod units;
-pub mod wire;
 
 pub use audit::{Method, audit};
 pub use explore::explore;

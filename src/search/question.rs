@@ -50,7 +50,7 @@ impl Question {
     pub(super) fn check(&self, known: &[String]) -> Result<()> {
         let mut p = Problems::new();
         if self.levels.is_empty() {
-            p.push("levels", "no level to explore", format!("known: {}", Level::ALL.map(Level::name).join(", ")));
+            p.push("levels", "no level to explore", format!("known: {}", Level::NAMES.join(", ")));
         }
         p.nest("", self.case.check());
         p.nest("slo", self.slo.check());

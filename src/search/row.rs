@@ -1,5 +1,7 @@
 //! One priced plan, small enough to keep hundreds of thousands of them.
 
+use serde::{Deserialize, Serialize};
+
 use crate::columns::{Column, Columns};
 use crate::serving::{Binding, Point};
 use crate::spec::plan::{Duplex, PipelineMode, Side};
@@ -8,7 +10,7 @@ use crate::spec::{AfdPlan, Aggregated, Level, Parallel, PdPlan, Plan, PoolPlan, 
 use crate::units::GIB;
 
 /// The shape of one worker or one AFD unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Layout {
     /// `overlap`: whether two half-batches may overlap.
     Worker { parallel: Parallel, overlap: bool },
@@ -73,7 +75,7 @@ impl Layout {
 }
 
 /// One slot of a deployment: a layout, its batch, its chunk budget (0: none) and how many of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
     pub layout: Layout,
     pub batch: u32,
@@ -107,7 +109,7 @@ impl Part {
 }
 
 /// One priced plan.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     pub level: Level,
     /// Index into the study's frameworks.
@@ -173,7 +175,7 @@ pub fn columns(rows: &[Row], frameworks: &[String], system: &str, osl: f64, gpus
         "level",
         Column::Cat {
             codes: rows.iter().map(|r| r.level as i32).collect(),
-            labels: Level::ALL.iter().map(|l| l.name().to_string()).collect(),
+            labels: Level::NAMES.iter().map(|l| (*l).to_string()).collect(),
         },
     );
     c.push(

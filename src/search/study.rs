@@ -63,7 +63,7 @@ impl Study {
         let mut study = Study { question, libraries, rows, verdicts: Vec::new(), by_framework: Vec::new() };
         let frameworks = study.question.case.named().len();
         let lists = study.exact_rows();
-        for level in Level::ALL.into_iter().filter(|l| study.question.levels.contains(l)).collect::<Vec<_>>() {
+        for level in Level::ALL.iter().copied().filter(|l| study.question.levels.contains(l)).collect::<Vec<_>>() {
             let own = level.index() * frameworks..(level.index() + 1) * frameworks;
             let each: Vec<Verdict> = lists[own].iter().map(|(n, rows)| study.verdict(level, *n, rows)).collect();
             // The leader of all is among the leaders of each.

@@ -4,11 +4,13 @@
 //! two are never pooled: a prefill of a second hides a decode step of 20 ms. Only ratios are read, so single
 //! precision is enough (a search keeps one of these a plan).
 
+use serde::{Deserialize, Serialize};
+
 use crate::cost::Total;
 use crate::kernels::{CLASSES, Evidence};
 
 /// Seconds behind one latency, by class in the order of `kernels::Evidence`; on a common scale, not absolute.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Known {
     /// Of all operators.
     pub all: [f32; CLASSES],
@@ -49,7 +51,7 @@ fn measured(seconds: &[f32; CLASSES]) -> f64 {
 }
 
 /// What is known of each latency.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ByPhase {
     pub ttft: Known,
     pub tpot: Known,

@@ -1,11 +1,13 @@
 //! The numbers of one plan in steady state, and the words for what stops it.
 
+use serde::{Deserialize, Serialize};
+
 use super::known::ByPhase;
 use crate::network::Link;
 use crate::spec::{PlanPool, Slo, Workload};
 
 /// What stops a plan, in the fixed words of physics.md section 8.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Binding {
     /// Nothing: the plan stands.
     None,
@@ -77,7 +79,7 @@ impl Load {
 }
 
 /// What moving KV between the slots of P/D costs.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct KvCost {
     /// Of TTFT: the wait for KV that computation does not hide.
     pub wait_s: f64,
@@ -88,7 +90,7 @@ pub struct KvCost {
 }
 
 /// Steady state of one plan (all replicas, units and workers together).
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Point {
     pub ttft_s: f64,
     /// 0 when nothing is decoded (one output token).

@@ -3,6 +3,8 @@
 //! A worker is one pool; an AFD unit has two. In a plan of prefill and decode each slot has pools of its own, so a
 //! pool of a plan is named by its slot and by what it does there (`decode.ffn`).
 
+use serde::{Deserialize, Serialize};
+
 use super::level::Role;
 use super::record::choices;
 
@@ -20,7 +22,7 @@ choices! {
 }
 
 /// A pool of a plan: its slot, and what it does there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PlanPool {
     pub slot: Role,
     pub pool: Pool,

@@ -89,7 +89,7 @@ fn same(a: &disagg::serving::Point, b: &disagg::serving::Point) -> bool {
 #[test]
 fn rows_compile_to_their_points() {
     for study in [small_study(), v32_study()] {
-        for level in Level::ALL {
+        for level in Level::ALL.iter().copied() {
             let name = level.name();
             let rows: Vec<&Row> = study.rows.iter().filter(|r| r.level == level && !r.scanned).collect();
             assert!(!rows.is_empty(), "{name}: nothing is exact");

@@ -144,6 +144,6 @@ impl Map {
 
     /// Levels asked for, in their order.
     pub(super) fn asked(&self) -> Vec<Level> {
-        Level::ALL.into_iter().filter(|l| self.wants(*l)).collect()
+        Level::ALL.iter().copied().filter(|l| self.wants(*l)).collect()
     }
 }

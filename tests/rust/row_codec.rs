@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use disagg::control::Control;
 use disagg::network::Link;
 use disagg::search::explore::{join, search};
-use disagg::search::wire::{HEADER, WIDTH, pack, unpack};
+use disagg::search::row_codec::{HEADER, pack, unpack};
 use disagg::search::{Layout, Part, Question, Row, explore};
 use disagg::serving::point::KvCost;
 use disagg::serving::{Binding, ByPhase, Known, Point};
@@ -94,22 +94,38 @@ proptest! {
 
     #[test]
     fn every_bit_of_a_row_comes_back(rows in prop::collection::vec(row(), 0..6)) {
-        let words = pack(&rows).unwrap();
-        prop_assert_eq!(words.len(), HEADER + WIDTH * rows.len());
-        let back = unpack(&words).unwrap();
-        // The text of a double is exact but for what kind of not-a-number it is; the words tell that too.
+        let bytes = pack(&rows).unwrap();
+        let back = unpack(&bytes).unwrap();
+        // The text of a double is exact but for what kind of not-a-number it is; the bytes tell that too.
         prop_assert_eq!(format!("{back:?}"), format!("{rows:?}"));
-        prop_assert_eq!(pack(&back).unwrap(), words);
+        prop_assert_eq!(pack(&back).unwrap(), bytes);
     }
 
-    /// Whatever is changed in the numbers of variants is noticed or stays a row; it never panics.
+    /// Whatever is changed is noticed or reads as rows; it never panics.
     #[test]
-    fn torn_words_are_refused_or_rows(rows in prop::collection::vec(row(), 1..3), at in any::<prop::sample::Index>(), word: u32) {
-        let mut words = pack(&rows).unwrap();
-        let at = at.index(words.len());
-        words[at] = word;
-        if let Ok(back) = unpack(&words) {
-            prop_assert_eq!(back.len(), rows.len());
+    fn changed_bytes_are_refused_or_rows(rows in prop::collection::vec(row(), 1..3), at in any::<prop::sample::Index>(), byte: u8) {
+        let mut bytes = pack(&rows).unwrap();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        match unpack(&bytes) {
+            Ok(back) => prop_assert!(back.len() <= bytes.len()),
+            Err(e) => prop_assert!(e.to_string().starts_with("rows: ")),
+        }
+    }
+
+    /// Cut anywhere, rows are refused.
+    #[test]
+    fn cut_bytes_are_refused(rows in prop::collection::vec(row(), 1..3), at in any::<prop::sample::Index>()) {
+        let bytes = pack(&rows).unwrap();
+        prop_assert!(unpack(&bytes[..at.index(bytes.len())]).is_err());
+    }
+
+    /// Bytes that were never rows, behind a header that is right.
+    #[test]
+    fn foreign_bytes_are_refused_or_rows(body: Vec<u8>) {
+        let bytes = [&pack(&[]).unwrap()[..HEADER], &body].concat();
+        if let Ok(back) = unpack(&bytes) {
+            prop_assert!(back.len() <= body.len());
         }
     }
 }
@@ -126,36 +142,46 @@ fn small() -> Question {
 #[test]
 fn rows_of_another_version_or_cut_are_refused() {
     let study = explore(lab::db(), &small(), &Control::new()).unwrap();
-    let words = pack(&study.rows[..3]).unwrap();
-    let said = |change: &dyn Fn(&mut Vec<u32>)| {
-        let mut other = words.clone();
+    let bytes = pack(&study.rows[..3]).unwrap();
+    let said = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut other = bytes.clone();
         change(&mut other);
         unpack(&other).unwrap_err().to_string()
     };
-    assert!(said(&|w| w[0] ^= 1).contains("another version of disagg"));
-    assert!(said(&|w| w[1] ^= 1).contains("another version of disagg"));
-    assert!(said(&|w| w[2] += 1).contains("words wide"));
-    assert!(said(&|w| w[3] += 1).contains("are cut: 4 rows"));
-    assert!(said(&|w| w.truncate(HEADER + WIDTH)).contains("are cut: 3 rows"));
-    assert!(said(&|w| w.truncate(2)).contains("not even a header"));
-    // The first word of a row is its level, the third what kind of layout it is.
-    assert!(said(&|w| w[HEADER] = 999).contains("999 where a level stands"));
-    assert!(said(&|w| w[HEADER + 2] = 9).contains("9 where a kind of layout stands"));
+    let cure = "search the unit again";
+    for (text, has) in [
+        (said(&|b| b[0] ^= 1), "another version of disagg: install the same on every worker"),
+        (said(&|b| b[HEADER - 1] ^= 1), "another version of disagg"),
+        (said(&|b| b.truncate(2)), "not even a header"),
+        (said(&|b| b.truncate(HEADER)), "are cut"),
+        (said(&|b| b.truncate(b.len() - 1)), "are cut"),
+        // The first byte of the body is the number of rows, the next one the first row's level.
+        (said(&|b| b[HEADER] += 1), "are cut"),
+        (said(&|b| b[HEADER] -= 1), "too early"),
+        (said(&|b| b[HEADER + 1] = 9), "are damaged"),
+        (said(&|b| b.push(0)), "end 1 bytes too early"),
+        // A count that no memory would hold.
+        (
+            said(&|b| drop(b.splice(HEADER..=HEADER, [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]))),
+            "rows: are ",
+        ),
+    ] {
+        assert!(text.contains(has) && text.starts_with("rows: "), "{text}");
+        assert!(text.contains("another version") || text.contains(cure), "{text}");
+    }
     let mut row = study.rows[0];
     row.point.binding = Binding::Memory(PlanPool { slot: Role::Decode, pool: Pool::Ffn });
-    let words = pack(&[row]).unwrap();
+    let bytes = pack(&[row]).unwrap();
     row.point.binding = Binding::Bandwidth(Link::Nic);
     let other = pack(&[row]).unwrap();
-    // Where they differ stand what binds and its pool or link.
-    let at: Vec<usize> = (0..words.len()).filter(|i| words[*i] != other[*i]).collect();
-    let [kind, pool] = at[..] else { panic!("{at:?}") };
-    let with = |place: usize, word: u32| {
-        let mut words = words.clone();
-        words[place] = word;
-        unpack(&words).unwrap_err().to_string()
-    };
-    assert!(with(pool, 9).contains("9 where a pool stands"));
-    assert!(with(kind, 99).contains("99 where what binds stands"));
+    // What binds stands as its number, then its pool's slot and pool, or its link.
+    let at = bytes.iter().zip(&other).position(|(a, b)| a != b).unwrap();
+    for (place, number) in [(at, 99), (at + 1, 9), (at + 2, 9)] {
+        let mut bytes = bytes.clone();
+        bytes[place] = number;
+        let text = unpack(&bytes).unwrap_err().to_string();
+        assert!(text.contains("are damaged") && text.contains(cure), "{text}");
+    }
 }
 
 #[test]
