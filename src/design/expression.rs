@@ -3,6 +3,10 @@
 //! Grammar, loosest first: `or`, `and`, `not`, one comparison (`< <= > >= == !=`), `+ -`, `* / // %`,
 //! unary minus, numbers, names and parentheses, with the meaning they have in Python. A name is an
 //! axis: its whole path, or the end of it where that is unambiguous.
+//!
+//! Read by precedence climbing (Richards, Whitby-Strevens 1979): each operator binds as tightly as [`BINARY`] says, and
+//! takes to its right whatever binds tighter. Limits: [`LONGEST`] bytes, and [`DEEPEST`] brackets, `not` and minus
+//! signs inside one another, so that no text overflows the stack.
 
 use crate::error::{Error, Result};
 
@@ -106,6 +110,35 @@ fn tokens(text: &str) -> std::result::Result<Vec<Token>, String> {
     Ok(out)
 }
 
+/// Operators between two values: how tightly they bind, and what they do.
+const BINARY: [(&str, u8, Op); 14] = [
+    ("or", 1, Op::Or),
+    ("and", 2, Op::And),
+    ("<=", COMPARISON, Op::Le),
+    (">=", COMPARISON, Op::Ge),
+    ("==", COMPARISON, Op::Eq),
+    ("!=", COMPARISON, Op::Ne),
+    ("<", COMPARISON, Op::Lt),
+    (">", COMPARISON, Op::Gt),
+    ("+", 5, Op::Add),
+    ("-", 5, Op::Sub),
+    ("*", 6, Op::Mul),
+    ("//", 6, Op::FloorDiv),
+    ("/", 6, Op::Div),
+    ("%", 6, Op::Mod),
+];
+
+/// How tightly `not`, a comparison and a minus before a value bind.
+const NOT: u8 = 3;
+const COMPARISON: u8 = 4;
+const MINUS: u8 = 7;
+
+/// The longest text that is read, bytes.
+const LONGEST: usize = 10_000;
+
+/// The most brackets, `not` and minus signs inside one another.
+const DEEPEST: usize = 100;
+
 struct Parser<'a> {
     tokens: Vec<Token>,
     at: usize,
@@ -116,119 +149,81 @@ struct Parser<'a> {
 type Parsed = std::result::Result<(), String>;
 
 impl Parser<'_> {
-    fn sign(&mut self, signs: &[&'static str]) -> Option<&'static str> {
-        match self.tokens.get(self.at) {
-            Some(Token::Sign(s)) if signs.contains(s) => {
-                self.at += 1;
-                Some(s)
-            }
-            _ => None,
-        }
+    /// The operator between two values that stands next.
+    fn binary(&self) -> Option<(u8, Op)> {
+        let text = match self.tokens.get(self.at)? {
+            Token::Sign(s) => s,
+            Token::Name(n) => n.as_str(),
+            Token::Number(_) => return None,
+        };
+        BINARY.iter().find(|(t, ..)| *t == text).map(|(_, power, op)| (*power, *op))
     }
 
-    fn word(&mut self, word: &str) -> bool {
-        let found = matches!(self.tokens.get(self.at), Some(Token::Name(n)) if n == word);
-        self.at += usize::from(found);
-        found
-    }
-
-    fn either(&mut self) -> Parsed {
-        self.both()?;
-        while self.word("or") {
-            self.both()?;
-            self.code.push(Code::Two(Op::Or));
-        }
-        Ok(())
-    }
-
-    fn both(&mut self) -> Parsed {
-        self.negated()?;
-        while self.word("and") {
-            self.negated()?;
-            self.code.push(Code::Two(Op::And));
-        }
-        Ok(())
-    }
-
-    fn negated(&mut self) -> Parsed {
-        if self.word("not") {
-            self.negated()?;
-            self.code.push(Code::Not);
-            return Ok(());
-        }
-        self.comparison()
-    }
-
-    fn comparison(&mut self) -> Parsed {
-        self.sum()?;
-        if let Some(sign) = self.sign(&["<=", ">=", "==", "!=", "<", ">"]) {
-            self.sum()?;
-            self.code.push(Code::Two(match sign {
-                "<=" => Op::Le,
-                ">=" => Op::Ge,
-                "==" => Op::Eq,
-                "!=" => Op::Ne,
-                "<" => Op::Lt,
-                _ => Op::Gt,
-            }));
-            if self.sign(&["<=", ">=", "==", "!=", "<", ">"]).is_some() {
+    /// A value and the operators after it that bind at least so tightly; `depth` brackets and signs stand around it.
+    fn expression(&mut self, least: u8, depth: usize) -> Parsed {
+        self.operand(least, depth)?;
+        let mut compared = false;
+        while let Some((power, op)) = self.binary().filter(|(power, _)| *power >= least) {
+            if compared && power == COMPARISON {
                 return Err("one comparison at a time; join two with 'and'".into());
             }
+            compared |= power == COMPARISON;
+            self.at += 1;
+            self.expression(power + 1, depth)?;
+            self.code.push(Code::Two(op));
         }
         Ok(())
     }
 
-    fn sum(&mut self) -> Parsed {
-        self.product()?;
-        while let Some(sign) = self.sign(&["+", "-"]) {
-            self.product()?;
-            self.code.push(Code::Two(if sign == "+" { Op::Add } else { Op::Sub }));
+    /// A number, a name, brackets, or what `not` or a minus stands before.
+    fn operand(&mut self, least: u8, depth: usize) -> Parsed {
+        if depth > DEEPEST {
+            return Err(format!("more than {DEEPEST} brackets, 'not' and minus signs stand inside one another"));
         }
-        Ok(())
-    }
-
-    fn product(&mut self) -> Parsed {
-        self.unary()?;
-        while let Some(sign) = self.sign(&["*", "//", "/", "%"]) {
-            self.unary()?;
-            self.code.push(Code::Two(match sign {
-                "*" => Op::Mul,
-                "//" => Op::FloorDiv,
-                "/" => Op::Div,
-                _ => Op::Mod,
-            }));
-        }
-        Ok(())
-    }
-
-    fn unary(&mut self) -> Parsed {
-        if self.sign(&["-"]).is_some() {
-            self.unary()?;
-            self.code.push(Code::Negate);
-            return Ok(());
-        }
-        if self.sign(&["("]).is_some() {
-            self.either()?;
-            return self.sign(&[")"]).map(|_| ()).ok_or_else(|| "a ')' is missing".into());
-        }
-        match self.tokens.get(self.at).cloned() {
+        let token = self.tokens.get(self.at).cloned();
+        self.at += 1;
+        match token {
             Some(Token::Number(x)) => self.code.push(Code::Push(x)),
+            Some(Token::Name(n)) if n == "not" && least <= NOT => {
+                self.expression(NOT, depth + 1)?;
+                self.code.push(Code::Not);
+            }
             Some(Token::Name(n)) => self.code.push(Code::Axis((self.resolve)(&n)?)),
+            Some(Token::Sign("-")) => {
+                self.expression(MINUS, depth + 1)?;
+                self.code.push(Code::Negate);
+            }
+            Some(Token::Sign("(")) => {
+                self.expression(0, depth + 1)?;
+                if self.tokens.get(self.at) != Some(&Token::Sign(")")) {
+                    return Err("a ')' is missing".into());
+                }
+                self.at += 1;
+            }
             Some(Token::Sign("=")) => return Err("'=' is not a comparison; did you mean '=='?".into()),
             Some(Token::Sign(s)) => return Err(format!("'{s}' stands where a value should")),
             None => return Err("ends where a value should stand".into()),
         }
-        self.at += 1;
         Ok(())
     }
+}
+
+/// As much of a text as an error can show.
+fn shown(text: &str) -> String {
+    const MOST: usize = 200;
+    if text.chars().count() <= MOST { text.into() } else { text.chars().take(MOST).chain("...".chars()).collect() }
 }
 
 impl Expression {
     /// Compiles `text`; `resolve` finds the axis that a name means. `path` names the field in errors.
     pub fn new(text: &str, path: &str, resolve: &dyn Fn(&str) -> std::result::Result<usize, String>) -> Result<Self> {
-        let wrong = |message: String| Error::spec(path, format!("'{text}': {message}"), "e.g. 'tp * dp <= 64'");
+        let wrong =
+            |message: String| Error::spec(path, format!("'{}': {message}", shown(text)), "e.g. 'tp * dp <= 64'");
+        if text.len() > LONGEST {
+            return Err(wrong(format!("is {} bytes long, {LONGEST} are the most", text.len())));
+        }
         let mut parser = Parser { tokens: tokens(text).map_err(wrong)?, at: 0, code: Vec::new(), resolve };
-        parser.either().map_err(wrong)?;
+        parser.expression(0, 0).map_err(wrong)?;
         match parser.tokens.get(parser.at) {
             None => {}
             Some(Token::Sign("=")) => return Err(wrong("'=' is not a comparison; did you mean '=='?".into())),
@@ -314,9 +309,32 @@ mod tests {
             ("tp & 1", "means nothing here"),
             ("", "ends where"),
             ("1.2.3 < tp", "is not a number"),
+            ("tp == not dp", "'not' is not an axis"),
+            ("1 + (tp < 2 < 4)", "join two with 'and'"),
+            ("tp < )", "')' stands where a value should"),
         ] {
             let e = read(text).unwrap_err().to_string();
             assert!(e.contains(part) && e.starts_with("where[0]"), "{text}: {e}");
         }
+    }
+
+    /// However deep or long: an error that names the limit, short itself, and no overflow of the stack.
+    #[test]
+    fn deep_and_long_texts_are_refused() {
+        let nested = |before: &str, after: &str, n: usize| format!("{}tp{}", before.repeat(n), after.repeat(n));
+        for (before, after) in [("(", ")"), ("-", ""), ("not ", ""), ("1 + (", ")"), ("-(", ")")] {
+            let signs = before.matches(['(', '-', 'n']).count();
+            assert!(read(&nested(before, after, DEEPEST / signs)).is_ok(), "{before}");
+            let text = nested(before, after, 1000);
+            let e = read(&text).unwrap_err().to_string();
+            assert!(e.contains("more than 100 brackets") && e.len() < 500, "{e}");
+            let e = read(&nested(before, after, 100_000)).unwrap_err().to_string();
+            assert!(e.contains("bytes long, 10000 are the most") && e.len() < 500, "{e}");
+        }
+        for text in ["(".repeat(100_000), "(".repeat(1000), ")".repeat(1000)] {
+            assert!(read(&text).unwrap_err().to_string().len() < 500);
+        }
+        let long = format!("tp{}", " + 1".repeat(2000));
+        assert!(read(&long).unwrap().holds(|_| 0.0));
     }
 }
