@@ -11,8 +11,9 @@ mod map;
 mod scene;
 mod table;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use ndarray::{Array2, Array3, ArrayViewMut2};
 
 pub use self::map::{Cell, Map, Reach};
 use self::map::{best_of, winner};
@@ -31,92 +32,107 @@ use crate::error::{Error, Result};
 use crate::kernels::KernelDb;
 use crate::serving::Binding;
 use crate::serving::queueing::Arrivals;
-use crate::spec::{Case, Rules};
+use crate::spec::{Case, Cluster, Rules, Slo};
 
-/// Every cell, clusters outermost, then workloads, then limits. Stopped and `partial`: those that are done.
-pub fn cells(db: &Arc<KernelDb>, map: &Map, control: &Control, partial: bool) -> Result<Vec<Cell>> {
+/// Cells by cluster, workload and limits; none where the search was stopped before it came there.
+pub type Cells = Array3<Option<Cell>>;
+
+/// Every cell. Stopped and `partial`: those that are done.
+pub fn cells(db: &Arc<KernelDb>, map: &Map, control: &Control, partial: bool) -> Result<Cells> {
     let compared = map.compared(db)?;
-    control.set_total((map.clusters.len() * map.workloads.len() * map.slos.len()) as u64);
-    let mut out: Vec<Cell> = Vec::new();
-    let one = |cluster: usize, out: &mut Vec<Cell>| -> Result<()> {
-        let at = map.on(&map.clusters[cluster]);
-        if map.arrivals == Arrivals::Poisson {
-            for workload in 0..map.workloads.len() {
-                for slo in 0..map.slos.len() {
-                    control.check()?;
-                    out.push(arrived(db, map, [cluster, workload, slo], &compared[cluster], control)?);
-                    control.advance(1);
-                }
+    let mut out = Cells::from_elem((map.clusters.len(), map.workloads.len(), map.slos.len()), None);
+    control.set_total(out.len() as u64);
+    let searched =
+        out.outer_iter_mut().zip(&compared).zip(&map.clusters).try_for_each(|((own, frameworks), cluster)| {
+            if map.arrivals == Arrivals::Poisson {
+                with_arrivals(db, map, cluster, frameworks, own, control)
+            } else {
+                in_scenes(db, map, cluster, frameworks, own, control)
             }
-            return Ok(());
-        }
-        let lanes: Vec<(Arc<Library>, Arc<Compiled>, Option<Rules>)> = compared[cluster]
-            .iter()
-            .map(|f| {
-                let lib = at.library(db, f)?;
-                let rules = map.runnable.then(|| Rules::new(f, None, &at.model, &at.cluster)).transpose()?;
-                let compiled = Compiled::of(&lib);
-                Ok((lib, compiled, rules))
-            })
-            .collect::<Result<_>>()?;
-        for (workload, of) in map.workloads.iter().enumerate() {
-            // By limits, then by framework. A cell is done when all frameworks are.
-            let found: Mutex<BTreeMap<usize, BTreeMap<u8, Vec<Reach>>>> = Mutex::default();
-            let lock = || found.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut searched = Ok(());
-            for (framework, (lib, compiled, rules)) in (0u8..).zip(&lanes) {
-                // Its layouts and cells count for themselves; progress is in cells that all frameworks have done.
-                let part = control.part();
-                let task =
-                    Task::sharing(compiled, lib, of, at.cluster.gpus, framework, &part, true).within(rules.clone());
-                searched = Scene::new(map, task).and_then(|scene| {
-                    scene.cells(map, &part, |slo, reached| {
-                        let mut found = lock();
-                        let by = found.entry(slo).or_default();
-                        by.insert(framework, reached);
-                        control.advance(u64::from(by.len() == lanes.len()));
-                    })
-                });
-                if searched.is_err() {
-                    break;
-                }
-            }
-            let done = std::mem::take(&mut *lock()).into_iter().filter(|(_, by)| by.len() == lanes.len());
-            out.extend(done.map(|(slo, by)| map.merged(cluster, workload, slo, by.into_values().collect())));
-            searched?;
-        }
-        Ok(())
-    };
-    match (0..map.clusters.len()).try_for_each(|cluster| one(cluster, &mut out)) {
-        Err(Error::Cancelled) if partial && !out.is_empty() => {}
+        });
+    match searched {
+        Err(Error::Cancelled) if partial && out.iter().any(Option::is_some) => {}
         other => other?,
     }
     Ok(out)
 }
 
+/// The cells of a cluster, by workload and limits, in a closed loop: one scan for all limits of a workload.
+fn in_scenes(
+    db: &Arc<KernelDb>,
+    map: &Map,
+    cluster: &Cluster,
+    frameworks: &[String],
+    mut out: ArrayViewMut2<'_, Option<Cell>>,
+    control: &Control,
+) -> Result<()> {
+    let at = map.on(cluster);
+    let lanes: Vec<(Arc<Library>, Arc<Compiled>, Option<Rules>)> = frameworks
+        .iter()
+        .map(|f| {
+            let lib = at.library(db, f)?;
+            let rules = map.runnable.then(|| Rules::new(f, None, &at.model, &at.cluster)).transpose()?;
+            let compiled = Compiled::of(&lib);
+            Ok((lib, compiled, rules))
+        })
+        .collect::<Result<_>>()?;
+    for (of, own) in map.workloads.iter().zip(out.outer_iter_mut()) {
+        // What each framework reaches under each pair of limits. A cell is done when all frameworks are.
+        let found = Mutex::new(Array2::<Option<Vec<Reach>>>::from_elem((map.slos.len(), lanes.len()), None));
+        let searched = lanes.iter().enumerate().try_for_each(|(framework, (lib, compiled, rules))| {
+            // Its layouts and cells count for themselves; progress is in cells that all frameworks have done.
+            let part = control.part();
+            let task = Task::sharing(compiled, lib, of, at.cluster.gpus, framework as u8, &part, true);
+            Scene::new(map, task.within(rules.clone()))?.cells(map, &part, |slo, reached| {
+                let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                found[[slo, framework]] = Some(reached);
+                control.advance(u64::from(found.row(slo).iter().all(Option::is_some)));
+            })
+        });
+        let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for ((cell, by), slo) in own.into_iter().zip(found.outer_iter()).zip(&map.slos) {
+            *cell = by.iter().map(Option::as_deref).collect::<Option<Vec<_>>>().map(|by| map.merged(slo, &by));
+        }
+        searched?;
+    }
+    Ok(())
+}
+
 impl Map {
     /// A cell of what each framework reaches.
-    fn merged(&self, cluster: usize, workload: usize, slo: usize, by: Vec<Vec<Reach>>) -> Cell {
-        let aim = Aim { slo: self.slos[slo], per_user: false };
+    fn merged(&self, slo: &Slo, by: &[&[Reach]]) -> Cell {
+        let aim = Aim { slo: *slo, per_user: false };
         let levels = 0..self.asked().len();
         let reached: Vec<Reach> = levels.map(|k| best_of(by.iter().map(|r| &r[k]), &aim)).collect();
         let winners: Vec<usize> = by.iter().filter_map(|r| winner(r)).collect();
         let agreed = winners.iter().all(|w| Some(*w) == winner(&reached));
-        Cell { cluster, workload, slo, reached, agreed }
+        Cell { reached, agreed }
     }
 }
 
-/// A cell with arrivals of their own: each level's leader at the rate that its limits allow.
-fn arrived(
+/// The cells of a cluster, by workload and limits, each with arrivals of its own.
+fn with_arrivals(
     db: &Arc<KernelDb>,
     map: &Map,
-    [cluster, workload, slo]: [usize; 3],
+    cluster: &Cluster,
     frameworks: &[String],
+    mut out: ArrayViewMut2<'_, Option<Cell>>,
     control: &Control,
-) -> Result<Cell> {
-    let (workload_of, frameworks_of) = (map.workloads[workload].clone(), Some(frameworks.to_vec()));
-    let case = Case { workload: workload_of, frameworks: frameworks_of, ..map.on(&map.clusters[cluster]) };
-    let mut q = Question::new(case, map.slos[slo]);
+) -> Result<()> {
+    for ((workload, slo), cell) in out.indexed_iter_mut() {
+        control.check()?;
+        let (workload, named) = (map.workloads[workload].clone(), Some(frameworks.to_vec()));
+        let case = Case { workload, frameworks: named, ..map.on(cluster) };
+        *cell = Some(arrived(db, map, case, map.slos[slo], control)?);
+        control.advance(1);
+    }
+    Ok(())
+}
+
+/// A cell with arrivals of its own: each level's leader at the rate that its limits allow.
+fn arrived(db: &Arc<KernelDb>, map: &Map, case: Case, slo: Slo, control: &Control) -> Result<Cell> {
+    let frameworks = case.named().len();
+    let mut q = Question::new(case, slo);
     q.levels = map.asked();
     (q.arrivals, q.confirm, q.batches_per_octave) = (map.arrivals, false, map.batches_per_octave);
     q.runnable = map.runnable;
@@ -130,6 +146,6 @@ fn arrived(
     };
     let reached: Vec<Reach> = study.verdicts.iter().map(reach).collect();
     let best = winner(&reached);
-    let agreed = (0..frameworks.len()).filter_map(|f| winner(&of(f))).all(|w| Some(w) == best);
-    Ok(Cell { cluster, workload, slo, reached, agreed })
+    let agreed = (0..frameworks).filter_map(|f| winner(&of(f))).all(|w| Some(w) == best);
+    Ok(Cell { reached, agreed })
 }

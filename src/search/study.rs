@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use ndarray::Array2;
+
 use super::arrivals::{self, Leader};
 use super::question::Question;
 use super::row::{self, Layout, Part, Row};
@@ -61,11 +63,10 @@ pub struct Study {
 impl Study {
     pub fn new(question: Question, libraries: Vec<Arc<Library>>, rows: Vec<Row>) -> Study {
         let mut study = Study { question, libraries, rows, verdicts: Vec::new(), by_framework: Vec::new() };
-        let frameworks = study.question.case.named().len();
         let lists = study.exact_rows();
         for level in Level::ALL.iter().copied().filter(|l| study.question.levels.contains(l)).collect::<Vec<_>>() {
-            let own = level.index() * frameworks..(level.index() + 1) * frameworks;
-            let each: Vec<Verdict> = lists[own].iter().map(|(n, rows)| study.verdict(level, *n, rows)).collect();
+            let own = lists.row(level.index());
+            let each: Vec<Verdict> = own.iter().map(|(n, rows)| study.verdict(level, *n, rows)).collect();
             // The leader of all is among the leaders of each.
             let leaders: Vec<usize> = each.iter().filter_map(|v| v.row).collect();
             let mut all = study.verdict(level, each.iter().map(|v| v.points).sum(), &leaders);
@@ -93,15 +94,15 @@ impl Study {
         }
     }
 
-    /// Of every level and framework: how many rows, and those that are exact. What is scanned is told, but nothing
+    /// By level and framework: how many rows, and those that are exact. What is scanned is told, but nothing
     /// rests on it.
-    fn exact_rows(&self) -> Vec<(usize, Vec<usize>)> {
+    fn exact_rows(&self) -> Array2<(usize, Vec<usize>)> {
         let frameworks = self.question.case.named().len();
-        let empty = || vec![(0, Vec::new()); Level::ALL.len() * frameworks];
+        let empty = || Array2::from_elem((Level::ALL.len(), frameworks), (0, Vec::new()));
         let of_block = |(k, rows): (usize, &[Row])| {
-            let mut out: Vec<(usize, Vec<usize>)> = empty();
+            let mut out: Array2<(usize, Vec<usize>)> = empty();
             for (i, r) in rows.iter().enumerate() {
-                let (n, exact) = &mut out[r.level.index() * frameworks + usize::from(r.framework)];
+                let (n, exact) = &mut out[[r.level.index(), usize::from(r.framework)]];
                 *n += 1;
                 if !r.scanned {
                     exact.push(k * blocks::BLOCK + i);

@@ -77,8 +77,8 @@ fn cells_are_what_a_search_of_each_finds() {
     let (mut all, mut kept, mut found, mut won) = (0, 0, 0, [0; 5]);
     let mut off: Vec<String> = Vec::new();
     for map in &maps {
-        for cell in cells(lab::db(), map, &Control::new(), false).unwrap() {
-            let (w, slo) = (&map.workloads[cell.workload], map.slos[cell.slo]);
+        for ((_, workload, slo), cell) in cells(lab::db(), map, &Control::new(), false).unwrap().indexed_iter() {
+            let (w, slo, cell) = (&map.workloads[workload], map.slos[slo], cell.as_ref().unwrap());
             let q = Question::new(Case { workload: w.clone(), ..map.case.clone() }, slo);
             let study = explore(lab::db(), &q, &Control::new()).unwrap();
             found += 1;

@@ -64,12 +64,9 @@ pub fn winner(reached: &[Reach]) -> Option<usize> {
     best.map(|b| b.0)
 }
 
-/// One cell: its indices into the question, and what every level asked for reaches.
+/// One cell: what every level asked for reaches.
 #[derive(Clone, Debug)]
 pub struct Cell {
-    pub cluster: usize,
-    pub workload: usize,
-    pub slo: usize,
     pub reached: Vec<Reach>,
     /// Whether every framework that keeps the limits names the same level as the best.
     pub agreed: bool,
