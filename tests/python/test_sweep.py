@@ -293,6 +293,8 @@ def test_progress_counts_to_the_end_and_stop_is_prompt(space):
         ({"where": ["tp > 4", "tp < 4"]}, "no point keeps 'tp > 4' and 'tp < 4' together"),
         ({"where": ["tp = 4"]}, "did you mean '=='"),
         ({"where": [3]}, r"where\[0\]: 3 is not text"),
+        ({"where": ["(" * 100_000 + "tp" + ")" * 100_000]}, "bytes long, 10000 are the most"),
+        ({"where": ["(" * 1000 + "tp" + ")" * 1000]}, "more than 100 brackets"),
     ],
 )
 def test_wrong_spaces_say_what_is_wrong(change, said):
