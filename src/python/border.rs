@@ -34,6 +34,11 @@ pub trait Border: Sized {
         Self::gives()
     }
 
+    /// Kinds of spec that it may be; none: it is no spec.
+    fn kinds() -> &'static [&'static str] {
+        &[]
+    }
+
     /// What a list of them is in Python.
     fn gives_list() -> String {
         format!("list[{}]", Self::gives())
@@ -136,6 +141,9 @@ impl<T: Border> Border for Option<T> {
     }
     fn takes() -> String {
         format!("{} | None", T::takes())
+    }
+    fn kinds() -> &'static [&'static str] {
+        T::kinds()
     }
     fn feed(&self, hasher: &mut dyn Hasher) {
         hasher.write_u8(self.is_some().into());
@@ -283,6 +291,9 @@ macro_rules! specs {
             fn gives() -> String {
                 concat!("specs.", stringify!($class)).into()
             }
+            fn kinds() -> &'static [&'static str] {
+                &[stringify!($class)]
+            }
             fn feed(&self, hasher: &mut dyn Hasher) {
                 Record::feed(self, hasher);
             }
@@ -322,6 +333,9 @@ impl Border for Slot {
     }
     fn gives() -> String {
         "specs.Workers | specs.AFD".into()
+    }
+    fn kinds() -> &'static [&'static str] {
+        &["Workers", "AFD"]
     }
     fn feed(&self, hasher: &mut dyn Hasher) {
         match self {

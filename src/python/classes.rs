@@ -78,6 +78,10 @@ macro_rules! class {
                     $( Border::feed(&self.$field, hasher); )*
                 }
 
+                fn kinds_in(field: &str) -> &'static [&'static str] {
+                    match field { $( stringify!($field) => <$type as Border>::kinds(), )* _ => &[] }
+                }
+
                 fn zeros(&self, at: &mut Vec<&'static str>, problems: &mut Problems) {
                     $(
                         at.push(stringify!($field));

@@ -15,6 +15,11 @@ pub trait Record: Sized {
     /// Equal records feed a hasher the same.
     fn feed(&self, hasher: &mut dyn Hasher);
 
+    /// Which kinds of spec may stand in a field; none where it is no spec.
+    fn kinds_in(_field: &str) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Counts that are zero; `at` is the path to the record.
     fn zeros(&self, _at: &mut Vec<&'static str>, _problems: &mut Problems) {}
 
@@ -49,6 +54,11 @@ macro_rules! kinds {
                 match self { $(Data::$name(data) => Record::feed(data, hasher)),* }
             }
 
+            /// Which kinds may stand in a field of a kind; none where it is no spec.
+            pub fn kinds_in(kind: &str, field: &str) -> &'static [&'static str] {
+                match kind { $(stringify!($name) => <$ty as Record>::kinds_in(field),)* _ => &[] }
+            }
+
             fn zeros(&self, problems: &mut Problems) {
                 match self { $(Data::$name(data) => Record::zeros(data, &mut Vec::new(), problems)),* }
             }
@@ -64,7 +74,7 @@ macro_rules! kinds {
             }
 
             /// The serde form, without a tag.
-            fn plain(&self) -> serde_json::Result<Value> {
+            pub fn plain(&self) -> serde_json::Result<Value> {
                 match self { $(Data::$name(data) => serde_json::to_value(data)),* }
             }
 

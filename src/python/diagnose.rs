@@ -2,11 +2,11 @@
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::data::{Data, Spec};
 use crate::error::{Error, Problems, Result, near};
-use crate::spec;
+use crate::spec::{self, catalog};
 
 /// Reads a spec, or says everything that is wrong with it.
 pub fn parse(kind: &str, value: &Value) -> Result<Data> {
@@ -50,21 +50,6 @@ fn untagged(kind: &str, value: &Value) -> Result<Value> {
     }
 }
 
-/// Which kinds may stand in a field; empty when the field is not a spec.
-fn children(kind: &str, field: &str) -> &'static [&'static str] {
-    match (kind, field) {
-        ("PD", "prefill" | "decode") => &["Workers", "AFD"],
-        ("AFD", "attention" | "ffn") => &["Pool"],
-        ("AFD", "placement") => &["Placement"],
-        ("Workers" | "Aggregated", "parallel") => &["Parallel"],
-        ("Cluster" | "Pool", "device") => &["Device"],
-        ("Cluster", "fabric") => &["Fabric"],
-        ("Workload", "prefix" | "isl" | "osl") => &["Distribution"],
-        ("Model", "quant") => &["Quant"],
-        _ => &[],
-    }
-}
-
 /// Goes through the fields one by one, so that every wrong one is named.
 fn diagnose(kind: &str, value: &Value, problems: &mut Problems) {
     let (Some(given), Some(example)) = (value.as_object(), example(kind)) else {
@@ -75,7 +60,7 @@ fn diagnose(kind: &str, value: &Value, problems: &mut Problems) {
             problems.push(field, format!("is not a field of {kind}"), near(field, example.keys()));
             continue;
         }
-        let kinds = children(kind, field);
+        let kinds = Data::kinds_in(kind, field);
         if let (false, Value::Object(map)) = (kinds.is_empty(), item) {
             let tag = map.get("kind").and_then(Value::as_str).unwrap_or("");
             let child = kinds.iter().find(|k| Data::tag(k) == tag).unwrap_or(&kinds[0]);
@@ -99,92 +84,30 @@ fn diagnose(kind: &str, value: &Value, problems: &mut Problems) {
     }
 }
 
-/// A sound spec of the kind, as JSON: its keys are the fields.
+/// A sound spec of the kind, as JSON: its keys are the fields. A distribution has none: its fields are those of its kind.
 fn example(kind: &str) -> Option<Map<String, Value>> {
-    let parallel = spec::Parallel::default();
-    let pool = spec::PoolPlan { gpus: 1, tp: 1, ep: None, moe_tp: 1, device: None };
-    let workers = spec::Workers { count: 1, parallel, batch: None, chunk_tokens: None, ..Default::default() };
-    let plain = match kind {
-        "Workload" => serde_json::to_value(spec::Workload::fixed("", 0.0, 1.0, 1.0)),
-        "Device" => serde_json::to_value(device()),
-        "Fabric" => serde_json::to_value(fabric()),
-        "Cluster" => {
-            serde_json::to_value(spec::Cluster { system: String::new(), gpus: 1, device: device(), fabric: fabric() })
+    let (model, system) = (catalog::models(), catalog::systems());
+    let pool = json!({"gpus": 1});
+    let data = match kind {
+        "Model" => Data::Model(catalog::model(model.first()?).ok()?),
+        "Device" => Data::Device(catalog::system(system.first()?).ok()?.0),
+        "Fabric" => Data::Fabric(catalog::system(system.first()?).ok()?.1),
+        "Cluster" => Data::Cluster(catalog::cluster(system.first()?, 1).ok()?),
+        "Workload" => Data::Workload(spec::Workload::fixed("", 0.0, 1.0, 1.0)),
+        "Workers" => Data::Workers(spec::Workers::default()),
+        "Aggregated" => Data::Aggregated(spec::Aggregated::default()),
+        "Pool" => Data::read(kind, &pool).ok()?,
+        "AFD" => Data::read(kind, &json!({"attention": pool, "ffn": pool})).ok()?,
+        "PD" => {
+            let slot = Data::Workers(spec::Workers::default()).to_value();
+            Data::read(kind, &json!({"prefill": slot, "decode": slot})).ok()?
         }
-        "SLO" => serde_json::to_value(spec::Slo::default()),
-        "Quant" => serde_json::to_value(spec::Quant::default()),
-        "Serving" => serde_json::to_value(spec::Serving::default()),
-        "Parallel" => serde_json::to_value(parallel),
-        "Workers" => serde_json::to_value(workers),
-        "Aggregated" => serde_json::to_value(spec::Aggregated {
-            parallel,
-            batch: None,
-            chunk_tokens: None,
-            replicas: 1,
-            ..Default::default()
-        }),
-        "PD" => serde_json::to_value(spec::PdPlan {
-            prefill: spec::Slot::Workers(workers.clone()),
-            decode: spec::Slot::Workers(workers),
-        }),
-        "AFD" => serde_json::from_value::<spec::AfdPlan>(serde_json::json!({"attention": pool, "ffn": pool}))
-            .and_then(serde_json::to_value),
-        "Pool" => serde_json::to_value(pool),
-        "Placement" => serde_json::to_value(spec::Placement::default()),
-        "Assumptions" => serde_json::to_value(spec::Assumptions::default()),
-        "Model" => serde_json::to_value(model()),
-        _ => return None,
+        // Every field has a default.
+        _ => Data::read(kind, &json!({})).ok()?,
     };
-    match plain {
+    match data.plain() {
         Ok(Value::Object(map)) => Some(map),
         _ => None,
-    }
-}
-
-fn device() -> spec::Device {
-    spec::Device {
-        name: String::new(),
-        source: String::new(),
-        bf16_flops: 1.0,
-        fp8_flops: 1.0,
-        fp4_flops: 0.0,
-        hbm_bytes_per_s: 1.0,
-        hbm_bytes: 1.0,
-        launch_s: 0.0,
-        power_w: 1.0,
-        usd_per_hour: 0.0,
-        sm: 90,
-    }
-}
-
-fn fabric() -> spec::Fabric {
-    spec::Fabric {
-        domain_gpus: 8,
-        node_gpus: 8,
-        nvlink_bytes_per_s: 1.0,
-        nic_bytes_per_s: 1.0,
-        oversubscription: 1.0,
-        source: String::new(),
-    }
-}
-
-fn model() -> spec::Model {
-    spec::Model {
-        name: String::new(),
-        source: String::new(),
-        architecture: String::new(),
-        layers: 1,
-        hidden: 1,
-        vocab: 1,
-        max_context: 1,
-        attention: spec::Attention::Gqa { heads: 1, kv_heads: 1, head_dim: 1, window: None },
-        dense_layers: 1,
-        dense_intermediate: 1,
-        moe: None,
-        tied_embeddings: false,
-        mtp_layers: 0,
-        quant: spec::Quant::default(),
-        bf16_parts: Vec::new(),
     }
 }
 
@@ -252,7 +175,7 @@ pub fn wrong_children(kind: &str, fields: &Bound<'_, PyDict>, problems: &mut Pro
         let (Ok(name), Ok(spec)) = (name.extract::<String>(), value.cast::<Spec>()) else {
             continue;
         };
-        let kinds = children(kind, &name);
+        let kinds = Data::kinds_in(kind, &name);
         let found = spec.get().data().kind();
         if !kinds.contains(&found) {
             let hint = if kinds.is_empty() { String::new() } else { format!("expected a {}", kinds.join(" or a ")) };
