@@ -256,19 +256,15 @@ pub fn assumptions(profile: &str, switches: &Bound<'_, PyDict>) -> PyResult<Spec
     let mut problems = Problems::new();
     let switches = object("Assumptions", switches, &mut problems);
     guard(|| {
-        let mut made = specs::Assumptions::profile(profile)?;
-        for (name, value) in &switches {
-            match made.replace(name, value.clone()) {
-                Ok(changed) => made = changed,
-                Err(Error::Spec(found)) => problems.0.extend(found.0),
-                Err(other) => return Err(other),
-            }
+        let made = specs::Assumptions::profile(profile)?.with(&switches);
+        if let Err(Error::Spec(found)) = &made {
+            problems.0.extend(found.0.iter().cloned());
         }
         for p in &mut problems.0 {
             p.path = p.path.trim_start_matches("assumptions.").to_string();
         }
         problems.into_result()?;
-        Ok(Spec::new(Data::Assumptions(made)))
+        made.map(|made| Spec::new(Data::Assumptions(made)))
     })
 }
 

@@ -333,21 +333,58 @@ impl Assumptions {
     }
 
     /// A copy with one switch set, by name.
+    ///
+    /// # Errors
+    /// As [`Assumptions::with`].
     pub fn replace(&self, name: &str, value: Value) -> Result<Self> {
-        if !SWITCHES.iter().any(|s| s.0 == name) {
-            let hint = near(name, SWITCHES.iter().map(|s| s.0));
-            return Err(Error::spec(format!("assumptions.{name}"), "unknown switch", hint));
+        self.with(&Map::from_iter([(name.to_string(), value)]))
+    }
+
+    /// A copy with some switches set, by name.
+    ///
+    /// # Errors
+    /// All names that are no switch, and all values that do not fit.
+    pub fn with(&self, switches: &Map<String, Value>) -> Result<Self> {
+        if switches.is_empty() {
+            return Ok(self.clone());
         }
-        let mut fields = self.fields();
-        let changed = fields.insert(name.into(), value.clone()) != Some(value);
-        if changed && !self.profile.ends_with('*') {
-            // The profile's name stays, marked as no longer the profile itself.
-            fields.insert("profile".into(), Value::String(format!("{}*", self.profile)));
-        }
-        let new = Assumptions::from_value(Value::Object(fields))?;
         let mut problems = Problems::new();
-        problems.nest("assumptions", new.check());
-        json::checked(new, problems)
+        let (before, mut after) = (self.fields(), self.fields());
+        for (name, value) in switches {
+            if SWITCHES.iter().any(|s| s.0 == name) {
+                after.insert(name.clone(), value.clone());
+            } else {
+                problems.push(
+                    format!("assumptions.{name}"),
+                    "unknown switch",
+                    near(name, SWITCHES.iter().map(|s| s.0)),
+                );
+            }
+        }
+        let changed: Vec<(String, Value)> =
+            after.iter().filter(|(n, v)| before.get(*n) != Some(v)).map(|(n, v)| (n.clone(), v.clone())).collect();
+        if !changed.is_empty() && !self.profile.ends_with('*') {
+            // The profile's name stays, marked as no longer the profile itself.
+            after.insert("profile".into(), Value::String(format!("{}*", self.profile)));
+        }
+        match Assumptions::from_value(Value::Object(after)) {
+            Ok(new) => {
+                problems.nest("assumptions", new.check());
+                json::checked(new, problems)
+            }
+            Err(first) => {
+                // Reading ends with the first wrong value: each alone, so that all are named.
+                for (name, value) in changed {
+                    let mut one = before.clone();
+                    one.insert(name, value);
+                    if let Err(Error::Spec(found)) = Assumptions::from_value(Value::Object(one)) {
+                        problems.0.extend(found.0);
+                    }
+                }
+                problems.into_result()?;
+                Err(first)
+            }
+        }
     }
 
     /// Switches on which two sets differ: name, this value, the other's.
