@@ -153,7 +153,7 @@ record! {
         /// Intermediate size of the dense FFN; 0: none.
         pub dense_intermediate: u32,
         /// Sizes of the expert layers; None: a dense model.
-        pub moe: Option<Moe>,
+        pub moe: Option<Moe> = None,
         /// Whether embedding and head share their weights.
         pub tied_embeddings: bool,
         /// Multi-token-prediction layers in the checkpoint.
@@ -162,8 +162,7 @@ record! {
         pub quant: Quant,
         /// Parts that the checkpoint leaves in BF16, whatever ``quant.gemm`` says; ``latent_norms``: its list names norms,
         /// which are so anyhow.
-        #[serde(default)]
-        pub bf16_parts: Vec<Part>,
+        pub bf16_parts: Vec<Part> = Vec::new(),
     }
 }
 

@@ -7,10 +7,6 @@ use super::json::{self, json_methods};
 use super::level::Level;
 use super::record::{choices, record};
 
-fn one() -> u32 {
-    1
-}
-
 record! {
     /// How one worker is split over GPUs.
     #[derive(Copy, Eq, Hash)]
@@ -54,13 +50,10 @@ record! {
         /// How each is split.
         pub parallel: Parallel,
         /// Decode: sequences per attention rank. Prefill: sequences per step and attention rank. None: chosen.
-        #[serde(default)]
         pub batch: Option<u32> = None,
         /// Token budget of a prefill step; None: chosen.
-        #[serde(default)]
         pub chunk_tokens: Option<u32> = None,
         /// Whether two half batches may overlap compute and communication; None: as `Serving` says.
-        #[serde(default)]
         pub two_batch_overlap: Option<bool> = None,
     }
 }
@@ -77,19 +70,14 @@ record! {
         /// How each replica is split.
         pub parallel: Parallel,
         /// Sequences per attention rank; None: chosen.
-        #[serde(default)]
         pub batch: Option<u32> = None,
         /// Token budget of a step per attention rank; None: chosen.
-        #[serde(default)]
         pub chunk_tokens: Option<u32> = None,
         /// Equal copies.
-        #[serde(default = "one")]
         pub replicas: u32 = 1,
         /// Whether two half batches may overlap compute and communication; None: as `Serving` says.
-        #[serde(default)]
         pub two_batch_overlap: Option<bool> = None,
         /// Prompt tokens join every n-th step at most; None: as `Serving` says.
-        #[serde(default)]
         pub prefill_interval: Option<u32> = None,
     }
 }
@@ -113,16 +101,12 @@ record! {
         /// GPUs of the pool; odd sizes are welcome.
         pub gpus: u32,
         /// Attention pool: tensor-parallel width of a rank.
-        #[serde(default = "one")]
         pub tp: u32 = 1,
         /// FFN pool: expert-parallel width; None: as wide as the pool allows.
-        #[serde(default)]
         pub ep: Option<u32> = None,
         /// FFN pool: tensor-parallel width of the experts.
-        #[serde(default = "one")]
         pub moe_tp: u32 = 1,
         /// Hardware of this pool; None: the cluster's.
-        #[serde(default)]
         pub device: Option<Device> = None,
     }
 }
@@ -156,19 +140,6 @@ record! {
     }
 }
 
-fn overlapped() -> PipelineMode {
-    PipelineMode::Overlapped
-}
-fn full() -> Duplex {
-    Duplex::Full
-}
-fn attention_side() -> Side {
-    Side::Attention
-}
-fn ffn_side() -> Side {
-    Side::Ffn
-}
-
 record! {
     /// Attention and experts on different GPUs (attention-FFN disaggregation).
     ///
@@ -179,52 +150,38 @@ record! {
         /// The FFN pool.
         pub ffn: PoolPlan,
         /// Micro-batches in flight; None: chosen.
-        #[serde(default)]
         pub microbatches: Option<u32> = None,
         /// Sequences per attention rank, all micro-batches together; None: chosen.
-        #[serde(default)]
         pub batch: Option<u32> = None,
         /// Token budget of a prefill step per attention rank; None: chosen.
-        #[serde(default)]
         pub chunk_tokens: Option<u32> = None,
         /// ``"overlapped"``: a micro-batch starts its next token as soon as its own last layer is done;
         /// ``"alone"``: every step starts on an empty pipeline.
-        #[serde(default = "overlapped")]
         pub pipeline: PipelineMode = PipelineMode::Overlapped,
         /// ``"full"``: both directions of the fabric at once; ``"half"``: they share one resource.
-        #[serde(default = "full")]
         pub duplex: Duplex = Duplex::Full,
         /// Side that holds the router.
-        #[serde(default = "attention_side")]
         pub router: Side = Side::Attention,
         /// Side that holds the shared expert.
-        #[serde(default = "ffn_side")]
         pub shared_expert: Side = Side::Ffn,
         /// Side that holds the dense layers.
-        #[serde(default = "attention_side")]
         pub dense: Side = Side::Attention,
         /// Whether the FFN side adds up the experts' outputs before sending them back.
-        #[serde(default)]
         pub prereduce: bool = false,
         /// GPU ids; None: best found. Groups, then pipeline stages, then units follow one another.
-        #[serde(default)]
         pub placement: Option<Placement> = None,
         /// Equal groups of each attention pool's GPUs (whole attention ranks) that step on their own, each with
         /// ``microbatches`` of its own, and take turns on one FFN pool. The pool is kept busy by other groups while one
         /// computes attention, with no finer cut of a rank's batch. FFN GPUs serve, and read their weights for,
         /// ``attention_groups * microbatches`` micro-batches a layer.
-        #[serde(default = "one")]
         pub attention_groups: u32 = 1,
         /// Pipeline stages of a unit: each has both pools (a unit has ``pp`` times their GPUs) and ``layers / pp`` layers,
         /// uneven splits rounded up; dense layers in the first, LM head in the last. Decode keeps a batch a stage in
         /// flight: `batch` is of one of them.
-        #[serde(default = "one")]
         pub pp: u32 = 1,
         /// Equal AFD units side by side.
-        #[serde(default = "one")]
         pub units: u32 = 1,
         /// Of a unit that serves prefill and decode: prompt tokens join every n-th step at most; None: as `Serving` says.
-        #[serde(default)]
         pub prefill_interval: Option<u32> = None,
     }
 }

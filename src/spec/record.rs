@@ -1,5 +1,5 @@
-//! How a spec is declared: once. From one declaration come the serde struct, its `Default` where every field has one,
-//! and a macro that hands every field with its type, default and documentation on to the Python floor.
+//! How a spec is declared: once. From one declaration come the struct, its form in JSON, its `Default` where every field
+//! has one, and a macro that hands every field with its type, default and documentation on to the Python floor.
 //!
 //! ```text
 //! record! {
@@ -8,14 +8,21 @@
 //!         /// GPUs of the pool.
 //!         pub gpus: u32,
 //!         /// Tensor-parallel width of a rank.
-//!         #[serde(default = "one")]
 //!         pub tp: u32 = 1,
 //!     }
 //! }
 //! ```
 //!
-//! The default after `=` is that of the constructor in Python. What JSON may leave out say serde's own attributes,
-//! or, where every field has a default, the whole struct.
+//! What has a default after `=` may be left out, in JSON as in the constructor in Python. A `#[serde(default)]` before
+//! the struct takes from its own `Default` what JSON leaves out; a `#[serde(...)]` before a field says how it is written
+//! (`skip_serializing_if`).
+
+use serde::{Deserialize, Deserializer};
+
+/// A field that is given; one that is left out is none.
+pub(crate) fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}
 
 /// Declares a spec; see the module.
 macro_rules! record {
@@ -28,8 +35,7 @@ macro_rules! record {
     ) => {
         record! { @one ($d)
             $(#[doc = $about])*
-            #[derive($($($derive)*)?)]
-            #[serde(default)]
+            $(#[derive($($derive)*)])?
             pub struct $name as $fields { $( $(#[doc = $doc])* pub $field: $kind = $default ),* }
         }
 
@@ -53,13 +59,14 @@ macro_rules! record {
         }
     ) => {
         $(#[doc = $about])*
-        #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[derive(Clone, Debug, PartialEq, serde::Serialize)]
         $(#[derive($($derive)*)])?
-        #[serde(deny_unknown_fields)]
-        $(#[serde($($container)*)])?
+        $(#[derive(serde::Deserialize)] #[serde(deny_unknown_fields, $($container)*)])?
         pub struct $name {
             $( $(#[doc = $doc])* $(#[serde($($how)*)])? pub $field: $kind, )*
         }
+
+        record! { @read [$($($container)*)?] $name { $( $field: $kind, [$($default)?]; )* } }
 
         #[cfg(feature = "python")]
         macro_rules! $fields {
@@ -73,6 +80,32 @@ macro_rules! record {
         #[cfg(feature = "python")]
         pub(crate) use $fields;
     };
+    (@read [] $name:ident { $( $field:ident: $kind:ty, [$($default:expr)?]; )* }) => {
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let given = {
+                    // Errors say its name.
+                    #[derive(serde::Deserialize)]
+                    #[serde(deny_unknown_fields)]
+                    struct $name {
+                        $( #[serde(default, deserialize_with = "crate::spec::record::given")] $field: Option<$kind>, )*
+                    }
+                    <$name as serde::Deserialize>::deserialize(from)?
+                };
+                Ok(Self { $(
+                    $field: match given.$field {
+                        Some(value) => value,
+                        None => record!(@left_out D, $field, $($default)?),
+                    },
+                )* })
+            }
+        }
+    };
+    (@read [$($container:tt)+] $($rest:tt)*) => {};
+    (@left_out $from:ident, $field:ident,) => {
+        return Err(<$from::Error as serde::de::Error>::missing_field(stringify!($field)))
+    };
+    (@left_out $from:ident, $field:ident, $default:expr) => { $default };
     (@$($wrong:tt)*) => { compile_error!("a record is documented, then derived, then its fields stand"); };
     ($($all:tt)*) => { record! { @all ($) $($all)* } };
 }

@@ -48,20 +48,15 @@ record! {
         /// Output tokens.
         pub osl: Distribution,
         /// Pearson correlation of isl and osl.
-        #[serde(default)]
-        pub correlation: f64,
+        pub correlation: f64 = 0.0,
         /// Joint samples (prefix, isl, osl), if the workload is made of them; they replace the three marginals.
-        #[serde(default)]
-        pub lengths: Vec<[f64; 3]>,
+        pub lengths: Vec<[f64; 3]> = Vec::new(),
         /// ``"request"`` or ``"shared"``.
-        #[serde(default)]
-        pub prefix_scope: PrefixScope,
+        pub prefix_scope: PrefixScope = PrefixScope::default(),
         /// ``"both"``, ``"prefill"`` or ``"decode"``.
-        #[serde(default)]
-        pub prefix_home: PrefixHome,
+        pub prefix_home: PrefixHome = PrefixHome::default(),
         /// Whether a sequence longer than the model's context is an error.
-        #[serde(default)]
-        pub strict_context: bool,
+        pub strict_context: bool = false,
     }
 }
 
