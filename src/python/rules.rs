@@ -10,9 +10,9 @@ use super::data::Data;
 use super::data::Spec;
 use super::errors::guard;
 use crate::error::{Error, Result};
-use crate::serving::launch as starting;
+use crate::serving::launch::{self as starting, Ask, Starter};
 use crate::spec::rules::Table;
-use crate::spec::{Cluster, Model, Quant, Rules, Serving};
+use crate::spec::{Case, Cluster, Model, Quant, Rules, Serving, Workload};
 
 /// Everything that is wrong with a plan for a model and a cluster.
 #[pyfunction]
@@ -102,17 +102,21 @@ pub fn launch(
         let (model, cluster) = question(model, cluster)?;
         let workload = match workload.map(Spec::data) {
             None => None,
-            Some(Data::Workload(w)) => Some(w),
+            Some(Data::Workload(w)) => Some(w.clone()),
             Some(_) => return Err(Error::spec("workload", "is not a Workload", "")),
         };
-        let quant = quant_of(quant)?;
-        let serving = match serving.map(Spec::data) {
+        let longest = workload.as_ref().map(|w| w.peak_tokens().ceil().max(1.0) as u32);
+        // Of a workload only the longest sequence counts: without one the server's own limit stays.
+        let served = workload.unwrap_or_else(|| Workload::fixed("", 0.0, 1.0, 1.0));
+        let mut case = Case::new(model.clone(), cluster.clone(), served);
+        case.quant = quant_of(quant)?;
+        case.serving = match serving.map(Spec::data) {
             None => Serving::default(),
             Some(Data::Serving(s)) => s.clone(),
             Some(_) => return Err(Error::spec("serving", "is not a Serving", "")),
         };
-        let ask =
-            starting::Ask { plan: &plan, model, cluster, workload, quant: &quant, serving: &serving, engine, force };
-        crate::spec::json::to_json(&starting::launch(framework, &ask)?, "launch")
+        let starter = Starter::named(framework, engine)?;
+        let ask = Ask { case: &case, plan: &plan, longest, starter, force };
+        crate::spec::json::to_json(&starting::launch(&ask)?, "launch")
     })
 }

@@ -6,29 +6,28 @@
 
 use super::ask::Ask;
 use super::flags::Flags;
-use super::place::of;
-use super::place::{Role, Server};
+use super::place::{Role, Server, of, path};
 use super::script::Out;
 use super::script::host;
 use super::vllm;
 use crate::spec::plan::{Duplex, PipelineMode, Side};
-use crate::spec::{AfdPlan, Level, Plan, Slot};
+use crate::spec::{self, AfdPlan, Level, Plan, Slot};
 
 /// First port of the connectors' rendezvous; each unit has its own.
 const RENDEZVOUS: u16 = 6_239;
 
 pub fn write(ask: &Ask, servers: &[Server], out: &mut Out) {
-    let node_gpus = ask.cluster.fabric.node_gpus;
+    let node_gpus = ask.case.cluster.fabric.node_gpus;
     for s in servers.iter().filter(|s| !matches!(s.role, Role::Attention | Role::Ffn)) {
         for part in s.parts(node_gpus) {
             out.processes.push(vllm::process(ask, s, &part, "vllm serve \"$MODEL\"", &mut out.notes));
         }
     }
     for attention in of(servers, Role::Attention) {
-        let Some(ffn) = of(servers, Role::Ffn).find(|f| f.index == attention.index && f.path == attention.path) else {
+        let Some(ffn) = of(servers, Role::Ffn).find(|f| f.index == attention.index && f.slot == attention.slot) else {
             continue;
         };
-        let gate = unit_at(ask.plan, attention.path).is_some_and(|u| u.router == Side::Attention);
+        let gate = unit_at(ask.plan, attention.slot).is_some_and(|u| u.router == Side::Attention);
         // FFN ranks come first in the connector's world: the rendezvous is on their first node.
         let home = ffn.parts(node_gpus)[0].node;
         for s in [attention, ffn] {
@@ -47,7 +46,7 @@ pub fn write(ask: &Ask, servers: &[Server], out: &mut Out) {
             for part in s.parts(node_gpus) {
                 let role = match (s.role, ask.plan.level()) {
                     // The decode side of P/D takes KV caches.
-                    (Role::Attention, Level::PdAfd) if s.path == "plan.decode" => Role::Decode,
+                    (Role::Attention, Level::PdAfd) if s.slot == spec::Role::Decode => Role::Decode,
                     (Role::Attention, Level::PdAfd) => Role::Prefill,
                     (role, _) => role,
                 };
@@ -59,10 +58,10 @@ pub fn write(ask: &Ask, servers: &[Server], out: &mut Out) {
             }
         }
     }
-    for path in ["plan", "plan.prefill", "plan.decode"] {
-        let stands = servers.iter().any(|s| s.role == Role::Attention && s.path == path);
-        if let Some(unit) = unit_at(ask.plan, path).filter(|_| stands) {
-            untold(unit, path, &mut out.notes);
+    for &slot in spec::Role::ALL {
+        let stands = servers.iter().any(|s| s.role == Role::Attention && s.slot == slot);
+        if let Some(unit) = unit_at(ask.plan, slot).filter(|_| stands) {
+            untold(unit, path(slot), &mut out.notes);
         }
     }
     out.notes.push(
@@ -94,18 +93,20 @@ fn untold(unit: &AfdPlan, path: &str, notes: &mut Vec<String>) {
     }
 }
 
-/// The unit that stands at a path.
-fn unit_at<'a>(plan: &'a Plan, path: &str) -> Option<&'a AfdPlan> {
-    let slot = |s: &'a Slot| if let Slot::Afd(a) = s { Some(a) } else { None };
+/// The unit in a slot.
+fn unit_at(plan: &Plan, slot: spec::Role) -> Option<&AfdPlan> {
     match plan {
         Plan::Aggregated(_) => None,
         Plan::Afd(a) => Some(a),
-        Plan::Pd(p) => slot(if path == "plan.prefill" { &p.prefill } else { &p.decode }),
+        Plan::Pd(p) => match if slot == spec::Role::Prompts { &p.prefill } else { &p.decode } {
+            Slot::Afd(a) => Some(a),
+            Slot::Workers(_) => None,
+        },
     }
 }
 
 fn extra(f: &mut Flags, s: &Server, config: &str) {
     // The text holds a variable of the script: the shell joins its three quoted parts.
     let quoted = format!("'{config}'");
-    f.set("--additional-config", quoted, format!("{}: the {} pool of unit {}", s.path, s.role.name(), s.index));
+    f.set("--additional-config", quoted, format!("{}: the {} pool of unit {}", s.path(), s.role.name(), s.index));
 }

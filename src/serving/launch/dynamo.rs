@@ -9,30 +9,31 @@ use super::place::{Role, Server};
 use super::script::Out;
 use super::script::Process;
 use super::{sglang, trtllm, vllm};
+use crate::spec::rules::Framework;
 
 pub const VERSION: &str = "1.6.1";
 
-pub fn write(ask: &Ask, engine: &str, servers: &[Server], out: &mut Out) {
-    if engine == "trtllm" {
+pub fn write(ask: &Ask, engine: Framework, servers: &[Server], out: &mut Out) {
+    if engine == Framework::Trtllm {
         trtllm::configs(ask, servers, out);
     }
     for s in servers {
-        let parts = s.parts(ask.cluster.fabric.node_gpus);
+        let parts = s.parts(ask.case.cluster.fabric.node_gpus);
         for part in &parts {
             let mut f = Flags::default();
             let program = match engine {
-                "vllm" => {
+                Framework::Vllm => {
                     f.set("--model", "\"$MODEL\"", "");
                     vllm::engine(ask, s, part, &mut f, &mut out.notes);
                     role(s, &mut f);
                     "python -m dynamo.vllm"
                 }
-                "sglang" => {
+                Framework::Sglang => {
                     f.set("--model-path", "\"$MODEL\"", "");
                     sglang::engine(ask, s, part, &mut f, &mut out.notes);
                     "python -m dynamo.sglang"
                 }
-                _ => {
+                Framework::Trtllm => {
                     f.set("--model-path", "\"$MODEL\"", "");
                     f.set(
                         "--extra-engine-args",
@@ -50,11 +51,11 @@ pub fn write(ask: &Ask, engine: &str, servers: &[Server], out: &mut Out) {
                     "python -m dynamo.trtllm"
                 }
             };
-            if engine == "trtllm" && part.rank > 0 {
+            if engine == Framework::Trtllm && part.rank > 0 {
                 continue;
             }
             let mut process = Process::on(part, s.name(), program, f);
-            if engine == "vllm" && s.role != Role::Serve {
+            if engine == Framework::Vllm && s.role != Role::Serve {
                 process.env.extend(vllm::handshake(s, part));
             }
             out.processes.push(process);

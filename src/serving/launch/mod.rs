@@ -19,14 +19,12 @@ mod vllm;
 
 use serde::Serialize;
 
-use crate::error::{Error, Result, near};
-use crate::spec::{Plan, Rules};
+use crate::error::{Error, Result};
+use crate::spec::rules::Framework;
+use crate::spec::{Case, Plan, Rules};
 
-pub use ask::Ask;
+pub use ask::{Ask, Starter};
 use script::Out;
-
-/// What can start a plan.
-pub const FRAMEWORKS: [&str; 4] = ["vllm", "sglang", "trtllm", "dynamo"];
 
 /// Commands and files.
 #[derive(Clone, Debug, Serialize)]
@@ -43,19 +41,15 @@ pub struct Launch {
 /// Writes the launch of a plan.
 ///
 /// # Errors
-/// An unknown framework; a plan that does not fit the model or the cluster; one that breaks a rule of the framework or
+/// A plan that does not fit the model or the cluster; one that breaks a rule of the framework or
 /// that no released server starts, with the rule and the cure, unless `force` is set.
-pub fn launch(framework: &str, ask: &Ask) -> Result<Launch> {
-    if !FRAMEWORKS.contains(&framework) {
-        let hint = near(framework, FRAMEWORKS);
-        return Err(Error::spec("framework", format!("'{framework}' is not a framework that starts plans"), hint));
-    }
-    let engine = if framework == "dynamo" { ask.engine } else { framework };
-    let mut problems = ask.plan.check(ask.model, ask.cluster);
-    problems.nest("", ask.plan.check_blocks(ask.model, &ask.formats()));
-    super::engine::contradictions_of(&mut problems, ask.model, ask.serving);
+pub fn launch(ask: &Ask) -> Result<Launch> {
+    let Case { model, cluster, serving, .. } = ask.case;
+    let mut problems = ask.plan.check(model, cluster);
+    problems.nest("", ask.plan.check_blocks(model, &ask.formats()));
+    super::engine::contradictions_of(&mut problems, model, serving);
     problems.into_result()?;
-    let verdict = Rules::new(engine, None, ask.model, ask.cluster)?.verdict(ask.plan);
+    let verdict = Rules::new(ask.starter.engine().name(), None, model, cluster)?.verdict(ask.plan);
     let mut out = Out { processes: Vec::new(), files: Vec::new(), notes: Vec::new() };
     if !verdict.runnable {
         let mut p = crate::error::Problems::new();
@@ -83,34 +77,34 @@ pub fn launch(framework: &str, ask: &Ask) -> Result<Launch> {
     let servers = place::servers(ask, &mut out.notes);
     let afd = !ask.plan.afd_units().is_empty();
     if afd {
-        if framework != "vllm" {
-            let text = format!("no released server of {framework} starts AFD units");
+        if ask.starter != Starter::Server(Framework::Vllm) {
+            let text = format!("no released server of {} starts AFD units", ask.starter.name());
             return Err(Error::spec("framework", text, "framework='vllm' (afd-plugin) is the only one"));
         }
         afd::write(ask, &servers, &mut out);
     } else {
-        match framework {
-            "vllm" => vllm::write(ask, &servers, &mut out),
-            "sglang" => sglang::write(ask, &servers, &mut out),
-            "trtllm" => trtllm::write(ask, &servers, &mut out),
-            _ => dynamo::write(ask, engine, &servers, &mut out),
+        match ask.starter {
+            Starter::Server(Framework::Vllm) => vllm::write(ask, &servers, &mut out),
+            Starter::Server(Framework::Sglang) => sglang::write(ask, &servers, &mut out),
+            Starter::Server(Framework::Trtllm) => trtllm::write(ask, &servers, &mut out),
+            Starter::Dynamo(engine) => dynamo::write(ask, engine, &servers, &mut out),
         }
     }
     formats_note(ask, &mut out.notes);
     serving_notes(ask, &mut out.notes);
-    let server = match (framework, verdict.server) {
-        ("dynamo", Some(under)) => format!("dynamo {} over {under}", dynamo::VERSION),
-        (_, Some(server)) => server,
-        (_, None) => framework.to_string(),
+    let server = match (ask.starter, verdict.server) {
+        (Starter::Dynamo(_), Some(under)) => format!("dynamo {} over {under}", dynamo::VERSION),
+        (Starter::Server(_), Some(server)) => server,
+        (starter, None) => starter.name().to_string(),
     };
     let (commands, mut files) = script::scripts(ask, &server, &out.processes, &out.notes);
     files.extend(out.files);
-    Ok(Launch { framework: framework.into(), server, commands, files, notes: out.notes })
+    Ok(Launch { framework: ask.starter.name().into(), server, commands, files, notes: out.notes })
 }
 
 /// Ways of serving that no framework has a flag for.
 fn serving_notes(ask: &Ask, notes: &mut Vec<String>) {
-    if ask.serving.fused_dispatch {
+    if ask.case.serving.fused_dispatch {
         notes.push(
             "serving.fused_dispatch: no released flag fuses dispatch into the experts' kernel for all models".into(),
         );
@@ -119,11 +113,11 @@ fn serving_notes(ask: &Ask, notes: &mut Vec<String>) {
 
 /// Formats that differ from the checkpoint's need another checkpoint: no flag turns BF16 into blocks of FP8.
 fn formats_note(ask: &Ask, notes: &mut Vec<String>) {
-    let own = ask.model.quant;
+    let own = ask.case.model.quant;
     let parts = [
-        ("gemm", ask.quant.gemm, own.gemm),
-        ("moe", ask.quant.moe, own.moe),
-        ("attention", ask.quant.attention, own.attention),
+        ("gemm", ask.case.quant.gemm, own.gemm),
+        ("moe", ask.case.quant.moe, own.moe),
+        ("attention", ask.case.quant.attention, own.attention),
     ];
     for (part, asked, own) in parts {
         if let Some(format) = asked

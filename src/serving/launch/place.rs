@@ -1,7 +1,7 @@
 //! Servers of a plan and the GPUs of each: the largest first, whole nodes or parts of one node, in order.
 
 use super::ask::Ask;
-use crate::spec::{AfdPlan, Parallel, Plan, Slot, Workers};
+use crate::spec::{self, AfdPlan, Parallel, Plan, Pool, Slot, Workers};
 
 /// What a server does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,9 +40,9 @@ pub struct Server {
     pub overlap: bool,
     /// Prompt tokens join every n-th step.
     pub interval: Option<u32>,
-    /// Where it stands in the plan (`plan.decode`), and the field below that cuts it (`parallel`).
-    pub path: &'static str,
-    pub layout: &'static str,
+    /// The slot of the plan that it belongs to, and the pool there that it runs.
+    pub slot: spec::Role,
+    pub pool: Pool,
     /// First of its GPUs, counted through the cluster.
     pub first: u32,
     pub gpus: u32,
@@ -60,10 +60,28 @@ pub struct Part {
     pub local: Vec<u32>,
 }
 
+/// Where a slot stands in a plan.
+pub fn path(slot: spec::Role) -> &'static str {
+    match slot {
+        spec::Role::Both => "plan",
+        spec::Role::Prompts => "plan.prefill",
+        spec::Role::Decode => "plan.decode",
+    }
+}
+
 impl Server {
+    /// Where it stands in the plan.
+    pub fn path(&self) -> &'static str {
+        path(self.slot)
+    }
+
     /// A field of its layout, as the user writes it.
     pub fn at(&self, field: &str) -> String {
-        format!("{}.{}.{field}", self.path, self.layout)
+        let layout = match self.pool {
+            Pool::Worker => "parallel",
+            Pool::Attention | Pool::Ffn => self.pool.name(),
+        };
+        format!("{}.{layout}.{field}", self.path())
     }
 
     /// Its number in the whole deployment.
@@ -80,10 +98,10 @@ impl Server {
         match (self.role, self.chunk, self.batch) {
             // A decode step carries a token a sequence, and its drafts.
             (Role::Decode, None, Some(batch)) => {
-                let tokens = batch.saturating_mul(1 + ask.serving.mtp);
-                (Some(tokens), format!("{}.batch: a token and its drafts a sequence", self.path))
+                let tokens = batch.saturating_mul(1 + ask.case.serving.mtp);
+                (Some(tokens), format!("{}.batch: a token and its drafts a sequence", self.path()))
             }
-            (_, chunk, _) => (chunk, format!("{}.chunk_tokens: token budget of a rank's step", self.path)),
+            (_, chunk, _) => (chunk, format!("{}.chunk_tokens: token budget of a rank's step", self.path())),
         }
     }
 
@@ -121,19 +139,19 @@ pub fn servers(ask: &Ask, notes: &mut Vec<String>) -> Vec<Server> {
     let mut out = Vec::new();
     match ask.plan {
         Plan::Aggregated(a) => {
-            let overlap = a.two_batch_overlap.or(ask.serving.two_batch_overlap).unwrap_or(false);
-            let interval = a.prefill_interval.or(ask.serving.prefill_interval);
-            let one = server(Role::Serve, "plan", a.parallel, a.batch, a.chunk_tokens, overlap, interval);
+            let overlap = a.two_batch_overlap.or(ask.case.serving.two_batch_overlap).unwrap_or(false);
+            let interval = a.prefill_interval.or(ask.case.serving.prefill_interval);
+            let one = server(Role::Serve, spec::Role::Both, a.parallel, a.batch, a.chunk_tokens, overlap, interval);
             add(&mut out, &one, a.replicas);
         }
-        Plan::Afd(a) => units(&mut out, ask, "plan", a),
+        Plan::Afd(a) => units(&mut out, ask, spec::Role::Both, a),
         Plan::Pd(p) => {
-            for (role, path, slot) in
-                [(Role::Prefill, "plan.prefill", &p.prefill), (Role::Decode, "plan.decode", &p.decode)]
+            for (role, slot, held) in
+                [(Role::Prefill, spec::Role::Prompts, &p.prefill), (Role::Decode, spec::Role::Decode, &p.decode)]
             {
-                match slot {
-                    Slot::Workers(w) => workers(&mut out, ask, role, path, w),
-                    Slot::Afd(a) => units(&mut out, ask, path, a),
+                match held {
+                    Slot::Workers(w) => workers(&mut out, ask, role, slot, w),
+                    Slot::Afd(a) => units(&mut out, ask, slot, a),
                 }
             }
         }
@@ -152,7 +170,7 @@ fn open(servers: &[Server], notes: &mut Vec<String>) {
         let chunk = s.chunk.is_none() && !matches!(s.role, Role::Decode | Role::Ffn);
         for (field, open) in [("batch", s.batch.is_none()), ("chunk_tokens", chunk)] {
             let text =
-                format!("{}.{field} is open: the server's own default holds; estimate.launch() fills it in", s.path);
+                format!("{}.{field} is open: the server's own default holds; estimate.launch() fills it in", s.path());
             if open && !notes.contains(&text) {
                 notes.push(text);
             }
@@ -162,7 +180,7 @@ fn open(servers: &[Server], notes: &mut Vec<String>) {
 
 fn server(
     role: Role,
-    path: &'static str,
+    slot: spec::Role,
     parallel: Parallel,
     batch: Option<u32>,
     chunk: Option<u32>,
@@ -170,35 +188,39 @@ fn server(
     interval: Option<u32>,
 ) -> Server {
     let gpus = parallel.gpus();
-    let layout = "parallel";
-    Server { role, index: 0, parallel, batch, chunk, overlap, interval, path, layout, first: 0, gpus, port: PORTS }
+    let pool = match role {
+        Role::Serve | Role::Prefill | Role::Decode => Pool::Worker,
+        Role::Attention => Pool::Attention,
+        Role::Ffn => Pool::Ffn,
+    };
+    Server { role, index: 0, parallel, batch, chunk, overlap, interval, slot, pool, first: 0, gpus, port: PORTS }
 }
 
 fn add(out: &mut Vec<Server>, one: &Server, count: u32) {
     out.extend((0..count).map(|index| Server { index, ..one.clone() }));
 }
 
-fn workers(out: &mut Vec<Server>, ask: &Ask, role: Role, path: &'static str, w: &Workers) {
-    let overlap = w.two_batch_overlap.or(ask.serving.two_batch_overlap).unwrap_or(false);
-    add(out, &server(role, path, w.parallel, w.batch, w.chunk_tokens, overlap, None), w.count);
+fn workers(out: &mut Vec<Server>, ask: &Ask, role: Role, slot: spec::Role, w: &Workers) {
+    let overlap = w.two_batch_overlap.or(ask.case.serving.two_batch_overlap).unwrap_or(false);
+    add(out, &server(role, slot, w.parallel, w.batch, w.chunk_tokens, overlap, None), w.count);
 }
 
-fn units(out: &mut Vec<Server>, ask: &Ask, path: &'static str, a: &AfdPlan) {
-    let interval = a.prefill_interval.or(ask.serving.prefill_interval);
+fn units(out: &mut Vec<Server>, ask: &Ask, slot: spec::Role, a: &AfdPlan) {
+    let interval = a.prefill_interval.or(ask.case.serving.prefill_interval);
     let overlap = a.microbatches.is_some_and(|m| m > 1);
     let attention = Parallel { tp: a.attention.tp, dp: a.attention.ranks(), ..Parallel::default() };
-    let experts = ask.model.moe.as_ref().map_or(1, |m| m.experts);
+    let experts = ask.case.model.moe.as_ref().map_or(1, |m| m.experts);
     let ep = Some(a.ffn.ep_for(experts));
     let ffn = Parallel { dp: a.ffn.gpus, ep, moe_tp: a.ffn.moe_tp, ..Parallel::default() };
-    let one = server(Role::Attention, path, attention, a.batch, a.chunk_tokens, overlap, interval);
-    let pool = server(Role::Ffn, path, ffn, a.batch, a.chunk_tokens, overlap, None);
-    add(out, &Server { layout: "attention", ..one }, a.stages());
-    add(out, &Server { layout: "ffn", ..pool }, a.stages());
+    let one = server(Role::Attention, slot, attention, a.batch, a.chunk_tokens, overlap, interval);
+    let pool = server(Role::Ffn, slot, ffn, a.batch, a.chunk_tokens, overlap, None);
+    add(out, &one, a.stages());
+    add(out, &pool, a.stages());
 }
 
 /// Gives each server its GPUs: one that fits a node does not cross nodes while there is room.
 fn place(servers: &mut [Server], ask: &Ask, notes: &mut Vec<String>) {
-    let node = ask.cluster.fabric.node_gpus.max(1);
+    let node = ask.case.cluster.fabric.node_gpus.max(1);
     let mut order: Vec<usize> = (0..servers.len()).collect();
     order.sort_by_key(|i| std::cmp::Reverse(servers[*i].gpus));
     for whole in [true, false] {
@@ -214,7 +236,7 @@ fn place(servers: &mut [Server], ask: &Ask, notes: &mut Vec<String>) {
             s.first = next;
             next += s.gpus;
         }
-        if next <= ask.cluster.gpus {
+        if next <= ask.case.cluster.gpus {
             if !whole {
                 notes.push("servers cross nodes: the plan leaves no room to keep each inside one".into());
             }

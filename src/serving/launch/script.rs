@@ -86,7 +86,7 @@ pub fn scripts(
         let ends = |text: &str| text.split(&host).skip(1).any(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()));
         processes.iter().any(|p| p.node == Some(*n)) || commands.iter().any(|c| ends(c))
     };
-    let most = last.max(ask.plan.gpus().saturating_sub(1) / ask.cluster.fabric.node_gpus.max(1)) + 1;
+    let most = last.max(ask.plan.gpus().saturating_sub(1) / ask.case.cluster.fabric.node_gpus.max(1)) + 1;
     let nodes: Vec<u32> = (0..=most).filter(named).collect();
     let mut by_script: BTreeMap<(bool, u32), Vec<&str>> = BTreeMap::new();
     for (p, text) in processes.iter().zip(&commands) {
@@ -105,7 +105,7 @@ pub fn scripts(
             for note in notes {
                 let _ = writeln!(out, "# note: {note}");
             }
-            let _ = writeln!(out, "export MODEL=${{MODEL:-{}}}", word(&ask.model.name));
+            let _ = writeln!(out, "export MODEL=${{MODEL:-{}}}", word(&ask.case.model.name));
             for n in &nodes {
                 let _ = writeln!(out, "export NODE{n}=${{NODE{n}:-127.0.0.1}}  # host of node {n}");
             }

@@ -21,7 +21,7 @@ const BOOTSTRAP: u16 = 9_998;
 
 pub fn write(ask: &Ask, servers: &[Server], out: &mut Out) {
     for s in servers {
-        for part in s.parts(ask.cluster.fabric.node_gpus) {
+        for part in s.parts(ask.case.cluster.fabric.node_gpus) {
             let mut f = Flags::default();
             f.set("--model-path", "\"$MODEL\"", "");
             if part.rank == 0 {
@@ -43,11 +43,11 @@ pub fn bootstrap(s: &Server) -> u16 {
 /// Flags of the engine, the same under `launch_server` and Dynamo.
 pub fn engine(ask: &Ask, s: &Server, part: &Part, f: &mut Flags, notes: &mut Vec<String>) {
     let p = &s.parallel;
-    let (dp, path) = (p.dp, s.path);
+    let (dp, path) = (p.dp, s.path());
     f.set("--tp-size", s.world(), format!("{path}.parallel: tp={} * dp={dp} * cp={}", p.tp, p.cp));
     if dp > 1 {
         f.set("--dp-size", dp, format!("{path}.parallel.dp: attention ranks, each of tp={}", p.tp));
-        if ask.model.moe.is_some() || p.tp > 1 {
+        if ask.case.model.moe.is_some() || p.tp > 1 {
             f.on("--enable-dp-attention", "");
         }
     }
@@ -57,7 +57,7 @@ pub fn engine(ask: &Ask, s: &Server, part: &Part, f: &mut Flags, notes: &mut Vec
         f.set("--cp-strategy", "interleave", "the one without DP attention");
     }
     f.above_one("--pp-size", p.pp, format!("{path}.parallel.pp"));
-    let parts = s.parts(ask.cluster.fabric.node_gpus);
+    let parts = s.parts(ask.case.cluster.fabric.node_gpus);
     if parts.len() > 1 {
         f.set("--nnodes", parts.len(), "");
         f.set("--node-rank", part.rank, "");
@@ -66,8 +66,8 @@ pub fn engine(ask: &Ask, s: &Server, part: &Part, f: &mut Flags, notes: &mut Vec
     }
     moe(ask, s, f);
     budgets(ask, s, f);
-    if ask.serving.mtp > 0 {
-        let n = ask.serving.mtp;
+    if ask.case.serving.mtp > 0 {
+        let n = ask.case.serving.mtp;
         f.set("--speculative-algorithm", "EAGLE", format!("serving.mtp={n}: the checkpoint's own MTP layers"));
         f.set("--speculative-num-steps", n, "");
         f.set("--speculative-eagle-topk", 1, "");
@@ -103,13 +103,13 @@ pub fn engine(ask: &Ask, s: &Server, part: &Part, f: &mut Flags, notes: &mut Vec
 }
 
 fn moe(ask: &Ask, s: &Server, f: &mut Flags) {
-    if ask.model.moe.is_none() {
+    if ask.case.model.moe.is_none() {
         return;
     }
     let (ep, world) = (s.parallel.ep(), s.world());
     let moe_tp = s.parallel.moe_tp;
     let split = if moe_tp > 1 { format!(", each cut by moe_tp={moe_tp}") } else { String::new() };
-    f.above_one("--ep-size", ep, format!("{}.parallel.ep: whole experts on each rank{split}", s.path));
+    f.above_one("--ep-size", ep, format!("{}.parallel.ep: whole experts on each rank{split}", s.path()));
     // DeepEP wants whole experts on every rank, and outside low latency a number of ranks that it has kernels for.
     let kernels = s.role == Role::Decode || DEEPEP_RANKS.contains(&world);
     if ep == world && ep > 1 && s.parallel.dp > 1 && kernels {
@@ -124,7 +124,7 @@ fn moe(ask: &Ask, s: &Server, f: &mut Flags) {
     let redundant = ask.redundant(ep);
     if redundant > 0 && ep > 1 {
         f.set("--ep-num-redundant-experts", redundant, ask.redundant_why(ep));
-        if ask.serving.eplb_slots > 0 {
+        if ask.case.serving.eplb_slots > 0 {
             f.on("--enable-eplb", "serving.eplb_slots");
         }
     }
@@ -132,18 +132,18 @@ fn moe(ask: &Ask, s: &Server, f: &mut Flags) {
 
 fn budgets(ask: &Ask, s: &Server, f: &mut Flags) {
     let dp = s.parallel.dp;
-    f.given("--context-length", ask.longest(), "the workload's longest sequence");
+    f.given("--context-length", ask.longest, "the workload's longest sequence");
     if s.role == Role::Prefill {
-        f.given("--prefill-max-requests", s.batch, format!("{}.batch: prompts of a rank's step", s.path));
+        f.given("--prefill-max-requests", s.batch, format!("{}.batch: prompts of a rank's step", s.path()));
     } else {
         let running = s.batch.map(|b| b.saturating_mul(dp));
-        f.given("--max-running-requests", running, format!("{}.batch * dp: sequences of the server", s.path));
+        f.given("--max-running-requests", running, format!("{}.batch * dp: sequences of the server", s.path()));
     }
     if s.role != Role::Decode {
         let chunk = s.chunk.map(|c| c.saturating_mul(dp));
-        f.given("--chunked-prefill-size", chunk, format!("{}.chunk_tokens * dp: token budget of a step", s.path));
+        f.given("--chunked-prefill-size", chunk, format!("{}.chunk_tokens * dp: token budget of a step", s.path()));
     }
-    if let Some(fraction) = ask.serving.memory_fraction {
+    if let Some(fraction) = ask.case.serving.memory_fraction {
         f.set("--mem-fraction-static", fraction, "serving.memory_fraction: share of the device for weights and KV");
     }
     match ask.formats().kv {
@@ -153,7 +153,7 @@ fn budgets(ask: &Ask, s: &Server, f: &mut Flags) {
 }
 
 fn router(ask: &Ask, servers: &[Server], out: &mut Out) {
-    let node = |s: &Server| s.first / ask.cluster.fabric.node_gpus.max(1);
+    let node = |s: &Server| s.first / ask.case.cluster.fabric.node_gpus.max(1);
     let mut f = Flags::default();
     f.set("--host", "0.0.0.0", "");
     f.set("--port", 8000, "");

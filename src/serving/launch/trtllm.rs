@@ -15,7 +15,7 @@ use crate::spec::Dtype;
 pub fn write(ask: &Ask, servers: &[Server], out: &mut Out) {
     configs(ask, servers, out);
     for s in servers {
-        let parts = s.parts(ask.cluster.fabric.node_gpus);
+        let parts = s.parts(ask.case.cluster.fabric.node_gpus);
         for part in &parts {
             // One rank a GPU; across nodes MPI starts them and the first node has the API.
             if part.rank > 0 {
@@ -72,7 +72,7 @@ impl Yaml {
 }
 
 fn config(ask: &Ask, s: &Server, notes: &mut Vec<String>) -> String {
-    let (p, path) = (&s.parallel, s.path);
+    let (p, path) = (&s.parallel, s.path());
     let mut y = Yaml(Vec::new());
     y.set(0, "tensor_parallel_size", s.world(), format!("{path}.parallel: tp={} * dp={}", p.tp, p.dp));
     if p.pp > 1 {
@@ -81,12 +81,12 @@ fn config(ask: &Ask, s: &Server, notes: &mut Vec<String>) -> String {
     let why =
         if p.dp > 1 { format!("{path}.parallel.dp={}: every GPU an attention rank", p.dp) } else { String::new() };
     y.set(0, "enable_attention_dp", p.dp > 1, why);
-    if ask.model.moe.is_some() {
+    if ask.case.model.moe.is_some() {
         y.set(0, "moe_expert_parallel_size", p.ep(), format!("{path}.parallel.ep"));
         y.set(0, "moe_tensor_parallel_size", p.moe_tp, format!("{path}.parallel.moe_tp"));
         let redundant = ask.redundant(p.ep());
         if redundant > 0 && p.ep() > 1 {
-            let slots = ask.model.moe.as_ref().map_or(0, |m| m.experts) + redundant;
+            let slots = ask.case.model.moe.as_ref().map_or(0, |m| m.experts) + redundant;
             y.set(0, "moe_config", "", "");
             y.set(1, "load_balancer", "", ask.redundant_why(p.ep()));
             y.set(2, "num_slots", slots, "");
@@ -105,7 +105,7 @@ fn config(ask: &Ask, s: &Server, notes: &mut Vec<String>) -> String {
         y.set(0, "max_num_tokens", tokens, why);
     }
     y.set(0, "enable_chunked_prefill", s.role != Role::Decode, "");
-    if let Some(n) = ask.longest() {
+    if let Some(n) = ask.longest {
         y.set(0, "max_seq_len", n, "the workload's longest sequence");
     }
     y.set(0, "kv_cache_config", "", "");
@@ -113,7 +113,7 @@ fn config(ask: &Ask, s: &Server, notes: &mut Vec<String>) -> String {
         Dtype::Fp8 | Dtype::Fp8Block => y.set(1, "dtype", "fp8", "quant.kv"),
         _ => y.set(1, "dtype", "auto", "quant.kv: as the model computes"),
     }
-    if let Some(f) = ask.serving.memory_fraction {
+    if let Some(f) = ask.case.serving.memory_fraction {
         y.set(
             1,
             "free_gpu_memory_fraction",
@@ -121,10 +121,10 @@ fn config(ask: &Ask, s: &Server, notes: &mut Vec<String>) -> String {
             "serving.memory_fraction: share of what is free once weights are loaded",
         );
     }
-    if ask.serving.mtp > 0 {
-        y.set(0, "speculative_config", "", format!("serving.mtp={}", ask.serving.mtp));
+    if ask.case.serving.mtp > 0 {
+        y.set(0, "speculative_config", "", format!("serving.mtp={}", ask.case.serving.mtp));
         y.set(1, "decoding_type", "MTP", "");
-        y.set(1, "max_draft_len", ask.serving.mtp, "");
+        y.set(1, "max_draft_len", ask.case.serving.mtp, "");
     }
     if let Some(n) = s.interval.filter(|n| *n > 1) {
         if p.dp > 1 {
@@ -150,7 +150,7 @@ fn config(ask: &Ask, s: &Server, notes: &mut Vec<String>) -> String {
         }
         y.set(0, "cache_transceiver_config", "", "KV caches go over NIXL");
         y.set(1, "backend", "NIXL", "");
-        if let Some(n) = ask.longest() {
+        if let Some(n) = ask.longest {
             y.set(1, "max_tokens_in_buffer", n, "at least the longest prompt");
         }
     }
@@ -158,7 +158,7 @@ fn config(ask: &Ask, s: &Server, notes: &mut Vec<String>) -> String {
 }
 
 fn front(ask: &Ask, servers: &[Server], out: &mut Out) {
-    let node = |s: &Server| s.first / ask.cluster.fabric.node_gpus.max(1);
+    let node = |s: &Server| s.first / ask.case.cluster.fabric.node_gpus.max(1);
     if of(servers, Role::Prefill).next().is_none() {
         if servers.len() > 1 {
             let text = "trtllm-serve has no router for equal replicas: put any HTTP balancer before their ports, or launch('dynamo')";

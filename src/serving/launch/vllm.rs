@@ -10,7 +10,7 @@ use super::place::of;
 use super::place::{Part, Role, Server};
 use super::script::Out;
 use super::script::{Process, host, url};
-use crate::spec::Dtype;
+use crate::spec::{Dtype, Pool};
 
 /// Ports between ranks: data-parallel coordination, engines across nodes, NIXL handshakes. Each server has its own.
 const RPC: u16 = 13_345;
@@ -19,7 +19,7 @@ const NIXL: u16 = 31_000;
 
 pub fn write(ask: &Ask, servers: &[Server], out: &mut Out) {
     for s in servers {
-        for part in s.parts(ask.cluster.fabric.node_gpus) {
+        for part in s.parts(ask.case.cluster.fabric.node_gpus) {
             let process = process(ask, s, &part, "vllm serve \"$MODEL\"", &mut out.notes);
             out.processes.push(process);
         }
@@ -56,9 +56,9 @@ pub fn engine(ask: &Ask, s: &Server, part: &Part, f: &mut Flags, notes: &mut Vec
     layout(ask, s, part, f, notes);
     budgets(ask, s, f);
     moe(ask, s, f);
-    if ask.serving.mtp > 0 {
-        let config = format!(r#"{{"method": "mtp", "num_speculative_tokens": {}}}"#, ask.serving.mtp);
-        f.set("--speculative-config", config, format!("serving.mtp={}", ask.serving.mtp));
+    if ask.case.serving.mtp > 0 {
+        let config = format!(r#"{{"method": "mtp", "num_speculative_tokens": {}}}"#, ask.case.serving.mtp);
+        f.set("--speculative-config", config, format!("serving.mtp={}", ask.case.serving.mtp));
     }
     if s.overlap {
         f.on("--enable-dbo", "two_batch_overlap: two half batches hide each other's exchanges");
@@ -82,9 +82,9 @@ fn layout(ask: &Ask, s: &Server, part: &Part, f: &mut Flags, notes: &mut Vec<Str
     f.above_one(
         "--data-parallel-size",
         p.dp,
-        format!("{}: ranks in lockstep", s.at(if s.layout == "parallel" { "dp" } else { "gpus" })),
+        format!("{}: ranks in lockstep", s.at(if s.pool == Pool::Worker { "dp" } else { "gpus" })),
     );
-    let parts = s.parts(ask.cluster.fabric.node_gpus);
+    let parts = s.parts(ask.case.cluster.fabric.node_gpus);
     if parts.len() == 1 {
         return;
     }
@@ -115,11 +115,11 @@ fn layout(ask: &Ask, s: &Server, part: &Part, f: &mut Flags, notes: &mut Vec<Str
 }
 
 fn budgets(ask: &Ask, s: &Server, f: &mut Flags) {
-    f.given("--max-model-len", ask.longest(), "the workload's longest sequence");
-    f.given("--max-num-seqs", s.batch, format!("{}.batch: sequences of a rank", s.path));
+    f.given("--max-model-len", ask.longest, "the workload's longest sequence");
+    f.given("--max-num-seqs", s.batch, format!("{}.batch: sequences of a rank", s.path()));
     let (budget, why) = s.budget(ask);
     f.given("--max-num-batched-tokens", budget, why);
-    if let Some(fraction) = ask.serving.memory_fraction {
+    if let Some(fraction) = ask.case.serving.memory_fraction {
         f.set("--gpu-memory-utilization", fraction, "serving.memory_fraction: share of the device's capacity");
     }
     match ask.formats().kv {
@@ -129,7 +129,7 @@ fn budgets(ask: &Ask, s: &Server, f: &mut Flags) {
 }
 
 fn moe(ask: &Ask, s: &Server, f: &mut Flags) {
-    if ask.model.moe.is_none() {
+    if ask.case.model.moe.is_none() {
         return;
     }
     let ep = s.parallel.ep();
@@ -137,7 +137,7 @@ fn moe(ask: &Ask, s: &Server, f: &mut Flags) {
         return;
     }
     f.on("--enable-expert-parallel", format!("whole experts on all {ep} ranks ({})", s.at("ep")));
-    let wide = s.gpus > ask.cluster.fabric.node_gpus;
+    let wide = s.gpus > ask.case.cluster.fabric.node_gpus;
     if s.parallel.dp > 1 && (wide || s.overlap) {
         let backend = if s.role == Role::Prefill { "deepep_high_throughput" } else { "deepep_low_latency" };
         f.set(
@@ -156,7 +156,7 @@ fn moe(ask: &Ask, s: &Server, f: &mut Flags) {
 
 /// Where requests come in: the servers with an API.
 pub fn router(ask: &Ask, servers: &[Server], out: &mut Out) {
-    let node = |s: &Server| s.first / ask.cluster.fabric.node_gpus.max(1);
+    let node = |s: &Server| s.first / ask.case.cluster.fabric.node_gpus.max(1);
     let mut f = Flags::default();
     f.set("--host", "0.0.0.0", "");
     f.set("--port", 8000, "");
