@@ -186,6 +186,69 @@ fn scans_agree_under_other_switches_and_servings() {
     }
 }
 
+/// Lines and operators are put together by the same walks: at numbers that are knots of every line, whose prices are
+/// exact there, a scan and the engine differ by rounding alone.
+#[test]
+fn at_knots_a_scan_is_the_engine() {
+    let with = |mtp: u32, halves: bool, fused_dispatch: bool| Serving {
+        mtp,
+        acceptance: (mtp > 0).then_some(0.8),
+        two_batch_overlap: halves.then_some(true),
+        fused_dispatch,
+        ..Serving::default()
+    };
+    let servings = [with(0, false, false), with(3, true, false), with(1, false, true), with(3, true, true)];
+    // Every batch sees the mean context: decode kernels have one line.
+    let a = Assumptions { attention_barrier: false, ..Assumptions::physical() };
+    let (w, gpus) = (fixed(0.0, 4096.0, 256.0), 16);
+    let load = Load::of(&w);
+    let (mut judged, mut apart) = ([0; 2], Vec::new());
+    for (model, framework) in [
+        ("deepseek-ai/DeepSeek-V3.2", "trtllm"),
+        ("openai/gpt-oss-120b", "trtllm"),
+        ("Qwen/Qwen3-235B-A22B", "sglang"),
+        ("Qwen/Qwen3-32B", "vllm"),
+    ] {
+        let cluster = lab::cluster("b200_sxm", gpus);
+        for serving in &servings {
+            let lib = lab::library_serving(&lab::model(model), &cluster, framework, &a, serving);
+            let tables = Arc::new(Tables::new(&lib, &w, &Arc::default()).unwrap());
+            let mut layouts = layouts(&lib, gpus);
+            layouts.retain(|l| match *l {
+                Layout::Worker { parallel: p, .. } => [p.tp, p.cp, p.dp, p.pp].iter().all(|n| n.is_power_of_two()),
+                Layout::Afd { attention_gpus, tp, ffn_gpus, ep, microbatches, .. } => {
+                    [attention_gpus, tp, ffn_gpus, ep, microbatches].iter().all(|n| n.is_power_of_two())
+                }
+            });
+            for layout in layouts.iter().step_by(3) {
+                let s = stepper(&lib, layout, &w);
+                let scan = Scan::new(&s, &tables).unwrap();
+                judged[usize::from(layout.is_afd())] += 1;
+                // A unit of several stages chooses between a fused kernel and its hops once a wave, a scan once a pass.
+                let waves = matches!(layout, Layout::Afd { pp, .. } if *pp > 1 && serving.fused_dispatch);
+                for batch in [4.0, 16.0, 256.0] {
+                    let mut compare = |exact: f64, scanned: f64, part: &str| {
+                        if lab::gap(exact, scanned) > 1e-9 {
+                            apart.push(format!("{part} {exact} {scanned} {model} {serving:?} {layout:?} {batch}"));
+                        }
+                    };
+                    let (exact, fast) = (pd::decode_side(&s, &load, batch), pd::decode_side_by(&scan, &load, batch));
+                    compare(exact.step.seconds, fast.step.seconds, "decode");
+                    let (sequences, chunk) = (batch / 4.0, 16.0 * batch);
+                    let exact = pd::prefill_side(&s, &load, sequences, chunk).prefill;
+                    let fast = pd::prefill_side_by(&scan, &load, sequences, chunk).prefill;
+                    if !waves {
+                        compare(exact.latency_s, fast.latency_s, "latency");
+                        compare(exact.period_s, fast.period_s, "period");
+                    }
+                }
+            }
+        }
+    }
+    assert!(apart.is_empty(), "{} apart: {:#?}", apart.len(), &apart[..apart.len().min(20)]);
+    assert!(judged.iter().all(|n| *n > 30), "{judged:?}");
+}
+
 #[test]
 fn what_does_not_add_up_is_asked_of_the_engine() {
     let (model, cluster) = (lab::model("deepseek-ai/DeepSeek-V3.2"), lab::cluster("b200_sxm", 8));
