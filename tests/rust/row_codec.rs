@@ -77,7 +77,7 @@ fn point() -> impl Strategy<Value = Point> {
 }
 
 fn row() -> impl Strategy<Value = Row> {
-    (prop::sample::select(&Level::ALL[..]), any::<u8>(), part(), prop::option::of(part()), point(), any::<[bool; 2]>())
+    (prop::sample::select(Level::ALL), any::<u8>(), part(), prop::option::of(part()), point(), any::<[bool; 2]>())
         .prop_map(|(level, framework, main, prefill, point, [scanned, leads])| Row {
             level,
             framework,
