@@ -86,8 +86,8 @@ pub mod prompts {
     pub const LEADERS: usize = 3;
     pub const MORE: i64 = 4;
     pub const TURNS: usize = 4;
-    /// Where prompts hold decode below its limit: what a batch more must promise, which of the fine grid's pieces and how many
-    /// prompts a round are tried, and pairs priced for each number of decode slots.
+    /// Where prompts hold decode below its limit: what a batch more must promise, every which number of the fine grid's pieces is
+    /// tried on AFD units, whose rounds are dear, how many prompts a round, and pairs priced for each number of decode slots.
     pub const GAIN: f64 = 0.005;
     pub const THINNED: usize = 3;
     pub const SEQUENCES: [u32; 3] = [1, 2, 4];

@@ -99,7 +99,7 @@ impl Task<'_> {
             let alike = |l: &Layout| l.is_afd() == layout.is_afd() && l.gpus() == layout.gpus();
             let of: Vec<&Slot<PromptSide>> = prompts.all.iter().filter(|(l, ..)| alike(l)).collect();
             let one = |(layout, timer, _): &&Slot<PromptSide>| {
-                let cuts = cuts(self.load.isl, layout, THINNED, &SEQUENCES);
+                let cuts = cuts(self.load.isl, layout, if layout.is_afd() { THINNED } else { 1 }, &SEQUENCES);
                 let sides =
                     cuts.map(|(n, chunk)| (n, chunk, timer.prefill_side(&self.load, f64::from(n), f64::from(chunk))));
                 let stands = sides.filter(|(.., side)| side.short.is_none());
