@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use super::digits::rounded;
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::math::simplex;
+use crate::math::nelder_mead;
 use crate::network::params::Misfit;
 use crate::pool;
 use crate::sim::replay::{Log, Server, replay};
@@ -91,14 +91,14 @@ fn scaled(start: &Device, u: &[f64]) -> Device {
 }
 
 /// A simplex that shrank on a kink of the event simulation is opened again where it stopped, until that gains nothing.
-fn settled(u: &[f64], run: &impl Fn(&[f64]) -> Result<f64>) -> Result<simplex::Least> {
-    let mut found = simplex::least(u, STEP, FINE, CALLS, run)?;
+fn settled(u: &[f64], run: &impl Fn(&[f64]) -> Result<f64>) -> Result<nelder_mead::Least> {
+    let mut found = nelder_mead::least(u, STEP, FINE, CALLS, run)?;
     for _ in 0..RESTARTS {
-        let again = simplex::least(&found.at, STEP, FINE, CALLS, run)?;
+        let again = nelder_mead::least(&found.at, STEP, FINE, CALLS, run)?;
         let calls = found.calls + again.calls;
         let gained = again.value < found.value * (1.0 - GAIN);
         let best = if again.value < found.value { again } else { found };
-        found = simplex::Least { calls, ..best };
+        found = nelder_mead::Least { calls, ..best };
         if !gained {
             break;
         }
@@ -129,7 +129,7 @@ pub fn device(server: &Server, log: &Log, control: &Control) -> Result<Fit> {
         math.iter().flat_map(|a| memory.iter().flat_map(move |b| launch.iter().map(move |c| [a.ln(), b.ln(), c.ln()])));
     let grid: Vec<[f64; 3]> = std::iter::once([0.0; 3]).chain(around).collect();
     control.set_total((grid.len() + STARTS * CALLS * (1 + RESTARTS)) as u64);
-    let found = pool::install(|| -> Result<Vec<simplex::Least>> {
+    let found = pool::install(|| -> Result<Vec<nelder_mead::Least>> {
         let coarse = grid.par_iter().map(|u| Ok((run(u)?, *u))).collect::<Result<Vec<_>>>();
         let mut coarse = coarse?;
         coarse.sort_by(|a, b| a.0.total_cmp(&b.0));

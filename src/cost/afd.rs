@@ -30,10 +30,10 @@ pub use self::stages::{LayerStages, MicroRow, UnitParts, rows};
 use super::attention::AttentionPart;
 use super::ends::Ends;
 use super::ffn::{self, Experts, GatedMlp, Router};
+use super::ledger::{Ledger, Op, Sum, Total};
 use super::library::Library;
 use super::overlap::fused_slowdown;
 use super::program::{Ffn, Surfaces};
-use super::sink::{Op, Sink, Sum, Total};
 use super::{Batch, published};
 use crate::error::{Error, Result};
 use crate::kernels::Surface;
@@ -197,96 +197,96 @@ impl AfdUnit {
     }
 
     /// Embedding, final norm and LM head of one micro-batch: attention-pool work once a step.
-    pub fn price_ends<S: Sink>(&self, batch: &Batch, sink: &mut S) {
-        stages::ends(self, batch, batch, sink);
+    pub fn price_ends<S: Ledger>(&self, batch: &Batch, ledger: &mut S) {
+        stages::ends(self, batch, batch, ledger);
     }
 
     /// What a draft pass adds to its layer on the attention pool: the projection before it and the logits after.
-    pub fn price_draft_ends<S: Sink>(&self, batch: &Batch, sink: &mut S) {
-        stages::draft_ends(self, batch, batch, sink);
+    pub fn price_draft_ends<S: Ledger>(&self, batch: &Batch, ledger: &mut S) {
+        stages::draft_ends(self, batch, batch, ledger);
     }
 
     /// Attention stage of a dense layer; with its FFN when that stands here.
-    pub fn price_dense<S: Sink>(&self, batch: &Batch, mixer: usize, sink: &mut S) {
+    pub fn price_dense<S: Ledger>(&self, batch: &Batch, mixer: usize, ledger: &mut S) {
         let decode = !batch.has_prefill();
         let tokens = batch.tokens();
-        self.attention.price(&self.lib.comm, batch, mixer, 1.0, sink);
+        self.attention.price(&self.lib.comm, batch, mixer, 1.0, ledger);
         let bytes = tokens * self.hidden * 2.0;
         if self.dense_on_ffn {
-            self.price_scatter(bytes, sink);
+            self.price_scatter(bytes, ledger);
             return;
         }
         if self.attention_tp > 1 && self.lib.assumptions.afd_reductions {
             let (comm, tp) = (&self.lib.comm, self.attention_tp);
             let reduce = comm.all_reduce(bytes, tp, self.lib.reduce_graph(decode));
-            sink.carry(Op::TpReduce, 2.0, reduce, || {
+            ledger.carry(Op::TpReduce, 2.0, reduce, || {
                 comm.report_collective(Collective::AllReduce, bytes, comm.packed(tp))
             });
         }
-        ffn::norm(&self.memory, self.hidden, tokens, decode, 1.0, sink);
+        ffn::norm(&self.memory, self.hidden, tokens, decode, 1.0, ledger);
         if let Some(mlp) = &self.dense {
-            mlp.price(Op::DenseFfn, tokens, decode, 1.0, sink);
+            mlp.price(Op::DenseFfn, tokens, decode, 1.0, ledger);
         }
     }
 
     /// FFN stage of a dense layer whose FFN stands on the FFN pool.
-    pub fn price_dense_ffn<S: Sink>(&self, batch: &Batch, sink: &mut S) {
+    pub fn price_dense_ffn<S: Ledger>(&self, batch: &Batch, ledger: &mut S) {
         let decode = !batch.has_prefill();
         let shards = f64::from(self.experts.moe_tp);
         let tokens = self.ranks() * batch.mean_tokens() * shards / f64::from(self.ffn_gpus);
-        sink.add(Op::Norm, 1.0, self.ffn_memory[usize::from(decode)].at(&[tokens * self.hidden * 8.0]));
+        ledger.add(Op::Norm, 1.0, self.ffn_memory[usize::from(decode)].at(&[tokens * self.hidden * 8.0]));
         if let Some(mlp) = &self.dense {
-            mlp.price(Op::DenseFfn, tokens, decode, 1.0, sink);
+            mlp.price(Op::DenseFfn, tokens, decode, 1.0, ledger);
         }
         if self.experts.moe_tp > 1 {
-            self.moe_reduce(tokens * self.hidden * 2.0, sink);
+            self.moe_reduce(tokens * self.hidden * 2.0, ledger);
         }
     }
 
     /// Reduce-scatter inside a moe-TP group; gives its seconds.
-    fn moe_reduce<S: Sink>(&self, bytes: f64, sink: &mut S) -> f64 {
+    fn moe_reduce<S: Ledger>(&self, bytes: f64, ledger: &mut S) -> f64 {
         let (comm, moe_tp) = (&self.ffn_lib.comm, self.experts.moe_tp);
         let reduce = comm.reduce_scatter(bytes, moe_tp);
-        sink.carry(Op::MoeTpReduce, 1.0, reduce, || {
+        ledger.carry(Op::MoeTpReduce, 1.0, reduce, || {
             comm.report_collective(Collective::ReduceScatter, bytes, comm.packed(moe_tp))
         });
         reduce.seconds
     }
 
-    fn price_scatter<S: Sink>(&self, bytes: f64, sink: &mut S) {
+    fn price_scatter<S: Ledger>(&self, bytes: f64, ledger: &mut S) {
         if self.attention_tp > 1 && self.lib.assumptions.afd_reductions {
             let (comm, tp) = (&self.lib.comm, self.attention_tp);
             let reduce = comm.reduce_scatter(bytes, tp);
-            sink.carry(Op::TpReduce, 1.0, reduce, || {
+            ledger.carry(Op::TpReduce, 1.0, reduce, || {
                 comm.report_collective(Collective::ReduceScatter, bytes, comm.packed(tp))
             });
         }
     }
 
     /// Attention stage of a MoE layer.
-    pub fn price_attention<S: Sink>(&self, batch: &Batch, mixer: usize, sink: &mut S) {
+    pub fn price_attention<S: Ledger>(&self, batch: &Batch, mixer: usize, ledger: &mut S) {
         let decode = !batch.has_prefill();
         let tokens = batch.tokens();
-        self.attention.price(&self.lib.comm, batch, mixer, 1.0, sink);
-        self.price_scatter(tokens * self.hidden * 2.0, sink);
+        self.attention.price(&self.lib.comm, batch, mixer, 1.0, ledger);
+        self.price_scatter(tokens * self.hidden * 2.0, ledger);
         let own = tokens / f64::from(self.attention_tp);
         if self.whole_ffn() {
             // The router stands with the experts, its norm does not; the results of the EP ranks are added up here.
-            ffn::norm(&self.memory, self.hidden, own, decode, 1.0, sink);
+            ffn::norm(&self.memory, self.hidden, own, decode, 1.0, ledger);
             let bytes = published::combine_bytes(tokens, self.hidden, self.experts.ep, self.attention_tp);
-            sink.add(Op::Combine, 1.0, self.memory[usize::from(decode)].at(&[bytes]));
+            ledger.add(Op::Combine, 1.0, self.memory[usize::from(decode)].at(&[bytes]));
         } else if !self.router_on_ffn {
-            self.router.price(own, decode, 1.0, sink);
+            self.router.price(own, decode, 1.0, ledger);
         }
         if let (Some(shared), false) = (&self.shared, self.shared_on_ffn) {
-            shared.price(Op::SharedExpert, own, decode, 1.0, sink);
+            shared.price(Op::SharedExpert, own, decode, 1.0, ledger);
         }
     }
 
     /// What aiconfigurator adds to the FFN stage when one link brings a node's tokens: all-gather and
     /// reduce-scatter inside the node (of one rank's share, where its table counts whole buffers), and,
     /// for models whose decode experts are one fused operator there, two all-reduces of all tokens.
-    fn node_exchange<S: Sink>(&self, batch: &Batch, sink: &mut S) -> f64 {
+    fn node_exchange<S: Ledger>(&self, batch: &Batch, ledger: &mut S) -> f64 {
         let decode = !batch.has_prefill();
         let node = self.lib.cluster.fabric.node_gpus.max(1);
         let local = self.ffn_gpus.min(node);
@@ -299,7 +299,7 @@ impl AfdUnit {
                 (Collective::AllGather, comm.all_gather(bytes, local)),
                 (Collective::ReduceScatter, comm.reduce_scatter(bytes, local)),
             ] {
-                sink.carry(Op::MoeTpReduce, 1.0, time, || comm.report_collective(op, bytes, comm.packed(local)));
+                ledger.carry(Op::MoeTpReduce, 1.0, time, || comm.report_collective(op, bytes, comm.packed(local)));
                 seconds += time.seconds;
             }
         }
@@ -307,7 +307,7 @@ impl AfdUnit {
             let all = self.ranks() * batch.mean_tokens() * self.hidden * 2.0;
             let reduce = self.ffn_lib.all_reduce(all, self.ffn_gpus, true);
             let comm = &self.ffn_lib.comm;
-            sink.carry(Op::MoeTpReduce, 2.0, reduce, || {
+            ledger.carry(Op::MoeTpReduce, 2.0, reduce, || {
                 comm.report_collective(Collective::AllReduce, all, comm.packed(self.ffn_gpus))
             });
             seconds += 2.0 * reduce.seconds;
@@ -372,47 +372,47 @@ impl AfdUnit {
 
     /// FFN stage: experts on the tokens of all attention ranks, and the shared expert. Gives the
     /// seconds of its own exchange into the experts.
-    pub fn price_ffn<S: Sink>(&self, batch: &Batch, sink: &mut S) -> f64 {
-        self.price_ffn_of(self.ranks() * batch.mean_tokens(), batch, sink)
+    pub fn price_ffn<S: Ledger>(&self, batch: &Batch, ledger: &mut S) -> f64 {
+        self.price_ffn_of(self.ranks() * batch.mean_tokens(), batch, ledger)
     }
 
     /// The same where the micro-batches of all ranks together have `all` tokens.
-    fn price_ffn_of<S: Sink>(&self, all: f64, batch: &Batch, sink: &mut S) -> f64 {
+    fn price_ffn_of<S: Ledger>(&self, all: f64, batch: &Batch, ledger: &mut S) -> f64 {
         let decode = !batch.has_prefill();
         let tokens = all / f64::from(self.replicas);
         let exchange = self.exchange(batch);
         let mut beside = 0.0;
         if self.whole_ffn() {
-            beside += self.router.price_gemm(tokens, decode, 1.0, sink);
+            beside += self.router.price_gemm(tokens, decode, 1.0, ledger);
         } else if self.router_on_ffn {
-            self.router.price(self.own_tokens(batch), decode, 1.0, sink);
+            self.router.price(self.own_tokens(batch), decode, 1.0, ledger);
         }
         if let Some(e) = &exchange {
-            sink.carry(Op::Dispatch, 1.0, e.out, || self.report_exchange(e, false));
+            ledger.carry(Op::Dispatch, 1.0, e.out, || self.report_exchange(e, false));
         }
         let experts = match self.lib.assumptions.exchange {
             Exchange::Best => self.experts.best(tokens, decode),
             Exchange::Gather | Exchange::GatherInNode => self.experts.fused(tokens, decode),
         };
-        sink.add(Op::Experts, 1.0, experts);
+        ledger.add(Op::Experts, 1.0, experts);
         beside += experts.seconds;
         if self.lib.assumptions.copies == Copies::OneLink {
-            beside += self.node_exchange(batch, sink);
+            beside += self.node_exchange(batch, ledger);
         }
         if self.experts.moe_tp > 1 && self.lib.assumptions.afd_reductions {
             // Rows on one EP group: the expected copies of all tokens, spread over the groups.
             let copies = distinct_groups(self.inner.experts, self.experts.ep, self.inner.topk);
             let rows = tokens * copies / f64::from(self.experts.ep);
-            beside += self.moe_reduce(rows * self.hidden * 2.0, sink);
+            beside += self.moe_reduce(rows * self.hidden * 2.0, ledger);
         }
         if let Some(e) = &exchange {
-            sink.carry(Op::Combine, 1.0, e.back, || self.report_exchange(e, true));
+            ledger.carry(Op::Combine, 1.0, e.back, || self.report_exchange(e, true));
             beside += e.seconds();
         }
         if let (Some(shared), true) = (&self.shared, self.shared_on_ffn) {
             let beside = if decode && self.overlap { beside } else { 0.0 };
             let rows = if self.whole_ffn() { tokens } else { all / f64::from(self.ffn_gpus) };
-            shared.price_beside(Op::SharedExpert, rows, decode, 1.0, beside, sink);
+            shared.price_beside(Op::SharedExpert, rows, decode, 1.0, beside, ledger);
         }
         exchange.map_or(0.0, |e| e.out.seconds)
     }
@@ -447,28 +447,28 @@ impl UnitParts for AfdUnit {
         *batch
     }
 
-    fn embedding<S: Sink>(&self, b: &Batch, sink: &mut S) {
-        self.ends.embedding(b.tokens(), !b.has_prefill(), sink);
+    fn embedding<S: Ledger>(&self, b: &Batch, ledger: &mut S) {
+        self.ends.embedding(b.tokens(), !b.has_prefill(), ledger);
     }
 
-    fn projection<S: Sink>(&self, b: &Batch, sink: &mut S) {
-        self.ends.projection(b.tokens(), !b.has_prefill(), 1.0, sink);
+    fn projection<S: Ledger>(&self, b: &Batch, ledger: &mut S) {
+        self.ends.projection(b.tokens(), !b.has_prefill(), 1.0, ledger);
     }
 
-    fn logits<S: Sink>(&self, b: &Batch, rows: f64, sink: &mut S) {
-        self.ends.logits(rows, !b.has_prefill(), 1.0, sink);
+    fn logits<S: Ledger>(&self, b: &Batch, rows: f64, ledger: &mut S) {
+        self.ends.logits(rows, !b.has_prefill(), 1.0, ledger);
     }
 
-    fn attention<S: Sink>(&self, b: &Batch, mixer: usize, sink: &mut S) {
-        self.price_attention(b, mixer, sink);
+    fn attention<S: Ledger>(&self, b: &Batch, mixer: usize, ledger: &mut S) {
+        self.price_attention(b, mixer, ledger);
     }
 
-    fn hop<S: Sink>(&self, b: &Batch, back: bool, sink: &mut S) {
-        self.hops.price(b, back, sink);
+    fn hop<S: Ledger>(&self, b: &Batch, back: bool, ledger: &mut S) {
+        self.hops.price(b, back, ledger);
     }
 
-    fn ffn<S: Sink>(&self, b: &Batch, sink: &mut S) -> f64 {
-        self.price_ffn(b, sink)
+    fn ffn<S: Ledger>(&self, b: &Batch, ledger: &mut S) -> f64 {
+        self.price_ffn(b, ledger)
     }
 
     fn ports(&self, b: &Batch) -> [f64; 2] {

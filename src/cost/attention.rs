@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 pub use self::lines::{KernelLines, Lengths};
 use super::Batch;
+use super::ledger::{Ledger, Op};
 use super::library::Library;
 use super::program::{MixerRank, Surfaces};
-use super::sink::{Op, Sink};
 use crate::error::Result;
 use crate::kernels::Surface;
 use crate::network::{Collective, Comm};
@@ -62,7 +62,7 @@ impl AttentionPart {
     }
 
     /// `count` layers of one mixer.
-    pub fn price<S: Sink>(&self, comm: &Comm, batch: &Batch, mixer: usize, count: f64, sink: &mut S) {
+    pub fn price<S: Ledger>(&self, comm: &Comm, batch: &Batch, mixer: usize, count: f64, ledger: &mut S) {
         if count <= 0.0 {
             return;
         }
@@ -70,22 +70,22 @@ impl AttentionPart {
         let tokens = batch.rank_tokens(f64::from(self.cp));
         let (own, kept) = &self.mixers[mixer];
         // Add and norm: read and write the residual, read the block's output, write the normed row (BF16).
-        sink.add(Op::Norm, count, self.memory[usize::from(!prefill)].at(&[tokens * self.hidden * 8.0]));
-        own.before(tokens, prefill, &mut |op, reading| sink.add(op, count, reading));
+        ledger.add(Op::Norm, count, self.memory[usize::from(!prefill)].at(&[tokens * self.hidden * 8.0]));
+        own.before(tokens, prefill, &mut |op, reading| ledger.add(op, count, reading));
         if batch.decode > 0.0 && !(self.by_name && prefill) {
             // Draft tokens are extra query rows over the same context.
-            sink.add(Op::AttentionDecode, count, own.decode(batch.decode * batch.per_decode, batch.context));
+            ledger.add(Op::AttentionDecode, count, own.decode(batch.decode * batch.per_decode, batch.context));
         }
         if prefill {
-            sink.add(Op::AttentionPrefill, count, own.prompt(batch.sequences, batch.new, batch.past));
+            ledger.add(Op::AttentionPrefill, count, own.prompt(batch.sequences, batch.new, batch.past));
             if self.cp > 1 {
                 let bytes = batch.sequences * batch.new * kept;
                 let gathered = comm.all_gather(bytes, self.cp);
-                sink.carry(Op::ContextExchange, count, gathered, || {
+                ledger.carry(Op::ContextExchange, count, gathered, || {
                     comm.report_collective(Collective::AllGather, bytes, comm.packed(self.cp))
                 });
             }
         }
-        own.after(tokens, prefill, &mut |op, reading| sink.add(op, count, reading));
+        own.after(tokens, prefill, &mut |op, reading| ledger.add(op, count, reading));
     }
 }

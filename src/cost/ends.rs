@@ -7,10 +7,10 @@
 use std::sync::Arc;
 
 use super::ffn;
+use super::ledger::{Ledger, Op, Seconds};
 use super::library::Library;
-use super::line::{Line, Lines};
+use super::piecewise::{Piecewise, Tabulated};
 use super::program::Surfaces;
-use super::sink::{Op, Seconds, Sink};
 use crate::error::Result;
 use crate::kernels::Surface;
 use crate::spec::Dtype;
@@ -41,33 +41,33 @@ impl Ends {
         })
     }
 
-    pub fn embedding<S: Sink>(&self, tokens: f64, decode: bool, sink: &mut S) {
-        sink.add(Op::Embedding, 1.0, self.memory[usize::from(decode)].at(&[tokens * self.hidden * 4.0]));
+    pub fn embedding<S: Ledger>(&self, tokens: f64, decode: bool, ledger: &mut S) {
+        ledger.add(Op::Embedding, 1.0, self.memory[usize::from(decode)].at(&[tokens * self.hidden * 4.0]));
     }
 
-    pub fn projection<S: Sink>(&self, tokens: f64, decode: bool, count: f64, sink: &mut S) {
+    pub fn projection<S: Ledger>(&self, tokens: f64, decode: bool, count: f64, ledger: &mut S) {
         if let Some(projection) = &self.projection {
-            sink.add(Op::Draft, count, projection[usize::from(decode)].at(&[tokens / f64::from(self.tp)]));
+            ledger.add(Op::Draft, count, projection[usize::from(decode)].at(&[tokens / f64::from(self.tp)]));
         }
     }
 
     /// Final norm and LM head.
-    pub fn logits<S: Sink>(&self, rows: f64, decode: bool, count: f64, sink: &mut S) {
-        ffn::norm(&self.memory, self.hidden, rows, decode, count, sink);
-        sink.add(Op::Logits, count, self.logits[usize::from(decode)].at(&[rows]));
+    pub fn logits<S: Ledger>(&self, rows: f64, decode: bool, count: f64, ledger: &mut S) {
+        ffn::norm(&self.memory, self.hidden, rows, decode, count, ledger);
+        ledger.add(Op::Logits, count, self.logits[usize::from(decode)].at(&[rows]));
     }
 }
 
 /// The same as lines, [prefill, decode]: over tokens, and logits over rows.
 #[derive(Debug)]
 pub(super) struct EndLines {
-    pub embedding: [Arc<Line>; 2],
-    pub projection: [Arc<Line>; 2],
-    pub logits: [Arc<Line>; 2],
+    pub embedding: [Arc<Piecewise>; 2],
+    pub projection: [Arc<Piecewise>; 2],
+    pub logits: [Arc<Piecewise>; 2],
 }
 
 impl EndLines {
-    pub fn new(ends: &Ends, lines: &Lines) -> EndLines {
+    pub fn new(ends: &Ends, lines: &Tabulated) -> EndLines {
         let line = |name, price: fn(&Ends, f64, bool, &mut Seconds)| {
             [false, true].map(|decode| {
                 let ends = ends.clone();

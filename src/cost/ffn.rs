@@ -7,9 +7,9 @@
 
 use std::sync::Arc;
 
+use super::ledger::{Ledger, Op, Total};
 use super::library::Library;
 use super::program::Surfaces;
-use super::sink::{Op, Sink, Total};
 use crate::error::Result;
 use crate::kernels::roofline::{BANDWIDTH_EFFICIENCY, Roofline};
 use crate::kernels::{Evidence, Reading, Surface};
@@ -37,12 +37,12 @@ impl GatedMlp {
         })
     }
 
-    pub fn price<S: Sink>(&self, op: Op, tokens: f64, decode: bool, count: f64, sink: &mut S) {
+    pub fn price<S: Ledger>(&self, op: Op, tokens: f64, decode: bool, count: f64, ledger: &mut S) {
         let mode = usize::from(decode);
-        sink.add(op, count, self.up[mode].at(&[tokens]));
+        ledger.add(op, count, self.up[mode].at(&[tokens]));
         // Read gate and up, write the product (BF16).
-        sink.add(op, count, self.memory[mode].at(&[tokens * self.width * 6.0]));
-        sink.add(op, count, self.down[mode].at(&[tokens]));
+        ledger.add(op, count, self.memory[mode].at(&[tokens * self.width * 6.0]));
+        ledger.add(op, count, self.down[mode].at(&[tokens]));
     }
 
     pub fn total(&self, tokens: f64, decode: bool) -> Total {
@@ -52,11 +52,11 @@ impl GatedMlp {
     }
 
     /// Adds the part of the MLP that is not hidden behind `beside` seconds of other work.
-    pub fn price_beside<S: Sink>(&self, op: Op, tokens: f64, decode: bool, count: f64, beside: f64, sink: &mut S) {
+    pub fn price_beside<S: Ledger>(&self, op: Op, tokens: f64, decode: bool, count: f64, beside: f64, ledger: &mut S) {
         let own = self.total(tokens, decode).seconds;
         let exposed = (own - beside).max(0.0);
         if exposed > 0.0 {
-            self.price(op, tokens, decode, count * exposed / own, sink);
+            self.price(op, tokens, decode, count * exposed / own, ledger);
         }
     }
 }
@@ -204,20 +204,20 @@ impl Router {
         })
     }
 
-    pub fn price<S: Sink>(&self, tokens: f64, decode: bool, count: f64, sink: &mut S) {
-        norm(&self.memory, self.hidden, tokens, decode, count, sink);
-        self.price_gemm(tokens, decode, count, sink);
+    pub fn price<S: Ledger>(&self, tokens: f64, decode: bool, count: f64, ledger: &mut S) {
+        norm(&self.memory, self.hidden, tokens, decode, count, ledger);
+        self.price_gemm(tokens, decode, count, ledger);
     }
 
     /// The GEMM alone, where the norm runs elsewhere; gives the seconds of one.
-    pub fn price_gemm<S: Sink>(&self, tokens: f64, decode: bool, count: f64, sink: &mut S) -> f64 {
+    pub fn price_gemm<S: Ledger>(&self, tokens: f64, decode: bool, count: f64, ledger: &mut S) -> f64 {
         let gemm = self.gemm[usize::from(decode)].at(&[tokens]);
-        sink.add(Op::Router, count, gemm);
+        ledger.add(Op::Router, count, gemm);
         gemm.seconds
     }
 }
 
 /// The norm before a dense FFN.
-pub fn norm<S: Sink>(memory: &[Surface; 2], hidden: f64, tokens: f64, decode: bool, count: f64, sink: &mut S) {
-    sink.add(Op::Norm, count, memory[usize::from(decode)].at(&[tokens * hidden * 8.0]));
+pub fn norm<S: Ledger>(memory: &[Surface; 2], hidden: f64, tokens: f64, decode: bool, count: f64, ledger: &mut S) {
+    ledger.add(Op::Norm, count, memory[usize::from(decode)].at(&[tokens * hidden * 8.0]));
 }

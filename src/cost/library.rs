@@ -18,7 +18,7 @@ use super::what_if::{self, StandIn};
 use crate::error::{Error, Problems, Result};
 use crate::kernels::ops::{self, ExpertShape, Source};
 use crate::kernels::roofline::{self, Roofline};
-use crate::kernels::table::Key as Column;
+use crate::kernels::table::TableKey;
 use crate::kernels::{KernelDb, Surface};
 use crate::network::{A2aShape, Comm, CommTime, OneNode};
 use crate::recent::Recent;
@@ -32,7 +32,7 @@ use crate::spec::serving::Launch;
 use crate::spec::{Assumptions, Cluster, Device, Dtype, Imbalance, Model, Quant, Serving};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Key {
+enum SurfaceKey {
     Gemm { graph: bool, dtype: Dtype, n: u32, k: u32 },
     Generation { tp: u32, window: u32 },
     Context { tp: u32, window: u32, graph: bool },
@@ -60,7 +60,7 @@ pub struct Library {
     what_if: bool,
     decode_graph: bool,
     prefill_graph: bool,
-    cache: Mutex<BTreeMap<Key, Option<Arc<Surface>>>>,
+    cache: Mutex<BTreeMap<SurfaceKey, Option<Arc<Surface>>>>,
 }
 
 impl Library {
@@ -242,7 +242,7 @@ impl Library {
         Ok(Some(found.on_device(&roof(&source.device)?, &roof(device)?, &device.name)))
     }
 
-    fn kernel(&self, key: Key, graph: bool, make: impl Fn(&Source) -> Result<Surface>) -> Result<Arc<Surface>> {
+    fn kernel(&self, key: SurfaceKey, graph: bool, make: impl Fn(&Source) -> Result<Surface>) -> Result<Arc<Surface>> {
         self.must(key, || {
             let found = self.built(graph, |s| make(s).map(Some), &make)?;
             found.ok_or_else(|| crate::Error::data("kernels", "an operator that always has a surface has none"))
@@ -254,7 +254,7 @@ impl Library {
         if decode { self.decode_graph } else { self.prefill_graph }
     }
 
-    fn cached(&self, key: Key, build: impl FnOnce() -> Result<Option<Surface>>) -> Result<Option<Arc<Surface>>> {
+    fn cached(&self, key: SurfaceKey, build: impl FnOnce() -> Result<Option<Surface>>) -> Result<Option<Arc<Surface>>> {
         if let Some(s) = self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(s.clone());
         }
@@ -264,7 +264,7 @@ impl Library {
         Ok(built)
     }
 
-    fn must(&self, key: Key, build: impl FnOnce() -> Result<Surface>) -> Result<Arc<Surface>> {
+    fn must(&self, key: SurfaceKey, build: impl FnOnce() -> Result<Surface>) -> Result<Arc<Surface>> {
         let found = self.cached(key, || build().map(Some))?;
         found.ok_or_else(|| crate::Error::data("kernels", "an operator that always has a surface has none"))
     }
@@ -346,7 +346,7 @@ impl Library {
         let Some((shape, load)) = self.expert_shape(ep, moe_tp) else { return Ok(None) };
         let load = if even { "balanced".to_string() } else { load };
         let graph = self.graph(decode);
-        self.cached(Key::Experts { graph, tokens_ep: ep, moe_tp, grouped: false, decode: false, even }, || {
+        self.cached(SurfaceKey::Experts { graph, tokens_ep: ep, moe_tp, grouped: false, decode: false, even }, || {
             let make = |source: &Source| {
                 let found = ops::served_moe(source, shape, self.formats.moe, &load)?;
                 Ok(if self.assumptions.beyond_tables == BeyondTables::Utilisation {
@@ -365,7 +365,7 @@ impl Library {
         let Some((shape, load)) = self.expert_shape(ep, 1) else { return Ok(None) };
         let load = if even { "balanced".to_string() } else { load };
         let graph = self.graph(decode);
-        self.cached(Key::Experts { graph, tokens_ep: ep, moe_tp: 1, grouped: true, decode, even }, || {
+        self.cached(SurfaceKey::Experts { graph, tokens_ep: ep, moe_tp: 1, grouped: true, decode, even }, || {
             self.built(
                 graph,
                 |source| ops::grouped_moe(source, shape, self.formats.moe, &load, decode),
@@ -391,7 +391,7 @@ fn has_attention_format(
         let Ok(table) = db.table(&cluster.system, framework, name, None) else { continue };
         let has = table.keys.iter().any(|k| match k {
             // Two spellings of one format.
-            Column::Text { name, labels, .. } if name == "mla_dtype" => {
+            TableKey::Text { name, labels, .. } if name == "mla_dtype" => {
                 labels.iter().any(|l| l == asked.name() || (asked == Dtype::Fp8 && l == "fp8_e4m3"))
             }
             _ => false,

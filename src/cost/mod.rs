@@ -1,7 +1,7 @@
 //! A model's layer program, priced: one step on one worker or one AFD unit, and the memory it takes.
 //!
 //! A step is described by what one attention rank carries ([`Batch`]); every operator reads its
-//! time from a compiled surface and hands it to a [`Sink`] together with how well it is known.
+//! time from a compiled surface and hands it to a [`Ledger`] together with how well it is known.
 //! Sources: physics.md sections 1, 3 and 4. Limits: identical sequences within a rank (means).
 
 pub mod afd;
@@ -11,26 +11,26 @@ pub mod draft;
 mod ends;
 pub mod family;
 pub mod ffn;
+pub mod ledger;
 pub mod library;
-pub mod line;
 pub mod memory;
 pub mod overlap;
+pub mod piecewise;
 pub mod ports;
 pub mod program;
 pub mod published;
-pub mod sink;
 pub mod softmax;
 pub mod what_if;
 pub mod worker;
 
 pub use afd::{AfdLines, AfdUnit, LayerStages};
 pub use attention::Lengths;
+pub use ledger::{Detail, Entry, Ledger, Op, Total};
 pub use library::Library;
-pub use line::Lines;
 pub use memory::{Item, Memory, MemoryItem};
+pub use piecewise::Tabulated;
 pub use ports::{PortTime, StepPorts};
 pub use program::Program;
-pub use sink::{Detail, Entry, Op, Sink, Total};
 pub use worker::{Worker, WorkerLines};
 
 /// What one attention rank carries in one step. Counts may be fractional: they are means.

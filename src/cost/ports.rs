@@ -1,4 +1,4 @@
-//! What a step does to the ports of a GPU that holds KV, as a sink of operator times.
+//! What a step does to the ports of a GPU that holds KV, as a ledger of operator times.
 //!
 //! For each tier and direction: `busy_s`, seconds the port carries the step's own bytes at the wire rate, and
 //! `extra_s`, how much longer the step's phases take when one more flow (KV on its way) shares that port
@@ -6,7 +6,7 @@
 //! Source: network.md section 4.5. Limits: the sharing of a port that does not bind is charged as
 //! if it did; phases bound by their start-up are not longer for it.
 
-use super::sink::{Op, Sink, Total};
+use super::ledger::{Ledger, Op, Total};
 use crate::kernels::Reading;
 use crate::network::report::{PortUse, Report};
 use crate::network::{CommTime, Link, PortSide};
@@ -44,7 +44,7 @@ impl StepPorts {
     }
 }
 
-impl Sink for StepPorts {
+impl Ledger for StepPorts {
     const DETAIL: bool = true;
 
     fn add(&mut self, _op: Op, _count: f64, _reading: Reading) {}

@@ -18,7 +18,7 @@ use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::sink::Op;
+use super::ledger::Op;
 use crate::error::{Problems, Result};
 use crate::kernels::{Reading, Surface};
 use crate::spec::dtype::Formats;

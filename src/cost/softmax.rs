@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
+use super::ledger::Op;
 use super::program::{Mixer, MixerRank, State, Surfaces};
 use super::published;
-use super::sink::Op;
 use crate::error::Result;
 use crate::kernels::{Evidence, Reading, Surface};
 use crate::spec::assumptions::AttentionElementwise;

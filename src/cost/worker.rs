@@ -27,9 +27,9 @@ use super::Batch;
 use super::attention::AttentionPart;
 use super::ends::Ends;
 use super::ffn::{self, GatedMlp};
+use super::ledger::{Ledger, Op, Total};
 use super::library::Library;
 use super::program::{Ffn, LayerKind, Surfaces};
-use super::sink::{Op, Sink, Total};
 use crate::error::Result;
 use crate::kernels::Surface;
 use crate::network::{Collective, CommTime};
@@ -141,13 +141,13 @@ impl Worker {
     }
 
     /// One step through all layers.
-    pub fn price<S: Sink>(&self, batch: &Batch, sink: &mut S) {
-        self.price_all(batch, sink);
+    pub fn price<S: Ledger>(&self, batch: &Batch, ledger: &mut S) {
+        self.price_all(batch, ledger);
     }
 
     /// Prices a step and gives the operator seconds that two-batch overlap hides.
-    fn price_all<S: Sink>(&self, batch: &Batch, sink: &mut S) -> f64 {
-        let mut parts = PricedStep { worker: self, sink, hidden: 0.0 };
+    fn price_all<S: Ledger>(&self, batch: &Batch, ledger: &mut S) -> f64 {
+        let mut parts = PricedStep { worker: self, ledger, hidden: 0.0 };
         self.order.step(&mut parts, batch);
         parts.hidden
     }
@@ -162,54 +162,54 @@ impl Worker {
         batch.rank_tokens(f64::from(self.parallel.cp))
     }
 
-    fn dense_layers<S: Sink>(&self, batch: &Batch, mixer: usize, count: f64, sink: &mut S) {
+    fn dense_layers<S: Ledger>(&self, batch: &Batch, mixer: usize, count: f64, ledger: &mut S) {
         if count <= 0.0 {
             return;
         }
         let decode = !batch.has_prefill();
         let tokens = self.tokens(batch);
-        self.attention.price(&self.lib.comm, batch, mixer, count, sink);
+        self.attention.price(&self.lib.comm, batch, mixer, count, ledger);
         if self.parallel.tp > 1 {
             let (comm, tp, bytes) = (&self.lib.comm, self.parallel.tp, tokens * self.hidden * 2.0);
             let reduce = comm.all_reduce(bytes, tp, self.lib.reduce_graph(decode));
-            sink.carry(Op::TpReduce, 2.0 * count, reduce, || {
+            ledger.carry(Op::TpReduce, 2.0 * count, reduce, || {
                 comm.report_collective(Collective::AllReduce, bytes, comm.packed(tp))
             });
         }
-        ffn::norm(&self.memory, self.hidden, tokens, decode, count, sink);
+        ffn::norm(&self.memory, self.hidden, tokens, decode, count, ledger);
         if let Some(mlp) = &self.dense {
-            mlp.price(Op::DenseFfn, tokens, decode, count, sink);
+            mlp.price(Op::DenseFfn, tokens, decode, count, ledger);
         }
     }
 
     /// MoE layers, overlapped if serving says so; gives the operator seconds hidden.
-    fn moe_layers<S: Sink>(&self, batch: &Batch, mixer: usize, count: f64, sink: &mut S) -> f64 {
+    fn moe_layers<S: Ledger>(&self, batch: &Batch, mixer: usize, count: f64, ledger: &mut S) -> f64 {
         let Some(moe) = &self.moe else { return 0.0 };
         if count <= 0.0 {
             return 0.0;
         }
         let Some(Halves { half, parts, wall }) = self.halves(moe, batch, mixer) else {
-            self.whole_moe_layers(batch, mixer, count, sink);
+            self.whole_moe_layers(batch, mixer, count, ledger);
             return 0.0;
         };
         let mut t = Total::default();
         self.attention.price(&self.lib.comm, &half, mixer, 1.0, &mut t);
         lane::layer(&parts, false, 1.0, &mut t);
         if S::DETAIL {
-            self.attention.price(&self.lib.comm, &half, mixer, 2.0 * count, sink);
-            lane::layer(&parts, false, 2.0 * count, sink);
+            self.attention.price(&self.lib.comm, &half, mixer, 2.0 * count, ledger);
+            lane::layer(&parts, false, 2.0 * count, ledger);
         } else {
-            sink.merge(&t.times(2.0 * count));
+            ledger.merge(&t.times(2.0 * count));
         }
         count * (2.0 * t.seconds - wall)
     }
 
-    fn whole_moe_layers<S: Sink>(&self, batch: &Batch, mixer: usize, count: f64, sink: &mut S) {
+    fn whole_moe_layers<S: Ledger>(&self, batch: &Batch, mixer: usize, count: f64, ledger: &mut S) {
         if let (true, Some(moe)) = (count > 0.0, &self.moe) {
-            self.attention.price(&self.lib.comm, batch, mixer, count, sink);
+            self.attention.price(&self.lib.comm, batch, mixer, count, ledger);
             match moe.best_lane(batch) {
-                Some((parts, _)) if S::DETAIL => parts.layer(count, sink),
-                Some((_, total)) => sink.merge(&total.times(count)),
+                Some((parts, _)) if S::DETAIL => parts.layer(count, ledger),
+                Some((_, total)) => ledger.merge(&total.times(count)),
                 None => {}
             }
         }
@@ -238,12 +238,12 @@ impl Worker {
 /// A step priced operator by operator.
 struct PricedStep<'a, S> {
     worker: &'a Worker,
-    sink: &'a mut S,
+    ledger: &'a mut S,
     /// Operator seconds that two-batch overlap hides.
     hidden: f64,
 }
 
-impl<S: Sink> StepParts for PricedStep<'_, S> {
+impl<S: Ledger> StepParts for PricedStep<'_, S> {
     type At = Batch;
 
     fn at(&self, batch: &Batch) -> Batch {
@@ -251,24 +251,24 @@ impl<S: Sink> StepParts for PricedStep<'_, S> {
     }
 
     fn embedding(&mut self, b: &Batch) {
-        self.worker.ends.embedding(self.worker.tokens(b), !b.has_prefill(), self.sink);
+        self.worker.ends.embedding(self.worker.tokens(b), !b.has_prefill(), self.ledger);
     }
 
     fn layers(&mut self, b: &Batch, kind: LayerKind, count: f64, may_halve: bool) {
         let (w, mixer) = (self.worker, kind.mixer);
         let count = count * if b.has_prefill() { 1.0 } else { w.decode_share };
         match kind.ffn {
-            Ffn::Dense => w.dense_layers(b, mixer, count, self.sink),
-            Ffn::Experts if may_halve => self.hidden += w.moe_layers(b, mixer, count, self.sink),
-            Ffn::Experts => w.whole_moe_layers(b, mixer, count, self.sink),
+            Ffn::Dense => w.dense_layers(b, mixer, count, self.ledger),
+            Ffn::Experts if may_halve => self.hidden += w.moe_layers(b, mixer, count, self.ledger),
+            Ffn::Experts => w.whole_moe_layers(b, mixer, count, self.ledger),
         }
     }
 
     fn projection(&mut self, b: &Batch, count: f64) {
-        self.worker.ends.projection(self.worker.tokens(b), !b.has_prefill(), count, self.sink);
+        self.worker.ends.projection(self.worker.tokens(b), !b.has_prefill(), count, self.ledger);
     }
 
     fn logits(&mut self, b: &Batch, rows: f64, count: f64) {
-        self.worker.ends.logits(rows, !b.has_prefill(), count, self.sink);
+        self.worker.ends.logits(rows, !b.has_prefill(), count, self.ledger);
     }
 }

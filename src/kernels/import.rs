@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::table::{Key, Noise, Provenance, Table};
+use super::table::{Noise, Provenance, Table, TableKey};
 use crate::error::{Error, Result};
 
 /// One column as it was read, rows in the order of the source.
@@ -80,7 +80,7 @@ impl Table {
         if u32::try_from(rows).is_err() {
             return Err(bad(format!("{rows} rows are more than a table can hold")));
         }
-        let mut keys: Vec<Key> = Vec::new();
+        let mut keys: Vec<TableKey> = Vec::new();
         let mut raw: Vec<(String, Vec<f64>)> = Vec::new();
         for (column, values) in columns {
             if values.len() != rows {
@@ -93,7 +93,7 @@ impl Table {
                 return Err(bad(format!("column '{column}' is there twice")));
             }
             match values {
-                RawColumn::Int(values) => keys.push(Key::Int { name: column, values }),
+                RawColumn::Int(values) => keys.push(TableKey::Int { name: column, values }),
                 RawColumn::Text(values) => {
                     let (codes, labels) = to_codes(values);
                     keys.push(text_key(column, codes, labels).map_err(bad)?);
@@ -133,7 +133,7 @@ fn to_codes(values: Vec<String>) -> (Vec<u32>, Vec<String>) {
 }
 
 /// A text key with sorted, distinct labels of which each occurs.
-fn text_key(name: String, codes: Vec<u32>, labels: Vec<String>) -> std::result::Result<Key, String> {
+fn text_key(name: String, codes: Vec<u32>, labels: Vec<String>) -> std::result::Result<TableKey, String> {
     if let Some(row) = codes.iter().position(|&c| c as usize >= labels.len()) {
         return Err(format!("column '{name}', row {row}: code {} has no label", codes[row]));
     }
@@ -148,7 +148,7 @@ fn text_key(name: String, codes: Vec<u32>, labels: Vec<String>) -> std::result::
         labels.iter().map(|l| sorted.binary_search(&canonical(&name, l)).map_or(0, |i| i as u16)).collect();
     let codes = codes.into_iter().map(|c| new[c as usize]).collect();
     let labels = sorted.into_iter().map(str::to_string).collect();
-    Ok(Key::Text { name, codes, labels })
+    Ok(TableKey::Text { name, codes, labels })
 }
 
 fn collapse(
@@ -156,12 +156,12 @@ fn collapse(
     framework: &str,
     version: &str,
     name: &str,
-    mut keys: Vec<Key>,
+    mut keys: Vec<TableKey>,
     raw: Vec<(String, Vec<f64>)>,
     mut provenance: Provenance,
 ) -> Table {
     let rows = keys[0].len();
-    let varies = |k: &Key| (1..rows).any(|r| k.code(r) != k.code(0));
+    let varies = |k: &TableKey| (1..rows).any(|r| k.code(r) != k.code(0));
     let last = LAST_AXIS.iter().find(|n| keys.iter().any(|k| k.name() == **n && varies(k))).copied();
     keys.sort_by_key(|k| (!k.is_text(), Some(k.name()) == last));
 
@@ -172,17 +172,17 @@ fn collapse(
     order.sort_by(|&a, &b| compare(a as usize, b as usize));
     let groups: Vec<&[u32]> = order.chunk_by(|&a, &b| compare(a as usize, b as usize).is_eq()).collect();
 
-    let kept = |k: &Key| match k {
-        Key::Int { name, values } => {
-            Key::Int { name: name.clone(), values: groups.iter().map(|g| values[g[0] as usize]).collect() }
+    let kept = |k: &TableKey| match k {
+        TableKey::Int { name, values } => {
+            TableKey::Int { name: name.clone(), values: groups.iter().map(|g| values[g[0] as usize]).collect() }
         }
-        Key::Text { name, codes, labels } => Key::Text {
+        TableKey::Text { name, codes, labels } => TableKey::Text {
             name: name.clone(),
             codes: groups.iter().map(|g| codes[g[0] as usize]).collect(),
             labels: labels.clone(),
         },
     };
-    let new_keys: Vec<Key> = keys.iter().map(kept).collect();
+    let new_keys: Vec<TableKey> = keys.iter().map(kept).collect();
     let measures = raw
         .iter()
         .map(|(n, values)| {
@@ -198,7 +198,7 @@ fn collapse(
     provenance.duplicates = "median".to_string();
     provenance.noise = noise(&groups, &raw[0].1);
     provenance.kernel_sources = match new_keys.iter().find(|k| k.name() == "kernel_source") {
-        Some(Key::Text { labels, .. }) => labels.clone(),
+        Some(TableKey::Text { labels, .. }) => labels.clone(),
         _ => Vec::new(),
     };
     Table {

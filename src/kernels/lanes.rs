@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use super::table::{Key, Table};
+use super::table::{Table, TableKey};
 use crate::spec::catalog;
 use crate::spec::servers::{self, KernelPart};
 
@@ -42,7 +42,7 @@ pub fn is_nongated(source: &str) -> bool {
 /// Of `rows`, those of the operator the table is named for, where it holds variants too
 /// (`..._skip_indexer`, `..._eplb`).
 pub fn own_operator(table: &Table, rows: &mut Vec<u32>) {
-    if let Some(Key::Text { codes, labels, .. }) = table.key("op_name")
+    if let Some(TableKey::Text { codes, labels, .. }) = table.key("op_name")
         && let Some(own) = labels.iter().position(|l| *l == table.name)
     {
         keep_if_any(rows, |r| usize::from(codes[r]) == own);
@@ -54,7 +54,7 @@ pub fn own_operator(table: &Table, rows: &mut Vec<u32>) {
 /// Rows of other sources go where the default has rows; where it has none, all stay. Non-gated
 /// expert kernels always go. The result may be empty, or still hold several sources.
 pub fn default_sources(table: &Table, rows: &mut Vec<u32>) {
-    let Some(Key::Text { codes, labels, .. }) = table.key("kernel_source") else { return };
+    let Some(TableKey::Text { codes, labels, .. }) = table.key("kernel_source") else { return };
     let label = |r: usize| labels[usize::from(codes[r])].as_str();
     rows.retain(|&r| !is_nongated(label(r as usize)));
     let sm = architecture(&table.system);

@@ -13,7 +13,7 @@ use super::evidence::Evidence;
 use super::import::{canonical, ignored};
 use super::lanes::{default_sources, is_axis, is_dependent, is_nongated, own_operator};
 use super::off_grid::{Cache, Lane};
-use super::table::{Key, Table, Value};
+use super::table::{Table, TableKey, Value};
 use crate::error::{Error, Result, near};
 use crate::units::MS;
 
@@ -126,27 +126,27 @@ fn column(table: &Table, name: &str) -> Result<Option<usize>> {
         Some(k) => Ok(Some(k)),
         None if ignored(&table.name).contains(&name) => Ok(None),
         None => {
-            let known: Vec<&str> = table.keys.iter().map(Key::name).collect();
+            let known: Vec<&str> = table.keys.iter().map(TableKey::name).collect();
             Err(Error::spec(name, format!("table '{}' has no key column '{name}'", table.name), near(name, known)))
         }
     }
 }
 
 /// A value as a point of its column: a code for text (checked to exist), the number for numbers.
-fn coordinate(key: &Key, value: &Value) -> Result<f64> {
+fn coordinate(key: &TableKey, value: &Value) -> Result<f64> {
     let name = key.name();
     match (key, value) {
-        (Key::Text { labels, .. }, Value::Text(t)) => {
+        (TableKey::Text { labels, .. }, Value::Text(t)) => {
             let meant = canonical(name, t);
             match labels.binary_search_by(|l| l.as_str().cmp(meant)) {
                 Ok(code) => Ok(code as f64),
                 Err(_) => Err(Error::spec(name, format!("'{t}' was not measured"), near(t, labels))),
             }
         }
-        (Key::Int { .. }, Value::Number(x)) if x.is_finite() => Ok(*x),
-        (Key::Int { .. }, Value::Number(x)) => Err(Error::spec(name, format!("{x} is not a finite number"), "")),
-        (Key::Int { .. }, Value::Text(t)) => Err(Error::spec(name, format!("expected a number, got '{t}'"), "")),
-        (Key::Text { labels, .. }, Value::Number(x)) => {
+        (TableKey::Int { .. }, Value::Number(x)) if x.is_finite() => Ok(*x),
+        (TableKey::Int { .. }, Value::Number(x)) => Err(Error::spec(name, format!("{x} is not a finite number"), "")),
+        (TableKey::Int { .. }, Value::Text(t)) => Err(Error::spec(name, format!("expected a number, got '{t}'"), "")),
+        (TableKey::Text { labels, .. }, Value::Number(x)) => {
             Err(Error::spec(name, format!("expected text, got {x}"), near("", labels)))
         }
     }

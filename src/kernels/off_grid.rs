@@ -16,7 +16,7 @@ use super::grid::points::Points;
 use super::ops::{self, ExpertShape, Source};
 use super::roofline::{Roofline, Work};
 use super::surface::Surface;
-use super::table::{Key, Table};
+use super::table::{Table, TableKey};
 use crate::error::{Error, Result};
 use crate::spec::{Dtype, catalog};
 
@@ -51,8 +51,8 @@ impl Lane<'_> {
     fn text(&self, column: &str) -> Option<&str> {
         let k = self.table.key_index(column)?;
         match &self.table.keys[k] {
-            Key::Text { codes, labels, .. } => Some(&labels[usize::from(codes[*self.rows.first()? as usize])]),
-            Key::Int { .. } => None,
+            TableKey::Text { codes, labels, .. } => Some(&labels[usize::from(codes[*self.rows.first()? as usize])]),
+            TableKey::Int { .. } => None,
         }
     }
 
@@ -110,10 +110,10 @@ impl Lane<'_> {
         let rest: Vec<String> = (0..self.table.keys.len())
             .filter(|&k| !axes.iter().any(|(a, _)| *a == self.table.keys[k].name()))
             .map(|k| match (&self.table.keys[k], self.given.get(&k)) {
-                (key @ Key::Int { .. }, None) => {
+                (key @ TableKey::Int { .. }, None) => {
                     self.rows.first().map(|&r| key.code(r as usize)).unwrap_or(0).to_string()
                 }
-                (Key::Int { .. }, Some(x)) => x.to_string(),
+                (TableKey::Int { .. }, Some(x)) => x.to_string(),
                 (key, _) => self.text(key.name()).unwrap_or_default().to_string(),
             })
             .collect();

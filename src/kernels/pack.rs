@@ -10,7 +10,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::table::{Key, Provenance, Table};
+use super::table::{Provenance, Table, TableKey};
 use crate::error::{Error, Result};
 
 const FORMAT: &str = "disagg-kernels";
@@ -154,7 +154,7 @@ fn decode(payload: &[u8], entry: &IndexEntry) -> Decoded<Table> {
     if n != entry.rows || n == 0 || header.keys.is_empty() {
         return Err(format!("its header has {n} rows, the index {}", entry.rows));
     }
-    let keys = header.keys.into_iter().map(|k| decode_key(&mut rest, k, n)).collect::<Decoded<Vec<Key>>>()?;
+    let keys = header.keys.into_iter().map(|k| decode_key(&mut rest, k, n)).collect::<Decoded<Vec<TableKey>>>()?;
     let measures = header
         .measures
         .into_iter()
@@ -174,16 +174,16 @@ fn decode(payload: &[u8], entry: &IndexEntry) -> Decoded<Table> {
     })
 }
 
-fn decode_key(rest: &mut &[u8], head: KeyHead, n: usize) -> Decoded<Key> {
+fn decode_key(rest: &mut &[u8], head: KeyHead, n: usize) -> Decoded<TableKey> {
     let stored = Stored { name: &head.name, width: head.width, runs: head.runs };
     match (head.int, head.text) {
         (Some(values), None) => {
             let values = decode_codes(rest, &stored, n, values.len(), |c| values[c])?;
-            Ok(Key::Int { name: head.name, values })
+            Ok(TableKey::Int { name: head.name, values })
         }
         (None, Some(labels)) => {
             let codes = decode_codes(rest, &stored, n, labels.len(), |c| c as u16)?;
-            Ok(Key::Text { name: head.name, codes, labels })
+            Ok(TableKey::Text { name: head.name, codes, labels })
         }
         _ => Err(format!("key column '{}' is neither integers nor text", head.name)),
     }

@@ -14,7 +14,7 @@ use super::db::KernelDb;
 use super::evidence::Evidence;
 use super::ops::{self, ExpertShape, Source};
 use super::surface::Surface;
-use super::table::{Key, Table};
+use super::table::{Table, TableKey};
 use crate::error::{Error, Result};
 use crate::spec::{Attention, Dtype, Indexer, Model, Quant, servers};
 
@@ -73,7 +73,7 @@ fn jitter(table: &Table, probe: &Probe, lane: &str) -> f64 {
             continue;
         }
         // Columns that follow from the axis would part every line.
-        let line = |k: &&Key| k.name() != axis.name() && !super::lanes::is_dependent(k.name());
+        let line = |k: &&TableKey| k.name() != axis.name() && !super::lanes::is_dependent(k.name());
         let others: Vec<i64> = table.keys.iter().filter(line).map(|k| k.code(r)).collect();
         if let Some(t) = table.seconds(r, "latency") {
             lines.entry(others).or_default().push((axis.code(r), t));
@@ -153,14 +153,14 @@ pub const TABLES: [&str; 13] = [
 
 fn int(table: &Table, name: &str, row: usize) -> i64 {
     match table.key(name) {
-        Some(Key::Int { values, .. }) => values[row],
+        Some(TableKey::Int { values, .. }) => values[row],
         _ => 0,
     }
 }
 
 fn text<'a>(table: &'a Table, name: &str, row: usize) -> &'a str {
     match table.key(name) {
-        Some(Key::Text { codes, labels, .. }) => &labels[codes[row] as usize],
+        Some(TableKey::Text { codes, labels, .. }) => &labels[codes[row] as usize],
         _ => "",
     }
 }
@@ -312,10 +312,10 @@ fn subset(table: &Table, keep: impl Fn(usize) -> bool) -> Table {
         .keys
         .iter()
         .map(|k| match k {
-            Key::Int { name, values } => {
-                Key::Int { name: name.clone(), values: rows.iter().map(|&r| values[r]).collect() }
+            TableKey::Int { name, values } => {
+                TableKey::Int { name: name.clone(), values: rows.iter().map(|&r| values[r]).collect() }
             }
-            Key::Text { name, codes, labels } => Key::Text {
+            TableKey::Text { name, codes, labels } => TableKey::Text {
                 name: name.clone(),
                 codes: rows.iter().map(|&r| codes[r]).collect(),
                 labels: labels.clone(),
@@ -467,11 +467,11 @@ fn predicted(source: &Source, group: &Table, row: usize) -> Option<(Surface, [f6
         .keys
         .iter()
         .map(|k| match k {
-            Key::Int { name, values } => Key::Int { name: name.clone(), values: vec![values[row]] },
-            Key::Text { name, codes, labels } => {
+            TableKey::Int { name, values } => TableKey::Int { name: name.clone(), values: vec![values[row]] },
+            TableKey::Text { name, codes, labels } => {
                 // The kernel source is the lane's to choose.
                 let label = if name == "kernel_source" { String::new() } else { labels[codes[row] as usize].clone() };
-                Key::Text { name: name.clone(), codes: vec![0], labels: vec![label] }
+                TableKey::Text { name: name.clone(), codes: vec![0], labels: vec![label] }
             }
         })
         .collect();

@@ -13,7 +13,7 @@ use crate::units::{MS, US};
 
 /// A key column of a table.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Key {
+pub enum TableKey {
     Int {
         name: String,
         values: Vec<i64>,
@@ -26,17 +26,17 @@ pub enum Key {
     },
 }
 
-impl Key {
+impl TableKey {
     pub fn name(&self) -> &str {
         match self {
-            Key::Int { name, .. } | Key::Text { name, .. } => name,
+            TableKey::Int { name, .. } | TableKey::Text { name, .. } => name,
         }
     }
 
     pub fn len(&self) -> usize {
         match self {
-            Key::Int { values, .. } => values.len(),
-            Key::Text { codes, .. } => codes.len(),
+            TableKey::Int { values, .. } => values.len(),
+            TableKey::Text { codes, .. } => codes.len(),
         }
     }
 
@@ -45,22 +45,22 @@ impl Key {
     }
 
     pub fn is_text(&self) -> bool {
-        matches!(self, Key::Text { .. })
+        matches!(self, TableKey::Text { .. })
     }
 
     /// The value in `row` as a sortable number: the integer itself, or the code of the label.
     pub fn code(&self, row: usize) -> i64 {
         match self {
-            Key::Int { values, .. } => values[row],
-            Key::Text { codes, .. } => i64::from(codes[row]),
+            TableKey::Int { values, .. } => values[row],
+            TableKey::Text { codes, .. } => i64::from(codes[row]),
         }
     }
 
     /// Code of a label or number that occurs in the column's vocabulary.
     pub fn code_of(&self, value: &Value) -> Option<i64> {
         match (self, value) {
-            (Key::Int { .. }, Value::Number(x)) if x.fract() == 0.0 && x.abs() < 9.0e15 => Some(*x as i64),
-            (Key::Text { labels, .. }, Value::Text(t)) => labels.binary_search(t).ok().map(|i| i as i64),
+            (TableKey::Int { .. }, Value::Number(x)) if x.fract() == 0.0 && x.abs() < 9.0e15 => Some(*x as i64),
+            (TableKey::Text { labels, .. }, Value::Text(t)) => labels.binary_search(t).ok().map(|i| i as i64),
             _ => None,
         }
     }
@@ -68,8 +68,8 @@ impl Key {
     /// A code as the user would write it.
     pub fn show(&self, code: i64) -> String {
         match self {
-            Key::Int { .. } => code.to_string(),
-            Key::Text { labels, .. } => labels.get(code as usize).cloned().unwrap_or_default(),
+            TableKey::Int { .. } => code.to_string(),
+            TableKey::Text { labels, .. } => labels.get(code as usize).cloned().unwrap_or_default(),
         }
     }
 }
@@ -95,20 +95,20 @@ impl From<&str> for Value {
 
 /// What a measured number counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
+pub enum TimeUnit {
     Milliseconds,
     Microseconds,
     /// Bandwidth, power: not a time.
     Other,
 }
 
-impl Unit {
+impl TimeUnit {
     /// Seconds in one of this unit; none where it is not a time.
     pub fn seconds(self) -> Option<f64> {
         match self {
-            Unit::Milliseconds => Some(MS),
-            Unit::Microseconds => Some(US),
-            Unit::Other => None,
+            TimeUnit::Milliseconds => Some(MS),
+            TimeUnit::Microseconds => Some(US),
+            TimeUnit::Other => None,
         }
     }
 }
@@ -149,7 +149,7 @@ pub struct Table {
     pub version: String,
     /// Parquet file stem without `_perf`.
     pub name: String,
-    pub keys: Vec<Key>,
+    pub keys: Vec<TableKey>,
     /// (name, values as measured, f32) per measured column: milliseconds, or microseconds where
     /// [`Table::unit`] says so (the DeepEP and `moe_a2a` tables).
     pub measures: Vec<(String, Vec<f32>)>,
@@ -158,14 +158,14 @@ pub struct Table {
 
 impl Table {
     pub fn rows(&self) -> usize {
-        self.keys.first().map_or(0, Key::len)
+        self.keys.first().map_or(0, TableKey::len)
     }
 
     pub fn key_index(&self, name: &str) -> Option<usize> {
         self.keys.iter().position(|k| k.name() == name)
     }
 
-    pub fn key(&self, name: &str) -> Option<&Key> {
+    pub fn key(&self, name: &str) -> Option<&TableKey> {
         self.keys.iter().find(|k| k.name() == name)
     }
 
@@ -175,13 +175,13 @@ impl Table {
 
     /// Unit of a measured column. Names that end in `_us` say it; `latency` is milliseconds but in
     /// `moe_a2a`, whose writer sums the microseconds of its phases.
-    pub fn unit(&self, measure: &str) -> Unit {
+    pub fn unit(&self, measure: &str) -> TimeUnit {
         if measure.ends_with("_us") || (self.name == "moe_a2a" && measure == "latency") {
-            Unit::Microseconds
+            TimeUnit::Microseconds
         } else if measure == "latency" || measure.ends_with("_ms") {
-            Unit::Milliseconds
+            TimeUnit::Milliseconds
         } else {
-            Unit::Other
+            TimeUnit::Other
         }
     }
 
@@ -194,10 +194,10 @@ impl Table {
     /// The table with only these rows, which must rise.
     pub fn subset(&self, rows: &[u32]) -> Table {
         let keys = self.keys.iter().map(|k| match k {
-            Key::Int { name, values } => {
-                Key::Int { name: name.clone(), values: rows.iter().map(|&r| values[r as usize]).collect() }
+            TableKey::Int { name, values } => {
+                TableKey::Int { name: name.clone(), values: rows.iter().map(|&r| values[r as usize]).collect() }
             }
-            Key::Text { name, codes, labels } => Key::Text {
+            TableKey::Text { name, codes, labels } => TableKey::Text {
                 name: name.clone(),
                 codes: rows.iter().map(|&r| codes[r as usize]).collect(),
                 labels: labels.clone(),
@@ -271,7 +271,7 @@ impl Table {
 
 /// First row in `from..to`, where the column rises, whose code is beyond `code` (`Equal`) or not
 /// before it (`Less`).
-fn bound(key: &Key, from: usize, to: usize, code: i64, upto: Ordering) -> usize {
+fn bound(key: &TableKey, from: usize, to: usize, code: i64, upto: Ordering) -> usize {
     let (mut a, mut b) = (from, to);
     while a < b {
         let middle = a.midpoint(b);

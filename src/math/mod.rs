@@ -2,6 +2,6 @@
 
 pub mod climb;
 pub mod combinatorics;
+pub mod nelder_mead;
 pub mod normal;
 pub mod pareto;
-pub mod simplex;

@@ -17,7 +17,7 @@
 //! reaches D < min(EP, k), so its own shape is interpolated, not measured.
 
 use super::constants::{Starts, Way};
-use super::curve::{CommTime, Curve, Lane};
+use super::curve::{CommTime, Curve, CurveLane};
 use super::law::ExchangeLaw;
 use super::tables::{self, ByEp, Shaped};
 use super::traffic::{self, Ports, packed, payload_bytes, return_bytes};
@@ -79,7 +79,7 @@ const MOST_RANKS: u32 = 4096;
 
 /// A row of the table with what it moved.
 #[derive(Debug)]
-struct Row {
+struct ExchangeRow {
     shape: Shaped,
     /// Port seconds per token of this row.
     beta: f64,
@@ -95,9 +95,9 @@ pub struct Phase {
     pub rule: PortRule,
     ranks: Vec<u32>,
     /// By measured EP.
-    rows: Vec<Vec<Row>>,
+    rows: Vec<Vec<ExchangeRow>>,
     /// By EP.
-    lanes: Vec<Lane>,
+    lanes: Vec<CurveLane>,
     /// Alpha by EP less that of its experts, for the AFD hops that borrow it.
     alphas: Vec<f64>,
     per_expert: f64,
@@ -160,14 +160,14 @@ impl Phase {
                 .into_iter()
                 .map(|shape| {
                     let bytes = payload(shape.hidden);
-                    Row { beta: phase.beta_of_row(&shape, bytes, ep), payload: bytes, shape }
+                    ExchangeRow { beta: phase.beta_of_row(&shape, bytes, ep), payload: bytes, shape }
                 })
                 .collect();
             phase.rows.push(rows);
         }
         for n in 0..=top.clamp(wires.domain, MOST_RANKS) {
             let n = n.max(2);
-            let mut lane = Lane::place(&phase.ranks, n);
+            let mut lane = CurveLane::place(&phase.ranks, n);
             if lane.evidence == Evidence::Extrapolated {
                 // Smaller groups than measured keep at least half a launch.
                 lane.shift = (alpha(n) - alpha(phase.ranks[lane.lo])).max(-0.5 * law.alpha);
@@ -202,7 +202,7 @@ impl Phase {
     }
 
     /// The measured row for a shape: its own, else the nearest in bytes and experts.
-    fn row(&self, i: usize, shape: &A2aShape) -> (&Row, bool) {
+    fn row(&self, i: usize, shape: &A2aShape) -> (&ExchangeRow, bool) {
         let apart = |a: u32, b: u32| {
             let (a, b) = (f64::from(a.max(1)), f64::from(b.max(1)));
             if a > b { a / b } else { b / a }

@@ -9,7 +9,7 @@
 //! across domains is better than extrapolated; NVLS beyond the measured ranks is not credited.
 
 use super::constants::{ETA_NIC, NIC_ALPHA_PER_LOG2, Starts};
-use super::curve::{CommTime, Curve, Lane};
+use super::curve::{CommTime, Curve, CurveLane};
 use super::law::CollectiveLaw;
 use super::tables::{self, ByRanks};
 use super::traffic::packed;
@@ -22,7 +22,7 @@ use crate::kernels::{Evidence, KernelDb};
 struct Op {
     curves: Vec<Curve>,
     /// By ranks, up to the largest measured; entries 0 and 1 are not used.
-    lanes: Vec<Lane>,
+    lanes: Vec<CurveLane>,
     wires: Wires,
     beyond: Option<Beyond>,
 }
@@ -43,7 +43,7 @@ impl Op {
         let ranks: Vec<u32> = curves.keys().copied().collect();
         let curves: Vec<Curve> = curves.into_values().collect();
         let lane = |n: u32| {
-            let mut lane = Lane::place(&ranks, n.max(2));
+            let mut lane = CurveLane::place(&ranks, n.max(2));
             if lane.evidence == Evidence::Extrapolated {
                 // A smaller group than measured keeps its alpha.
                 lane.stretch = ring_share(n.max(2)) / ring_share(ranks[lane.lo]);

@@ -112,7 +112,7 @@ impl Curve {
 /// How a group of n ranks is priced from the groups that were measured: between two of them
 /// (geometric mean, weight by log n), or from one with its bytes stretched and its alpha shifted.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Lane {
+pub struct CurveLane {
     pub lo: usize,
     pub hi: usize,
     /// Weight of `hi`.
@@ -124,10 +124,10 @@ pub struct Lane {
     pub evidence: Evidence,
 }
 
-impl Lane {
+impl CurveLane {
     /// Places `n` among rising `measured` ranks; stretch and shift are left neutral.
-    pub fn place(measured: &[u32], n: u32) -> Lane {
-        let one = |i, evidence| Lane { lo: i, hi: i, w: 0.0, stretch: 1.0, shift: 0.0, evidence };
+    pub fn place(measured: &[u32], n: u32) -> CurveLane {
+        let one = |i, evidence| CurveLane { lo: i, hi: i, w: 0.0, stretch: 1.0, shift: 0.0, evidence };
         let i = measured.partition_point(|m| *m < n);
         match (i.checked_sub(1), measured.get(i)) {
             (_, Some(m)) if *m == n => one(i, Evidence::Measured),
@@ -135,7 +135,7 @@ impl Lane {
             (Some(j), None) => one(j, Evidence::Extrapolated),
             (Some(j), Some(above)) => {
                 let (below, above, n) = (f64::from(measured[j]), f64::from(*above), f64::from(n));
-                Lane { w: (n / below).ln() / (above / below).ln(), hi: i, ..one(j, Evidence::Interpolated) }
+                CurveLane { w: (n / below).ln() / (above / below).ln(), hi: i, ..one(j, Evidence::Interpolated) }
             }
         }
     }
@@ -178,10 +178,10 @@ mod tests {
 
     #[test]
     fn lanes() {
-        assert_eq!(Lane::place(&[2, 4, 8], 4).evidence, Evidence::Measured);
-        let six = Lane::place(&[2, 4, 8], 6);
+        assert_eq!(CurveLane::place(&[2, 4, 8], 4).evidence, Evidence::Measured);
+        let six = CurveLane::place(&[2, 4, 8], 6);
         assert_eq!((six.lo, six.hi), (1, 2));
-        assert_eq!(Lane::place(&[2, 4, 8], 72).lo, 2);
+        assert_eq!(CurveLane::place(&[2, 4, 8], 72).lo, 2);
         let t = six.eval(|i, _| CommTime { seconds: [1.0, 2.0, 4.0][i], evidence: Evidence::Measured });
         assert!((t.seconds - 3.0).abs() < 1e-12, "powers of two in n and t meet at 3: {t:?}");
     }

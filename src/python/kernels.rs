@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::kernels::import::RawColumn;
 use crate::kernels::lookup::{Query, lookup_all};
 use crate::kernels::ops::Source;
-use crate::kernels::table::{Key, Provenance, Value};
+use crate::kernels::table::{Provenance, TableKey, Value};
 use crate::kernels::{KernelDb, Table, report};
 
 /// Where the pack lies, and the database once somebody asked for it.
@@ -90,8 +90,8 @@ fn as_columns(table: &Table) -> Columns {
     let mut out = Columns::new();
     for key in &table.keys {
         let column = match key {
-            Key::Int { values, .. } => Column::I64(values.clone()),
-            Key::Text { codes, labels, .. } => {
+            TableKey::Int { values, .. } => Column::I64(values.clone()),
+            TableKey::Text { codes, labels, .. } => {
                 Column::Cat { codes: codes.iter().map(|c| i32::from(*c)).collect(), labels: labels.clone() }
             }
         };

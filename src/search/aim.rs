@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use crate::serving::{Binding, Point};
+use crate::serving::{Binding, SteadyState};
 use crate::spec::Slo;
 
 /// How good a point is under the limits: within them by its gain, else by how near it is.
@@ -14,12 +14,12 @@ pub struct Aim {
 
 impl Aim {
     /// What is optimised; more is better.
-    pub fn gain(&self, p: &Point) -> f64 {
+    pub fn gain(&self, p: &SteadyState) -> f64 {
         if self.per_user { 1.0 / p.tpot_s.max(1e-12) } else { p.requests_per_s }
     }
 
     /// Class (2 within the limits, 1 standing, 0 not) and value; more is better in both.
-    pub fn score(&self, p: &Point) -> (u8, f64) {
+    pub fn score(&self, p: &SteadyState) -> (u8, f64) {
         if !p.stands() {
             (0, -p.memory_bytes)
         } else if p.binding_under(&self.slo) == Binding::None {

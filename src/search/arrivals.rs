@@ -22,14 +22,14 @@ use rayon::prelude::*;
 use super::blocks;
 use super::constants::arrivals::{MOST, ROWS, SEATS, TOGETHER};
 use super::constants::scan::NEAR;
-use super::key::{Key, key};
+use super::key::{PlanKey, key};
 use super::question::Question;
 use super::row::Row;
 use crate::control::Control;
 use crate::cost::Library;
 use crate::error::Result;
 use crate::serving::queueing::{Arrivals, Held};
-use crate::serving::{Engine, point};
+use crate::serving::{Engine, steady_state};
 use crate::sim::statistics::interval;
 use crate::sim::trace::draw;
 use crate::sim::{Deployment, NEVER, Settings, pricers, simulate_with};
@@ -63,7 +63,7 @@ struct Bound {
 /// Bounds of a level, the highest first.
 fn bounds(q: &Question, rows: &[Row], (framework, level): (u8, Level)) -> Vec<Bound> {
     let limits = [q.slo.ttft_ms, q.slo.tpot_ms].map(|l| l.map_or(f64::INFINITY, |l| l * 1e-3));
-    let mut layouts: BTreeMap<Key, Vec<usize>> = BTreeMap::new();
+    let mut layouts: BTreeMap<PlanKey, Vec<usize>> = BTreeMap::new();
     for i in blocks::filter(rows, |r| r.level == level && r.framework == framework && r.point.stands()) {
         // Batch and chunk of the slot that decodes do not tell layouts apart.
         let mut bare = rows[i];
@@ -168,7 +168,7 @@ fn with_seats(q: &Question, lib: &Arc<Library>, row: &Row, more: f64, found: f64
     if found > 0.0 {
         // One look before the bisection.
         let at = engine.open(found * (1.0 + 1e-3)).ok()?;
-        if point::excess(at.latencies(q.slo.percentile), &q.slo) > 1.0 {
+        if steady_state::excess(at.latencies(q.slo.percentile), &q.slo) > 1.0 {
             return None;
         }
     }

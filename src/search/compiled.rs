@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::kept::Kept;
 use super::sides::Prompts;
-use crate::cost::{AfdUnit, Library, Lines, Worker};
+use crate::cost::{AfdUnit, Library, Tabulated, Worker};
 use crate::error::Result;
 use crate::recent::Recent;
 use crate::spec::{AfdPlan, Parallel};
@@ -19,7 +19,7 @@ static DRAWN: Recent<(Arc<Library>, Arc<Drawn>)> = Recent::new(6);
 /// What has been drawn and compiled of a library.
 #[derive(Default)]
 struct Drawn {
-    lines: Arc<Lines>,
+    lines: Arc<Tabulated>,
     /// By width and whether two half-batches overlap.
     workers: Kept<(Parallel, bool), Worker>,
     /// By shape: layouts that differ in micro-batches share one.
@@ -45,7 +45,7 @@ impl Compiled {
         Arc::new(Compiled { drawn, prompts: Kept::default() })
     }
 
-    pub fn lines(&self) -> &Arc<Lines> {
+    pub fn lines(&self) -> &Arc<Tabulated> {
         &self.drawn.lines
     }
 

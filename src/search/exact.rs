@@ -10,15 +10,15 @@ use rayon::prelude::*;
 
 use super::aim::Aim;
 use super::blocks::{self, BLOCK};
+use super::candidate_clock::{CandidateClock, combine};
 use super::constants::scan::{BESIDE, NEAR, ROUNDS};
 use super::key::{PART, part_key};
 use super::leaders::{self, Head};
 use super::row::{Part, Row};
 use super::task::Task;
-use super::timer::{Timer, combine};
 use crate::error::Result;
 use crate::serving::pd::Several;
-use crate::serving::{Binding, Point};
+use crate::serving::{Binding, SteadyState};
 use crate::spec::Workload;
 
 /// Rows within the limits that no other beats on both speed per user and rate, or by no more than `near`.
@@ -98,7 +98,7 @@ impl Task<'_> {
     }
 
     /// A row's point by the engine.
-    pub fn exact(&self, r: &Row) -> Result<Point> {
+    pub fn exact(&self, r: &Row) -> Result<SteadyState> {
         let (batch, load) = (f64::from(r.main.batch), &self.load);
         let Some(part) = &r.prefill else {
             let main = self.engine.mixed.get(slot(&r.main, false), || self.untimed(&r.main, self.workload))?;
@@ -120,8 +120,8 @@ impl Task<'_> {
         ))
     }
 
-    fn untimed(&self, part: &Part, workload: &Workload) -> Result<Timer> {
-        Ok(Timer::new(self.stepper_of(&part.layout, workload)?, None))
+    fn untimed(&self, part: &Part, workload: &Workload) -> Result<CandidateClock> {
+        Ok(CandidateClock::new(self.stepper_of(&part.layout, workload)?, None))
     }
 }
 

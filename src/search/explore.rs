@@ -18,7 +18,7 @@ use super::key::append_new;
 use super::layouts::Layouts;
 use super::leaders::Tiers;
 use super::marks::Judged;
-use super::question::{Kind, Question, Unit};
+use super::question::{Question, UnitKind, WorkUnit};
 use super::refine;
 use super::row::{Layout, Row};
 use super::sides::{Sides, ways};
@@ -32,12 +32,12 @@ use crate::kernels::KernelDb;
 use crate::spec::{Level, Rules};
 
 /// Layouts that a unit of work prices.
-fn priced(of: &Layouts, kind: Kind, q: &Question) -> u64 {
+fn priced(of: &Layouts, kind: UnitKind, q: &Question) -> u64 {
     let priced: &[&[Layout]] = match kind {
-        Kind::Workers => &[&of.workers],
-        Kind::Units => &[&of.units],
-        Kind::Pairs if q.wants(Level::PdAfd) => &[&of.prefill_workers, &of.workers, &of.units, &of.prefill_units],
-        Kind::Pairs => &[&of.prefill_workers, &of.workers],
+        UnitKind::Workers => &[&of.workers],
+        UnitKind::Units => &[&of.units],
+        UnitKind::Pairs if q.wants(Level::PdAfd) => &[&of.prefill_workers, &of.workers, &of.units, &of.prefill_units],
+        UnitKind::Pairs => &[&of.prefill_workers, &of.workers],
     };
     priced.iter().map(|l| l.len() as u64).sum()
 }
@@ -69,7 +69,7 @@ pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<St
 }
 
 /// Searches one unit alone: the same rows, to the bit, as in `explore`.
-pub fn search(db: &Arc<KernelDb>, q: &Question, unit: &Unit, control: &Control) -> Result<Vec<Row>> {
+pub fn search(db: &Arc<KernelDb>, q: &Question, unit: &WorkUnit, control: &Control) -> Result<Vec<Row>> {
     q.check(&db.frameworks(&q.case.cluster.system)?)?;
     let framework = &q.case.named()[usize::from(unit.framework)];
     let (lib, rules) = (q.case.library(db, framework)?, q.rules(framework)?);
@@ -103,12 +103,12 @@ pub fn join(db: &Arc<KernelDb>, q: &Question, parts: Vec<Vec<Row>>) -> Result<St
 
 impl Task<'_> {
     /// Appends every level of a unit of work, one after the other.
-    fn unit(&self, kind: Kind, of: &Layouts, q: &Question, rows: &mut Vec<Row>) -> Result<()> {
+    fn unit(&self, kind: UnitKind, of: &Layouts, q: &Question, rows: &mut Vec<Row>) -> Result<()> {
         let (aim, octave) = (q.aim(), q.batches_per_octave.max(1));
         match kind {
-            Kind::Workers => self.mixed_level(Level::Aggregated, &of.workers, octave, &aim, rows)?,
-            Kind::Units => self.mixed_level(Level::AggregatedAfd, &of.units, space::sparser(octave), &aim, rows)?,
-            Kind::Pairs => {
+            UnitKind::Workers => self.mixed_level(Level::Aggregated, &of.workers, octave, &aim, rows)?,
+            UnitKind::Units => self.mixed_level(Level::AggregatedAfd, &of.units, space::sparser(octave), &aim, rows)?,
+            UnitKind::Pairs => {
                 let prompts = Arc::new(self.prompts(&of.prefill_workers)?);
                 let workers = self.sides(prompts, &of.workers, octave)?;
                 if q.wants(Level::Pd) {

@@ -10,13 +10,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use super::aim::Aim;
+use super::candidate_clock::CandidateClock;
 use super::constants::finer::{PER_SIZE, SPREAD};
 use super::frontier::Class;
 use super::row::Layout;
 use super::sides::{Candidate, Offer, Sides, Slot};
 use super::slots::{Bounds, Slots, most_between};
 use super::task::Task;
-use super::timer::Timer;
 use super::units::rate_within;
 use crate::error::Result;
 use crate::serving::pd::DecodeSide;
@@ -32,7 +32,7 @@ pub struct Fine<'a, 't> {
 /// A layout between two batches of its grid, the first of which keeps the limit.
 struct Whole {
     layout: Layout,
-    timer: Arc<Timer>,
+    timer: Arc<CandidateClock>,
     /// The best of the grid within the limit, and the batches between which, both left out, one may be better.
     best: DecodeSide,
     between: [u32; 2],
@@ -149,7 +149,7 @@ impl Task<'_> {
     fn largest_within(
         &self,
         micro: u32,
-        timer: &Timer,
+        timer: &CandidateClock,
         mut best: DecodeSide,
         [from, to]: [u32; 2],
         limit: f64,

@@ -13,7 +13,7 @@ use super::row::Layout;
 use super::sides::{Candidate, Priced, PromptSide};
 use super::task::Task;
 use crate::error::Result;
-use crate::serving::Stepper;
+use crate::serving::StepEngine;
 use crate::serving::pd::{DecodeSide, PrefillSide};
 use crate::spec::Role;
 
@@ -55,15 +55,15 @@ impl Task<'_> {
         not_of_smaller(out, 1.0, self.decode_class(), value)
     }
 
-    fn prefill_class(&self) -> impl Fn(&Layout, &Stepper) -> Ways + Sync {
+    fn prefill_class(&self) -> impl Fn(&Layout, &StepEngine) -> Ways + Sync {
         |layout, stepper| self.ways_of(layout, stepper, Role::Prompts)
     }
 
-    pub(super) fn decode_class(&self) -> impl Fn(&Layout, &Stepper) -> Ways + Sync {
+    pub(super) fn decode_class(&self) -> impl Fn(&Layout, &StepEngine) -> Ways + Sync {
         |layout, stepper| self.ways_of(layout, stepper, Role::Decode)
     }
 
-    fn ways_of(&self, layout: &Layout, s: &Stepper, role: Role) -> Ways {
+    fn ways_of(&self, layout: &Layout, s: &StepEngine, role: Role) -> Ways {
         let (lib, load) = (s.library(), &self.load);
         let bytes = lib.kv_bytes(load.ship_to_decode + load.ship_to_prefill);
         let nic = lib.cluster.fabric.nic_bytes_per_s;
@@ -78,7 +78,7 @@ impl Task<'_> {
 fn not_of_smaller<S: Clone + Send + Sync>(
     all: Vec<Candidate<S>>,
     share: f64,
-    ways: impl Fn(&Layout, &Stepper) -> Ways,
+    ways: impl Fn(&Layout, &StepEngine) -> Ways,
     value: impl Fn(&S) -> (f64, f64) + Sync,
 ) -> Result<Vec<Candidate<S>>> {
     let known: Vec<(Class, f64, f64)> = all
@@ -136,7 +136,7 @@ fn covers(a: &Class, b: &Class) -> bool {
 fn frontier<T: Sync, S>(
     found: &Priced<T>,
     least: f64,
-    ways: impl Fn(&Layout, &Stepper) -> Ways + Sync,
+    ways: impl Fn(&Layout, &StepEngine) -> Ways + Sync,
     value: impl Fn(&T) -> (f64, f64) + Sync,
     make: impl Fn(&T) -> (u32, u32, S),
 ) -> Result<Vec<Candidate<S>>> {

@@ -7,7 +7,7 @@ use super::row::{Layout, Part, Row};
 use crate::spec::Level;
 
 /// What makes two rows the same plan.
-pub type Key = (Level, u8, [u32; 2 * PART]);
+pub type PlanKey = (Level, u8, [u32; 2 * PART]);
 
 /// Numbers of a slot.
 pub(super) const PART: usize = 12;
@@ -24,7 +24,7 @@ pub(super) fn part_key(p: &Part) -> [u32; PART] {
     }
 }
 
-pub fn key(r: &Row) -> Key {
+pub fn key(r: &Row) -> PlanKey {
     let mut k = [0; 2 * PART];
     k[..PART].copy_from_slice(&part_key(&r.main));
     if let Some(p) = &r.prefill {
@@ -35,9 +35,9 @@ pub fn key(r: &Row) -> Key {
 
 /// Appends rows of `more` that are not among `rows` from `first` on, each once.
 pub fn append_new(rows: &mut Vec<Row>, first: usize, more: Vec<Row>) {
-    let wanted: BTreeSet<Key> = more.iter().map(key).collect();
+    let wanted: BTreeSet<PlanKey> = more.iter().map(key).collect();
     let rows_of = &rows[first..];
     let known = blocks::filter(rows_of, |r| wanted.contains(&key(r)));
-    let mut seen: BTreeSet<Key> = known.into_iter().map(|i| key(&rows_of[i])).collect();
+    let mut seen: BTreeSet<PlanKey> = known.into_iter().map(|i| key(&rows_of[i])).collect();
     rows.extend(more.into_iter().filter(|r| seen.insert(key(r))));
 }

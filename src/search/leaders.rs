@@ -15,7 +15,7 @@ use super::constants::scan::{CLOSE, MOST, NEAR, ROUNDS};
 use super::row::Row;
 use crate::control::Control;
 use crate::error::Result;
-use crate::serving::Point;
+use crate::serving::SteadyState;
 
 /// The head of a list of rows: what it is led by, and which scanned ones may still lead it.
 pub struct Head {
@@ -190,7 +190,7 @@ pub fn settle(
     rows: &mut [Row],
     aim: &Aim,
     control: &Control,
-    exact: impl Fn(&Row) -> Result<Point> + Sync,
+    exact: impl Fn(&Row) -> Result<SteadyState> + Sync,
 ) -> Result<()> {
     for round in 0..ROUNDS {
         let wanted: Vec<usize> = lead(rows, aim, NEAR).next(round == 0).collect();
@@ -207,13 +207,13 @@ pub fn price(
     rows: &mut [Row],
     wanted: &[usize],
     control: &Control,
-    exact: &(impl Fn(&Row) -> Result<Point> + Sync),
+    exact: &(impl Fn(&Row) -> Result<SteadyState> + Sync),
 ) -> Result<()> {
     let one = |i: &usize| {
         control.check()?;
         exact(&rows[*i])
     };
-    let again: Vec<Result<Point>> = crate::pool::install(|| wanted.par_iter().map(one).collect())?;
+    let again: Vec<Result<SteadyState>> = crate::pool::install(|| wanted.par_iter().map(one).collect())?;
     for (i, point) in wanted.iter().zip(again) {
         rows[*i] = Row { point: point?, scanned: false, ..rows[*i] };
     }

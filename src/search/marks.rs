@@ -18,7 +18,7 @@ use super::aim::{Aim, order};
 use super::constants::marks::{ALIKE, NEAR};
 use super::leaders::Tiers;
 use super::row::Row;
-use crate::serving::point;
+use crate::serving::steady_state;
 use crate::spec::Slo;
 
 const NONE: u32 = u32::MAX;
@@ -45,7 +45,7 @@ impl Mark {
     }
 
     pub fn excess(&self, slo: &Slo) -> f64 {
-        point::excess(self.latencies, slo)
+        steady_state::excess(self.latencies, slo)
     }
 
     /// The prospect of a standing mark at so much over the limits; nothing far from them.

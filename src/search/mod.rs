@@ -7,7 +7,7 @@
 //! | one plan, its name and its worth | `row` `key` `objective` `aim` `blocks` `kept` `row_codec` |
 //! | what may be chosen, and what steers the choice | `space` `layouts` `constants` |
 //! | the rows that may lead, what layouts promise | `leaders` `marks` |
-//! | what a level is searched for | `timer` `sides` `fine_grid` `group` `compiled` `task` |
+//! | what a level is searched for | `candidate_clock` `sides` `fine_grid` `group` `compiled` `task` |
 //! | the coarse pass | `scan` `frontier` `numbers` |
 //! | beyond the grid, and finer | `units` `slots` `fine_decode` `prompts` `pairs` `throttled` `refine` |
 //! | what is said, by the engine | `exact` |
@@ -18,6 +18,7 @@ pub mod aim;
 pub mod arrivals;
 pub mod audit;
 pub mod blocks;
+pub mod candidate_clock;
 pub mod caveats;
 pub mod compiled;
 pub mod constants;
@@ -50,7 +51,6 @@ pub mod space;
 pub mod study;
 pub mod task;
 pub mod throttled;
-pub mod timer;
 pub mod units;
 
 pub use audit::{Method, audit};

@@ -2,12 +2,12 @@
 
 use rayon::prelude::*;
 
+use super::candidate_clock;
 use super::row::{Layout, Part, Row};
 use super::sides::{Candidate, Priced, PromptSide};
 use super::task::Task;
-use super::timer;
 use crate::error::Result;
-use crate::serving::Stepper;
+use crate::serving::StepEngine;
 use crate::serving::pd::{self, DecodeSide, PrefillSide, Several};
 use crate::spec::Level;
 
@@ -96,8 +96,11 @@ impl Task<'_> {
         d: &Candidate<DecodeSide>,
         nd: u32,
     ) -> Row {
-        let point =
-            timer::combine(Several::of(&p.stepper, &p.side, np), Several::of(&d.stepper, &d.side, nd), &self.load);
+        let point = candidate_clock::combine(
+            Several::of(&p.stepper, &p.side, np),
+            Several::of(&d.stepper, &d.side, nd),
+            &self.load,
+        );
         Row {
             level,
             framework: self.framework,
@@ -112,7 +115,7 @@ impl Task<'_> {
     /// The nearest miss of a level of pairs none of which stands: the pair whose fullest GPU is the least full.
     pub fn closest_pair(&self, level: Level, prefill: &Priced<PromptSide>, decode: &Priced<DecodeSide>) -> Option<Row> {
         let mut best: Option<(f64, usize, usize)> = None;
-        let fill = |s: &Stepper, batch: f64, tokens: f64| {
+        let fill = |s: &StepEngine, batch: f64, tokens: f64| {
             s.memory().iter().map(|m| m.bytes(batch, tokens) / m.capacity).fold(0.0, f64::max)
         };
         let chunk = |l: &Layout| (self.load.isl / f64::from(l.microbatches())).ceil();
@@ -133,7 +136,7 @@ impl Task<'_> {
         let (_, i, j) = best?;
         let ((p, ps, _), (d, ds, _)) = (&prefill[i], &decode[j]);
         let batch = d.microbatches();
-        let (ps, ds): (&Stepper, &Stepper) = (ps, ds);
+        let (ps, ds): (&StepEngine, &StepEngine) = (ps, ds);
         let side = pd::prefill_side(ps, &self.load, 1.0, chunk(p));
         let decode = pd::decode_side(ds, &self.load, f64::from(batch));
         let point = pd::combine(Several::of(ps, &side, 1), Several::of(ds, &decode, 1), &self.load);

@@ -1,7 +1,7 @@
 //! What a study optimises: more of it is better.
 
 use crate::error::{Error, Result, near};
-use crate::serving::Point;
+use crate::serving::SteadyState;
 use crate::spec::choices;
 
 choices! {
@@ -28,7 +28,7 @@ impl Objective {
     }
 
     /// What plans of one budget are compared by: the rate of requests stands for both rates of tokens.
-    pub fn gain(self, p: &Point) -> f64 {
+    pub fn gain(self, p: &SteadyState) -> f64 {
         match self {
             Objective::TokensPerSPerUser => 1.0 / p.tpot_s.max(1e-12),
             Objective::TokensPerS | Objective::TokensPerSPerGpu => p.requests_per_s,
@@ -36,7 +36,7 @@ impl Objective {
     }
 
     /// In its own unit.
-    pub fn value(self, p: &Point, osl: f64, gpus: f64) -> f64 {
+    pub fn value(self, p: &SteadyState, osl: f64, gpus: f64) -> f64 {
         match self {
             Objective::TokensPerS => p.requests_per_s * osl,
             Objective::TokensPerSPerGpu => p.requests_per_s * osl / gpus,

@@ -23,7 +23,7 @@ use super::slots::Slots;
 use super::task::Task;
 use crate::error::Result;
 use crate::serving::pd::{DecodeSide, PrefillSide};
-use crate::serving::point;
+use crate::serving::steady_state;
 use crate::spec::{Level, Role};
 
 impl Task<'_> {
@@ -51,8 +51,8 @@ impl Task<'_> {
     ) -> Result<Vec<Row>> {
         let aim = Aim { per_user: false, ..*aim };
         let least = |s: &PrefillSide| s.prefill.latency_s + s.waits_s;
-        let soon: Vec<f64> = prefill.iter().map(|p| point::excess([least(&p.side), 0.0], &aim.slo)).collect();
-        let over = |seconds: f64| point::excess([0.0, seconds / self.progress()], &aim.slo);
+        let soon: Vec<f64> = prefill.iter().map(|p| steady_state::excess([least(&p.side), 0.0], &aim.slo)).collect();
+        let over = |seconds: f64| steady_state::excess([0.0, seconds / self.progress()], &aim.slo);
         let mut found: Vec<([usize; 2], Mark)> = Vec::new();
         // Prompts too late for the limits, of which a pair is known that no other betters by more than a thousandth.
         let mut settled = vec![false; prefill.len()];

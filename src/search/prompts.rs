@@ -8,12 +8,12 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::candidate_clock::CandidateClock;
 use super::constants::prompts::{LATENCIES, MORE, SLACK};
 use super::fine_grid::PIECES;
 use super::row::{Layout, Part};
 use super::sides::{Candidate, Priced, Prompts};
 use super::task::Task;
-use super::timer::Timer;
 use crate::error::Result;
 use crate::serving::pd::PrefillSide;
 use crate::spec::{Role, Workload};
@@ -83,7 +83,7 @@ impl Task<'_> {
     fn finer_prefill(
         &self,
         layout: &Layout,
-        stepper: &Timer,
+        stepper: &CandidateClock,
         known: &[(u32, u32, PrefillSide)],
         best: &[(u32, u32)],
     ) -> Vec<(u32, u32, PrefillSide)> {

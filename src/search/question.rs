@@ -84,15 +84,15 @@ impl Question {
 
 /// A piece of a question that can be searched alone: the levels of one framework that share what is priced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unit {
+pub struct WorkUnit {
     /// Index into the frameworks that the case names.
     pub framework: u8,
-    pub kind: Kind,
+    pub kind: UnitKind,
 }
 
 /// What the levels of a unit are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum UnitKind {
     /// `aggregated`.
     Workers,
     /// `aggregated+afd`.
@@ -101,14 +101,14 @@ pub enum Kind {
     Pairs,
 }
 
-impl Kind {
-    const ALL: [Kind; 3] = [Kind::Workers, Kind::Units, Kind::Pairs];
+impl UnitKind {
+    const ALL: [UnitKind; 3] = [UnitKind::Workers, UnitKind::Units, UnitKind::Pairs];
 
     pub fn levels(self) -> &'static [Level] {
         match self {
-            Kind::Workers => &[Level::Aggregated],
-            Kind::Units => &[Level::AggregatedAfd],
-            Kind::Pairs => &[Level::Pd, Level::PdAfd],
+            UnitKind::Workers => &[Level::Aggregated],
+            UnitKind::Units => &[Level::AggregatedAfd],
+            UnitKind::Pairs => &[Level::Pd, Level::PdAfd],
         }
     }
 }
@@ -124,18 +124,18 @@ impl Question {
     }
 
     /// Its units, in the order in which `explore` searches them: frameworks outermost.
-    pub fn units(&self) -> Result<Vec<Unit>> {
+    pub fn units(&self) -> Result<Vec<WorkUnit>> {
         let mut units = Vec::new();
         for framework in 0..self.case.named().len() {
             let framework = u8::try_from(framework).map_err(|_| Error::spec("frameworks", "too many", ""))?;
-            let asked = Kind::ALL.into_iter().filter(|k| k.levels().iter().any(|l| self.wants(*l)));
-            units.extend(asked.map(|kind| Unit { framework, kind }));
+            let asked = UnitKind::ALL.into_iter().filter(|k| k.levels().iter().any(|l| self.wants(*l)));
+            units.extend(asked.map(|kind| WorkUnit { framework, kind }));
         }
         Ok(units)
     }
 
     /// A unit's levels in words.
-    pub fn label(&self, unit: &Unit) -> String {
+    pub fn label(&self, unit: &WorkUnit) -> String {
         let asked = unit.kind.levels().iter().filter(|l| self.wants(**l));
         let levels: Vec<&str> = asked.map(|l| l.name()).collect();
         format!("{} on {}", levels.join(" and "), self.case.named()[usize::from(unit.framework)])

@@ -23,7 +23,7 @@ use super::task::Task;
 use super::units::{Found, climb};
 use crate::error::Result;
 use crate::math::climb::{Climb, spread};
-use crate::serving::{Point, choose};
+use crate::serving::{SteadyState, choose};
 use crate::spec::{Level, Role};
 
 /// What a finer grid is taken to add to the rate of a row: a finer batch lies at most a step of the grid above a coarse
@@ -276,7 +276,7 @@ impl Task<'_> {
         group: &Group,
         per_octave: u32,
         aim: &Aim,
-        mut take: impl FnMut(&Point, &dyn Fn() -> Option<Row>),
+        mut take: impl FnMut(&SteadyState, &dyn Fn() -> Option<Row>),
     ) {
         let Group { timer, rows: coarse, marks, known } = group;
         let Some(first) = coarse.first() else { return };

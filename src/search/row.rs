@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::columns::{Column, Columns};
-use crate::serving::{Binding, Point};
+use crate::serving::{Binding, SteadyState};
 use crate::spec::plan::{Duplex, PipelineMode, Side};
 use crate::spec::rules::Shape;
 use crate::spec::{AfdPlan, Aggregated, Level, Parallel, PdPlan, Plan, PoolPlan, Slo, Slot, Workers};
@@ -117,7 +117,7 @@ pub struct Row {
     /// The deployment, or its decode slot.
     pub main: Part,
     pub prefill: Option<Part>,
-    pub point: Point,
+    pub point: SteadyState,
     /// Whether the point was read from lines (serving::scan), not priced by the engine.
     pub scanned: bool,
     /// Whether it leads its level on its framework (search::leaders).

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use super::candidate_clock::CandidateClock;
 use super::fine_grid::At;
 use super::group::Group;
 use super::marks::Marks;
@@ -9,11 +10,10 @@ use super::row::{Layout, Part, Row};
 use super::sides::{Priced, PromptSide, Slot};
 use super::space;
 use super::task::Task;
-use super::timer::Timer;
 use crate::error::Result;
 use crate::serving::choose::{chunk_grid, most_sequences};
 use crate::serving::pd::DecodeSide;
-use crate::serving::{Stepper, aggregated};
+use crate::serving::{StepEngine, aggregated};
 use crate::spec::{Level, Workload};
 
 impl Task<'_> {
@@ -27,7 +27,7 @@ impl Task<'_> {
         Ok(Group { marks: Marks::of(&rows, self.per_decode()), timer, rows, known: Mutex::default() })
     }
 
-    fn mixed_rows(&self, level: Level, layout: &Layout, per_octave: u32) -> Result<(Arc<Timer>, Vec<Row>)> {
+    fn mixed_rows(&self, level: Level, layout: &Layout, per_octave: u32) -> Result<(Arc<CandidateClock>, Vec<Row>)> {
         let timer = self.timer(layout)?;
         let count = self.most((0, 1), layout.gpus());
         let mut rows = Vec::new();
@@ -59,7 +59,7 @@ impl Task<'_> {
     }
 
     /// The smallest step of a layout whose memory does not hold it: a level's nearest miss.
-    fn infeasible(&self, level: Level, layout: Layout, stepper: &Stepper, least: f64) -> Row {
+    fn infeasible(&self, level: Level, layout: Layout, stepper: &StepEngine, least: f64) -> Row {
         let batch = layout.microbatches();
         let chunk = (least + f64::from(batch) * self.per_decode()).ceil();
         let count = self.most((0, 1), layout.gpus()).max(1);
@@ -91,7 +91,7 @@ impl Task<'_> {
         Ok((*layout, stepper, sides))
     }
 
-    /// Candidates for the prefill slot: (layout, stepper, [(sequences per rank, chunk, side)]).
+    /// Candidates for the prefill slot: (layout, step engine, [(sequences per rank, chunk, side)]).
     pub fn prefill(&self, layouts: &[Layout]) -> Result<Priced<PromptSide>> {
         let prompts = self.workload.prefill_part();
         self.each(layouts, |layout| self.prefill_of(layout, &prompts))
@@ -99,7 +99,7 @@ impl Task<'_> {
 
     /// One candidate for the prefill slot; `prompts`: the workload's prompts alone.
     pub(super) fn prefill_of(&self, layout: &Layout, prompts: &Workload) -> Result<Slot<PromptSide>> {
-        let stepper = Arc::new(Timer::new(self.stepper_of(layout, prompts)?, self.tables.as_ref()));
+        let stepper = Arc::new(CandidateClock::new(self.stepper_of(layout, prompts)?, self.tables.as_ref()));
         let isl = self.load.isl;
         let mut sides = Vec::new();
         let pieces: Vec<f64> = match layout {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::candidate_clock::CandidateClock;
 use super::row::Layout;
-use super::timer::Timer;
 use crate::serving::pd::{DecodeSide, PrefillSide};
 use crate::spec::Level;
 
@@ -11,7 +11,7 @@ use crate::spec::Level;
 pub type Priced<S> = Vec<Slot<S>>;
 
 /// A layout with its clock and what was priced on it.
-pub type Slot<S> = (Layout, Arc<Timer>, Vec<S>);
+pub type Slot<S> = (Layout, Arc<CandidateClock>, Vec<S>);
 
 /// Sequences per rank and chunk of a round of prompts, and what it gives.
 pub type PromptSide = (u32, u32, PrefillSide);
@@ -20,7 +20,7 @@ pub type PromptSide = (u32, u32, PrefillSide);
 #[derive(Clone)]
 pub struct Candidate<S> {
     pub layout: Layout,
-    pub stepper: Arc<Timer>,
+    pub stepper: Arc<CandidateClock>,
     pub batch: u32,
     pub chunk: u32,
     pub side: S,

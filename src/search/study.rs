@@ -13,7 +13,7 @@ use crate::control::Control;
 use crate::cost::Library;
 use crate::error::{Error, Result, near};
 use crate::serving::queueing::Arrivals;
-use crate::serving::{Binding, Engine, Estimate, Point};
+use crate::serving::{Binding, Engine, Estimate, SteadyState};
 use crate::spec::Level;
 
 /// One level's verdict.
@@ -154,7 +154,7 @@ impl Study {
     }
 
     /// The point that a verdict says: with arrivals of their own at the rate that its limits allow.
-    pub(super) fn said(&self, v: &Verdict) -> Option<Point> {
+    pub(super) fn said(&self, v: &Verdict) -> Option<SteadyState> {
         v.leader.as_ref().map(|l| l.held.point).or_else(|| v.row.map(|i| self.rows[i].point))
     }
 
@@ -163,7 +163,7 @@ impl Study {
         self.gain_of(&r.point)
     }
 
-    fn gain_of(&self, p: &Point) -> f64 {
+    fn gain_of(&self, p: &SteadyState) -> f64 {
         self.question.objective.gain(p)
     }
 
@@ -309,7 +309,7 @@ impl Study {
         c.push("plan", Column::from_strings(vs.iter().map(|v| row(v).map_or(String::new(), describe))));
         c.push("feasible", Column::Bool(vs.iter().map(|v| v.feasible).collect()));
         c.push("binding", Column::from_strings(vs.iter().map(|v| v.binding.label())));
-        let said = |f: &dyn Fn(&Point) -> f64| -> Column {
+        let said = |f: &dyn Fn(&SteadyState) -> f64| -> Column {
             Column::F64(vs.iter().map(|v| self.said(v).map_or(f64::NAN, |p| f(&p))).collect())
         };
         c.push("tokens_per_s", said(&|p| p.requests_per_s * osl));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::candidate_clock::CandidateClock;
 use super::compiled::Compiled;
 use super::fine_grid::FineGrid;
 use super::group::Group;
@@ -12,13 +13,12 @@ use super::key::PART;
 use super::row::Layout;
 use super::sides::{Candidate, PromptSide, Slot};
 use super::space::{self, STAGES, TENSOR};
-use super::timer::Timer;
 use crate::control::Control;
 use crate::cost::Library;
 use crate::error::Result;
 use crate::network::packing;
 use crate::serving::pd::{DecodeSide, PrefillSide};
-use crate::serving::{Load, Stepper, Tables, aggregated, cadence};
+use crate::serving::{Load, StepEngine, Tables, aggregated, cadence};
 use crate::spec::assumptions::{MixedSteps, PrefillSync};
 use crate::spec::rules::Shape;
 use crate::spec::{Level, Role, Rules, Workload};
@@ -26,9 +26,9 @@ use crate::spec::{Level, Role, Rules, Workload};
 /// Slots that the engine has priced: the rows of one list share most of them.
 #[derive(Default)]
 pub struct Engines {
-    pub mixed: Kept<[u32; PART], Timer>,
-    pub prefill: Kept<[u32; PART], (PrefillSide, Timer)>,
-    pub decode: Kept<[u32; PART], (DecodeSide, Timer)>,
+    pub mixed: Kept<[u32; PART], CandidateClock>,
+    pub prefill: Kept<[u32; PART], (PrefillSide, CandidateClock)>,
+    pub decode: Kept<[u32; PART], (DecodeSide, CandidateClock)>,
 }
 
 /// What a level is searched for.
@@ -48,7 +48,7 @@ pub struct Task<'a> {
     pub engine: Engines,
     pub(super) fine_grid: FineGrid,
     /// The clocks of layouts for the whole workload.
-    timers: Kept<Layout, Timer>,
+    timers: Kept<Layout, CandidateClock>,
     /// Prompts cut around those of leaders: sequences and chunk.
     pub(super) cuts: Kept<(Layout, u32, u32), PrefillSide>,
     /// Every way of cutting prompts on layouts of a kind (units) and size.
@@ -123,7 +123,7 @@ impl Task<'_> {
 
     /// Cadences of prompts that a layout may have: what serving says, else all where the framework has the knob and
     /// it does something.
-    pub(super) fn cadences(&self, s: &Stepper) -> Vec<u32> {
+    pub(super) fn cadences(&self, s: &StepEngine) -> Vec<u32> {
         let lib = self.lib;
         let free = lib.serving.prefill_interval.is_none()
             && lib.assumptions.mixed_steps == MixedSteps::SteadyState
@@ -159,21 +159,22 @@ impl Task<'_> {
         some
     }
 
-    pub(super) fn stepper_of(&self, layout: &Layout, workload: &Workload) -> Result<Stepper> {
+    pub(super) fn stepper_of(&self, layout: &Layout, workload: &Workload) -> Result<StepEngine> {
         let Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, groups, .. } = *layout else {
             let Layout::Worker { parallel, overlap } = *layout else { unreachable!("not an AFD layout") };
             let worker = self.compiled.worker(self.lib, parallel, overlap)?;
-            return Ok(Stepper::worker_of(self.lib, worker, workload));
+            return Ok(StepEngine::worker_of(self.lib, worker, workload));
         };
         let Some(plan) = layout.afd_plan(1, 1, None) else { unreachable!("an AFD layout") };
         let shape = [attention_gpus, tp, ffn_gpus, ep, moe_tp, groups];
         let unit = self.compiled.unit(self.lib, shape, &plan)?;
-        Stepper::afd_of(self.lib, unit, &plan, workload)
+        StepEngine::afd_of(self.lib, unit, &plan, workload)
     }
 
     /// A layout's clock.
-    pub(super) fn timer(&self, layout: &Layout) -> Result<Arc<Timer>> {
-        self.timers.get(*layout, || Ok(Timer::new(self.stepper_of(layout, self.workload)?, self.tables.as_ref())))
+    pub(super) fn timer(&self, layout: &Layout) -> Result<Arc<CandidateClock>> {
+        self.timers
+            .get(*layout, || Ok(CandidateClock::new(self.stepper_of(layout, self.workload)?, self.tables.as_ref())))
     }
 
     /// The most groups of `size` GPUs on the budget beside `placed`, none across more domains than it must.

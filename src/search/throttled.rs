@@ -19,7 +19,7 @@ use super::sides::{Candidate, PromptSide, Prompts, Slot};
 use super::task::Task;
 use crate::error::Result;
 use crate::serving::pd::{DecodeSide, PrefillSide};
-use crate::serving::point;
+use crate::serving::steady_state;
 use crate::spec::Level;
 
 impl Task<'_> {
@@ -65,7 +65,7 @@ impl Task<'_> {
         best: f64,
         aim: &Aim,
     ) -> Option<Row> {
-        let soon = |p: &PrefillSide| point::excess([p.prefill.latency_s, 0.0], &aim.slo) <= 1.0;
+        let soon = |p: &PrefillSide| steady_state::excess([p.prefill.latency_s, 0.0], &aim.slo) <= 1.0;
         let takes = |p: &&Candidate<PrefillSide>| soon(&p.side) && self.pairs_up(&p.layout, &decode.layout);
         let (gp, gd) = (prompts.first()?.layout.gpus(), decode.layout.gpus());
         let mut found: Vec<(f64, u32, u32, &Candidate<PrefillSide>)> = Vec::new();
@@ -82,7 +82,7 @@ impl Task<'_> {
         let row = |&(_, np, nd, p): &(f64, u32, u32, &Candidate<PrefillSide>)| self.pair_of(level, p, np, decode, nd);
         // Of as many decode slots TPOT rises with what comes: from the most that keeps it down to what keeps TTFT as well.
         found.sort_by(|a, b| a.2.cmp(&b.2).then(b.0.total_cmp(&a.0)));
-        let slow = |r: &Row| point::excess([0.0, r.point.tpot_s], &aim.slo) > 1.0;
+        let slow = |r: &Row| steady_state::excess([0.0, r.point.tpot_s], &aim.slo) > 1.0;
         let first = |of: &[(f64, u32, u32, &Candidate<PrefillSide>)]| {
             let from = of.partition_point(|f| slow(&row(f)));
             of[from..].iter().take(THROTTLES).map(row).find(|r| aim.score(&r.point).0 == 2)

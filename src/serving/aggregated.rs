@@ -20,10 +20,10 @@
 
 use super::cadence;
 use super::known::{ByPhase, Known};
-use super::point::{Binding, KvCost, Load, Point};
 use super::published;
-use super::stepper::{StepTime, Stepper};
-use super::steps::{Carried, Steps, Work};
+use super::steady_state::{Binding, KvCost, Load, SteadyState};
+use super::step_clock::{Carried, StepClock, StepWork};
+use super::step_engine::{StepEngine, StepTime};
 use crate::cost::Batch;
 use crate::spec::assumptions::{Activations, MixedSteps, PrefillSync, TtftQueue};
 use crate::spec::{PlanPool, Role};
@@ -42,12 +42,12 @@ struct Mix<W> {
 }
 
 /// What a mixed step carries on a rank that prefills, at `decoding` sequences under a chunk budget.
-pub fn mixed_batch(s: &Stepper, load: &Load, decoding: f64, chunk: f64) -> Option<Batch> {
+pub fn mixed_batch(s: &StepEngine, load: &Load, decoding: f64, chunk: f64) -> Option<Batch> {
     mix(s, load, decoding, chunk, progress(s), interval(s, None)).map(|m| m.batch)
 }
 
 /// Most tokens that a rank's step can carry: the budget, or all that its slots have.
-pub fn tokens_in_flight(s: &Stepper, load: &Load, batch: f64, chunk: f64) -> f64 {
+pub fn tokens_in_flight(s: &StepEngine, load: &Load, batch: f64, chunk: f64) -> f64 {
     match s.library().assumptions.activations {
         Activations::AliveRows => chunk.min(batch * per_decode(s) + load.isl.max(1.0) * batch),
         Activations::Framework if s.is_afd() || s.library().framework != "trtllm" => chunk,
@@ -57,30 +57,30 @@ pub fn tokens_in_flight(s: &Stepper, load: &Load, batch: f64, chunk: f64) -> f64
     }
 }
 
-fn per_decode(s: &Stepper) -> f64 {
+fn per_decode(s: &StepEngine) -> f64 {
     1.0 + f64::from(s.library().serving.mtp)
 }
 
 /// Tokens that a decode step adds to a sequence.
-fn progress(s: &Stepper) -> f64 {
+fn progress(s: &StepEngine) -> f64 {
     1.0 + s.library().serving.acceptance.unwrap_or(0.0)
 }
 
 /// Steps between two that let prompts in, of a plan that says `asked`.
-pub fn interval(s: &Stepper, asked: Option<u32>) -> u32 {
+pub fn interval(s: &StepEngine, asked: Option<u32>) -> u32 {
     let lib = s.library();
     cadence::interval(asked, &lib.serving, &lib.framework, s.ranks())
 }
 
 /// Iterations at `decoding` sequences per rank under a chunk budget.
-fn mix<S: Steps>(
+fn mix<S: StepClock>(
     steps: &S,
     load: &Load,
     decoding: f64,
     chunk: f64,
     progress: f64,
     interval: u32,
-) -> Option<Mix<S::Work>> {
+) -> Option<Mix<S::StepWork>> {
     let s = steps.stepper();
     let lib = s.library();
     let per_decode = per_decode(s);
@@ -127,7 +127,7 @@ fn mix<S: Steps>(
 }
 
 /// Requests a second of one deployment with `decoding` sequences per rank in the closed loop, and their TTFT in it.
-pub(super) fn closed(s: &Stepper, load: &Load, decoding: f64, chunk: f64, interval: u32) -> Option<(f64, f64)> {
+pub(super) fn closed(s: &StepEngine, load: &Load, decoding: f64, chunk: f64, interval: u32) -> Option<(f64, f64)> {
     let progress = progress(s);
     // More than the budget feeds would wait for prefill.
     let fed = decoding.min(all_mixed(s, load, chunk, (load.osl - 1.0) / progress));
@@ -137,7 +137,7 @@ pub(super) fn closed(s: &Stepper, load: &Load, decoding: f64, chunk: f64, interv
 }
 
 /// Factor on TTFT for waiting, where the assumptions have one: `chunks` steps a prompt, `batch` prompts.
-fn queue(s: &Stepper, chunks: f64, batch: f64) -> f64 {
+fn queue(s: &StepEngine, chunks: f64, batch: f64) -> f64 {
     match s.library().assumptions.ttft_queue {
         TtftQueue::None => 1.0,
         TtftQueue::Factors => published::ttft_factor((chunks * batch).ceil()),
@@ -147,10 +147,10 @@ fn queue(s: &Stepper, chunks: f64, batch: f64) -> f64 {
 /// The step-counting formula: one full batch whose prompts start together. A budget that holds whole
 /// prompts leaves their cached tokens alone; one that cuts a prompt computes them again. Limit:
 /// the attention of a cut prompt is priced at its mean past, not as its whole divided by the cuts.
-fn counted(s: &Stepper, load: &Load, batch: f64, chunk: f64, replicas: u32, memory: f64) -> Point {
+fn counted(s: &StepEngine, load: &Load, batch: f64, chunk: f64, replicas: u32, memory: f64) -> SteadyState {
     let room = chunk - batch * per_decode(s);
     if room < 1.0 {
-        return Point::unplaced(Binding::Divisibility, memory);
+        return SteadyState::unplaced(Binding::Divisibility, memory);
     }
     let prompt = load.prefix + load.isl;
     let whole = (room / load.isl).floor().min(batch);
@@ -174,7 +174,7 @@ fn counted(s: &Stepper, load: &Load, batch: f64, chunk: f64, replicas: u32, memo
     let (tpot, whole_s) = count.times(mixed.seconds, decode.seconds);
     let deployments = s.ranks() * s.stages_in_flight() * f64::from(replicas);
     let steps = count.mixed + count.decode;
-    Point {
+    SteadyState {
         ttft_s: mixed.seconds * pieces * queue(s, prompt / budget, batch),
         tpot_s: tpot / progress(s),
         itl_worst_s: mixed.seconds,
@@ -192,14 +192,14 @@ fn counted(s: &Stepper, load: &Load, batch: f64, chunk: f64, replicas: u32, memo
 }
 
 /// Decoding sequences per rank whose prompts take all of the budget.
-fn all_mixed(s: &Stepper, load: &Load, chunk: f64, steps: f64) -> f64 {
+fn all_mixed(s: &StepEngine, load: &Load, chunk: f64, steps: f64) -> f64 {
     chunk * steps / (load.isl + steps * per_decode(s))
 }
 
 /// Fixed point B = B_dec (1 + TTFT / (steps t)), at most `cap` and 24 rounds; a contraction, since TTFT is a few
 /// steps of many, so two rounds tell where the third should start. A start whose prompts overflow the budget is
 /// first held against the batch whose prompts just fill it: if the slots want more even there, prefill binds.
-fn settle<S: Steps>(
+fn settle<S: StepClock>(
     clock: &S,
     load: &Load,
     batch: f64,
@@ -207,10 +207,10 @@ fn settle<S: Steps>(
     cap: f64,
     progress: f64,
     interval: u32,
-) -> Option<(f64, Mix<S::Work>)> {
+) -> Option<(f64, Mix<S::StepWork>)> {
     let s = clock.stepper();
     let steps = (load.osl - 1.0) / progress;
-    let wanted = |m: &Mix<S::Work>| (batch / (1.0 + m.ttft_s / (steps * m.mean_s))).min(cap);
+    let wanted = |m: &Mix<S::StepWork>| (batch / (1.0 + m.ttft_s / (steps * m.mean_s))).min(cap);
     let mut decoding = (batch * 0.9).min(cap);
     let full = all_mixed(s, load, chunk, steps);
     // With fewer output tokens than that, steps are all mixed before the budget is full.
@@ -248,22 +248,29 @@ fn settle<S: Steps>(
 }
 
 /// Steady state of `replicas` equal deployments with `batch` slots per attention rank.
-pub fn solve(s: &Stepper, load: &Load, batch: f64, chunk: f64, replicas: u32) -> Point {
+pub fn solve(s: &StepEngine, load: &Load, batch: f64, chunk: f64, replicas: u32) -> SteadyState {
     solve_by(s, load, batch, chunk, replicas)
 }
 
 /// The same by any clock, at the cadence that the server has when the plan does not say.
-pub fn solve_by<S: Steps>(clock: &S, load: &Load, batch: f64, chunk: f64, replicas: u32) -> Point {
+pub fn solve_by<S: StepClock>(clock: &S, load: &Load, batch: f64, chunk: f64, replicas: u32) -> SteadyState {
     solve_paced(clock, load, batch, chunk, replicas, interval(clock.stepper(), None))
 }
 
 /// The same when prompts are let in every `interval`-th step. Published step counting, which knows no cadence, is
 /// asked of the exact engine whatever the clock.
-pub fn solve_paced<S: Steps>(clock: &S, load: &Load, batch: f64, chunk: f64, replicas: u32, interval: u32) -> Point {
+pub fn solve_paced<S: StepClock>(
+    clock: &S,
+    load: &Load,
+    batch: f64,
+    chunk: f64,
+    replicas: u32,
+    interval: u32,
+) -> SteadyState {
     let s = clock.stepper();
     let (short, memory) = s.memory_check(batch, tokens_in_flight(s, load, batch, chunk));
     if let Some(pool) = short {
-        return Point::unplaced(Binding::Memory(PlanPool { slot: Role::Both, pool }), memory);
+        return SteadyState::unplaced(Binding::Memory(PlanPool { slot: Role::Both, pool }), memory);
     }
     if s.library().assumptions.mixed_steps == MixedSteps::Counted && load.osl > 1.0 {
         return counted(s, load, batch, chunk, replicas, memory);
@@ -275,11 +282,11 @@ pub fn solve_paced<S: Steps>(clock: &S, load: &Load, batch: f64, chunk: f64, rep
         // Nothing to decode: prompts stream through, one after another, no more at a time than slots.
         let budget = chunk.min(batch * load.isl);
         let Some(m) = mix(clock, load, 0.0, budget, progress, 1) else {
-            return Point::unplaced(Binding::Divisibility, memory);
+            return SteadyState::unplaced(Binding::Divisibility, memory);
         };
         let ttft = m.ttft_s;
         let rate = budget / load.isl / m.mixed.seconds;
-        return Point {
+        return SteadyState {
             ttft_s: ttft,
             tpot_s: 0.0,
             itl_worst_s: m.mixed.seconds,
@@ -297,10 +304,10 @@ pub fn solve_paced<S: Steps>(clock: &S, load: &Load, batch: f64, chunk: f64, rep
     let cap = (chunk - 1.0) / per_decode(s);
     if cap < 1.0 {
         // Not even one sequence can decode beside one prompt token.
-        return Point::unplaced(Binding::Divisibility, memory);
+        return SteadyState::unplaced(Binding::Divisibility, memory);
     }
     let Some((mut decoding, mut m)) = settle(clock, load, batch, chunk, cap, progress, interval) else {
-        return Point::unplaced(Binding::Divisibility, memory);
+        return SteadyState::unplaced(Binding::Divisibility, memory);
     };
     let mut binding = Binding::None;
     let mut ttft = m.ttft_s;
@@ -324,7 +331,7 @@ pub fn solve_paced<S: Steps>(clock: &S, load: &Load, batch: f64, chunk: f64, rep
         binding = Binding::PrefillRate;
     }
     let chunks = (load.isl / (chunk - decoding * per_decode(s)).max(1.0)).ceil().max(1.0);
-    Point {
+    SteadyState {
         ttft_s: ttft * queue(s, chunks, batch),
         tpot_s: m.mean_s / progress,
         itl_worst_s: m.mixed.seconds,

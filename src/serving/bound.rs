@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use super::engine::{choose_decode, choose_prefill};
-use super::point::Load;
+use super::steady_state::Load;
 use crate::cost::Library;
 use crate::error::Result;
 use crate::spec::{Slot, Workload};

@@ -5,12 +5,12 @@
 //! search of the same lattice is its twin in the tests.
 
 use super::aggregated;
-use super::point::{Binding, Load, Point};
-use super::stepper::Stepper;
+use super::steady_state::{Binding, Load, SteadyState};
+use super::step_engine::StepEngine;
 use crate::math::climb::{Climb, spread};
 
 /// Which of two points serves more; one that stands beats one that does not.
-pub fn better(a: &Point, b: &Point) -> bool {
+pub fn better(a: &SteadyState, b: &SteadyState) -> bool {
     match (a.stands(), b.stands()) {
         (true, false) => true,
         (false, true) => false,
@@ -43,8 +43,8 @@ pub fn batch_grid(most: f64) -> Vec<u32> {
     grid
 }
 
-/// Most sequences per rank that any pool of the stepper holds with `tokens` in flight.
-pub fn most_sequences(s: &Stepper, tokens: f64) -> f64 {
+/// Most sequences per rank that any pool of the step engine holds with `tokens` in flight.
+pub fn most_sequences(s: &StepEngine, tokens: f64) -> f64 {
     s.memory().iter().map(|m| m.sequences(tokens)).fold(f64::INFINITY, f64::min)
 }
 
@@ -101,9 +101,9 @@ pub fn chunk_grid(load: &Load, batch: u32, per_decode: f64, interval: u32) -> Ve
     grid
 }
 
-/// Batches and chunk budgets a mixed stepper may take; a value that is given stands alone.
+/// Batches and chunk budgets a mixed step engine may take; a value that is given stands alone.
 pub fn lattice(
-    s: &Stepper,
+    s: &StepEngine,
     load: &Load,
     batch: Option<u32>,
     chunk: Option<u32>,
@@ -116,26 +116,26 @@ pub fn lattice(
     batches.into_iter().map(|b| (b, chunks(b))).collect()
 }
 
-/// What was chosen: which of the steppers, its batch and chunk budget, and the point.
+/// What was chosen: which of the step engines, its batch and chunk budget, and the point.
 #[derive(Clone, Copy, Debug)]
 pub struct Choice {
     pub stepper: usize,
     pub batch: u32,
     pub chunk: u32,
-    pub point: Point,
+    pub point: SteadyState,
 }
 
-/// Rows of the lattice, per stepper, that are followed up.
+/// Rows of the lattice, per step engine, that are followed up.
 const STARTS: usize = 4;
 
-/// The best of the steppers (one per number of micro-batches), with its batch and chunk budget.
-pub fn mixed(steppers: &[&Stepper], load: &Load, batch: Option<u32>, chunk: Option<u32>, replicas: u32) -> Choice {
+/// The best of the step engines (one per number of micro-batches), with its batch and chunk budget.
+pub fn mixed(steppers: &[&StepEngine], load: &Load, batch: Option<u32>, chunk: Option<u32>, replicas: u32) -> Choice {
     mixed_paced(steppers, load, batch, chunk, replicas, None)
 }
 
 /// The same at the cadence of a plan (none: the server's own).
 pub fn mixed_paced(
-    steppers: &[&Stepper],
+    steppers: &[&StepEngine],
     load: &Load,
     batch: Option<u32>,
     chunk: Option<u32>,
@@ -161,7 +161,7 @@ pub fn mixed_paced(
         aggregated::solve_paced(steppers[*k], load, f64::from(*b), f64::from(chunks[j]), replicas, intervals[*k])
     });
     climb.best().map_or(
-        Choice { stepper: 0, batch: 1, chunk: 1, point: Point::unplaced(Binding::Divisibility, 0.0) },
+        Choice { stepper: 0, batch: 1, chunk: 1, point: SteadyState::unplaced(Binding::Divisibility, 0.0) },
         |(i, j, point)| Choice { stepper: rows[i].0, batch: rows[i].1, chunk: rows[i].2[j], point },
     )
 }

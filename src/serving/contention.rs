@@ -18,7 +18,7 @@
 //! independently at the GPUs; two-batch overlap and half duplex hide none of the extra.
 
 use super::stages::Extra;
-use super::stepper::{Kind, Prefill, Stepper, Unit};
+use super::step_engine::{EngineKind, Prefill, StepEngine, Unit};
 use crate::cost::program::{DRAFT_MIXER, Ffn};
 use crate::cost::{Batch, StepPorts, draft};
 
@@ -77,15 +77,15 @@ fn crowds(ports: &StepPorts, crowded_s: impl Fn(usize) -> f64) -> Crowds {
 }
 
 /// Of a decode step of `batch` sequences per rank that takes `alone_s`.
-pub fn decode(s: &Stepper, batch: f64, context: f64, alone_s: f64, ways: Ways) -> Crowds {
+pub fn decode(s: &StepEngine, batch: f64, context: f64, alone_s: f64, ways: Ways) -> Crowds {
     let b = Batch::decode(batch, context, 1.0 + f64::from(s.library().serving.mtp));
     match &s.kind {
-        Kind::Worker(w, _) => {
+        EngineKind::Worker(w, _) => {
             let mut ports = StepPorts::default();
             w.price(&b, &mut ports);
             crowds(&ports, |tier| alone_s + longest(&ports, tier, ways))
         }
-        Kind::Afd(u) => {
+        EngineKind::Afd(u) => {
             let parts = u.parts(&b);
             let beside: Vec<Beside> = besides(u, &parts);
             crowds(&total(u, &parts, &beside), |tier| {
@@ -97,18 +97,18 @@ pub fn decode(s: &Stepper, batch: f64, context: f64, alone_s: f64, ways: Ways) -
 }
 
 /// Of a prefill round: its latency and ports; the period stretches as the latency does.
-pub fn prefill(s: &Stepper, round: &Prefill, sequences: f64, lengths: [f64; 2], chunk: f64, ways: Ways) -> Crowds {
+pub fn prefill(s: &StepEngine, round: &Prefill, sequences: f64, lengths: [f64; 2], chunk: f64, ways: Ways) -> Crowds {
     let [isl, prefix] = lengths;
     let parts = s.prefill_parts(sequences, isl, prefix, chunk);
     match &s.kind {
-        Kind::Worker(w, _) => {
+        EngineKind::Worker(w, _) => {
             // Chunks are equal but for their past, and a past moves nothing.
             let mut one = StepPorts::default();
             w.price(&parts[parts.len() / 2], &mut one);
             let ports = StepPorts::default().plus(&one, parts.len() as f64);
             crowds(&ports, |tier| round.latency_s + longest(&ports, tier, ways))
         }
-        Kind::Afd(u) => {
+        EngineKind::Afd(u) => {
             let beside: Vec<Beside> = besides(u, &parts);
             crowds(&total(u, &parts, &beside), |tier| {
                 let step = u.round_beside(&parts, |i| beside[i].extra(tier, ways));

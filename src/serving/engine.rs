@@ -7,8 +7,8 @@ use super::cadence;
 use super::choose;
 use super::defaults;
 use super::pd::{self, DecodeSide, PrefillSide, Several};
-use super::point::{Binding, Load, Point};
-use super::stepper::Stepper;
+use super::steady_state::{Binding, Load, SteadyState};
+use super::step_engine::StepEngine;
 use crate::cost::Library;
 use crate::error::{Error, Problems, Result};
 use crate::spec::assumptions::{Activations, OutOfMemory};
@@ -17,15 +17,15 @@ use crate::units::GIB;
 
 /// What a plan compiles to.
 pub enum Compiled {
-    /// One stepper that serves prefill and decode, and how many of it.
+    /// One step engine that serves prefill and decode, and how many of it.
     Mixed {
-        stepper: Stepper,
+        stepper: StepEngine,
         replicas: u32,
     },
     Pd {
-        prefill: Stepper,
+        prefill: StepEngine,
         prefill_count: u32,
-        decode: Stepper,
+        decode: StepEngine,
         decode_count: u32,
     },
 }
@@ -37,7 +37,7 @@ pub struct Engine {
     pub workload: Workload,
     /// The plan with every choice made.
     pub plan: Plan,
-    pub point: Point,
+    pub point: SteadyState,
     /// Requests per second of an open loop, and the wait for prefill that they bring.
     pub open_loop: Option<(f64, f64)>,
 }
@@ -65,7 +65,7 @@ impl Engine {
         let load = Load::of(workload);
         match plan {
             Plan::Aggregated(a) => {
-                let stepper = Stepper::overlapping(lib, a.parallel, a.two_batch_overlap, workload)?;
+                let stepper = StepEngine::overlapping(lib, a.parallel, a.two_batch_overlap, workload)?;
                 let found =
                     choose::mixed_paced(&[&stepper], &load, a.batch, a.chunk_tokens, a.replicas, a.prefill_interval);
                 let mut a = a.clone();
@@ -83,9 +83,9 @@ impl Engine {
                 let mut steppers = Vec::with_capacity(open.len());
                 for m in &open {
                     a.microbatches = Some(*m);
-                    steppers.push(Stepper::afd(lib, &a, workload)?);
+                    steppers.push(StepEngine::afd(lib, &a, workload)?);
                 }
-                let refs: Vec<&Stepper> = steppers.iter().collect();
+                let refs: Vec<&StepEngine> = steppers.iter().collect();
                 let found = choose::mixed_paced(&refs, &load, a.batch, a.chunk_tokens, a.units, a.prefill_interval);
                 a.microbatches = Some(open[found.stepper]);
                 a.batch = Some(found.batch);
@@ -209,11 +209,11 @@ pub(super) fn choose_prefill(
     w: &Workload,
     load: &Load,
     slot: &Slot,
-) -> Result<(Stepper, Slot, PrefillSide, u32)> {
+) -> Result<(StepEngine, Slot, PrefillSide, u32)> {
     let w = &w.prefill_part();
     match slot {
         Slot::Workers(k) => {
-            let s = Stepper::overlapping(lib, k.parallel, k.two_batch_overlap, w)?;
+            let s = StepEngine::overlapping(lib, k.parallel, k.two_batch_overlap, w)?;
             let budget = defaults::budget(lib, &k.parallel);
             let chunk = k.chunk_tokens.map_or(load.isl.min(budget).ceil(), f64::from);
             let side = pd::prefill_side(&s, load, f64::from(k.batch.unwrap_or(1)), chunk);
@@ -233,7 +233,7 @@ pub(super) fn choose_prefill(
             let chunk = a.chunk_tokens.map_or(piece, f64::from);
             a.batch = Some(sequences as u32);
             a.chunk_tokens = Some(chunk as u32);
-            let s = Stepper::afd(lib, &a, w)?;
+            let s = StepEngine::afd(lib, &a, w)?;
             let side = pd::prefill_side(&s, load, sequences, chunk);
             let n = a.units;
             Ok((s, Slot::Afd(a), side, n))
@@ -246,8 +246,8 @@ pub(super) fn choose_decode(
     w: &Workload,
     load: &Load,
     slot: &Slot,
-) -> Result<(Stepper, Slot, u32, DecodeSide)> {
-    let pick = |s: &Stepper, batch: Option<u32>| {
+) -> Result<(StepEngine, Slot, u32, DecodeSide)> {
+    let pick = |s: &StepEngine, batch: Option<u32>| {
         let grid = batch.map_or_else(|| choose::batch_grid(choose::most_sequences(s, 1.0).max(1.0)), |b| vec![b]);
         let mut best: Option<DecodeSide> = None;
         for b in grid {
@@ -264,7 +264,7 @@ pub(super) fn choose_decode(
     let none = || Error::spec("plan.decode.batch", "no batch fits", "");
     match slot {
         Slot::Workers(k) => {
-            let s = Stepper::overlapping(lib, k.parallel, k.two_batch_overlap, w)?;
+            let s = StepEngine::overlapping(lib, k.parallel, k.two_batch_overlap, w)?;
             let d = pick(&s, k.batch).ok_or_else(none)?;
             let mut k = k.clone();
             k.batch = Some(d.batch as u32);
@@ -272,11 +272,11 @@ pub(super) fn choose_decode(
             Ok((s, Slot::Workers(k), n, d))
         }
         Slot::Afd(a) => {
-            let mut best: Option<(Stepper, AfdPlan, DecodeSide)> = None;
+            let mut best: Option<(StepEngine, AfdPlan, DecodeSide)> = None;
             for m in choose::microbatches(a.microbatches) {
                 let mut tried = a.clone();
                 tried.microbatches = Some(m);
-                let s = Stepper::afd(lib, &tried, w)?;
+                let s = StepEngine::afd(lib, &tried, w)?;
                 if let Some(d) = pick(&s, a.batch) {
                     tried.batch = Some(d.batch as u32);
                     if best.as_ref().is_none_or(|(_, _, q)| d.short.is_none() && d.rate > q.rate) {

@@ -5,13 +5,13 @@ mod tables;
 pub use self::tables::breakdown_columns;
 use super::aggregated;
 use super::defaults;
+use super::domain_fit;
 use super::engine::{Compiled, Engine};
 use super::operators::{kv_rows, prefill_rows, step_rows};
 use super::phase::StepKind;
-use super::point::Binding;
 use super::queueing;
-use super::stepper::{Kind, StepTime, Stepper, Unit};
-use super::straddle;
+use super::steady_state::Binding;
+use super::step_engine::{EngineKind, StepEngine, StepTime, Unit};
 use super::timeline::{Bar, Stage};
 use crate::cost::program::Ffn;
 use crate::cost::{Batch, Item, Memory};
@@ -125,8 +125,8 @@ pub fn shares(seconds: &[f32; CLASSES]) -> Shares {
     if all > 0.0 { KINDS.into_iter().filter(told).map(share).collect() } else { Shares::new() }
 }
 
-fn stage_rows(s: &Stepper, phase: StepKind, batch: &Batch) -> Vec<StageRow> {
-    let Kind::Afd(u) = &s.kind else { return Vec::new() };
+fn stage_rows(s: &StepEngine, phase: StepKind, batch: &Batch) -> Vec<StageRow> {
+    let EngineKind::Afd(u) = &s.kind else { return Vec::new() };
     let parts = u.parts(batch);
     parts
         .first()
@@ -134,20 +134,20 @@ fn stage_rows(s: &Stepper, phase: StepKind, batch: &Batch) -> Vec<StageRow> {
 }
 
 /// A stretch of the schedule of these micro-batches.
-fn bar_rows(s: &Stepper, phase: StepKind, parts: &[Batch]) -> Vec<BarRow> {
-    let Kind::Afd(u) = &s.kind else { return Vec::new() };
+fn bar_rows(s: &StepEngine, phase: StepKind, parts: &[Batch]) -> Vec<BarRow> {
+    let EngineKind::Afd(u) = &s.kind else { return Vec::new() };
     let bars = u.with_rows(parts, |rows, _| u.sequence.stretch(rows));
     bars.into_iter().map(|bar| BarRow { phase, bar }).collect()
 }
 
 /// The micro-batches of a step; none without a pipeline.
-fn parts_of(s: &Stepper, batch: &Batch) -> Vec<Batch> {
-    if let Kind::Afd(u) = &s.kind { u.parts(batch) } else { Vec::new() }
+fn parts_of(s: &StepEngine, batch: &Batch) -> Vec<Batch> {
+    if let EngineKind::Afd(u) = &s.kind { u.parts(batch) } else { Vec::new() }
 }
 
 /// Stages of the middle chunk of a prefill round.
-fn prefill_stages(s: &Stepper, parts: &[Batch]) -> Vec<StageRow> {
-    let Kind::Afd(u) = &s.kind else { return Vec::new() };
+fn prefill_stages(s: &StepEngine, parts: &[Batch]) -> Vec<StageRow> {
+    let EngineKind::Afd(u) = &s.kind else { return Vec::new() };
     let middle = parts.get(parts.len() / 2);
     middle.map_or_else(Vec::new, |b| {
         stages_of(u, StepKind::Prefill, b, parts.len(), u.schedule(parts, u.overlapped).seconds)
@@ -171,7 +171,7 @@ fn stages_of(u: &Unit, phase: StepKind, b: &Batch, parts: usize, step: f64) -> V
         .collect()
 }
 
-fn memory_rows(slot: Role, s: &Stepper, sequences: f64, tokens: f64) -> Vec<MemoryRow> {
+fn memory_rows(slot: Role, s: &StepEngine, sequences: f64, tokens: f64) -> Vec<MemoryRow> {
     let rows = |m: &Memory| {
         let pool = PlanPool { slot, pool: m.pool };
         let items = m.items(sequences, tokens).into_iter();
@@ -188,8 +188,8 @@ impl Engine {
         Batch::decode(n, context, 1.0 + f64::from(lib.serving.mtp))
     }
 
-    /// The stepper that a step of this kind runs on.
-    fn stepper(&self, kind: StepKind) -> &Stepper {
+    /// The step engine that a step of this kind runs on.
+    fn stepper(&self, kind: StepKind) -> &StepEngine {
         match (&self.compiled, kind) {
             (Compiled::Mixed { stepper, .. }, _) => stepper,
             (Compiled::Pd { prefill, .. }, StepKind::Prefill) => prefill,
@@ -258,7 +258,7 @@ impl Engine {
             }
             warnings.push(text);
         }
-        warnings.extend(straddle::warning(&self.plan, &lib.cluster));
+        warnings.extend(domain_fit::warning(&self.plan, &lib.cluster));
         warnings.extend(self.what_if()?);
         let stands = self.point.stands();
         let mut breakdown = Vec::new();
@@ -434,10 +434,10 @@ pub fn bill(plan: &Plan, cluster: &Cluster) -> (f64, f64) {
     )
 }
 
-fn lane(phase: StepKind, s: &Stepper, batch: &Batch) -> Option<String> {
+fn lane(phase: StepKind, s: &StepEngine, batch: &Batch) -> Option<String> {
     match &s.kind {
-        Kind::Worker(w, _) => w.lane(batch).map(|l| format!("{}: {}", phase.name(), l.name())),
-        Kind::Afd(u) => {
+        EngineKind::Worker(w, _) => w.lane(batch).map(|l| format!("{}: {}", phase.name(), l.name())),
+        EngineKind::Afd(u) => {
             let also = |n: u32, what: &str| if n > 1 { format!(", {n} {what}") } else { String::new() };
             let (groups, stages) = (also(u.unit.groups, "attention groups"), also(u.sequence.pp, "pipeline stages"));
             Some(format!("{}: AFD, {} micro-batches{groups}{stages}", phase.name(), u.microbatches))

@@ -5,8 +5,8 @@
 //! stages where layers are split over a pipeline.
 
 use super::phase::{Phase, Site, StepKind};
-use super::point::KvCost;
-use super::stepper::{Kind, Stepper, Unit};
+use super::steady_state::KvCost;
+use super::step_engine::{EngineKind, StepEngine, Unit};
 use crate::cost::program::{DRAFT_MIXER, Ffn};
 use crate::cost::{Batch, Detail, Op, draft};
 use crate::kernels::Evidence;
@@ -34,7 +34,7 @@ pub(crate) fn rows(kind: StepKind, pool: Site, scale: f64, d: &Detail) -> Vec<Br
     d.entries
         .iter()
         .map(|e| BreakdownRow {
-            phase: Phase::Steps(kind),
+            phase: Phase::StepClock(kind),
             pool,
             op: e.op,
             ms: e.seconds * scale * 1e3,
@@ -45,22 +45,22 @@ pub(crate) fn rows(kind: StepKind, pool: Site, scale: f64, d: &Detail) -> Vec<Br
 }
 
 /// Operator rows of one step.
-pub(super) fn step_rows(s: &Stepper, kind: StepKind, batch: &Batch) -> Vec<BreakdownRow> {
+pub(super) fn step_rows(s: &StepEngine, kind: StepKind, batch: &Batch) -> Vec<BreakdownRow> {
     match &s.kind {
-        Kind::Worker(w, _) => {
+        EngineKind::Worker(w, _) => {
             let mut d = Detail::default();
             w.price(batch, &mut d);
             rows(kind, WORKER, 1.0, &d)
         }
-        Kind::Afd(u) => unit_rows(u, kind, &u.parts(batch)),
+        EngineKind::Afd(u) => unit_rows(u, kind, &u.parts(batch)),
     }
 }
 
 /// Operator rows of all steps or micro-batches of a prefill round.
-pub(super) fn prefill_rows(s: &Stepper, parts: &[Batch]) -> Vec<BreakdownRow> {
+pub(super) fn prefill_rows(s: &StepEngine, parts: &[Batch]) -> Vec<BreakdownRow> {
     match &s.kind {
-        Kind::Worker(..) => merge(parts.iter().flat_map(|b| step_rows(s, StepKind::Prefill, b)).collect()),
-        Kind::Afd(u) => unit_rows(u, StepKind::Prefill, parts),
+        EngineKind::Worker(..) => merge(parts.iter().flat_map(|b| step_rows(s, StepKind::Prefill, b)).collect()),
+        EngineKind::Afd(u) => unit_rows(u, StepKind::Prefill, parts),
     }
 }
 
@@ -79,7 +79,7 @@ fn unit_rows(u: &Unit, step: StepKind, parts: &[Batch]) -> Vec<BreakdownRow> {
         if u.sequence.pp > 1 {
             let hop = u.stage_hop(&b);
             out.push(BreakdownRow {
-                phase: Phase::Steps(step),
+                phase: Phase::StepClock(step),
                 pool: Site::Network,
                 op: Op::PipelineHop,
                 ms: n * f64::from(u.sequence.pp) * hop.seconds * 1e3,
@@ -151,8 +151,8 @@ fn merge(rows: Vec<BreakdownRow>) -> Vec<BreakdownRow> {
 pub(super) fn kv_rows(kv: &KvCost) -> Vec<BreakdownRow> {
     [
         (Phase::Transfer, Op::KvTransfer, kv.wait_s),
-        (Phase::Steps(StepKind::Prefill), Op::KvContention, kv.prefill_s),
-        (Phase::Steps(StepKind::Decode), Op::KvContention, kv.decode_s),
+        (Phase::StepClock(StepKind::Prefill), Op::KvContention, kv.prefill_s),
+        (Phase::StepClock(StepKind::Decode), Op::KvContention, kv.decode_s),
     ]
     .into_iter()
     .filter(|(_, _, seconds)| *seconds > 0.0)

@@ -1,4 +1,4 @@
-//! Prefill and decode on different steppers (workers or AFD units), whole numbers of each.
+//! Prefill and decode on different step engines (workers or AFD units), whole numbers of each.
 //!
 //! rate = min(nP mu_P, nD mu_D); the decode batch is lowered to what the rate needs. TTFT = the
 //! prompt's own chunks + the KV transfer that is not hidden: layer-wise
@@ -10,17 +10,17 @@
 
 use super::contention::{self, Crowds, Shared, Ways};
 use super::known::{ByPhase, Known};
-use super::point::{Binding, KvCost, Load, Point};
 use super::published;
-use super::stepper::{self, Prefill, StepTime, Stepper};
-use super::steps::{Steps, Work};
+use super::steady_state::{Binding, KvCost, Load, SteadyState};
+use super::step_clock::{StepClock, StepWork};
+use super::step_engine::{self, Prefill, StepEngine, StepTime};
 use crate::cost::Library;
 use crate::kernels::Evidence;
 use crate::network::Link;
 use crate::spec::assumptions::{Activations, FirstToken, KvTransfer, TtftQueue, WorkerCorrections};
 use crate::spec::{PlanPool, Pool, Role, servers};
 
-/// A prefill stepper at one batch and chunk: what it gives per worker.
+/// A prefill step engine at one batch and chunk: what it gives per worker.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PrefillSide {
     pub prefill: Prefill,
@@ -37,7 +37,7 @@ pub struct PrefillSide {
     pub waits_s: f64,
 }
 
-/// A decode stepper at its full batch.
+/// A decode step engine at its full batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DecodeSide {
     pub batch: f64,
@@ -65,17 +65,17 @@ impl<'a, S, Side> Several<'a, S, Side> {
 
 impl PrefillSide {
     /// With its ports worked out, so that pairing does not do it again.
-    pub fn with_ports(self, s: &Stepper, load: &Load) -> PrefillSide {
+    pub fn with_ports(self, s: &StepEngine, load: &Load) -> PrefillSide {
         PrefillSide { crowds: shares_ports(s).then(|| self.ports(s, load)), waits_s: self.least_wait(s, load), ..self }
     }
 
     /// What its own links take for the KV when nothing else is on them.
-    fn least_wait(&self, s: &Stepper, load: &Load) -> f64 {
+    fn least_wait(&self, s: &StepEngine, load: &Load) -> f64 {
         let wait = |near| Pair { p: s, np: 1, d: s, nd: 1, load, near }.transfer_wait(self, [1.0; 2]);
         f64::min(wait(true), wait(false))
     }
 
-    fn ports(&self, s: &Stepper, load: &Load) -> Crowds {
+    fn ports(&self, s: &StepEngine, load: &Load) -> Crowds {
         let ways = [load.ship_to_prefill > 0.0, load.ship_to_decode > 0.0];
         let lengths = [load.isl, load.prefix];
         self.crowds.unwrap_or_else(|| contention::prefill(s, &self.prefill, self.sequences, lengths, self.chunk, ways))
@@ -84,11 +84,11 @@ impl PrefillSide {
 
 impl DecodeSide {
     /// With its ports worked out, so that pairing does not do it again.
-    pub fn with_ports(self, s: &Stepper, load: &Load) -> DecodeSide {
+    pub fn with_ports(self, s: &StepEngine, load: &Load) -> DecodeSide {
         DecodeSide { crowds: shares_ports(s).then(|| self.ports(s, load)), ..self }
     }
 
-    fn ports(&self, s: &Stepper, load: &Load) -> Crowds {
+    fn ports(&self, s: &StepEngine, load: &Load) -> Crowds {
         let ways: Ways = [load.ship_to_decode > 0.0, load.ship_to_prefill > 0.0];
         let context = s.slowest_context(self.batch, load.context);
         self.crowds.unwrap_or_else(|| contention::decode(s, self.batch, context, self.step.seconds, ways))
@@ -96,18 +96,18 @@ impl DecodeSide {
 }
 
 /// Whether KV and the steps share ports.
-fn shares_ports(s: &Stepper) -> bool {
+fn shares_ports(s: &StepEngine) -> bool {
     let a = &s.library().assumptions;
     a.kv_contention && a.kv_transfer != KvTransfer::Ignored
 }
 
 /// Prices the prefill slot: `sequences` per rank and round, in chunks of `chunk` tokens.
-pub fn prefill_side(s: &Stepper, load: &Load, sequences: f64, chunk: f64) -> PrefillSide {
+pub fn prefill_side(s: &StepEngine, load: &Load, sequences: f64, chunk: f64) -> PrefillSide {
     prefill_side_by(s, load, sequences, chunk)
 }
 
 /// The same by any clock.
-pub fn prefill_side_by<S: Steps>(clock: &S, load: &Load, sequences: f64, chunk: f64) -> PrefillSide {
+pub fn prefill_side_by<S: StepClock>(clock: &S, load: &Load, sequences: f64, chunk: f64) -> PrefillSide {
     let s = clock.stepper();
     let in_flight = match s.library().assumptions.activations {
         Activations::AliveRows | Activations::Framework => sequences * chunk.min(load.isl),
@@ -125,12 +125,12 @@ pub fn prefill_side_by<S: Steps>(clock: &S, load: &Load, sequences: f64, chunk: 
     PrefillSide { rate, prefill, memory_bytes, short, sequences, chunk, crowds: None, waits_s: 0.0 }
 }
 
-fn corrected(s: &Stepper) -> bool {
+fn corrected(s: &StepEngine) -> bool {
     s.library().assumptions.worker_corrections == WorkerCorrections::Fixed
 }
 
 /// A decode step, corrected where the assumptions say so.
-fn decode_step<S: Steps>(clock: &S, load: &Load, batch: f64) -> StepTime {
+fn decode_step<S: StepClock>(clock: &S, load: &Load, batch: f64) -> StepTime {
     let s = clock.stepper();
     let StepTime { mut seconds, work } = clock.decode(batch, s.slowest_context(batch, load.context));
     if corrected(s) {
@@ -149,7 +149,7 @@ pub fn decoded(lib: &Library, osl: f64) -> f64 {
     if first_token(lib) == FirstToken::DecodeStep { osl } else { osl - 1.0 }
 }
 
-fn decode_rate(s: &Stepper, load: &Load, batch: f64, step_s: f64) -> f64 {
+fn decode_rate(s: &StepEngine, load: &Load, batch: f64, step_s: f64) -> f64 {
     let progress = 1.0 + s.library().serving.acceptance.unwrap_or(0.0);
     let steps = decoded(s.library(), load.osl) / progress;
     let share = if corrected(s) { published::DECODE_SHARE } else { 1.0 };
@@ -157,12 +157,12 @@ fn decode_rate(s: &Stepper, load: &Load, batch: f64, step_s: f64) -> f64 {
 }
 
 /// Prices the decode slot at `batch` sequences per rank.
-pub fn decode_side(s: &Stepper, load: &Load, batch: f64) -> DecodeSide {
+pub fn decode_side(s: &StepEngine, load: &Load, batch: f64) -> DecodeSide {
     decode_side_by(s, load, batch)
 }
 
 /// The same by any clock.
-pub fn decode_side_by<S: Steps>(clock: &S, load: &Load, batch: f64) -> DecodeSide {
+pub fn decode_side_by<S: StepClock>(clock: &S, load: &Load, batch: f64) -> DecodeSide {
     let s = clock.stepper();
     let per_decode = 1.0 + f64::from(s.library().serving.mtp);
     let (short, memory_bytes) = s.memory_check(batch, batch * per_decode);
@@ -202,9 +202,9 @@ const ROUNDS: usize = 6;
 /// Whole numbers of both slots, and what they are for.
 #[derive(Clone, Copy)]
 struct Pair<'a> {
-    p: &'a Stepper,
+    p: &'a StepEngine,
     np: u32,
-    d: &'a Stepper,
+    d: &'a StepEngine,
     nd: u32,
     load: &'a Load,
     /// Whether KV stays inside scale-up domains.
@@ -212,7 +212,7 @@ struct Pair<'a> {
 }
 
 impl<'a> Pair<'a> {
-    fn new(p: &'a Stepper, np: u32, d: &'a Stepper, nd: u32, load: &'a Load) -> Pair<'a> {
+    fn new(p: &'a StepEngine, np: u32, d: &'a StepEngine, nd: u32, load: &'a Load) -> Pair<'a> {
         Pair { p, np, d, nd, load, near: same_domain(p, np, d, nd, p.library().cluster.fabric.domain_gpus) }
     }
 
@@ -234,7 +234,7 @@ impl<'a> Pair<'a> {
     fn transfer_wait(&self, side: &PrefillSide, [back, forth]: [f64; 2]) -> f64 {
         let Pair { p, d, load, near: same_domain, .. } = *self;
         let lib = p.library();
-        let kv = |tokens, share| stepper::kv_seconds(p, d, tokens, side.prefill.together, lib, same_domain, share);
+        let kv = |tokens, share| step_engine::kv_seconds(p, d, tokens, side.prefill.together, lib, same_domain, share);
         let mut wait = 0.0;
         if lib.assumptions.kv_transfer == KvTransfer::Ignored {
             return wait;
@@ -296,33 +296,33 @@ impl<'a> Pair<'a> {
 }
 
 /// Requests per second whose KV the ports of the smaller side carry when nothing else is on them.
-pub fn wire_rate(p: &Stepper, np: u32, d: &Stepper, nd: u32, load: &Load) -> f64 {
+pub fn wire_rate(p: &StepEngine, np: u32, d: &StepEngine, nd: u32, load: &Load) -> f64 {
     Pair::new(p, np, d, nd, load).wire().map_or(f64::INFINITY, |w| w.rate([[1.0; 2]; 2]))
 }
 
 /// Steady state of a prefill and a decode slot, with decode steps by any clock.
-pub fn combine<S: Steps>(
-    prefill: Several<'_, Stepper, PrefillSide>,
+pub fn combine<S: StepClock>(
+    prefill: Several<'_, StepEngine, PrefillSide>,
     decode: Several<'_, S, DecodeSide>,
     load: &Load,
-) -> Point {
+) -> SteadyState {
     combine_at(prefill, decode, load, f64::INFINITY)
 }
 
 /// The same when no more than `asked` requests a second come.
-pub fn combine_at<S: Steps>(
-    Several { one: p, side: prefill, count: np }: Several<'_, Stepper, PrefillSide>,
+pub fn combine_at<S: StepClock>(
+    Several { one: p, side: prefill, count: np }: Several<'_, StepEngine, PrefillSide>,
     Several { one: clock, side: decode, count: nd }: Several<'_, S, DecodeSide>,
     load: &Load,
     asked: f64,
-) -> Point {
+) -> SteadyState {
     let d = clock.stepper();
     let memory = prefill.memory_bytes.max(decode.memory_bytes);
     if let Some(pool) = prefill.short {
-        return Point::unplaced(Binding::Memory(PlanPool { slot: Role::Prompts, pool }), memory);
+        return SteadyState::unplaced(Binding::Memory(PlanPool { slot: Role::Prompts, pool }), memory);
     }
     if let Some(pool) = decode.short {
-        return Point::unplaced(Binding::Memory(PlanPool { slot: Role::Decode, pool }), memory);
+        return SteadyState::unplaced(Binding::Memory(PlanPool { slot: Role::Decode, pool }), memory);
     }
     let lib = p.library();
     let (np_f, nd_f) = (f64::from(np), f64::from(nd));
@@ -344,7 +344,7 @@ pub fn combine_at<S: Steps>(
     let supply = at.supply;
     let progress = 1.0 + lib.serving.acceptance.unwrap_or(0.0);
     if load.osl <= 1.0 {
-        return Point {
+        return SteadyState {
             ttft_s: ttft,
             tpot_s: 0.0,
             itl_worst_s: 0.0,
@@ -380,7 +380,7 @@ pub fn combine_at<S: Steps>(
     let again = first_token(lib) == FirstToken::DecodeStep;
     // The rest of the step in flight; its own first step is among those that hold a seat.
     let (joins, first) = if again { (0.5 * seconds, seconds) } else { (0.0, 0.0) };
-    Point {
+    SteadyState {
         ttft_s: ttft + joins + first,
         tpot_s: seconds / progress,
         itl_worst_s: seconds,
@@ -408,7 +408,7 @@ fn prompt_known(prefill: &PrefillSide, wait_s: f64, decode_s: f64, step: &StepTi
 
 /// The batch at which one decode worker gives `rate`, found from above by false position (Illinois):
 /// rate grows with the batch, less and less. `slow`: seconds that KV on its way adds to a step per sequence.
-fn lowered<S: Steps>(clock: &S, load: &Load, full: &DecodeSide, slow: f64, rate: f64) -> (StepTime, f64) {
+fn lowered<S: StepClock>(clock: &S, load: &Load, full: &DecodeSide, slow: f64, rate: f64) -> (StepTime, f64) {
     let d = clock.stepper();
     let (mut low, mut low_gap) = (0.0, -rate);
     let full_s = full.step.seconds;
@@ -437,7 +437,7 @@ fn lowered<S: Steps>(clock: &S, load: &Load, full: &DecodeSide, slow: f64, rate:
 
 /// Whether KV stays inside scale-up domains: the whole deployment sits in one, or equal shares of both
 /// sides fill several, each of which pairs its own.
-pub fn same_domain(p: &Stepper, np: u32, d: &Stepper, nd: u32, domain: u32) -> bool {
+pub fn same_domain(p: &StepEngine, np: u32, d: &StepEngine, nd: u32, domain: u32) -> bool {
     let total = u64::from(np) * u64::from(p.gpus()) + u64::from(nd) * u64::from(d.gpus());
     let racks = total.div_ceil(u64::from(domain.max(1))).max(1);
     u64::from(np).is_multiple_of(racks) && u64::from(nd).is_multiple_of(racks) && total <= racks * u64::from(domain)

@@ -16,7 +16,7 @@ choices! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Steps of one kind.
-    Steps(StepKind),
+    StepClock(StepKind),
     /// KV on its way between the slots of P/D.
     Transfer,
 }
@@ -24,7 +24,7 @@ pub enum Phase {
 impl Phase {
     pub fn name(self) -> &'static str {
         match self {
-            Phase::Steps(kind) => kind.name(),
+            Phase::StepClock(kind) => kind.name(),
             Phase::Transfer => "transfer",
         }
     }

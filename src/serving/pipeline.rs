@@ -34,7 +34,7 @@
 //! Limits: one FFN pool, a fixed turn of the groups, no jitter; copies beyond M in flight need memory
 //! that is checked elsewhere.
 
-use super::recurrence::{self, One, Recurrence};
+use super::max_plus::{self, One, Recurrence};
 pub use super::stages::{INLINE_MICROBATCHES, Rows, Stages};
 use crate::error::{Problems, Result};
 
@@ -151,7 +151,7 @@ pub fn step_time_of(rows: &[Rows<'_>], groups: u32, duplex_half: bool, overlappe
         return t;
     }
     if groups > 1 {
-        return recurrence::of_groups(rows, m, groups, overlapped);
+        return max_plus::of_groups(rows, m, groups, overlapped);
     }
     if m <= INLINE_MICROBATCHES {
         let mut state = [0.0; INLINE_MICROBATCHES + 4];
@@ -162,7 +162,7 @@ pub fn step_time_of(rows: &[Rows<'_>], groups: u32, duplex_half: bool, overlappe
         let (state, before) = (&mut state[..n], &mut before[..n]);
         Recurrence { law: One, m, state, before, extra: &mut extra[..m] }.run(rows, overlapped, &mut history)
     } else {
-        recurrence::on_heap(One, rows, m, m + 4, overlapped)
+        max_plus::on_heap(One, rows, m, m + 4, overlapped)
     }
 }
 

@@ -26,8 +26,8 @@ mod spread;
 use super::aggregated;
 use super::engine::{Compiled, Engine};
 use super::pd::{self, Several};
-use super::point::Point;
-use super::stepper::Stepper;
+use super::steady_state::SteadyState;
+use super::step_engine::StepEngine;
 use crate::error::{Error, Result};
 use crate::spec::assumptions::FirstToken;
 use crate::spec::{Distribution, Plan, Slot, Workload};
@@ -64,7 +64,7 @@ fn variation(w: &Workload, of: impl Fn(&[f64; 3]) -> f64, drawn: &Distribution) 
 /// A plan under a load.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    pub point: Point,
+    pub point: SteadyState,
     /// Of TTFT: all that is neither its own steps nor KV on its way.
     pub wait_s: f64,
     /// The law of TTFT.
@@ -110,7 +110,7 @@ impl Engine {
         if !(rate.is_finite() && rate > 0.0) {
             return Err(Error::spec("load", format!("{rate} is not a rate"), "requests per second, above 0"));
         }
-        let sure = |point: Point| Loaded { point, wait_s: 0.0, ttft: Spread::sure(point.ttft_s), seats: None };
+        let sure = |point: SteadyState| Loaded { point, wait_s: 0.0, ttft: Spread::sure(point.ttft_s), seats: None };
         if !self.point.stands() {
             return Ok(sure(self.point));
         }
@@ -139,7 +139,7 @@ impl Engine {
     }
 
     /// [`Engine::open`]'s point, and the wait that its TTFT contains.
-    pub fn at_load(&self, rate: f64) -> Result<(Point, f64)> {
+    pub fn at_load(&self, rate: f64) -> Result<(SteadyState, f64)> {
         self.open(rate).map(|l| (l.point, l.wait_s))
     }
 
@@ -166,7 +166,14 @@ impl Engine {
         variation(&self.workload, |l| l[2], &self.workload.osl)
     }
 
-    fn mixed(&self, s: &Stepper, batch: Option<u32>, chunk: Option<u32>, replicas: u32, rate: f64) -> Option<Loaded> {
+    fn mixed(
+        &self,
+        s: &StepEngine,
+        batch: Option<u32>,
+        chunk: Option<u32>,
+        replicas: u32,
+        rate: f64,
+    ) -> Option<Loaded> {
         let (batch, chunk) = (f64::from(batch.unwrap_or(1)), f64::from(chunk.unwrap_or(1)));
         let (twins, steps) = (f64::from(replicas), self.steps());
         let interval = self.prefill_interval();
@@ -223,7 +230,7 @@ impl Engine {
         }
         let places = (slots * ports).round().max(1.0) as usize;
         let crowd = self.seats(rate, places, rates);
-        let point = Point {
+        let point = SteadyState {
             tpot_s: fast.step_s / self.library().serving.tokens_per_step(),
             decode_batch: b / clock.stages,
             itl_worst_s: self.point.itl_worst_s,
@@ -245,7 +252,7 @@ impl Engine {
         crowd.map(|c| (c, rates))
     }
 
-    fn pair(&self, p: (&Stepper, u32, &Slot), d: (&Stepper, u32, &Slot), rate: f64) -> Option<Loaded> {
+    fn pair(&self, p: (&StepEngine, u32, &Slot), d: (&StepEngine, u32, &Slot), rate: f64) -> Option<Loaded> {
         let ((prefill, np, prefill_slot), (decode, nd, decode_slot)) = (p, d);
         let (sequences, chunk, rounds) = match prefill_slot {
             Slot::Workers(w) => (w.batch, w.chunk_tokens, 1),
@@ -302,7 +309,7 @@ impl Engine {
         shipped_s: f64,
         joins_s: f64,
         seats: Option<(Crowd, Vec<(f64, f64)>)>,
-        point: Point,
+        point: SteadyState,
     ) -> Loaded {
         let (delay, seat_s) = seats.as_ref().map_or((0.0, 0.0), |(c, _)| (c.delay, c.wait_s));
         let mut ttft = fast.spread;
@@ -311,7 +318,7 @@ impl Engine {
         // A sequence joins decode at the end of the step in flight, which its first gap contains.
         let tpot_s = point.tpot_s + if self.load.osl > 1.0 { joins_s / (self.load.osl - 1.0) } else { 0.0 };
         let decoded_s = (self.load.osl - 1.0) * tpot_s;
-        let point = Point {
+        let point = SteadyState {
             ttft_s,
             tpot_s,
             requests_per_s: rate,

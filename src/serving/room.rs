@@ -2,8 +2,8 @@
 
 use super::choose;
 use super::engine::{Compiled, Engine};
-use super::point::Binding;
-use super::stepper::Stepper;
+use super::steady_state::Binding;
+use super::step_engine::StepEngine;
 use crate::cost::Item;
 use crate::error::{Error, Result};
 use crate::spec::{Plan, PlanPool};
@@ -11,7 +11,7 @@ use crate::spec::{Plan, PlanPool};
 impl Engine {
     /// Who holds the KV of decoding requests, how often, and tokens in flight on one of its ranks. P/D: the decode
     /// slot; AFD: the attention pool.
-    fn kv_holder(&self) -> (&Stepper, u32, f64) {
+    fn kv_holder(&self) -> (&StepEngine, u32, f64) {
         match (&self.compiled, &self.plan) {
             (Compiled::Mixed { stepper, replicas }, plan) => {
                 let chunk = match plan {

@@ -1,4 +1,4 @@
-//! Step times from lines (`cost::line`): the clock of a search that scans, ten to twenty times the engine's speed.
+//! Step times from lines (`cost::piecewise`): the clock of a search that scans, ten to twenty times the engine's speed.
 //!
 //! A scan says where to look; whatever is reported is priced by the engine again. Lines exist where the parts of
 //! a step add up; where an assumption mixes them (published step counts and pipeline formulas, prompts cut as one
@@ -14,13 +14,13 @@ use rustc_hash::FxHashMap;
 
 use super::layer_sequence::MOST_ROWS;
 use super::pipeline::Stages;
-use super::point::Load;
-use super::stepper::{Kind, Prefill, StepTime, Stepper, Unit};
-use super::steps::{Carried, Steps, Untold};
+use super::steady_state::Load;
+use super::step_clock::{Carried, StepClock, Untold};
+use super::step_engine::{EngineKind, Prefill, StepEngine, StepTime, Unit};
 use crate::cost::afd::{AfdLines, LayerStages, rows};
-use crate::cost::line::Lines;
+use crate::cost::ledger::Seconds;
+use crate::cost::piecewise::Tabulated;
 use crate::cost::program::MOST_MIXERS;
-use crate::cost::sink::Seconds;
 use crate::cost::worker::WorkerLines;
 use crate::cost::{Batch, Lengths, Library, Total};
 use crate::math::normal;
@@ -35,8 +35,8 @@ type Round = ([u32; 3], u64, u64, u32);
 /// The lines of one library and workload, shared by all its layouts.
 #[derive(Debug)]
 pub struct Tables {
-    lines: Arc<Lines>,
-    attention: Lines,
+    lines: Arc<Tabulated>,
+    attention: Tabulated,
     lengths: Lengths,
     /// Attention kernels of the chunks of a round, chunk by chunk and kind by kind.
     rounds: Mutex<FxHashMap<Round, Arc<[f64]>>>,
@@ -60,7 +60,7 @@ pub fn tabulates(lib: &Library) -> bool {
 
 impl Tables {
     /// None where the steps of this library are no sums. `lines`: of this library.
-    pub fn new(lib: &Library, workload: &Workload, lines: &Arc<Lines>) -> Option<Tables> {
+    pub fn new(lib: &Library, workload: &Workload, lines: &Arc<Tabulated>) -> Option<Tables> {
         if !tabulates(lib) {
             return None;
         }
@@ -72,7 +72,7 @@ impl Tables {
         }
         Some(Tables {
             lines: lines.clone(),
-            attention: Lines::default(),
+            attention: Tabulated::default(),
             lengths: Lengths { prefix: load.prefix, isl: load.isl, context: load.context, longest },
             rounds: Mutex::default(),
         })
@@ -100,23 +100,23 @@ enum Of {
     Afd(Box<AfdLines>),
 }
 
-/// A stepper read from lines.
+/// A step engine read from lines.
 pub struct Scan {
-    stepper: Arc<Stepper>,
+    stepper: Arc<StepEngine>,
     tables: Arc<Tables>,
     of: Of,
 }
 
 impl Scan {
     /// None for an AFD unit whose stages are no sums of lines.
-    pub fn new(stepper: &Arc<Stepper>, tables: &Arc<Tables>) -> Option<Scan> {
+    pub fn new(stepper: &Arc<StepEngine>, tables: &Arc<Tables>) -> Option<Scan> {
         let (lines, attention, lengths) = (&tables.lines, &tables.attention, tables.lengths);
         let of = match &stepper.kind {
-            Kind::Worker(w, _) => Of::Worker(Box::new(WorkerLines::new(w, lines, attention, lengths))),
-            Kind::Afd(u) if u.unit.tabulates() && !u.sequence.half_duplex => {
+            EngineKind::Worker(w, _) => Of::Worker(Box::new(WorkerLines::new(w, lines, attention, lengths))),
+            EngineKind::Afd(u) if u.unit.tabulates() && !u.sequence.half_duplex => {
                 Of::Afd(Box::new(AfdLines::new(&u.unit, lines, attention, lengths, u.microbatches)))
             }
-            Kind::Afd(_) => return None,
+            EngineKind::Afd(_) => return None,
         };
         Some(Scan { stepper: stepper.clone(), tables: tables.clone(), of })
     }
@@ -124,7 +124,7 @@ impl Scan {
     fn step(&self, b: &Batch, rest: bool) -> StepTime<Untold> {
         let seconds = match (&self.of, &self.stepper.kind) {
             (Of::Worker(w), _) => w.step(b, rest),
-            (Of::Afd(lines), Kind::Afd(u)) => {
+            (Of::Afd(lines), EngineKind::Afd(u)) => {
                 let prompts = lines.prompts(b, rest);
                 let pass = fastest(u, |slowed| {
                     let mut parts = Parts::default();
@@ -137,18 +137,18 @@ impl Scan {
                 }
                 f64::from(u.sequence.pp) * (pass + hop)
             }
-            (Of::Afd(_), Kind::Worker(..)) => f64::NAN,
+            (Of::Afd(_), EngineKind::Worker(..)) => f64::NAN,
         };
         StepTime { seconds, work: Untold }
     }
 }
 
-impl Steps for Scan {
-    type Work = Untold;
+impl StepClock for Scan {
+    type StepWork = Untold;
 
     const TOLERANCE: f64 = 1e-4;
 
-    fn stepper(&self) -> &Stepper {
+    fn stepper(&self) -> &StepEngine {
         &self.stepper
     }
 
@@ -176,7 +176,7 @@ impl Steps for Scan {
             work: Total::default(),
         };
         match (&self.of, &self.stepper.kind) {
-            (Of::Worker(lines), Kind::Worker(w, _)) => {
+            (Of::Worker(lines), EngineKind::Worker(w, _)) => {
                 let p = &w.parallel;
                 let width = lines.width();
                 let which = key([p.tp, p.cp, 2 * u32::from(w.overlaps())]);
@@ -190,7 +190,7 @@ impl Steps for Scan {
                 }
                 out.latency_s = out.period_s + (f64::from(p.pp) - 1.0) * slowest;
             }
-            (Of::Afd(lines), Kind::Afd(u)) => {
+            (Of::Afd(lines), EngineKind::Afd(u)) => {
                 let mixers = lines.mixers();
                 let kernels = self.tables.round(key([u.unit.attention_tp, 1, 1]), || {
                     parts[..each].iter().flat_map(|b| u.unit.prompt_kernels(b)).collect()

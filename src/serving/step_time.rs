@@ -10,7 +10,7 @@ pub struct StepTime<W = Total> {
     pub work: W,
 }
 
-/// Prefill of one request (or of one round of them) on a stepper.
+/// Prefill of one request (or of one round of them) on a step engine.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Prefill {
     /// From the first chunk to the last logits.

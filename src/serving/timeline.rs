@@ -35,13 +35,13 @@ choices! {
 const RANK: [usize; 4] = [2, 3, 0, 1];
 
 /// One micro-batch at one layer.
-struct Work {
+struct LayerVisit {
     times: [f64; 4],
     ports: [f64; 2],
 }
 
 /// Every layer, one entry a micro-batch of a group.
-type Program = Vec<Vec<Work>>;
+type Program = Vec<Vec<LayerVisit>>;
 
 /// The layers of a step one by one; attention-only layers lengthen the next attention.
 fn program(rows: &[Rows<'_>], layers: usize) -> Program {
@@ -55,14 +55,14 @@ fn program(rows: &[Rows<'_>], layers: usize) -> Program {
             }
             owed.iter_mut().zip(row.stages).for_each(|(o, s)| *o += s.attention);
             if row.stages.iter().any(|s| s.a2f + s.ffn + s.f2a > 0.0) {
-                let work = |(s, o): (&Stages, &f64)| Work { times: [*o, s.a2f, s.ffn, s.f2a], ports: s.ports };
+                let work = |(s, o): (&Stages, &f64)| LayerVisit { times: [*o, s.a2f, s.ffn, s.f2a], ports: s.ports };
                 out.push(row.stages.iter().zip(&owed).map(work).collect());
                 owed.fill(0.0);
             }
         }
     }
     if owed.iter().any(|o| *o > 0.0) {
-        out.push(owed.iter().map(|o| Work { times: [*o, 0.0, 0.0, 0.0], ports: [0.0; 2] }).collect());
+        out.push(owed.iter().map(|o| LayerVisit { times: [*o, 0.0, 0.0, 0.0], ports: [0.0; 2] }).collect());
     }
     out
 }

@@ -12,8 +12,8 @@ use crate::cost::Batch;
 use crate::error::Result;
 use crate::serving::engine::Compiled;
 use crate::serving::pd;
-use crate::serving::stepper;
-use crate::serving::{Engine, Stepper};
+use crate::serving::step_engine;
+use crate::serving::{Engine, StepEngine};
 use crate::spec::assumptions::{FirstToken, KvTransfer};
 use crate::spec::{Plan, Role, Slot};
 
@@ -43,8 +43,8 @@ pub enum Timing {
 }
 
 impl Timing {
-    /// The stepper behind an engine's timing.
-    pub fn stepper(&self) -> Option<&Stepper> {
+    /// The step engine behind an engine's timing.
+    pub fn stepper(&self) -> Option<&StepEngine> {
         match self {
             Timing::Fixed { .. } | Timing::Lines(_) => None,
             Timing::Engine(engine, role) => Some(match (&engine.compiled, role) {
@@ -115,7 +115,7 @@ pub struct Deployment {
     pub first_token: FirstToken,
 }
 
-fn kv_tokens(s: &Stepper, in_flight: f64, length: f64) -> (u64, f64) {
+fn kv_tokens(s: &StepEngine, in_flight: f64, length: f64) -> (u64, f64) {
     let (tokens, per_token) = s.kv_tokens(in_flight, length);
     (if tokens.is_finite() { tokens as u64 } else { u64::from(u32::MAX) }, per_token)
 }
@@ -221,7 +221,7 @@ impl Deployment {
     /// `Infeasible` if no request could ever be taken, with what is short.
     pub fn with_room(engine: &Arc<Engine>) -> Result<Deployment> {
         let found = Deployment::of(engine);
-        let loads = |s: &Stepper| s.memory().iter().all(|m| m.free(1.0) >= 0.0);
+        let loads = |s: &StepEngine| s.memory().iter().all(|m| m.free(1.0) >= 0.0);
         if found.pools.iter().any(|p| p.kv_tokens == 0 || !p.timing.stepper().is_none_or(loads)) {
             engine.must_stand()?;
         }
@@ -288,7 +288,7 @@ impl Transfer {
                 }
                 let domain = lib.cluster.fabric.domain_gpus;
                 let near = pd::same_domain(prefill, *prefill_count, decode, *decode_count, domain);
-                let (whole, layer) = stepper::kv_seconds(prefill, decode, tokens, 1.0, lib, near, 1.0);
+                let (whole, layer) = step_engine::kv_seconds(prefill, decode, tokens, 1.0, lib, near, 1.0);
                 let layers = lib.kv_layers();
                 let after_s = match lib.assumptions.kv_transfer {
                     KvTransfer::Bulk | KvTransfer::Ignored => whole.seconds,

@@ -12,9 +12,9 @@ use std::sync::OnceLock;
 
 use super::deployment::{Lines, PARTS, PoolSpec, Timing, decode_batch};
 use crate::cost::Batch;
-use crate::serving::Stepper;
+use crate::serving::StepEngine;
 use crate::serving::pipeline::{self, Rows, Stages};
-use crate::serving::stepper::Kind;
+use crate::serving::step_engine::EngineKind;
 
 /// Parts of a picosecond.
 pub const FINE: u64 = 1 << 16;
@@ -33,7 +33,7 @@ struct Piece {
 
 /// Sequences per rank (mean) and KV of the fullest rank, of one micro-batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct PassPart {
     pub n: u32,
     pub context: u64,
     /// How much `context` grows a step on the fullest rank, and at most.
@@ -99,7 +99,7 @@ impl Pricer {
         }
     }
 
-    fn curve(&self, s: &Stepper, n: u32) -> &[Piece] {
+    fn curve(&self, s: &StepEngine, n: u32) -> &[Piece] {
         self.curves[n as usize].get_or_init(|| {
             let stages = f64::from(self.stages);
             let at = |context: f64| {
@@ -124,7 +124,7 @@ impl Pricer {
     }
 
     /// At most `most` equal decode steps from here, and what they take.
-    pub fn decode(&self, parts: &[Part], most: u32) -> Steps {
+    pub fn decode(&self, parts: &[PassPart], most: u32) -> Steps {
         match &self.timing {
             Timing::Fixed { decode_ps, .. } => {
                 Steps { first: (*decode_ps as i64) << FINE.trailing_zeros(), delta: 0, count: most }
@@ -133,13 +133,13 @@ impl Pricer {
             Timing::Engine(..) => {
                 let Some(s) = self.timing.stepper() else { return Steps::default() };
                 match &s.kind {
-                    Kind::Worker(..) if self.ranks == 1 => self.exact(s, &parts[0], most),
-                    Kind::Worker(..) => self.chord(parts, most, |p| {
+                    EngineKind::Worker(..) if self.ranks == 1 => self.exact(s, &parts[0], most),
+                    EngineKind::Worker(..) => self.chord(parts, most, |p| {
                         let piece = self.piece(s, &p[0]).0;
                         piece.base + piece.slope * p[0].context as i64
                     }),
                     // A pipeline's stages share the batch in flight.
-                    Kind::Afd(u) => self.chord(parts, most, |p| {
+                    EngineKind::Afd(u) => self.chord(parts, most, |p| {
                         let stages = f64::from(self.stages);
                         let batches: Vec<Batch> = p
                             .iter()
@@ -153,14 +153,14 @@ impl Pricer {
         }
     }
 
-    fn piece(&self, s: &Stepper, p: &Part) -> (&Piece, u64) {
+    fn piece(&self, s: &StepEngine, p: &PassPart) -> (&Piece, u64) {
         let curve = self.curve(s, p.n.clamp(1, self.curves.len() as u32 - 1));
         let i = curve.partition_point(|k| k.from <= p.context).saturating_sub(1);
         (&curve[i], curve.get(i + 1).map_or(u64::MAX, |k| k.from))
     }
 
     /// One rank, one micro-batch: straight up to the next knot.
-    fn exact(&self, s: &Stepper, p: &Part, most: u32) -> Steps {
+    fn exact(&self, s: &StepEngine, p: &PassPart, most: u32) -> Steps {
         let (piece, next) = self.piece(s, p);
         let first = piece.base + piece.slope * p.context as i64;
         let room = next.saturating_sub(p.context).div_ceil(p.grow.max(1));
@@ -169,19 +169,19 @@ impl Pricer {
     }
 
     /// Price now, price at the end, straight in between.
-    fn chord(&self, parts: &[Part], most: u32, price: impl Fn(&[Part]) -> i64) -> Steps {
+    fn chord(&self, parts: &[PassPart], most: u32, price: impl Fn(&[PassPart]) -> i64) -> Steps {
         let reach = parts.iter().filter(|p| p.grow > 0).map(|p| p.context / (8 * p.grow)).min().unwrap_or(1);
         let count = most.min((reach.max(16)).min(u64::from(u32::MAX)) as u32).max(1);
         let first = price(parts);
         if count == 1 {
             return Steps { first, delta: 0, count };
         }
-        let later: Vec<Part> =
-            parts.iter().map(|p| Part { context: p.context + p.grow * u64::from(count - 1), ..*p }).collect();
+        let later: Vec<PassPart> =
+            parts.iter().map(|p| PassPart { context: p.context + p.grow * u64::from(count - 1), ..*p }).collect();
         Steps { first, delta: (price(&later) - first) / i64::from(count - 1), count }
     }
 
-    fn lines(&self, l: &Lines, parts: &[Part]) -> i64 {
+    fn lines(&self, l: &Lines, parts: &[PassPart]) -> i64 {
         let stages: Vec<Stages> = parts
             .iter()
             .filter(|p| p.n > 0)
@@ -209,7 +209,7 @@ impl Pricer {
                 let decode = decode_batch(n / stages, context as f64 / stages, self.per_decode);
                 // Prompts fill the batches of as few stages of an AFD unit as hold them; the others only decode.
                 let with = match s.kind {
-                    Kind::Afd(_) if n > 0.0 => (tokens / self.budget).ceil().clamp(1.0, stages),
+                    EngineKind::Afd(_) if n > 0.0 => (tokens / self.budget).ceil().clamp(1.0, stages),
                     _ => stages,
                 };
                 let batch = Batch {

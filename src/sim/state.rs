@@ -72,7 +72,7 @@ impl Seq {
 }
 
 /// One attention rank: a queue, KV, and the sequences on it.
-pub struct Port {
+pub struct Rank {
     pub instance: u32,
     /// (priority, number) as one key, smallest first.
     pub waiting: BinaryHeap<Reverse<u64>>,

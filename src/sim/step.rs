@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use super::deployment::PARTS;
 use super::outcome::{NEVER, Span, SpanKind};
 use super::policy::View;
-use super::price::{Chunk, FINE, Part, Steps};
+use super::price::{Chunk, FINE, PassPart, Steps};
 use super::state::{Piece, Run};
 use super::wake::ceil_ps;
 use super::world::{Event, World};
@@ -291,11 +291,11 @@ impl World<'_> {
                     most = p.kv.steps_that_fit(inst.step, most);
                 }
             }
-            let parts: Vec<Part> = (0..micro)
+            let parts: Vec<PassPart> = (0..micro)
                 .map(|m| {
                     let n: u32 = inst.groups.iter().skip(m).step_by(micro).map(|g| g.n).sum();
                     let g = fullest(m).copied().unwrap_or_default();
-                    Part { n: n.div_ceil(inst.ranks), context: g.context, grow: u64::from(g.n) * pool.grow }
+                    PassPart { n: n.div_ceil(inst.ranks), context: g.context, grow: u64::from(g.n) * pool.grow }
                 })
                 .collect();
             Run { steps: pricer.decode(&parts, most), decodes: true, prompts: false, start_ps: now, grown: 0 }

@@ -12,7 +12,7 @@ use super::policy::{self, Policy};
 use super::price::Pricer;
 use super::request::Requests;
 use super::settings::Settings;
-use super::state::{Group, Instance, NONE, Port, Seq};
+use super::state::{Group, Instance, NONE, Rank, Seq};
 
 /// What happens; the order of kinds is the order at equal times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,7 +41,7 @@ pub struct World<'a> {
     pub policy: &'static dyn Policy,
     pub pricers: &'a [Arc<Pricer>],
     pub instances: Vec<Instance>,
-    pub ports: Vec<Port>,
+    pub ports: Vec<Rank>,
     /// Ports of each pool.
     pub pool_ports: Vec<std::ops::Range<u32>>,
     pub seqs: Vec<Seq>,
@@ -100,7 +100,7 @@ impl<'a> World<'a> {
                 });
                 let capacity = set.kv_blocks.unwrap_or(pool.kv_tokens / u64::from(block));
                 for _ in 0..pool.ranks {
-                    ports.push(Port {
+                    ports.push(Rank {
                         instance: number,
                         waiting: BinaryHeap::new(),
                         prefilling: VecDeque::new(),

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::figures::{FIGURES, Figure, Metric, Task};
-use super::row::Row;
+use super::row::CheckedRow;
 use crate::columns::Columns;
 use crate::control::Control;
 use crate::cost::{Batch, Detail, Library, Worker};
@@ -15,7 +15,7 @@ use crate::error::{Error, Result, near};
 use crate::kernels::KernelDb;
 use crate::serving::estimate::{BreakdownRow, breakdown_columns};
 use crate::serving::phase::StepKind;
-use crate::serving::{Load, Point, Stepper, aggregated, defaults, operators};
+use crate::serving::{Load, SteadyState, StepEngine, aggregated, defaults, operators};
 use crate::spec::assumptions::PrefillSync;
 use crate::spec::{Assumptions, Serving, Workload, catalog};
 
@@ -56,7 +56,7 @@ fn workload(f: &Figure) -> Workload {
     }
 }
 
-fn closed(s: &Stepper, f: &Figure, concurrency: f64, chunk: f64) -> Point {
+fn closed(s: &StepEngine, f: &Figure, concurrency: f64, chunk: f64) -> SteadyState {
     let batch = concurrency / f64::from(f.parallel.dp);
     aggregated::solve(s, &Load::of(&workload(f)), batch, chunk, 1)
 }
@@ -64,7 +64,7 @@ fn closed(s: &Stepper, f: &Figure, concurrency: f64, chunk: f64) -> Point {
 /// (prediction, what it cost or lacked).
 fn predict(db: &Arc<KernelDb>, f: &Figure) -> Result<(f64, String)> {
     let lib = library(db, f)?;
-    let stepper = Stepper::worker(&lib, f.parallel, &workload(f))?;
+    let stepper = StepEngine::worker(&lib, f.parallel, &workload(f))?;
     let gpus = f64::from(f.parallel.gpus());
     let worker = Worker::new(&lib, f.parallel)?;
     if let Some(batch) = step(f) {
@@ -126,7 +126,7 @@ fn status(f: &Figure) -> &'static str {
 }
 
 /// One row a figure.
-pub fn rows(db: &Arc<KernelDb>, control: &Control) -> Result<Vec<Row>> {
+pub fn rows(db: &Arc<KernelDb>, control: &Control) -> Result<Vec<CheckedRow>> {
     let mut out = Vec::new();
     for f in FIGURES {
         control.check()?;
@@ -136,7 +136,7 @@ pub fn rows(db: &Arc<KernelDb>, control: &Control) -> Result<Vec<Row>> {
             Err(e) => (f64::NAN, "not-computable:error".to_string(), e.to_string()),
         };
         let note = if f.note.is_empty() { seen } else { format!("{}; {seen}", f.note) };
-        out.push(Row {
+        out.push(CheckedRow {
             section: "deployed",
             name: f.name.into(),
             system: f.system.into(),
@@ -174,7 +174,7 @@ pub fn breakdown(db: &Arc<KernelDb>, name: &str) -> Result<Columns> {
             operators(&worker, if batch.has_prefill() { StepKind::Prefill } else { StepKind::Decode }, &batch)
         }
         (None, Task::Closed { concurrency, chunk, isl, .. }) => {
-            let stepper = Stepper::worker(&lib, f.parallel, &workload(f))?;
+            let stepper = StepEngine::worker(&lib, f.parallel, &workload(f))?;
             let p = closed(&stepper, f, concurrency, chunk);
             let load = Load::of(&workload(f));
             let decode = Batch::decode(p.decode_batch, load.context, 1.0 + f64::from(f.mtp.0));

@@ -3,7 +3,7 @@
 //! Limits: provisioning (arXiv 2601.21351), measured AFD systems and the paper's own grid belong to
 //! later stages.
 
-use super::row::Row;
+use super::row::CheckedRow;
 use crate::cost::Program;
 use crate::error::Result;
 use crate::serving::pipeline::{Rows, Stages, step_time};
@@ -13,8 +13,15 @@ const BAIDU: &str = "arXiv 2602.09721, dead-zone bound 2 BW M / FLOPS";
 const MEGASCALE: &str = "arXiv 2504.02263, m >= 2 (1 + Tc/Tf)";
 const INSIGHTS: &str = "arXiv 2505.09343, table 1";
 
-fn row(name: &str, model: &str, metric: &'static str, [target, predicted]: [f64; 2], source: &str, note: &str) -> Row {
-    Row {
+fn row(
+    name: &str,
+    model: &str,
+    metric: &'static str,
+    [target, predicted]: [f64; 2],
+    source: &str,
+    note: &str,
+) -> CheckedRow {
+    CheckedRow {
         section: "literature",
         name: name.into(),
         system: String::new(),
@@ -58,7 +65,7 @@ fn second_micro_batch(exchange: f64, layers: u32) -> f64 {
 }
 
 /// Every figure of the section.
-pub fn rows() -> Result<Vec<Row>> {
+pub fn rows() -> Result<Vec<CheckedRow>> {
     let v3 = catalog::model("deepseek-ai/DeepSeek-V3")?;
     let width = v3.moe.as_ref().map_or(0.0, |m| f64::from(m.intermediate));
     let mut out = vec![

@@ -12,7 +12,7 @@ mod row;
 pub mod served;
 pub mod silicon;
 
-pub use row::Row;
+pub use row::CheckedRow;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::network::params::Misfit;
 pub const SECTIONS: [&str; 5] = ["deployed", "silicon", "served", "literature", "network"];
 
 /// Rows as columns.
-pub fn columns(rows: &[Row]) -> Columns {
+pub fn columns(rows: &[CheckedRow]) -> Columns {
     let mut c = Columns::new();
     c.push("section", Column::from_strings(rows.iter().map(|r| r.section)));
     c.push("name", Column::from_strings(rows.iter().map(|r| &r.name)));
@@ -37,7 +37,7 @@ pub fn columns(rows: &[Row]) -> Columns {
     c.push("metric", Column::from_strings(rows.iter().map(|r| r.metric)));
     c.push("target", Column::F64(rows.iter().map(|r| r.target).collect()));
     c.push("predicted", Column::F64(rows.iter().map(|r| r.predicted).collect()));
-    c.push("error", Column::F64(rows.iter().map(Row::error).collect()));
+    c.push("error", Column::F64(rows.iter().map(CheckedRow::error).collect()));
     c.push("source", Column::from_strings(rows.iter().map(|r| &r.source)));
     c.push("status", Column::from_strings(rows.iter().map(|r| &r.status)));
     c.push("note", Column::from_strings(rows.iter().map(|r| &r.note)));
@@ -52,7 +52,7 @@ fn silicon_points(db: &Arc<KernelDb>, ttft: bool, control: &Control) -> Result<V
     silicon::points_with(db, &silicon::Choices { ttft, ..silicon::Choices::default() }, control)
 }
 
-fn section(db: &Arc<KernelDb>, name: &str, ttft: bool, control: &Control) -> Result<Vec<Row>> {
+fn section(db: &Arc<KernelDb>, name: &str, ttft: bool, control: &Control) -> Result<Vec<CheckedRow>> {
     match name {
         "deployed" => deployed::rows(db, control),
         "literature" => literature::rows(),
@@ -64,7 +64,7 @@ fn section(db: &Arc<KernelDb>, name: &str, ttft: bool, control: &Control) -> Res
 }
 
 /// Rows of the sections asked for; none named: all of them. `ttft`: the silicon sample's TTFT is simulated too.
-pub fn rows(db: &Arc<KernelDb>, sections: &[&str], ttft: bool, control: &Control) -> Result<Vec<Row>> {
+pub fn rows(db: &Arc<KernelDb>, sections: &[&str], ttft: bool, control: &Control) -> Result<Vec<CheckedRow>> {
     let names: Vec<&str> = if sections.is_empty() { SECTIONS.to_vec() } else { sections.to_vec() };
     let mut out = Vec::new();
     for name in names {
@@ -99,7 +99,7 @@ fn short(v: f64) -> String {
     }
 }
 
-fn table(out: &mut String, rows: &[Row]) {
+fn table(out: &mut String, rows: &[CheckedRow]) {
     out.push_str(
         "| figure | system | metric | published | predicted | error | status |\n|---|---|---|---:|---:|---:|---|\n",
     );

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::row::Row;
+use super::row::CheckedRow;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::kernels::KernelDb;
@@ -99,7 +99,15 @@ const CAUSES: &[(&str, &str)] = &[
 /// (predicted, measured) seconds.
 type Pairs = Vec<(f64, f64)>;
 
-fn row(name: String, system: &str, set: Set, target: Target, pairs: Pairs, source: &str, note: &str) -> Option<Row> {
+fn row(
+    name: String,
+    system: &str,
+    set: Set,
+    target: Target,
+    pairs: Pairs,
+    source: &str,
+    note: &str,
+) -> Option<CheckedRow> {
     let spread = Misfit::of(pairs.iter().copied())?;
     let bias = pairs.iter().map(|(p, m)| (p / m).ln()).sum::<f64>() / pairs.len() as f64;
     let set = if set == Set::Fit { "fit" } else { "check" };
@@ -112,7 +120,7 @@ fn row(name: String, system: &str, set: Set, target: Target, pairs: Pairs, sourc
     let note = [note, cause].iter().filter(|s| !s.is_empty()).copied().collect::<Vec<_>>().join("; ");
     let mut note = if note.is_empty() { String::new() } else { format!("{note}; ") };
     let _ = write!(note, "on average {:+.1} %", 100.0 * bias.exp_m1());
-    Some(Row {
+    Some(CheckedRow {
         section: "network",
         name,
         system: system.into(),
@@ -142,7 +150,14 @@ fn pool(into: &mut Pooled, name: String, id: &TableId, pairs: Pairs) {
     }
 }
 
-fn pooled(rows: &mut Vec<Row>, from: Pooled, set: Set, target: impl Fn(&str) -> Target, source: &str, note: &str) {
+fn pooled(
+    rows: &mut Vec<CheckedRow>,
+    from: Pooled,
+    set: Set,
+    target: impl Fn(&str) -> Target,
+    source: &str,
+    note: &str,
+) {
     for (name, (pairs, systems)) in from {
         rows.extend(row(name.clone(), &systems.join(" "), set, target(&name), pairs, source, note));
     }
@@ -152,7 +167,7 @@ fn law_of<'a, L>(fits: &'a [Fitted<L>], id: &TableId) -> Option<&'a Fitted<L>> {
     fits.iter().find(|f| f.id == *id)
 }
 
-fn collective_rows(params: &Params, tables: &[CollectiveTable]) -> Vec<Row> {
+fn collective_rows(params: &Params, tables: &[CollectiveTable]) -> Vec<CheckedRow> {
     let (mut fit, mut sizes, mut larger) = (Pooled::new(), Pooled::new(), Pooled::new());
     for table in tables {
         let Some(fitted) = law_of(&params.collectives, &table.id) else { continue };
@@ -185,7 +200,7 @@ fn collective_rows(params: &Params, tables: &[CollectiveTable]) -> Vec<Row> {
     rows
 }
 
-fn exchange_rows(params: &Params, tables: &[ExchangeTable]) -> Vec<Row> {
+fn exchange_rows(params: &Params, tables: &[ExchangeTable]) -> Vec<CheckedRow> {
     let (mut fit, mut tokens, mut larger) = (Pooled::new(), Pooled::new(), Pooled::new());
     for table in tables {
         let Some(fitted) = law_of(&params.exchanges, &table.id) else { continue };
@@ -219,7 +234,7 @@ fn exchange_rows(params: &Params, tables: &[ExchangeTable]) -> Vec<Row> {
 
 /// DeepEP low-latency in one node as a model without rows of its own is priced: each shape of the table in turn
 /// is left out and asked for. No clean check: the shape's rows did take part in the fit of one number.
-fn unseen_shapes(db: &Arc<KernelDb>) -> Result<Vec<Row>> {
+fn unseen_shapes(db: &Arc<KernelDb>) -> Result<Vec<CheckedRow>> {
     let (mut out, mut back, mut systems) = (Pairs::new(), Pairs::new(), Vec::new());
     for system in db.systems() {
         let Ok(table) = db.table(&system, "sglang", "wideep_deepep_ll", Some("0.5.12")) else { continue };
@@ -261,7 +276,7 @@ fn unseen_shapes(db: &Arc<KernelDb>) -> Result<Vec<Row>> {
     Ok([one("dispatch", out), one("combine", back)].into_iter().flatten().collect())
 }
 
-fn published_rows(db: &Arc<KernelDb>) -> Result<Vec<Row>> {
+fn published_rows(db: &Arc<KernelDb>) -> Result<Vec<CheckedRow>> {
     let mut rows = Vec::new();
     for table in published()? {
         let gpus = table.rows.iter().map(|r| r[0] as u32).max().unwrap_or(8);
@@ -314,7 +329,7 @@ fn published_rows(db: &Arc<KernelDb>) -> Result<Vec<Row>> {
 }
 
 /// One row a table.
-pub fn rows(db: &Arc<KernelDb>, control: &Control) -> Result<Vec<Row>> {
+pub fn rows(db: &Arc<KernelDb>, control: &Control) -> Result<Vec<CheckedRow>> {
     let params = Params::shipped()?;
     let mut rows = collective_rows(params, &samples::collectives(db)?);
     control.check()?;
@@ -327,7 +342,7 @@ pub fn rows(db: &Arc<KernelDb>, control: &Control) -> Result<Vec<Row>> {
 }
 
 /// The rows as a markdown table.
-pub fn report(rows: &[Row]) -> String {
+pub fn report(rows: &[CheckedRow]) -> String {
     let percent = |x: f64| if x.is_finite() { format!("{:.1} %", 100.0 * x) } else { "-".into() };
     let mut out = String::from(
         "| table | set | n | MAPE | median | p95 | target | verdict | systems | note |\n|---|---|---:|---:|---:|---:|---:|---|---|---|\n",

@@ -4,7 +4,7 @@ use crate::network::params::Misfit;
 
 /// One figure and its prediction.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Row {
+pub struct CheckedRow {
     pub section: &'static str,
     pub name: String,
     pub system: String,
@@ -22,7 +22,7 @@ pub struct Row {
     pub spread: Option<Misfit>,
 }
 
-impl Row {
+impl CheckedRow {
     /// Signed error relative to the target.
     pub fn error(&self) -> f64 {
         self.predicted / self.target - 1.0

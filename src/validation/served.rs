@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::row::Row;
+use super::row::CheckedRow;
 use super::silicon::labels;
 use crate::control::Control;
 use crate::error::{Error, Result};
@@ -96,7 +96,7 @@ fn mean(values: &[f64]) -> f64 {
 }
 
 /// One row a run, set and metric: mean measured, mean simulated.
-pub fn rows(db: &Arc<KernelDb>, control: &Control) -> Result<Vec<Row>> {
+pub fn rows(db: &Arc<KernelDb>, control: &Control) -> Result<Vec<CheckedRow>> {
     let mut out = Vec::new();
     for run in runs()? {
         control.check()?;
@@ -111,7 +111,7 @@ pub fn rows(db: &Arc<KernelDb>, control: &Control) -> Result<Vec<Row>> {
                 let (s, m) = (&simulated[rows.clone()], &measured[rows.clone()]);
                 let (predicted, measured) = (mean(s), mean(m));
                 let met = (predicted / measured - 1.0).abs() <= target;
-                out.push(Row {
+                out.push(CheckedRow {
                     section: "served",
                     name: format!("{}, {} by arrival", run.run, if set == "fit" { "first 150" } else { "last 150" }),
                     system: run.device.name.clone(),

@@ -12,7 +12,7 @@ use disagg::cost::{AfdUnit, Library};
 use disagg::kernels::KernelDb;
 use disagg::search::row::Layout;
 use disagg::search::space;
-use disagg::serving::{Load, Stepper, aggregated, choose, pd};
+use disagg::serving::{Load, StepEngine, aggregated, choose, pd};
 use disagg::spec::{AfdPlan, Assumptions, Quant, Serving, Workload, catalog};
 
 /// (TTFT, TPOT) in ms.
@@ -49,7 +49,7 @@ fn price(lib: &Arc<Library>, w: &Workload, layout: &Layout, budget: u32, mixed: 
         let unit = Arc::new(unit);
         for m in (1..=4).filter(|m| groups * m <= 4) {
             let plan = AfdPlan { microbatches: Some(m), ..base.clone() };
-            let s = Stepper::afd_of(lib, unit.clone(), &plan, w).unwrap();
+            let s = StepEngine::afd_of(lib, unit.clone(), &plan, w).unwrap();
             let named = |b: u32, chunk: u32| {
                 let (a, f, ep) = (plan.attention.gpus, plan.ffn.gpus, plan.ffn.ep.unwrap_or(0));
                 format!("{a}A(tp{})+{f}F(ep{ep}) G{groups} M{m} b{b} c{chunk}", plan.attention.tp)

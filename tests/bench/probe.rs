@@ -16,7 +16,7 @@ use disagg::cost::program::Surfaces;
 use disagg::cost::{Batch, Library, Worker};
 use disagg::kernels::{KernelDb, Query, lookup};
 use disagg::serving::pipeline::{Rows, Stages, step_time};
-use disagg::serving::{Engine, Load, Stepper, aggregated, pd};
+use disagg::serving::{Engine, Load, StepEngine, aggregated, pd};
 use disagg::spec::{Aggregated, Assumptions, Dtype, Parallel, PdPlan, Plan, Quant, Serving, Slot, Workers, catalog};
 
 const SYSTEM: &str = "b200_sxm";
@@ -135,14 +135,14 @@ fn main() {
             );
             let w = catalog::workload("paper-chat").unwrap();
             let text = r#"{"attention": {"gpus": 8}, "ffn": {"gpus": 24}, "microbatches": 4, "router": "ffn"}"#;
-            let stepper = Stepper::afd(&lib.unwrap(), &serde_json::from_str(text).unwrap(), &w).unwrap();
+            let stepper = StepEngine::afd(&lib.unwrap(), &serde_json::from_str(text).unwrap(), &w).unwrap();
             let load = Load::of(&w);
             timed(calls, |i| aggregated::solve(&stepper, &load, 32.0 + wobble(i), 512.0, 1).tpot_s);
         }
         "afd-decode" => {
             let w = catalog::workload("paper-chat").unwrap();
             let text = r#"{"attention": {"gpus": 2}, "ffn": {"gpus": 6}, "microbatches": 4}"#;
-            let stepper = Stepper::afd(&library(&db), &serde_json::from_str(text).unwrap(), &w).unwrap();
+            let stepper = StepEngine::afd(&library(&db), &serde_json::from_str(text).unwrap(), &w).unwrap();
             let load = Load::of(&w);
             timed(calls, |i| pd::decode_side(&stepper, &load, 32.0 + wobble(i)).rate);
         }

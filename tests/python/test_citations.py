@@ -147,7 +147,7 @@ def test_no_path_of_a_machine():
 
 
 def test_a_word_of_the_vocabulary_has_one_owner():
-    text = (ROOT / "docs/vocabulary.md").read_text(encoding="utf-8").split("## Renames")[0]
+    text = (ROOT / "docs/vocabulary.md").read_text(encoding="utf-8").split("## Names of types")[0]
     rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| `([^`|]+)` \|$", text, flags=re.MULTILINE)
     words = [word for word, _, _ in rows]
     assert len(words) == len(set(words)) > 80

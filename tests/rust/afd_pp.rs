@@ -6,8 +6,8 @@ use disagg::cost::{Batch, Library, Op};
 use disagg::network::Tier;
 use disagg::serving::phase::Site;
 use disagg::serving::pipeline::{Rows, Stages, step_time};
-use disagg::serving::stepper::{Kind, Unit};
-use disagg::serving::{Engine, Stepper, pd};
+use disagg::serving::step_engine::{EngineKind, Unit};
+use disagg::serving::{Engine, StepEngine, pd};
 use disagg::spec::plan::{PipelineMode, stage_layers};
 use disagg::spec::{AfdPlan, Assumptions, PdPlan, Plan, Slot};
 use proptest::prelude::*;
@@ -20,8 +20,8 @@ fn staged(pp: u32, m: u32) -> AfdPlan {
     AfdPlan { pp, ..afd_plan(pool(4, 1), pool(12, 1), m) }
 }
 
-fn afd(s: &Stepper) -> &Unit {
-    let Kind::Afd(u) = &s.kind else { panic!("an AFD unit") };
+fn afd(s: &StepEngine) -> &Unit {
+    let EngineKind::Afd(u) = &s.kind else { panic!("an AFD unit") };
     u
 }
 

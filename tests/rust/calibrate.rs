@@ -8,7 +8,7 @@ use disagg::control::Control;
 use disagg::kernels::KernelDb;
 use disagg::network::params::{Fitted, Params};
 use disagg::network::samples;
-use disagg::validation::{self, Row, network};
+use disagg::validation::{self, CheckedRow, network};
 use serde::Serialize;
 
 use crate::lab::db;
@@ -109,7 +109,7 @@ fn laws_keep_their_bounds() {
     }
 }
 
-fn rows() -> Vec<Row> {
+fn rows() -> Vec<CheckedRow> {
     validation::rows(db(), &["network"], false, &Control::new()).unwrap()
 }
 

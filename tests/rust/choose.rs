@@ -1,14 +1,14 @@
 //! What a plan leaves open is chosen as well as by pricing everything.
 
 use disagg::search::{Layout, layouts};
-use disagg::serving::{Engine, Load, Point, Stepper, aggregated, choose};
+use disagg::serving::{Engine, Load, SteadyState, StepEngine, aggregated, choose};
 use disagg::spec::{AfdPlan, Aggregated, Parallel, Plan, Workload, catalog};
 
 use crate::lab;
 
 /// The slow, obvious twin: the whole lattice of every stepper.
-fn exhaustive(steppers: &[&Stepper], load: &Load) -> Option<Point> {
-    let mut best: Option<Point> = None;
+fn exhaustive(steppers: &[&StepEngine], load: &Load) -> Option<SteadyState> {
+    let mut best: Option<SteadyState> = None;
     for s in steppers {
         for (b, chunks) in choose::lattice(s, load, None, None, 1) {
             for c in chunks {
@@ -23,7 +23,7 @@ fn exhaustive(steppers: &[&Stepper], load: &Load) -> Option<Point> {
 }
 
 #[track_caller]
-fn compare(steppers: &[&Stepper], load: &Load, what: &str) -> bool {
+fn compare(steppers: &[&StepEngine], load: &Load, what: &str) -> bool {
     let found = choose::mixed(steppers, load, None, None, 1);
     let best = exhaustive(steppers, load).unwrap();
     assert_eq!(found.point.stands(), best.stands(), "{what}");
@@ -60,14 +60,14 @@ fn a_choice_is_as_good_as_pricing_everything() {
             }
             let units = layouts::unit_layouts(&lib, 16);
             for layout in units.iter().skip(k).step_by(units.len() / 4) {
-                let open: Vec<Stepper> = choose::microbatches(None)
+                let open: Vec<StepEngine> = choose::microbatches(None)
                     .into_iter()
                     .map(|m| {
                         let plan = AfdPlan { microbatches: Some(m), ..layout.afd_plan(1, 1, None).unwrap() };
                         lab::unit(&lib, &plan, w)
                     })
                     .collect();
-                let open: Vec<&Stepper> = open.iter().collect();
+                let open: Vec<&StepEngine> = open.iter().collect();
                 compared += usize::from(compare(&open, &load, &format!("{model} {} {layout:?}", w.name)));
             }
         }

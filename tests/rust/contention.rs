@@ -7,8 +7,8 @@ use disagg::network::fluid::{self, Class};
 use disagg::serving::contention::{self, Crowd};
 use disagg::serving::pd;
 use disagg::serving::pd::Several;
-use disagg::serving::stepper::Kind;
-use disagg::serving::{Load, Point, Stepper};
+use disagg::serving::step_engine::EngineKind;
+use disagg::serving::{Load, SteadyState, StepEngine};
 use disagg::spec::{Workload, catalog};
 use proptest::prelude::*;
 
@@ -138,7 +138,7 @@ fn workload() -> Workload {
 }
 
 /// A model whose KV is heavy (GQA in BF16), on nodes of eight.
-fn point(nic_scale: f64, contention: bool, np: u32, nd: u32) -> Point {
+fn point(nic_scale: f64, contention: bool, np: u32, nd: u32) -> SteadyState {
     let base = lab::lib("Qwen/Qwen3-235B-A22B", "b200_sxm", 64, "sglang");
     let mut cluster = base.cluster.clone();
     cluster.fabric.nic_bytes_per_s *= nic_scale;
@@ -160,7 +160,7 @@ fn contention_enters_both_latencies() {
     assert!(with.kv.decode_s > 0.0 && with.kv.prefill_s > 0.0 && with.kv.wait_s > without.kv.wait_s);
     assert_eq!((without.kv.decode_s, without.kv.prefill_s), (0.0, 0.0));
     // A faster NIC leaves less of it, in seconds.
-    let cost = |p: Point| p.ttft_s;
+    let cost = |p: SteadyState| p.ttft_s;
     let mut last = f64::INFINITY;
     for scale in [0.25, 0.5, 1.0, 2.0, 8.0] {
         let p = point(scale, true, 3, 1);
@@ -176,7 +176,7 @@ fn sides_that_know_their_ports_answer_alike() {
     let w = workload();
     let load = Load::of(&w);
     let worker = lab::worker(&lib, lab::split(1, 16, 1), &w);
-    let unit = Stepper::afd(&lib, &lab::afd_plan(lab::pool(16, 1), lab::pool(16, 1), 3), &w).unwrap();
+    let unit = StepEngine::afd(&lib, &lab::afd_plan(lab::pool(16, 1), lab::pool(16, 1), 3), &w).unwrap();
     for s in [&worker, &unit] {
         let (p, d) = (pd::prefill_side(s, &load, 2.0, 4096.0), pd::decode_side(s, &load, 32.0));
         let lazy = pd::combine(Several::of(s, &p, 1), Several::of(s, &d, 1), &load);
@@ -192,8 +192,8 @@ fn sides_that_know_their_ports_answer_alike() {
 fn kv_into_decode_meets_only_what_comes_in() {
     let lib = lab::lib("Qwen/Qwen3-235B-A22B", "b200_sxm", 64, "sglang");
     let w = workload();
-    let s = Stepper::afd(&lib, &lab::afd_plan(lab::pool(16, 1), lab::pool(16, 1), 3), &w).unwrap();
-    let Kind::Afd(u) = &s.kind else { unreachable!() };
+    let s = StepEngine::afd(&lib, &lab::afd_plan(lab::pool(16, 1), lab::pool(16, 1), 3), &w).unwrap();
+    let EngineKind::Afd(u) = &s.kind else { unreachable!() };
     let b = Batch::decode(32.0, 8192.0, 1.0);
     let ports = |price: &dyn Fn(&mut StepPorts)| {
         let mut p = StepPorts::default();

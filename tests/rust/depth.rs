@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use disagg::cost::Item;
 use disagg::cost::{Batch, Library};
-use disagg::serving::{Engine, Load, Stepper, pd, stepper};
+use disagg::serving::{Engine, Load, StepEngine, pd, step_engine};
 use disagg::spec::plan::{Duplex, Side};
 use disagg::spec::{AfdPlan, Assumptions, Device, Imbalance, Plan, Serving, Workload, catalog};
 use proptest::prelude::*;
@@ -93,7 +93,7 @@ fn a_what_if_device_scales_by_roofline() {
     let w = chat();
     let (slow, fast) = (worker(&lib, split(1, 8, 1), &w), worker(&twice, split(1, 8, 1), &w));
     for b in [Batch::decode(64.0, 4000.0, 1.0), Batch::prefill(1.0, 2048.0, 4096.0)] {
-        let compute = |s: &Stepper| s.step(&b).work.compute.iter().sum::<f64>();
+        let compute = |s: &StepEngine| s.step(&b).work.compute.iter().sum::<f64>();
         // Not to the last digit: less of the shared expert hides behind experts that are faster.
         assert!(gap(compute(&fast), 0.5 * compute(&slow)) < 0.03, "{} {}", compute(&fast), compute(&slow));
         let t = fast.step(&b).work;
@@ -125,7 +125,7 @@ fn sides_move_work_and_weights() {
             _ => plan.shared_expert = Side::Attention,
         }
         let moved = unit(&lib, &plan, &w);
-        let weights = |s: &Stepper| [s.memory()[0].weights, s.memory()[1].weights];
+        let weights = |s: &StepEngine| [s.memory()[0].weights, s.memory()[1].weights];
         let ([a0, f0], [a1, f1]) = (weights(&plain), weights(&moved));
         if change < 2 {
             assert!(a1 < a0 && gap(a0 - a1, f1 - f0) < 1e-9, "{change}: {a0} {a1} {f0} {f1}");
@@ -189,7 +189,7 @@ fn a_fused_dispatch_hides_all_but_the_longest_of_the_three() {
     let (plain, fused) = (lab::v32(), v32_with(&serving(|s| s.fused_dispatch = true)));
     let plan = afd_plan(pool(16, 1), pool(16, 1), 3);
     let (a, b) = (unit(&plain, &plan, &chat()), unit(&fused, &plan, &chat()));
-    let disagg::serving::stepper::Kind::Afd(u) = &b.kind else { panic!() };
+    let disagg::serving::step_engine::EngineKind::Afd(u) = &b.kind else { panic!() };
     for n in [4.0, 32.0, 128.0] {
         let batch = Batch::decode(n, 4000.0, 1.0);
         let s = u.unit.stages(&batch, 0);
@@ -256,7 +256,7 @@ fn the_drafts_kv_is_shipped_too() {
     let load = Load::of(&chat());
     let wire = |lib: &Arc<Library>| {
         let (p, d) = (worker(lib, split(1, 8, 1), &chat().prefill_part()), worker(lib, split(1, 32, 1), &chat()));
-        (pd::wire_rate(&p, 1, &d, 1, &load), stepper::kv_seconds(&p, &d, load.isl, 1.0, lib, false, 1.0))
+        (pd::wire_rate(&p, 1, &d, 1, &load), step_engine::kv_seconds(&p, &d, load.isl, 1.0, lib, false, 1.0))
     };
     let [(none, whole), (one, longer), (three, same)] = [0, 1, 3].map(|n| wire(&with(n)));
     // By hand: 512 new tokens of 62 layers, 656 B of latent and 132 B of indexer each, over 8 NICs at 96 % of 50 GB/s.

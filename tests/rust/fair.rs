@@ -17,7 +17,7 @@ use disagg::search::space::{self, Choices};
 use disagg::search::{Layout, Question, Row, Study, Task, explore, layouts};
 use disagg::serving::choose::{chunk_grid, most_sequences};
 use disagg::serving::pd::Several;
-use disagg::serving::{Binding, Load, Point, Scan, Stepper, Tables, aggregated, cadence, pd};
+use disagg::serving::{Binding, Load, Scan, SteadyState, StepEngine, Tables, aggregated, cadence, pd};
 use disagg::spec::{Case, Launch, Level, Rules, Serving, Slo, Workload};
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::{Rng, SeedableRng};
@@ -145,12 +145,12 @@ impl<'a> Twin<'a> {
         disagg::network::packing::most(self.q.case.cluster.gpus, self.q.case.cluster.fabric.domain_gpus, placed, size)
     }
 
-    fn rate(&self, p: &Point) -> f64 {
+    fn rate(&self, p: &SteadyState) -> f64 {
         if p.stands() && p.binding_under(&self.q.slo) == Binding::None { p.requests_per_s } else { 0.0 }
     }
 
     /// A stepper with its scan; a unit with pipeline stages has none.
-    fn scan(&self, layout: &Layout, prefill: bool) -> (Arc<Stepper>, Option<Scan>) {
+    fn scan(&self, layout: &Layout, prefill: bool) -> (Arc<StepEngine>, Option<Scan>) {
         let w = if prefill { &self.prompts } else { &self.q.case.workload };
         let s = Arc::new(lab::layout(&self.lib, layout, w));
         let scan = Scan::new(&s, &self.tables[usize::from(prefill)]);
@@ -187,7 +187,7 @@ impl<'a> Twin<'a> {
         best
     }
 
-    fn row(&self, level: Level, main: Part, prefill: Option<Part>, point: Point) -> Row {
+    fn row(&self, level: Level, main: Part, prefill: Option<Part>, point: SteadyState) -> Row {
         Row { level, framework: 0, main, prefill, point, scanned: true, leads: false }
     }
 

@@ -11,7 +11,7 @@ use disagg::cost::{Batch, Library, Op, Program};
 use disagg::error::Result;
 use disagg::kernels::{Reading, Surface};
 use disagg::search::{Task, layouts};
-use disagg::serving::{Engine, Load, Scan, Stepper, Tables, aggregated, pd};
+use disagg::serving::{Engine, Load, Scan, StepEngine, Tables, aggregated, pd};
 use disagg::sim::{Deployment, Requests, Settings, Status, simulate};
 use disagg::spec::{Aggregated, Assumptions, Dtype, Level, Model, PdPlan, Plan, Quant, Serving, Slot, Workload};
 
@@ -233,7 +233,7 @@ fn a_program_written_by_hand_is_the_one_read() {
         let lib = with_program(&model, &Serving::default(), program);
         lab::unit(&lib, &lab::afd_plan(lab::pool(4, 1), lab::pool(4, 1), 3), &lab::chat())
     };
-    let step = |s: &Stepper| s.step(&Batch::decode(48.0, 9000.0, 1.0)).seconds.to_bits();
+    let step = |s: &StepEngine| s.step(&Batch::decode(48.0, 9000.0, 1.0)).seconds.to_bits();
     assert_eq!(step(&stepper(read)), step(&stepper(hand)));
 }
 

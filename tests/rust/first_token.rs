@@ -2,14 +2,14 @@
 
 use disagg::cost::Batch;
 use disagg::serving::pd::Several;
-use disagg::serving::{Load, Stepper, aggregated, pd};
+use disagg::serving::{Load, StepEngine, aggregated, pd};
 use disagg::spec::assumptions::{FirstToken, KvTransfer};
 use disagg::spec::workload::PrefixHome;
 use disagg::spec::{Assumptions, Parallel, Workload};
 
 use crate::lab;
 
-fn ttft(s: &Stepper, load: &Load, chunk: f64) -> f64 {
+fn ttft(s: &StepEngine, load: &Load, chunk: f64) -> f64 {
     aggregated::solve(s, load, 4.0, chunk, 1).ttft_s
 }
 

@@ -2,7 +2,7 @@
 
 use disagg::control::Control;
 use disagg::cost::Op;
-use disagg::kernels::table::Key;
+use disagg::kernels::table::TableKey;
 use disagg::search::flips::{Flip, LEAD};
 use disagg::search::{Question, Row, Study, explore};
 use disagg::serving::Engine;
@@ -219,11 +219,11 @@ fn what_servers_launch_and_which_kernels_they_take_is_data() {
             if first.is_none_or(|r| r.lane != rule.lane) || rule.most_tokens.is_some() && sm < 100 {
                 continue;
             }
-            let named = |key: &Key| match key {
-                Key::Text { name, labels, .. } => {
+            let named = |key: &TableKey| match key {
+                TableKey::Text { name, labels, .. } => {
                     name == "kernel_source" && labels.iter().any(|l| l.contains(&rule.lane))
                 }
-                Key::Int { .. } => false,
+                TableKey::Int { .. } => false,
             };
             assert!(table.keys.iter().any(named), "{} of {} on {system}", rule.lane, rule.framework);
             judged += 1;

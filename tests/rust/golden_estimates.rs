@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use disagg::Error;
 use disagg::cost::Library;
-use disagg::serving::{Engine, Load, Stepper, aggregated, published};
+use disagg::serving::{Engine, Load, StepEngine, aggregated, published};
 use disagg::spec::{Aggregated, Assumptions, Dtype, Parallel, PdPlan, Plan, Quant, Serving, Workload, catalog};
 use disagg::units::GIB;
 
@@ -118,7 +118,7 @@ impl Row {
 }
 
 /// Mean decode step over the output, every 32nd token: that tool's integration.
-fn generation(s: &Stepper, batch: f64, isl: f64, osl: f64) -> f64 {
+fn generation(s: &StepEngine, batch: f64, isl: f64, osl: f64) -> f64 {
     let (mut i, mut sum) = (0.0, 0.0);
     while i < osl - 1.0 {
         sum += s.decode(batch, isl + i + 1.0).seconds * (osl - 1.0 - i).min(32.0);
@@ -156,7 +156,7 @@ fn price(row: &Row, out: &mut Vec<Pair>) {
             out.push(Pair { row: label.clone(), what, theirs, ours });
         }
     };
-    let bytes = |s: &Stepper, sequences: f64, tokens: f64| s.memory()[0].bytes(sequences, tokens) / GIB;
+    let bytes = |s: &StepEngine, sequences: f64, tokens: f64| s.memory()[0].bytes(sequences, tokens) / GIB;
     match mode {
         "static_ctx" => {
             let b = f64::from(row.int("batch_size"));

@@ -1,8 +1,8 @@
 //! Attention groups on one FFN pool: the schedule against an unrolled twin and its bounds; units, memory and refusals.
 
 use disagg::serving::pipeline::{Rows, Stages, step_time, step_time_of};
-use disagg::serving::stepper::Kind;
-use disagg::serving::{Engine, Stepper, timeline};
+use disagg::serving::step_engine::EngineKind;
+use disagg::serving::{Engine, StepEngine, timeline};
 use disagg::spec::plan::{Duplex, PipelineMode, Placement};
 use disagg::spec::{AfdPlan, Assumptions, PdPlan, Plan, Slot};
 use proptest::prelude::*;
@@ -177,8 +177,8 @@ fn grouped(a: u32, f: u32, groups: u32, m: u32) -> AfdPlan {
     AfdPlan { attention_groups: groups, ..afd_plan(pool(a, 1), pool(f, 1), m) }
 }
 
-fn afd(s: &Stepper) -> &disagg::serving::stepper::Unit {
-    let Kind::Afd(u) = &s.kind else { panic!("an AFD unit") };
+fn afd(s: &StepEngine) -> &disagg::serving::step_engine::Unit {
+    let EngineKind::Afd(u) = &s.kind else { panic!("an AFD unit") };
     u
 }
 

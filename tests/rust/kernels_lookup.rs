@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use disagg::kernels::import::RawColumn;
 use disagg::kernels::lookup::lookup_all;
-use disagg::kernels::table::{Key, Provenance, Table, Unit, Value};
+use disagg::kernels::table::{Provenance, Table, TableKey, TimeUnit, Value};
 use disagg::kernels::{Evidence, KernelDb, Latency, Query, lookup};
 use disagg::{Error, Result};
 
@@ -120,8 +120,8 @@ fn a_nongated_kernel_must_be_asked_for() {
         .iter()
         .map(|k| {
             let v = match k {
-                Key::Int { values, .. } => n(values[row]),
-                Key::Text { codes, labels, .. } => labels[codes[row] as usize].as_str().into(),
+                TableKey::Int { values, .. } => n(values[row]),
+                TableKey::Text { codes, labels, .. } => labels[codes[row] as usize].as_str().into(),
             };
             (k.name(), v)
         })
@@ -165,7 +165,7 @@ fn microseconds_come_back_as_milliseconds() {
     q.measure = Some("dispatch_bandwidth_gbps".into());
     assert!(text(lookup(&db, &q)).contains("not a time"));
     let table = db.table("b200_sxm", "vllm", "moe_a2a", None).unwrap();
-    assert_eq!(table.unit("latency"), Unit::Microseconds);
+    assert_eq!(table.unit("latency"), TimeUnit::Microseconds);
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn imported_rows_collapse_as_the_pack_builder_collapses_them() {
     let table = case["table"].as_str().unwrap();
     let t = Table::from_columns("sys", "fw", "1", table, raw(&case), Provenance::default()).unwrap();
     let expected = &case["expected"];
-    let names: Vec<&str> = t.keys.iter().map(Key::name).collect();
+    let names: Vec<&str> = t.keys.iter().map(TableKey::name).collect();
     let keys: Vec<Vec<String>> = t.keys.iter().map(|k| (0..t.rows()).map(|r| k.show(k.code(r))).collect()).collect();
     assert_eq!(serde_json::json!(names), expected["keys"]);
     assert_eq!(serde_json::json!(keys), expected["rows"]);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use disagg::cost::Library;
 use disagg::kernels::KernelDb;
 use disagg::search::Layout;
-use disagg::serving::{Stepper, defaults};
+use disagg::serving::{StepEngine, defaults};
 use disagg::spec::plan::{Duplex, PipelineMode, Side};
 use disagg::spec::{
     AfdPlan, Assumptions, Cluster, Model, Parallel, PoolPlan, Quant, Serving, Slot, Workers, Workload, catalog,
@@ -100,20 +100,22 @@ pub fn afd_plan(attention: PoolPlan, ffn: PoolPlan, microbatches: u32) -> AfdPla
     }
 }
 
-pub fn worker(lib: &Arc<Library>, parallel: Parallel, workload: &Workload) -> Stepper {
-    Stepper::worker(lib, parallel, workload).unwrap()
+pub fn worker(lib: &Arc<Library>, parallel: Parallel, workload: &Workload) -> StepEngine {
+    StepEngine::worker(lib, parallel, workload).unwrap()
 }
 
 /// A layout of a search, compiled.
-pub fn layout(lib: &Arc<Library>, layout: &Layout, workload: &Workload) -> Stepper {
+pub fn layout(lib: &Arc<Library>, layout: &Layout, workload: &Workload) -> StepEngine {
     match layout {
-        Layout::Worker { parallel, overlap } => Stepper::overlapping(lib, *parallel, Some(*overlap), workload).unwrap(),
+        Layout::Worker { parallel, overlap } => {
+            StepEngine::overlapping(lib, *parallel, Some(*overlap), workload).unwrap()
+        }
         Layout::Afd { .. } => unit(lib, &layout.afd_plan(1, 1, None).unwrap(), workload),
     }
 }
 
-pub fn unit(lib: &Arc<Library>, plan: &AfdPlan, workload: &Workload) -> Stepper {
-    Stepper::afd(lib, plan, workload).unwrap()
+pub fn unit(lib: &Arc<Library>, plan: &AfdPlan, workload: &Workload) -> StepEngine {
+    StepEngine::afd(lib, plan, workload).unwrap()
 }
 
 pub fn workers(count: u32, parallel: Parallel, batch: Option<u32>, chunk: Option<u32>) -> Slot {

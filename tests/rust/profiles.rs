@@ -16,8 +16,8 @@ use disagg::math::combinatorics::distinct_groups;
 use disagg::network::{A2aShape, OneNode};
 use disagg::serving::pd::Several;
 use disagg::serving::pipeline::{Stages, uniform_alone};
-use disagg::serving::stepper::Kind;
-use disagg::serving::{Engine, Load, Stepper, aggregated, pd, published};
+use disagg::serving::step_engine::EngineKind;
+use disagg::serving::{Engine, Load, StepEngine, aggregated, pd, published};
 use disagg::spec::{Aggregated, Assumptions, Dtype, PROFILES, Plan, Quant, Serving, Workload, catalog};
 use disagg::units::{GIB, MIB};
 
@@ -310,8 +310,8 @@ fn switches_of_aiconfigurator_reach_the_engine() {
         (base("zai-org/GLM-5-FP8", "b200_sxm", "sglang"), dp, decode, "listed_norms", "block"),
     ] {
         let time = |lib: &Arc<Library>| match lab::worker(lib, layout, &chat()).kind {
-            Kind::Worker(w, _) => w.step(&batch).seconds,
-            Kind::Afd(_) => unreachable!(),
+            EngineKind::Worker(w, _) => w.step(&batch).seconds,
+            EngineKind::Afd(_) => unreachable!(),
         };
         let (own, other) = (time(&lib), time(&with(&lib, name, json!(value))));
         assert!(lab::gap(own, other) > 1e-4, "{name}={value} changes nothing: {own} {other}");
@@ -323,7 +323,7 @@ fn switches_of_aiconfigurator_reach_the_engine() {
     // An FFN pool whose ranks all route all tokens takes longer, and the router's weights are there.
     let unit = |lib: &Arc<Library>| lab::unit(lib, &lab::afd_plan(pool(8, 1), pool(8, 1), 3), &chat());
     let (spread, whole) = (unit(&far), unit(&with(&far, "ffn_pool", json!("whole"))));
-    let pass = |s: &Stepper| s.prefill(3.0, 4000.0, 0.0, 4000.0).latency_s;
+    let pass = |s: &StepEngine| s.prefill(3.0, 4000.0, 0.0, 4000.0).latency_s;
     assert!(pass(&whole) > pass(&spread));
     assert!(whole.memory()[1].weights > spread.memory()[1].weights);
     // A least size of activations.

@@ -4,7 +4,7 @@ use disagg::control::Control;
 use disagg::search::fine_grid::{FineGrid, fine_chunks};
 use disagg::search::{Layout, Question, explore, layouts};
 use disagg::serving::pd::Several;
-use disagg::serving::{Binding, Load, Point, Stepper, aggregated, choose, pd};
+use disagg::serving::{Binding, Load, SteadyState, StepEngine, aggregated, choose, pd};
 use disagg::spec::{Case, Level, Slo, Workload};
 use proptest::prelude::*;
 
@@ -27,11 +27,11 @@ fn batches(most: f64) -> impl Iterator<Item = u32> {
     (1..=most.min(96)).chain((97..=most).step_by(3))
 }
 
-fn rate(p: &Point, slo: &Slo) -> f64 {
+fn rate(p: &SteadyState, slo: &Slo) -> f64 {
     if p.stands() && p.binding_under(slo) == Binding::None { p.requests_per_s } else { 0.0 }
 }
 
-fn stepper(q: &Question, layout: &Layout) -> Stepper {
+fn stepper(q: &Question, layout: &Layout) -> StepEngine {
     let lib = lab::lib(MODEL, SYSTEM, q.case.cluster.gpus, FRAMEWORK);
     lab::layout(&lib, layout, &q.case.workload)
 }

@@ -7,8 +7,8 @@ use disagg::network::Link;
 use disagg::search::explore::{join, search};
 use disagg::search::row_codec::{HEADER, pack, unpack};
 use disagg::search::{Layout, Part, Question, Row, explore};
-use disagg::serving::point::KvCost;
-use disagg::serving::{Binding, ByPhase, Known, Point};
+use disagg::serving::steady_state::KvCost;
+use disagg::serving::{Binding, ByPhase, Known, SteadyState};
 use disagg::spec::{Case, Level, Parallel, Slo};
 use disagg::spec::{PlanPool, Pool, Role};
 use proptest::prelude::*;
@@ -54,7 +54,7 @@ fn binding() -> impl Strategy<Value = Binding> {
     ]
 }
 
-fn point() -> impl Strategy<Value = Point> {
+fn point() -> impl Strategy<Value = SteadyState> {
     let kv = (bits(), bits(), bits(), any::<bool>());
     let known = || (any::<[u32; 5]>(), any::<[u32; 5]>());
     let evidence = (known(), known());
@@ -62,7 +62,7 @@ fn point() -> impl Strategy<Value = Point> {
         all: all.map(f32::from_bits),
         compute: compute.map(f32::from_bits),
     };
-    (prop::array::uniform7(bits()), binding(), evidence, kv).prop_map(move |(f, binding, evidence, kv)| Point {
+    (prop::array::uniform7(bits()), binding(), evidence, kv).prop_map(move |(f, binding, evidence, kv)| SteadyState {
         ttft_s: f[0],
         tpot_s: f[1],
         itl_worst_s: f[2],

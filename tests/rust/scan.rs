@@ -5,7 +5,7 @@ use std::sync::Arc;
 use disagg::cost::Library;
 use disagg::search::{Layout, Row, layouts};
 use disagg::serving::choose::{chunk_grid, most_sequences};
-use disagg::serving::{Load, Point, Scan, Stepper, Tables, aggregated, pd, scan};
+use disagg::serving::{Load, Scan, SteadyState, StepEngine, Tables, aggregated, pd, scan};
 use disagg::spec::{Assumptions, Case, Distribution, Serving, Workload};
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::{Rng, SeedableRng};
@@ -25,7 +25,7 @@ impl Draw {
     }
 }
 
-fn stepper(lib: &Arc<Library>, layout: &Layout, w: &Workload) -> Arc<Stepper> {
+fn stepper(lib: &Arc<Library>, layout: &Layout, w: &Workload) -> Arc<StepEngine> {
     Arc::new(lab::layout(lib, layout, w))
 }
 
@@ -48,7 +48,7 @@ impl Gaps {
         self.0.push((lab::gap(exact, scanned), what()));
     }
 
-    fn point(&mut self, exact: &Point, scanned: &Point, what: &str) {
+    fn point(&mut self, exact: &SteadyState, scanned: &SteadyState, what: &str) {
         assert_eq!(exact.stands(), scanned.stands(), "{what}");
         assert_eq!(exact.memory_bytes, scanned.memory_bytes, "{what}");
         if exact.stands() {

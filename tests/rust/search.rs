@@ -82,7 +82,7 @@ fn no_plan_is_priced_twice() {
 }
 
 /// Bits, since what does not stand has no numbers.
-fn same(a: &disagg::serving::Point, b: &disagg::serving::Point) -> bool {
+fn same(a: &disagg::serving::SteadyState, b: &disagg::serving::SteadyState) -> bool {
     format!("{a:?}") == format!("{b:?}")
 }
 

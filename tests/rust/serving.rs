@@ -7,8 +7,8 @@ use disagg::network::Link;
 use disagg::serving::engine::Compiled;
 use disagg::serving::pd;
 use disagg::serving::pd::Several;
-use disagg::serving::stepper::Kind;
-use disagg::serving::{Binding, Engine, Load, Point, Stepper, aggregated};
+use disagg::serving::step_engine::EngineKind;
+use disagg::serving::{Binding, Engine, Load, SteadyState, StepEngine, aggregated};
 use disagg::spec::assumptions::{FirstToken, KvTransfer, PrefillSync};
 use disagg::spec::plan::{Duplex, PipelineMode};
 use disagg::spec::workload::PrefixHome;
@@ -26,7 +26,7 @@ fn engine(lib: &Arc<Library>, w: &Workload, plan: &Plan) -> Engine {
 }
 
 /// Engines that serve prefill and decode on the same GPUs.
-fn mixed_steppers(w: &Workload) -> Vec<Stepper> {
+fn mixed_steppers(w: &Workload) -> Vec<StepEngine> {
     let (v32, small) = (lab::v32(), lab::small());
     vec![
         worker(&v32, split(1, 8, 1), w),
@@ -55,7 +55,7 @@ fn a_budget_below_the_slots_makes_the_others_wait() {
 }
 
 /// Sequences in the system, by Little: rate times the time a request is in it.
-fn little(p: &Point, osl: f64) -> f64 {
+fn little(p: &SteadyState, osl: f64) -> f64 {
     p.requests_per_s * (p.ttft_s + (osl - 1.0) * p.tpot_s)
 }
 
@@ -196,7 +196,7 @@ proptest! {
         let t = one.step(&b);
         prop_assert!(gap(t.seconds, t.work.seconds) < 1e-9, "one micro-batch: {} against {}", t.seconds, t.work.seconds);
         let many = stages(m, PipelineMode::Overlapped);
-        let Kind::Afd(u) = &many.kind else { panic!("a unit") };
+        let EngineKind::Afd(u) = &many.kind else { panic!("a unit") };
         let parts = u.parts(&b);
         prop_assert_eq!(parts.len(), m as usize);
         let s = u.unit.stages(&parts[0], 0);
@@ -526,7 +526,7 @@ fn longer_than_the_model_warns_or_refuses() {
 /// One attention rank, step by step: slots hold requests that prefill first come, first served within
 /// the budget that decode leaves, then decode a token a step; a finished request is replaced at once.
 struct Simulation<'a> {
-    stepper: &'a Stepper,
+    stepper: &'a StepEngine,
     load: Load,
     chunk: f64,
     clock: f64,
@@ -601,7 +601,7 @@ impl Simulation<'_> {
 }
 
 /// (rate, TTFT, TPOT) of the closed loop, uniform ages at the start, after a warm-up.
-fn simulate(stepper: &Stepper, load: &Load, batch: u32, chunk: f64) -> (f64, f64, f64) {
+fn simulate(stepper: &StepEngine, load: &Load, batch: u32, chunk: f64) -> (f64, f64, f64) {
     let osl = load.osl as u32;
     let mut s = Simulation {
         stepper,

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use disagg::kernels::ops::{self, ExpertShape, Source};
 use disagg::kernels::report;
-use disagg::kernels::table::{Key, Table};
+use disagg::kernels::table::{Table, TableKey};
 use disagg::kernels::{Evidence, KernelDb, Surface};
 use disagg::spec::{Device, Dtype, Model, catalog};
 use proptest::prelude::*;
@@ -34,7 +34,7 @@ fn experts(ep: u32) -> ExpertShape {
 
 /// A database with one made-up GEMM table: (m, milliseconds) of one (n, k).
 fn made_up(curve: &[(i64, f32)], graph: bool) -> Source {
-    let int = |name: &str, values: Vec<i64>| Key::Int { name: name.into(), values };
+    let int = |name: &str, values: Vec<i64>| TableKey::Int { name: name.into(), values };
     let n = curve.len();
     let table = Table {
         system: "b200_sxm".into(),
@@ -42,7 +42,7 @@ fn made_up(curve: &[(i64, f32)], graph: bool) -> Source {
         version: "1".into(),
         name: "gemm".into(),
         keys: vec![
-            Key::Text { name: "gemm_dtype".into(), codes: vec![0; n], labels: vec!["bfloat16".into()] },
+            TableKey::Text { name: "gemm_dtype".into(), codes: vec![0; n], labels: vec!["bfloat16".into()] },
             int("m", curve.iter().map(|c| c.0).collect()),
             int("n", vec![4096; n]),
             int("k", vec![4096; n]),
@@ -393,7 +393,7 @@ fn the_slope_beyond_131k_meets_the_half_million_rows() {
     let glm = catalog::model("zai-org/GLM-5").unwrap();
     for (name, decode) in [("dsa_generation_module", true), ("dsa_context_module", false)] {
         let table = whole.db.table("b200_sxm", "sglang", name, None).unwrap();
-        let Some(Key::Int { values, .. }) = table.key("step") else { panic!("no step column") };
+        let Some(TableKey::Int { values, .. }) = table.key("step") else { panic!("no step column") };
         let short: Vec<u32> = (0..values.len() as u32).filter(|&r| values[r as usize] <= 131_072).collect();
         let db = KernelDb::empty().with_tables("short", vec![table.subset(&short)]).unwrap();
         let cut = Source { db, ..whole.clone() };

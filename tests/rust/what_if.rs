@@ -3,7 +3,7 @@
 use disagg::control::Control;
 use disagg::network::{A2aKind, A2aShape, AfdShape, Comm};
 use disagg::search::{Question, explore};
-use disagg::serving::{Engine, Stepper};
+use disagg::serving::{Engine, StepEngine};
 use disagg::spec::{Aggregated, Assumptions, Case, Cluster, Dtype, Level, Plan, Slo, Workload};
 
 use crate::lab;
@@ -122,7 +122,7 @@ fn more_of_a_device_is_never_slower() {
                 let lib =
                     lab::library(&lab::model(name), &varied(system, 8, vary, f), framework, &Assumptions::physical());
                 let w = Workload::fixed("w", 0.0, 2000.0, 200.0);
-                let s: Stepper = lab::worker(&lib, lab::split(1, 8, 1), &w);
+                let s: StepEngine = lab::worker(&lib, lab::split(1, 8, 1), &w);
                 [s.decode(64.0, 2000.0).seconds, s.prefill(1.0, 2000.0, 0.0, 2000.0).latency_s]
             });
             for phase in [0, 1] {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::cost::sink::{Op, Sink};
+use crate::cost::ledger::{Ledger, Op};
 use crate::cost::{Batch, Library, published};
 use crate::kernels::Evidence;
 use crate::network::spread::Spread;
@@ -50,13 +50,13 @@ impl Hops {
     }
 
     /// A2F (or, `back`, F2A) of a MoE layer.
-    pub fn price<S: Sink>(&self, batch: &Batch, back: bool, sink: &mut S) {
+    pub fn price<S: Ledger>(&self, batch: &Batch, back: bool, ledger: &mut S) {
         if self.router_on_ffn {
-            return self.price_home(batch, back, sink);
+            return self.price_home(batch, back, ledger);
         }
         let tokens = batch.tokens();
         let (op, hop) = (if back { Op::F2a } else { Op::A2f }, self.transfer(tokens, back));
-        sink.carry(op, 1.0, hop, || self.lib.comm.report_afd(&self.shape, tokens, back));
+        ledger.carry(op, 1.0, hop, || self.lib.comm.report_afd(&self.shape, tokens, back));
     }
 
     /// A2F (or, `back`, F2A) of one micro-batch and layer, by the copies and the wire of the assumptions.
@@ -121,10 +121,10 @@ impl Hops {
 
     /// The two hops of a layer whose tokens travel once each (a dense layer, or a router, on the FFN pool):
     /// one copy out, one vector back.
-    pub fn price_home<S: Sink>(&self, batch: &Batch, back: bool, sink: &mut S) {
+    pub fn price_home<S: Ledger>(&self, batch: &Batch, back: bool, ledger: &mut S) {
         let (op, tokens) = (if back { Op::F2a } else { Op::A2f }, batch.tokens());
         let hop = self.lib.comm.afd_home(&self.shape, tokens, back);
-        sink.carry(op, 1.0, hop, || self.lib.comm.report_afd_home(&self.shape, tokens, back));
+        ledger.carry(op, 1.0, hop, || self.lib.comm.report_afd_home(&self.shape, tokens, back));
     }
 
     /// Seconds of the two hops that the FFN side's ports are taken, where groups share them. `home`: one copy a token.

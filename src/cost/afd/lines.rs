@@ -10,9 +10,9 @@ use super::stages::{LayerStages, UnitParts};
 use crate::cost::Batch;
 use crate::cost::attention::{KernelLines, Lengths};
 use crate::cost::ends::EndLines;
-use crate::cost::line::{Line, Lines, Place, Tokens, known};
+use crate::cost::ledger::{Ledger, Op, Seconds, Sum};
+use crate::cost::piecewise::{Piecewise, Place, Tabulated, Tokens, known};
 use crate::cost::program::MOST_MIXERS;
-use crate::cost::sink::{Op, Seconds, Sink, Sum};
 
 /// The lines of one unit at one number of micro-batches, [prefill, decode] where a stage differs.
 #[derive(Debug)]
@@ -20,14 +20,14 @@ pub struct AfdLines {
     ranks: f64,
     /// By mixer: its kernels, and the rest of the attention stage of a MoE and of a dense layer.
     kernels: Vec<KernelLines>,
-    attention: Vec<[Arc<Line>; 2]>,
-    dense: Vec<[Arc<Line>; 2]>,
-    ffn: [Arc<Line>; 2],
-    hops: [Arc<Line>; 2],
+    attention: Vec<[Arc<Piecewise>; 2]>,
+    dense: Vec<[Arc<Piecewise>; 2]>,
+    ffn: [Arc<Piecewise>; 2],
+    hops: [Arc<Piecewise>; 2],
     /// Ports of the FFN side under them, where groups share those.
-    ports: Option<[Arc<Line>; 2]>,
+    ports: Option<[Arc<Piecewise>; 2]>,
     /// Start-up of both hops, and the time that HBM needs for the weights, where a dispatch may be fused.
-    fused: Option<([f64; 2], Arc<Line>)>,
+    fused: Option<([f64; 2], Arc<Piecewise>)>,
     ends: EndLines,
 }
 
@@ -57,7 +57,13 @@ impl AfdUnit {
 
 impl AfdLines {
     /// `lines`: of this library; `attention`: of this library and these lengths.
-    pub fn new(u: &Arc<AfdUnit>, lines: &Lines, attention: &Lines, lengths: Lengths, microbatches: u32) -> AfdLines {
+    pub fn new(
+        u: &Arc<AfdUnit>,
+        lines: &Tabulated,
+        attention: &Tabulated,
+        lengths: Lengths,
+        microbatches: u32,
+    ) -> AfdLines {
         let tp = u.attention_tp;
         let mixers = 0..u.lib.program.mixers().len();
         let by_mixer = |name: &'static str, price: Price| -> Vec<_> {
@@ -171,33 +177,33 @@ impl UnitParts for Read<'_> {
     }
 
     #[inline]
-    fn embedding<S: Sink>(&self, at: &At, sink: &mut S) {
-        sink.add(Op::Embedding, 1.0, self.lines.ends.embedding[at.mode].reading(at.place));
+    fn embedding<S: Ledger>(&self, at: &At, ledger: &mut S) {
+        ledger.add(Op::Embedding, 1.0, self.lines.ends.embedding[at.mode].reading(at.place));
     }
 
     #[inline]
-    fn projection<S: Sink>(&self, at: &At, sink: &mut S) {
-        sink.add(Op::Draft, 1.0, self.lines.ends.projection[at.mode].reading(at.place));
+    fn projection<S: Ledger>(&self, at: &At, ledger: &mut S) {
+        ledger.add(Op::Draft, 1.0, self.lines.ends.projection[at.mode].reading(at.place));
     }
 
     #[inline]
-    fn logits<S: Sink>(&self, at: &At, rows: f64, sink: &mut S) {
-        sink.add(Op::Logits, 1.0, self.lines.ends.logits[at.mode].reading(Place::of(rows)));
+    fn logits<S: Ledger>(&self, at: &At, rows: f64, ledger: &mut S) {
+        ledger.add(Op::Logits, 1.0, self.lines.ends.logits[at.mode].reading(Place::of(rows)));
     }
 
     #[inline]
-    fn attention<S: Sink>(&self, at: &At, mixer: usize, sink: &mut S) {
-        sink.add(Op::Norm, 1.0, known(self.lines.attention[mixer][at.mode].at(at.place) + at.kernels[mixer]));
+    fn attention<S: Ledger>(&self, at: &At, mixer: usize, ledger: &mut S) {
+        ledger.add(Op::Norm, 1.0, known(self.lines.attention[mixer][at.mode].at(at.place) + at.kernels[mixer]));
     }
 
     #[inline]
-    fn hop<S: Sink>(&self, at: &At, back: bool, sink: &mut S) {
-        sink.add(if back { Op::F2a } else { Op::A2f }, 1.0, known(at.hops[usize::from(back)]));
+    fn hop<S: Ledger>(&self, at: &At, back: bool, ledger: &mut S) {
+        ledger.add(if back { Op::F2a } else { Op::A2f }, 1.0, known(at.hops[usize::from(back)]));
     }
 
     #[inline]
-    fn ffn<S: Sink>(&self, at: &At, sink: &mut S) -> f64 {
-        sink.add(Op::Experts, 1.0, known(at.ffn));
+    fn ffn<S: Ledger>(&self, at: &At, ledger: &mut S) -> f64 {
+        ledger.add(Op::Experts, 1.0, known(at.ffn));
         0.0
     }
 

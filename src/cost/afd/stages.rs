@@ -11,8 +11,8 @@
 //! priced so: an operator that a part gains there counts in both. In which order rows follow one another, how often, and
 //! what that takes is the schedule's business (`serving`).
 
+use crate::cost::ledger::{Ledger, Sum, Total};
 use crate::cost::program::{DRAFT_MIXER, Ffn, Program};
-use crate::cost::sink::{Sink, Sum, Total};
 use crate::cost::{Batch, draft, overlap};
 
 /// The stages of one micro-batch at one layer, as sums of operator times.
@@ -71,22 +71,22 @@ pub trait UnitParts {
 
     fn at(&self, batch: &Batch) -> Self::At;
 
-    fn embedding<S: Sink>(&self, at: &Self::At, sink: &mut S);
+    fn embedding<S: Ledger>(&self, at: &Self::At, ledger: &mut S);
 
     /// What makes (hidden, embedding) the input of a draft layer.
-    fn projection<S: Sink>(&self, at: &Self::At, sink: &mut S);
+    fn projection<S: Ledger>(&self, at: &Self::At, ledger: &mut S);
 
     /// Final norm and LM head.
-    fn logits<S: Sink>(&self, at: &Self::At, rows: f64, sink: &mut S);
+    fn logits<S: Ledger>(&self, at: &Self::At, rows: f64, ledger: &mut S);
 
     /// The attention stage of a MoE layer.
-    fn attention<S: Sink>(&self, at: &Self::At, mixer: usize, sink: &mut S);
+    fn attention<S: Ledger>(&self, at: &Self::At, mixer: usize, ledger: &mut S);
 
     /// A2F or (`back`) F2A of a MoE layer.
-    fn hop<S: Sink>(&self, at: &Self::At, back: bool, sink: &mut S);
+    fn hop<S: Ledger>(&self, at: &Self::At, back: bool, ledger: &mut S);
 
     /// The FFN stage of a MoE layer; gives the seconds of its own exchange into the experts.
-    fn ffn<S: Sink>(&self, at: &Self::At, sink: &mut S) -> f64;
+    fn ffn<S: Ledger>(&self, at: &Self::At, ledger: &mut S) -> f64;
 
     /// [`LayerStages::ports`] of a MoE layer.
     fn ports(&self, at: &Self::At) -> [f64; 2];
@@ -113,22 +113,22 @@ pub(super) fn stages<P: UnitParts, S: Sum>(parts: &P, at: &P::At, mixer: usize) 
 
 /// Embedding, final norm and LM head of a micro-batch: attention-pool work once a step.
 #[inline]
-pub(super) fn ends<P: UnitParts, S: Sink>(parts: &P, at: &P::At, batch: &Batch, sink: &mut S) {
-    parts.embedding(at, sink);
-    logits(parts, at, batch.logit_rows(), sink);
+pub(super) fn ends<P: UnitParts, S: Ledger>(parts: &P, at: &P::At, batch: &Batch, ledger: &mut S) {
+    parts.embedding(at, ledger);
+    logits(parts, at, batch.logit_rows(), ledger);
 }
 
 /// What a draft pass adds to its layer on the attention pool: the projection before it and the logits after.
 #[inline]
-pub(super) fn draft_ends<P: UnitParts, S: Sink>(parts: &P, at: &P::At, batch: &Batch, sink: &mut S) {
-    parts.projection(at, sink);
-    logits(parts, at, batch.draft_rows(), sink);
+pub(super) fn draft_ends<P: UnitParts, S: Ledger>(parts: &P, at: &P::At, batch: &Batch, ledger: &mut S) {
+    parts.projection(at, ledger);
+    logits(parts, at, batch.draft_rows(), ledger);
 }
 
 #[inline]
-fn logits<P: UnitParts, S: Sink>(parts: &P, at: &P::At, rows: f64, sink: &mut S) {
+fn logits<P: UnitParts, S: Ledger>(parts: &P, at: &P::At, rows: f64, ledger: &mut S) {
     if rows > 0.0 {
-        parts.logits(at, rows, sink);
+        parts.logits(at, rows, ledger);
     }
 }
 

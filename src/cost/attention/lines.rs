@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::AttentionPart;
 use crate::cost::Batch;
-use crate::cost::line::{Line, Lines, Place};
+use crate::cost::piecewise::{Piecewise, Place, Tabulated};
 
 /// Lengths of a workload that attention sees, tokens.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,10 +28,10 @@ const CONTEXTS: u32 = 8;
 #[derive(Debug)]
 pub struct KernelLines {
     lengths: Lengths,
-    decode: Vec<Arc<Line>>,
-    chunk: Arc<Line>,
-    rest: Arc<Line>,
-    prompts: Arc<Line>,
+    decode: Vec<Arc<Piecewise>>,
+    chunk: Arc<Piecewise>,
+    rest: Arc<Piecewise>,
+    prompts: Arc<Piecewise>,
 }
 
 fn context(l: &Lengths, k: u32) -> f64 {
@@ -48,7 +48,13 @@ impl AttentionPart {
 
 impl KernelLines {
     /// `parts`: micro-batches that a step is cut into. `lines`: of this workload alone.
-    pub fn new(part: &Arc<AttentionPart>, lines: &Lines, lengths: Lengths, mixer: usize, parts: u32) -> KernelLines {
+    pub fn new(
+        part: &Arc<AttentionPart>,
+        lines: &Tabulated,
+        lengths: Lengths,
+        mixer: usize,
+        parts: u32,
+    ) -> KernelLines {
         let (tp, kind) = (part.tp, mixer as u32);
         let contexts = if lengths.longest > lengths.context * (1.0 + 1e-9) { CONTEXTS } else { 0 };
         let decode = (0..=contexts)

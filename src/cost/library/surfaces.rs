@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Key, Library};
+use super::{Library, SurfaceKey};
 use crate::cost::program::Surfaces;
 use crate::cost::published;
 use crate::error::Result;
@@ -27,11 +27,11 @@ impl Surfaces for Library {
 
     fn gemm(&self, decode: bool, dtype: Dtype, n: u32, k: u32) -> Result<Arc<Surface>> {
         let graph = self.graph(decode);
-        self.kernel(Key::Gemm { graph, dtype, n, k }, graph, |source| ops::gemm(source, dtype, n, k))
+        self.kernel(SurfaceKey::Gemm { graph, dtype, n, k }, graph, |source| ops::gemm(source, dtype, n, k))
     }
 
     fn generation(&self, tp: u32, window: u32) -> Result<Arc<Surface>> {
-        self.kernel(Key::Generation { tp, window }, self.decode_graph, |source| match &self.model.attention {
+        self.kernel(SurfaceKey::Generation { tp, window }, self.decode_graph, |source| match &self.model.attention {
             Attention::Gqa { heads, kv_heads, head_dim, .. } => ops::generation_attention(
                 source,
                 heads / tp,
@@ -56,7 +56,7 @@ impl Surfaces for Library {
 
     fn context(&self, tp: u32, window: u32) -> Result<Arc<Surface>> {
         let graph = self.prefill_graph;
-        self.kernel(Key::Context { tp, window, graph }, graph, |source| match &self.model.attention {
+        self.kernel(SurfaceKey::Context { tp, window, graph }, graph, |source| match &self.model.attention {
             Attention::Gqa { heads, kv_heads, head_dim, .. } => ops::context_attention(
                 source,
                 heads / tp,

@@ -12,8 +12,8 @@
 //! [`LaneParts`] says what a part takes. `moe` prices it operator by operator, `lane_lines` reads it from lines that are
 //! priced so: an operator that a part gains there counts in both. Limit: a part hangs on one number of [`LayerTokens`] alone.
 
+use crate::cost::ledger::{Ledger, Op, Total};
 use crate::cost::overlap;
-use crate::cost::sink::{Op, Sink, Total};
 use crate::kernels::Reading;
 
 /// LayerTokens of a MoE layer (or where they lie among the knots of lines).
@@ -30,10 +30,10 @@ pub(super) struct LayerTokens<T> {
 /// What the parts of one lane take.
 pub(super) trait LaneParts {
     /// Reductions over TP ranks, norm and router.
-    fn around<S: Sink>(&self, count: f64, sink: &mut S);
+    fn around<S: Ledger>(&self, count: f64, ledger: &mut S);
 
     /// The way to the experts or (`back`) from them, of a fused kernel its start-up; gives its seconds.
-    fn way<S: Sink>(&self, back: bool, count: f64, sink: &mut S) -> f64;
+    fn way<S: Ledger>(&self, back: bool, count: f64, ledger: &mut S) -> f64;
 
     /// The experts' kernel. A fused one has fewer SMs.
     fn experts(&self) -> Reading;
@@ -42,20 +42,20 @@ pub(super) trait LaneParts {
     fn moved(&self) -> f64;
 
     /// The shared expert, as far as it does not hide behind `beside` seconds.
-    fn shared<S: Sink>(&self, beside: f64, count: f64, sink: &mut S);
+    fn shared<S: Ledger>(&self, beside: f64, count: f64, ledger: &mut S);
 }
 
 /// One layer after its mixer. `hides`: whether the shared expert does, behind the routed path.
 #[inline]
-pub(super) fn layer<P: LaneParts, S: Sink>(parts: &P, hides: bool, count: f64, sink: &mut S) {
-    parts.around(count, sink);
-    let out = parts.way(false, count, sink);
+pub(super) fn layer<P: LaneParts, S: Ledger>(parts: &P, hides: bool, count: f64, ledger: &mut S) {
+    parts.around(count, ledger);
+    let out = parts.way(false, count, ledger);
     let experts = parts.experts();
     let kernel = Reading { seconds: experts.seconds.max(parts.moved()), ..experts };
-    sink.add(Op::Experts, count, kernel);
-    let back = parts.way(true, count, sink);
+    ledger.add(Op::Experts, count, kernel);
+    let back = parts.way(true, count, ledger);
     let routed = out + kernel.seconds + back;
-    parts.shared(if hides { routed } else { 0.0 }, count, sink);
+    parts.shared(if hides { routed } else { 0.0 }, count, ledger);
 }
 
 /// What two half-batches in turn are told beside the parts of one half.
@@ -94,7 +94,7 @@ struct Half {
     back: f64,
 }
 
-impl Sink for Half {
+impl Ledger for Half {
     const DETAIL: bool = true;
 
     #[inline]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::lane::{self, LaneParts, LayerTokens, Turns};
 use super::moe::{Lane, MoePart, Priced};
-use crate::cost::line::{self, Line, Lines, Place};
-use crate::cost::sink::{Op, Seconds, Sink, seconds};
+use crate::cost::ledger::{Ledger, Op, Seconds, seconds};
+use crate::cost::piecewise::{self, Piecewise, Place, Tabulated};
 use crate::kernels::Reading;
 
 /// One lane in one mode.
@@ -13,11 +13,11 @@ use crate::kernels::Reading;
 pub(super) struct LaneLines {
     /// Most tokens of a rank that it takes.
     pub most: f64,
-    around: Arc<Line>,
+    around: Arc<Piecewise>,
     ways: [Way; 2],
-    experts: Arc<Line>,
-    moved: Option<Arc<Line>>,
-    shared: Option<Arc<Line>>,
+    experts: Arc<Piecewise>,
+    moved: Option<Arc<Piecewise>>,
+    shared: Option<Arc<Piecewise>>,
     turns: Turns,
 }
 
@@ -31,9 +31,9 @@ enum Way {
     /// Start-up, whatever moves.
     Start(Reading),
     /// An all-to-all, over a GPU's tokens.
-    Own(Arc<Line>),
+    Own(Arc<Piecewise>),
     /// A collective, over the tokens of all ranks.
-    All(Arc<Line>),
+    All(Arc<Piecewise>),
 }
 
 fn way(p: &Priced<'_>, back: bool) -> f64 {
@@ -43,13 +43,13 @@ fn way(p: &Priced<'_>, back: bool) -> f64 {
 impl MoePart {
     /// The lanes that layers of this mode may take. `halves`: those of two half-batches in turn, where each way stands
     /// alone; in a whole layer both are one line.
-    pub fn lane_lines(self: &Arc<Self>, lines: &Lines, decode: bool, halves: bool) -> Vec<LaneLines> {
+    pub fn lane_lines(self: &Arc<Self>, lines: &Tabulated, decode: bool, halves: bool) -> Vec<LaneLines> {
         let lanes = self.lanes.iter().filter(|l| !halves || l.apart());
         let taken = lanes.filter(|l| self.most_tokens(**l, decode) >= 0.0);
         taken.map(|l| self.lines_of(lines, *l, decode, halves)).collect()
     }
 
-    fn lines_of(self: &Arc<Self>, lines: &Lines, lane: Lane, decode: bool, halves: bool) -> LaneLines {
+    fn lines_of(self: &Arc<Self>, lines: &Tabulated, lane: Lane, decode: bool, halves: bool) -> LaneLines {
         let p = &self.parallel;
         let (tp, mode, tensor) = (f64::from(p.tp), u32::from(decode), lane == Lane::Tensor);
         let line = |name: &'static str, key: [u32; 6], at: fn(f64, f64) -> LayerTokens<f64>, price: Price| {
@@ -75,7 +75,7 @@ impl MoePart {
                 let key = [kind as u32, self.a2a.ep, 0, 0, 0, 0];
                 if let Lane::Fused(_) = lane {
                     let idle = Priced { moe: self, lane, tokens: LayerTokens::default(), decode };
-                    let starts = [false, true].map(|back| Way::Start(line::known(way(&idle, back))));
+                    let starts = [false, true].map(|back| Way::Start(piecewise::known(way(&idle, back))));
                     (starts, Some(line("moved", key, own, |p| p.moved())))
                 } else if halves {
                     let out = line("out", key, own, |p| way(p, false));
@@ -127,19 +127,19 @@ struct Read<'a> {
 
 impl LaneParts for Read<'_> {
     #[inline]
-    fn around<S: Sink>(&self, count: f64, sink: &mut S) {
-        sink.add(Op::Router, count, self.lines.around.reading(self.at.rank));
+    fn around<S: Ledger>(&self, count: f64, ledger: &mut S) {
+        ledger.add(Op::Router, count, self.lines.around.reading(self.at.rank));
     }
 
     #[inline]
-    fn way<S: Sink>(&self, back: bool, count: f64, sink: &mut S) -> f64 {
+    fn way<S: Ledger>(&self, back: bool, count: f64, ledger: &mut S) -> f64 {
         let reading = match &self.lines.ways[usize::from(back)] {
             Way::None => return 0.0,
             Way::Start(reading) => *reading,
             Way::Own(line) => line.reading(self.at.own),
             Way::All(line) => line.reading(self.at.all),
         };
-        sink.add(if back { Op::Combine } else { Op::Dispatch }, count, reading);
+        ledger.add(if back { Op::Combine } else { Op::Dispatch }, count, reading);
         reading.seconds
     }
 
@@ -154,10 +154,10 @@ impl LaneParts for Read<'_> {
     }
 
     #[inline]
-    fn shared<S: Sink>(&self, beside: f64, count: f64, sink: &mut S) {
+    fn shared<S: Ledger>(&self, beside: f64, count: f64, ledger: &mut S) {
         if let Some(shared) = &self.lines.shared {
             let whole = shared.reading(self.at.rank);
-            sink.add(Op::SharedExpert, count, Reading { seconds: (whole.seconds - beside).max(0.0), ..whole });
+            ledger.add(Op::SharedExpert, count, Reading { seconds: (whole.seconds - beside).max(0.0), ..whole });
         }
     }
 }

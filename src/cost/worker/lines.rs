@@ -13,7 +13,7 @@ use super::step::{Order, StepParts, splits};
 use crate::cost::Batch;
 use crate::cost::attention::{KernelLines, Lengths};
 use crate::cost::ends::EndLines;
-use crate::cost::line::{Line, Lines, Place, Tokens};
+use crate::cost::piecewise::{Piecewise, Place, Tabulated, Tokens};
 use crate::cost::program::{Ffn, LayerKind, MOST_MIXERS};
 
 /// What MoE layers read that run as two half-batches: their lanes, and prompt kernels of half the tokens.
@@ -36,11 +36,11 @@ pub struct WorkerLines {
     ends: EndLines,
     /// By mixer: its kernels, the rest of it, and the rest of a dense layer with it.
     kernels: Vec<KernelLines>,
-    around: Vec<[Arc<Line>; 2]>,
-    dense: Vec<[Arc<Line>; 2]>,
+    around: Vec<[Arc<Piecewise>; 2]>,
+    dense: Vec<[Arc<Piecewise>; 2]>,
     lanes: [Vec<LaneLines>; 2],
     halving: Option<Halving>,
-    hop: Option<Arc<Line>>,
+    hop: Option<Arc<Piecewise>>,
 }
 
 /// Prices a layer's part with one mixer.
@@ -48,7 +48,7 @@ type Price = fn(&Worker, &Batch, usize, &mut Tokens);
 
 impl WorkerLines {
     /// `lines`: of this library; `attention`: of this library and these lengths.
-    pub fn new(w: &Arc<Worker>, lines: &Lines, attention: &Lines, lengths: Lengths) -> WorkerLines {
+    pub fn new(w: &Arc<Worker>, lines: &Tabulated, attention: &Tabulated, lengths: Lengths) -> WorkerLines {
         let p = w.parallel;
         let mixers = 0..w.lib.program.mixers().len();
         let by_mixer = |name: &'static str, price: Price| -> Vec<_> {

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use super::lane::{self, LaneParts, LayerTokens, Turns};
 use crate::cost::Batch;
 use crate::cost::ffn::{Experts, GatedMlp, Router};
+use crate::cost::ledger::{Ledger, Op, Total};
 use crate::cost::library::Library;
 use crate::cost::overlap;
-use crate::cost::sink::{Op, Sink, Total};
 use crate::error::{Error, Result};
 use crate::kernels::Reading;
 use crate::network::report::Report;
@@ -209,8 +209,8 @@ pub(super) struct Priced<'a> {
 
 impl Priced<'_> {
     /// Everything of one whole layer after its mixer.
-    pub fn layer<S: Sink>(&self, count: f64, sink: &mut S) {
-        lane::layer(self, self.decode && self.moe.beside, count, sink);
+    pub fn layer<S: Ledger>(&self, count: f64, ledger: &mut S) {
+        lane::layer(self, self.decode && self.moe.beside, count, ledger);
     }
 
     fn report(&self, back: bool) -> Report {
@@ -234,31 +234,31 @@ impl Priced<'_> {
 }
 
 impl LaneParts for Priced<'_> {
-    fn around<S: Sink>(&self, count: f64, sink: &mut S) {
+    fn around<S: Ledger>(&self, count: f64, ledger: &mut S) {
         let (moe, LayerTokens { rank, own, .. }) = (self.moe, self.tokens);
         let (comm, tp) = (&moe.lib.comm, moe.parallel.tp);
         let (bytes, seats) = (rank * moe.hidden * 2.0, comm.packed(tp));
         if self.lane == Lane::Tensor {
             if tp > 1 {
                 let reduce = comm.all_reduce(bytes, tp, moe.lib.reduce_graph(self.decode));
-                sink.carry(Op::TpReduce, 2.0 * count, reduce, || {
+                ledger.carry(Op::TpReduce, 2.0 * count, reduce, || {
                     comm.report_collective(Collective::AllReduce, bytes, seats)
                 });
             }
-            moe.router.price(rank, self.decode, count, sink);
+            moe.router.price(rank, self.decode, count, ledger);
             return;
         }
         // After attention each TP rank keeps its share of the rows (reduce-scatter), and gets the others' back at the
         // end of the layer (all-gather).
         if tp > 1 {
             let (down, up) = (comm.reduce_scatter(bytes, tp), comm.all_gather(bytes, tp));
-            sink.carry(Op::TpReduce, count, down, || comm.report_collective(Collective::ReduceScatter, bytes, seats));
-            sink.carry(Op::TpReduce, count, up, || comm.report_collective(Collective::AllGather, bytes, seats));
+            ledger.carry(Op::TpReduce, count, down, || comm.report_collective(Collective::ReduceScatter, bytes, seats));
+            ledger.carry(Op::TpReduce, count, up, || comm.report_collective(Collective::AllGather, bytes, seats));
         }
-        moe.router.price(own, self.decode, count, sink);
+        moe.router.price(own, self.decode, count, ledger);
     }
 
-    fn way<S: Sink>(&self, back: bool, count: f64, sink: &mut S) -> f64 {
+    fn way<S: Ledger>(&self, back: bool, count: f64, ledger: &mut S) -> f64 {
         let (moe, LayerTokens { own, all, .. }) = (self.moe, self.tokens);
         let gpus = moe.parallel.stage_gpus();
         let time = match self.lane {
@@ -268,7 +268,7 @@ impl LaneParts for Priced<'_> {
             Lane::Dispatch(kind) => moe.exchange(own, kind, self.decode, back),
             Lane::Fused(kind) => moe.exchange(0.0, kind, self.decode, back),
         };
-        sink.carry(if back { Op::Combine } else { Op::Dispatch }, count, time, || self.report(back));
+        ledger.carry(if back { Op::Combine } else { Op::Dispatch }, count, time, || self.report(back));
         time.seconds
     }
 
@@ -292,13 +292,13 @@ impl LaneParts for Priced<'_> {
         beyond_start(false).max(beyond_start(true))
     }
 
-    fn shared<S: Sink>(&self, beside: f64, count: f64, sink: &mut S) {
+    fn shared<S: Ledger>(&self, beside: f64, count: f64, ledger: &mut S) {
         let Some([split, whole]) = &self.moe.shared else { return };
         let (mlp, tokens) = match self.lane {
             Lane::Tensor if !self.moe.lib.whole_shared() => (split, self.tokens.rank),
             Lane::Tensor => (whole, self.tokens.rank),
             _ => (whole, self.tokens.own),
         };
-        mlp.price_beside(Op::SharedExpert, tokens, self.decode, count, beside, sink);
+        mlp.price_beside(Op::SharedExpert, tokens, self.decode, count, beside, ledger);
     }
 }

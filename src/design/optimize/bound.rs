@@ -17,7 +17,7 @@ use crate::design::{Interval, Metric, Reader, Space};
 use crate::error::Result;
 use crate::kernels::KernelDb;
 use crate::serving::estimate::bill;
-use crate::serving::point::Load;
+use crate::serving::steady_state::Load;
 use crate::serving::{Engine, bound};
 use crate::spec::{Plan, Slot};
 use crate::units::GIB;

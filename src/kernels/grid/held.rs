@@ -14,7 +14,7 @@ use crate::kernels::roofline::Work;
 /// Rows that take part.
 const NEAREST: usize = 4;
 
-struct Row {
+struct HeldRow {
     /// Logarithms to base 2 of the shape and the axes.
     at: [f64; 4],
     utilisation: f64,
@@ -22,7 +22,7 @@ struct Row {
 
 /// The rows of a kernel at all measured shapes, seen from one of them.
 pub(crate) struct Held {
-    rows: Vec<Row>,
+    rows: Vec<HeldRow>,
     shape: f64,
     work: Work,
     /// Added to each axis: what the coordinates leave out (the new token of a decode step).
@@ -54,7 +54,7 @@ impl Held {
                 let x = [0, 1, 2].map(|a| x[a] + shift[a]);
                 let utilisation = least(&own, &x) / seconds;
                 if utilisation > 0.0 && utilisation.is_finite() {
-                    rows.push(Row { at: [log(s), log(x[0]), log(x[1]), log(x[2])], utilisation });
+                    rows.push(HeldRow { at: [log(s), log(x[0]), log(x[1]), log(x[2])], utilisation });
                 }
             }
         }

@@ -10,7 +10,7 @@ use crate::kernels::grid::lattice::{Floors, Recipe};
 use crate::kernels::grid::points::Points;
 use crate::kernels::roofline::Roofline;
 use crate::kernels::surface::{Node, Surface};
-use crate::kernels::table::{Key, Table};
+use crate::kernels::table::{Table, TableKey};
 
 use std::sync::Arc;
 
@@ -33,15 +33,15 @@ impl<'a> Rows<'a> {
         self.keep.is_empty()
     }
 
-    fn key(&self, name: &str) -> Option<&'a Key> {
+    fn key(&self, name: &str) -> Option<&'a TableKey> {
         self.table.keys.iter().find(|k| match k {
-            Key::Int { name: n, .. } | Key::Text { name: n, .. } => n == name,
+            TableKey::Int { name: n, .. } | TableKey::Text { name: n, .. } => n == name,
         })
     }
 
     /// Rows whose text column is accepted; a table without the column keeps all.
     pub fn text(mut self, name: &str, accept: impl Fn(&str) -> bool) -> Rows<'a> {
-        if let Some(Key::Text { codes, labels, .. }) = self.key(name) {
+        if let Some(TableKey::Text { codes, labels, .. }) = self.key(name) {
             let good: Vec<bool> = labels.iter().map(|l| accept(l)).collect();
             self.keep.retain(|&i| good[codes[i as usize] as usize]);
         }
@@ -62,7 +62,7 @@ impl<'a> Rows<'a> {
 
     /// Rows with that value; a table without the column keeps all.
     pub fn int(mut self, name: &str, value: i64) -> Rows<'a> {
-        if let Some(Key::Int { values, .. }) = self.key(name) {
+        if let Some(TableKey::Int { values, .. }) = self.key(name) {
             self.keep.retain(|&i| values[i as usize] == value);
         }
         self
@@ -78,7 +78,7 @@ impl<'a> Rows<'a> {
 
     fn column(&self, name: &str) -> Option<&'a [i64]> {
         match self.key(name) {
-            Some(Key::Int { values, .. }) => Some(values),
+            Some(TableKey::Int { values, .. }) => Some(values),
             _ => None,
         }
     }
@@ -95,7 +95,7 @@ impl<'a> Rows<'a> {
 
     /// Labels of a text column among these rows, most frequent first (ties by name).
     pub fn labels(&self, name: &str) -> Vec<String> {
-        let Some(Key::Text { codes, labels, .. }) = self.key(name) else { return Vec::new() };
+        let Some(TableKey::Text { codes, labels, .. }) = self.key(name) else { return Vec::new() };
         let mut count = vec![0usize; labels.len()];
         for &i in &self.keep {
             count[codes[i as usize] as usize] += 1;

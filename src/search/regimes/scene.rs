@@ -18,7 +18,7 @@ use crate::search::aim::{Aim, order};
 use crate::search::fine_decode::Fine;
 use crate::search::group::Group;
 use crate::search::kept::Kept;
-use crate::search::key::{Key, append_new, key};
+use crate::search::key::{PlanKey, append_new, key};
 use crate::search::layouts::Layouts;
 use crate::search::leaders::{self, Tiers};
 use crate::search::marks::{Judged, Mark, prospect};
@@ -28,7 +28,7 @@ use crate::search::sides::{Sides, ways};
 use crate::search::slots::{Front, PairMarks};
 use crate::search::space;
 use crate::search::task::Task;
-use crate::serving::{Binding, Point, point};
+use crate::serving::{Binding, SteadyState, steady_state};
 use crate::spec::{Level, Slo};
 
 /// What a layout reaches: the least of each latency, and its marks that no other beats on rate and both latencies.
@@ -84,7 +84,7 @@ pub struct Scene<'a> {
     paired: [OnceLock<PairMarks>; 4],
     /// Of the levels of pairs: what lacks the least memory where nothing stands, once asked for.
     closest: [OnceLock<Option<Row>>; 2],
-    exact: Kept<Key, Point>,
+    exact: Kept<PlanKey, SteadyState>,
 }
 
 /// Decode slots under one TPOT limit: of workers, of units.
@@ -115,7 +115,7 @@ impl<'a> Scene<'a> {
     }
 
     /// A row's point by the engine; the cells of a scene often share it.
-    fn exact(&self, r: &Row) -> Result<Point> {
+    fn exact(&self, r: &Row) -> Result<SteadyState> {
         Ok(*self.exact.get(key(r), || self.task.exact(r))?)
     }
 
@@ -139,7 +139,7 @@ impl<'a> Scene<'a> {
             }
             let (class, value) = tiers.score();
             let allowed = if class == 2 { finer } else { -value * finer };
-            if point::excess(peak.least, &aim.slo) <= allowed || class == 0 {
+            if steady_state::excess(peak.least, &aim.slo) <= allowed || class == 0 {
                 let own = reach(marks, &aim.slo);
                 near.push((peak.group, own, prospect(marks.iter(), aim)));
                 tiers = tiers.and(own);

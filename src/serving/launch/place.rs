@@ -52,7 +52,7 @@ pub struct Server {
 
 /// The part of a server on one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct ProcessPart {
     pub node: u32,
     /// Its number among the server's nodes.
     pub rank: u32,
@@ -115,14 +115,14 @@ impl Server {
         self.parallel.stage_gpus()
     }
 
-    pub fn parts(&self, node_gpus: u32) -> Vec<Part> {
+    pub fn parts(&self, node_gpus: u32) -> Vec<ProcessPart> {
         let node_gpus = node_gpus.max(1);
-        let mut out: Vec<Part> = Vec::new();
+        let mut out: Vec<ProcessPart> = Vec::new();
         for gpu in self.first..self.first + self.gpus {
             let node = gpu / node_gpus;
             match out.last_mut() {
                 Some(p) if p.node == node => p.local.push(gpu % node_gpus),
-                _ => out.push(Part { node, rank: out.len() as u32, local: vec![gpu % node_gpus] }),
+                _ => out.push(ProcessPart { node, rank: out.len() as u32, local: vec![gpu % node_gpus] }),
             }
         }
         out

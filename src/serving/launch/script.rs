@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use super::ask::Ask;
 use super::flags::{Flag, Flags, word};
-use super::place::Part;
+use super::place::ProcessPart;
 
 /// One process on one node.
 #[derive(Clone, Debug)]
@@ -31,7 +31,7 @@ pub struct Out {
 }
 
 impl Process {
-    pub fn on(part: &Part, title: String, program: &str, flags: Flags) -> Process {
+    pub fn on(part: &ProcessPart, title: String, program: &str, flags: Flags) -> Process {
         let gpus: Vec<String> = part.local.iter().map(u32::to_string).collect();
         let title = format!("{title}: GPUs {} of node {}", gpus.join(","), part.node);
         let env = vec![("CUDA_VISIBLE_DEVICES".to_string(), gpus.join(","))];

@@ -7,7 +7,7 @@
 use super::ask::Ask;
 use super::flags::Flags;
 use super::place::of;
-use super::place::{Part, Role, Server};
+use super::place::{ProcessPart, Role, Server};
 use super::script::Out;
 use super::script::{Process, host, url};
 use crate::spec::Dtype;
@@ -41,7 +41,7 @@ pub fn bootstrap(s: &Server) -> u16 {
 }
 
 /// Flags of the engine, the same under `launch_server` and Dynamo.
-pub fn engine(ask: &Ask, s: &Server, part: &Part, f: &mut Flags, notes: &mut Vec<String>) {
+pub fn engine(ask: &Ask, s: &Server, part: &ProcessPart, f: &mut Flags, notes: &mut Vec<String>) {
     let p = &s.parallel;
     let (dp, path) = (p.dp, s.path());
     f.set("--tp-size", s.world(), format!("{path}.parallel: tp={} * dp={dp} * cp={}", p.tp, p.cp));

@@ -7,7 +7,7 @@
 use super::ask::Ask;
 use super::flags::Flags;
 use super::place::of;
-use super::place::{Part, Role, Server};
+use super::place::{ProcessPart, Role, Server};
 use super::script::Out;
 use super::script::{Process, host, url};
 use crate::spec::{Dtype, Pool};
@@ -28,7 +28,7 @@ pub fn write(ask: &Ask, servers: &[Server], out: &mut Out) {
 }
 
 /// A server's process on one node.
-pub fn process(ask: &Ask, s: &Server, part: &Part, program: &str, notes: &mut Vec<String>) -> Process {
+pub fn process(ask: &Ask, s: &Server, part: &ProcessPart, program: &str, notes: &mut Vec<String>) -> Process {
     let mut f = Flags::default();
     if part.rank == 0 {
         f.set("--host", "0.0.0.0", "");
@@ -43,7 +43,7 @@ pub fn process(ask: &Ask, s: &Server, part: &Part, program: &str, notes: &mut Ve
 }
 
 /// Where the other side asks for KV caches: one port a rank of the server follows the first.
-pub fn handshake(s: &Server, part: &Part) -> [(String, String); 2] {
+pub fn handshake(s: &Server, part: &ProcessPart) -> [(String, String); 2] {
     let port = NIXL + s.number() * 32;
     [
         ("VLLM_NIXL_SIDE_CHANNEL_HOST".into(), format!("\"{}\"", host(part.node))),
@@ -52,7 +52,7 @@ pub fn handshake(s: &Server, part: &Part) -> [(String, String); 2] {
 }
 
 /// Flags of the engine, the same under `vllm serve` and Dynamo.
-pub fn engine(ask: &Ask, s: &Server, part: &Part, f: &mut Flags, notes: &mut Vec<String>) {
+pub fn engine(ask: &Ask, s: &Server, part: &ProcessPart, f: &mut Flags, notes: &mut Vec<String>) {
     layout(ask, s, part, f, notes);
     budgets(ask, s, f);
     moe(ask, s, f);
@@ -74,7 +74,7 @@ pub fn engine(ask: &Ask, s: &Server, part: &Part, f: &mut Flags, notes: &mut Vec
     }
 }
 
-fn layout(ask: &Ask, s: &Server, part: &Part, f: &mut Flags, notes: &mut Vec<String>) {
+fn layout(ask: &Ask, s: &Server, part: &ProcessPart, f: &mut Flags, notes: &mut Vec<String>) {
     let p = &s.parallel;
     f.set("--tensor-parallel-size", p.tp, s.at("tp"));
     f.above_one("--pipeline-parallel-size", p.pp, s.at("pp"));

@@ -20,12 +20,12 @@ use super::bulk::{Bulk, Solved, poisson};
 use super::crowd::Crowd;
 use super::spread::{Spread, Wait};
 use crate::cost::Batch;
-use crate::serving::point::Load;
-use crate::serving::stepper::{Kind, Stepper};
+use crate::serving::steady_state::Load;
+use crate::serving::step_engine::{EngineKind, StepEngine};
 
 /// Steps of one instance: its ranks, each with the sequences of all pipeline stages.
 pub struct Clock<'a> {
-    pub s: &'a Stepper,
+    pub s: &'a StepEngine,
     pub load: &'a Load,
     pub stages: f64,
     pub ranks: f64,
@@ -53,7 +53,7 @@ pub struct Fast {
 const LEVELS: usize = 64;
 
 impl<'a> Clock<'a> {
-    pub fn new(s: &'a Stepper, load: &'a Load, budget: f64, interval: u32) -> Clock<'a> {
+    pub fn new(s: &'a StepEngine, load: &'a Load, budget: f64, interval: u32) -> Clock<'a> {
         let stages = s.stages_in_flight();
         let per_decode = 1.0 + f64::from(s.library().serving.mtp);
         Clock { s, load, stages, ranks: s.ranks(), budget: budget * stages, per_decode, interval: f64::from(interval) }
@@ -77,7 +77,7 @@ impl<'a> Clock<'a> {
             Batch { decode: b / self.stages, context, per_decode: self.per_decode, busy: 1.0, ..Batch::default() };
         // Prompts fill the batches of as few stages of an AFD unit as hold them.
         let with = match self.s.kind {
-            Kind::Afd(_) if b > 0.0 => (tokens * self.stages / self.budget).ceil().clamp(1.0, self.stages),
+            EngineKind::Afd(_) if b > 0.0 => (tokens * self.stages / self.budget).ceil().clamp(1.0, self.stages),
             _ => self.stages,
         };
         let sequences = (tokens / self.load.isl).max(1.0);

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Loaded;
 use crate::error::{Error, Problems, Result};
 use crate::serving::engine::Engine;
-use crate::serving::point::{Point, excess};
+use crate::serving::steady_state::{SteadyState, excess};
 use crate::spec::Slo;
 
 /// How requests come.
@@ -63,7 +63,7 @@ pub struct Held {
     /// Requests a second; 0: they hold at no rate.
     pub rate: f64,
     /// The point at that rate (at 0: in the closed loop).
-    pub point: Point,
+    pub point: SteadyState,
     /// TTFT and TPOT as the limits count them: means, or their percentile.
     pub latencies: [f64; 2],
 }

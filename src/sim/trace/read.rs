@@ -28,7 +28,7 @@ pub enum OnError {
 
 /// One request as a line says it.
 #[derive(Clone, Debug, Default)]
-struct Row {
+struct TraceRow {
     at_s: f64,
     isl: u64,
     osl: u64,
@@ -60,7 +60,7 @@ fn text(path: &Path) -> Result<String> {
 struct Reader {
     path: String,
     on_error: OnError,
-    rows: Vec<Row>,
+    rows: Vec<TraceRow>,
     skipped: u64,
 }
 
@@ -77,7 +77,7 @@ impl Reader {
         Err(Error::data(format!("{}:{line}", self.path), format!("{why} (on_error=\"skip\" leaves such lines out)")))
     }
 
-    fn add(&mut self, line: usize, row: Said<Row>, ordered: bool) -> Result<()> {
+    fn add(&mut self, line: usize, row: Said<TraceRow>, ordered: bool) -> Result<()> {
         let row = match row {
             Ok(row) => row,
             Err(why) => return self.refuse(line, &why),
@@ -181,13 +181,13 @@ pub fn mooncake(path: &Path, block_tokens: u32, on_error: OnError) -> Result<Tra
             let session = v.get("session").and_then(Value::as_u64).map(|s| s as u32);
             // Sessions may each be in order, one after the other.
             ordered &= session.is_none();
-            Ok(Row {
+            Ok(TraceRow {
                 at_s,
                 isl: count(&v, &["input_length", "input_toks"])?,
                 osl: count(&v, &["output_length", "output_toks"])?,
                 session,
                 blocks: blocks(&v)?,
-                ..Row::default()
+                ..TraceRow::default()
             })
         });
         reader.add(i + 1, row, ordered)?;
@@ -293,9 +293,9 @@ pub fn azure(path: &Path, on_error: OnError) -> Result<Trace> {
     table.each(path, |line, cells| {
         let row = cells.and_then(|cells| {
             let (s, part) = timestamp(cell(cells, at)?)?;
-            let row = Row { isl: cell_count(cells, isl)?, osl: cell_count(cells, osl)?, ..Row::default() };
+            let row = TraceRow { isl: cell_count(cells, isl)?, osl: cell_count(cells, osl)?, ..TraceRow::default() };
             let (s0, part0) = *first.get_or_insert((s, part));
-            Ok(Row { at_s: (s - s0) as f64 + (part - part0), ..row })
+            Ok(TraceRow { at_s: (s - s0) as f64 + (part - part0), ..row })
         });
         reader.add(line, row, true)
     })?;
@@ -315,8 +315,8 @@ pub fn burstgpt(path: &Path, on_error: OnError) -> Result<Trace> {
         let row = cells.and_then(|cells| {
             let c = cell(cells, at)?;
             let s: f64 = c.parse().map_err(|_| format!("'{c}' is not a time in seconds"))?;
-            let row = Row { isl: cell_count(cells, isl)?, osl: cell_count(cells, osl)?, ..Row::default() };
-            Ok(Row { at_s: s - *first.get_or_insert(s), ..row })
+            let row = TraceRow { isl: cell_count(cells, isl)?, osl: cell_count(cells, osl)?, ..TraceRow::default() };
+            Ok(TraceRow { at_s: s - *first.get_or_insert(s), ..row })
         });
         reader.add(line, row, true)
     })?;
@@ -340,13 +340,13 @@ fn weka_session(v: &Value, session: u32, start_s: f64, line: usize, reader: &mut
             continue;
         }
         let row = number(r, &["t"]).and_then(|t| {
-            Ok(Row {
+            Ok(TraceRow {
                 at_s: start_s + t,
                 isl: count(r, &["in"])?,
                 osl: count(r, &["out"])?,
                 session: Some(session),
                 blocks: blocks(r)?.into_iter().map(|b| local(session, b)).collect(),
-                ..Row::default()
+                ..TraceRow::default()
             })
         });
         reader.add(line, row, false)?;
@@ -399,13 +399,15 @@ pub fn lengths(path: &Path, rate: f64, n: usize, seed: u64, on_error: OnError) -
     if let Some(hist) = json(head).ok().and_then(|v| v.get("hist").cloned()) {
         let mut rng = Pcg64::new(u128::from(seed), 3);
         for _ in 0..n {
-            let row = from_hist(&hist, "input_tokens", &mut rng)
-                .and_then(|isl| Ok(Row { isl, osl: from_hist(&hist, "output_tokens", &mut rng)?, ..Row::default() }));
+            let row = from_hist(&hist, "input_tokens", &mut rng).and_then(|isl| {
+                Ok(TraceRow { isl, osl: from_hist(&hist, "output_tokens", &mut rng)?, ..TraceRow::default() })
+            });
             reader.add(1, row, false)?;
         }
     } else if head.starts_with('{') {
         for (i, line) in all.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
-            let row = json(line).and_then(|v| Ok(Row { isl: count(&v, ISL)?, osl: count(&v, OSL)?, ..Row::default() }));
+            let row = json(line)
+                .and_then(|v| Ok(TraceRow { isl: count(&v, ISL)?, osl: count(&v, OSL)?, ..TraceRow::default() }));
             reader.add(i + 1, row, false)?;
         }
     } else {
@@ -416,7 +418,7 @@ pub fn lengths(path: &Path, rate: f64, n: usize, seed: u64, on_error: OnError) -
             let row = cells.and_then(|cells| {
                 let isl = cell_count(cells, isl)?;
                 let prefix = prefix.map_or(Ok(0), |c| cell_count(cells, c))?;
-                Ok(Row { isl, osl: cell_count(cells, osl)?, prefix, ..Row::default() })
+                Ok(TraceRow { isl, osl: cell_count(cells, osl)?, prefix, ..TraceRow::default() })
             });
             reader.add(line, row, false)
         })?;

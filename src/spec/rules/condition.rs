@@ -12,7 +12,7 @@ use crate::spec::{AfdPlan, Attention, Model};
 /// How a model attends, as far as servers care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum ConditionKind {
     /// Grouped-query attention in all layers.
     Gqa,
     /// Full and sliding-window layers in turn (a hybrid KV cache).
@@ -22,13 +22,13 @@ pub enum Kind {
     Dsa,
 }
 
-impl Kind {
-    pub fn of(model: &Model) -> Kind {
+impl ConditionKind {
+    pub fn of(model: &Model) -> ConditionKind {
         match &model.attention {
-            Attention::Gqa { window: Some(_), .. } => Kind::Hybrid,
-            Attention::Gqa { .. } => Kind::Gqa,
-            Attention::Mla { indexer: Some(_), .. } => Kind::Dsa,
-            Attention::Mla { .. } => Kind::Mla,
+            Attention::Gqa { window: Some(_), .. } => ConditionKind::Hybrid,
+            Attention::Gqa { .. } => ConditionKind::Gqa,
+            Attention::Mla { indexer: Some(_), .. } => ConditionKind::Dsa,
+            Attention::Mla { .. } => ConditionKind::Mla,
         }
     }
 }
@@ -62,11 +62,11 @@ pub enum Condition {
     /// Attention is cut (tp) or copied (dp), not both.
     AttentionTpOrDp {},
     /// cp above 1 only with such attention, at most `most`, and `alone`: with tp = dp = 1.
-    ContextParallel { attention: Vec<Kind>, most: u32, alone: bool },
+    ContextParallel { attention: Vec<ConditionKind>, most: u32, alone: bool },
     /// A group of TP or MoE-TP stays inside one scale-up domain.
     TensorParallelInDomain {},
     /// P/D: attention TP of both sides, for models with such attention.
-    PdTensorParallel { attention: Vec<Kind>, prefill: Compare },
+    PdTensorParallel { attention: Vec<ConditionKind>, prefill: Compare },
     /// P/D: the prefill side has one stage.
     PdPrefillStages {},
     /// P/D: stages of the decode side.
@@ -93,7 +93,7 @@ pub struct AfdServer {
 
 impl Condition {
     /// Whether a worker keeps it; conditions on other things are kept by all.
-    pub fn worker(&self, s: &Shape, kind: Kind, domain: u32) -> bool {
+    pub fn worker(&self, s: &Shape, kind: ConditionKind, domain: u32) -> bool {
         match self {
             Condition::ExpertsOneWay {} => s.ep == 1 || s.moe_tp == 1,
             Condition::AttentionTpOrDp {} => s.tp == 1 || s.dp == 1,
@@ -107,7 +107,7 @@ impl Condition {
     }
 
     /// Whether a prefill and a decode side keep it.
-    pub fn pair(&self, prefill: &Shape, decode: &Shape, kind: Kind) -> bool {
+    pub fn pair(&self, prefill: &Shape, decode: &Shape, kind: ConditionKind) -> bool {
         match self {
             Condition::PdTensorParallel { attention, prefill: how } if attention.contains(&kind) => {
                 let (p, d) = (prefill.tp, decode.tp);

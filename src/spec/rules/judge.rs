@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::condition::{Condition, Kind};
+use super::condition::{Condition, ConditionKind};
 use super::shape::{Layout, Shape};
 use super::table::{self, Framework, Rule, Table};
 use crate::error::Result;
@@ -44,7 +44,7 @@ pub struct Rules {
     table: Arc<Table>,
     framework: Framework,
     version: String,
-    kind: Kind,
+    kind: ConditionKind,
     domain: u32,
     experts: u32,
     /// Numbers of the rules on workers and units, on pairs, and on AFD servers.
@@ -90,7 +90,7 @@ impl Rules {
             table,
             framework,
             version,
-            kind: Kind::of(model),
+            kind: ConditionKind::of(model),
             domain: cluster.fabric.domain_gpus,
             experts: model.moe.as_ref().map_or(1, |m| m.experts),
             on_workers,

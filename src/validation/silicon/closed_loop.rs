@@ -18,7 +18,7 @@ use crate::control::Control;
 use crate::cost::Library;
 use crate::error::{Error, Result};
 use crate::serving::choose::most_sequences;
-use crate::serving::{Engine, Stepper, defaults};
+use crate::serving::{Engine, StepEngine, defaults};
 use crate::sim::metrics::Latencies;
 use crate::sim::trace::draw;
 use crate::sim::{Deployment, Scheduler, Settings, simulate};
@@ -41,7 +41,7 @@ fn workload(raw: &Raw) -> Workload {
 }
 
 /// Seats of a rank: its share of the users, or what memory holds.
-fn seats(s: &Stepper, users: f64, tokens: f64) -> Option<u32> {
+fn seats(s: &StepEngine, users: f64, tokens: f64) -> Option<u32> {
     let most = most_sequences(s, tokens).floor();
     (most >= 1.0).then(|| users.ceil().clamp(1.0, most) as u32)
 }
@@ -50,7 +50,7 @@ fn plan(lib: &Arc<Library>, raw: &Raw, clean: &Clean, w: &Workload) -> Result<Op
     let users = clean.concurrency;
     Ok(match &clean.deployment {
         Layout::Aggregated { parallel, replicas } => {
-            let s = Stepper::worker(lib, *parallel, w)?;
+            let s = StepEngine::worker(lib, *parallel, w)?;
             let budget = defaults::budget(lib, parallel);
             let share = users / (s.ranks() * s.stages_in_flight() * f64::from(*replicas));
             let tokens = budget.min(raw.isl * share.max(1.0) + share);
@@ -66,7 +66,7 @@ fn plan(lib: &Arc<Library>, raw: &Raw, clean: &Clean, w: &Workload) -> Result<Op
             })
         }
         Layout::Pd { prefill, decode } => {
-            let d = Stepper::worker(lib, decode.0, w)?;
+            let d = StepEngine::worker(lib, decode.0, w)?;
             let share = users / (d.ranks() * d.stages_in_flight() * f64::from(decode.1));
             let prompts = Workers {
                 count: prefill.1,

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 pub use self::point::Point;
-use super::row::Row;
+use super::row::CheckedRow;
 use crate::control::Control;
 use crate::cost::Library;
 use crate::error::{Error, Result};
@@ -32,7 +32,7 @@ const SOURCE: &str = "InferenceX sample, aiconfigurator-core 0.12.0 systems/sili
 /// Large enough for every deployment of the sample; the layout decides what is used.
 const GPUS: u32 = 576;
 
-type Key = (&'static str, String, String, String);
+type MeasurementKey = (&'static str, String, String, String);
 
 /// How every row is served and modelled.
 #[derive(Clone, Debug, Default)]
@@ -43,7 +43,7 @@ pub struct Choices {
     pub ttft: bool,
 }
 
-fn library(db: &Arc<KernelDb>, key: &Key, quant: &Quant, choices: &Choices) -> Result<Arc<Library>> {
+fn library(db: &Arc<KernelDb>, key: &MeasurementKey, quant: &Quant, choices: &Choices) -> Result<Arc<Library>> {
     let model = labels::resolve(key.0)?;
     let cluster = catalog::cluster(&key.2, GPUS)?;
     defaults::library(db, &model, &cluster, &key.3, quant, &choices.serving, &choices.assumptions)
@@ -66,10 +66,10 @@ fn describe(c: &Clean) -> String {
 /// A row whose model the default fraction does not hold was measured all the same: its recipe set another.
 const BY_HAND: f64 = 0.95;
 
-type Roomier<'a> = &'a (dyn Fn(&Key) -> Result<Arc<Library>> + Sync);
+type Roomier<'a> = &'a (dyn Fn(&MeasurementKey) -> Result<Arc<Library>> + Sync);
 
 fn one(
-    libraries: &BTreeMap<Key, Arc<Library>>,
+    libraries: &BTreeMap<MeasurementKey, Arc<Library>>,
     roomier: Roomier<'_>,
     raw: &Raw,
     ttft: bool,
@@ -117,7 +117,7 @@ fn one(
     })
 }
 
-fn key(raw: &Raw) -> Option<(Key, Vec<&'static str>)> {
+fn key(raw: &Raw) -> Option<(MeasurementKey, Vec<&'static str>)> {
     let (name, quant, rules) = labels::model(raw)?;
     Some(((name, format!("{quant:?}"), raw.system.clone(), raw.framework.clone()), rules))
 }
@@ -131,14 +131,14 @@ pub fn points(db: &Arc<KernelDb>, control: &Control) -> Result<Vec<Point>> {
 pub fn points_with(db: &Arc<KernelDb>, choices: &Choices, control: &Control) -> Result<Vec<Point>> {
     let raws = data::load()?;
     control.set_total(raws.len() as u64);
-    let mut wanted: BTreeMap<Key, Quant> = BTreeMap::new();
+    let mut wanted: BTreeMap<MeasurementKey, Quant> = BTreeMap::new();
     for raw in &raws {
         if let (Some((k, _)), Some((_, quant, _))) = (key(raw), labels::model(raw)) {
             wanted.entry(k).or_insert(quant);
         }
     }
-    let wanted: Vec<(Key, Quant)> = wanted.into_iter().collect();
-    let built: Vec<Result<(Key, Arc<Library>)>> = crate::pool::install(|| {
+    let wanted: Vec<(MeasurementKey, Quant)> = wanted.into_iter().collect();
+    let built: Vec<Result<(MeasurementKey, Arc<Library>)>> = crate::pool::install(|| {
         wanted
             .par_iter()
             .map(|(k, quant)| {
@@ -147,8 +147,8 @@ pub fn points_with(db: &Arc<KernelDb>, choices: &Choices, control: &Control) -> 
             })
             .collect()
     })?;
-    let libraries: BTreeMap<Key, Arc<Library>> = built.into_iter().collect::<Result<_>>()?;
-    let roomier = |key: &Key| {
+    let libraries: BTreeMap<MeasurementKey, Arc<Library>> = built.into_iter().collect::<Result<_>>()?;
+    let roomier = |key: &MeasurementKey| {
         let quant = wanted.iter().find(|(k, _)| k == key).map_or_else(Quant::default, |(_, q)| *q);
         let serving = Serving { memory_fraction: Some(BY_HAND), ..choices.serving.clone() };
         library(db, key, &quant, &Choices { serving, ..choices.clone() })
@@ -169,8 +169,8 @@ pub fn points_with(db: &Arc<KernelDb>, choices: &Choices, control: &Control) -> 
 }
 
 /// One row a point: TPOT against the measured one; where TTFT was simulated, as many rows more.
-pub fn rows(points: &[Point], ttft: bool) -> Vec<Row> {
-    let row = |p: &Point, metric, target, predicted| Row {
+pub fn rows(points: &[Point], ttft: bool) -> Vec<CheckedRow> {
+    let row = |p: &Point, metric, target, predicted| CheckedRow {
         section: "silicon",
         name: p.raw.id.clone(),
         system: p.raw.system.clone(),

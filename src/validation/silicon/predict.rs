@@ -12,7 +12,7 @@ use crate::cost::Library;
 use crate::error::Result;
 use crate::serving::choose::most_sequences;
 use crate::serving::pd::Several;
-use crate::serving::{Load, Point, Stepper, aggregated, defaults, pd};
+use crate::serving::{Load, SteadyState, StepEngine, aggregated, defaults, pd};
 use crate::spec::Workload;
 
 /// Mean share of the nominal prompt length.
@@ -31,7 +31,7 @@ fn workload(raw: &Raw) -> Workload {
     Workload::fixed("silicon", 0.0, isl, raw.osl)
 }
 
-fn outcome(p: &Point, capped: bool) -> std::result::Result<Outcome, String> {
+fn outcome(p: &SteadyState, capped: bool) -> std::result::Result<Outcome, String> {
     if p.stands() && p.tpot_s.is_finite() && p.tpot_s > 0.0 {
         Ok(Outcome { tpot_ms: p.tpot_s * 1e3, batch: p.decode_batch, capped })
     } else {
@@ -40,7 +40,7 @@ fn outcome(p: &Point, capped: bool) -> std::result::Result<Outcome, String> {
 }
 
 fn aggregated(
-    s: &Stepper,
+    s: &StepEngine,
     load: &Load,
     wanted: f64,
     budget: f64,
@@ -57,8 +57,8 @@ fn aggregated(
 }
 
 struct Sides<'a> {
-    prefill: (&'a Stepper, u32, f64),
-    decode: (&'a Stepper, u32),
+    prefill: (&'a StepEngine, u32, f64),
+    decode: (&'a StepEngine, u32),
 }
 
 fn disaggregated(sides: &Sides<'_>, load: &Load, concurrency: f64) -> std::result::Result<Outcome, String> {
@@ -73,7 +73,7 @@ fn disaggregated(sides: &Sides<'_>, load: &Load, concurrency: f64) -> std::resul
     }
     let wanted = concurrency / slots;
     let mut batch = wanted.min(most);
-    let mut point = Point::unplaced(crate::serving::Binding::None, 0.0);
+    let mut point = SteadyState::unplaced(crate::serving::Binding::None, 0.0);
     // Requests that prefill or travel do not decode: a fixed point, a contraction since TTFT is a small share.
     for _ in 0..12 {
         point = pd::combine(Several::of(p, &side, np), Several::of(d, &pd::decode_side(d, load, batch), nd), load);
@@ -95,13 +95,13 @@ pub fn predict(lib: &Arc<Library>, raw: &Raw, clean: &Clean) -> Result<std::resu
     let load = Load::of(&w);
     Ok(match &clean.deployment {
         Deployment::Aggregated { parallel, replicas } => {
-            let s = Stepper::worker(lib, *parallel, &w)?;
+            let s = StepEngine::worker(lib, *parallel, &w)?;
             let wanted = clean.concurrency / (f64::from(parallel.dp) * f64::from(parallel.pp) * f64::from(*replicas));
             aggregated(&s, &load, wanted, defaults::budget(lib, parallel), *replicas)
         }
         Deployment::Pd { prefill, decode } => {
-            let p = Stepper::worker(lib, prefill.0, &w.prefill_part())?;
-            let d = Stepper::worker(lib, decode.0, &w)?;
+            let p = StepEngine::worker(lib, prefill.0, &w.prefill_part())?;
+            let d = StepEngine::worker(lib, decode.0, &w)?;
             let sides = Sides { prefill: (&p, prefill.1, defaults::budget(lib, &prefill.0)), decode: (&d, decode.1) };
             disaggregated(&sides, &load, clean.concurrency)
         }

@@ -12,14 +12,14 @@ use crate::network::CommTime;
 use crate::spec::assumptions::PrefillSplit;
 use crate::spec::{AfdPlan, Parallel, Pool, Workload};
 
-pub enum Kind {
+pub enum EngineKind {
     Worker(Arc<Worker>, Memory),
     Afd(Box<Unit>),
 }
 
 /// A worker or an AFD unit, compiled.
-pub struct Stepper {
-    pub kind: Kind,
+pub struct StepEngine {
+    pub kind: EngineKind,
     lib: Arc<Library>,
     gpus: u32,
     /// E[max] over the synchronised ranks of a slot's KV above its mean, for one sequence a rank.
@@ -28,9 +28,9 @@ pub struct Stepper {
     peak: f64,
 }
 
-impl Stepper {
-    pub fn worker(lib: &Arc<Library>, parallel: Parallel, workload: &Workload) -> Result<Stepper> {
-        Stepper::overlapping(lib, parallel, None, workload)
+impl StepEngine {
+    pub fn worker(lib: &Arc<Library>, parallel: Parallel, workload: &Workload) -> Result<StepEngine> {
+        StepEngine::overlapping(lib, parallel, None, workload)
     }
 
     /// The same; `overlap`: whether two half-batches may overlap, none: as serving says.
@@ -39,48 +39,48 @@ impl Stepper {
         parallel: Parallel,
         overlap: Option<bool>,
         workload: &Workload,
-    ) -> Result<Stepper> {
+    ) -> Result<StepEngine> {
         let overlap = overlap.or(lib.serving.two_batch_overlap).unwrap_or(false);
         let worker = Worker::overlapping(lib, parallel, overlap)?;
-        Ok(Stepper::worker_of(lib, Arc::new(worker), workload))
+        Ok(StepEngine::worker_of(lib, Arc::new(worker), workload))
     }
 
     /// The same on a worker that is compiled already, for another workload.
-    pub fn worker_of(lib: &Arc<Library>, worker: Arc<Worker>, workload: &Workload) -> Stepper {
+    pub fn worker_of(lib: &Arc<Library>, worker: Arc<Worker>, workload: &Workload) -> StepEngine {
         let memory = memory::worker(&context(lib, workload), &worker.parallel);
-        Stepper {
+        StepEngine {
             straggle: straggle(lib, workload, worker.ranks()),
             peak: workload.peak_tokens(),
             gpus: worker.parallel.gpus(),
-            kind: Kind::Worker(worker, memory),
+            kind: EngineKind::Worker(worker, memory),
             lib: lib.clone(),
         }
     }
 
     /// An AFD unit; each pool on the library of its own device, if the plan names one.
-    pub fn afd(lib: &Arc<Library>, plan: &AfdPlan, workload: &Workload) -> Result<Stepper> {
+    pub fn afd(lib: &Arc<Library>, plan: &AfdPlan, workload: &Workload) -> Result<StepEngine> {
         let (attention, ffn) = (lib.on(plan.attention.device.as_ref())?, lib.on(plan.ffn.device.as_ref())?);
         let unit = Arc::new(AfdUnit::new(&attention, &ffn, plan)?);
-        Stepper::afd_of(lib, unit, plan, workload)
+        StepEngine::afd_of(lib, unit, plan, workload)
     }
 
     /// The same on a unit that is compiled already: plans that differ only in batch, chunk and micro-batches.
-    pub fn afd_of(lib: &Arc<Library>, unit: Arc<AfdUnit>, plan: &AfdPlan, workload: &Workload) -> Result<Stepper> {
+    pub fn afd_of(lib: &Arc<Library>, unit: Arc<AfdUnit>, plan: &AfdPlan, workload: &Workload) -> Result<StepEngine> {
         let (attention, ffn) = (lib.on(plan.attention.device.as_ref())?, lib.on(plan.ffn.device.as_ref())?);
         let cx = context(&attention, workload);
         let (a, f) = memory::afd(&cx, plan, unit.experts.ep, &ffn.cluster.device);
         let unit = Unit::new(unit, plan, [a, f]);
-        Ok(Stepper {
+        Ok(StepEngine {
             straggle: straggle(lib, workload, unit.ranks()),
             peak: workload.peak_tokens(),
-            kind: Kind::Afd(Box::new(unit)),
+            kind: EngineKind::Afd(Box::new(unit)),
             lib: lib.clone(),
             gpus: plan.unit_gpus(),
         })
     }
 
     pub fn is_afd(&self) -> bool {
-        matches!(self.kind, Kind::Afd(_))
+        matches!(self.kind, EngineKind::Afd(_))
     }
 
     pub fn library(&self) -> &Arc<Library> {
@@ -95,39 +95,39 @@ impl Stepper {
     /// Attention-DP ranks, of all groups: the FFN pool serves groups in turn, so all wait for the slowest of them.
     pub fn ranks(&self) -> f64 {
         match &self.kind {
-            Kind::Worker(w, _) => w.ranks(),
-            Kind::Afd(u) => u.ranks(),
+            EngineKind::Worker(w, _) => w.ranks(),
+            EngineKind::Afd(u) => u.ranks(),
         }
     }
 
     /// Pipeline stages that each keep a batch in flight.
     pub fn stages_in_flight(&self) -> f64 {
         match &self.kind {
-            Kind::Worker(w, _) => f64::from(w.parallel.pp),
-            Kind::Afd(u) => f64::from(u.sequence.pp),
+            EngineKind::Worker(w, _) => f64::from(w.parallel.pp),
+            EngineKind::Afd(u) => f64::from(u.sequence.pp),
         }
     }
 
     /// GPUs that hold a sequence's KV between them, and so can send or receive it side by side.
     pub fn kv_links(&self) -> u32 {
         match &self.kind {
-            Kind::Worker(w, _) => w.parallel.tp * w.parallel.cp * w.parallel.pp,
-            Kind::Afd(u) => u.unit.attention_tp * u.sequence.pp,
+            EngineKind::Worker(w, _) => w.parallel.tp * w.parallel.cp * w.parallel.pp,
+            EngineKind::Afd(u) => u.unit.attention_tp * u.sequence.pp,
         }
     }
 
     /// GPUs that hold KV (all of a worker, the attention pool of a unit).
     pub fn kv_gpus(&self) -> u32 {
         match &self.kind {
-            Kind::Worker(w, _) => w.parallel.gpus(),
-            Kind::Afd(u) => u.unit.attention_gpus * u.unit.groups * u.sequence.pp,
+            EngineKind::Worker(w, _) => w.parallel.gpus(),
+            EngineKind::Afd(u) => u.unit.attention_gpus * u.unit.groups * u.sequence.pp,
         }
     }
 
     pub fn memory(&self) -> &[Memory] {
         match &self.kind {
-            Kind::Worker(_, m) => std::slice::from_ref(m),
-            Kind::Afd(u) => u.memory(),
+            EngineKind::Worker(_, m) => std::slice::from_ref(m),
+            EngineKind::Afd(u) => u.memory(),
         }
     }
 
@@ -150,8 +150,8 @@ impl Stepper {
     pub fn kv_tokens(&self, tokens: f64, length: f64) -> (f64, f64) {
         let lib = &self.lib;
         let tp = match &self.kind {
-            Kind::Worker(w, _) => w.parallel.tp,
-            Kind::Afd(u) => u.unit.attention_tp,
+            EngineKind::Worker(w, _) => w.parallel.tp,
+            EngineKind::Afd(u) => u.unit.attention_tp,
         };
         let length = length.max(1.0);
         let drafts = lib.kv_layers() / f64::from(lib.model.layers);
@@ -164,11 +164,11 @@ impl Stepper {
     /// Wall time of one step as decode sees it: with PP, of all stages in turn.
     pub fn step(&self, batch: &Batch) -> StepTime {
         match &self.kind {
-            Kind::Worker(w, _) => {
+            EngineKind::Worker(w, _) => {
                 let (t, pp) = (w.stage(batch), f64::from(w.parallel.pp));
                 StepTime { seconds: t.seconds * pp, work: t.work.times(pp) }
             }
-            Kind::Afd(u) => u.step(batch, u.overlapped),
+            EngineKind::Afd(u) => u.step(batch, u.overlapped),
         }
     }
 
@@ -176,8 +176,8 @@ impl Stepper {
     /// `context`: `E[max]` over the ranks of the mean of a micro-batch's slots (physics.md section 6).
     pub fn slowest_context(&self, batch: f64, context: f64) -> f64 {
         let together = match &self.kind {
-            Kind::Worker(..) => batch,
-            Kind::Afd(u) => batch / f64::from(u.microbatches.max(1)).min(batch.ceil().max(1.0)),
+            EngineKind::Worker(..) => batch,
+            EngineKind::Afd(u) => batch / f64::from(u.microbatches.max(1)).min(batch.ceil().max(1.0)),
         };
         (context + self.straggle / together.max(1.0).sqrt()).min(self.peak.max(context))
     }
@@ -192,7 +192,7 @@ impl Stepper {
         let chunks = chunks_of(isl, chunk);
         let parts = self.prefill_parts(sequences, isl, prefix, chunk);
         match &self.kind {
-            Kind::Worker(w, _) => {
+            EngineKind::Worker(w, _) => {
                 let pp = f64::from(w.parallel.pp);
                 let mut work = Total::default();
                 let (mut seconds, mut slowest) = (0.0, 0.0_f64);
@@ -213,14 +213,14 @@ impl Stepper {
                     work: work.times(pp),
                 }
             }
-            Kind::Afd(u) => u.prefill(&parts, sequences, chunks),
+            EngineKind::Afd(u) => u.prefill(&parts, sequences, chunks),
         }
     }
 
     /// The steps (worker) or micro-batches (AFD unit) of such a round, in order.
     pub fn prefill_parts(&self, sequences: f64, isl: f64, prefix: f64, chunk: f64) -> Vec<Batch> {
         let chunks = chunks_of(isl, chunk);
-        if let Kind::Afd(u) = &self.kind
+        if let EngineKind::Afd(u) = &self.kind
             && self.lib.assumptions.prefill_split == PrefillSplit::OneSequence
             && u.microbatches > 1
         {
@@ -229,8 +229,8 @@ impl Stepper {
             return vec![part; u.microbatches as usize];
         }
         let groups = match &self.kind {
-            Kind::Worker(..) => 1.0,
-            Kind::Afd(u) => u.prefill_groups(sequences, chunks),
+            EngineKind::Worker(..) => 1.0,
+            EngineKind::Afd(u) => u.prefill_groups(sequences, chunks),
         };
         let each = sequences / groups;
         let size = isl / chunks;
@@ -276,8 +276,8 @@ fn context<'a>(lib: &'a Library, workload: &'a Workload) -> memory::Context<'a> 
 ///
 /// The prefill rank's links carry all of them, a decode rank's its own one only. `share`: of its ports that KV gets.
 pub fn kv_seconds(
-    prefill: &Stepper,
-    decode: &Stepper,
+    prefill: &StepEngine,
+    decode: &StepEngine,
     tokens: f64,
     together: f64,
     lib: &Library,

@@ -3,17 +3,17 @@
 //! The formulas of aggregated serving and of P/D are written once, over this trait; what a search scans and
 //! what it reports differ only in the clock.
 
-use super::stepper::{Prefill, StepTime, Stepper};
+use super::step_engine::{Prefill, StepEngine, StepTime};
 use crate::cost::{Batch, Total};
 
 /// Operator time behind a step, where anybody asks for it.
-pub trait Work: Copy + Default {
+pub trait StepWork: Copy + Default {
     fn plus(&self, other: &Self) -> Self;
     fn times(&self, x: f64) -> Self;
     fn total(&self) -> Total;
 }
 
-impl Work for Total {
+impl StepWork for Total {
     fn plus(&self, other: &Total) -> Total {
         Total::plus(self, other)
     }
@@ -31,7 +31,7 @@ impl Work for Total {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Untold;
 
-impl Work for Untold {
+impl StepWork for Untold {
     fn plus(&self, _: &Untold) -> Untold {
         Untold
     }
@@ -55,30 +55,30 @@ pub enum Carried {
 }
 
 /// A worker or an AFD unit that can be asked for its step times.
-pub trait Steps {
-    type Work: Work;
+pub trait StepClock {
+    type StepWork: StepWork;
 
     /// How far from the fixed point of the batch is near enough.
     const TOLERANCE: f64;
 
-    fn stepper(&self) -> &Stepper;
+    fn stepper(&self) -> &StepEngine;
 
     /// One step of decode tokens beside prompt tokens.
-    fn mixed(&self, batch: &Batch, carried: Carried) -> StepTime<Self::Work>;
+    fn mixed(&self, batch: &Batch, carried: Carried) -> StepTime<Self::StepWork>;
 
     /// Decode step of `batch` sequences per rank at `context`.
-    fn decode(&self, batch: f64, context: f64) -> StepTime<Self::Work>;
+    fn decode(&self, batch: f64, context: f64) -> StepTime<Self::StepWork>;
 
     /// Prefill of rounds of `sequences` per rank, `isl` new tokens over `prefix`, in chunks.
     fn prefill(&self, sequences: f64, isl: f64, prefix: f64, chunk: f64) -> Prefill;
 }
 
-impl Steps for Stepper {
-    type Work = Total;
+impl StepClock for StepEngine {
+    type StepWork = Total;
 
     const TOLERANCE: f64 = 1e-6;
 
-    fn stepper(&self) -> &Stepper {
+    fn stepper(&self) -> &StepEngine {
         self
     }
 
@@ -87,10 +87,10 @@ impl Steps for Stepper {
     }
 
     fn decode(&self, batch: f64, context: f64) -> StepTime {
-        Stepper::decode(self, batch, context)
+        StepEngine::decode(self, batch, context)
     }
 
     fn prefill(&self, sequences: f64, isl: f64, prefix: f64, chunk: f64) -> Prefill {
-        Stepper::prefill(self, sequences, isl, prefix, chunk)
+        StepEngine::prefill(self, sequences, isl, prefix, chunk)
     }
 }

@@ -4,27 +4,27 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::serving::pd::{self, DecodeSide, PrefillSide, Several};
-use crate::serving::{Load, Point, Scan, Stepper, Tables, aggregated};
+use crate::serving::{Load, Scan, SteadyState, StepEngine, Tables, aggregated};
 
-/// A compiled layout. Reads as its stepper, which is exact; what it prices itself may be scanned.
-pub struct Timer {
-    stepper: Arc<Stepper>,
+/// A compiled layout. Reads as its step engine, which is exact; what it prices itself may be scanned.
+pub struct CandidateClock {
+    stepper: Arc<StepEngine>,
     scan: Option<Scan>,
 }
 
-impl Deref for Timer {
-    type Target = Stepper;
+impl Deref for CandidateClock {
+    type Target = StepEngine;
 
-    fn deref(&self) -> &Stepper {
+    fn deref(&self) -> &StepEngine {
         &self.stepper
     }
 }
 
-impl Timer {
-    pub fn new(stepper: Stepper, tables: Option<&Arc<Tables>>) -> Timer {
+impl CandidateClock {
+    pub fn new(stepper: StepEngine, tables: Option<&Arc<Tables>>) -> CandidateClock {
         let stepper = Arc::new(stepper);
         let scan = tables.and_then(|t| Scan::new(&stepper, t));
-        Timer { stepper, scan }
+        CandidateClock { stepper, scan }
     }
 
     /// Whether what it prices is scanned.
@@ -32,7 +32,7 @@ impl Timer {
         self.scan.is_some()
     }
 
-    pub fn mixed(&self, load: &Load, [batch, chunk, interval]: [u32; 3], count: u32) -> Point {
+    pub fn mixed(&self, load: &Load, [batch, chunk, interval]: [u32; 3], count: u32) -> SteadyState {
         let (batch, chunk) = (f64::from(batch), f64::from(chunk));
         match &self.scan {
             Some(s) => aggregated::solve_paced(s, load, batch, chunk, count, interval),
@@ -56,7 +56,11 @@ impl Timer {
 }
 
 /// Steady state of a prefill and a decode slot, by the clock of decode.
-pub fn combine(prefill: Several<'_, Timer, PrefillSide>, decode: Several<'_, Timer, DecodeSide>, load: &Load) -> Point {
+pub fn combine(
+    prefill: Several<'_, CandidateClock, PrefillSide>,
+    decode: Several<'_, CandidateClock, DecodeSide>,
+    load: &Load,
+) -> SteadyState {
     let (d, prefill) = (decode.one, Several::of(&**prefill.one, prefill.side, prefill.count));
     match &d.scan {
         Some(s) => pd::combine(prefill, Several::of(s, decode.side, decode.count), load),

@@ -1,7 +1,7 @@
 //! Step times as one-dimensional tables, for scans over batches and chunks.
 //!
 //! For one layout and workload every part of a step hangs on one number: tokens of a rank, tokens of all
-//! ranks, rows of logits, sequences. A [`Line`] holds such a part on the knots `2^e (1 + k/32)`, so that a place
+//! ranks, rows of logits, sequences. A [`Piecewise`] holds such a part on the knots `2^e (1 + k/32)`, so that a place
 //! is found from the bits of the number, and most knots of the measured tables (8, 12, 80, 96, 1536 ..) are knots
 //! here too: between them a table that is linear is read exactly. Layouts that share a part share its line.
 //!
@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustc_hash::FxHashMap;
 
-use super::sink::{Op, Sink, Total};
+use super::ledger::{Ledger, Op, Total};
 use crate::kernels::{Evidence, Reading};
 
 /// Bits of the mantissa that number the knots of an octave.
@@ -155,20 +155,20 @@ impl Octave {
 }
 
 /// Seconds over one number; an octave is priced when it is first read.
-pub struct Line {
+pub struct Piecewise {
     price: Price,
     octaves: [OnceLock<Box<Octave>>; OCTAVES],
 }
 
-impl std::fmt::Debug for Line {
+impl std::fmt::Debug for Piecewise {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Line({} octaves)", self.octaves.iter().filter(|o| o.get().is_some()).count())
+        write!(f, "Piecewise({} octaves)", self.octaves.iter().filter(|o| o.get().is_some()).count())
     }
 }
 
-impl Line {
-    pub fn of(price: impl Fn(f64) -> f64 + Send + Sync + 'static) -> Line {
-        Line { price: Box::new(price), octaves: [const { OnceLock::new() }; OCTAVES] }
+impl Piecewise {
+    pub fn of(price: impl Fn(f64) -> f64 + Send + Sync + 'static) -> Piecewise {
+        Piecewise { price: Box::new(price), octaves: [const { OnceLock::new() }; OCTAVES] }
     }
 
     #[inline]
@@ -193,7 +193,7 @@ impl Line {
 
     fn bytes(&self) -> usize {
         let octaves = self.octaves.iter().filter_map(OnceLock::get);
-        size_of::<Line>() + octaves.map(|o| size_of::<Octave>() + size_of_val(&*o.fine)).sum::<usize>()
+        size_of::<Piecewise>() + octaves.map(|o| size_of::<Octave>() + size_of_val(&*o.fine)).sum::<usize>()
     }
 
     #[inline]
@@ -209,18 +209,18 @@ pub(super) fn known(seconds: f64) -> Reading {
 }
 
 /// What a line is of, and the numbers that make it that one.
-pub type Key = (&'static str, [u32; 6]);
+pub type PieceKey = (&'static str, [u32; 6]);
 
 /// Lines by what they are of; made once, shared by every layout that needs them.
 #[derive(Debug, Default)]
-pub struct Lines {
-    kept: Mutex<FxHashMap<Key, Arc<Line>>>,
+pub struct Tabulated {
+    kept: Mutex<FxHashMap<PieceKey, Arc<Piecewise>>>,
 }
 
-impl Lines {
-    pub fn get(&self, key: Key, price: impl Fn(f64) -> f64 + Send + Sync + 'static) -> Arc<Line> {
+impl Tabulated {
+    pub fn get(&self, key: PieceKey, price: impl Fn(f64) -> f64 + Send + Sync + 'static) -> Arc<Piecewise> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.entry(key).or_insert_with(|| Arc::new(Line::of(price))).clone()
+        kept.entry(key).or_insert_with(|| Arc::new(Piecewise::of(price))).clone()
     }
 
     /// Lines kept, and the bytes they take.
@@ -234,7 +234,7 @@ impl Lines {
 #[derive(Default)]
 pub(super) struct Tokens(pub f64);
 
-impl Sink for Tokens {
+impl Ledger for Tokens {
     const DETAIL: bool = true;
 
     fn add(&mut self, op: Op, count: f64, reading: Reading) {
@@ -267,10 +267,10 @@ mod tests {
 
     #[test]
     fn a_line_keeps_what_is_linear_and_follows_what_bends() {
-        let linear = Line::of(|x| 3.0 + 0.25 * x);
-        let bent = Line::of(|x| x.max(100.5));
-        let jump = Line::of(|x| if x > 1024.0 { 2.0 * x } else { x });
-        let power = Line::of(|x| x.powf(0.7));
+        let linear = Piecewise::of(|x| 3.0 + 0.25 * x);
+        let bent = Piecewise::of(|x| x.max(100.5));
+        let jump = Piecewise::of(|x| if x > 1024.0 { 2.0 * x } else { x });
+        let power = Piecewise::of(|x| x.powf(0.7));
         for i in 0..2000 {
             let x = 0.07 * 1.009f64.powi(i);
             if x > 1e6 {

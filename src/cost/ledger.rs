@@ -89,7 +89,7 @@ impl Op {
 }
 
 /// Takes operator times.
-pub trait Sink {
+pub trait Ledger {
     /// Whether entries are kept one by one.
     const DETAIL: bool;
 
@@ -136,7 +136,7 @@ impl Total {
     }
 }
 
-impl Sink for Total {
+impl Ledger for Total {
     const DETAIL: bool = false;
 
     #[inline]
@@ -163,7 +163,7 @@ impl Sink for Total {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seconds(pub f64);
 
-impl Sink for Seconds {
+impl Ledger for Seconds {
     const DETAIL: bool = false;
 
     #[inline]
@@ -184,8 +184,8 @@ pub fn seconds(price: impl FnOnce(&mut Seconds)) -> f64 {
     t.0
 }
 
-/// A sink that adds up.
-pub trait Sum: Sink + Copy + Default {
+/// A ledger that adds up.
+pub trait Sum: Ledger + Copy + Default {
     fn seconds(&self) -> f64;
 }
 
@@ -241,7 +241,7 @@ impl Detail {
     }
 }
 
-impl Sink for Detail {
+impl Ledger for Detail {
     const DETAIL: bool = true;
 
     fn add(&mut self, op: Op, count: f64, reading: Reading) {

@@ -91,7 +91,7 @@ pub struct KvCost {
 
 /// Steady state of one plan (all replicas, units and workers together).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Point {
+pub struct SteadyState {
     pub ttft_s: f64,
     /// 0 when nothing is decoded (one output token).
     pub tpot_s: f64,
@@ -108,9 +108,9 @@ pub struct Point {
     pub kv: KvCost,
 }
 
-impl Point {
-    pub fn unplaced(binding: Binding, memory_bytes: f64) -> Point {
-        Point {
+impl SteadyState {
+    pub fn unplaced(binding: Binding, memory_bytes: f64) -> SteadyState {
+        SteadyState {
             ttft_s: f64::NAN,
             tpot_s: f64::NAN,
             itl_worst_s: f64::NAN,
