@@ -51,7 +51,7 @@ impl Task<'_> {
             if f64::from(d.count) * next.side.rate < best * (1.0 + GAIN) {
                 continue;
             }
-            out.extend(self.held_below(level, &*self.prompts_of(&p.layout, prompts)?, next, best, aim));
+            out.extend(self.held_below(level, &self.prompts_of(&p.layout, prompts)?, next, best, aim));
         }
         Ok(out)
     }
