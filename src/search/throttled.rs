@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::aim::{Aim, order};
-use super::constants::prompts::{GAIN, LEADERS, SEQUENCES, THINNED, THROTTLES};
+use super::constants::prompts::{GAIN, LEADERS, SEQUENCES, SMALL, THINNED, THROTTLES};
 use super::fine_decode::Fine;
 use super::prompts::cuts;
 use super::row::{Layout, Part, Row};
@@ -98,8 +98,9 @@ impl Task<'_> {
         self.of_size.get((layout.is_afd(), layout.gpus()), || {
             let alike = |l: &Layout| l.is_afd() == layout.is_afd() && l.gpus() == layout.gpus();
             let of: Vec<&Slot<PromptSide>> = prompts.all.iter().filter(|(l, ..)| alike(l)).collect();
+            let nth = if layout.is_afd() && self.budget > SMALL { THINNED } else { 1 };
             let one = |(layout, timer, _): &&Slot<PromptSide>| {
-                let cuts = cuts(self.load.isl, layout, if layout.is_afd() { THINNED } else { 1 }, &SEQUENCES);
+                let cuts = cuts(self.load.isl, layout, nth, &SEQUENCES);
                 let sides =
                     cuts.map(|(n, chunk)| (n, chunk, timer.prefill_side(&self.load, f64::from(n), f64::from(chunk))));
                 let stands = sides.filter(|(.., side)| side.short.is_none());
