@@ -86,10 +86,10 @@ pub mod prompts {
     pub const LEADERS: usize = 3;
     pub const MORE: i64 = 4;
     pub const TURNS: usize = 4;
-    /// Where prompts hold decode below its limit: what a batch more must promise; every which number of the fine grid's pieces
-    /// is tried on AFD units, whose rounds are dear, on budgets that are not small; how many prompts a round; and pairs
-    /// priced for each number of decode slots. With all budgets thinned one of 50 questions of the twin, on 16 GPUs, was
-    /// short by 2.5 %; with none a map of 64 took a quarter longer.
+    /// Where prompts hold decode below its limit (`throttled`): what a batch more must promise; above how many GPUs AFD units,
+    /// whose rounds are dear to price, are tried with every third number of pieces only; prompts a round; and pairs priced
+    /// for each number of decode slots. With all budgets thinned one of 50 questions of the twin, on 16 GPUs, was short by
+    /// 2.5 %; with none a map of 64 took a quarter longer.
     pub const GAIN: f64 = 0.005;
     pub const SMALL: u32 = 32;
     pub const THINNED: usize = 3;

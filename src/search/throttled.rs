@@ -3,8 +3,8 @@
 //! A decode slot at whole batches steps over the limit from one batch to the next. At the first batch beyond it the slot
 //! still keeps the limit while its prompts come at no more than `mu`, its rate at a step of the limit. Prefill slots are
 //! chosen for their most rate at a latency, so one that gives just under `mu / nd` need not be among them; here every way of
-//! cutting prompts on every layout as large as the leader's is looked at, from `mu` down. Limit: only beside the decode
-//! layouts and prefill sizes of the pairs that lead.
+//! cutting prompts on every layout as large as the leader's is looked at, from `mu` down. Limits: only beside the decode
+//! layouts and prefill sizes of the pairs that lead; AFD units on large budgets are tried with fewer numbers of pieces.
 
 use std::sync::Arc;
 

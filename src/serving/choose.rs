@@ -72,8 +72,8 @@ impl Cycle {
     }
 }
 
-/// The chunk budget that a batch's own prompts just fill in every step, with a little to spare for bursts. `progress`: tokens
-/// that a decode step adds to a sequence; none where nothing decodes.
+/// The chunk budget that a batch's own prompts just fill in every step, with 3 % to spare: a place to judge a layout by,
+/// which refinement moves on from. `progress`: tokens that a decode step adds to a sequence. None where nothing decodes.
 pub fn filled_budget(load: &Load, batch: u32, per_decode: f64, progress: f64) -> Option<u32> {
     let prompts = f64::from(batch) * load.isl * progress / (load.osl - 1.0);
     let budget = 1.03 * prompts + f64::from(batch) * per_decode;
