@@ -16,9 +16,8 @@ use super::fine_decode::Fine;
 use super::key::append_new;
 use super::leaders::{LIMITS, Tiers};
 use super::marks::Mark;
-use super::prompts::Cut;
 use super::row::{Layout, Part, Row};
-use super::sides::{Candidate, Offer, Prompts, Sides};
+use super::sides::{Candidate, Cut, Offer, Prompts, Sides};
 use super::slots::Slots;
 use super::task::Task;
 use crate::error::Result;
@@ -134,7 +133,7 @@ impl Task<'_> {
             leading.retain(|(p, _)| seen.insert(cut(p)));
             let mut finer: Vec<Candidate<PrefillSide>> = Vec::new();
             for (part, _) in leading.iter().take(LEADERS).filter(|(p, _)| around.insert(cut(p))) {
-                finer.extend(self.around_prompts(part, prefill, &mut known)?);
+                finer.extend(self.around_prompts(part, prompts, &mut known)?);
             }
             if finer.is_empty() {
                 break;

@@ -11,15 +11,13 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::candidate_clock::CandidateClock;
 use super::constants::prompts::{LATENCIES, MORE, SLACK};
 use super::fine_grid::PIECES;
+use super::kept::Kept;
 use super::row::{Layout, Part};
-use super::sides::{Candidate, Priced, Prompts};
+use super::sides::{Candidate, Cut, Priced, Prompts};
 use super::task::Task;
 use crate::error::Result;
 use crate::serving::pd::PrefillSide;
 use crate::spec::{Role, Workload};
-
-/// A way of cutting prompts: layout, sequences a rank, chunk.
-pub type Cut = (Layout, u32, u32);
 
 /// Prompts a round on the finer grid.
 const FINE_SEQUENCES: [u32; 18] = [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48];
@@ -63,7 +61,7 @@ impl Task<'_> {
         })?;
         self.control.check()?;
         let every = self.prefill_every(&finer)?;
-        Ok(Prompts { all, front, every })
+        Ok(Prompts { all, front, every, cuts: Kept::default(), of_size: Kept::default() })
     }
 
     /// The same, once for all workloads with these prompts: what is answered has no part in it.
@@ -104,14 +102,14 @@ impl Task<'_> {
     }
 
     /// One way of cutting prompts with a few more or fewer of them a round, and in a piece more or less.
-    /// `prefill`: has the layout; `known`: what has been looked at.
+    /// `prompts`: have the layout; `known`: what has been looked at.
     pub(super) fn around_prompts(
         &self,
         part: &Part,
-        prefill: &[Candidate<PrefillSide>],
+        prompts: &Prompts,
         known: &mut FxHashSet<Cut>,
     ) -> Result<Vec<Candidate<PrefillSide>>> {
-        let Some(own) = prefill.iter().find(|c| c.layout == part.layout) else { return Ok(Vec::new()) };
+        let Some(own) = prompts.every.iter().find(|c| c.layout == part.layout) else { return Ok(Vec::new()) };
         let pieces = (self.load.isl / f64::from(part.chunk.max(1))).round().max(1.0);
         let mut out = Vec::new();
         for n in [pieces - 1.0, pieces, pieces + 1.0].into_iter().filter(|n| *n >= 1.0) {
@@ -124,7 +122,7 @@ impl Task<'_> {
                     continue;
                 }
                 // Leaders under other limits often cut their prompts alike.
-                let side = self.cuts.get((part.layout, sequences, chunk as u32), || {
+                let side = prompts.cuts.get((part.layout, sequences, chunk as u32), || {
                     let side = own.stepper.prefill_side(&self.load, f64::from(sequences), chunk);
                     Ok(side.with_ports(&own.stepper, &self.load))
                 })?;

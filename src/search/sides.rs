@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::candidate_clock::CandidateClock;
+use super::kept::Kept;
 use super::row::Layout;
 use crate::serving::pd::{DecodeSide, PrefillSide};
 use crate::spec::Level;
@@ -26,11 +27,19 @@ pub struct Candidate<S> {
     pub side: S,
 }
 
-/// The prefill slot of a level: every priced side, those worth pairing, and the same with prompts cut finer.
+/// A way of cutting prompts: layout, sequences a rank, chunk.
+pub type Cut = (Layout, u32, u32);
+
+/// The prefill slot of a level: every priced side, those worth pairing, the same with prompts cut finer, and what pairs
+/// have asked for beside them. Workloads with the same prompts share it.
 pub struct Prompts {
     pub all: Priced<PromptSide>,
     pub front: Vec<Candidate<PrefillSide>>,
     pub every: Vec<Candidate<PrefillSide>>,
+    /// Prompts cut around those of leaders.
+    pub(super) cuts: Kept<Cut, PrefillSide>,
+    /// Every way of cutting prompts on layouts of a kind (units) and size.
+    pub(super) of_size: Kept<(bool, u32), Vec<Candidate<PrefillSide>>>,
 }
 
 /// Workers, or AFD units, in both slots.

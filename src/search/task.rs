@@ -11,7 +11,7 @@ use super::group::Group;
 use super::kept::Kept;
 use super::key::PART;
 use super::row::Layout;
-use super::sides::{Candidate, PromptSide, Slot};
+use super::sides::{PromptSide, Slot};
 use super::space::{self, STAGES, TENSOR};
 use crate::control::Control;
 use crate::cost::Library;
@@ -49,10 +49,6 @@ pub struct Task<'a> {
     pub(super) fine_grid: FineGrid,
     /// The clocks of layouts for the whole workload.
     timers: Kept<Layout, CandidateClock>,
-    /// Prompts cut around those of leaders: sequences and chunk.
-    pub(super) cuts: Kept<(Layout, u32, u32), PrefillSide>,
-    /// Every way of cutting prompts on layouts of a kind (units) and size.
-    pub(super) of_size: Kept<(bool, u32), Vec<Candidate<PrefillSide>>>,
     /// Layouts one step from a unit's.
     pub(super) neighbours: Kept<(Layout, Role), Vec<Layout>>,
     /// Units beyond the coarse grid, as they serve both phases and in either slot.
@@ -101,8 +97,6 @@ impl<'a> Task<'a> {
             engine,
             fine_grid,
             timers: Kept::default(),
-            cuts: Kept::default(),
-            of_size: Kept::default(),
             mixed: Kept::default(),
             neighbours: Kept::default(),
             decoded: Kept::default(),

@@ -95,7 +95,7 @@ impl Task<'_> {
 
     /// Ways of cutting prompts on every layout of one's kind and size, by rising rate.
     fn prompts_of(&self, layout: &Layout, prompts: &Prompts) -> Result<Arc<Vec<Candidate<PrefillSide>>>> {
-        self.of_size.get((layout.is_afd(), layout.gpus()), || {
+        prompts.of_size.get((layout.is_afd(), layout.gpus()), || {
             let alike = |l: &Layout| l.is_afd() == layout.is_afd() && l.gpus() == layout.gpus();
             let of: Vec<&Slot<PromptSide>> = prompts.all.iter().filter(|(l, ..)| alike(l)).collect();
             let nth = if layout.is_afd() && self.budget > SMALL { THINNED } else { 1 };

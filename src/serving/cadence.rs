@@ -127,35 +127,7 @@ pub fn pace(interval: u32, needed: f64, isl: f64, room: f64, ranks: f64, aligned
     let spread = if aligned { &*odds } else { &*fullest };
     let (q, rest) = slots.split_at_mut(n);
     let (any, most) = rest.split_at_mut(n);
-    for k in 1..=top {
-        let load = k as f64 * parcel;
-        // A step with any prompt token is mixed.
-        if load <= room * n as f64 {
-            let last = ((load / room).ceil().max(1.0) as usize - 1).min(n - 1);
-            for j in 0..=last {
-                q[j] += odds[k];
-                any[j] += spread[k];
-                most[j] += spread[k] * if j < last { room } else { (load - last as f64 * room).min(room) };
-            }
-            continue;
-        }
-        // What overflows the cycle fills steps with what comes next.
-        let steps = load / room;
-        for j in (0..n).take_while(|j| (*j as f64) < steps) {
-            // What overflows a cycle comes on top of the next.
-            let mut at = j as f64;
-            let mut carried: f64 = 0.0;
-            while at < steps {
-                q[j] += odds[k] * (steps - at).min(1.0);
-                carried += (load - at * room).clamp(0.0, room);
-                at += n as f64;
-            }
-            if carried > 0.0 {
-                any[j] += spread[k];
-                most[j] += spread[k] * carried.min(room);
-            }
-        }
-    }
+    deal([&mut *q, &mut *any, &mut *most], &odds[..=top], spread, parcel, room);
     let (mut shares, mut system_shares, mut tokens) = (0.0, 0.0, 0.0);
     for j in (0..n).filter(|j| q[*j] > 0.0) {
         let q = q[j].min(1.0);
@@ -168,20 +140,53 @@ pub fn pace(interval: u32, needed: f64, isl: f64, room: f64, ranks: f64, aligned
     let carried = (tokens / system_shares.max(f64::MIN_POSITIVE)).max(needed / f_sys.max(f64::MIN_POSITIVE)).min(room);
     let carried = if carried > 0.0 { carried } else { room.min(parcel) };
     let busy = if f_sys > 0.0 { (needed / (carried * f_sys)).min(1.0) } else { 1.0 };
-    // Steps until each prompt of a burst is done, beyond those of the first.
-    let own = (isl / room).max(1.0);
+    // Steps until each prompt of a burst is done, beyond those of the first: the i-th takes max(i ISL/r, 1).
+    let (each, own) = (isl / room, (isl / room).max(1.0));
+    let at_once = (room / isl).floor();
     let (mut prompts, mut steps) = (0.0, 0.0);
-    let (mut told, mut beyond) = (0, 0.0);
     for (k, odds) in odds.iter().enumerate().take(top + 1).skip(1) {
         let count = (k as f64 * parcel / isl).round().max(1.0);
-        let last = count.min(1e4) as u32;
-        beyond = (told + 1..=last).fold(beyond, |sum, i| sum + ((f64::from(i) * isl / room).max(1.0) - own));
-        told = last;
+        let later = (count - at_once).max(0.0);
         prompts += odds * count;
-        steps += odds * beyond;
+        steps += odds * later * (each * (at_once + (later + 1.0) / 2.0) - own);
     }
     let behind = if prompts > 0.0 { steps / prompts } else { 0.0 };
     Pace { f, f_sys, carried, busy, held: (n as f64 - 1.0) / 2.0, behind }
+}
+
+/// Deals 1, 2, .. parcels of these odds (`spread`: those of the fullest rank) to the slots of a cycle, `room` tokens each:
+/// odds that a slot has work, odds that the fullest rank has some there, and its tokens.
+fn deal([q, any, most]: [&mut [f64]; 3], odds: &[f64], spread: &[f64], parcel: f64, room: f64) {
+    let n = q.len();
+    // Each is put in as what slots up to one have and summed from the end of the cycle.
+    let put = |of: &mut [f64], last: usize, before: f64, there: f64| {
+        of[last] += there;
+        if last > 0 {
+            of[last - 1] += before - there;
+        }
+    };
+    for k in 1..odds.len() {
+        let (load, odds, spread) = (k as f64 * parcel, odds[k], spread[k]);
+        let steps = load / room;
+        // A step with any prompt token is mixed.
+        if load <= room * n as f64 {
+            let last = (steps.ceil().max(1.0) as usize - 1).min(n - 1);
+            put(q, last, odds, odds);
+            put(any, last, spread, spread);
+            put(most, last, spread * room, spread * (load - last as f64 * room).min(room));
+            continue;
+        }
+        // What overflows the cycle fills steps with what comes next, on top of the next.
+        let cycles = (steps / n as f64).floor();
+        let rest = (steps - cycles * n as f64).max(0.0);
+        put(q, n - 1, odds * cycles, odds * cycles);
+        put(q, (rest as usize).min(n - 1), odds, odds * rest.fract());
+        put(any, n - 1, spread, spread);
+        put(most, n - 1, spread * room, spread * room);
+    }
+    for of in [&mut *q, &mut *any, &mut *most] {
+        (0..n - 1).rev().for_each(|j| of[j] += of[j + 1]);
+    }
 }
 
 /// Odds of 0 to n successes, of which there is one number more than n: from the likeliest outwards, by the ratio of
@@ -210,7 +215,51 @@ fn binomial(odds: &mut [f64], p: f64) {
 
 #[cfg(test)]
 mod tests {
-    use super::binomial;
+    use super::{binomial, deal};
+
+    /// Slot by slot, what overflows a cycle on top of the next.
+    fn dealt_slowly(n: usize, odds: &[f64], spread: &[f64], parcel: f64, room: f64) -> [Vec<f64>; 3] {
+        let [mut q, mut any, mut most] = [vec![0.0; n], vec![0.0; n], vec![0.0; n]];
+        for k in 1..odds.len() {
+            let load = k as f64 * parcel;
+            let overflows = load > room * n as f64;
+            let mut at = 0;
+            let mut carried = vec![0.0; n];
+            while at == 0 || at as f64 * room < load {
+                let tokens = (load - at as f64 * room).min(room);
+                q[at % n] += odds[k] * if overflows { tokens / room } else { 1.0 };
+                carried[at % n] += tokens;
+                at += 1;
+            }
+            for j in (0..n).filter(|j| carried[*j] > 0.0) {
+                any[j] += spread[k];
+                most[j] += spread[k] * carried[j].min(room);
+            }
+        }
+        [q, any, most]
+    }
+
+    #[test]
+    fn parcels_are_dealt_as_one_by_one() {
+        let mut judged = 0;
+        for n in [2, 4, 8, 16, 40] {
+            for (parcel, room) in [(100.0, 3000.0), (1024.0, 1000.0), (8192.0, 700.0), (50.0, 50.0), (900.0, 350.5)] {
+                let mut odds = vec![0.0; n + 1];
+                binomial(&mut odds, 0.3);
+                let spread: Vec<f64> = odds.iter().rev().copied().collect();
+                let mut all = vec![0.0; 3 * n];
+                let (q, rest) = all.split_at_mut(n);
+                let (any, most) = rest.split_at_mut(n);
+                deal([&mut *q, &mut *any, &mut *most], &odds, &spread, parcel, room);
+                let slow = dealt_slowly(n, &odds, &spread, parcel, room);
+                for (fast, slow) in [&*q, &*any, &*most].into_iter().flatten().zip(slow.iter().flatten()) {
+                    assert!((fast - slow).abs() <= 1e-11 * slow.max(1.0), "{n} {parcel} {room}: {fast} {slow}");
+                    judged += usize::from(*slow > 0.0);
+                }
+            }
+        }
+        assert!(judged > 500, "{judged}");
+    }
 
     #[test]
     fn odds_are_those_of_draws_added_one_by_one() {

@@ -5,7 +5,7 @@
 //! max-plus map of it. Steps overlapped take the growth of the state per step, exactly: an even shift, or else
 //! Karp's theorem.
 
-use super::stages::{INLINE_MICROBATCHES, Rows, Stages};
+use super::stages::{Rows, Stages};
 
 /// The servers of a pipeline, and what one layer of all micro-batches does to them.
 pub(super) trait Law: Copy {
@@ -20,6 +20,11 @@ pub(super) trait Law: Copy {
     fn part(self, i: usize) -> usize;
 }
 
+/// The later of two times, neither of which is NaN: `f64::max` asks for that too, at twice the price.
+fn later(a: f64, b: f64) -> f64 {
+    if a > b { a } else { b }
+}
+
 /// One attention pool: four servers.
 #[derive(Clone, Copy)]
 pub(super) struct One;
@@ -27,12 +32,23 @@ pub(super) struct One;
 impl Law for One {
     fn row(self, ready: &mut [f64], free: &mut [f64], stages: &[Stages], extra: Option<&[f64]>) {
         let [mut a, mut x, mut f, mut y] = [free[0], free[1], free[2], free[3]];
-        for (i, (ready, s)) in ready.iter_mut().zip(stages).enumerate() {
-            a = ready.max(a) + s.attention + extra.map_or(0.0, |e| e[i]);
-            x = a.max(x) + s.a2f;
-            f = x.max(f) + s.ffn;
-            y = f.max(y) + s.f2a;
-            *ready = y;
+        // From the end of a micro-batch's attention to its way back.
+        let mut on = |attended: f64, s: &Stages| {
+            x = later(attended, x) + s.a2f;
+            f = later(x, f) + s.ffn;
+            y = later(f, y) + s.f2a;
+            y
+        };
+        let cells = ready.iter_mut().zip(stages);
+        match extra {
+            None => cells.for_each(|(ready, s)| {
+                a = later(*ready, a) + s.attention;
+                *ready = on(a, s);
+            }),
+            Some(extra) => cells.zip(extra).for_each(|((ready, s), extra)| {
+                a = later(*ready, a) + s.attention + extra;
+                *ready = on(a, s);
+            }),
         }
         free.copy_from_slice(&[a, x, f, y]);
     }
@@ -59,12 +75,12 @@ impl Law for Turns {
         for (i, ready) in ready.iter_mut().enumerate() {
             let (group, part) = (i % groups, i / groups);
             let (s, own) = (&stages[part], &mut own[3 * group..3 * group + 3]);
-            own[0] = ready.max(own[0]) + s.attention + extra.map_or(0.0, |e| e[i]);
-            let sent = own[0].max(own[1]).max(*into);
+            own[0] = later(*ready, own[0]) + s.attention + extra.map_or(0.0, |e| e[i]);
+            let sent = later(later(own[0], own[1]), *into);
             *into = sent + s.ports[0];
             own[1] = sent + s.a2f;
-            *ffn = own[1].max(*ffn) + s.ffn;
-            let back = ffn.max(own[2]).max(*out);
+            *ffn = later(own[1], *ffn) + s.ffn;
+            let back = later(later(*ffn, own[2]), *out);
             *out = back + s.ports[1];
             own[2] = back + s.f2a;
             *ready = own[2];
@@ -89,8 +105,8 @@ pub(super) fn of_groups(rows: &[Rows<'_>], m: usize, groups: u32, overlapped: bo
 /// A run of `m` micro-batches whose state has `n` entries.
 pub(super) fn on_heap<L: Law>(law: L, rows: &[Rows<'_>], m: usize, n: usize, overlapped: bool) -> f64 {
     let (mut state, mut before, mut extra) = (vec![0.0; n], vec![0.0; n], vec![0.0; m]);
-    let mut history = if overlapped { vec![0.0; n * (n + 1)] } else { Vec::new() };
-    Recurrence { law, m, state: &mut state, before: &mut before, extra: &mut extra }.run(rows, overlapped, &mut history)
+    let start = &mut vec![0.0; n];
+    Recurrence { law, m, state: &mut state, before: &mut before, extra: &mut extra }.run(rows, overlapped, start)
 }
 
 /// A run under way. `state`: when the `m` micro-batches are ready, then when the servers are free; `before`: room for
@@ -115,7 +131,7 @@ impl<L: Law> Recurrence<'_, L> {
     fn rows_of(&mut self, stages: &[Stages], layers: u32) {
         let mut left = layers;
         while left > 0 {
-            let watch = self.m <= INLINE_MICROBATCHES && left > 2;
+            let watch = left > 2;
             if watch {
                 self.before.copy_from_slice(self.state);
             }
@@ -129,19 +145,25 @@ impl<L: Law> Recurrence<'_, L> {
         }
     }
 
-    /// The common distance of the state from the one before, if there is one.
+    /// The common distance of the state from the one before, if there is one. The servers, which rarely agree, are asked
+    /// first.
     fn shift(&self) -> Option<f64> {
-        let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
-        for (b, a) in self.before.iter().zip(self.state.iter()) {
-            let d = a - b;
-            if !d.is_finite() {
-                return None;
-            }
-            low = low.min(d);
-            high = high.max(d);
+        let (now, before) = (&self.state[self.m..], &self.before[self.m..]);
+        let apart = 1e-15 * now.iter().fold(0.0_f64, |s, t| s.max(t.abs()));
+        let first = now[0] - before[0];
+        // What is not finite is near nothing.
+        let near = |d: f64| (d - first).abs() <= apart;
+        if !now.iter().zip(before).all(|(a, b)| near(a - b)) {
+            return None;
         }
-        let scale = self.state[self.m..].iter().fold(0.0_f64, |s, t| s.max(t.abs()));
-        (high - low <= 1e-15 * scale).then_some(high)
+        let (mut low, mut high, mut all_near) = (first, first, true);
+        for (a, b) in self.state.iter().zip(self.before.iter()) {
+            let d = a - b;
+            all_near &= near(d);
+            low = if d < low { d } else { low };
+            high = later(high, d);
+        }
+        (all_near && high - low <= apart).then_some(high)
     }
 
     fn step(&mut self, rows: &[Rows<'_>]) {
@@ -160,8 +182,8 @@ impl<L: Law> Recurrence<'_, L> {
         }
     }
 
-    /// Seconds of a step from an empty pipeline, or (`overlapped`) between steps. `history`: room for n + 1 states.
-    pub(super) fn run(mut self, rows: &[Rows<'_>], overlapped: bool, history: &mut [f64]) -> f64 {
+    /// Seconds of a step from an empty pipeline, or (`overlapped`) between steps. `start`: room for a state.
+    pub(super) fn run(mut self, rows: &[Rows<'_>], overlapped: bool, start: &mut [f64]) -> f64 {
         let m = self.m;
         self.step(rows);
         if !overlapped {
@@ -174,12 +196,10 @@ impl<L: Law> Recurrence<'_, L> {
             return ready.iter().fold(0.0, |t, r| t.max(*r));
         }
         // Three steps usually settle it: an even shift of the whole state is the period, exactly.
-        let n = self.state.len();
         for _ in 0..3 {
-            let start = &mut history[..n];
             start.copy_from_slice(self.state);
             self.step(rows);
-            self.before.copy_from_slice(&history[..n]);
+            self.before.copy_from_slice(start);
             if let Some(shift) = self.shift() {
                 return shift;
             }
@@ -187,6 +207,8 @@ impl<L: Law> Recurrence<'_, L> {
         // Else Karp's theorem: with x(k) the state k steps after a single finite entry,
         // period = max_i min_k (x_i(n) - x_i(k)) / (n - k), n the size of the state.
         // (`extra` already holds the trailing layers of a previous step, as on the ring.)
+        let n = self.state.len();
+        let mut history = vec![0.0; n * (n + 1)];
         self.state.fill(f64::NEG_INFINITY);
         self.state[0] = 0.0;
         for k in 0..=n {

@@ -128,7 +128,7 @@ pub fn prefill_chunks(groups: &[(u32, Vec<Stages>)], duplex_half: bool) -> f64 {
     schedule(groups, duplex_half, false)
 }
 
-/// [`schedule`] for the hot loop: no allocation up to [`INLINE_MICROBATCHES`] micro-batches, the
+/// [`schedule`] for the hot loop: hardly ever an allocation up to [`INLINE_MICROBATCHES`] micro-batches, the
 /// closed form where it is exact (equal micro-batches and layers, attention-only layers around them).
 pub fn step_time(rows: &[Rows<'_>], duplex_half: bool, overlapped: bool) -> f64 {
     step_time_of(rows, 1, duplex_half, overlapped)
@@ -157,10 +157,10 @@ pub fn step_time_of(rows: &[Rows<'_>], groups: u32, duplex_half: bool, overlappe
         let mut state = [0.0; INLINE_MICROBATCHES + 4];
         let mut before = state;
         let mut extra = [0.0; INLINE_MICROBATCHES];
-        let mut history = [0.0; (INLINE_MICROBATCHES + 4) * (INLINE_MICROBATCHES + 5)];
+        let mut start = state;
         let n = m + 4;
         let (state, before) = (&mut state[..n], &mut before[..n]);
-        Recurrence { law: One, m, state, before, extra: &mut extra[..m] }.run(rows, overlapped, &mut history)
+        Recurrence { law: One, m, state, before, extra: &mut extra[..m] }.run(rows, overlapped, &mut start[..n])
     } else {
         max_plus::on_heap(One, rows, m, m + 4, overlapped)
     }

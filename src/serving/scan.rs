@@ -129,8 +129,8 @@ impl Scan {
                 let pass = fastest(u, |slowed| {
                     let mut parts = Parts::default();
                     u.for_each_part(b, |part| parts.push(&part, || stages(u, lines, &part, prompts, slowed)));
-                    parts.pass(u, u.overlapped)
-                });
+                    [parts.pass(u, u.overlapped)]
+                })[0];
                 let mut hop = 0.0_f64;
                 if u.sequence.pp > 1 {
                     u.for_each_part(b, |part| hop = hop.max(u.stage_hop(&part).seconds));
@@ -195,8 +195,9 @@ impl StepClock for Scan {
                 let kernels = self.tables.round(key([u.unit.attention_tp, 1, 1]), || {
                     parts[..each].iter().flat_map(|b| u.unit.prompt_kernels(b)).collect()
                 });
-                let pass = |from: usize, wave: &[Batch], overlapped| {
-                    let pass = fastest(u, |slowed| {
+                // A wave of micro-batches, alone and overlapped with the next.
+                let pass = |from: usize, wave: &[Batch]| {
+                    let [alone, overlapped] = fastest(u, |slowed| {
                         let mut all = Parts::default();
                         for (i, b) in wave.iter().enumerate() {
                             let at = (from + i) % each * mixers;
@@ -204,16 +205,17 @@ impl StepClock for Scan {
                             prompts[..mixers].copy_from_slice(&kernels[at..at + mixers]);
                             all.push(b, || stages(u, lines, b, prompts, slowed));
                         }
-                        all.pass(u, overlapped)
+                        [all.pass(u, false), if u.overlapped { all.pass(u, true) } else { f64::INFINITY }]
                     });
-                    pass + u.hop_seconds(wave)
+                    let hop = u.hop_seconds(wave);
+                    [alone + hop, overlapped + hop]
                 };
                 // With one stage all micro-batches are one wave.
                 let wave = if u.sequence.pp == 1 { n } else { u.wave() };
                 let mut alone = Vec::with_capacity(n.div_ceil(wave));
                 for (k, of) in parts.chunks(wave).enumerate() {
-                    let t = pass(k * wave, of, false);
-                    out.period_s += if u.overlapped { pass(k * wave, of, true).min(t) } else { t };
+                    let [t, overlapped] = pass(k * wave, of);
+                    out.period_s += overlapped.min(t);
                     alone.push(t);
                 }
                 out.latency_s = u.through(alone.into_iter());
@@ -224,10 +226,14 @@ impl StepClock for Scan {
     }
 }
 
-/// A step with the hops on their own or, where there is such a kernel, inside the FFN stage: the faster.
-fn fastest(u: &Unit, step: impl Fn(Option<f64>) -> f64) -> f64 {
-    let plain = step(None);
-    if u.unit.slowed.is_some() { plain.min(step(u.unit.slowed)) } else { plain }
+/// Steps with the hops on their own or, where there is such a kernel, inside the FFN stage: of each the faster.
+fn fastest<const N: usize>(u: &Unit, steps: impl Fn(Option<f64>) -> [f64; N]) -> [f64; N] {
+    let plain = steps(None);
+    if u.unit.slowed.is_none() {
+        return plain;
+    }
+    let fused = steps(u.unit.slowed);
+    std::array::from_fn(|i| plain[i].min(fused[i]))
 }
 
 /// Stages of one micro-batch, row by row.
