@@ -9,7 +9,7 @@ fn main() -> Result<()> {
     let model = catalog::model("deepseek-ai/DeepSeek-V3.2")?;
     let cluster = catalog::cluster("b200_sxm", 16)?;
     let (quant, serving, how) = (Quant::default(), Serving::default(), Assumptions::physical());
-    let lib = library(&db, &model, &cluster, "sglang", &quant, &serving, &how)?;
+    let lib = library(&db, &model, &cluster, Framework::Sglang, &quant, &serving, &how)?;
     // What a plan leaves open (batch, chunk budget) is chosen, and the choice stands in the result.
     let parallel = Parallel { dp: 8, ..Parallel::default() };
     let plan = Plan::Aggregated(Aggregated { parallel, replicas: 2, ..Aggregated::default() });

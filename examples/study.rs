@@ -7,7 +7,7 @@ fn main() -> Result<()> {
     let model = catalog::model("Qwen/Qwen3-30B-A3B")?;
     let cluster = catalog::cluster("h200_sxm", 8)?;
     let slo = Slo { ttft_ms: Some(500.0), tpot_ms: Some(20.0), percentile: None };
-    let case = Case::new(model, cluster, catalog::workload("paper-chat")?).on("trtllm");
+    let case = Case::new(model, cluster, catalog::workload("paper-chat")?).on(Framework::Trtllm);
     let study = explore(&db, &Question::new(case, slo), &Control::new())?;
     println!("{} plans looked at", study.rows.len());
     for verdict in &study.verdicts {

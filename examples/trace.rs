@@ -9,7 +9,7 @@ fn main() -> Result<()> {
     let model = catalog::model("Qwen/Qwen3-30B-A3B")?;
     let cluster = catalog::cluster("h200_sxm", 4)?;
     let (quant, serving, how) = (Quant::default(), Serving::default(), Assumptions::physical());
-    let lib = library(&db, &model, &cluster, "sglang", &quant, &serving, &how)?;
+    let lib = library(&db, &model, &cluster, Framework::Sglang, &quant, &serving, &how)?;
     let chat = Workload::fixed("chat", 0.0, 1024.0, 200.0);
     let parallel = Parallel { tp: 2, ..Parallel::default() };
     let plan = Plan::Aggregated(Aggregated { parallel, replicas: 2, ..Aggregated::default() });

@@ -13,7 +13,7 @@
 //! let db = KernelDb::open(KERNELS.as_ref())?;
 //! let (model, cluster) = (catalog::model("Qwen/Qwen3-30B-A3B")?, catalog::cluster("h200_sxm", 4)?);
 //! let (quant, serving, how) = (Quant::default(), Serving::default(), Assumptions::physical());
-//! let lib = library(&db, &model, &cluster, "sglang", &quant, &serving, &how)?;
+//! let lib = library(&db, &model, &cluster, Framework::Sglang, &quant, &serving, &how)?;
 //! let plan = Plan::Aggregated(Aggregated { replicas: 4, ..Aggregated::default() });
 //! let engine = Engine::new(&lib, &catalog::workload("paper-chat")?, &plan)?;
 //! assert!(engine.point.stands() && engine.point.tpot_s > 0.001);
@@ -68,8 +68,8 @@ pub mod prelude {
     pub use crate::sim::trace::{draw, read};
     pub use crate::sim::{Deployment, Requests, Settings, metrics, simulate};
     pub use crate::spec::{
-        AfdPlan, Aggregated, Assumptions, Case, Cluster, Device, Level, Model, Parallel, PdPlan, Plan, PoolPlan, Quant,
-        Serving, Slo, Slot, Workers, Workload, catalog,
+        AfdPlan, Aggregated, Assumptions, Case, Cluster, Device, Framework, Level, Model, Parallel, PdPlan, Plan,
+        PoolPlan, Quant, Serving, Slo, Slot, Workers, Workload, catalog,
     };
 
     /// Where a checkout of the repository keeps the shipped kernel tables; an installed program names its own place.

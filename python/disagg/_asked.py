@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from disagg import _core
+from disagg._names import Names
 from disagg.specs import AFD, PD, Aggregated, Assumptions, Cluster, Model, Quant, Serving, Workload
 from disagg.specs._base import Spec
 
@@ -35,7 +36,7 @@ def native(  # noqa: PLR0917 - the parts of a case, in their order
     model: Spec,
     cluster: Spec,
     workload: Spec,
-    frameworks: str | list[str] | None,
+    frameworks: Names,
     quant: Spec | None,
     serving: Spec | None,
     assumptions: Spec | None,
@@ -47,5 +48,4 @@ def native(  # noqa: PLR0917 - the parts of a case, in their order
     SpecError
         If the formats do not run on the cluster's device.
     """
-    names = [frameworks] if isinstance(frameworks, str) else frameworks
-    return _core.Case(model, cluster, workload, names, quant, serving, assumptions)
+    return _core.Case(model, cluster, workload, frameworks, quant, serving, assumptions)

@@ -101,7 +101,7 @@ class Case:
         model: Spec,
         cluster: Spec,
         workload: Spec,
-        frameworks: list[str] | None = None,
+        frameworks: str | Sequence[str] | None = None,
         quant: Spec | None = None,
         serving: Spec | None = None,
         assumptions: Spec | None = None,

@@ -96,7 +96,7 @@ class Case:
             if not names:
                 raise SpecError([Problem("framework", "no framework is named", "leave it out, or name one")])
             object.__setattr__(self, "framework", names[0] if len(names) == 1 else tuple(names))
-        native(self.model, self.cluster, self.workload, names, self.quant, self.serving, self.assumptions)
+        native(self.model, self.cluster, self.workload, self.framework, self.quant, self.serving, self.assumptions)
 
     def _parts(self) -> dict[str, Any]:
         """Give what it says, in the order of its arguments."""

@@ -16,6 +16,7 @@ use super::program::{MixerRank, Surfaces};
 use crate::error::Result;
 use crate::kernels::Surface;
 use crate::network::{Collective, Comm};
+use crate::spec::Framework;
 use crate::spec::assumptions::MixedAttention;
 
 /// The mixers of one rank of a worker or of an attention pool.
@@ -45,7 +46,7 @@ impl AttentionPart {
             by_name: lib.assumptions.mixed_attention == MixedAttention::ByName
                 && lib.model.is_mla()
                 && !lib.model.is_dsa()
-                && lib.framework != "sglang",
+                && lib.framework != Framework::Sglang,
         })
     }
 

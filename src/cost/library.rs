@@ -29,7 +29,7 @@ use crate::spec::assumptions::{
 use crate::spec::dtype::Formats;
 use crate::spec::servers::{self, LaunchRule};
 use crate::spec::serving::Launch;
-use crate::spec::{Assumptions, Cluster, Device, Dtype, Imbalance, Model, Quant, Serving};
+use crate::spec::{Assumptions, Cluster, Device, Dtype, ExpertLoad, Framework, Imbalance, Model, Quant, Serving};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum SurfaceKey {
@@ -47,7 +47,7 @@ pub struct Library {
     /// The model asked for: some assumptions price another in its place.
     asked: Model,
     pub cluster: Cluster,
-    pub framework: String,
+    pub framework: Framework,
     /// Formats asked for, and those in force.
     pub quant: Quant,
     pub formats: Formats,
@@ -68,7 +68,7 @@ impl Library {
         db: Arc<KernelDb>,
         model: &Model,
         cluster: &Cluster,
-        framework: &str,
+        framework: Framework,
         quant: &Quant,
         serving: &Serving,
         assumptions: &Assumptions,
@@ -76,14 +76,14 @@ impl Library {
         if assumptions.missing_formats == MissingFormats::Error {
             has_attention_format(&db, model, cluster, framework, quant)?;
         }
-        let comm = Comm::new(db.clone(), cluster, framework, assumptions.afd_alpha_scale)?
+        let comm = Comm::new(db.clone(), cluster, framework.name(), assumptions.afd_alpha_scale)?
             .with_dispatch_scale(assumptions.dispatch_alpha_scale);
         let StandIn { system, device } = what_if::tables_of(cluster)?;
         let what_if = !what_if::same_speed(&device, &cluster.device);
         let source = |graph| Source {
             db: db.clone(),
             system: system.clone(),
-            framework: framework.to_string(),
+            framework: framework.name().to_string(),
             device: device.clone(),
             graph,
         };
@@ -104,7 +104,7 @@ impl Library {
             model: priced,
             asked: model.clone(),
             cluster: cluster.clone(),
-            framework: framework.to_string(),
+            framework,
             quant: *quant,
             formats,
             serving: serving.clone(),
@@ -161,13 +161,17 @@ impl Library {
             return Ok(None);
         }
         let (source, node) = (&self.graph, self.cluster.fabric.node_gpus);
-        OneNode::new(&source.db, &source.system, &self.framework, node, shape, self.formats.moe)
+        OneNode::new(&source.db, &source.system, self.framework, node, shape, self.formats.moe)
     }
 
     /// Share of a decode layer's time that counts where experts span nodes.
     pub fn wide_ep_decode(&self) -> f64 {
         let discounted = self.assumptions.wide_ep_decode == WideEpDecode::Discounted;
-        if discounted && self.framework == "trtllm" && self.model.is_mla() { published::WIDE_EP_DECODE } else { 1.0 }
+        if discounted && self.framework == Framework::Trtllm && self.model.is_mla() {
+            published::WIDE_EP_DECODE
+        } else {
+            1.0
+        }
     }
 
     /// Whether all-reduces of a phase read the rows under CUDA graphs.
@@ -184,7 +188,7 @@ impl Library {
     pub fn gather_bytes(&self) -> f64 {
         let quantised = match self.assumptions.gather_format {
             GatherFormat::Model => true,
-            GatherFormat::Framework => published::quantised_gather(&self.framework, self.cluster.device.sm),
+            GatherFormat::Framework => published::quantised_gather(self.framework, self.cluster.device.sm),
         };
         if quantised { self.formats.comm.activation_bytes() } else { Dtype::Bf16.activation_bytes() }
     }
@@ -209,7 +213,7 @@ impl Library {
                     &self.graph.db,
                     &self.model,
                     &cluster,
-                    &self.framework,
+                    self.framework,
                     &self.quant,
                     &self.serving,
                     &self.assumptions,
@@ -269,7 +273,7 @@ impl Library {
         found.ok_or_else(|| crate::Error::data("kernels", "an operator that always has a surface has none"))
     }
 
-    fn expert_shape(&self, ep: u32, moe_tp: u32) -> Option<(ExpertShape, String)> {
+    fn expert_shape(&self, ep: u32, moe_tp: u32) -> Option<(ExpertShape, ExpertLoad)> {
         let moe = self.model.moe.as_ref()?;
         let shape = ExpertShape {
             hidden: self.model.hidden,
@@ -279,18 +283,18 @@ impl Library {
             moe_tp,
             ep,
         };
-        Some((shape, self.measured_load().to_string()))
+        Some((shape, self.measured_load()))
     }
 
     /// The load distribution whose rows are read: the one asked for, or the measured one nearest to it.
-    fn measured_load(&self) -> &str {
-        let own = self.model.moe.as_ref().map_or("balanced", |m| m.distribution.as_str());
+    fn measured_load(&self) -> ExpertLoad {
+        let own = self.model.moe.as_ref().map_or(ExpertLoad::Balanced, |m| m.distribution);
         match &self.serving.imbalance {
-            Some(Imbalance::Name(name)) => name,
-            Some(Imbalance::Exponent(a)) if *a > 1.1 => "power_law_1.2",
-            Some(Imbalance::Exponent(_)) => "power_law_1.01",
+            Some(Imbalance::Name(load)) => *load,
+            Some(Imbalance::Exponent(a)) if *a > 1.1 => ExpertLoad::PowerLaw12,
+            Some(Imbalance::Exponent(_)) => ExpertLoad::PowerLaw101,
             // Skewed rows are needed to scale between.
-            Some(Imbalance::Histogram(_)) if own == "balanced" => "power_law_1.01",
+            Some(Imbalance::Histogram(_)) if own == ExpertLoad::Balanced => ExpertLoad::PowerLaw101,
             Some(Imbalance::Histogram(_)) | None => own,
         }
     }
@@ -300,11 +304,7 @@ impl Library {
     pub fn skew(&self, ep: u32) -> Option<f64> {
         let experts = self.model.moe.as_ref()?.experts;
         let slots = self.serving.eplb_slots;
-        let exponent = match self.measured_load() {
-            "power_law_1.01" => 1.01,
-            "power_law_1.2" => 1.2,
-            _ => return None,
-        };
+        let exponent = self.measured_load().exponent()?;
         let row = balance::power_law(exponent, experts);
         let loads = match &self.serving.imbalance {
             Some(Imbalance::Histogram(loads)) => loads.clone(),
@@ -344,11 +344,11 @@ impl Library {
     /// Fused expert kernel; axis: tokens entering the layer, all ranks together. `None` without experts.
     pub fn experts_fused(&self, decode: bool, ep: u32, moe_tp: u32, even: bool) -> Result<Option<Arc<Surface>>> {
         let Some((shape, load)) = self.expert_shape(ep, moe_tp) else { return Ok(None) };
-        let load = if even { "balanced".to_string() } else { load };
+        let load = if even { ExpertLoad::Balanced } else { load };
         let graph = self.graph(decode);
         self.cached(SurfaceKey::Experts { graph, tokens_ep: ep, moe_tp, grouped: false, decode: false, even }, || {
             let make = |source: &Source| {
-                let found = ops::served_moe(source, shape, self.formats.moe, &load)?;
+                let found = ops::served_moe(source, shape, self.formats.moe, load.name())?;
                 Ok(if self.assumptions.beyond_tables == BeyondTables::Utilisation {
                     let work = published::expert_work(&source.device, self.formats.moe, &shape);
                     found.held(work)
@@ -363,13 +363,13 @@ impl Library {
     /// Grouped wide-EP kernel, where it was measured for this shape.
     pub fn experts_grouped(&self, decode: bool, ep: u32, even: bool) -> Result<Option<Arc<Surface>>> {
         let Some((shape, load)) = self.expert_shape(ep, 1) else { return Ok(None) };
-        let load = if even { "balanced".to_string() } else { load };
+        let load = if even { ExpertLoad::Balanced } else { load };
         let graph = self.graph(decode);
         self.cached(SurfaceKey::Experts { graph, tokens_ep: ep, moe_tp: 1, grouped: true, decode, even }, || {
             self.built(
                 graph,
-                |source| ops::grouped_moe(source, shape, self.formats.moe, &load, decode),
-                |source| ops::moe(source, shape, self.formats.moe, &load),
+                |source| ops::grouped_moe(source, shape, self.formats.moe, load.name(), decode),
+                |source| ops::moe(source, shape, self.formats.moe, load.name()),
             )
         })
     }
@@ -380,7 +380,7 @@ fn has_attention_format(
     db: &Arc<KernelDb>,
     model: &Model,
     cluster: &Cluster,
-    framework: &str,
+    framework: Framework,
     quant: &Quant,
 ) -> Result<()> {
     let asked = model.formats(quant).attention;
@@ -388,7 +388,7 @@ fn has_attention_format(
         return Ok(());
     }
     for name in ["context_mla", "mla_context_module", "wideep_context_mla"] {
-        let Ok(table) = db.table(&cluster.system, framework, name, None) else { continue };
+        let Ok(table) = db.table(&cluster.system, framework.name(), name, None) else { continue };
         let has = table.keys.iter().any(|k| match k {
             // Two spellings of one format.
             TableKey::Text { name, labels, .. } if name == "mla_dtype" => {
@@ -417,7 +417,7 @@ impl Library {
         db: &Arc<KernelDb>,
         model: &Model,
         cluster: &Cluster,
-        framework: &str,
+        framework: Framework,
         quant: &Quant,
         serving: &Serving,
         assumptions: &Assumptions,

@@ -7,7 +7,7 @@
 use crate::kernels::ops::ExpertShape;
 use crate::kernels::roofline::{self, Attend, Block, Index, Work};
 use crate::math::combinatorics::hit_probability;
-use crate::spec::{Attention, Device, Dtype, Fabric, Model};
+use crate::spec::{Attention, Device, Dtype, Fabric, Framework, Model};
 use crate::units::MIB;
 
 /// Copies of a token to `f` FFN GPUs: the mean of one and the worst case, (1 + min(k, F)) / 2.
@@ -71,9 +71,9 @@ pub enum Role {
 }
 
 /// Activation coefficients by TP 1, 2, 4, 8. SGLang's are larger, and 15 % are added.
-fn coefficient(role: Role, tp: u32, framework: &str) -> f64 {
+fn coefficient(role: Role, tp: u32, framework: Framework) -> f64 {
     let row = match role {
-        Role::Whole if framework == "sglang" => [28.0 * 1.15, 17.0 * 1.15, 13.0 * 1.15, 13.0 * 1.15],
+        Role::Whole if framework == Framework::Sglang => [28.0 * 1.15, 17.0 * 1.15, 13.0 * 1.15, 13.0 * 1.15],
         Role::Whole => [22.0, 13.0, 10.0, 10.0],
         Role::Attention => [6.0, 4.0, 3.0, 3.0],
         Role::Ffn => [16.0, 9.0, 7.0, 7.0],
@@ -91,7 +91,7 @@ fn width(model: &Model) -> f64 {
 
 /// Activation bytes per token in flight: 2 w c, and for latent-attention models the workspace of
 /// their experts, h D E k / EP / 128 x 4.
-pub fn activation_per_token(model: &Model, role: Role, tp: u32, ranks: f64, ep: u32, framework: &str) -> f64 {
+pub fn activation_per_token(model: &Model, role: Role, tp: u32, ranks: f64, ep: u32, framework: Framework) -> f64 {
     let workspace = match (&model.attention, &model.moe, role) {
         (Attention::Mla { .. }, Some(m), Role::Whole | Role::Ffn) => {
             f64::from(model.hidden) * ranks * f64::from(m.experts) * f64::from(m.topk) / f64::from(ep) / 128.0 * 4.0
@@ -103,9 +103,9 @@ pub fn activation_per_token(model: &Model, role: Role, tp: u32, ranks: f64, ep: 
 
 /// Activation bytes per token of aiconfigurator 0.12, the same wherever the token is: 2 w c and the
 /// workspace of latent-attention models, h D E k / EP / 128 x 4, with SGLang's 15 % on both.
-pub fn framework_activation(model: &Model, tp: u32, ranks: f64, ep: u32, framework: &str) -> f64 {
+pub fn framework_activation(model: &Model, tp: u32, ranks: f64, ep: u32, framework: Framework) -> f64 {
     let (row, overhead) =
-        if framework == "sglang" { ([28.0, 17.0, 13.0, 13.0], 1.15) } else { ([22.0, 13.0, 10.0, 10.0], 1.0) };
+        if framework == Framework::Sglang { ([28.0, 17.0, 13.0, 13.0], 1.15) } else { ([22.0, 13.0, 10.0, 10.0], 1.0) };
     let workspace = match (&model.attention, &model.moe) {
         (Attention::Mla { .. }, Some(m)) => {
             f64::from(model.hidden) * ranks * f64::from(m.experts) * f64::from(m.topk) / f64::from(ep) / 128.0 * 4.0
@@ -116,8 +116,8 @@ pub fn framework_activation(model: &Model, tp: u32, ranks: f64, ep: u32, framewo
 }
 
 /// Least activation memory there: 70 MiB, SGLang 90 MiB and its 15 %.
-pub fn framework_activation_floor(framework: &str) -> f64 {
-    if framework == "sglang" { 90.0 * 1.15 * MIB } else { 70.0 * MIB }
+pub fn framework_activation_floor(framework: Framework) -> f64 {
+    if framework == Framework::Sglang { 90.0 * 1.15 * MIB } else { 70.0 * MIB }
 }
 
 /// KV of a token and layer of sparse attention there: latent values in the cache's format, rotary ones
@@ -179,8 +179,8 @@ pub fn sparse_decode_work(device: &Device, model: &Model, gemm: Dtype, kv: Dtype
 pub const WIDE_EP_DECODE: f64 = 0.9;
 
 /// Whether an all-gather to the experts carries quantised values there: trtllm on SM 100 exactly.
-pub fn quantised_gather(framework: &str, sm: u32) -> bool {
-    framework == "trtllm" && sm == 100
+pub fn quantised_gather(framework: Framework, sm: u32) -> bool {
+    framework == Framework::Trtllm && sm == 100
 }
 
 /// Seconds that a prefill layer of grouped-query attention costs there beside its kernel and GEMMs, at
@@ -199,8 +199,8 @@ pub fn combine_bytes(tokens: f64, hidden: f64, ep: u32, tp: u32) -> f64 {
 pub const RESERVE_GIB: f64 = 3.5;
 
 /// Factor on the framework's reserve: SGLang's is a fifth larger.
-pub fn reserve_factor(framework: &str) -> f64 {
-    if framework == "sglang" { 1.2 } else { 1.0 }
+pub fn reserve_factor(framework: Framework) -> f64 {
+    if framework == Framework::Sglang { 1.2 } else { 1.0 }
 }
 
 /// Tokens that a non-AFD worker of that code is charged with in chunked prefill, whatever it carries.

@@ -19,7 +19,7 @@ use crate::cost::Library;
 use crate::error::{Error, Problems, Result, near};
 use crate::kernels::KernelDb;
 use crate::serving::{Binding, Engine};
-use crate::spec::{Assumptions, Case, Cluster, Model, Plan, Quant, Rules, Serving, Workload};
+use crate::spec::{Assumptions, Case, Cluster, Framework, Model, Plan, Quant, Rules, Serving, Workload};
 
 /// Points that one thread takes at a time: neighbours share their parts.
 const BLOCK: usize = 64;
@@ -189,7 +189,7 @@ impl<'a> Reader<'a> {
         let memory = &mut self.memory;
         let (Some(lib), Some(plan)) = (&memory.lib, &memory.plan) else { return Ok(None) };
         if memory.rules.is_none() {
-            memory.rules = Some(Rules::new(&lib.framework, None, &lib.model, &lib.cluster)?);
+            memory.rules = Some(Rules::new(lib.framework, None, &lib.model, &lib.cluster)?);
         }
         let Some(rules) = &memory.rules else { return Ok(None) };
         // A plan that is wrong in itself is told so by the engine.
@@ -246,7 +246,7 @@ impl Memory {
             self.checked = true;
         }
         if self.lib.is_none() {
-            self.lib = Some(case.library(db, &case.framework(db)?)?);
+            self.lib = Some(case.library(db, case.framework(db)?)?);
         }
         Ok((self.lib.as_ref().ok_or_else(missing)?, &case.workload, plan))
     }
@@ -273,7 +273,10 @@ impl Memory {
                 case.assumptions = if none { Assumptions::physical() } else { Assumptions::from_value(value)? };
             }
             Root::Plan => {}
-            Root::Framework => case.frameworks = value.as_str().map(|name| vec![name.to_string()]),
+            Root::Framework => {
+                let asked = value.as_str().map(|name| Framework::asked(name, "framework")).transpose()?;
+                case.frameworks = asked.map(|framework| vec![framework]);
+            }
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use super::tables;
 use crate::error::Result;
 use crate::kernels::table::Value;
 use crate::kernels::{Evidence, KernelDb, Table};
-use crate::spec::Dtype;
+use crate::spec::{Dtype, Framework};
 
 /// Dispatch and combine of one kernel over tokens per GPU.
 type Pair = [Curve; 2];
@@ -35,13 +35,13 @@ impl OneNode {
     pub fn new(
         db: &KernelDb,
         system: &str,
-        framework: &str,
+        framework: Framework,
         node: u32,
         shape: &A2aShape,
         moe: Dtype,
     ) -> Result<Option<OneNode>> {
         let pair = |normal: bool| match framework {
-            "sglang" => legacy(db, system, node, shape, normal),
+            Framework::Sglang => legacy(db, system, node, shape, normal),
             _ => unified(db, system, framework, node, shape, moe, normal),
         };
         Ok(match (pair(false)?, pair(true)?) {
@@ -71,12 +71,12 @@ fn legacy(db: &KernelDb, system: &str, node: u32, shape: &A2aShape, normal: bool
 }
 
 /// The format that a phase is looked up in.
-fn format(framework: &str, moe: Dtype, normal: bool, back: bool) -> &'static str {
+fn format(framework: Framework, moe: Dtype, normal: bool, back: bool) -> &'static str {
     match (framework, moe, normal) {
-        ("trtllm", Dtype::Nvfp4, false) if back => "fp4",
-        ("trtllm", Dtype::Nvfp4, _) => "nvfp4",
-        ("trtllm", Dtype::Fp8 | Dtype::Fp8Block, false) => "fp8",
-        ("trtllm", ..) => "bfloat16",
+        (Framework::Trtllm, Dtype::Nvfp4, false) if back => "fp4",
+        (Framework::Trtllm, Dtype::Nvfp4, _) => "nvfp4",
+        (Framework::Trtllm, Dtype::Fp8 | Dtype::Fp8Block, false) => "fp8",
+        (Framework::Trtllm, ..) => "bfloat16",
         _ => "default",
     }
 }
@@ -84,17 +84,17 @@ fn format(framework: &str, moe: Dtype, normal: bool, back: bool) -> &'static str
 fn unified(
     db: &KernelDb,
     system: &str,
-    framework: &str,
+    framework: Framework,
     node: u32,
     shape: &A2aShape,
     moe: Dtype,
     normal: bool,
 ) -> Result<Option<Pair>> {
-    let Some(table) = tables::open(db, system, framework, "moe_a2a", None)? else { return Ok(None) };
+    let Some(table) = tables::open(db, system, framework.name(), "moe_a2a", None)? else { return Ok(None) };
     let read = |back: bool| {
         let kernel = format!(
             "{}deepep_{}",
-            if framework == "trtllm" { "trtllm_" } else { "" },
+            if framework == Framework::Trtllm { "trtllm_" } else { "" },
             ["ll", "ht"][usize::from(normal)]
         );
         let numbers = [

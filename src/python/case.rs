@@ -8,7 +8,7 @@ use super::data::{Data, Spec};
 use super::{errors, kernels};
 use crate::error::{Error, Result, near};
 use crate::serving::framework;
-use crate::spec::{self, Assumptions, Cluster, Model, Plan, Quant, Serving, Slo, Workload};
+use crate::spec::{self, Assumptions, Cluster, Framework, Model, Plan, Quant, Serving, Slo, Workload};
 
 macro_rules! take {
     ($name:ident, $kind:ident, $ty:ty) => {
@@ -37,14 +37,34 @@ pub(super) fn plan_of(s: &Spec) -> Result<Plan> {
     }
 }
 
-pub(super) fn check_framework(name: &str, path: &str, system: &str) -> Result<()> {
-    let known = kernels::db()?.frameworks(system)?;
-    let serving: Vec<&str> = framework::FRAMEWORKS.iter().copied().filter(|f| known.iter().any(|k| k == f)).collect();
-    if serving.contains(&name) {
-        Ok(())
-    } else {
-        Err(Error::spec(path, format!("'{name}' is not a framework with kernels for {system}"), near(name, serving)))
+/// Frameworks as they are named: one under `framework`, several under `frameworks`.
+#[derive(FromPyObject)]
+enum Named {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Named {
+    fn read(&self) -> Result<Vec<Framework>> {
+        match self {
+            Named::One(name) => Ok(vec![Framework::asked(name, "framework")?]),
+            Named::Several(names) => {
+                let at = |(i, name): (usize, &String)| Framework::asked(name, &format!("frameworks[{i}]"));
+                names.iter().enumerate().map(at).collect()
+            }
+        }
     }
+}
+
+/// Whether the system has kernels of a framework.
+pub(super) fn check_framework(asked: Framework, path: &str, system: &str) -> Result<()> {
+    let known = framework::with_kernels(&*kernels::db()?, system)?;
+    if known.contains(&asked) {
+        return Ok(());
+    }
+    let names: Vec<&str> = known.iter().map(|f| f.name()).collect();
+    let text = format!("'{asked}' is not a framework with kernels for {system}");
+    Err(Error::spec(path, text, near(asked.name(), names)))
 }
 
 /// What every question is about.
@@ -61,7 +81,7 @@ impl Case {
         model: &Spec,
         cluster: &Spec,
         workload: &Spec,
-        frameworks: Option<Vec<String>>,
+        frameworks: Option<Named>,
         quant: Option<&Spec>,
         serving: Option<&Spec>,
         assumptions: Option<&Spec>,
@@ -72,7 +92,7 @@ impl Case {
                 cluster_of(cluster, "cluster")?,
                 workload_of(workload, "workload")?,
             );
-            case.frameworks = frameworks;
+            case.frameworks = frameworks.map(|named| named.read()).transpose()?;
             if let Some(q) = quant {
                 case.quant = quant_of(q, "quant")?;
             }
@@ -89,7 +109,7 @@ impl Case {
 }
 
 /// The framework that prices one plan: the one named, if the system has kernels of it, else the best known.
-pub(super) fn framework_of(case: &spec::Case) -> Result<String> {
-    case.named().iter().try_for_each(|f| check_framework(f, "framework", &case.cluster.system))?;
+pub(super) fn framework_of(case: &spec::Case) -> Result<Framework> {
+    case.named().iter().try_for_each(|f| check_framework(*f, "framework", &case.cluster.system))?;
     case.framework(&kernels::db()?)
 }

@@ -45,8 +45,8 @@ impl Exploration {
         })?;
         let (objective, case) = (objective.to_string(), spec::Case::clone(&case.inner));
         run::run(py, None, move |_| {
-            let Compared { names, left_out } = compared(&case)?;
-            let case = spec::Case { frameworks: Some(names), ..case };
+            let Compared { frameworks, left_out } = compared(&case)?;
+            let case = spec::Case { frameworks: Some(frameworks), ..case };
             let asked = search::Question::new(case, slo);
             let question = search::Question {
                 levels: spec::Level::parse(&levels)?,
@@ -68,8 +68,8 @@ impl Exploration {
 
     /// Frameworks compared.
     #[getter]
-    fn frameworks(&self) -> Vec<String> {
-        self.question.case.named().to_vec()
+    fn frameworks(&self) -> Vec<&'static str> {
+        self.question.case.named().iter().map(|f| f.name()).collect()
     }
 
     /// Names of the units, in their order; every framework is checked and compiled first.
@@ -122,7 +122,7 @@ fn compared(case: &spec::Case) -> Result<Compared> {
         return Err(Error::spec("frameworks", "no framework to explore", cure));
     }
     for (i, n) in names.iter().enumerate() {
-        check_framework(n, &format!("frameworks[{i}]"), &case.cluster.system)?;
+        check_framework(*n, &format!("frameworks[{i}]"), &case.cluster.system)?;
         if names[..i].contains(n) {
             return Err(Error::spec(format!("frameworks[{i}]"), format!("'{n}' stands twice"), "name it once"));
         }

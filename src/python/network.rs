@@ -13,7 +13,7 @@ use crate::network::astra::{Network, Topology};
 use crate::network::fabric::Fabric;
 use crate::network::flows::{self, Flows, Place};
 use crate::network::{Comm, GpuPort, ask};
-use crate::serving::framework::FRAMEWORKS;
+use crate::serving::framework::with_kernels;
 
 const PLAIN: [&str; 4] = ["topology", "npus", "gib_per_s", "latency_ns"];
 
@@ -109,7 +109,7 @@ pub fn network_phase<'py>(
                 let text = format!("'{f}' is not a framework with kernels for {}", cluster.system);
                 return Err(Error::spec("framework", text, near(f, &known)));
             }
-            None => FRAMEWORKS.into_iter().find(|f| known.iter().any(|k| k == f)).unwrap_or(FRAMEWORKS[0]),
+            None => with_kernels(&db, &cluster.system)?.first().copied().unwrap_or_default().name(),
         };
         let comm = Comm::new(db, cluster, name, alpha_scale)?;
         let args: Value = crate::spec::json::parse(args, "args")?;

@@ -49,7 +49,7 @@ impl Regimes {
             for c in &map.clusters {
                 problems.nest("quant", map.case.quant.check_on(&map.case.model.quant, &c.device));
                 for (i, f) in map.case.named().iter().enumerate() {
-                    check_framework(f, &format!("frameworks[{i}]"), &c.system)?;
+                    check_framework(*f, &format!("frameworks[{i}]"), &c.system)?;
                 }
             }
             problems.into_result()?;
@@ -58,8 +58,9 @@ impl Regimes {
     }
 
     /// Checks the map and tells whose kernels are compared on each of its clusters.
-    fn frameworks(&self, py: Python<'_>) -> PyResult<Vec<Vec<String>>> {
-        run::run(py, None, |_| self.map.compared(&kernels::db()?))
+    fn frameworks(&self, py: Python<'_>) -> PyResult<Vec<Vec<&'static str>>> {
+        let found = run::run(py, None, |_| self.map.compared(&kernels::db()?))?;
+        Ok(found.iter().map(|own| own.iter().map(|f| f.name()).collect()).collect())
     }
 
     /// What should be known beside the map, in words.

@@ -12,7 +12,7 @@ use super::errors::guard;
 use crate::error::{Error, Result};
 use crate::serving::launch::{self as starting, Ask, Starter};
 use crate::spec::rules::Table;
-use crate::spec::{Case, Cluster, Model, Quant, Rules, Serving, Workload};
+use crate::spec::{Case, Cluster, Framework, Model, Quant, Rules, Serving, Workload};
 
 /// Everything that is wrong with a plan for a model and a cluster.
 #[pyfunction]
@@ -63,7 +63,8 @@ pub fn plan_verdict(
             Some(text) => Arc::new(Table::parse(text)?),
             None => Table::shipped()?.clone(),
         };
-        let verdict = Rules::of(table, framework, version, model, cluster)?.verdict(&made);
+        let verdict =
+            Rules::of(table, Framework::asked(framework, "framework")?, version, model, cluster)?.verdict(&made);
         crate::spec::json::to_json(&verdict, "verdict")
     })
 }

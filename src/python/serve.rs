@@ -29,7 +29,7 @@ impl Engine {
         errors::guard(|| {
             let (case, plan) = (case.inner.clone(), plan_of(plan)?);
             py.detach(move || {
-                let lib = case.library(&kernels::db()?, &framework_of(&case)?)?;
+                let lib = case.library(&kernels::db()?, framework_of(&case)?)?;
                 let closed = serving::Engine::new(&lib, &case.workload, &plan)?;
                 let engine = match load {
                     Some(rate) => closed.loaded(rate)?,

@@ -9,7 +9,7 @@ use crate::validation;
 /// The sections there are.
 #[pyfunction]
 pub fn validation_sections() -> Vec<&'static str> {
-    validation::SECTIONS.to_vec()
+    validation::Section::NAMES.to_vec()
 }
 
 /// Figures against predictions of the named sections (none named: all).
@@ -22,8 +22,7 @@ pub fn validation_run<'py>(
     progress: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Bound<'py, PyTuple>> {
     let found = run::run(py, progress, move |control| {
-        let names: Vec<&str> = sections.iter().map(String::as_str).collect();
-        validation::run(&kernels::db()?, &names, ttft, control)
+        validation::run(&kernels::db()?, &validation::Section::parse(&sections)?, ttft, control)
     })?;
     columns::to_python(py, found)
 }
@@ -38,7 +37,6 @@ pub fn validation_report(
     progress: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<String> {
     run::run(py, progress, move |control| {
-        let names: Vec<&str> = sections.iter().map(String::as_str).collect();
-        validation::report(&kernels::db()?, &names, ttft, control)
+        validation::report(&kernels::db()?, &validation::Section::parse(&sections)?, ttft, control)
     })
 }

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use super::objective::Objective;
 use crate::serving::{Binding, SteadyState};
 use crate::spec::Slo;
 
@@ -9,13 +10,13 @@ use crate::spec::Slo;
 #[derive(Clone, Copy, Debug)]
 pub struct Aim {
     pub slo: Slo,
-    pub per_user: bool,
+    pub objective: Objective,
 }
 
 impl Aim {
     /// What is optimised; more is better.
     pub fn gain(&self, p: &SteadyState) -> f64 {
-        if self.per_user { 1.0 / p.tpot_s.max(1e-12) } else { p.requests_per_s }
+        self.objective.gain(p)
     }
 
     /// Class (2 within the limits, 1 standing, 0 not) and value; more is better in both.

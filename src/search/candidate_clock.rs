@@ -8,7 +8,7 @@ use crate::serving::{Load, Scan, SteadyState, StepEngine, Tables, aggregated};
 
 /// A compiled layout. Reads as its step engine, which is exact; what it prices itself may be scanned.
 pub struct CandidateClock {
-    stepper: Arc<StepEngine>,
+    engine: Arc<StepEngine>,
     scan: Option<Scan>,
 }
 
@@ -16,15 +16,15 @@ impl Deref for CandidateClock {
     type Target = StepEngine;
 
     fn deref(&self) -> &StepEngine {
-        &self.stepper
+        &self.engine
     }
 }
 
 impl CandidateClock {
-    pub fn new(stepper: StepEngine, tables: Option<&Arc<Tables>>) -> CandidateClock {
-        let stepper = Arc::new(stepper);
-        let scan = tables.and_then(|t| Scan::new(&stepper, t));
-        CandidateClock { stepper, scan }
+    pub fn new(engine: StepEngine, tables: Option<&Arc<Tables>>) -> CandidateClock {
+        let engine = Arc::new(engine);
+        let scan = tables.and_then(|t| Scan::new(&engine, t));
+        CandidateClock { engine, scan }
     }
 
     /// Whether what it prices is scanned.

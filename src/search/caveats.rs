@@ -38,7 +38,7 @@ impl Study {
             .enumerate()
             .map(|(f, name)| {
                 let own = self.by_framework.iter().filter(|(k, _)| *k == f).map(|(_, v)| v);
-                (name.as_str(), self.winner(own).map(|v| v.level))
+                (name.name(), self.winner(own).map(|v| v.level))
             })
             .collect();
         if each.windows(2).all(|w| w[0].1 == w[1].1) {

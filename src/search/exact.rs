@@ -101,17 +101,17 @@ impl Task<'_> {
     pub fn exact(&self, r: &Row) -> Result<SteadyState> {
         let (batch, load) = (f64::from(r.main.batch), &self.load);
         let Some(part) = &r.prefill else {
-            let main = self.engine.mixed.get(slot(&r.main, false), || self.untimed(&r.main, self.workload))?;
+            let main = self.engine.mixed.get(slot(&r.main, false), || self.exact_clock(&r.main, self.workload))?;
             return Ok(main.mixed(load, [r.main.batch, r.main.chunk, r.main.interval], r.main.count));
         };
         let prefill = self.engine.prefill.get(slot(part, true), || {
-            let timer = self.untimed(part, &self.workload.prefill_part())?;
-            let side = timer.prefill_side(load, f64::from(part.batch), f64::from(part.chunk));
-            Ok((side.with_ports(&timer, load), timer))
+            let clock = self.exact_clock(part, &self.workload.prefill_part())?;
+            let side = clock.prefill_side(load, f64::from(part.batch), f64::from(part.chunk));
+            Ok((side.with_ports(&clock, load), clock))
         })?;
         let decode = self.engine.decode.get(slot(&r.main, true), || {
-            let timer = self.untimed(&r.main, self.workload)?;
-            Ok((timer.decode_side(load, batch).with_ports(&timer, load), timer))
+            let clock = self.exact_clock(&r.main, self.workload)?;
+            Ok((clock.decode_side(load, batch).with_ports(&clock, load), clock))
         })?;
         Ok(combine(
             Several::of(&prefill.1, &prefill.0, part.count),
@@ -120,8 +120,8 @@ impl Task<'_> {
         ))
     }
 
-    fn untimed(&self, part: &Part, workload: &Workload) -> Result<CandidateClock> {
-        Ok(CandidateClock::new(self.stepper_of(&part.layout, workload)?, None))
+    fn exact_clock(&self, part: &Part, workload: &Workload) -> Result<CandidateClock> {
+        Ok(CandidateClock::new(self.engine_of(&part.layout, workload)?, None))
     }
 }
 

@@ -18,6 +18,7 @@ use super::key::append_new;
 use super::layouts::Layouts;
 use super::leaders::Tiers;
 use super::marks::Judged;
+use super::objective::Objective;
 use super::question::{Question, UnitKind, WorkUnit};
 use super::refine;
 use super::row::{Layout, Row};
@@ -29,6 +30,7 @@ use crate::control::Control;
 use crate::cost::Library;
 use crate::error::{Error, Result};
 use crate::kernels::KernelDb;
+use crate::serving::framework;
 use crate::spec::{Level, Rules};
 
 /// Layouts that a unit of work prices.
@@ -46,7 +48,7 @@ fn priced(of: &Layouts, kind: UnitKind, q: &Question) -> u64 {
 pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<Study> {
     let libraries = q.libraries(db)?;
     let units = q.units()?;
-    let rules: Vec<Option<Rules>> = q.case.named().iter().map(|f| q.rules(f)).collect::<Result<_>>()?;
+    let rules: Vec<Option<Rules>> = q.case.named().iter().map(|f| q.rules(*f)).collect::<Result<_>>()?;
     let choices = |(lib, rules): (&Arc<Library>, &Option<Rules>)| {
         Layouts::of(&Choices { lib, budget: q.case.cluster.gpus, rules: rules.as_ref() })
     };
@@ -70,8 +72,8 @@ pub fn explore(db: &Arc<KernelDb>, q: &Question, control: &Control) -> Result<St
 
 /// Searches one unit alone: the same rows, to the bit, as in `explore`.
 pub fn search(db: &Arc<KernelDb>, q: &Question, unit: &WorkUnit, control: &Control) -> Result<Vec<Row>> {
-    q.check(&db.frameworks(&q.case.cluster.system)?)?;
-    let framework = &q.case.named()[usize::from(unit.framework)];
+    q.check(&framework::with_kernels(db, &q.case.cluster.system)?)?;
+    let framework = q.case.named()[usize::from(unit.framework)];
     let (lib, rules) = (q.case.library(db, framework)?, q.rules(framework)?);
     let layouts = Layouts::of(&Choices { lib: &lib, budget: q.case.cluster.gpus, rules: rules.as_ref() });
     control.set_total(priced(&layouts, unit.kind, q));
@@ -157,7 +159,7 @@ impl Task<'_> {
         }
         let first = rows.len();
         crate::pool::append(rows, coarse)?;
-        let tiers = Tiers::of(&rows[first..], &Aim { per_user: false, ..*aim });
+        let tiers = Tiers::of(&rows[first..], &Aim { objective: Objective::TokensPerS, ..*aim });
         let mut fine = Vec::new();
         for (p, d) in &ways {
             let decode = self.fine_decode(d, aim)?;

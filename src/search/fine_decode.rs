@@ -32,7 +32,7 @@ pub struct Fine<'a, 't> {
 /// A layout between two batches of its grid, the first of which keeps the limit.
 struct Whole {
     layout: Layout,
-    timer: Arc<CandidateClock>,
+    clock: Arc<CandidateClock>,
     /// The best of the grid within the limit, and the batches between which, both left out, one may be better.
     best: DecodeSide,
     between: [u32; 2],
@@ -63,7 +63,7 @@ impl Fine<'_, '_> {
 }
 
 impl Whole {
-    fn of((layout, timer, sides): &Slot<DecodeSide>, limit: f64) -> Option<Whole> {
+    fn of((layout, clock, sides): &Slot<DecodeSide>, limit: f64) -> Option<Whole> {
         let within = sides.iter().rposition(|s| s.step.seconds <= limit)?;
         let kept = sides[..=within].iter().filter(|s| s.step.seconds <= limit);
         let best = *kept.clone().reduce(|a, b| if b.rate > a.rate { b } else { a })?;
@@ -74,7 +74,7 @@ impl Whole {
         let rate = best.rate.max(most_between(&from, to, layout.microbatches()));
         Some(Whole {
             layout: *layout,
-            timer: timer.clone(),
+            clock: clock.clone(),
             best,
             between: [from.batch as u32, to as u32],
             bounds: Bounds { most: Offer { gpus: layout.gpus(), rate }, step },
@@ -96,13 +96,13 @@ impl Slots for Fine<'_, '_> {
         let slot = &self.slots[j / 2];
         let found = slot.found.get_or_init(|| {
             let micro = slot.layout.microbatches();
-            let sides = self.task.largest_within(micro, &slot.timer, slot.best, slot.between, self.limit);
+            let sides = self.task.largest_within(micro, &slot.clock, slot.best, slot.between, self.limit);
             sides.map(|side| Candidate {
                 layout: slot.layout,
-                stepper: slot.timer.clone(),
+                clock: slot.clock.clone(),
                 batch: side.batch as u32,
                 chunk: 0,
-                side: side.with_ports(&slot.timer, &self.task.load),
+                side: side.with_ports(&slot.clock, &self.task.load),
             })
         });
         &found[j % 2]
@@ -131,9 +131,9 @@ impl Task<'_> {
         // Rate at the limit, between the coarse batches around it.
         let mut by_size: BTreeMap<Class, Vec<(f64, usize)>> = BTreeMap::new();
         let ways = self.decode_class();
-        for (k, (layout, stepper, sides)) in priced.iter().enumerate() {
+        for (k, (layout, clock, sides)) in priced.iter().enumerate() {
             let Some(rate) = rate_within(sides, limit) else { continue };
-            by_size.entry(ways(layout, stepper).class(rate)).or_default().push((rate, k));
+            by_size.entry(ways(layout, clock).class(rate)).or_default().push((rate, k));
         }
         let mut chosen: Vec<usize> = Vec::new();
         for found in by_size.values_mut() {
@@ -149,13 +149,13 @@ impl Task<'_> {
     fn largest_within(
         &self,
         micro: u32,
-        timer: &CandidateClock,
+        clock: &CandidateClock,
         mut best: DecodeSide,
         [from, to]: [u32; 2],
         limit: f64,
     ) -> [DecodeSide; 2] {
         let mut keeps = |b: u32| {
-            let side = timer.decode_side(&self.load, f64::from(b));
+            let side = clock.decode_side(&self.load, f64::from(b));
             let keeps = side.short.is_none() && side.step.seconds <= limit;
             if keeps && side.rate > best.rate {
                 best = side;
@@ -178,7 +178,7 @@ impl Task<'_> {
         for b in near.clone().chain((from + 1..to).step_by(stride).filter(|b| !near.contains(b))) {
             keeps(b);
         }
-        let next = timer.decode_side(&self.load, f64::from(high));
+        let next = clock.decode_side(&self.load, f64::from(high));
         [best, if next.short.is_none() && next.rate > best.rate { next } else { best }]
     }
 }

@@ -12,13 +12,28 @@ use super::objective::Objective;
 use super::row::Row;
 use super::study::Study;
 use crate::columns::{Column, Columns};
-use crate::spec::Level;
+use crate::spec::{Level, choices};
 
 /// By how much another level has to lead.
 pub const LEAD: f64 = 0.01;
 /// Factors on a limit and on the budget whose answer is told whatever it is.
 const LIMITS: [f64; 2] = [0.8, 1.2];
 const BUDGETS: [f64; 2] = [0.5, 2.0];
+
+choices! {
+    /// What is moved until the answer changes.
+    Moved {
+        Ttft = "ttft_ms",
+        Tpot = "tpot_ms",
+        Gpus = "gpus",
+    }
+    /// Where an answer holds: at a value, or on one side of it.
+    FlipSide {
+        At = "at",
+        Below = "below",
+        Above = "above",
+    }
+}
 
 /// One step of a level's staircase: from this limit on this row leads the level.
 #[derive(Clone, Copy, Debug)]
@@ -31,10 +46,9 @@ struct Step {
 /// The answer somewhere: limit or factor, and who leads there (none: nothing keeps the limits).
 #[derive(Clone, Debug)]
 pub struct Flip {
-    /// `ttft_ms`, `tpot_ms` or `gpus`.
-    pub what: &'static str,
-    /// `at` this value, or `below` or `above` it.
-    pub side: &'static str,
+    pub what: Moved,
+    /// Where that is, seen from the value.
+    pub side: FlipSide,
     pub value: f64,
     /// Value over the one asked for.
     pub ratio: f64,
@@ -75,7 +89,7 @@ impl Study {
         let best = self.winner(self.verdicts.iter()).and_then(|v| v.row);
         let gpus = f64::from(self.question.case.cluster.gpus);
         let mut out = Vec::new();
-        for (which, what, asked) in [(0, "ttft_ms", slo.ttft_ms), (1, "tpot_ms", slo.tpot_ms)] {
+        for (which, what, asked) in [(0, Moved::Ttft, slo.ttft_ms), (1, Moved::Tpot, slo.tpot_ms)] {
             let Some(asked) = asked else { continue };
             let stairs = self.stairs(which);
             let flip = |side, seconds: f64, row| {
@@ -84,7 +98,7 @@ impl Study {
             };
             for factor in LIMITS {
                 let limit = asked * 1e-3 * factor;
-                out.push(flip("at", limit, self.leads(&stairs, limit, best)));
+                out.push(flip(FlipSide::At, limit, self.leads(&stairs, limit, best)));
             }
             out.extend(
                 self.nearest(&stairs, asked * 1e-3, best).into_iter().map(|(side, limit, row)| flip(side, limit, row)),
@@ -103,12 +117,7 @@ impl Study {
     }
 
     /// The nearest limits on both sides where another level leads, or nothing does.
-    fn nearest(
-        &self,
-        stairs: &[Vec<Step>],
-        asked: f64,
-        best: Option<usize>,
-    ) -> Vec<(&'static str, f64, Option<usize>)> {
+    fn nearest(&self, stairs: &[Vec<Step>], asked: f64, best: Option<usize>) -> Vec<(FlipSide, f64, Option<usize>)> {
         let level = |row: Option<usize>| row.map(|i| self.rows[i].level);
         let own = level(best);
         let mut limits: Vec<f64> = stairs.iter().flatten().map(|s| s.limit).collect();
@@ -120,14 +129,14 @@ impl Study {
         for i in (0..up_to).rev() {
             let row = i.checked_sub(1).and_then(|k| self.leads(stairs, limits[k], best));
             if level(row) != own {
-                out.push(("below", limits[i], row));
+                out.push((FlipSide::Below, limits[i], row));
                 break;
             }
         }
         for limit in &limits[up_to..] {
             let row = self.leads(stairs, *limit, best);
             if level(row) != own {
-                out.push(("above", *limit, row));
+                out.push((FlipSide::Above, *limit, row));
                 break;
             }
         }
@@ -152,7 +161,7 @@ impl Study {
         let all = blocks::by_block(&self.rows, of_block).into_iter().flatten();
         let top = all.reduce(|a, b| if b.0 > a.0 { b } else { a });
         let (row, times) = (top.map(|t| t.2), top.map_or(0.0, |t| t.1));
-        Flip { what: "gpus", side: "at", value: gpus, ratio, row, times, gpus }
+        Flip { what: Moved::Gpus, side: FlipSide::At, value: gpus, ratio, row, times, gpus }
     }
 
     /// The flips as a table: `what side value ratio level framework tokens_per_s_per_gpu tokens_per_s_per_user`.
@@ -163,12 +172,12 @@ impl Study {
         let names = self.question.case.named();
         let number = |f: &dyn Fn(&Flip) -> f64| Column::F64(flips.iter().map(f).collect());
         let mut c = Columns::new();
-        c.push("what", Column::from_strings(flips.iter().map(|f| f.what)));
-        c.push("side", Column::from_strings(flips.iter().map(|f| f.side)));
+        c.push("what", Column::from_strings(flips.iter().map(|f| f.what.name())));
+        c.push("side", Column::from_strings(flips.iter().map(|f| f.side.name())));
         c.push("value", number(&|f| f.value));
         c.push("ratio", number(&|f| f.ratio));
         c.push("level", Column::from_strings(flips.iter().map(|f| row(f).map_or("", |r| r.level.name()))));
-        let framework = |f: &Flip| row(f).map_or("", |r| names[usize::from(r.framework)].as_str());
+        let framework = |f: &Flip| row(f).map_or("", |r| names[usize::from(r.framework)].name());
         c.push("framework", Column::from_strings(flips.iter().map(framework)));
         let per_gpu = |f: &Flip| row(f).map_or(0.0, |r| r.point.requests_per_s * osl * f.times / f.gpus);
         c.push("tokens_per_s_per_gpu", number(&per_gpu));

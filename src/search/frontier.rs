@@ -38,7 +38,7 @@ impl Task<'_> {
 
     fn prefill_thinned(&self, found: &Priced<PromptSide>, least: f64) -> Result<Vec<Candidate<PrefillSide>>> {
         let mut out = self.prefill_within(found, least)?;
-        out.iter_mut().for_each(|c| c.side = c.side.with_ports(&c.stepper, &self.load));
+        out.iter_mut().for_each(|c| c.side = c.side.with_ports(&c.clock, &self.load));
         Ok(out)
     }
 
@@ -51,16 +51,16 @@ impl Task<'_> {
     pub fn decode_frontier(&self, found: &Priced<DecodeSide>) -> Result<Vec<Candidate<DecodeSide>>> {
         let value = |s: &DecodeSide| (s.step.seconds, s.rate);
         let mut out = frontier(found, THINNING, self.decode_class(), value, |side| (side.batch as u32, 0, *side))?;
-        out.iter_mut().for_each(|c| c.side = c.side.with_ports(&c.stepper, &self.load));
+        out.iter_mut().for_each(|c| c.side = c.side.with_ports(&c.clock, &self.load));
         not_of_smaller(out, 1.0, self.decode_class(), value)
     }
 
     fn prefill_class(&self) -> impl Fn(&Layout, &StepEngine) -> Ways + Sync {
-        |layout, stepper| self.ways_of(layout, stepper, Role::Prompts)
+        |layout, clock| self.ways_of(layout, clock, Role::Prompts)
     }
 
     pub(super) fn decode_class(&self) -> impl Fn(&Layout, &StepEngine) -> Ways + Sync {
-        |layout, stepper| self.ways_of(layout, stepper, Role::Decode)
+        |layout, clock| self.ways_of(layout, clock, Role::Decode)
     }
 
     fn ways_of(&self, layout: &Layout, s: &StepEngine, role: Role) -> Ways {
@@ -85,7 +85,7 @@ fn not_of_smaller<S: Clone + Send + Sync>(
         .iter()
         .map(|c| {
             let (cost, gain) = value(&c.side);
-            (ways(&c.layout, &c.stepper).class(gain), cost, gain)
+            (ways(&c.layout, &c.clock).class(gain), cost, gain)
         })
         .collect();
     let stays = |i: usize| {
@@ -148,8 +148,8 @@ fn frontier<T: Sync, S>(
     }
     let parts: Result<Vec<Vec<Side<'_, T>>>> = crate::pool::install(|| {
         let of_layout = |i: usize| {
-            let (layout, stepper, sides) = &found[i];
-            let ways = ways(layout, stepper);
+            let (layout, clock, sides) = &found[i];
+            let ways = ways(layout, clock);
             let one = |side| {
                 let (cost, gain) = value(side);
                 Side { class: ways.class(gain), cost, gain, of: (i, side) }
@@ -180,8 +180,8 @@ fn frontier<T: Sync, S>(
             if gain > best {
                 so_far.insert(class, gain);
             }
-            let ((layout, stepper, _), (batch, chunk, side)) = (&found[i], make(side));
-            out.push(Candidate { layout: *layout, stepper: stepper.clone(), batch, chunk, side });
+            let ((layout, clock, _), (batch, chunk, side)) = (&found[i], make(side));
+            out.push(Candidate { layout: *layout, clock: clock.clone(), batch, chunk, side });
         }
     }
     Ok(out)

@@ -19,7 +19,7 @@ pub struct Known {
 
 /// A layout of a mixed level: its clock, its rows on the grid, what they reach, and what is known beside them.
 pub struct Group {
-    pub timer: Arc<CandidateClock>,
+    pub clock: Arc<CandidateClock>,
     pub rows: Vec<Row>,
     pub marks: Marks,
     pub known: Mutex<Known>,

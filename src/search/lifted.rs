@@ -31,7 +31,7 @@ pub fn lifted(db: &Arc<KernelDb>, study: &Study, control: &Control) -> Result<Co
     let free: Vec<f64> = all.verdicts.iter().map(|v| rate(&all, v)).collect();
     let broken = |v: &Verdict| -> Result<String> {
         let Some(row) = v.row.map(|i| &all.rows[i]) else { return Ok(String::new()) };
-        let rules = Rules::new(&q.case.named()[usize::from(row.framework)], None, &q.case.model, &q.case.cluster)?;
+        let rules = Rules::new(q.case.named()[usize::from(row.framework)], None, &q.case.model, &q.case.cluster)?;
         let names: Vec<String> = rules.violations(&row.plan()).into_iter().map(|b| b.rule).collect();
         Ok(names.join(", "))
     };

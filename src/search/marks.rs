@@ -55,7 +55,7 @@ impl Mark {
 
     /// As [`Aim::gain`] of its row.
     pub fn gain(&self, aim: &Aim) -> f64 {
-        if aim.per_user { 1.0 / self.latencies[1].max(1e-12) } else { self.rate }
+        aim.objective.gain_of(self.rate, self.latencies[1])
     }
 }
 

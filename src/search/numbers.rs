@@ -54,7 +54,7 @@ impl Task<'_> {
         }
         let rate = |np: u32| {
             let nd = self.most((np, gp), gd);
-            let wire = || pd::wire_rate(&p.stepper, np, &d.stepper, nd, &self.load);
+            let wire = || pd::wire_rate(&p.clock, np, &d.clock, nd, &self.load);
             (nd > 0).then(|| ((f64::from(np) * p.side.rate).min(f64::from(nd) * d.side.rate).min(wire()), nd))
         };
         // Where supply meets demand lies the best number or its neighbour: what cannot reach that is not priced.
@@ -97,8 +97,8 @@ impl Task<'_> {
         nd: u32,
     ) -> Row {
         let point = candidate_clock::combine(
-            Several::of(&p.stepper, &p.side, np),
-            Several::of(&d.stepper, &d.side, nd),
+            Several::of(&p.clock, &p.side, np),
+            Several::of(&d.clock, &d.side, nd),
             &self.load,
         );
         Row {
@@ -107,7 +107,7 @@ impl Task<'_> {
             main: Part { layout: d.layout, batch: d.batch, chunk: 0, count: nd, interval: 1 },
             prefill: Some(Part { layout: p.layout, batch: p.batch, chunk: p.chunk, count: np, interval: 1 }),
             point,
-            scanned: p.stepper.scans() || d.stepper.scans(),
+            scanned: p.clock.scans() || d.clock.scans(),
             leads: false,
         }
     }

@@ -29,9 +29,14 @@ impl Objective {
 
     /// What plans of one budget are compared by: the rate of requests stands for both rates of tokens.
     pub fn gain(self, p: &SteadyState) -> f64 {
+        self.gain_of(p.requests_per_s, p.tpot_s)
+    }
+
+    /// The same of a rate of requests and a time between tokens.
+    pub fn gain_of(self, requests_per_s: f64, tpot_s: f64) -> f64 {
         match self {
-            Objective::TokensPerSPerUser => 1.0 / p.tpot_s.max(1e-12),
-            Objective::TokensPerS | Objective::TokensPerSPerGpu => p.requests_per_s,
+            Objective::TokensPerSPerUser => 1.0 / tpot_s.max(1e-12),
+            Objective::TokensPerS | Objective::TokensPerSPerGpu => requests_per_s,
         }
     }
 

@@ -16,6 +16,7 @@ use super::fine_decode::Fine;
 use super::key::append_new;
 use super::leaders::{LIMITS, Tiers};
 use super::marks::Mark;
+use super::objective::Objective;
 use super::row::{Layout, Part, Row};
 use super::sides::{Candidate, Cut, Offer, Prompts, Sides};
 use super::slots::Slots;
@@ -48,7 +49,7 @@ impl Task<'_> {
         aim: &Aim,
         mut tiers: Tiers,
     ) -> Result<Vec<Row>> {
-        let aim = Aim { per_user: false, ..*aim };
+        let aim = Aim { objective: Objective::TokensPerS, ..*aim };
         let least = |s: &PrefillSide| s.prefill.latency_s + s.waits_s;
         let soon: Vec<f64> = prefill.iter().map(|p| steady_state::excess([least(&p.side), 0.0], &aim.slo)).collect();
         let over = |seconds: f64| steady_state::excess([0.0, seconds / self.progress()], &aim.slo);
@@ -121,7 +122,7 @@ impl Task<'_> {
     ) -> Result<Vec<Row>> {
         let prefill = &prompts.every;
         let mut rows = self.near_best(level, prefill, decode, aim, tiers)?;
-        let aim = Aim { per_user: false, ..*aim };
+        let aim = Aim { objective: Objective::TokensPerS, ..*aim };
         let cut = |p: &Part| (p.layout, p.batch, p.chunk);
         let mut known: FxHashSet<Cut> = prefill.iter().map(|c| (c.layout, c.batch, c.chunk)).collect();
         let mut around: FxHashSet<Cut> = FxHashSet::default();

@@ -52,10 +52,10 @@ impl Task<'_> {
         }
         let finer: Priced<_> = crate::pool::install(|| {
             all.par_iter()
-                .map(|(layout, timer, sides)| {
+                .map(|(layout, clock, sides)| {
                     let best = on.get(layout);
-                    let sides = best.map_or_else(|| sides.clone(), |b| self.finer_prefill(layout, timer, sides, b));
-                    (*layout, timer.clone(), sides)
+                    let sides = best.map_or_else(|| sides.clone(), |b| self.finer_prefill(layout, clock, sides, b));
+                    (*layout, clock.clone(), sides)
                 })
                 .collect()
         })?;
@@ -81,7 +81,7 @@ impl Task<'_> {
     fn finer_prefill(
         &self,
         layout: &Layout,
-        stepper: &CandidateClock,
+        clock: &CandidateClock,
         known: &[(u32, u32, PrefillSide)],
         best: &[(u32, u32)],
     ) -> Vec<(u32, u32, PrefillSide)> {
@@ -93,7 +93,7 @@ impl Task<'_> {
             if seen || !best.iter().any(beside) {
                 continue;
             }
-            let side = stepper.prefill_side(&self.load, f64::from(sequences), f64::from(chunk));
+            let side = clock.prefill_side(&self.load, f64::from(sequences), f64::from(chunk));
             if side.short.is_none() {
                 sides.push((sequences, chunk, side));
             }
@@ -123,8 +123,8 @@ impl Task<'_> {
                 }
                 // Leaders under other limits often cut their prompts alike.
                 let side = prompts.cuts.get((part.layout, sequences, chunk as u32), || {
-                    let side = own.stepper.prefill_side(&self.load, f64::from(sequences), chunk);
-                    Ok(side.with_ports(&own.stepper, &self.load))
+                    let side = own.clock.prefill_side(&self.load, f64::from(sequences), chunk);
+                    Ok(side.with_ports(&own.clock, &self.load))
                 })?;
                 if side.short.is_none() {
                     out.push(Candidate { batch: sequences, chunk: chunk as u32, side: *side, ..own.clone() });

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use super::aim::Aim;
 use super::objective::Objective;
 use crate::cost::Library;
-use crate::error::{Error, Problems, Result, near};
+use crate::error::{Error, Problems, Result};
 use crate::kernels::KernelDb;
 use crate::serving::engine::contradictions_of;
+use crate::serving::framework;
 use crate::serving::queueing::Arrivals;
-use crate::spec::{Case, Level, Rules, Slo};
+use crate::spec::{Case, Framework, Level, Rules, Slo};
 
 /// Everything `explore` is asked.
 #[derive(Clone)]
@@ -47,7 +48,7 @@ impl Question {
     }
 
     /// `known`: frameworks with kernels for the system.
-    pub(super) fn check(&self, known: &[String]) -> Result<()> {
+    pub(super) fn check(&self, known: &[Framework]) -> Result<()> {
         let mut p = Problems::new();
         if self.levels.is_empty() {
             p.push("levels", "no level to explore", format!("known: {}", Level::NAMES.join(", ")));
@@ -63,11 +64,7 @@ impl Question {
         if self.case.named().is_empty() {
             p.push("frameworks", "no framework to compare", "name one whose kernels are known for the system");
         }
-        for (i, f) in self.case.named().iter().enumerate().filter(|(_, f)| !known.contains(f)) {
-            // Without its tables everything would be a roofline.
-            let text = format!("'{f}' is not a framework with kernels for {}", self.case.cluster.system);
-            p.push(format!("frameworks[{i}]"), text, near(f, known));
-        }
+        p.nest("", framework::check(self.case.named(), known, &self.case.cluster.system));
         if self.objective == Objective::TokensPerSPerUser && self.case.workload.means().osl <= 1.0 {
             let text = "one output token a request: nothing is decoded, and no user has a rate";
             p.push("objective", text, "objective='tokens_per_s' under a TTFT limit, or an osl above 1");
@@ -120,7 +117,7 @@ impl Question {
 
     /// What a plan is judged by.
     pub fn aim(&self) -> Aim {
-        Aim { slo: self.slo, per_user: self.objective == Objective::TokensPerSPerUser }
+        Aim { slo: self.slo, objective: self.objective }
     }
 
     /// Its units, in the order in which `explore` searches them: frameworks outermost.
@@ -143,12 +140,12 @@ impl Question {
 
     /// Checks it and gives the library of every framework.
     pub fn libraries(&self, db: &Arc<KernelDb>) -> Result<Vec<Arc<Library>>> {
-        self.check(&db.frameworks(&self.case.cluster.system)?)?;
-        self.case.named().iter().map(|f| self.case.library(db, f)).collect()
+        self.check(&framework::with_kernels(db, &self.case.cluster.system)?)?;
+        self.case.named().iter().map(|f| self.case.library(db, *f)).collect()
     }
 
     /// What servers of a framework start; none: the rules are lifted.
-    pub(super) fn rules(&self, framework: &str) -> Result<Option<Rules>> {
+    pub(super) fn rules(&self, framework: Framework) -> Result<Option<Rules>> {
         self.runnable.then(|| Rules::new(framework, None, &self.case.model, &self.case.cluster)).transpose()
     }
 }

@@ -203,7 +203,7 @@ impl Task<'_> {
     /// Cadences above 1, each with the best score of budgets that the prompts just fill: on the coarse grid they have the
     /// most room alone. Batches up to an octave from the best of the grid, halved towards the limits.
     fn filled(&self, group: &Group, aim: &Aim) -> Vec<(u32, (u8, f64))> {
-        let Group { timer, rows: coarse, marks, known } = group;
+        let Group { clock, rows: coarse, marks, known } = group;
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
         let best = marks.best_batches(aim, |i| coarse[i].main.interval);
         let least = group.layout().map_or(1, |l| l.microbatches());
@@ -212,7 +212,7 @@ impl Task<'_> {
             let mut score = |batch: u32| {
                 let chunk = choose::filled_budget(&self.load, batch, self.per_decode(), self.progress())?;
                 let at = [batch, chunk, interval];
-                let price = || timer.mixed(&self.load, at, count);
+                let price = || clock.mixed(&self.load, at, count);
                 Some(aim.score(known.points.entry(at).or_insert_with(price)))
             };
             let mut top = score(middle)?;
@@ -233,7 +233,7 @@ impl Task<'_> {
 
     /// The best gain within the limits on a layout's most promising links: the batches between their ends are halved.
     fn halved(&self, group: &Group, aim: &Aim) -> f64 {
-        let Group { timer, rows: coarse, marks, known } = group;
+        let Group { clock, rows: coarse, marks, known } = group;
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
         let mut best = f64::NEG_INFINITY;
         for [a, b] in marks.links(aim).into_iter().take(LINKS) {
@@ -244,7 +244,7 @@ impl Task<'_> {
                     break;
                 }
                 let at = [middle, low.chunk.midpoint(high.chunk), low.interval];
-                let point = known.points.entry(at).or_insert_with(|| timer.mixed(&self.load, at, low.count));
+                let point = known.points.entry(at).or_insert_with(|| clock.mixed(&self.load, at, low.count));
                 let part = Part { batch: middle, chunk: at[1], ..low };
                 let (class, gain) = aim.score(point);
                 if class == 2 {
@@ -278,21 +278,21 @@ impl Task<'_> {
         aim: &Aim,
         mut take: impl FnMut(&SteadyState, &dyn Fn() -> Option<Row>),
     ) {
-        let Group { timer, rows: coarse, marks, known } = group;
+        let Group { clock, rows: coarse, marks, known } = group;
         let Some(first) = coarse.first() else { return };
         let filled = self.filled(group, aim);
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
         let (layout, count) = (first.main.layout, first.main.count);
-        let most = *known.most.get_or_insert_with(|| choose::most_sequences(timer, 1.0).min(4096.0) as u32);
+        let most = *known.most.get_or_insert_with(|| choose::most_sequences(clock, 1.0).min(4096.0) as u32);
         let better = |a: &(u8, f64), b: &(u8, f64)| order(a, b).is_gt();
         let grid = &self.fine_grid;
         let mut priced: Vec<At> = Vec::new();
         let mut price = |at: At| {
-            let price = || timer.mixed(&self.load, at, count);
+            let price = || clock.mixed(&self.load, at, count);
             priced.push(at);
             aim.score(known.points.entry(at).or_insert_with(price))
         };
-        let cadences = self.cadences(timer);
+        let cadences = self.cadences(clock);
         // Of each cadence the best batch, and the best of the others: the limits often bind beside the first.
         let best = marks.best_batches(aim, |i| coarse[i].main.interval);
         let of_grid = best.iter().filter_map(|(_, b)| Some(b.first()?.1));
@@ -330,7 +330,7 @@ impl Task<'_> {
             let row = || {
                 let [batch, chunk, interval] = at;
                 let main = Part { layout, batch, chunk, count, interval };
-                let (level, framework, scanned) = (first.level, first.framework, timer.scans());
+                let (level, framework, scanned) = (first.level, first.framework, clock.scans());
                 let row = Row { level, framework, main, prefill: None, point: *point, scanned, leads: false };
                 (!of_coarse(at)).then_some(row)
             };

@@ -22,6 +22,7 @@ pub use self::table::regimes;
 use super::aim::Aim;
 use super::compiled::Compiled;
 use super::explore::explore;
+use super::objective::Objective;
 use super::question::Question;
 use super::row::Row;
 use super::study::Verdict;
@@ -32,7 +33,7 @@ use crate::error::{Error, Result};
 use crate::kernels::KernelDb;
 use crate::serving::Binding;
 use crate::serving::queueing::Arrivals;
-use crate::spec::{Case, Cluster, Rules, Slo};
+use crate::spec::{Case, Cluster, Framework, Rules, Slo};
 
 /// Cells by cluster, workload and limits; none where the search was stopped before it came there.
 pub type Cells = Array3<Option<Cell>>;
@@ -62,7 +63,7 @@ fn in_scenes(
     db: &Arc<KernelDb>,
     map: &Map,
     cluster: &Cluster,
-    frameworks: &[String],
+    frameworks: &[Framework],
     mut out: ArrayViewMut2<'_, Option<Cell>>,
     control: &Control,
 ) -> Result<()> {
@@ -70,8 +71,8 @@ fn in_scenes(
     let lanes: Vec<(Arc<Library>, Arc<Compiled>, Option<Rules>)> = frameworks
         .iter()
         .map(|f| {
-            let lib = at.library(db, f)?;
-            let rules = map.runnable.then(|| Rules::new(f, None, &at.model, &at.cluster)).transpose()?;
+            let lib = at.library(db, *f)?;
+            let rules = map.runnable.then(|| Rules::new(*f, None, &at.model, &at.cluster)).transpose()?;
             let compiled = Compiled::of(&lib);
             Ok((lib, compiled, rules))
         })
@@ -101,7 +102,7 @@ fn in_scenes(
 impl Map {
     /// A cell of what each framework reaches.
     fn merged(&self, slo: &Slo, by: &[&[Reach]]) -> Cell {
-        let aim = Aim { slo: *slo, per_user: false };
+        let aim = Aim { slo: *slo, objective: Objective::TokensPerS };
         let levels = 0..self.asked().len();
         let reached: Vec<Reach> = levels.map(|k| best_of(by.iter().map(|r| &r[k]), &aim)).collect();
         let winners: Vec<usize> = by.iter().filter_map(|r| winner(r)).collect();
@@ -115,7 +116,7 @@ fn with_arrivals(
     db: &Arc<KernelDb>,
     map: &Map,
     cluster: &Cluster,
-    frameworks: &[String],
+    frameworks: &[Framework],
     mut out: ArrayViewMut2<'_, Option<Cell>>,
     control: &Control,
 ) -> Result<()> {

@@ -6,7 +6,7 @@ use crate::columns::{Column, Columns};
 use crate::serving::{Binding, SteadyState};
 use crate::spec::plan::{Duplex, PipelineMode, Side};
 use crate::spec::rules::Shape;
-use crate::spec::{AfdPlan, Aggregated, Level, Parallel, PdPlan, Plan, PoolPlan, Slo, Slot, Workers};
+use crate::spec::{AfdPlan, Aggregated, Framework, Level, Parallel, PdPlan, Plan, PoolPlan, Slo, Slot, Workers};
 use crate::units::GIB;
 
 /// The shape of one worker or one AFD unit.
@@ -152,7 +152,7 @@ impl Row {
 }
 
 /// Columns of points, in the names of the public contract.
-pub fn columns(rows: &[Row], frameworks: &[String], system: &str, osl: f64, gpus: u32, slo: &Slo) -> Columns {
+pub fn columns(rows: &[Row], frameworks: &[Framework], system: &str, osl: f64, gpus: u32, slo: &Slo) -> Columns {
     let mut c = Columns::new();
     let int = |f: &dyn Fn(&Row) -> u32| Column::I64(rows.iter().map(|r| i64::from(f(r))).collect());
     let float = |f: &dyn Fn(&Row) -> f64| Column::F64(rows.iter().map(f).collect());
@@ -180,7 +180,10 @@ pub fn columns(rows: &[Row], frameworks: &[String], system: &str, osl: f64, gpus
     );
     c.push(
         "framework",
-        Column::Cat { codes: rows.iter().map(|r| i32::from(r.framework)).collect(), labels: frameworks.to_vec() },
+        Column::Cat {
+            codes: rows.iter().map(|r| i32::from(r.framework)).collect(),
+            labels: frameworks.iter().map(|f| f.name().to_string()).collect(),
+        },
     );
     c.push("system", Column::Cat { codes: vec![0; rows.len()], labels: vec![system.to_string()] });
     c.push("gpus", Column::I64(vec![i64::from(gpus); rows.len()]));

@@ -23,22 +23,22 @@ impl Task<'_> {
     }
 
     pub(super) fn mixed_group(&self, level: Level, layout: &Layout, per_octave: u32) -> Result<Group> {
-        let (timer, rows) = self.mixed_rows(level, layout, per_octave)?;
-        Ok(Group { marks: Marks::of(&rows, self.per_decode()), timer, rows, known: Mutex::default() })
+        let (clock, rows) = self.mixed_rows(level, layout, per_octave)?;
+        Ok(Group { marks: Marks::of(&rows, self.per_decode()), clock, rows, known: Mutex::default() })
     }
 
     fn mixed_rows(&self, level: Level, layout: &Layout, per_octave: u32) -> Result<(Arc<CandidateClock>, Vec<Row>)> {
-        let timer = self.timer(layout)?;
+        let clock = self.clock(layout)?;
         let count = self.most((0, 1), layout.gpus());
         let mut rows = Vec::new();
         let least = self.load.isl.min(512.0);
-        let most = most_sequences(&timer, least);
+        let most = most_sequences(&clock, least);
         if most < 1.0 {
-            rows.push(self.infeasible(level, *layout, &timer, least));
-            return Ok((timer, rows));
+            rows.push(self.infeasible(level, *layout, &clock, least));
+            return Ok((clock, rows));
         }
         let m = layout.microbatches();
-        let cadences = self.cadences(&timer);
+        let cadences = self.cadences(&clock);
         let mut ats: Vec<At> = Vec::new();
         for batch in space::batches(most, per_octave).into_iter().filter(|b| *b >= m) {
             for (k, &interval) in cadences.iter().enumerate() {
@@ -48,22 +48,22 @@ impl Task<'_> {
             }
         }
         rows.reserve_exact(ats.len());
-        let (framework, scanned) = (self.framework, timer.scans());
+        let (framework, scanned) = (self.framework, clock.scans());
         rows.extend(ats.into_iter().map(|at| {
             let [batch, chunk, interval] = at;
             let main = Part { layout: *layout, batch, chunk, count, interval };
-            let point = timer.mixed(&self.load, at, count);
+            let point = clock.mixed(&self.load, at, count);
             Row { level, framework, main, prefill: None, point, scanned, leads: false }
         }));
-        Ok((timer, rows))
+        Ok((clock, rows))
     }
 
     /// The smallest step of a layout whose memory does not hold it: a level's nearest miss.
-    fn infeasible(&self, level: Level, layout: Layout, stepper: &StepEngine, least: f64) -> Row {
+    fn infeasible(&self, level: Level, layout: Layout, engine: &StepEngine, least: f64) -> Row {
         let batch = layout.microbatches();
         let chunk = (least + f64::from(batch) * self.per_decode()).ceil();
         let count = self.most((0, 1), layout.gpus()).max(1);
-        let point = aggregated::solve(stepper, &self.load, f64::from(batch), chunk, count);
+        let point = aggregated::solve(engine, &self.load, f64::from(batch), chunk, count);
         let main = Part { layout, batch, chunk: chunk as u32, count, interval: 1 };
         Row { level, framework: self.framework, main, prefill: None, point, scanned: false, leads: false }
     }
@@ -75,8 +75,8 @@ impl Task<'_> {
 
     /// One candidate for the decode slot, every batch priced.
     pub(super) fn decode_of(&self, layout: &Layout, per_octave: u32) -> Result<Slot<DecodeSide>> {
-        let stepper = self.timer(layout)?;
-        let most = most_sequences(&stepper, 1.0);
+        let clock = self.clock(layout)?;
+        let most = most_sequences(&clock, 1.0);
         let m = layout.microbatches();
         let sides: Vec<DecodeSide> = if most < 1.0 {
             Vec::new()
@@ -84,11 +84,11 @@ impl Task<'_> {
             space::batches(most, per_octave)
                 .into_iter()
                 .filter(|b| *b >= m)
-                .map(|b| stepper.decode_side(&self.load, f64::from(b)))
+                .map(|b| clock.decode_side(&self.load, f64::from(b)))
                 .filter(|d| d.short.is_none())
                 .collect()
         };
-        Ok((*layout, stepper, sides))
+        Ok((*layout, clock, sides))
     }
 
     /// Candidates for the prefill slot: (layout, step engine, [(sequences per rank, chunk, side)]).
@@ -99,7 +99,7 @@ impl Task<'_> {
 
     /// One candidate for the prefill slot; `prompts`: the workload's prompts alone.
     pub(super) fn prefill_of(&self, layout: &Layout, prompts: &Workload) -> Result<Slot<PromptSide>> {
-        let stepper = Arc::new(CandidateClock::new(self.stepper_of(layout, prompts)?, self.tables.as_ref()));
+        let clock = Arc::new(CandidateClock::new(self.engine_of(layout, prompts)?, self.tables.as_ref()));
         let isl = self.load.isl;
         let mut sides = Vec::new();
         let pieces: Vec<f64> = match layout {
@@ -124,13 +124,13 @@ impl Task<'_> {
                 if sequences > 1 && f64::from(sequences / 2) * chunk >= 16_384.0 {
                     continue;
                 }
-                let side = stepper.prefill_side(&self.load, f64::from(sequences), chunk);
+                let side = clock.prefill_side(&self.load, f64::from(sequences), chunk);
                 if side.short.is_none() {
                     sides.push((sequences, chunk as u32, side));
                 }
             }
         }
-        Ok((*layout, stepper, sides))
+        Ok((*layout, clock, sides))
     }
 }
 

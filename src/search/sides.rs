@@ -21,7 +21,7 @@ pub type PromptSide = (u32, u32, PrefillSide);
 #[derive(Clone)]
 pub struct Candidate<S> {
     pub layout: Layout,
-    pub stepper: Arc<CandidateClock>,
+    pub clock: Arc<CandidateClock>,
     pub batch: u32,
     pub chunk: u32,
     pub side: S,

@@ -106,7 +106,7 @@ pub fn moe_widths(model: &Model, moe: Dtype, gpus: u32) -> Vec<u32> {
 fn overlaps(lib: &Library) -> bool {
     lib.serving
         .two_batch_overlap
-        .unwrap_or_else(|| scan::tabulates(lib) && servers::two_batch_overlap(&lib.framework).is_some())
+        .unwrap_or_else(|| scan::tabulates(lib) && servers::two_batch_overlap(lib.framework).is_some())
 }
 
 /// What may be chosen: on this library and budget, under these rules of what servers start (none: all that can be priced).

@@ -283,16 +283,15 @@ impl Study {
     /// One row a level: the verdict in words and numbers.
     pub fn table(&self) -> Columns {
         let vs: Vec<&Verdict> = self.verdicts.iter().collect();
-        let name = |v: &&Verdict| {
-            v.row.map_or("", |i| self.question.case.named()[usize::from(self.rows[i].framework)].as_str())
-        };
+        let name =
+            |v: &&Verdict| v.row.map_or("", |i| self.question.case.named()[usize::from(self.rows[i].framework)].name());
         self.columns(&vs, &vs.iter().map(name).collect::<Vec<_>>())
     }
 
     /// One row a level and framework compared.
     pub fn frameworks(&self) -> Columns {
         let vs: Vec<&Verdict> = self.by_framework.iter().map(|(_, v)| v).collect();
-        let names: Vec<&str> = self.by_framework.iter().map(|(f, _)| self.question.case.named()[*f].as_str()).collect();
+        let names: Vec<&str> = self.by_framework.iter().map(|(f, _)| self.question.case.named()[*f].name()).collect();
         self.columns(&vs, &names)
     }
 

@@ -48,7 +48,7 @@ pub struct Task<'a> {
     pub engine: Engines,
     pub(super) fine_grid: FineGrid,
     /// The clocks of layouts for the whole workload.
-    timers: Kept<Layout, CandidateClock>,
+    clocks: Kept<Layout, CandidateClock>,
     /// Layouts one step from a unit's.
     pub(super) neighbours: Kept<(Layout, Role), Vec<Layout>>,
     /// Units beyond the coarse grid, as they serve both phases and in either slot.
@@ -96,7 +96,7 @@ impl<'a> Task<'a> {
             compiled,
             engine,
             fine_grid,
-            timers: Kept::default(),
+            clocks: Kept::default(),
             mixed: Kept::default(),
             neighbours: Kept::default(),
             decoded: Kept::default(),
@@ -123,7 +123,7 @@ impl Task<'_> {
             && lib.assumptions.mixed_steps == MixedSteps::SteadyState
             && lib.assumptions.prefill_sync == PrefillSync::Uncoordinated
             && self.load.osl > 1.0
-            && cadence::acts(&lib.framework, s.ranks());
+            && cadence::acts(lib.framework, s.ranks());
         if free { cadence::INTERVALS.to_vec() } else { vec![aggregated::interval(s, None)] }
     }
 
@@ -153,7 +153,7 @@ impl Task<'_> {
         some
     }
 
-    pub(super) fn stepper_of(&self, layout: &Layout, workload: &Workload) -> Result<StepEngine> {
+    pub(super) fn engine_of(&self, layout: &Layout, workload: &Workload) -> Result<StepEngine> {
         let Layout::Afd { attention_gpus, tp, ffn_gpus, ep, moe_tp, groups, .. } = *layout else {
             let Layout::Worker { parallel, overlap } = *layout else { unreachable!("not an AFD layout") };
             let worker = self.compiled.worker(self.lib, parallel, overlap)?;
@@ -166,9 +166,9 @@ impl Task<'_> {
     }
 
     /// A layout's clock.
-    pub(super) fn timer(&self, layout: &Layout) -> Result<Arc<CandidateClock>> {
-        self.timers
-            .get(*layout, || Ok(CandidateClock::new(self.stepper_of(layout, self.workload)?, self.tables.as_ref())))
+    pub(super) fn clock(&self, layout: &Layout) -> Result<Arc<CandidateClock>> {
+        self.clocks
+            .get(*layout, || Ok(CandidateClock::new(self.engine_of(layout, self.workload)?, self.tables.as_ref())))
     }
 
     /// The most groups of `size` GPUs on the budget beside `placed`, none across more domains than it must.
@@ -187,7 +187,7 @@ impl Task<'_> {
 
     /// Compiles the layouts and prices nothing; gives their number.
     pub fn compile(&self, layouts: &[Layout]) -> Result<usize> {
-        Ok(self.each(layouts, |layout| self.timer(layout).map(|s| s.gpus()))?.len())
+        Ok(self.each(layouts, |layout| self.clock(layout).map(|s| s.gpus()))?.len())
     }
 
     pub(super) fn each<T: Send>(

@@ -99,13 +99,13 @@ impl Task<'_> {
             let alike = |l: &Layout| l.is_afd() == layout.is_afd() && l.gpus() == layout.gpus();
             let of: Vec<&Slot<PromptSide>> = prompts.all.iter().filter(|(l, ..)| alike(l)).collect();
             let nth = if layout.is_afd() && self.budget > SMALL { THINNED } else { 1 };
-            let one = |(layout, timer, _): &&Slot<PromptSide>| {
+            let one = |(layout, clock, _): &&Slot<PromptSide>| {
                 let cuts = cuts(self.load.isl, layout, nth, &SEQUENCES);
                 let sides =
-                    cuts.map(|(n, chunk)| (n, chunk, timer.prefill_side(&self.load, f64::from(n), f64::from(chunk))));
+                    cuts.map(|(n, chunk)| (n, chunk, clock.prefill_side(&self.load, f64::from(n), f64::from(chunk))));
                 let stands = sides.filter(|(.., side)| side.short.is_none());
                 let make =
-                    |(batch, chunk, side)| Candidate { layout: *layout, stepper: timer.clone(), batch, chunk, side };
+                    |(batch, chunk, side)| Candidate { layout: *layout, clock: clock.clone(), batch, chunk, side };
                 stands.map(make).collect::<Vec<_>>()
             };
             let found: Vec<Vec<_>> = crate::pool::install(|| of.par_iter().map(one).collect())?;

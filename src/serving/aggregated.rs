@@ -26,7 +26,7 @@ use super::step_clock::{Carried, StepClock, StepWork};
 use super::step_engine::{StepEngine, StepTime};
 use crate::cost::Batch;
 use crate::spec::assumptions::{Activations, MixedSteps, PrefillSync, TtftQueue};
-use crate::spec::{PlanPool, Role};
+use crate::spec::{Framework, PlanPool, Role};
 
 /// The steps a deployment alternates between.
 #[derive(Clone, Copy)]
@@ -50,7 +50,7 @@ pub fn mixed_batch(s: &StepEngine, load: &Load, decoding: f64, chunk: f64) -> Op
 pub fn tokens_in_flight(s: &StepEngine, load: &Load, batch: f64, chunk: f64) -> f64 {
     match s.library().assumptions.activations {
         Activations::AliveRows => chunk.min(batch * per_decode(s) + load.isl.max(1.0) * batch),
-        Activations::Framework if s.is_afd() || s.library().framework != "trtllm" => chunk,
+        Activations::Framework if s.is_afd() || s.library().framework != Framework::Trtllm => chunk,
         Activations::Coefficients if s.is_afd() => load.prefix + chunk,
         // trtllm is charged its budget of tokens a step.
         Activations::Coefficients | Activations::Framework => crate::cost::published::WORKER_TOKENS,
@@ -69,7 +69,7 @@ fn progress(s: &StepEngine) -> f64 {
 /// Steps between two that let prompts in, of a plan that says `asked`.
 pub fn interval(s: &StepEngine, asked: Option<u32>) -> u32 {
     let lib = s.library();
-    cadence::interval(asked, &lib.serving, &lib.framework, s.ranks())
+    cadence::interval(asked, &lib.serving, lib.framework, s.ranks())
 }
 
 /// Iterations at `decoding` sequences per rank under a chunk budget.
@@ -81,7 +81,7 @@ fn mix<S: StepClock>(
     progress: f64,
     interval: u32,
 ) -> Option<Mix<S::StepWork>> {
-    let s = steps.stepper();
+    let s = steps.engine();
     let lib = s.library();
     let per_decode = per_decode(s);
     let room = chunk - decoding * per_decode;
@@ -208,7 +208,7 @@ fn settle<S: StepClock>(
     progress: f64,
     interval: u32,
 ) -> Option<(f64, Mix<S::StepWork>)> {
-    let s = clock.stepper();
+    let s = clock.engine();
     let steps = (load.osl - 1.0) / progress;
     let wanted = |m: &Mix<S::StepWork>| (batch / (1.0 + m.ttft_s / (steps * m.mean_s))).min(cap);
     let mut decoding = (batch * 0.9).min(cap);
@@ -254,7 +254,7 @@ pub fn solve(s: &StepEngine, load: &Load, batch: f64, chunk: f64, replicas: u32)
 
 /// The same by any clock, at the cadence that the server has when the plan does not say.
 pub fn solve_by<S: StepClock>(clock: &S, load: &Load, batch: f64, chunk: f64, replicas: u32) -> SteadyState {
-    solve_paced(clock, load, batch, chunk, replicas, interval(clock.stepper(), None))
+    solve_paced(clock, load, batch, chunk, replicas, interval(clock.engine(), None))
 }
 
 /// The same when prompts are let in every `interval`-th step. Published step counting, which knows no cadence, is
@@ -267,7 +267,7 @@ pub fn solve_paced<S: StepClock>(
     replicas: u32,
     interval: u32,
 ) -> SteadyState {
-    let s = clock.stepper();
+    let s = clock.engine();
     let (short, memory) = s.memory_check(batch, tokens_in_flight(s, load, batch, chunk));
     if let Some(pool) = short {
         return SteadyState::unplaced(Binding::Memory(PlanPool { slot: Role::Both, pool }), memory);

@@ -29,25 +29,25 @@ pub struct SlotBound {
 
 /// Of the prefill slot; the plan must have passed its check.
 pub fn prefill_slot(lib: &Arc<Library>, workload: &Workload, slot: &Slot) -> Result<SlotBound> {
-    let (stepper, _, side, _) = choose_prefill(lib, workload, &Load::of(workload), slot)?;
+    let (engine, _, side, _) = choose_prefill(lib, workload, &Load::of(workload), slot)?;
     Ok(SlotBound {
         rate: side.rate,
         ttft_s: side.prefill.latency_s,
         memory_bytes: side.memory_bytes,
         short: side.short.is_some(),
-        gpus: stepper.gpus(),
+        gpus: engine.gpus(),
     })
 }
 
 /// Of the decode slot; an answer of one token is no work for it.
 pub fn decode_slot(lib: &Arc<Library>, workload: &Workload, slot: &Slot) -> Result<SlotBound> {
     let load = Load::of(workload);
-    let (stepper, _, _, side) = choose_decode(lib, workload, &load, slot)?;
+    let (engine, _, _, side) = choose_decode(lib, workload, &load, slot)?;
     Ok(SlotBound {
         rate: if load.osl > 1.0 { side.rate } else { f64::INFINITY },
         ttft_s: 0.0,
         memory_bytes: side.memory_bytes,
         short: side.short.is_some(),
-        gpus: stepper.gpus(),
+        gpus: engine.gpus(),
     })
 }

@@ -22,7 +22,7 @@
 
 use super::defaults;
 use crate::error::Problems;
-use crate::spec::{Plan, Serving, servers};
+use crate::spec::{Framework, Plan, Serving, servers};
 
 /// Intervals worth trying where the knob acts.
 pub const INTERVALS: [u32; 5] = [1, 2, 4, 8, 16];
@@ -32,18 +32,18 @@ const FEW: usize = 17;
 const NOTHING: f64 = 1e-13;
 
 /// Whether an interval above 1 does anything on a worker or unit of `ranks` attention ranks.
-pub fn acts(framework: &str, ranks: f64) -> bool {
+pub fn acts(framework: Framework, ranks: f64) -> bool {
     ranks > 1.0 && servers::cadence(framework).is_some()
 }
 
 /// Steps between two that let prompts in: the plan's, else what `Serving` says where the knob acts, else the server's own default there.
-pub fn interval(plan: Option<u32>, serving: &Serving, framework: &str, ranks: f64) -> u32 {
+pub fn interval(plan: Option<u32>, serving: &Serving, framework: Framework, ranks: f64) -> u32 {
     let general = || serving.prefill_interval.unwrap_or_else(|| defaults::prefill_interval(framework));
     plan.unwrap_or_else(|| if acts(framework, ranks) { general() } else { 1 }).max(1)
 }
 
 /// What a plan and a way of serving ask of a framework that does not have it.
-pub fn check(problems: &mut Problems, plan: Option<&Plan>, serving: &Serving, framework: &str) {
+pub fn check(problems: &mut Problems, plan: Option<&Plan>, serving: &Serving, framework: Framework) {
     let has = servers::servers()
         .cadence
         .iter()

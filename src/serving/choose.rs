@@ -119,7 +119,7 @@ pub fn lattice(
 /// What was chosen: which of the step engines, its batch and chunk budget, and the point.
 #[derive(Clone, Copy, Debug)]
 pub struct Choice {
-    pub stepper: usize,
+    pub engine: usize,
     pub batch: u32,
     pub chunk: u32,
     pub point: SteadyState,
@@ -129,23 +129,23 @@ pub struct Choice {
 const STARTS: usize = 4;
 
 /// The best of the step engines (one per number of micro-batches), with its batch and chunk budget.
-pub fn mixed(steppers: &[&StepEngine], load: &Load, batch: Option<u32>, chunk: Option<u32>, replicas: u32) -> Choice {
-    mixed_paced(steppers, load, batch, chunk, replicas, None)
+pub fn mixed(engines: &[&StepEngine], load: &Load, batch: Option<u32>, chunk: Option<u32>, replicas: u32) -> Choice {
+    mixed_paced(engines, load, batch, chunk, replicas, None)
 }
 
 /// The same at the cadence of a plan (none: the server's own).
 pub fn mixed_paced(
-    steppers: &[&StepEngine],
+    engines: &[&StepEngine],
     load: &Load,
     batch: Option<u32>,
     chunk: Option<u32>,
     replicas: u32,
     interval: Option<u32>,
 ) -> Choice {
-    let intervals: Vec<u32> = steppers.iter().map(|s| aggregated::interval(s, interval)).collect();
+    let intervals: Vec<u32> = engines.iter().map(|s| aggregated::interval(s, interval)).collect();
     let mut rows: Vec<(usize, u32, Vec<u32>)> = Vec::new();
     let mut leads: Vec<usize> = Vec::new();
-    for (k, s) in steppers.iter().enumerate() {
+    for (k, s) in engines.iter().enumerate() {
         let lattice = lattice(s, load, batch, chunk, intervals[k]);
         // Tables have their nodes, and the rate its kinks, at powers of two.
         let kinks = (0..lattice.len()).filter(|&i| lattice[i].0 >= 64 && lattice[i].0.is_power_of_two());
@@ -156,12 +156,12 @@ pub fn mixed_paced(
         rows.extend(lattice.into_iter().map(|(b, c)| (k, b, c)));
     }
     let mut climb = Climb::new(rows.iter().map(|r| (r.0, r.2.len())), better);
-    climb.run(&leads, STARTS * steppers.len().min(2), |i, j| {
+    climb.run(&leads, STARTS * engines.len().min(2), |i, j| {
         let (k, b, chunks) = &rows[i];
-        aggregated::solve_paced(steppers[*k], load, f64::from(*b), f64::from(chunks[j]), replicas, intervals[*k])
+        aggregated::solve_paced(engines[*k], load, f64::from(*b), f64::from(chunks[j]), replicas, intervals[*k])
     });
     climb.best().map_or(
-        Choice { stepper: 0, batch: 1, chunk: 1, point: SteadyState::unplaced(Binding::Divisibility, 0.0) },
-        |(i, j, point)| Choice { stepper: rows[i].0, batch: rows[i].1, chunk: rows[i].2[j], point },
+        Choice { engine: 0, batch: 1, chunk: 1, point: SteadyState::unplaced(Binding::Divisibility, 0.0) },
+        |(i, j, point)| Choice { engine: rows[i].0, batch: rows[i].1, chunk: rows[i].2[j], point },
     )
 }

@@ -15,14 +15,14 @@ use crate::cost::memory::server;
 use crate::error::Result;
 use crate::kernels::KernelDb;
 use crate::spec::servers::{self, FormatPart};
-use crate::spec::{Assumptions, Case, Cluster, Device, Model, Parallel, Quant, Serving};
+use crate::spec::{Assumptions, Case, Cluster, Device, Framework, Model, Parallel, Quant, Serving};
 
 impl Case {
     /// Its library with the kernels of `framework`, shared by all who ask the same.
     ///
     /// # Errors
     /// If a table or a format is missing.
-    pub fn library(&self, db: &Arc<KernelDb>, framework: &str) -> Result<Arc<Library>> {
+    pub fn library(&self, db: &Arc<KernelDb>, framework: Framework) -> Result<Arc<Library>> {
         library(db, &self.model, &self.cluster, framework, &self.quant, &self.serving, &self.assumptions)
     }
 }
@@ -32,7 +32,7 @@ pub fn library(
     db: &Arc<KernelDb>,
     model: &Model,
     cluster: &Cluster,
-    framework: &str,
+    framework: Framework,
     quant: &Quant,
     serving: &Serving,
     assumptions: &Assumptions,
@@ -42,7 +42,7 @@ pub fn library(
 }
 
 /// The user's formats, and the server's where the user names none and the server does not do as the checkpoint says.
-pub fn formats(model: &Model, device: &Device, framework: &str, quant: &Quant) -> Quant {
+pub fn formats(model: &Model, device: &Device, framework: Framework, quant: &Quant) -> Quant {
     let own = |part| servers::format_rule(model, device, framework, part).map(|r| r.format);
     let other = |format: Option<crate::spec::Dtype>, checkpoint| format.filter(|f| Some(*f) != checkpoint);
     Quant {
@@ -56,7 +56,7 @@ pub fn formats(model: &Model, device: &Device, framework: &str, quant: &Quant) -
 pub fn provenance(lib: &Library) -> BTreeMap<&'static str, String> {
     let f = &lib.formats;
     let (own, asked) = (&lib.model.quant, &lib.quant);
-    let rule = |part| servers::format_rule(&lib.model, &lib.cluster.device, &lib.framework, part);
+    let rule = |part| servers::format_rule(&lib.model, &lib.cluster.device, lib.framework, part);
     let said = |format: crate::spec::Dtype, asked: Option<_>, own: Option<_>, part: Option<FormatPart>| {
         let rule = part.and_then(rule).filter(|r| r.format == format);
         let origin = match (rule, asked) {
@@ -77,17 +77,17 @@ pub fn provenance(lib: &Library) -> BTreeMap<&'static str, String> {
 
 /// Tokens of one step and attention rank that the server of this library is set up for.
 pub fn budget(lib: &Library, parallel: &Parallel) -> f64 {
-    let Some(newest) = servers::newest(&lib.framework) else { return f64::from(u16::MAX) };
+    let Some(newest) = servers::newest(lib.framework) else { return f64::from(u16::MAX) };
     let layout = server::Layout::of(parallel, lib.model.layers);
     server::budget(&lib.cluster.device, &layout, newest)
 }
 
 /// Whether its scheduler serves waiting prompts before decoding requests.
-pub fn prompts_first(framework: &str) -> bool {
+pub fn prompts_first(framework: Framework) -> bool {
     servers::newest(framework).is_some_and(|s| s.prompts_first)
 }
 
 /// Its cadence: prompt tokens join every n-th step at most.
-pub fn prefill_interval(framework: &str) -> u32 {
+pub fn prefill_interval(framework: Framework) -> u32 {
     servers::newest(framework).map_or(1, |s| s.prefill_interval)
 }

@@ -19,7 +19,7 @@ use crate::units::GIB;
 pub enum Compiled {
     /// One step engine that serves prefill and decode, and how many of it.
     Mixed {
-        stepper: StepEngine,
+        engine: StepEngine,
         replicas: u32,
     },
     Pd {
@@ -65,35 +65,35 @@ impl Engine {
         let load = Load::of(workload);
         match plan {
             Plan::Aggregated(a) => {
-                let stepper = StepEngine::overlapping(lib, a.parallel, a.two_batch_overlap, workload)?;
+                let engine = StepEngine::overlapping(lib, a.parallel, a.two_batch_overlap, workload)?;
                 let found =
-                    choose::mixed_paced(&[&stepper], &load, a.batch, a.chunk_tokens, a.replicas, a.prefill_interval);
+                    choose::mixed_paced(&[&engine], &load, a.batch, a.chunk_tokens, a.replicas, a.prefill_interval);
                 let mut a = a.clone();
                 a.batch = Some(found.batch);
                 a.chunk_tokens = Some(found.chunk);
-                let every = aggregated::interval(&stepper, a.prefill_interval);
+                let every = aggregated::interval(&engine, a.prefill_interval);
                 a.prefill_interval = (every > 1 || a.prefill_interval.is_some()).then_some(every);
-                let compiled = Compiled::Mixed { stepper, replicas: a.replicas };
+                let compiled = Compiled::Mixed { engine, replicas: a.replicas };
                 let (workload, plan) = (workload.clone(), Plan::Aggregated(a));
                 Ok(Engine { compiled, load, workload, plan, point: found.point, open_loop: None })
             }
             Plan::Afd(a) => {
                 let mut a = a.clone();
                 let open = choose::microbatches(a.microbatches);
-                let mut steppers = Vec::with_capacity(open.len());
+                let mut engines = Vec::with_capacity(open.len());
                 for m in &open {
                     a.microbatches = Some(*m);
-                    steppers.push(StepEngine::afd(lib, &a, workload)?);
+                    engines.push(StepEngine::afd(lib, &a, workload)?);
                 }
-                let refs: Vec<&StepEngine> = steppers.iter().collect();
+                let refs: Vec<&StepEngine> = engines.iter().collect();
                 let found = choose::mixed_paced(&refs, &load, a.batch, a.chunk_tokens, a.units, a.prefill_interval);
-                a.microbatches = Some(open[found.stepper]);
+                a.microbatches = Some(open[found.engine]);
                 a.batch = Some(found.batch);
                 a.chunk_tokens = Some(found.chunk);
-                let stepper = steppers.swap_remove(found.stepper);
-                let every = aggregated::interval(&stepper, a.prefill_interval);
+                let engine = engines.swap_remove(found.engine);
+                let every = aggregated::interval(&engine, a.prefill_interval);
                 a.prefill_interval = (every > 1 || a.prefill_interval.is_some()).then_some(every);
-                let compiled = Compiled::Mixed { stepper, replicas: a.units };
+                let compiled = Compiled::Mixed { engine, replicas: a.units };
                 let (workload, plan) = (workload.clone(), Plan::Afd(a));
                 Ok(Engine { compiled, load, workload, plan, point: found.point, open_loop: None })
             }
@@ -110,7 +110,7 @@ impl Engine {
 
     pub fn library(&self) -> &Arc<Library> {
         match &self.compiled {
-            Compiled::Mixed { stepper, .. } => stepper.library(),
+            Compiled::Mixed { engine, .. } => engine.library(),
             Compiled::Pd { decode, .. } => decode.library(),
         }
     }
@@ -118,7 +118,7 @@ impl Engine {
     /// GPUs that the plan uses.
     pub fn gpus(&self) -> u32 {
         match &self.compiled {
-            Compiled::Mixed { stepper, replicas } => stepper.gpus() * replicas,
+            Compiled::Mixed { engine, replicas } => engine.gpus() * replicas,
             Compiled::Pd { prefill, prefill_count, decode, decode_count } => {
                 prefill.gpus() * prefill_count + decode.gpus() * decode_count
             }
@@ -164,7 +164,7 @@ pub fn contradictions(problems: &mut Problems, plan: &Plan, lib: &Library) {
             .collect(),
     };
     units.iter().for_each(|(path, a)| afd(path, a));
-    cadence::check(problems, Some(plan), &lib.serving, &lib.framework);
+    cadence::check(problems, Some(plan), &lib.serving, lib.framework);
     problems.nest("", plan.check_blocks(&lib.model, &lib.formats));
     contradictions_of(problems, &lib.model, &lib.serving);
     if lib.serving.memory_fraction.is_some() && lib.assumptions.activations != Activations::AliveRows {

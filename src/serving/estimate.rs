@@ -17,7 +17,7 @@ use crate::cost::program::Ffn;
 use crate::cost::{Batch, Item, Memory};
 use crate::error::{Error, Result};
 use crate::kernels::{CLASSES, Evidence};
-use crate::spec::{Cluster, Plan, PlanPool, Role, Rules};
+use crate::spec::{Cluster, Framework, Plan, PlanPool, Role, Rules};
 use crate::units::GIB;
 
 pub use super::operators::BreakdownRow;
@@ -53,7 +53,7 @@ pub struct Scalars {
     pub level: String,
     pub model: String,
     pub system: String,
-    pub framework: String,
+    pub framework: Framework,
     pub workload: String,
     pub feasible: bool,
     pub binding: String,
@@ -184,14 +184,14 @@ impl Engine {
     fn decode_batch(&self) -> Batch {
         let lib = self.library();
         let n = self.point.decode_batch;
-        let context = self.stepper(StepKind::Decode).slowest_context(n, self.load.context);
+        let context = self.step_engine(StepKind::Decode).slowest_context(n, self.load.context);
         Batch::decode(n, context, 1.0 + f64::from(lib.serving.mtp))
     }
 
     /// The step engine that a step of this kind runs on.
-    fn stepper(&self, kind: StepKind) -> &StepEngine {
+    fn step_engine(&self, kind: StepKind) -> &StepEngine {
         match (&self.compiled, kind) {
-            (Compiled::Mixed { stepper, .. }, _) => stepper,
+            (Compiled::Mixed { engine, .. }, _) => engine,
             (Compiled::Pd { prefill, .. }, StepKind::Prefill) => prefill,
             (Compiled::Pd { decode, .. }, _) => decode,
         }
@@ -238,7 +238,7 @@ impl Engine {
                 Batch { per_decode: 1.0 + mtp, decode: batch, context, ..Batch::prefill(1.0, new, past) }
             }
         };
-        let s = self.stepper(kind);
+        let s = self.step_engine(kind);
         Ok((s.step(&b), step_rows(s, kind, &b)))
     }
 
@@ -269,28 +269,28 @@ impl Engine {
         let load = &self.load;
         let batch_of = |b: Option<u32>| f64::from(b.unwrap_or(1));
         match &self.compiled {
-            Compiled::Mixed { stepper, .. } => {
+            Compiled::Mixed { engine, .. } => {
                 let (slots, chunk) = match &self.plan {
                     crate::spec::Plan::Aggregated(a) => (batch_of(a.batch), batch_of(a.chunk_tokens)),
                     crate::spec::Plan::Afd(a) => (batch_of(a.batch), batch_of(a.chunk_tokens)),
                     crate::spec::Plan::Pd(_) => (1.0, 1.0),
                 };
-                let in_flight = aggregated::tokens_in_flight(stepper, load, slots, chunk);
-                memory.extend(memory_rows(Role::Both, stepper, slots, in_flight));
+                let in_flight = aggregated::tokens_in_flight(engine, load, slots, chunk);
+                memory.extend(memory_rows(Role::Both, engine, slots, in_flight));
                 if stands {
                     if self.point.decode_batch > 0.0 {
                         let d = self.decode_batch();
-                        breakdown.extend(step_rows(stepper, StepKind::Decode, &d));
-                        pipeline.extend(stage_rows(stepper, StepKind::Decode, &d));
-                        timeline.extend(bar_rows(stepper, StepKind::Decode, &parts_of(stepper, &d)));
-                        lanes.extend(lane(StepKind::Decode, stepper, &d));
+                        breakdown.extend(step_rows(engine, StepKind::Decode, &d));
+                        pipeline.extend(stage_rows(engine, StepKind::Decode, &d));
+                        timeline.extend(bar_rows(engine, StepKind::Decode, &parts_of(engine, &d)));
+                        lanes.extend(lane(StepKind::Decode, engine, &d));
                     }
                     let chunk = if load.osl > 1.0 { chunk } else { chunk.min(slots * load.isl) };
-                    if let Some(m) = aggregated::mixed_batch(stepper, load, self.point.decode_batch, chunk) {
-                        breakdown.extend(step_rows(stepper, StepKind::Mixed, &m));
-                        pipeline.extend(stage_rows(stepper, StepKind::Mixed, &m));
-                        timeline.extend(bar_rows(stepper, StepKind::Mixed, &parts_of(stepper, &m)));
-                        lanes.extend(lane(StepKind::Mixed, stepper, &m));
+                    if let Some(m) = aggregated::mixed_batch(engine, load, self.point.decode_batch, chunk) {
+                        breakdown.extend(step_rows(engine, StepKind::Mixed, &m));
+                        pipeline.extend(stage_rows(engine, StepKind::Mixed, &m));
+                        timeline.extend(bar_rows(engine, StepKind::Mixed, &parts_of(engine, &m)));
+                        lanes.extend(lane(StepKind::Mixed, engine, &m));
                     }
                 }
             }
@@ -344,7 +344,7 @@ impl Engine {
             level: self.plan.level().name().to_string(),
             model: lib.model.name.clone(),
             system: lib.cluster.system.clone(),
-            framework: lib.framework.clone(),
+            framework: lib.framework,
             workload: self.workload.name.clone(),
             feasible: stands,
             binding: if self.point.binding == Binding::None { String::new() } else { self.point.binding.label() },
@@ -401,7 +401,7 @@ impl Engine {
     /// Whether a released server of the framework whose kernels price starts the plan.
     pub fn verdict(&self) -> Result<crate::spec::Verdict> {
         let lib = self.library();
-        Ok(Rules::new(&lib.framework, None, &lib.model, &lib.cluster)?.verdict(&self.plan))
+        Ok(Rules::new(lib.framework, None, &lib.model, &lib.cluster)?.verdict(&self.plan))
     }
 
     fn bill(&self) -> (f64, f64) {

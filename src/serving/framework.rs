@@ -11,18 +11,34 @@ use std::sync::Arc;
 
 use crate::cost::program::Surfaces;
 use crate::cost::{Batch, Library, Total, Worker};
-use crate::error::{Error, Result};
+use crate::error::{Error, Problems, Result, near};
 use crate::kernels::{Evidence, KernelDb};
 use crate::recent::Recent;
-use crate::spec::{Assumptions, Case, Cluster, Model, Parallel, Quant, Serving, catalog};
+use crate::spec::{Assumptions, Case, Cluster, Framework, Model, Parallel, Quant, Serving, catalog};
 
-/// Frameworks that serve, in the order ties are broken.
-pub const FRAMEWORKS: [&str; 3] = ["trtllm", "sglang", "vllm"];
+/// Frameworks that serve on a system: those with a table of any kernel that computes.
+///
+/// # Errors
+/// If the system has no tables at all.
+pub fn with_kernels(db: &KernelDb, system: &str) -> Result<Vec<Framework>> {
+    let known = db.frameworks(system)?;
+    Ok(Framework::ALL.iter().copied().filter(|f| known.iter().any(|k| k == f.name())).collect())
+}
+
+/// What is wrong with frameworks that are named for a system: those without kernels, where everything would be a roofline.
+pub fn check(named: &[Framework], known: &[Framework], system: &str) -> Problems {
+    let mut p = Problems::new();
+    for (i, f) in named.iter().enumerate().filter(|(_, f)| !known.contains(f)) {
+        let cure = near(f.name(), known.iter().map(|k| k.name()));
+        p.push(format!("frameworks[{i}]"), format!("'{f}' is not a framework with kernels for {system}"), cure);
+    }
+    p
+}
 
 /// A framework with tables for a system.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Candidate {
-    pub name: String,
+    pub framework: Framework,
     /// Share of compute time of the reference steps that rests on rows where they reach.
     pub share: f64,
     /// Kinds of the model's layers that none of its rows covers.
@@ -31,7 +47,7 @@ pub struct Candidate {
 
 /// Frameworks with tables for the system: those with kernels for all layers of the model first, best known first.
 pub fn candidates(db: &Arc<KernelDb>, model: &Model, cluster: &Cluster, quant: &Quant) -> Result<Vec<Candidate>> {
-    let known = db.frameworks(&cluster.system)?;
+    let known = with_kernels(db, &cluster.system)?;
     let node = cluster.fabric.node_gpus.max(1);
     // An imported system has no preset: its cluster as it stands.
     let at = match catalog::system(&cluster.system) {
@@ -41,19 +57,20 @@ pub fn candidates(db: &Arc<KernelDb>, model: &Model, cluster: &Cluster, quant: &
     let dp = if model.moe.is_some() { at.gpus } else { 1 };
     let parallel = Parallel { dp, ..Parallel::default() };
     let mut out: Vec<Candidate> = Vec::new();
-    for f in FRAMEWORKS.iter().filter(|f| known.iter().any(|k| k == *f)) {
-        let lib = super::defaults::library(db, model, &at, f, quant, &Serving::default(), &Assumptions::physical())?;
+    for framework in known {
+        let lib =
+            super::defaults::library(db, model, &at, framework, quant, &Serving::default(), &Assumptions::physical())?;
         let worker = Worker::new(&lib, parallel)?;
         let total: Total =
             worker.step(&Batch::decode(32.0, 4096.0, 1.0)).plus(&worker.step(&Batch::prefill(1.0, 4096.0, 0.0)));
         let all: f64 = total.compute.iter().sum();
         let rows: f64 = total.compute[..=Evidence::Scaled as usize].iter().sum();
-        out.push(Candidate { name: (*f).to_string(), share: rows / all.max(1e-300), lacks: lacks(&lib, dp)? });
+        out.push(Candidate { framework, share: rows / all.max(1e-300), lacks: lacks(&lib, dp)? });
     }
     if out.is_empty() {
         return Err(Error::data(cluster.system.clone(), "no framework has kernel tables for this system"));
     }
-    // Stable: equal shares (to a tenth of a percent) keep the order of FRAMEWORKS.
+    // Stable: equal shares (to a tenth of a percent) keep the order of `Framework::ALL`.
     let share = |c: &Candidate| (c.share * 1e3).round();
     out.sort_by(|a, b| a.lacks.is_empty().cmp(&b.lacks.is_empty()).reverse().then(share(b).total_cmp(&share(a))));
     Ok(out)
@@ -82,16 +99,16 @@ fn lacks(lib: &Library, ep: u32) -> Result<Vec<String>> {
     Ok(out)
 }
 
-/// Frameworks to compare, in the order of [`FRAMEWORKS`].
+/// Frameworks to compare, in the order of [`Framework::ALL`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Compared {
-    pub names: Vec<String>,
+    pub frameworks: Vec<Framework>,
     /// Each that is not compared, and why, in words.
     pub left_out: Vec<String>,
 }
 
 /// A question and its framework: the same is asked again with every estimate.
-type Chosen = Arc<(Arc<KernelDb>, Model, Cluster, Quant, String)>;
+type Chosen = Arc<(Arc<KernelDb>, Model, Cluster, Quant, Framework)>;
 
 static CHOSEN: Recent<Chosen> = Recent::new(16);
 
@@ -104,15 +121,15 @@ impl Case {
     ///
     /// # Errors
     /// If the system has no tables.
-    pub fn framework(&self, db: &Arc<KernelDb>) -> Result<String> {
+    pub fn framework(&self, db: &Arc<KernelDb>) -> Result<Framework> {
         match self.named().first() {
-            Some(name) => Ok(name.clone()),
+            Some(framework) => Ok(*framework),
             None => self.best_known(db),
         }
     }
 
     /// The first of [`candidates`], kept: the number of GPUs does not move it.
-    fn best_known(&self, db: &Arc<KernelDb>) -> Result<String> {
+    fn best_known(&self, db: &Arc<KernelDb>) -> Result<Framework> {
         let own = &self.cluster;
         let joined = |c: &Cluster| c.system == own.system && c.fabric == own.fabric && c.device == own.device;
         let same = |chosen: &Chosen| {
@@ -120,11 +137,11 @@ impl Case {
             Arc::ptr_eq(of, db) && *quant == self.quant && joined(cluster) && *model == self.model
         };
         if let Some(chosen) = CHOSEN.find(same) {
-            return Ok(chosen.4.clone());
+            return Ok(chosen.4);
         }
-        let name = self.candidates(db)?.swap_remove(0).name;
-        CHOSEN.keep(Arc::new((db.clone(), self.model.clone(), own.clone(), self.quant, name.clone())));
-        Ok(name)
+        let framework = self.candidates(db)?.swap_remove(0).framework;
+        CHOSEN.keep(Arc::new((db.clone(), self.model.clone(), own.clone(), self.quant, framework)));
+        Ok(framework)
     }
 
     /// Whose kernels a comparison takes: those named, else all that have kernels for the model; where none has all,
@@ -133,18 +150,17 @@ impl Case {
     /// # Errors
     /// If the system has no tables.
     pub fn compared(&self, db: &Arc<KernelDb>) -> Result<Compared> {
-        if let Some(names) = &self.frameworks {
-            return Ok(Compared { names: names.clone(), left_out: Vec::new() });
+        if let Some(frameworks) = &self.frameworks {
+            return Ok(Compared { frameworks: frameworks.clone(), left_out: Vec::new() });
         }
         let mut found = self.candidates(db)?;
         let keep = found.iter().filter(|c| c.lacks.is_empty()).count().max(1);
         let system = &self.cluster.system;
         let words = |c: &Candidate| {
-            format!("{} is left out: it has no measured kernels on {system} for {}", c.name, c.lacks.join(", "))
+            format!("{} is left out: it has no measured kernels on {system} for {}", c.framework, c.lacks.join(", "))
         };
         let left_out = found.drain(keep..).map(|c| words(&c)).collect();
-        let place = |c: &Candidate| FRAMEWORKS.iter().position(|f| *f == c.name);
-        found.sort_by_key(place);
-        Ok(Compared { names: found.into_iter().map(|c| c.name).collect(), left_out })
+        found.sort_by_key(|c| c.framework);
+        Ok(Compared { frameworks: found.into_iter().map(|c| c.framework).collect(), left_out })
     }
 }

@@ -108,7 +108,7 @@ pub fn prefill_side(s: &StepEngine, load: &Load, sequences: f64, chunk: f64) -> 
 
 /// The same by any clock.
 pub fn prefill_side_by<S: StepClock>(clock: &S, load: &Load, sequences: f64, chunk: f64) -> PrefillSide {
-    let s = clock.stepper();
+    let s = clock.engine();
     let in_flight = match s.library().assumptions.activations {
         Activations::AliveRows | Activations::Framework => sequences * chunk.min(load.isl),
         Activations::Coefficients => sequences * (load.isl + load.prefix),
@@ -131,7 +131,7 @@ fn corrected(s: &StepEngine) -> bool {
 
 /// A decode step, corrected where the assumptions say so.
 fn decode_step<S: StepClock>(clock: &S, load: &Load, batch: f64) -> StepTime {
-    let s = clock.stepper();
+    let s = clock.engine();
     let StepTime { mut seconds, work } = clock.decode(batch, s.slowest_context(batch, load.context));
     if corrected(s) {
         seconds *= published::DECODE_CORRECTION;
@@ -141,7 +141,7 @@ fn decode_step<S: StepClock>(clock: &S, load: &Load, batch: f64) -> StepTime {
 
 /// Who sends the first token.
 pub fn first_token(lib: &Library) -> FirstToken {
-    servers::first_token(&lib.framework, lib.assumptions.first_token_from)
+    servers::first_token(lib.framework, lib.assumptions.first_token_from)
 }
 
 /// Tokens of an answer that decode makes: all but the prompt's own, or that one too where it is made again.
@@ -163,7 +163,7 @@ pub fn decode_side(s: &StepEngine, load: &Load, batch: f64) -> DecodeSide {
 
 /// The same by any clock.
 pub fn decode_side_by<S: StepClock>(clock: &S, load: &Load, batch: f64) -> DecodeSide {
-    let s = clock.stepper();
+    let s = clock.engine();
     let per_decode = 1.0 + f64::from(s.library().serving.mtp);
     let (short, memory_bytes) = s.memory_check(batch, batch * per_decode);
     let step = decode_step(clock, load, batch);
@@ -316,7 +316,7 @@ pub fn combine_at<S: StepClock>(
     load: &Load,
     asked: f64,
 ) -> SteadyState {
-    let d = clock.stepper();
+    let d = clock.engine();
     let memory = prefill.memory_bytes.max(decode.memory_bytes);
     if let Some(pool) = prefill.short {
         return SteadyState::unplaced(Binding::Memory(PlanPool { slot: Role::Prompts, pool }), memory);
@@ -409,7 +409,7 @@ fn prompt_known(prefill: &PrefillSide, wait_s: f64, decode_s: f64, step: &StepTi
 /// The batch at which one decode worker gives `rate`, found from above by false position (Illinois):
 /// rate grows with the batch, less and less. `slow`: seconds that KV on its way adds to a step per sequence.
 fn lowered<S: StepClock>(clock: &S, load: &Load, full: &DecodeSide, slow: f64, rate: f64) -> (StepTime, f64) {
-    let d = clock.stepper();
+    let d = clock.engine();
     let (mut low, mut low_gap) = (0.0, -rate);
     let full_s = full.step.seconds;
     let (mut high, mut high_gap) = (full.batch, full.rate * full_s / (full_s + slow * full.batch) - rate);

@@ -124,11 +124,11 @@ impl Engine {
             return Err(grows());
         }
         let found = match (&self.compiled, &self.plan) {
-            (Compiled::Mixed { stepper, replicas }, Plan::Aggregated(a)) => {
-                self.mixed(stepper, a.batch, a.chunk_tokens, *replicas, rate)
+            (Compiled::Mixed { engine, replicas }, Plan::Aggregated(a)) => {
+                self.mixed(engine, a.batch, a.chunk_tokens, *replicas, rate)
             }
-            (Compiled::Mixed { stepper, replicas }, Plan::Afd(a)) => {
-                self.mixed(stepper, a.batch, a.chunk_tokens, *replicas, rate)
+            (Compiled::Mixed { engine, replicas }, Plan::Afd(a)) => {
+                self.mixed(engine, a.batch, a.chunk_tokens, *replicas, rate)
             }
             (Compiled::Pd { prefill, prefill_count, decode, decode_count }, Plan::Pd(plan)) => {
                 self.pair((prefill, *prefill_count, &plan.prefill), (decode, *decode_count, &plan.decode), rate)

@@ -13,13 +13,13 @@ impl Engine {
     /// slot; AFD: the attention pool.
     fn kv_holder(&self) -> (&StepEngine, u32, f64) {
         match (&self.compiled, &self.plan) {
-            (Compiled::Mixed { stepper, replicas }, plan) => {
+            (Compiled::Mixed { engine, replicas }, plan) => {
                 let chunk = match plan {
                     Plan::Aggregated(a) => a.chunk_tokens,
                     Plan::Afd(a) => a.chunk_tokens,
                     Plan::Pd(_) => None,
                 };
-                (stepper, *replicas, chunk.map_or(0.0, f64::from))
+                (engine, *replicas, chunk.map_or(0.0, f64::from))
             }
             (Compiled::Pd { decode, decode_count, .. }, _) => (decode, *decode_count, 1.0),
         }

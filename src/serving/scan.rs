@@ -102,27 +102,27 @@ enum Of {
 
 /// A step engine read from lines.
 pub struct Scan {
-    stepper: Arc<StepEngine>,
+    engine: Arc<StepEngine>,
     tables: Arc<Tables>,
     of: Of,
 }
 
 impl Scan {
     /// None for an AFD unit whose stages are no sums of lines.
-    pub fn new(stepper: &Arc<StepEngine>, tables: &Arc<Tables>) -> Option<Scan> {
+    pub fn new(engine: &Arc<StepEngine>, tables: &Arc<Tables>) -> Option<Scan> {
         let (lines, attention, lengths) = (&tables.lines, &tables.attention, tables.lengths);
-        let of = match &stepper.kind {
+        let of = match &engine.kind {
             EngineKind::Worker(w, _) => Of::Worker(Box::new(WorkerLines::new(w, lines, attention, lengths))),
             EngineKind::Afd(u) if u.unit.tabulates() && !u.sequence.half_duplex => {
                 Of::Afd(Box::new(AfdLines::new(&u.unit, lines, attention, lengths, u.microbatches)))
             }
             EngineKind::Afd(_) => return None,
         };
-        Some(Scan { stepper: stepper.clone(), tables: tables.clone(), of })
+        Some(Scan { engine: engine.clone(), tables: tables.clone(), of })
     }
 
     fn step(&self, b: &Batch, rest: bool) -> StepTime<Untold> {
-        let seconds = match (&self.of, &self.stepper.kind) {
+        let seconds = match (&self.of, &self.engine.kind) {
             (Of::Worker(w), _) => w.step(b, rest),
             (Of::Afd(lines), EngineKind::Afd(u)) => {
                 let prompts = lines.prompts(b, rest);
@@ -148,8 +148,8 @@ impl StepClock for Scan {
 
     const TOLERANCE: f64 = 1e-4;
 
-    fn stepper(&self) -> &StepEngine {
-        &self.stepper
+    fn engine(&self) -> &StepEngine {
+        &self.engine
     }
 
     fn mixed(&self, batch: &Batch, carried: Carried) -> StepTime<Untold> {
@@ -157,11 +157,11 @@ impl StepClock for Scan {
     }
 
     fn decode(&self, batch: f64, context: f64) -> StepTime<Untold> {
-        self.step(&Batch::decode(batch, context, 1.0 + f64::from(self.stepper.library().serving.mtp)), false)
+        self.step(&Batch::decode(batch, context, 1.0 + f64::from(self.engine.library().serving.mtp)), false)
     }
 
     fn prefill(&self, sequences: f64, isl: f64, prefix: f64, chunk: f64) -> Prefill {
-        let parts = self.stepper.prefill_parts(sequences, isl, prefix, chunk);
+        let parts = self.engine.prefill_parts(sequences, isl, prefix, chunk);
         let (first, n) = (parts[0], parts.len());
         let chunks = (isl / first.new).round().max(1.0);
         // Groups of sequences, if there are several, repeat the same chunks.
@@ -170,12 +170,12 @@ impl StepClock for Scan {
         let mut out = Prefill {
             latency_s: 0.0,
             period_s: 0.0,
-            requests: sequences * self.stepper.ranks(),
+            requests: sequences * self.engine.ranks(),
             chunks,
             together: first.sequences,
             work: Total::default(),
         };
-        match (&self.of, &self.stepper.kind) {
+        match (&self.of, &self.engine.kind) {
             (Of::Worker(lines), EngineKind::Worker(w, _)) => {
                 let p = &w.parallel;
                 let width = lines.width();

@@ -61,7 +61,7 @@ pub trait StepClock {
     /// How far from the fixed point of the batch is near enough.
     const TOLERANCE: f64;
 
-    fn stepper(&self) -> &StepEngine;
+    fn engine(&self) -> &StepEngine;
 
     /// One step of decode tokens beside prompt tokens.
     fn mixed(&self, batch: &Batch, carried: Carried) -> StepTime<Self::StepWork>;
@@ -78,7 +78,7 @@ impl StepClock for StepEngine {
 
     const TOLERANCE: f64 = 1e-6;
 
-    fn stepper(&self) -> &StepEngine {
+    fn engine(&self) -> &StepEngine {
         self
     }
 

@@ -266,7 +266,7 @@ fn context<'a>(lib: &'a Library, workload: &'a Workload) -> memory::Context<'a> 
         assumptions: &lib.assumptions,
         workload,
         device: &lib.cluster.device,
-        framework: &lib.framework,
+        framework: lib.framework,
         node_gpus: lib.cluster.fabric.node_gpus,
     }
 }

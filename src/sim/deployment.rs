@@ -44,11 +44,11 @@ pub enum Timing {
 
 impl Timing {
     /// The step engine behind an engine's timing.
-    pub fn stepper(&self) -> Option<&StepEngine> {
+    pub fn step_engine(&self) -> Option<&StepEngine> {
         match self {
             Timing::Fixed { .. } | Timing::Lines(_) => None,
             Timing::Engine(engine, role) => Some(match (&engine.compiled, role) {
-                (Compiled::Mixed { stepper, .. }, _) => stepper,
+                (Compiled::Mixed { engine, .. }, _) => engine,
                 (Compiled::Pd { prefill, .. }, Role::Prompts) => prefill,
                 (Compiled::Pd { decode, .. }, _) => decode,
             }),
@@ -148,7 +148,7 @@ impl Sizes {
 
 fn pool(engine: &Arc<Engine>, role: Role, sizes: &Sizes) -> PoolSpec {
     let timing = Timing::Engine(engine.clone(), role);
-    let (ranks, stages, gpus, tokens, bytes) = match timing.stepper() {
+    let (ranks, stages, gpus, tokens, bytes) = match timing.step_engine() {
         Some(s) => {
             let stages = s.stages_in_flight() as u32;
             let in_flight = match role {
@@ -222,7 +222,7 @@ impl Deployment {
     pub fn with_room(engine: &Arc<Engine>) -> Result<Deployment> {
         let found = Deployment::of(engine);
         let loads = |s: &StepEngine| s.memory().iter().all(|m| m.free(1.0) >= 0.0);
-        if found.pools.iter().any(|p| p.kv_tokens == 0 || !p.timing.stepper().is_none_or(loads)) {
+        if found.pools.iter().any(|p| p.kv_tokens == 0 || !p.timing.step_engine().is_none_or(loads)) {
             engine.must_stand()?;
         }
         Ok(found)

@@ -131,7 +131,7 @@ impl Pricer {
             }
             Timing::Lines(lines) => self.chord(parts, most, |p| self.lines(lines, p)),
             Timing::Engine(..) => {
-                let Some(s) = self.timing.stepper() else { return Steps::default() };
+                let Some(s) = self.timing.step_engine() else { return Steps::default() };
                 match &s.kind {
                     EngineKind::Worker(..) if self.ranks == 1 => self.exact(s, &parts[0], most),
                     EngineKind::Worker(..) => self.chord(parts, most, |p| {
@@ -202,7 +202,7 @@ impl Pricer {
             Timing::Fixed { prefill_ps, decode_ps } => ((prefill_ps + decode_ps) as i64) << FINE.trailing_zeros(),
             Timing::Lines(_) => 0,
             Timing::Engine(..) => {
-                let Some(s) = self.timing.stepper() else { return 0 };
+                let Some(s) = self.timing.step_engine() else { return 0 };
                 let stages = f64::from(self.stages);
                 let tokens = f64::from(chunk.tokens.max(1));
                 let sequences = f64::from(chunk.sequences.max(1));

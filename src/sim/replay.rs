@@ -55,10 +55,10 @@ impl Server {
         let case = &self.case;
         let cluster = Cluster { device: device.clone(), ..case.cluster.clone() };
         let framework = case.framework(&self.db)?;
-        let quant = defaults::formats(&case.model, device, &framework, &case.quant);
+        let quant = defaults::formats(&case.model, device, framework, &case.quant);
         let (db, how) = (self.db.clone(), (&case.serving, &case.assumptions));
         // One device among hundreds that are tried: not kept for others.
-        let lib = Library::new(db, &case.model, &cluster, &framework, &quant, how.0, how.1)?;
+        let lib = Library::new(db, &case.model, &cluster, framework, &quant, how.0, how.1)?;
         Ok(Arc::new(Engine::new(&Arc::new(lib), &case.workload, &self.plan)?))
     }
 

@@ -4,7 +4,7 @@
 //! plan, limits, a trace) is its own. Limits: whether a plan fits it, and whether its way of serving fits its model,
 //! is told together by the engine (`serving::engine`).
 
-use super::{Assumptions, Cluster, Model, Quant, Serving, Workload};
+use super::{Assumptions, Cluster, Framework, Model, Quant, Serving, Workload};
 use crate::error::Problems;
 
 /// Everything that questions have in common.
@@ -14,7 +14,7 @@ pub struct Case {
     pub cluster: Cluster,
     pub workload: Workload,
     /// Whose kernels. None: of one plan those whose tables know most of the model, of a comparison all that know it.
-    pub frameworks: Option<Vec<String>>,
+    pub frameworks: Option<Vec<Framework>>,
     pub quant: Quant,
     pub serving: Serving,
     pub assumptions: Assumptions,
@@ -36,12 +36,12 @@ impl Case {
 
     /// The same with the kernels of one framework.
     #[must_use]
-    pub fn on(self, framework: &str) -> Case {
-        Case { frameworks: Some(vec![framework.to_string()]), ..self }
+    pub fn on(self, framework: Framework) -> Case {
+        Case { frameworks: Some(vec![framework]), ..self }
     }
 
     /// Frameworks that it names.
-    pub fn named(&self) -> &[String] {
+    pub fn named(&self) -> &[Framework] {
         self.frameworks.as_deref().unwrap_or_default()
     }
 

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Problems, Result};
 
+use super::expert_load::ExpertLoad;
 use super::fields::{Fields, kind};
 use super::hf_quant;
 use super::json;
@@ -283,7 +284,7 @@ fn experts(f: &mut Fields, mla: bool) -> Option<Moe> {
         topk_groups: topk_groups?,
         // The measured rows of the DeepSeek family (Kimi and GLM-5 are built like it) follow a
         // power law of exponent 1.01, those of the others 1.2.
-        distribution: if mla { "power_law_1.01" } else { "power_law_1.2" }.into(),
+        distribution: if mla { ExpertLoad::PowerLaw101 } else { ExpertLoad::PowerLaw12 },
     })
 }
 

@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::error::{Problems, near};
+use crate::error::Problems;
 
 use super::dtype::Quant;
+use super::expert_load::ExpertLoad;
 use super::json::{self, json_methods};
 use super::limits::{Check, nearest_divisors};
 use super::record::{choices, record};
@@ -103,8 +104,8 @@ pub struct Moe {
     /// Group-limited routing: number of groups and how many of them a token may reach (1, 1: none).
     pub groups: u32,
     pub topk_groups: u32,
-    /// Load distribution of the kernel rows to use (`power_law_1.01`, `power_law_1.2`, `balanced`).
-    pub distribution: String,
+    /// Load of the experts in the kernel rows to use (`power_law_1.01`, `power_law_1.2`, `balanced`).
+    pub distribution: ExpertLoad,
 }
 
 choices! {
@@ -195,10 +196,6 @@ impl Model {
                     c.wrong("moe.groups", message, nearest_divisors(moe.groups, moe.experts));
                 }
                 c.count("moe.topk_groups", moe.topk_groups, 1, moe.groups.max(1));
-                if !DISTRIBUTIONS.contains(&moe.distribution.as_str()) {
-                    let message = format!("unknown load distribution '{}'", moe.distribution);
-                    c.wrong("moe.distribution", message, near(&moe.distribution, DISTRIBUTIONS));
-                }
                 c.count("dense_layers", self.dense_layers, 0, self.layers);
                 c.count("dense_intermediate", self.dense_intermediate, u32::from(self.dense_layers > 0), 10_000_000);
             }
@@ -260,6 +257,3 @@ impl Model {
         }
     }
 }
-
-/// Load distributions that the expert tables hold.
-pub const DISTRIBUTIONS: [&str; 3] = ["balanced", "power_law_1.01", "power_law_1.2"];

@@ -12,7 +12,7 @@ use super::assumptions::FirstToken;
 use super::dtype::Dtype;
 use super::json;
 use super::serving::Launch;
-use super::{Device, Model};
+use super::{Device, Framework, Model};
 use crate::units::GIB;
 
 const TEXT: &str = include_str!("../../python/disagg/data/serving/defaults.json");
@@ -36,13 +36,13 @@ pub struct Servers {
     pub launch: Vec<LaunchRule>,
     /// Kernels that servers choose where tables have several.
     pub kernels: Vec<KernelRule>,
-    pub frameworks: std::collections::BTreeMap<String, Vec<Server>>,
+    pub frameworks: std::collections::BTreeMap<Framework, Vec<Server>>,
 }
 
 /// How a framework launches the kernels of each phase.
 #[derive(Clone, Debug, Deserialize)]
 pub struct LaunchRule {
-    pub framework: String,
+    pub framework: Framework,
     pub decode: Launch,
     pub prefill: Launch,
     pub versions: String,
@@ -50,7 +50,7 @@ pub struct LaunchRule {
 }
 
 /// How a framework launches, if it is known.
-pub fn launch(framework: &str) -> Option<&'static LaunchRule> {
+pub fn launch(framework: Framework) -> Option<&'static LaunchRule> {
     servers().launch.iter().find(|r| r.framework == framework)
 }
 
@@ -58,7 +58,7 @@ pub fn launch(framework: &str) -> Option<&'static LaunchRule> {
 #[derive(Clone, Debug, Deserialize)]
 pub struct KernelRule {
     pub part: KernelPart,
-    pub framework: String,
+    pub framework: Framework,
     /// First and last architecture.
     #[serde(default)]
     pub sm: Option<[u32; 2]>,
@@ -77,35 +77,35 @@ pub enum KernelPart {
     Moe,
 }
 
-/// The rule for a part on a device, if a framework has one.
-pub fn kernel_rule(framework: &str, sm: u32, part: KernelPart) -> Option<&'static KernelRule> {
+/// The rule for a part on a device, if the framework whose tables are so called has one.
+pub fn kernel_rule(tables: &str, sm: u32, part: KernelPart) -> Option<&'static KernelRule> {
     let holds = |r: &&KernelRule| {
-        r.part == part && r.framework == framework && r.sm.is_none_or(|[first, last]| (first..=last).contains(&sm))
+        r.part == part && r.framework.name() == tables && r.sm.is_none_or(|[first, last]| (first..=last).contains(&sm))
     };
     servers().kernels.iter().find(holds)
 }
 
 /// The expert kernel that a framework takes for few tokens: part of its name, and tokens up to which.
-pub fn few_tokens_kernel(framework: &str, sm: u32) -> Option<(&'static str, f64)> {
-    kernel_rule(framework, sm, KernelPart::Moe).and_then(|r| Some((r.lane.as_str(), r.most_tokens?)))
+pub fn few_tokens_kernel(tables: &str, sm: u32) -> Option<(&'static str, f64)> {
+    kernel_rule(tables, sm, KernelPart::Moe).and_then(|r| Some((r.lane.as_str(), r.most_tokens?)))
 }
 
 /// A setting that a framework has, and since when.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Knob {
-    pub framework: String,
+    pub framework: Framework,
     pub setting: String,
     pub versions: String,
     pub source: String,
 }
 
 /// How a framework overlaps two half-batches, if it can.
-pub fn two_batch_overlap(framework: &str) -> Option<&'static Knob> {
+pub fn two_batch_overlap(framework: Framework) -> Option<&'static Knob> {
     servers().two_batch_overlap.iter().find(|k| k.framework == framework)
 }
 
 /// How a framework holds prompts back, if it can.
-pub fn cadence(framework: &str) -> Option<&'static Knob> {
+pub fn cadence(framework: Framework) -> Option<&'static Knob> {
     servers().cadence.iter().find(|k| k.framework == framework)
 }
 
@@ -159,7 +159,7 @@ pub struct Tower {
 pub struct FormatRule {
     pub part: FormatPart,
     pub format: Dtype,
-    pub frameworks: Vec<String>,
+    pub frameworks: Vec<Framework>,
     #[serde(default)]
     pub blackwell: Option<bool>,
     #[serde(default)]
@@ -188,7 +188,7 @@ pub enum AttentionKind {
 }
 
 impl FormatRule {
-    fn holds(&self, model: &Model, device: &Device, framework: &str) -> bool {
+    fn holds(&self, model: &Model, device: &Device, framework: Framework) -> bool {
         let attention = match (model.is_mla(), model.is_dsa()) {
             (_, true) => Some(AttentionKind::Dsa),
             (true, _) => Some(AttentionKind::Mla),
@@ -197,7 +197,7 @@ impl FormatRule {
         let of = |wanted: &Option<Vec<Dtype>>, has: Option<Dtype>| {
             wanted.as_ref().is_none_or(|w| has.is_some_and(|h| w.contains(&h)))
         };
-        self.frameworks.iter().any(|f| f == framework)
+        self.frameworks.contains(&framework)
             && self.blackwell.is_none_or(|b| b == (device.is_blackwell() && device.has_fp4()))
             && (self.attention.is_none() || self.attention == attention)
             && of(&self.gemm, model.quant.gemm)
@@ -206,7 +206,12 @@ impl FormatRule {
 }
 
 /// The rule for a part, if a server has one.
-pub fn format_rule(model: &Model, device: &Device, framework: &str, part: FormatPart) -> Option<&'static FormatRule> {
+pub fn format_rule(
+    model: &Model,
+    device: &Device,
+    framework: Framework,
+    part: FormatPart,
+) -> Option<&'static FormatRule> {
     servers().formats.iter().find(|r| r.part == part && r.holds(model, device, framework))
 }
 
@@ -214,8 +219,8 @@ pub fn format_rule(model: &Model, device: &Device, framework: &str, part: Format
 #[derive(Clone, Debug, Deserialize)]
 pub struct ExchangeBuffers {
     /// Tokens a rank that the low-latency kernels of DeepEP are set up for.
-    pub low_latency_tokens: std::collections::BTreeMap<String, u32>,
-    pub one_sided_mib: std::collections::BTreeMap<String, f64>,
+    pub low_latency_tokens: std::collections::BTreeMap<Framework, u32>,
+    pub one_sided_mib: std::collections::BTreeMap<Framework, f64>,
 }
 
 /// How a framework counts its share of a device.
@@ -304,19 +309,18 @@ pub fn servers() -> &'static Servers {
     &SERVERS
 }
 
-/// Ranges of versions of a framework, oldest first; those of the first one named for a framework unknown here.
-pub fn versions(framework: &str) -> &'static [Server] {
-    let all = &servers().frameworks;
-    all.get(framework).or_else(|| all.values().next()).map_or(&[], Vec::as_slice)
+/// Ranges of versions of a framework, oldest first.
+pub fn versions(framework: Framework) -> &'static [Server] {
+    servers().frameworks.get(&framework).map_or(&[], Vec::as_slice)
 }
 
 /// The newest of them.
-pub fn newest(framework: &str) -> Option<&'static Server> {
+pub fn newest(framework: Framework) -> Option<&'static Server> {
     versions(framework).last()
 }
 
 /// Who sends the first token of a P/D deployment where the assumptions leave it to the server.
-pub fn first_token(framework: &str, asked: FirstToken) -> FirstToken {
+pub fn first_token(framework: Framework, asked: FirstToken) -> FirstToken {
     match asked {
         FirstToken::Server => newest(framework).map_or(FirstToken::Decode, |s| s.first_token),
         other => other,

@@ -1,12 +1,13 @@
 //! How the engine serves: speculation, balance, overlap, launch mode.
 
-use serde::{Deserialize, Serialize};
+use serde::de::value::StrDeserializer;
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::error::{Problems, near};
+use crate::error::Problems;
 
+use super::expert_load::ExpertLoad;
 use super::json::json_methods;
 use super::limits::Check;
-use super::model::DISTRIBUTIONS;
 use super::record::{choices, record};
 
 choices! {
@@ -20,15 +21,33 @@ choices! {
 }
 
 /// How uneven the experts' load is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Imbalance {
     /// A distribution that expert rows were measured under.
-    Name(String),
+    Name(ExpertLoad),
     /// Exponent of a power law between experts; 0: even between its ends.
     Exponent(f64),
     /// Load of every expert, in any unit.
     Histogram(Vec<f64>),
+}
+
+impl<'de> Deserialize<'de> for Imbalance {
+    /// By its form; a wrong name is told with the known ones.
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Imbalance, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Given {
+            Name(String),
+            Exponent(f64),
+            Histogram(Vec<f64>),
+        }
+        match Given::deserialize(from)? {
+            Given::Name(name) => ExpertLoad::deserialize(StrDeserializer::new(&name)).map(Imbalance::Name),
+            Given::Exponent(a) => Ok(Imbalance::Exponent(a)),
+            Given::Histogram(loads) => Ok(Imbalance::Histogram(loads)),
+        }
+    }
 }
 
 record! {
@@ -93,9 +112,6 @@ impl Serving {
             _ => {}
         }
         match &self.imbalance {
-            Some(Imbalance::Name(d)) if !DISTRIBUTIONS.contains(&d.as_str()) => {
-                c.wrong("imbalance", format!("unknown load distribution '{d}'"), near(d, DISTRIBUTIONS));
-            }
             Some(Imbalance::Exponent(a)) => {
                 c.range("imbalance", *a, 0.0, 10.0);
             }

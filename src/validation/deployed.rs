@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::figures::{FIGURES, Figure, Metric, Task};
-use super::row::CheckedRow;
+use super::row::{CheckedRow, Section};
 use crate::columns::Columns;
 use crate::control::Control;
 use crate::cost::{Batch, Detail, Library, Worker};
@@ -28,7 +28,7 @@ fn library(db: &Arc<KernelDb>, f: &Figure) -> Result<Arc<Library>> {
     let serving = Serving {
         mtp: f.mtp.0,
         acceptance: (f.mtp.0 > 0).then_some(f.mtp.1),
-        imbalance: f.imbalance.map(|name| crate::spec::Imbalance::Name(name.to_string())),
+        imbalance: f.imbalance.map(crate::spec::Imbalance::Name),
         two_batch_overlap: Some(f.two_batch_overlap),
         ..Serving::default()
     };
@@ -64,15 +64,15 @@ fn closed(s: &StepEngine, f: &Figure, concurrency: f64, chunk: f64) -> SteadySta
 /// (prediction, what it cost or lacked).
 fn predict(db: &Arc<KernelDb>, f: &Figure) -> Result<(f64, String)> {
     let lib = library(db, f)?;
-    let stepper = StepEngine::worker(&lib, f.parallel, &workload(f))?;
+    let engine = StepEngine::worker(&lib, f.parallel, &workload(f))?;
     let gpus = f64::from(f.parallel.gpus());
     let worker = Worker::new(&lib, f.parallel)?;
     if let Some(batch) = step(f) {
-        let time = stepper.step(&batch);
+        let time = engine.step(&batch);
         let seconds = time.seconds;
         let progress = 1.0 + f.mtp.1;
         let held = batch.decode + batch.sequences;
-        let (short, bytes) = stepper.memory_check(held, batch.tokens());
+        let (short, bytes) = engine.memory_check(held, batch.tokens());
         let lane = worker.lane(&batch).map_or("", |l| l.name());
         let memory = bytes / crate::units::GIB;
         let over = if short.is_some() { ", more than there is" } else { "" };
@@ -84,15 +84,15 @@ fn predict(db: &Arc<KernelDb>, f: &Figure) -> Result<(f64, String)> {
         let seen = format!("step {:.1} ms{overlap}, {lane}, {memory:.0} GiB{over}", seconds * 1e3);
         let value = match f.task {
             Task::Tpot { .. } => seconds / progress * 1e3,
-            Task::Prefill { .. } => batch.tokens() * stepper.ranks() / seconds / gpus * f.per_gpus,
-            _ => batch.decode * progress * stepper.ranks() / seconds / gpus * f.per_gpus,
+            Task::Prefill { .. } => batch.tokens() * engine.ranks() / seconds / gpus * f.per_gpus,
+            _ => batch.decode * progress * engine.ranks() / seconds / gpus * f.per_gpus,
         };
         return Ok((value, seen));
     }
     let Task::Closed { concurrency, osl, chunk, metric, .. } = f.task else {
         return Err(Error::data(f.name, "a figure is a step or a closed loop"));
     };
-    let p = closed(&stepper, f, concurrency, chunk);
+    let p = closed(&engine, f, concurrency, chunk);
     let value = match metric {
         Metric::TokensPerGpu => p.requests_per_s * osl / gpus,
         Metric::TpotMs => p.tpot_s * 1e3,
@@ -137,11 +137,11 @@ pub fn rows(db: &Arc<KernelDb>, control: &Control) -> Result<Vec<CheckedRow>> {
         };
         let note = if f.note.is_empty() { seen } else { format!("{}; {seen}", f.note) };
         out.push(CheckedRow {
-            section: "deployed",
+            section: Section::Deployed,
             name: f.name.into(),
             system: f.system.into(),
             model: f.model.into(),
-            framework: f.framework.into(),
+            framework: f.framework.name().into(),
             metric: metric(f),
             target: f.target,
             predicted,
@@ -174,8 +174,8 @@ pub fn breakdown(db: &Arc<KernelDb>, name: &str) -> Result<Columns> {
             operators(&worker, if batch.has_prefill() { StepKind::Prefill } else { StepKind::Decode }, &batch)
         }
         (None, Task::Closed { concurrency, chunk, isl, .. }) => {
-            let stepper = StepEngine::worker(&lib, f.parallel, &workload(f))?;
-            let p = closed(&stepper, f, concurrency, chunk);
+            let engine = StepEngine::worker(&lib, f.parallel, &workload(f))?;
+            let p = closed(&engine, f, concurrency, chunk);
             let load = Load::of(&workload(f));
             let decode = Batch::decode(p.decode_batch, load.context, 1.0 + f64::from(f.mtp.0));
             let new = isl.min((chunk - decode.tokens()).max(1.0));

@@ -12,7 +12,7 @@
 //! between: 14. Since then steps overlap where their source says so, which moved figures that were low
 //! past their targets. The count the tests pin is no blind test.
 
-use crate::spec::{Dtype, Parallel, Quant};
+use crate::spec::{Dtype, ExpertLoad, Framework, Parallel, Quant};
 
 /// What was measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,11 +42,11 @@ pub struct Figure {
     pub source: &'static str,
     pub system: &'static str,
     pub model: &'static str,
-    pub framework: &'static str,
+    pub framework: Framework,
     pub quant: Quant,
     /// Per direction; none: the preset's.
     pub nvlink_bytes_per_s: Option<f64>,
-    pub imbalance: Option<&'static str>,
+    pub imbalance: Option<ExpertLoad>,
     pub two_batch_overlap: bool,
     /// Draft tokens, and how many of them are accepted on average.
     pub mtp: (u32, f64),
@@ -83,14 +83,14 @@ const VLLM_GB300: &str = "blog.vllm.ai/2026/02/13/gb300-deepseek.html";
 const TRTLLM_BLOG15: &str = "TensorRT-LLM docs/source/blogs/tech_blog/blog15";
 
 /// EPLB with redundant experts, as the nearest load distribution that has rows.
-const EPLB: Option<&str> = Some("balanced");
+const EPLB: Option<ExpertLoad> = Some(ExpertLoad::Balanced);
 
 const BASE: Figure = Figure {
     name: "",
     source: "",
     system: "h100_sxm",
     model: "deepseek-ai/DeepSeek-V3",
-    framework: "sglang",
+    framework: Framework::Sglang,
     quant: BF16_KV,
     nvlink_bytes_per_s: None,
     imbalance: None,
@@ -109,7 +109,7 @@ const BASE: Figure = Figure {
 const H800: Figure = Figure {
     source: DEEPSEEK_PROFILE,
     nvlink_bytes_per_s: Some(200e9),
-    imbalance: Some("balanced"),
+    imbalance: Some(ExpertLoad::Balanced),
     two_batch_overlap: true,
     ..BASE
 };
@@ -133,7 +133,7 @@ const V32_NODE: Figure = Figure {
     source: TRTLLM_BLOG15,
     system: "b200_sxm",
     model: "nvidia/DeepSeek-V3.2-NVFP4",
-    framework: "trtllm",
+    framework: Framework::Trtllm,
     quant: AS_CHECKPOINT,
     mtp: (1, 0.85),
     parallel: wide(8),
@@ -263,7 +263,7 @@ pub const FIGURES: &[Figure] = &[
         name: "vllm-h200-wide-ep",
         source: VLLM_WIDE_EP,
         system: "h200_sxm",
-        framework: "vllm",
+        framework: Framework::Vllm,
         task: Task::Decode { batch: 256.0, context: 2048.0 },
         target: 2200.0,
         stated: false,
@@ -287,7 +287,7 @@ pub const FIGURES: &[Figure] = &[
         name: "v32-gb300-prefill",
         source: VLLM_GB300,
         system: "gb300",
-        framework: "vllm",
+        framework: Framework::Vllm,
         mtp: (0, 0.0),
         parallel: Parallel { tp: 2, dp: 1, pp: 1, cp: 1, ep: Some(1), moe_tp: 2 },
         task: Task::Prefill { sequences: 4.0, new: 2048.0 },
@@ -301,7 +301,7 @@ pub const FIGURES: &[Figure] = &[
         source: VLLM_GB300,
         system: "gb300",
         model: "nvidia/DeepSeek-V3.1-NVFP4",
-        framework: "vllm",
+        framework: Framework::Vllm,
         mtp: (0, 0.0),
         parallel: wide(2),
         task: Task::Prefill { sequences: 4.0, new: 2048.0 },

@@ -3,7 +3,7 @@
 //! Limits: provisioning (arXiv 2601.21351), measured AFD systems and the paper's own grid belong to
 //! later stages.
 
-use super::row::CheckedRow;
+use super::row::{CheckedRow, Section};
 use crate::cost::Program;
 use crate::error::Result;
 use crate::serving::pipeline::{Rows, Stages, step_time};
@@ -22,7 +22,7 @@ fn row(
     note: &str,
 ) -> CheckedRow {
     CheckedRow {
-        section: "literature",
+        section: Section::Literature,
         name: name.into(),
         system: String::new(),
         model: model.into(),

@@ -12,24 +12,21 @@ mod row;
 pub mod served;
 pub mod silicon;
 
-pub use row::CheckedRow;
+pub use row::{CheckedRow, Section};
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use crate::columns::{Column, Columns};
 use crate::control::Control;
-use crate::error::{Error, Result, near};
+use crate::error::Result;
 use crate::kernels::KernelDb;
 use crate::network::params::Misfit;
-
-/// All sections, in the order in which they are reported.
-pub const SECTIONS: [&str; 5] = ["deployed", "silicon", "served", "literature", "network"];
 
 /// Rows as columns.
 pub fn columns(rows: &[CheckedRow]) -> Columns {
     let mut c = Columns::new();
-    c.push("section", Column::from_strings(rows.iter().map(|r| r.section)));
+    c.push("section", Column::from_strings(rows.iter().map(|r| r.section.name())));
     c.push("name", Column::from_strings(rows.iter().map(|r| &r.name)));
     c.push("system", Column::from_strings(rows.iter().map(|r| &r.system)));
     c.push("model", Column::from_strings(rows.iter().map(|r| &r.model)));
@@ -52,30 +49,28 @@ fn silicon_points(db: &Arc<KernelDb>, ttft: bool, control: &Control) -> Result<V
     silicon::points_with(db, &silicon::Choices { ttft, ..silicon::Choices::default() }, control)
 }
 
-fn section(db: &Arc<KernelDb>, name: &str, ttft: bool, control: &Control) -> Result<Vec<CheckedRow>> {
-    match name {
-        "deployed" => deployed::rows(db, control),
-        "literature" => literature::rows(),
-        "network" => network::rows(db, control),
-        "served" => served::rows(db, control),
-        "silicon" => Ok(silicon::rows(&silicon_points(db, ttft, control)?, ttft)),
-        _ => Err(Error::spec("sections", format!("unknown section '{name}'"), near(name, SECTIONS))),
+fn section(db: &Arc<KernelDb>, of: Section, ttft: bool, control: &Control) -> Result<Vec<CheckedRow>> {
+    match of {
+        Section::Deployed => deployed::rows(db, control),
+        Section::Literature => literature::rows(),
+        Section::Network => network::rows(db, control),
+        Section::Served => served::rows(db, control),
+        Section::Silicon => Ok(silicon::rows(&silicon_points(db, ttft, control)?, ttft)),
     }
 }
 
 /// Rows of the sections asked for; none named: all of them. `ttft`: the silicon sample's TTFT is simulated too.
-pub fn rows(db: &Arc<KernelDb>, sections: &[&str], ttft: bool, control: &Control) -> Result<Vec<CheckedRow>> {
-    let names: Vec<&str> = if sections.is_empty() { SECTIONS.to_vec() } else { sections.to_vec() };
+pub fn rows(db: &Arc<KernelDb>, sections: &[Section], ttft: bool, control: &Control) -> Result<Vec<CheckedRow>> {
     let mut out = Vec::new();
-    for name in names {
-        out.extend(section(db, name, ttft, control)?);
+    for of in Section::asked(sections) {
+        out.extend(section(db, *of, ttft, control)?);
     }
     Ok(out)
 }
 
 /// Figures against predictions: section, name, system, model, framework, metric, target, predicted,
 /// error (signed, relative), source, status, note, and for rows that stand for a table n, median, p95.
-pub fn run(db: &Arc<KernelDb>, sections: &[&str], ttft: bool, control: &Control) -> Result<Columns> {
+pub fn run(db: &Arc<KernelDb>, sections: &[Section], ttft: bool, control: &Control) -> Result<Columns> {
     Ok(columns(&rows(db, sections, ttft, control)?))
 }
 
@@ -115,12 +110,11 @@ fn table(out: &mut String, rows: &[CheckedRow]) {
 }
 
 /// The sections as markdown tables.
-pub fn report(db: &Arc<KernelDb>, sections: &[&str], ttft: bool, control: &Control) -> Result<String> {
-    let names: Vec<&str> = if sections.is_empty() { SECTIONS.to_vec() } else { sections.to_vec() };
+pub fn report(db: &Arc<KernelDb>, sections: &[Section], ttft: bool, control: &Control) -> Result<String> {
     let mut out = String::new();
-    for name in names {
-        let _ = writeln!(out, "### {name}\n");
-        if name == "silicon" {
+    for of in Section::asked(sections) {
+        let _ = writeln!(out, "### {}\n", of.name());
+        if *of == Section::Silicon {
             // Too many rows to list: their summary.
             let points = silicon_points(db, ttft, control)?;
             out.push_str(&silicon::summary::report(&silicon::summary::groups(&points), "TPOT"));
@@ -128,10 +122,10 @@ pub fn report(db: &Arc<KernelDb>, sections: &[&str], ttft: bool, control: &Contr
                 let groups = silicon::summary::groups_by(&points, silicon::Point::ttft_error);
                 out.push_str(&format!("\n{}", silicon::summary::report(&groups, "TTFT")));
             }
-        } else if name == "network" {
+        } else if *of == Section::Network {
             out.push_str(&network::report(&network::rows(db, control)?));
         } else {
-            table(&mut out, &section(db, name, ttft, control)?);
+            table(&mut out, &section(db, *of, ttft, control)?);
         }
         out.push('\n');
     }

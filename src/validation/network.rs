@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::row::CheckedRow;
+use super::row::{CheckedRow, Section};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::kernels::KernelDb;
@@ -121,7 +121,7 @@ fn row(
     let mut note = if note.is_empty() { String::new() } else { format!("{note}; ") };
     let _ = write!(note, "on average {:+.1} %", 100.0 * bias.exp_m1());
     Some(CheckedRow {
-        section: "network",
+        section: Section::Network,
         name,
         system: system.into(),
         model: String::new(),

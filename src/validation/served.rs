@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::row::CheckedRow;
+use super::row::{CheckedRow, Section};
 use super::silicon::labels;
 use crate::control::Control;
 use crate::error::{Error, Result};
@@ -21,7 +21,7 @@ use crate::network::params::Misfit;
 use crate::sim::replay::{Log, Server, replay};
 use crate::sim::trace::Trace;
 use crate::sim::{Requests, Settings, to_ps};
-use crate::spec::{Aggregated, Case, Cluster, Device, Parallel, Plan, Workload, catalog, json};
+use crate::spec::{Aggregated, Case, Cluster, Device, Framework, Parallel, Plan, Workload, catalog, json};
 
 const LOGS: &str = include_str!("../../python/disagg/data/validation/vllm.tsv");
 const DEVICES: &str = include_str!("../../python/disagg/data/validation/vllm_devices.json");
@@ -79,7 +79,7 @@ pub fn server(db: &Arc<KernelDb>, run: &Served, device: &Device, requests: &Requ
     let workload = Workload { lengths: trace.lengths(4096), ..Workload::fixed(&run.run, 0.0, 1.0, 1.0) };
     Ok(Server {
         db: db.clone(),
-        case: Case::new(labels::resolve(MODEL)?, cluster, workload).on("vllm"),
+        case: Case::new(labels::resolve(MODEL)?, cluster, workload).on(Framework::Vllm),
         plan: Plan::Aggregated(Aggregated {
             parallel,
             batch: Some(run.seats),
@@ -112,11 +112,11 @@ pub fn rows(db: &Arc<KernelDb>, control: &Control) -> Result<Vec<CheckedRow>> {
                 let (predicted, measured) = (mean(s), mean(m));
                 let met = (predicted / measured - 1.0).abs() <= target;
                 out.push(CheckedRow {
-                    section: "served",
+                    section: Section::Served,
                     name: format!("{}, {} by arrival", run.run, if set == "fit" { "first 150" } else { "last 150" }),
                     system: run.device.name.clone(),
                     model: MODEL.into(),
-                    framework: "vllm".into(),
+                    framework: Framework::Vllm.name().into(),
                     metric,
                     target: measured,
                     predicted,

@@ -4,6 +4,7 @@
 //! G M is at most 4, as the micro-batches of one group are.
 #![allow(clippy::unwrap_used)]
 
+use disagg::spec::Framework;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -80,14 +81,14 @@ fn price(lib: &Arc<Library>, w: &Workload, layout: &Layout, budget: u32, mixed: 
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
-    let framework = args.get(1).cloned().unwrap_or_else(|| "trtllm".into());
+    let framework = Framework::asked(args.get(1).map_or("trtllm", String::as_str), "framework").unwrap();
     let mixed = args.get(2).is_some_and(|a| a == "mixed");
     let db = KernelDb::open(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/python/disagg/data/kernels"))).unwrap();
     for name in ["deepseek-ai/DeepSeek-V3.2", "Qwen/Qwen3-235B-A22B"] {
         for (system, gpus) in [("b200_sxm", 128), ("gb200", 72)] {
             let (model, cluster) = (catalog::model(name).unwrap(), catalog::cluster(system, gpus).unwrap());
             let (quant, serving) = (Quant::default(), Serving::default());
-            let lib = Library::shared(&db, &model, &cluster, &framework, &quant, &serving, &Assumptions::physical());
+            let lib = Library::shared(&db, &model, &cluster, framework, &quant, &serving, &Assumptions::physical());
             let lib = lib.unwrap();
             let layouts = space::units(&space::Choices { lib: &lib, budget: gpus, rules: None }, &[[1, 1]]);
             for workload in ["paper-chat", "paper-coding", "paper-agentic"] {

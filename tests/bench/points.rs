@@ -5,6 +5,7 @@
 //! `explore`: that alone, three times. Threads by `DISAGG_NUM_THREADS`.
 #![allow(clippy::unwrap_used)]
 
+use disagg::spec::Framework;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,6 +13,7 @@ use std::time::Instant;
 use disagg::control::Control;
 use disagg::cost::Library;
 use disagg::kernels::KernelDb;
+use disagg::search::Objective;
 use disagg::search::aim::Aim;
 use disagg::search::group::Group;
 use disagg::search::sides::Priced;
@@ -33,14 +35,14 @@ fn main() {
     let db = KernelDb::open(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/python/disagg/data/kernels"))).unwrap();
     let model = catalog::model(&arg(1, "deepseek-ai/DeepSeek-V3.2")).unwrap();
     let cluster = catalog::cluster(&arg(2, "b200_sxm"), arg(3, "128").parse().unwrap()).unwrap();
-    let framework = arg(4, "sglang");
+    let framework = Framework::asked(&arg(4, "sglang"), "framework").unwrap();
     let workload = catalog::workload(&arg(5, "paper-chat")).unwrap();
     let (quant, serving) = (Quant::default(), Serving::default());
     let slo = Slo { ttft_ms: Some(2000.0), tpot_ms: Some(50.0), percentile: None };
-    let aim = Aim { slo, per_user: false };
+    let aim = Aim { slo, objective: Objective::TokensPerS };
     let lib = timed(
         "library",
-        || Library::shared(&db, &model, &cluster, &framework, &quant, &serving, &Assumptions::physical()).unwrap(),
+        || Library::shared(&db, &model, &cluster, framework, &quant, &serving, &Assumptions::physical()).unwrap(),
         |_| 1,
     );
     let control = Control::new();
@@ -102,7 +104,7 @@ fn main() {
     }
     let q = Question {
         scan: arg(6, "scan") == "scan",
-        ..Question::new(Case::new(model.clone(), cluster.clone(), workload.clone()).on(&framework), slo)
+        ..Question::new(Case::new(model.clone(), cluster.clone(), workload.clone()).on(framework), slo)
     };
     let explored = match arg(7, "").as_str() {
         "map" => 0,
@@ -127,7 +129,7 @@ fn main() {
         .map(|(ttft, tpot)| Slo { ttft_ms: Some(ttft), tpot_ms: Some(tpot), percentile: None })
         .collect();
     let map = Map {
-        case: Case { quant, serving, ..Case::new(model, cluster.clone(), workload).on(&framework) },
+        case: Case { quant, serving, ..Case::new(model, cluster.clone(), workload).on(framework) },
         clusters: vec![cluster],
         workloads,
         slos,

@@ -7,6 +7,7 @@
 //! Prints nanoseconds a call, set-up left out.
 #![allow(clippy::unwrap_used)]
 
+use disagg::spec::Framework;
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use disagg::serving::{Engine, Load, StepEngine, aggregated, pd};
 use disagg::spec::{Aggregated, Assumptions, Dtype, Parallel, PdPlan, Plan, Quant, Serving, Slot, Workers, catalog};
 
 const SYSTEM: &str = "b200_sxm";
-const FRAMEWORK: &str = "sglang";
+const FRAMEWORK: Framework = Framework::Sglang;
 
 fn library(db: &Arc<KernelDb>) -> Arc<Library> {
     let model = catalog::model("deepseek-ai/DeepSeek-V3.2").unwrap();
@@ -90,7 +91,7 @@ fn main() {
                 [("gemm_dtype", "fp8_block".into()), ("n", 4096.into()), ("k", 7168.into()), ("m", 128.into())];
             let query = Query {
                 system: SYSTEM.into(),
-                framework: FRAMEWORK.into(),
+                framework: FRAMEWORK.name().into(),
                 table: "gemm".into(),
                 keys: keys.map(|(k, v)| (k.to_string(), vec![v])).to_vec(),
                 ..Query::default()
@@ -135,16 +136,16 @@ fn main() {
             );
             let w = catalog::workload("paper-chat").unwrap();
             let text = r#"{"attention": {"gpus": 8}, "ffn": {"gpus": 24}, "microbatches": 4, "router": "ffn"}"#;
-            let stepper = StepEngine::afd(&lib.unwrap(), &serde_json::from_str(text).unwrap(), &w).unwrap();
+            let engine = StepEngine::afd(&lib.unwrap(), &serde_json::from_str(text).unwrap(), &w).unwrap();
             let load = Load::of(&w);
-            timed(calls, |i| aggregated::solve(&stepper, &load, 32.0 + wobble(i), 512.0, 1).tpot_s);
+            timed(calls, |i| aggregated::solve(&engine, &load, 32.0 + wobble(i), 512.0, 1).tpot_s);
         }
         "afd-decode" => {
             let w = catalog::workload("paper-chat").unwrap();
             let text = r#"{"attention": {"gpus": 2}, "ffn": {"gpus": 6}, "microbatches": 4}"#;
-            let stepper = StepEngine::afd(&library(&db), &serde_json::from_str(text).unwrap(), &w).unwrap();
+            let engine = StepEngine::afd(&library(&db), &serde_json::from_str(text).unwrap(), &w).unwrap();
             let load = Load::of(&w);
-            timed(calls, |i| pd::decode_side(&stepper, &load, 32.0 + wobble(i)).rate);
+            timed(calls, |i| pd::decode_side(&engine, &load, 32.0 + wobble(i)).rate);
         }
         "tables" => timed(calls, |_| {
             let db = KernelDb::open(dir).unwrap();

@@ -15,7 +15,7 @@ use disagg::cost::Library;
 use disagg::kernels::KernelDb;
 use disagg::serving::Engine;
 use disagg::sim::{Deployment, Requests, Router, Settings, Timing, pricers, simulate_with};
-use disagg::spec::{Aggregated, Assumptions, Parallel, Plan, Quant, Serving, Workload, catalog};
+use disagg::spec::{Aggregated, Assumptions, Framework, Parallel, Plan, Quant, Serving, Workload, catalog};
 
 const MS: u64 = 1_000_000_000;
 
@@ -44,7 +44,7 @@ fn engine(instances: u32) -> Arc<Engine> {
     let model = catalog::model("Qwen/Qwen3-30B-A3B").unwrap();
     let cluster = catalog::cluster("b200_sxm", instances).unwrap();
     let (quant, serving, how) = (Quant::default(), Serving::default(), Assumptions::physical());
-    let lib = Arc::new(Library::new(db, &model, &cluster, "trtllm", &quant, &serving, &how).unwrap());
+    let lib = Arc::new(Library::new(db, &model, &cluster, Framework::Trtllm, &quant, &serving, &how).unwrap());
     let plan = Plan::Aggregated(Aggregated {
         parallel: Parallel::default(),
         batch: Some(256),

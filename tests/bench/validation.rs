@@ -2,6 +2,7 @@
 //! With a figure of the section `deployed`, its operators; `rows <section>`: every row, tab-separated.
 #![allow(clippy::unwrap_used)]
 
+use disagg::spec::Framework;
 use std::path::Path;
 use std::time::Instant;
 
@@ -25,7 +26,9 @@ fn main() {
             }
         }
         ["rows", ref sections @ ..] => {
-            for r in validation::rows(&db, sections, false, &Control::new()).unwrap() {
+            for r in
+                validation::rows(&db, &validation::Section::parse(sections).unwrap(), false, &Control::new()).unwrap()
+            {
                 let (a, b, c) = (&r.name, &r.system, &r.framework);
                 println!(
                     "{a}\t{b}\t{c}\t{}\t{}\t{:.3}\t{:.3}\t{:.3}\t{}",
@@ -49,7 +52,7 @@ fn main() {
                         db.clone(),
                         &model,
                         &cluster,
-                        framework,
+                        Framework::asked(framework, "framework").unwrap(),
                         &Quant::default(),
                         &serving,
                         &Assumptions::physical(),
@@ -84,7 +87,9 @@ fn main() {
                 validation::silicon::summary::report(&validation::silicon::summary::groups(&points), "TPOT")
             );
         }
-        ["silicon", "ttft"] => println!("{}", validation::report(&db, &["silicon"], true, &Control::new()).unwrap()),
+        ["silicon", "ttft"] => {
+            println!("{}", validation::report(&db, &[validation::Section::Silicon], true, &Control::new()).unwrap())
+        }
         ["silicon", "rows"] => {
             let choices = validation::silicon::Choices { ttft: true, ..Default::default() };
             for p in validation::silicon::points_with(&db, &choices, &Control::new()).unwrap() {
@@ -109,9 +114,15 @@ fn main() {
         }
         ["deployed", figure] => print(&validation::deployed::breakdown(&db, figure).unwrap()),
         ref sections => {
-            println!("{}", validation::report(&db, sections, false, &Control::new()).unwrap());
+            println!(
+                "{}",
+                validation::report(&db, &validation::Section::parse(sections).unwrap(), false, &Control::new())
+                    .unwrap()
+            );
             if *sections == ["deployed"] {
-                for r in validation::rows(&db, sections, false, &Control::new()).unwrap() {
+                for r in validation::rows(&db, &validation::Section::parse(sections).unwrap(), false, &Control::new())
+                    .unwrap()
+                {
                     println!("{}: {}", r.name, r.note);
                 }
             }

@@ -5,6 +5,7 @@ use disagg::search::arrivals::leader;
 use disagg::search::{Objective, Question, explore};
 use disagg::serving::Engine;
 use disagg::serving::queueing::Arrivals;
+use disagg::spec::Framework;
 use disagg::spec::{Case, Level, Slo, Workload};
 
 use crate::lab;
@@ -12,7 +13,8 @@ use crate::lab;
 fn question(percentile: Option<f64>) -> Question {
     let (model, cluster) = (lab::model("Qwen/Qwen3-30B-A3B"), lab::cluster("h200_sxm", 4));
     let slo = Slo { ttft_ms: Some(150.0), tpot_ms: Some(12.0), percentile };
-    let mut q = Question::new(Case::new(model, cluster, Workload::fixed("w", 0.0, 1024.0, 256.0)).on("trtllm"), slo);
+    let mut q =
+        Question::new(Case::new(model, cluster, Workload::fixed("w", 0.0, 1024.0, 256.0)).on(Framework::Trtllm), slo);
     q.levels = vec![Level::Aggregated, Level::Pd];
     q.batches_per_octave = 2;
     (q.arrivals, q.confirm) = (Arrivals::Poisson, false);

@@ -1,5 +1,6 @@
 //! Laws of the audit: both ends fixed, steps that add up, orders that differ but not in the sum.
 
+use disagg::spec::Framework;
 use std::sync::OnceLock;
 
 use disagg::Error;
@@ -14,8 +15,10 @@ use crate::lab::{self, near};
 fn question() -> Question {
     let slo = Slo { ttft_ms: Some(200.0), tpot_ms: Some(15.0), percentile: None };
     let w = Workload::fixed("chat", 2048.0, 512.0, 128.0);
-    let mut q =
-        Question::new(Case::new(lab::model("Qwen/Qwen3-30B-A3B"), lab::cluster("b200_sxm", 4), w).on("trtllm"), slo);
+    let mut q = Question::new(
+        Case::new(lab::model("Qwen/Qwen3-30B-A3B"), lab::cluster("b200_sxm", 4), w).on(Framework::Trtllm),
+        slo,
+    );
     q.batches_per_octave = 1;
     q
 }

@@ -1,6 +1,7 @@
 //! What binds is what binds (physics.md section 8): relaxing only the limit that is named changes the
 //! verdict or what binds next.
 
+use disagg::spec::Framework;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -27,7 +28,7 @@ fn relaxed(cluster: &Cluster) -> Cluster {
 /// The same library with room for everything, made once.
 fn roomy(lib: &Library) -> Arc<Library> {
     static MADE: OnceLock<Arc<Library>> = OnceLock::new();
-    MADE.get_or_init(|| lab::library(&lib.model, &relaxed(&lib.cluster), &lib.framework, &lib.assumptions)).clone()
+    MADE.get_or_init(|| lab::library(&lib.model, &relaxed(&lib.cluster), lib.framework, &lib.assumptions)).clone()
 }
 
 /// What the fullest GPU holds needs a device of some size; a thousandth less is not enough.
@@ -241,8 +242,10 @@ fn relaxing_what_binds_a_level_changes_its_verdict() {
         ("deepseek-ai/DeepSeek-V3", "h200_sxm", 4, 1.0, 1.0),
     ] {
         let slo = Slo { ttft_ms: Some(ttft), tpot_ms: Some(tpot), percentile: None };
-        let mut q =
-            Question::new(Case::new(lab::model(name), lab::cluster(system, gpus), lab::chat()).on("trtllm"), slo);
+        let mut q = Question::new(
+            Case::new(lab::model(name), lab::cluster(system, gpus), lab::chat()).on(Framework::Trtllm),
+            slo,
+        );
         q.batches_per_octave = 1;
         let s = study(&q);
         for v in &s.verdicts {

@@ -110,7 +110,7 @@ fn laws_keep_their_bounds() {
 }
 
 fn rows() -> Vec<CheckedRow> {
-    validation::rows(db(), &["network"], false, &Control::new()).unwrap()
+    validation::rows(db(), &[validation::Section::Network], false, &Control::new()).unwrap()
 }
 
 #[test]

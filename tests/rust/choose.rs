@@ -6,10 +6,10 @@ use disagg::spec::{AfdPlan, Aggregated, Parallel, Plan, Workload, catalog};
 
 use crate::lab;
 
-/// The slow, obvious twin: the whole lattice of every stepper.
-fn exhaustive(steppers: &[&StepEngine], load: &Load) -> Option<SteadyState> {
+/// The slow, obvious twin: the whole lattice of every engine.
+fn exhaustive(engines: &[&StepEngine], load: &Load) -> Option<SteadyState> {
     let mut best: Option<SteadyState> = None;
-    for s in steppers {
+    for s in engines {
         for (b, chunks) in choose::lattice(s, load, None, None, 1) {
             for c in chunks {
                 let p = aggregated::solve(s, load, f64::from(b), f64::from(c), 1);
@@ -23,15 +23,15 @@ fn exhaustive(steppers: &[&StepEngine], load: &Load) -> Option<SteadyState> {
 }
 
 #[track_caller]
-fn compare(steppers: &[&StepEngine], load: &Load, what: &str) -> bool {
-    let found = choose::mixed(steppers, load, None, None, 1);
-    let best = exhaustive(steppers, load).unwrap();
+fn compare(engines: &[&StepEngine], load: &Load, what: &str) -> bool {
+    let found = choose::mixed(engines, load, None, None, 1);
+    let best = exhaustive(engines, load).unwrap();
     assert_eq!(found.point.stands(), best.stands(), "{what}");
     if best.stands() {
         let loss = 1.0 - found.point.requests_per_s / best.requests_per_s;
         assert!((-1e-12..=1e-3).contains(&loss), "{what}: loses {loss:.5}: {found:?}");
         let (b, c) = (f64::from(found.batch), f64::from(found.chunk));
-        let again = aggregated::solve(steppers[found.stepper], load, b, c, 1);
+        let again = aggregated::solve(engines[found.engine], load, b, c, 1);
         assert_eq!(format!("{again:?}"), format!("{:?}", found.point), "{what}: the point is not of the choice");
     }
     best.stands()

@@ -1,5 +1,6 @@
 //! Laws of steps and memory (physics.md sections 1, 3 and 4).
 
+use disagg::spec::Framework;
 use std::sync::Arc;
 
 use disagg::cost::Program;
@@ -11,7 +12,7 @@ use disagg::spec::{Assumptions, Attention, Dtype, Model, Parallel, Workload, ser
 use disagg::units::GIB;
 use proptest::prelude::*;
 
-use crate::lab::{self, FRAMEWORKS, afd_plan, gap, near, pool, split};
+use crate::lab::{self, afd_plan, gap, near, pool, split};
 
 const CATALOGUE: [&str; 14] = [
     "deepseek-ai/DeepSeek-V3.2",
@@ -109,7 +110,7 @@ fn every_model_prices_on_every_lane() {
     let check = |(name, system): &(&str, &str)| {
         let model = lab::model(name);
         let cluster = lab::cluster(system, 8);
-        for framework in FRAMEWORKS {
+        for &framework in Framework::ALL {
             let what = format!("{name} on {system} with {framework}");
             let lib = lab::library(&model, &cluster, framework, &Assumptions::physical());
             check_worker(&lib, split(8, 1, 1), &what);
@@ -280,7 +281,7 @@ fn without_window(model: &Model) -> Model {
 
 #[test]
 fn sliding_windows_pay_off_at_length() {
-    for framework in FRAMEWORKS {
+    for &framework in Framework::ALL {
         let model = lab::model("openai/gpt-oss-120b");
         let cluster = lab::cluster("b200_sxm", 8);
         let make = |m: &Model| {
@@ -345,7 +346,7 @@ fn context<'a>(lib: &'a Library, workload: &'a Workload) -> Context<'a> {
         assumptions: &lib.assumptions,
         workload,
         device: &lib.cluster.device,
-        framework: &lib.framework,
+        framework: lib.framework,
         node_gpus: lib.cluster.fabric.node_gpus,
     }
 }

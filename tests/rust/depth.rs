@@ -6,7 +6,7 @@ use disagg::cost::Item;
 use disagg::cost::{Batch, Library};
 use disagg::serving::{Engine, Load, StepEngine, pd, step_engine};
 use disagg::spec::plan::{Duplex, Side};
-use disagg::spec::{AfdPlan, Assumptions, Device, Imbalance, Plan, Serving, Workload, catalog};
+use disagg::spec::{AfdPlan, Assumptions, Device, ExpertLoad, Imbalance, Plan, Serving, Workload, catalog};
 use proptest::prelude::*;
 
 use crate::lab::{self, afd_plan, gap, pool, split, unit, worker};
@@ -159,7 +159,7 @@ fn an_ffn_side_router_sends_one_copy() {
 #[test]
 fn halves_lose_where_weights_bind_and_win_where_wires_do() {
     // The deployment ran EPLB: its experts are balanced.
-    let off = serving(|s| s.imbalance = Some(Imbalance::Name("balanced".into())));
+    let off = serving(|s| s.imbalance = Some(Imbalance::Name(ExpertLoad::Balanced)));
     let on = Serving { two_batch_overlap: Some(true), ..off.clone() };
     let of = |s: &Serving| {
         let lib = lab::library_serving(
@@ -321,9 +321,9 @@ fn loads_lie_between_the_measured_rows() {
         let w = worker(&v32_with(&s), split(1, 32, 1), &chat());
         w.step(&Batch::prefill(4.0, 2048.0, 0.0)).seconds
     };
-    let named = |n: &str| time(serving(|s| s.imbalance = Some(Imbalance::Name(n.into()))));
+    let named = |load| time(serving(|s| s.imbalance = Some(Imbalance::Name(load))));
     let exponent = |a: f64| time(serving(|s| s.imbalance = Some(Imbalance::Exponent(a))));
-    let (even, own) = (named("balanced"), time(Serving::default()));
+    let (even, own) = (named(ExpertLoad::Balanced), time(Serving::default()));
     assert!(even < own, "{even} {own}");
     // The exponent of a measured row is that row; a histogram of equal loads is the balanced one.
     assert!(gap(exponent(1.01), own) < 1e-9);

@@ -203,7 +203,7 @@ fn points_cost_what_an_estimate_says_and_failures_are_rows() {
         let cluster = catalog::cluster("h200_sxm", 8).unwrap();
         let name = Case::new(model.clone(), cluster.clone(), lab::chat()).framework(lab::db()).unwrap();
         let (quant, serving, how) = (Quant::default(), Serving::default(), Assumptions::physical());
-        let lib = Library::new(lab::db().clone(), &model, &cluster, &name, &quant, &serving, &how);
+        let lib = Library::new(lab::db().clone(), &model, &cluster, name, &quant, &serving, &how);
         (model, Arc::new(lib.unwrap()))
     };
     assert!(model.attention.heads() % 3 != 0);

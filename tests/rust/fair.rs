@@ -5,6 +5,8 @@
 //! What gains is priced by the engine and must keep the limits there. All of it, 50 questions of six models with 10,000
 //! plans each: `cargo test --release --test rust fair -- --ignored --nocapture`.
 
+use crate::lab::Server;
+use disagg::spec::Framework;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -57,8 +59,8 @@ type Drawn = Option<Row>;
 
 impl<'a> Twin<'a> {
     fn new(q: &'a Question) -> Twin<'a> {
-        let lib = lab::lib_as_asked(&q.case.model, &q.case.cluster, &q.case.named()[0]);
-        let rules = q.runnable.then(|| Rules::new(&q.case.named()[0], None, &q.case.model, &q.case.cluster).unwrap());
+        let lib = lab::lib_as_asked(&q.case.model, &q.case.cluster, q.case.named()[0]);
+        let rules = q.runnable.then(|| Rules::new(q.case.named()[0], None, &q.case.model, &q.case.cluster).unwrap());
         let prompts = q.case.workload.prefill_part();
         let table = |w: &Workload| Arc::new(Tables::new(&lib, w, &Arc::default()).unwrap());
         let choices = Choices { lib: &lib, budget: q.case.cluster.gpus, rules: rules.as_ref() };
@@ -149,7 +151,7 @@ impl<'a> Twin<'a> {
         if p.stands() && p.binding_under(&self.q.slo) == Binding::None { p.requests_per_s } else { 0.0 }
     }
 
-    /// A stepper with its scan; a unit with pipeline stages has none.
+    /// A engine with its scan; a unit with pipeline stages has none.
     fn scan(&self, layout: &Layout, prefill: bool) -> (Arc<StepEngine>, Option<Scan>) {
         let w = if prefill { &self.prompts } else { &self.q.case.workload };
         let s = Arc::new(lab::layout(&self.lib, layout, w));
@@ -162,7 +164,7 @@ impl<'a> Twin<'a> {
         let count = self.most((0, 1), layout.gpus());
         let (s, scan) = self.scan(&layout, false);
         let most = most_sequences(&s, self.load.isl.min(512.0)).min(4096.0);
-        let paced = self.lib.serving.prefill_interval.is_none() && cadence::acts(&self.lib.framework, s.ranks());
+        let paced = self.lib.serving.prefill_interval.is_none() && cadence::acts(self.lib.framework, s.ranks());
         let mut best: Drawn = None;
         for _ in 0..4 {
             let batch = Twin::beside(draw, near.map(|r| r.main.batch), most).max(f64::from(layout.microbatches()));
@@ -330,7 +332,7 @@ fn questions(budgets: &[(&str, u32)], from: usize) -> Vec<Question> {
         let (ttft, tpot) = limits[(k * 7 + k / 5) % limits.len()];
         let slo = Slo { ttft_ms: Some(ttft), tpot_ms: Some(tpot), percentile: None };
         let w = Workload::fixed("fair", prefix, isl, osl);
-        out.push(Question::new(Case::new(lab::model(model), lab::cluster(system, gpus), w).on(framework), slo));
+        out.push(Question::new(Case::new(lab::model(model), lab::cluster(system, gpus), w).on(framework.of()), slo));
     }
     out
 }
@@ -443,7 +445,7 @@ fn more_gpus_never_give_less() {
             let mut before = 0.0_f64;
             for gpus in budgets.clone() {
                 let cluster = lab::cluster(system, gpus);
-                let mut q = Question::new(Case::new(lab::model(model), cluster, w.clone()).on(framework), slo);
+                let mut q = Question::new(Case::new(lab::model(model), cluster, w.clone()).on(framework.of()), slo);
                 q.levels = vec![level];
                 let now = best(&q, level);
                 assert!(now >= before * (1.0 - 1e-3), "{model} {} {gpus}: {now} after {before}", level.name());
@@ -459,7 +461,7 @@ fn more_gpus_never_give_less() {
 fn what_was_found_by_hand_is_reached() {
     let slo = Slo { ttft_ms: Some(500.0), tpot_ms: Some(20.0), percentile: None };
     let (model, cluster) = (lab::model("deepseek-ai/DeepSeek-V3.2"), lab::cluster("gb200", 72));
-    let mut q = Question::new(Case::new(model, cluster, lab::chat()).on("sglang"), slo);
+    let mut q = Question::new(Case::new(model, cluster, lab::chat()).on(Framework::Sglang), slo);
     q.levels = vec![Level::Pd];
     let per_gpu = best(&q, Level::Pd) * 256.0 / 72.0;
     println!("{per_gpu:.0} tokens/s/GPU");
@@ -478,7 +480,7 @@ fn what_a_wider_climb_found_is_reached() {
         [("sglang", as_is, 1199.0), ("sglang", graph, 1445.0), ("trtllm", every, 613.0), ("trtllm", drafts, 2443.0)]
     {
         let (model, cluster) = (lab::model("deepseek-ai/DeepSeek-V3.2"), lab::cluster("b200_sxm", 128));
-        let mut q = Question::new(Case::new(model, cluster, lab::chat()).on(framework), slo);
+        let mut q = Question::new(Case::new(model, cluster, lab::chat()).on(framework.of()), slo);
         (q.case.serving, q.levels) = (serving, vec![Level::AggregatedAfd]);
         let per_gpu = best(&q, Level::AggregatedAfd) * 256.0 / 128.0;
         assert!(per_gpu >= least, "{framework}: {per_gpu} after {least}");
@@ -513,7 +515,7 @@ fn what_was_drawn_by_chance_is_reached() {
     ] {
         let w = Workload::fixed("fair", prefix, isl, osl);
         let slo = Slo { ttft_ms: Some(ttft), tpot_ms: Some(tpot), percentile: None };
-        let mut q = Question::new(Case::new(lab::model(model), lab::cluster(system, gpus), w).on(framework), slo);
+        let mut q = Question::new(Case::new(lab::model(model), lab::cluster(system, gpus), w).on(framework.of()), slo);
         q.levels = vec![level];
         let found = best(&q, level);
         assert!(found >= least, "{model}: {found} after {least}");
@@ -528,7 +530,7 @@ fn pieces_of_a_prompt_fill_the_stages_of_a_unit() {
     for (tpot, least) in [(8.0, 16.6), (9.0, 21.3), (10.0, 25.6), (13.0, 35.6)] {
         let (model, cluster) = (lab::model("deepseek-ai/DeepSeek-V3.2"), lab::cluster("h200_sxm", 64));
         let slo = Slo { ttft_ms: Some(250.0), tpot_ms: Some(tpot), percentile: None };
-        let mut q = Question::new(Case::new(model, cluster, w.clone()).on("trtllm"), slo);
+        let mut q = Question::new(Case::new(model, cluster, w.clone()).on(Framework::Trtllm), slo);
         q.levels = vec![Level::PdAfd];
         let per_gpu = best(&q, Level::PdAfd) * 500.0 / 64.0;
         assert!(per_gpu >= least, "{tpot} ms: {per_gpu} after {least}");
@@ -563,7 +565,7 @@ fn what_pairs_with_nothing_hides_nothing() {
         let task = Task::new(&lib, &w, 16, 0, &control, true).within(rules);
         task.prompts(&layouts).unwrap().every
     };
-    let (free, bound) = (front(None), front(Some(Rules::new("vllm", None, &model, &cluster).unwrap())));
+    let (free, bound) = (front(None), front(Some(Rules::new(Framework::Vllm, None, &model, &cluster).unwrap())));
     assert!(free.iter().any(stages), "stages lead where no rule stops them");
     assert!(!bound.is_empty() && !bound.iter().any(stages));
     let best = |all: &[Candidate<pd::PrefillSide>]| {

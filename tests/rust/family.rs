@@ -186,8 +186,8 @@ fn a_scan_reads_it_as_the_engine_prices_it() {
         let w = Workload::fixed("law", 1000.0, 1500.0, 300.0);
         let (load, tables) = (Load::of(&w), Arc::new(Tables::new(&lib, &w, &Arc::default()).unwrap()));
         let unit = lab::unit(&lib, &lab::afd_plan(lab::pool(4, 2), lab::pool(4, 1), 2), &w);
-        let steppers = [lab::worker(&lib, lab::split(2, 2, 1), &w), lab::worker(&lib, lab::split(1, 4, 2), &w), unit];
-        for s in steppers.map(Arc::new) {
+        let engines = [lab::worker(&lib, lab::split(2, 2, 1), &w), lab::worker(&lib, lab::split(1, 4, 2), &w), unit];
+        for s in engines.map(Arc::new) {
             let scan = Scan::new(&s, &tables).unwrap();
             for (batch, chunk) in [(8.0, 300.0), (32.0, 1000.0), (64.0, 4000.0)] {
                 let (a, b) = (
@@ -229,12 +229,12 @@ fn a_program_written_by_hand_is_the_one_read() {
     let layers: Vec<_> = (0..model.layers).map(|i| (usize::from(i % 2 == 0), Ffn::Experts)).collect();
     let hand = Program::new(vec![softmax(false), softmax(true)], &layers).unwrap();
     assert_eq!((read.kinds(), read.runs()), (hand.kinds(), hand.runs()));
-    let stepper = |program| {
+    let engine = |program| {
         let lib = with_program(&model, &Serving::default(), program);
         lab::unit(&lib, &lab::afd_plan(lab::pool(4, 1), lab::pool(4, 1), 3), &lab::chat())
     };
     let step = |s: &StepEngine| s.step(&Batch::decode(48.0, 9000.0, 1.0)).seconds.to_bits();
-    assert_eq!(step(&stepper(read)), step(&stepper(hand)));
+    assert_eq!(step(&engine(read)), step(&engine(hand)));
 }
 
 /// Memory follows the program, not the model's count of dense layers; in every pipeline stage.

@@ -3,19 +3,19 @@
 use disagg::control::Control;
 use disagg::cost::Op;
 use disagg::kernels::table::TableKey;
-use disagg::search::flips::{Flip, LEAD};
+use disagg::search::flips::{Flip, FlipSide, LEAD, Moved};
 use disagg::search::{Question, Row, Study, explore};
 use disagg::serving::Engine;
-use disagg::serving::framework::{FRAMEWORKS, candidates};
+use disagg::serving::framework::{self, candidates, with_kernels};
 use disagg::spec::servers::{self, KernelPart};
-use disagg::spec::{Assumptions, Case, Launch, Level, PdPlan, Plan, Quant, Serving, Slo, Workload};
+use disagg::spec::{Assumptions, Case, Framework, Launch, Level, PdPlan, Plan, Quant, Serving, Slo, Workload};
 
-use crate::lab;
+use crate::lab::{self, Server};
 
 fn question(frameworks: &[&str], gpus: u32, slo: Slo) -> Question {
     let (model, cluster) = (lab::model("Qwen/Qwen3-30B-A3B"), lab::cluster("h200_sxm", gpus));
     let mut q = Question::new(Case::new(model, cluster, Workload::fixed("w", 0.0, 1000.0, 200.0)), slo);
-    q.case.frameworks = Some(frameworks.iter().map(|f| (*f).to_string()).collect());
+    q.case.frameworks = Some(frameworks.iter().map(|f| f.of()).collect());
     q
 }
 
@@ -44,7 +44,7 @@ fn the_kernels_of_one_plan_do_not_hang_on_the_number_of_gpus() {
         let all = candidates(lab::db(), &model, &lab::cluster(system, 8), &Quant::default()).unwrap();
         let whole: Vec<f64> = all.iter().filter(|c| c.lacks.is_empty()).map(|c| (c.share * 1e3).round()).collect();
         assert!(whole.windows(2).all(|w| w[0] >= w[1]), "{all:?}");
-        assert_eq!(all[0].name, chosen(8));
+        assert_eq!(all[0].framework, chosen(8));
         assert!(all.iter().all(|c| (0.0..=1.0).contains(&c.share)), "{all:?}");
     }
 }
@@ -77,16 +77,26 @@ fn all_are_compared_and_each_says_what_it_says_alone() {
 }
 
 #[test]
+fn an_unknown_framework_and_one_without_kernels_are_told_apart() {
+    let unknown = Framework::asked("sglong", "frameworks[1]").unwrap_err().to_string();
+    assert!(unknown.contains("frameworks[1]: 'sglong' is not a framework; did you mean 'sglang'"), "{unknown}");
+    let named = [Framework::Trtllm, Framework::Sglang];
+    let lacking = framework::check(&named, &[Framework::Trtllm], "b200_sxm").into_result().unwrap_err().to_string();
+    assert!(lacking.contains("frameworks[1]: 'sglang' is not a framework with kernels for b200_sxm"), "{lacking}");
+    assert!(framework::check(&named, Framework::ALL, "b200_sxm").into_result().is_ok());
+    assert!(with_kernels(&disagg::kernels::KernelDb::empty(), "b200_sxm").is_err());
+}
+
+#[test]
 fn every_framework_with_kernels_is_compared_and_the_rest_is_named() {
     let mut left_out = 0;
     for name in ["openai/gpt-oss-120b", "deepseek-ai/DeepSeek-V3.2", "nvidia/Kimi-K2.5-NVFP4", "Qwen/Qwen3-32B"] {
         for system in ["h100_sxm", "h200_sxm", "b200_sxm", "b300_sxm", "gb200", "gb300"] {
             let case = Case::new(lab::model(name), lab::cluster(system, 8), lab::chat());
             let found = case.compared(lab::db()).unwrap();
-            let known = lab::db().frameworks(system).unwrap();
-            let serving = FRAMEWORKS.iter().filter(|f| known.iter().any(|k| k == *f)).count();
-            assert_eq!(found.names.len() + found.left_out.len(), serving, "{name} on {system}: {found:?}");
-            assert!(!found.names.is_empty());
+            let serving = with_kernels(lab::db(), system).unwrap().len();
+            assert_eq!(found.frameworks.len() + found.left_out.len(), serving, "{name} on {system}: {found:?}");
+            assert!(!found.frameworks.is_empty());
             for text in &found.left_out {
                 assert!(text.contains("no measured kernels on") && text.contains(system), "{text}");
             }
@@ -119,13 +129,13 @@ fn flips_are_what_a_look_at_every_row_finds() {
         let rate = |i: usize| s.rows[i].point.requests_per_s;
         let own = best.reduce(|a, b| if rate(b) > rate(a) { b } else { a }).map(|i| s.rows[i].level);
         let at = |f: &Flip, ms: f64| match f.what {
-            "ttft_ms" => leads(&s, &Slo { ttft_ms: Some(ms), ..slo }),
+            Moved::Ttft => leads(&s, &Slo { ttft_ms: Some(ms), ..slo }),
             _ => leads(&s, &Slo { tpot_ms: Some(ms), ..slo }),
         };
-        for f in s.flips().iter().filter(|f| f.what != "gpus") {
+        for f in s.flips().iter().filter(|f| f.what != Moved::Gpus) {
             let told = f.row.map(|i| (s.rows[i].level, s.rows[i].point.requests_per_s));
             // On the side where it holds, a hair off the value.
-            let found = at(f, f.value * if f.side == "below" { 1.0 - 1e-9 } else { 1.0 + 1e-9 });
+            let found = at(f, f.value * if f.side == FlipSide::Below { 1.0 - 1e-9 } else { 1.0 + 1e-9 });
             match (told, found) {
                 (None, None) => {}
                 (Some((level, rate)), Some((top, most))) => {
@@ -137,19 +147,19 @@ fn flips_are_what_a_look_at_every_row_finds() {
                 }
                 other => panic!("{f:?}: {other:?}"),
             }
-            if f.side != "at" {
+            if f.side != FlipSide::At {
                 assert_ne!(told.map(|t| t.0), own, "{f:?}");
                 // On the other side of the value the answer's level is not beaten by more than the lead.
-                let back = at(f, f.value * if f.side == "below" { 1.0 + 1e-9 } else { 1.0 - 1e-9 });
+                let back = at(f, f.value * if f.side == FlipSide::Below { 1.0 + 1e-9 } else { 1.0 - 1e-9 });
                 let kept = s.rows.iter().filter(|r| Some(r.level) == own);
                 if let (Some((_, most)), Some(_)) = (back, kept.clone().next()) {
                     let limits = match f.what {
-                        "ttft_ms" => Slo { ttft_ms: Some(f.value * (1.0 + 1e-9)), ..slo },
+                        Moved::Ttft => Slo { ttft_ms: Some(f.value * (1.0 + 1e-9)), ..slo },
                         _ => Slo { tpot_ms: Some(f.value * (1.0 + 1e-9)), ..slo },
                     };
                     let within = kept.filter(|r| r.point.stands() && r.point.excess(&limits) <= 1.0);
                     let rate = within.map(|r| r.point.requests_per_s).fold(0.0, f64::max);
-                    if f.side == "below" {
+                    if f.side == FlipSide::Below {
                         assert!(rate * (1.0 + LEAD) >= most, "{f:?}: {rate} against {most}");
                     }
                 }
@@ -194,13 +204,13 @@ fn what_is_known_of_a_latency_is_what_its_own_steps_rest_on() {
 
 #[test]
 fn what_servers_launch_and_which_kernels_they_take_is_data() {
-    let asked = |framework: &str, launch: Option<Launch>| {
+    let asked = |framework: Framework, launch: Option<Launch>| {
         let (model, cluster) = (lab::model("Qwen/Qwen3-30B-A3B"), lab::cluster("h200_sxm", 8));
         let serving = Serving { launch, ..Serving::default() };
         let lib = lab::library_serving(&model, &cluster, framework, &Assumptions::physical(), &serving);
         [lib.graph(true), lib.graph(false)]
     };
-    for framework in FRAMEWORKS {
+    for &framework in Framework::ALL {
         let rule = servers::launch(framework).unwrap();
         assert!(rule.source.len() > 20, "{framework}");
         assert_eq!(asked(framework, None), [rule.decode, rule.prefill].map(|l| l == Launch::Graph), "{framework}");
@@ -214,8 +224,8 @@ fn what_servers_launch_and_which_kernels_they_take_is_data() {
         for rule in &servers::servers().kernels {
             assert!(rule.source.len() > 20, "{}", rule.lane);
             let name = if rule.part == KernelPart::Moe { "moe" } else { "generation_attention" };
-            let first = servers::kernel_rule(&rule.framework, sm, rule.part);
-            let Ok(table) = lab::db().table(system, &rule.framework, name, None) else { continue };
+            let first = servers::kernel_rule(rule.framework.name(), sm, rule.part);
+            let Ok(table) = lab::db().table(system, rule.framework.name(), name, None) else { continue };
             if first.is_none_or(|r| r.lane != rule.lane) || rule.most_tokens.is_some() && sm < 100 {
                 continue;
             }

@@ -5,6 +5,7 @@
 //! `cargo test --test rust golden_estimates -- --nocapture`, the counts within 3 % are pinned, and every
 //! number further off stands in `EXPLAINED` with its cause.
 
+use crate::lab::Server;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -96,7 +97,7 @@ impl Row {
             lab::db().clone(),
             &model,
             &cluster,
-            &self.inputs["backend_name"],
+            self.inputs["backend_name"].as_str().of(),
             &quant,
             &Serving::default(),
             &Assumptions::aiconfigurator(),
@@ -301,7 +302,7 @@ fn steps_that_no_switch_was_made_for() {
         let cluster = catalog::cluster(&c[1], 64).unwrap();
         let quant = Quant { kv: Dtype::named(&c[6]), ..Quant::default() };
         let (serving, a) = (Serving::default(), Assumptions::aiconfigurator());
-        let lib = Library::new(lab::db().clone(), &model, &cluster, &c[2], &quant, &serving, &a).unwrap();
+        let lib = Library::new(lab::db().clone(), &model, &cluster, c[2].as_str().of(), &quant, &serving, &a).unwrap();
         let w = Workload::fixed("golden", 0.0, number(5) - 1.0, 2.0);
         let s = lab::worker(&Arc::new(lib), lab::split(1, ep, 1), &w);
         let (theirs, ours) = (number(7), s.decode(number(4), number(5)).seconds * 1e3);

@@ -1,4 +1,4 @@
-//! What the law tests share: one kernel database, and small libraries, plans and steppers.
+//! What the law tests share: one kernel database, and small libraries, plans and engines.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,10 +10,26 @@ use disagg::search::Layout;
 use disagg::serving::{StepEngine, defaults};
 use disagg::spec::plan::{Duplex, PipelineMode, Side};
 use disagg::spec::{
-    AfdPlan, Assumptions, Cluster, Model, Parallel, PoolPlan, Quant, Serving, Slot, Workers, Workload, catalog,
+    AfdPlan, Assumptions, Cluster, Framework, Model, Parallel, PoolPlan, Quant, Serving, Slot, Workers, Workload,
+    catalog,
 };
 
-pub const FRAMEWORKS: [&str; 3] = ["trtllm", "sglang", "vllm"];
+/// A framework, or its name.
+pub trait Server {
+    fn of(self) -> Framework;
+}
+
+impl Server for Framework {
+    fn of(self) -> Framework {
+        self
+    }
+}
+
+impl Server for &str {
+    fn of(self) -> Framework {
+        Framework::asked(self, "framework").unwrap()
+    }
+}
 
 pub fn db() -> &'static Arc<KernelDb> {
     static DB: OnceLock<Arc<KernelDb>> = OnceLock::new();
@@ -30,35 +46,36 @@ pub fn cluster(system: &str, gpus: u32) -> Cluster {
     catalog::cluster(system, gpus).unwrap()
 }
 
-pub fn library(model: &Model, cluster: &Cluster, framework: &str, assumptions: &Assumptions) -> Arc<Library> {
+pub fn library(model: &Model, cluster: &Cluster, framework: impl Server, assumptions: &Assumptions) -> Arc<Library> {
     library_serving(model, cluster, framework, assumptions, &Serving::default())
 }
 
 pub fn library_serving(
     model: &Model,
     cluster: &Cluster,
-    framework: &str,
+    framework: impl Server,
     assumptions: &Assumptions,
     serving: &Serving,
 ) -> Arc<Library> {
     let quant = Quant::default();
-    Arc::new(Library::new(db().clone(), model, cluster, framework, &quant, serving, assumptions).unwrap())
+    Arc::new(Library::new(db().clone(), model, cluster, framework.of(), &quant, serving, assumptions).unwrap())
 }
 
 /// A preset model on a preset system, compiled once for all tests.
-pub fn lib(name: &'static str, system: &'static str, gpus: u32, framework: &'static str) -> Arc<Library> {
-    type Made = BTreeMap<(&'static str, &'static str, u32, &'static str), Arc<Library>>;
+pub fn lib(name: &'static str, system: &'static str, gpus: u32, framework: impl Server) -> Arc<Library> {
+    type Made = BTreeMap<(&'static str, &'static str, u32, Framework), Arc<Library>>;
     static MADE: OnceLock<Mutex<Made>> = OnceLock::new();
     let mut made = MADE.get_or_init(Mutex::default).lock().unwrap();
+    let framework = framework.of();
     made.entry((name, system, gpus, framework))
         .or_insert_with(|| library(&model(name), &cluster(system, gpus), framework, &Assumptions::physical()))
         .clone()
 }
 
 /// The library that a question of these is priced with.
-pub fn lib_as_asked(model: &Model, cluster: &Cluster, framework: &str) -> Arc<Library> {
+pub fn lib_as_asked(model: &Model, cluster: &Cluster, framework: impl Server) -> Arc<Library> {
     let (quant, serving) = (Quant::default(), Serving::default());
-    defaults::library(db(), model, cluster, framework, &quant, &serving, &Assumptions::physical()).unwrap()
+    defaults::library(db(), model, cluster, framework.of(), &quant, &serving, &Assumptions::physical()).unwrap()
 }
 
 /// The library of the paper's model on its hardware.
@@ -137,6 +154,6 @@ pub fn near(a: f64, b: f64, tolerance: f64, what: &str) {
 }
 
 /// A preset model on 8 GPUs, with a lane of its own in the cache.
-pub fn lib_of(name: &'static str, system: &'static str, framework: &'static str) -> Arc<Library> {
+pub fn lib_of(name: &'static str, system: &'static str, framework: impl Server) -> Arc<Library> {
     lib(name, system, 8, framework)
 }

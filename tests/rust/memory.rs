@@ -1,5 +1,7 @@
 //! Memory as servers have it: KV room against what servers print at start, and the laws of the fraction.
 
+use crate::lab::Server;
+use disagg::spec::Framework;
 use std::sync::Arc;
 
 use disagg::Error;
@@ -30,7 +32,7 @@ fn rows() -> Vec<Row> {
         let quant = Quant { kv: (c[7] == "bfloat16").then_some(Dtype::Bf16), ..Quant::default() };
         let (model, cluster) = (lab::model(c[0]), lab::cluster(c[1], parallel.gpus().max(8)));
         let a = Assumptions::physical();
-        let lib = Library::new(lab::db().clone(), &model, &cluster, c[4], &quant, &serving, &a).unwrap();
+        let lib = Library::new(lab::db().clone(), &model, &cluster, c[4].of(), &quant, &serving, &a).unwrap();
         Row { lib: Arc::new(lib), parallel, tokens: n(8), gib: n(9), name: line.into() }
     };
     ROWS.lines().skip(1).map(read).collect()
@@ -62,7 +64,7 @@ fn kv_room_is_what_servers_print() {
     assert!(missed.is_empty(), "{}", missed.join("\n"));
 }
 
-fn room(system: &str, framework: &str, parallel: Parallel, serving: &Serving) -> Memory {
+fn room(system: &str, framework: impl Server, parallel: Parallel, serving: &Serving) -> Memory {
     let (model, cluster) = (lab::model("Qwen/Qwen3-30B-A3B"), lab::cluster(system, 16));
     let lib = lab::library_serving(&model, &cluster, framework, &Assumptions::physical(), serving);
     lab::worker(&lib, parallel, &lab::chat()).memory()[0]
@@ -78,17 +80,17 @@ fn a_fraction_means_what_its_framework_means() {
     let one = Parallel { tp: 2, ..Parallel::default() };
     for fraction in [0.5, 0.8, 0.95] {
         let serving = Serving { memory_fraction: Some(fraction), ..Serving::default() };
-        for framework in lab::FRAMEWORKS {
+        for &framework in Framework::ALL {
             let m = room("h200_sxm", framework, one, &serving);
             let context = 0.53 * GIB;
             let taken = m.weights + item(&m, "activations") + m.buffers;
             let expected = match framework {
-                "vllm" => fraction * m.capacity - taken - m.graphs,
-                "sglang" => fraction * (m.capacity - context - m.buffers) - m.weights,
+                Framework::Vllm => fraction * m.capacity - taken - m.graphs,
+                Framework::Sglang => fraction * (m.capacity - context - m.buffers) - m.weights,
                 _ => fraction * (m.capacity - context - taken),
             };
             lab::near(m.free(0.0), expected, 1e-9, &format!("{framework} at {fraction}"));
-            lab::near(m.free(0.0) + m.bytes(0.0, 0.0) + m.outside(0.0), m.capacity, 1e-12, framework);
+            lab::near(m.free(0.0) + m.bytes(0.0, 0.0) + m.outside(0.0), m.capacity, 1e-12, framework.name());
         }
     }
 }
@@ -97,7 +99,7 @@ fn a_fraction_means_what_its_framework_means() {
 #[test]
 fn the_default_fraction_by_hand_is_the_default() {
     let mut judged = 0;
-    for framework in lab::FRAMEWORKS {
+    for &framework in Framework::ALL {
         let Some(fraction) = servers::newest(framework).unwrap().fraction else { continue };
         for system in ["h100_sxm", "h200_sxm", "b200_sxm"] {
             for p in [Parallel::default(), Parallel { tp: 8, ..Parallel::default() }] {
@@ -119,7 +121,7 @@ fn the_default_fraction_by_hand_is_the_default() {
 #[test]
 fn what_is_charged_is_what_is_used() {
     let (one, eight) = (Parallel::default(), Parallel { tp: 8, ..Parallel::default() });
-    for framework in lab::FRAMEWORKS {
+    for &framework in Framework::ALL {
         let [alone, group] = [one, eight].map(|p| room("b200_sxm", framework, p, &Serving::default()));
         assert!(alone.buffers < 0.2 * GIB && group.buffers > 0.9 * GIB, "{framework}");
         let all = Serving { memory_fraction: Some(1.0), ..Serving::default() };
@@ -139,7 +141,7 @@ fn what_is_charged_is_what_is_used() {
 #[test]
 fn room_is_continuous_in_the_device() {
     let p = Parallel { tp: 4, ..Parallel::default() };
-    for framework in lab::FRAMEWORKS {
+    for &framework in Framework::ALL {
         let of = |by: f64| {
             let (model, mut cluster) = (lab::model("Qwen/Qwen3-30B-A3B"), lab::cluster("h100_sxm", 8));
             cluster.device.hbm_bytes *= by;
@@ -156,7 +158,8 @@ fn room_is_continuous_in_the_device() {
 fn formats_are_those_of_servers() {
     let of = |model: &str, system: &str, framework: &str, quant: &Quant| {
         let (m, c) = (lab::model(model), lab::cluster(system, 8));
-        defaults::library(lab::db(), &m, &c, framework, quant, &Serving::default(), &Assumptions::physical()).unwrap()
+        defaults::library(lab::db(), &m, &c, framework.of(), quant, &Serving::default(), &Assumptions::physical())
+            .unwrap()
     };
     let none = Quant::default();
     let (oss, r1, v32) = ("openai/gpt-oss-120b", "deepseek-ai/DeepSeek-R1", "deepseek-ai/DeepSeek-V3.2");
@@ -201,7 +204,7 @@ fn gpt_oss_on_blackwell_is_as_fast_as_it_runs() {
         Plan::Pd(PdPlan { prefill: lab::workers(1, tp4, None, None), decode: lab::workers(1, tp4, Some(128), None) });
     let w = Workload::fixed("w", 0.0, 7373.0, 1024.0);
     let tpot = |quant: &Quant| {
-        let lib = defaults::library(lab::db(), &m, &c, "trtllm", quant, &serving, &a).unwrap();
+        let lib = defaults::library(lab::db(), &m, &c, Framework::Trtllm, quant, &serving, &a).unwrap();
         Engine::new(&lib, &w, &plan).unwrap().point.tpot_s * 1e3
     };
     let by_hand = tpot(&Quant { moe: Some(Dtype::W4a8Mxfp4Mxfp8), ..quant });
@@ -253,8 +256,8 @@ fn the_sequences_that_fit_are_the_largest_batch() {
 #[test]
 fn every_entry_has_a_source_and_bad_fractions_are_refused() {
     let data = servers::servers();
-    for framework in lab::FRAMEWORKS {
-        assert!(data.frameworks[framework].iter().all(|s| s.source.len() > 20), "{framework}");
+    for &framework in Framework::ALL {
+        assert!(data.frameworks[&framework].iter().all(|s| s.source.len() > 20), "{framework}");
     }
     assert!(data.formats.iter().all(|r| r.source.len() > 20) && data.devices.iter().all(|d| d.source.len() > 10));
     for fraction in [0.0, -0.1, 1.01, 92.0, f64::NAN] {

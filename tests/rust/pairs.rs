@@ -1,6 +1,7 @@
 //! Pairs near the best, found by bounds, against every pair of the two slots.
 
 use disagg::control::Control;
+use disagg::search::Objective;
 use disagg::search::aim::Aim;
 use disagg::search::leaders::Tiers;
 use disagg::search::slots::{Front, PairMarks, Slots};
@@ -41,7 +42,7 @@ fn bounds_pass_over_nothing_that_may_lead() {
         ];
         for (ttft, tpot) in [(60.0, 10.0), (300.0, 12.0), (300.0, 40.0), (5000.0, 20.0), (1e6, 1e6)] {
             let slo = Slo { ttft_ms: Some(ttft), tpot_ms: Some(tpot), percentile: None };
-            let aim = Aim { slo, per_user: false };
+            let aim = Aim { slo, objective: Objective::TokensPerS };
             for (p, d) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
                 let marks = PairMarks::new(sides[p].prompts.front.len(), sides[d].front.len());
                 let front = Front::new(&sides[d], &marks);
@@ -85,7 +86,7 @@ fn a_slot_gives_no_more_than_its_bound_and_nearly_what_its_best_whole_batch_give
             let sides = task.sides(prompts.clone(), &layouts, 2).unwrap();
             for tpot in [12.0, 30.0, 80.0] {
                 let slo = Slo { ttft_ms: None, tpot_ms: Some(tpot), percentile: None };
-                let fine = task.fine_decode(&sides, &Aim { slo, per_user: false }).unwrap();
+                let fine = task.fine_decode(&sides, &Aim { slo, objective: Objective::TokensPerS }).unwrap();
                 let limit = tpot * 1e-3;
                 // Every third: all whole batches of a slot are priced. Odd places have the next batch.
                 for j in (0..fine.len()).step_by(6) {
@@ -96,7 +97,7 @@ fn a_slot_gives_no_more_than_its_bound_and_nearly_what_its_best_whole_batch_give
                     assert!(slot.side.rate <= bounds.most.rate * (1.0 + 1e-12), "{:?}", slot.layout);
                     assert!(slot.side.step.seconds <= limit && slot.side.step.seconds >= bounds.step * (1.0 - 1e-12));
                     let from = slot.batch.saturating_sub(slot.batch / 2).max(slot.layout.microbatches());
-                    let side = |b: u32| slot.stepper.decode_side(&task.load, f64::from(b));
+                    let side = |b: u32| slot.clock.decode_side(&task.load, f64::from(b));
                     let every = (from..=slot.batch * 2).map(side);
                     let best = every
                         .filter(|s| s.short.is_none() && s.step.seconds <= limit)

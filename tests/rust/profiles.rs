@@ -3,6 +3,8 @@
 //! Sources: the public code behind arXiv 2605.28302 and runs of it, aiconfigurator 0.12. Every test
 //! of a switch also shows that `physical` says something else, so a switch that is not consulted fails.
 
+use crate::lab::Server;
+use disagg::spec::Framework;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -25,7 +27,7 @@ use crate::lab::{self, chat, near, pool, split};
 
 fn with(base: &Arc<Library>, name: &str, value: serde_json::Value) -> Arc<Library> {
     let a = base.assumptions.replace(name, value).unwrap();
-    lab::library(&base.model, &base.cluster, &base.framework, &a)
+    lab::library(&base.model, &base.cluster, base.framework, &a)
 }
 
 #[test]
@@ -144,7 +146,7 @@ fn memory_of_the_paper_is_an_accounting_of_activations() {
                 + model.router_weight_bytes()
                 + 128.0 / f64::from(ep) * model.expert_weight_bytes(&quant))
             + (model.embedding_bytes() + model.head_bytes()) / f64::from(tp);
-        let act = charged * bytes::activation_per_token(&model, Role::Whole, tp, 1.0, ep, "trtllm");
+        let act = charged * bytes::activation_per_token(&model, Role::Whole, tp, 1.0, ep, Framework::Trtllm);
         (weights + act + Program::of(&model).state_bytes(kv_tokens, Dtype::Bf16, tp) + fixed) / GIB
     };
     // "~298 GiB": TP2, EP128, all tokens charged.
@@ -155,12 +157,12 @@ fn memory_of_the_paper_is_an_accounting_of_activations() {
     // "~165 GiB": AFD at attention TP 4 and 8 with four FFN shards, the FFN side the fuller.
     for tp in [4, 8] {
         let ffn = layers * 32.0 * model.expert_weight_bytes(&quant)
-            + tokens * bytes::activation_per_token(&model, Role::Ffn, tp, 1.0, 4, "trtllm")
+            + tokens * bytes::activation_per_token(&model, Role::Ffn, tp, 1.0, 4, Framework::Trtllm)
             + fixed;
         near(ffn / GIB, 164.2, 0.005, "FFN shards");
         let attention = layers * model.attention_weight_bytes_per_rank(&quant, tp)
             + (model.embedding_bytes() + model.head_bytes()) / f64::from(tp)
-            + tokens * bytes::activation_per_token(&model, Role::Attention, tp, 1.0, 4, "trtllm")
+            + tokens * bytes::activation_per_token(&model, Role::Attention, tp, 1.0, 4, Framework::Trtllm)
             + Program::of(&model).state_bytes(kv_tokens, Dtype::Bf16, tp)
             + fixed;
         assert!((75.0..=98.0).contains(&(attention / GIB)), "{}", attention / GIB);
@@ -352,7 +354,8 @@ fn utilisation_held_off_the_grid_is_what_that_tool_holds() {
         let quant = Quant { kv: Some(Dtype::Fp8), ..Quant::default() };
         let lib = |a: &Assumptions| {
             let serving = Serving::default();
-            Library::new(lab::db().clone(), &physical.model, &physical.cluster, "sglang", &quant, &serving, a).unwrap()
+            Library::new(lab::db().clone(), &physical.model, &physical.cluster, Framework::Sglang, &quant, &serving, a)
+                .unwrap()
         };
         let held = lib(&Assumptions::aiconfigurator()).generation(1, 0).unwrap().at(&[b, tokens - 1.0]);
         near(held.seconds * 1e3, theirs, 0.01, &format!("{model} {b} x {tokens}"));
@@ -379,8 +382,9 @@ fn one_node_stands_for_many_where_no_rows_are() {
         ep,
         dispatch_dtype: Dtype::Nvfp4,
     };
-    let rows =
-        |system, framework, node, ep, moe| OneNode::new(lab::db(), system, framework, node, &shape(ep), moe).unwrap();
+    let rows = |system, framework: &str, node, ep, moe| {
+        OneNode::new(lab::db(), system, framework.of(), node, &shape(ep), moe).unwrap()
+    };
     let gb200 = rows("gb200", "trtllm", 4, 8, Dtype::Nvfp4).unwrap();
     // Rows of moe_a2a at 128 tokens: low-latency NVFP4 out and FP4 back, normal NVFP4 both ways. A row that costs
     // more than a larger one is lowered to it, here by 1 %.
@@ -402,7 +406,8 @@ fn one_node_stands_for_many_where_no_rows_are() {
     let quant = Quant { kv: Some(Dtype::Fp8), ..Quant::default() };
     let a = Assumptions::aiconfigurator();
     let serving = Serving::default();
-    let theirs = Library::new(lab::db().clone(), &lib.model, &lib.cluster, "trtllm", &quant, &serving, &a).unwrap();
+    let theirs =
+        Library::new(lab::db().clone(), &lib.model, &lib.cluster, Framework::Trtllm, &quant, &serving, &a).unwrap();
     let step = lab::worker(&Arc::new(theirs), split(1, 8, 1), &chat()).decode(128.0, 8250.0).seconds;
     near(step * 1e3, 41.792, 0.015, "decode step");
 }

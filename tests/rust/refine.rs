@@ -5,6 +5,7 @@ use disagg::search::fine_grid::{FineGrid, fine_chunks};
 use disagg::search::{Layout, Question, explore, layouts};
 use disagg::serving::pd::Several;
 use disagg::serving::{Binding, Load, SteadyState, StepEngine, aggregated, choose, pd};
+use disagg::spec::Framework;
 use disagg::spec::{Case, Level, Slo, Workload};
 use proptest::prelude::*;
 
@@ -19,7 +20,7 @@ fn question(gpus: u32, w: Workload, ttft_ms: f64, tpot_ms: f64, levels: &[&str])
 
 const MODEL: &str = "Qwen/Qwen3-30B-A3B";
 const SYSTEM: &str = "h200_sxm";
-const FRAMEWORK: &str = "trtllm";
+const FRAMEWORK: Framework = Framework::Trtllm;
 
 /// Every whole batch while they are few, then every third.
 fn batches(most: f64) -> impl Iterator<Item = u32> {
@@ -31,7 +32,7 @@ fn rate(p: &SteadyState, slo: &Slo) -> f64 {
     if p.stands() && p.binding_under(slo) == Binding::None { p.requests_per_s } else { 0.0 }
 }
 
-fn stepper(q: &Question, layout: &Layout) -> StepEngine {
+fn engine(q: &Question, layout: &Layout) -> StepEngine {
     let lib = lab::lib(MODEL, SYSTEM, q.case.cluster.gpus, FRAMEWORK);
     lab::layout(&lib, layout, &q.case.workload)
 }
@@ -41,7 +42,7 @@ fn mixed(q: &Question, layouts: &[Layout]) -> f64 {
     let load = Load::of(&q.case.workload);
     let mut best = 0.0_f64;
     for layout in layouts {
-        let s = stepper(q, layout);
+        let s = engine(q, layout);
         for b in batches(choose::most_sequences(&s, 1.0)).filter(|b| *b >= layout.microbatches()) {
             for c in fine_chunks(load.isl, load.osl, b, 1.0, 1) {
                 let count = q.case.cluster.gpus / layout.gpus();
@@ -56,7 +57,7 @@ fn mixed(q: &Question, layouts: &[Layout]) -> f64 {
 fn pairs(q: &Question) -> f64 {
     assert_eq!(q.case.cluster.gpus, 2);
     let load = Load::of(&q.case.workload);
-    let s = stepper(q, &Layout::Worker { parallel: lab::split(1, 1, 1), overlap: false });
+    let s = engine(q, &Layout::Worker { parallel: lab::split(1, 1, 1), overlap: false });
     let decode: Vec<_> = batches(choose::most_sequences(&s, 1.0))
         .map(|b| pd::decode_side(&s, &load, f64::from(b)))
         .filter(|d| d.short.is_none())

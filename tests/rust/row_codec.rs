@@ -1,5 +1,6 @@
 //! Rows that cross from one process to another, and studies joined of units searched alone.
 
+use disagg::spec::Framework;
 use std::collections::BTreeSet;
 
 use disagg::control::Control;
@@ -133,8 +134,9 @@ proptest! {
 fn small() -> Question {
     let slo = Slo { ttft_ms: Some(2000.0), tpot_ms: Some(60.0), percentile: None };
     let cluster = lab::cluster("h200_sxm", 4);
-    let mut q = Question::new(Case::new(lab::model("Qwen/Qwen3-30B-A3B"), cluster, lab::chat()).on("trtllm"), slo);
-    q.case.frameworks.as_mut().unwrap().push("sglang".into());
+    let mut q =
+        Question::new(Case::new(lab::model("Qwen/Qwen3-30B-A3B"), cluster, lab::chat()).on(Framework::Trtllm), slo);
+    q.case.frameworks.as_mut().unwrap().push(Framework::Sglang);
     q.batches_per_octave = 2;
     q
 }

@@ -1,5 +1,7 @@
 //! The scan held against the engine: what lines read, and what the engine prices.
 
+use crate::lab::Server;
+use disagg::spec::Framework;
 use std::sync::Arc;
 
 use disagg::cost::Library;
@@ -25,7 +27,7 @@ impl Draw {
     }
 }
 
-fn stepper(lib: &Arc<Library>, layout: &Layout, w: &Workload) -> Arc<StepEngine> {
+fn engine(lib: &Arc<Library>, layout: &Layout, w: &Workload) -> Arc<StepEngine> {
     Arc::new(lab::layout(lib, layout, w))
 }
 
@@ -92,7 +94,7 @@ fn compare(lib: &Arc<Library>, w: &Workload, layouts: &[Layout], draws: usize, s
     let mut gaps = [Gaps::default(), Gaps::default(), Gaps::default()];
     for _ in 0..draws {
         let layout = *draw.of(layouts);
-        let s = stepper(lib, &layout, w);
+        let s = engine(lib, &layout, w);
         let scan = Scan::new(&s, &tables).unwrap();
         let most = most_sequences(&s, load.isl.min(512.0)).min(2048.0);
         let least = f64::from(layout.microbatches());
@@ -221,7 +223,7 @@ fn at_knots_a_scan_is_the_engine() {
                 }
             });
             for layout in layouts.iter().step_by(3) {
-                let s = stepper(&lib, layout, &w);
+                let s = engine(&lib, layout, &w);
                 let scan = Scan::new(&s, &tables).unwrap();
                 judged[usize::from(layout.is_afd())] += 1;
                 // A unit of several stages chooses between a fused kernel and its hops once a wave, a scan once a pass.
@@ -265,7 +267,7 @@ fn what_does_not_add_up_is_asked_of_the_engine() {
     }
     // And a search under them prices everything with the engine.
     let mut q = disagg::search::Question::new(
-        Case::new(model.clone(), cluster.clone(), lab::chat()).on("trtllm"),
+        Case::new(model.clone(), cluster.clone(), lab::chat()).on(Framework::Trtllm),
         disagg::spec::Slo { ttft_ms: Some(2000.0), tpot_ms: Some(50.0), percentile: None },
     );
     q.batches_per_octave = 1;
@@ -298,7 +300,7 @@ fn scanning_finds_the_plans_that_pricing_finds() {
     for (model, system, gpus, framework, w, ttft, tpot) in questions {
         let slo = disagg::spec::Slo { ttft_ms: Some(ttft), tpot_ms: Some(tpot), percentile: None };
         let mut q = disagg::search::Question::new(
-            Case::new(lab::model(model), lab::cluster(system, gpus), w).on(framework),
+            Case::new(lab::model(model), lab::cluster(system, gpus), w).on(framework.of()),
             slo,
         );
         q.batches_per_octave = 2;

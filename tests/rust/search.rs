@@ -1,6 +1,7 @@
 //! Laws of the search: determinism, rows that compile to what they say, nothing lost by thinning,
 //! verdicts with reasons.
 
+use disagg::spec::Framework;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ fn slo(ttft_ms: f64, tpot_ms: f64) -> Slo {
 }
 
 fn question(model: &str, system: &str, gpus: u32, w: Workload, slo: Slo) -> Question {
-    let mut q = Question::new(Case::new(lab::model(model), lab::cluster(system, gpus), w).on("trtllm"), slo);
+    let mut q = Question::new(Case::new(lab::model(model), lab::cluster(system, gpus), w).on(Framework::Trtllm), slo);
     q.batches_per_octave = 2;
     q
 }
@@ -159,9 +160,9 @@ fn verdicts_are_the_best_rows() {
 // --- thinning --------------------------------------------------------------------------------------------
 
 fn all_prefill(found: &Priced<(u32, u32, PrefillSide)>) -> Vec<Candidate<PrefillSide>> {
-    let one = |layout, stepper: &Arc<_>, (batch, chunk, side): &(u32, u32, PrefillSide)| Candidate {
+    let one = |layout, clock: &Arc<_>, (batch, chunk, side): &(u32, u32, PrefillSide)| Candidate {
         layout,
-        stepper: Arc::clone(stepper),
+        clock: Arc::clone(clock),
         batch: *batch,
         chunk: *chunk,
         side: *side,
@@ -170,9 +171,9 @@ fn all_prefill(found: &Priced<(u32, u32, PrefillSide)>) -> Vec<Candidate<Prefill
 }
 
 fn all_decode(found: &Priced<DecodeSide>) -> Vec<Candidate<DecodeSide>> {
-    let one = |layout, stepper: &Arc<_>, side: &DecodeSide| Candidate {
+    let one = |layout, clock: &Arc<_>, side: &DecodeSide| Candidate {
         layout,
-        stepper: Arc::clone(stepper),
+        clock: Arc::clone(clock),
         batch: side.batch as u32,
         chunk: 0,
         side: *side,
@@ -293,12 +294,6 @@ fn bad_questions_are_refused_whole() {
     let mut q = small_question();
     q.case.serving = Serving { imbalance: Some(Imbalance::Histogram(vec![1.0; 7])), ..Serving::default() };
     assert!(refused(&q).contains("serving.imbalance"), "what is not priced is not searched as if it were");
-    let mut q = small_question();
-    q.case.frameworks = Some(vec!["trtllm".into(), "sglong".into()]);
-    assert!(
-        refused(&q)
-            .contains("frameworks[1]: 'sglong' is not a framework with kernels for b200_sxm; did you mean 'sglang'")
-    );
     assert!(small_study().verdict_of("pdd").is_err() && small_study().best("nothing").is_err());
     let mut q = small_question();
     q.levels = vec![Level::Pd];

@@ -1,9 +1,11 @@
 //! Sensitivities: against estimates made by hand, and the laws that elasticities keep.
 
+use crate::lab::Server;
 use disagg::columns::{Column, Columns};
 use disagg::control::Control;
 use disagg::design::sensitivity::{Baseline, sensitivity};
 use disagg::serving::Engine;
+use disagg::spec::ExpertLoad;
 use disagg::spec::{Aggregated, Case, Imbalance, PdPlan, Plan, Workload};
 
 use crate::lab::{self, afd_plan, gap, pool, split, workers};
@@ -12,7 +14,7 @@ const RATES: [&str; 4] = ["tflops", "hbm_gb_per_s", "nvlink_gb_per_s", "nic_gb_p
 
 fn base(model: &str, system: &str, gpus: u32, framework: &str, plan: Plan) -> Baseline {
     let workload = Workload::fixed("w", 4096.0, 512.0, 256.0);
-    let case = Case::new(lab::model(model), lab::cluster(system, gpus), workload).on(framework);
+    let case = Case::new(lab::model(model), lab::cluster(system, gpus), workload).on(framework.of());
     let base = Baseline { case, plan, load: None };
     // As an estimate leaves it: every choice made.
     Baseline { plan: base.engine(lab::db()).unwrap().plan.clone(), ..base }
@@ -65,17 +67,17 @@ fn an_end_is_the_estimate_of_the_changed_question() {
         for (row, by) in [("low", 0.8), ("high", 1.2)] {
             let mut cluster = base.case.cluster.clone();
             cluster.device.hbm_bytes_per_s *= by;
-            let lib = lab::library(&base.case.model, &cluster, &base.case.named()[0], &base.case.assumptions);
+            let lib = lab::library(&base.case.model, &cluster, base.case.named()[0], &base.case.assumptions);
             let e = Engine::new(&lib, &base.case.workload, &base.plan).unwrap();
             let tpot = numbers(&found, &format!("tpot_ms_{row}"))[0];
             assert_eq!(tpot.to_bits(), (e.point.tpot_s * 1e3).to_bits(), "{name} {row}");
             let mut cluster = base.case.cluster.clone();
             cluster.fabric.nvlink_bytes_per_s *= by;
-            let lib = lab::library(&base.case.model, &cluster, &base.case.named()[0], &base.case.assumptions);
+            let lib = lab::library(&base.case.model, &cluster, base.case.named()[0], &base.case.assumptions);
             let e = Engine::new(&lib, &base.case.workload, &base.plan).unwrap();
             let rate = e.tokens_per_s() / f64::from(cluster.gpus);
             assert_eq!(numbers(&found, &format!("tokens_per_s_per_gpu_{row}"))[1].to_bits(), rate.to_bits(), "{name}");
-            let lib = lab::library(&base.case.model, &base.case.cluster, &base.case.named()[0], &base.case.assumptions);
+            let lib = lab::library(&base.case.model, &base.case.cluster, base.case.named()[0], &base.case.assumptions);
             let e = Engine::new(&lib, &Workload::fixed("w", 4096.0, 512.0 * by, 256.0), &base.plan).unwrap();
             assert_eq!(numbers(&found, &format!("ttft_ms_{row}"))[2].to_bits(), (e.point.ttft_s * 1e3).to_bits());
         }
@@ -219,7 +221,7 @@ fn wrong_questions_are_refused_by_name() {
     assert!(ask(&base, &["imbalance"], 0.1).contains("ranks are even"));
     let Plan::Aggregated(a) = &mut base.plan else { panic!() };
     a.parallel = split(1, 8, 1);
-    base.case.serving.imbalance = Some(Imbalance::Name("balanced".into()));
+    base.case.serving.imbalance = Some(Imbalance::Name(ExpertLoad::Balanced));
     assert!(ask(&base, &["imbalance"], 0.1).contains("even"));
     base.case.cluster.device.hbm_bytes = 1e10;
     assert!(ask(&base, &["isl"], 0.1).contains("not feasible: memory:worker"));

@@ -5,6 +5,7 @@ use disagg::control::Control;
 use disagg::sim::replay::{Log, Server, replay};
 use disagg::sim::trace::draw;
 use disagg::sim::{Requests, Settings};
+use disagg::spec::Framework;
 use disagg::spec::{Aggregated, Case, Device, Distribution, Parallel, Plan, Workload, catalog};
 use disagg::validation::served::{FITTED, log, rows, runs, server};
 
@@ -14,7 +15,7 @@ fn lab(workload: Workload) -> Server {
     Server {
         db: db().clone(),
         case: Case::new(catalog::model("Qwen/Qwen3-32B").unwrap(), catalog::cluster("h200_sxm", 1).unwrap(), workload)
-            .on("vllm"),
+            .on(Framework::Vllm),
         plan: Plan::Aggregated(Aggregated {
             parallel: Parallel { tp: 1, dp: 1, pp: 1, cp: 1, ep: None, moe_tp: 1 },
             batch: Some(32),

@@ -526,7 +526,7 @@ fn longer_than_the_model_warns_or_refuses() {
 /// One attention rank, step by step: slots hold requests that prefill first come, first served within
 /// the budget that decode leaves, then decode a token a step; a finished request is replaced at once.
 struct Simulation<'a> {
-    stepper: &'a StepEngine,
+    engine: &'a StepEngine,
     load: Load,
     chunk: f64,
     clock: f64,
@@ -575,7 +575,7 @@ impl Simulation<'_> {
             busy: 1.0,
             ending: ending as f64,
         };
-        let seconds = self.stepper.step(&batch).seconds;
+        let seconds = self.engine.step(&batch).seconds;
         self.clock += seconds;
         seen.time += seconds;
         let mut left = 0;
@@ -601,10 +601,10 @@ impl Simulation<'_> {
 }
 
 /// (rate, TTFT, TPOT) of the closed loop, uniform ages at the start, after a warm-up.
-fn simulate(stepper: &StepEngine, load: &Load, batch: u32, chunk: f64) -> (f64, f64, f64) {
+fn simulate(engine: &StepEngine, load: &Load, batch: u32, chunk: f64) -> (f64, f64, f64) {
     let osl = load.osl as u32;
     let mut s = Simulation {
-        stepper,
+        engine,
         load: *load,
         chunk,
         clock: 0.0,

@@ -1,5 +1,6 @@
 //! Published figures: labels are cleaned by rules, no row is lost, every prediction is finite.
 
+use disagg::spec::Framework;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use disagg::spec::Parallel;
 use disagg::validation::silicon::data::{self, Raw, Sizes};
 use disagg::validation::silicon::labels::{Deployment, clean, layout, model, resolve};
 use disagg::validation::silicon::summary;
-use disagg::validation::{self, SECTIONS, figures::FIGURES, silicon};
+use disagg::validation::{self, Section, figures::FIGURES, silicon};
 
 /// Deployed figures predicted within 25 %. It may rise, never fall in silence. Steps overlap two batches only
 /// where the source names it (DeepSeek's profile, SGLang's 96 H100, vLLM's wide EP).
@@ -51,7 +52,7 @@ fn sizes_that_were_multiplied_are_divided_again() {
 
 fn raw() -> Raw {
     Raw {
-        framework: "sglang".into(),
+        framework: Framework::Sglang,
         model: "deepseek-ai/DeepSeek-R1".into(),
         system: "b200_sxm".into(),
         precision: "fp8".into(),
@@ -152,7 +153,7 @@ fn no_row_of_the_sample_is_lost() {
 
 #[test]
 fn every_deployment_has_a_finite_prediction() {
-    let c = validation::run(&db(), &["deployed"], false, &Control::new()).unwrap();
+    let c = validation::run(&db(), &[Section::Deployed], false, &Control::new()).unwrap();
     assert_eq!(c.rows(), FIGURES.len());
     let names = [
         "section",
@@ -189,7 +190,7 @@ fn every_deployment_has_a_finite_prediction() {
 
 #[test]
 fn formulas_of_papers_are_met() {
-    let rows = validation::rows(&db(), &["literature"], false, &Control::new()).unwrap();
+    let rows = validation::rows(&db(), &[Section::Literature], false, &Control::new()).unwrap();
     let error = |name: &str| rows.iter().find(|r| r.name == name).unwrap().error().abs();
     for exact in ["dead-zone-h800", "dead-zone-b200"] {
         assert!(error(exact) < 2e-3, "{exact}");
@@ -205,14 +206,14 @@ fn formulas_of_papers_are_met() {
 
 #[test]
 fn sections_are_named_and_reported() {
-    let text = validation::report(&db(), &["literature"], false, &Control::new()).unwrap();
+    let text = validation::report(&db(), &[Section::Literature], false, &Control::new()).unwrap();
     assert!(text.contains("### literature") && text.contains("dead-zone-h800"), "{text}");
-    let wrong = validation::run(&db(), &["silicone"], false, &Control::new()).unwrap_err().to_string();
-    assert!(wrong.contains("silicon"), "{wrong}");
-    assert_eq!(SECTIONS.len(), 5);
+    let wrong = Section::parse(&["silicone"]).unwrap_err().to_string();
+    assert!(wrong.contains("unknown section 'silicone'; did you mean 'silicon'"), "{wrong}");
+    assert_eq!(Section::asked(&[]).len(), 5);
     let stopped = Control::new();
     stopped.cancel();
-    assert!(validation::rows(&db(), &["silicon"], false, &stopped).is_err());
+    assert!(validation::rows(&db(), &[Section::Silicon], false, &stopped).is_err());
 }
 
 #[test]
@@ -226,7 +227,7 @@ fn the_closed_loop_of_a_row_queues_as_its_users_grow() {
     let ttft = |users: f64, inferencex: bool, prefill: Option<u32>| {
         let one = sizes(2, Some(1), 1, 1);
         let raw = Raw {
-            framework: "vllm".into(),
+            framework: Framework::Vllm,
             disagg: prefill.is_some(),
             isl: 1024.0,
             osl: 32.0,

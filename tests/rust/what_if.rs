@@ -216,7 +216,7 @@ fn a_hair_of_any_figure_is_a_hair_of_the_best() {
     let slo = Slo { ttft_ms: Some(1000.0), tpot_ms: Some(30.0), percentile: None };
     let best = |c: &Cluster| {
         let mut case = Case::new(model.clone(), c.clone(), lab::chat());
-        case.frameworks = Some(case.compared(lab::db()).unwrap().names);
+        case.frameworks = Some(case.compared(lab::db()).unwrap().frameworks);
         let mut q = Question::new(case, slo);
         q.levels = vec![Level::Aggregated, Level::Pd];
         let study = explore(lab::db(), &q, &Control::new()).unwrap();

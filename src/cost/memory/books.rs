@@ -8,7 +8,7 @@ use super::server::{self, Layout, Overhead, Room};
 use crate::cost::published::{self, Role};
 use crate::spec::assumptions::Activations;
 use crate::spec::dtype::Dtype;
-use crate::spec::{Attention, Device, Model, Parallel, servers};
+use crate::spec::{Attention, Device, Framework, Model, Parallel, servers};
 use crate::units::{GIB, MIB};
 
 /// The rank whose activations are counted.
@@ -154,8 +154,11 @@ impl Books for OfAiconfigurator {
 
     /// Of sglang's wide EP (experts beyond one node, no MoE-TP) it adds up other operators.
     fn of_worker(&self, cx: &Context<'_>, p: &Parallel, w: Weights) -> Weights {
-        let wide =
-            cx.framework == "sglang" && cx.model.is_mla() && p.dp > 1 && p.moe_tp == 1 && p.stage_gpus() > cx.node_gpus;
+        let wide = cx.framework == Framework::Sglang
+            && cx.model.is_mla()
+            && p.dp > 1
+            && p.moe_tp == 1
+            && p.stage_gpus() > cx.node_gpus;
         if wide { without_ends(w, cx.model) } else { w }
     }
 

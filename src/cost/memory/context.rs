@@ -2,7 +2,7 @@
 
 use crate::cost::program::Program;
 use crate::spec::dtype::Formats;
-use crate::spec::{Assumptions, Device, Model, Quant, Serving, Workload};
+use crate::spec::{Assumptions, Device, Framework, Model, Quant, Serving, Workload};
 
 /// What all memory formulas need.
 #[derive(Clone, Copy)]
@@ -16,7 +16,7 @@ pub struct Context<'a> {
     pub workload: &'a Workload,
     pub device: &'a Device,
     /// Whose memory manager.
-    pub framework: &'a str,
+    pub framework: Framework,
     pub node_gpus: u32,
 }
 

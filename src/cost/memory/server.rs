@@ -177,10 +177,10 @@ fn communicators(cx: &Context<'_>, layout: &Layout) -> f64 {
 fn exchange(cx: &Context<'_>, layout: &Layout) -> f64 {
     let (Some(moe), true) = (&cx.model.moe, layout.dp > 1 && layout.ep > 1) else { return 0.0 };
     let data = &servers::servers().exchange;
-    if let Some(mib) = data.one_sided_mib.get(cx.framework) {
+    if let Some(mib) = data.one_sided_mib.get(&cx.framework) {
         return mib * MIB;
     }
-    let Some(tokens) = data.low_latency_tokens.get(cx.framework).filter(|_| layout.ep > cx.node_gpus) else {
+    let Some(tokens) = data.low_latency_tokens.get(&cx.framework).filter(|_| layout.ep > cx.node_gpus) else {
         return 0.0;
     };
     // deep_ep, get_low_latency_rdma_size_hint: two sets of send and receive buffers.

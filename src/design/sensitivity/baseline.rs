@@ -25,7 +25,7 @@ impl Baseline {
     /// Prices it as it stands.
     pub fn engine(&self, db: &Arc<KernelDb>) -> Result<Engine> {
         self.case.check().into_result()?;
-        let lib = self.case.library(db, &self.case.framework(db)?)?;
+        let lib = self.case.library(db, self.case.framework(db)?)?;
         let engine = Engine::new(&lib, &self.case.workload, &self.plan)?;
         match self.load {
             Some(rate) => engine.loaded(rate),

@@ -6,7 +6,7 @@
 //! moves tokens between the cached and the new part of the prompt at a fixed total.
 
 use super::baseline::Baseline;
-use crate::spec::{Device, Imbalance, Plan, PoolPlan, Slot};
+use crate::spec::{Device, ExpertLoad, Imbalance, Plan, PoolPlan, Slot};
 use crate::units::{GB, GIB, US};
 
 pub(super) struct Parameter {
@@ -54,17 +54,14 @@ fn widest(plan: &Plan) -> u32 {
 
 /// The exponent of the experts' load; 1 for a histogram, which has none of its own.
 fn exponent(base: &Baseline) -> Result<f64, String> {
-    let named = |name: &str| match name.strip_prefix("power_law_").map(str::parse::<f64>) {
-        Some(Ok(a)) => Ok(a),
-        _ => Err("the experts' load is even".to_string()),
-    };
+    let named = |load: ExpertLoad| load.exponent().ok_or_else(|| "the experts' load is even".to_string());
     let Some(moe) = &base.case.model.moe else { return Err(format!("{} has no experts", base.case.model.name)) };
     if widest(&base.plan) <= 1 {
         return Err("all experts sit on every rank, so that ranks are even".into());
     }
     match &base.case.serving.imbalance {
-        None => named(&moe.distribution),
-        Some(Imbalance::Name(name)) => named(name),
+        None => named(moe.distribution),
+        Some(Imbalance::Name(load)) => named(*load),
         Some(Imbalance::Exponent(a)) => positive(*a, "the exponent"),
         Some(Imbalance::Histogram(_)) => Ok(1.0),
     }

@@ -4,15 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::cost::what_if;
-use crate::error::{Problems, Result, near};
+use crate::error::{Problems, Result};
 use crate::kernels::KernelDb;
 use crate::search::aim::Aim;
 use crate::search::leaders::leader;
 use crate::search::row::Row;
 use crate::serving::Binding;
 use crate::serving::engine::contradictions_of;
+use crate::serving::framework;
 use crate::serving::queueing::Arrivals;
-use crate::spec::{Case, Cluster, Level, Slo, Workload};
+use crate::spec::{Case, Cluster, Framework, Level, Slo, Workload};
 
 /// What a map is asked: every cluster with every workload under every pair of limits.
 #[derive(Clone)]
@@ -99,12 +100,7 @@ impl Map {
         contradictions_of(&mut p, &self.case.model, &self.case.serving);
         for (i, c) in self.clusters.iter().enumerate() {
             p.nest(&format!("cluster[{i}]"), c.check());
-            let known = db.frameworks(&c.system)?;
-            let named = self.case.named().iter().enumerate();
-            for (i, f) in named.filter(|(_, f)| !known.contains(f)) {
-                let text = format!("'{f}' is not a framework with kernels for {}", c.system);
-                p.push(format!("frameworks[{i}]"), text, near(f, &known));
-            }
+            p.nest("", framework::check(self.case.named(), &framework::with_kernels(db, &c.system)?, &c.system));
         }
         for (i, w) in self.workloads.iter().enumerate() {
             p.nest(&format!("workloads[{i}]"), w.check());
@@ -117,9 +113,9 @@ impl Map {
     }
 
     /// Checks it and tells whose kernels are compared on each cluster.
-    pub fn compared(&self, db: &Arc<KernelDb>) -> Result<Vec<Vec<String>>> {
+    pub fn compared(&self, db: &Arc<KernelDb>) -> Result<Vec<Vec<Framework>>> {
         self.check(db)?;
-        self.clusters.iter().map(|c| Ok(self.on(c).compared(db)?.names)).collect()
+        self.clusters.iter().map(|c| Ok(self.on(c).compared(db)?.frameworks)).collect()
     }
 
     /// What should be known beside the map: whose tables stand in for what-if hardware, which frameworks are left out.

@@ -22,6 +22,7 @@ use crate::search::key::{PlanKey, append_new, key};
 use crate::search::layouts::Layouts;
 use crate::search::leaders::{self, Tiers};
 use crate::search::marks::{Judged, Mark, prospect};
+use crate::search::objective::Objective;
 use crate::search::refine;
 use crate::search::row::{Layout, Row};
 use crate::search::sides::{Sides, ways};
@@ -230,7 +231,7 @@ impl<'a> Scene<'a> {
 
     /// What every level asked for reaches under each pair of limits, in their order; handed over as each is done.
     pub fn cells(&self, map: &Map, control: &Control, done: impl Fn(usize, Vec<Reach>) + Sync) -> Result<()> {
-        let aim = |slo: &Slo| Aim { slo: *slo, per_user: false };
+        let aim = |slo: &Slo| Aim { slo: *slo, objective: Objective::TokensPerS };
         let key = |slo: &Slo| slo.tpot_ms.unwrap_or(f64::INFINITY).to_bits();
         let by_tpot: BTreeMap<u64, &Slo> = map.slos.iter().map(|slo| (key(slo), slo)).collect();
         let of =

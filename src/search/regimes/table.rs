@@ -49,8 +49,8 @@ pub fn regimes(db: &Arc<KernelDb>, map: &Map, control: &Control, partial: bool) 
     c.push(
         "framework",
         text(&|i| match (won(i), &compared[cells[i].0.0][..]) {
-            (Some(r), names) => names[usize::from(r.framework)].clone(),
-            (None, [only]) => only.clone(),
+            (Some(r), names) => names[usize::from(r.framework)].name().into(),
+            (None, [only]) => only.name().into(),
             (None, _) => String::new(),
         }),
     );

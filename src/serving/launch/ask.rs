@@ -1,8 +1,7 @@
 //! What the start of a plan depends on.
 
 use crate::error::{Error, Result, near};
-use crate::spec::rules::{self, Framework};
-use crate::spec::{Case, Formats, Plan};
+use crate::spec::{Case, Formats, Framework, Plan};
 
 /// A plan and all that its servers need to know.
 pub struct Ask<'a> {
@@ -35,7 +34,7 @@ impl Starter {
     pub fn named(name: &str, engine: &str) -> Result<Starter> {
         match Framework::named(name) {
             Some(server) => Ok(Starter::Server(server)),
-            None if name == "dynamo" => Ok(Starter::Dynamo(rules::framework(engine, "framework")?)),
+            None if name == "dynamo" => Ok(Starter::Dynamo(Framework::asked(engine, "framework")?)),
             None => {
                 let text = format!("'{name}' is not a framework that starts plans");
                 Err(Error::spec("framework", text, near(name, Starter::NAMES)))

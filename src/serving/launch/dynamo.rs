@@ -9,7 +9,7 @@ use super::place::{Role, Server};
 use super::script::Out;
 use super::script::Process;
 use super::{sglang, trtllm, vllm};
-use crate::spec::rules::Framework;
+use crate::spec::Framework;
 
 pub const VERSION: &str = "1.6.1";
 

@@ -20,7 +20,7 @@ mod vllm;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::spec::rules::Framework;
+use crate::spec::Framework;
 use crate::spec::{Case, Plan, Rules};
 
 pub use ask::{Ask, Starter};
@@ -49,7 +49,7 @@ pub fn launch(ask: &Ask) -> Result<Launch> {
     problems.nest("", ask.plan.check_blocks(model, &ask.formats()));
     super::engine::contradictions_of(&mut problems, model, serving);
     problems.into_result()?;
-    let verdict = Rules::new(ask.starter.engine().name(), None, model, cluster)?.verdict(ask.plan);
+    let verdict = Rules::new(ask.starter.engine(), None, model, cluster)?.verdict(ask.plan);
     let mut out = Out { processes: Vec::new(), files: Vec::new(), notes: Vec::new() };
     if !verdict.runnable {
         let mut p = crate::error::Problems::new();

@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use super::condition::{Condition, ConditionKind};
 use super::shape::{Layout, Shape};
-use super::table::{self, Framework, Rule, Table};
+use super::table::{Rule, Table};
 use crate::error::Result;
-use crate::spec::{AfdPlan, Cluster, Model, Parallel, Plan, Slot};
+use crate::spec::{AfdPlan, Cluster, Framework, Model, Parallel, Plan, Slot};
 
 /// A rule that a plan breaks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -58,20 +58,19 @@ impl Rules {
     /// The shipped rules; `version` none: the one whose kernels price.
     ///
     /// # Errors
-    /// An unknown framework (`framework`) or something that is no version (`version`).
-    pub fn new(framework: &str, version: Option<&str>, model: &Model, cluster: &Cluster) -> Result<Rules> {
+    /// Something that is no version (`version`).
+    pub fn new(framework: Framework, version: Option<&str>, model: &Model, cluster: &Cluster) -> Result<Rules> {
         Rules::of(Table::shipped()?.clone(), framework, version, model, cluster)
     }
 
     /// The same from another table.
     pub fn of(
         table: Arc<Table>,
-        framework: &str,
+        framework: Framework,
         version: Option<&str>,
         model: &Model,
         cluster: &Cluster,
     ) -> Result<Rules> {
-        let framework = table::framework(framework, "framework")?;
         let all = table.of(framework, version)?;
         let some = |wanted: fn(&Condition) -> bool| {
             all.iter().copied().filter(|i| wanted(&table.rules[*i].condition)).collect::<Vec<_>>()

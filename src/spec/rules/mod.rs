@@ -19,4 +19,4 @@ mod version;
 pub use condition::Condition;
 pub use judge::{Rules, Verdict, Violation};
 pub use shape::{Layout, Shape};
-pub use table::{Framework, Rule, Server, Table, framework};
+pub use table::{Rule, Server, Table};

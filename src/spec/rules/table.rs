@@ -6,33 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::condition::Condition;
 use super::version::Version;
-use crate::error::{Error, Problems, Result, near};
-use crate::spec::json;
-
-/// Frameworks that rules may name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Framework {
-    Vllm,
-    Sglang,
-    Trtllm,
-}
-
-impl Framework {
-    pub const ALL: [Framework; 3] = [Framework::Vllm, Framework::Sglang, Framework::Trtllm];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Framework::Vllm => "vllm",
-            Framework::Sglang => "sglang",
-            Framework::Trtllm => "trtllm",
-        }
-    }
-
-    pub fn named(name: &str) -> Option<Framework> {
-        Framework::ALL.into_iter().find(|f| f.name() == name)
-    }
-}
+use crate::error::{Error, Problems, Result};
+use crate::spec::{Framework, json};
 
 /// A server whose rules were read.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -147,12 +122,4 @@ impl Table {
         };
         Ok((0..self.rules.len()).filter(|i| holds(&self.rules[*i])).collect())
     }
-}
-
-/// The framework of a name, or an error that names the field.
-pub fn framework(name: &str, path: &str) -> Result<Framework> {
-    Framework::named(name).ok_or_else(|| {
-        let known = Framework::ALL.map(Framework::name);
-        Error::spec(path, format!("'{name}' is not a framework with rules"), near(name, known))
-    })
 }

@@ -104,7 +104,7 @@ pub fn ttft(lib: &Arc<Library>, raw: &Raw, clean: &Clean, control: &Control) -> 
         Err(e) => return Err(e),
     };
     let trace = draw::closed(&w, users as u32, (WAVES * users) as usize, 0.0, SEED)?;
-    let first = defaults::prompts_first(&raw.framework);
+    let first = defaults::prompts_first(raw.framework);
     let scheduler = if first { Scheduler::Sglang } else { Scheduler::ChunkedPrefill };
     let settings = Settings { scheduler, ..Settings::default() };
     let outcome = simulate(&Deployment::of(&engine), &trace.requests, &settings, &control.part())?;

@@ -4,6 +4,7 @@
 //! `tests/bench/build_silicon.py`.
 
 use crate::error::{Error, Result};
+use crate::spec::Framework;
 
 static PACKED: &[u8] = include_bytes!("../../../python/disagg/data/validation/silicon.tsv.zst");
 const PATH: &str = "validation/silicon.tsv.zst";
@@ -28,7 +29,7 @@ pub struct Raw {
     pub concurrency: Option<f64>,
     /// Whether it comes from an InferenceX export (else: another benchmark client).
     pub inferencex: bool,
-    pub framework: String,
+    pub framework: Framework,
     pub model: String,
     pub system: String,
     pub precision: String,
@@ -84,7 +85,7 @@ impl<'a> Cells<'a> {
             id: self.text("id").into(),
             concurrency: self.number("concurrency")?,
             inferencex: self.text("collection") == "inferencex",
-            framework: self.text("backend").into(),
+            framework: Framework::asked(self.text("backend"), "backend")?,
             model: self.text("model_path").into(),
             system: self.text("system").into(),
             precision: self.text("precision").into(),

@@ -19,7 +19,7 @@
 
 use super::data::{Raw, Sizes};
 use crate::error::Result;
-use crate::spec::{Attention, Dtype, Model, Parallel, Quant, catalog};
+use crate::spec::{Attention, Dtype, Framework, Model, Parallel, Quant, catalog};
 
 /// Where a row runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,7 +49,7 @@ pub fn model(raw: &Raw) -> Option<(&'static str, Quant, Vec<&'static str>)> {
     // Labels name a precision, checkpoints a format.
     let block = if raw.gemm == "fp8" { vec!["fp8-is-block"] } else { vec![] };
     // The sample's recipes of SGLang ask for FP8 KV on Blackwell; elsewhere its server keeps its default.
-    let asks_fp8 = raw.framework == "sglang" && is_blackwell(raw);
+    let asks_fp8 = raw.framework == Framework::Sglang && is_blackwell(raw);
     let deepseek = if asks_fp8 { Quant { kv: Some(Fp8), ..own } } else { own };
     let mla = if fp4 { vec!["fp4-checkpoint"] } else { block.clone() };
     Some(match raw.model.as_str() {
@@ -67,7 +67,7 @@ pub fn model(raw: &Raw) -> Option<(&'static str, Quant, Vec<&'static str>)> {
         "zhipuai/GLM-5" => ("zai-org/GLM-5-FP8", Quant { kv: Some(Fp8), ..own }, block),
         "openai/gpt-oss-120b" => {
             // The sample's recipes of vLLM set VLLM_USE_FLASHINFER_MOE_MXFP4_MXFP8=1 on Blackwell.
-            let asks = raw.framework == "vllm" && is_blackwell(raw);
+            let asks = raw.framework == Framework::Vllm && is_blackwell(raw);
             ("openai/gpt-oss-120b", Quant { moe: asks.then_some(W4a8Mxfp4Mxfp8), ..own }, vec!["mxfp4"])
         }
         "Qwen/Qwen3-32B" if fp4 => ("Qwen/Qwen3-32B", gemm(Nvfp4), vec![]),

@@ -18,13 +18,13 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 pub use self::point::Point;
-use super::row::CheckedRow;
+use super::row::{CheckedRow, Section};
 use crate::control::Control;
 use crate::cost::Library;
 use crate::error::{Error, Result};
 use crate::kernels::KernelDb;
 use crate::serving::defaults;
-use crate::spec::{Assumptions, Quant, Serving, catalog};
+use crate::spec::{Assumptions, Framework, Quant, Serving, catalog};
 use data::Raw;
 use labels::{Clean, Deployment};
 
@@ -32,7 +32,7 @@ const SOURCE: &str = "InferenceX sample, aiconfigurator-core 0.12.0 systems/sili
 /// Large enough for every deployment of the sample; the layout decides what is used.
 const GPUS: u32 = 576;
 
-type MeasurementKey = (&'static str, String, String, String);
+type MeasurementKey = (&'static str, String, String, Framework);
 
 /// How every row is served and modelled.
 #[derive(Clone, Debug, Default)]
@@ -46,7 +46,7 @@ pub struct Choices {
 fn library(db: &Arc<KernelDb>, key: &MeasurementKey, quant: &Quant, choices: &Choices) -> Result<Arc<Library>> {
     let model = labels::resolve(key.0)?;
     let cluster = catalog::cluster(&key.2, GPUS)?;
-    defaults::library(db, &model, &cluster, &key.3, quant, &choices.serving, &choices.assumptions)
+    defaults::library(db, &model, &cluster, key.3, quant, &choices.serving, &choices.assumptions)
 }
 
 /// Concurrency and layout in words.
@@ -119,7 +119,7 @@ fn one(
 
 fn key(raw: &Raw) -> Option<(MeasurementKey, Vec<&'static str>)> {
     let (name, quant, rules) = labels::model(raw)?;
-    Some(((name, format!("{quant:?}"), raw.system.clone(), raw.framework.clone()), rules))
+    Some(((name, format!("{quant:?}"), raw.system.clone(), raw.framework), rules))
 }
 
 /// Every row of the sample with its prediction, in the order of the file, as the defaults have it.
@@ -171,11 +171,11 @@ pub fn points_with(db: &Arc<KernelDb>, choices: &Choices, control: &Control) -> 
 /// One row a point: TPOT against the measured one; where TTFT was simulated, as many rows more.
 pub fn rows(points: &[Point], ttft: bool) -> Vec<CheckedRow> {
     let row = |p: &Point, metric, target, predicted| CheckedRow {
-        section: "silicon",
+        section: Section::Silicon,
         name: p.raw.id.clone(),
         system: p.raw.system.clone(),
         model: p.raw.model.clone(),
-        framework: p.raw.framework.clone(),
+        framework: p.raw.framework.name().into(),
         metric,
         target,
         predicted,

@@ -83,7 +83,7 @@ pub fn groups_by(points: &[Point], metric: Metric) -> Vec<Group> {
     type Name = fn(&Point) -> String;
     let cuts: [(&'static str, Name); 6] = [
         ("mode", |p| if p.raw.disagg { "disagg".into() } else { "agg".into() }),
-        ("framework", |p| p.raw.framework.clone()),
+        ("framework", |p| p.raw.framework.name().into()),
         ("system", |p| p.raw.system.clone()),
         ("model", |p| format!("{} {}", p.raw.model, p.raw.precision).trim().to_string()),
         ("concurrency", load),

@@ -6,6 +6,7 @@
 // Shared by the test and by the example that prints it: neither reads every field.
 #![allow(dead_code)]
 
+use disagg::spec::Framework;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -236,7 +237,7 @@ impl Pricer<'_> {
 
     /// What they gather: trtllm quantises before the all-gather on Blackwell, all else BF16.
     fn gather_bytes(&self) -> f64 {
-        let quantised = self.lib.framework == "trtllm" && self.lib.cluster.device.sm >= 100;
+        let quantised = self.lib.framework == Framework::Trtllm && self.lib.cluster.device.sm >= 100;
         match self.lib.formats.moe {
             Dtype::Nvfp4 if quantised => GATHER_NVFP4,
             Dtype::Fp8Block if quantised => 1.0,
@@ -301,7 +302,7 @@ impl Pricer<'_> {
         let source = Source {
             db: database(),
             system: lib.cluster.system.clone(),
-            framework: lib.framework.clone(),
+            framework: lib.framework.name().into(),
             device: lib.cluster.device.clone(),
             graph: false,
         };
@@ -342,8 +343,15 @@ fn library(step: &Step) -> (Model, Arc<Library>) {
         attention: format(step.text(12)),
         comm: None,
     };
-    let made =
-        Library::new(database(), &model, &cluster, step.text(2), &quant, &Serving::default(), &Assumptions::physical());
+    let made = Library::new(
+        database(),
+        &model,
+        &cluster,
+        Framework::asked(step.text(2), "framework").unwrap(),
+        &quant,
+        &Serving::default(),
+        &Assumptions::physical(),
+    );
     (model, Arc::new(made.unwrap()))
 }
 

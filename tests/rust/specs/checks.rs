@@ -204,14 +204,26 @@ fn slo_and_serving_slips_are_named() {
             "percentile: must be from 50 to 99.9, is 0.99; did you mean 99?",
         ]
     );
-    let s = Serving { mtp: 2, imbalance: Some(Imbalance::Name("power_law_1.1".into())), ..Serving::default() };
+    let s = Serving { mtp: 2, imbalance: Some(Imbalance::Exponent(-1.0)), ..Serving::default() };
     assert_eq!(
         lines(&s.check()),
         [
             "acceptance: is required when mtp is above 0; mean accepted draft tokens per step, from 0 to 2",
-            "imbalance: unknown load distribution 'power_law_1.1'; did you mean 'power_law_1.01' (or 'power_law_1.2')?",
+            "imbalance: must be from 0 to 10, is -1",
         ]
     );
+    assert_eq!(
+        Serving::from_json(r#"{"imbalance": "power_law_1.1"}"#).unwrap_err().to_string(),
+        "serving.imbalance: unknown value 'power_law_1.1'; did you mean 'power_law_1.01' (or 'power_law_1.2')?"
+    );
+    for (text, read) in [
+        (r#""balanced""#, Imbalance::Name(ExpertLoad::Balanced)),
+        ("1.1", Imbalance::Exponent(1.1)),
+        ("[1.0, 2.0]", Imbalance::Histogram(vec![1.0, 2.0])),
+    ] {
+        assert_eq!(serde_json::from_str::<Imbalance>(text).unwrap(), read);
+        assert_eq!(serde_json::to_value(&read).unwrap(), serde_json::from_str::<serde_json::Value>(text).unwrap());
+    }
     let s = Serving { mtp: 1, acceptance: Some(1.7), ..Serving::default() };
     assert_eq!(
         lines(&s.check()),
