@@ -1,8 +1,8 @@
 //! What a layout gives under any limits, read from the points priced on its grid.
 //!
-//! Points of one cadence whose steps carry about as many prompt tokens form a chain as the batch rises. Between two
-//! neighbours of a chain the gain is taken as linear in the excess over the limits, so that a layout whose best batch
-//! lies between two of the grid is not judged by the smaller one:
+//! Points of one cadence whose steps carry about as many prompt tokens form a chain as the batch rises, those of one batch
+//! as the budget does. Between two neighbours of a chain the gain is taken as linear in the excess over the limits, so
+//! that a layout whose best batch or budget lies between two of the grid is not judged by the smaller one:
 //!
 //! ```text
 //! g = g_a + (g_b - g_a) (1 - e_a) / (e_b - e_a)      e_a <= 1 < e_b, g_a < g_b
@@ -29,15 +29,15 @@ pub struct Mark {
     pub rate: f64,
     pub latencies: [f64; 2],
     batch: u32,
-    /// The next of its chain.
-    next: u32,
+    /// The next of its chains, in batch and in budget.
+    next: [u32; 2],
 }
 
 impl Mark {
     pub(super) fn of(r: &Row) -> Mark {
         let p = &r.point;
         let rate = if p.stands() { p.requests_per_s } else { f64::NEG_INFINITY };
-        Mark { rate, latencies: [p.ttft_s, p.tpot_s], batch: r.main.batch, next: NONE }
+        Mark { rate, latencies: [p.ttft_s, p.tpot_s], batch: r.main.batch, next: [NONE; 2] }
     }
 
     pub fn stands(&self) -> bool {
@@ -81,7 +81,7 @@ pub type Placed = (usize, (u8, f64));
 pub struct Marks(Vec<Mark>);
 
 impl Marks {
-    /// `rows`: of one layout, rising in batch; `per_decode`: tokens that a decoding sequence takes of a step.
+    /// `rows`: of one layout, rising in batch, then in cadence, falling in budget; `per_decode`: tokens that a decoding sequence takes of a step.
     pub fn of(rows: &[Row], per_decode: f64) -> Marks {
         let mut marks: Vec<Mark> = rows.iter().map(Mark::of).collect();
         let carried = |r: &Row| (f64::from(r.main.chunk) - f64::from(r.main.batch) * per_decode).max(1.0);
@@ -95,7 +95,9 @@ impl Marks {
                 let alike = blocks.peek().into_iter().flat_map(|b| b.iter().enumerate());
                 let alike = alike.filter(|(_, b)| b.main.interval == r.main.interval).map(|(k, b)| (k, apart(b)));
                 let next = alike.reduce(|a, b| if b.1 < a.1 { b } else { a }).filter(|n| n.1 <= ALIKE.ln());
-                marks[start + i].next = next.map_or(NONE, |(k, _)| (after + k) as u32);
+                let wider = i.checked_sub(1).filter(|k| block[*k].main.interval == r.main.interval);
+                marks[start + i].next =
+                    [next.map(|(k, _)| after + k), wider.map(|k| start + k)].map(|k| k.map_or(NONE, |k| k as u32));
             }
             start = after;
         }
@@ -142,20 +144,21 @@ impl Marks {
     pub fn links(&self, aim: &Aim) -> Vec<[usize; 2]> {
         let mut all: Vec<([usize; 2], f64)> = Vec::new();
         for (i, m) in self.0.iter().enumerate().filter(|(_, m)| m.stands()) {
-            all.extend(self.within(m, aim).filter(|gain| *gain > m.gain(aim)).map(|gain| ([i, m.next as usize], gain)));
+            let ends = m.next.into_iter().map(|next| ([i, next as usize], self.within(m, next, aim)));
+            all.extend(ends.filter_map(|(at, gain)| Some((at, gain.filter(|gain| *gain > m.gain(aim))?))));
         }
         // Stable: equals keep their order.
         all.sort_by(|a, b| b.1.total_cmp(&a.1));
         all.into_iter().map(|(at, _)| at).collect()
     }
 
-    /// What is taken to be gained from a standing mark up to its neighbour in the chain; none: it is not within the limits.
-    fn within(&self, m: &Mark, aim: &Aim) -> Option<f64> {
+    /// What is taken to be gained from a standing mark up to the next of a chain; none: it is not within the limits.
+    fn within(&self, m: &Mark, next: u32, aim: &Aim) -> Option<f64> {
         let (gain, excess) = (m.gain(aim), m.excess(&aim.slo));
         if excess > 1.0 {
             return None;
         }
-        let Some(n) = self.0.get(m.next as usize).filter(|n| n.stands()) else { return Some(gain) };
+        let Some(n) = self.0.get(next as usize).filter(|n| n.stands()) else { return Some(gain) };
         let (more, beyond) = (n.gain(aim), n.excess(&aim.slo));
         let between = beyond > 1.0 && more > gain;
         Some(if between { gain + (more - gain) * (1.0 - excess) / (beyond - excess) } else { gain })
@@ -168,7 +171,7 @@ impl Marks {
             let excess = m.excess(&aim.slo);
             tiers.add(m.gain(aim), excess);
             prospect = prospect.max(m.prospect(excess, aim));
-            best = best.max(self.within(m, aim).unwrap_or(best));
+            best = m.next.into_iter().filter_map(|next| self.within(m, next, aim)).fold(best, f64::max);
         }
         let score = if best > f64::NEG_INFINITY { (2, best) } else { tiers.score() };
         Judged { score, prospect, tiers }

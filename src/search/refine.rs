@@ -231,7 +231,7 @@ impl Task<'_> {
         best.into_iter().filter(|(interval, _)| *interval > 1).filter_map(&mut of_cadence).collect()
     }
 
-    /// The best gain within the limits on a layout's most promising links: the batches between their ends are halved.
+    /// The best gain within the limits on a layout's most promising links: what lies between their ends is halved.
     fn halved(&self, group: &Group, aim: &Aim) -> f64 {
         let Group { clock, rows: coarse, marks, known } = group;
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -239,13 +239,13 @@ impl Task<'_> {
         for [a, b] in marks.links(aim).into_iter().take(LINKS) {
             let (mut low, mut high) = (coarse[a].main, coarse[b].main);
             for _ in 0..HALVED {
-                let middle = low.batch.midpoint(high.batch);
-                if middle <= low.batch || middle >= high.batch {
+                let [batch, chunk] = [low.batch.midpoint(high.batch), low.chunk.midpoint(high.chunk)];
+                if [low, high].iter().any(|end| [end.batch, end.chunk] == [batch, chunk]) {
                     break;
                 }
-                let at = [middle, low.chunk.midpoint(high.chunk), low.interval];
+                let at = [batch, chunk, low.interval];
                 let point = known.points.entry(at).or_insert_with(|| clock.mixed(&self.load, at, low.count));
-                let part = Part { batch: middle, chunk: at[1], ..low };
+                let part = Part { batch, chunk, ..low };
                 let (class, gain) = aim.score(point);
                 if class == 2 {
                     best = best.max(gain);

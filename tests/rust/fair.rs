@@ -488,7 +488,8 @@ fn what_a_wider_climb_found_is_reached() {
 }
 
 /// Requests a second that plans drawn at random had found beyond the search: an AFD unit whose prompts just fill the steps
-/// of their cadence, and prompts slow enough to hold one decode batch more below its limit.
+/// of their cadence, prompts slow enough to hold one decode batch more below its limit, and a unit whose best budget lies
+/// between two of the grid.
 #[test]
 fn what_was_drawn_by_chance_is_reached() {
     for (model, framework, system, gpus, (prefix, isl, osl), (ttft, tpot), level, least) in [
@@ -511,6 +512,16 @@ fn what_was_drawn_by_chance_is_reached() {
             (300.0, 12.0),
             Level::Pd,
             4.74,
+        ),
+        (
+            "MiniMaxAI/MiniMax-M2.5",
+            "trtllm",
+            "gb200",
+            72,
+            (0.0, 8000.0, 100.0),
+            (3000.0, 20.0),
+            Level::AggregatedAfd,
+            104.3,
         ),
     ] {
         let w = Workload::fixed("fair", prefix, isl, osl);
