@@ -540,7 +540,10 @@ class Serving(Spec):
     mtp
         Draft tokens per step.
     acceptance
-        Mean accepted draft tokens per step, 0 to `mtp`; required when ``mtp > 0``.
+        Mean accepted draft tokens per step, 0 to `mtp`. None: as `draft_acceptance` has it.
+    draft_acceptance
+        Probability that each draft is accepted where those before it were, first draft first; the last one stands for
+        all further ones. None: 0.7 for each (`speculation` of ``serving/defaults.json``).
     imbalance
         How uneven the experts' load is: a measured distribution (``"power_law_1.01"``, ``"balanced"`` ...), the
         exponent of a power law, or the load of every expert; None: the model's.
@@ -551,6 +554,9 @@ class Serving(Spec):
         None: in a plan that says so, and in a search where the framework has it. The micro-batches of AFD do so anyway.
     fused_dispatch
         Whether dispatch, expert GEMMs and combine are one kernel, as DeepGEMM's MegaMoE; for AFD units.
+    attention_streams
+        Whether the attention pool of an AFD unit runs its micro-batches on streams of their own, so that in decode the
+        small kernels of one hide behind the attention kernel of another; their weights still take HBM.
     launch
         ``"graph"`` or ``"measured"`` launch floors; None: graph for decode, measured for prefill.
     framework_reserve_gib
@@ -563,6 +569,10 @@ class Serving(Spec):
         fraction given by hand means the same. Any other may be of any version: the one whose start takes most memory
         is assumed, so that vLLM at 0.93 (older versions keep graphs and a larger sampler outside) may have less room
         than at its default of 0.92. Physical profile only.
+    expert_kernel
+        Part of the name of the expert kernel whose rows are read (TensorRT-LLM's ``moe_config.backend``, SGLang's
+        ``--moe-runner-backend``), such as ``"deepgemm"``; None: the one that servers of the framework are set up with
+        for the layout. Physical profile only.
     prefill_interval
         Prompts join every n-th step at most, where ranks of attention data parallelism wait for one another (vLLM's
         ``--prefill-schedule-interval``, the ADP balance of TensorRT-LLM, SGLang's prefill delayer); None: the
@@ -581,19 +591,24 @@ class Serving(Spec):
         *,
         mtp: int = 0,
         acceptance: float | None = None,
+        draft_acceptance: Sequence[float] | None = None,
         imbalance: str | float | Sequence[float] | None = None,
         eplb_slots: int = 0,
         two_batch_overlap: bool | None = None,
         fused_dispatch: bool = False,
+        attention_streams: bool = False,
         launch: Literal["graph", "measured"] | None = None,
         framework_reserve_gib: float | None = None,
         memory_fraction: float | None = None,
+        expert_kernel: str | None = None,
         prefill_interval: int | None = None,
     ) -> Self: ...
     @property
     def mtp(self) -> int: ...
     @property
     def acceptance(self) -> float | None: ...
+    @property
+    def draft_acceptance(self) -> list[float] | None: ...
     @property
     def imbalance(self) -> str | float | list[float] | None: ...
     @property
@@ -603,11 +618,15 @@ class Serving(Spec):
     @property
     def fused_dispatch(self) -> bool: ...
     @property
+    def attention_streams(self) -> bool: ...
+    @property
     def launch(self) -> str | None: ...
     @property
     def framework_reserve_gib(self) -> float | None: ...
     @property
     def memory_fraction(self) -> float | None: ...
+    @property
+    def expert_kernel(self) -> str | None: ...
     @property
     def prefill_interval(self) -> int | None: ...
 
@@ -1003,6 +1022,8 @@ class Assumptions(Spec):
     def collectives(self) -> str: ...
     @property
     def gather_format(self) -> str: ...
+    @property
+    def lanes(self) -> str: ...
     @property
     def beyond_tables(self) -> str: ...
     @property

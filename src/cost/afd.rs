@@ -20,6 +20,7 @@
 
 mod hops;
 mod lines;
+mod parts;
 mod stages;
 
 use std::sync::Arc;
@@ -30,18 +31,19 @@ pub use self::stages::{LayerStages, MicroRow, UnitParts, rows};
 use super::attention::AttentionPart;
 use super::ends::Ends;
 use super::ffn::{self, Experts, GatedMlp, Router};
-use super::ledger::{Ledger, Op, Sum, Total};
+use super::ledger::{Ledger, Op, Total};
 use super::library::Library;
 use super::overlap::fused_slowdown;
 use super::program::{Ffn, Surfaces};
 use super::{Batch, published};
 use crate::error::{Error, Result};
 use crate::kernels::Surface;
+use crate::kernels::roofline::BANDWIDTH_EFFICIENCY;
 use crate::math::combinatorics::distinct_groups;
 use crate::network::report::Report;
 use crate::network::{A2aKind, A2aShape, AfdShape, Collective, CommTime};
 use crate::spec::AfdPlan;
-use crate::spec::assumptions::{Copies, Exchange, FfnPool};
+use crate::spec::assumptions::{Copies, Exchange, FfnPool, Lanes};
 use crate::spec::plan::Side;
 
 /// An exchange between the experts' GPUs: tokens per GPU by an all-to-all, or bytes by collectives.
@@ -89,6 +91,8 @@ pub struct AfdUnit {
     pub slowed: Option<f64>,
     /// Start-up of A2F and F2A, where a fused kernel hides the rest of them.
     starts: [f64; 2],
+    /// What separate kernels of the experts take beside reading and computing.
+    between: f64,
     memory: [Surface; 2],
     ffn_memory: [Surface; 2],
     hidden: f64,
@@ -122,7 +126,7 @@ impl AfdUnit {
         } else {
             None
         };
-        let experts = Experts::new(ffn_lib, ep, moe_tp)?
+        let experts = Experts::new(ffn_lib, ep, moe_tp, true)?
             .ok_or_else(|| Error::data("kernels", "no expert kernel for a model with experts"))?;
         let shape = AfdShape {
             hidden: lib.model.hidden,
@@ -169,6 +173,7 @@ impl AfdUnit {
             ends: Ends::new(lib, tp)?,
             slowed: lib.serving.fused_dispatch.then(|| fused_slowdown(ffn_lib)),
             starts: [0.0; 2],
+            between: 0.0,
             memory: [lib.memory(false), lib.memory(true)],
             ffn_memory: [ffn_lib.memory(false), ffn_lib.memory(true)],
             hidden: f64::from(lib.model.hidden),
@@ -178,6 +183,9 @@ impl AfdUnit {
         };
         if unit.slowed.is_some() && !router_on_ffn {
             unit.starts = [false, true].map(|back| unit.hops.transfer(0.0, back).seconds);
+            if lib.assumptions.lanes == Lanes::ByRule {
+                unit.between = unit.experts.between();
+            }
         }
         Ok(unit)
     }
@@ -213,7 +221,7 @@ impl AfdUnit {
         self.attention.price(&self.lib.comm, batch, mixer, 1.0, ledger);
         let bytes = tokens * self.hidden * 2.0;
         if self.dense_on_ffn {
-            self.price_scatter(bytes, ledger);
+            self.price_scatter(bytes, decode, ledger);
             return;
         }
         if self.attention_tp > 1 && self.lib.assumptions.afd_reductions {
@@ -253,10 +261,10 @@ impl AfdUnit {
         reduce.seconds
     }
 
-    fn price_scatter<S: Ledger>(&self, bytes: f64, ledger: &mut S) {
+    fn price_scatter<S: Ledger>(&self, bytes: f64, decode: bool, ledger: &mut S) {
         if self.attention_tp > 1 && self.lib.assumptions.afd_reductions {
             let (comm, tp) = (&self.lib.comm, self.attention_tp);
-            let reduce = comm.reduce_scatter(bytes, tp);
+            let [reduce, _] = self.lib.reduction(bytes, tp, decode);
             ledger.carry(Op::TpReduce, 1.0, reduce, || {
                 comm.report_collective(Collective::ReduceScatter, bytes, comm.packed(tp))
             });
@@ -268,7 +276,7 @@ impl AfdUnit {
         let decode = !batch.has_prefill();
         let tokens = batch.tokens();
         self.attention.price(&self.lib.comm, batch, mixer, 1.0, ledger);
-        self.price_scatter(tokens * self.hidden * 2.0, ledger);
+        self.price_scatter(tokens * self.hidden * 2.0, decode, ledger);
         let own = tokens / f64::from(self.attention_tp);
         if self.whole_ffn() {
             // The router stands with the experts, its norm does not; the results of the EP ranks are added up here.
@@ -422,6 +430,13 @@ impl AfdUnit {
         self.experts.reads(all / f64::from(self.replicas))
     }
 
+    /// Seconds that HBM needs for the weights of a mixer on one rank.
+    pub(super) fn attention_traffic(&self, mixer: usize) -> f64 {
+        let lib = &self.lib;
+        let weights = lib.program.mixers()[mixer].weight_bytes(&lib.model, &lib.quant, self.attention_tp);
+        weights / (lib.cluster.device.hbm_bytes_per_s * BANDWIDTH_EFFICIENCY)
+    }
+
     /// The four stages of a MoE layer.
     pub fn stages(&self, batch: &Batch, mixer: usize) -> LayerStages {
         stages::stages(self, batch, mixer)
@@ -439,56 +454,8 @@ impl AfdUnit {
     }
 }
 
-/// Parts priced operator by operator.
-impl UnitParts for AfdUnit {
-    type At = Batch;
-
-    fn at(&self, batch: &Batch) -> Batch {
-        *batch
-    }
-
-    fn embedding<S: Ledger>(&self, b: &Batch, ledger: &mut S) {
-        self.ends.embedding(b.tokens(), !b.has_prefill(), ledger);
-    }
-
-    fn projection<S: Ledger>(&self, b: &Batch, ledger: &mut S) {
-        self.ends.projection(b.tokens(), !b.has_prefill(), 1.0, ledger);
-    }
-
-    fn logits<S: Ledger>(&self, b: &Batch, rows: f64, ledger: &mut S) {
-        self.ends.logits(rows, !b.has_prefill(), 1.0, ledger);
-    }
-
-    fn attention<S: Ledger>(&self, b: &Batch, mixer: usize, ledger: &mut S) {
-        self.price_attention(b, mixer, ledger);
-    }
-
-    fn hop<S: Ledger>(&self, b: &Batch, back: bool, ledger: &mut S) {
-        self.hops.price(b, back, ledger);
-    }
-
-    fn ffn<S: Ledger>(&self, b: &Batch, ledger: &mut S) -> f64 {
-        self.price_ffn(b, ledger)
-    }
-
-    fn ports(&self, b: &Batch) -> [f64; 2] {
-        self.hops.ports(b, self.router_on_ffn)
-    }
-
-    fn fused(&self, b: &Batch) -> ([f64; 2], f64) {
-        let reads = self.slowed.map(|_| self.reads(self.ranks() * b.mean_tokens()));
-        (self.starts, reads.unwrap_or(0.0))
-    }
-
-    fn dense<S: Sum>(&self, b: &Batch, mixer: usize) -> LayerStages<S> {
-        let mut s = LayerStages::default();
-        self.price_dense(b, mixer, &mut s.attention);
-        if self.dense_on_ffn {
-            self.hops.price_home(b, false, &mut s.a2f);
-            self.price_dense_ffn(b, &mut s.ffn);
-            self.hops.price_home(b, true, &mut s.f2a);
-            s.ports = self.hops.ports(b, true);
-        }
-        s
-    }
+/// Seconds of an attention stage that hide behind another micro-batch's attention kernel, where `rest` are those of all but
+/// the kernel: what is not the traffic of its weights, as far as the kernel lasts.
+fn behind_attention(traffic: f64, rest: f64, kernel: f64) -> f64 {
+    (rest - traffic).clamp(0.0, kernel.max(0.0))
 }

@@ -70,10 +70,9 @@ struct Lanes {
 
 impl Lanes {
     /// `None` for a model without experts.
-    fn new(lib: &Library, ep: u32, moe_tp: u32, even: bool) -> Result<Option<Lanes>> {
-        let (Some(prefill), Some(decode)) =
-            (lib.experts_fused(false, ep, moe_tp, even)?, lib.experts_fused(true, ep, moe_tp, even)?)
-        else {
+    fn new(lib: &Library, ep: u32, moe_tp: u32, attention_dp: bool, even: bool) -> Result<Option<Lanes>> {
+        let fused = |decode| lib.experts_fused(decode, ep, moe_tp, attention_dp, even);
+        let (Some(prefill), Some(decode)) = (fused(false)?, fused(true)?) else {
             return Ok(None);
         };
         let grouped = if moe_tp == 1 {
@@ -122,25 +121,33 @@ pub struct Experts {
 }
 
 impl Experts {
-    /// `None` for a model without experts.
-    pub fn new(lib: &Library, ep: u32, moe_tp: u32) -> Result<Option<Experts>> {
-        let (Some(m), Some(lanes)) = (&lib.model.moe, Lanes::new(lib, ep, moe_tp, false)?) else { return Ok(None) };
+    /// `None` for a model without experts. `attention_dp`: whether ranks of attention data parallelism bring the tokens
+    /// (an AFD pool: yes).
+    pub fn new(lib: &Library, ep: u32, moe_tp: u32, attention_dp: bool) -> Result<Option<Experts>> {
+        let lanes = |even| Lanes::new(lib, ep, moe_tp, attention_dp, even);
+        let (Some(m), Some(own)) = (&lib.model.moe, lanes(false)?) else { return Ok(None) };
         let skew = match lib.skew(ep) {
-            Some(at) => {
-                Lanes::new(lib, ep, moe_tp, true)?.map(|even| Skew { even, at, copies: lib.copies(ep, moe_tp) })
-            }
+            Some(at) => lanes(true)?.map(|even| Skew { even, at, copies: lib.copies(ep, moe_tp) }),
             None => None,
         };
         let weights_s = f64::from(m.experts.div_ceil(ep)) / f64::from(moe_tp)
             * lib.model.expert_weight_bytes(&lib.quant)
             / (lib.cluster.device.hbm_bytes_per_s * BANDWIDTH_EFFICIENCY);
         let missed = 1.0 - f64::from(m.topk) / f64::from(m.experts);
-        Ok(Some(Experts { lanes, skew, ep, moe_tp, weights_s, missed }))
+        Ok(Some(Experts { lanes: own, skew, ep, moe_tp, weights_s, missed }))
     }
 
     /// Seconds that HBM needs for the weights of the experts that `tokens` reach.
     pub fn reads(&self, tokens: f64) -> f64 {
         self.weights_s * (1.0 - self.missed.powf(tokens))
+    }
+
+    /// Seconds that the separate kernels of a decode step (sort, two GEMMs, activation, combine) take beside reading the
+    /// weights and computing: the least that any number of tokens shows above its reads. A kernel that works in waves of
+    /// experts has one start and loads the next wave's weights meanwhile.
+    pub fn between(&self) -> f64 {
+        let above = |tokens: f64| (self.best(tokens, true).seconds - self.reads(tokens)).max(0.0);
+        (4..=12).map(|octave| above(f64::from(1_u32 << octave))).fold(f64::INFINITY, f64::min)
     }
 
     /// Fused kernel at `tokens` of all ranks together.

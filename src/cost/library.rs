@@ -16,14 +16,14 @@ use super::program::{Ffn, Program};
 use super::published;
 use super::what_if::{self, StandIn};
 use crate::error::{Error, Problems, Result};
-use crate::kernels::ops::{self, ExpertShape, Source};
+use crate::kernels::ops::{self, ExpertShape, Served, Source};
 use crate::kernels::roofline::{self, Roofline};
 use crate::kernels::table::TableKey;
 use crate::kernels::{KernelDb, Surface};
 use crate::network::{A2aShape, Comm, CommTime, OneNode};
 use crate::recent::Recent;
 use crate::spec::assumptions::{
-    AllReduceRows, BeyondTables, Collectives, DenseLayers, FarExchange, GatherFormat, LaunchFloors, ListedNorms,
+    AllReduceRows, BeyondTables, Collectives, DenseLayers, FarExchange, GatherFormat, Lanes, LaunchFloors, ListedNorms,
     MissingFormats, SharedExpertSplit, WideEpDecode,
 };
 use crate::spec::dtype::Formats;
@@ -36,7 +36,7 @@ enum SurfaceKey {
     Gemm { graph: bool, dtype: Dtype, n: u32, k: u32 },
     Generation { tp: u32, window: u32 },
     Context { tp: u32, window: u32, graph: bool },
-    Experts { graph: bool, tokens_ep: u32, moe_tp: u32, grouped: bool, decode: bool, even: bool },
+    Experts { graph: bool, tokens_ep: u32, moe_tp: u32, attention_dp: bool, grouped: bool, decode: bool, even: bool },
 }
 
 /// Everything that prices operators: kernel surfaces, communication, and the choices behind them.
@@ -86,6 +86,7 @@ impl Library {
             framework: framework.name().to_string(),
             device: device.clone(),
             graph,
+            by_rule: assumptions.lanes == Lanes::ByRule,
         };
         let mut priced = match assumptions.listed_norms {
             ListedNorms::Norms => model.clone(),
@@ -153,6 +154,18 @@ impl Library {
     /// All-reduce as the assumptions have it; `bytes`: the full buffer of one rank.
     pub fn all_reduce(&self, bytes: f64, ranks: u32, graph: bool) -> CommTime {
         self.stretched(ranks, |n| self.comm.all_reduce(bytes, n, graph))
+    }
+
+    /// The two halves of the reduction over the TP ranks of an attention rank, of `bytes`: reduce-scatter and all-gather.
+    /// Neither takes longer than the all-reduce that does the one and then the other, where the framework's is faster
+    /// than NCCL's parts.
+    pub fn reduction(&self, bytes: f64, tp: u32, decode: bool) -> [CommTime; 2] {
+        let parts = [self.comm.reduce_scatter(bytes, tp), self.comm.all_gather(bytes, tp)];
+        if self.assumptions.lanes == Lanes::AsMeasured {
+            return parts;
+        }
+        let whole = self.comm.all_reduce(bytes, tp, self.reduce_graph(decode));
+        parts.map(|part| if whole.seconds < part.seconds { whole } else { part })
     }
 
     /// Rows of one node that stand for an exchange between nodes, where the assumptions have it so.
@@ -342,13 +355,23 @@ impl Library {
     }
 
     /// Fused expert kernel; axis: tokens entering the layer, all ranks together. `None` without experts.
-    pub fn experts_fused(&self, decode: bool, ep: u32, moe_tp: u32, even: bool) -> Result<Option<Arc<Surface>>> {
+    pub fn experts_fused(
+        &self,
+        decode: bool,
+        ep: u32,
+        moe_tp: u32,
+        attention_dp: bool,
+        even: bool,
+    ) -> Result<Option<Arc<Surface>>> {
         let Some((shape, load)) = self.expert_shape(ep, moe_tp) else { return Ok(None) };
         let load = if even { ExpertLoad::Balanced } else { load };
         let graph = self.graph(decode);
-        self.cached(SurfaceKey::Experts { graph, tokens_ep: ep, moe_tp, grouped: false, decode: false, even }, || {
+        let (grouped, decode) = (false, false);
+        self.cached(SurfaceKey::Experts { graph, tokens_ep: ep, moe_tp, attention_dp, grouped, decode, even }, || {
             let make = |source: &Source| {
-                let found = ops::served_moe(source, shape, self.formats.moe, load.name())?;
+                let fused_dispatch = self.serving.fused_dispatch;
+                let served = Served { attention_dp, fused_dispatch, kernel: self.serving.expert_kernel.as_deref() };
+                let found = ops::served_moe(source, shape, self.formats.moe, load.name(), &served)?;
                 Ok(if self.assumptions.beyond_tables == BeyondTables::Utilisation {
                     let work = published::expert_work(&source.device, self.formats.moe, &shape);
                     found.held(work)
@@ -365,7 +388,8 @@ impl Library {
         let Some((shape, load)) = self.expert_shape(ep, 1) else { return Ok(None) };
         let load = if even { ExpertLoad::Balanced } else { load };
         let graph = self.graph(decode);
-        self.cached(SurfaceKey::Experts { graph, tokens_ep: ep, moe_tp: 1, grouped: true, decode, even }, || {
+        let (grouped, moe_tp, attention_dp) = (true, 1, true);
+        self.cached(SurfaceKey::Experts { graph, tokens_ep: ep, moe_tp, attention_dp, grouped, decode, even }, || {
             self.built(
                 graph,
                 |source| ops::grouped_moe(source, shape, self.formats.moe, load.name(), decode),

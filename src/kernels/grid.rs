@@ -199,7 +199,7 @@ impl Grid {
             let mut next = here;
             next[a] = x[a];
             let smooth = self.roofline.smooth(&next) - self.roofline.smooth(&here);
-            let least = self.roofline.least(&next) - self.roofline.least(&here);
+            let least = self.roofline.bound(&next) - self.roofline.bound(&here);
             seconds += (kappa * smooth).max(least).max(0.0);
             here = next;
         }

@@ -83,6 +83,7 @@ impl Lane<'_> {
             framework: self.table.framework.clone(),
             device,
             graph: false,
+            by_rule: false,
         };
         let Some(surface) = self.compile(&source)? else { return Ok(None) };
         let answer = (surface.at(&x), surface.source().to_string());

@@ -13,6 +13,7 @@ mod latent;
 mod memory;
 mod mla;
 mod moe;
+mod peers;
 mod rows;
 
 use std::sync::Arc;
@@ -25,7 +26,7 @@ pub use gemm::gemm;
 pub use memory::memory;
 pub use mla::{mla_context, mla_context_wide, mla_generation, mla_kernel, sparse_generation_held};
 pub(crate) use moe::{BALANCED_EXCESS, COMPARED_TOKENS};
-pub use moe::{grouped_moe, moe, served_moe};
+pub use moe::{Served, grouped_moe, moe, served_moe};
 
 /// Where kernel times come from.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ pub struct Source {
     pub device: Device,
     /// True: eager-mode launch floors are replaced by roofline + slope (`launch="graph"`).
     pub graph: bool,
+    /// True: a lane that rows of other frameworks contradict is read by rule (`peers`, `moe`); false: as it was measured.
+    pub by_rule: bool,
 }
 
 /// Shape of one expert layer as one rank sees it.

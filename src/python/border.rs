@@ -225,7 +225,7 @@ macro_rules! names {
 
 names! {
     Side, Duplex, PipelineMode, Dtype, PrefixScope, PrefixHome, Part, Launch,
-    switch::LaunchFloors, switch::DenseLayers, switch::Exchange, switch::Collectives, switch::GatherFormat,
+    switch::LaunchFloors, switch::DenseLayers, switch::Exchange, switch::Collectives, switch::GatherFormat, switch::Lanes,
     switch::BeyondTables, switch::AllReduceRows, switch::AttentionElementwise, switch::SharedExpertSplit,
     switch::MixedAttention, switch::WideAttention, switch::GroupRouting, switch::FarExchange, switch::WideEpDecode,
     switch::MissingFormats, switch::ListedNorms, switch::PrefillSync, switch::MixedSteps, switch::FirstToken,

@@ -205,8 +205,14 @@ fn by_table<T: Send + 'static>(
     })?;
     run::run(py, progress, move |control| {
         let db = db()?;
-        let source =
-            Source { db: db.clone(), system: system.clone(), framework: framework.clone(), device, graph: false };
+        let source = Source {
+            db: db.clone(),
+            system: system.clone(),
+            framework: framework.clone(),
+            device,
+            graph: false,
+            by_rule: false,
+        };
         let measured: Vec<String> = db.tables(&system, &framework)?.into_iter().map(|t| t.name).collect();
         let tables: Vec<&str> = report::TABLES.iter().copied().filter(|t| measured.iter().any(|m| m == t)).collect();
         control.set_total(tables.len() as u64);

@@ -178,7 +178,7 @@ impl Task<'_> {
 
     /// Tokens that a decode step adds to a sequence.
     pub(super) fn progress(&self) -> f64 {
-        1.0 + self.lib.serving.acceptance.unwrap_or(0.0)
+        self.lib.serving.tokens_per_step()
     }
 
     pub(super) fn per_decode(&self) -> f64 {

@@ -63,7 +63,7 @@ fn per_decode(s: &StepEngine) -> f64 {
 
 /// Tokens that a decode step adds to a sequence.
 fn progress(s: &StepEngine) -> f64 {
-    1.0 + s.library().serving.acceptance.unwrap_or(0.0)
+    s.library().serving.tokens_per_step()
 }
 
 /// Steps between two that let prompts in, of a plan that says `asked`.

@@ -92,7 +92,7 @@ fn lacks(lib: &Library, ep: u32) -> Result<Vec<String>> {
     }
     let gemm = lib.formats.attention_gemm;
     need(format!("products in {}", gemm.name()), lib.gemm(true, gemm, model.hidden, model.hidden)?.is_measured());
-    if let Some(experts) = lib.experts_fused(true, ep, 1, false)? {
+    if let Some(experts) = lib.experts_fused(true, ep, 1, true, false)? {
         let grouped = lib.experts_grouped(true, ep, false)?;
         need(format!("experts in {}", lib.formats.moe.name()), grouped.as_ref().unwrap_or(&experts).is_measured());
     }

@@ -150,7 +150,7 @@ pub fn decoded(lib: &Library, osl: f64) -> f64 {
 }
 
 fn decode_rate(s: &StepEngine, load: &Load, batch: f64, step_s: f64) -> f64 {
-    let progress = 1.0 + s.library().serving.acceptance.unwrap_or(0.0);
+    let progress = s.library().serving.tokens_per_step();
     let steps = decoded(s.library(), load.osl) / progress;
     let share = if corrected(s) { published::DECODE_SHARE } else { 1.0 };
     share * s.ranks() * s.stages_in_flight() * batch / (steps.max(1e-9) * step_s)
@@ -342,7 +342,7 @@ pub fn combine_at<S: StepClock>(
         same_domain: pair.near,
     };
     let supply = at.supply;
-    let progress = 1.0 + lib.serving.acceptance.unwrap_or(0.0);
+    let progress = lib.serving.tokens_per_step();
     if load.osl <= 1.0 {
         return SteadyState {
             ttft_s: ttft,

@@ -63,6 +63,8 @@ impl Unit {
         let dense = matches!(row, MicroRow::Kind(i) if self.program().kinds()[i].ffn == Ffn::Dense);
         let slowed = slowed.filter(|_| !dense);
         let [attention, a2f, ffn, f2a] = s.seconds(slowed);
+        // A micro-batch alone has nothing to hide behind.
+        let attention = if self.microbatches > 1 { attention - s.hidden } else { attention };
         Stages { attention: attention + own, a2f, ffn, f2a, ports: s.ports(slowed) }
     }
 

@@ -43,6 +43,13 @@ choices! {
         /// BF16, unless the framework quantises before it (trtllm on SM 100).
         Framework = "framework",
     }
+    /// Rows that other frameworks' rows of the same kernel contradict.
+    Lanes {
+        /// By rule: the kernel as it was measured elsewhere on the same device, tagged.
+        ByRule = "by-rule",
+        /// As the framework's own table has it.
+        AsMeasured = "as-measured",
+    }
     /// Experts at more tokens than any row has, sparse attention in decode at sequences and contexts that no row has.
     BeyondTables {
         /// The measured slope goes on.
@@ -256,6 +263,7 @@ record! {
         pub exchange: Exchange,
         pub collectives: Collectives,
         pub gather_format: GatherFormat,
+        pub lanes: Lanes,
         pub beyond_tables: BeyondTables,
         pub all_reduce_rows: AllReduceRows,
         pub attention_elementwise: AttentionElementwise,

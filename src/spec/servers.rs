@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::assumptions::FirstToken;
 use super::dtype::Dtype;
 use super::json;
-use super::serving::Launch;
+use super::serving::{Launch, Serving};
 use super::{Device, Framework, Model};
 use crate::units::GIB;
 
@@ -28,6 +28,8 @@ pub struct Servers {
     pub towers: Vec<Tower>,
     pub exchange: ExchangeBuffers,
     pub formats: Vec<FormatRule>,
+    /// What drafts are worth where nobody says it.
+    pub speculation: Speculation,
     /// Frameworks that overlap two half-batches.
     pub two_batch_overlap: Vec<Knob>,
     /// Frameworks that hold prompts back between ranks of attention data parallelism; nothing without those.
@@ -36,6 +38,8 @@ pub struct Servers {
     pub launch: Vec<LaunchRule>,
     /// Kernels that servers choose where tables have several.
     pub kernels: Vec<KernelRule>,
+    /// Expert kernels that servers are set up with by layout.
+    pub experts: Vec<ExpertRule>,
     pub frameworks: std::collections::BTreeMap<Framework, Vec<Server>>,
 }
 
@@ -90,6 +94,44 @@ pub fn few_tokens_kernel(tables: &str, sm: u32) -> Option<(&'static str, f64)> {
     kernel_rule(tables, sm, KernelPart::Moe).and_then(|r| Some((r.lane.as_str(), r.most_tokens?)))
 }
 
+/// The expert kernel that servers of a framework are set up with for a layout.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ExpertRule {
+    pub framework: String,
+    /// First and last architecture.
+    pub sm: [u32; 2],
+    pub formats: Vec<Dtype>,
+    /// With attention data parallelism, or without.
+    pub attention_dp: bool,
+    /// As one kernel with dispatch and combine.
+    #[serde(default)]
+    pub fused_dispatch: bool,
+    /// Part of the name in the tables.
+    pub lane: String,
+    /// Frameworks whose tables hold that kernel, in the order to be asked; none: its own.
+    #[serde(default)]
+    pub of: Vec<String>,
+    pub versions: String,
+    pub source: String,
+}
+
+/// The rule for a layout, if a framework has one.
+pub fn expert_rule(
+    framework: &str,
+    sm: u32,
+    format: Dtype,
+    attention_dp: bool,
+    fused_dispatch: bool,
+) -> Option<&'static ExpertRule> {
+    servers().experts.iter().find(|r| {
+        r.framework == framework
+            && (r.sm[0]..=r.sm[1]).contains(&sm)
+            && r.formats.contains(&format)
+            && r.attention_dp == attention_dp
+            && r.fused_dispatch == fused_dispatch
+    })
+}
+
 /// A setting that a framework has, and since when.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Knob {
@@ -107,6 +149,45 @@ pub fn two_batch_overlap(framework: Framework) -> Option<&'static Knob> {
 /// How a framework holds prompts back, if it can.
 pub fn cadence(framework: Framework) -> Option<&'static Knob> {
     servers().cadence.iter().find(|k| k.framework == framework)
+}
+
+/// Drafts of MTP modules and EAGLE heads.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Speculation {
+    /// That a draft is accepted where those before it were.
+    pub probability: f64,
+    pub source: String,
+}
+
+/// What drafts are worth.
+pub fn speculation() -> &'static Speculation {
+    &servers().speculation
+}
+
+impl Serving {
+    /// Tokens that one decode step adds to a sequence: 1 and the accepted draft tokens.
+    pub fn tokens_per_step(&self) -> f64 {
+        1.0 + self.accepted()
+    }
+
+    /// Mean accepted draft tokens per step: those said, else the drafts of each length that are accepted to their end,
+    /// p1 + p1 p2 + p1 p2 p3 ...
+    pub fn accepted(&self) -> f64 {
+        if self.mtp == 0 {
+            return 0.0;
+        }
+        self.acceptance.unwrap_or_else(|| {
+            let default = [speculation().probability];
+            let by_draft = self.draft_acceptance.as_deref().filter(|p| !p.is_empty()).unwrap_or(&default);
+            let last = by_draft.len() - 1;
+            let (mut sum, mut reached) = (0.0, 1.0);
+            for draft in 0..self.mtp as usize {
+                reached *= by_draft[draft.min(last)];
+                sum += reached;
+            }
+            sum
+        })
+    }
 }
 
 /// A number and where it is from.

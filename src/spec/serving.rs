@@ -55,8 +55,11 @@ record! {
     pub struct Serving as serving {
         /// Draft tokens per step.
         pub mtp: u32 = 0,
-        /// Mean accepted draft tokens per step, 0 to `mtp`; required when ``mtp > 0``.
+        /// Mean accepted draft tokens per step, 0 to `mtp`. None: as `draft_acceptance` has it.
         pub acceptance: Option<f64> = None,
+        /// Probability that each draft is accepted where those before it were, first draft first; the last one stands for
+        /// all further ones. None: 0.7 for each (`speculation` of ``serving/defaults.json``).
+        pub draft_acceptance: Option<Vec<f64>> = None,
         /// How uneven the experts' load is: a measured distribution (``"power_law_1.01"``, ``"balanced"`` ...), the
         /// exponent of a power law, or the load of every expert; None: the model's.
         pub imbalance: Option<Imbalance> = None,
@@ -67,6 +70,9 @@ record! {
         pub two_batch_overlap: Option<bool> = None,
         /// Whether dispatch, expert GEMMs and combine are one kernel, as DeepGEMM's MegaMoE; for AFD units.
         pub fused_dispatch: bool = false,
+        /// Whether the attention pool of an AFD unit runs its micro-batches on streams of their own, so that in decode the
+        /// small kernels of one hide behind the attention kernel of another; their weights still take HBM.
+        pub attention_streams: bool = false,
         /// ``"graph"`` or ``"measured"`` launch floors; None: graph for decode, measured for prefill.
         pub launch: Option<Launch> = None,
         /// More memory to keep free on every GPU, GiB. None: nothing in the physical profile, whose servers leave a
@@ -79,6 +85,10 @@ record! {
         /// is assumed, so that vLLM at 0.93 (older versions keep graphs and a larger sampler outside) may have less room
         /// than at its default of 0.92. Physical profile only.
         pub memory_fraction: Option<f64> = None,
+        /// Part of the name of the expert kernel whose rows are read (TensorRT-LLM's ``moe_config.backend``, SGLang's
+        /// ``--moe-runner-backend``), such as ``"deepgemm"``; None: the one that servers of the framework are set up with
+        /// for the layout. Physical profile only.
+        pub expert_kernel: Option<String> = None,
         /// Prompts join every n-th step at most, where ranks of attention data parallelism wait for one another (vLLM's
         /// ``--prefill-schedule-interval``, the ADP balance of TensorRT-LLM, SGLang's prefill delayer); None: the
         /// framework's own.
@@ -89,27 +99,37 @@ record! {
 json_methods!(Serving => "serving");
 
 impl Serving {
-    /// Tokens that one decode step adds to a sequence: 1 and the accepted draft tokens.
-    pub fn tokens_per_step(&self) -> f64 {
-        if self.mtp == 0 { 1.0 } else { 1.0 + self.acceptance.unwrap_or(0.0) }
-    }
-
     /// Everything that is wrong; paths are relative to it.
     pub fn check(&self) -> Problems {
         let mut c = Check::new();
         c.count("mtp", self.mtp, 0, 16);
         let most = f64::from(self.mtp);
         match self.acceptance {
-            None if self.mtp > 0 => {
-                let hint = format!("mean accepted draft tokens per step, from 0 to {}", self.mtp);
-                c.wrong("acceptance", "is required when mtp is above 0", hint);
-            }
             Some(a) if !(a >= 0.0 && a <= most) => {
                 let hint =
                     if self.mtp == 0 { "set mtp as well" } else { "it counts tokens per step, all drafts together" };
                 c.wrong("acceptance", format!("must be from 0 to mtp = {}, is {a}", self.mtp), hint);
             }
             _ => {}
+        }
+        if let Some(by_draft) = &self.draft_acceptance {
+            if self.mtp == 0 {
+                c.wrong("draft_acceptance", "is set where nothing drafts", "set mtp as well");
+            } else if self.acceptance.is_some() {
+                c.wrong(
+                    "draft_acceptance",
+                    "is set beside acceptance, which counts all drafts together",
+                    "give one of them",
+                );
+            } else if by_draft.is_empty() || by_draft.len() > self.mtp as usize {
+                let text = format!("has {} values for mtp = {}", by_draft.len(), self.mtp);
+                c.wrong("draft_acceptance", text, "one for each draft, or fewer: the last stands for the rest");
+            } else if let Some(p) = by_draft.iter().find(|p| !(0.0..=1.0).contains(*p)) {
+                c.wrong("draft_acceptance", format!("{p} is no probability"), "from 0 to 1");
+            }
+        }
+        if self.expert_kernel.as_deref().is_some_and(|k| k.trim().is_empty()) {
+            c.wrong("expert_kernel", "is empty", "a part of a kernel's name, or None");
         }
         match &self.imbalance {
             Some(Imbalance::Exponent(a)) => {

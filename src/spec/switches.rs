@@ -4,7 +4,7 @@
 //! public source, "single steps of" it the operator times it printed (tests/golden/golden_breakdown.csv).
 
 /// Name, allowed values, meaning, source; in the order of the fields.
-pub(super) const SWITCHES: [(&str, &str, &str, &str); 38] = [
+pub(super) const SWITCHES: [(&str, &str, &str, &str); 39] = [
     (
         "launch_floors",
         "by-phase | measured",
@@ -34,6 +34,13 @@ pub(super) const SWITCHES: [(&str, &str, &str, &str); 38] = [
         "model | framework",
         "format in which an all-gather carries tokens: the model's exchange, or BF16 but for trtllm on SM 100",
         "checkpoints' configurations; single steps of aiconfigurator 0.12 (sglang and Hopper 2 bytes a value)",
+    ),
+    (
+        "lanes",
+        "by-rule | as-measured",
+        "rows that other frameworks' rows of the same kernel on the same device contradict: the kernel as measured elsewhere, \
+         or as the framework's own table has it",
+        "kernel-data.md 5; both published tools read the tables as they are",
     ),
     (
         "beyond_tables",

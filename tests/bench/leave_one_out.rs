@@ -27,6 +27,7 @@ fn main() {
                 framework: framework.into(),
                 device: device.clone(),
                 graph: false,
+                by_rule: false,
             };
             for table in TABLES.into_iter().filter(|t| wanted(3, t)) {
                 let Ok(rows) = leave_one_out(&source, table, samples, 1) else { continue };

@@ -45,6 +45,7 @@ fn main() {
                 framework: framework.into(),
                 device: device.clone(),
                 graph,
+                by_rule: true,
             };
             println!("==== {system} {framework} graph={graph}");
             show(

@@ -67,7 +67,7 @@ def test_open_loops(question):
     ("serving", "field"),
     [
         ({"mtp": 2, "acceptance": 2.5}, "acceptance"),
-        ({"mtp": 1}, "acceptance"),
+        ({"draft_acceptance": [0.5]}, "draft_acceptance"),
         ({"imbalance": "power_lw_1.2"}, "imbalance"),
         ({"imbalance": [1.0, -1.0]}, "imbalance"),
         ({"imbalance": -1.0}, "imbalance"),

@@ -43,7 +43,7 @@ WRONG = [
     (lambda: dg.Distribution.fixed(-1), "", ""),
     (lambda: dg.SLO(percentile=0.95), "percentile", "95"),
     (lambda: dg.Quant(kv="fp9"), "kv", "fp8"),
-    (lambda: dg.Serving(mtp=1), "acceptance", ""),
+    (lambda: dg.Serving(mtp=1, draft_acceptance=[1.5]), "draft_acceptance", ""),
     (lambda: dg.Assumptions.physical().replace(kv_transfr="bulk"), "kv_transfr", "kv_transfer"),
     (lambda: dg.Assumptions("phisical"), "profile", "physical"),
     (lambda: dg.Parallel.from_json("{"), "json", ""),

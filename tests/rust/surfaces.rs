@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use disagg::kernels::ops::{self, ExpertShape, Source};
+use disagg::kernels::ops::{self, ExpertShape, Served, Source};
 use disagg::kernels::report;
 use disagg::kernels::table::{Table, TableKey};
 use disagg::kernels::{Evidence, KernelDb, Surface};
@@ -21,7 +21,14 @@ fn pack() -> Arc<KernelDb> {
 }
 
 fn source(framework: &str, graph: bool) -> Source {
-    Source { db: pack(), system: "b200_sxm".into(), framework: framework.into(), device: device(), graph }
+    Source {
+        db: pack(),
+        system: "b200_sxm".into(),
+        framework: framework.into(),
+        device: device(),
+        graph,
+        by_rule: false,
+    }
 }
 
 fn deepseek(sparse: bool) -> Model {
@@ -249,8 +256,8 @@ fn a_balanced_load_is_never_slower_than_a_skewed_one() {
     ] {
         let s = on(system, framework);
         for ep in [8, 32, 64] {
-            let even = ops::served_moe(&s, experts(ep), dtype, "balanced").unwrap();
-            let skewed = ops::served_moe(&s, experts(ep), dtype, "power_law_1.01").unwrap();
+            let even = ops::served_moe(&s, experts(ep), dtype, "balanced", &Served::default()).unwrap();
+            let skewed = ops::served_moe(&s, experts(ep), dtype, "power_law_1.01", &Served::default()).unwrap();
             let asked = ops::moe(&s, experts(ep), dtype, "balanced").unwrap();
             let what = format!("{system} {framework} ep {ep}: {}", even.source());
             for tokens in [2048.0, 8192.0, 16_384.0] {
@@ -425,4 +432,97 @@ fn the_slope_beyond_131k_meets_the_half_million_rows() {
             }
         }
     }
+}
+
+/// On another system, read by rule or as measured.
+fn ruled(system: &str, framework: &str, by_rule: bool) -> Source {
+    let (device, _) = catalog::system(system).unwrap();
+    Source { system: system.into(), device, by_rule, ..source(framework, false) }
+}
+
+/// One library's product is one kernel: a lane that others contradict takes their rows, by rule alone, and sound ones stay.
+#[test]
+fn a_gemm_lane_that_others_contradict_takes_their_rows() {
+    for system in ["b200_sxm", "h200_sxm"] {
+        let at = |framework: &str, by_rule, dtype, m: f64| {
+            ops::gemm(&ruled(system, framework, by_rule), dtype, 4096, 4096).unwrap().at(&[m])
+        };
+        let (measured, kernel) = (at("trtllm", false, Dtype::Fp8, 1.0), at("trtllm", true, Dtype::Fp8, 1.0));
+        assert!(measured.seconds > 1.3 * kernel.seconds, "{system}: {measured:?} {kernel:?}");
+        assert!(kernel.evidence >= Evidence::Interpolated, "{system}: not its own row, and so tagged");
+        for m in [1.0, 16.0, 100.0, 1024.0, 8192.0] {
+            let least = ["trtllm", "sglang", "vllm"].map(|f| at(f, false, Dtype::Fp8, m).seconds);
+            let least = least.into_iter().fold(f64::INFINITY, f64::min);
+            let by_rule = at("trtllm", true, Dtype::Fp8, m).seconds;
+            assert!((0.9..1.15).contains(&(by_rule / least)), "{system} m {m}: {by_rule} {least}");
+        }
+        for (framework, dtype) in [("trtllm", Dtype::Bf16), ("sglang", Dtype::Fp8), ("trtllm", Dtype::Fp8Block)] {
+            assert_eq!(at(framework, true, dtype, 64.0), at(framework, false, dtype, 64.0), "{system} {framework}");
+        }
+    }
+}
+
+/// Experts of trtllm on Blackwell: the kernel its servers are set up with for the layout, or the one asked for by name.
+#[test]
+fn expert_kernels_follow_the_layout() {
+    let (s, tabled) = (ruled("b200_sxm", "trtllm", true), ruled("b200_sxm", "trtllm", false));
+    let shape = ExpertShape { moe_tp: 8, ..experts(1) };
+    let of = |s: &Source, dtype, served: &Served| ops::served_moe(s, shape, dtype, "power_law_1.01", served).unwrap();
+    let (tensor, dp) = (Served::default(), Served { attention_dp: true, ..Served::default() });
+    for (dtype, whole, split) in
+        [(Dtype::Fp8Block, "flashinfer_trtllm", "deepgemm"), (Dtype::Nvfp4, "min_latency", "cutlass")]
+    {
+        for (served, lane) in [(&tensor, whole), (&dp, split)] {
+            let surface = of(&s, dtype, served);
+            assert!(surface.source().contains(lane), "{}", surface.source());
+        }
+        assert_eq!(of(&tabled, dtype, &tensor).source(), of(&tabled, dtype, &dp).source());
+    }
+    // At few tokens trtllm-gen takes half the time; its rows are another framework's, and tagged.
+    let (fast, slow) = (of(&s, Dtype::Fp8Block, &tensor).at(&[16.0]), of(&s, Dtype::Fp8Block, &dp).at(&[16.0]));
+    assert!(fast.seconds < 0.6 * slow.seconds && fast.evidence == Evidence::Interpolated, "{fast:?} {slow:?}");
+    let named = of(&s, Dtype::Fp8Block, &Served { kernel: Some("deepgemm"), ..tensor });
+    assert_eq!(named.at(&[16.0]), slow);
+    let none = Served { kernel: Some("cutlas"), ..tensor };
+    let text = ops::served_moe(&s, shape, Dtype::Fp8Block, "power_law_1.01", &none).unwrap_err().to_string();
+    assert!(text.contains("serving.expert_kernel") && text.contains("deepgemm"), "{text}");
+}
+
+/// NVFP4 experts on dispatched tokens are no slower than FP8 ones of the same layout, unless read as measured.
+#[test]
+fn narrower_experts_of_a_layout_are_not_slower() {
+    for tokens in [48.0 * 128.0, 48.0 * 1408.0] {
+        let at = |by_rule, dtype| {
+            let s = ruled("gb200", "sglang", by_rule);
+            ops::grouped_moe(&s, experts(48), dtype, "power_law_1.01", true).unwrap().unwrap().at(&[tokens])
+        };
+        let (fp8, fp4) = (at(true, Dtype::Fp8Block), at(true, Dtype::Nvfp4));
+        assert!((0.4..1.0).contains(&(fp4.seconds / fp8.seconds)), "{tokens}: {fp4:?} {fp8:?}");
+        assert!(fp4.evidence >= Evidence::Extrapolated);
+        assert!(at(false, Dtype::Nvfp4).seconds > 1.5 * fp8.seconds, "{tokens}");
+    }
+}
+
+/// Few new tokens of sparse attention over long pasts: twice the past costs no more than a little over twice, though
+/// SGLang's launch floor, whose growth TensorRT-LLM takes over, is higher there.
+#[test]
+fn sparse_prefill_grows_with_its_past() {
+    let s = ruled("b200_sxm", "trtllm", true);
+    let block = ops::mla_context(&s, &deepseek(true), 16, Dtype::Fp8Block, Dtype::Fp8).unwrap();
+    let at = |past: f64| block.at(&[1.0, 128.0, past]).seconds;
+    for past in [8192.0, 16_384.0, 32_768.0, 65_536.0, 131_072.0, 262_144.0] {
+        let growth = at(2.0 * past) / at(past);
+        assert!((0.95..2.3).contains(&growth), "over {past}: {growth}");
+    }
+}
+
+/// A long decode is bound by the device, not by a share of it that the rows exceed.
+#[test]
+fn long_decode_attention_reaches_what_its_rows_do() {
+    let s = ruled("gb200", "vllm", true);
+    let kernel = ops::generation_attention(&s, 64, 4, 128, 0, Dtype::Bf16).unwrap();
+    let seconds = kernel.at(&[6.0, 131_072.0]).seconds;
+    let bytes = 6.0 * 131_072.0 * 2.0 * 4.0 * 128.0 * 2.0;
+    let rate = bytes / seconds / s.device.hbm_bytes_per_s;
+    assert!((0.85..1.0).contains(&rate), "{rate}");
 }

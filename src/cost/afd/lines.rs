@@ -26,8 +26,11 @@ pub struct AfdLines {
     hops: [Arc<Piecewise>; 2],
     /// Ports of the FFN side under them, where groups share those.
     ports: Option<[Arc<Piecewise>; 2]>,
-    /// Start-up of both hops, and the time that HBM needs for the weights, where a dispatch may be fused.
-    fused: Option<([f64; 2], Arc<Piecewise>)>,
+    /// Start-up of both hops, the time that HBM needs for the weights, and what stands between separate kernels, where a
+    /// dispatch may be fused.
+    fused: Option<([f64; 2], Arc<Piecewise>, f64)>,
+    /// By mixer what HBM needs for its weights, where small kernels hide behind another micro-batch's attention.
+    streams: Option<Vec<f64>>,
     ends: EndLines,
 }
 
@@ -112,8 +115,9 @@ impl AfdLines {
             fused: u.slowed.map(|_| {
                 let of = u.clone();
                 let reads = lines.get(("afd.reads", [u.ffn_gpus, ep, moe_tp, 0, 0, 0]), move |x| of.reads(x));
-                (u.starts, reads)
+                (u.starts, reads, u.between)
             }),
+            streams: u.lib.serving.attention_streams.then(|| mixers.map(|m| u.attention_traffic(m)).collect()),
             ends: EndLines::new(&u.ends, lines),
         }
     }
@@ -213,8 +217,15 @@ impl UnitParts for Read<'_> {
     }
 
     #[inline]
-    fn fused(&self, at: &At) -> ([f64; 2], f64) {
-        self.lines.fused.as_ref().map_or(([0.0; 2], 0.0), |(starts, reads)| (*starts, reads.at(at.all)))
+    fn fused(&self, at: &At) -> ([f64; 2], f64, f64) {
+        let fused = self.lines.fused.as_ref();
+        fused.map_or(([0.0; 2], 0.0, 0.0), |(starts, reads, between)| (*starts, reads.at(at.all), *between))
+    }
+
+    #[inline]
+    fn hidden(&self, at: &At, mixer: usize) -> f64 {
+        let Some(traffic) = self.lines.streams.as_ref().filter(|_| at.mode == 1) else { return 0.0 };
+        super::behind_attention(traffic[mixer], self.lines.attention[mixer][1].at(at.place), at.kernels[mixer])
     }
 
     #[inline]

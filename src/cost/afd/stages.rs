@@ -30,6 +30,10 @@ pub struct LayerStages<S = Total> {
     pub ports: [f64; 2],
     /// Seconds of the FFN stage that HBM needs for the weights, however many SMs work; 0 where nothing is fused.
     pub reads: f64,
+    /// Seconds of the FFN stage that separate kernels take beside reading and computing, and one fused kernel does not.
+    pub between: f64,
+    /// Seconds of the attention stage that hide behind another micro-batch's attention kernel, where there is another.
+    pub hidden: f64,
 }
 
 impl<S: Sum> LayerStages<S> {
@@ -40,7 +44,7 @@ impl<S: Sum> LayerStages<S> {
         let [a, x, f, y] = [self.attention, self.a2f, self.ffn, self.f2a].map(|s| s.seconds());
         let Some(s) = slowed else { return [a, x, f, y] };
         let own = f - self.inner;
-        let own = overlap::beside_exchange(own, self.reads, s);
+        let own = overlap::beside_exchange((own - self.between).max(self.reads.min(own)), self.reads, s);
         if self.inner > 0.0 {
             return [a, x, self.inner.max(own), y];
         }
@@ -91,8 +95,11 @@ pub trait UnitParts {
     /// [`LayerStages::ports`] of a MoE layer.
     fn ports(&self, at: &Self::At) -> [f64; 2];
 
-    /// [`LayerStages::starts`] and [`LayerStages::reads`].
-    fn fused(&self, at: &Self::At) -> ([f64; 2], f64);
+    /// [`LayerStages::starts`], [`LayerStages::reads`] and [`LayerStages::between`].
+    fn fused(&self, at: &Self::At) -> ([f64; 2], f64, f64);
+
+    /// [`LayerStages::hidden`] of a MoE layer.
+    fn hidden(&self, at: &Self::At, mixer: usize) -> f64;
 
     /// The stages of a dense layer.
     fn dense<S: Sum>(&self, at: &Self::At, mixer: usize) -> LayerStages<S>;
@@ -107,7 +114,8 @@ pub(super) fn stages<P: UnitParts, S: Sum>(parts: &P, at: &P::At, mixer: usize) 
     s.inner = parts.ffn(at, &mut s.ffn);
     parts.hop(at, true, &mut s.f2a);
     s.ports = parts.ports(at);
-    (s.starts, s.reads) = parts.fused(at);
+    (s.starts, s.reads, s.between) = parts.fused(at);
+    s.hidden = parts.hidden(at, mixer);
     s
 }
 

@@ -95,7 +95,9 @@ impl MoePart {
             most: self.most_tokens(lane, decode) * tp,
             around: line("around", [u32::from(tensor), p.tp, mode, 0, 0, 0], rank, |p| seconds(|t| p.around(1.0, t))),
             ways,
-            experts: line("experts", [kernel, p.ep(), p.moe_tp, mode, 0, 0], all, |p| p.experts().seconds),
+            experts: line("experts", [kernel, p.ep(), p.moe_tp, mode, u32::from(p.dp * p.cp > 1), 0], all, |p| {
+                p.experts().seconds
+            }),
             moved,
             shared: self.shared.as_ref().map(|_| line("shared", split, rank, |p| seconds(|t| p.shared(0.0, 1.0, t)))),
             turns: self.turns(lane),

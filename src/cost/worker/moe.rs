@@ -84,7 +84,7 @@ impl MoePart {
         let p = parallel;
         let Some(m) = &lib.model.moe else { return Ok(None) };
         let (mut one_node, mut wide) = (None, false);
-        let experts = Experts::new(lib, p.ep(), p.moe_tp)?
+        let experts = Experts::new(lib, p.ep(), p.moe_tp, p.dp * p.cp > 1)?
             .ok_or_else(|| Error::data("kernels", "no expert kernel for a model with experts"))?;
         let shared = if m.shared_intermediate > 0 {
             Some([
@@ -251,7 +251,7 @@ impl LaneParts for Priced<'_> {
         // After attention each TP rank keeps its share of the rows (reduce-scatter), and gets the others' back at the
         // end of the layer (all-gather).
         if tp > 1 {
-            let (down, up) = (comm.reduce_scatter(bytes, tp), comm.all_gather(bytes, tp));
+            let [down, up] = moe.lib.reduction(bytes, tp, self.decode);
             ledger.carry(Op::TpReduce, count, down, || comm.report_collective(Collective::ReduceScatter, bytes, seats));
             ledger.carry(Op::TpReduce, count, up, || comm.report_collective(Collective::AllGather, bytes, seats));
         }

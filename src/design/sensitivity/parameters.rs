@@ -175,8 +175,11 @@ pub(super) const PARAMETERS: [Parameter; 16] = [
         name: "acceptance",
         unit: "tokens/step",
         of: "serving",
-        value: |c| positive(c.case.serving.acceptance.unwrap_or(0.0), "there are no draft tokens, acceptance"),
-        scale: |c, by| c.case.serving.acceptance = c.case.serving.acceptance.map(|a| a * by),
+        value: |c| positive(c.case.serving.accepted(), "there are no draft tokens, acceptance"),
+        scale: |c, by| {
+            c.case.serving.acceptance = Some(c.case.serving.accepted() * by);
+            c.case.serving.draft_acceptance = None;
+        },
     },
     Parameter { name: "prefix_share", unit: "", of: "workload", value: prefix_share, scale: share },
     Parameter {

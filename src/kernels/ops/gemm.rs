@@ -1,4 +1,4 @@
-//! Dense GEMMs. Axis: m. Sites: (n, k); between sites the utilisation is blended on log axes, outside it is held.
+//! Dense GEMMs. A lane that others contradict takes their rows (`peers`). Axis: m. Sites: (n, k); between sites the utilisation is blended on log axes, outside it is held.
 
 use crate::kernels::evidence::Evidence;
 use crate::kernels::grid::Scale;
@@ -9,6 +9,7 @@ use crate::kernels::surface::Surface;
 use crate::spec::Dtype;
 
 use super::Source;
+use super::peers;
 use super::rows::{Rows, Site, Weighted, blend, bracket, compile, is_floor, table};
 
 /// Formats to try, nearest first. Weight-only formats have no dense GEMM rows; BF16 ones are scaled by roofline.
@@ -40,18 +41,24 @@ pub(super) fn points(source: &Source, dtype: Dtype, n: u32, k: u32) -> (Points, 
         let fallback = if rank == 0 { Evidence::Measured } else { Evidence::Extrapolated };
         let measured = rows.sites(["n", "k"]);
         let (near, evidence) = corners(&measured, f64::from(n), f64::from(k));
+        let others = peers::trusted(source, &t, format);
         let sites: Vec<Site> = near
             .iter()
-            .map(|&((sn, sk), weight)| Site {
-                points: rows.clone().retain2("n", "k", |a, b| a == sn && b == sk).points(&[("m", 0.0)]),
-                roofline: roofline::gemm(device, format, sn as f64, sk as f64),
-                weight,
+            .map(|&((sn, sk), weight)| {
+                let own = rows.clone().retain2("n", "k", |a, b| a == sn && b == sk).points(&[("m", 0.0)]);
+                let points = peers::least(&own, &others, format, [sn, sk]);
+                Site { points, roofline: roofline::gemm(device, format, sn as f64, sk as f64), weight }
             })
             .collect();
         let points = blend(&sites, &target, evidence.max(fallback));
         let used = rows.clone().retain2("n", "k", |a, b| near.iter().any(|s| s.0 == (a, b)));
-        let floors = Floors::new(eager(source, &rows, &measured, format), source.graph);
-        return (points, recipe(floors), used.source());
+        if others.is_empty() {
+            let floors = Floors::new(eager(source, &rows, &measured, format), source.graph);
+            return (points, recipe(floors), used.source());
+        }
+        let names: Vec<&str> = others.iter().map(|t| t.framework.as_str()).collect();
+        let lane = format!("{}, and where less those of {}", used.source(), names.join(" and "));
+        return (points, recipe(Floors::None), lane);
     }
     (Points::default(), recipe(Floors::None), format!("{} gemm {}", source.framework, dtype.name()))
 }

@@ -13,13 +13,14 @@
 //! to the smooth roofline of the local experts. MoE-TP not measured: utilisation of the nearest held.
 //! Lanes: of few tokens the framework's own (`kernels` of `serving/defaults.json`); never a nongated kernel.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::evidence::Evidence;
 use crate::kernels::grid::Scale;
 use crate::kernels::grid::lattice::{Floors, Recipe};
 use crate::kernels::grid::points::Points;
 use crate::kernels::roofline::{self, Roofline, Work};
 use crate::kernels::surface::Surface;
+use crate::kernels::table::Table;
 use crate::spec::servers;
 use crate::spec::{Device, Dtype};
 
@@ -135,7 +136,7 @@ fn curve(
     let want = [shape.hidden, shape.intermediate, shape.topk, shape.experts].map(i64::from);
     let (tp, ep) = (i64::from(shape.moe_tp.max(1)), i64::from(shape.ep.max(1)));
     let target = roof(device, dtype, &want, tp, ep);
-    let columns = ["hidden_size", "inter_size", "topk", "num_experts"];
+    let columns = SHAPE;
     let shapes = rows.sites(columns);
     let distance = |s: &[i64; 4]| {
         let d = |i: usize| (s[i] as f64 / want[i] as f64).ln().powi(2);
@@ -222,20 +223,101 @@ fn median_ratio(a: &Points, b: &Points) -> Option<f64> {
 
 /// Fused MoE kernel of the hottest rank. Axis: tokens entering the layer (all ranks together).
 pub fn moe(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &str) -> Result<Surface> {
-    Ok(fused(source, shape, dtype, distribution, false))
+    Ok(fused(source, shape, dtype, distribution, None))
 }
 
-/// The same as serving prices it: a balanced lane that is slower than the skewed one of its own table
+/// The same as serving prices it, with attention data parallelism or without: the kernel that its servers are set up with
+/// for the layout (`experts` of `serving/defaults.json`), from the rows of another framework where its own has none. A balanced lane that is slower than the skewed one of its own table
 /// (sglang and vllm from ep 2 on: up to 2.5x, where trtllm's is 0.3x to 0.9x) is no balanced load, and the
 /// skewed rows, an upper bound of it, stand in, tagged extrapolated.
-pub fn served_moe(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &str) -> Result<Surface> {
-    Ok(fused(source, shape, dtype, distribution, true))
+pub fn served_moe(
+    source: &Source,
+    shape: ExpertShape,
+    dtype: Dtype,
+    distribution: &str,
+    served: &Served,
+) -> Result<Surface> {
+    if let (Some(kernel), true) = (served.kernel, source.by_rule) {
+        let found = named(source, shape, dtype, distribution, kernel);
+        return found.map(|lane| surface(source, lane)).ok_or_else(|| no_kernel(source, shape, dtype, kernel));
+    }
+    Ok(fused(source, shape, dtype, distribution, Some(served)))
 }
 
-fn fused(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &str, judge: bool) -> Surface {
+/// How experts are served: what chooses among kernels that were all measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Served<'a> {
+    /// Whether ranks of attention data parallelism bring the tokens.
+    pub attention_dp: bool,
+    /// Whether dispatch, experts and combine are one kernel.
+    pub fused_dispatch: bool,
+    /// Part of the name of the kernel asked for.
+    pub kernel: Option<&'a str>,
+}
+
+fn surface(source: &Source, (points, target, lane): Lane) -> Surface {
+    compile(&points, &recipe(source, &points, target), &lane)
+}
+
+/// Rows at the very shape and format.
+fn at_shape<'t>(t: &'t Table, shape: ExpertShape, dtype: Dtype) -> Rows<'t> {
     let want = [shape.hidden, shape.intermediate, shape.topk, shape.experts].map(i64::from);
-    let mut best: Option<(Points, Roofline, String)> = None;
-    if let Some(t) = table(source, &source.framework, "moe") {
+    let rows = SHAPE.iter().zip(want).fold(Rows::new(t), |rows, (column, value)| rows.int(column, value));
+    rows.text("moe_dtype", |l| l == dtype.name()).text("kernel_source", |l| !l.contains("nongated"))
+}
+
+/// The kernel of that name in the framework's own table.
+fn named(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &str, kernel: &str) -> Option<Lane> {
+    let t = table(source, &source.framework, "moe")?;
+    let (rows, known) = pick(at_shape(&t, shape, dtype).text("kernel_source", |l| l.contains(kernel)), distribution);
+    (!rows.is_empty()).then(|| curve(source, &rows, shape, dtype, dtype, known))
+}
+
+fn no_kernel(source: &Source, shape: ExpertShape, dtype: Dtype, kernel: &str) -> Error {
+    let labels = table(source, &source.framework, "moe").map(|t| at_shape(&t, shape, dtype).labels("kernel_source"));
+    let known = labels.unwrap_or_default();
+    let text = format!("{} has no rows of '{kernel}' for these experts in {}", source.framework, dtype.name());
+    let hint = if known.is_empty() { "leave it out".to_string() } else { format!("one of {}", known.join(", ")) };
+    Error::spec("serving.expert_kernel", text, hint)
+}
+
+const SHAPE: [&str; 4] = ["hidden_size", "inter_size", "topk", "num_experts"];
+
+/// The lane that servers take for a layout, where it was measured at the very shape and format; an imported table of the
+/// framework's own stands instead.
+fn by_layout(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &str, served: &Served) -> Option<Lane> {
+    let rule = |fused| {
+        servers::expert_rule(&source.framework, source.device.sm, dtype, served.attention_dp, fused)
+            .filter(|_| source.by_rule)
+    };
+    // Where nothing is known of the fused kernel, that of the layout.
+    let rule = rule(served.fused_dispatch).or_else(|| rule(false))?;
+    let imported = |t: &Table| !t.provenance.import.is_empty();
+    if table(source, &source.framework, "moe").is_some_and(|t| imported(&t)) {
+        return None;
+    }
+    let own = [source.framework.clone()];
+    let of: &[String] = if rule.of.is_empty() { &own } else { &rule.of };
+    of.iter().find_map(|framework| {
+        let t = table(source, framework, "moe")?;
+        let rows = at_shape(&t, shape, dtype).text("kernel_source", |l| l.contains(&rule.lane));
+        let (rows, skew) = pick(rows, distribution);
+        let known = if rule.of.is_empty() { skew } else { skew.max(Evidence::Interpolated) };
+        (!rows.is_empty()).then(|| curve(source, &rows, shape, dtype, dtype, known))
+    })
+}
+
+/// Points of a lane, its roofline and where it is from.
+type Lane = (Points, Roofline, String);
+
+/// `layout`: as serving prices it, with attention data parallelism or without.
+fn fused(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &str, layout: Option<&Served>) -> Surface {
+    let want = [shape.hidden, shape.intermediate, shape.topk, shape.experts].map(i64::from);
+    let judge = layout.is_some();
+    let mut best = layout.and_then(|served| by_layout(source, shape, dtype, distribution, served));
+    if best.is_none()
+        && let Some(t) = table(source, &source.framework, "moe")
+    {
         // The right shape in another format is nearer than another shape in the right format.
         for exact in [true, false] {
             if best.is_some() {
@@ -244,7 +326,7 @@ fn fused(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &str, 
             // Numbers first: they leave few of a large table.
             let mut all = Rows::new(&t);
             if exact {
-                for (column, value) in ["hidden_size", "inter_size", "topk", "num_experts"].iter().zip(want) {
+                for (column, value) in SHAPE.iter().zip(want) {
                     all = all.int(column, value);
                 }
             }
@@ -298,17 +380,38 @@ pub fn grouped_moe(
     if shape.moe_tp > 1 {
         return Ok(None);
     }
+    let of = |format, all| grouped_of(source, shape, format, dtype, distribution, decode, all);
+    // Half the bytes and twice the arithmetic of the FP8 kernel of the same layout. Another framework's NVFP4 kernel of
+    // another layout, which would stand in else, takes 1.8 times as long as that FP8 kernel at 128 tokens a GPU and 4.3
+    // times at 1,408 (permutations of 58 to 90 us in every call).
+    let wider = source.by_rule && dtype == Dtype::Nvfp4 && source.framework != "trtllm";
+    match of(dtype, !wider)? {
+        None if wider => of(Dtype::Fp8Block, false)?.map_or_else(|| of(dtype, true), |s| Ok(Some(s))),
+        found => Ok(found),
+    }
+}
+
+/// Grouped rows in `format`, for experts in `dtype`. `all`: those of trtllm may stand in.
+fn grouped_of(
+    source: &Source,
+    shape: ExpertShape,
+    format: Dtype,
+    dtype: Dtype,
+    distribution: &str,
+    decode: bool,
+    all: bool,
+) -> Result<Option<Surface>> {
     let (eplb, even) = (distribution.ends_with("_eplb"), EVEN.contains(&distribution));
     let sglang = if decode { "wideep_generation_moe" } else { "wideep_context_moe" };
     let own = if source.framework == "trtllm" { "wideep_moe" } else { sglang };
     // The framework's own kernel and sglang's at another number of experts before trtllm's at the right one.
     let shared = [(source.framework.as_str(), own), ("sglang", sglang)];
     let order = [true, false].into_iter().flat_map(|exact| shared.map(|lane| (exact, lane)));
-    let last = [true, false].map(|exact| (exact, ("trtllm", "wideep_moe")));
+    let last = [true, false].map(|exact| (exact, ("trtllm", "wideep_moe"))).into_iter().filter(|_| all);
     for (experts, (framework, name)) in order.chain(last) {
         let Some(t) = table(source, framework, name) else { continue };
         let mut rows = Rows::new(&t)
-            .text("moe_dtype", |l| l == dtype.name() || (dtype == Dtype::Fp8 && l == "fp8_block"))
+            .text("moe_dtype", |l| l == format.name() || (format == Dtype::Fp8 && l == "fp8_block"))
             .text("op_name", |l| (l.ends_with("_eplb") == eplb) || (even && l.ends_with("_eplb")))
             .int("hidden_size", i64::from(shape.hidden))
             .int("inter_size", i64::from(shape.intermediate))
@@ -322,9 +425,9 @@ pub fn grouped_moe(
             continue;
         }
         let (rows, skew) = pick(rows, distribution);
-        let lent = !experts || framework != source.framework;
+        let lent = !experts || framework != source.framework || format != dtype;
         let fallback = if lent { Evidence::Extrapolated } else { skew };
-        let (points, target, lane) = curve(source, &rows, shape, dtype, dtype, fallback);
+        let (points, target, lane) = curve(source, &rows, shape, dtype, format, fallback);
         if name == "wideep_moe" {
             // 58-90 us at every number of experts down to one: permutation kernels, not the host.
             let recipe = Recipe { scales: vec![Scale::Linear], roofline: target, floors: Floors::None };

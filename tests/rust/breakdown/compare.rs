@@ -184,7 +184,7 @@ impl Pricer<'_> {
             self.memory("shared_act_gate", "shared act", self.layers, bytes, "their launch is 3 us, ours 2 to 2.5 us");
         }
         let theirs = self.theirs("moe").unwrap() / self.layers;
-        let ours = Experts::new(&lib, self.parallel.ep(), 1).unwrap().unwrap().fused(self.all, false);
+        let ours = Experts::new(&lib, self.parallel.ep(), 1, true).unwrap().unwrap().fused(self.all, false);
         // The tables end at 16,384 tokens.
         let (class, cause) = if self.all > 16_384.0 {
             (Class::BeyondRows, "they hold the utilisation, ours goes on with the slope")
@@ -305,6 +305,7 @@ impl Pricer<'_> {
             framework: lib.framework.name().into(),
             device: lib.cluster.device.clone(),
             graph: false,
+            by_rule: false,
         };
         if let Some(k) = ops::mla_kernel(&source, model, h, lib.formats.kv, false).unwrap() {
             self.push(

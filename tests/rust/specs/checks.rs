@@ -207,10 +207,7 @@ fn slo_and_serving_slips_are_named() {
     let s = Serving { mtp: 2, imbalance: Some(Imbalance::Exponent(-1.0)), ..Serving::default() };
     assert_eq!(
         lines(&s.check()),
-        [
-            "acceptance: is required when mtp is above 0; mean accepted draft tokens per step, from 0 to 2",
-            "imbalance: must be from 0 to 10, is -1",
-        ]
+        ["imbalance: must be from 0 to 10, is -1"]
     );
     assert_eq!(
         Serving::from_json(r#"{"imbalance": "power_law_1.1"}"#).unwrap_err().to_string(),
@@ -231,6 +228,25 @@ fn slo_and_serving_slips_are_named() {
     );
     let s = Serving { mtp: 3, acceptance: Some(1.5), ..Serving::default() };
     assert!(s.check().is_empty() && s.tokens_per_step() == 2.5);
+    // One probability a draft unless each has its own; the last said stands for the rest.
+    let drafts = |mtp, by_draft: Option<Vec<f64>>| Serving { mtp, draft_acceptance: by_draft, ..Serving::default() };
+    let (default, own) = (drafts(3, None), drafts(3, Some(vec![0.9, 0.5])));
+    assert!((default.accepted() - (0.7 + 0.49 + 0.343)).abs() < 1e-12 && default.check().is_empty());
+    assert!((own.accepted() - (0.9 + 0.45 + 0.225)).abs() < 1e-12 && own.check().is_empty());
+    assert_eq!(drafts(0, None).accepted(), 0.0);
+    let wrong = [
+        (drafts(0, Some(vec![0.5])), "draft_acceptance: is set where nothing drafts; set mtp as well"),
+        (drafts(1, Some(vec![0.5, 0.5])), "draft_acceptance: has 2 values for mtp = 1"),
+        (drafts(2, Some(vec![1.5])), "draft_acceptance: 1.5 is no probability; from 0 to 1"),
+        (
+            Serving { acceptance: Some(0.5), ..drafts(2, Some(vec![0.5])) },
+            "draft_acceptance: is set beside acceptance, which counts all drafts together",
+        ),
+        (Serving { expert_kernel: Some(" ".into()), ..Serving::default() }, "expert_kernel: is empty"),
+    ];
+    for (serving, text) in wrong {
+        assert!(lines(&serving.check())[0].starts_with(text), "{:?}", lines(&serving.check()));
+    }
 }
 
 #[test]
