@@ -1,7 +1,7 @@
 //! Published figures against predictions, every row with its source and its status.
 //!
 //! Sections: `deployed` (end-to-end figures of deployments), `silicon` (5,221 measured points of
-//! the InferenceX sample), `served` (measured servers simulated request by request), `literature` (formulas and tables of papers) and `network` (communication
+//! the InferenceX sample), `afd` (decode steps of attention and FFN pools and of wide EP beside them), `saturated` (servers with all requests queued, simulated), `served` (measured servers simulated request by request), `literature` (formulas and tables of papers) and `network` (communication
 //! tables, those that were fitted and those that never were). Nothing is fitted here: a row that cannot be computed says why, and counts as such.
 
 pub mod deployed;
@@ -9,8 +9,10 @@ pub mod figures;
 pub mod literature;
 pub mod network;
 mod row;
+pub mod saturated;
 pub mod served;
 pub mod silicon;
+pub mod split;
 
 pub use row::{CheckedRow, Section};
 
@@ -52,6 +54,8 @@ fn silicon_points(db: &Arc<KernelDb>, ttft: bool, control: &Control) -> Result<V
 fn section(db: &Arc<KernelDb>, of: Section, ttft: bool, control: &Control) -> Result<Vec<CheckedRow>> {
     match of {
         Section::Deployed => deployed::rows(db, control),
+        Section::Afd => split::rows(db, control),
+        Section::Saturated => saturated::rows(db, control),
         Section::Literature => literature::rows(),
         Section::Network => network::rows(db, control),
         Section::Served => served::rows(db, control),

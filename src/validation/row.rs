@@ -11,6 +11,10 @@ choices! {
         Deployed = "deployed",
         /// Measured points of the InferenceX sample.
         Silicon = "silicon",
+        /// Steps and capacities of AFD, and of wide EP beside it.
+        Afd = "afd",
+        /// Servers with all requests queued.
+        Saturated = "saturated",
         /// Measured servers, simulated request by request.
         Served = "served",
         /// Formulas and tables of papers.

@@ -4,7 +4,7 @@
 
 The file is part of the wheel ``aiconfigurator-core`` 0.12.0 (PyPI, Apache-2.0, Copyright NVIDIA
 CORPORATION & AFFILIATES). Every row stays, in its order. Left out: columns that no prediction
-reads, and of the source column everything but the concurrency and the name of the collection.
+reads, and of the source column everything but the concurrency, the day and the name of the collection.
 Values are copied as text; nothing is corrected here, that is for the rules in
 ``src/validation/silicon/labels.rs``. Same input, same text, bit for bit; the compressed bytes
 also depend on the version of the ``zstd`` command.
@@ -22,7 +22,7 @@ from pathlib import Path
 SHA256 = "4240bfaf555b6f8b2c62512074e5efbb7791cdbb0344b068408f397588499adb"
 SIDE = ["tp_size", "pp_size", "attention_dp_size", "moe_tp_size", "moe_ep_size"]
 COLUMNS = (
-    ["id", "backend", "model_path", "system", "precision", "mode", "isl", "osl", "gemm_quant_mode"]
+    ["id", "backend", "backend_version", "model_path", "system", "precision", "mode", "isl", "osl", "gemm_quant_mode"]
     + ["batch_size", *SIDE]
     + [f"{slot}_{c}" for slot in ("prefill", "decode") for c in ["batch_size", "num_workers", *SIDE]]
     + ["silicon_ttft_ms", "silicon_tpot_ms"]
@@ -47,12 +47,13 @@ def main(path: str) -> None:
     raw = Path(path).read_bytes()
     if hashlib.sha256(raw).hexdigest() != SHA256:
         sys.exit("not the silicon_sample.csv of aiconfigurator-core 0.12.0")
-    lines = ["\t".join(["concurrency", "collection", *COLUMNS])]
+    lines = ["\t".join(["concurrency", "collection", "measured", *COLUMNS])]
     for row in csv.DictReader(raw.decode().splitlines()):
         found = re.search(r"silicon_concurrency=(\d+)", row["silicon_data_source"])
         for c in ("silicon_ttft_ms", "silicon_tpot_ms"):
             row[c] = number(row[c])
-        head = [found[1] if found else "", collection(row["silicon_data_source"])]
+        day = re.search(r"measured=(\d{4}-\d\d-\d\d)", row["silicon_data_source"])
+        head = [found[1] if found else "", collection(row["silicon_data_source"]), day[1] if day else ""]
         lines.append("\t".join(head + [row[c] for c in COLUMNS]))
     TARGET.parent.mkdir(parents=True, exist_ok=True)
     text = ("\n".join(lines) + "\n").encode()

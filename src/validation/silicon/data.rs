@@ -30,6 +30,10 @@ pub struct Raw {
     /// Whether it comes from an InferenceX export (else: another benchmark client).
     pub inferencex: bool,
     pub framework: Framework,
+    /// As the image names it; empty where it does not.
+    pub version: String,
+    /// Day of the measurement, as 2026-02-07; empty where it is not said.
+    pub measured: String,
     pub model: String,
     pub system: String,
     pub precision: String,
@@ -47,17 +51,17 @@ pub struct Raw {
     pub tpot_ms: f64,
 }
 
-struct Cells<'a> {
-    names: &'a [&'a str],
-    cells: Vec<&'a str>,
+pub(super) struct Cells<'a> {
+    pub names: &'a [&'a str],
+    pub cells: Vec<&'a str>,
 }
 
 impl<'a> Cells<'a> {
-    fn text(&self, name: &str) -> &'a str {
+    pub fn text(&self, name: &str) -> &'a str {
         self.names.iter().position(|n| *n == name).and_then(|i| self.cells.get(i)).copied().unwrap_or("")
     }
 
-    fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>> {
+    pub fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>> {
         let cell = self.text(name);
         if cell.is_empty() {
             return Ok(None);
@@ -86,6 +90,8 @@ impl<'a> Cells<'a> {
             concurrency: self.number("concurrency")?,
             inferencex: self.text("collection") == "inferencex",
             framework: Framework::asked(self.text("backend"), "backend")?,
+            version: self.text("backend_version").into(),
+            measured: self.text("measured").into(),
             model: self.text("model_path").into(),
             system: self.text("system").into(),
             precision: self.text("precision").into(),
@@ -105,13 +111,18 @@ impl<'a> Cells<'a> {
     }
 }
 
+/// The text of a table that was packed.
+pub(super) fn unpack(packed: &[u8], room: usize, path: &str) -> Result<String> {
+    let mut bytes = Vec::with_capacity(room);
+    ruzstd::decoding::FrameDecoder::new()
+        .decode_all_to_vec(packed, &mut bytes)
+        .map_err(|e| Error::data(path, format!("cannot be unpacked: {e}")))?;
+    String::from_utf8(bytes).map_err(|_| Error::data(path, "is not text"))
+}
+
 /// Every row, in the order of the file.
 pub fn load() -> Result<Vec<Raw>> {
-    let mut bytes = Vec::with_capacity(UNPACKED);
-    ruzstd::decoding::FrameDecoder::new()
-        .decode_all_to_vec(PACKED, &mut bytes)
-        .map_err(|e| Error::data(PATH, format!("cannot be unpacked: {e}")))?;
-    let text = String::from_utf8(bytes).map_err(|_| Error::data(PATH, "is not text"))?;
+    let text = unpack(PACKED, UNPACKED, PATH)?;
     let mut lines = text.lines();
     let names: Vec<&str> = lines.next().unwrap_or("").split('\t').collect();
     lines.map(|l| Cells { names: &names, cells: l.split('\t').collect() }.row()).collect()

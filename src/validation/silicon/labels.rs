@@ -10,16 +10,23 @@
 //! | `replicas-from-batch` | concurrency = r x batch x dp | r replicas |
 //! | `concurrency-from-batch` | no concurrency | batch x dp |
 //! | `fp8-is-block`, `mxfp4`, `fp4-checkpoint` | a precision | the format of the checkpoint that was served |
+//! | `recipe` | no worker counts | the one public recipe that fits the row (`recipes`) |
+//! | `mtp-by-image` | an image that only recipes with drafts used | MTP, 3 drafts a step, 1 with attention DP |
+//! | `experts-by-version` | FP8 on Blackwell by TensorRT-LLM before 1.2 | DeepGEMM, the backend of its recipes then |
+//! | `per-tensor` | a checkpoint of ModelOpt in FP8 | one scale a tensor |
 //! | `fraction-by-hand` | a model that the server's default memory fraction does not hold | a fraction of 0.95 |
 //!
 //! What no recipe is known to set is what servers do by default (`serving::defaults`).
 //!
-//! Not computable: `flattened-disagg` (prefill and decode GPUs added up as one tp),
-//! `no-worker-counts`, `inconsistent-layout`. MTP is not labelled anywhere and cannot be told.
+//! Not computable: `flattened-disagg` (prefill and decode GPUs added up as one tp), `no-worker-counts`,
+//! `inconsistent-layout`; of rows with recipes `several-recipes`, `mtp-unknown`, `draft-depth-unknown`. MTP is labelled
+//! nowhere: beside what recipes say, the changelog of SemiAnalysisAI/InferenceX (perf-changelog.yaml, #632 and #642) names
+//! the image 1.2.0rc6.post3 of TensorRT-LLM for its configurations with drafts alone.
 
 use super::data::{Raw, Sizes};
+use super::recipes::{self, Found, Recipe};
 use crate::error::Result;
-use crate::spec::{Attention, Dtype, Framework, Model, Parallel, Quant, catalog};
+use crate::spec::{Attention, Dtype, Framework, Model, Parallel, Quant, Serving, catalog};
 
 /// Where a row runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,7 +40,31 @@ pub enum Deployment {
 pub struct Clean {
     pub deployment: Deployment,
     pub concurrency: f64,
+    /// Draft tokens a step.
+    pub mtp: u32,
+    /// Sequences that a decode rank takes at most, where its recipe says so.
+    pub max_batch: Option<f64>,
+    /// Redundant expert slots.
+    pub eplb_slots: u32,
+    /// Kernel of the experts, where it is not the framework's newest.
+    pub expert_kernel: Option<&'static str>,
     pub rules: Vec<&'static str>,
+}
+
+impl Clean {
+    fn new(deployment: Deployment, concurrency: f64, rules: Vec<&'static str>) -> Clean {
+        Clean { deployment, concurrency, mtp: 0, max_batch: None, eplb_slots: 0, expert_kernel: None, rules }
+    }
+
+    /// What serves it, on top of `serving`.
+    pub fn serving(&self, serving: &Serving) -> Serving {
+        Serving {
+            mtp: self.mtp,
+            eplb_slots: self.eplb_slots,
+            expert_kernel: self.expert_kernel.map(str::to_string),
+            ..serving.clone()
+        }
+    }
 }
 
 fn is_blackwell(raw: &Raw) -> bool {
@@ -77,12 +108,14 @@ pub fn model(raw: &Raw) -> Option<(&'static str, Quant, Vec<&'static str>)> {
         "meta-llama/Llama-3.1-70B" if fp4 => ("meta-llama/Meta-Llama-3.1-70B", gemm(Nvfp4), vec![]),
         "meta-llama/Llama-3.1-70B" => ("meta-llama/Meta-Llama-3.1-70B", gemm(Fp8), vec![]),
         "meta-llama/Llama-3.1-8B-Instruct" | "nvidia/Llama-3.1-8B-Instruct-FP8" => {
+            // ModelOpt writes one scale a tensor, whatever the label says.
+            let modelopt = raw.model.starts_with("nvidia/");
             let format = match (raw.precision.as_str(), raw.gemm.as_str()) {
-                ("fp8", "fp8_block") => Fp8Block,
+                ("fp8", "fp8_block") if !modelopt => Fp8Block,
                 ("fp8", _) => Fp8,
                 _ => Bf16,
             };
-            (LLAMA_8B, Quant { gemm: Some(format), ..own }, vec![])
+            (LLAMA_8B, Quant { gemm: Some(format), ..own }, if modelopt { vec!["per-tensor"] } else { vec![] })
         }
         _ => return None,
     })
@@ -134,8 +167,50 @@ pub fn layout(s: &Sizes, dense: bool, rules: &mut Vec<&'static str>) -> std::res
 /// GPUs of one scale-up node; a tp beyond it is a sum over workers.
 const WIDEST_TP: u32 = 16;
 
-/// What a row ran, or why that cannot be told.
-pub fn clean(raw: &Raw, dense: bool) -> std::result::Result<Clean, &'static str> {
+/// Image of TensorRT-LLM that recipes with drafts used, and no other.
+const DRAFTS: &str = "1.2.0rc6.post3";
+
+/// Version as numbers: 1.2.0rc6.post2 is [1, 2].
+fn version(text: &str) -> Option<[u32; 2]> {
+    let mut parts = text.split('.').map(|p| p.parse::<u32>().ok());
+    Some([parts.next()??, parts.next()??])
+}
+
+/// A row as its one recipe has it.
+fn by_recipe(raw: &Raw, recipe: &Recipe, experts: u32) -> std::result::Result<Clean, &'static str> {
+    let deployment = Deployment::Pd { prefill: recipe.prefill, decode: recipe.decode };
+    let concurrency = raw.concurrency.ok_or("no-concurrency")?;
+    let mtp = recipe.mtp.ok_or("draft-depth-unknown")?;
+    let own = Clean::new(deployment, concurrency, vec!["recipe"]);
+    Ok(Clean { mtp, max_batch: recipe.max_batch, eplb_slots: recipe.slots.saturating_sub(experts), ..own })
+}
+
+/// What a row ran, or why that cannot be told. `experts` of a layer; 0: a dense model.
+pub fn clean(raw: &Raw, experts: u32) -> std::result::Result<Clean, &'static str> {
+    let recipe = if raw.disagg { recipes::of(&raw.id) } else { None };
+    let unlabelled = raw.disagg && (raw.prefill_workers.is_none() || raw.decode_workers.is_none());
+    match recipe {
+        Some(Found::One(recipe)) => return by_recipe(raw, recipe, experts),
+        Some(Found::Unclear(why)) if unlabelled => return Err(why),
+        _ => {}
+    }
+    let mut clean = by_label(raw, experts == 0)?;
+    let Deployment::Aggregated { parallel, .. } = &clean.deployment else { return Ok(clean) };
+    if raw.framework == "trtllm" && raw.model.contains("DeepSeek") && raw.version == DRAFTS {
+        clean.mtp = if parallel.dp > 1 { 1 } else { 3 };
+        clean.rules.push("mtp-by-image");
+    }
+    // Rows of late 2025 name no version; the configurations then ran 1.1.0rc2.post2 or older.
+    let old = version(&raw.version).map_or(raw.measured.as_str() < "2026", |v| v < [1, 2]);
+    if raw.framework == "trtllm" && is_blackwell(raw) && raw.precision == "fp8" && old && experts > 0 {
+        clean.expert_kernel = Some("deepgemm");
+        clean.rules.push("experts-by-version");
+    }
+    Ok(clean)
+}
+
+/// What its label says, set right by the rules above.
+fn by_label(raw: &Raw, dense: bool) -> std::result::Result<Clean, &'static str> {
     let mut rules = Vec::new();
     if raw.disagg {
         let (Some(np), Some(nd)) = (raw.prefill_workers, raw.decode_workers) else {
@@ -148,11 +223,8 @@ pub fn clean(raw: &Raw, dense: bool) -> std::result::Result<Clean, &'static str>
         }
         let concurrency = raw.concurrency.ok_or("no-concurrency")?;
         rules.dedup();
-        return Ok(Clean {
-            deployment: Deployment::Pd { prefill: (prefill, np), decode: (decode, nd) },
-            concurrency,
-            rules,
-        });
+        let deployment = Deployment::Pd { prefill: (prefill, np), decode: (decode, nd) };
+        return Ok(Clean::new(deployment, concurrency, rules));
     }
     let s = &raw.sizes;
     if !dense && s.tp == s.moe_tp && s.moe_ep == Some(1) && s.tp.is_some_and(|tp| tp > 8) {
@@ -180,5 +252,5 @@ pub fn clean(raw: &Raw, dense: bool) -> std::result::Result<Clean, &'static str>
     if replicas > 1 {
         rules.push("replicas-from-batch");
     }
-    Ok(Clean { deployment: Deployment::Aggregated { parallel, replicas }, concurrency, rules })
+    Ok(Clean::new(Deployment::Aggregated { parallel, replicas }, concurrency, rules))
 }

@@ -1,6 +1,6 @@
 //! 5,221 measured serving points against predictions of TPOT; every row ends with a status.
 //!
-//! The data's framework versions differ from the kernel tables', and MTP is not labelled. The measured
+//! The data's framework versions differ from the kernel tables'; MTP is not labelled, but in public recipes (`recipes`). The measured
 //! TTFT includes closed-loop queueing: it is compared where each row is simulated (`closed_loop`), on demand.
 //! Nothing is tuned.
 
@@ -9,6 +9,7 @@ pub mod data;
 pub mod labels;
 mod point;
 mod predict;
+pub mod recipes;
 pub mod summary;
 mod suspects;
 
@@ -32,7 +33,8 @@ const SOURCE: &str = "InferenceX sample, aiconfigurator-core 0.12.0 systems/sili
 /// Large enough for every deployment of the sample; the layout decides what is used.
 const GPUS: u32 = 576;
 
-type MeasurementKey = (&'static str, String, String, Framework);
+/// What rows with one library share: model, formats, system, framework, and how they are served.
+type MeasurementKey = (&'static str, String, String, Framework, String);
 
 /// How every row is served and modelled.
 #[derive(Clone, Debug, Default)]
@@ -43,22 +45,55 @@ pub struct Choices {
     pub ttft: bool,
 }
 
-fn library(db: &Arc<KernelDb>, key: &MeasurementKey, quant: &Quant, choices: &Choices) -> Result<Arc<Library>> {
-    let model = labels::resolve(key.0)?;
-    let cluster = catalog::cluster(&key.2, GPUS)?;
-    defaults::library(db, &model, &cluster, key.3, quant, &choices.serving, &choices.assumptions)
+/// A row as it is asked.
+struct Asked {
+    key: MeasurementKey,
+    quant: Quant,
+    serving: Serving,
+    clean: Clean,
+    /// Rules on its formats.
+    rules: Vec<&'static str>,
 }
 
-/// Concurrency and layout in words.
+fn library(db: &Arc<KernelDb>, a: &Asked, serving: &Serving, choices: &Choices) -> Result<Arc<Library>> {
+    let model = labels::resolve(a.key.0)?;
+    let cluster = catalog::cluster(&a.key.2, GPUS)?;
+    defaults::library(db, &model, &cluster, a.key.3, &a.quant, serving, &choices.assumptions)
+}
+
+/// The row as it is asked, or its status and whether its model has experts.
+fn asked(raw: &Raw, choices: &Choices) -> Result<std::result::Result<Asked, (String, bool)>> {
+    let Some((name, quant, rules)) = labels::model(raw) else { return Ok(Err(("unsupported-model".into(), true))) };
+    let experts = labels::resolve(name)?.moe.map_or(0, |m| m.experts);
+    let clean = match labels::clean(raw, experts) {
+        Ok(c) => c,
+        Err(reason) => return Ok(Err((format!("not-computable:{reason}"), experts > 0))),
+    };
+    let serving = clean.serving(&choices.serving);
+    let key = (name, format!("{quant:?}"), raw.system.clone(), raw.framework, format!("{serving:?}"));
+    Ok(Ok(Asked { key, quant, serving, clean, rules }))
+}
+
+/// Concurrency, layout and drafts in words.
 fn describe(c: &Clean) -> String {
+    let drafts = if c.mtp > 0 { format!(" mtp{}", c.mtp) } else { String::new() };
     let worker = |p: &crate::spec::Parallel| {
         let pp = if p.pp > 1 { format!(" pp{}", p.pp) } else { String::new() };
         format!("tp{} dp{} ep{} moe_tp{}{pp}", p.tp, p.dp, p.ep(), p.moe_tp)
     };
     match &c.deployment {
-        Deployment::Aggregated { parallel, replicas } => format!("c{} {} x{replicas}", c.concurrency, worker(parallel)),
+        Deployment::Aggregated { parallel, replicas } => {
+            format!("c{} {} x{replicas}{drafts}", c.concurrency, worker(parallel))
+        }
         Deployment::Pd { prefill, decode } => {
-            format!("c{} {}P {} / {}D {}", c.concurrency, prefill.1, worker(&prefill.0), decode.1, worker(&decode.0))
+            format!(
+                "c{} {}P {} / {}D {}{drafts}",
+                c.concurrency,
+                prefill.1,
+                worker(&prefill.0),
+                decode.1,
+                worker(&decode.0)
+            )
         }
     }
 }
@@ -66,12 +101,13 @@ fn describe(c: &Clean) -> String {
 /// A row whose model the default fraction does not hold was measured all the same: its recipe set another.
 const BY_HAND: f64 = 0.95;
 
-type Roomier<'a> = &'a (dyn Fn(&MeasurementKey) -> Result<Arc<Library>> + Sync);
+type Roomier<'a> = &'a (dyn Fn(&Asked) -> Result<Arc<Library>> + Sync);
 
 fn one(
     libraries: &BTreeMap<MeasurementKey, Arc<Library>>,
     roomier: Roomier<'_>,
     raw: &Raw,
+    asked: &std::result::Result<Asked, (String, bool)>,
     ttft: bool,
     control: &Control,
 ) -> Result<Point> {
@@ -83,43 +119,38 @@ fn one(
         ttft_ms: f64::NAN,
         experts,
     };
-    let Some((key, quantity_rules)) = key(raw) else {
-        return Ok(out("unsupported-model".into(), String::new(), f64::NAN, true));
+    let asked = match asked {
+        Ok(a) => a,
+        Err((status, experts)) => return Ok(out(status.clone(), String::new(), f64::NAN, *experts)),
     };
-    let Some(lib) = libraries.get(&key) else {
+    let Some(lib) = libraries.get(&asked.key) else {
         return Err(Error::data(raw.id.clone(), "a row without a library"));
     };
-    let experts = lib.model.moe.is_some();
-    let clean = match labels::clean(raw, !experts) {
-        Ok(c) => c,
-        Err(reason) => return Ok(out(format!("not-computable:{reason}"), String::new(), f64::NAN, experts)),
-    };
+    let (clean, experts) = (&asked.clean, lib.model.moe.is_some());
     let mut rules = clean.rules.clone();
-    rules.extend(quantity_rules);
-    let note = describe(&clean);
-    let mut predicted = predict::predict(lib, raw, &clean)?;
+    rules.extend(&asked.rules);
+    let note = describe(clean);
+    let mut predicted = predict::predict(lib, raw, clean)?;
     let more;
     let mut lib = lib;
     if predicted.as_ref().err().is_some_and(|e| e == "not-computable:memory") {
-        more = roomier(&key)?;
-        (lib, predicted) = (&more, predict::predict(&more, raw, &clean)?);
+        more = roomier(asked)?;
+        (lib, predicted) = (&more, predict::predict(&more, raw, clean)?);
         rules.push("fraction-by-hand");
     }
     Ok(match predicted {
         Ok(o) => {
             let status = if rules.is_empty() { "ok".into() } else { format!("relabelled:{}", rules.join("+")) };
             let capped = if o.capped { ", capped by memory" } else { "" };
-            let point = out(status, format!("{note}, {:.1} decoding a rank{capped}", o.batch), o.tpot_ms, experts);
-            let simulated = if ttft { closed_loop::ttft(lib, raw, &clean, control)? } else { None };
-            Point { ttft_ms: simulated.unwrap_or(f64::NAN), ..point }
+            let queues = closed_loop::queues(raw, o.tpot_ms);
+            let simulated = if ttft || queues { closed_loop::means(lib, raw, clean, control)? } else { None };
+            let tpot_ms = simulated.filter(|_| queues).map_or(o.tpot_ms, |s| s.tpot_ms);
+            let how = if queues && simulated.is_some() { ", simulated" } else { "" };
+            let note = format!("{note}, {:.1} decoding a rank{capped}{how}", o.batch);
+            Point { ttft_ms: simulated.map_or(f64::NAN, |s| s.ttft_ms), ..out(status, note, tpot_ms, experts) }
         }
         Err(status) => out(status, note, f64::NAN, experts),
     })
-}
-
-fn key(raw: &Raw) -> Option<(MeasurementKey, Vec<&'static str>)> {
-    let (name, quant, rules) = labels::model(raw)?;
-    Some(((name, format!("{quant:?}"), raw.system.clone(), raw.framework), rules))
 }
 
 /// Every row of the sample with its prediction, in the order of the file, as the defaults have it.
@@ -131,33 +162,32 @@ pub fn points(db: &Arc<KernelDb>, control: &Control) -> Result<Vec<Point>> {
 pub fn points_with(db: &Arc<KernelDb>, choices: &Choices, control: &Control) -> Result<Vec<Point>> {
     let raws = data::load()?;
     control.set_total(raws.len() as u64);
-    let mut wanted: BTreeMap<MeasurementKey, Quant> = BTreeMap::new();
-    for raw in &raws {
-        if let (Some((k, _)), Some((_, quant, _))) = (key(raw), labels::model(raw)) {
-            wanted.entry(k).or_insert(quant);
-        }
+    let rows: Vec<(Raw, std::result::Result<Asked, (String, bool)>)> =
+        raws.into_iter().map(|raw| asked(&raw, choices).map(|a| (raw, a))).collect::<Result<_>>()?;
+    let mut wanted: BTreeMap<&MeasurementKey, &Asked> = BTreeMap::new();
+    for a in rows.iter().filter_map(|(_, a)| a.as_ref().ok()) {
+        wanted.entry(&a.key).or_insert(a);
     }
-    let wanted: Vec<(MeasurementKey, Quant)> = wanted.into_iter().collect();
+    let wanted: Vec<&Asked> = wanted.into_values().collect();
     let built: Vec<Result<(MeasurementKey, Arc<Library>)>> = crate::pool::install(|| {
         wanted
             .par_iter()
-            .map(|(k, quant)| {
+            .map(|a| {
                 control.check()?;
-                Ok((k.clone(), library(db, k, quant, choices)?))
+                Ok((a.key.clone(), library(db, a, &a.serving, choices)?))
             })
             .collect()
     })?;
     let libraries: BTreeMap<MeasurementKey, Arc<Library>> = built.into_iter().collect::<Result<_>>()?;
-    let roomier = |key: &MeasurementKey| {
-        let quant = wanted.iter().find(|(k, _)| k == key).map_or_else(Quant::default, |(_, q)| *q);
-        let serving = Serving { memory_fraction: Some(BY_HAND), ..choices.serving.clone() };
-        library(db, key, &quant, &Choices { serving, ..choices.clone() })
+    let roomier = |a: &Asked| {
+        let serving = Serving { memory_fraction: Some(BY_HAND), ..a.serving.clone() };
+        library(db, a, &serving, choices)
     };
     let found: Vec<Result<Point>> = crate::pool::install(|| {
-        raws.par_iter()
-            .map(|raw| {
+        rows.par_iter()
+            .map(|(raw, asked)| {
                 control.check()?;
-                let point = one(&libraries, &roomier, raw, choices.ttft, control);
+                let point = one(&libraries, &roomier, raw, asked, choices.ttft, control);
                 control.advance(1);
                 point
             })

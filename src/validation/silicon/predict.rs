@@ -59,6 +59,8 @@ fn aggregated(
 struct Sides<'a> {
     prefill: (&'a StepEngine, u32, f64),
     decode: (&'a StepEngine, u32),
+    /// Sequences that a decode rank takes at most.
+    seats: f64,
 }
 
 fn disaggregated(sides: &Sides<'_>, load: &Load, concurrency: f64) -> std::result::Result<Outcome, String> {
@@ -67,7 +69,7 @@ fn disaggregated(sides: &Sides<'_>, load: &Load, concurrency: f64) -> std::resul
     let prompts = (budget / load.isl).floor().max(1.0).min((concurrency / (f64::from(np) * p.ranks())).ceil().max(1.0));
     let side = pd::prefill_side(p, load, prompts.min(most_sequences(p, budget).floor().max(1.0)), budget);
     let slots = f64::from(nd) * d.ranks() * d.stages_in_flight();
-    let most = most_sequences(d, 1.0).floor();
+    let most = most_sequences(d, 1.0).floor().min(sides.seats);
     if most < 1.0 || side.short.is_some() {
         return Err("not-computable:memory".into());
     }
@@ -102,7 +104,11 @@ pub fn predict(lib: &Arc<Library>, raw: &Raw, clean: &Clean) -> Result<std::resu
         Deployment::Pd { prefill, decode } => {
             let p = StepEngine::worker(lib, prefill.0, &w.prefill_part())?;
             let d = StepEngine::worker(lib, decode.0, &w)?;
-            let sides = Sides { prefill: (&p, prefill.1, defaults::budget(lib, &prefill.0)), decode: (&d, decode.1) };
+            let sides = Sides {
+                prefill: (&p, prefill.1, defaults::budget(lib, &prefill.0)),
+                decode: (&d, decode.1),
+                seats: clean.max_batch.unwrap_or(f64::INFINITY),
+            };
             disaggregated(&sides, &load, clean.concurrency)
         }
     })
