@@ -44,6 +44,7 @@ def explain(estimate: Estimate) -> str:
     lines = [
         f"{e.level} on {e.gpus} GPUs ({head}{bound})",
         f"  TTFT {e.ttft_ms:.4g} ms, TPOT {e.tpot_ms:.4g} ms, {e.tokens_per_s:,.0f} output tokens/s ({rates})",
+        _interval(e),
         f"  plan: {e.plan!r}",
         f"  kernels: {e.framework or 'none'}; evidence: {known or 'none'}",
     ]
@@ -57,6 +58,13 @@ def explain(estimate: Estimate) -> str:
     if len(e.memory):
         lines.append(f"KV room: {e.kv_tokens:,} tokens an attention rank, {e.max_sequences:,} requests in all")
     return "\n".join(lines)
+
+
+def _interval(e: Estimate) -> str:
+    low, high = e.tpot_interval
+    if math.isnan(low):
+        return "  TPOT: no interval, nothing is decoded"
+    return f"  TPOT within {low:.4g} to {high:.4g} ms with 80 %, from {e._scalars.get('tpot_interval_from', '')}"
 
 
 def _times(frame: Frame) -> list[str]:

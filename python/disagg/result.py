@@ -191,6 +191,27 @@ class Estimate(Result):
         return int(self._scalars.get("gpus_used", self.gpus))
 
     @property
+    def tpot_interval(self) -> tuple[float, float]:
+        """Interval that holds a measured TPOT with a chance of 80 %, milliseconds.
+
+        From the residuals of measured servers by framework, generation of the device, experts or not, and prompts on
+        workers of their own or not (``docs/design/physics.md``, section 10). It is not centred on `tpot_ms`: where servers
+        of the kind are slower than predicted, it lies above. Not a number where nothing is decoded.
+
+        Examples
+        --------
+        >>> import disagg as dg
+        >>> model, cluster = dg.Model("Qwen/Qwen3-32B"), dg.Cluster("h200_sxm", gpus=2)
+        >>> plan = dg.Aggregated(parallel=dg.Parallel(tp=2), batch=16)
+        >>> est = dg.estimate(model, cluster, dg.Workload(isl=1024, osl=512), plan, framework="trtllm")
+        >>> low, high = est.tpot_interval
+        >>> 0.5 * est.tpot_ms < low < high < 2 * est.tpot_ms
+        True
+        """
+        low, high = self._scalars.get("tpot_interval_ms") or (math.nan, math.nan)
+        return float("nan" if low is None else low), float("nan" if high is None else high)
+
+    @property
     def ttft_measured_share(self) -> float:
         """Measured or interpolated share of the time behind TTFT."""
         return _measured(self.evidence_ttft)

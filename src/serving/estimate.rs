@@ -10,6 +10,7 @@ use super::engine::{Compiled, Engine};
 use super::operators::{kv_rows, prefill_rows, step_rows};
 use super::phase::StepKind;
 use super::queueing;
+use super::residuals::tpot_interval;
 use super::steady_state::Binding;
 use super::step_engine::{EngineKind, StepEngine, StepTime, Unit};
 use super::timeline::{Bar, Stage};
@@ -63,6 +64,9 @@ pub struct Scalars {
     /// The queueing formula behind it; none in a closed loop.
     pub queueing: Option<&'static str>,
     pub tpot_ms: f64,
+    /// Lower and upper end of the interval that holds a measured TPOT with a chance of 80 %, and what it rests on.
+    pub tpot_interval_ms: [f64; 2],
+    pub tpot_interval_from: String,
     pub itl_worst_ms: f64,
     pub requests_per_s: f64,
     pub tokens_per_s: f64,
@@ -340,6 +344,7 @@ impl Engine {
             Compiled::Mixed { .. } if self.point.decode_batch > 0.0 => known.tpot,
             Compiled::Mixed { .. } => known.ttft,
         };
+        let interval = tpot_interval(&lib, &self.plan);
         let scalars = Scalars {
             level: self.plan.level().name().to_string(),
             model: lib.model.name.clone(),
@@ -352,6 +357,8 @@ impl Engine {
             wait_ms: self.open_loop.map_or(0.0, |(_, wait)| wait * 1e3),
             queueing: self.open_loop.map(|_| queueing::FORMULA),
             tpot_ms: self.point.tpot_s * 1e3,
+            tpot_interval_ms: interval.factors.map(|f| f * self.point.tpot_s * 1e3),
+            tpot_interval_from: interval.from,
             itl_worst_ms: self.point.itl_worst_s * 1e3,
             requests_per_s: self.point.requests_per_s,
             tokens_per_s: tokens,

@@ -26,6 +26,7 @@ pub mod pipeline;
 pub mod provision;
 pub mod published;
 pub mod queueing;
+pub mod residuals;
 pub mod room;
 pub mod scan;
 pub mod stages;

@@ -661,3 +661,29 @@ fn the_fixed_point_agrees_with_a_simulation() {
     println!("worst gaps: rate {:.3}, ttft {:.3}, tpot {:.3}", worst[0], worst[1], worst[2]);
     assert!(worst[0] < 0.05 && worst[2] < 0.08 && worst[1] < 0.6, "{worst:?}");
 }
+
+/// Intervals of TPOT: there for every kind of plan, ordered, and wider where nothing of the kind was measured.
+#[test]
+fn intervals_come_from_servers_of_the_kind() {
+    use disagg::serving::residuals::tpot_interval;
+    let plan =
+        Plan::Aggregated(Aggregated { parallel: Parallel { tp: 8, ..Parallel::default() }, ..Default::default() });
+    let of = |system: &str, framework: &str, model: &str| {
+        let (model, cluster) = (lab::model(model), lab::cluster(system, 8));
+        tpot_interval(&lab::library(&model, &cluster, framework, &Assumptions::physical()), &plan)
+    };
+    for system in ["b200_sxm", "h100_sxm"] {
+        for framework in lab::FRAMEWORKS {
+            for model in ["deepseek-ai/DeepSeek-V3", "Qwen/Qwen3-32B"] {
+                let found = of(system, framework, model);
+                let [low, high] = found.factors;
+                assert!(0.2 < low && low < high && high < 4.0, "{system} {framework} {model}: {found:?}");
+                let kind = if model.contains("V3") { "experts" } else { "dense" };
+                assert!(found.from.contains(kind) || found.from.contains("none like this one"), "{}", found.from);
+            }
+        }
+    }
+    let known = of("h100_sxm", "trtllm", "Qwen/Qwen3-32B");
+    assert!(known.from.starts_with("429 measured servers"), "{}", known.from);
+    assert!(known.factors[1] / known.factors[0] < 1.5, "{known:?}");
+}
