@@ -75,6 +75,7 @@ REQUIRED = {
     ),
     "dsa_context_module": ("architecture", "kv_cache_dtype", "gemm_type", "num_heads", "batch_size", "isl", "step"),
     "dsa_generation_module": ("architecture", "kv_cache_dtype", "gemm_type", "num_heads", "batch_size", "step"),
+    "gdn": ("kernel_source", "phase", "batch_size", "seq_len", "num_k_heads", "num_v_heads"),
     "nccl": ("op_name", "nccl_dtype", "num_gpus", "message_size"),
     "custom_allreduce": ("allreduce_dtype", "num_gpus", "message_size"),
 }
@@ -96,6 +97,7 @@ _CURRENT_TABLES = {
     "comm": ("custom_allreduce", "moe_a2a"),
     "quantize": ("computescale", "scale_matrix"),
     "mhc": ("mhc_module",),
+    "linear_attention": ("gdn",),
 }
 
 #: (family, framework, version, table): tables that only an older version holds.
