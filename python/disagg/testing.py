@@ -136,7 +136,7 @@ def _cluster() -> Any:
 
 def _model() -> Any:
     changes = _st().fixed_dictionaries({}, optional={"max_context": _counts(), "mtp_layers": _counts(4)})
-    source = _st().sampled_from(specs.models())
+    source = _st().sampled_from(specs.models()["name"].tolist())
     return _st().tuples(source, changes).map(lambda p: specs.Model(p[0]).replace(**p[1]))
 
 

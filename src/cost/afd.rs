@@ -129,7 +129,7 @@ impl AfdUnit {
         let experts = Experts::new(ffn_lib, ep, moe_tp, true)?
             .ok_or_else(|| Error::data("kernels", "no expert kernel for a model with experts"))?;
         let shape = AfdShape {
-            hidden: lib.model.hidden,
+            hidden: if router_on_ffn { lib.model.hidden } else { lib.model.expert_hidden() },
             topk: moe.topk,
             experts: moe.experts,
             groups: moe.groups,
@@ -162,7 +162,7 @@ impl AfdUnit {
             hops: Hops { lib: lib.clone(), shape, groups: plan.attention_groups.max(1), replicas, router_on_ffn },
             placed: plan.placement.is_some(),
             inner: A2aShape {
-                hidden: lib.model.hidden,
+                hidden: lib.model.expert_hidden(),
                 topk: moe.topk,
                 experts: moe.experts,
                 groups: moe.groups,

@@ -1,13 +1,15 @@
 //! The layer programs of the families that configs describe: from a model's facts to mixers and their order.
 //!
-//! Every layer has softmax attention, with the model's window where its pattern says so; the first `dense_layers` have a
-//! dense FFN, the others experts.
+//! A layer has softmax attention, with the model's window where its pattern says so, unless `layer_mixers` gives it
+//! others; the first `dense_layers`, or those that `expert_layers` leaves out, have a dense FFN, the others experts.
 
 use std::sync::Arc;
 
+use super::chain::Chain;
 use super::program::{Ffn, Mixer, Program};
+use super::running::RunningState;
 use super::softmax::Softmax;
-use crate::spec::{Attention, Model};
+use crate::spec::{Attention, LayerMixer, Model};
 
 impl Program {
     /// The program of a model's facts.
@@ -21,11 +23,42 @@ impl Program {
         if !slides.is_empty() {
             mixers.push(softmax(true));
         }
+        let place = place(model, slides, &mut mixers);
         let layer = |i: u32| {
-            let mixer = usize::from(slides.get(i as usize).copied().unwrap_or(false));
-            let dense = model.moe.is_none() || i < model.dense_layers;
-            (mixer, if dense { Ffn::Dense } else { Ffn::Experts })
+            let own = model.expert_layers.get(i as usize);
+            let dense = model.moe.is_none() || own.map_or(i < model.dense_layers, |experts| !experts);
+            (place[i as usize], if dense { Ffn::Dense } else { Ffn::Experts })
         };
         Program::ordered(mixers, &(0..model.layers).map(layer).collect::<Vec<_>>())
     }
+}
+
+/// The mixer of each layer; those that are not there yet are added.
+fn place(model: &Model, slides: &[bool], mixers: &mut Vec<Arc<dyn Mixer>>) -> Vec<usize> {
+    if model.layer_mixers.is_empty() {
+        let of = |i: u32| usize::from(slides.get(i as usize).copied().unwrap_or(false));
+        return (0..model.layers).map(of).collect();
+    }
+    let one = |number: u32| -> Arc<dyn Mixer> {
+        match model.mixer(number) {
+            None => Arc::new(Softmax::new(&model.attention, false)),
+            Some(LayerMixer::Attention(a)) => Arc::new(Softmax::other(&a.attention, a.window)),
+            Some(other) => Arc::new(RunningState::new(other)),
+        }
+    };
+    let mut known: Vec<&[u32]> = vec![&[0]];
+    let mut place = Vec::with_capacity(model.layers as usize);
+    for layer in &model.layer_mixers {
+        let at = known.iter().position(|k| *k == layer.as_slice());
+        place.push(at.unwrap_or(known.len()));
+        if at.is_none() {
+            known.push(layer);
+            let all: Vec<Arc<dyn Mixer>> = layer.iter().map(|n| one(*n)).collect();
+            mixers.push(match all.as_slice() {
+                [only] => only.clone(),
+                _ => Arc::new(Chain::new(all)),
+            });
+        }
+    }
+    place
 }

@@ -15,13 +15,15 @@ use crate::kernels::roofline::{BANDWIDTH_EFFICIENCY, Roofline};
 use crate::kernels::{Evidence, Reading, Surface};
 use crate::spec::Dtype;
 
-/// Gated MLP: gate and up in one GEMM, elementwise product, down.
+/// MLP: gate and up in one GEMM (up alone where there is no gate), elementwise work, down.
 #[derive(Clone)]
 pub struct GatedMlp {
     up: [Arc<Surface>; 2],
     down: [Arc<Surface>; 2],
     memory: [Surface; 2],
     width: f64,
+    /// Bytes of a column between the two: gate and up are read, the product is written (BF16).
+    moved: f64,
 }
 
 impl GatedMlp {
@@ -29,19 +31,20 @@ impl GatedMlp {
     pub fn new(lib: &Library, dtype: Dtype, intermediate: u32, shards: u32) -> Result<GatedMlp> {
         let width = intermediate.div_ceil(shards);
         let hidden = lib.model.hidden;
+        let first = if lib.model.gated { 2 * width } else { width };
         Ok(GatedMlp {
-            up: [lib.gemm(false, dtype, 2 * width, hidden)?, lib.gemm(true, dtype, 2 * width, hidden)?],
+            up: [lib.gemm(false, dtype, first, hidden)?, lib.gemm(true, dtype, first, hidden)?],
             down: [lib.gemm(false, dtype, hidden, width)?, lib.gemm(true, dtype, hidden, width)?],
             memory: [lib.memory(false), lib.memory(true)],
             width: f64::from(width),
+            moved: if lib.model.gated { 6.0 } else { 4.0 },
         })
     }
 
     pub fn price<S: Ledger>(&self, op: Op, tokens: f64, decode: bool, count: f64, ledger: &mut S) {
         let mode = usize::from(decode);
         ledger.add(op, count, self.up[mode].at(&[tokens]));
-        // Read gate and up, write the product (BF16).
-        ledger.add(op, count, self.memory[mode].at(&[tokens * self.width * 6.0]));
+        ledger.add(op, count, self.memory[mode].at(&[tokens * self.width * self.moved]));
         ledger.add(op, count, self.down[mode].at(&[tokens]));
     }
 
@@ -193,10 +196,12 @@ impl Experts {
     }
 }
 
-/// Router GEMM and the norm before it.
+/// Router GEMM and the norm before it; for latent experts also the products that bring a token to their width and back.
 #[derive(Clone)]
 pub struct Router {
     gemm: [Arc<Surface>; 2],
+    /// To the latent and back, each [prefill, decode].
+    latent: Option<[[Arc<Surface>; 2]; 2]>,
     memory: [Surface; 2],
     hidden: f64,
 }
@@ -204,7 +209,15 @@ pub struct Router {
 impl Router {
     pub fn new(lib: &Library, experts: u32) -> Result<Router> {
         let hidden = lib.model.hidden;
+        let format = lib.formats.shared_gemm;
+        let pair =
+            |n, k| -> Result<[Arc<Surface>; 2]> { Ok([lib.gemm(false, format, n, k)?, lib.gemm(true, format, n, k)?]) };
+        let latent = match lib.model.expert_hidden() {
+            same if same == hidden => None,
+            latent => Some([pair(latent, hidden)?, pair(hidden, latent)?]),
+        };
         Ok(Router {
+            latent,
             gemm: [lib.gemm(false, Dtype::Bf16, experts, hidden)?, lib.gemm(true, Dtype::Bf16, experts, hidden)?],
             memory: [lib.memory(false), lib.memory(true)],
             hidden: f64::from(hidden),
@@ -220,7 +233,13 @@ impl Router {
     pub fn price_gemm<S: Ledger>(&self, tokens: f64, decode: bool, count: f64, ledger: &mut S) -> f64 {
         let gemm = self.gemm[usize::from(decode)].at(&[tokens]);
         ledger.add(Op::Router, count, gemm);
-        gemm.seconds
+        let mut seconds = gemm.seconds;
+        for way in self.latent.iter().flatten() {
+            let product = way[usize::from(decode)].at(&[tokens]);
+            ledger.add(Op::Router, count, product);
+            seconds += product.seconds;
+        }
+        seconds
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 mod surfaces;
 
 use super::balance;
-use super::program::{Ffn, Program};
+use super::program::{Ffn, Heads, Program};
 use super::published;
 use super::what_if::{self, StandIn};
 use crate::error::{Error, Problems, Result};
@@ -33,10 +33,42 @@ use crate::spec::{Assumptions, Cluster, Device, Dtype, ExpertLoad, Framework, Im
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum SurfaceKey {
-    Gemm { graph: bool, dtype: Dtype, n: u32, k: u32 },
-    Generation { tp: u32, window: u32 },
-    Context { tp: u32, window: u32, graph: bool },
-    Experts { graph: bool, tokens_ep: u32, moe_tp: u32, attention_dp: bool, grouped: bool, decode: bool, even: bool },
+    Gemm {
+        graph: bool,
+        dtype: Dtype,
+        n: u32,
+        k: u32,
+    },
+    Generation {
+        tp: u32,
+        window: u32,
+    },
+    Context {
+        tp: u32,
+        window: u32,
+        graph: bool,
+    },
+    DecodeHeads(Heads),
+    PromptHeads {
+        heads: Heads,
+        graph: bool,
+    },
+    /// Heads: keys and values of all ranks, and their widths.
+    Running {
+        heads: [u32; 5],
+        ranks: u32,
+        decode: bool,
+        graph: bool,
+    },
+    Experts {
+        graph: bool,
+        tokens_ep: u32,
+        moe_tp: u32,
+        attention_dp: bool,
+        grouped: bool,
+        decode: bool,
+        even: bool,
+    },
 }
 
 /// Everything that prices operators: kernel surfaces, communication, and the choices behind them.
@@ -289,7 +321,8 @@ impl Library {
     fn expert_shape(&self, ep: u32, moe_tp: u32) -> Option<(ExpertShape, ExpertLoad)> {
         let moe = self.model.moe.as_ref()?;
         let shape = ExpertShape {
-            hidden: self.model.hidden,
+            hidden: self.model.expert_hidden(),
+            gated: self.model.gated,
             intermediate: moe.intermediate,
             topk: moe.topk,
             experts: moe.experts,
@@ -344,8 +377,8 @@ impl Library {
             roofline::experts(
                 &self.cluster.device,
                 self.formats.moe,
-                f64::from(self.model.hidden),
-                f64::from(moe.intermediate) / f64::from(moe_tp),
+                [f64::from(self.model.expert_hidden()), f64::from(moe.intermediate) / f64::from(moe_tp)],
+                self.model.gated,
                 all,
                 f64::from(local),
                 f64::from(moe.topk),

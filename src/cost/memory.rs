@@ -166,7 +166,7 @@ fn weights(cx: &Context<'_>, tp: u32, shared_shards: u32, with_head: bool) -> We
             cx.program.mixer_weight_bytes(model, quant, tp)
         },
         dense: model.dense_ffn_weight_bytes(quant) / t,
-        router: model.router_weight_bytes(),
+        router: model.router_weight_bytes() + model.latent_weight_bytes(quant),
         shared: model.shared_expert_weight_bytes(quant) / f64::from(shared_shards),
         expert: cx.books().expert(cx),
         embedding: cx.books().embedding(model, t),

@@ -7,6 +7,7 @@
 pub mod afd;
 pub mod attention;
 pub mod balance;
+pub mod chain;
 pub mod draft;
 mod ends;
 pub mod family;
@@ -19,6 +20,7 @@ pub mod piecewise;
 pub mod ports;
 pub mod program;
 pub mod published;
+pub mod running;
 pub mod softmax;
 pub mod what_if;
 pub mod worker;

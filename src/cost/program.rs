@@ -22,7 +22,7 @@ use super::ledger::Op;
 use crate::error::{Problems, Result};
 use crate::kernels::{Reading, Surface};
 use crate::spec::dtype::Formats;
-use crate::spec::{Assumptions, Dtype, Model, Quant};
+use crate::spec::{Assumptions, Dtype, LayerMixer, Model, Quant};
 
 /// What one layer keeps of a sequence, on all ranks that share it out.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,10 +35,22 @@ pub struct State {
     pub per_sequence: f64,
 }
 
+/// Heads of grouped-query attention on one rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Heads {
+    pub heads: u32,
+    pub kv_heads: u32,
+    pub head_dim: u32,
+    /// Tokens that a layer sees; 0: all.
+    pub window: u32,
+}
+
 /// The compiled surfaces that a mixer's operators are made from (`library` has them), of one model on one system.
 pub trait Surfaces {
     fn model(&self) -> &Model;
     fn formats(&self) -> &Formats;
+    /// Formats asked for.
+    fn quant(&self) -> &Quant;
     fn assumptions(&self) -> &Assumptions;
 
     /// Dense GEMM; axis: rows.
@@ -49,6 +61,15 @@ pub trait Surfaces {
 
     /// Prefill attention of one TP rank; axes: sequences, new tokens, past tokens.
     fn context(&self, tp: u32, window: u32) -> Result<Arc<Surface>>;
+
+    /// Decode attention over these heads of a rank; axes as `generation`.
+    fn decode_heads(&self, heads: Heads) -> Result<Arc<Surface>>;
+
+    /// Prefill attention over these heads of a rank; axes as `context`.
+    fn prompt_heads(&self, heads: Heads) -> Result<Arc<Surface>>;
+
+    /// Kernels of a layer with a running state on one of `ranks`; axes: sequences, and for prefill new tokens.
+    fn running(&self, mixer: &LayerMixer, ranks: u32, decode: bool) -> Result<Arc<Surface>>;
 
     /// Elementwise work; axis: bytes.
     fn memory(&self, decode: bool) -> Surface;

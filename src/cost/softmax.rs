@@ -6,12 +6,12 @@
 use std::sync::Arc;
 
 use super::ledger::Op;
-use super::program::{Mixer, MixerRank, State, Surfaces};
+use super::program::{Heads, Mixer, MixerRank, State, Surfaces};
 use super::published;
 use crate::error::Result;
 use crate::kernels::{Evidence, Reading, Surface};
 use crate::spec::assumptions::AttentionElementwise;
-use crate::spec::{Attention, Dtype, Model, Quant};
+use crate::spec::{Attention, Dtype, Model, OutputGate, Quant};
 
 /// Softmax attention of one kind of layer.
 #[derive(Clone, Debug)]
@@ -19,16 +19,23 @@ pub struct Softmax {
     attention: Attention,
     /// Tokens that a layer sees; 0: all.
     window: u32,
+    /// Whether this is the model's attention, whose kernels the library makes.
+    own: bool,
 }
 
 impl Softmax {
+    /// Grouped-query attention of another shape than the model's; `window` 0: it sees all tokens.
+    pub fn other(attention: &Attention, window: u32) -> Softmax {
+        Softmax { attention: attention.clone(), window, own: false }
+    }
+
     /// `slides`: whether this is the kind with the model's window.
     pub fn new(attention: &Attention, slides: bool) -> Softmax {
         let window = match attention {
             Attention::Gqa { window: Some(w), .. } if slides => w.tokens,
             _ => 0,
         };
-        Softmax { attention: attention.clone(), window }
+        Softmax { attention: attention.clone(), window, own: true }
     }
 }
 
@@ -47,21 +54,43 @@ impl Mixer for Softmax {
     }
 
     fn weight_bytes(&self, model: &Model, quant: &Quant, tp: u32) -> f64 {
-        model.attention_weight_bytes_per_rank(quant, tp)
+        model.block_weight_bytes_per_rank(&self.attention, quant, tp)
     }
 
     fn on_rank(&self, from: &dyn Surfaces, tp: u32, cp: u32) -> Result<Arc<dyn MixerRank>> {
+        let (mut decode, mut prefill) = (None, None);
         let projections = match &self.attention {
-            Attention::Gqa { heads, kv_heads, head_dim, .. } => {
-                let width = (heads / tp + 2 * (kv_heads / tp).max(1)) * head_dim;
-                let inner = heads / tp * head_dim;
+            Attention::Gqa { heads, kv_heads, head_dim, shape, .. } => {
+                let (heads, kv_heads) = (heads / tp, (kv_heads / tp).max(1));
+                let v_dim = self.attention.value_dim();
+                let gate = match shape.gate {
+                    OutputGate::None => 0,
+                    OutputGate::Head => heads,
+                    OutputGate::Element => heads * v_dim,
+                };
+                let queries = heads * head_dim + gate;
+                let kv = kv_heads * (head_dim + v_dim);
+                let inner = heads * v_dim;
+                if !self.own || v_dim != *head_dim {
+                    // Bytes and products hang on the mean width of keys and values.
+                    let h = Heads { heads, kv_heads, head_dim: (head_dim + v_dim) / 2, window: self.window };
+                    (decode, prefill) = (Some(from.decode_heads(h)?), Some(from.prompt_heads(h)?));
+                }
                 let gemm = |decode, n, k| from.gemm(decode, from.formats().attention_gemm, n, k);
                 let pair = |n, k| -> Result<[Arc<Surface>; 2]> { Ok([gemm(false, n, k)?, gemm(true, n, k)?]) };
+                let hidden = from.model().hidden;
+                let (first, rank) = match shape.q_rank {
+                    0 => (queries + kv, None),
+                    rank => (rank + kv, Some(pair(queries, rank)?)),
+                };
                 Some(Projections {
-                    qkv: pair(width, from.model().hidden)?,
-                    out: pair(from.model().hidden, inner)?,
+                    qkv: pair(first, hidden)?,
+                    rank,
+                    out: pair(hidden, inner)?,
                     memory: [from.memory(false), from.memory(true)],
-                    rope_bytes: f64::from(width) * 4.0,
+                    rope_bytes: f64::from(heads * head_dim + kv) * 4.0,
+                    // The output and its gate in, the product out (BF16).
+                    gate_bytes: if gate > 0 { f64::from(2 * inner + gate) * 2.0 } else { 0.0 },
                     launches: (from.assumptions().attention_elementwise == AttentionElementwise::Launches)
                         .then(|| published::attention_launches(from.model())),
                 })
@@ -70,8 +99,8 @@ impl Mixer for Softmax {
         };
         Ok(Arc::new(SoftmaxRank {
             projections,
-            decode: from.generation(tp, self.window)?,
-            prefill: from.context(tp, self.window)?,
+            decode: decode.map_or_else(|| from.generation(tp, self.window), Ok)?,
+            prefill: prefill.map_or_else(|| from.context(tp, self.window), Ok)?,
             window: f64::from(self.window),
             cp: f64::from(cp),
         }))
@@ -81,11 +110,15 @@ impl Mixer for Softmax {
 /// Separate projections (GQA only).
 struct Projections {
     qkv: [Arc<Surface>; 2],
+    /// Queries go through fewer columns first.
+    rank: Option<[Arc<Surface>; 2]>,
     out: [Arc<Surface>; 2],
     /// Elementwise work, [prefill, decode].
     memory: [Surface; 2],
     /// Bytes per token of q, k and v, read and written once by rope and the cache write.
     rope_bytes: f64,
+    /// Bytes per token where the output has a gate.
+    gate_bytes: f64,
     /// Seconds of a prefill layer in place of those bytes, where the assumptions have it so.
     launches: Option<f64>,
 }
@@ -104,6 +137,9 @@ impl MixerRank for SoftmaxRank {
         let Some(p) = &self.projections else { return };
         let mode = usize::from(!prefill);
         take(Op::Qkv, p.qkv[mode].at(&[tokens]));
+        if let Some(rank) = &p.rank {
+            take(Op::Qkv, rank[mode].at(&[tokens]));
+        }
         match p.launches {
             None => take(Op::Qkv, p.memory[mode].at(&[tokens * p.rope_bytes])),
             Some(seconds) if prefill => take(Op::Qkv, Reading { seconds, evidence: Evidence::Roofline }),
@@ -113,7 +149,11 @@ impl MixerRank for SoftmaxRank {
 
     fn after(&self, tokens: f64, prefill: bool, take: &mut dyn FnMut(Op, Reading)) {
         if let Some(p) = &self.projections {
-            take(Op::AttentionOut, p.out[usize::from(!prefill)].at(&[tokens]));
+            let mode = usize::from(!prefill);
+            if p.gate_bytes > 0.0 {
+                take(Op::AttentionOut, p.memory[mode].at(&[tokens * p.gate_bytes]));
+            }
+            take(Op::AttentionOut, p.out[mode].at(&[tokens]));
         }
     }
 

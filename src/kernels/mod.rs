@@ -4,6 +4,7 @@ pub mod db;
 pub mod evidence;
 pub mod grid;
 pub mod import;
+mod known;
 pub mod lanes;
 pub mod lookup;
 mod off_grid;
@@ -16,6 +17,7 @@ pub mod table;
 
 pub use db::{KernelDb, TableInfo};
 pub use evidence::{CLASSES, Evidence, Reading};
+pub use known::known;
 pub use lookup::{Latency, Query, lookup};
 pub use surface::Surface;
 pub use table::Table;

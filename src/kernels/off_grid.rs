@@ -154,8 +154,9 @@ impl Lane<'_> {
         let [Some(hidden), Some(intermediate), Some(topk), Some(experts), Some(moe_tp), Some(ep)] = size else {
             return Ok(None);
         };
+        let gated = !self.text("kernel_source").is_some_and(|k| k.contains("nongated"));
         let (Some(dtype), Some(load)) = (self.dtype("moe_dtype"), self.text("distribution")) else { return Ok(None) };
-        let shape = ExpertShape { hidden, intermediate, topk, experts, moe_tp, ep };
+        let shape = ExpertShape { hidden, intermediate, topk, experts, moe_tp, ep, gated };
         match self.table.name.as_str() {
             "moe" => ops::moe(source, shape, dtype, load).map(Some),
             name => ops::grouped_moe(source, shape, dtype, load, name == "wideep_generation_moe"),

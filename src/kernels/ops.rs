@@ -15,6 +15,7 @@ mod mla;
 mod moe;
 mod peers;
 mod rows;
+mod running;
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ pub use memory::memory;
 pub use mla::{mla_context, mla_context_wide, mla_generation, mla_kernel, sparse_generation_held};
 pub(crate) use moe::{BALANCED_EXCESS, COMPARED_TOKENS};
 pub use moe::{Served, grouped_moe, moe, served_moe};
+pub use running::running;
 
 /// Where kernel times come from.
 #[derive(Clone, Debug)]
@@ -50,4 +52,6 @@ pub struct ExpertShape {
     pub experts: u32,
     pub moe_tp: u32,
     pub ep: u32,
+    /// Three matrices, else two.
+    pub gated: bool,
 }

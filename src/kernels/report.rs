@@ -16,6 +16,7 @@ use super::ops::{self, ExpertShape, Source};
 use super::surface::Surface;
 use super::table::{Table, TableKey};
 use crate::error::{Error, Result};
+use crate::spec::model::USUAL_GROUP;
 use crate::spec::{Attention, Dtype, Indexer, Model, Quant, servers};
 
 pub use suspects::{Suspect, suspects};
@@ -197,10 +198,16 @@ fn model(architecture: &str, sparse: bool) -> Model {
         dense_layers: 0,
         dense_intermediate: 0,
         moe: None,
+        expert_layers: Vec::new(),
+        gated: true,
+        mixers: Vec::new(),
+        layer_mixers: Vec::new(),
         tied_embeddings: false,
         mtp_layers: 0,
         quant: Quant::default(),
         bf16_parts: Vec::new(),
+        part_formats: Vec::new(),
+        int4_group: USUAL_GROUP,
     }
 }
 
@@ -284,6 +291,7 @@ fn ask(source: &Source, table: &Table, row: usize) -> Option<(Surface, [f64; 3])
                 experts: u("num_experts"),
                 moe_tp: u("moe_tp_size"),
                 ep: u("moe_ep_size"),
+                gated: true,
             };
             let format = dtype(t("moe_dtype"))?;
             let distribution = t("distribution");

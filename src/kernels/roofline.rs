@@ -127,6 +127,8 @@ pub enum Work {
     BlockDecode(Block),
     /// Axis: tokens of all ranks.
     Experts(Experts),
+    /// Traffic of each sequence, arithmetic and traffic of each token. Axes: sequences, new tokens.
+    Running { sequence: f64, math: f64, token: f64 },
 }
 
 impl Work {
@@ -148,6 +150,10 @@ impl Work {
                 let (math, memory) = k.attend.decode(x[0], x[1]);
                 let (im, ib) = k.index.map_or((0.0, 0.0), |i| (x[0] * i.pair * x[1], x[0] * i.kv * x[1]));
                 (math + im + x[0] * k.token_math, memory + ib + k.weights + x[0] * k.token_memory)
+            }
+            Work::Running { sequence, math, token } => {
+                let tokens = x[0] * x[1];
+                (tokens * math, x[0] * sequence + tokens * token)
             }
             Work::Experts(e) => {
                 let rows = x[0] * e.topk * e.local / e.experts;
@@ -200,25 +206,26 @@ pub fn gemm(device: &Device, dtype: Dtype, n: f64, k: f64) -> Roofline {
     }
 }
 
-/// Grouped experts; `local` experts on the fullest rank.
+/// Grouped experts of `[hidden, intermediate]`; `local` experts on the fullest rank; with a gate three matrices, else two.
 pub fn experts(
     device: &Device,
     dtype: Dtype,
-    hidden: f64,
-    inter: f64,
+    [hidden, inter]: [f64; 2],
+    gated: bool,
     experts: f64,
     local: f64,
     topk: f64,
 ) -> Roofline {
     let bw = bandwidth(device);
+    let matrices = if gated { 3.0 } else { 2.0 };
     Roofline {
         work: Work::Experts(Experts {
             experts: experts.max(topk + 1e-9),
             local,
             topk,
-            row_math: 6.0 * hidden * inter / flops(device, dtype),
-            row_memory: (hidden * (dtype.activation_bytes() + 2.0) + 3.0 * inter * dtype.activation_bytes()) / bw,
-            expert_memory: 3.0 * hidden * inter * dtype.weight_bytes() / bw,
+            row_math: 2.0 * matrices * hidden * inter / flops(device, dtype),
+            row_memory: (hidden * (dtype.activation_bytes() + 2.0) + matrices * inter * dtype.activation_bytes()) / bw,
+            expert_memory: matrices * hidden * inter * dtype.weight_bytes() / bw,
         }),
         launch: kernels::EXPERTS * device.launch_s,
     }

@@ -257,6 +257,8 @@ macro_rules! plain {
 plain! {
     Attention: "dict[str, Any]", "dict[str, Any]";
     Moe: "dict[str, Any]", "dict[str, Any]";
+    LayerMixer: "dict[str, Any]", "dict[str, Any]";
+    PartFormat: "dict[str, Any]", "dict[str, Any]";
     Imbalance: "str | float | list[float]", "str | float | Sequence[float]";
 }
 

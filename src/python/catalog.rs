@@ -54,17 +54,35 @@ pub fn model_from_hf(
     quant: Option<&Bound<'_, PyDict>>,
     name: &str,
     source: &str,
+    trust_fields: bool,
 ) -> PyResult<Spec> {
     let mut problems = Problems::new();
     let config = convert::to_json(config.as_any(), "", &mut problems);
     let quant = quant.map(|q| convert::to_json(q.as_any(), "quantization", &mut problems));
     guard(|| {
         problems.into_result()?;
-        let model = match &quant {
-            Some(quant) => specs::Model::from_hf_with_quant(&config, quant, name, source)?,
-            None => specs::Model::from_hf(&config, name, source)?,
-        };
+        let model = specs::Model::from_hf_fields(&config, quant.as_ref(), name, source, trust_fields)?;
         Ok(Spec::new(Data::Model(model)))
+    })
+}
+
+/// What may be wrong with a model that was read from this config, in words; `index`: the content of
+/// `model.safetensors.index.json`.
+#[pyfunction]
+pub fn model_remarks(
+    model: &Spec,
+    config: &Bound<'_, PyDict>,
+    index: Option<&Bound<'_, PyDict>>,
+) -> PyResult<Vec<String>> {
+    let mut problems = Problems::new();
+    let config = convert::to_json(config.as_any(), "", &mut problems);
+    let index = index.map(|i| convert::to_json(i.as_any(), "model.safetensors.index.json", &mut problems));
+    guard(|| {
+        problems.into_result()?;
+        match model.data() {
+            Data::Model(model) => Ok(model.remarks(&config, index.as_ref())),
+            _ => Err(Error::spec("model", "is not a Model", "")),
+        }
     })
 }
 
@@ -84,6 +102,7 @@ pub fn model_facts<'py>(py: Python<'py>, model: &Spec, quant: Option<&Spec>) -> 
         let kv = model.formats(&quant).kv;
         Ok(json!({
             "kv_bytes_per_token": model.kv_bytes_per_token(kv),
+            "state_bytes_per_sequence": model.state_bytes_per_sequence(),
             "weight_bytes": model.weight_bytes(&quant),
             "parameters": model.parameters(),
             "active_parameters": model.active_parameters(),

@@ -15,7 +15,7 @@ use crate::kernels::import::RawColumn;
 use crate::kernels::lookup::{Query, lookup_all};
 use crate::kernels::ops::Source;
 use crate::kernels::table::{Provenance, TableKey, Value};
-use crate::kernels::{KernelDb, Table, report};
+use crate::kernels::{KernelDb, Table, known, report};
 
 /// Where the pack lies, and the database once somebody asked for it.
 static PACK: Mutex<(Option<PathBuf>, Option<Arc<KernelDb>>)> = Mutex::new((None, None));
@@ -43,6 +43,15 @@ pub fn kernels_at(path: PathBuf) {
 #[pyfunction]
 pub fn kernels_origin() -> PyResult<String> {
     errors::guard(|| Ok(db()?.origin().to_string()))
+}
+
+/// For each system the frameworks that measured a model's own kernels.
+#[pyfunction]
+pub fn kernels_known(model: &Spec) -> PyResult<Vec<(String, Vec<String>)>> {
+    errors::guard(|| match model.data() {
+        Data::Model(model) => known(&*db()?, model),
+        _ => Err(Error::spec("model", "is not a Model", "")),
+    })
 }
 
 /// Systems with measured kernels.

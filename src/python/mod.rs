@@ -42,8 +42,8 @@ mod _core {
     use super::case::Case;
     #[pymodule_export]
     use super::catalog::{
-        assumptions, cluster, distribution_facts, model_facts, model_from_hf, plan_facts, preset, presets, spec,
-        switches, workload, workload_facts,
+        assumptions, cluster, distribution_facts, model_facts, model_from_hf, model_remarks, plan_facts, preset,
+        presets, spec, switches, workload, workload_facts,
     };
     #[pymodule_export]
     use super::classes::_fields;
@@ -59,7 +59,7 @@ mod _core {
     use super::exploration::Exploration;
     #[pymodule_export]
     use super::kernels::{
-        kernels_at, kernels_frameworks, kernels_import, kernels_lookup, kernels_origin, kernels_report,
+        kernels_at, kernels_frameworks, kernels_import, kernels_known, kernels_lookup, kernels_origin, kernels_report,
         kernels_suspects, kernels_systems, kernels_table, kernels_tables,
     };
     #[pymodule_export]

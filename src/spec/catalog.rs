@@ -32,6 +32,15 @@ pub const MODEL_FILES: &[(&str, &str)] = data! { "models":
     "minimax-m2.5" "minimax-m2.5-nvfp4"
     "mixtral-8x22b-v0.1" "mixtral-8x7b-v0.1"
     "meta-llama-3.1-70b" "meta-llama-3.1-405b"
+    "qwen3.5-397b-a17b" "qwen3.5-397b-a17b-nvfp4" "qwen3.5-122b-a10b" "qwen3.5-122b-a10b-nvfp4"
+    "qwen3-next-80b-a3b-instruct" "qwen3.5-35b-a3b" "qwen3.5-27b" "qwen3-coder-480b-a35b-instruct"
+    "qwen3-vl-235b-a22b-instruct" "qwen3-8b" "minimax-m2.7" "minimax-m2.7-nvfp4" "kimi-k2.6-nvfp4"
+    "kimi-k2.7-code-nvfp4" "glm-5.1" "glm-5.1-fp8" "glm-5.1-nvfp4" "step-3.7-flash" "step-3.7-flash-fp8"
+    "meta-llama-3.1-8b" "mimo-7b-base" "mimo-v2-flash" "llama-4-scout-17b-16e-instruct"
+    "llama-4-maverick-17b-128e-instruct" "nvidia-nemotron-3-nano-30b-a3b-bf16"
+    "nvidia-nemotron-3-super-120b-a12b-fp8" "nvidia-nemotron-3-super-120b-a12b-nvfp4"
+    "nvidia-nemotron-3-ultra-550b-a55b-bf16" "nvidia-nemotron-3-ultra-550b-a55b-fp8"
+    "nvidia-nemotron-3-ultra-550b-a55b-nvfp4"
 };
 
 /// File stem and text of every system preset.
@@ -120,9 +129,30 @@ fn names(kind: &str, files: &[(&str, &str)]) -> Vec<String> {
     files.iter().filter_map(|(file, text)| entry::<Nothing>(kind, file, text).ok().map(|e| e.name)).collect()
 }
 
-/// A model preset by name, with or without its organisation, in any case.
+/// The repository that an address of a hub names: `https://huggingface.co/org/name/blob/main/config.json` is `org/name`.
+fn repository(name: &str) -> &str {
+    let name = name.trim().trim_end_matches('/');
+    let plain = name.strip_prefix("https://").or(name.strip_prefix("http://")).unwrap_or(name);
+    const HUBS: [&str; 6] = [
+        "huggingface.co/",
+        "www.huggingface.co/",
+        "hf.co/",
+        "hf-mirror.com/",
+        "modelscope.cn/models/",
+        "www.modelscope.cn/models/",
+    ];
+    let Some(path) = HUBS.iter().find_map(|hub| plain.strip_prefix(hub)) else {
+        return name.strip_prefix("hf://").unwrap_or(name);
+    };
+    let path = path.split(['?', '#']).next().unwrap_or(path);
+    // Organisation and name; what follows is a page of theirs.
+    let end = path.match_indices('/').nth(1).map_or(path.len(), |(at, _)| at);
+    &path[..end]
+}
+
+/// A model preset by name, with or without its organisation, in any case, or by its address on a hub.
 pub fn model(name: &str) -> Result<Model> {
-    let (file, text) = find("models", MODEL_FILES, name)?;
+    let (file, text) = find("models", MODEL_FILES, repository(name))?;
     let e: Entry<ModelBody> = entry("models", file, text)?;
     Model::from_hf(&e.body.config, &e.name, &e.body.source)
 }

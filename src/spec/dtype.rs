@@ -134,7 +134,7 @@ impl Quant {
         use Dtype::*;
         let mut c = Check::new();
         let parts: [(&str, Option<Dtype>, &[Dtype]); 5] = [
-            ("gemm", self.gemm, &[Bf16, Fp8, Fp8Block, Nvfp4]),
+            ("gemm", self.gemm, &[Bf16, Fp8, Fp8Block, Nvfp4, Int4Wo]),
             ("moe", self.moe, Dtype::ALL),
             ("attention", self.attention, &[Bf16, Fp8]),
             ("kv", self.kv, &[Bf16, Fp8]),

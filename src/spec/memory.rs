@@ -3,110 +3,11 @@
 //! Weights are the projections, experts, router, norms, embedding and head; biases and quantisation
 //! scales of activations are left out (below 0.1 % of any catalogued model).
 
+use super::attention::{Attention, Part};
 use super::dtype::{Dtype, Formats, Quant};
-use super::model::{Attention, Indexer, Model, Part};
-
-/// One weight matrix of an attention block.
-#[derive(Clone, Copy, Debug)]
-struct Matrix {
-    part: Part,
-    parameters: f64,
-    /// Whether attention TP shards it (by heads), keeps it whole on each rank, or shards it by KV heads.
-    split: Split,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Split {
-    Heads,
-    KvHeads(u32),
-    Whole,
-}
-
-impl Split {
-    fn ranks(self, tp: u32) -> f64 {
-        f64::from(match self {
-            Split::Heads => tp.max(1),
-            Split::KvHeads(kv) => tp.clamp(1, kv.max(1)),
-            Split::Whole => 1,
-        })
-    }
-}
-
-fn matrix(part: Part, rows: f64, columns: f64, split: Split) -> Matrix {
-    Matrix { part, parameters: rows * columns, split }
-}
-
-/// Bytes of one token's indexer key: FP8 values and an FP32 scale per 128 of them.
-fn indexer_row(i: &Indexer) -> f64 {
-    f64::from(i.head_dim) + 4.0 * f64::from(i.head_dim.div_ceil(128))
-}
-
-impl Attention {
-    /// KV bytes of one token in one layer, on all ranks that share the heads.
-    pub fn kv_bytes_per_token(&self, kv: Dtype) -> f64 {
-        match self {
-            Attention::Gqa { kv_heads, head_dim, .. } => {
-                2.0 * f64::from(*kv_heads) * f64::from(*head_dim) * kv.kv_bytes()
-            }
-            Attention::Mla { kv_lora, rope, indexer, .. } => {
-                let (lora, rope) = (f64::from(*kv_lora), f64::from(*rope));
-                let eight_bit = matches!(kv, Dtype::Fp8 | Dtype::Fp8Block);
-                match indexer {
-                    // The sparse kernels keep RoPE in BF16 and an FP32 scale per 128 latent values.
-                    Some(i) if eight_bit => lora + 4.0 * (lora / 128.0).ceil() + 2.0 * rope + indexer_row(i),
-                    Some(i) => (lora + rope) * kv.kv_bytes() + indexer_row(i),
-                    None => (lora + rope) * kv.kv_bytes(),
-                }
-            }
-        }
-    }
-
-    /// In how many pieces attention TP cuts the KV of a token (MLA: each rank keeps all of it).
-    pub fn kv_shards(&self, tp: u32) -> u32 {
-        match self {
-            Attention::Gqa { kv_heads, .. } => tp.clamp(1, (*kv_heads).max(1)),
-            Attention::Mla { .. } => 1,
-        }
-    }
-
-    fn matrices(&self, hidden: u32) -> Vec<Matrix> {
-        let h = f64::from(hidden);
-        match self {
-            Attention::Gqa { heads, kv_heads, head_dim, .. } => {
-                let q = f64::from(*heads) * f64::from(*head_dim);
-                let kv = 2.0 * f64::from(*kv_heads) * f64::from(*head_dim);
-                vec![
-                    matrix(Part::Q, h, q, Split::Heads),
-                    matrix(Part::Kv, h, kv, Split::KvHeads(*kv_heads)),
-                    matrix(Part::O, q, h, Split::Heads),
-                ]
-            }
-            Attention::Mla { heads, q_lora, kv_lora, nope, rope, v, indexer } => {
-                let n = f64::from(*heads);
-                let (q_lora, kv_lora) = (f64::from(*q_lora), f64::from(*kv_lora));
-                let (nope, rope, v) = (f64::from(*nope), f64::from(*rope), f64::from(*v));
-                let mut all = Vec::with_capacity(6);
-                let query_in = if q_lora > 0.0 {
-                    all.push(matrix(Part::QA, h, q_lora, Split::Whole));
-                    all.push(matrix(Part::QB, q_lora, n * (nope + rope), Split::Heads));
-                    q_lora
-                } else {
-                    all.push(matrix(Part::Q, h, n * (nope + rope), Split::Heads));
-                    h
-                };
-                all.push(matrix(Part::KvA, h, kv_lora + rope, Split::Whole));
-                all.push(matrix(Part::KvB, kv_lora, n * (nope + v), Split::Heads));
-                all.push(matrix(Part::O, n * v, h, Split::Heads));
-                if let Some(i) = indexer {
-                    let (ni, di) = (f64::from(i.heads), f64::from(i.head_dim));
-                    // Query, key and head-weight projections; every rank scores with all of them.
-                    all.push(matrix(Part::Indexer, 1.0, query_in * ni * di + h * di + h * ni, Split::Whole));
-                }
-                all
-            }
-        }
-    }
-}
+use super::matrices::Matrix;
+use super::mixers::LayerMixer;
+use super::model::Model;
 
 impl Model {
     /// The formats in force: the checkpoint's with `quant` on top. Parts that the checkpoint left
@@ -117,11 +18,9 @@ impl Model {
         let moe = q.moe.unwrap_or(gemm);
         let of = |part| self.part_format(part, gemm);
         let matrices = self.attention.matrices(self.hidden);
-        let whole: f64 = matrices.iter().map(|m| m.parameters).sum();
-        let quantised: f64 = matrices.iter().filter(|m| of(m.part) == gemm).map(|m| m.parameters).sum();
         Formats {
             gemm,
-            attention_gemm: if 2.0 * quantised >= whole { gemm } else { Dtype::Bf16 },
+            attention_gemm: self.block_format(&matrices, gemm),
             shared_gemm: of(Part::SharedExpert),
             dense_gemm: of(Part::DenseFfn),
             moe,
@@ -131,10 +30,56 @@ impl Model {
         }
     }
 
+    /// The format that most weights of a block have, where GEMMs run in `gemm`; BF16 where none has half of them.
+    fn block_format(&self, matrices: &[Matrix], gemm: Dtype) -> Dtype {
+        let whole: f64 = matrices.iter().map(|m| m.parameters).sum();
+        let own = |format| {
+            let has = matrices.iter().filter(|m| self.part_format(m.part, gemm) == format);
+            2.0 * has.map(|m| m.parameters).sum::<f64>() >= whole
+        };
+        let others = self.part_formats.iter().map(|p| p.format);
+        [gemm].into_iter().chain(others).find(|f| own(*f)).unwrap_or(Dtype::Bf16)
+    }
+
     /// The format of one part where GEMMs run in `gemm`.
     pub fn part_format(&self, part: Part, gemm: Dtype) -> Dtype {
-        let as_shipped = self.quant.gemm == Some(gemm);
-        if as_shipped && self.bf16_parts.contains(&part) { Dtype::Bf16 } else { gemm }
+        if self.quant.gemm != Some(gemm) {
+            return gemm;
+        }
+        match self.part_formats.iter().find(|p| p.part == part) {
+            Some(own) => own.format,
+            None if self.bf16_parts.contains(&part) => Dtype::Bf16,
+            None => gemm,
+        }
+    }
+
+    /// Bytes of a weight in this format: 4-bit integers with the checkpoint's own groups.
+    pub fn bytes_of(&self, format: Dtype) -> f64 {
+        match format {
+            Dtype::Int4Wo => 0.5 + 2.0 / f64::from(self.int4_group.max(1)),
+            other => other.weight_bytes(),
+        }
+    }
+
+    /// The mixer of this number: none is `attention`.
+    pub fn mixer(&self, number: u32) -> Option<&LayerMixer> {
+        self.mixers.get((number as usize).checked_sub(1)?)
+    }
+
+    /// How often each mixer stands in all layers: `attention`, then the others.
+    fn mixer_counts(&self) -> (f64, Vec<f64>) {
+        if self.layer_mixers.is_empty() {
+            return (f64::from(self.layers), vec![0.0; self.mixers.len()]);
+        }
+        let count = |n: usize| self.layer_mixers.iter().flatten().filter(|m| **m as usize == n).count() as f64;
+        (count(0), (1..=self.mixers.len()).map(count).collect())
+    }
+
+    /// The sum over all layers of what a mixer has: `attention` once, then each of the others.
+    fn over_layers(&self, attention: f64, other: impl Fn(&LayerMixer) -> f64) -> f64 {
+        let (own, counts) = self.mixer_counts();
+        let others = self.mixers.iter().zip(counts).map(|(m, n)| if n > 0.0 { n * other(m) } else { 0.0 });
+        others.fold(own * attention, |sum, x| sum + x)
     }
 
     /// The model with its whole attention block in BF16 where the checkpoint's exclusion list names the norms of
@@ -155,7 +100,10 @@ impl Model {
             Part::SharedExpert => self.shared_expert_parameters() > 0.0,
             Part::LatentNorms => self.is_mla(),
             Part::DenseFfn => self.dense_ffn_parameters() > 0.0,
-            _ => self.attention.matrices(self.hidden).iter().any(|m| m.part == part),
+            _ => {
+                let mut others = self.mixers.iter().flat_map(|m| m.matrices(self.hidden));
+                self.attention.matrices(self.hidden).iter().any(|m| m.part == part) || others.any(|m| m.part == part)
+            }
         }
     }
 
@@ -174,7 +122,12 @@ impl Model {
 
     /// KV bytes of one token in all layers. A token that has left a sliding window takes less: `cost::program`.
     pub fn kv_bytes_per_token(&self, kv: Dtype) -> f64 {
-        f64::from(self.layers) * self.attention.kv_bytes_per_token(kv)
+        self.over_layers(self.attention.kv_bytes_per_token(kv), |m| m.kv_bytes_per_token(kv))
+    }
+
+    /// Bytes of a sequence in all layers whatever its length: running states.
+    pub fn state_bytes_per_sequence(&self) -> f64 {
+        self.over_layers(0.0, LayerMixer::state_bytes)
     }
 
     /// Parameters of one attention block, indexer included, norms not.
@@ -190,28 +143,71 @@ impl Model {
     /// Weight bytes of one attention block on one attention-TP rank: down-projections and the
     /// indexer stand on every rank, KV projections are split by min(tp, kv_heads).
     pub fn attention_weight_bytes_per_rank(&self, quant: &Quant, tp: u32) -> f64 {
-        let gemm = self.formats(quant).gemm;
-        let matrices = self.attention.matrices(self.hidden);
-        matrices.iter().map(|m| m.parameters * self.part_format(m.part, gemm).weight_bytes() / m.split.ranks(tp)).sum()
+        self.block_weight_bytes_per_rank(&self.attention, quant, tp)
     }
 
-    /// Parameters of one routed expert (gate, up and down).
+    /// The same of an attention block of another shape.
+    pub fn block_weight_bytes_per_rank(&self, attention: &Attention, quant: &Quant, tp: u32) -> f64 {
+        self.matrix_bytes(&attention.matrices(self.hidden), quant, tp)
+    }
+
+    /// Weight bytes of a layer's other mixer on one attention-TP rank.
+    pub fn mixer_weight_bytes_per_rank(&self, mixer: &LayerMixer, quant: &Quant, tp: u32) -> f64 {
+        let small = mixer.small() * Dtype::Bf16.weight_bytes() / f64::from(mixer.shards(tp));
+        self.matrix_bytes(&mixer.matrices(self.hidden), quant, tp) + small
+    }
+
+    fn matrix_bytes(&self, matrices: &[Matrix], quant: &Quant, tp: u32) -> f64 {
+        let gemm = self.formats(quant).gemm;
+        let bytes = |part| self.bytes_of(self.part_format(part, gemm));
+        matrices.iter().map(|m| m.parameters * bytes(m.part) / m.split.ranks(tp)).sum()
+    }
+
+    /// The format of most weights of a layer's other mixer.
+    pub fn mixer_format(&self, mixer: &LayerMixer, quant: &Quant) -> Dtype {
+        self.block_format(&mixer.matrices(self.hidden), self.formats(quant).gemm)
+    }
+
+    /// Matrices of an FFN: up and down, and the gate where it has one.
+    pub fn ffn_matrices(&self) -> f64 {
+        if self.gated { 3.0 } else { 2.0 }
+    }
+
+    /// Width of what experts read: the model's, or the latent's.
+    pub fn expert_hidden(&self) -> u32 {
+        self.moe.as_ref().map_or(self.hidden, |m| if m.latent > 0 { m.latent } else { self.hidden })
+    }
+
+    /// Parameters of the two projections between the model and its latent experts.
+    fn latent_parameters(&self) -> f64 {
+        self.moe.as_ref().map_or(0.0, |m| 2.0 * f64::from(self.hidden) * f64::from(m.latent))
+    }
+
+    /// Parameters of one routed expert (up and down, and the gate where it has one).
     pub fn expert_parameters(&self) -> f64 {
-        self.moe.as_ref().map_or(0.0, |m| 3.0 * f64::from(self.hidden) * f64::from(m.intermediate))
+        let width = f64::from(self.expert_hidden());
+        self.moe.as_ref().map_or(0.0, |m| self.ffn_matrices() * width * f64::from(m.intermediate))
+    }
+
+    /// Weight bytes of the projections to latent experts and back, of one MoE layer; with the shared expert's format.
+    pub fn latent_weight_bytes(&self, quant: &Quant) -> f64 {
+        self.latent_parameters() * self.bytes_of(self.formats(quant).shared_gemm)
     }
 
     /// Weight bytes of one routed expert.
     pub fn expert_weight_bytes(&self, quant: &Quant) -> f64 {
-        self.expert_parameters() * self.formats(quant).moe.weight_bytes()
+        self.expert_parameters() * self.bytes_of(self.formats(quant).moe)
     }
 
     pub fn shared_expert_parameters(&self) -> f64 {
-        self.moe.as_ref().map_or(0.0, |m| 3.0 * f64::from(self.hidden) * f64::from(m.shared_intermediate))
+        self.moe
+            .as_ref()
+            .map_or(0.0, |m| self.ffn_matrices() * f64::from(self.hidden) * f64::from(m.shared_intermediate))
     }
 
     /// Weight bytes of all shared experts of one MoE layer.
     pub fn shared_expert_weight_bytes(&self, quant: &Quant) -> f64 {
-        self.shared_expert_parameters() * self.formats(quant).shared_gemm.weight_bytes()
+        self.shared_expert_parameters() * self.bytes_of(self.formats(quant).shared_gemm)
     }
 
     /// Router weights of one MoE layer; checkpoints keep them in BF16.
@@ -224,12 +220,12 @@ impl Model {
     }
 
     pub fn dense_ffn_parameters(&self) -> f64 {
-        3.0 * f64::from(self.hidden) * f64::from(self.dense_intermediate)
+        self.ffn_matrices() * f64::from(self.hidden) * f64::from(self.dense_intermediate)
     }
 
     /// Weight bytes of one dense FFN layer.
     pub fn dense_ffn_weight_bytes(&self, quant: &Quant) -> f64 {
-        self.dense_ffn_parameters() * self.formats(quant).dense_gemm.weight_bytes()
+        self.dense_ffn_parameters() * self.bytes_of(self.formats(quant).dense_gemm)
     }
 
     /// Input embedding; checkpoints keep it in BF16.
@@ -250,13 +246,14 @@ impl Model {
         let h = f64::from(self.hidden);
         let ffn = match &self.moe {
             Some(m) => {
-                f64::from(m.experts) * self.expert_parameters() * keep(asked.moe).weight_bytes()
-                    + self.shared_expert_parameters() * keep(asked.shared_gemm).weight_bytes()
+                f64::from(m.experts) * self.expert_parameters() * self.bytes_of(keep(asked.moe))
+                    + self.shared_expert_parameters() * self.bytes_of(keep(asked.shared_gemm))
                     + self.router_weight_bytes()
+                    + self.latent_weight_bytes(quant)
             }
-            None => self.dense_ffn_parameters() * keep(asked.dense_gemm).weight_bytes(),
+            None => self.dense_ffn_parameters() * self.bytes_of(keep(asked.dense_gemm)),
         };
-        self.attention_parameters_per_layer() * keep(asked.attention_gemm).weight_bytes()
+        self.attention_parameters_per_layer() * self.bytes_of(keep(asked.attention_gemm))
             + ffn
             + 2.0 * h * h * Dtype::Bf16.weight_bytes()
     }
@@ -270,10 +267,12 @@ impl Model {
         let experts = self.moe.as_ref().map_or(0.0, |m| f64::from(m.experts));
         let moe = experts * self.expert_weight_bytes(quant)
             + self.shared_expert_weight_bytes(quant)
-            + self.router_weight_bytes();
+            + self.router_weight_bytes()
+            + self.latent_weight_bytes(quant);
         let dense = f64::from(self.layers - self.moe_layers());
-        f64::from(self.layers) * self.attention_weight_bytes_per_layer(quant)
-            + f64::from(self.moe_layers()) * moe
+        self.over_layers(self.attention_weight_bytes_per_layer(quant), |m| {
+            self.mixer_weight_bytes_per_rank(m, quant, 1)
+        }) + f64::from(self.moe_layers()) * moe
             + dense * self.dense_ffn_weight_bytes(quant)
             + self.embedding_bytes()
             + self.head_bytes()
@@ -291,10 +290,14 @@ impl Model {
     }
 
     fn count(&self, experts: f64) -> f64 {
-        let moe = experts * self.expert_parameters() + self.shared_expert_parameters() + self.router_parameters();
+        let moe = experts * self.expert_parameters()
+            + self.shared_expert_parameters()
+            + self.router_parameters()
+            + self.latent_parameters();
+        let mixer = |m: &LayerMixer| m.matrices(self.hidden).iter().map(|m| m.parameters).sum::<f64>() + m.small();
         let tables = (self.embedding_bytes() + self.head_bytes()) / Dtype::Bf16.weight_bytes();
         let dense = f64::from(self.layers - self.moe_layers());
-        f64::from(self.layers) * self.attention_parameters_per_layer()
+        self.over_layers(self.attention_parameters_per_layer(), mixer)
             + f64::from(self.moe_layers()) * moe
             + dense * self.dense_ffn_parameters()
             + tables

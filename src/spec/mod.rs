@@ -3,21 +3,22 @@
 //! `dict | JSON | kwargs -> spec -> check -> plan -> compile`. Nothing here computes time.
 
 pub mod assumptions;
+pub mod attention;
 mod blocks;
 mod case;
 pub mod catalog;
 pub mod distribution;
 pub mod dtype;
 mod expert_load;
-mod fields;
 mod framework;
 pub mod hardware;
-mod hf_config;
-mod hf_quant;
+mod hf;
 pub mod json;
 mod level;
 mod limits;
+mod matrices;
 mod memory;
+pub mod mixers;
 pub mod model;
 pub mod plan;
 mod plan_check;
@@ -32,6 +33,7 @@ mod switches;
 pub mod workload;
 
 pub use assumptions::{Assumptions, Switch};
+pub use attention::{Attention, Indexer, OutputGate, Part, Shape, SlidingWindow};
 pub use case::Case;
 pub use distribution::Distribution;
 pub use dtype::{Dtype, Formats, Quant};
@@ -39,7 +41,8 @@ pub use expert_load::ExpertLoad;
 pub use framework::Framework;
 pub use hardware::{Cluster, Device, Fabric};
 pub use level::{Level, Role};
-pub use model::{Attention, Indexer, Model, Moe, Part, SlidingWindow};
+pub use mixers::{DeltaNet, LayerMixer, Mamba2, OtherAttention, Running};
+pub use model::{Model, Moe, PartFormat};
 pub use plan::{
     AfdPlan, Aggregated, Duplex, Parallel, PdPlan, PipelineMode, Placement, Plan, PoolPlan, Side, Slot, Workers,
 };

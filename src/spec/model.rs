@@ -1,95 +1,16 @@
 //! What a model is made of: the facts a layer program needs, nothing about time.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::error::Problems;
 
-use super::dtype::Quant;
+use super::attention::{Attention, Part, zero};
+use super::dtype::{Dtype, Quant};
 use super::expert_load::ExpertLoad;
-use super::json::{self, json_methods};
+use super::json::json_methods;
 use super::limits::{Check, nearest_divisors};
-use super::record::{choices, record};
-
-/// Sliding-window layers of an otherwise full-attention model.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SlidingWindow {
-    /// Tokens that a sliding layer sees.
-    pub tokens: u32,
-    /// For each layer, whether it slides; as long as the model has layers.
-    pub layers: Vec<bool>,
-}
-
-/// The lightning indexer of DeepSeek sparse attention (DSA).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Indexer {
-    pub heads: u32,
-    pub head_dim: u32,
-    /// Tokens that each query attends to.
-    pub topk: u32,
-}
-
-/// Attention of all layers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum Attention {
-    /// Grouped-query attention.
-    Gqa { heads: u32, kv_heads: u32, head_dim: u32, window: Option<SlidingWindow> },
-    /// Multi-head latent attention; with an indexer it is DSA.
-    Mla {
-        heads: u32,
-        /// 0: no query compression.
-        q_lora: u32,
-        kv_lora: u32,
-        nope: u32,
-        rope: u32,
-        v: u32,
-        indexer: Option<Indexer>,
-    },
-}
-
-impl<'de> Deserialize<'de> for Attention {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Gqa {
-            heads: u32,
-            kv_heads: u32,
-            head_dim: u32,
-            #[serde(default)]
-            window: Option<SlidingWindow>,
-        }
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Mla {
-            heads: u32,
-            q_lora: u32,
-            kv_lora: u32,
-            nope: u32,
-            rope: u32,
-            v: u32,
-            #[serde(default)]
-            indexer: Option<Indexer>,
-        }
-        let (kind, inside) = json::tagged(deserializer, &["gqa", "mla"])?;
-        Ok(if kind == "gqa" {
-            let Gqa { heads, kv_heads, head_dim, window } = json::inside(inside)?;
-            Attention::Gqa { heads, kv_heads, head_dim, window }
-        } else {
-            let Mla { heads, q_lora, kv_lora, nope, rope, v, indexer } = json::inside(inside)?;
-            Attention::Mla { heads, q_lora, kv_lora, nope, rope, v, indexer }
-        })
-    }
-}
-
-impl Attention {
-    pub fn heads(&self) -> u32 {
-        match self {
-            Attention::Gqa { heads, .. } | Attention::Mla { heads, .. } => *heads,
-        }
-    }
-}
+use super::mixers::LayerMixer;
+use super::record::record;
 
 /// Routed (and shared) experts of the MoE layers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -104,30 +25,33 @@ pub struct Moe {
     /// Group-limited routing: number of groups and how many of them a token may reach (1, 1: none).
     pub groups: u32,
     pub topk_groups: u32,
+    /// Width that tokens are brought to before the experts, where it is not the model's (latent experts); 0: the model's.
+    #[serde(default, skip_serializing_if = "zero")]
+    pub latent: u32,
     /// Load of the experts in the kernel rows to use (`power_law_1.01`, `power_law_1.2`, `balanced`).
     pub distribution: ExpertLoad,
 }
 
-choices! {
-    /// A part of the model that a quantised checkpoint may leave in BF16.
-    #[derive(PartialOrd, Ord)]
-    Part {
-        /// Query projection of GQA, or of MLA without query compression.
-        Q = "q",
-        /// Key and value projections of GQA.
-        Kv = "kv",
-        QA = "q_a",
-        QB = "q_b",
-        KvA = "kv_a",
-        KvB = "kv_b",
-        O = "o",
-        Indexer = "indexer",
-        SharedExpert = "shared_expert",
-        DenseFfn = "dense_ffn",
-        /// Layer norms of the latents, which no checkpoint quantises: no format follows from their being listed
-        /// (but see the switch `listed_norms`).
-        LatentNorms = "latent_norms",
-    }
+/// The format of a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartFormat {
+    pub part: Part,
+    pub format: Dtype,
+}
+
+/// Most combinations of mixers that a layer program tells apart (`cost::program::MOST_MIXERS`).
+const MOST_KINDS: usize = 4;
+
+/// Kimi-K2's and MXFP4's.
+pub const USUAL_GROUP: u32 = 32;
+
+fn usual_group(group: &u32) -> bool {
+    *group == USUAL_GROUP
+}
+
+fn is_true(flag: &bool) -> bool {
+    *flag
 }
 
 record! {
@@ -149,12 +73,24 @@ record! {
         pub max_context: u32,
         /// Kind and sizes of the attention.
         pub attention: Attention,
-        /// First layers that have a dense FFN (all of them when `moe` is None).
+        /// Layers that have a dense FFN: the first ones where `expert_layers` is empty (all of them when `moe` is None).
         pub dense_layers: u32,
         /// Intermediate size of the dense FFN; 0: none.
         pub dense_intermediate: u32,
         /// Sizes of the expert layers; None: a dense model.
         pub moe: Option<Moe> = None,
+        /// For each layer, whether it has experts; empty: all after the first `dense_layers`.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        pub expert_layers: Vec<bool> = Vec::new(),
+        /// Whether FFNs and experts have a gate: three matrices, else two.
+        #[serde(skip_serializing_if = "is_true")]
+        pub gated: bool = true,
+        /// What mixes the tokens of layers without `attention`.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        pub mixers: Vec<LayerMixer> = Vec::new(),
+        /// For each layer its mixers, one after the other: 0 is `attention`, 1 the first of `mixers`; empty: all 0.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        pub layer_mixers: Vec<Vec<u32>> = Vec::new(),
         /// Whether embedding and head share their weights.
         pub tied_embeddings: bool,
         /// Multi-token-prediction layers in the checkpoint.
@@ -164,6 +100,12 @@ record! {
         /// Parts that the checkpoint leaves in BF16, whatever ``quant.gemm`` says; ``latent_norms``: its list names norms,
         /// which are so anyhow.
         pub bf16_parts: Vec<Part> = Vec::new(),
+        /// Parts that the checkpoint has in a format of their own.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        pub part_formats: Vec<PartFormat> = Vec::new(),
+        /// 4-bit integers that share a scale.
+        #[serde(skip_serializing_if = "usual_group")]
+        pub int4_group: u32 = 32,
     }
 }
 
@@ -181,7 +123,13 @@ impl Model {
         c.count("vocab", self.vocab, 1, 100_000_000);
         c.count("max_context", self.max_context, 1, 1_000_000_000);
         c.count("mtp_layers", self.mtp_layers, 0, 1000);
-        self.check_attention(&mut c);
+        c.problems.nest("attention", self.attention.check());
+        if let Attention::Gqa { window: Some(w), .. } = &self.attention
+            && w.layers.len() != self.layers as usize
+        {
+            let message = format!("has {} entries for {} layers", w.layers.len(), self.layers);
+            c.wrong("attention.window.layers", message, "");
+        }
         match &self.moe {
             Some(moe) => {
                 c.count("moe.experts", moe.experts, 1, 65_536);
@@ -196,6 +144,7 @@ impl Model {
                     c.wrong("moe.groups", message, nearest_divisors(moe.groups, moe.experts));
                 }
                 c.count("moe.topk_groups", moe.topk_groups, 1, moe.groups.max(1));
+                c.count("moe.latent", moe.latent, 0, 1_000_000);
                 c.count("dense_layers", self.dense_layers, 0, self.layers);
                 c.count("dense_intermediate", self.dense_intermediate, u32::from(self.dense_layers > 0), 10_000_000);
             }
@@ -206,6 +155,8 @@ impl Model {
                 c.count("dense_intermediate", self.dense_intermediate, 1, 10_000_000);
             }
         }
+        self.check_layers(&mut c);
+        c.count("int4_group", self.int4_group, 1, 1_000_000);
         let q = &self.quant;
         for (field, set) in [
             ("gemm", q.gemm.is_some()),
@@ -223,36 +174,45 @@ impl Model {
         problems
     }
 
-    fn check_attention(&self, c: &mut Check) {
-        const HEAD: u32 = 65_536;
-        match &self.attention {
-            Attention::Gqa { heads, kv_heads, head_dim, window } => {
-                c.count("attention.heads", *heads, 1, HEAD);
-                c.count("attention.head_dim", *head_dim, 1, HEAD);
-                if c.count("attention.kv_heads", *kv_heads, 1, HEAD) && heads % kv_heads != 0 {
-                    let message = format!("{kv_heads} does not divide {heads} attention heads");
-                    c.wrong("attention.kv_heads", message, nearest_divisors(*kv_heads, *heads));
-                }
-                if let Some(w) = window {
-                    c.count("attention.window.tokens", w.tokens, 1, 1_000_000_000);
-                    if w.layers.len() != self.layers as usize {
-                        let message = format!("has {} entries for {} layers", w.layers.len(), self.layers);
-                        c.wrong("attention.window.layers", message, "");
-                    }
-                }
+    /// Which layers have which mixer and FFN.
+    fn check_layers(&self, c: &mut Check) {
+        let layers = self.layers as usize;
+        if !self.expert_layers.is_empty() {
+            let dense = self.expert_layers.iter().filter(|e| !**e).count();
+            if self.expert_layers.len() != layers {
+                let message = format!("has {} entries for {layers} layers", self.expert_layers.len());
+                c.wrong("expert_layers", message, "");
+            } else if dense != self.dense_layers as usize {
+                let message = format!("leaves {dense} layers without experts, dense_layers is {}", self.dense_layers);
+                c.wrong("expert_layers", message, "");
             }
-            Attention::Mla { heads, q_lora, kv_lora, nope, rope, v, indexer } => {
-                c.count("attention.heads", *heads, 1, HEAD);
-                c.count("attention.q_lora", *q_lora, 0, HEAD);
-                c.count("attention.kv_lora", *kv_lora, 1, HEAD);
-                c.count("attention.nope", *nope, 1, HEAD);
-                c.count("attention.rope", *rope, 1, HEAD);
-                c.count("attention.v", *v, 1, HEAD);
-                if let Some(i) = indexer {
-                    c.count("attention.indexer.heads", i.heads, 1, HEAD);
-                    c.count("attention.indexer.head_dim", i.head_dim, 1, HEAD);
-                    c.count("attention.indexer.topk", i.topk, 1, 100_000_000);
-                }
+            if self.moe.is_none() {
+                c.wrong("expert_layers", "is given, moe is none", "");
+            }
+        }
+        for (i, mixer) in self.mixers.iter().enumerate() {
+            c.problems.nest(&format!("mixers[{i}]"), mixer.check());
+        }
+        if self.layer_mixers.is_empty() {
+            return;
+        }
+        if self.layer_mixers.len() != layers {
+            let message = format!("has {} entries for {layers} layers", self.layer_mixers.len());
+            c.wrong("layer_mixers", message, "");
+        }
+        let mut kinds: Vec<&[u32]> = self.layer_mixers.iter().map(Vec::as_slice).chain([&[0][..]]).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        if kinds.len() > MOST_KINDS {
+            let message = format!("has {} combinations of mixers, the plain one among them", kinds.len());
+            c.wrong("layer_mixers", message, format!("at most {MOST_KINDS}"));
+        }
+        let all = self.mixers.len() as u32;
+        for (i, layer) in self.layer_mixers.iter().enumerate() {
+            if layer.is_empty() {
+                c.wrong(&format!("layer_mixers[{i}]"), "is empty: a layer mixes its tokens", "");
+            } else if let Some(m) = layer.iter().find(|m| **m > all) {
+                c.wrong(&format!("layer_mixers[{i}]"), format!("names mixer {m} of {all}"), "0 is attention");
             }
         }
     }

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 
 use crate::error::Problems;
 
+use super::attention::Attention;
 use super::hardware::Cluster;
 use super::level::Role;
 use super::limits::{Check, MANY, nearest_divisors};
-use super::model::{Attention, Model};
+use super::mixers::LayerMixer;
+use super::model::Model;
 use super::plan::{AfdPlan, Aggregated, Parallel, PdPlan, Placement, Plan, PoolPlan, Slot, Workers};
 
 /// Gives the parts of a plan a `check` of their own, for the moment they are built.
@@ -180,6 +182,18 @@ fn attention_tp(c: &mut Check, tp: u32, model: &Model) {
     {
         let message = format!("{tp} neither divides nor is a multiple of {kv_heads} KV heads");
         c.wrong("tp", message, nearest_divisors(tp, *kv_heads));
+    }
+    for mixer in &model.mixers {
+        let (heads, what) = match mixer {
+            LayerMixer::Attention(a) => {
+                (a.attention.heads(), "attention heads of the layers with a shape of their own")
+            }
+            LayerMixer::GatedDelta(d) => (d.value_heads, "value heads of the gated DeltaNet"),
+            LayerMixer::Mamba2(m) => (m.heads, "Mamba-2 heads"),
+        };
+        if model.attention.heads().is_multiple_of(tp) {
+            divides(c, "tp", tp, heads, what);
+        }
     }
 }
 

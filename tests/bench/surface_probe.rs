@@ -108,7 +108,8 @@ fn main() {
                 &[&[1.0, 4096.0], &[128.0, 4608.0], &[1024.0, 131_072.0]],
             );
             for ep in [1, 3, 8, 28, 64, 126, 256] {
-                let shape = ExpertShape { hidden: 7168, intermediate: 2048, topk: 8, experts: 256, moe_tp: 1, ep };
+                let shape =
+                    ExpertShape { hidden: 7168, intermediate: 2048, topk: 8, experts: 256, moe_tp: 1, ep, gated: true };
                 show(
                     &format!("moe ep {ep}"),
                     || ops::moe(&s, shape, Dtype::Fp8Block, "power_law_1.01").expect("moe"),

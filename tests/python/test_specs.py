@@ -208,3 +208,71 @@ def test_workload_by_numbers_distributions_and_samples():
     assert joint.theta == fixed.theta
     assert joint.lengths[0] == (4096.0, 512.0, 256.0)
     assert dg.Workload(isl=dg.Distribution.uniform(0, 1024).replace(low=512), osl=1).isl.mean == 768.0
+
+
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "num_hidden_layers": 32,
+    "hidden_size": 4096,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+    "vocab_size": 128256,
+    "max_position_embeddings": 131072,
+    "tie_word_embeddings": False,
+}
+
+
+def test_an_unknown_class_is_refused_by_name_unless_its_fields_are_trusted():
+    own = {**LLAMA, "model_type": "lama", "architectures": ["LamaForCausalLM"]}
+    with pytest.raises(dg.SpecError, match=r"model_type: \"lama\" is no class that is known.*trust_fields=True"):
+        dg.Model(own)
+    assert dg.Model(own, trust_fields=True).parameters == dg.Model(LLAMA).parameters
+    with pytest.raises(dg.SpecError, match="n_recurrent_layers: looks like structure"):
+        dg.Model({**own, "n_recurrent_layers": 4}, trust_fields=True)
+    with pytest.raises(dg.SpecError, match="trust_fields"):
+        dg.Model(own, trust_fields="yes")
+
+
+def test_numbers_that_json_cannot_say_do_no_harm_where_nobody_reads_them(tmp_path):
+    config = {**LLAMA, "time_step_limit": [0.0, float("inf")], "rope_eps": float("nan"), "max_length_hint": 10**40}
+    assert dg.Model(config) == dg.Model(LLAMA)
+    file = tmp_path / "llama" / "config.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps(config), encoding="utf-8")
+    assert dg.Model(file).layers == 32
+    with pytest.raises(dg.SpecError, match="hidden_size: must be a whole number"):
+        dg.Model({**LLAMA, "hidden_size": float("inf")})
+
+
+def test_bytes_of_the_files_beside_a_config_are_held_against_ours(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA), encoding="utf-8")
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 16060522496}, "weight_map": {}}), encoding="utf-8")
+    dg.Model(tmp_path)
+    index.write_text(json.dumps({"metadata": {"total_size": 5700600000}, "weight_map": {}}), encoding="utf-8")
+    with pytest.warns(UserWarning, match=r"5\.70 GB.*16\.06 GB"):
+        dg.Model(tmp_path)
+
+
+def test_a_name_that_speaks_of_a_format_is_not_taken_for_bf16_without_a_word():
+    with pytest.warns(UserWarning, match="nvfp4"):
+        dg.Model({**LLAMA, "_name_or_path": "acme/Llama-NVFP4"})
+
+
+def test_presets_are_a_table_and_known_by_their_address():
+    table = dg.models()
+    assert isinstance(table, dg.Frame)
+    assert "Qwen/Qwen3.5-397B-A17B" in table
+    assert "acme/none" not in table
+    row = table.filter(name="Qwen/Qwen3.5-397B-A17B").row(0)
+    assert row["attention"] == "GQA + gated DeltaNet"
+    assert row["parameters"] == pytest.approx(396.3e9, rel=0.001)
+    assert row["kv_bytes_per_token"] == 30720.0
+    assert row["state_bytes_per_sequence"] == dg.Model(row["name"]).state_bytes_per_sequence > 2e8
+    assert "sglang" in row["b200_sxm"].split()
+    model = dg.Model("https://huggingface.co/Qwen/Qwen3.5-397B-A17B/blob/main/config.json")
+    assert model == dg.Model("qwen3.5-397b-a17b")
+    with pytest.raises(dg.SpecError, match=r"did you mean 'Qwen/Qwen3\.5-397B-A17B'"):
+        dg.Model("https://huggingface.co/Qwen/Qwen3.5-397B-A17")

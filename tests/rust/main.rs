@@ -21,6 +21,7 @@ mod fluid;
 mod frameworks;
 mod golden_estimates;
 mod groups;
+mod hybrids;
 mod kernels_lookup;
 mod kernels_pack;
 mod lab;

@@ -4,6 +4,7 @@ mod catalogue;
 mod checks;
 mod hf;
 mod json;
+mod published;
 mod workloads;
 
 use disagg::error::{Error, Problems};

@@ -36,7 +36,7 @@ fn deepseek(sparse: bool) -> Model {
 }
 
 fn experts(ep: u32) -> ExpertShape {
-    ExpertShape { hidden: 7168, intermediate: 2048, topk: 8, experts: 256, moe_tp: 1, ep }
+    ExpertShape { hidden: 7168, intermediate: 2048, topk: 8, experts: 256, moe_tp: 1, ep, gated: true }
 }
 
 /// A database with one made-up GEMM table: (m, milliseconds) of one (n, k).

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::{Library, SurfaceKey};
-use crate::cost::program::Surfaces;
+use crate::cost::program::{Heads, Surfaces};
 use crate::cost::published;
 use crate::error::Result;
 use crate::kernels::Surface;
 use crate::kernels::ops::{self, Source};
 use crate::spec::assumptions::{BeyondTables, WideAttention};
 use crate::spec::dtype::Formats;
-use crate::spec::{Assumptions, Attention, Dtype, Model};
+use crate::spec::{Assumptions, Attention, Dtype, LayerMixer, Model, Quant};
 
 impl Surfaces for Library {
     fn model(&self) -> &Model {
@@ -19,6 +19,10 @@ impl Surfaces for Library {
 
     fn formats(&self) -> &Formats {
         &self.formats
+    }
+
+    fn quant(&self) -> &Quant {
+        &self.quant
     }
 
     fn assumptions(&self) -> &Assumptions {
@@ -76,6 +80,31 @@ impl Surfaces for Library {
                 ops::mla_context(source, &self.model, heads / tp, self.formats.attention_gemm, self.formats.kv)
             }
         })
+    }
+
+    fn decode_heads(&self, h: Heads) -> Result<Arc<Surface>> {
+        self.kernel(SurfaceKey::DecodeHeads(h), self.decode_graph, |source| {
+            ops::generation_attention(source, h.heads, h.kv_heads, h.head_dim, h.window, self.formats.kv)
+        })
+    }
+
+    fn prompt_heads(&self, h: Heads) -> Result<Arc<Surface>> {
+        let (graph, formats) = (self.prefill_graph, &self.formats);
+        self.kernel(SurfaceKey::PromptHeads { heads: h, graph }, graph, |source| {
+            let (attention, kv) = (formats.attention, formats.kv);
+            ops::context_attention(source, h.heads, h.kv_heads, h.head_dim, h.window, attention, kv)
+        })
+    }
+
+    fn running(&self, mixer: &LayerMixer, ranks: u32, decode: bool) -> Result<Arc<Surface>> {
+        let heads = match mixer {
+            LayerMixer::GatedDelta(d) => [d.key_heads, d.value_heads, d.key_dim, d.value_dim, d.conv],
+            LayerMixer::Mamba2(m) => [m.groups, m.heads, m.state, m.head_dim, m.conv],
+            LayerMixer::Attention(_) => [0; 5],
+        };
+        let graph = self.graph(decode);
+        let key = SurfaceKey::Running { heads, ranks, decode, graph };
+        self.kernel(key, graph, |source| ops::running(source, mixer, ranks, decode))
     }
 
     fn memory(&self, decode: bool) -> Surface {

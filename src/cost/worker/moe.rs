@@ -61,6 +61,7 @@ impl Lane {
 pub(super) struct MoePart {
     pub lib: Arc<Library>,
     pub parallel: Parallel,
+    /// Width of what experts read.
     hidden: f64,
     router: Router,
     experts: Experts,
@@ -95,7 +96,7 @@ impl MoePart {
             None
         };
         let a2a = A2aShape {
-            hidden: lib.model.hidden,
+            hidden: lib.model.expert_hidden(),
             topk: m.topk,
             experts: m.experts,
             groups: if lib.assumptions.group_routing == GroupRouting::Counted { m.groups } else { 0 },
@@ -137,7 +138,7 @@ impl MoePart {
             one_node,
             wide,
             parallel,
-            hidden: f64::from(lib.model.hidden),
+            hidden: f64::from(lib.model.expert_hidden()),
             beside: lib.assumptions.shared_expert_overlap,
             slowed: overlap::fused_slowdown(lib),
             lib: lib.clone(),
@@ -237,7 +238,7 @@ impl LaneParts for Priced<'_> {
     fn around<S: Ledger>(&self, count: f64, ledger: &mut S) {
         let (moe, LayerTokens { rank, own, .. }) = (self.moe, self.tokens);
         let (comm, tp) = (&moe.lib.comm, moe.parallel.tp);
-        let (bytes, seats) = (rank * moe.hidden * 2.0, comm.packed(tp));
+        let (bytes, seats) = (rank * f64::from(moe.lib.model.hidden) * 2.0, comm.packed(tp));
         if self.lane == Lane::Tensor {
             if tp > 1 {
                 let reduce = comm.all_reduce(bytes, tp, moe.lib.reduce_graph(self.decode));

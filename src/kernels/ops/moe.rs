@@ -11,7 +11,8 @@
 //! The fullest rank holds ceil(E/ep) experts; an ep that was not measured is blended between the
 //! measured neighbours in log(local experts) at equal tokens (so at equal tokens per expert), as ratio
 //! to the smooth roofline of the local experts. MoE-TP not measured: utilisation of the nearest held.
-//! Lanes: of few tokens the framework's own (`kernels` of `serving/defaults.json`); never a nongated kernel.
+//! Lanes: of few tokens the framework's own (`kernels` of `serving/defaults.json`); kernels of experts without a gate only for
+//! such experts.
 
 use crate::error::{Error, Result};
 use crate::kernels::evidence::Evidence;
@@ -44,13 +45,13 @@ fn local(experts: i64, ep: i64) -> f64 {
     (experts as f64 / ep.max(1) as f64).ceil().max(1.0)
 }
 
-fn roof(device: &Device, dtype: Dtype, s: &[i64; 4], tp: i64, ep: i64) -> Roofline {
+fn roof(device: &Device, dtype: Dtype, s: &[i64; 4], gated: bool, tp: i64, ep: i64) -> Roofline {
     let [hidden, inter, topk, experts] = *s;
     roofline::experts(
         device,
         dtype,
-        hidden as f64,
-        inter as f64 / tp.max(1) as f64,
+        [hidden as f64, inter as f64 / tp.max(1) as f64],
+        gated,
         experts as f64,
         local(experts, ep),
         topk as f64,
@@ -124,6 +125,7 @@ fn sites(measured: &[(i64, i64)], experts: i64, tp: i64, ep: i64) -> (Weighted, 
     (near, evidence)
 }
 
+/// `gated`: whether the rows are of experts with a gate.
 fn curve(
     source: &Source,
     rows: &Rows,
@@ -131,11 +133,12 @@ fn curve(
     dtype: Dtype,
     format: Dtype,
     fallback: Evidence,
+    gated: bool,
 ) -> (Points, Roofline, String) {
     let device = &source.device;
     let want = [shape.hidden, shape.intermediate, shape.topk, shape.experts].map(i64::from);
     let (tp, ep) = (i64::from(shape.moe_tp.max(1)), i64::from(shape.ep.max(1)));
-    let target = roof(device, dtype, &want, tp, ep);
+    let target = roof(device, dtype, &want, shape.gated, tp, ep);
     let columns = SHAPE;
     let shapes = rows.sites(columns);
     let distance = |s: &[i64; 4]| {
@@ -154,12 +157,12 @@ fn curve(
     // At another number of experts the fullest rank's share is what carries over.
     let near_ep = if used[3] == want[3] { ep } else { (ep * used[3] / want[3]).max(1) };
     let (near, evidence) = sites(&measured, used[3], tp, near_ep);
-    let fallback = if used == want { fallback } else { Evidence::Extrapolated };
+    let fallback = if used == want && gated == shape.gated { fallback } else { Evidence::Extrapolated };
     let blended: Vec<Site> = near
         .iter()
         .map(|&((t, e), weight)| Site {
             points: site_points(source, &rows.clone().int("moe_tp_size", t).int("moe_ep_size", e)),
-            roofline: roof(device, format, &used, t, e),
+            roofline: roof(device, format, &used, gated, t, e),
             weight,
         })
         .collect();
@@ -263,14 +266,14 @@ fn surface(source: &Source, (points, target, lane): Lane) -> Surface {
 fn at_shape<'t>(t: &'t Table, shape: ExpertShape, dtype: Dtype) -> Rows<'t> {
     let want = [shape.hidden, shape.intermediate, shape.topk, shape.experts].map(i64::from);
     let rows = SHAPE.iter().zip(want).fold(Rows::new(t), |rows, (column, value)| rows.int(column, value));
-    rows.text("moe_dtype", |l| l == dtype.name()).text("kernel_source", |l| !l.contains("nongated"))
+    rows.text("moe_dtype", |l| l == dtype.name()).text("kernel_source", |l| l.contains("nongated") != shape.gated)
 }
 
 /// The kernel of that name in the framework's own table.
 fn named(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &str, kernel: &str) -> Option<Lane> {
     let t = table(source, &source.framework, "moe")?;
     let (rows, known) = pick(at_shape(&t, shape, dtype).text("kernel_source", |l| l.contains(kernel)), distribution);
-    (!rows.is_empty()).then(|| curve(source, &rows, shape, dtype, dtype, known))
+    (!rows.is_empty()).then(|| curve(source, &rows, shape, dtype, dtype, known, shape.gated))
 }
 
 fn no_kernel(source: &Source, shape: ExpertShape, dtype: Dtype, kernel: &str) -> Error {
@@ -303,7 +306,7 @@ fn by_layout(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &s
         let rows = at_shape(&t, shape, dtype).text("kernel_source", |l| l.contains(&rule.lane));
         let (rows, skew) = pick(rows, distribution);
         let known = if rule.of.is_empty() { skew } else { skew.max(Evidence::Interpolated) };
-        (!rows.is_empty()).then(|| curve(source, &rows, shape, dtype, dtype, known))
+        (!rows.is_empty()).then(|| curve(source, &rows, shape, dtype, dtype, known, shape.gated))
     })
 }
 
@@ -319,7 +322,9 @@ fn fused(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &str, 
         && let Some(t) = table(source, &source.framework, "moe")
     {
         // The right shape in another format is nearer than another shape in the right format.
-        for exact in [true, false] {
+        // Experts without a gate have kernels of their own; where none was measured, those with one are nearest.
+        let kinds: &[bool] = if shape.gated { &[true] } else { &[false, true] };
+        for (exact, gated) in [true, false].into_iter().flat_map(|e| kinds.iter().map(move |k| (e, *k))) {
             if best.is_some() {
                 break;
             }
@@ -330,7 +335,7 @@ fn fused(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &str, 
                     all = all.int(column, value);
                 }
             }
-            let all = all.text("kernel_source", |l| !l.contains("nongated"));
+            let all = all.text("kernel_source", |l| l.contains("nongated") != gated);
             for (rank, &format) in formats(dtype).iter().enumerate() {
                 if best.is_some() {
                     break;
@@ -341,11 +346,11 @@ fn fused(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &str, 
                 }
                 let (own, skew) = pick(rows.clone(), distribution);
                 let fallback = if rank == 0 { skew } else { Evidence::Extrapolated };
-                let asked = curve(source, &own, shape, dtype, format, fallback);
+                let asked = curve(source, &own, shape, dtype, format, fallback, gated);
                 best = Some(asked);
                 if judge && EVEN.contains(&distribution) && skew == Evidence::Measured {
                     let (skewed, _) = pick(rows, SKEWED);
-                    let other = curve(source, &skewed, shape, dtype, format, Evidence::Extrapolated);
+                    let other = curve(source, &skewed, shape, dtype, format, Evidence::Extrapolated, gated);
                     best = best.map(|asked| match median_ratio(&asked.0, &other.0) {
                         Some(r) if r > BALANCED_EXCESS => {
                             let lane = format!("{} for balanced rows {r:.1}x slower", other.2);
@@ -358,7 +363,8 @@ fn fused(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &str, 
         }
     }
     let (points, target, lane) = best.unwrap_or_else(|| {
-        let target = roof(&source.device, dtype, &want, i64::from(shape.moe_tp.max(1)), i64::from(shape.ep.max(1)));
+        let (tp, ep) = (i64::from(shape.moe_tp.max(1)), i64::from(shape.ep.max(1)));
+        let target = roof(&source.device, dtype, &want, shape.gated, tp, ep);
         (Points::default(), target, format!("{} moe", source.framework))
     });
     compile(&points, &recipe(source, &points, target), &lane)
@@ -377,7 +383,7 @@ pub fn grouped_moe(
     distribution: &str,
     decode: bool,
 ) -> Result<Option<Surface>> {
-    if shape.moe_tp > 1 {
+    if shape.moe_tp > 1 || !shape.gated {
         return Ok(None);
     }
     let of = |format, all| grouped_of(source, shape, format, dtype, distribution, decode, all);
@@ -427,7 +433,7 @@ fn grouped_of(
         let (rows, skew) = pick(rows, distribution);
         let lent = !experts || framework != source.framework || format != dtype;
         let fallback = if lent { Evidence::Extrapolated } else { skew };
-        let (points, target, lane) = curve(source, &rows, shape, dtype, format, fallback);
+        let (points, target, lane) = curve(source, &rows, shape, dtype, format, fallback, true);
         if name == "wideep_moe" {
             // 58-90 us at every number of experts down to one: permutation kernels, not the host.
             let recipe = Recipe { scales: vec![Scale::Linear], roofline: target, floors: Floors::None };

@@ -1,7 +1,12 @@
-//! Reading loosely typed JSON field by field: every wrong field is noted, none stops the reading.
+//! Reading loosely typed JSON field by field: every wrong field is noted, none stops the reading, and what was looked at
+//! is remembered, so that what was not can be named.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
+use super::class::Class;
 use crate::error::Problems;
 
 /// One JSON object under inspection, and what was found wrong with it so far.
@@ -9,8 +14,14 @@ pub(crate) struct Fields<'a> {
     object: &'a Map<String, Value>,
     /// Put before every field name (`text_config.` for a nested config).
     prefix: &'a str,
+    pub class: &'a Class,
+    read: RefCell<BTreeSet<&'a str>>,
     pub problems: Problems,
 }
+
+/// What every config of its own says: the class's defaults stand in for them in nested configs only, which leave out
+/// what equals a default.
+const SIZES: &[&str] = &["num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size"];
 
 /// What a value is, in words a user of JSON would use.
 pub(crate) fn kind(value: &Value) -> String {
@@ -24,13 +35,27 @@ pub(crate) fn kind(value: &Value) -> String {
     }
 }
 
+/// A value that switches nothing on: null, false, zero, an empty list or object, all zeros.
+pub(crate) fn off(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(b) => !b,
+        Value::Number(n) => n.as_f64() == Some(0.0),
+        Value::Array(list) => list.iter().all(off),
+        Value::Object(map) => map.is_empty() || map.get("use_sparse_attention") == Some(&Value::Bool(false)),
+        Value::String(s) => s.is_empty(),
+    }
+}
+
 impl<'a> Fields<'a> {
-    pub fn new(object: &'a Map<String, Value>, prefix: &'a str) -> Self {
-        Fields { object, prefix, problems: Problems::new() }
+    pub fn new(object: &'a Map<String, Value>, prefix: &'a str, class: &'a Class) -> Self {
+        Fields { object, prefix, class, read: RefCell::default(), problems: Problems::new() }
     }
 
+    /// The field as the config spells it.
     pub fn path(&self, name: &str) -> String {
-        format!("{}{name}", self.prefix)
+        let own = self.class.spellings(name).find(|s| self.at(s).is_some()).unwrap_or(name);
+        format!("{}{own}", self.prefix)
     }
 
     pub fn wrong(&mut self, name: &str, message: impl Into<String>, hint: impl Into<String>) {
@@ -38,20 +63,75 @@ impl<'a> Fields<'a> {
         self.problems.push(path, message, hint);
     }
 
-    /// The value of a field; `null` counts as absent, as in HF configs.
+    /// A value by its spelling; a dot goes into an object.
+    fn at(&self, spelling: &str) -> Option<&'a Value> {
+        match spelling.split_once('.') {
+            None => self.object.get(spelling),
+            Some((outer, inner)) => self.object.get(outer)?.get(inner),
+        }
+    }
+
+    /// What the config itself says, `null` included, under any spelling of the class.
+    fn given(&self, name: &str) -> Option<&'a Value> {
+        let mut found = None;
+        for spelling in self.class.spellings(name) {
+            let Some(value) = self.at(spelling) else { continue };
+            let outer = spelling.split_once('.').map_or(spelling, |(outer, _)| outer);
+            if let Some((key, _)) = self.object.get_key_value(outer) {
+                self.read.borrow_mut().insert(key);
+            }
+            // Two spellings of one field: the one that says something.
+            if found.is_none_or(Value::is_null) {
+                found = Some(value);
+            }
+        }
+        found
+    }
+
+    /// The value of a field, else the class's; `null` counts as absent, as in HF configs, and takes no default.
     pub fn get(&self, name: &str) -> Option<&'a Value> {
-        self.object.get(name).filter(|v| !v.is_null())
+        self.first(&[name]).map(|(_, value)| value)
     }
 
-    /// The first of several spellings that is present.
+    /// Whether the config itself says so, with a value.
+    pub fn says(&self, name: &str) -> bool {
+        self.given(name).is_some_and(|v| !v.is_null())
+    }
+
+    /// The first of several names that is present, else the first for which the class has a default.
     pub fn first<'n>(&self, names: &[&'n str]) -> Option<(&'n str, &'a Value)> {
-        names.iter().find_map(|n| self.get(n).map(|v| (*n, v)))
+        let given: Vec<_> = names.iter().filter_map(|n| self.given(n).map(|v| (*n, v))).collect();
+        if !given.is_empty() {
+            return given.into_iter().find(|(_, v)| !v.is_null());
+        }
+        let whole = self.prefix.is_empty();
+        let known = names.iter().filter(|n| !(whole && SIZES.contains(n)));
+        known.filter_map(|n| self.class.usual(n).map(|v| (*n, v))).next()
     }
 
-    fn whole(&mut self, name: &str, value: &Value, low: u32, high: u32) -> Option<u32> {
+    /// Notes that a field was looked at.
+    pub fn seen(&self, name: &str) {
+        self.given(name);
+    }
+
+    /// What the config says and nobody looked at.
+    pub fn unread(&self) -> Vec<(&'a str, &'a Value)> {
+        let read = self.read.borrow();
+        self.object.iter().filter(|(k, _)| !read.contains(k.as_str())).map(|(k, v)| (k.as_str(), v)).collect()
+    }
+
+    fn whole(&mut self, name: &str, value: &'a Value, low: u32, high: u32) -> Option<u32> {
         let number = match value {
             // Booleans are not numbers, and a string of digits is a slip worth naming.
             Value::Number(n) => n.as_f64(),
+            // One number a layer.
+            Value::Array(list) if !list.is_empty() && list.iter().all(Value::is_number) => {
+                if list.iter().any(|v| *v != list[0]) {
+                    self.wrong(name, "differs from layer to layer: not supported", "");
+                    return None;
+                }
+                list[0].as_f64()
+            }
             _ => None,
         };
         let Some(x) = number.filter(|x| x.is_finite()) else {
@@ -65,7 +145,7 @@ impl<'a> Fields<'a> {
         Some(x as u32)
     }
 
-    /// A required whole number under any of its spellings.
+    /// A required whole number under any of its names.
     pub fn need(&mut self, names: &[&str], high: u32) -> Option<u32> {
         match self.first(names) {
             Some((name, value)) => self.whole(name, value, 1, high),
@@ -97,16 +177,40 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A list with one entry a layer.
-    pub fn per_layer(&mut self, name: &str, layers: u32) -> Option<&'a Vec<Value>> {
+    /// A list with one entry a layer; `more`: entries for layers of MTP that may stand behind them.
+    pub fn per_layer(&mut self, name: &str, layers: u32, more: u32) -> Option<&'a [Value]> {
         match self.get(name)? {
-            Value::Array(list) if list.len() == layers as usize => Some(list),
+            Value::Array(list) if list.len() == layers as usize || list.len() == (layers + more) as usize => {
+                Some(&list[..layers as usize])
+            }
             Value::Array(list) => {
                 self.wrong(name, format!("has {} entries for {layers} layers", list.len()), "");
                 None
             }
             other => {
                 self.wrong(name, format!("must be a list, is {}", kind(other)), "");
+                None
+            }
+        }
+    }
+
+    /// Numbers of layers: a list, or a text with commas (`"3,4,5"`). None: not given, or a problem was noted.
+    pub fn layer_numbers(&mut self, name: &str, layers: u32) -> Option<Vec<u32>> {
+        let value = self.get(name)?;
+        let numbers: Option<Vec<u32>> = match value {
+            Value::String(text) if text.trim().is_empty() => Some(Vec::new()),
+            Value::String(text) => text.split(',').map(|n| n.trim().parse().ok()).collect(),
+            Value::Array(list) => list.iter().map(|v| v.as_u64().and_then(|n| u32::try_from(n).ok())).collect(),
+            _ => None,
+        };
+        match numbers {
+            Some(numbers) if numbers.iter().all(|n| *n < layers) => Some(numbers),
+            Some(_) => {
+                self.wrong(name, format!("names layers beyond the {layers} there are"), "");
+                None
+            }
+            None => {
+                self.wrong(name, format!("must be numbers of layers, is {}", kind(value)), "");
                 None
             }
         }

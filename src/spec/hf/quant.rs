@@ -2,47 +2,89 @@
 //!
 //! The rules, each as deployments do it:
 //! - no quantisation entry: everything BF16.
-//! - `fp8` with `weight_block_size`: GEMMs and experts `fp8_block`; without: `fp8`.
-//! - ModelOpt `NVFP4` / `FP8`: GEMMs and experts that format; modules on the exclusion list stay BF16.
+//! - `fp8` with `weight_block_size`: `fp8_block`; without: `fp8`. ModelOpt, compressed-tensors, AWQ and GPTQ: the format of
+//!   each group of modules, BF16 for what their lists leave out; several groups may give parts formats of their own.
 //! - `mxfp4` (gpt-oss): experts `w4a16_mxfp4`, the rest BF16.
-//! - compressed-tensors 4-bit integers: experts `int4_wo`, the rest BF16.
+//! - 4-bit integers are weight-only: products read BF16 rows scaled by roofline, tagged as such.
 //! - KV: as the checkpoint's KV scheme says; without one, FP8 for an FP8 checkpoint with MLA or DSA
 //!   (the sparse kernels read FP8 rows), BF16 otherwise.
 //! - attention arithmetic: BF16 over either cache, which is what the measured MLA and DSA rows are.
 //! - payload of dispatch: what the experts read (`fp8_block`, `nvfp4`, ...), BF16 for weight-only formats.
+//!
+//! A part has the format that most of its layers have (BF16 from half of them on).
 
 use serde_json::{Map, Value};
 
+use super::formats::{self, Format, ROW};
+use super::patterns::Pattern;
 use crate::error::Problems;
-
-use super::dtype::{Dtype, Quant};
-use super::model::Part;
+use crate::spec::attention::Part;
+use crate::spec::dtype::{Dtype, Quant};
+use crate::spec::model::PartFormat;
 
 pub(crate) struct Checkpoint {
     pub formats: Quant,
     pub bf16_parts: Vec<Part>,
+    pub part_formats: Vec<PartFormat>,
+    pub int4_group: Option<u32>,
 }
 
+type Json = Map<String, Value>;
+
+/// Where each part sits in a layer, as lists name it; the last entry is of the experts.
+const MODULES: &[(Option<Part>, &[&str])] = &[
+    (Some(Part::Q), &["self_attn.q_proj", "self_attn.qkv_proj", "mixer.q_proj", "attention.query_key_value"]),
+    (Some(Part::Kv), &["self_attn.k_proj", "self_attn.qkv_proj", "mixer.k_proj", "attention.query_key_value"]),
+    (Some(Part::QA), &["self_attn.q_a_proj", "self_attn.fused_qkv_a_proj"]),
+    (Some(Part::QB), &["self_attn.q_b_proj"]),
+    (Some(Part::KvA), &["self_attn.kv_a_proj_with_mqa", "self_attn.fused_qkv_a_proj"]),
+    (Some(Part::KvB), &["self_attn.kv_b_proj"]),
+    (Some(Part::O), &["self_attn.o_proj", "mixer.o_proj", "attention.dense"]),
+    (Some(Part::Indexer), &["self_attn.indexer"]),
+    (Some(Part::Linear), &["linear_attn.in_proj_qkv", "linear_attn.in_proj_qkvz", "mixer.in_proj"]),
+    (
+        Some(Part::SharedExpert),
+        &["mlp.shared_experts", "mlp.shared_expert", "block_sparse_moe.shared_experts", "mixer.shared_experts"],
+    ),
+    (
+        Some(Part::DenseFfn),
+        &["mlp.gate_proj", "mlp.up_proj", "mlp.gate_up_proj", "feed_forward.gate_proj", "mixer.up_proj"],
+    ),
+    (None, &["mlp.experts", "block_sparse_moe.experts", "feed_forward.experts", "mixer.experts", "ffn.experts"]),
+];
+
+/// Formats by module.
+struct Scheme {
+    /// What is in a format and no list says otherwise.
+    plain: Option<Format>,
+    /// Modules with a format of their own.
+    groups: Vec<(Vec<Pattern>, Format)>,
+    ignored: Vec<Pattern>,
+}
+
+/// `dense`: for each layer, whether its FFN is dense; `has`: parts of the model, none for experts.
 pub(crate) fn read(
-    top: &Map<String, Value>,
-    text: &Map<String, Value>,
-    layers: u32,
-    dense_layers: u32,
+    top: &Json,
+    text: &Json,
+    dense: &[bool],
+    has: &[Option<Part>],
     mla: bool,
     problems: &mut Problems,
 ) -> Option<Checkpoint> {
-    let present = |m: &'_ Map<String, Value>, k: &str| m.get(k).filter(|v| !v.is_null()).cloned();
+    let present = |m: &'_ Json, k: &str| m.get(k).filter(|v| !v.is_null()).cloned();
     let (path, value) = [
         ("quantization_config", present(top, "quantization_config")),
         ("text_config.quantization_config", present(text, "quantization_config")),
         ("quantization", present(top, "quantization")),
+        ("compression_config", present(top, "compression_config")),
     ]
     .into_iter()
     .find_map(|(p, v)| v.map(|v| (p, v)))
     .unwrap_or(("", Value::Null));
     let q = match &value {
         Value::Null => {
-            return Some(Checkpoint { formats: formats(Dtype::Bf16, Dtype::Bf16, Dtype::Bf16), bf16_parts: vec![] });
+            let formats = quant(Dtype::Bf16, Dtype::Bf16, Dtype::Bf16);
+            return Some(Checkpoint { formats, bf16_parts: vec![], part_formats: vec![], int4_group: None });
         }
         Value::Object(q) => q,
         _ => {
@@ -50,89 +92,296 @@ pub(crate) fn read(
             return None;
         }
     };
-    let (gemm, moe) = weights(q, path, problems)?;
+    if q.get("quant_method").and_then(Value::as_str) == Some("mxfp4") {
+        if !has.contains(&None) {
+            let message = "\"mxfp4\" without experts: no kernels of dense layers are known: not supported";
+            problems.push(format!("{path}.quant_method"), message, "");
+            return None;
+        }
+        let kv = kv_scheme(q, path, problems)?.unwrap_or(Dtype::Bf16);
+        let formats = quant(Dtype::Bf16, Dtype::W4a16Mxfp4, kv);
+        return Some(Checkpoint { formats, bf16_parts: vec![], part_formats: vec![], int4_group: None });
+    }
+    let scheme = scheme(q, path, problems)?;
+    let found = resolve(&scheme, dense, has, path, problems)?;
     let kv = match kv_scheme(q, path, problems)? {
         Some(kv) => kv,
-        None if mla && matches!(gemm, Dtype::Fp8 | Dtype::Fp8Block) => Dtype::Fp8,
+        None if mla && matches!(found.gemm, Dtype::Fp8 | Dtype::Fp8Block) => Dtype::Fp8,
         None => Dtype::Bf16,
     };
-    let bf16_parts = if gemm == Dtype::Bf16 { vec![] } else { excluded(q, layers, dense_layers) };
-    Some(Checkpoint { formats: formats(gemm, moe, kv), bf16_parts })
+    Some(Checkpoint {
+        formats: quant(found.gemm, found.moe, kv),
+        bf16_parts: found.bf16_parts,
+        part_formats: found.part_formats,
+        int4_group: found.int4_group,
+    })
 }
 
-fn formats(gemm: Dtype, moe: Dtype, kv: Dtype) -> Quant {
+fn quant(gemm: Dtype, moe: Dtype, kv: Dtype) -> Quant {
     Quant { gemm: Some(gemm), moe: Some(moe), attention: Some(Dtype::Bf16), kv: Some(kv), comm: Some(moe.payload()) }
 }
 
-/// Formats of the GEMMs and of the experts.
-fn weights(q: &Map<String, Value>, path: &str, problems: &mut Problems) -> Option<(Dtype, Dtype)> {
+/// Formats of modules as the config says them. None: a problem was noted.
+fn scheme(q: &Json, path: &str, problems: &mut Problems) -> Option<Scheme> {
     let text = |k: &str| q.get(k).and_then(Value::as_str).map(str::to_ascii_lowercase);
-    if let Some(algo) = text("quant_algo") {
-        return match algo.as_str() {
-            "nvfp4" => Some((Dtype::Nvfp4, Dtype::Nvfp4)),
-            "fp8" => Some((Dtype::Fp8, Dtype::Fp8)),
-            "fp8_pb_wo" | "fp8_block_scales" => Some((Dtype::Fp8Block, Dtype::Fp8Block)),
-            other => {
-                let hint = "read: NVFP4, FP8, FP8_BLOCK_SCALES";
-                problems.push(format!("{path}.quant_algo"), format!("{other:?}: not supported"), hint);
-                None
+    let number = |k: &str| q.get(k).and_then(Value::as_i64);
+    let group = number("group_size").and_then(|g| u32::try_from(g).ok()).filter(|g| *g > 0);
+    let mut ignored = Vec::new();
+    for list in ["exclude_modules", "ignore", "ignored_layers", "modules_to_not_convert"] {
+        ignored.extend(patterns(q.get(list), &format!("{path}.{list}"), problems)?);
+    }
+    let mut groups = Vec::new();
+    let mut refuse = |field: &str, what: String| {
+        let hint = "read: fp8, fbgemm_fp8, modelopt, mxfp4, compressed-tensors, awq, gptq";
+        problems.push(format!("{path}.{field}"), format!("{what}: not supported"), hint);
+        None
+    };
+    let plain = if let Some(algo) = text("quant_algo") {
+        if algo == "mixed_precision" {
+            if let Some(layers) = q.get("quantized_layers").and_then(Value::as_object) {
+                return by_layer(layers, ignored, path, problems);
+            }
+            return compressed(q, ignored, path, problems);
+        }
+        match formats::algorithm(&algo, group) {
+            Ok(format) => format,
+            Err(what) => {
+                let hint = "read: NVFP4, FP8, FP8_BLOCK_SCALES, FP8_PB_WO, W4A16_AWQ, MIXED_PRECISION";
+                problems.push(format!("{path}.quant_algo"), format!("{what}: not supported"), hint);
+                return None;
+            }
+        }
+    } else {
+        let method = text("quant_method").unwrap_or_default();
+        match method.as_str() {
+            "fp8" if q.get("weight_block_size").is_some_and(|b| !b.is_null()) => {
+                match formats::blocks(q.get("weight_block_size")) {
+                    Ok(format) => format,
+                    Err(what) => {
+                        problems.push(
+                            format!("{path}.weight_block_size"),
+                            format!("{what}: not supported"),
+                            "[128, 128]",
+                        );
+                        return None;
+                    }
+                }
+            }
+            "fp8" | "fbgemm_fp8" => Dtype::Fp8.into(),
+            "awq" | "awq_marlin" | "gptq" | "gptq_marlin" => {
+                let bits = number("bits").or(number("w_bit")).unwrap_or(4);
+                if bits != 4 {
+                    return refuse("bits", format!("{bits}-bit {method} weights"));
+                }
+                if method.starts_with("gptq") {
+                    for (rule, own) in q.get("dynamic").and_then(Value::as_object).into_iter().flatten() {
+                        match rule.strip_prefix("-:") {
+                            Some(expression) => ignored.extend(Pattern::parse(&format!("re:.*{expression}"))),
+                            None => return refuse("dynamic", format!("{rule:?} with {own}")),
+                        }
+                    }
+                }
+                let group = group.or(number("q_group_size").and_then(|g| u32::try_from(g).ok()).filter(|g| *g > 0));
+                Format { dtype: Dtype::Int4Wo, group: group.unwrap_or(ROW) }
+            }
+            "compressed-tensors" | "modelopt" => return compressed(q, ignored, path, problems),
+            other => return refuse("quant_method", format!("{other:?}")),
+        }
+    };
+    // Tools that quantise some blocks only list them.
+    if let Some(Value::Array(blocks)) = q.get("modules_in_block_to_quantize") {
+        let flat: Vec<Value> = blocks.iter().flat_map(|b| b.as_array().cloned().unwrap_or(vec![b.clone()])).collect();
+        let path = format!("{path}.modules_in_block_to_quantize");
+        groups.push((patterns(Some(&Value::Array(flat)), &path, problems)?, plain));
+        return Some(Scheme { plain: None, groups, ignored });
+    }
+    Some(Scheme { plain: Some(plain), groups, ignored })
+}
+
+/// None: a problem was noted.
+fn patterns(list: Option<&Value>, path: &str, problems: &mut Problems) -> Option<Vec<Pattern>> {
+    let entries = list.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let mut all = Vec::new();
+    for entry in entries {
+        match Pattern::parse(entry) {
+            Some(pattern) => all.push(pattern),
+            None => {
+                problems.push(path, format!("{entry:?} is no expression that can be read"), "");
+                return None;
+            }
+        }
+    }
+    Some(all)
+}
+
+/// Every group of a compressed-tensors config.
+fn compressed(q: &Json, ignored: Vec<Pattern>, path: &str, problems: &mut Problems) -> Option<Scheme> {
+    let mut scheme = Scheme { plain: None, groups: Vec::new(), ignored };
+    let Some(groups) = q.get("config_groups").and_then(Value::as_object).filter(|g| !g.is_empty()) else {
+        problems.push(format!("{path}.config_groups"), "is missing: no format is known without", "");
+        return None;
+    };
+    for (name, group) in groups {
+        let at = format!("{path}.config_groups.{name}");
+        let object = |k: &str| group.get(k).and_then(Value::as_object);
+        let packed = group.get("format").or(q.get("format")).and_then(Value::as_str);
+        let Some(weights) = object("weights") else { continue };
+        let format = match formats::weights(weights, object("input_activations"), packed) {
+            Ok(format) => format,
+            Err(what) => {
+                problems.push(format!("{path}.config_groups"), format!("{what}: not supported"), format!("in {name}"));
+                return None;
             }
         };
+        let targets = group.get("targets").and_then(Value::as_array);
+        // Classes of modules: every linear layer.
+        let classes = |t: &Value| t.as_str().is_some_and(|t| ["Linear", "LinearBase", "FusedMoE"].contains(&t));
+        if targets.is_none_or(|t| t.iter().any(classes)) {
+            scheme.plain.get_or_insert(format);
+        } else {
+            scheme.groups.push((patterns(group.get("targets"), &at, problems)?, format));
+        }
     }
-    let method = text("quant_method").unwrap_or_default();
-    match method.as_str() {
-        "fp8" => {
-            let block = match q.get("weight_block_size") {
-                None | Some(Value::Null) => false,
-                Some(b) if *b == Value::from(vec![128, 128]) => true,
-                Some(b) => {
-                    problems.push(format!("{path}.weight_block_size"), format!("{b}: not supported"), "[128, 128]");
-                    return None;
-                }
-            };
-            let f = if block { Dtype::Fp8Block } else { Dtype::Fp8 };
-            Some((f, f))
+    Some(scheme)
+}
+
+/// ModelOpt's list of modules, each with its format; those of single experts count as the experts.
+fn by_layer(layers: &Json, ignored: Vec<Pattern>, path: &str, problems: &mut Problems) -> Option<Scheme> {
+    let mut scheme = Scheme { plain: None, groups: Vec::new(), ignored };
+    let mut seen: Vec<(String, String)> = Vec::new();
+    for (module, how) in layers {
+        let Some((_, tail)) = module.split_once("layers.") else { continue };
+        let tail = match tail.split_once(".experts.") {
+            Some((before, _)) => format!("{before}.experts"),
+            None => tail.to_string(),
+        };
+        let algo = how.get("quant_algo").and_then(Value::as_str).unwrap_or("?").to_string();
+        if !seen.contains(&(tail.clone(), algo.clone())) {
+            seen.push((tail, algo));
         }
-        "mxfp4" => Some((Dtype::Bf16, Dtype::W4a16Mxfp4)),
-        "compressed-tensors" => compressed(q, path, problems),
-        other => {
-            let hint = "read: fp8, modelopt, mxfp4, compressed-tensors";
-            problems.push(format!("{path}.quant_method"), format!("{other:?}: not supported"), hint);
-            None
+    }
+    let mut algorithms: Vec<String> = seen.iter().map(|(_, a)| a.clone()).collect();
+    algorithms.sort();
+    algorithms.dedup();
+    for algo in algorithms {
+        match formats::algorithm(&algo, None) {
+            Ok(format) => {
+                let mine = seen.iter().filter(|(_, a)| *a == algo);
+                let names = mine.filter_map(|(tail, _)| Pattern::parse(&format!("layers.{tail}"))).collect();
+                scheme.groups.push((names, format));
+            }
+            Err(what) => {
+                problems.push(format!("{path}.quantized_layers"), format!("{what}: not supported"), "");
+                return None;
+            }
         }
+    }
+    Some(scheme)
+}
+
+struct Resolved {
+    gemm: Dtype,
+    moe: Dtype,
+    bf16_parts: Vec<Part>,
+    part_formats: Vec<PartFormat>,
+    int4_group: Option<u32>,
+}
+
+impl Scheme {
+    /// The format of a module, tried under each of its names; None: left as it is.
+    fn of(&self, layer: u32, modules: &[&str]) -> Option<Format> {
+        let any = |patterns: &[Pattern]| patterns.iter().any(|p| modules.iter().any(|m| p.covers(layer, m)));
+        if any(&self.ignored) {
+            return None;
+        }
+        self.groups.iter().find(|(targets, _)| any(targets)).map(|g| g.1).or(self.plain)
+    }
+
+    /// The format that most of these layers have; None from half of them on that have none.
+    fn most(&self, layers: &[u32], modules: &[&str]) -> Option<Format> {
+        let mut found: Vec<(Format, usize)> = Vec::new();
+        for format in layers.iter().filter_map(|l| self.of(*l, modules)) {
+            match found.iter_mut().find(|f| f.0 == format) {
+                Some(known) => known.1 += 1,
+                None => found.push((format, 1)),
+            }
+        }
+        let with: usize = found.iter().map(|f| f.1).sum();
+        let plain = layers.len() - with;
+        if !layers.is_empty() && 2 * plain >= layers.len() {
+            return None;
+        }
+        found.into_iter().max_by_key(|f| f.1).map(|f| f.0)
     }
 }
 
-fn compressed(q: &Map<String, Value>, path: &str, problems: &mut Problems) -> Option<(Dtype, Dtype)> {
-    let group = q.get("config_groups").and_then(Value::as_object).and_then(|g| g.values().next());
-    let weights = group.and_then(|g| g.get("weights"));
-    let bits = weights.and_then(|w| w.get("num_bits")).and_then(Value::as_u64);
-    let kind = weights.and_then(|w| w.get("type")).and_then(Value::as_str);
-    match (bits, kind) {
-        // Weight-only experts; the exclusion list of these checkpoints covers all other layers.
-        (Some(4), Some("int")) => Some((Dtype::Bf16, Dtype::Int4Wo)),
-        (Some(4), Some("float")) if q.get("format").and_then(Value::as_str) == Some("nvfp4-pack-quantized") => {
-            Some((Dtype::Nvfp4, Dtype::Nvfp4))
-        }
-        (Some(8), Some("float")) => {
-            let block = weights.and_then(|w| w.get("strategy")).and_then(Value::as_str) == Some("block");
-            let f = if block { Dtype::Fp8Block } else { Dtype::Fp8 };
-            Some((f, f))
-        }
-        _ => {
-            let found = format!("{}-bit {}", bits.unwrap_or(0), kind.unwrap_or("?"));
-            problems.push(format!("{path}.config_groups"), format!("{found} weights: not supported"), "");
-            None
+/// From formats of modules to formats of parts.
+fn resolve(
+    scheme: &Scheme,
+    dense: &[bool],
+    has: &[Option<Part>],
+    path: &str,
+    problems: &mut Problems,
+) -> Option<Resolved> {
+    let all: Vec<u32> = (0..dense.len() as u32).collect();
+    let with = |kind: bool| all.iter().copied().filter(|l| dense[*l as usize] == kind).collect::<Vec<_>>();
+    let mut parts: Vec<(Option<Part>, Option<Format>)> = Vec::new();
+    for (part, modules) in MODULES.iter().filter(|m| has.contains(&m.0)) {
+        let layers = match part {
+            Some(Part::DenseFfn) => with(true),
+            Some(Part::SharedExpert) | None => with(false),
+            _ => all.clone(),
+        };
+        if !layers.is_empty() {
+            parts.push((*part, scheme.most(&layers, modules)));
         }
     }
+    let of_experts = parts.iter().find(|p| p.0.is_none()).and_then(|p| p.1);
+    let gemms: Vec<(Part, Option<Format>)> = parts.iter().filter_map(|(p, f)| p.map(|p| (p, *f))).collect();
+    // What most parts have; a format of weights alone counts only where a part has it.
+    let count = |f: Format| gemms.iter().filter(|g| g.1 == Some(f)).count();
+    let known = scheme.groups.iter().map(|g| g.1).chain(scheme.plain);
+    let weight_only = |f: &Format| matches!(f.dtype, Dtype::Int4Wo | Dtype::W4a16Mxfp4);
+    let usable: Vec<Format> =
+        known.clone().filter(|f| count(*f) > 0 || (!weight_only(f) && Some(*f) == scheme.plain)).collect();
+    let gemm = usable.into_iter().max_by_key(|f| count(*f)).map_or(Dtype::Bf16, |f| f.dtype);
+    if gemm == Dtype::W4a16Mxfp4 {
+        problems.push(path, "MXFP4 outside experts: no kernels are known: not supported", "");
+        return None;
+    }
+    let moe = match (has.contains(&None), of_experts) {
+        (false, _) => gemm,
+        (true, found) => found.map_or(Dtype::Bf16, |f| f.dtype),
+    };
+    let (mut bf16_parts, mut part_formats) = (Vec::new(), Vec::new());
+    if gemm != Dtype::Bf16 {
+        for (part, format) in &gemms {
+            match format {
+                None => bf16_parts.push(*part),
+                Some(f) if f.dtype != gemm => part_formats.push(PartFormat { part: *part, format: f.dtype }),
+                Some(_) => {}
+            }
+        }
+        let norms = |l: &&u32| scheme.ignored.iter().any(|p| p.names(**l, &["self_attn", "kv_a_layernorm"]));
+        if !all.is_empty() && 2 * all.iter().filter(norms).count() >= all.len() {
+            bf16_parts.push(Part::LatentNorms);
+        }
+    }
+    let int4_group = known.filter(|f| f.dtype == Dtype::Int4Wo).map(|f| f.group.clamp(1, ROW)).next();
+    Some(Resolved { gemm, moe, bf16_parts, part_formats, int4_group })
 }
 
 /// `Some(None)`: the checkpoint does not say. `None`: a problem was noted.
-fn kv_scheme(q: &Map<String, Value>, path: &str, problems: &mut Problems) -> Option<Option<Dtype>> {
+fn kv_scheme(q: &Json, path: &str, problems: &mut Problems) -> Option<Option<Dtype>> {
     let field = if q.contains_key("kv_cache_quant_algo") { "kv_cache_quant_algo" } else { "kv_cache_scheme" };
     let bits = match q.get(field) {
         None | Some(Value::Null) => return Some(None),
-        Some(Value::String(s)) if s.eq_ignore_ascii_case("fp8") => 8,
+        Some(Value::String(s)) => match s.to_ascii_lowercase().as_str() {
+            // The scales stand in the checkpoint, or are found on the way; the cache is FP8 either way.
+            "fp8" | "fp8_e4m3" | "static" | "dynamic" => 8,
+            "none" | "auto" => return Some(None),
+            _ => 0,
+        },
         Some(Value::Object(o)) if o.get("type").and_then(Value::as_str) == Some("float") => {
             o.get("num_bits").and_then(Value::as_u64).unwrap_or(0)
         }
@@ -143,101 +392,4 @@ fn kv_scheme(q: &Map<String, Value>, path: &str, problems: &mut Problems) -> Opt
     }
     problems.push(format!("{path}.{field}"), "is not FP8: not supported", "");
     None
-}
-
-/// Where each part sits in a layer, as exclusion lists name it.
-const MODULES: &[(Part, &[&str])] = &[
-    (Part::Q, &["self_attn.q_proj"]),
-    (Part::Kv, &["self_attn.k_proj"]),
-    (Part::QA, &["self_attn.q_a_proj"]),
-    (Part::QB, &["self_attn.q_b_proj"]),
-    (Part::KvA, &["self_attn.kv_a_proj_with_mqa"]),
-    (Part::KvB, &["self_attn.kv_b_proj"]),
-    (Part::O, &["self_attn.o_proj"]),
-    (Part::Indexer, &["self_attn.indexer"]),
-    (Part::SharedExpert, &["mlp.shared_experts", "mlp.shared_expert", "block_sparse_moe.shared_experts"]),
-    (Part::DenseFfn, &["mlp.gate_proj"]),
-];
-
-/// Parts that the exclusion list leaves in BF16 in at least half of the layers that have them.
-fn excluded(q: &Map<String, Value>, layers: u32, dense_layers: u32) -> Vec<Part> {
-    let list = ["exclude_modules", "ignore", "modules_to_not_convert"].iter().find_map(|k| q.get(*k)?.as_array());
-    let patterns: Vec<Pattern> = list.into_iter().flatten().filter_map(|v| v.as_str().map(Pattern::parse)).collect();
-    let mut parts = Vec::new();
-    for (part, modules) in MODULES {
-        let range = match part {
-            Part::DenseFfn => 0..dense_layers,
-            Part::SharedExpert => dense_layers..layers,
-            _ => 0..layers,
-        };
-        let total = range.len();
-        let hit = range.filter(|l| patterns.iter().any(|p| modules.iter().any(|m| p.covers(*l, m)))).count();
-        if total > 0 && 2 * hit >= total {
-            parts.push(*part);
-        }
-    }
-    let norms = (0..layers).filter(|l| patterns.iter().any(|p| p.names(*l, &["self_attn", "kv_a_layernorm"]))).count();
-    if layers > 0 && 2 * norms >= layers as usize {
-        parts.push(Part::LatentNorms);
-    }
-    parts
-}
-
-/// One entry of an exclusion list: `model.layers.3.self_attn*`, `*.mlp.shared_expert.*`, `lm_head`.
-struct Pattern {
-    /// None: any layer.
-    layer: Option<u32>,
-    /// Module names below the layer; empty: the whole layer.
-    path: Vec<String>,
-    /// Whether the entry was about layers at all.
-    whole_layer: bool,
-    /// The last name may go on (`indexer*`).
-    open: bool,
-}
-
-impl Pattern {
-    fn parse(entry: &str) -> Pattern {
-        // Regex entries are read by their plain names; that is how checkpoints use them.
-        let entry = entry.trim_start_matches("re:").replace('\\', "").replace(".*", "*");
-        let open = entry.ends_with('*');
-        let (layer, rest, in_layers) = match entry.split_once("layers.") {
-            Some((_, after)) => {
-                let (number, rest) = after.split_once(['.', '*']).unwrap_or((after, ""));
-                (number.parse().ok(), rest.to_string(), number.is_empty() || number.parse::<u32>().is_ok())
-            }
-            None => match entry.split_once("layers*") {
-                Some((_, rest)) => (None, rest.to_string(), true),
-                None => (None, entry.clone(), false),
-            },
-        };
-        let path: Vec<String> = rest.split(['.', '*']).filter(|s| !s.is_empty()).map(str::to_string).collect();
-        let whole_layer = in_layers && path.is_empty();
-        Pattern { layer, path, whole_layer, open }
-    }
-
-    /// Whether the entry is of this very module.
-    fn names(&self, layer: u32, module: &[&str]) -> bool {
-        self.layer.is_none_or(|l| l == layer) && self.path == module
-    }
-
-    fn covers(&self, layer: u32, module: &str) -> bool {
-        if self.layer.is_some_and(|l| l != layer) {
-            return false;
-        }
-        if self.path.is_empty() {
-            // `model.layers.61*` also globs 610..., which no model has.
-            return self.whole_layer && self.layer.is_some();
-        }
-        let names: Vec<&str> = module.split('.').collect();
-        let same = |have: &[&str]| {
-            have.len() == self.path.len()
-                && have.iter().zip(&self.path).enumerate().all(|(i, (h, p))| {
-                    let last = i + 1 == self.path.len();
-                    h == p || (last && self.open && h.starts_with(p.as_str()))
-                })
-        };
-        // An entry names the module itself, or something that contains it.
-        let n = self.path.len();
-        (n <= names.len() && same(&names[..n])) || (n <= names.len() && same(&names[names.len() - n..]))
-    }
 }

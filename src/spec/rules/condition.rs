@@ -15,7 +15,7 @@ use crate::spec::{AfdPlan, Attention, Model};
 pub enum ConditionKind {
     /// Grouped-query attention in all layers.
     Gqa,
-    /// Full and sliding-window layers in turn (a hybrid KV cache).
+    /// Layers that keep different things in turn: all tokens, a window, a running state (a hybrid KV cache).
     Hybrid,
     Mla,
     /// MLA with a lightning indexer.
@@ -26,6 +26,7 @@ impl ConditionKind {
     pub fn of(model: &Model) -> ConditionKind {
         match &model.attention {
             Attention::Gqa { window: Some(_), .. } => ConditionKind::Hybrid,
+            Attention::Gqa { .. } if !model.mixers.is_empty() => ConditionKind::Hybrid,
             Attention::Gqa { .. } => ConditionKind::Gqa,
             Attention::Mla { indexer: Some(_), .. } => ConditionKind::Dsa,
             Attention::Mla { .. } => ConditionKind::Mla,

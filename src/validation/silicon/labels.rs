@@ -133,7 +133,7 @@ pub fn resolve(name: &str) -> Result<Model> {
     m.name = LLAMA_8B.into();
     m.source = "config.json of huggingface.co/meta-llama/Llama-3.1-8B-Instruct".into();
     (m.layers, m.dense_layers, m.hidden, m.dense_intermediate) = (32, 32, 4096, 14336);
-    m.attention = Attention::Gqa { heads: 32, kv_heads: 8, head_dim: 128, window: None };
+    m.attention = Attention::gqa(32, 8, 128, None);
     Ok(m)
 }
 

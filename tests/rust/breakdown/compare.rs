@@ -378,7 +378,7 @@ pub fn compare() -> (Vec<Pair>, Vec<Whole>) {
         };
         p.elementwise();
         match &model.attention {
-            Attention::Gqa { heads, kv_heads, head_dim, window } => {
+            Attention::Gqa { heads, kv_heads, head_dim, window, .. } => {
                 let sliding = window.as_ref().map_or(0, |w| w.layers.iter().filter(|s| **s).count());
                 let share = sliding as f64 / f64::from(model.layers);
                 p.grouped_query(*heads, *kv_heads, *head_dim, share, window.as_ref().map_or(0, |w| w.tokens));

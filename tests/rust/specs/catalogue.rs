@@ -63,11 +63,39 @@ fn parameters_match_the_published_totals() {
         ("Qwen3-32B", 32.8),
         ("Llama-3.1-70B", 70.6),
         ("Llama-3.1-405B", 405.9),
+        // Model cards and file lists; of multimodal ones the language model.
+        ("Qwen3.5-397B-A17B", 396.5),
+        ("Qwen3.5-122B-A10B", 122.1),
+        ("Qwen3.5-35B-A3B", 34.7),
+        ("Qwen3.5-27B", 26.9),
+        ("Qwen3-Next-80B-A3B", 79.7),
+        ("Qwen3-Coder-480B-A35B-Instruct", 480.2),
+        ("MiMo-V2-Flash", 309.0),
+        ("Llama-4-Scout-17B-16E-Instruct", 107.8),
+        ("Llama-4-Maverick-17B-128E-Instruct", 400.7),
+        ("Step-3.7-Flash", 196.0),
+        ("GLM-5.1", 744.0),
+        ("Meta-Llama-3.1-8B", 8.03),
+        ("NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", 31.6),
+        ("NVIDIA-Nemotron-3-Super-120B-A12B-FP8", 120.7),
+        ("NVIDIA-Nemotron-3-Ultra-550B-A55B-BF16", 550.0),
     ] {
         near(model(name).parameters() / 1e9, billions, 0.005);
     }
     near(model("DeepSeek-V3").active_parameters() / 1e9, 37.5, 0.02);
     near(model("Qwen3-235B-A22B").active_parameters() / 1e9, 22.0, 0.02);
+    for (name, billions, off) in [
+        ("Qwen3.5-397B-A17B", 17.0, 0.03),
+        ("Qwen3.5-122B-A10B", 10.0, 0.03),
+        ("Qwen3-Next-80B-A3B", 3.9, 0.03),
+        ("MiMo-V2-Flash", 15.0, 0.04),
+        ("Llama-4-Maverick-17B-128E-Instruct", 17.2, 0.01),
+        ("NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", 3.6, 0.02),
+        ("NVIDIA-Nemotron-3-Super-120B-A12B-FP8", 12.7, 0.03),
+        ("NVIDIA-Nemotron-3-Ultra-550B-A55B-BF16", 55.0, 0.03),
+    ] {
+        near(model(name).active_parameters() / 1e9, billions, off);
+    }
     near(model("DeepSeek-V3.2").attention_parameters_per_layer() / 1e6, 201.1, 0.001);
     near(model("DeepSeek-V3").attention_parameters_per_layer() / 1e6, 187.1, 0.001);
 }
@@ -86,6 +114,29 @@ fn kv_bytes_match_the_published_rows() {
     assert_eq!(Program::of(&v3).state_bytes(1.0, Dtype::Bf16, 8), 70_272.0);
     assert_eq!(Program::of(&qwen).state_bytes(1.0, Dtype::Bf16, 2), 96_256.0);
     assert_eq!(Program::of(&qwen).state_bytes(1.0, Dtype::Bf16, 8), 48_128.0);
+}
+
+/// What hybrids keep: KV of their attention layers, and a state of each sequence, worked out by hand from the configs.
+#[test]
+fn hybrids_keep_a_state_beside_their_kv() {
+    for (name, kv, state) in [
+        // 15 of 60 layers, 2 heads of 256; 45 states of 64 x 128 x 128 in FP32 and 12,288 columns x 3 in BF16.
+        ("Qwen3.5-397B-A17B", 15 * 2 * 2 * 256 * 2, 45 * (64 * 128 * 128 * 4 + (2 * 16 + 64) * 128 * 3 * 2)),
+        ("Qwen3-Next-80B-A3B", 12 * 2 * 2 * 256 * 2, 36 * (32 * 128 * 128 * 4 + (2 * 16 + 32) * 128 * 3 * 2)),
+        // 6 attention layers of 2 heads, 23 of Mamba-2: 64 heads of 64 x 128, 8 groups.
+        (
+            "NVIDIA-Nemotron-3-Nano-30B-A3B-BF16",
+            6 * 2 * 2 * 128 * 2,
+            23 * (64 * 64 * 128 * 4 + (4096 + 2 * 8 * 128) * 3 * 2),
+        ),
+        ("Qwen3-32B", 64 * 2 * 8 * 128 * 2, 0),
+    ] {
+        let m = model(name);
+        assert_eq!(m.kv_bytes_per_token(Dtype::Bf16), f64::from(kv), "{name}");
+        assert_eq!(m.state_bytes_per_sequence(), f64::from(state), "{name}");
+        let program = Program::of(&m);
+        assert_eq!(program.state_bytes(1000.0, Dtype::Bf16, 1), f64::from(kv) * 1000.0 + f64::from(state), "{name}");
+    }
 }
 
 #[test]

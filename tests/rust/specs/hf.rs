@@ -109,13 +109,19 @@ fn families_are_told_apart_by_their_fields() {
     assert!(m.is_dsa() && m.moe_layers() == 3 && m.dense_intermediate == 512);
     let moe = m.moe.unwrap();
     assert_eq!((moe.experts, moe.groups, moe.topk_groups, moe.shared_intermediate), (16, 4, 2, 128));
-    // The same facts without any name still read.
+    // The same facts without any name are read by whoever trusts the fields.
     let mut anonymous = sound();
     anonymous.as_object_mut().unwrap().remove("architectures");
-    assert_eq!(Model::from_hf(&anonymous, "a", "test").unwrap().architecture, "unknown");
+    let said = lines(&problems(Model::from_hf(&anonymous, "a", "test")));
+    assert!(
+        said.len() == 1 && said[0].starts_with("model_type: is missing") && said[0].contains("trust_fields"),
+        "{said:?}"
+    );
+    let trusted = |config: &Value| Model::from_hf_fields(config, None, "a", "test", true);
+    assert_eq!(trusted(&anonymous).unwrap().architecture, "unknown");
     // gpt-oss spellings.
     let oss = json!({
-        "num_hidden_layers": 2, "hidden_size": 64, "vocab_size": 100, "max_position_embeddings": 100,
+        "model_type": "gpt_oss", "num_hidden_layers": 2, "hidden_size": 64, "vocab_size": 100, "max_position_embeddings": 100,
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "intermediate_size": 64,
         "num_local_experts": 4, "experts_per_token": 2, "sliding_window": 8,
         "layer_types": ["sliding_attention", "full_attention"], "quantization_config": {"quant_method": "mxfp4"}
@@ -153,17 +159,11 @@ fn all_broken_fields_are_named_at_once() {
 fn facts_that_do_not_fit_together_are_named() {
     assert_eq!(broken(&[("n_group", json!(3))]), ["model.moe.groups: 3 does not divide 16 experts; did you mean 4?"]);
     assert_eq!(broken(&[("num_experts_per_tok", json!(20))]), ["model.moe.topk: 20 exceeds 16 experts"]);
+    assert_eq!(broken(&[("moe_layer_freq", json!([0, 1, 0]))]), ["moe_layer_freq: has 3 entries for 4 layers"]);
     assert_eq!(
-        broken(&[("moe_layer_freq", json!(2))]),
-        ["moe_layer_freq: interleaved dense and MoE layers: not supported"]
-    );
-    assert_eq!(
-        broken(&[("moe_layer_freq", json!([0, 1, 0, 1]))]),
-        ["moe_layer_freq: dense layers after the first MoE layer: not supported"]
-    );
-    assert_eq!(
-        broken(&[("quantization_config", json!({"quant_method": "awq"}))]),
-        ["quantization_config.quant_method: \"awq\": not supported; read: fp8, modelopt, mxfp4, compressed-tensors"]
+        broken(&[("quantization_config", json!({"quant_method": "bitsandbytes"}))]),
+        ["quantization_config.quant_method: \"bitsandbytes\": not supported; read: fp8, fbgemm_fp8, modelopt, mxfp4, \
+          compressed-tensors, awq, gptq"]
     );
 }
 

@@ -1,0 +1,61 @@
+//! Which frameworks on which systems measured the kernels that set a model apart: its experts at their very sizes, its
+//! latent attention or the width of its heads, its running state. What is not known is priced from the nearest rows or by
+//! roofline, and tagged so.
+
+use super::KernelDb;
+use super::table::{Table, TableKey};
+use crate::error::Result;
+use crate::spec::{Attention, LayerMixer, Model};
+
+/// For each system its frameworks that measured them all.
+///
+/// # Errors
+/// If a table cannot be read.
+pub fn known(db: &KernelDb, model: &Model) -> Result<Vec<(String, Vec<String>)>> {
+    let of = |system: &String| -> Result<(String, Vec<String>)> {
+        let mut found = Vec::new();
+        for framework in db.frameworks(system)? {
+            if measured(db, system, &framework, model) {
+                found.push(framework);
+            }
+        }
+        Ok((system.clone(), found))
+    };
+    db.systems().iter().map(of).collect()
+}
+
+fn measured(db: &KernelDb, system: &str, framework: &str, model: &Model) -> bool {
+    let table = |name: &str| db.table(system, framework, name, None).ok();
+    let any = |names: &[&str]| names.iter().any(|n| table(n).is_some());
+    let attention = match &model.attention {
+        Attention::Mla { indexer: Some(_), .. } => any(&["dsa_generation_module"]),
+        Attention::Mla { .. } => any(&["generation_mla", "mla_generation_module"]),
+        Attention::Gqa { head_dim, .. } => {
+            table("generation_attention").is_some_and(|t| row(&t, &[("head_dim", *head_dim)]))
+        }
+    };
+    let running = model.mixers.iter().all(|m| match m {
+        LayerMixer::Attention(_) => true,
+        LayerMixer::GatedDelta(_) => any(&["gdn"]),
+        // No rows are packed.
+        LayerMixer::Mamba2(_) => false,
+    });
+    let experts = model.moe.as_ref().is_none_or(|m| {
+        let sizes = [("hidden_size", model.expert_hidden()), ("inter_size", m.intermediate), ("topk", m.topk)];
+        let sizes: Vec<(&str, u32)> = sizes.into_iter().chain([("num_experts", m.experts)]).collect();
+        table("moe").is_some_and(|t| row(&t, &sizes))
+    });
+    attention && running && experts
+}
+
+/// Whether a table has a row with these values.
+fn row(table: &Table, values: &[(&str, u32)]) -> bool {
+    let column = |name: &str| {
+        table.keys.iter().find_map(|k| match k {
+            TableKey::Int { name: n, values } if n == name => Some(values),
+            _ => None,
+        })
+    };
+    let columns: Option<Vec<_>> = values.iter().map(|(n, v)| Some((column(n)?, i64::from(*v)))).collect();
+    columns.is_some_and(|c| (0..table.rows()).any(|i| c.iter().all(|(values, wanted)| values[i] == *wanted)))
+}

@@ -1,0 +1,124 @@
+//! Layers that keep a running state (gated DeltaNet): the convolution before it and the rule itself, of one rank.
+//!
+//! Axes: prefill sequences, new tokens of each; decode sequences. The time does not hang on what came before. Where rows were
+//! measured (`gdn`), each kernel has a grid and the two are added; heads that were not measured are blended from the two
+//! nearest numbers of value heads at equal keys a value. Else a roofline, tagged as one:
+//!
+//! ```text
+//! decode   sequences (2 state) / bandwidth          prefill  tokens (4 k v + 2 C (k + v)) heads / FLOP/s, with traffic of
+//!                                                            the convolved columns in and out and one state a sequence
+//! ```
+//!
+//! with chunks of C = 64 tokens (arXiv:2412.06464, section 3.3). Limits: draft tokens count as sequences.
+
+use crate::error::Result;
+use crate::kernels::evidence::Evidence;
+use crate::kernels::grid::Scale;
+use crate::kernels::grid::lattice::{Floors, Recipe};
+use crate::kernels::roofline::{self, Roofline, Work, kernels::ATTENTION};
+use crate::kernels::surface::{Node, Surface};
+use crate::spec::{Device, Dtype, LayerMixer, Running};
+
+use super::Source;
+use super::rows::{Rows, Site, blend, bracket, compile, table};
+
+/// Tokens that a prefill kernel works on at once.
+const CHUNK: f64 = 64.0;
+
+/// The two kernels of a layer.
+#[derive(Clone, Copy, PartialEq)]
+enum Kernel {
+    Convolution,
+    Rule,
+}
+
+/// The work of `share` of a layer's heads.
+fn roof(device: &Device, r: &Running, share: f64, kernel: Kernel, decode: bool) -> Roofline {
+    let bw = roofline::bandwidth(device);
+    let columns = share * r.convolved;
+    let state = share * f64::from(r.heads) * r.head_state;
+    let side = r.head_state.sqrt();
+    let window = f64::from(r.conv.saturating_sub(1));
+    let work = match (kernel, decode) {
+        // Read and write what the convolution keeps, the new column in and out (BF16).
+        (Kernel::Convolution, true) => {
+            Work::Running { sequence: columns * (2.0 * window + 2.0) * 2.0 / bw, math: 0.0, token: 0.0 }
+        }
+        (Kernel::Convolution, false) => {
+            Work::Running { sequence: columns * window * 2.0 / bw, math: 0.0, token: columns * 4.0 / bw }
+        }
+        // The state in and out in FP32.
+        (Kernel::Rule, true) => Work::Running { sequence: state * 8.0 / bw, math: 0.0, token: 0.0 },
+        (Kernel::Rule, false) => {
+            let rate = roofline::flops(device, Dtype::Bf16);
+            let heads = share * f64::from(r.heads);
+            let math = heads * (4.0 * r.head_state + 4.0 * CHUNK * side) / rate;
+            Work::Running { sequence: state * 4.0 / bw, math, token: (columns + share * r.columns_out) * 2.0 / bw }
+        }
+    };
+    Roofline { work, launch: ATTENTION * device.launch_s }
+}
+
+/// Points of one kernel at these heads, and their source.
+fn kernel(source: &Source, r: &Running, heads: [u32; 2], share: f64, kernel: Kernel, decode: bool) -> (Node, String) {
+    let device = &source.device;
+    let floor = roof(device, r, share, kernel, decode);
+    let bare = || (Node::Roofline(floor), "roofline (gdn)".to_string());
+    let Some(t) = table(source, &source.framework, "gdn") else { return bare() };
+    let phase = if decode { "generation" } else { "context" };
+    let rows = Rows::new(&t).text("phase", |p| p == phase);
+    let rows = rows.text("kernel_source", |k| k.contains("conv") == (kernel == Kernel::Convolution));
+    let measured: Vec<(i64, i64)> =
+        rows.sites(["num_k_heads", "num_v_heads"]).iter().map(|s| (s.0[0], s.0[1])).collect();
+    if measured.is_empty() {
+        return bare();
+    }
+    let [keys, values] = heads.map(f64::from);
+    let off = |s: &(i64, i64)| ((s.1 as f64 / s.0 as f64) / (values / keys)).ln().abs();
+    let least = measured.iter().map(off).fold(f64::INFINITY, f64::min);
+    let mut same: Vec<(i64, i64)> = measured.into_iter().filter(|s| off(s) <= least + 1e-9).collect();
+    same.sort_unstable_by_key(|s| s.1);
+    let counts: Vec<f64> = same.iter().map(|s| s.1 as f64).collect();
+    let (low, high, w, mut evidence) = bracket(&counts, values);
+    if least > 1e-9 {
+        evidence = Evidence::Extrapolated;
+    }
+    let axes: &[(&str, f64)] = if decode { &[("batch_size", 0.0)] } else { &[("batch_size", 0.0), ("seq_len", 0.0)] };
+    let sites: Vec<Site> = [(low, 1.0 - w), (high, w)]
+        .into_iter()
+        .filter(|s| s.1 > 0.0)
+        .map(|(i, weight)| Site {
+            points: rows.clone().int("num_k_heads", same[i].0).int("num_v_heads", same[i].1).points(axes),
+            roofline: roof(device, r, share * counts[i] / values, kernel, decode),
+            weight,
+        })
+        .collect();
+    let points = blend(&sites, &floor, evidence);
+    let recipe = Recipe { scales: vec![Scale::Linear; axes.len()], roofline: floor, floors: Floors::None };
+    let surface = compile(&points, &recipe, &rows.source());
+    (surface.node().clone(), surface.source().to_string())
+}
+
+/// Both kernels of a layer that keeps a running state, on one of `ranks` that share its heads.
+///
+/// # Errors
+/// If the mixer keeps none.
+pub fn running(source: &Source, mixer: &LayerMixer, ranks: u32, decode: bool) -> Result<Surface> {
+    let Some(r) = mixer.running() else {
+        return Err(crate::Error::spec("model.mixers", "keeps no running state", "use the attention operators"));
+    };
+    let share = 1.0 / f64::from(ranks.max(1));
+    let (rule, convolution) = match mixer {
+        LayerMixer::GatedDelta(d) => {
+            let heads = [(d.key_heads / ranks).max(1), (d.value_heads / ranks).max(1)];
+            let of = |part| kernel(source, &r, heads, share, part, decode);
+            (of(Kernel::Rule), of(Kernel::Convolution))
+        }
+        _ => {
+            let of = |part| (Node::Roofline(roof(&source.device, &r, share, part, decode)), String::new());
+            (of(Kernel::Rule), of(Kernel::Convolution))
+        }
+    };
+    let name = if rule.1.is_empty() { "roofline (running state)".to_string() } else { rule.1 };
+    Ok(Surface::new(Node::Sum(vec![rule.0, convolution.0]), name, Vec::new()))
+}

@@ -1,0 +1,13 @@
+//! Models from Hugging Face `config.json`.
+
+mod attention;
+mod class;
+mod config;
+mod ffn;
+mod fields;
+mod formats;
+mod order;
+mod patterns;
+mod quant;
+mod remarks;
+mod unread;

@@ -1,0 +1,105 @@
+//! Weight matrices of what mixes the tokens of a layer, and how attention TP cuts them.
+
+use super::attention::{Attention, OutputGate, Part};
+use super::mixers::LayerMixer;
+
+/// One weight matrix of an attention block.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Matrix {
+    pub part: Part,
+    pub parameters: f64,
+    /// Whether attention TP shards it (by heads), keeps it whole on each rank, or shards it by KV heads.
+    pub split: Split,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Split {
+    Heads,
+    KvHeads(u32),
+    Whole,
+}
+
+impl Split {
+    pub fn ranks(self, tp: u32) -> f64 {
+        f64::from(match self {
+            Split::Heads => tp.max(1),
+            Split::KvHeads(kv) => tp.clamp(1, kv.max(1)),
+            Split::Whole => 1,
+        })
+    }
+}
+
+fn matrix(part: Part, rows: f64, columns: f64, split: Split) -> Matrix {
+    Matrix { part, parameters: rows * columns, split }
+}
+
+impl Attention {
+    pub(super) fn matrices(&self, hidden: u32) -> Vec<Matrix> {
+        let h = f64::from(hidden);
+        match self {
+            Attention::Gqa { heads, kv_heads, head_dim, shape, .. } => {
+                let (heads, width, v) = (f64::from(*heads), f64::from(*head_dim), f64::from(self.value_dim()));
+                let gate = match shape.gate {
+                    OutputGate::None => 0.0,
+                    OutputGate::Head => heads,
+                    OutputGate::Element => heads * v,
+                };
+                let q = heads * width + gate;
+                let kv = f64::from(*kv_heads) * (width + v);
+                let mut all = Vec::with_capacity(4);
+                if shape.q_rank > 0 {
+                    let rank = f64::from(shape.q_rank);
+                    all.push(matrix(Part::QA, h, rank, Split::Whole));
+                    all.push(matrix(Part::QB, rank, q, Split::Heads));
+                } else {
+                    all.push(matrix(Part::Q, h, q, Split::Heads));
+                }
+                all.push(matrix(Part::Kv, h, kv, Split::KvHeads(*kv_heads)));
+                all.push(matrix(Part::O, heads * v, h, Split::Heads));
+                all
+            }
+            Attention::Mla { heads, q_lora, kv_lora, nope, rope, v, indexer } => {
+                let n = f64::from(*heads);
+                let (q_lora, kv_lora) = (f64::from(*q_lora), f64::from(*kv_lora));
+                let (nope, rope, v) = (f64::from(*nope), f64::from(*rope), f64::from(*v));
+                let mut all = Vec::with_capacity(6);
+                let query_in = if q_lora > 0.0 {
+                    all.push(matrix(Part::QA, h, q_lora, Split::Whole));
+                    all.push(matrix(Part::QB, q_lora, n * (nope + rope), Split::Heads));
+                    q_lora
+                } else {
+                    all.push(matrix(Part::Q, h, n * (nope + rope), Split::Heads));
+                    h
+                };
+                all.push(matrix(Part::KvA, h, kv_lora + rope, Split::Whole));
+                all.push(matrix(Part::KvB, kv_lora, n * (nope + v), Split::Heads));
+                all.push(matrix(Part::O, n * v, h, Split::Heads));
+                if let Some(i) = indexer {
+                    let (ni, di) = (f64::from(i.heads), f64::from(i.head_dim));
+                    // Query, key and head-weight projections; every rank scores with all of them.
+                    all.push(matrix(Part::Indexer, 1.0, query_in * ni * di + h * di + h * ni, Split::Whole));
+                }
+                all
+            }
+        }
+    }
+}
+
+impl LayerMixer {
+    pub(super) fn matrices(&self, hidden: u32) -> Vec<Matrix> {
+        let h = f64::from(hidden);
+        match (self, self.running()) {
+            (LayerMixer::Attention(a), _) => a.attention.matrices(hidden),
+            (_, Some(r)) => vec![
+                matrix(Part::Linear, h, r.columns_in, Split::KvHeads(r.cuts)),
+                matrix(Part::Linear, r.columns_out, h, Split::KvHeads(r.cuts)),
+            ],
+            (_, None) => Vec::new(),
+        }
+    }
+
+    /// Parameters beside the matrices; in BF16 whatever the format.
+    pub(super) fn small(&self) -> f64 {
+        self.running().map_or(0.0, |r| r.small)
+    }
+}
