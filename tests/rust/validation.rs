@@ -104,8 +104,10 @@ fn formats_are_those_of_the_checkpoint() {
     assert_eq!(names(&fp4), Some(("nvidia/DeepSeek-V3.1-NVFP4", vec!["fp4-checkpoint"])));
     let oss = Raw { model: "openai/gpt-oss-120b".into(), ..fp4 };
     assert_eq!(names(&oss), Some(("openai/gpt-oss-120b", vec!["mxfp4"])));
-    let unknown = Raw { model: "Qwen/Qwen3.5-397B-A17B".into(), ..raw() };
+    let unknown = Raw { model: "acme/Nothing-1B".into(), ..raw() };
     assert_eq!(names(&unknown), None);
+    let hybrid = Raw { model: "Qwen/Qwen3.5-397B-A17B".into(), ..raw() };
+    assert_eq!(names(&hybrid), Some(("Qwen/Qwen3.5-397B-A17B", vec!["fp8-is-block"])));
     let small = resolve("meta-llama/Llama-3.1-8B-Instruct").unwrap();
     assert!((small.parameters() / 8.03e9 - 1.0).abs() < 0.01, "{}", small.parameters());
 }

@@ -93,6 +93,13 @@ pub fn model(raw: &Raw) -> Option<(&'static str, Quant, Vec<&'static str>)> {
         "MiniMaxAI/MiniMax-M2.5" if fp4 => ("nvidia/MiniMax-M2.5-NVFP4", own, mla),
         "MiniMaxAI/MiniMax-M2.5" => ("MiniMaxAI/MiniMax-M2.5", own, block),
         "Qwen/Qwen3-235B-A22B-FP8" => ("Qwen/Qwen3-235B-A22B-FP8", own, block),
+        "Qwen/Qwen3.5-397B-A17B" if fp4 => ("nvidia/Qwen3.5-397B-A17B-NVFP4", own, mla),
+        // Its FP8 checkpoint has blocks of 128 x 128.
+        "Qwen/Qwen3.5-397B-A17B" if raw.precision == "fp8" => {
+            let blocks = Quant { gemm: Some(Fp8Block), moe: Some(Fp8Block), ..own };
+            ("Qwen/Qwen3.5-397B-A17B", blocks, block)
+        }
+        "Qwen/Qwen3.5-397B-A17B" => ("Qwen/Qwen3.5-397B-A17B", own, vec![]),
         "zhipuai/GLM-5" if fp4 => ("nvidia/GLM-5-NVFP4", own, mla),
         // Every recipe of it for SGLang asks for FP8 KV (SemiAnalysisAI/InferenceX#2272).
         "zhipuai/GLM-5" => ("zai-org/GLM-5-FP8", Quant { kv: Some(Fp8), ..own }, block),
