@@ -1,4 +1,4 @@
-//! Layers that keep a running state as mixers: gated DeltaNet, Mamba-2.
+//! Layers that keep a running state as mixers: gated DeltaNet, Kimi delta attention, Mamba-2.
 //!
 //! A projection in, a convolution and the rule over the state (`kernels::ops::running`), a gated norm, a projection out.
 //! What a sequence keeps is the same whatever its length. Sizes: `spec::mixers`. Limits: a rank beyond the key heads holds
@@ -28,6 +28,7 @@ impl RunningState {
 impl Mixer for RunningState {
     fn name(&self) -> &'static str {
         match self.mixer {
+            LayerMixer::KimiDelta(_) => "Kimi delta attention",
             LayerMixer::Mamba2(_) => "Mamba-2",
             _ => "gated DeltaNet",
         }

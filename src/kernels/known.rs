@@ -38,7 +38,7 @@ fn measured(db: &KernelDb, system: &str, framework: &str, model: &Model) -> bool
         LayerMixer::Attention(_) => true,
         LayerMixer::GatedDelta(_) => any(&["gdn"]),
         // No rows are packed.
-        LayerMixer::Mamba2(_) => false,
+        LayerMixer::KimiDelta(_) | LayerMixer::Mamba2(_) => false,
     });
     let experts = model.moe.as_ref().is_none_or(|m| {
         let sizes = [("hidden_size", model.expert_hidden()), ("inter_size", m.intermediate), ("topk", m.topk)];

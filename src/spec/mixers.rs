@@ -5,8 +5,8 @@
 //! state bytes = heads x key width x value width x 4 (FP32) + convolved columns x (conv - 1) x 2 (BF16)
 //! ```
 //!
-//! Sources: gated DeltaNet arXiv:2412.06464, Mamba-2 arXiv:2405.21060; sizes as `config.json` of Qwen3-Next and Nemotron-H
-//! name them; the running state in FP32 (`mamba_ssm_dtype`, `mamba_ssm_cache_dtype`: float32), that of the convolution in
+//! Sources: gated DeltaNet arXiv:2412.06464, Kimi delta attention arXiv:2510.26692, Mamba-2 arXiv:2405.21060; sizes as
+//! `config.json` of Qwen3-Next, Kimi-Linear and Nemotron-H name them; the running state in FP32 (`mamba_ssm_dtype`, `mamba_ssm_cache_dtype`: float32), that of the convolution in
 //! BF16, as SGLang and vLLM keep them. Limits: what steers decay (A, dt, biases) counts as parameters, not as a format.
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -42,6 +42,18 @@ pub struct Mamba2 {
     pub conv: u32,
 }
 
+/// Kimi delta attention: a delta rule whose decay has a value for each of a head's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KimiDelta {
+    pub heads: u32,
+    /// Width of keys and of values.
+    pub head_dim: u32,
+    pub conv: u32,
+    /// Whether the output gate is one whole projection; else it goes through as many columns as a head has.
+    pub full_gate: bool,
+}
+
 /// Attention of another shape.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -57,15 +69,17 @@ pub struct OtherAttention {
 pub enum LayerMixer {
     Attention(OtherAttention),
     GatedDelta(DeltaNet),
+    KimiDelta(KimiDelta),
     Mamba2(Mamba2),
 }
 
 impl<'de> Deserialize<'de> for LayerMixer {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (kind, inside) = json::tagged(deserializer, &["attention", "gated-delta", "mamba2"])?;
+        let (kind, inside) = json::tagged(deserializer, &["attention", "gated-delta", "kimi-delta", "mamba2"])?;
         Ok(match kind.as_str() {
             "attention" => LayerMixer::Attention(json::inside(inside)?),
             "gated-delta" => LayerMixer::GatedDelta(json::inside(inside)?),
+            "kimi-delta" => LayerMixer::KimiDelta(json::inside(inside)?),
             _ => LayerMixer::Mamba2(json::inside(inside)?),
         })
     }
@@ -119,6 +133,23 @@ impl LayerMixer {
                     columns_out: values,
                     conv: d.conv,
                     small: convolved * f64::from(d.conv) + 2.0 * heads + f64::from(d.value_dim),
+                })
+            }
+            LayerMixer::KimiDelta(k) => {
+                let (heads, side) = (f64::from(k.heads), f64::from(k.head_dim));
+                let wide = heads * side;
+                let gate = if k.full_gate { wide } else { side };
+                // From the narrow columns of decay (and gate) to all heads.
+                let widened = side * wide * if k.full_gate { 1.0 } else { 2.0 };
+                Some(Running {
+                    heads: k.heads,
+                    cuts: k.heads,
+                    head_state: side * side,
+                    columns_in: 3.0 * wide + heads + side + gate,
+                    convolved: 3.0 * wide,
+                    columns_out: wide,
+                    conv: k.conv,
+                    small: 3.0 * wide * f64::from(k.conv) + widened + heads + wide + side,
                 })
             }
             LayerMixer::Mamba2(m) => {
@@ -188,6 +219,11 @@ impl LayerMixer {
                     let message = format!("{} key heads do not divide {} value heads", d.key_heads, d.value_heads);
                     c.wrong("key_heads", message, "");
                 }
+            }
+            LayerMixer::KimiDelta(k) => {
+                c.count("heads", k.heads, 1, HEAD);
+                c.count("head_dim", k.head_dim, 1, HEAD);
+                c.count("conv", k.conv, 1, 64);
             }
             LayerMixer::Mamba2(m) => {
                 let sizes = [("heads", m.heads), ("head_dim", m.head_dim), ("groups", m.groups), ("state", m.state)];

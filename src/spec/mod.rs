@@ -41,7 +41,7 @@ pub use expert_load::ExpertLoad;
 pub use framework::Framework;
 pub use hardware::{Cluster, Device, Fabric};
 pub use level::{Level, Role};
-pub use mixers::{DeltaNet, LayerMixer, Mamba2, OtherAttention, Running};
+pub use mixers::{DeltaNet, KimiDelta, LayerMixer, Mamba2, OtherAttention, Running};
 pub use model::{Model, Moe, PartFormat};
 pub use plan::{
     AfdPlan, Aggregated, Duplex, Parallel, PdPlan, PipelineMode, Placement, Plan, PoolPlan, Side, Slot, Workers,

@@ -189,6 +189,7 @@ fn attention_tp(c: &mut Check, tp: u32, model: &Model) {
                 (a.attention.heads(), "attention heads of the layers with a shape of their own")
             }
             LayerMixer::GatedDelta(d) => (d.value_heads, "value heads of the gated DeltaNet"),
+            LayerMixer::KimiDelta(k) => (k.heads, "heads of the Kimi delta attention"),
             LayerMixer::Mamba2(m) => (m.heads, "Mamba-2 heads"),
         };
         if model.attention.heads().is_multiple_of(tp) {

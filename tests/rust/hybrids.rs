@@ -13,7 +13,8 @@ use disagg::spec::{Aggregated, Assumptions, PdPlan, Plan, Serving, Slot, Workloa
 use crate::lab;
 
 /// A hybrid of each kind, odd heads, chunks of every other layer's experts, and latent experts.
-const FAMILIES: [&str; 5] = [
+const FAMILIES: [&str; 6] = [
+    "moonshotai/Kimi-Linear-48B-A3B-Instruct",
     "Qwen/Qwen3.5-35B-A3B",
     "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16",
     "XiaomiMiMo/MiMo-V2-Flash",

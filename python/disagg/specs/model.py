@@ -67,7 +67,7 @@ def _kinds(model: Model) -> str:
     attention = model.attention
     own = "DSA" if attention.get("indexer") else "MLA" if attention["kind"] == "mla" else "GQA"
     windows = bool(attention.get("window")) or any(m.get("window") for m in model.mixers)
-    said = {"gated-delta": "gated DeltaNet", "mamba2": "Mamba-2"}
+    said = {"gated-delta": "gated DeltaNet", "kimi-delta": "Kimi delta attention", "mamba2": "Mamba-2"}
     others = [said[m["kind"]] for m in model.mixers if m["kind"] in said]
     return " + ".join([own, *others]) + (", windows" if windows else "")
 
@@ -209,10 +209,11 @@ def _read(source: object, trust_fields: bool) -> _core.Spec:
         config = _sayable(source)
         name = str(source.get("_name_or_path") or "custom")
         return _remarked(_core.model_from_hf(config, None, name, "a dict", trust_fields), config, None)
+    if isinstance(source, str) and "://" in source:
+        return _core.preset("Model", source)
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
-        hub = isinstance(source, str) and "://" in source
-        if not hub and (isinstance(source, os.PathLike) or path.suffix == ".json" or _exists(path)):
+        if isinstance(source, os.PathLike) or path.suffix == ".json" or _exists(path):
             return _from_file(path, trust_fields)
         return _core.preset("Model", source)
     hint = "expected a preset's name, the path of a config.json, or a dict"

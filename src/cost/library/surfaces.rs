@@ -99,6 +99,7 @@ impl Surfaces for Library {
     fn running(&self, mixer: &LayerMixer, ranks: u32, decode: bool) -> Result<Arc<Surface>> {
         let heads = match mixer {
             LayerMixer::GatedDelta(d) => [d.key_heads, d.value_heads, d.key_dim, d.value_dim, d.conv],
+            LayerMixer::KimiDelta(k) => [k.heads, k.heads, k.head_dim, k.head_dim, k.conv],
             LayerMixer::Mamba2(m) => [m.groups, m.heads, m.state, m.head_dim, m.conv],
             LayerMixer::Attention(_) => [0; 5],
         };

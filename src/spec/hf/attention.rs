@@ -8,7 +8,7 @@ use super::class::Rule;
 use super::fields::{Fields, kind};
 use super::order::Blocks;
 use crate::spec::attention::{Attention, Indexer, OutputGate, Shape, SlidingWindow};
-use crate::spec::mixers::{DeltaNet, LayerMixer, Mamba2, OtherAttention};
+use crate::spec::mixers::{DeltaNet, KimiDelta, LayerMixer, Mamba2, OtherAttention};
 
 const HEAD: u32 = 65_536;
 
@@ -37,11 +37,16 @@ pub(crate) fn read(
 ) -> Option<Mixing> {
     if f.get("kv_lora_rank").is_some() {
         let attention = latent(f);
+        let delta = match layers {
+            Some(layers) if f.says("linear_attn_config") => Some(kimi_delta(f, layers)?),
+            _ => None,
+        };
         // What a class says of heads that latent attention does not have.
         for derived in ["num_key_value_heads", "head_dim", "qk_head_dim", "index_topk_freq", "layer_types"] {
             f.seen(derived);
         }
-        return Some(Mixing { attention: attention?, mixers: Vec::new(), layer_mixers: Vec::new() });
+        let (mixers, layer_mixers) = delta.unwrap_or_default();
+        return Some(Mixing { attention: attention?, mixers, layer_mixers });
     }
     if f.get("index_topk").is_some() {
         f.wrong("index_topk", "a sparse-attention indexer without kv_lora_rank: not supported", "");
@@ -246,6 +251,25 @@ fn other_shape(f: &mut Fields, heads: u32, kv_heads: u32, head_dim: u32, shape: 
     }
     let shape = Shape { v_dim: if v == d { 0 } else { v }, ..shape };
     Some(Some(Attention::Gqa { heads: n, kv_heads: kv, head_dim: d, window: None, shape }))
+}
+
+/// Kimi-Linear: which layers have its delta attention, counted from one; the others have latent attention.
+fn kimi_delta(f: &mut Fields, layers: u32) -> Option<(Vec<LayerMixer>, Vec<Vec<u32>>)> {
+    let heads = f.need(&["linear_attn_config.num_heads"], HEAD);
+    let head_dim = f.need(&["linear_attn_config.head_dim"], HEAD);
+    let conv = f.need(&["linear_attn_config.short_conv_kernel_size"], 64);
+    let full_gate = f.flag("linear_attn_config.use_full_rank_gate").unwrap_or(false);
+    let delta = f.layer_numbers("linear_attn_config.kda_layers", layers + 1);
+    let full = f.layer_numbers("linear_attn_config.full_attn_layers", layers + 1);
+    let (delta, full) = (delta?, full?);
+    if let Some(missing) = (1..=layers).find(|l| delta.contains(l) == full.contains(l)) {
+        let message = format!("and full_attn_layers do not share out the {layers} layers: see layer {missing}");
+        f.wrong("linear_attn_config.kda_layers", message, "");
+        return None;
+    }
+    let mixer = KimiDelta { heads: heads?, head_dim: head_dim?, conv: conv?, full_gate };
+    let layer_mixers = (1..=layers).map(|l| vec![u32::from(delta.contains(&l))]).collect();
+    Some((vec![LayerMixer::KimiDelta(mixer)], layer_mixers))
 }
 
 fn gated_delta(f: &mut Fields) -> Option<DeltaNet> {

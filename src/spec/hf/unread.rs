@@ -8,7 +8,6 @@ use super::fields::{Fields, kind, off};
 
 /// Fields whose presence (with a value that switches something on) is refused, and why.
 const REFUSED: &[(&str, &str)] = &[
-    ("linear_attn_config", "linear attention layers"),
     ("sparse_attention_config", "block-sparse attention"),
     ("compress_ratios", "compressed attention"),
     ("compress_ratio", "compressed attention"),
