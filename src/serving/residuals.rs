@@ -72,7 +72,7 @@ pub fn tpot_interval(lib: &Library, plan: &Plan) -> TpotInterval {
         Plan::Pd(_) | Plan::Afd(_) => None,
     };
     let measured = lib.what_if().is_none() && (90..=103).contains(&device.sm);
-    let asked = prompts.filter(|_| measured).map(|p| [lib.framework.as_str(), generation, layers, p]);
+    let asked = prompts.filter(|_| measured).map(|p| [lib.framework.name(), generation, layers, p]);
     let found = asked.and_then(|asked| all.regimes.iter().find(|r| r.regime == asked));
     match found {
         Some(r) => {

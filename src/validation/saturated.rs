@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::row::CheckedRow;
+use super::row::{CheckedRow, Section};
 use crate::control::Control;
 use crate::cost::Library;
 use crate::error::{Error, Result};
@@ -21,7 +21,7 @@ use crate::serving::choose::most_sequences;
 use crate::serving::{Engine, Load, StepEngine, aggregated, defaults};
 use crate::sim::trace::draw;
 use crate::sim::{Deployment, Settings, simulate};
-use crate::spec::{Aggregated, Assumptions, Dtype, Parallel, Plan, Quant, Serving, Workload, catalog};
+use crate::spec::{Aggregated, Assumptions, Dtype, Framework, Parallel, Plan, Quant, Serving, Workload, catalog};
 
 const ROWS: &str = include_str!("../../python/disagg/data/validation/trtllm_saturated.csv");
 const PATH: &str = "validation/trtllm_saturated.csv";
@@ -92,7 +92,7 @@ fn library(db: &Arc<KernelDb>, p: &Published) -> Result<Arc<Library>> {
     };
     let model = catalog::model(name)?;
     let cluster = catalog::cluster(&p.system, 8)?;
-    defaults::library(db, &model, &cluster, "trtllm", &quant, &Serving::default(), &Assumptions::physical())
+    defaults::library(db, &model, &cluster, Framework::Trtllm, &quant, &Serving::default(), &Assumptions::physical())
 }
 
 /// Output tokens/s and GPU, simulated and by the closed form, and the seats of a rank.
@@ -132,7 +132,7 @@ pub fn rows(db: &Arc<KernelDb>, control: &Control) -> Result<Vec<CheckedRow>> {
                 let ([simulated, closed], seats) = predict(db, p, control)?;
                 control.advance(1);
                 let row = |metric, predicted: f64| CheckedRow {
-                    section: "saturated",
+                    section: Section::Saturated,
                     name: format!("{} {} {} {:.0}/{:.0}", p.model, p.precision, p.layout, p.isl, p.osl),
                     system: p.system.clone(),
                     model: p.model.clone(),

@@ -14,17 +14,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::row::CheckedRow;
+use super::row::{CheckedRow, Section};
 use crate::control::Control;
 use crate::cost::{Batch, Library};
 use crate::error::{Error, Result};
 use crate::kernels::KernelDb;
 use crate::serving::{StepEngine, defaults};
-use crate::spec::{AfdPlan, Assumptions, Dtype, Parallel, Quant, Serving, Workload, catalog};
+use crate::spec::{AfdPlan, Assumptions, Dtype, Framework, Parallel, Quant, Serving, Workload, catalog};
 
 const ROWS: &str = include_str!("../../python/disagg/data/validation/afd_and_wide_ep.csv");
 const PATH: &str = "validation/afd_and_wide_ep.csv";
-const FRAMEWORK: &str = "vllm";
+const FRAMEWORK: Framework = Framework::Vllm;
 const FRACTION: f64 = 0.94;
 
 /// One measured row.
@@ -148,11 +148,11 @@ fn checked(
     note: String,
 ) -> CheckedRow {
     CheckedRow {
-        section: "afd",
+        section: Section::Afd,
         name,
         system: m.system.clone(),
         model: m.model.clone(),
-        framework: FRAMEWORK.into(),
+        framework: FRAMEWORK.to_string(),
         metric,
         target,
         predicted,

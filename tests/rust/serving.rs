@@ -12,7 +12,7 @@ use disagg::serving::{Binding, Engine, Load, SteadyState, StepEngine, aggregated
 use disagg::spec::assumptions::{FirstToken, KvTransfer, PrefillSync};
 use disagg::spec::plan::{Duplex, PipelineMode};
 use disagg::spec::workload::PrefixHome;
-use disagg::spec::{AfdPlan, Aggregated, Assumptions, Parallel, PdPlan, Plan, Serving, Slot, Workload};
+use disagg::spec::{AfdPlan, Aggregated, Assumptions, Framework, Parallel, PdPlan, Plan, Serving, Slot, Workload};
 use proptest::prelude::*;
 
 use crate::lab::{self, afd_plan, gap, near, pool, split, unit, worker, workers};
@@ -668,12 +668,12 @@ fn intervals_come_from_servers_of_the_kind() {
     use disagg::serving::residuals::tpot_interval;
     let plan =
         Plan::Aggregated(Aggregated { parallel: Parallel { tp: 8, ..Parallel::default() }, ..Default::default() });
-    let of = |system: &str, framework: &str, model: &str| {
+    let of = |system: &str, framework: Framework, model: &str| {
         let (model, cluster) = (lab::model(model), lab::cluster(system, 8));
         tpot_interval(&lab::library(&model, &cluster, framework, &Assumptions::physical()), &plan)
     };
     for system in ["b200_sxm", "h100_sxm"] {
-        for framework in lab::FRAMEWORKS {
+        for framework in Framework::ALL.iter().copied() {
             for model in ["deepseek-ai/DeepSeek-V3", "Qwen/Qwen3-32B"] {
                 let found = of(system, framework, model);
                 let [low, high] = found.factors;
@@ -683,7 +683,7 @@ fn intervals_come_from_servers_of_the_kind() {
             }
         }
     }
-    let known = of("h100_sxm", "trtllm", "Qwen/Qwen3-32B");
+    let known = of("h100_sxm", Framework::Trtllm, "Qwen/Qwen3-32B");
     assert!(known.from.starts_with("429 measured servers"), "{}", known.from);
     assert!(known.factors[1] / known.factors[0] < 1.5, "{known:?}");
 }

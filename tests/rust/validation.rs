@@ -285,7 +285,7 @@ fn recipes_say_what_rows_without_worker_counts_ran() {
     assert_eq!((one, unclear), (429, 247));
     // An image that only recipes with drafts used: three, one under attention DP.
     let drafts =
-        Raw { framework: "trtllm".into(), version: "1.2.0rc6.post3".into(), measured: "2026-02-07".into(), ..raw() };
+        Raw { framework: Framework::Trtllm, version: "1.2.0rc6.post3".into(), measured: "2026-02-07".into(), ..raw() };
     assert_eq!(clean(&drafts, 256).unwrap().mtp, 3);
     let dp = Raw { sizes: sizes(1, Some(8), 1, 8), ..drafts.clone() };
     assert_eq!(clean(&dp, 256).unwrap().mtp, 1);
@@ -298,7 +298,7 @@ fn recipes_say_what_rows_without_worker_counts_ran() {
 /// 1.4 on the best ratio, 5 % of the capacities).
 #[test]
 fn splits_are_priced_and_their_capacities_met() {
-    let rows = validation::rows(&db(), &["afd"], false, &Control::new()).unwrap();
+    let rows = validation::rows(&db(), &[Section::Afd], false, &Control::new()).unwrap();
     assert!(rows.iter().all(|r| r.error().is_finite()));
     let mean = |pick: &dyn Fn(&validation::CheckedRow) -> bool| {
         let e: Vec<f64> = rows.iter().filter(|r| pick(r)).map(|r| r.error().abs()).collect();
@@ -322,7 +322,7 @@ fn splits_are_priced_and_their_capacities_met() {
 /// Servers with all requests queued: simulated as run, the closed form beside each.
 #[test]
 fn saturated_servers_are_simulated_as_they_ran() {
-    let rows = validation::rows(&db(), &["saturated"], false, &Control::new()).unwrap();
+    let rows = validation::rows(&db(), &[Section::Saturated], false, &Control::new()).unwrap();
     assert_eq!(rows.len(), 2 * 39);
     assert!(rows.iter().all(|r| r.error().is_finite()));
     let median = |which: usize| {

@@ -203,13 +203,13 @@ pub fn clean(raw: &Raw, experts: u32) -> std::result::Result<Clean, &'static str
     }
     let mut clean = by_label(raw, experts == 0)?;
     let Deployment::Aggregated { parallel, .. } = &clean.deployment else { return Ok(clean) };
-    if raw.framework == "trtllm" && raw.model.contains("DeepSeek") && raw.version == DRAFTS {
+    if raw.framework == Framework::Trtllm && raw.model.contains("DeepSeek") && raw.version == DRAFTS {
         clean.mtp = if parallel.dp > 1 { 1 } else { 3 };
         clean.rules.push("mtp-by-image");
     }
     // Rows of late 2025 name no version; the configurations then ran 1.1.0rc2.post2 or older.
     let old = version(&raw.version).map_or(raw.measured.as_str() < "2026", |v| v < [1, 2]);
-    if raw.framework == "trtllm" && is_blackwell(raw) && raw.precision == "fp8" && old && experts > 0 {
+    if raw.framework == Framework::Trtllm && is_blackwell(raw) && raw.precision == "fp8" && old && experts > 0 {
         clean.expert_kernel = Some("deepgemm");
         clean.rules.push("experts-by-version");
     }
