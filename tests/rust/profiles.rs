@@ -19,7 +19,7 @@ use disagg::network::{A2aShape, OneNode};
 use disagg::serving::pd::Several;
 use disagg::serving::pipeline::{Stages, uniform_alone};
 use disagg::serving::step_engine::EngineKind;
-use disagg::serving::{Engine, Load, StepEngine, aggregated, pd, published};
+use disagg::serving::{Engine, Load, Scan, StepEngine, Tables, aggregated, pd, published};
 use disagg::spec::{Aggregated, Assumptions, Dtype, PROFILES, Plan, Quant, Serving, Workload, catalog};
 use disagg::units::{GIB, MIB};
 
@@ -437,4 +437,45 @@ fn counted_steps_give_the_published_numbers() {
         ..Default::default()
     });
     near(Engine::new(&lib, &w, &plan).unwrap().point.ttft_s, p.ttft_s, 1e-12, "engine");
+}
+
+/// Between nodes `gather-in-node` leaves the tokens to an all-to-all. A decode step under CUDA graphs that none takes
+/// (the low-latency kernel is full, the other asks the host for sizes) is gathered: no layer is free.
+#[test]
+fn steps_that_no_all_to_all_takes_are_gathered() {
+    let base = lab::lib("deepseek-ai/DeepSeek-V3.2", "h200_sxm", 16, "sglang");
+    let (far, gather) = (with(&base, "exchange", json!("gather-in-node")), with(&base, "exchange", json!("gather")));
+    let eager = {
+        let serving = disagg::spec::Serving { launch: Some(disagg::spec::Launch::Measured), ..Serving::default() };
+        lab::library_serving(&far.model, &far.cluster, Framework::Sglang, &far.assumptions, &serving)
+    };
+    let of = |lib: &Arc<Library>, gpus, batch: &Batch| match lab::worker(lib, split(1, gpus, 1), &chat()).kind {
+        EngineKind::Worker(w, _) => (w.lane(batch).unwrap().name(), w.step(batch).seconds),
+        EngineKind::Afd(_) => unreachable!(),
+    };
+    let mut last = 0.0;
+    for tokens in [1.0, 256.0, 1024.0, 1025.0, 2048.0, 8192.0] {
+        let batch = Batch::decode(tokens, 4700.0, 1.0);
+        let (lane, seconds) = of(&far, 16, &batch);
+        if tokens <= 1024.0 {
+            assert_eq!(lane, "grouped+low-latency", "{tokens}");
+        } else {
+            assert_eq!((lane, seconds), of(&gather, 16, &batch), "{tokens}");
+            assert_eq!(of(&eager, 16, &batch).0, "grouped+normal", "{tokens}: the host is asked");
+        }
+        assert!(seconds > last, "{tokens}: {seconds} after {last}");
+        last = seconds;
+        assert_eq!(of(&far, 8, &batch), of(&gather, 8, &batch), "{tokens}: one node gathers all");
+    }
+    let prompts = Batch::prefill(1.0, 8192.0, 0.0);
+    assert_eq!(of(&far, 16, &prompts).0, "grouped+normal");
+    // The scan takes the same lanes; every batch sees the mean context, so that decode kernels have one line.
+    let far = with(&far, "attention_barrier", json!(false));
+    let (w, s) = (chat(), Arc::new(lab::worker(&far, split(1, 16, 1), &chat())));
+    let scan = Scan::new(&s, &Arc::new(Tables::new(&far, &w, &Arc::default()).unwrap())).unwrap();
+    for batch in [512.0, 1024.0, 2048.0, 4096.0] {
+        let (exact, fast) =
+            (pd::decode_side(&s, &Load::of(&w), batch), pd::decode_side_by(&scan, &Load::of(&w), batch));
+        near(fast.step.seconds, exact.step.seconds, 1e-9, "scan");
+    }
 }

@@ -11,8 +11,8 @@ use crate::kernels::Reading;
 /// One lane in one mode.
 #[derive(Debug)]
 pub(super) struct LaneLines {
-    /// Most tokens of a rank that it takes.
-    pub most: f64,
+    /// Tokens of a rank that it takes: more than the first and at most the second.
+    takes: [f64; 2],
     around: Arc<Piecewise>,
     ways: [Way; 2],
     experts: Arc<Piecewise>,
@@ -45,8 +45,11 @@ impl MoePart {
     /// alone; in a whole layer both are one line.
     pub fn lane_lines(self: &Arc<Self>, lines: &Tabulated, decode: bool, halves: bool) -> Vec<LaneLines> {
         let lanes = self.lanes.iter().filter(|l| !halves || l.apart());
-        let taken = lanes.filter(|l| self.most_tokens(**l, decode) >= 0.0);
-        taken.map(|l| self.lines_of(lines, *l, decode, halves)).collect()
+        let some = |l: &&Lane| {
+            let [above, most] = self.takes(**l, decode);
+            most >= 0.0 && above < most
+        };
+        lanes.filter(some).map(|l| self.lines_of(lines, *l, decode, halves)).collect()
     }
 
     fn lines_of(self: &Arc<Self>, lines: &Tabulated, lane: Lane, decode: bool, halves: bool) -> LaneLines {
@@ -92,7 +95,7 @@ impl MoePart {
         };
         let split = [u32::from(tensor && !self.lib.whole_shared()), u32::from(tensor), p.tp, mode, 0, 0];
         LaneLines {
-            most: self.most_tokens(lane, decode) * tp,
+            takes: self.takes(lane, decode).map(|own| own * tp),
             around: line("around", [u32::from(tensor), p.tp, mode, 0, 0, 0], rank, |p| seconds(|t| p.around(1.0, t))),
             ways,
             experts: line("experts", [kernel, p.ep(), p.moe_tp, mode, u32::from(p.dp * p.cp > 1), 0], all, |p| {
@@ -106,6 +109,12 @@ impl MoePart {
 }
 
 impl LaneLines {
+    /// Whether it takes a step of `rank` tokens.
+    #[inline]
+    pub fn take(&self, rank: f64) -> bool {
+        self.takes[0] < rank && rank <= self.takes[1]
+    }
+
     /// Seconds of a whole layer.
     #[inline]
     pub fn seconds(&self, at: &LayerTokens<Place>, hides: bool) -> f64 {

@@ -174,7 +174,7 @@ impl<K: Fn(usize, bool) -> f64> Read<'_, K> {
         let half = at.batch.part(2);
         let (rank, places) = self.lines.places(&half);
         let attention = self.lines.around[mixer][at.mode].at(places.rank) + self.kernel(&half, mixer, true);
-        let lanes = halving.lanes[at.mode].iter().filter(|l| rank <= l.most);
+        let lanes = halving.lanes[at.mode].iter().filter(|l| l.take(rank));
         lanes.map(|l| l.wall(&places, attention)).fold(f64::INFINITY, f64::min)
     }
 }
@@ -191,7 +191,7 @@ impl<K: Fn(usize, bool) -> f64> StepParts for Read<'_, K> {
             *kernel = self.kernel(batch, mixer, false);
         }
         let hides = self.lines.hides && mode == 1;
-        let lanes = self.lines.lanes[mode].iter().filter(|l| rank <= l.most);
+        let lanes = self.lines.lanes[mode].iter().filter(|l| l.take(rank));
         let lane = lanes.map(|l| l.seconds(&places, hides)).fold(f64::INFINITY, f64::min);
         At { batch: *batch, mode, places, kernels, lane }
     }

@@ -69,6 +69,8 @@ pub(super) struct MoePart {
     pub shared: Option<[GatedMlp; 2]>,
     pub a2a: A2aShape,
     pub lanes: Vec<Lane>,
+    /// Whether collectives carry only what no all-to-all takes.
+    gathers_last: bool,
     /// Rows that stand for the exchange between nodes, whatever the kernel of a lane.
     one_node: Option<OneNode>,
     /// Whether experts span nodes.
@@ -117,9 +119,6 @@ impl MoePart {
             Exchange::GatherInNode => far,
         };
         if may_dispatch && p.moe_tp == 1 && p.ep() > 1 && p.ep() == p.stage_gpus() && p.dp * p.cp > 1 {
-            if lib.assumptions.exchange == Exchange::GatherInNode {
-                lanes.clear();
-            }
             one_node = lib.one_node(&a2a)?.filter(|_| far);
             wide = far;
             let both = [A2aKind::LowLatency, A2aKind::Normal];
@@ -134,6 +133,7 @@ impl MoePart {
             experts,
             shared,
             a2a,
+            gathers_last: lib.assumptions.exchange == Exchange::GatherInNode && lanes.len() > 1,
             lanes,
             one_node,
             wide,
@@ -163,10 +163,21 @@ impl MoePart {
         }
     }
 
-    /// Most tokens of a GPU that a lane takes in a mode, below 0: it takes no such step. Buffers are full, or sizes are
-    /// known on the host alone, which CUDA graphs rule out.
-    pub fn most_tokens(&self, lane: Lane, decode: bool) -> f64 {
-        let Some(kind) = lane.exchange() else { return f64::INFINITY };
+    /// Tokens of a GPU that a lane takes in a mode: more than the first and at most the second.
+    pub fn takes(&self, lane: Lane, decode: bool) -> [f64; 2] {
+        match lane.exchange() {
+            Some(kind) => [f64::NEG_INFINITY, self.most_tokens(kind, decode)],
+            None if self.gathers_last => {
+                let kinds = self.lanes.iter().filter_map(|l| l.exchange());
+                [kinds.map(|k| self.most_tokens(k, decode)).fold(f64::NEG_INFINITY, f64::max), f64::INFINITY]
+            }
+            None => [f64::NEG_INFINITY, f64::INFINITY],
+        }
+    }
+
+    /// Most tokens of a GPU that an all-to-all takes in a mode, below 0: it takes no such step. Buffers are full, or
+    /// sizes are known on the host alone, which CUDA graphs rule out.
+    fn most_tokens(&self, kind: A2aKind, decode: bool) -> f64 {
         if self.one_node.is_some() {
             return if decode == (kind == A2aKind::LowLatency) { f64::INFINITY } else { -1.0 };
         }
@@ -178,13 +189,16 @@ impl MoePart {
         Turns { tensor: lane == Lane::Tensor, slowed: overlap::slowdown(&self.lib, lane.exchange()) }
     }
 
-    /// The parts of every lane that takes this batch. The first lane takes any number of tokens.
+    /// The parts of every lane that takes this batch: some lane takes any number of tokens.
     pub fn taken(&self, batch: &Batch) -> impl Iterator<Item = Priced<'_>> {
         let p = &self.parallel;
         let (decode, rank) = (!batch.has_prefill(), batch.rank_tokens(f64::from(p.cp)));
         let (own, all) = (rank / f64::from(p.tp), f64::from(p.dp) * batch.mean_tokens());
         let tokens = LayerTokens { rank, own, all };
-        let taken = self.lanes.iter().filter(move |l| own <= self.most_tokens(**l, decode));
+        let taken = self.lanes.iter().filter(move |l| {
+            let [above, most] = self.takes(**l, decode);
+            above < own && own <= most
+        });
         taken.map(move |lane| Priced { moe: self, lane: *lane, tokens, decode })
     }
 
