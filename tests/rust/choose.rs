@@ -89,3 +89,61 @@ fn what_is_given_is_kept_and_the_choice_is_written_into_the_plan() {
         assert_eq!(format!("{:?}", again.point), format!("{:?}", engine.point));
     }
 }
+
+/// Requests in flight walked step by step: decoding ones take their tokens first, prompts take what is left of the budget
+/// in order of arrival, and one that is done makes room for the next. Gives the mean number that decode.
+fn walk(isl: f64, osl: f64, batch: u32, per_decode: f64, progress: f64, budget: f64) -> f64 {
+    let mut waiting: std::collections::VecDeque<f64> = (0..batch).map(|_| isl).collect();
+    let mut decoding: Vec<f64> = Vec::new();
+    let (mut sum, steps) = (0.0, 40.0 * (osl / progress).ceil());
+    for step in 0..steps as u64 {
+        let mut room = budget - per_decode * decoding.len() as f64;
+        decoding.iter_mut().for_each(|left| *left -= progress);
+        let before = decoding.len();
+        decoding.retain(|left| *left > 1e-9);
+        waiting.extend(std::iter::repeat_n(isl, before - decoding.len()));
+        while room > 0.0
+            && let Some(left) = waiting.front_mut()
+        {
+            let taken = left.min(room);
+            *left -= taken;
+            room -= taken;
+            if *left <= 1e-9 {
+                waiting.pop_front();
+                decoding.push(osl - 1.0);
+            }
+        }
+        // The first half settles.
+        if step as f64 >= 0.5 * steps {
+            sum += decoding.len() as f64;
+        }
+    }
+    sum / (0.5 * steps)
+}
+
+#[test]
+fn the_filled_budget_just_keeps_all_decoding() {
+    for (isl, osl, batch, drafts, accepted) in [
+        (2048.0, 1024.0, 64, 0.0, 0.0),
+        (512.0, 256.0, 128, 0.0, 0.0),
+        (8192.0, 512.0, 256, 0.0, 0.0),
+        (1000.0, 1000.0, 48, 3.0, 1.6),
+    ] {
+        let w = Workload::fixed("w", 0.0, isl, osl);
+        let (load, per_decode, progress) = (Load::of(&w), 1.0 + drafts, 1.0 + accepted);
+        let filled = f64::from(choose::filled_budget(&load, batch, per_decode, progress).unwrap());
+        let share = |budget: f64| walk(isl, osl, batch, per_decode, progress, budget) / f64::from(batch);
+        let (own, prompts) = (share(filled), filled - f64::from(batch) * per_decode);
+        // A request waits for its prompt's own steps and no more: a larger budget changes nothing. With a tenth less room
+        // for prompts so many decode as leave room for the prompts that they ask for.
+        let tight = filled - 0.1 * prompts;
+        let (less, more) = (share(tight), share(filled + 0.5 * prompts));
+        let balanced = tight / f64::from(batch) / (isl * progress / (osl - 1.0) + per_decode);
+        println!("{isl} {osl} {batch}: {own:.3}, with less {less:.3} ({balanced:.3}), with more {more:.3}");
+        assert!(own > 0.975 && more < own + 0.01, "{isl} {osl} {batch}: {own}, with more {more}");
+        assert!(less < own - 0.005 && (less - balanced).abs() < 0.01, "{isl} {osl} {batch}: {less} of {balanced}");
+    }
+    let of = |isl, osl, batch| choose::filled_budget(&Load::of(&Workload::fixed("w", 0.0, isl, osl)), batch, 1.0, 1.0);
+    assert_eq!(of(1000.0, 1.0, 8), None, "nothing decodes");
+    assert_eq!(of(1e6, 2.0, 1 << 20), None, "more than a step can be told to take");
+}
