@@ -44,7 +44,7 @@ impl Parallel {
 
 record! {
     /// Equal workers that fill the prefill or the decode slot of a `PD` plan.
-    pub struct Workers as workers {
+    pub struct Workers as workers or { count: 1, parallel: Parallel::default() } {
         /// Number of workers.
         pub count: u32,
         /// How each is split.
@@ -58,15 +58,9 @@ record! {
     }
 }
 
-impl Default for Workers {
-    fn default() -> Self {
-        Workers { count: 1, parallel: Parallel::default(), batch: None, chunk_tokens: None, two_batch_overlap: None }
-    }
-}
-
 record! {
     /// Chunked prefill and decode on the same GPUs.
-    pub struct Aggregated as aggregated {
+    pub struct Aggregated as aggregated or { parallel: Parallel::default() } {
         /// How each replica is split.
         pub parallel: Parallel,
         /// Sequences per attention rank; None: chosen.
@@ -79,19 +73,6 @@ record! {
         pub two_batch_overlap: Option<bool> = None,
         /// Prompt tokens join every n-th step at most; None: as `Serving` says.
         pub prefill_interval: Option<u32> = None,
-    }
-}
-
-impl Default for Aggregated {
-    fn default() -> Self {
-        Aggregated {
-            parallel: Parallel::default(),
-            batch: None,
-            chunk_tokens: None,
-            replicas: 1,
-            two_batch_overlap: None,
-            prefill_interval: None,
-        }
     }
 }
 

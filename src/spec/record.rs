@@ -13,7 +13,8 @@
 //! }
 //! ```
 //!
-//! What has a default after `=` may be left out, in JSON as in the constructor in Python. A `#[serde(default)]` before
+//! What has a default after `=` may be left out, in JSON as in the constructor in Python. Where a field has none, an
+//! `or { field: value }` after the struct's names says what its `Default` takes there, which nothing but Rust reads. A `#[serde(default)]` before
 //! the struct takes from its own `Default` what JSON leaves out; a `#[serde(...)]` before a field says how it is written
 //! (`skip_serializing_if`).
 
@@ -50,7 +51,7 @@ macro_rules! record {
         $(#[doc = $about:literal])*
         $(#[derive($($derive:tt)*)])?
         $(#[serde($($container:tt)*)])?
-        pub struct $name:ident as $fields:ident {
+        pub struct $name:ident as $fields:ident $(or { $($must:ident: $alone:expr),+ })? {
             $(
                 $(#[doc = $doc:literal])*
                 $(#[serde($($how:tt)*)])?
@@ -67,6 +68,7 @@ macro_rules! record {
         }
 
         record! { @read [$($($container)*)?] $name { $( $field: $kind, [$($default)?]; )* } }
+        record! { @alone [$($($must = $alone),+)?] $name { $( $field: [$($default)?]; )* } }
 
         #[cfg(feature = "python")]
         macro_rules! $fields {
@@ -102,6 +104,14 @@ macro_rules! record {
         }
     };
     (@read [$($container:tt)+] $($rest:tt)*) => {};
+    (@alone [] $($rest:tt)*) => {};
+    (@alone [$($must:ident = $alone:expr),+] $name:ident { $( $field:ident: [$($default:expr)?]; )* }) => {
+        impl Default for $name {
+            fn default() -> Self {
+                $name { $($must: $alone,)+ $( $($field: $default,)? )* }
+            }
+        }
+    };
     (@left_out $from:ident, $field:ident,) => {
         return Err(<$from::Error as serde::de::Error>::missing_field(stringify!($field)))
     };

@@ -205,7 +205,7 @@ fn slo_and_serving_slips_are_named() {
         ]
     );
     let s = Serving { mtp: 2, imbalance: Some(Imbalance::Exponent(-1.0)), ..Serving::default() };
-    assert_eq!(lines(&s.check()), ["imbalance: must be from 0 to 10, is -1"]);
+    assert_eq!(lines(&s.check()), ["imbalance: must be from 0 to 1e1, is -1"]);
     assert_eq!(
         Serving::from_json(r#"{"imbalance": "power_law_1.1"}"#).unwrap_err().to_string(),
         "serving.imbalance: unknown value 'power_law_1.1'; did you mean 'power_law_1.01' (or 'power_law_1.2')?"
