@@ -97,6 +97,14 @@ pub struct AfdUnit {
     ffn_memory: [Surface; 2],
     hidden: f64,
     overlap: bool,
+    /// Whether attention ranks and moe-TP groups are charged their reductions.
+    reduces: bool,
+    /// Whether experts may run on the grouped kernel, or on the fused one alone.
+    grouped: bool,
+    /// Whether every FFN GPU routes all tokens and computes the shared expert on them.
+    whole_ffn: bool,
+    /// Whether one link brings a node's tokens, which are then exchanged inside it.
+    one_link: bool,
 }
 
 impl AfdUnit {
@@ -178,6 +186,10 @@ impl AfdUnit {
             ffn_memory: [ffn_lib.memory(false), ffn_lib.memory(true)],
             hidden: f64::from(lib.model.hidden),
             overlap: lib.assumptions.shared_expert_overlap,
+            reduces: lib.assumptions.afd_reductions,
+            grouped: lib.assumptions.exchange == Exchange::Best,
+            whole_ffn: lib.assumptions.ffn_pool == FfnPool::Whole,
+            one_link: lib.assumptions.copies == Copies::OneLink,
             lib: lib.clone(),
             ffn_lib: ffn_lib.clone(),
         };
@@ -224,7 +236,7 @@ impl AfdUnit {
             self.price_scatter(bytes, decode, ledger);
             return;
         }
-        if self.attention_tp > 1 && self.lib.assumptions.afd_reductions {
+        if self.attention_tp > 1 && self.reduces {
             let (comm, tp) = (&self.lib.comm, self.attention_tp);
             let reduce = comm.all_reduce(bytes, tp, self.lib.reduce_graph(decode));
             ledger.carry(Op::TpReduce, 2.0, reduce, || {
@@ -262,7 +274,7 @@ impl AfdUnit {
     }
 
     fn price_scatter<S: Ledger>(&self, bytes: f64, decode: bool, ledger: &mut S) {
-        if self.attention_tp > 1 && self.lib.assumptions.afd_reductions {
+        if self.attention_tp > 1 && self.reduces {
             let (comm, tp) = (&self.lib.comm, self.attention_tp);
             let [reduce, _] = self.lib.reduction(bytes, tp, decode);
             ledger.carry(Op::TpReduce, 1.0, reduce, || {
@@ -278,7 +290,7 @@ impl AfdUnit {
         self.attention.price(&self.lib.comm, batch, mixer, 1.0, ledger);
         self.price_scatter(tokens * self.hidden * 2.0, decode, ledger);
         let own = tokens / f64::from(self.attention_tp);
-        if self.whole_ffn() {
+        if self.whole_ffn {
             // The router stands with the experts, its norm does not; the results of the EP ranks are added up here.
             ffn::norm(&self.memory, self.hidden, own, decode, 1.0, ledger);
             let bytes = published::combine_bytes(tokens, self.hidden, self.experts.ep, self.attention_tp);
@@ -321,11 +333,6 @@ impl AfdUnit {
             seconds += 2.0 * reduce.seconds;
         }
         seconds
-    }
-
-    /// Whether every FFN GPU routes all tokens and computes the shared expert on them.
-    fn whole_ffn(&self) -> bool {
-        self.lib.assumptions.ffn_pool == FfnPool::Whole
     }
 
     /// Tokens of one FFN GPU when they lie evenly on the pool.
@@ -390,7 +397,7 @@ impl AfdUnit {
         let tokens = all / f64::from(self.replicas);
         let exchange = self.exchange(batch);
         let mut beside = 0.0;
-        if self.whole_ffn() {
+        if self.whole_ffn {
             beside += self.router.price_gemm(tokens, decode, 1.0, ledger);
         } else if self.router_on_ffn {
             self.router.price(self.own_tokens(batch), decode, 1.0, ledger);
@@ -398,16 +405,13 @@ impl AfdUnit {
         if let Some(e) = &exchange {
             ledger.carry(Op::Dispatch, 1.0, e.out, || self.report_exchange(e, false));
         }
-        let experts = match self.lib.assumptions.exchange {
-            Exchange::Best => self.experts.best(tokens, decode),
-            Exchange::Gather | Exchange::GatherInNode => self.experts.fused(tokens, decode),
-        };
+        let experts = if self.grouped { self.experts.best(tokens, decode) } else { self.experts.fused(tokens, decode) };
         ledger.add(Op::Experts, 1.0, experts);
         beside += experts.seconds;
-        if self.lib.assumptions.copies == Copies::OneLink {
+        if self.one_link {
             beside += self.node_exchange(batch, ledger);
         }
-        if self.experts.moe_tp > 1 && self.lib.assumptions.afd_reductions {
+        if self.experts.moe_tp > 1 && self.reduces {
             // Rows on one EP group: the expected copies of all tokens, spread over the groups.
             let copies = distinct_groups(self.inner.experts, self.experts.ep, self.inner.topk);
             let rows = tokens * copies / f64::from(self.experts.ep);
@@ -419,7 +423,7 @@ impl AfdUnit {
         }
         if let (Some(shared), true) = (&self.shared, self.shared_on_ffn) {
             let beside = if decode && self.overlap { beside } else { 0.0 };
-            let rows = if self.whole_ffn() { tokens } else { all / f64::from(self.ffn_gpus) };
+            let rows = if self.whole_ffn { tokens } else { all / f64::from(self.ffn_gpus) };
             shared.price_beside(Op::SharedExpert, rows, decode, 1.0, beside, ledger);
         }
         exchange.map_or(0.0, |e| e.out.seconds)

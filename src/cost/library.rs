@@ -9,8 +9,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+mod strategy;
 mod surfaces;
 
+use self::strategy::ExchangeStrategy;
 use super::balance;
 use super::program::{Ffn, Heads, Program};
 use super::published;
@@ -23,12 +25,9 @@ use crate::kernels::{KernelDb, Surface};
 use crate::network::{A2aShape, Comm, CommTime, OneNode};
 use crate::recent::Recent;
 use crate::spec::assumptions::{
-    AllReduceRows, BeyondTables, Collectives, DenseLayers, FarExchange, GatherFormat, Lanes, LaunchFloors, ListedNorms,
-    MissingFormats, SharedExpertSplit, WideEpDecode,
+    BeyondTables, DenseLayers, FarExchange, Lanes, ListedNorms, MissingFormats, WideEpDecode,
 };
 use crate::spec::dtype::Formats;
-use crate::spec::servers::{self, LaunchRule};
-use crate::spec::serving::Launch;
 use crate::spec::{Assumptions, Cluster, Device, Dtype, ExpertLoad, Framework, Imbalance, Model, Quant, Serving};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,8 +89,7 @@ pub struct Library {
     eager: Source,
     /// Whether the device is not the one whose tables are read.
     what_if: bool,
-    decode_graph: bool,
-    prefill_graph: bool,
+    strategy: ExchangeStrategy,
     cache: Mutex<BTreeMap<SurfaceKey, Option<Arc<Surface>>>>,
 }
 
@@ -128,11 +126,8 @@ impl Library {
             priced.dense_layers = 0;
         }
         let formats = priced.formats(quant);
-        // What serving says, else as the server does.
-        let rule = (assumptions.launch_floors == LaunchFloors::ByPhase).then(|| servers::launch(framework)).flatten();
-        let launched =
-            |phase: fn(&LaunchRule) -> Launch| serving.launch.or(rule.map(phase)).unwrap_or(Launch::Measured);
         Ok(Library {
+            strategy: ExchangeStrategy::of(assumptions, &priced, framework, cluster, serving, &formats),
             program: Program::of(&priced),
             model: priced,
             asked: model.clone(),
@@ -146,8 +141,6 @@ impl Library {
             graph: source(true),
             eager: source(false),
             what_if,
-            decode_graph: launched(|r| r.decode) == Launch::Graph,
-            prefill_graph: launched(|r| r.prefill) == Launch::Graph,
             cache: Mutex::new(BTreeMap::new()),
         })
     }
@@ -221,27 +214,23 @@ impl Library {
 
     /// Whether all-reduces of a phase read the rows under CUDA graphs.
     pub fn reduce_graph(&self, decode: bool) -> bool {
-        self.assumptions.all_reduce_rows == AllReduceRows::Graph || self.graph(decode)
+        self.strategy.reduce_graph[usize::from(decode)]
     }
 
     /// Whether TP ranks compute the shared expert whole.
     pub fn whole_shared(&self) -> bool {
-        self.assumptions.shared_expert_split == SharedExpertSplit::Whole && self.model.is_dsa()
+        self.strategy.whole_shared
     }
 
     /// Bytes of a value that an all-gather carries to the experts.
     pub fn gather_bytes(&self) -> f64 {
-        let quantised = match self.assumptions.gather_format {
-            GatherFormat::Model => true,
-            GatherFormat::Framework => published::quantised_gather(self.framework, self.cluster.device.sm),
-        };
-        if quantised { self.formats.comm.activation_bytes() } else { Dtype::Bf16.activation_bytes() }
+        self.strategy.gather_bytes
     }
 
     fn stretched(&self, ranks: u32, time: impl Fn(u32) -> CommTime) -> CommTime {
         let fabric = &self.cluster.fabric;
         let measured = fabric.node_gpus;
-        if self.assumptions.collectives == Collectives::Rails || ranks <= measured || measured < 2 {
+        if !self.strategy.stretched || ranks <= measured || measured < 2 {
             return time(ranks);
         }
         let (near, far) = (published::tier_bandwidth(fabric, measured), published::tier_bandwidth(fabric, ranks));
@@ -300,7 +289,7 @@ impl Library {
 
     /// Launch mode of a phase: true under CUDA graphs.
     pub fn graph(&self, decode: bool) -> bool {
-        if decode { self.decode_graph } else { self.prefill_graph }
+        self.strategy.graph[usize::from(decode)]
     }
 
     fn cached(&self, key: SurfaceKey, build: impl FnOnce() -> Result<Option<Surface>>) -> Result<Option<Arc<Surface>>> {

@@ -25,7 +25,7 @@ use super::steady_state::{Binding, KvCost, Load, SteadyState};
 use super::step_clock::{Carried, StepClock, StepWork};
 use super::step_engine::{StepEngine, StepTime};
 use crate::cost::Batch;
-use crate::spec::assumptions::{Activations, MixedSteps, PrefillSync, TtftQueue};
+use crate::spec::assumptions::Activations;
 use crate::spec::{Framework, PlanPool, Role};
 
 /// The steps a deployment alternates between.
@@ -82,7 +82,6 @@ fn mix<S: StepClock>(
     interval: u32,
 ) -> Option<Mix<S::StepWork>> {
     let s = steps.engine();
-    let lib = s.library();
     let per_decode = per_decode(s);
     let room = chunk - decoding * per_decode;
     if room < 1.0 {
@@ -91,10 +90,9 @@ fn mix<S: StepClock>(
     let chunks = (load.isl / room).ceil().max(1.0);
     let tokens = ((load.osl - 1.0) / progress).max(1e-9);
     let needed = if load.osl > 1.0 { decoding * load.isl / tokens } else { room };
-    let aligned = lib.assumptions.prefill_sync == PrefillSync::Aligned;
     // Nothing is held back for if nothing decodes.
     let interval = if load.osl > 1.0 { interval } else { 1 };
-    let pace = cadence::pace(interval, needed, load.isl, room, s.ranks(), aligned);
+    let pace = cadence::pace(interval, needed, load.isl, room, s.ranks(), s.strategy.aligned);
     let cadence::Pace { f, f_sys, carried, .. } = pace;
     // One prompt's chunk, at the mean past of the prompt's chunks; several prompts when p > ISL.
     let per_prompt = load.isl.min(carried);
@@ -136,12 +134,9 @@ pub(super) fn closed(s: &StepEngine, load: &Load, decoding: f64, chunk: f64, int
     Some((rate, m.ttft_s))
 }
 
-/// Factor on TTFT for waiting, where the assumptions have one: `chunks` steps a prompt, `batch` prompts.
+/// Factor on TTFT for waiting: `chunks` steps a prompt, `batch` prompts.
 fn queue(s: &StepEngine, chunks: f64, batch: f64) -> f64 {
-    match s.library().assumptions.ttft_queue {
-        TtftQueue::None => 1.0,
-        TtftQueue::Factors => published::ttft_factor((chunks * batch).ceil()),
-    }
+    (s.strategy.mixed_wait)((chunks * batch).ceil())
 }
 
 /// The step-counting formula: one full batch whose prompts start together. A budget that holds whole
@@ -272,7 +267,7 @@ pub fn solve_paced<S: StepClock>(
     if let Some(pool) = short {
         return SteadyState::unplaced(Binding::Memory(PlanPool { slot: Role::Both, pool }), memory);
     }
-    if s.library().assumptions.mixed_steps == MixedSteps::Counted && load.osl > 1.0 {
+    if s.strategy.counted && load.osl > 1.0 {
         return counted(s, load, batch, chunk, replicas, memory);
     }
     let progress = progress(s);

@@ -34,6 +34,7 @@ pub mod steady_state;
 mod step_clock;
 pub mod step_engine;
 mod step_time;
+mod strategies;
 pub mod timeline;
 mod unit;
 

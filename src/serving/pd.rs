@@ -10,14 +10,14 @@
 
 use super::contention::{self, Crowds, Shared, Ways};
 use super::known::{ByPhase, Known};
-use super::published;
 use super::steady_state::{Binding, KvCost, Load, SteadyState};
 use super::step_clock::{StepClock, StepWork};
 use super::step_engine::{self, Prefill, StepEngine, StepTime};
+use super::strategies::Correction;
 use crate::cost::Library;
 use crate::kernels::Evidence;
 use crate::network::Link;
-use crate::spec::assumptions::{Activations, FirstToken, KvTransfer, TtftQueue, WorkerCorrections};
+use crate::spec::assumptions::{Activations, FirstToken, KvTransfer};
 use crate::spec::{PlanPool, Pool, Role, servers};
 
 /// A prefill step engine at one batch and chunk: what it gives per worker.
@@ -115,28 +115,18 @@ pub fn prefill_side_by<S: StepClock>(clock: &S, load: &Load, sequences: f64, chu
     };
     let (short, memory_bytes) = s.memory_check(sequences, in_flight);
     let mut prefill = clock.prefill(sequences, load.isl, load.prefix, chunk);
-    let mut share = 1.0;
-    if corrected(s) {
-        prefill.latency_s *= published::PREFILL_CORRECTION;
-        prefill.period_s *= published::PREFILL_CORRECTION;
-        share = published::PREFILL_SHARE;
-    }
+    let Correction { time, share } = s.strategy.prefill;
+    prefill.latency_s *= time;
+    prefill.period_s *= time;
     let rate = share * prefill.requests / prefill.period_s;
     PrefillSide { rate, prefill, memory_bytes, short, sequences, chunk, crowds: None, waits_s: 0.0 }
 }
 
-fn corrected(s: &StepEngine) -> bool {
-    s.library().assumptions.worker_corrections == WorkerCorrections::Fixed
-}
-
-/// A decode step, corrected where the assumptions say so.
+/// A decode step.
 fn decode_step<S: StepClock>(clock: &S, load: &Load, batch: f64) -> StepTime {
     let s = clock.engine();
-    let StepTime { mut seconds, work } = clock.decode(batch, s.slowest_context(batch, load.context));
-    if corrected(s) {
-        seconds *= published::DECODE_CORRECTION;
-    }
-    StepTime { seconds, work: work.total() }
+    let StepTime { seconds, work } = clock.decode(batch, s.slowest_context(batch, load.context));
+    StepTime { seconds: seconds * s.strategy.decode.time, work: work.total() }
 }
 
 /// Who sends the first token.
@@ -152,8 +142,7 @@ pub fn decoded(lib: &Library, osl: f64) -> f64 {
 fn decode_rate(s: &StepEngine, load: &Load, batch: f64, step_s: f64) -> f64 {
     let progress = s.library().serving.tokens_per_step();
     let steps = decoded(s.library(), load.osl) / progress;
-    let share = if corrected(s) { published::DECODE_SHARE } else { 1.0 };
-    share * s.ranks() * s.stages_in_flight() * batch / (steps.max(1e-9) * step_s)
+    s.strategy.decode.share * s.ranks() * s.stages_in_flight() * batch / (steps.max(1e-9) * step_s)
 }
 
 /// Prices the decode slot at `batch` sequences per rank.
@@ -328,13 +317,9 @@ pub fn combine_at<S: StepClock>(
     let (np_f, nd_f) = (f64::from(np), f64::from(nd));
     let pair = Pair::new(p, np, d, nd, load);
     let at = pair.settle(prefill, decode, asked, S::TOLERANCE * 1e-3);
-    let queue = match lib.assumptions.ttft_queue {
-        TtftQueue::None => 1.0,
-        TtftQueue::Factors => published::PD_TTFT_FACTOR,
-    };
     let ([p_in, p_out], [d_in, d_out]) = (at.prefill.share, at.decode.share);
     let wait = pair.transfer_wait(prefill, [p_in * d_out, p_out * d_in]);
-    let ttft = queue * at.prefill.seconds + wait;
+    let ttft = p.strategy.pair_wait * at.prefill.seconds + wait;
     let mut kv = KvCost {
         wait_s: wait,
         prefill_s: at.prefill.seconds - prefill.prefill.latency_s,

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 pub use super::step_time::{Prefill, StepTime};
+use super::strategies::StepStrategy;
 pub use super::unit::Unit;
 use crate::cost::memory::{self, Memory};
 use crate::cost::{AfdUnit, Batch, Library, Total, Worker};
 use crate::error::Result;
 use crate::math::normal;
 use crate::network::CommTime;
-use crate::spec::assumptions::PrefillSplit;
 use crate::spec::{AfdPlan, Parallel, Pool, Workload};
 
 pub enum EngineKind {
@@ -26,6 +26,8 @@ pub struct StepEngine {
     straggle: f64,
     /// Longest sequence of the workload.
     peak: f64,
+    /// How its steps are counted.
+    pub(super) strategy: StepStrategy,
 }
 
 impl StepEngine {
@@ -51,6 +53,7 @@ impl StepEngine {
         StepEngine {
             straggle: straggle(lib, workload, worker.ranks()),
             peak: workload.peak_tokens(),
+            strategy: StepStrategy::of(&lib.assumptions),
             gpus: worker.parallel.gpus(),
             kind: EngineKind::Worker(worker, memory),
             lib: lib.clone(),
@@ -73,6 +76,7 @@ impl StepEngine {
         Ok(StepEngine {
             straggle: straggle(lib, workload, unit.ranks()),
             peak: workload.peak_tokens(),
+            strategy: StepStrategy::of(&lib.assumptions),
             kind: EngineKind::Afd(Box::new(unit)),
             lib: lib.clone(),
             gpus: plan.unit_gpus(),
@@ -221,7 +225,7 @@ impl StepEngine {
     pub fn prefill_parts(&self, sequences: f64, isl: f64, prefix: f64, chunk: f64) -> Vec<Batch> {
         let chunks = chunks_of(isl, chunk);
         if let EngineKind::Afd(u) = &self.kind
-            && self.lib.assumptions.prefill_split == PrefillSplit::OneSequence
+            && u.strategy.one_sequence
             && u.microbatches > 1
         {
             let mut part = u.micro(&Batch::prefill(sequences, isl, prefix), u.microbatches);

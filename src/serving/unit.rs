@@ -14,6 +14,7 @@ use super::layer_sequence::LayerSequence;
 use super::published;
 use super::stages::{Extra, INLINE_MICROBATCHES, Rows, Stages};
 use super::step_time::{Prefill, StepTime};
+use super::strategies::PipelineStrategy;
 use crate::cost::afd::{MicroRow, rows as rows_of};
 use crate::cost::ledger::Sum;
 use crate::cost::memory::Memory;
@@ -21,7 +22,6 @@ use crate::cost::program::Ffn;
 use crate::cost::{AfdUnit, Batch, LayerStages, Ledger, Op, Program, Total};
 use crate::network::CommTime;
 use crate::spec::AfdPlan;
-use crate::spec::assumptions::{MicrobatchSplit, PipelineFormula, PrefillSplit};
 use crate::spec::plan::PipelineMode;
 
 /// An AFD unit with its pipeline.
@@ -34,6 +34,8 @@ pub struct Unit {
     /// Its layers in their order.
     pub sequence: LayerSequence,
     memory: [Memory; 2],
+    /// How micro-batches are cut and put in a pipeline.
+    pub(super) strategy: PipelineStrategy,
 }
 
 const NO_STAGES: Stages = Stages::attention(0.0);
@@ -48,6 +50,7 @@ impl Unit {
             near: plan.unit_gpus() <= lib.cluster.fabric.domain_gpus,
             sequence: LayerSequence::new(&unit, plan),
             memory,
+            strategy: PipelineStrategy::of(&lib.assumptions),
             unit,
         }
     }
@@ -106,12 +109,7 @@ impl Unit {
         let b = batch.decode as u32;
         let parts = m.min(b.max(1));
         for i in 0..parts {
-            let size = match self.unit.library().assumptions.microbatch_split {
-                MicrobatchSplit::Even => b / parts + u32::from(i < b % parts),
-                MicrobatchSplit::Floor => (b / parts).max(1),
-                MicrobatchSplit::Ceil => b.div_ceil(parts),
-            };
-            take(batch.scaled(f64::from(size) / batch.decode));
+            take(batch.scaled(f64::from((self.strategy.size)(b, parts, i)) / batch.decode));
         }
     }
 
@@ -217,29 +215,17 @@ impl Unit {
 
     /// One pass of the slowest pipeline stage and the hop to the next, by the schedule or by a published formula.
     fn pass(&self, rows: &[Rows<'_>], parts: &[Batch], overlapped: bool) -> f64 {
-        let (m, layers, s) = (parts.len() as u32, layers_of(rows), sums_of(rows));
-        match self.unit.library().assumptions.pipeline_formula {
-            PipelineFormula::Schedule => self.sequence.slowest_stage(rows, overlapped) + self.hop_seconds(parts),
-            PipelineFormula::SlowestStage => published::pipeline_v2([s.attention, s.a2f, s.ffn, s.f2a], m, layers),
-            PipelineFormula::Cycle => {
-                let n = f64::from(layers);
-                let layer = Stages::new(s.attention / n, s.a2f / n, s.ffn / n, s.f2a / n);
-                if parts.iter().all(|b| b.has_prefill() && b.decode == 0.0) {
-                    published::cycle_prefill(&layer, m, layers)
-                } else {
-                    published::cycle_step(&layer, m, layers)
-                }
-            }
-        }
+        let Some(formula) = self.strategy.formula else {
+            return self.sequence.slowest_stage(rows, overlapped) + self.hop_seconds(parts);
+        };
+        let prompts = parts.iter().all(|b| b.has_prefill() && b.decode == 0.0);
+        formula(&sums_of(rows), parts.len() as u32, layers_of(rows), prompts)
     }
 
-    /// One of `parts` equal micro-batches, as the assumptions cut a prefill.
+    /// One of `parts` equal micro-batches.
     pub(super) fn micro(&self, batch: &Batch, parts: u32) -> Batch {
         let mut b = batch.part(parts);
-        if self.unit.library().assumptions.prefill_split == PrefillSplit::OneSequence
-            && batch.has_prefill()
-            && parts > 1
-        {
+        if self.strategy.one_sequence && batch.has_prefill() && parts > 1 {
             (b.new, b.past) = published::one_sequence(batch.sequences, batch.new, batch.past, parts);
             b.sequences = 1.0;
         }

@@ -35,7 +35,7 @@ impl Surfaces for Library {
     }
 
     fn generation(&self, tp: u32, window: u32) -> Result<Arc<Surface>> {
-        self.kernel(SurfaceKey::Generation { tp, window }, self.decode_graph, |source| match &self.model.attention {
+        self.kernel(SurfaceKey::Generation { tp, window }, self.graph(true), |source| match &self.model.attention {
             Attention::Gqa { heads, kv_heads, head_dim, .. } => ops::generation_attention(
                 source,
                 heads / tp,
@@ -59,7 +59,7 @@ impl Surfaces for Library {
     }
 
     fn context(&self, tp: u32, window: u32) -> Result<Arc<Surface>> {
-        let graph = self.prefill_graph;
+        let graph = self.graph(false);
         self.kernel(SurfaceKey::Context { tp, window, graph }, graph, |source| match &self.model.attention {
             Attention::Gqa { heads, kv_heads, head_dim, .. } => ops::context_attention(
                 source,
@@ -83,13 +83,13 @@ impl Surfaces for Library {
     }
 
     fn decode_heads(&self, h: Heads) -> Result<Arc<Surface>> {
-        self.kernel(SurfaceKey::DecodeHeads(h), self.decode_graph, |source| {
+        self.kernel(SurfaceKey::DecodeHeads(h), self.graph(true), |source| {
             ops::generation_attention(source, h.heads, h.kv_heads, h.head_dim, h.window, self.formats.kv)
         })
     }
 
     fn prompt_heads(&self, h: Heads) -> Result<Arc<Surface>> {
-        let (graph, formats) = (self.prefill_graph, &self.formats);
+        let (graph, formats) = (self.graph(false), &self.formats);
         self.kernel(SurfaceKey::PromptHeads { heads: h, graph }, graph, |source| {
             let (attention, kv) = (formats.attention, formats.kv);
             ops::context_attention(source, h.heads, h.kv_heads, h.head_dim, h.window, attention, kv)
