@@ -19,7 +19,7 @@ fn main() -> Result<()> {
     println!("TTFT {:.1} ms, TPOT {:.2} ms", point.ttft_s * 1e3, point.tpot_s * 1e3);
     println!("{:.0} output tokens/s on {} GPUs", engine.tokens_per_s(), engine.gpus());
     let estimate = engine.estimate()?;
-    for row in estimate.breakdown.iter().filter(|row| row.phase.name() == "decode") {
+    for row in estimate.tables.breakdown.iter().filter(|row| row.phase.name() == "decode") {
         println!("  {:<10} {:<20} {:>8.3} ms", row.pool.name(), row.op.name(), row.ms);
     }
     println!("TPOT rests on {:?}", estimate.scalars.evidence_tpot);

@@ -48,10 +48,12 @@ class Fact(Generic[T]):
         Makes the value of what the core gave (None where it gave nothing).
     doc
         What it is, with its unit.
+    of
+        Where it stands: among the figures, or with all that the result says (``_scalars``).
     """
 
-    def __init__(self, read: Callable[[Any], T], doc: str) -> None:
-        self.read, self.__doc__, self.name = read, doc, ""
+    def __init__(self, read: Callable[[Any], T], doc: str, *, of: str = "_figures") -> None:
+        self.read, self.__doc__, self.name, self._of = read, doc, "", of
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -61,7 +63,7 @@ class Fact(Generic[T]):
     @overload
     def __get__(self, obj: Result, owner: type) -> T: ...
     def __get__(self, obj: Result | None, owner: type) -> Self | T:
-        return self if obj is None else self.read(obj._scalars.get(self.name))
+        return self if obj is None else self.read(getattr(obj, self._of).get(self.name))
 
     def __set__(self, obj: Result, value: T) -> NoReturn:
         obj.__setattr__(self.name, value)
@@ -110,9 +112,12 @@ class Result(Frozen):
         Named tables: `Frame`, or columns.
     """
 
-    __slots__ = ("_frames", "_given", "_native", "_scalars")
+    __slots__ = ("_figures", "_frames", "_given", "_native", "_scalars")
 
+    _figures: dict[str, Any]
+    """Named values, without what it is of and was made from."""
     _scalars: dict[str, Any]
+    """The same and what it is of and was made from."""
     _frames: dict[str, Frame]
     _native: _core.Priced
     _given: Mapping[str, _core.Spec]
@@ -120,7 +125,8 @@ class Result(Frozen):
 
     def __init__(self, scalars: Mapping[str, Any], frames: Mapping[str, Any]) -> None:
         tables = {n: f if isinstance(f, Frame) else Frame(f) for n, f in frames.items()}
-        self._set(_scalars=dict(scalars), _frames=tables)
+        plain = dict(scalars)
+        self._set(_scalars=plain, _figures=plain, _frames=tables)
 
     @classmethod
     def _from_core(cls, payload: tuple[str, dict[str, Any]], inputs: Mapping[str, Any] | None = None) -> Self:
@@ -141,8 +147,10 @@ class Result(Frozen):
         found: Any
         if name == "_frames":
             found = {n: Frame._from_core(f) for n, f in self._native.frames().items()}
+        elif name == "_figures":
+            found = self._native.scalars()
         elif name == "_scalars":
-            found = {**self._native.scalars(), "inputs": {n: s.to_dict() for n, s in self._given.items()}}
+            found = {**self._figures, **self._native.asked(), "inputs": {n: s.to_dict() for n, s in self._given.items()}}
         else:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
         self._set(**{name: found})

@@ -85,12 +85,13 @@ def estimate(
     >>> est.gpus, est.level
     (8, 'aggregated')
     """
-    given = parts(model=model, cluster=cluster, workload=workload, plan=plan, quant=quant, serving=serving)
-    expect(**given, **parts(assumptions=assumptions), load=(load, float, int, type(None)))
+    given: dict[str, Any] = {"model": model, "cluster": cluster, "workload": workload, "plan": plan, "quant": quant}
+    given |= {"serving": serving, "assumptions": assumptions}
+    expect(**parts(**given), load=(load, float, int, type(None)))
     names = single(framework, frameworks, "an estimate")
     case = native(model, cluster, workload, names, quant, serving, assumptions)
     engine = _core.Engine(case, plan, None if load is None else float(load))
-    inputs = _inputs(model=model, cluster=cluster, workload=workload, quant=quant, serving=serving)
+    inputs = {n: s for n, s in given.items() if s is not None and n not in {"plan", "assumptions"}}
     return Estimate._from_native(engine.estimate(), inputs)
 
 

@@ -94,7 +94,7 @@ class Estimate(Result):
 
     level = Fact(text, "``aggregated``, ``pd``, ``aggregated+afd`` or ``pd+afd``.")
     framework = Fact(text, "Framework whose kernels were used.")
-    plan = Fact(_plan, "The plan, with what was left open filled in.")
+    plan = Fact(_plan, "The plan, with what was left open filled in.", of="_scalars")
     feasible = Fact(bool, "Whether the plan fits into memory and meets what was asked.")
     binding = Fact(text, "What limits it: ``ttft``, ``tpot``, ``memory:<pool>``, ``bandwidth:<port>`` ...")
     runnable = Fact(bool, "Whether a released server of the framework starts the plan (``dg.rules``).")
@@ -156,7 +156,7 @@ class Estimate(Result):
         "Number format of each part in force, and whether it was asked for, the checkpoint's or the server's.",
     )
     warnings = Fact(texts, "What should be known, in words.")
-    assumptions = Fact(_assumed, "The modelling choices.")
+    assumptions = Fact(_assumed, "The modelling choices.", of="_scalars")
     memory = Table("Memory per GPU: pool, item, gib.")
     breakdown = Table(
         "Where each millisecond goes: phase, pool, op, ms, share, evidence, tier (scale-up, scale-out, both)."
@@ -183,12 +183,12 @@ class Estimate(Result):
         >>> 170_000 < est.kv_tokens < 190_000
         True
         """
-        return _whole(self._scalars.get("kv_tokens"))
+        return _whole(self._figures.get("kv_tokens"))
 
     @property
     def gpus_used(self) -> int:
         """GPUs of the plan; the rest of the budget idles and is counted."""
-        return int(self._scalars.get("gpus_used", self.gpus))
+        return int(self._figures.get("gpus_used", self.gpus))
 
     @property
     def tpot_interval(self) -> tuple[float, float]:

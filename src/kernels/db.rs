@@ -3,6 +3,7 @@
 //! A database does not change; importing gives a new one that shares what was already decoded.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -101,6 +102,8 @@ pub struct KernelDb {
     imports: Vec<String>,
     /// Sorted by system, framework, name, then the one to be preferred first.
     slots: Vec<Arc<Slot>>,
+    /// By system, what has a table of any kernel that computes: asked with every estimate.
+    serving: BTreeMap<String, Vec<String>>,
 }
 
 impl KernelDb {
@@ -121,12 +124,12 @@ impl KernelDb {
                 })
             })
             .collect();
-        Ok(Arc::new(KernelDb { origin: index.origin, imports: Vec::new(), slots }.sorted()))
+        Ok(Arc::new(KernelDb { origin: index.origin, imports: Vec::new(), slots, serving: BTreeMap::new() }.sorted()))
     }
 
     /// A database without any table, to import into.
     pub fn empty() -> Arc<KernelDb> {
-        Arc::new(KernelDb { origin: String::new(), imports: Vec::new(), slots: Vec::new() })
+        Arc::new(KernelDb { origin: String::new(), imports: Vec::new(), slots: Vec::new(), serving: BTreeMap::new() })
     }
 
     /// This database with the tables of an import in front of those it has.
@@ -154,14 +157,17 @@ impl KernelDb {
         }
         let mut imports = self.imports.clone();
         imports.push(name.to_string());
-        Ok(Arc::new(KernelDb { origin: self.origin.clone(), imports, slots }.sorted()))
+        Ok(Arc::new(KernelDb { origin: self.origin.clone(), imports, slots, serving: BTreeMap::new() }.sorted()))
     }
 
     /// This database with some tables in front, for one use.
     pub(super) fn overlaid(&self, tables: Vec<Table>) -> Arc<KernelDb> {
         let mut slots = self.slots.clone();
         slots.extend(tables.into_iter().map(|t| Arc::new(Slot::in_memory(self.imports.len() + 1, t))));
-        Arc::new(KernelDb { origin: self.origin.clone(), imports: self.imports.clone(), slots }.sorted())
+        Arc::new(
+            KernelDb { origin: self.origin.clone(), imports: self.imports.clone(), slots, serving: BTreeMap::new() }
+                .sorted(),
+        )
     }
 
     fn sorted(mut self) -> Self {
@@ -172,6 +178,12 @@ impl KernelDb {
                 .then_with(|| is_current(b).cmp(&is_current(a)))
                 .then_with(|| compare_versions(&b.version, &a.version))
         });
+        for s in &self.slots {
+            let known = self.serving.entry(s.system.clone()).or_default();
+            if !COLLECTIVES.contains(&s.name.as_str()) && known.last() != Some(&s.framework) {
+                known.push(s.framework.clone());
+            }
+        }
         self
     }
 
@@ -186,10 +198,8 @@ impl KernelDb {
 
     /// Frameworks that serve on `system`: those with a table of any kernel that computes. Libraries of
     /// collectives alone (`nccl`) have tables too, but no model runs on them.
-    pub fn frameworks(&self, system: &str) -> Result<Vec<String>> {
-        self.sources(system)?;
-        let own = self.slots.iter().filter(|s| s.system == system && !COLLECTIVES.contains(&s.name.as_str()));
-        Ok(dedup(own.map(|s| s.framework.clone())))
+    pub fn frameworks(&self, system: &str) -> Result<&[String]> {
+        self.serving.get(system).map(Vec::as_slice).ok_or_else(|| unknown("system", system, self.systems()))
     }
 
     /// Everything with a table for `system`, libraries of collectives included.

@@ -15,8 +15,8 @@ pub fn known(db: &KernelDb, model: &Model) -> Result<Vec<(String, Vec<String>)>>
     let of = |system: &String| -> Result<(String, Vec<String>)> {
         let mut found = Vec::new();
         for framework in db.frameworks(system)? {
-            if measured(db, system, &framework, model) {
-                found.push(framework);
+            if measured(db, system, framework, model) {
+                found.push(framework.clone());
             }
         }
         Ok((system.clone(), found))

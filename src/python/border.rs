@@ -11,8 +11,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::class_table::wrap;
-use super::convert;
 use super::data::{Data, Record, Spec};
+use super::give;
 use crate::error::Problems;
 use crate::spec::{self, assumptions as switch, *};
 
@@ -239,7 +239,7 @@ macro_rules! plain {
     ($($ty:ty: $gives:literal, $takes:literal;)*) => { $(
         impl Border for $ty {
             fn give<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-                convert::to_python(py, &json_of(self))
+                give::to_python(py, &json_of(self))
             }
             fn gives() -> String {
                 $gives.into()

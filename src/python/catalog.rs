@@ -10,6 +10,7 @@ use super::convert;
 use super::data::{Data, Spec};
 use super::diagnose::{self, wrong_children};
 use super::errors::guard;
+use super::give;
 use crate::error::{Error, Problems, Result, near};
 use crate::spec::{self as specs, catalog, json};
 use crate::units::GB;
@@ -108,7 +109,7 @@ pub fn model_facts<'py>(py: Python<'py>, model: &Spec, quant: Option<&Spec>) -> 
             "active_parameters": model.active_parameters(),
         }))
     })?;
-    convert::to_python(py, &facts)
+    give::to_python(py, &facts)
 }
 
 /// A cluster from what its constructor takes: `system gpus nic_gb_per_s oversubscription device fabric`.
@@ -254,7 +255,7 @@ pub fn workload_facts<'py>(py: Python<'py>, workload: &Spec) -> PyResult<Bound<'
         Data::Workload(w) => Ok(json!({"mean": w.means(), "theta": w.theta(), "theta_std": w.slot_load_std()})),
         _ => Err(Error::spec("workload", "is not a Workload", "")),
     })?;
-    convert::to_python(py, &facts)
+    give::to_python(py, &facts)
 }
 
 /// The value below which a share `q` of a distribution lies, and its mean.
@@ -294,7 +295,7 @@ pub fn switches<'py>(py: Python<'py>, assumptions: &Spec) -> PyResult<Bound<'py,
         Data::Assumptions(a) => json::to_value(&a.switches(), "assumptions"),
         _ => Err(Error::spec("assumptions", "is not a set of assumptions", "")),
     })?;
-    convert::to_python(py, &rows)
+    give::to_python(py, &rows)
 }
 
 /// Level and GPUs of a plan.

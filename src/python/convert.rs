@@ -1,4 +1,4 @@
-//! Python values to JSON values and back: the one gate through which specs come in.
+//! Python values to JSON values: the one gate through which specs come in. (The way out is [`super::give`].)
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
@@ -114,34 +114,6 @@ fn foreign(value: &Bound<'_, PyAny>, path: &str, problems: &mut Problems, depth:
     let name = value.get_type().name().map_or_else(|_| "object".to_string(), |n| n.to_string());
     let hint = "expected a number, text, a list, a dict or a spec";
     refuse(path, &format!("a value of type {name} does not fit here"), hint, problems)
-}
-
-/// JSON as plain Python values.
-pub fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
-    Ok(match value {
-        Value::Null => py.None().into_bound(py),
-        Value::Bool(b) => PyBool::new(py, *b).to_owned().into_any(),
-        Value::Number(n) => match (n.as_i64(), n.as_u64()) {
-            (Some(i), _) => i.into_pyobject(py)?.into_any(),
-            (None, Some(u)) => u.into_pyobject(py)?.into_any(),
-            _ => PyFloat::new(py, n.as_f64().unwrap_or(f64::NAN)).into_any(),
-        },
-        Value::String(s) => PyString::new(py, s).into_any(),
-        Value::Array(items) => {
-            let list = PyList::empty(py);
-            for item in items {
-                list.append(to_python(py, item)?)?;
-            }
-            list.into_any()
-        }
-        Value::Object(map) => {
-            let dict = PyDict::new(py);
-            for (key, item) in map {
-                dict.set_item(key, to_python(py, item)?)?;
-            }
-            dict.into_any()
-        }
-    })
 }
 
 pub fn join(path: &str, part: &str) -> String {

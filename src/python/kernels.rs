@@ -63,7 +63,7 @@ pub fn kernels_systems() -> PyResult<Vec<String>> {
 /// Frameworks measured on a system.
 #[pyfunction]
 pub fn kernels_frameworks(system: &str) -> PyResult<Vec<String>> {
-    errors::guard(|| db()?.frameworks(system))
+    errors::guard(|| Ok(db()?.frameworks(system)?.to_vec()))
 }
 
 /// Tables of a framework on a system: name, version, rows, default, repeats and spread.

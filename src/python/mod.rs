@@ -19,6 +19,7 @@ mod diagnose;
 mod door;
 mod errors;
 mod exploration;
+mod give;
 mod kernels;
 mod network;
 mod regimes;

@@ -107,7 +107,7 @@ pub fn network_phase<'py>(
             Some(f) if known.iter().any(|k| k == f) => f,
             Some(f) => {
                 let text = format!("'{f}' is not a framework with kernels for {}", cluster.system);
-                return Err(Error::spec("framework", text, near(f, &known)));
+                return Err(Error::spec("framework", text, near(f, known)));
             }
             None => with_kernels(&db, &cluster.system)?.first().copied().unwrap_or_default().name(),
         };

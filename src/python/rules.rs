@@ -5,10 +5,10 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 
 use super::catalog::not_a_plan;
-use super::convert;
 use super::data::Data;
 use super::data::Spec;
 use super::errors::guard;
+use super::give;
 use crate::error::{Error, Result};
 use crate::serving::launch::{self as starting, Ask, Starter};
 use crate::spec::rules::Table;
@@ -80,7 +80,7 @@ pub fn rules_table<'py>(py: Python<'py>, table: Option<&str>) -> PyResult<Bound<
         };
         crate::spec::json::to_value(&table.rules, "rules")
     })?;
-    convert::to_python(py, &rows)
+    give::to_python(py, &rows)
 }
 
 /// Commands and files that start a plan, as JSON.

@@ -7,13 +7,12 @@ use pyo3::types::{PyDict, PyTuple};
 
 use super::case::{Case, assumptions_of, framework_of, plan_of};
 use super::data::Spec;
-use super::{columns, convert, errors, kernels, run};
+use super::{columns, errors, give, kernels, run};
 use crate::error::{Error, near};
 use crate::search;
 use crate::serving;
-use crate::serving::estimate::{Estimate, breakdown_columns};
+use crate::serving::estimate::breakdown_columns;
 use crate::serving::phase::StepKind;
-use crate::spec::json;
 
 /// A plan compiled for a model, a cluster and a workload.
 #[pyclass(frozen, module = "disagg._core")]
@@ -40,13 +39,13 @@ impl Engine {
         })
     }
 
-    /// The estimate.
+    /// The estimate of a plan that stands.
     fn estimate(&self) -> PyResult<Priced> {
-        let inner = errors::guard(|| {
+        errors::guard(|| {
             self.inner.must_stand()?;
-            self.inner.estimate()
-        })?;
-        Ok(Priced { inner })
+            self.inner.context_exceeded()?;
+            Ok(Priced { inner: self.inner.clone(), judged: None })
+        })
     }
 
     /// One step: (milliseconds, operator columns).
@@ -71,22 +70,39 @@ impl Engine {
     }
 }
 
-/// An estimate as the core has it; told to Python when somebody asks.
+/// A priced plan; what there is to say of it is worked out and told to Python when somebody asks.
 #[pyclass(frozen, module = "disagg._core")]
 pub struct Priced {
-    inner: Estimate,
+    inner: Arc<serving::Engine>,
+    /// How a study judges it: whether it keeps the limits, and what binds.
+    judged: Option<(bool, String)>,
 }
 
 #[pymethods]
 impl Priced {
     /// Named values, as JSON has them.
     fn scalars<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        convert::to_python(py, &errors::guard(|| json::to_value(&self.inner.scalars, "estimate"))?)
+        errors::guard(|| {
+            let mut scalars = self.inner.scalars()?;
+            if let Some((feasible, binding)) = &self.judged {
+                (scalars.feasible, scalars.binding) = (*feasible, binding.clone());
+            }
+            Ok(scalars)
+        })
+        .and_then(|scalars| give::to_python(py, &scalars))
+    }
+
+    /// The plan with every choice made and the assumptions, as JSON has them.
+    fn asked<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let asked = PyDict::new(py);
+        asked.set_item("plan", give::to_python(py, &self.inner.plan)?)?;
+        asked.set_item("assumptions", give::to_python(py, &self.inner.library().assumptions)?)?;
+        Ok(asked)
     }
 
     /// Columns by name.
     fn frames<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let (e, frames) = (&self.inner, PyDict::new(py));
+        let (e, frames) = (self.inner.tables(), PyDict::new(py));
         frames.set_item("memory", columns::to_python(py, e.memory_columns())?)?;
         frames.set_item("breakdown", columns::to_python(py, e.breakdown_columns())?)?;
         frames.set_item("pipeline", columns::to_python(py, e.pipeline_columns())?)?;
@@ -143,7 +159,11 @@ impl Study {
 
     /// The best plan of a level, or its nearest miss.
     fn best(&self, level: &str) -> PyResult<Priced> {
-        Ok(Priced { inner: errors::guard(|| self.inner.best(level))? })
+        errors::guard(|| {
+            let (engine, v) = self.inner.best_engine(level)?;
+            engine.context_exceeded()?;
+            Ok(Priced { inner: Arc::new(engine), judged: Some((v.feasible, v.binding.label())) })
+        })
     }
 
     /// The walk from the study's assumptions to others: columns, one row a step and level.

@@ -12,10 +12,10 @@ use serde_json::Value;
 use super::class_table::{self, adopt};
 use super::classes;
 use super::construct;
-use super::convert;
 use super::data::Spec;
 use super::diagnose;
 use super::errors::{SpecError, guard};
+use super::give;
 use crate::error::Error;
 
 impl Spec {
@@ -73,7 +73,7 @@ impl Spec {
 
     /// Give the spec as plain dicts, lists and numbers.
     fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        convert::to_python(py, &self.to_value())
+        give::to_python(py, &self.to_value())
     }
 
     /// Build a spec from what `to_dict` gave.

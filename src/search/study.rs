@@ -244,6 +244,15 @@ impl Study {
 
     /// The best plan of a level (or its nearest miss), as a full estimate.
     pub fn best(&self, level: &str) -> Result<Estimate> {
+        let (engine, v) = self.best_engine(level)?;
+        let mut e = engine.estimate()?;
+        e.scalars.feasible = v.feasible;
+        e.scalars.binding = v.binding.label();
+        Ok(e)
+    }
+
+    /// The same as an engine, and how the study judges it.
+    pub fn best_engine(&self, level: &str) -> Result<(Engine, &Verdict)> {
         let v = self.verdict_of(level)?;
         let Some(i) = v.row else {
             return Err(Error::Infeasible {
@@ -259,10 +268,7 @@ impl Study {
             Some(l) => engine.loaded(l.held.rate)?,
             None => engine,
         };
-        let mut e = engine.estimate()?;
-        e.scalars.feasible = v.feasible;
-        e.scalars.binding = v.binding.label();
-        Ok(e)
+        Ok((engine, v))
     }
 
     pub fn points(&self) -> Columns {

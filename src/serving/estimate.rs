@@ -18,7 +18,7 @@ use crate::cost::program::Ffn;
 use crate::cost::{Batch, Item, Memory};
 use crate::error::{Error, Result};
 use crate::kernels::{CLASSES, Evidence};
-use crate::spec::{Cluster, Framework, Plan, PlanPool, Role, Rules};
+use crate::spec::{Cluster, Framework, PdPlan, Plan, PlanPool, Role, Rules, Slot};
 use crate::units::GIB;
 
 pub use super::operators::BreakdownRow;
@@ -103,12 +103,18 @@ pub struct Scalars {
     /// Number formats in force, and where each comes from.
     pub formats: std::collections::BTreeMap<&'static str, String>,
     pub warnings: Vec<String>,
-    pub plan: crate::spec::Plan,
-    pub assumptions: crate::spec::Assumptions,
 }
 
+/// An estimate: single values and tables. What it is of, the engine says: its plan with every choice made, and its
+/// library with the assumptions.
 pub struct Estimate {
     pub scalars: Scalars,
+    pub tables: Tables,
+}
+
+/// Where memory and time go.
+#[derive(Clone, Debug, Default)]
+pub struct Tables {
     pub memory: Vec<MemoryRow>,
     pub breakdown: Vec<BreakdownRow>,
     pub pipeline: Vec<StageRow>,
@@ -117,6 +123,13 @@ pub struct Estimate {
 
 /// Shares by the name of the class.
 pub type Shares = std::collections::BTreeMap<&'static str, f64>;
+
+/// A step, or a round of prompts, that a plan is told by.
+struct ToldStep<'a> {
+    kind: StepKind,
+    engine: &'a StepEngine,
+    batches: Vec<Batch>,
+}
 
 const KINDS: [Evidence; CLASSES] =
     [Evidence::Measured, Evidence::Interpolated, Evidence::Scaled, Evidence::Extrapolated, Evidence::Roofline];
@@ -247,93 +260,132 @@ impl Engine {
     }
 
     /// Everything there is to say about the plan.
+    ///
+    /// # Errors
+    /// If the workload is longer than the model's context and asks for an error then.
     pub fn estimate(&self) -> Result<Estimate> {
-        let lib = self.library().clone();
-        let mut warnings = Vec::new();
-        let peak = self.workload.peak_tokens();
-        let exceeded = peak > f64::from(lib.model.max_context);
-        if exceeded {
-            let text = format!(
-                "context_exceeded: {peak:.0} tokens on a model trained for {}; times beyond the tables are extrapolated",
-                lib.model.max_context
-            );
-            if self.workload.strict_context {
-                return Err(Error::spec("workload", text, "leave strict_context off to price it all the same"));
-            }
-            warnings.push(text);
+        Ok(Estimate { scalars: self.scalars()?, tables: self.tables() })
+    }
+
+    /// Whether requests of this length may be priced, and how far they go beyond the model's context, in words.
+    ///
+    /// # Errors
+    /// If they go beyond it and the workload asks for an error then.
+    pub fn context_exceeded(&self) -> Result<Option<String>> {
+        let (peak, most) = (self.workload.peak_tokens(), self.library().model.max_context);
+        if peak <= f64::from(most) {
+            return Ok(None);
         }
-        warnings.extend(domain_fit::warning(&self.plan, &lib.cluster));
-        warnings.extend(self.what_if()?);
-        let stands = self.point.stands();
-        let mut breakdown = Vec::new();
-        let mut pipeline = Vec::new();
-        let mut timeline = Vec::new();
-        let mut memory = Vec::new();
-        let mut lanes = Vec::new();
-        let load = &self.load;
-        let batch_of = |b: Option<u32>| f64::from(b.unwrap_or(1));
+        let text = format!(
+            "context_exceeded: {peak:.0} tokens on a model trained for {most}; times beyond the tables are extrapolated"
+        );
+        if self.workload.strict_context {
+            return Err(Error::spec("workload", text, "leave strict_context off to price it all the same"));
+        }
+        Ok(Some(text))
+    }
+
+    /// The steps that a plan is told by: of each its kind, its engine, and its batches (of a prefill round in order).
+    fn told(&self) -> Vec<ToldStep<'_>> {
+        let mut out = Vec::new();
+        if !self.point.stands() {
+            return out;
+        }
+        if self.point.decode_batch > 0.0 {
+            let engine = self.step_engine(StepKind::Decode);
+            out.push(ToldStep { kind: StepKind::Decode, engine, batches: vec![self.decode_batch()] });
+        }
         match &self.compiled {
             Compiled::Mixed { engine, .. } => {
-                let (slots, chunk) = match &self.plan {
-                    crate::spec::Plan::Aggregated(a) => (batch_of(a.batch), batch_of(a.chunk_tokens)),
-                    crate::spec::Plan::Afd(a) => (batch_of(a.batch), batch_of(a.chunk_tokens)),
-                    crate::spec::Plan::Pd(_) => (1.0, 1.0),
-                };
-                let in_flight = aggregated::tokens_in_flight(engine, load, slots, chunk);
-                memory.extend(memory_rows(Role::Both, engine, slots, in_flight));
-                if stands {
-                    if self.point.decode_batch > 0.0 {
-                        let d = self.decode_batch();
-                        breakdown.extend(step_rows(engine, StepKind::Decode, &d));
-                        pipeline.extend(stage_rows(engine, StepKind::Decode, &d));
-                        timeline.extend(bar_rows(engine, StepKind::Decode, &parts_of(engine, &d)));
-                        lanes.extend(lane(StepKind::Decode, engine, &d));
-                    }
-                    let chunk = if load.osl > 1.0 { chunk } else { chunk.min(slots * load.isl) };
-                    if let Some(m) = aggregated::mixed_batch(engine, load, self.point.decode_batch, chunk) {
-                        breakdown.extend(step_rows(engine, StepKind::Mixed, &m));
-                        pipeline.extend(stage_rows(engine, StepKind::Mixed, &m));
-                        timeline.extend(bar_rows(engine, StepKind::Mixed, &parts_of(engine, &m)));
-                        lanes.extend(lane(StepKind::Mixed, engine, &m));
-                    }
-                }
+                let (slots, chunk) = self.sizes();
+                let chunk = if self.load.osl > 1.0 { chunk } else { chunk.min(slots * self.load.isl) };
+                let mixed = aggregated::mixed_batch(engine, &self.load, self.point.decode_batch, chunk);
+                out.extend(mixed.map(|m| ToldStep { kind: StepKind::Mixed, engine, batches: vec![m] }));
             }
-            Compiled::Pd { prefill, decode, .. } => {
-                let (ps, pc) = match &self.plan {
-                    crate::spec::Plan::Pd(pd) => match &pd.prefill {
-                        crate::spec::Slot::Workers(w) => (batch_of(w.batch), batch_of(w.chunk_tokens)),
-                        crate::spec::Slot::Afd(a) => (batch_of(a.batch), batch_of(a.chunk_tokens)),
-                    },
-                    _ => (1.0, load.isl),
-                };
-                let db = match &self.plan {
-                    crate::spec::Plan::Pd(pd) => match &pd.decode {
-                        crate::spec::Slot::Workers(w) => batch_of(w.batch),
-                        crate::spec::Slot::Afd(a) => batch_of(a.batch),
-                    },
-                    _ => 1.0,
-                };
-                memory.extend(memory_rows(Role::Prompts, prefill, ps, ps * pc.min(load.isl)));
-                memory.extend(memory_rows(Role::Decode, decode, db, db * (1.0 + f64::from(lib.serving.mtp))));
-                if stands {
-                    if self.point.decode_batch > 0.0 {
-                        let d = self.decode_batch();
-                        breakdown.extend(step_rows(decode, StepKind::Decode, &d));
-                        pipeline.extend(stage_rows(decode, StepKind::Decode, &d));
-                        timeline.extend(bar_rows(decode, StepKind::Decode, &parts_of(decode, &d)));
-                        lanes.extend(lane(StepKind::Decode, decode, &d));
-                    }
-                    let parts = prefill.prefill_parts(ps, load.isl, load.prefix, pc);
-                    breakdown.extend(prefill_rows(prefill, &parts));
-                    breakdown.extend(kv_rows(&self.point.kv));
-                    if let Some(b) = parts.get(parts.len() / 2) {
-                        pipeline.extend(prefill_stages(prefill, &parts));
-                        timeline.extend(bar_rows(prefill, StepKind::Prefill, &parts));
-                        lanes.extend(lane(StepKind::Prefill, prefill, b));
-                    }
-                }
+            Compiled::Pd { prefill: engine, .. } => {
+                let (sequences, chunk) = self.sizes();
+                let batches = engine.prefill_parts(sequences, self.load.isl, self.load.prefix, chunk);
+                out.push(ToldStep { kind: StepKind::Prefill, engine, batches });
             }
         }
+        out
+    }
+
+    /// Sequences and token budget of a rank where prompts are served.
+    fn sizes(&self) -> (f64, f64) {
+        let of = |b: Option<u32>| f64::from(b.unwrap_or(1));
+        match &self.plan {
+            Plan::Aggregated(a) => (of(a.batch), of(a.chunk_tokens)),
+            Plan::Afd(a) => (of(a.batch), of(a.chunk_tokens)),
+            Plan::Pd(pd) => match &pd.prefill {
+                Slot::Workers(w) => (of(w.batch), of(w.chunk_tokens)),
+                Slot::Afd(a) => (of(a.batch), of(a.chunk_tokens)),
+            },
+        }
+    }
+
+    /// What fills the memory of the plan's GPUs.
+    pub(super) fn memory(&self) -> Vec<MemoryRow> {
+        let (sequences, chunk) = self.sizes();
+        match &self.compiled {
+            Compiled::Mixed { engine, .. } => {
+                let in_flight = aggregated::tokens_in_flight(engine, &self.load, sequences, chunk);
+                memory_rows(Role::Both, engine, sequences, in_flight)
+            }
+            Compiled::Pd { prefill, decode, .. } => {
+                let batch = match &self.plan {
+                    Plan::Pd(PdPlan { decode: Slot::Workers(w), .. }) => w.batch,
+                    Plan::Pd(PdPlan { decode: Slot::Afd(a), .. }) => a.batch,
+                    Plan::Aggregated(_) | Plan::Afd(_) => None,
+                };
+                let (batch, drafts) = (f64::from(batch.unwrap_or(1)), f64::from(self.library().serving.mtp));
+                let mut rows = memory_rows(Role::Prompts, prefill, sequences, sequences * chunk.min(self.load.isl));
+                rows.extend(memory_rows(Role::Decode, decode, batch, batch * (1.0 + drafts)));
+                rows
+            }
+        }
+    }
+
+    /// Where memory and time go.
+    pub fn tables(&self) -> Tables {
+        let mut out = Tables { memory: self.memory(), ..Tables::default() };
+        for ToldStep { kind, engine, batches } in self.told() {
+            let (parts, own);
+            match (kind, &batches[..]) {
+                (StepKind::Prefill, round) => {
+                    out.breakdown.extend(prefill_rows(engine, round));
+                    out.breakdown.extend(kv_rows(&self.point.kv));
+                    out.pipeline.extend(prefill_stages(engine, round));
+                    parts = round;
+                }
+                (_, [batch]) => {
+                    out.breakdown.extend(step_rows(engine, kind, batch));
+                    out.pipeline.extend(stage_rows(engine, kind, batch));
+                    own = parts_of(engine, batch);
+                    parts = &own;
+                }
+                _ => continue,
+            }
+            out.timeline.extend(bar_rows(engine, kind, parts));
+        }
+        out
+    }
+
+    /// What is said of the plan in single values.
+    ///
+    /// # Errors
+    /// As [`Engine::estimate`].
+    pub fn scalars(&self) -> Result<Scalars> {
+        let lib = self.library();
+        let mut warnings = Vec::new();
+        let exceeded = self.context_exceeded()?;
+        let context_exceeded = exceeded.is_some();
+        warnings.extend(exceeded);
+        warnings.extend(domain_fit::warning(&self.plan, &lib.cluster));
+        warnings.extend(self.what_if()?);
+        // Of a round of prompts the middle chunk.
+        let lane_of = |s: ToldStep<'_>| lane(s.kind, s.engine, s.batches.get(s.batches.len() / 2)?);
+        let lanes = self.told().into_iter().filter_map(lane_of).collect();
         let gpus = lib.cluster.gpus;
         let tokens = self.tokens_per_s();
         let (_, watts) = self.bill();
@@ -344,14 +396,14 @@ impl Engine {
             Compiled::Mixed { .. } if self.point.decode_batch > 0.0 => known.tpot,
             Compiled::Mixed { .. } => known.ttft,
         };
-        let interval = tpot_interval(&lib, &self.plan);
-        let scalars = Scalars {
+        let interval = tpot_interval(lib, &self.plan);
+        Ok(Scalars {
             level: self.plan.level().name().to_string(),
             model: lib.model.name.clone(),
             system: lib.cluster.system.clone(),
             framework: lib.framework,
             workload: self.workload.name.clone(),
-            feasible: stands,
+            feasible: self.point.stands(),
             binding: if self.point.binding == Binding::None { String::new() } else { self.point.binding.label() },
             ttft_ms: self.point.ttft_s * 1e3,
             wait_ms: self.open_loop.map_or(0.0, |(_, wait)| wait * 1e3),
@@ -370,7 +422,7 @@ impl Engine {
             usd_per_mtok: self.usd_per_mtok(),
             watts,
             joules_per_token: self.joules_per_token(),
-            context_exceeded: exceeded,
+            context_exceeded,
             verdict: self.verdict()?,
             memory_gib: self.point.memory_bytes / GIB,
             kv_tokens: self.kv_tokens(),
@@ -383,12 +435,9 @@ impl Engine {
             measured_share: known.share(),
             compute_measured_share: known.compute_share(),
             lanes,
-            formats: defaults::provenance(&lib),
+            formats: defaults::provenance(lib),
             warnings,
-            plan: self.plan.clone(),
-            assumptions: lib.assumptions.clone(),
-        };
-        Ok(Estimate { scalars, memory, breakdown, pipeline, timeline })
+        })
     }
 }
 

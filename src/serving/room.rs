@@ -45,15 +45,15 @@ impl Engine {
             return Ok(());
         }
         let (need, have) = match self.point.binding {
-            Binding::Memory(_) => self.shortfall()?,
+            Binding::Memory(_) => self.shortfall(),
             _ => ("sizes that divide".to_string(), self.point.binding.label()),
         };
         Err(Error::Infeasible { reason: self.point.binding.label(), need, have })
     }
 
     /// Of the GPU that lacks most: what it needs and what the server may fill.
-    fn shortfall(&self) -> Result<(String, String)> {
-        let rows = self.estimate()?.memory;
+    fn shortfall(&self) -> (String, String) {
+        let rows = self.memory();
         let of = |pool, item| rows.iter().find(|r| r.pool == pool && r.item == item).map_or(0.0, |r| r.gib);
         let uses = |pool| rows.iter().filter(move |r| r.pool == pool && r.item.is_use());
         let need = |pool| -> f64 { uses(pool).map(|r| r.gib).sum() };
@@ -63,12 +63,12 @@ impl Engine {
         pools.sort_by_key(|p| p.name());
         let lacks = |p: &PlanPool| need(*p) - have(*p);
         let Some(worst) = pools.into_iter().max_by(|a, b| lacks(a).total_cmp(&lacks(b))) else {
-            return Ok((String::new(), String::new()));
+            return (String::new(), String::new());
         };
         let parts: Vec<String> =
             uses(worst).filter(|r| r.gib >= 0.05).map(|r| format!("{} {:.1}", r.item.name(), r.gib)).collect();
         let short = need(worst) - have(worst);
-        Ok((
+        (
             format!(
                 "{:.1} GiB on each GPU of {} ({}), {short:.1} GiB more",
                 need(worst),
@@ -82,6 +82,6 @@ impl Engine {
                 of(worst, Item::Capacity),
                 of(worst, Item::Outside)
             ),
-        ))
+        )
     }
 }

@@ -151,8 +151,8 @@ fn main() {
             let db = KernelDb::open(dir).unwrap();
             let mut rows = 0;
             for framework in db.frameworks(SYSTEM).unwrap() {
-                for t in db.tables(SYSTEM, &framework).unwrap() {
-                    rows += db.table(SYSTEM, &framework, &t.name, Some(&t.version)).unwrap().rows();
+                for t in db.tables(SYSTEM, framework).unwrap() {
+                    rows += db.table(SYSTEM, framework, &t.name, Some(&t.version)).unwrap().rows();
                 }
             }
             rows as f64

@@ -161,13 +161,14 @@ fn every_level_takes_stages() {
         assert_eq!(engine.gpus(), plan.gpus());
         let e = engine.estimate().unwrap();
         assert!(e.scalars.feasible && e.scalars.tpot_ms > 0.0 && e.scalars.requests_per_s > 0.0);
-        assert!(e.pipeline.iter().all(|r| r.utilization > 0.0 && r.utilization <= 1.0));
+        assert!(e.tables.pipeline.iter().all(|r| r.utilization > 0.0 && r.utilization <= 1.0));
         assert!(
-            e.breakdown
+            e.tables
+                .breakdown
                 .iter()
                 .any(|r| r.op == Op::PipelineHop && r.pool == Site::Network && r.tier == Some(Tier::ScaleOut))
         );
-        assert!(!e.timeline.is_empty());
+        assert!(!e.tables.timeline.is_empty());
     }
     // What a plan costs: another device for a pool stands in every stage.
     let device = disagg::spec::Device { power_w: 10.0, ..lib.cluster.device.clone() };

@@ -53,7 +53,7 @@ fn a_measured_device_brings_its_own_tables_and_prices() {
     plan.attention.device = Some(h200.clone());
     let mixed = estimate(&lib, &plan);
     let stage = |e: &disagg::serving::Estimate, name: &str| {
-        e.pipeline.iter().find(|r| r.phase.name() == "decode" && r.stage.name() == name).unwrap().ms
+        e.tables.pipeline.iter().find(|r| r.phase.name() == "decode" && r.stage.name() == name).unwrap().ms
     };
     assert!(
         gap(stage(&mixed, "attention"), stage(&both, "attention")) > 0.01,
@@ -69,8 +69,9 @@ fn a_measured_device_brings_its_own_tables_and_prices() {
     assert!(gap(mixed.scalars.usd_per_mtok, usd / 3600.0 / mixed.scalars.tokens_per_s * 1e6) < 1e-12);
     assert!(gap(mixed.scalars.joules_per_token, watts / mixed.scalars.tokens_per_s) < 1e-12);
     // Each pool is held against its own memory.
-    let capacity =
-        |pool: &str| mixed.memory.iter().find(|m| m.pool.name() == pool && m.item == Item::Capacity).unwrap().gib;
+    let capacity = |pool: &str| {
+        mixed.tables.memory.iter().find(|m| m.pool.name() == pool && m.item == Item::Capacity).unwrap().gib
+    };
     assert!(gap(capacity("attention") * (1u64 << 30) as f64, h200.reported_bytes()) < 1e-12);
     assert!(gap(capacity("ffn") * (1u64 << 30) as f64, device.reported_bytes()) < 1e-12);
 }
@@ -146,7 +147,7 @@ fn an_ffn_side_router_sends_one_copy() {
         let mut p = plan.clone();
         p.batch = Some(512);
         let e = estimate(&lib, &p);
-        e.pipeline.iter().find(|r| r.phase.name() == "decode" && r.stage.name() == stage).map(|r| r.ms)
+        e.tables.pipeline.iter().find(|r| r.phase.name() == "decode" && r.stage.name() == stage).map(|r| r.ms)
     };
     let copies = hop(&plan, "a2f").unwrap();
     plan.router = Side::Ffn;

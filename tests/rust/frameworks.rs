@@ -179,6 +179,7 @@ fn what_is_known_of_a_latency_is_what_its_own_steps_rest_on() {
     let e = Engine::new(&lib, &lab::chat(), &plan).unwrap().estimate().unwrap();
     for (phase, shares) in [("decode", &e.scalars.evidence_tpot), ("prefill", &e.scalars.evidence_ttft)] {
         let rows = e
+            .tables
             .breakdown
             .iter()
             .filter(|r| r.phase.name() == phase && !matches!(r.op, Op::KvTransfer | Op::KvContention));

@@ -242,13 +242,19 @@ fn groups_serve_at_every_level_and_say_who_is_busy() {
             let engine = Engine::new(&lib, &w, &plan).unwrap();
             let e = engine.estimate().unwrap();
             assert!(e.scalars.feasible && e.scalars.requests_per_s > 0.0);
-            assert!(e.pipeline.iter().all(|r| r.utilization > 0.0 && r.utilization <= 1.0));
-            let lanes = e.timeline.iter().map(|r| r.bar.group).max().unwrap() + 1;
+            assert!(e.tables.pipeline.iter().all(|r| r.utilization > 0.0 && r.utilization <= 1.0));
+            let lanes = e.tables.timeline.iter().map(|r| r.bar.group).max().unwrap() + 1;
             assert_eq!(lanes as u32, groups);
             // Busy on the FFN pool by the breakdown is busy by the stages.
-            let ffn: f64 =
-                e.breakdown.iter().filter(|r| r.phase.name() == "decode" && r.pool.name() == "ffn").map(|r| r.ms).sum();
-            let stage = e.pipeline.iter().find(|r| r.phase.name() == "decode" && r.stage.name() == "ffn").unwrap();
+            let ffn: f64 = e
+                .tables
+                .breakdown
+                .iter()
+                .filter(|r| r.phase.name() == "decode" && r.pool.name() == "ffn")
+                .map(|r| r.ms)
+                .sum();
+            let stage =
+                e.tables.pipeline.iter().find(|r| r.phase.name() == "decode" && r.stage.name() == "ffn").unwrap();
             near(ffn, stage.ms * 58.0 * 2.0 * f64::from(groups), 1e-6, "FFN pool");
         }
     }

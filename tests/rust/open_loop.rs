@@ -266,13 +266,14 @@ fn an_estimate_shows_four_layers_of_every_micro_batch() {
         plan.duplex = duplex;
         plan.batch = Some(32);
         let e = Engine::new(&lib, &w, &Plan::Afd(plan)).unwrap().estimate().unwrap();
-        let decode: Vec<_> = e.timeline.iter().filter(|r| r.phase.name() == "decode").collect();
+        let decode: Vec<_> = e.tables.timeline.iter().filter(|r| r.phase.name() == "decode").collect();
         assert_eq!(decode.len(), 3 * 4 * 4);
         assert!(decode.iter().all(|r| r.bar.start >= 0.0 && r.bar.end > r.bar.start));
         let stage = |i: Stage| decode.iter().filter(|r| r.bar.stage == i).map(|r| r.bar.end - r.bar.start).sum::<f64>();
         // The same times as the table of stages.
-        let ms =
-            |name: &str| e.pipeline.iter().find(|r| r.phase.name() == "decode" && r.stage.name() == name).unwrap().ms;
+        let ms = |name: &str| {
+            e.tables.pipeline.iter().find(|r| r.phase.name() == "decode" && r.stage.name() == name).unwrap().ms
+        };
         assert!(gap(stage(Stage::Attention) / 12.0 * 1e3, ms("attention")) < 0.1);
     }
 }

@@ -460,11 +460,11 @@ fn engines_agree_with_themselves() {
             let x = e.estimate().unwrap();
             assert!(x.scalars.feasible, "{plan:?}");
             // The fullest GPU is the largest pool of the memory table.
-            let mut pools: Vec<_> = x.memory.iter().map(|r| r.pool).collect();
+            let mut pools: Vec<_> = x.tables.memory.iter().map(|r| r.pool).collect();
             pools.dedup();
             let fullest = pools
                 .iter()
-                .map(|p| x.memory.iter().filter(|r| r.pool == *p && r.item.is_use()).map(|r| r.gib).sum::<f64>())
+                .map(|p| x.tables.memory.iter().filter(|r| r.pool == *p && r.item.is_use()).map(|r| r.gib).sum::<f64>())
                 .fold(0.0, f64::max);
             near(fullest, x.scalars.memory_gib, 1e-9, &format!("memory of {:?}", e.plan));
             let shares: f64 = x.scalars.evidence.values().sum();
@@ -482,7 +482,8 @@ fn breakdowns_are_of_the_steps_priced() {
         for plan in plans() {
             let e = engine(&lib, &w, &plan);
             let x = e.estimate().unwrap();
-            let ms = |phase: &str| x.breakdown.iter().filter(|r| r.phase.name() == phase).map(|r| r.ms).sum::<f64>();
+            let ms =
+                |phase: &str| x.tables.breakdown.iter().filter(|r| r.phase.name() == phase).map(|r| r.ms).sum::<f64>();
             match &e.plan {
                 Plan::Aggregated(a) if a.parallel.pp == 1 => {
                     near(ms("mixed"), e.point.itl_worst_s * 1e3, 1e-9, &format!("mixed step of {:?}", e.plan));

@@ -113,17 +113,18 @@ def expect(**given: tuple[Any, ...]) -> None:
     Traceback (most recent call last):
     disagg.errors.SpecError: m: a str does not fit here; expected a int or a float
     """
-    problems = []
-    for name, (value, *classes) in given.items():
-        if not isinstance(value, tuple(classes)):
-            wanted = " or a ".join(c.__name__ for c in classes if c is not type(None))
-            hint = _spelled(value, classes) or f"expected a {wanted}"
-            problems.append(Problem(name, f"a {type(value).__name__} does not fit here", hint))
-    if problems:
-        raise SpecError(problems)
+    wrong = [(name, *pair) for name, pair in given.items() if not isinstance(pair[0], pair[1:])]
+    if wrong:
+        raise SpecError(_misfit(*each) for each in wrong)
 
 
-def _spelled(value: object, classes: list[type]) -> str:
+def _misfit(name: str, value: object, *classes: type) -> Problem:
+    wanted = " or a ".join(c.__name__ for c in classes if c is not type(None))
+    hint = _spelled(value, classes) or f"expected a {wanted}"
+    return Problem(name, f"a {type(value).__name__} does not fit here", hint)
+
+
+def _spelled(value: object, classes: tuple[type, ...]) -> str:
     """Say how a name becomes the spec that was due; empty where that is not what went wrong."""
     due = [c.__name__ for c in classes if issubclass(c, Spec)]
     if not isinstance(value, str) or not due:

@@ -1,12 +1,12 @@
 //! The tables of an estimate as columns: memory, breakdown, pipeline stages and the bars of a schedule.
 
-use super::Estimate;
+use super::Tables;
 use crate::columns::{Column, Columns};
 use crate::network::Tier;
 use crate::serving::operators::BreakdownRow;
 use crate::serving::phase::Phase;
 
-impl Estimate {
+impl Tables {
     pub fn memory_columns(&self) -> Columns {
         let mut c = Columns::new();
         c.push("pool", Column::from_strings(self.memory.iter().map(|r| r.pool.name())));
