@@ -499,7 +499,9 @@ fn narrower_experts_of_a_layout_are_not_slower() {
         let (fp8, fp4) = (at(true, Dtype::Fp8Block), at(true, Dtype::Nvfp4));
         assert!((0.4..1.0).contains(&(fp4.seconds / fp8.seconds)), "{tokens}: {fp4:?} {fp8:?}");
         assert!(fp4.evidence >= Evidence::Extrapolated);
-        assert!(at(false, Dtype::Nvfp4).seconds > 1.5 * fp8.seconds, "{tokens}");
+        // At 1,408 tokens a GPU the other layout's kernel is out of the question.
+        let lent = at(false, Dtype::Nvfp4).seconds / fp4.seconds;
+        assert!(tokens < 48.0 * 1000.0 || lent > 2.0, "{tokens}: {lent}");
     }
 }
 
