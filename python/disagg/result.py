@@ -194,9 +194,9 @@ class Estimate(Result):
     def tpot_interval(self) -> tuple[float, float]:
         """Interval that holds a measured TPOT with a chance of 80 %, milliseconds.
 
-        From the residuals of measured servers by framework, generation of the device, experts or not, and prompts on
-        workers of their own or not (``docs/design/physics.md``, section 10). It is not centred on `tpot_ms`: where servers
-        of the kind are slower than predicted, it lies above. Not a number where nothing is decoded.
+        From the residuals of measured servers by framework, generation of the device, experts or not, and prompts
+        on workers of their own or not (``docs/design/physics.md``, section 10). It is not centred on `tpot_ms`: where
+        servers of the kind are slower than predicted, it lies above. Not a number where nothing is decoded.
 
         Examples
         --------

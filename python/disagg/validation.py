@@ -32,10 +32,10 @@ def run(*sections: str, ttft: bool = False, progress: Progress = None) -> Frame:
     relative error, ``target`` the largest that was aimed at (NaN: none), ``status`` says whether the table was
     fitted (``fit``) or held out (``check``), and whether the target is ``met``. A row of ``served`` stands for
     a measured server: ``target`` is its measured mean, ``predicted`` the simulated one, with a device that was
-    fitted to the first half of its requests (``fit``) and is judged on the second (``check``). The section ``afd`` holds
-    decode steps of attention and FFN pools and of the wide-EP servers measured beside them, their KV capacities, the best
-    ratio of each context and the lead over wide EP; ``saturated`` holds servers with all requests queued, each simulated
-    as it was run and by the closed form.
+    fitted to the first half of its requests (``fit``) and is judged on the second (``check``). The section ``afd``
+    holds decode steps of attention and FFN pools and of the wide-EP servers measured beside them, their KV
+    capacities, the best ratio of each context and the lead over wide EP; ``saturated`` holds servers with all
+    requests queued, each simulated as it was run and by the closed form.
 
     Parameters
     ----------

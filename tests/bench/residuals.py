@@ -3,13 +3,14 @@
     cargo run --release --example validation rows silicon > rows.tsv
     python tests/bench/residuals.py rows.tsv
 
-Of every distinct measurement of the silicon sample that is priced (two exports overlap: rows of one system, framework, TTFT
-and TPOT are one) the logarithm of measured over predicted. A regime is framework, generation of the device, experts or not,
-and whether prompts have workers of their own; every model of a regime weighs the same, whatever its number of rows. Quantiles
-of the residuals are widened about their median by one factor for all regimes, so that intervals for 80 % hold 80 % of the
-measurements of a model whose rows were left out (whole models, the mean over models); the factor and the coverage of each
-model are written beside them. A regime with fewer than three models takes the residuals of its framework, and those of one
-with fewer of all. Suspect rows stay in: a user's question does not say that it is one.
+Of every distinct measurement of the silicon sample that is priced (two exports overlap: rows of one system,
+framework, TTFT and TPOT are one) the logarithm of measured over predicted. A regime is framework, generation of the
+device, experts or not, and whether prompts have workers of their own; every model of a regime weighs the same,
+whatever its number of rows. Quantiles of the residuals are widened about their median by one factor for all regimes,
+so that intervals for 80 % hold 80 % of the measurements of a model whose rows were left out (whole models, the mean
+over models); the factor and the coverage of each model are written beside them. A regime with fewer than three models
+takes the residuals of its framework, and those of one with fewer of all. Suspect rows stay in: a user's question does
+not say that it is one.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ DENSE = ("Llama", "Qwen3-32B")
 
 
 def sample() -> dict[str, dict[str, str]]:
-    text = subprocess.run(["zstd", "-dc", str(DATA / "silicon.tsv.zst")], capture_output=True, check=True).stdout.decode()
+    text = subprocess.run(
+        ["zstd", "-dc", str(DATA / "silicon.tsv.zst")], capture_output=True, check=True
+    ).stdout.decode()
     head, *lines = text.splitlines()
     names = head.split("\t")
     return {row["id"]: row for row in (dict(zip(names, line.split("\t"), strict=True)) for line in lines)}
