@@ -72,8 +72,12 @@ fn slowness(source: &Source, own: &Table, others: &[Arc<Table>], format: Dtype) 
     ratio
 }
 
-/// The least of the lane's points and those of the others at one shape.
+/// The least of the lane's points and those of the others at one shape. Frameworks differ from row to row, so that the
+/// least of them may fall with more rows: fewer can be run as more, and no number of them takes longer than the next.
 pub(super) fn least(own: &Points, others: &[Arc<Table>], format: Dtype, [n, k]: [i64; 2]) -> Points {
+    if others.is_empty() {
+        return own.clone();
+    }
     let mut out = own.clone();
     for other in others {
         let rows = Rows::new(other).int("n", n).int("k", k).text("gemm_dtype", |l| l == format.name());
@@ -82,6 +86,14 @@ pub(super) fn least(own: &Points, others: &[Arc<Table>], format: Dtype, [n, k]: 
                 out.insert(x, seconds, Evidence::Interpolated);
             }
         }
+    }
+    let mut next = f64::INFINITY;
+    let rising: Vec<([f64; 3], f64, Evidence)> = out.iter().collect();
+    for (x, seconds, _) in rising.into_iter().rev() {
+        if seconds > next {
+            out.insert(x, next, Evidence::Interpolated);
+        }
+        next = next.min(seconds);
     }
     out
 }
