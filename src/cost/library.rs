@@ -48,6 +48,13 @@ enum SurfaceKey {
         graph: bool,
     },
     DecodeHeads(Heads),
+    /// Layers with a shared indexer.
+    LatentBlock {
+        shared: bool,
+        tp: u32,
+        decode: bool,
+        graph: bool,
+    },
     PromptHeads {
         heads: Heads,
         graph: bool,

@@ -22,7 +22,7 @@ use super::ledger::Op;
 use crate::error::{Problems, Result};
 use crate::kernels::{Reading, Surface};
 use crate::spec::dtype::Formats;
-use crate::spec::{Assumptions, Dtype, LayerMixer, Model, Quant};
+use crate::spec::{Assumptions, Attention, Dtype, LayerMixer, Model, Quant};
 
 /// What one layer keeps of a sequence, on all ranks that share it out.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,6 +67,9 @@ pub trait Surfaces {
 
     /// Prefill attention over these heads of a rank; axes as `context`.
     fn prompt_heads(&self, heads: Heads) -> Result<Arc<Surface>>;
+
+    /// The block of latent attention of another shape than the model's; axes as `generation` (`decode`) or `context`.
+    fn latent_block(&self, attention: &Attention, tp: u32, decode: bool) -> Result<Arc<Surface>>;
 
     /// Kernels of a layer with a running state on one of `ranks`; axes: sequences, and for prefill new tokens.
     fn running(&self, mixer: &LayerMixer, ranks: u32, decode: bool) -> Result<Arc<Surface>>;

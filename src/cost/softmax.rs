@@ -95,7 +95,13 @@ impl Mixer for Softmax {
                         .then(|| published::attention_launches(from.model())),
                 })
             }
-            Attention::Mla { .. } => None,
+            Attention::Mla { .. } => {
+                if !self.own {
+                    decode = Some(from.latent_block(&self.attention, tp, true)?);
+                    prefill = Some(from.latent_block(&self.attention, tp, false)?);
+                }
+                None
+            }
         };
         Ok(Arc::new(SoftmaxRank {
             projections,

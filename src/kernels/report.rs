@@ -193,7 +193,7 @@ fn model(architecture: &str, sparse: bool) -> Model {
             nope,
             rope: 64,
             v,
-            indexer: sparse.then_some(Indexer { heads: index, head_dim: 128, topk: 2048 }),
+            indexer: sparse.then_some(Indexer { heads: index, head_dim: 128, topk: 2048, shared: false }),
         },
         dense_layers: 0,
         dense_intermediate: 0,

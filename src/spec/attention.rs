@@ -26,6 +26,13 @@ pub struct Indexer {
     pub head_dim: u32,
     /// Tokens that each query attends to.
     pub topk: u32,
+    /// Whether it is another layer's, whose picks are taken: no weights and no keys of its own.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub shared: bool,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// What multiplies the output of attention before its last projection.
@@ -129,7 +136,7 @@ impl<'de> Deserialize<'de> for Attention {
 
 /// Bytes of one token's indexer key: FP8 values and an FP32 scale per 128 of them.
 fn indexer_row(i: &Indexer) -> f64 {
-    f64::from(i.head_dim) + 4.0 * f64::from(i.head_dim.div_ceil(128))
+    if i.shared { 0.0 } else { f64::from(i.head_dim) + 4.0 * f64::from(i.head_dim.div_ceil(128)) }
 }
 
 impl Attention {

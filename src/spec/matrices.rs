@@ -74,7 +74,7 @@ impl Attention {
                 all.push(matrix(Part::KvA, h, kv_lora + rope, Split::Whole));
                 all.push(matrix(Part::KvB, kv_lora, n * (nope + v), Split::Heads));
                 all.push(matrix(Part::O, n * v, h, Split::Heads));
-                if let Some(i) = indexer {
+                if let Some(i) = indexer.filter(|i| !i.shared) {
                     let (ni, di) = (f64::from(i.heads), f64::from(i.head_dim));
                     // Query, key and head-weight projections; every rank scores with all of them.
                     all.push(matrix(Part::Indexer, 1.0, query_in * ni * di + h * di + h * ni, Split::Whole));

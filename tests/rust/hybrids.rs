@@ -126,6 +126,29 @@ fn gated_delta_kernels_are_measured() {
     }
 }
 
+/// Layers that take another one's picks cost less than those with an indexer of their own, and keep no index keys.
+#[test]
+fn a_shared_indexer_is_measured_without_its_own_work() {
+    for (framework, known) in [("sglang", Evidence::Measured), ("trtllm", Evidence::Extrapolated)] {
+        let lib = library("zai-org/GLM-5.2-FP8", framework, &Serving::default());
+        let program = &lib.program;
+        assert_eq!((program.layers_of(0), program.layers_of(1)), (21.0, 57.0));
+        let [own, shared] = [0, 1].map(|i| program.mixers()[i].on_rank(&*lib, 1, 1).unwrap());
+        assert_eq!(shared.measured(), [true; 2], "{framework}");
+        for (rows, context) in [(16.0, 8192.0), (64.0, 65_536.0)] {
+            let (a, b) = (own.decode(rows, context), shared.decode(rows, context));
+            assert!(b.seconds < a.seconds && b.seconds > 0.1 * a.seconds, "{framework}: {} {}", a.seconds, b.seconds);
+            assert!(b.evidence <= known.max(Evidence::Extrapolated));
+        }
+        let (a, b) = (own.prompt(1.0, 4096.0, 65_536.0).seconds, shared.prompt(1.0, 4096.0, 65_536.0).seconds);
+        assert!(b < a && b > 0.1 * a, "{framework}: {a} {b}");
+        // Below top-k both attend densely.
+        let kv = lib.formats.kv;
+        let row = |i: usize| program.mixers()[i].state(kv).per_token;
+        lab::near(row(0) - row(1), 132.0, 1e-12, "index keys of the layers with an indexer");
+    }
+}
+
 /// Without a gate an expert has two matrices: fewer bytes, and no slower than one with a gate.
 #[test]
 fn a_gate_costs_what_it_weighs() {

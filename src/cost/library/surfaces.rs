@@ -96,6 +96,17 @@ impl Surfaces for Library {
         })
     }
 
+    fn latent_block(&self, attention: &Attention, tp: u32, decode: bool) -> Result<Arc<Surface>> {
+        let shared = matches!(attention, Attention::Mla { indexer: Some(i), .. } if i.shared);
+        let graph = self.graph(decode);
+        let model = Model { attention: attention.clone(), ..self.model.clone() };
+        let (heads, gemm, kv) = (attention.heads() / tp, self.formats.attention_gemm, self.formats.kv);
+        self.kernel(SurfaceKey::LatentBlock { shared, tp, decode, graph }, graph, |source| match decode {
+            true => ops::mla_generation(source, &model, heads, gemm, kv),
+            false => ops::mla_context(source, &model, heads, gemm, kv),
+        })
+    }
+
     fn running(&self, mixer: &LayerMixer, ranks: u32, decode: bool) -> Result<Arc<Surface>> {
         let heads = match mixer {
             LayerMixer::GatedDelta(d) => [d.key_heads, d.value_heads, d.key_dim, d.value_dim, d.conv],

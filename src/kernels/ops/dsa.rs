@@ -1,7 +1,9 @@
 //! DeepSeek sparse attention (DSA): whole measured blocks, projections, indexer, top-k, sparse MLA and output.
 //!
 //! Keyed by architecture, KV format, GEMM format, heads, batch, new tokens and past; `model` and
-//! `tp_size` do not matter (repeats: median), `*_skip_indexer` rows are another operator.
+//! `tp_size` do not matter (repeats: median). A layer that takes another one's picks (a shared indexer) has the rows
+//! `*_skip_indexer`, up to top-k the dense ones of all; a framework without such rows has those with an indexer, by the
+//! ratio of the two rooflines.
 //! Two kernels: up to top-k (2,048) tokens in all the block attends densely, beyond that it indexes;
 //! each is a grid of its own, so nothing is blended across the switch. Only sglang measured a dense
 //! past axis; trtllm and vllm have {0, 128} and take sglang's growth from there on:
@@ -18,7 +20,7 @@ use crate::kernels::grid::points::Points;
 use crate::kernels::roofline::{Roofline, Work, kernels};
 use crate::kernels::surface::{Node, Surface};
 use crate::kernels::table::Table;
-use crate::spec::{Dtype, Model};
+use crate::spec::{Dtype, Indexer, Model};
 
 use super::Source;
 use super::attention::formats;
@@ -59,9 +61,14 @@ struct Want<'a> {
 }
 
 impl Want<'_> {
-    /// Rows of one lane at all heads, and how well they can be known at best.
-    fn rows<'t>(&self, t: &'t Table) -> (Rows<'t>, Evidence) {
-        let rows = Rows::new(t).text("op_name", |l| !l.contains("skip_indexer"));
+    /// Whether the layer takes the picks of another one's indexer.
+    fn shared(&self) -> bool {
+        self.dims.indexer.is_some_and(|i| i.shared)
+    }
+
+    /// Rows of one lane at all heads, with an indexer or without, and how well they can be known at best.
+    fn rows<'t>(&self, t: &'t Table, skip: bool) -> (Rows<'t>, Evidence) {
+        let rows = Rows::new(t).text("op_name", |l| l.contains("skip_indexer") == skip);
         let names = architecture(self.model, self.dims);
         let labels: Vec<[&str; 1]> = names.iter().map(|n| [n.as_str()]).collect();
         let labels: Vec<&[&str]> = labels.iter().map(|l| &l[..]).collect();
@@ -76,16 +83,43 @@ impl Want<'_> {
     /// Points of one lane at the wanted heads, over (batch, isl, step) or (batch, step); whether the lane is an eager one.
     fn points(&self, framework: &str, name: &str, axes: &[(&str, f64)]) -> Option<(Points, bool, String)> {
         let t = table(self.source, framework, name)?;
-        let (rows, fallback) = self.rows(&t);
+        if self.shared() {
+            return self.shared_points(&t, axes);
+        }
+        let (rows, fallback) = self.rows(&t, false);
         let points = at_heads(&rows, self.heads, axes, |h| self.roofline(h, axes.len() == 2), fallback);
         let eager = eager_at_heads(&rows, axes, |h| self.roofline(h, axes.len() == 2));
+        (!points.is_empty()).then(|| (points, eager, rows.source()))
+    }
+
+    /// The same of a layer with a shared indexer.
+    fn shared_points(&self, t: &Table, axes: &[(&str, f64)]) -> Option<(Points, bool, String)> {
+        let decode = axes.len() == 2;
+        let topk = self.dims.indexer.map_or(0.0, |i| f64::from(i.topk));
+        let dims = Dims { indexer: self.dims.indexer.map(|i| Indexer { shared: false, ..i }), ..*self.dims };
+        let whole = Want { dims: &dims, ..*self };
+        let (all, known) = whole.rows(t, false);
+        let of_all = at_heads(&all, self.heads, axes, |h| whole.roofline(h, decode), known);
+        let (rows, fallback) = self.rows(t, true);
+        let mut points = at_heads(&rows, self.heads, axes, |h| self.roofline(h, decode), fallback);
+        let (own, with) = (self.roofline(f64::from(self.heads), decode), whole.roofline(f64::from(self.heads), decode));
+        let lent = points.is_empty();
+        for (x, seconds, evidence) in of_all.iter() {
+            if lent {
+                points.insert(x, seconds * own.smooth(&x) / with.smooth(&x), Evidence::Extrapolated);
+            } else if !decode && x[1] + x[2] <= topk && points.get(&x).is_none() {
+                points.insert(x, seconds, evidence);
+            }
+        }
+        let rows = if lent { all } else { rows };
+        let eager = eager_at_heads(&rows, axes, |h| self.roofline(h, decode));
         (!points.is_empty()).then(|| (points, eager, rows.source()))
     }
 
     /// Decode rows at every number of heads as utilisations of `work` (arithmetic and traffic by heads).
     fn held(&self, name: &str, axes: &[(&str, f64)], work: &dyn Fn(f64) -> Work) -> Option<Held> {
         let t = table(self.source, &self.source.framework, name)?;
-        let (rows, _) = self.rows(&t);
+        let (rows, _) = self.rows(&t, false);
         let sites = rows.sites(["num_heads"]);
         let sites = sites.iter().map(|(h, _)| (h[0] as f64, rows.clone().int("num_heads", h[0]).points(axes)));
         // The tables count the tokens before the new one.

@@ -40,7 +40,7 @@ pub(super) fn block(device: &Device, d: &Dims, heads: f64, gemm: Dtype, kv: Dtyp
     let q = if d.q_lora > 0.0 { d.hidden * d.q_lora + d.q_lora * q_out } else { d.hidden * q_out };
     let mut weights = q + d.hidden * (d.kv_lora + d.rope) + heads * d.v * d.hidden + heads * d.kv_lora * (d.nope + d.v);
     let mut index = None;
-    if let Some(i) = d.indexer {
+    if let Some(i) = d.indexer.filter(|i| !i.shared) {
         let (n, di) = (f64::from(i.heads), f64::from(i.head_dim));
         weights += d.hidden * di + d.q_lora.max(1.0) * n * di + d.hidden * n;
         index = Some(Index { pair: 2.0 * n * di / device.fp8_flops, kv: (di + 4.0) / bw });

@@ -45,8 +45,13 @@ pub(crate) fn read(
         for derived in ["num_key_value_heads", "head_dim", "qk_head_dim", "index_topk_freq", "layer_types"] {
             f.seen(derived);
         }
-        let (mixers, layer_mixers) = delta.unwrap_or_default();
-        return Some(Mixing { attention: attention?, mixers, layer_mixers });
+        let attention = attention?;
+        let (mixers, layer_mixers) = match (delta, layers) {
+            (Some(delta), _) => delta,
+            (None, Some(layers)) => shared_indexers(f, &attention, layers, mtp)?,
+            (None, None) => Default::default(),
+        };
+        return Some(Mixing { attention, mixers, layer_mixers });
     }
     if f.get("index_topk").is_some() {
         f.wrong("index_topk", "a sparse-attention indexer without kv_lora_rank: not supported", "");
@@ -100,7 +105,7 @@ fn latent(f: &mut Fields) -> Option<Attention> {
             let topk = f.need(&["index_topk"], 100_000_000);
             let n = f.need(&["index_n_heads"], HEAD);
             let d = f.need(&["index_head_dim"], HEAD);
-            Some(Indexer { heads: n?, head_dim: d?, topk: topk? })
+            Some(Indexer { heads: n?, head_dim: d?, topk: topk?, shared: false })
         }
     };
     Some(Attention::Mla { heads: heads?, q_lora: q_lora?, kv_lora: kv_lora?, nope: nope?, rope: rope?, v: v?, indexer })
@@ -251,6 +256,27 @@ fn other_shape(f: &mut Fields, heads: u32, kv_heads: u32, head_dim: u32, shape: 
     }
     let shape = Shape { v_dim: if v == d { 0 } else { v }, ..shape };
     Some(Some(Attention::Gqa { heads: n, kv_heads: kv, head_dim: d, window: None, shape }))
+}
+
+/// GLM-5.2: layers that take the picks of the indexer before them.
+fn shared_indexers(
+    f: &mut Fields,
+    attention: &Attention,
+    layers: u32,
+    mtp: u32,
+) -> Option<(Vec<LayerMixer>, Vec<Vec<u32>>)> {
+    if f.get("indexer_types").is_none() {
+        return Some(Default::default());
+    }
+    let list = f.per_layer("indexer_types", layers, mtp)?;
+    let shared: Vec<bool> = list.iter().map(|v| v.as_str() == Some("shared")).collect();
+    let mut other = attention.clone();
+    match &mut other {
+        Attention::Mla { indexer: Some(i), .. } if shared.contains(&true) => i.shared = true,
+        _ => return Some(Default::default()),
+    }
+    let mixer = LayerMixer::Attention(OtherAttention { attention: other, window: 0 });
+    Some((vec![mixer], shared.iter().map(|s| vec![u32::from(*s)]).collect()))
 }
 
 /// Kimi-Linear: which layers have its delta attention, counted from one; the others have latent attention.

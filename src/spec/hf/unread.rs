@@ -54,13 +54,17 @@ pub(crate) fn refuse(f: &mut Fields) {
         f.wrong("attn_type_list", "linear attention layers: not supported", "");
     }
     match f.get("indexer_types").and_then(|v| v.as_array()) {
-        Some(list) if list.iter().any(|v| v.as_str() != Some("full")) => {
+        Some(list) if list.iter().any(|v| !matches!(v.as_str(), Some("full" | "shared"))) => {
             SHARED_INDEXER.iter().for_each(|n| f.seen(n));
-            f.wrong("indexer_types", "an indexer shared between layers: not supported", "");
+            f.wrong("indexer_types", "has a kind that is not known: not supported", "full or shared");
         }
         Some(_) => SHARED_INDEXER.iter().for_each(|n| f.seen(n)),
         None if f.get("index_topk_freq").is_some_and(|v| v.as_u64() != Some(1)) => {
-            f.wrong("index_topk_freq", "an indexer shared between layers: not supported", "");
+            f.wrong(
+                "index_topk_freq",
+                "an indexer shared between layers that are not named: not supported",
+                "indexer_types names them",
+            );
         }
         None => {}
     }

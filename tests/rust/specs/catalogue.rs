@@ -75,6 +75,8 @@ fn parameters_match_the_published_totals() {
         ("Llama-4-Maverick-17B-128E-Instruct", 400.7),
         ("Step-3.7-Flash", 196.0),
         ("GLM-5.1", 744.0),
+        ("GLM-5.2", 743.4),
+        ("Kimi-Linear-48B-A3B-Instruct", 49.1),
         ("Meta-Llama-3.1-8B", 8.03),
         ("NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", 31.6),
         ("NVIDIA-Nemotron-3-Super-120B-A12B-FP8", 120.7),
