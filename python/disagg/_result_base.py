@@ -150,7 +150,8 @@ class Result(Frozen):
         elif name == "_figures":
             found = self._native.scalars()
         elif name == "_scalars":
-            found = {**self._figures, **self._native.asked(), "inputs": {n: s.to_dict() for n, s in self._given.items()}}
+            given = {n: s.to_dict() for n, s in self._given.items()}
+            found = {**self._figures, **self._native.asked(), "inputs": given}
         else:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
         self._set(**{name: found})
