@@ -144,6 +144,7 @@ const PLACES: &[&str] = &[
     "moe_layer_interval",
     "interleave_moe_layer_step",
     "decoder_sparse_step",
+    "moe_every_n_layer",
     "mlp_only_layers",
     "first_k_dense_replace",
 ];
@@ -173,7 +174,7 @@ fn marks(f: &mut Fields, layers: u32, mtp: u32) -> Option<Vec<bool>> {
         let every = f.or(&["moe_layer_interval"], 1, 10_000, 1)?;
         return Some((0..layers).map(|i| i < first || i > last || !(i + 1).is_multiple_of(every)).collect());
     }
-    let every = f.or(&["interleave_moe_layer_step", "decoder_sparse_step"], 1, 10_000, 1)?;
+    let every = f.or(&["interleave_moe_layer_step", "decoder_sparse_step", "moe_every_n_layer"], 1, 10_000, 1)?;
     let only = f.layer_numbers("mlp_only_layers", layers);
     if only.is_none() && f.get("mlp_only_layers").is_some() {
         return None;

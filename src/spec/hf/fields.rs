@@ -75,11 +75,11 @@ impl<'a> Fields<'a> {
     fn given(&self, name: &str) -> Option<&'a Value> {
         let mut found = None;
         for spelling in self.class.spellings(name) {
-            let Some(value) = self.at(spelling) else { continue };
             let outer = spelling.split_once('.').map_or(spelling, |(outer, _)| outer);
             if let Some((key, _)) = self.object.get_key_value(outer) {
                 self.read.borrow_mut().insert(key);
             }
+            let Some(value) = self.at(spelling) else { continue };
             // Two spellings of one field: the one that says something.
             if found.is_none_or(Value::is_null) {
                 found = Some(value);

@@ -47,6 +47,10 @@ pub(crate) fn refuse(f: &mut Fields) {
             companions.iter().for_each(|c| f.seen(c));
         }
     }
+    // OPT: embeddings of a width of their own, where it is one.
+    if f.get("word_embed_proj_dim").is_some_and(|v| Some(v) != f.get("hidden_size")) {
+        f.wrong("word_embed_proj_dim", "embeddings of another width than the layers: not supported", "");
+    }
     // MiniMax-01/M1 mark lightning-attention layers with 0 in a list of ones.
     if let Some(list) = f.get("attn_type_list").and_then(|v| v.as_array())
         && list.iter().any(|v| v.as_u64() != Some(1))
@@ -331,6 +335,10 @@ const HARMLESS: &[&str] = &[
     "no_rope_layer_interval",
     "yarn_only_types",
     "dense_attention",
+    "pre_allocate_kv_cache",
+    "offset_alibi",
+    "need_fp32_gate",
+    "using_split_qkv_in_self_attention",
     "order_of_interleaved_layers",
     "use_embedding_sharing",
     "use_parallel_block",
