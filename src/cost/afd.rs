@@ -233,7 +233,7 @@ impl AfdUnit {
         self.attention.price(&self.lib.comm, batch, mixer, 1.0, ledger);
         let bytes = tokens * self.hidden * 2.0;
         if self.dense_on_ffn {
-            self.price_scatter(bytes, decode, ledger);
+            self.price_scatter(bytes, ledger);
             return;
         }
         if self.attention_tp > 1 && self.reduces {
@@ -273,10 +273,10 @@ impl AfdUnit {
         reduce.seconds
     }
 
-    fn price_scatter<S: Ledger>(&self, bytes: f64, decode: bool, ledger: &mut S) {
+    fn price_scatter<S: Ledger>(&self, bytes: f64, ledger: &mut S) {
         if self.attention_tp > 1 && self.reduces {
             let (comm, tp) = (&self.lib.comm, self.attention_tp);
-            let [reduce, _] = self.lib.reduction(bytes, tp, decode);
+            let reduce = comm.reduce_scatter(bytes, tp);
             ledger.carry(Op::TpReduce, 1.0, reduce, || {
                 comm.report_collective(Collective::ReduceScatter, bytes, comm.packed(tp))
             });
@@ -288,7 +288,7 @@ impl AfdUnit {
         let decode = !batch.has_prefill();
         let tokens = batch.tokens();
         self.attention.price(&self.lib.comm, batch, mixer, 1.0, ledger);
-        self.price_scatter(tokens * self.hidden * 2.0, decode, ledger);
+        self.price_scatter(tokens * self.hidden * 2.0, ledger);
         let own = tokens / f64::from(self.attention_tp);
         if self.whole_ffn {
             // The router stands with the experts, its norm does not; the results of the EP ranks are added up here.

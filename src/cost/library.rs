@@ -188,18 +188,6 @@ impl Library {
         self.stretched(ranks, |n| self.comm.all_reduce(bytes, n, graph))
     }
 
-    /// The two halves of the reduction over the TP ranks of an attention rank, of `bytes`: reduce-scatter and all-gather.
-    /// Neither takes longer than the all-reduce that does the one and then the other, where the framework's is faster
-    /// than NCCL's parts.
-    pub fn reduction(&self, bytes: f64, tp: u32, decode: bool) -> [CommTime; 2] {
-        let parts = [self.comm.reduce_scatter(bytes, tp), self.comm.all_gather(bytes, tp)];
-        if self.assumptions.lanes == Lanes::AsMeasured {
-            return parts;
-        }
-        let whole = self.comm.all_reduce(bytes, tp, self.reduce_graph(decode));
-        parts.map(|part| if whole.seconds < part.seconds { whole } else { part })
-    }
-
     /// Rows of one node that stand for an exchange between nodes, where the assumptions have it so.
     pub fn one_node(&self, shape: &A2aShape) -> Result<Option<OneNode>> {
         if self.assumptions.far_exchange == FarExchange::Law {

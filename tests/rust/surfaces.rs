@@ -454,7 +454,7 @@ fn a_gemm_lane_that_others_contradict_takes_their_rows() {
             let least = ["trtllm", "sglang", "vllm"].map(|f| at(f, false, Dtype::Fp8, m).seconds);
             let least = least.into_iter().fold(f64::INFINITY, f64::min);
             let by_rule = at("trtllm", true, Dtype::Fp8, m).seconds;
-            assert!((0.9..1.15).contains(&(by_rule / least)), "{system} m {m}: {by_rule} {least}");
+            assert!((0.8..1.15).contains(&(by_rule / least)), "{system} m {m}: {by_rule} {least}");
         }
         for (framework, dtype) in [("trtllm", Dtype::Bf16), ("sglang", Dtype::Fp8), ("trtllm", Dtype::Fp8Block)] {
             assert_eq!(at(framework, true, dtype, 64.0), at(framework, false, dtype, 64.0), "{system} {framework}");
@@ -501,7 +501,7 @@ fn narrower_experts_of_a_layout_are_not_slower() {
         assert!(fp4.evidence >= Evidence::Extrapolated);
         // At 1,408 tokens a GPU the other layout's kernel is out of the question.
         let lent = at(false, Dtype::Nvfp4).seconds / fp4.seconds;
-        assert!(tokens < 48.0 * 1000.0 || lent > 2.0, "{tokens}: {lent}");
+        assert!(tokens < 48.0 * 1000.0 || lent > 1.3, "{tokens}: {lent}");
     }
 }
 

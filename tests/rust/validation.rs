@@ -282,7 +282,7 @@ fn recipes_say_what_rows_without_worker_counts_ran() {
             None => {}
         }
     }
-    assert_eq!((one, unclear), (429, 247));
+    assert_eq!((one, unclear), (426, 250));
     // An image that only recipes with drafts used: three, one under attention DP.
     let drafts =
         Raw { framework: Framework::Trtllm, version: "1.2.0rc6.post3".into(), measured: "2026-02-07".into(), ..raw() };

@@ -266,7 +266,7 @@ impl LaneParts for Priced<'_> {
         // After attention each TP rank keeps its share of the rows (reduce-scatter), and gets the others' back at the
         // end of the layer (all-gather).
         if tp > 1 {
-            let [down, up] = moe.lib.reduction(bytes, tp, self.decode);
+            let (down, up) = (comm.reduce_scatter(bytes, tp), comm.all_gather(bytes, tp));
             ledger.carry(Op::TpReduce, count, down, || comm.report_collective(Collective::ReduceScatter, bytes, seats));
             ledger.carry(Op::TpReduce, count, up, || comm.report_collective(Collective::AllGather, bytes, seats));
         }
