@@ -5,6 +5,7 @@
 //! each slot. Formulas: physics.md sections 5 and 6. Limits: identical requests (means).
 
 pub mod aggregated;
+pub mod bill;
 pub mod bound;
 pub mod cadence;
 pub mod choose;

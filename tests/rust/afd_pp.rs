@@ -173,7 +173,7 @@ fn every_level_takes_stages() {
     // What a plan costs: another device for a pool stands in every stage.
     let device = disagg::spec::Device { power_w: 10.0, ..lib.cluster.device.clone() };
     let other = AfdPlan { ffn: disagg::spec::PoolPlan { device: Some(device), ..pool(12, 1) }, ..unit(2) };
-    let (_, watts) = disagg::serving::estimate::bill(&Plan::Afd(other), &lib.cluster);
+    let (_, watts) = disagg::serving::bill::bill(&Plan::Afd(other), &lib.cluster);
     let own = lib.cluster.device.power_w;
     near(watts, 128.0 * own - 24.0 * (own - 10.0), 1e-12, "watts");
 }

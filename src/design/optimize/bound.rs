@@ -16,7 +16,7 @@ use crate::control::Control;
 use crate::design::{Interval, Metric, Reader, Space};
 use crate::error::Result;
 use crate::kernels::KernelDb;
-use crate::serving::estimate::bill;
+use crate::serving::bill::bill;
 use crate::serving::steady_state::Load;
 use crate::serving::{Engine, bound};
 use crate::spec::{Plan, Slot};
