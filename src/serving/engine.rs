@@ -25,7 +25,7 @@ pub enum Compiled {
     Pd {
         prefill: StepEngine,
         prefill_count: u32,
-        decode: StepEngine,
+        decode: Box<StepEngine>,
         decode_count: u32,
     },
 }
@@ -102,7 +102,7 @@ impl Engine {
                 let (decode, decode_slot, nd, d) = choose_decode(lib, workload, &load, &pd.decode)?;
                 let point = pd::combine(Several::of(&prefill, &side, np), Several::of(&decode, &d, nd), &load);
                 let plan = Plan::Pd(crate::spec::PdPlan { prefill: prefill_slot, decode: decode_slot });
-                let compiled = Compiled::Pd { prefill, prefill_count: np, decode, decode_count: nd };
+                let compiled = Compiled::Pd { prefill, prefill_count: np, decode: Box::new(decode), decode_count: nd };
                 Ok(Engine { compiled, load, workload: workload.clone(), plan, point, open_loop: None })
             }
         }

@@ -325,9 +325,9 @@ def test_the_best_plan_that_is_found_starts():
         dg.Model(MINIMAX), hopper(), chat, limits, levels=["aggregated"], frameworks=["vllm"], progress=False
     )
     best = study.best("aggregated")
-    # tp8 ep2 moe_tp4 would give 84.1, and vLLM cannot cut experts both ways.
+    # tp8 ep2 moe_tp4 would give more, and vLLM cannot cut experts both ways. Two sequences: three take 6.17 ms.
     assert best.runnable
-    assert best.tokens_per_s_per_gpu == pytest.approx(61.5, rel=0.02)
+    assert best.tokens_per_s_per_gpu == pytest.approx(45.4, rel=0.02)
     for framework in ("vllm", "sglang", "trtllm"):
         limits = dg.SLO(ttft_ms=3000, tpot_ms=20)
         study = dg.explore(

@@ -46,7 +46,7 @@ def models() -> Models:
     >>> "deepseek-ai/DeepSeek-V3.2" in dg.models()
     True
     >>> hybrids = dg.models().filter(lambda m: m["state_bytes_per_sequence"] > 0)
-    >>> "Qwen/Qwen3.5-397B-A17B" in hybrids
+    >>> "Qwen/Qwen3.5-397B-A17B" in hybrids["name"]
     True
     """
     rows = []

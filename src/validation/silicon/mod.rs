@@ -61,8 +61,10 @@ fn library(db: &Arc<KernelDb>, a: &Asked, serving: &Serving, choices: &Choices) 
     defaults::library(db, &model, &cluster, a.key.3, &a.quant, serving, &choices.assumptions)
 }
 
-/// The row as it is asked, or its status and whether its model has experts.
-fn asked(raw: &Raw, choices: &Choices) -> Result<std::result::Result<Asked, (String, bool)>> {
+/// A row as it is asked, or its status and whether its model has experts.
+type Question = std::result::Result<Asked, (String, bool)>;
+
+fn asked(raw: &Raw, choices: &Choices) -> Result<Question> {
     let Some((name, quant, rules)) = labels::model(raw) else { return Ok(Err(("unsupported-model".into(), true))) };
     let experts = labels::resolve(name)?.moe.map_or(0, |m| m.experts);
     let clean = match labels::clean(raw, experts) {
@@ -162,7 +164,7 @@ pub fn points(db: &Arc<KernelDb>, control: &Control) -> Result<Vec<Point>> {
 pub fn points_with(db: &Arc<KernelDb>, choices: &Choices, control: &Control) -> Result<Vec<Point>> {
     let raws = data::load()?;
     control.set_total(raws.len() as u64);
-    let rows: Vec<(Raw, std::result::Result<Asked, (String, bool)>)> =
+    let rows: Vec<(Raw, Question)> =
         raws.into_iter().map(|raw| asked(&raw, choices).map(|a| (raw, a))).collect::<Result<_>>()?;
     let mut wanted: BTreeMap<&MeasurementKey, &Asked> = BTreeMap::new();
     for a in rows.iter().filter_map(|(_, a)| a.as_ref().ok()) {
