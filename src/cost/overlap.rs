@@ -34,10 +34,12 @@ pub fn fused_slowdown(lib: &Library) -> f64 {
     n / (n - FUSED_SMS)
 }
 
-/// Seconds of experts whose kernel gives SMs to an exchange: not those that HBM needs for the weights.
-pub fn beside_exchange(experts: f64, reads: f64, slowed: f64) -> f64 {
+/// Seconds of experts in one kernel with their exchange, which take `experts` as separate kernels: less what stands
+/// `between` those beside reading and computing, and slower by the SMs that the exchange has, but for the seconds that HBM
+/// needs for the weights.
+pub fn beside_exchange(experts: f64, reads: f64, between: f64, slowed: f64) -> f64 {
     let reads = reads.min(experts);
-    reads + (experts - reads) * slowed
+    reads + ((experts - between).max(reads) - reads) * slowed
 }
 
 /// How much slower SMs compute while this exchange is under way; none: a collective.

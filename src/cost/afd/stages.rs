@@ -44,7 +44,7 @@ impl<S: Sum> LayerStages<S> {
         let [a, x, f, y] = [self.attention, self.a2f, self.ffn, self.f2a].map(|s| s.seconds());
         let Some(s) = slowed else { return [a, x, f, y] };
         let own = f - self.inner;
-        let own = overlap::beside_exchange((own - self.between).max(self.reads.min(own)), self.reads, s);
+        let own = overlap::beside_exchange(own, self.reads, self.between, s);
         if self.inner > 0.0 {
             return [a, x, self.inner.max(own), y];
         }

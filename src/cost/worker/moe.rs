@@ -18,7 +18,7 @@ use crate::kernels::Reading;
 use crate::network::report::Report;
 use crate::network::{A2aKind, A2aShape, Collective, CommTime, OneNode};
 use crate::spec::Parallel;
-use crate::spec::assumptions::{Exchange, GroupRouting};
+use crate::spec::assumptions::{Exchange, GroupRouting, Lanes};
 
 /// How tokens reach the experts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,8 +77,9 @@ pub(super) struct MoePart {
     pub wide: bool,
     /// Whether the shared expert of a decode step hides behind the routed path.
     beside: bool,
-    /// What giving SMs to a fused dispatch does to the experts.
+    /// What giving SMs to a fused dispatch does to the experts, and what separate kernels of theirs take that it does not.
     slowed: f64,
+    between: f64,
 }
 
 impl MoePart {
@@ -128,6 +129,8 @@ impl MoePart {
                 lanes.extend(kinds.iter().map(|k| Lane::Fused(*k)));
             }
         }
+        let fused = lanes.iter().any(|l| matches!(l, Lane::Fused(_)));
+        let between = if fused && lib.assumptions.lanes == Lanes::ByRule { experts.between() } else { 0.0 };
         Ok(Some(Arc::new(MoePart {
             router: Router::new(lib, m.experts)?,
             experts,
@@ -141,6 +144,7 @@ impl MoePart {
             hidden: f64::from(lib.model.expert_hidden()),
             beside: lib.assumptions.shared_expert_overlap,
             slowed: overlap::fused_slowdown(lib),
+            between,
             lib: lib.clone(),
         })))
     }
@@ -294,7 +298,7 @@ impl LaneParts for Priced<'_> {
             Lane::Dispatch(_) => moe.experts.dispatched(all, self.decode),
             Lane::Fused(_) => {
                 let alone = moe.experts.dispatched(all, self.decode);
-                let seconds = overlap::beside_exchange(alone.seconds, moe.experts.reads(all), moe.slowed);
+                let seconds = overlap::beside_exchange(alone.seconds, moe.experts.reads(all), moe.between, moe.slowed);
                 Reading { seconds, ..alone }
             }
         }
