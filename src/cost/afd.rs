@@ -43,7 +43,7 @@ use crate::math::combinatorics::distinct_groups;
 use crate::network::report::Report;
 use crate::network::{A2aKind, A2aShape, AfdShape, Collective, CommTime};
 use crate::spec::AfdPlan;
-use crate::spec::assumptions::{Copies, Exchange, FfnPool, Lanes};
+use crate::spec::assumptions::{Copies, Exchange, FfnPool};
 use crate::spec::plan::Side;
 
 /// An exchange between the experts' GPUs: tokens per GPU by an all-to-all, or bytes by collectives.
@@ -195,9 +195,7 @@ impl AfdUnit {
         };
         if unit.slowed.is_some() && !router_on_ffn {
             unit.starts = [false, true].map(|back| unit.hops.transfer(0.0, back).seconds);
-            if lib.assumptions.lanes == Lanes::ByRule {
-                unit.between = unit.experts.between();
-            }
+            unit.between = unit.experts.between(lib);
         }
         Ok(unit)
     }

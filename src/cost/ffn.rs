@@ -147,8 +147,11 @@ impl Experts {
 
     /// Seconds that the separate kernels of a decode step (sort, two GEMMs, activation, combine) take beside reading the
     /// weights and computing: the least that any number of tokens shows above its reads. A kernel that works in waves of
-    /// experts has one start and loads the next wave's weights meanwhile.
-    pub fn between(&self) -> f64 {
+    /// experts has one start and loads the next wave's weights meanwhile. 0 where lanes are read as measured.
+    pub fn between(&self, lib: &Library) -> f64 {
+        if lib.assumptions.lanes == crate::spec::assumptions::Lanes::AsMeasured {
+            return 0.0;
+        }
         let above = |tokens: f64| (self.best(tokens, true).seconds - self.reads(tokens)).max(0.0);
         (4..=12).map(|octave| above(f64::from(1_u32 << octave))).fold(f64::INFINITY, f64::min)
     }

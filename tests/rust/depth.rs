@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use disagg::cost::Item;
-use disagg::cost::{Batch, Library};
+use disagg::cost::ffn::Experts;
+use disagg::cost::worker::Worker;
+use disagg::cost::{Batch, Detail, Item, Library, Op, overlap};
+use disagg::serving::step_engine::EngineKind;
 use disagg::serving::{Engine, Load, StepEngine, pd, step_engine};
 use disagg::spec::plan::{Duplex, Side};
 use disagg::spec::{AfdPlan, Assumptions, Device, ExpertLoad, Imbalance, Plan, Serving, Workload, catalog};
@@ -183,6 +185,36 @@ fn halves_lose_where_weights_bind_and_win_where_wires_do() {
     // Operator time never shrinks: only the clock does.
     let (t, u) = (whole.decode(256.0, 2000.0), halves.decode(256.0, 2000.0));
     assert!(u.work.seconds > t.work.seconds && u.seconds < u.work.seconds);
+}
+
+/// What one kernel saves over separate ones counts for workers as for AFD units: given to units alone it put them 8 % ahead.
+#[test]
+fn one_kernel_saves_workers_what_it_saves_units() {
+    let fused = v32_with(&serving(|s| s.fused_dispatch = true));
+    let unit = unit(&fused, &afd_plan(pool(16, 1), pool(16, 1), 3), &chat());
+    let EngineKind::Afd(u) = &unit.kind else { panic!() };
+    let experts = Experts::new(&fused, 16, 1, true).unwrap().unwrap();
+    let between = experts.between(&fused);
+    assert!(between > 0.0 && u.unit.stages(&Batch::decode(32.0, 4000.0, 1.0), 0).between == between, "{between}");
+    let slowed = overlap::fused_slowdown(&fused);
+    let mut judged = 0;
+    for n in [8.0, 32.0, 128.0] {
+        let mut detail = Detail::default();
+        let worker = Worker::new(&fused, split(1, 16, 1)).unwrap();
+        let batch = Batch::decode(n, 4000.0, 1.0);
+        worker.price(&batch, &mut detail);
+        if !worker.lane(&batch).is_some_and(|l| l.name().contains("fused dispatch")) {
+            continue;
+        }
+        let entry = detail.entries.iter().find(|e| e.op == Op::Experts).unwrap();
+        let priced = entry.seconds / entry.count;
+        let alone = experts.dispatched(16.0 * n, true).seconds;
+        let own = overlap::beside_exchange(alone, experts.reads(16.0 * n), between, slowed);
+        // Or the bytes that it moves take longer.
+        assert!(priced >= own * (1.0 - 1e-12), "{n}: {priced} {own}");
+        judged += usize::from(gap(priced, own) < 1e-9);
+    }
+    assert!(judged > 0);
 }
 
 #[test]

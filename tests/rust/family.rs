@@ -13,7 +13,7 @@ use disagg::kernels::{Reading, Surface};
 use disagg::search::{Task, layouts};
 use disagg::serving::{Engine, Load, Scan, StepEngine, Tables, aggregated, pd};
 use disagg::sim::{Deployment, Requests, Settings, Status, simulate};
-use disagg::spec::{Aggregated, Assumptions, Dtype, Level, Model, PdPlan, Plan, Quant, Serving, Slot, Workload};
+use disagg::spec::{Assumptions, Dtype, Level, Model, Quant, Serving, Workload};
 
 use crate::lab;
 
@@ -109,22 +109,6 @@ fn library(serving: &Serving) -> Arc<Library> {
     with_program(&model, serving, program(&model))
 }
 
-/// The plan of every level, two ways of AFD among them.
-fn plans() -> Vec<Plan> {
-    let afd = disagg::spec::AfdPlan {
-        batch: Some(64),
-        chunk_tokens: Some(1024),
-        ..lab::afd_plan(lab::pool(4, 1), lab::pool(4, 1), 2)
-    };
-    let mixed = lab::split(2, 2, 1);
-    let aggregated = Aggregated { parallel: mixed, batch: Some(32), chunk_tokens: Some(1024), ..Aggregated::default() };
-    let prompts = || lab::workers(1, lab::split(2, 1, 1), Some(2), Some(1024));
-    let pd = PdPlan { prefill: prompts(), decode: lab::workers(1, mixed, Some(48), None) };
-    let split =
-        PdPlan { prefill: prompts(), decode: Slot::Afd(disagg::spec::AfdPlan { chunk_tokens: None, ..afd.clone() }) };
-    vec![Plan::Aggregated(aggregated), Plan::Pd(pd), Plan::Afd(afd), Plan::Pd(split)]
-}
-
 #[test]
 fn it_keeps_what_its_mixers_keep() {
     let lib = library(&Serving::default());
@@ -161,7 +145,7 @@ fn every_level_serves_it_and_the_simulator_agrees() {
     for serving in [Serving::default(), Serving { mtp: 1, acceptance: Some(0.7), ..Serving::default() }] {
         let lib = library(&serving);
         let w = Workload::fixed("law", 500.0, 2000.0, 200.0);
-        for plan in plans() {
+        for plan in lab::every_level(lab::split(2, 1, 1), 48) {
             let engine = Arc::new(Engine::new(&lib, &w, &plan).unwrap());
             let point = engine.point;
             assert!(point.stands() && point.requests_per_s > 0.0, "{plan:?}");

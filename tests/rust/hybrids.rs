@@ -8,7 +8,7 @@ use disagg::cost::{Batch, Library};
 use disagg::kernels::Evidence;
 use disagg::serving::{Engine, Load, Scan, Tables, aggregated, pd};
 use disagg::sim::{Deployment, Requests, Settings, Status, simulate};
-use disagg::spec::{Aggregated, Assumptions, PdPlan, Plan, Serving, Slot, Workload};
+use disagg::spec::{Assumptions, Serving, Workload};
 
 use crate::lab;
 
@@ -27,27 +27,12 @@ fn library(name: &str, framework: &str, serving: &Serving) -> Arc<Library> {
     lab::library_serving(&lab::model(name), &cluster, framework, &Assumptions::physical(), serving)
 }
 
-fn plans() -> Vec<Plan> {
-    let afd = disagg::spec::AfdPlan {
-        batch: Some(64),
-        chunk_tokens: Some(1024),
-        ..lab::afd_plan(lab::pool(4, 1), lab::pool(4, 1), 2)
-    };
-    let mixed = lab::split(2, 2, 1);
-    let aggregated = Aggregated { parallel: mixed, batch: Some(32), chunk_tokens: Some(1024), ..Aggregated::default() };
-    let prompts = || lab::workers(1, lab::split(2, 2, 1), Some(2), Some(1024));
-    let pd = PdPlan { prefill: prompts(), decode: lab::workers(1, mixed, Some(32), None) };
-    let split =
-        PdPlan { prefill: prompts(), decode: Slot::Afd(disagg::spec::AfdPlan { chunk_tokens: None, ..afd.clone() }) };
-    vec![Plan::Aggregated(aggregated), Plan::Pd(pd), Plan::Afd(afd), Plan::Pd(split)]
-}
-
 #[test]
 fn every_level_serves_them_and_the_simulator_agrees() {
     for name in FAMILIES {
         let lib = library(name, "trtllm", &Serving::default());
         let w = Workload::fixed("law", 500.0, 2000.0, 200.0);
-        for plan in plans() {
+        for plan in lab::every_level(lab::split(2, 2, 1), 32) {
             let engine = Arc::new(Engine::new(&lib, &w, &plan).unwrap());
             let point = engine.point;
             assert!(point.requests_per_s > 0.0, "{name} {plan:?}");

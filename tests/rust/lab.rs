@@ -10,8 +10,8 @@ use disagg::search::Layout;
 use disagg::serving::{StepEngine, defaults};
 use disagg::spec::plan::{Duplex, PipelineMode, Side};
 use disagg::spec::{
-    AfdPlan, Assumptions, Cluster, Framework, Model, Parallel, PoolPlan, Quant, Serving, Slot, Workers, Workload,
-    catalog,
+    AfdPlan, Aggregated, Assumptions, Cluster, Framework, Model, Parallel, PdPlan, Plan, PoolPlan, Quant, Serving,
+    Slot, Workers, Workload, catalog,
 };
 
 /// A framework, or its name.
@@ -137,6 +137,18 @@ pub fn unit(lib: &Arc<Library>, plan: &AfdPlan, workload: &Workload) -> StepEngi
 
 pub fn workers(count: u32, parallel: Parallel, batch: Option<u32>, chunk: Option<u32>) -> Slot {
     Slot::Workers(Workers { count, parallel, batch, chunk_tokens: chunk, ..Default::default() })
+}
+
+/// The plan of every level on 8 GPUs or fewer a slot, two ways of AFD among them. `prompts`: width of the workers that prefill
+/// for `batch` sequences a rank.
+pub fn every_level(prompts: Parallel, batch: u32) -> Vec<Plan> {
+    let afd = AfdPlan { batch: Some(64), chunk_tokens: Some(1024), ..afd_plan(pool(4, 1), pool(4, 1), 2) };
+    let mixed = split(2, 2, 1);
+    let aggregated = Aggregated { parallel: mixed, batch: Some(32), chunk_tokens: Some(1024), ..Aggregated::default() };
+    let prompts = || workers(1, prompts, Some(2), Some(1024));
+    let pd = PdPlan { prefill: prompts(), decode: workers(1, mixed, Some(batch), None) };
+    let split = PdPlan { prefill: prompts(), decode: Slot::Afd(AfdPlan { chunk_tokens: None, ..afd.clone() }) };
+    vec![Plan::Aggregated(aggregated), Plan::Pd(pd), Plan::Afd(afd), Plan::Pd(split)]
 }
 
 pub fn chat() -> Workload {

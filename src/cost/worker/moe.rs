@@ -18,7 +18,7 @@ use crate::kernels::Reading;
 use crate::network::report::Report;
 use crate::network::{A2aKind, A2aShape, Collective, CommTime, OneNode};
 use crate::spec::Parallel;
-use crate::spec::assumptions::{Exchange, GroupRouting, Lanes};
+use crate::spec::assumptions::{Exchange, GroupRouting};
 
 /// How tokens reach the experts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +130,7 @@ impl MoePart {
             }
         }
         let fused = lanes.iter().any(|l| matches!(l, Lane::Fused(_)));
-        let between = if fused && lib.assumptions.lanes == Lanes::ByRule { experts.between() } else { 0.0 };
+        let between = if fused { experts.between(lib) } else { 0.0 };
         Ok(Some(Arc::new(MoePart {
             router: Router::new(lib, m.experts)?,
             experts,
