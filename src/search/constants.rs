@@ -93,7 +93,7 @@ pub mod prompts {
     pub const GAIN: f64 = 0.005;
     pub const SMALL: u32 = 32;
     pub const THINNED: usize = 3;
-    pub const SEQUENCES: [u32; 4] = [1, 2, 4, 8];
+    pub const SEQUENCES: [u32; 8] = [1, 2, 4, 8, 3, 5, 6, 7];
     pub const THROTTLES: usize = 4;
 }
 

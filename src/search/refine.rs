@@ -118,6 +118,19 @@ fn polish(
                 (at, score, moved) = (next, found, true);
             }
         }
+        // Kernels change their pace at sizes of their tables, which are powers of two: one more sequence may fit there alone.
+        let power = at[1].checked_next_power_of_two().unwrap_or(at[1]);
+        for (more, chunk) in [(0, power), (1, power), (0, power / 2), (1, power / 2)] {
+            let batch = at[0] + more;
+            if moved || batch > within.1 || chunk == 0 {
+                break;
+            }
+            let next = [batch, chunk, at[2]];
+            let found = price(next);
+            if order(&found, &score).is_gt() {
+                (at, score, moved) = (next, found, true);
+            }
+        }
         if !moved {
             if share >= FINEST {
                 return (at, score);

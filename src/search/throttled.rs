@@ -98,9 +98,11 @@ impl Task<'_> {
         prompts.of_size.get((layout.is_afd(), layout.gpus()), || {
             let alike = |l: &Layout| l.is_afd() == layout.is_afd() && l.gpus() == layout.gpus();
             let of: Vec<&Slot<PromptSide>> = prompts.all.iter().filter(|(l, ..)| alike(l)).collect();
-            let nth = if layout.is_afd() && self.budget > SMALL { THINNED } else { 1 };
+            let large = self.budget > SMALL;
+            let nth = if layout.is_afd() && large { THINNED } else { 1 };
+            let sequences = if large { &SEQUENCES[..4] } else { &SEQUENCES };
             let one = |(layout, clock, _): &&Slot<PromptSide>| {
-                let cuts = cuts(self.load.isl, layout, nth, &SEQUENCES);
+                let cuts = cuts(self.load.isl, layout, nth, sequences);
                 let sides =
                     cuts.map(|(n, chunk)| (n, chunk, clock.prefill_side(&self.load, f64::from(n), f64::from(chunk))));
                 let stands = sides.filter(|(.., side)| side.short.is_none());
