@@ -95,6 +95,8 @@ pub mod prompts {
     pub const THINNED: usize = 3;
     pub const SEQUENCES: [u32; 8] = [1, 2, 4, 8, 3, 5, 6, 7];
     pub const THROTTLES: usize = 4;
+    /// How much of the TTFT limit a leader takes where fewer sequences in decode are tried (`calmed`).
+    pub const BOUND: f64 = 0.97;
 }
 
 /// Leaders with arrivals of their own (`arrivals`).

@@ -175,7 +175,11 @@ impl Task<'_> {
         }
         let near = low.saturating_sub(2 * micro).max(micro)..(high + micro).min(to);
         let stride = ((to - from) / SPREAD).max(1) as usize;
-        for b in near.clone().chain((from + 1..to).step_by(stride).filter(|b| !near.contains(b))) {
+        // Kernels change their pace at powers of two, so that a micro-batch may be the fullest there.
+        let power = micro * ((low / micro).max(1).next_power_of_two() / 2);
+        let spread =
+            (from + 1..to).step_by(stride).chain([power, 2 * power].into_iter().filter(|b| from < *b && *b < to));
+        for b in near.clone().chain(spread.filter(|b| !near.contains(b))) {
             keeps(b);
         }
         let next = clock.decode_side(&self.load, f64::from(high));

@@ -9,7 +9,7 @@
 //! | the rows that may lead, what layouts promise | `leaders` `marks` |
 //! | what a level is searched for | `candidate_clock` `sides` `fine_grid` `group` `compiled` `task` |
 //! | the coarse pass | `scan` `frontier` `numbers` |
-//! | beyond the grid, and finer | `units` `slots` `fine_decode` `prompts` `pairs` `throttled` `refine` |
+//! | beyond the grid, and finer | `units` `slots` `fine_decode` `prompts` `throttled` `calmed` `pairs` `refine` |
 //! | what is said, by the engine | `exact` |
 //! | the question and its answer | `question` `arrivals` `study` `explore` `flips` `caveats` |
 //! | many questions | `audit` `lifted` `regimes` |
@@ -18,6 +18,7 @@ pub mod aim;
 pub mod arrivals;
 pub mod audit;
 pub mod blocks;
+pub mod calmed;
 pub mod candidate_clock;
 pub mod caveats;
 pub mod compiled;

@@ -111,7 +111,8 @@ impl Task<'_> {
     }
 
     /// [`Task::near_best`], and then around the prompts of those that lead it every number of prompts a round, until
-    /// no others lead; at last those of them that serve a decode batch more, held below the limit by their prompts.
+    /// no others lead; at last those of them that serve a decode batch more, held below the limit by their prompts, and
+    /// those that serve fewer, so that their prompts keep theirs.
     pub fn best_pairs(
         &self,
         level: Level,
@@ -144,6 +145,8 @@ impl Task<'_> {
             append_new(&mut rows, 0, more);
         }
         let more = self.throttled(level, &rows, prompts, decode, &aim)?;
+        append_new(&mut rows, 0, more);
+        let more = self.calmed(level, &rows, prompts, decode, &aim)?;
         append_new(&mut rows, 0, more);
         Ok(rows)
     }

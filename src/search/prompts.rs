@@ -109,7 +109,6 @@ impl Task<'_> {
         prompts: &Prompts,
         known: &mut FxHashSet<Cut>,
     ) -> Result<Vec<Candidate<PrefillSide>>> {
-        let Some(own) = prompts.every.iter().find(|c| c.layout == part.layout) else { return Ok(Vec::new()) };
         let pieces = (self.load.isl / f64::from(part.chunk.max(1))).round().max(1.0);
         let mut out = Vec::new();
         for n in [pieces - 1.0, pieces, pieces + 1.0].into_iter().filter(|n| *n >= 1.0) {
@@ -121,16 +120,22 @@ impl Task<'_> {
                 {
                     continue;
                 }
-                // Leaders under other limits often cut their prompts alike.
-                let side = prompts.cuts.get((part.layout, sequences, chunk as u32), || {
-                    let side = own.clock.prefill_side(&self.load, f64::from(sequences), chunk);
-                    Ok(side.with_ports(&own.clock, &self.load))
-                })?;
-                if side.short.is_none() {
-                    out.push(Candidate { batch: sequences, chunk: chunk as u32, side: *side, ..own.clone() });
-                }
+                let part = Part { batch: sequences, chunk: chunk as u32, ..*part };
+                out.extend(self.prompts_as(&part, prompts)?);
             }
         }
         Ok(out)
+    }
+
+    /// Prompts cut as this part cuts them; none: not a layout of `prompts`, or they do not fit.
+    pub(super) fn prompts_as(&self, part: &Part, prompts: &Prompts) -> Result<Option<Candidate<PrefillSide>>> {
+        let Some(own) = prompts.every.iter().find(|c| c.layout == part.layout) else { return Ok(None) };
+        // Leaders under other limits often cut their prompts alike.
+        let side = prompts.cuts.get((part.layout, part.batch, part.chunk), || {
+            let side = own.clock.prefill_side(&self.load, f64::from(part.batch), f64::from(part.chunk));
+            Ok(side.with_ports(&own.clock, &self.load))
+        })?;
+        let make = || Candidate { batch: part.batch, chunk: part.chunk, side: *side, ..own.clone() };
+        Ok(side.short.is_none().then(make))
     }
 }

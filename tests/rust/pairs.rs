@@ -111,5 +111,5 @@ fn a_slot_gives_no_more_than_its_bound_and_nearly_what_its_best_whole_batch_give
         }
     }
     println!("{short} of {judged} slots are not at their best whole batch, by {worst:.4} at most");
-    assert!(judged > 200 && beyond > 100 && worst < 0.003, "{judged} {beyond} {worst}");
+    assert!(judged > 200 && beyond > 100 && worst < 0.002, "{judged} {beyond} {worst}");
 }
