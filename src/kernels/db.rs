@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use super::overlay;
 use super::pack::{self, IndexEntry};
 use super::table::{Provenance, Table};
 use crate::error::{Error, Result, near};
@@ -50,6 +51,9 @@ struct Slot {
     /// 0 for the pack, then one more for each import.
     layer: usize,
     held: Held,
+    /// Of an import: what answered before it, and the two together once they are asked for.
+    below: Option<Arc<Slot>>,
+    merged: OnceLock<Arc<Table>>,
 }
 
 impl Slot {
@@ -61,7 +65,24 @@ impl Slot {
             name: table.name.clone(),
             layer,
             held: Held::Memory(Arc::new(table)),
+            below: None,
+            merged: OnceLock::new(),
         }
+    }
+
+    /// The table, and what an import lacks from what was there before it.
+    fn answering(&self) -> Result<Arc<Table>> {
+        let Some(below) = &self.below else { return self.table() };
+        if let Some(known) = self.merged.get() {
+            return Ok(known.clone());
+        }
+        let (own, below) = (self.table()?, below.answering()?);
+        let both = overlay::over(&own, &below).map_or(own, Arc::new);
+        Ok(self.merged.get_or_init(|| both).clone())
+    }
+
+    fn answers_like(&self, other: &Slot) -> bool {
+        (&self.system, &self.framework, &self.name) == (&other.system, &other.framework, &other.name)
     }
 
     fn info(&self, default: bool) -> TableInfo {
@@ -121,6 +142,8 @@ impl KernelDb {
                     name: e.table.clone(),
                     layer: 0,
                     held: Held::Packed { dir: dir.to_path_buf(), entry: Box::new(e), table: OnceLock::new() },
+                    below: None,
+                    merged: OnceLock::new(),
                 })
             })
             .collect();
@@ -135,7 +158,8 @@ impl KernelDb {
     /// This database with the tables of an import in front of those it has.
     ///
     /// `name` is what the source is called in results, and may be given for `version` to mean it.
-    /// Where no version is asked for, a table of the latest import wins over the pack's.
+    /// Where no version is asked for, a table of the latest import wins over the pack's, in all lanes that it has
+    /// ([`super::overlay`]).
     pub fn with_tables(&self, name: &str, tables: Vec<Table>) -> Result<Arc<KernelDb>> {
         if name.trim().is_empty() {
             return Err(Error::spec("name", "an import needs a name", ""));
@@ -153,7 +177,9 @@ impl KernelDb {
                 return Err(Error::data(path, "this table is in the import twice"));
             }
             table.provenance.import = name.to_string();
-            slots.push(Arc::new(Slot::in_memory(layer, table)));
+            let mut slot = Slot::in_memory(layer, table);
+            slot.below = self.slots.iter().find(|s| s.answers_like(&slot)).cloned();
+            slots.push(Arc::new(slot));
         }
         let mut imports = self.imports.clone();
         imports.push(name.to_string());
@@ -238,7 +264,7 @@ impl KernelDb {
             if version.is_none_or(|v| {
                 v == slot.version || self.imports.get(slot.layer.wrapping_sub(1)).is_some_and(|n| n == v)
             }) {
-                return slot.table();
+                return if version.is_none() { slot.answering() } else { slot.table() };
             }
         }
         if any {

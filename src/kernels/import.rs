@@ -209,6 +209,7 @@ fn collapse(
         keys: new_keys,
         measures,
         provenance,
+        ..Table::default()
     }
 }
 

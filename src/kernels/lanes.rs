@@ -82,6 +82,12 @@ pub fn is_axis(column: &str) -> bool {
     )
 }
 
+/// Key columns that a measurement of one kind and shape sweeps, or that only say how it was run.
+pub fn is_swept(column: &str) -> bool {
+    let sizes = ["m", "num_tokens", "num_token", "batch_size", "isl", "step", "seq_len", "message_size"];
+    sizes.contains(&column) || is_dependent(column) || ["kernel_source", "distribution"].contains(&column)
+}
+
 /// Key columns that follow from the token count of their row.
 pub fn is_dependent(column: &str) -> bool {
     matches!(column, "dp_num_tokens" | "rank0_num_tokens")

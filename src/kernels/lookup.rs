@@ -216,11 +216,7 @@ impl Asked<'_> {
         if self.priced {
             let named = self.table.key_index("kernel_source").is_some_and(|k| lane.given.contains_key(&k));
             if let Some((reading, source)) = lane.by_operator(self.db, named || self.versioned, cache)? {
-                return Ok(Latency {
-                    ms: reading.seconds / MS,
-                    evidence: reading.evidence,
-                    source: imported(self.table, source),
-                });
+                return Ok(Latency { ms: reading.seconds / MS, evidence: reading.evidence, source });
             }
         }
         let seconds: Vec<f64> = lane.rows.iter().map(|&r| self.ms(r) * MS).collect();
@@ -287,19 +283,15 @@ fn sources_partition(table: &Table, source: usize, rows: &[u32], free: &[usize])
 
 /// `[import: ]system framework version table [kernel sources]`, as surfaces name their lanes.
 fn source(table: &Table, rows: &[u32]) -> String {
-    let mut text = format!("{} {} {} {}", table.system, table.framework, table.version, table.name);
+    let mut text = table.named(rows);
     if let Some(k) = table.key_index("kernel_source") {
-        let names: Vec<String> = table.distinct(k, rows).iter().map(|&c| table.keys[k].show(c)).collect();
-        text = format!("{text} [{}]", names.join(", "));
+        let mut names: Vec<String> = table.distinct(k, rows).iter().map(|&c| table.keys[k].show(c)).collect();
+        names.retain(|n| !n.is_empty());
+        if !names.is_empty() {
+            text = format!("{text} [{}]", names.join(", "));
+        }
     }
-    imported(table, text)
-}
-
-fn imported(table: &Table, source: String) -> String {
-    match table.provenance.import.as_str() {
-        "" => source,
-        name => format!("{name}: {source}"),
-    }
+    text
 }
 
 fn not_measured(table: &Table, k: usize, x: f64, among: &[u32]) -> Error {

@@ -9,6 +9,7 @@ pub mod lanes;
 pub mod lookup;
 mod off_grid;
 pub mod ops;
+pub mod overlay;
 pub mod pack;
 pub mod report;
 pub mod roofline;

@@ -171,6 +171,7 @@ fn decode(payload: &[u8], entry: &IndexEntry) -> Decoded<Table> {
         keys,
         measures,
         provenance: entry.provenance.clone(),
+        ..Table::default()
     })
 }
 

@@ -341,9 +341,8 @@ fn empty(table: &Table) -> Table {
         framework: table.framework.clone(),
         version: table.version.clone(),
         name: table.name.clone(),
-        keys: Vec::new(),
-        measures: Vec::new(),
         provenance: table.provenance.clone(),
+        ..Table::default()
     }
 }
 

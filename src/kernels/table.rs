@@ -154,11 +154,50 @@ pub struct Table {
     /// [`Table::unit`] says so (the DeepEP and `moe_a2a` tables).
     pub measures: Vec<(String, Vec<f32>)>,
     pub provenance: Provenance,
+    /// Of an import over another table, where rows may be from; empty: all are the table's own.
+    pub origins: Vec<Origin>,
+    /// Which of `origins` each row is from.
+    pub origin_of: Vec<u8>,
+}
+
+/// Version and source of rows of a table.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Origin {
+    pub version: String,
+    pub import: String,
 }
 
 impl Table {
     pub fn rows(&self) -> usize {
         self.keys.first().map_or(0, TableKey::len)
+    }
+
+    /// Version and source of the table itself.
+    pub fn origin(&self) -> Origin {
+        Origin { version: self.version.clone(), import: self.provenance.import.clone() }
+    }
+
+    /// Where these rows are from: versions, and names of imports.
+    pub fn origins_of(&self, rows: &[u32]) -> Vec<Origin> {
+        let mut of: Vec<usize> =
+            rows.iter().filter_map(|r| self.origin_of.get(*r as usize)).map(|o| usize::from(*o)).collect();
+        of.sort_unstable();
+        of.dedup();
+        if of.is_empty() { vec![self.origin()] } else { of.into_iter().map(|o| self.origins[o].clone()).collect() }
+    }
+
+    /// Whether any of these rows is an import's.
+    pub fn imports_any(&self, rows: &[u32]) -> bool {
+        self.origins_of(rows).iter().any(|o| !o.import.is_empty())
+    }
+
+    /// `system framework version table` of these rows, that of an import after its name.
+    pub fn named(&self, rows: &[u32]) -> String {
+        let one = |o: &Origin| {
+            let from = if o.import.is_empty() { String::new() } else { format!("{}: ", o.import) };
+            format!("{from}{} {} {} {}", self.system, self.framework, o.version, self.name)
+        };
+        self.origins_of(rows).iter().map(one).collect::<Vec<_>>().join(" and ")
     }
 
     pub fn key_index(&self, name: &str) -> Option<usize> {
@@ -205,7 +244,8 @@ impl Table {
         });
         let measures =
             self.measures.iter().map(|(n, v)| (n.clone(), rows.iter().map(|&r| v[r as usize]).collect::<Vec<f32>>()));
-        Table { keys: keys.collect(), measures: measures.collect(), ..self.clone_head() }
+        let origin_of = rows.iter().filter_map(|&r| self.origin_of.get(r as usize).copied()).collect();
+        Table { keys: keys.collect(), measures: measures.collect(), origin_of, ..self.clone_head() }
     }
 
     fn clone_head(&self) -> Table {
@@ -215,6 +255,7 @@ impl Table {
             version: self.version.clone(),
             name: self.name.clone(),
             provenance: self.provenance.clone(),
+            origins: self.origins.clone(),
             ..Table::default()
         }
     }

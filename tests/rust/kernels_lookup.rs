@@ -1,15 +1,21 @@
 //! The string-keyed lookup: lanes, what may be left out, what is an error, imports.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use disagg::cost::{Library, Op};
 use disagg::kernels::import::RawColumn;
 use disagg::kernels::lookup::lookup_all;
 use disagg::kernels::table::{Provenance, Table, TableKey, TimeUnit, Value};
 use disagg::kernels::{Evidence, KernelDb, Latency, Query, lookup};
+use disagg::serving::Engine;
+use disagg::serving::operators::BreakdownRow;
+use disagg::serving::phase::{Phase, StepKind};
+use disagg::spec::{Aggregated, Assumptions, Dtype, Framework, Parallel, Plan, Quant, Serving};
 use disagg::{Error, Result};
 
 use crate::kernels_pack::pack;
+use crate::lab;
 
 fn query(place: &str, keys: &[(&str, Value)]) -> Query {
     let mut parts = place.split('/').map(str::to_string);
@@ -319,6 +325,81 @@ fn an_import_stands_in_front_of_the_pack_under_its_own_name() {
     assert!(mine.with_tables("lab", vec![]).is_err());
     let a = db.table("h200_sxm", "vllm", "mla_bmm", None).unwrap();
     assert!(Arc::ptr_eq(&a, &mine.table("h200_sxm", "vllm", "mla_bmm", None).unwrap()));
+}
+
+/// What an import lacks is answered by the rows that were there, to the bit; what it has hides all of its lane.
+#[test]
+fn an_import_leaves_alone_what_it_lacks() {
+    let db = KernelDb::open(&pack()).unwrap();
+    let shipped = db.table("b200_sxm", "trtllm", "moe", None).unwrap();
+    let TableKey::Text { codes, labels, .. } = shipped.key("moe_dtype").unwrap() else { panic!() };
+    let of = |name: &str| {
+        let code = labels.iter().position(|l| l == name).unwrap();
+        (0..shipped.rows() as u32).filter(|r| usize::from(codes[*r as usize]) == code).collect::<Vec<u32>>()
+    };
+    // Every other bfloat16 row, twice as slow: DeepSeek's experts in FP8 are none of its business.
+    let mut mine = shipped.subset(&of("bfloat16").into_iter().step_by(2).collect::<Vec<_>>());
+    mine.version = "9.9".into();
+    mine.measures.iter_mut().for_each(|(_, v)| v.iter_mut().for_each(|x| *x *= 2.0));
+    let lab = db.with_tables("lab", vec![mine.clone()]).unwrap();
+    let both = lab.table("b200_sxm", "trtllm", "moe", None).unwrap();
+    assert_eq!(lab.table("b200_sxm", "trtllm", "moe", Some("lab")).unwrap().rows(), mine.rows());
+    let row = |t: &Table, r: u32| -> (Vec<String>, f32) {
+        (
+            t.keys.iter().map(|k| format!("{}={}", k.name(), k.show(k.code(r as usize)))).collect(),
+            t.measures[0].1[r as usize],
+        )
+    };
+    let sorted = |t: &Table, rows: &[u32]| {
+        let mut all: Vec<_> = rows
+            .iter()
+            .map(|r| row(t, *r))
+            .map(|(mut k, v)| {
+                k.sort();
+                (k, v.to_bits())
+            })
+            .collect();
+        all.sort();
+        all
+    };
+    let all: Vec<u32> = (0..both.rows() as u32).collect();
+    let (own, kept): (Vec<u32>, Vec<u32>) = all.iter().partition(|r| both.imports_any(&[**r]));
+    assert_eq!(sorted(&both, &own), sorted(&mine, &(0..mine.rows() as u32).collect::<Vec<_>>()));
+    let fp8 = of("fp8_block");
+    assert!(fp8.len() > 1000 && kept.len() >= fp8.len());
+    let kept_fp8: Vec<u32> =
+        kept.iter().copied().filter(|r| row(&both, *r).0.iter().any(|k| k == "moe_dtype=fp8_block")).collect();
+    assert_eq!(sorted(&both, &kept_fp8), sorted(&shipped, &fp8));
+    assert!(
+        both.named(&kept[..1]).contains("1.3.0rc20") && both.named(&own[..1]).starts_with("lab: b200_sxm trtllm 9.9")
+    );
+    // A second import over the first: three kinds of rows, each under its own name.
+    let mut more = shipped.subset(&of("nvfp4").into_iter().take(500).collect::<Vec<_>>());
+    more.version = "10".into();
+    let three = lab.with_tables("more", vec![more]).unwrap().table("b200_sxm", "trtllm", "moe", None).unwrap();
+    let names: BTreeSet<String> = (0..three.rows() as u32).map(|r| three.named(&[r])).collect();
+    assert_eq!(names.len(), 3, "{names:?}");
+    // Experts of DeepSeek-R1 in FP8 are priced as before, those in bfloat16 as the import says.
+    for (dtype, slower) in [(Dtype::Fp8Block, 1.0), (Dtype::Bf16, 2.0)] {
+        let quant = Quant { moe: Some(dtype), ..Quant::default() };
+        let seconds = |db: &Arc<KernelDb>| {
+            let (model, cluster) = (lab::model("deepseek-ai/DeepSeek-R1"), lab::cluster("b200_sxm", 8));
+            let (serving, assumptions) = (Serving::default(), Assumptions::default());
+            let trtllm = Framework::Trtllm;
+            let lib = Library::new(db.clone(), &model, &cluster, trtllm, &quant, &serving, &assumptions).unwrap();
+            let plan = Plan::Aggregated(Aggregated {
+                parallel: Parallel { ep: Some(1), moe_tp: 8, ..lab::split(8, 1, 1) },
+                batch: Some(16),
+                ..Aggregated::default()
+            });
+            let estimate = Engine::new(&Arc::new(lib), &lab::chat(), &plan).unwrap().estimate().unwrap();
+            let decode = |r: &&BreakdownRow| r.op == Op::Experts && r.phase == Phase::StepClock(StepKind::Decode);
+            estimate.tables.breakdown.iter().filter(decode).map(|r| r.ms).sum::<f64>()
+        };
+        let (before, after) = (seconds(&db), seconds(&lab));
+        assert!((after / before / slower - 1.0).abs() < 0.02, "{dtype:?}: {before} {after}");
+        assert!(slower > 1.0 || before == after, "{before} {after}");
+    }
 }
 
 #[test]

@@ -295,8 +295,7 @@ fn by_layout(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &s
     };
     // Where nothing is known of the fused kernel, that of the layout.
     let rule = rule(served.fused_dispatch).or_else(|| rule(false))?;
-    let imported = |t: &Table| !t.provenance.import.is_empty();
-    if table(source, &source.framework, "moe").is_some_and(|t| imported(&t)) {
+    if table(source, &source.framework, "moe").is_some_and(|t| at_shape(&t, shape, dtype).imports_any()) {
         return None;
     }
     let own = [source.framework.clone()];

@@ -28,14 +28,15 @@ const FRAMEWORKS: [&str; 3] = ["trtllm", "sglang", "vllm"];
 
 /// The tables to take the least of, the framework's own first; none: its own rows stand.
 pub(super) fn trusted(source: &Source, own: &Table, format: Dtype) -> Vec<Arc<Table>> {
-    if !source.by_rule || !own.provenance.import.is_empty() {
+    let imported = |t: &Table| Rows::new(t).text("gemm_dtype", |l| l == format.name()).imports_any();
+    if !source.by_rule || imported(own) {
         return Vec::new();
     }
     let others: Vec<Arc<Table>> = FRAMEWORKS
         .iter()
         .filter(|f| **f != source.framework)
         .filter_map(|f| table(source, f, "gemm"))
-        .filter(|t| t.provenance.import.is_empty())
+        .filter(|t| !imported(t))
         .collect();
     if slowness(source, own, &others, format) >= SUSPECT { others } else { Vec::new() }
 }

@@ -136,9 +136,12 @@ impl<'a> Rows<'a> {
 
     /// `sglang 0.5.14 gemm [kernel source]`.
     pub fn source(&self) -> String {
-        let t = self.table;
-        let kernels = self.labels("kernel_source");
-        format!("{} {} {} {} [{}]", t.system, t.framework, t.version, t.name, kernels.join(", "))
+        format!("{} [{}]", self.table.named(&self.keep), self.labels("kernel_source").join(", "))
+    }
+
+    /// Whether any of these rows is an import's.
+    pub fn imports_any(&self) -> bool {
+        self.table.imports_any(&self.keep)
     }
 }
 
