@@ -10,8 +10,8 @@ use super::stages::{Rows, Stages};
 /// The servers of a pipeline, and what one layer of all micro-batches does to them.
 pub(super) trait Law: Copy {
     /// One layer; `ready` enters as the time each micro-batch may start it, leaves as the time it is done.
-    /// `extra`: attention-only time that each does first.
-    fn row(self, ready: &mut [f64], free: &mut [f64], stages: &[Stages], extra: Option<&[f64]>);
+    /// `extra`: attention-only time that each does first. Whether the servers may all be free later by the same time.
+    fn row(self, ready: &mut [f64], free: &mut [f64], stages: &[Stages], extra: Option<&[f64]>) -> bool;
 
     /// Index into `free` of the attention server of micro-batch `i`.
     fn attention(self, i: usize) -> usize;
@@ -19,6 +19,9 @@ pub(super) trait Law: Copy {
     /// Index into a row's stages of micro-batch `i`.
     fn part(self, i: usize) -> usize;
 }
+
+/// How far apart shifts may be that count as one, by the time that has passed: rounding.
+const EVEN: f64 = 1e-15;
 
 /// The later of two times, neither of which is NaN: `f64::max` asks for that too, at twice the price.
 fn later(a: f64, b: f64) -> f64 {
@@ -30,7 +33,7 @@ fn later(a: f64, b: f64) -> f64 {
 pub(super) struct One;
 
 impl Law for One {
-    fn row(self, ready: &mut [f64], free: &mut [f64], stages: &[Stages], extra: Option<&[f64]>) {
+    fn row(self, ready: &mut [f64], free: &mut [f64], stages: &[Stages], extra: Option<&[f64]>) -> bool {
         let [mut a, mut x, mut f, mut y] = [free[0], free[1], free[2], free[3]];
         // From the end of a micro-batch's attention to its way back.
         let mut on = |attended: f64, s: &Stages| {
@@ -50,7 +53,11 @@ impl Law for One {
                 *ready = on(a, s);
             }),
         }
+        let shift = a - free[0];
+        let near = |d: f64| (d - shift).abs() <= EVEN * later(later(a, x), later(f, y));
+        let even = near(x - free[1]) && near(f - free[2]) && near(y - free[3]);
         free.copy_from_slice(&[a, x, f, y]);
+        even
     }
 
     fn attention(self, _: usize) -> usize {
@@ -68,10 +75,10 @@ impl Law for One {
 pub(super) struct Turns(pub usize);
 
 impl Law for Turns {
-    fn row(self, ready: &mut [f64], free: &mut [f64], stages: &[Stages], extra: Option<&[f64]>) {
+    fn row(self, ready: &mut [f64], free: &mut [f64], stages: &[Stages], extra: Option<&[f64]>) -> bool {
         let groups = self.0;
         let (shared, own) = free.split_at_mut(3);
-        let [ffn, into, out] = shared else { return };
+        let [ffn, into, out] = shared else { return true };
         for (i, ready) in ready.iter_mut().enumerate() {
             let (group, part) = (i % groups, i / groups);
             let (s, own) = (&stages[part], &mut own[3 * group..3 * group + 3]);
@@ -85,6 +92,8 @@ impl Law for Turns {
             own[2] = back + s.f2a;
             *ready = own[2];
         }
+        // They are many: the whole state tells.
+        true
     }
 
     fn attention(self, i: usize) -> usize {
@@ -121,23 +130,24 @@ pub(super) struct Recurrence<'a, L> {
 }
 
 impl<L: Law> Recurrence<'_, L> {
-    fn row(&mut self, stages: &[Stages], extra: bool) {
+    fn row(&mut self, stages: &[Stages], extra: bool) -> bool {
         let (ready, free) = self.state.split_at_mut(self.m);
-        self.law.row(ready, free, stages, extra.then_some(&*self.extra));
+        self.law.row(ready, free, stages, extra.then_some(&*self.extra))
     }
 
     /// `layers` equal rows. A row that moves every entry of the state by the same time is followed by
-    /// rows that all do (max-plus maps commute with shifts), so those are added at once.
+    /// rows that all do (max-plus maps commute with shifts), so those are added at once. The servers, which rarely agree,
+    /// are asked first; the row after one where they did is watched whole.
     fn rows_of(&mut self, stages: &[Stages], layers: u32) {
-        let mut left = layers;
+        let (mut left, mut watch) = (layers, false);
         while left > 0 {
-            let watch = left > 2;
             if watch {
                 self.before.copy_from_slice(self.state);
             }
-            self.row(stages, false);
+            let even = self.row(stages, false);
             left -= 1;
-            if watch && let Some(shift) = self.shift() {
+            let watched = std::mem::replace(&mut watch, even && left > 2);
+            if watched && let Some(shift) = self.shift() {
                 let jump = f64::from(left) * shift;
                 self.state.iter_mut().for_each(|t| *t += jump);
                 return;
@@ -149,7 +159,7 @@ impl<L: Law> Recurrence<'_, L> {
     /// first.
     fn shift(&self) -> Option<f64> {
         let (now, before) = (&self.state[self.m..], &self.before[self.m..]);
-        let apart = 1e-15 * now.iter().fold(0.0_f64, |s, t| s.max(t.abs()));
+        let apart = EVEN * now.iter().fold(0.0_f64, |s, t| s.max(t.abs()));
         let first = now[0] - before[0];
         // What is not finite is near nothing.
         let near = |d: f64| (d - first).abs() <= apart;
