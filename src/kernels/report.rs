@@ -5,6 +5,7 @@
 //! so that the prediction must come from the neighbouring values (`edge`: it was the first or last
 //! value, so the prediction is an extrapolation). Rows that no default lane uses are not asked for.
 
+mod rows;
 mod suspects;
 
 use std::collections::BTreeMap;
@@ -12,13 +13,13 @@ use std::sync::Arc;
 
 use super::db::KernelDb;
 use super::evidence::Evidence;
-use super::ops::{self, ExpertShape, Source};
+use super::ops::Source;
 use super::surface::Surface;
 use super::table::{Table, TableKey};
 use crate::error::{Error, Result};
-use crate::spec::model::USUAL_GROUP;
-use crate::spec::{Attention, Dtype, Indexer, Model, Quant, servers};
 
+pub use self::rows::TABLES;
+use self::rows::{Probe, ask, int, probe, text};
 pub use suspects::{Suspect, suspects};
 
 /// Errors of one axis of one table.
@@ -87,230 +88,6 @@ fn jitter(table: &Table, probe: &Probe, lane: &str) -> f64 {
     }
     falls.sort_by(f64::total_cmp);
     falls.get(falls.len().saturating_sub(1) / 2).copied().unwrap_or(0.0)
-}
-
-/// How a table's rows are asked for.
-struct Probe {
-    /// Columns that pick a group of lanes; rows of other groups do not matter.
-    group: &'static [&'static str],
-    /// Columns to hide by value.
-    axes: &'static [&'static str],
-}
-
-const GEMM: Probe = Probe { group: &["gemm_dtype"], axes: &["m", "n", "k"] };
-const CONTEXT: Probe = Probe {
-    group: &["attn_dtype", "kv_cache_dtype", "head_dim", "window_size", "num_key_value_heads"],
-    axes: &["batch_size", "isl", "num_heads"],
-};
-const DECODE: Probe = Probe {
-    group: &["attn_dtype", "kv_cache_dtype", "head_dim", "window_size", "num_key_value_heads"],
-    axes: &["batch_size", "step", "num_heads"],
-};
-const DSA_CONTEXT: Probe = Probe {
-    group: &["architecture", "kv_cache_dtype", "gemm_type"],
-    axes: &["batch_size", "isl", "step", "num_heads"],
-};
-const DSA_DECODE: Probe =
-    Probe { group: &["architecture", "kv_cache_dtype", "gemm_type"], axes: &["batch_size", "step", "num_heads"] };
-const MLA_CONTEXT: Probe =
-    Probe { group: &["mla_dtype", "kv_cache_dtype", "gemm_type"], axes: &["batch_size", "isl", "num_heads"] };
-const MLA_DECODE: Probe =
-    Probe { group: &["mla_dtype", "kv_cache_dtype", "gemm_type"], axes: &["batch_size", "step", "num_heads"] };
-const MOE: Probe = Probe {
-    group: &["moe_dtype", "hidden_size", "inter_size", "topk", "num_experts", "distribution", "num_slots", "op_name"],
-    axes: &["num_tokens", "moe_ep_size"],
-};
-
-fn probe(table: &str) -> Option<&'static Probe> {
-    Some(match table {
-        "gemm" => &GEMM,
-        "context_attention" => &CONTEXT,
-        "generation_attention" => &DECODE,
-        "dsa_context_module" => &DSA_CONTEXT,
-        "dsa_generation_module" => &DSA_DECODE,
-        "mla_context_module" | "context_mla" => &MLA_CONTEXT,
-        "mla_generation_module" | "generation_mla" => &MLA_DECODE,
-        "moe" | "wideep_context_moe" | "wideep_generation_moe" | "wideep_moe" => &MOE,
-        _ => return None,
-    })
-}
-
-/// Tables that leave-one-out knows how to ask for.
-pub const TABLES: [&str; 13] = [
-    "gemm",
-    "context_attention",
-    "generation_attention",
-    "dsa_context_module",
-    "dsa_generation_module",
-    "mla_context_module",
-    "mla_generation_module",
-    "context_mla",
-    "generation_mla",
-    "moe",
-    "wideep_context_moe",
-    "wideep_generation_moe",
-    "wideep_moe",
-];
-
-fn int(table: &Table, name: &str, row: usize) -> i64 {
-    match table.key(name) {
-        Some(TableKey::Int { values, .. }) => values[row],
-        _ => 0,
-    }
-}
-
-fn text<'a>(table: &'a Table, name: &str, row: usize) -> &'a str {
-    match table.key(name) {
-        Some(TableKey::Text { codes, labels, .. }) => &labels[codes[row] as usize],
-        _ => "",
-    }
-}
-
-fn dtype(label: &str) -> Option<Dtype> {
-    match label {
-        "fp8_e4m3" => Some(Dtype::Fp8),
-        _ => Dtype::named(label),
-    }
-}
-
-/// A model of the architecture that a module table names.
-fn model(architecture: &str, sparse: bool) -> Model {
-    let glm = architecture.starts_with("Glm");
-    let (hidden, heads, q_lora, nope, v, index) =
-        if glm { (6144, 64, 2048, 192, 256, 32) } else { (7168, 128, 1536, 128, 128, 64) };
-    Model {
-        name: architecture.to_string(),
-        source: "dimensions of the measured modules".to_string(),
-        architecture: architecture.to_string(),
-        layers: 1,
-        hidden,
-        vocab: 1,
-        max_context: u32::MAX,
-        attention: Attention::Mla {
-            heads,
-            q_lora,
-            kv_lora: 512,
-            nope,
-            rope: 64,
-            v,
-            indexer: sparse.then_some(Indexer { heads: index, head_dim: 128, topk: 2048, shared: false }),
-        },
-        dense_layers: 0,
-        dense_intermediate: 0,
-        moe: None,
-        expert_layers: Vec::new(),
-        gated: true,
-        mixers: Vec::new(),
-        layer_mixers: Vec::new(),
-        tied_embeddings: false,
-        mtp_layers: 0,
-        quant: Quant::default(),
-        bf16_parts: Vec::new(),
-        part_formats: Vec::new(),
-        int4_group: USUAL_GROUP,
-    }
-}
-
-/// The surface that serves a row, and where on it the row is; `None` for rows of other operators.
-fn ask(source: &Source, table: &Table, row: usize) -> Option<(Surface, [f64; 3])> {
-    let i = |name: &str| int(table, name, row);
-    let u = |name: &str| u32::try_from(i(name)).unwrap_or(0);
-    let t = |name: &str| text(table, name, row);
-    let f = |name: &str| i(name) as f64;
-    let kv = || dtype(t("kv_cache_dtype"));
-    let surface = match table.name.as_str() {
-        "gemm" => (ops::gemm(source, dtype(t("gemm_dtype"))?, u("n"), u("k")).ok()?, [f("m"), 0.0, 0.0]),
-        "context_attention" => {
-            let s = ops::context_attention(
-                source,
-                u("num_heads"),
-                u("num_key_value_heads"),
-                u("head_dim"),
-                u("window_size"),
-                dtype(t("attn_dtype"))?,
-                kv()?,
-            );
-            (s.ok()?, [f("batch_size"), f("isl"), 0.0])
-        }
-        "generation_attention" => {
-            let s = ops::generation_attention(
-                source,
-                u("num_heads"),
-                u("num_key_value_heads"),
-                u("head_dim"),
-                u("window_size"),
-                kv()?,
-            );
-            (s.ok()?, [f("batch_size"), f("step") + 1.0, 0.0])
-        }
-        "dsa_context_module" | "dsa_generation_module" => {
-            if t("op_name").contains("skip_indexer") {
-                return None;
-            }
-            let m = model(t("architecture"), true);
-            if table.name == "dsa_context_module" {
-                (
-                    ops::mla_context(source, &m, u("num_heads"), dtype(t("gemm_type"))?, kv()?).ok()?,
-                    [f("batch_size"), f("isl"), f("step")],
-                )
-            } else {
-                (
-                    ops::mla_generation(source, &m, u("num_heads"), dtype(t("gemm_type"))?, kv()?).ok()?,
-                    [f("batch_size"), f("step"), 0.0],
-                )
-            }
-        }
-        "mla_context_module" | "mla_generation_module" => {
-            if t("mla_dtype") != "bfloat16" {
-                return None;
-            }
-            let m = model("DeepseekV3ForCausalLM", false);
-            if table.name == "mla_context_module" {
-                (
-                    ops::mla_context(source, &m, u("num_heads"), dtype(t("gemm_type"))?, kv()?).ok()?,
-                    [f("batch_size"), f("isl"), 0.0],
-                )
-            } else {
-                (
-                    ops::mla_generation(source, &m, u("num_heads"), dtype(t("gemm_type"))?, kv()?).ok()?,
-                    [f("batch_size"), f("step"), 0.0],
-                )
-            }
-        }
-        "context_mla" | "generation_mla" => {
-            let m = model("DeepseekV3ForCausalLM", false);
-            let decode = table.name == "generation_mla";
-            let s = ops::mla_kernel(source, &m, u("num_heads"), kv()?, decode).ok()??;
-            (s, if decode { [f("batch_size"), f("step") + 1.0, 0.0] } else { [f("batch_size"), f("isl"), 0.0] })
-        }
-        _ => {
-            let shape = ExpertShape {
-                hidden: u("hidden_size"),
-                intermediate: u("inter_size"),
-                topk: u("topk"),
-                experts: u("num_experts"),
-                moe_tp: u("moe_tp_size"),
-                ep: u("moe_ep_size"),
-                gated: true,
-            };
-            let format = dtype(t("moe_dtype"))?;
-            let distribution = t("distribution");
-            let s = match table.name.as_str() {
-                "moe" => {
-                    let beyond = servers::few_tokens_kernel(&source.framework, source.device.sm)
-                        .is_some_and(|(lane, most)| t("kernel_source").contains(lane) && f("num_tokens") > most);
-                    if t("kernel_source").contains("nongated") || beyond {
-                        return None;
-                    }
-                    ops::moe(source, shape, format, distribution).ok()?
-                }
-                name => ops::grouped_moe(source, shape, format, distribution, name != "wideep_context_moe").ok()??,
-            };
-            (s, [f("num_tokens"), 0.0, 0.0])
-        }
-    };
-    let label = t("kernel_source");
-    (label.is_empty() || surface.0.source().contains(label)).then_some(surface)
 }
 
 /// The table with only the rows that satisfy a condition.
