@@ -10,9 +10,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 mod experts;
+pub(in crate::cost) mod hops;
 mod strategy;
 mod surfaces;
 
+use self::hops::HopStrategy;
 use self::strategy::ExchangeStrategy;
 use super::program::{Ffn, Heads, Program};
 use super::published;
@@ -94,6 +96,7 @@ pub struct Library {
     /// Whether the device is not the one whose tables are read.
     what_if: bool,
     strategy: ExchangeStrategy,
+    hops: HopStrategy,
     cache: Mutex<BTreeMap<SurfaceKey, Option<Arc<Surface>>>>,
 }
 
@@ -132,6 +135,7 @@ impl Library {
         let formats = priced.formats(quant);
         Ok(Library {
             strategy: ExchangeStrategy::of(assumptions, &priced, framework, cluster, serving, &formats),
+            hops: HopStrategy::of(assumptions),
             program: Program::of(&priced),
             model: priced,
             asked: model.clone(),
@@ -212,6 +216,11 @@ impl Library {
     /// Whether TP ranks compute the shared expert whole.
     pub fn whole_shared(&self) -> bool {
         self.strategy.whole_shared
+    }
+
+    /// How hops between the pools of an AFD unit are counted and timed.
+    pub(in crate::cost) fn hops(&self) -> &HopStrategy {
+        &self.hops
     }
 
     /// Bytes of a value that an all-gather carries to the experts.

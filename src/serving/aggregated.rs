@@ -25,8 +25,7 @@ use super::steady_state::{Binding, KvCost, Load, SteadyState};
 use super::step_clock::{Carried, StepClock, StepWork};
 use super::step_engine::{StepEngine, StepTime};
 use crate::cost::Batch;
-use crate::spec::assumptions::Activations;
-use crate::spec::{Framework, PlanPool, Role};
+use crate::spec::{PlanPool, Role};
 
 /// The steps a deployment alternates between.
 #[derive(Clone, Copy)]
@@ -46,15 +45,9 @@ pub fn mixed_batch(s: &StepEngine, load: &Load, decoding: f64, chunk: f64) -> Op
     mix(s, load, decoding, chunk, progress(s), interval(s, None)).map(|m| m.batch)
 }
 
-/// Most tokens that a rank's step can carry: the budget, or all that its slots have.
+/// Tokens of a rank's step whose activations are kept room for.
 pub fn tokens_in_flight(s: &StepEngine, load: &Load, batch: f64, chunk: f64) -> f64 {
-    match s.library().assumptions.activations {
-        Activations::AliveRows => chunk.min(batch * per_decode(s) + load.isl.max(1.0) * batch),
-        Activations::Framework if s.is_afd() || s.library().framework != Framework::Trtllm => chunk,
-        Activations::Coefficients if s.is_afd() => load.prefix + chunk,
-        // trtllm is charged its budget of tokens a step.
-        Activations::Coefficients | Activations::Framework => crate::cost::published::WORKER_TOKENS,
-    }
+    (s.room.mixed)(load, (batch, chunk, per_decode(s)))
 }
 
 fn per_decode(s: &StepEngine) -> f64 {

@@ -17,7 +17,7 @@ use super::strategies::Correction;
 use crate::cost::Library;
 use crate::kernels::Evidence;
 use crate::network::Link;
-use crate::spec::assumptions::{Activations, FirstToken, KvTransfer};
+use crate::spec::assumptions::FirstToken;
 use crate::spec::{PlanPool, Pool, Role, servers};
 
 /// A prefill step engine at one batch and chunk: what it gives per worker.
@@ -97,8 +97,7 @@ impl DecodeSide {
 
 /// Whether KV and the steps share ports.
 fn shares_ports(s: &StepEngine) -> bool {
-    let a = &s.library().assumptions;
-    a.kv_contention && a.kv_transfer != KvTransfer::Ignored
+    s.kv.shares_ports
 }
 
 /// Prices the prefill slot: `sequences` per rank and round, in chunks of `chunk` tokens.
@@ -109,10 +108,7 @@ pub fn prefill_side(s: &StepEngine, load: &Load, sequences: f64, chunk: f64) -> 
 /// The same by any clock.
 pub fn prefill_side_by<S: StepClock>(clock: &S, load: &Load, sequences: f64, chunk: f64) -> PrefillSide {
     let s = clock.engine();
-    let in_flight = match s.library().assumptions.activations {
-        Activations::AliveRows | Activations::Framework => sequences * chunk.min(load.isl),
-        Activations::Coefficients => sequences * (load.isl + load.prefix),
-    };
+    let in_flight = (s.room.prompts)(load, (sequences, chunk, 0.0));
     let (short, memory_bytes) = s.memory_check(sequences, in_flight);
     let mut prefill = clock.prefill(sequences, load.isl, load.prefix, chunk);
     let Correction { time, share } = s.strategy.prefill;
@@ -208,7 +204,7 @@ impl<'a> Pair<'a> {
     /// KV between the slots; none where it is ignored.
     fn wire(&self) -> Option<Wire> {
         let lib = self.p.library();
-        if lib.assumptions.kv_transfer == KvTransfer::Ignored {
+        if !self.p.kv.travels {
             return None;
         }
         let rate = lib.comm.kv_rate(self.near);
@@ -225,7 +221,7 @@ impl<'a> Pair<'a> {
         let lib = p.library();
         let kv = |tokens, share| step_engine::kv_seconds(p, d, tokens, side.prefill.together, lib, same_domain, share);
         let mut wait = 0.0;
-        if lib.assumptions.kv_transfer == KvTransfer::Ignored {
+        if !p.kv.travels {
             return wait;
         }
         if load.ship_to_prefill > 0.0 {
@@ -233,16 +229,8 @@ impl<'a> Pair<'a> {
         }
         if first_token(lib) != FirstToken::Prefill {
             let (whole, layer) = kv(load.ship_to_decode, forth);
-            wait += match lib.assumptions.kv_transfer {
-                KvTransfer::Bulk | KvTransfer::Ignored => whole.seconds,
-                KvTransfer::LayerWise => {
-                    let layers = lib.kv_layers();
-                    let compute = side.prefill.latency_s / layers;
-                    let streamed = (layer.seconds - compute).max(0.0) * (layers - 1.0) + layer.seconds;
-                    // A sender may always ship in bulk instead.
-                    streamed.min(whole.seconds)
-                }
-            };
+            let layers = lib.kv_layers();
+            wait += (p.kv.late)(whole.seconds, layer.seconds, side.prefill.latency_s / layers, layers);
         }
         wait
     }

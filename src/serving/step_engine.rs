@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 pub use super::step_time::{Prefill, StepTime};
-use super::strategies::StepStrategy;
+use super::strategies::{KvStrategy, RoomStrategy, StepStrategy};
 pub use super::unit::Unit;
 use crate::cost::memory::{self, Memory};
 use crate::cost::{AfdUnit, Batch, Library, Total, Worker};
@@ -28,6 +28,9 @@ pub struct StepEngine {
     peak: f64,
     /// How its steps are counted.
     pub(super) strategy: StepStrategy,
+    /// Way of KV between slots; read by the simulator too.
+    pub kv: KvStrategy,
+    pub(super) room: RoomStrategy,
 }
 
 impl StepEngine {
@@ -54,6 +57,8 @@ impl StepEngine {
             straggle: straggle(lib, workload, worker.ranks()),
             peak: workload.peak_tokens(),
             strategy: StepStrategy::of(&lib.assumptions),
+            kv: KvStrategy::of(&lib.assumptions),
+            room: RoomStrategy::of(&lib.assumptions, lib.framework, false),
             gpus: worker.parallel.gpus(),
             kind: EngineKind::Worker(worker, memory),
             lib: lib.clone(),
@@ -77,6 +82,8 @@ impl StepEngine {
             straggle: straggle(lib, workload, unit.ranks()),
             peak: workload.peak_tokens(),
             strategy: StepStrategy::of(&lib.assumptions),
+            kv: KvStrategy::of(&lib.assumptions),
+            room: RoomStrategy::of(&lib.assumptions, lib.framework, true),
             kind: EngineKind::Afd(Box::new(unit)),
             lib: lib.clone(),
             gpus: plan.unit_gpus(),

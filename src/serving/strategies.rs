@@ -3,14 +3,17 @@
 //!
 //! Physical: steady states of mixed steps, even micro-batches, the schedule of `pipeline`, no factors on what was priced.
 //! Published planners put formulas (`published`) and factors in their place. What prices asks these, never the
-//! assumptions. Limit: how KV travels between slots and which memory books are kept are chosen in `pd` and `cost::memory`.
+//! assumptions. Limit: which
+//! memory books are kept is chosen in `cost::memory`.
 
 use super::published;
 use super::stages::Stages;
-use crate::spec::Assumptions;
+use super::steady_state::Load;
 use crate::spec::assumptions::{
-    MicrobatchSplit, MixedSteps, PipelineFormula, PrefillSplit, PrefillSync, TtftQueue, WorkerCorrections,
+    Activations, KvTransfer, MicrobatchSplit, MixedSteps, PipelineFormula, PrefillSplit, PrefillSync, TtftQueue,
+    WorkerCorrections,
 };
+use crate::spec::{Assumptions, Framework};
 
 /// Factors on a priced step: its time, and the share of the rate that it leaves.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -56,6 +59,73 @@ impl StepStrategy {
             decode,
             pair_wait,
             mixed_wait,
+        }
+    }
+}
+
+/// How KV gets from slot to slot.
+#[derive(Clone, Copy, Debug)]
+pub struct KvStrategy {
+    /// Whether it takes time and links at all.
+    pub travels: bool,
+    /// Whether it shares the ports with the steps of both slots.
+    pub shares_ports: bool,
+    /// Seconds from the end of prefill to the arrival of the last byte, of the seconds that the whole and one layer take
+    /// on the wire, those that a layer computes, and the layers.
+    pub late: fn(f64, f64, f64, f64) -> f64,
+}
+
+impl KvStrategy {
+    pub fn of(a: &Assumptions) -> KvStrategy {
+        let travels = a.kv_transfer != KvTransfer::Ignored;
+        KvStrategy {
+            travels,
+            shares_ports: a.kv_contention && travels,
+            late: match a.kv_transfer {
+                KvTransfer::Ignored => |_, _, _, _| 0.0,
+                KvTransfer::Bulk => |whole, _, _, _| whole,
+                KvTransfer::LayerWise => |whole, layer, compute, layers| {
+                    let streamed = (layer - compute).max(0.0) * (layers - 1.0) + layer;
+                    // A sender may always ship in bulk instead.
+                    streamed.min(whole)
+                },
+            },
+        }
+    }
+}
+
+/// Sequences of a rank, its token budget, and tokens that a decode step feeds of each.
+type Carries = (f64, f64, f64);
+
+/// Tokens whose activations a rank keeps room for.
+#[derive(Clone, Copy, Debug)]
+pub struct RoomStrategy {
+    /// Of a slot that serves prompts alone.
+    pub prompts: fn(&Load, Carries) -> f64,
+    /// Where prompts and decode share steps.
+    pub mixed: fn(&Load, Carries) -> f64,
+}
+
+impl RoomStrategy {
+    /// `afd`: of an AFD unit.
+    pub fn of(a: &Assumptions, framework: Framework, afd: bool) -> RoomStrategy {
+        RoomStrategy {
+            prompts: match a.activations {
+                Activations::AliveRows | Activations::Framework => {
+                    |load, (sequences, chunk, _)| sequences * chunk.min(load.isl)
+                }
+                Activations::Coefficients => |load, (sequences, _, _)| sequences * (load.isl + load.prefix),
+            },
+            mixed: match a.activations {
+                // Most tokens that a step can carry: the budget, or all that its slots have.
+                Activations::AliveRows => |load, (sequences, chunk, per_decode)| {
+                    chunk.min(sequences * per_decode + load.isl.max(1.0) * sequences)
+                },
+                Activations::Framework if afd || framework != Framework::Trtllm => |_, (_, chunk, _)| chunk,
+                Activations::Coefficients if afd => |load, (_, chunk, _)| load.prefix + chunk,
+                // trtllm is charged its budget of tokens a step.
+                Activations::Coefficients | Activations::Framework => |_, _| crate::cost::published::WORKER_TOKENS,
+            },
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::serving::engine::Compiled;
 use crate::serving::pd;
 use crate::serving::step_engine;
 use crate::serving::{Engine, StepEngine};
-use crate::spec::assumptions::{FirstToken, KvTransfer};
+use crate::spec::assumptions::FirstToken;
 use crate::spec::{Plan, Role, Slot};
 
 /// Stage times that are straight lines, as in arXiv 2601.21351 (Table 2): one micro-batch of n
@@ -283,20 +283,14 @@ impl Transfer {
                     return Shipping::default();
                 };
                 let lib = engine.library();
-                if lib.assumptions.kv_transfer == KvTransfer::Ignored {
+                if !prefill.kv.travels {
                     return Shipping::default();
                 }
                 let domain = lib.cluster.fabric.domain_gpus;
                 let near = pd::same_domain(prefill, *prefill_count, decode, *decode_count, domain);
                 let (whole, layer) = step_engine::kv_seconds(prefill, decode, tokens, 1.0, lib, near, 1.0);
                 let layers = lib.kv_layers();
-                let after_s = match lib.assumptions.kv_transfer {
-                    KvTransfer::Bulk | KvTransfer::Ignored => whole.seconds,
-                    KvTransfer::LayerWise => {
-                        let late = (layer.seconds - compute_s / layers).max(0.0) * (layers - 1.0);
-                        (late + layer.seconds).min(whole.seconds)
-                    }
-                };
+                let after_s = (prefill.kv.late)(whole.seconds, layer.seconds, compute_s / layers, layers);
                 Shipping { whole_s: whole.seconds, after_s }
             }
         }

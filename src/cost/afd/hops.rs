@@ -1,17 +1,18 @@
 //! What travels between the pools of an AFD unit: A2F, F2A, and the hop to the next pipeline stage.
 //!
-//! Copies and wire follow the assumptions; the calibrated law is the network's (`network::afd`). Where groups of
+//! Copies and wire are the library's (`library::hops`), the calibrated law the network's (`network::afd`). Where groups of
 //! attention GPUs share an FFN pool, the pool's ports are asked for too.
 
 use std::sync::Arc;
 
 use crate::cost::ledger::{Ledger, Op};
-use crate::cost::{Batch, Library, published};
+use crate::cost::library::hops::{self, Hop};
+use crate::cost::{Batch, Library};
 use crate::kernels::Evidence;
 use crate::network::spread::Spread;
-use crate::network::{AfdShape, CommTime, traffic};
+use crate::network::{AfdShape, CommTime};
 use crate::spec::AfdPlan;
-use crate::spec::assumptions::{AfdWire, Copies};
+use crate::spec::assumptions::Copies;
 
 /// Where the pools sit, unless that is the packing of one group.
 pub(super) fn spread(plan: &AfdPlan, domain: u32) -> Option<Spread> {
@@ -44,11 +45,6 @@ impl Hops {
         f64::from(self.shape.hidden)
     }
 
-    /// Attention-DP ranks of one group.
-    fn ranks(&self) -> f64 {
-        f64::from(self.shape.attention_gpus / self.shape.attention_tp)
-    }
-
     /// A2F (or, `back`, F2A) of a MoE layer.
     pub fn price<S: Ledger>(&self, batch: &Batch, back: bool, ledger: &mut S) {
         if self.router_on_ffn {
@@ -59,32 +55,27 @@ impl Hops {
         ledger.carry(op, 1.0, hop, || self.lib.comm.report_afd(&self.shape, tokens, back));
     }
 
-    /// A2F (or, `back`, F2A) of one micro-batch and layer, by the copies and the wire of the assumptions.
+    /// A2F (or, `back`, F2A) of one micro-batch and layer, as the library counts and times hops.
     pub fn transfer(&self, tokens: f64, back: bool) -> CommTime {
-        let a = &self.lib.assumptions;
-        let calibrated = |tokens| {
+        let how = self.lib.hops();
+        let law = |tokens| {
             if back { self.lib.comm.f2a(&self.shape, tokens) } else { self.lib.comm.a2f(&self.shape, tokens) }
         };
-        let mut time = if a.copies == Copies::Expected && a.afd_wire == AfdWire::Calibrated {
-            calibrated(tokens)
-        } else {
-            let fabric = &self.lib.cluster.fabric;
-            let bytes = self.transfer_bytes(tokens, back, a.copies);
-            let seconds = match a.afd_wire {
-                AfdWire::Bandwidth => {
-                    let link = published::tier_bandwidth(fabric, self.shape.attention_gpus + self.shape.ffn_gpus);
-                    published::paper_p2p(bytes, link)
-                }
-                AfdWire::NodeLink => published::node_link(bytes, fabric),
-                AfdWire::Calibrated => {
-                    // Same start-up and efficiency, other bytes.
-                    let (start, own) = (calibrated(0.0).seconds, self.transfer_bytes(tokens, back, Copies::Expected));
-                    start + (calibrated(tokens).seconds - start) * bytes / own.max(f64::MIN_POSITIVE)
-                }
-            };
-            CommTime { seconds, evidence: Evidence::Extrapolated }
+        let hop = self.hop(tokens, back);
+        let priced = |seconds| CommTime { seconds, evidence: Evidence::Extrapolated };
+        let mut time = match (how.wire, how.bytes) {
+            (None, None) => law(tokens),
+            (None, Some(bytes)) => {
+                // Same start-up and efficiency, other bytes.
+                let (start, own) = (law(0.0).seconds, hops::expected(&hop));
+                priced(start + (law(tokens).seconds - start) * bytes(&hop) / own.max(f64::MIN_POSITIVE))
+            }
+            (Some(wire), bytes) => {
+                let gpus = self.shape.attention_gpus + self.shape.ffn_gpus;
+                priced(wire(bytes.unwrap_or(hops::expected)(&hop), &self.lib.cluster.fabric, gpus))
+            }
         };
-        if back && self.shape.attention_tp > 1 && !a.afd_reductions && a.afd_wire == AfdWire::Calibrated {
+        if back && self.shape.attention_tp > 1 && how.no_gather {
             let row = 2.0 * self.hidden();
             time.seconds =
                 (time.seconds - self.lib.comm.all_gather(tokens * row, self.shape.attention_tp).seconds).max(0.0);
@@ -92,31 +83,13 @@ impl Hops {
         time
     }
 
-    /// Bytes through the busier end of A2F or F2A.
+    /// Bytes through the busier end of A2F or F2A, counted in this way.
     pub fn transfer_bytes(&self, tokens: f64, back: bool, copies: Copies) -> f64 {
-        let (a, f) = (f64::from(self.shape.attention_gpus), f64::from(self.shape.ffn_gpus));
-        let (sent, received) = match copies {
-            Copies::HalfOfWorst if back => published::paper_f2a_bytes(tokens, self.hidden(), self.ranks(), a, f),
-            Copies::HalfOfWorst => {
-                let copies = published::paper_copies(self.shape.topk, self.shape.ffn_gpus);
-                published::paper_a2f_bytes(tokens, self.hidden(), self.ranks(), a, f, copies)
-            }
-            Copies::OneLink => {
-                let nodes = self.shape.ffn_gpus.div_ceil(self.lib.cluster.fabric.node_gpus.max(1));
-                (published::one_link_bytes(tokens, self.hidden(), self.shape.experts, self.shape.topk, nodes), 0.0)
-            }
-            Copies::Expected => {
-                let payload = if back {
-                    traffic::return_bytes(self.shape.hidden)
-                } else {
-                    traffic::payload_bytes(self.shape.hidden, self.shape.dispatch_dtype)
-                };
-                let moe_tp = f64::from(self.shape.moe_tp.max(1));
-                let sent = tokens * self.shape.copies() * moe_tp * payload / f64::from(self.shape.attention_tp);
-                (sent, self.ranks() * tokens * self.shape.hit() * payload / f64::from(self.replicas))
-            }
-        };
-        sent.max(received)
+        hops::counted(copies)(&self.hop(tokens, back))
+    }
+
+    fn hop(&self, tokens: f64, back: bool) -> Hop<'_> {
+        Hop { shape: &self.shape, fabric: &self.lib.cluster.fabric, replicas: self.replicas, tokens, back }
     }
 
     /// The two hops of a layer whose tokens travel once each (a dense layer, or a router, on the FFN pool):
