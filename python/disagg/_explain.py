@@ -46,7 +46,7 @@ def explain(estimate: Estimate) -> str:
         f"  TTFT {e.ttft_ms:.4g} ms, TPOT {e.tpot_ms:.4g} ms, {e.tokens_per_s:,.0f} output tokens/s ({rates})",
         _interval(e),
         f"  plan: {e.plan!r}",
-        f"  kernels: {e.framework or 'none'}; evidence: {known or 'none'}",
+        f"  kernels: {e._scalars.get('kernels') or 'none'}; evidence: {known or 'none'}",
     ]
     lines += [f"  runs on: {e.server}"] if e.server else [f"  NOT RUNNABLE: {why}" for why in e.why_not]
     lines += [f"  {lane}" for lane in e.lanes]

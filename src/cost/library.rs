@@ -93,6 +93,8 @@ pub struct Library {
     pub comm: Comm,
     graph: Source,
     eager: Source,
+    /// Which tables answer, in words.
+    pub tables: String,
     /// Whether the device is not the one whose tables are read.
     what_if: bool,
     strategy: ExchangeStrategy,
@@ -146,6 +148,7 @@ impl Library {
             serving: serving.clone(),
             assumptions: assumptions.clone(),
             comm,
+            tables: db.answers(&system, framework.name()),
             graph: source(true),
             eager: source(false),
             what_if,

@@ -251,6 +251,21 @@ impl KernelDb {
         Ok(out)
     }
 
+    /// What answers for `framework` on `system`, in words: version of its tables, imports in front of them and what they have.
+    pub fn answers(&self, system: &str, framework: &str) -> String {
+        let own = |s: &&Arc<Slot>| s.system == system && s.framework == framework;
+        let shipped = self.slots.iter().filter(own).filter(|s| s.layer == 0);
+        let current = shipped.max_by(|a, b| is_current(a).cmp(&is_current(b)).then_with(|| compare_versions(&a.version, &b.version)));
+        let mut out = current.map_or_else(|| framework.to_string(), |s| format!("{framework} {}", s.version));
+        for (i, import) in self.imports.iter().enumerate() {
+            let names = dedup(self.slots.iter().filter(own).filter(|s| s.layer == i + 1).map(|s| s.name.clone()));
+            if !names.is_empty() {
+                out = format!("{} of '{import}' where it has the shape, else {out}", names.join(", "));
+            }
+        }
+        out
+    }
+
     /// The table of that name; `version` none: the framework's current one, else the newest that has it.
     ///
     /// `version` may also be the name of an import. The suffixes `_perf` and `_perf.parquet` are accepted.

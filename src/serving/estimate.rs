@@ -76,6 +76,8 @@ pub struct Scalars {
     pub lanes: Vec<String>,
     /// Number formats in force, and where each comes from.
     pub formats: std::collections::BTreeMap<&'static str, String>,
+    /// Which tables answer: their version, and imports in front of them.
+    pub kernels: String,
     pub warnings: Vec<String>,
 }
 
@@ -192,6 +194,7 @@ impl Engine {
             compute_measured_share: known.compute_share(),
             lanes,
             formats: defaults::provenance(lib),
+            kernels: lib.tables.clone(),
             warnings,
         })
     }

@@ -79,11 +79,15 @@ def test_an_import_stands_in_front(tmp_path):
         "n = dg.kernels.import_dir(sys.argv[1], name='lab')\n"
         "one = dg.kernels.lookup('b200_sxm', 'trtllm', 'gemm', gemm_dtype='bfloat16', m=2, n=7168, k=2048)\n"
         "print(n, one.ms, one.evidence, 'lab' in one.source)\n"
+        "plan = dg.Aggregated(parallel=dg.Parallel())\n"
+        "asked = dg.Model('Qwen/Qwen3-30B-A3B'), dg.Cluster('b200_sxm', gpus=1), dg.Workload(isl=100, osl=10), plan\n"
+        "text = dg.estimate(*asked, framework='trtllm').explain()\n"
+        "print(\"gemm of 'lab' where it has the shape, else trtllm 1.3.0rc20\" in text)\n"
         "try: dg.kernels.import_dir(sys.argv[1], name='lab')\n"
         "except dg.SpecError as e: print(e.path)\n"
     )
     out = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert out.stdout.split() == ["1", "2.5", "measured", "True", "name"]
+    assert out.stdout.split() == ["1", "2.5", "measured", "True", "True", "name"]
 
 
 def test_a_directory_without_tables_is_a_data_error(tmp_path):

@@ -183,6 +183,9 @@ def lookup(
 def import_dir(path: str | os.PathLike[str], *, name: str) -> int:
     """Put the measurements of a directory in front of the shipped ones (needs pyarrow).
 
+    Number formats and shapes that the import lacks are answered by the rows that were there; of what it has, its own
+    rows alone. ``Estimate.explain()`` names the tables that answer.
+
     Parameters
     ----------
     path
