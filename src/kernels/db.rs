@@ -255,7 +255,8 @@ impl KernelDb {
     pub fn answers(&self, system: &str, framework: &str) -> String {
         let own = |s: &&Arc<Slot>| s.system == system && s.framework == framework;
         let shipped = self.slots.iter().filter(own).filter(|s| s.layer == 0);
-        let current = shipped.max_by(|a, b| is_current(a).cmp(&is_current(b)).then_with(|| compare_versions(&a.version, &b.version)));
+        let current = shipped
+            .max_by(|a, b| is_current(a).cmp(&is_current(b)).then_with(|| compare_versions(&a.version, &b.version)));
         let mut out = current.map_or_else(|| framework.to_string(), |s| format!("{framework} {}", s.version));
         for (i, import) in self.imports.iter().enumerate() {
             let names = dedup(self.slots.iter().filter(own).filter(|s| s.layer == i + 1).map(|s| s.name.clone()));

@@ -184,6 +184,9 @@ fn all_mixed(s: &StepEngine, load: &Load, chunk: f64, steps: f64) -> f64 {
     chunk * steps / (load.isl + steps * per_decode(s))
 }
 
+/// A mixed step by the mean one, where nothing is known yet.
+const LONGER: f64 = 1.3;
+
 /// Fixed point B = B_dec (1 + TTFT / (steps t)), at most `cap` and 24 rounds; a contraction, since TTFT is a few
 /// steps of many, so two rounds tell where the third should start. A start whose prompts overflow the budget is
 /// first held against the batch whose prompts just fill it: if the slots want more even there, prefill binds.
@@ -199,7 +202,10 @@ fn settle<S: StepClock>(
     let s = clock.engine();
     let steps = (load.osl - 1.0) / progress;
     let wanted = |m: &Mix<S::StepWork>| (batch / (1.0 + m.ttft_s / (steps * m.mean_s))).min(cap);
-    let mut decoding = (batch * 0.9).min(cap);
+    // A prompt's chunks at a mixed step that takes somewhat more than the mean one.
+    let chunks = (load.isl / (chunk - batch * per_decode(s)).max(1.0)).ceil().max(1.0);
+    let waits = LONGER * chunks + 0.5 * f64::from(interval - 1);
+    let mut decoding = (batch / (1.0 + waits / steps)).min(cap);
     let full = all_mixed(s, load, chunk, steps);
     // With fewer output tokens than that, steps are all mixed before the budget is full.
     let calm = full.min(steps);
