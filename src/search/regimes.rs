@@ -13,7 +13,7 @@ mod table;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ndarray::{Array2, Array3, ArrayViewMut2};
+use ndarray::{Array1, Array2, Array3, ArrayViewMut2};
 
 pub use self::map::{Cell, Map, Reach};
 use self::map::{best_of, winner};
@@ -33,7 +33,7 @@ use crate::error::{Error, Result};
 use crate::kernels::KernelDb;
 use crate::serving::Binding;
 use crate::serving::queueing::Arrivals;
-use crate::spec::{Case, Cluster, Framework, Rules, Slo};
+use crate::spec::{Case, Cluster, Framework, Rules, Slo, Workload};
 
 /// Cells by cluster, workload and limits; none where the search was stopped before it came there.
 pub type Cells = Array3<Option<Cell>>;
@@ -77,7 +77,7 @@ fn in_scenes(
             Ok((lib, compiled, rules))
         })
         .collect::<Result<_>>()?;
-    for (of, own) in map.workloads.iter().zip(out.outer_iter_mut()) {
+    let scene = |of: &Workload| -> (Vec<Option<Cell>>, Result<()>) {
         // What each framework reaches under each pair of limits. A cell is done when all frameworks are.
         let found = Mutex::new(Array2::<Option<Vec<Reach>>>::from_elem((map.slos.len(), lanes.len()), None));
         let searched = lanes.iter().enumerate().try_for_each(|(framework, (lib, compiled, rules))| {
@@ -91,12 +91,30 @@ fn in_scenes(
             })
         });
         let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        for ((cell, by), slo) in own.into_iter().zip(found.outer_iter()).zip(&map.slos) {
-            *cell = by.iter().map(Option::as_deref).collect::<Option<Vec<_>>>().map(|by| map.merged(slo, &by));
+        let cells = found.outer_iter().zip(&map.slos).map(|(by, slo)| {
+            let all: Option<Vec<&[Reach]>> = by.iter().map(Option::as_deref).collect();
+            Some(map.merged(slo, &all?))
+        });
+        (cells.collect(), searched)
+    };
+    // Two at a time, so that what one has no more work for the other has; from both ends, since neighbours often share
+    // their prompts.
+    let left = Mutex::new(0..map.workloads.len());
+    let out = Mutex::new(&mut out);
+    let next = |last: bool| {
+        let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
+        if last { left.next_back() } else { left.next() }
+    };
+    let side = |last: bool| -> Result<()> {
+        while let Some(i) = next(last) {
+            let (cells, searched) = scene(&map.workloads[i]);
+            out.lock().unwrap_or_else(PoisonError::into_inner).row_mut(i).assign(&Array1::from(cells));
+            searched?;
         }
-        searched?;
-    }
-    Ok(())
+        Ok(())
+    };
+    let (first, second) = crate::pool::install(|| rayon::join(|| side(false), || side(true)))?;
+    first.and(second)
 }
 
 impl Map {
