@@ -40,6 +40,13 @@ pub enum Op {
     /// KV of P/D: the wait for it, and what both slots lose on the ports that it shares.
     KvTransfer,
     KvContention,
+    /// What a request waits for outside of the steps that serve it.
+    Front,
+    InFlight,
+    Ahead,
+    Polling,
+    Held,
+    HandOver,
 }
 
 impl Op {
@@ -67,6 +74,12 @@ impl Op {
             Op::Draft => "draft",
             Op::KvTransfer => "kv_transfer",
             Op::KvContention => "kv_contention",
+            Op::Front => "front",
+            Op::InFlight => "in_flight",
+            Op::Ahead => "ahead",
+            Op::Polling => "polling",
+            Op::Held => "held",
+            Op::HandOver => "hand_over",
         }
     }
 
@@ -84,6 +97,12 @@ impl Op {
                 | Op::PipelineHop
                 | Op::KvTransfer
                 | Op::KvContention
+                | Op::Front
+                | Op::InFlight
+                | Op::Ahead
+                | Op::Polling
+                | Op::Held
+                | Op::HandOver
         )
     }
 }

@@ -231,7 +231,7 @@ names! {
     switch::MissingFormats, switch::ListedNorms, switch::PrefillSync, switch::MixedSteps, switch::FirstToken,
     switch::KvTransfer, switch::KvReserve, switch::Copies, switch::AfdWire, switch::FfnPool,
     switch::PipelineFormula, switch::MicrobatchSplit, switch::PrefillSplit, switch::SparseAttentionMemory,
-    switch::Activations, switch::OutOfMemory, switch::TtftQueue, switch::WorkerCorrections,
+    switch::Activations, switch::OutOfMemory, switch::TtftQueue, switch::RequestPath, switch::WorkerCorrections,
 }
 
 /// Structures without a class of their own: plain Python values, as in JSON.

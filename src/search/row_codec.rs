@@ -17,7 +17,7 @@ pub const HEADER: usize = 8;
 
 /// Format and version, and the size of a row: a build in which rows have other fields has another one.
 const FORMAT: u64 =
-    fnv(concat!("disagg rows 4 ", env!("CARGO_PKG_VERSION")).as_bytes()) ^ (size_of::<Row>() as u64).rotate_left(32);
+    fnv(concat!("disagg rows 5 ", env!("CARGO_PKG_VERSION")).as_bytes()) ^ (size_of::<Row>() as u64).rotate_left(32);
 
 /// The hash FNV-1a.
 const fn fnv(bytes: &[u8]) -> u64 {

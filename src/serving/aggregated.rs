@@ -20,6 +20,7 @@
 
 use super::cadence;
 use super::known::{ByPhase, Known};
+use super::path::{self, Met, PathS};
 use super::published;
 use super::steady_state::{Binding, KvCost, Load, SteadyState};
 use super::step_clock::{Carried, StepClock, StepWork};
@@ -100,13 +101,14 @@ fn mix<S: StepClock>(
         busy: pace.busy,
         ending: carried / load.isl,
     };
-    let mixed = steps.mixed(&batch, Carried::Chunk);
+    let launch_s = path::launch_s(s.library());
+    let mixed = longer(steps.mixed(&batch, Carried::Chunk), launch_s);
     let rest = load.isl - (chunks - 1.0) * room;
     // With a cadence a mixed step stands for the mean of a prompt's chunks, the last among them.
     let last_s = if interval == 1 && chunks > 1.0 && rest < room * (1.0 - 1e-9) {
         let past = load.prefix + load.isl - rest;
         let alone = steps.mixed(&Batch { sequences: 1.0, new: rest, past, ending: 1.0, ..batch }, Carried::Rest);
-        f * mixed.seconds + (1.0 - f) * alone.seconds
+        f * mixed.seconds + (1.0 - f) * alone.seconds.max(launch_s)
     } else {
         mixed.seconds
     };
@@ -115,6 +117,11 @@ fn mix<S: StepClock>(
     let ttft_s = pace.held * mean_s + (pace.behind + chunks - 1.0) * mixed.seconds + last_s;
     let most = if interval > 1 { room } else { carried };
     Some(Mix { decode, mixed, f_sys, ttft_s, prefill_bound: needed >= most * (1.0 - 1e-12), mean_s, batch })
+}
+
+/// A step that its host takes at least `seconds` to launch.
+fn longer<W>(step: StepTime<W>, seconds: f64) -> StepTime<W> {
+    StepTime { seconds: step.seconds.max(seconds), ..step }
 }
 
 /// Requests a second of one deployment with `decoding` sequences per rank in the closed loop, and their TTFT in it.
@@ -176,6 +183,7 @@ fn counted(s: &StepEngine, load: &Load, batch: f64, chunk: f64, replicas: u32, m
         },
         decode_batch: batch,
         kv: KvCost::default(),
+        path: PathS::default(),
     }
 }
 
@@ -278,7 +286,8 @@ pub fn solve_paced<S: StepClock>(
         let Some(m) = mix(clock, load, 0.0, budget, progress, 1) else {
             return SteadyState::unplaced(Binding::Divisibility, memory);
         };
-        let ttft = m.ttft_s;
+        let path = path::mixed(s.library(), load, &Met::one(0.0, 0.0, 0.0));
+        let ttft = m.ttft_s + path.total_s();
         let rate = budget / load.isl / m.mixed.seconds;
         return SteadyState {
             ttft_s: ttft,
@@ -292,6 +301,7 @@ pub fn solve_paced<S: StepClock>(
             evidence: ByPhase { ttft: Known::of(&m.mixed.work.total()), tpot: Known::default() },
             decode_batch: 0.0,
             kv: KvCost::default(),
+            path,
         };
     }
     // Fixed point B = B_dec (1 + TTFT / (steps t)); a contraction, since TTFT is a few steps of many.
@@ -325,12 +335,24 @@ pub fn solve_paced<S: StepClock>(
         binding = Binding::PrefillRate;
     }
     let chunks = (load.isl / (chunk - decoding * per_decode(s)).max(1.0)).ceil().max(1.0);
+    let one = s.ranks() * s.stages_in_flight();
+    let (dec, mix_s, mean) = (m.decode.seconds, m.mixed.seconds, m.mean_s);
+    let met = Met {
+        step_s: mean,
+        rest_s: 0.5 * (m.f_sys * mix_s * mix_s + (1.0 - m.f_sys) * dec * dec) / mean,
+        decode_s: dec,
+        // Where prompts bind, the queue before the server hides the step in flight.
+        busy: if binding == Binding::None { (one * batch - 1.0).clamp(0.0, 1.0) } else { 0.0 },
+        arrivals: one * rate * mean,
+    };
+    let path = path::mixed(s.library(), load, &met);
     SteadyState {
-        ttft_s: ttft * queue(s, chunks, batch),
+        ttft_s: ttft * queue(s, chunks, batch) + path.total_s(),
         tpot_s: m.mean_s / progress,
         itl_worst_s: m.mixed.seconds,
         requests_per_s: deployments * rate,
-        concurrency: deployments * batch,
+        // Those who wait outside hold no seat.
+        concurrency: deployments * (batch + rate * path.total_s()),
         memory_bytes: memory,
         binding,
         evidence: ByPhase {
@@ -339,5 +361,6 @@ pub fn solve_paced<S: StepClock>(
         },
         decode_batch: decoding,
         kv: KvCost::default(),
+        path,
     }
 }

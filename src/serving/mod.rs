@@ -21,6 +21,7 @@ pub mod launch;
 mod layer_sequence;
 mod max_plus;
 pub mod operators;
+pub mod path;
 pub mod pd;
 pub mod phase;
 pub mod pipeline;

@@ -4,6 +4,7 @@
 //! attention pool and the network (groups work side by side), of all groups on the FFN pool they share, and of all
 //! stages where layers are split over a pipeline.
 
+use super::path::PathS;
 use super::phase::{Phase, Site, StepKind};
 use super::steady_state::KvCost;
 use super::step_engine::{EngineKind, StepEngine, Unit};
@@ -165,4 +166,19 @@ pub(super) fn kv_rows(kv: &KvCost) -> Vec<BreakdownRow> {
         tier: Some(Link::of(kv.same_domain).tier()),
     })
     .collect()
+}
+
+/// What a request waits for outside of the steps that serve it.
+pub(super) fn path_rows(path: &PathS) -> Vec<BreakdownRow> {
+    let waits = path.terms().into_iter().filter(|(_, seconds)| *seconds > 0.0);
+    waits
+        .map(|(op, seconds)| BreakdownRow {
+            phase: Phase::Path,
+            pool: Site::Host,
+            op,
+            ms: seconds * 1e3,
+            evidence: Evidence::Extrapolated,
+            tier: None,
+        })
+        .collect()
 }

@@ -10,6 +10,7 @@
 
 use super::contention::{self, Crowds, Shared, Ways};
 use super::known::{ByPhase, Known};
+use super::path::{self, Met};
 use super::steady_state::{Binding, KvCost, Load, SteadyState};
 use super::step_clock::{StepClock, StepWork};
 use super::step_engine::{self, Prefill, StepEngine, StepTime};
@@ -111,6 +112,12 @@ pub fn prefill_side_by<S: StepClock>(clock: &S, load: &Load, sequences: f64, chu
     let in_flight = (s.room.prompts)(load, (sequences, chunk, 0.0));
     let (short, memory_bytes) = s.memory_check(sequences, in_flight);
     let mut prefill = clock.prefill(sequences, load.isl, load.prefix, chunk);
+    // Passes that the host launches kernel by kernel take their time.
+    let passes = (load.isl / chunk).ceil().max(1.0);
+    let longer = passes * path::launch_s(s.library()) / prefill.latency_s;
+    if longer > 1.0 {
+        (prefill.latency_s, prefill.period_s) = (prefill.latency_s * longer, prefill.period_s * longer);
+    }
     let Correction { time, share } = s.strategy.prefill;
     prefill.latency_s *= time;
     prefill.period_s *= time;
@@ -317,17 +324,20 @@ pub fn combine_at<S: StepClock>(
     let supply = at.supply;
     let progress = lib.serving.tokens_per_step();
     if load.osl <= 1.0 {
+        let path = path::pair(lib, load, &Met::one(0.0, 0.0, 0.0));
+        let rate = supply.min(asked);
         return SteadyState {
-            ttft_s: ttft,
+            ttft_s: ttft + path.total_s(),
             tpot_s: 0.0,
             itl_worst_s: 0.0,
-            requests_per_s: supply.min(asked),
-            concurrency: np_f * prefill.prefill.requests * (asked / supply).min(1.0),
+            requests_per_s: rate,
+            concurrency: np_f * prefill.prefill.requests * (asked / supply).min(1.0) + rate * path.total_s(),
             memory_bytes: memory,
             binding: Binding::PrefillRate,
             evidence: ByPhase { ttft: prompt_known(prefill, wait, 0.0, &decode.step), tpot: Known::default() },
             decode_batch: 0.0,
             kv,
+            path,
         };
     }
     let Settled { rate, supply, demand, wire, .. } = at;
@@ -353,17 +363,21 @@ pub fn combine_at<S: StepClock>(
     let again = first_token(lib) == FirstToken::DecodeStep;
     // The rest of the step in flight; its own first step is among those that hold a seat.
     let (joins, first) = if again { (0.5 * seconds, seconds) } else { (0.0, 0.0) };
+    let beside = d.ranks() * d.stages_in_flight() * batch;
+    let path = path::pair(lib, load, &Met::one(seconds, (beside - 1.0).clamp(0.0, 1.0), 0.0));
+    let waits = joins + path.total_s();
     SteadyState {
-        ttft_s: ttft + joins + first,
+        ttft_s: ttft + waits + first,
         tpot_s: seconds / progress,
         itl_worst_s: seconds,
         requests_per_s: rate,
-        concurrency: nd_f * d.ranks() * d.stages_in_flight() * batch + rate * (ttft + joins),
+        concurrency: nd_f * beside + rate * (ttft + waits),
         memory_bytes: memory,
         binding,
         evidence: ByPhase { ttft: prompt_known(prefill, wait, joins + first, &step), tpot: Known::of(&decode_share) },
         decode_batch: batch,
         kv,
+        path,
     }
 }
 

@@ -19,6 +19,8 @@ pub enum Phase {
     StepClock(StepKind),
     /// KV on its way between the slots of P/D.
     Transfer,
+    /// Between a request's client and the steps that serve it.
+    Path,
 }
 
 impl Phase {
@@ -26,6 +28,7 @@ impl Phase {
         match self {
             Phase::StepClock(kind) => kind.name(),
             Phase::Transfer => "transfer",
+            Phase::Path => "path",
         }
     }
 }
@@ -36,6 +39,8 @@ pub enum Site {
     Gpus(crate::spec::Pool),
     /// Between pools or stages.
     Network,
+    /// API servers and schedulers.
+    Host,
 }
 
 impl Site {
@@ -43,6 +48,7 @@ impl Site {
         match self {
             Site::Gpus(pool) => pool.name(),
             Site::Network => "network",
+            Site::Host => "host",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Open loop: requests that come at a rate of their own (Poisson), and the waits that makes.
 //!
-//! TTFT = rest of the step in flight + wait for room in a step or for a rank + own steps (`queueing/prompts`)
+//! TTFT = what waits outside (`path`) + rest of the step in flight + wait for room in a step or for a rank + own steps (`queueing/prompts`)
 //! + P/D: KV transfer + wait for a seat + where decode makes the first token, the rest of its step in flight and its own. TPOT and the batch are those of the sequences that the rate keeps in decode.
 //!
 //! **Seats.** A request holds one of the batch's seats from admission to its last token; when all are taken it waits. The
@@ -25,6 +25,7 @@ mod spread;
 
 use super::aggregated;
 use super::engine::{Compiled, Engine};
+use super::path::{self, Met};
 use super::pd::{self, Several};
 use super::steady_state::SteadyState;
 use super::step_engine::StepEngine;
@@ -180,7 +181,8 @@ impl Engine {
         let clock = Clock::new(s, &self.load, chunk, interval);
         if steps <= 0.0 {
             let fast = first_filled(&clock, replicas, rate)?;
-            return Some(self.compose(rate, fast, 0.0, 0.0, None, self.point));
+            let path = path::mixed(self.library(), &self.load, &Met::one(0.0, 0.0, 0.0));
+            return Some(self.compose(rate, fast, [0.0; 2], None, SteadyState { path, ..self.point }));
         }
         let arrivals = rate / twins;
         let slots = batch * clock.stages;
@@ -230,13 +232,18 @@ impl Engine {
         }
         let places = (slots * ports).round().max(1.0) as usize;
         let crowd = self.seats(rate, places, rates);
+        // The rest of the step in flight stands in the wait.
+        let busy = 1.0 - (-b * clock.ranks).exp();
+        let met =
+            Met { step_s: fast.step_s, rest_s: 0.0, decode_s: clock.decode(b), busy, arrivals: arrivals * fast.step_s };
         let point = SteadyState {
             tpot_s: fast.step_s / self.library().serving.tokens_per_step(),
             decode_batch: b / clock.stages,
             itl_worst_s: self.point.itl_worst_s,
+            path: path::mixed(self.library(), &self.load, &met),
             ..self.point
         };
-        Some(self.compose(rate, fast, 0.0, 0.0, crowd, point))
+        Some(self.compose(rate, fast, [0.0; 2], crowd, point))
     }
 
     /// The law of all that is in hand; what the closed loop cannot tell apart from full is full.
@@ -274,17 +281,20 @@ impl Engine {
         let shipped = point.kv.wait_s + point.kv.prefill_s;
         fast.spread.shift(shipped);
         let again = pd::first_token(self.library()) == FirstToken::DecodeStep && self.steps() > 0.0;
+        let step = point.itl_worst_s;
+        let beside = point.decode_batch * decode.ranks() * decode.stages_in_flight();
+        let busy = 1.0 - (-beside).exp();
+        let path = path::pair(self.library(), &self.load, &Met::one(step, busy, 0.0));
+        let point = SteadyState { path, ..point };
         if again {
             // Decode makes the first token: the rest of the step in flight, if there is one, and its own.
-            let step = point.itl_worst_s;
-            let beside = point.decode_batch * decode.ranks() * decode.stages_in_flight();
-            let joins = 0.5 * step * (1.0 - (-beside).exp());
+            let joins = 0.5 * step * busy;
             fast.spread.shift(joins + step);
             fast.ttft_s += joins + step;
             fast.own_s += step;
         }
         if self.steps() <= 0.0 {
-            return Some(self.compose(rate, fast, shipped, 0.0, None, point));
+            return Some(self.compose(rate, fast, [shipped, 0.0], None, point));
         }
         let clock = Clock::new(decode, &self.load, f64::INFINITY, 1);
         let slots = batch * clock.stages;
@@ -298,23 +308,25 @@ impl Engine {
         }
         let places = (slots * ports).round().max(1.0) as usize;
         let crowd = self.seats(rate, places, rates);
-        let joins = if again { 0.0 } else { point.tpot_s * 0.5 };
-        Some(self.compose(rate, fast, shipped, joins, crowd, point))
+        // Where the first token leaves as decode takes the request in, its first gap has nothing of that.
+        let joins = if again || path.hand_over > 0.0 { 0.0 } else { point.tpot_s * 0.5 };
+        Some(self.compose(rate, fast, [shipped, joins], crowd, point))
     }
 
     fn compose(
         &self,
         rate: f64,
         fast: Fast,
-        shipped_s: f64,
-        joins_s: f64,
+        [shipped_s, joins_s]: [f64; 2],
         seats: Option<(Crowd, Vec<(f64, f64)>)>,
         point: SteadyState,
     ) -> Loaded {
         let (delay, seat_s) = seats.as_ref().map_or((0.0, 0.0), |(c, _)| (c.delay, c.wait_s));
         let mut ttft = fast.spread;
         ttft.waits[1] = Wait::of(delay, seat_s);
-        let ttft_s = fast.ttft_s + shipped_s + seat_s;
+        let path_s = point.path.total_s();
+        ttft.shift(path_s);
+        let ttft_s = fast.ttft_s + shipped_s + seat_s + path_s;
         // A sequence joins decode at the end of the step in flight, which its first gap contains.
         let tpot_s = point.tpot_s + if self.load.osl > 1.0 { joins_s / (self.load.osl - 1.0) } else { 0.0 };
         let decoded_s = (self.load.osl - 1.0) * tpot_s;
@@ -326,7 +338,7 @@ impl Engine {
             concurrency: rate * (ttft_s + decoded_s),
             ..point
         };
-        Loaded { point, wait_s: ttft_s - fast.own_s - shipped_s, ttft, seats }
+        Loaded { point, wait_s: ttft_s - fast.own_s - shipped_s - path_s, ttft, seats }
     }
 }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::known::ByPhase;
+use super::path::PathS;
 use crate::network::Link;
 use crate::spec::{PlanPool, Slo, Workload};
 
@@ -92,6 +93,7 @@ pub struct KvCost {
 /// Steady state of one plan (all replicas, units and workers together).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SteadyState {
+    /// As the client sees it.
     pub ttft_s: f64,
     /// 0 when nothing is decoded (one output token).
     pub tpot_s: f64,
@@ -106,6 +108,8 @@ pub struct SteadyState {
     /// Sequences per attention rank that decode at a time.
     pub decode_batch: f64,
     pub kv: KvCost,
+    /// Of TTFT: what a request waits for outside of the steps that serve it.
+    pub path: PathS,
 }
 
 impl SteadyState {
@@ -121,7 +125,13 @@ impl SteadyState {
             evidence: ByPhase::default(),
             decode_batch: 0.0,
             kv: KvCost::default(),
+            path: PathS::default(),
         }
+    }
+
+    /// TTFT without what a request waits for outside of the steps that serve it.
+    pub fn service_ttft_s(&self) -> f64 {
+        self.ttft_s - self.path.total_s()
     }
 
     /// Whether the plan can be built and fed at all.

@@ -195,6 +195,10 @@ impl<'a> World<'a> {
         let context = u64::from(self.requests.isl[r]) + u64::from(self.seqs[r].written);
         let room = self.room(request, port, context);
         let whole = self.whole_room(i);
+        if self.seqs[r].written > 0 && self.out.first_token_ps[r] == NEVER {
+            // The prompt's token leaves as decode takes its request in.
+            self.out.first_token_ps[r] = self.now;
+        }
         let inst = &mut self.instances[i as usize];
         let p = &mut self.ports[port as usize];
         let before = p.kv.blocks(u64::from(self.seqs[r].need));
@@ -419,7 +423,8 @@ impl<'a> World<'a> {
         self.seqs[r].source = NONE;
         self.poke(source);
         if self.out.first_token_ps[r] == NEVER {
-            if self.seqs[r].written > 0 {
+            let at = self.instances[self.ports[self.seqs[r].port as usize].instance as usize].pool as usize;
+            if self.seqs[r].written > 0 && !self.deployment.pools[at].intake.notices {
                 self.out.first_token_ps[r] = self.now;
             }
             self.seqs[r].last_token_ps = self.now;

@@ -8,9 +8,10 @@
 
 use std::sync::Arc;
 
-use crate::cost::Batch;
+use crate::cost::{Batch, Library};
 use crate::error::Result;
 use crate::serving::engine::Compiled;
+use crate::serving::path;
 use crate::serving::pd;
 use crate::serving::step_engine;
 use crate::serving::{Engine, StepEngine};
@@ -83,7 +84,65 @@ pub struct PoolSpec {
     pub grow: u64,
     /// Steps between two that let new prompts in; 1: every step does.
     pub interval: u32,
+    pub intake: Intake,
     pub timing: Timing,
+}
+
+/// How an instance takes in what has come; the default sees it at the end of the step under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Intake {
+    /// Whether the step after the one under way is scheduled already.
+    pub ahead: bool,
+    /// Decode steps between two looks (0: every one), and steps that requests are held back.
+    pub polls: u32,
+    pub holds: u32,
+    /// Decode of P/D: whether it sees KV arrive between two steps alone, and how many more pass.
+    pub notices: bool,
+    pub late: u32,
+}
+
+impl Intake {
+    /// Of a pool of an engine's plan.
+    fn of(lib: &Library, role: Role) -> Intake {
+        let ahead = path::steps_ahead(lib);
+        match role {
+            Role::Both => Intake {
+                ahead: ahead >= 1.0,
+                polls: path::polling_steps(lib).saturating_sub(1),
+                holds: path::hold_steps(lib) + (ahead as u32).saturating_sub(1),
+                ..Intake::default()
+            },
+            Role::Prompts => Intake::default(),
+            Role::Decode => {
+                // Half a step until it sees the KV: of the closed form's own where decode makes the first token again.
+                let seen = if pd::first_token(lib) == FirstToken::DecodeStep { 0.0 } else { 0.5 };
+                let steps = path::hand_over_steps(lib);
+                Intake { notices: steps > 0.0, late: (steps - seen).max(0.0).round() as u32, ..Intake::default() }
+            }
+        }
+    }
+
+    /// Whether what comes during a step may have to wait for more than its end.
+    pub fn waits(&self) -> bool {
+        self.ahead || self.polls > 0 || self.holds > 0
+    }
+}
+
+/// The API server before each rank: it takes requests in turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Front {
+    pub request_ps: f64,
+    pub token_ps: f64,
+    /// On the way, for each at the same time.
+    pub router_ps: f64,
+}
+
+impl Front {
+    fn of(lib: &Library, routed: bool) -> Front {
+        let [none, router] = path::front_s(lib, 0.0, routed);
+        let [one, _] = path::front_s(lib, 1.0, routed);
+        Front { request_ps: none * super::PS, token_ps: (one - none) * super::PS, router_ps: router * super::PS }
+    }
 }
 
 /// How KV goes from prefill to decode.
@@ -113,6 +172,7 @@ pub struct Deployment {
     pub transfer: Transfer,
     /// P/D: what the first token waits for (`Server`: as `Decode`).
     pub first_token: FirstToken,
+    pub front: Front,
 }
 
 fn kv_tokens(s: &StepEngine, in_flight: f64, length: f64) -> (u64, f64) {
@@ -180,6 +240,7 @@ fn pool(engine: &Arc<Engine>, role: Role, sizes: &Sizes) -> PoolSpec {
         per_decode: 1 + serving.mtp,
         grow: (serving.tokens_per_step() * PARTS as f64).round() as u64,
         interval: if role == Role::Both { engine.prefill_interval() } else { 1 },
+        intake: Intake::of(engine.library(), role),
         timing,
     }
 }
@@ -197,11 +258,13 @@ impl Deployment {
                     microbatches: 1,
                 };
                 let pools = vec![pool(engine, Role::Both, &sizes)];
-                Deployment { pools, transfer: Transfer::Free, first_token: FirstToken::Prefill }
+                let front = Front::of(engine.library(), false);
+                Deployment { pools, transfer: Transfer::Free, first_token: FirstToken::Prefill, front }
             }
             Plan::Afd(a) => {
                 let pools = vec![pool(engine, Role::Both, &Sizes::of(&Slot::Afd(a.clone())))];
-                Deployment { pools, transfer: Transfer::Free, first_token: FirstToken::Prefill }
+                let front = Front::of(engine.library(), false);
+                Deployment { pools, transfer: Transfer::Free, first_token: FirstToken::Prefill, front }
             }
             Plan::Pd(pd) => Deployment {
                 pools: vec![
@@ -210,6 +273,7 @@ impl Deployment {
                 ],
                 transfer: Transfer::Engine(engine.clone()),
                 first_token: first,
+                front: Front::of(engine.library(), true),
             },
         }
     }
@@ -244,14 +308,18 @@ impl Deployment {
             per_decode: 1,
             grow: PARTS,
             interval: 1,
+            intake: Intake::default(),
             timing,
         };
-        Deployment { pools: vec![pool], transfer: Transfer::Free, first_token: FirstToken::Prefill }
+        let pools = vec![pool];
+        Deployment { pools, transfer: Transfer::Free, first_token: FirstToken::Prefill, front: Front::default() }
     }
 
-    /// The same pools with fixed step times, and KV that crosses at once.
+    /// The same pools with fixed step times, KV that crosses at once, and nothing between client and scheduler.
     pub fn fixed(mut self, prefill_ps: u64, decode_ps: u64) -> Deployment {
+        self.front = Front::default();
         for p in &mut self.pools {
+            p.intake = Intake::default();
             p.timing = Timing::Fixed { prefill_ps, decode_ps };
         }
         self.transfer = Transfer::Free;

@@ -13,6 +13,7 @@ use std::sync::OnceLock;
 use super::deployment::{Lines, PARTS, PoolSpec, Timing, decode_batch};
 use crate::cost::Batch;
 use crate::serving::StepEngine;
+use crate::serving::path;
 use crate::serving::pipeline::{self, Rows, Stages};
 use crate::serving::step_engine::EngineKind;
 
@@ -220,7 +221,7 @@ impl Pricer {
                     ending: f64::from(chunk.ending) / with,
                     ..decode
                 };
-                let mixed = s.step(&batch).seconds;
+                let mixed = s.step(&batch).seconds.max(path::launch_s(s.library()));
                 if with == stages {
                     return fine(mixed);
                 }

@@ -100,6 +100,7 @@ impl<'a> World<'a> {
             let Some(Reverse((_, _, _, event))) = self.heap.pop() else { break };
             match event {
                 Event::Sent(request) => self.arrive(request),
+                Event::Received(request) => self.received(request),
                 Event::Fetched(request, life) => self.fetched(request, life),
                 Event::Arrived(request) => self.kv_arrived(request),
                 Event::Boundary(i, ticket) if self.instances[i as usize].ticket == ticket => self.boundary(i),
@@ -138,9 +139,13 @@ impl<'a> World<'a> {
         } else {
             self.requests.isl[r]
         };
-        let key = self.key(request);
-        self.enqueue(port, key);
-        self.poke_for(port, key);
+        let front = &self.deployment.front;
+        let own = front.request_ps + front.token_ps * f64::from(self.requests.isl[r]);
+        let p = &mut self.ports[port as usize];
+        let through = p.front_free_ps.max(self.now) + own.round() as u64;
+        p.front_free_ps = through;
+        let at = through + front.router_ps.round() as u64;
+        if at > self.now { self.push(at, Event::Received(request)) } else { self.received(request) }
     }
 
     fn can_ever_fit(&self, r: usize) -> bool {

@@ -41,6 +41,8 @@ pub struct Seq {
     pub lag_ps: u64,
     pub prefill_start_ps: u64,
     pub last_token_ps: u64,
+    /// Decode step from which it may join, once decode knows of its KV.
+    pub due: Option<u32>,
 }
 
 impl Seq {
@@ -62,6 +64,7 @@ impl Seq {
             lag_ps: 0,
             prefill_start_ps: 0,
             last_token_ps: 0,
+            due: None,
         }
     }
 
@@ -79,6 +82,10 @@ pub struct Rank {
     pub prefilling: VecDeque<u32>,
     pub running: Vec<u32>,
     pub joining: Vec<u32>,
+    /// What has come and was not looked at yet.
+    pub arriving: Vec<u64>,
+    /// Its API server is taken until then.
+    pub front_free_ps: u64,
     pub kv: Kv,
     /// Sequences let in: prefilling, fetching, on the wire to here, running.
     pub seats: u32,
@@ -129,6 +136,11 @@ pub struct Instance {
     pub step: u32,
     /// Steps of any kind since the instance last had nothing to do: its place in the prefill cadence.
     pub rounds: u32,
+    /// Decode steps since it last looked for requests, and steps since the first of those that it holds back.
+    pub since_look: u32,
+    pub held: u32,
+    /// Whether requests were seen at the last boundary, too late for the step then scheduled.
+    pub fresh: bool,
     pub run: Option<Run>,
     /// A boundary event is on its way with this ticket; others are stale.
     pub ticket: u32,

@@ -67,17 +67,34 @@ impl World<'_> {
             self.again(i);
             return;
         }
-        let chunk = self.fill(i);
+        let intake = self.deployment.pools[self.instances[i as usize].pool as usize].intake;
+        if intake.waits() && !intake.ahead {
+            self.look(i, self.instances[i as usize].decoding == 0);
+        }
+        let mut chunk = self.fill(i);
+        if intake.ahead {
+            let idle = chunk.tokens == 0 && self.instances[i as usize].decoding == 0;
+            self.look(i, idle);
+            if idle {
+                chunk = self.fill(i);
+            }
+        }
         self.start(i, &chunk);
     }
 
     /// Books the steps that have run: time, growth, tokens, ends.
     fn settle(&mut self, i: u32, run: &Run) {
         let steps = run.steps.count;
+        let own = &self.instances[i as usize];
+        let own = own.first_port as usize..(own.first_port + own.ranks) as usize;
+        let waits = self.ports[own].iter().any(|p| !p.arriving.is_empty());
         let inst = &mut self.instances[i as usize];
         let pool = &self.deployment.pools[inst.pool as usize];
         inst.clock += run.steps.time(steps);
         inst.rounds = inst.rounds.wrapping_add(steps);
+        // Prompts are followed by a look whatever the interval.
+        inst.since_look = if run.prompts { pool.intake.polls + 1 } else { inst.since_look.saturating_add(steps) };
+        inst.held = if waits { inst.held.saturating_add(1) } else { 0 };
         let wall = self.now - run.start_ps;
         let ranks = inst.first_port..inst.first_port + inst.ranks;
         let mut share = 0.0;
@@ -181,15 +198,23 @@ impl World<'_> {
                 }
             }
             if decode {
-                let joining = std::mem::take(&mut self.ports[q as usize].joining);
-                for request in joining {
-                    self.join(request);
-                }
+                self.join_due(q);
                 self.admit_inbound(q);
-                let joining = std::mem::take(&mut self.ports[q as usize].joining);
-                for request in joining {
-                    self.join(request);
-                }
+                self.join_due(q);
+            }
+        }
+    }
+
+    /// Lets those join whose KV decode knows of, and has known of for long enough.
+    fn join_due(&mut self, port: u32) {
+        for request in std::mem::take(&mut self.ports[port as usize].joining) {
+            let inst = &self.instances[self.ports[port as usize].instance as usize];
+            let late = self.deployment.pools[inst.pool as usize].intake.late;
+            let due = *self.seqs[request as usize].due.get_or_insert(inst.step + late);
+            if late == 0 || inst.decoding == 0 || inst.step >= due {
+                self.join(request);
+            } else {
+                self.ports[port as usize].joining.push(request);
             }
         }
     }
@@ -281,6 +306,13 @@ impl World<'_> {
         } else if inst.decoding > 0 {
             let due = inst.ends.peek().map_or(1, |Reverse((step, ..))| (step - inst.step).max(1));
             let mut most = due.min(self.settings.max_run);
+            let late = self.ports[ranks.start as usize..ranks.end as usize]
+                .iter()
+                .any(|p| !p.arriving.is_empty() || pool.intake.late > 0 && !p.joining.is_empty());
+            if inst.fresh || late {
+                // Who was seen too late for this step is in the next one.
+                most = 1;
+            }
             for q in ranks {
                 let p = &self.ports[q as usize];
                 if pool.interval > 1 && !p.waiting.is_empty() {

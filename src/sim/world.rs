@@ -23,6 +23,8 @@ pub enum Event {
     Fetched(u32, u32),
     /// A request's KV has arrived at decode.
     Arrived(u32),
+    /// A request is through the API server.
+    Received(u32),
     /// An instance stands between two steps (instance, ticket).
     Boundary(u32, u32),
 }
@@ -87,6 +89,9 @@ impl<'a> World<'a> {
                     clock: 0,
                     step: 0,
                     rounds: 0,
+                    since_look: 0,
+                    held: 0,
+                    fresh: false,
                     run: None,
                     ticket: 0,
                     scheduled: false,
@@ -106,6 +111,8 @@ impl<'a> World<'a> {
                         prefilling: VecDeque::new(),
                         running: Vec::new(),
                         joining: Vec::new(),
+                        arriving: Vec::new(),
+                        front_free_ps: 0,
                         kv: Kv::new(capacity, block, if named { requests.block_tokens } else { block }, set.ttl_ps),
                         seats: 0,
                         load: 0,

@@ -245,6 +245,13 @@ choices! {
         /// TTFT x 1.9 to 4 (mixed steps) or x 1.8 (P/D).
         Factors = "factors",
     }
+    /// What TTFT contains beside the steps that serve a request.
+    RequestPath {
+        /// All that its client waits for: API server, steps in flight and ahead, polling, hand-over.
+        Client = "client",
+        /// Nothing.
+        Service = "service",
+    }
     /// Corrections of P/D workers.
     WorkerCorrections {
         None = "none",
@@ -291,6 +298,7 @@ record! {
         pub activations: Activations,
         pub out_of_memory: OutOfMemory,
         pub ttft_queue: TtftQueue,
+        pub request_path: RequestPath,
         pub worker_corrections: WorkerCorrections,
         pub shared_expert_overlap: bool,
         /// Whether a decode step waits for the attention rank with the longest contexts.

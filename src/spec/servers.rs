@@ -40,6 +40,8 @@ pub struct Servers {
     pub kernels: Vec<KernelRule>,
     /// Expert kernels that servers are set up with by layout.
     pub experts: Vec<ExpertRule>,
+    /// What requests wait for outside of the steps that serve them.
+    pub request_path: RequestPaths,
     pub frameworks: std::collections::BTreeMap<Framework, Vec<Server>>,
 }
 
@@ -294,6 +296,49 @@ pub fn format_rule(
     part: FormatPart,
 ) -> Option<&'static FormatRule> {
     servers().formats.iter().find(|r| r.part == part && r.holds(model, device, framework))
+}
+
+/// What requests wait for outside of the steps that serve them.
+#[derive(Clone, Debug, Deserialize)]
+pub struct RequestPaths {
+    pub tokenizer_us_per_token: Sourced,
+    /// Of the API server, for each request in turn.
+    pub front_ms: Sourced,
+    /// Of the router of P/D.
+    pub router_ms: Sourced,
+    pub rules: Vec<PathRule>,
+}
+
+/// How the engine of a framework takes requests in.
+#[derive(Clone, Debug, Deserialize)]
+pub struct PathRule {
+    pub framework: Framework,
+    /// First version (major, minor) it no longer holds for.
+    pub before: Option<[u32; 2]>,
+    /// Steps that are scheduled before the one that takes in what has just come.
+    pub steps_ahead: f64,
+    /// Steps of decode between a prompt's end on another worker and its first token, KV on its way and decode's own step not counted.
+    pub hand_over_steps: f64,
+    /// What the host takes to launch a layer of prompts kernel by kernel, and of which models.
+    pub launch_ms_per_layer: f64,
+    pub launch_of: LaunchOf,
+    pub source: String,
+}
+
+/// Models whose prompts take a host long to launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LaunchOf {
+    /// All with experts.
+    Experts,
+    /// Those with latent attention and experts.
+    LatentAttention,
+}
+
+/// The rule of a version; none: the newest.
+pub fn path_rule(framework: Framework, version: Option<[u32; 2]>) -> Option<&'static PathRule> {
+    let holds = |r: &&PathRule| r.framework == framework && r.before.is_none_or(|b| version.is_some_and(|v| v < b));
+    servers().request_path.rules.iter().find(holds)
 }
 
 /// Buffers of the all-to-all kernels.

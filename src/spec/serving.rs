@@ -93,6 +93,13 @@ record! {
         /// ``--prefill-schedule-interval``, the ADP balance of TensorRT-LLM, SGLang's prefill delayer); None: the
         /// framework's own.
         pub prefill_interval: Option<u32> = None,
+        /// Steps that are scheduled before the one that takes in a request that has just come: 1 with vLLM's asynchronous
+        /// scheduling and the overlap schedulers of SGLang and TensorRT-LLM, 0 without; None: the framework's own.
+        pub steps_ahead: Option<u32> = None,
+        /// New requests are looked for every n-th decode step (SGLang's ``--scheduler-recv-interval``).
+        pub polling_steps: u32 = 1,
+        /// Steps that new requests are held back until more have come (TensorRT-LLM's ``batch_wait_timeout_iters``).
+        pub hold_steps: u32 = 0,
     }
 }
 
@@ -153,6 +160,9 @@ impl Serving {
             c.wrong("memory_fraction", format!("must be above 0 and at most 1, is {f}"), hint);
         }
         c.count_if("prefill_interval", self.prefill_interval, 1, 1000);
+        c.count_if("steps_ahead", self.steps_ahead, 0, 8);
+        c.count("polling_steps", self.polling_steps, 1, 1000);
+        c.count("hold_steps", self.hold_steps, 0, 1000);
         c.problems
     }
 }

@@ -4,7 +4,7 @@
 //! public source, "single steps of" it the operator times it printed (tests/golden/golden_breakdown.csv).
 
 /// Name, allowed values, meaning, source; in the order of the fields.
-pub(super) const SWITCHES: [(&str, &str, &str, &str); 39] = [
+pub(super) const SWITCHES: [(&str, &str, &str, &str); 40] = [
     (
         "launch_floors",
         "by-phase | measured",
@@ -209,6 +209,12 @@ pub(super) const SWITCHES: [(&str, &str, &str, &str); 39] = [
         "none | factors",
         "waiting before prefill: none in a closed loop, or constant factors on TTFT",
         "physics.md 5; public code of arXiv 2605.28302",
+    ),
+    (
+        "request_path",
+        "client | service",
+        "TTFT with what a request waits for outside of the steps that serve it (API server, steps in flight and ahead, polling, hand-over), or without",
+        "physics.md 5; serving/defaults.json, request_path",
     ),
     (
         "worker_corrections",

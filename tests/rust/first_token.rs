@@ -10,7 +10,7 @@ use disagg::spec::{Assumptions, Parallel, Workload};
 use crate::lab;
 
 fn ttft(s: &StepEngine, load: &Load, chunk: f64) -> f64 {
-    aggregated::solve(s, load, 4.0, chunk, 1).ttft_s
+    aggregated::solve(s, load, 4.0, chunk, 1).service_ttft_s()
 }
 
 #[test]
@@ -41,10 +41,10 @@ fn the_last_chunk_is_charged_as_what_it_is() {
     let rest = load.isl - (chunks - 1.0) * room;
     let by_hand =
         (chunks - 1.0) * step(room, (load.isl - room) / 2.0, room / load.isl) + step(rest, load.isl - rest, 1.0);
-    lab::near(p.ttft_s, by_hand, 0.02, "by hand");
+    lab::near(p.service_ttft_s(), by_hand, 0.02, "by hand");
     // Prompts that fit one step take one step.
     let one = aggregated::solve(&s, &load, 4.0, 5000.0, 1);
-    lab::near(one.ttft_s, one.itl_worst_s, 1e-12, "one step");
+    lab::near(one.service_ttft_s(), one.itl_worst_s, 1e-12, "one step");
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn kv_that_leaves_together_waits_together() {
         // 16 GPUs of two nodes: KV crosses NICs.
         let point =
             pd::combine(Several::of(&p, &side, 7), Several::of(&d, &pd::decode_side(&d, &load, 16.0), 9), &load);
-        point.ttft_s - side.prefill.latency_s
+        point.service_ttft_s() - side.prefill.latency_s
     };
     let (one, four) = (wait(1.0), wait(4.0));
     assert!(one > 0.0 && four > 3.0 * one && four < 4.5 * one, "{one} {four}");
@@ -98,7 +98,8 @@ fn equal_shares_of_racks_keep_kv_inside() {
     let s = lab::worker(&lib, lab::split(1, 4, 1), &w);
     let side = pd::prefill_side(&s, &load, 1.0, 2000.0);
     let ttft = |np: u32, nd: u32| {
-        pd::combine(Several::of(&s, &side, np), Several::of(&s, &pd::decode_side(&s, &load, 4.0), nd), &load).ttft_s
+        pd::combine(Several::of(&s, &side, np), Several::of(&s, &pd::decode_side(&s, &load, 4.0), nd), &load)
+            .service_ttft_s()
     };
     // 18 workers of 4 fill a rack. 12 + 24 split evenly over two racks, 13 + 23 do not.
     lab::near(ttft(12, 24), ttft(6, 12), 1e-12, "two racks as one");
@@ -148,7 +149,12 @@ fn the_first_token_comes_as_the_server_sends_it() {
         let [server, with_kv, by_step, prefill] =
             [FirstToken::Server, FirstToken::Decode, FirstToken::DecodeStep, FirstToken::Prefill].map(solve);
         assert_eq!(server, if expected == FirstToken::Decode { with_kv } else { by_step }, "{framework}");
-        lab::near(by_step.ttft_s - with_kv.ttft_s, 1.5 * by_step.itl_worst_s, 1e-9, "one step and a half");
+        lab::near(
+            by_step.service_ttft_s() - with_kv.service_ttft_s(),
+            1.5 * by_step.itl_worst_s,
+            1e-9,
+            "one step and a half",
+        );
         assert!(prefill.ttft_s < with_kv.ttft_s);
         // Decode is the slot that limits: it makes one token more an answer.
         let osl = lab::chat().osl.mean();

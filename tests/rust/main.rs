@@ -31,6 +31,7 @@ mod network;
 mod open_loop;
 mod optimize;
 mod pairs;
+mod path;
 mod pipeline;
 mod profiles;
 mod provision;

@@ -8,6 +8,7 @@ use disagg::network::Link;
 use disagg::search::explore::{join, search};
 use disagg::search::row_codec::{HEADER, pack, unpack};
 use disagg::search::{Layout, Part, Question, Row, explore};
+use disagg::serving::path::PathS;
 use disagg::serving::steady_state::KvCost;
 use disagg::serving::{Binding, ByPhase, Known, SteadyState};
 use disagg::spec::{Case, Level, Parallel, Slo};
@@ -74,6 +75,7 @@ fn point() -> impl Strategy<Value = SteadyState> {
         evidence: ByPhase { ttft: read(evidence.0), tpot: read(evidence.1) },
         decode_batch: f[6],
         kv: KvCost { wait_s: kv.0, prefill_s: kv.1, decode_s: kv.2, same_domain: kv.3 },
+        path: PathS { front: kv.0 as f32, in_flight: kv.1 as f32, ahead: kv.2 as f32, ..PathS::default() },
     })
 }
 

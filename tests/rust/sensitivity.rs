@@ -132,7 +132,7 @@ fn elasticities_of_a_time_over_all_rates_add_up() {
         // Within what the fixed point of the batch is found to.
         assert!(
             gap(middle.point.tpot_s, fast.point.tpot_s * 1.7) < 1e-5
-                && gap(middle.point.ttft_s, fast.point.ttft_s * 1.7) < 1e-5
+                && gap(middle.point.service_ttft_s(), fast.point.service_ttft_s() * 1.7) < 1e-5
         );
         for step in [0.02, 0.1] {
             let found = run(&base, Some(&["tflops", "hbm_gb_per_s", "launch_us"]), step);

@@ -20,6 +20,7 @@ use super::bulk::{Bulk, Solved, poisson};
 use super::crowd::Crowd;
 use super::spread::{Spread, Wait};
 use crate::cost::Batch;
+use crate::serving::path;
 use crate::serving::steady_state::Load;
 use crate::serving::step_engine::{EngineKind, StepEngine};
 
@@ -34,6 +35,8 @@ pub struct Clock<'a> {
     pub per_decode: f64,
     /// Steps between two that let prompts in.
     pub interval: f64,
+    /// Least time of a step with prompts.
+    launch_s: f64,
 }
 
 /// Prompts of one instance among equal ones.
@@ -56,7 +59,8 @@ impl<'a> Clock<'a> {
     pub fn new(s: &'a StepEngine, load: &'a Load, budget: f64, interval: u32) -> Clock<'a> {
         let stages = s.stages_in_flight();
         let per_decode = 1.0 + f64::from(s.library().serving.mtp);
-        Clock { s, load, stages, ranks: s.ranks(), budget: budget * stages, per_decode, interval: f64::from(interval) }
+        let (launch_s, interval) = (path::launch_s(s.library()), f64::from(interval));
+        Clock { s, load, stages, ranks: s.ranks(), budget: budget * stages, per_decode, interval, launch_s }
     }
 
     /// KV of the fullest rank: with the fewest-in-hand router ranks differ by one sequence, the fullest is half above the mean.
@@ -89,7 +93,7 @@ impl<'a> Clock<'a> {
             ending: tokens / self.load.isl / with,
             ..decode
         };
-        let seconds = self.s.step(&batch).seconds;
+        let seconds = self.s.step(&batch).seconds.max(self.launch_s);
         if with == self.stages {
             return seconds;
         }

@@ -3,6 +3,7 @@
 use std::hash::Hasher;
 
 use disagg::sim::deployment::PARTS;
+use disagg::sim::deployment::{Front, Intake};
 use disagg::sim::kv::Mix;
 use disagg::sim::{Closed, Deployment, Lines, PoolSpec, Requests, Settings, Timing, Transfer};
 use disagg::spec::Role;
@@ -29,9 +30,11 @@ fn unit(ranks: u32, seats: u32) -> Deployment {
         per_decode: 1,
         grow: PARTS,
         interval: 1,
+        intake: Intake::default(),
         timing: Timing::Lines(LINES),
     };
-    Deployment { pools: vec![pool], transfer: Transfer::Free, first_token: FirstToken::Prefill }
+    let pools = vec![pool];
+    Deployment { pools, transfer: Transfer::Free, first_token: FirstToken::Prefill, front: Front::default() }
 }
 
 /// Answer tokens per cycle and instance (FFN counted) for `each` requests per attention instance:
