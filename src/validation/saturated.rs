@@ -21,6 +21,7 @@ use crate::serving::choose::most_sequences;
 use crate::serving::{Engine, Load, StepEngine, aggregated, defaults};
 use crate::sim::trace::draw;
 use crate::sim::{Deployment, Settings, simulate};
+use crate::spec::assumptions::RequestPath;
 use crate::spec::{Aggregated, Assumptions, Dtype, Framework, Parallel, Plan, Quant, Serving, Workload, catalog};
 
 const ROWS: &str = include_str!("../../python/disagg/data/validation/trtllm_saturated.csv");
@@ -92,7 +93,9 @@ fn library(db: &Arc<KernelDb>, p: &Published) -> Result<Arc<Library>> {
     };
     let model = catalog::model(name)?;
     let cluster = catalog::cluster(&p.system, 8)?;
-    defaults::library(db, &model, &cluster, Framework::Trtllm, &quant, &Serving::default(), &Assumptions::physical())
+    // Its prompts are tokens already, and nobody sends them over HTTP.
+    let assumptions = Assumptions { request_path: RequestPath::Service, ..Assumptions::physical() };
+    defaults::library(db, &model, &cluster, Framework::Trtllm, &quant, &Serving::default(), &assumptions)
 }
 
 /// Output tokens/s and GPU, simulated and by the closed form, and the seats of a rank.

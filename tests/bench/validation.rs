@@ -95,7 +95,7 @@ fn main() {
             for p in validation::silicon::points_with(&db, &choices, &Control::new()).unwrap() {
                 let r = &p.raw;
                 println!(
-                    "{}\t{}\t{}\t{}\t{}\t{}\t{}\t{:.3}\t{:.3}\t{:.3}\t{:.3}\t{}\t{}",
+                    "{}\t{}\t{}\t{}\t{}\t{}\t{}\t{:.3}\t{:.3}\t{:.3}\t{:.3}\t{}\t{}\t{:.3}",
                     r.id,
                     r.system,
                     r.framework,
@@ -108,7 +108,8 @@ fn main() {
                     r.tpot_ms,
                     p.tpot_ms,
                     p.status,
-                    p.note
+                    p.note,
+                    p.steady_ttft_ms
                 );
             }
         }

@@ -13,6 +13,7 @@
 use std::sync::Arc;
 
 use super::data::Raw;
+use super::intake;
 use super::labels::{Clean, Deployment as Layout};
 use crate::control::Control;
 use crate::cost::Library;
@@ -22,7 +23,7 @@ use crate::serving::{Engine, StepEngine, defaults};
 use crate::sim::metrics::Latencies;
 use crate::sim::trace::draw;
 use crate::sim::{Deployment, Scheduler, Settings, simulate};
-use crate::spec::{Aggregated, Distribution, PdPlan, Plan, Slot, Workers, Workload};
+use crate::spec::{Aggregated, Distribution, Framework, PdPlan, Plan, Slot, Workers, Workload};
 
 /// Shortest prompt or answer over the nominal one.
 const SHORTEST: f64 = 0.8;
@@ -51,7 +52,7 @@ fn plan(lib: &Arc<Library>, raw: &Raw, clean: &Clean, w: &Workload) -> Result<Op
     Ok(match &clean.deployment {
         Layout::Aggregated { parallel, replicas } => {
             let s = StepEngine::worker(lib, *parallel, w)?;
-            let budget = defaults::budget(lib, parallel);
+            let budget = intake::budget(raw, users).unwrap_or_else(|| defaults::budget(lib, parallel));
             let share = users / (s.ranks() * s.stages_in_flight() * f64::from(*replicas));
             let tokens = budget.min(raw.isl * share.max(1.0) + share);
             seats(&s, share, tokens).map(|batch| {
@@ -125,7 +126,13 @@ pub fn means(lib: &Arc<Library>, raw: &Raw, clean: &Clean, control: &Control) ->
     let first = defaults::prompts_first(raw.framework);
     let scheduler = if first { Scheduler::Sglang } else { Scheduler::ChunkedPrefill };
     let settings = Settings { scheduler, ..Settings::default() };
-    let outcome = simulate(&Deployment::of(&engine), &trace.requests, &settings, &control.part())?;
+    let mut deployment = Deployment::of(&engine);
+    if let (Framework::Vllm, Layout::Aggregated { parallel, replicas }) = (raw.framework, &clean.deployment) {
+        // It keeps no room for answers: as many decode as their KV so far allows.
+        let ranks = parallel.dp * replicas;
+        deployment.pools[0].max_seqs = (users / f64::from(ranks)).ceil() as u32;
+    }
+    let outcome = simulate(&deployment, &trace.requests, &settings, &control.part())?;
     let all = Latencies::of(&trace.requests, &outcome);
     let found = Means { ttft_ms: mean(&all.ttft_ms), tpot_ms: mean(&all.tpot_ms) };
     Ok((found.ttft_ms.is_finite() && found.tpot_ms.is_finite()).then_some(found))

@@ -6,6 +6,7 @@
 
 pub mod closed_loop;
 pub mod data;
+mod intake;
 pub mod labels;
 mod point;
 mod predict;
@@ -71,7 +72,11 @@ fn asked(raw: &Raw, choices: &Choices) -> Result<Question> {
         Ok(c) => c,
         Err(reason) => return Ok(Err((format!("not-computable:{reason}"), experts > 0))),
     };
-    let serving = clean.serving(&choices.serving);
+    let gpus = match &clean.deployment {
+        Deployment::Aggregated { parallel, .. } => parallel.gpus(),
+        Deployment::Pd { decode, .. } => decode.0.gpus(),
+    };
+    let serving = intake::serving(raw, clean.concurrency, gpus, clean.serving(&choices.serving));
     let key = (name, format!("{quant:?}"), raw.system.clone(), raw.framework, format!("{serving:?}"));
     Ok(Ok(Asked { key, quant, serving, clean, rules }))
 }
@@ -119,6 +124,7 @@ fn one(
         note,
         tpot_ms,
         ttft_ms: f64::NAN,
+        steady_ttft_ms: f64::NAN,
         experts,
     };
     let asked = match asked {
@@ -149,7 +155,8 @@ fn one(
             let tpot_ms = simulated.filter(|_| queues).map_or(o.tpot_ms, |s| s.tpot_ms);
             let how = if queues && simulated.is_some() { ", simulated" } else { "" };
             let note = format!("{note}, {:.1} decoding a rank{capped}{how}", o.batch);
-            Point { ttft_ms: simulated.map_or(f64::NAN, |s| s.ttft_ms), ..out(status, note, tpot_ms, experts) }
+            let ttft_ms = simulated.map_or(f64::NAN, |s| s.ttft_ms);
+            Point { ttft_ms, steady_ttft_ms: o.ttft_ms, ..out(status, note, tpot_ms, experts) }
         }
         Err(status) => out(status, note, f64::NAN, experts),
     })

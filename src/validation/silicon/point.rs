@@ -12,6 +12,8 @@ pub struct Point {
     pub tpot_ms: f64,
     /// NaN where nothing was simulated.
     pub ttft_ms: f64,
+    /// The closed form's.
+    pub steady_ttft_ms: f64,
     pub experts: bool,
 }
 

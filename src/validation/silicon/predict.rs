@@ -21,6 +21,8 @@ const MEAN_PROMPT: f64 = 0.9;
 /// Prediction of a row, or why there is none.
 pub struct Outcome {
     pub tpot_ms: f64,
+    /// As the closed form has it.
+    pub ttft_ms: f64,
     /// Mean batch of a decoding rank, and whether memory capped it.
     pub batch: f64,
     pub capped: bool,
@@ -33,7 +35,7 @@ fn workload(raw: &Raw) -> Workload {
 
 fn outcome(p: &SteadyState, capped: bool) -> std::result::Result<Outcome, String> {
     if p.stands() && p.tpot_s.is_finite() && p.tpot_s > 0.0 {
-        Ok(Outcome { tpot_ms: p.tpot_s * 1e3, batch: p.decode_batch, capped })
+        Ok(Outcome { tpot_ms: p.tpot_s * 1e3, ttft_ms: p.ttft_s * 1e3, batch: p.decode_batch, capped })
     } else {
         Err(format!("not-computable:{}", p.binding.label().split(':').next().unwrap_or("")))
     }
