@@ -141,6 +141,7 @@ class Exploration:
         arrivals: str = "closed",
         confirm: bool = True,
         runnable: bool = True,
+        confidence: float | None = None,
     ) -> Exploration: ...
     @property
     def frameworks(self) -> list[str]: ...

@@ -44,7 +44,8 @@ def explain(estimate: Estimate) -> str:
     lines = [
         f"{e.level} on {e.gpus} GPUs ({head}{bound})",
         f"  TTFT {e.ttft_ms:.4g} ms, TPOT {e.tpot_ms:.4g} ms, {e.tokens_per_s:,.0f} output tokens/s ({rates})",
-        _interval(e),
+        *_path(e),
+        *_intervals(e),
         f"  plan: {e.plan!r}",
         f"  kernels: {e._scalars.get('kernels') or 'none'}; evidence: {known or 'none'}",
     ]
@@ -60,11 +61,27 @@ def explain(estimate: Estimate) -> str:
     return "\n".join(lines)
 
 
-def _interval(e: Estimate) -> str:
-    low, high = e.tpot_interval
-    if math.isnan(low):
-        return "  TPOT: no interval, nothing is decoded"
-    return f"  TPOT within {low:.4g} to {high:.4g} ms with 80 %, from {e._scalars.get('tpot_interval_from', '')}"
+def _path(e: Estimate) -> list[str]:
+    waits = {name: ms for name, ms in e.ttft_path_ms.items() if ms > 0}
+    if not waits:
+        return []
+    said = ", ".join(f"{name.replace('_', ' ')} {ms:.3g}" for name, ms in waits.items())
+    return [f"  TTFT = {e.ttft_service_ms:.4g} ms of service + {sum(waits.values()):.4g} ms outside of it ({said})"]
+
+
+def _intervals(e: Estimate) -> list[str]:
+    found = (
+        ("TTFT", e.ttft_interval, " ms", "ttft_ms"),
+        ("TPOT", e.tpot_interval, " ms", "tpot_ms"),
+        ("rate", e.rate_interval, " tokens/s", "tokens_per_s"),
+        ("KV room", e.kv_interval, " tokens", "kv_tokens"),
+    )
+    lines: dict[str, list[str]] = {}
+    for name, (low, high), unit, key in found:
+        if not math.isnan(low):
+            said = f"{name} {low:,.4g} to {high:,.4g}{unit}"
+            lines.setdefault(str(e._scalars["intervals"][key]["from"]), []).append(said)
+    return [f"  within, with 80 %: {', '.join(said)}; from {source}" for source, said in lines.items()]
 
 
 def _times(frame: Frame) -> list[str]:

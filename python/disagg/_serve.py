@@ -111,6 +111,7 @@ def explore(
     objective: str = "tokens_per_s",
     arrivals: str = "closed",
     runnable: bool = True,
+    confidence: float | None = None,
     confirm: bool = True,
     executor: Any = None,
     progress: Progress = None,
@@ -142,6 +143,11 @@ def explore(
     runnable
         Whether only plans that a released server starts are searched (`dg.rules`; of AFD, those that keep the layout
         rules of the framework whose kernels price them). False lifts the rules; `Study.lifted` tells what that gains.
+    confidence
+        The chance with which what is measured must keep the limits, above 0 and below 1: 0.8 names the best plan that
+        keeps them in four cases of five, by the residuals of servers of its kind (``docs/design/physics.md``, section
+        10), at every level alike. With two limits each is kept with half the doubt, so that both hold. None: the
+        predicted figures must keep them; a plan on the edge of a limit then fails in about half the cases.
     confirm
         With ``arrivals="poisson"``, whether the best plan of each level is simulated, request by request: the highest
         rate at which its limits hold there and the ends of its 95 % interval
@@ -167,8 +173,8 @@ def explore(
     Raises
     ------
     SpecError
-        If an input does not fit (every problem is named), a percentile is asked of a closed loop, or the executor does
-        not fit.
+        If an input does not fit (every problem is named), a percentile is asked of a closed loop, `confidence` is no
+        chance, or the executor does not fit.
     DisaggError
         If a unit of work fails three times or the executor's workers die.
 
@@ -179,6 +185,14 @@ def explore(
     ...                    dg.Workload.preset("paper-chat"), dg.SLO(tpot_ms=50), levels=["aggregated"])
     >>> study.table["level"].tolist()
     ['aggregated']
+
+    The plan that keeps its limits with a chance of 80 % gives no more than the one that is predicted to keep them:
+
+    >>> asked = (dg.Model("Qwen/Qwen3-30B-A3B"), dg.Cluster("h200_sxm", gpus=2), dg.Workload(isl=2000, osl=300),
+    ...          dg.SLO(ttft_ms=500, tpot_ms=20))
+    >>> sure, edge = (dg.explore(*asked, levels=["aggregated"], confidence=c).table for c in (0.8, None))
+    >>> bool(sure["tokens_per_s"][0] < edge["tokens_per_s"][0] and sure["tpot_ms_high"][0] <= 20)
+    True
 
     With arrivals of their own, and nine in ten requests within the limits:
 
@@ -206,9 +220,10 @@ def explore(
         objective=(objective, str),
         arrivals=(arrivals, str),
         confirm=(confirm, bool),
+        confidence=(confidence, float, int, type(None)),
     )
     case = (model, cluster, workload, names, quant, serving, assumptions)
-    asked = (slo, levels, objective, arrivals, confirm, runnable)
+    asked = (slo, levels, objective, arrivals, confirm, runnable, None if confidence is None else float(confidence))
     whole = _exploration(case, asked)
     if executor is None:
         with reporter(progress, "layouts") as report:
@@ -222,6 +237,7 @@ def explore(
         "version": __version__,
         "objective": objective,
         "arrivals": arrivals,
+        "confidence": confidence,
         **{n: repr(s) for n, s in (("model", model), ("cluster", cluster), ("workload", workload), ("slo", slo))},
         "assumptions": repr(assumptions or Assumptions.physical()),
     }

@@ -58,7 +58,9 @@ def _over(study: Study, e: Estimate) -> float:
 
 def _limits(study: Study) -> str:
     given = (("TTFT", study.slo.ttft_ms), ("TPOT", study.slo.tpot_ms))
-    return ", ".join(f"{name} {limit:g} ms" for name, limit in given if limit is not None) or "none asked"
+    said = ", ".join(f"{name} {limit:g} ms" for name, limit in given if limit is not None) or "none asked"
+    chance = study.table.attrs.get("confidence")
+    return f"{said} with {float(chance):.0%}" if chance else said
 
 
 def gives(e: Estimate) -> str:
@@ -66,8 +68,14 @@ def gives(e: Estimate) -> str:
         return ""
     idle = f", {e.gpus - e.gpus_used} of {e.gpus} GPUs idle" if e.gpus_used < e.gpus else ""
     cost = f", ${e.usd_per_mtok:.3g} per million output tokens" if e.usd_per_mtok > 0 else ""
-    tpot = f", TPOT {e.tpot_ms:.4g} ms" if e.tpot_ms > 0 else ""
-    return f"{_figure(e.tokens_per_s)} output tokens/s in all, TTFT {e.ttft_ms:.4g} ms{tpot}{cost}{idle}"
+    tpot = f", TPOT {e.tpot_ms:.4g} ms{_between(e.tpot_interval)}" if e.tpot_ms > 0 else ""
+    rate = f"{_figure(e.tokens_per_s)}{_between(e.rate_interval)} output tokens/s in all"
+    return f"{rate}, TTFT {e.ttft_ms:.4g} ms{_between(e.ttft_interval)}{tpot}{cost}{idle}"
+
+
+def _between(ends: tuple[float, float]) -> str:
+    low, high = ends
+    return "" if math.isnan(low) else f" ({_figure(low)} to {_figure(high)} with 80 %)"
 
 
 def starts(study: Study, e: Estimate) -> str:
@@ -142,10 +150,12 @@ def second(study: Study, best: Estimate) -> tuple[dict[str, Any] | None, str]:
     if level is None:
         return None, "no other level keeps the limits"
     names = ("level", "framework", "tokens_per_s_per_gpu", "tokens_per_s_per_user", "plan")
-    found = {n: level[n] for n in names} | {"behind": 1.0 - float(level[metric]) / lead}
+    found = {n: level[n] for n in names} | {"behind": 1.0 - float(level[metric]) / lead, "equal": bool(level["equal"])}
 
     def said(r: dict[str, Any]) -> str:
-        return f"{r['level']} with {r['framework']}, {_figure(float(r[metric]))} ({_change(float(r[metric]) / lead)})"
+        equal = ", equal within what is known" if r["equal"] else ""
+        change = _change(float(r[metric]) / lead)
+        return f"{r['level']} with {r['framework']}, {_figure(float(r[metric]))} ({change}{equal})"
 
     text = said(level)
     if lane is not None and lane["framework"] != level["framework"]:

@@ -60,6 +60,9 @@ def _measured(shares: Mapping[str, float]) -> float:
     return shares.get("measured", 0.0) + shares.get("interpolated", 0.0) if shares else math.nan
 
 
+_PATH = ("front", "in_flight", "ahead", "polling", "held", "hand_over")
+
+
 class Step(Result):
     """One step of a plan's engine."""
 
@@ -103,7 +106,10 @@ class Estimate(Result):
         lambda broken: sentences(broken or []),
         "Rules that the plan breaks: the rule, the field, what is wrong, what to write instead, the source.",
     )
-    ttft_ms = Fact(number, "Time to first token, milliseconds.")
+    ttft_ms = Fact(number, "Time to first token as the client sees it, milliseconds: what an SLO limits.")
+    ttft_service_ms = Fact(
+        number, "The same without what a request waits for outside of the steps that serve it (`ttft_path_ms`)."
+    )
     tpot_ms = Fact(number, "Mean time between later tokens of one request, milliseconds.")
     itl_worst_ms = Fact(number, "Longest time between two tokens, milliseconds.")
     wait_ms = Fact(
@@ -191,6 +197,47 @@ class Estimate(Result):
         return int(self._figures.get("gpus_used", self.gpus))
 
     @property
+    def ttft_path_ms(self) -> dict[str, float]:
+        """What a request waits for outside of the steps that serve it, milliseconds by name, in order.
+
+        ``front``: the API server, there and back, with the prompt's text made tokens; ``in_flight``: the rest of
+        the step under way; ``ahead``: steps scheduled already; ``polling`` and ``held``: where the server looks
+        for requests seldom or waits for more (``Serving``); ``hand_over``: P/D, decode steps until it goes on with
+        the prompt. `ttft_ms` is `ttft_service_ms` and these. Empty where the assumptions leave them out.
+
+        Examples
+        --------
+        >>> import disagg as dg
+        >>> model, cluster = dg.Model("Qwen/Qwen3-32B"), dg.Cluster("h200_sxm", gpus=2)
+        >>> plan = dg.Aggregated(parallel=dg.Parallel(tp=2), batch=16)
+        >>> est = dg.estimate(model, cluster, dg.Workload(isl=1024, osl=512), plan, framework="vllm")
+        >>> abs(est.ttft_service_ms + sum(est.ttft_path_ms.values()) - est.ttft_ms) < 1e-3
+        True
+        """
+        found: dict[str, float] = self._scalars.get("ttft_path_ms") or {}
+        return {name: float(found[name]) for name in _PATH if name in found}
+
+    def _interval(self, name: str) -> tuple[float, float]:
+        ends = (self._scalars.get("intervals") or {}).get(name) or {}
+        low, high = ends.get("low"), ends.get("high")
+        return float("nan" if low is None else low), float("nan" if high is None else high)
+
+    @property
+    def ttft_interval(self) -> tuple[float, float]:
+        """As `tpot_interval`, of the TTFT that a client sees, milliseconds."""
+        return self._interval("ttft_ms")
+
+    @property
+    def rate_interval(self) -> tuple[float, float]:
+        """As `tpot_interval`, of the output tokens per second of the deployment."""
+        return self._interval("tokens_per_s")
+
+    @property
+    def kv_interval(self) -> tuple[float, float]:
+        """As `tpot_interval`, of `kv_tokens`: from the few servers that print their room at start."""
+        return self._interval("kv_tokens")
+
+    @property
     def tpot_interval(self) -> tuple[float, float]:
         """Interval that holds a measured TPOT with a chance of 80 %, milliseconds.
 
@@ -208,8 +255,7 @@ class Estimate(Result):
         >>> 0.5 * est.tpot_ms < low < high < 2 * est.tpot_ms
         True
         """
-        low, high = self._scalars.get("tpot_interval_ms") or (math.nan, math.nan)
-        return float("nan" if low is None else low), float("nan" if high is None else high)
+        return self._interval("tpot_ms") if self.tpot_ms > 0 else (math.nan, math.nan)
 
     @property
     def ttft_measured_share(self) -> float:

@@ -54,7 +54,9 @@ class Verdict(Result):
     tpot_measured_share = Fact(number, "The same of TPOT.")
     ttft_measured_share = Fact(number, "The same of TTFT.")
     second = Fact(
-        _row, "The next level within the limits: ``level framework tokens_per_s_per_gpu behind plan``; None: no other."
+        _row,
+        "The next level within the limits: ``level framework tokens_per_s_per_gpu behind equal plan``; None: no other. "
+        "`equal`: what is known does not tell its rate from the best one's.",
     )
     binds = Fact(str, "The limit that is nearest, and how near; of a miss what is short, and by how much.")
     would_flip = Fact(

@@ -15,6 +15,16 @@ pub fn cdf(x: f64) -> f64 {
     0.5 * libm::erfc(-x * FRAC_1_SQRT_2)
 }
 
+/// Its inverse for 0 < p < 1, by bisection: good to 1e-12.
+pub fn quantile(p: f64) -> f64 {
+    let (mut low, mut high) = (-END, END);
+    for _ in 0..60 {
+        let middle = 0.5 * (low + high);
+        if cdf(middle) < p { low = middle } else { high = middle }
+    }
+    0.5 * (low + high)
+}
+
 /// Where the normal distribution has ended, for any number of ranks up to some millions.
 const END: f64 = 10.0;
 const STEPS_PER_UNIT: f64 = 64.0;

@@ -27,7 +27,7 @@ pub struct Exploration {
 #[pymethods]
 impl Exploration {
     #[new]
-    #[pyo3(signature = (case, slo, levels, objective="tokens_per_s", arrivals="closed", confirm=true, runnable=true))]
+    #[pyo3(signature = (case, slo, levels, objective="tokens_per_s", arrivals="closed", confirm=true, runnable=true, confidence=None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -38,6 +38,7 @@ impl Exploration {
         arrivals: &str,
         confirm: bool,
         runnable: bool,
+        confidence: Option<f64>,
     ) -> PyResult<Exploration> {
         let (slo, arrivals) = errors::guard(|| {
             let slo = slo_of(slo, "slo")?;
@@ -54,6 +55,7 @@ impl Exploration {
                 arrivals,
                 confirm,
                 runnable,
+                confidence,
                 ..asked
             };
             Ok(Exploration { question, left_out })

@@ -122,6 +122,8 @@ pub fn leader(
     of: (u8, Level),
     control: &Control,
 ) -> Result<Option<Leader>> {
+    let slo = q.limits(&libraries[usize::from(of.0)], of.1);
+    let q = &Question { slo, confidence: None, ..q.clone() };
     let mut bounds = bounds(q, rows, of);
     let mut proved = bounds.len() <= MOST;
     bounds.truncate(MOST);
@@ -285,7 +287,8 @@ pub fn confirm_all(
 ) -> Result<()> {
     let one = |l: &mut &mut Leader| -> Result<()> {
         let lib = &libraries[usize::from(l.row.framework)];
-        l.simulated = Some(confirm(lib, &q.case.workload, &l.row, &l.held, &q.slo, control)?);
+        let slo = q.limits(lib, l.row.level);
+        l.simulated = Some(confirm(lib, &q.case.workload, &l.row, &l.held, &slo, control)?);
         Ok(())
     };
     crate::pool::install(|| leaders.par_iter_mut().map(one).collect::<Result<Vec<()>>>())??;

@@ -65,7 +65,7 @@ impl Task<'_> {
         for (i, r) in lead.iter().zip(few) {
             rows[*i] = r;
         }
-        if let Some(k) = leaders::leader(lead.iter().map(|i| &rows[*i]), aim) {
+        if let Some(k) = leaders::leader(lead.iter().map(|i| &rows[*i]), |_| *aim) {
             rows[lead[k]].leads = true;
         }
         // What may come to the head of a list once its own head has been priced.

@@ -106,20 +106,26 @@ pub fn join(db: &Arc<KernelDb>, q: &Question, parts: Vec<Vec<Row>>) -> Result<St
 impl Task<'_> {
     /// Appends every level of a unit of work, one after the other.
     fn unit(&self, kind: UnitKind, of: &Layouts, q: &Question, rows: &mut Vec<Row>) -> Result<()> {
-        let (aim, octave) = (q.aim(), q.batches_per_octave.max(1));
+        let octave = q.batches_per_octave.max(1);
+        let aim = |level| q.aim(self.lib, level);
         match kind {
-            UnitKind::Workers => self.mixed_level(Level::Aggregated, &of.workers, octave, &aim, rows)?,
-            UnitKind::Units => self.mixed_level(Level::AggregatedAfd, &of.units, space::sparser(octave), &aim, rows)?,
+            UnitKind::Workers => {
+                self.mixed_level(Level::Aggregated, &of.workers, octave, rows, &aim(Level::Aggregated))?
+            }
+            UnitKind::Units => {
+                let (level, octave) = (Level::AggregatedAfd, space::sparser(octave));
+                self.mixed_level(level, &of.units, octave, rows, &aim(level))?;
+            }
             UnitKind::Pairs => {
                 let prompts = Arc::new(self.prompts(&of.prefill_workers)?);
                 let workers = self.sides(prompts, &of.workers, octave)?;
                 if q.wants(Level::Pd) {
-                    self.paired(Level::Pd, &[&workers], &aim, rows)?;
+                    self.paired(Level::Pd, &[&workers], &aim(Level::Pd), rows)?;
                 }
                 if q.wants(Level::PdAfd) && !of.units.is_empty() {
                     let prompts = Arc::new(self.prompts(&of.prefill_units)?);
                     let units = self.sides(prompts, &of.units, octave)?;
-                    self.paired(Level::PdAfd, &[&workers, &units], &aim, rows)?;
+                    self.paired(Level::PdAfd, &[&workers, &units], &aim(Level::PdAfd), rows)?;
                 }
             }
         }
@@ -127,7 +133,7 @@ impl Task<'_> {
     }
 
     /// A level of one slot, both passes, what it says of them priced by the engine.
-    fn mixed_level(&self, level: Level, layouts: &[Layout], octave: u32, aim: &Aim, rows: &mut Vec<Row>) -> Result<()> {
+    fn mixed_level(&self, level: Level, layouts: &[Layout], octave: u32, rows: &mut Vec<Row>, aim: &Aim) -> Result<()> {
         let grid = self.mixed_groups(level, layouts, octave)?;
         let mut judged: Vec<Judged> = crate::pool::install(|| grid.par_iter().map(|g| g.marks.judge(aim)).collect())?;
         let best = judged.iter().fold(Tiers::default(), |all, own| all.and(own.tiers)).score();

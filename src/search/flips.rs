@@ -64,8 +64,16 @@ impl Study {
     fn stairs(&self, which: usize) -> Vec<Vec<Step>> {
         let slo = &self.question.slo;
         let other = [slo.tpot_ms, slo.ttft_ms][which].map_or(f64::INFINITY, |ms| ms * 1e-3);
-        let latencies =
-            |r: &Row| if which == 0 { [r.point.ttft_s, r.point.tpot_s] } else { [r.point.tpot_s, r.point.ttft_s] };
+        // Latencies as the limits count them: longer where these are tightened for a chance.
+        let tight = self.limits().mapv(|l| {
+            let factor = |asked: Option<f64>, own: Option<f64>| asked.zip(own).map_or(1.0, |(a, o)| a / o);
+            [factor(slo.ttft_ms, l.ttft_ms), factor(slo.tpot_ms, l.tpot_ms)]
+        });
+        let latencies = |r: &Row| {
+            let [a, b] = tight[[usize::from(r.framework), r.level.index()]];
+            let [ttft, tpot] = [r.point.ttft_s * a, r.point.tpot_s * b];
+            if which == 0 { [ttft, tpot] } else { [tpot, ttft] }
+        };
         let of_block = |(k, rows): (usize, &[Row])| {
             let mut out = vec![Vec::new(); Level::ALL.len()];
             for (i, r) in rows.iter().enumerate().filter(|(_, r)| r.point.stands()) {
@@ -145,9 +153,10 @@ impl Study {
 
     /// What leads on `gpus` GPUs, of the plans within the limits taken in their proportions.
     fn at_budget(&self, gpus: f64, ratio: f64) -> Flip {
-        let slo = &self.question.slo;
+        let limits = self.limits();
+        let keeps = |r: &Row| r.point.excess(&limits[[usize::from(r.framework), r.level.index()]]) <= 1.0;
         let of_block = |(k, rows): (usize, &[Row])| {
-            let within = rows.iter().enumerate().filter(|(_, r)| r.point.stands() && r.point.excess(slo) <= 1.0);
+            let within = rows.iter().enumerate().filter(|(_, r)| r.point.stands() && keeps(r));
             let one = |(i, r): (usize, &Row)| {
                 let copies = r.prefill.map_or(r.main.count, |p| gcd(p.count, r.main.count)).max(1);
                 let unit = f64::from(r.gpus()) / f64::from(copies);

@@ -224,11 +224,11 @@ pub fn price(
 /// then the first; where none keeps them the nearest miss; where none stands the one that lacks the least memory.
 /// Of rows as good, one that leads already goes first. What is scanned leads nothing, but memory is never scanned, and
 /// what lacks it stands as it is. None: there is no such row.
-pub fn leader<'a>(rows: impl Iterator<Item = &'a Row>, aim: &Aim) -> Option<usize> {
+pub fn leader<'a>(rows: impl Iterator<Item = &'a Row>, aim: impl Fn(&Row) -> Aim) -> Option<usize> {
     let mut best: Option<(usize, [f64; 5])> = None;
     for (i, r) in rows.enumerate().filter(|(_, r)| !r.scanned || !r.point.stands()) {
         let p = &r.point;
-        let (class, value) = aim.score(p);
+        let (class, value) = aim(r).score(p);
         // Nearest misses and what does not stand are told apart by their value alone.
         let ties = if class == 2 { [-p.tpot_s, -p.ttft_s] } else { [0.0; 2] };
         let rank = [f64::from(class), value, f64::from(u8::from(r.leads)), ties[0], ties[1]];

@@ -10,6 +10,7 @@ use crate::kernels::KernelDb;
 use crate::serving::engine::contradictions_of;
 use crate::serving::framework;
 use crate::serving::queueing::Arrivals;
+use crate::serving::residuals::{self, Served};
 use crate::spec::{Case, Framework, Level, Rules, Slo};
 
 /// Everything `explore` is asked.
@@ -30,6 +31,9 @@ pub struct Question {
     pub runnable: bool,
     /// Whether the space is scanned by lines where it can be; else the engine prices every plan of it.
     pub scan: bool,
+    /// The chance with which what is measured must keep the limits, strictly between 0 and 1; none: the figures
+    /// themselves must.
+    pub confidence: Option<f64>,
 }
 
 impl Question {
@@ -44,6 +48,7 @@ impl Question {
             batches_per_octave: 2,
             runnable: true,
             scan: true,
+            confidence: None,
         }
     }
 
@@ -56,6 +61,10 @@ impl Question {
         p.nest("", self.case.check());
         p.nest("slo", self.slo.check());
         self.arrivals.check(&self.slo, &mut p);
+        if let Some(c) = self.confidence.filter(|c| !(*c > 0.0 && *c < 1.0)) {
+            let hint = if c > 1.0 && c < 100.0 { format!("did you mean {}?", c / 100.0) } else { "such as 0.8".into() };
+            p.push("confidence", format!("must be between 0 and 1, both excluded, is {c}"), hint);
+        }
         if self.arrivals == Arrivals::Poisson && self.objective == Objective::TokensPerSPerUser {
             let text = "is no rate: with arrivals of their own levels are compared by the rate within the limits";
             p.push("objective", text, "'tokens_per_s', or arrivals='closed'");
@@ -115,9 +124,17 @@ impl Question {
         self.levels.contains(&level)
     }
 
-    /// What a plan is judged by.
-    pub fn aim(&self) -> Aim {
-        Aim { slo: self.slo, objective: self.objective }
+    /// What a plan of a level on a framework's library is judged by.
+    pub fn aim(&self, lib: &Library, level: Level) -> Aim {
+        Aim { slo: self.limits(lib, level), objective: self.objective }
+    }
+
+    /// Limits that the figures of such a plan must keep.
+    pub fn limits(&self, lib: &Library, level: Level) -> Slo {
+        match self.confidence {
+            Some(chance) => residuals::tightened(&Served::of(lib, level), &self.slo, chance),
+            None => self.slo,
+        }
     }
 
     /// Its units, in the order in which `explore` searches them: frameworks outermost.

@@ -1,5 +1,6 @@
 //! One priced plan, small enough to keep hundreds of thousands of them.
 
+use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 use crate::columns::{Column, Columns};
@@ -152,7 +153,16 @@ impl Row {
 }
 
 /// Columns of points, in the names of the public contract.
-pub fn columns(rows: &[Row], frameworks: &[Framework], system: &str, osl: f64, gpus: u32, slo: &Slo) -> Columns {
+/// `limits`: that a row must keep, by framework and level.
+pub fn columns(
+    rows: &[Row],
+    frameworks: &[Framework],
+    system: &str,
+    osl: f64,
+    gpus: u32,
+    limits: &Array2<Slo>,
+) -> Columns {
+    let binding = |r: &Row| r.point.binding_under(&limits[[usize::from(r.framework), r.level.index()]]);
     let mut c = Columns::new();
     let int = |f: &dyn Fn(&Row) -> u32| Column::I64(rows.iter().map(|r| i64::from(f(r))).collect());
     let float = |f: &dyn Fn(&Row) -> f64| Column::F64(rows.iter().map(f).collect());
@@ -229,8 +239,8 @@ pub fn columns(rows: &[Row], frameworks: &[Framework], system: &str, osl: f64, g
     c.push("requests_per_s", float(&|r| r.point.requests_per_s));
     c.push("concurrency", float(&|r| r.point.concurrency));
     c.push("memory_gib", float(&|r| r.point.memory_bytes / GIB));
-    c.push("feasible", Column::Bool(rows.iter().map(|r| r.point.binding_under(slo) == Binding::None).collect()));
-    c.push("binding", Column::from_strings(rows.iter().map(|r| r.point.binding_under(slo).label())));
+    c.push("feasible", Column::Bool(rows.iter().map(|r| binding(r) == Binding::None).collect()));
+    c.push("binding", Column::from_strings(rows.iter().map(|r| binding(r).label())));
     c.push("measured_share", float(&|r| if r.scanned { f64::NAN } else { r.point.evidence.share() }));
     c.push("tpot_measured_share", float(&|r| if r.scanned { f64::NAN } else { r.point.evidence.tpot.share() }));
     c.push("ttft_measured_share", float(&|r| if r.scanned { f64::NAN } else { r.point.evidence.ttft.share() }));

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use ndarray::Array2;
 
+use super::aim::Aim;
 use super::arrivals::{self, Leader};
+use super::objective::Objective;
 use super::question::Question;
 use super::row::{self, Layout, Part, Row};
 use super::{blocks, leaders};
@@ -13,8 +15,9 @@ use crate::control::Control;
 use crate::cost::Library;
 use crate::error::{Error, Result, near};
 use crate::serving::queueing::Arrivals;
+use crate::serving::residuals::{self, CHANCE, Quantity, Served};
 use crate::serving::{Binding, Engine, Estimate, SteadyState};
-use crate::spec::Level;
+use crate::spec::{Level, Slo};
 
 /// One level's verdict.
 #[derive(Clone, Debug)]
@@ -169,7 +172,6 @@ impl Study {
 
     /// Of the rows `own`, of `points` that were looked at.
     fn verdict(&self, level: Level, points: usize, own: &[usize]) -> Verdict {
-        let slo = &self.question.slo;
         let mut v = Verdict {
             level,
             row: None,
@@ -184,9 +186,12 @@ impl Study {
             v.least_ttft_s = v.least_ttft_s.min(r.point.ttft_s);
             v.least_tpot_s = v.least_tpot_s.min(r.point.tpot_s);
         }
-        v.row = leaders::leader(own.iter().map(|i| &self.rows[*i]), &self.question.aim()).map(|k| own[k]);
+        let limits = self.limits();
+        let objective = self.question.objective;
+        let aim = |r: &Row| Aim { slo: limits[[usize::from(r.framework), r.level.index()]], objective };
+        v.row = leaders::leader(own.iter().map(|i| &self.rows[*i]), aim).map(|k| own[k]);
         if let Some(i) = v.row {
-            v.binding = self.rows[i].point.binding_under(slo);
+            v.binding = self.rows[i].point.binding_under(&aim(&self.rows[i]).slo);
             v.feasible = v.binding == Binding::None;
         }
         v
@@ -209,6 +214,7 @@ impl Study {
     /// The verdict on a level; `afd` means the better of the two AFD levels.
     pub fn verdict_of(&self, level: &str) -> Result<&Verdict> {
         if level == "afd" {
+            let limits = self.limits();
             let mut found: Option<&Verdict> = None;
             let gain = |v: &Verdict| self.said(v).map_or(0.0, |p| self.gain_of(&p));
             for v in self.verdicts.iter().filter(|v| v.level.has_afd()) {
@@ -220,8 +226,11 @@ impl Study {
                         (true, true) => gain(v) > gain(b),
                         (false, false) => match (v.row, b.row) {
                             (Some(x), Some(y)) => {
-                                self.rows[x].point.excess(&self.question.slo)
-                                    < self.rows[y].point.excess(&self.question.slo)
+                                let over = |i: usize| {
+                                    let r = &self.rows[i];
+                                    r.point.excess(&limits[[usize::from(r.framework), r.level.index()]])
+                                };
+                                over(x) < over(y)
                             }
                             (Some(_), None) => true,
                             _ => false,
@@ -278,8 +287,20 @@ impl Study {
             &self.question.case.cluster.system,
             self.osl(),
             self.question.case.cluster.gpus,
-            &self.question.slo,
+            &self.limits(),
         )
+    }
+
+    /// Limits that plans must keep, by framework and level.
+    pub(super) fn limits(&self) -> Array2<Slo> {
+        Array2::from_shape_fn((self.libraries.len(), Level::ALL.len()), |(framework, level)| {
+            self.question.limits(&self.libraries[framework], Level::ALL[level])
+        })
+    }
+
+    /// What a row's kind of servers is known by.
+    fn served(&self, r: &Row) -> Served {
+        Served::of(&self.libraries[usize::from(r.framework)], r.level)
     }
 
     fn osl(&self) -> f64 {
@@ -343,10 +364,44 @@ impl Study {
         c.push("tpot_measured_share", num(&|r| r.point.evidence.tpot.share()));
         c.push("ttft_measured_share", num(&|r| r.point.evidence.ttft.share()));
         c.push("compute_measured_share", num(&|r| r.point.evidence.compute_share()));
+        self.push_known(&mut c, vs);
         c.push("least_ttft_ms", Column::F64(vs.iter().map(|v| v.least_ttft_s * 1e3).collect()));
         c.push("least_tpot_ms", Column::F64(vs.iter().map(|v| v.least_tpot_s * 1e3).collect()));
         c.push("points", Column::I64(vs.iter().map(|v| v.points as i64).collect()));
         c
+    }
+}
+
+impl Study {
+    /// Ends of the intervals of a verdict's figures, and whether what is known tells it from the best.
+    fn push_known(&self, c: &mut Columns, vs: &[&Verdict]) {
+        let chance = self.question.confidence.unwrap_or(CHANCE);
+        let per_gpu = self.osl() / f64::from(self.question.case.cluster.gpus);
+        let figures: [(&str, Quantity, f64, fn(&SteadyState) -> f64); 3] = [
+            ("ttft_ms", Quantity::Ttft, 1e3, |p| p.ttft_s),
+            ("tpot_ms", Quantity::Tpot, 1e3, |p| p.tpot_s),
+            ("tokens_per_s_per_gpu", Quantity::Rate, per_gpu, |p| p.requests_per_s),
+        ];
+        for (name, quantity, unit, of) in figures {
+            let end = |v: &&Verdict, k: usize| {
+                let (Some(i), Some(p)) = (v.row, self.said(v)) else { return f64::NAN };
+                residuals::interval(&self.served(&self.rows[i]), quantity, chance).factors[k] * of(&p) * unit
+            };
+            for (k, side) in ["low", "high"].into_iter().enumerate() {
+                c.push(&format!("{name}_{side}"), Column::F64(vs.iter().map(|v| end(v, k)).collect()));
+            }
+        }
+        let best = self.winner(self.verdicts.iter()).and_then(|v| Some((v.row?, self.gain_of(&self.said(v)?))));
+        let quantity = match self.question.objective {
+            Objective::TokensPerSPerUser => Quantity::Tpot,
+            Objective::TokensPerS | Objective::TokensPerSPerGpu => Quantity::Rate,
+        };
+        let equal = |v: &&Verdict| {
+            let (Some((best, most)), Some(i), Some(p)) = (best, v.row, self.said(v)) else { return false };
+            let [served, first] = [i, best].map(|i| self.served(&self.rows[i]));
+            v.feasible && self.gain_of(&p) * residuals::ratio(&served, &first, quantity, chance)[1] >= most
+        };
+        c.push("equal", Column::Bool(vs.iter().map(equal).collect()));
     }
 }
 

@@ -1,8 +1,10 @@
 //! What an engine says about its plan in single values: rates, latencies, costs, and how well they are known.
 
+mod intervals;
 mod tables;
 mod told;
 
+pub use self::intervals::{Ends, Intervals};
 pub use self::tables::breakdown_columns;
 use self::told::ToldStep;
 pub use self::told::{BarRow, MemoryRow, StageRow, Tables};
@@ -11,7 +13,7 @@ use super::domain_fit;
 use super::engine::{Compiled, Engine};
 use super::phase::StepKind;
 use super::queueing;
-use super::residuals::tpot_interval;
+use super::residuals::CHANCE;
 use super::steady_state::Binding;
 use super::step_engine::{EngineKind, StepEngine};
 use crate::cost::Batch;
@@ -32,15 +34,18 @@ pub struct Scalars {
     pub workload: String,
     pub feasible: bool,
     pub binding: String,
+    /// As its client sees it.
     pub ttft_ms: f64,
+    /// The same without what a request waits for outside of the steps that serve it, and those waits by name.
+    pub ttft_service_ms: f64,
+    pub ttft_path_ms: Shares,
     /// Of which: the wait for prefill under an open load; 0 in a closed loop.
     pub wait_ms: f64,
     /// The queueing formula behind it; none in a closed loop.
     pub queueing: Option<&'static str>,
     pub tpot_ms: f64,
-    /// Lower and upper end of the interval that holds a measured TPOT with a chance of 80 %, and what it rests on.
-    pub tpot_interval_ms: [f64; 2],
-    pub tpot_interval_from: String,
+    /// Intervals that hold what is measured with a chance of 80 %, by figure.
+    pub intervals: Intervals,
     pub itl_worst_ms: f64,
     pub requests_per_s: f64,
     pub tokens_per_s: f64,
@@ -154,7 +159,7 @@ impl Engine {
             Compiled::Mixed { .. } if self.point.decode_batch > 0.0 => known.tpot,
             Compiled::Mixed { .. } => known.ttft,
         };
-        let interval = tpot_interval(lib, &self.plan);
+        let intervals = self.intervals(CHANCE);
         Ok(Scalars {
             level: self.plan.level().name().to_string(),
             model: lib.model.name.clone(),
@@ -164,11 +169,12 @@ impl Engine {
             feasible: self.point.stands(),
             binding: if self.point.binding == Binding::None { String::new() } else { self.point.binding.label() },
             ttft_ms: self.point.ttft_s * 1e3,
+            ttft_service_ms: self.point.service_ttft_s() * 1e3,
+            ttft_path_ms: self.point.path.terms().into_iter().map(|(op, s)| (op.name(), s * 1e3)).collect(),
             wait_ms: self.open_loop.map_or(0.0, |(_, wait)| wait * 1e3),
             queueing: self.open_loop.map(|_| queueing::FORMULA),
             tpot_ms: self.point.tpot_s * 1e3,
-            tpot_interval_ms: interval.factors.map(|f| f * self.point.tpot_s * 1e3),
-            tpot_interval_from: interval.from,
+            intervals,
             itl_worst_ms: self.point.itl_worst_s * 1e3,
             requests_per_s: self.point.requests_per_s,
             tokens_per_s: tokens,

@@ -253,3 +253,50 @@ def test_lifting_the_rules_tells_the_gain_and_the_rules_in_the_way():
     assert judged >= 2
     with pytest.raises(dg.SpecError, match="study: was read back"):
         pickle.loads(pickle.dumps(study)).lifted()
+
+
+def test_plans_that_nothing_known_tells_apart_are_called_equal(found):
+    lanes = [r for r in found.frameworks.rows() if r["feasible"]]
+    best = found.best()
+    assert any(r["equal"] and r["framework"] == best.framework and r["level"] == best.level for r in lanes)
+    assert not any(r["equal"] for r in found.frameworks.rows() if not r["feasible"])
+    for level in dg.LEVELS:
+        # Of one kind of servers those that give more are equal first.
+        for name in {r["framework"] for r in lanes}:
+            own = [r for r in lanes if (r["level"], r["framework"]) == (level, name)]
+            own.sort(key=lambda r: r["tokens_per_s"])
+            assert [r["equal"] for r in own] == sorted(r["equal"] for r in own)
+    for r in lanes:
+        for figure in ("ttft_ms", "tpot_ms", "tokens_per_s_per_gpu"):
+            assert r[f"{figure}_low"] < r[f"{figure}_high"]
+    v = found.verdict()
+    assert isinstance(v.second["equal"], bool)
+    assert ("equal within what is known" in str(v)) == any(
+        r["equal"] for r in lanes if r["level"] != best.level or r["framework"] != best.framework
+    )
+    assert "ms (" in v._scalars["gives"]
+    assert "with 80 %" in v._scalars["gives"]
+
+
+def test_confidence_keeps_the_limits_with_that_chance(found):
+    slo = found.slo
+    sure = dg.explore(MODEL, CLUSTER, WORK, slo, confidence=0.8)
+    for edge, row in zip(found.table.rows(), sure.table.rows(), strict=True):
+        assert row["level"] == edge["level"]
+        if row["feasible"]:
+            # Two limits, each kept with half the doubt: the upper ends of the 80 % intervals.
+            assert row["tpot_ms_high"] <= slo.tpot_ms * (1 + 1e-6)
+            assert row["ttft_ms_high"] <= slo.ttft_ms * (1 + 1e-6)
+            assert row["tokens_per_s"] <= edge["tokens_per_s"] * (1 + 1e-9)
+    assert any(
+        r["tokens_per_s"] < e["tokens_per_s"] for e, r in zip(found.table.rows(), sure.table.rows(), strict=True)
+    )
+    case = dg.Case(MODEL, CLUSTER, WORK)
+    assert case.explore(slo, confidence=0.8).table == sure.table
+    surer = dg.explore(MODEL, CLUSTER, WORK, slo, confidence=0.95).table
+    assert max(surer["tokens_per_s"]) <= max(sure.table["tokens_per_s"])
+    for wrong in (0.0, 1.0, -0.5, 80, math.nan):
+        with pytest.raises(dg.SpecError, match="confidence"):
+            dg.explore(MODEL, CLUSTER, WORK, slo, confidence=wrong)
+    with pytest.raises(dg.SpecError, match=r"did you mean 0.8"):
+        dg.explore(MODEL, CLUSTER, WORK, slo, confidence=80)

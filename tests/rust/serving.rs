@@ -12,7 +12,9 @@ use disagg::serving::{Binding, Engine, Load, SteadyState, StepEngine, aggregated
 use disagg::spec::assumptions::{FirstToken, KvTransfer, PrefillSync};
 use disagg::spec::plan::{Duplex, PipelineMode};
 use disagg::spec::workload::PrefixHome;
-use disagg::spec::{AfdPlan, Aggregated, Assumptions, Framework, Parallel, PdPlan, Plan, Serving, Slot, Workload};
+use disagg::spec::{
+    AfdPlan, Aggregated, Assumptions, Framework, Level, Parallel, PdPlan, Plan, Serving, Slot, Workload,
+};
 use proptest::prelude::*;
 
 use crate::lab::{self, afd_plan, gap, near, pool, split, unit, worker, workers};
@@ -663,28 +665,75 @@ fn the_fixed_point_agrees_with_a_simulation() {
     assert!(worst[0] < 0.05 && worst[2] < 0.08 && worst[1] < 0.6, "{worst:?}");
 }
 
-/// Intervals of TPOT: there for every kind of plan, ordered, and wider where nothing of the kind was measured.
+/// Intervals: there for every figure and kind of plan, ordered, wider with a higher chance, and told from what they rest on.
 #[test]
 fn intervals_come_from_servers_of_the_kind() {
-    use disagg::serving::residuals::tpot_interval;
-    let plan =
-        Plan::Aggregated(Aggregated { parallel: Parallel { tp: 8, ..Parallel::default() }, ..Default::default() });
-    let of = |system: &str, framework: Framework, model: &str| {
+    use disagg::serving::residuals::{Interval, Quantity, Served, interval};
+    let of = |system: &str, framework: Framework, model: &str, level: Level| {
         let (model, cluster) = (lab::model(model), lab::cluster(system, 8));
-        tpot_interval(&lab::library(&model, &cluster, framework, &Assumptions::physical()), &plan)
+        Served::of(&lab::library(&model, &cluster, framework, &Assumptions::physical()), level)
     };
+    let width = |i: &Interval| i.factors[1] / i.factors[0];
     for system in ["b200_sxm", "h100_sxm"] {
         for framework in Framework::ALL.iter().copied() {
             for model in ["deepseek-ai/DeepSeek-V3", "Qwen/Qwen3-32B"] {
-                let found = of(system, framework, model);
-                let [low, high] = found.factors;
-                assert!(0.2 < low && low < high && high < 4.0, "{system} {framework} {model}: {found:?}");
-                let kind = if model.contains("V3") { "experts" } else { "dense" };
-                assert!(found.from.contains(kind) || found.from.contains("none like this one"), "{}", found.from);
+                for level in Level::ALL {
+                    let served = of(system, framework, model, *level);
+                    for quantity in [Quantity::Ttft, Quantity::Tpot, Quantity::Rate, Quantity::Kv] {
+                        let name = format!("{system} {framework} {model} {} {}", level.name(), quantity.name());
+                        let found = [0.5, 0.8, 0.95, 0.999].map(|c| interval(&served, quantity, c));
+                        let [low, high] = found[1].factors;
+                        assert!(0.1 < low && low < high && high < 12.0, "{name}: {found:?}");
+                        assert!(found.windows(2).all(|w| width(&w[0]) <= width(&w[1])), "{name}: {found:?}");
+                    }
+                    let from = interval(&served, Quantity::Tpot, 0.8).from;
+                    let kind = if model.contains("V3") { "experts" } else { "dense" };
+                    assert!(from.contains(kind) || from.contains("none like this one"), "{from}");
+                    assert_eq!(level.has_afd(), from.contains("none like this one") && level.has_afd());
+                }
             }
         }
     }
-    let known = of("h100_sxm", Framework::Trtllm, "Qwen/Qwen3-32B");
-    assert!(known.from.starts_with("429 measured servers"), "{}", known.from);
-    assert!(known.factors[1] / known.factors[0] < 1.5, "{known:?}");
+    let known = interval(&of("h100_sxm", Framework::Trtllm, "Qwen/Qwen3-32B", Level::Aggregated), Quantity::Tpot, 0.8);
+    assert!(known.from.contains("measured servers (trtllm, hopper, dense, aggregated)"), "{}", known.from);
+    assert!(width(&known) < 1.5, "{known:?}");
+}
+
+/// Errors that two plans share cancel: servers of one kind are told apart better than each is known; AFD is not.
+#[test]
+fn ratios_are_known_better_than_rates() {
+    use disagg::serving::residuals::{Quantity, Served, interval, ratio};
+    let (model, cluster) = (lab::model("deepseek-ai/DeepSeek-V3"), lab::cluster("b200_sxm", 8));
+    let of = |framework: Framework, level: Level| {
+        Served::of(&lab::library(&model, &cluster, framework, &Assumptions::physical()), level)
+    };
+    let (plain, pd) = (of(Framework::Trtllm, Level::Aggregated), of(Framework::Trtllm, Level::Pd));
+    let (other, afd) = (of(Framework::Sglang, Level::Aggregated), of(Framework::Trtllm, Level::PdAfd));
+    let wide = |a: &Served, b: &Served| ratio(a, b, Quantity::Rate, 0.8)[1];
+    let [low, high] = ratio(&plain, &plain, Quantity::Rate, 0.8);
+    assert!((low * high - 1.0).abs() < 1e-12 && high > 1.01, "{low} {high}");
+    assert!(wide(&plain, &plain) <= wide(&plain, &other) && wide(&plain, &pd) <= wide(&plain, &afd));
+    let alone = interval(&plain, Quantity::Rate, 0.8).factors;
+    // Independent, a ratio would be off by both.
+    assert!(wide(&plain, &plain) < alone[1] / alone[0], "{} {alone:?}", wide(&plain, &plain));
+    assert!(ratio(&plain, &pd, Quantity::Rate, 0.95)[1] > wide(&plain, &pd));
+}
+
+/// A chance tightens limits, the more the higher it is, and two limits more than one.
+#[test]
+fn a_chance_tightens_limits() {
+    use disagg::serving::residuals::{Served, tightened};
+    use disagg::spec::Slo;
+    let (model, cluster) = (lab::model("deepseek-ai/DeepSeek-V3"), lab::cluster("b200_sxm", 8));
+    let lib = lab::library(&model, &cluster, Framework::Trtllm, &Assumptions::physical());
+    for level in Level::ALL {
+        let served = Served::of(&lib, *level);
+        let both = Slo { ttft_ms: Some(1000.0), tpot_ms: Some(50.0), percentile: None };
+        let one = Slo { ttft_ms: None, ..both };
+        let [low, high] = [0.5, 0.9].map(|c| tightened(&served, &both, c));
+        assert!(high.tpot_ms.unwrap() < low.tpot_ms.unwrap() && low.tpot_ms.unwrap() <= 50.0, "{low:?} {high:?}");
+        assert!(high.ttft_ms.unwrap() < low.ttft_ms.unwrap() && low.ttft_ms.unwrap() <= 1000.0);
+        let alone = tightened(&served, &one, 0.9);
+        assert!(alone.ttft_ms.is_none() && alone.tpot_ms.unwrap() >= high.tpot_ms.unwrap());
+    }
 }

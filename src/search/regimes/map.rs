@@ -50,7 +50,7 @@ impl Reach {
 /// The best of what frameworks reach on one level, as `explore` compares them.
 pub fn best_of<'a>(reached: impl Iterator<Item = &'a Reach> + Clone, aim: &Aim) -> Reach {
     let rows = reached.clone().filter_map(|r| r.row.as_ref());
-    let row = leader(rows.clone(), aim).and_then(|i| rows.clone().nth(i)).copied();
+    let row = leader(rows.clone(), |_| *aim).and_then(|i| rows.clone().nth(i)).copied();
     Reach { row, binding: row.map_or(Binding::Divisibility, |r| r.point.binding_under(&aim.slo)) }
 }
 

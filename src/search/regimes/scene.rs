@@ -123,7 +123,7 @@ impl<'a> Scene<'a> {
     /// The leader of the rows that may lead.
     fn settled(&self, mut rows: Vec<Row>, aim: &Aim) -> Result<Reach> {
         leaders::settle(&mut rows, aim, self.task.control, |r| self.exact(r))?;
-        let row = leaders::leader(rows.iter(), aim).map(|i| Row { scanned: false, ..rows[i] });
+        let row = leaders::leader(rows.iter(), |_| *aim).map(|i| Row { scanned: false, ..rows[i] });
         Ok(Reach { binding: row.map_or(Binding::Divisibility, |r| r.point.binding_under(&aim.slo)), row })
     }
 

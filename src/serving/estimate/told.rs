@@ -8,7 +8,7 @@ use crate::cost::{Batch, Item, Memory};
 use crate::error::Result;
 use crate::serving::aggregated;
 use crate::serving::engine::{Compiled, Engine};
-use crate::serving::operators::{BreakdownRow, kv_rows, prefill_rows, step_rows};
+use crate::serving::operators::{BreakdownRow, kv_rows, path_rows, prefill_rows, step_rows};
 use crate::serving::phase::StepKind;
 use crate::serving::step_engine::{EngineKind, StepEngine, StepTime, Unit};
 use crate::serving::timeline::{Bar, Stage};
@@ -237,6 +237,7 @@ impl Engine {
     /// Where memory and time go.
     pub fn tables(&self) -> Tables {
         let mut out = Tables { memory: self.memory(), ..Tables::default() };
+        out.breakdown.extend(path_rows(&self.point.path));
         for ToldStep { kind, engine, batches } in self.told() {
             let (parts, own);
             match (kind, &batches[..]) {
