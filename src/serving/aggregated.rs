@@ -286,7 +286,7 @@ pub fn solve_paced<S: StepClock>(
         let Some(m) = mix(clock, load, 0.0, budget, progress, 1) else {
             return SteadyState::unplaced(Binding::Divisibility, memory);
         };
-        let path = path::mixed(s.library(), load, &Met::one(0.0, 0.0, 0.0));
+        let path = path::mixed(s.library(), load.prompt(), &Met::one(0.0, 0.0, 0.0));
         let ttft = m.ttft_s + path.total_s();
         let rate = budget / load.isl / m.mixed.seconds;
         return SteadyState {
@@ -345,7 +345,7 @@ pub fn solve_paced<S: StepClock>(
         busy: if binding == Binding::None { (one * batch - 1.0).clamp(0.0, 1.0) } else { 0.0 },
         arrivals: one * rate * mean,
     };
-    let path = path::mixed(s.library(), load, &met);
+    let path = path::mixed(s.library(), load.prompt(), &met);
     SteadyState {
         ttft_s: ttft * queue(s, chunks, batch) + path.total_s(),
         tpot_s: m.mean_s / progress,

@@ -17,7 +17,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::steady_state::Load;
 use crate::cost::{Library, Op};
 use crate::spec::assumptions::RequestPath;
 use crate::spec::servers::{self, LaunchOf, PathRule};
@@ -113,17 +112,15 @@ pub fn launch_s(lib: &Library) -> f64 {
     let model = &lib.model;
     let holds = |r: &&PathRule| {
         let latent = model.is_mla() || model.is_dsa();
-        lib.serving.launch != Some(Launch::Graph)
-            && model.moe.is_some()
-            && (latent || r.launch_of == LaunchOf::Experts)
+        lib.serving.launch != Some(Launch::Graph) && model.moe.is_some() && (latent || r.launch_of == LaunchOf::Experts)
     };
     rule(lib).filter(holds).map_or(0.0, |r| r.launch_ms_per_layer * 1e-3 * f64::from(model.layers))
 }
 
-/// Into instances that serve prompts beside decode.
-pub fn mixed(lib: &Library, load: &Load, met: &Met) -> PathS {
+/// Into instances that serve prompts of so many tokens, cached ones included, beside decode.
+pub fn mixed(lib: &Library, prompt: f64, met: &Met) -> PathS {
     let Some(_) = rule(lib) else { return PathS::default() };
-    let [own, _] = front_s(lib, load.isl + load.prefix, false);
+    let [own, _] = front_s(lib, prompt, false);
     let hold = f64::from(hold_steps(lib));
     // The first one waits for all of them, who comes meanwhile for half.
     let late = met.arrivals * hold;
@@ -140,8 +137,8 @@ pub fn mixed(lib: &Library, load: &Load, met: &Met) -> PathS {
 }
 
 /// Into a prefill slot and on to decode, whose steps are `met`.
-pub fn pair(lib: &Library, load: &Load, met: &Met) -> PathS {
-    let [own, router] = front_s(lib, load.isl + load.prefix, true);
+pub fn pair(lib: &Library, prompt: f64, met: &Met) -> PathS {
+    let [own, router] = front_s(lib, prompt, true);
     let hand_over = (met.busy * hand_over_steps(lib) * met.step_s) as f32;
     PathS { front: (own + router) as f32, hand_over, ..PathS::default() }
 }

@@ -324,7 +324,7 @@ pub fn combine_at<S: StepClock>(
     let supply = at.supply;
     let progress = lib.serving.tokens_per_step();
     if load.osl <= 1.0 {
-        let path = path::pair(lib, load, &Met::one(0.0, 0.0, 0.0));
+        let path = path::pair(lib, load.prompt(), &Met::one(0.0, 0.0, 0.0));
         let rate = supply.min(asked);
         return SteadyState {
             ttft_s: ttft + path.total_s(),
@@ -364,7 +364,7 @@ pub fn combine_at<S: StepClock>(
     // The rest of the step in flight; its own first step is among those that hold a seat.
     let (joins, first) = if again { (0.5 * seconds, seconds) } else { (0.0, 0.0) };
     let beside = d.ranks() * d.stages_in_flight() * batch;
-    let path = path::pair(lib, load, &Met::one(seconds, (beside - 1.0).clamp(0.0, 1.0), 0.0));
+    let path = path::pair(lib, load.prompt(), &Met::one(seconds, (beside - 1.0).clamp(0.0, 1.0), 0.0));
     let waits = joins + path.total_s();
     SteadyState {
         ttft_s: ttft + waits + first,

@@ -181,7 +181,7 @@ impl Engine {
         let clock = Clock::new(s, &self.load, chunk, interval);
         if steps <= 0.0 {
             let fast = first_filled(&clock, replicas, rate)?;
-            let path = path::mixed(self.library(), &self.load, &Met::one(0.0, 0.0, 0.0));
+            let path = path::mixed(self.library(), self.load.prompt(), &Met::one(0.0, 0.0, 0.0));
             return Some(self.compose(rate, fast, [0.0; 2], None, SteadyState { path, ..self.point }));
         }
         let arrivals = rate / twins;
@@ -240,7 +240,7 @@ impl Engine {
             tpot_s: fast.step_s / self.library().serving.tokens_per_step(),
             decode_batch: b / clock.stages,
             itl_worst_s: self.point.itl_worst_s,
-            path: path::mixed(self.library(), &self.load, &met),
+            path: path::mixed(self.library(), self.load.prompt(), &met),
             ..self.point
         };
         Some(self.compose(rate, fast, [0.0; 2], crowd, point))
@@ -284,7 +284,7 @@ impl Engine {
         let step = point.itl_worst_s;
         let beside = point.decode_batch * decode.ranks() * decode.stages_in_flight();
         let busy = 1.0 - (-beside).exp();
-        let path = path::pair(self.library(), &self.load, &Met::one(step, busy, 0.0));
+        let path = path::pair(self.library(), self.load.prompt(), &Met::one(step, busy, 0.0));
         let point = SteadyState { path, ..point };
         if again {
             // Decode makes the first token: the rest of the step in flight, if there is one, and its own.

@@ -55,6 +55,11 @@ pub struct Load {
 }
 
 impl Load {
+    /// Tokens of a prompt, cached ones included.
+    pub fn prompt(&self) -> f64 {
+        self.prefix + self.isl
+    }
+
     /// What P/D ships of a prompt: to decode, to prefill.
     pub fn shipped(&self) -> [f64; 2] {
         [self.ship_to_decode, self.ship_to_prefill]

@@ -39,6 +39,30 @@ impl<'a> World<'a> {
         }
     }
 
+    /// Looks for what has come, if it is time to. `idle`: there is no step to wait for.
+    pub fn look(&mut self, i: u32, idle: bool) {
+        let inst = &mut self.instances[i as usize];
+        let intake = self.deployment.pools[inst.pool as usize].intake;
+        inst.fresh = false;
+        if !intake.waits() {
+            return;
+        }
+        let ports = inst.first_port as usize..(inst.first_port + inst.ranks) as usize;
+        let due = idle || inst.since_look > intake.polls && inst.held >= intake.holds;
+        if self.ports[ports.clone()].iter().all(|p| p.arriving.is_empty()) {
+            inst.since_look %= intake.polls + 1;
+            return;
+        }
+        if due {
+            (inst.since_look, inst.held, inst.fresh) = (0, 0, true);
+            for q in ports {
+                for key in std::mem::take(&mut self.ports[q].arriving) {
+                    self.enqueue(q as u32, key);
+                }
+            }
+        }
+    }
+
     /// Lets the head of a queue in for its prompt, if its KV fits. `true` if it was.
     pub fn admit_prompt(&mut self, port: u32) -> bool {
         let Some(&Reverse(key)) = self.ports[port as usize].waiting.peek() else { return false };

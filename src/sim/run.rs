@@ -148,6 +148,20 @@ impl<'a> World<'a> {
         if at > self.now { self.push(at, Event::Received(request)) } else { self.received(request) }
     }
 
+    /// A request is at its instance: one that is at work sees it when it next looks.
+    fn received(&mut self, request: u32) {
+        let port = self.seqs[request as usize].port;
+        let key = self.key(request);
+        let inst = &self.instances[self.ports[port as usize].instance as usize];
+        if inst.run.is_some() && self.deployment.pools[inst.pool as usize].intake.waits() {
+            self.ports[port as usize].arriving.push(key);
+            self.poke(port);
+        } else {
+            self.enqueue(port, key);
+            self.poke_for(port, key);
+        }
+    }
+
     fn can_ever_fit(&self, r: usize) -> bool {
         let isl = u64::from(self.requests.isl[r]);
         let whole = isl + u64::from(self.requests.osl[r]);

@@ -38,44 +38,6 @@ impl World<'_> {
         }
     }
 
-    /// A request is at its instance: one that is at work sees it when it next looks.
-    pub fn received(&mut self, request: u32) {
-        let port = self.seqs[request as usize].port;
-        let key = self.key(request);
-        let inst = &self.instances[self.ports[port as usize].instance as usize];
-        if inst.run.is_some() && self.deployment.pools[inst.pool as usize].intake.waits() {
-            self.ports[port as usize].arriving.push(key);
-            self.poke(port);
-        } else {
-            self.enqueue(port, key);
-            self.poke_for(port, key);
-        }
-    }
-
-    /// Looks for what has come, if it is time to. `idle`: there is no step to wait for.
-    pub fn look(&mut self, i: u32, idle: bool) {
-        let inst = &mut self.instances[i as usize];
-        let intake = self.deployment.pools[inst.pool as usize].intake;
-        inst.fresh = false;
-        if !intake.waits() {
-            return;
-        }
-        let ports = inst.first_port as usize..(inst.first_port + inst.ranks) as usize;
-        let due = idle || inst.since_look > intake.polls && inst.held >= intake.holds;
-        if self.ports[ports.clone()].iter().all(|p| p.arriving.is_empty()) {
-            inst.since_look %= intake.polls + 1;
-            return;
-        }
-        if due {
-            (inst.since_look, inst.held, inst.fresh) = (0, 0, true);
-            for q in ports {
-                for key in std::mem::take(&mut self.ports[q].arriving) {
-                    self.enqueue(q as u32, key);
-                }
-            }
-        }
-    }
-
     /// Books the KV that an instance's ranks have taken by now in a run under way, where `blocks` more
     /// or the cached blocks could come to matter: who asks in between must see what is there.
     pub fn catch_up(&mut self, i: u32, blocks: u64) {
