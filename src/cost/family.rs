@@ -9,17 +9,21 @@ use super::chain::Chain;
 use super::program::{Ffn, Mixer, Program};
 use super::running::RunningState;
 use super::softmax::Softmax;
-use crate::spec::{Attention, LayerMixer, Model};
+use crate::spec::{Attention, LayerMixer, Model, OwnMixer};
 
 impl Program {
     /// The program of a model's facts.
     pub fn of(model: &Model) -> Program {
         let softmax = |slides| Arc::new(Softmax::new(&model.attention, slides)) as Arc<dyn Mixer>;
+        let first = match &model.attention {
+            Attention::Own(kind) => own(kind),
+            _ => softmax(false),
+        };
         let slides: &[bool] = match &model.attention {
             Attention::Gqa { window: Some(w), .. } if w.layers.contains(&true) => &w.layers,
             _ => &[],
         };
-        let mut mixers = vec![softmax(false)];
+        let mut mixers = vec![first];
         if !slides.is_empty() {
             mixers.push(softmax(true));
         }
@@ -39,11 +43,12 @@ fn place(model: &Model, slides: &[bool], mixers: &mut Vec<Arc<dyn Mixer>>) -> Ve
         let of = |i: u32| usize::from(slides.get(i as usize).copied().unwrap_or(false));
         return (0..model.layers).map(of).collect();
     }
+    let first = mixers[0].clone();
     let one = |number: u32| -> Arc<dyn Mixer> {
         match model.mixer(number) {
-            None => Arc::new(Softmax::new(&model.attention, false)),
+            None => first.clone(),
             Some(LayerMixer::Attention(a)) => Arc::new(Softmax::other(&a.attention, a.window)),
-            Some(other) => Arc::new(RunningState::new(other)),
+            Some(LayerMixer::Own(kind)) => own(kind),
         }
     };
     let mut known: Vec<&[u32]> = vec![&[0]];
@@ -61,4 +66,9 @@ fn place(model: &Model, slides: &[bool], mixers: &mut Vec<Arc<dyn Mixer>>) -> Ve
         }
     }
     place
+}
+
+/// The operators of a kind with facts of its own.
+fn own(kind: &OwnMixer) -> Arc<dyn Mixer> {
+    Arc::new(RunningState::new(kind))
 }

@@ -27,9 +27,9 @@ use crate::network::{A2aShape, Comm, CommTime, OneNode};
 use crate::recent::Recent;
 use crate::spec::assumptions::{DenseLayers, FarExchange, Lanes, ListedNorms, MissingFormats, WideEpDecode};
 use crate::spec::dtype::Formats;
-use crate::spec::{Assumptions, Cluster, Device, Dtype, Framework, Model, Quant, Serving};
+use crate::spec::{Assumptions, Cluster, Device, Dtype, Framework, Model, OwnMixer, Quant, Serving};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum SurfaceKey {
     Gemm {
         graph: bool,
@@ -58,9 +58,9 @@ enum SurfaceKey {
         heads: Heads,
         graph: bool,
     },
-    /// Heads: keys and values of all ranks, and their widths.
-    Running {
-        heads: [u32; 5],
+    /// A kind with facts of its own.
+    Own {
+        mixer: OwnMixer,
         ranks: u32,
         decode: bool,
         graph: bool,

@@ -205,6 +205,7 @@ fn head_bytes(model: &Model, tp: u32) -> f64 {
     let per_head = match &model.attention {
         Attention::Gqa { head_dim, .. } => 2.0 * f64::from(*head_dim),
         Attention::Mla { kv_lora, rope, v, .. } => f64::from(kv_lora + rope + v),
+        Attention::Own(own) => return own.row_bytes() / f64::from(tp),
     };
     2.0 * f64::from(model.attention.heads()) / f64::from(tp) * per_head
 }

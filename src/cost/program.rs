@@ -20,9 +20,10 @@ use std::sync::Arc;
 
 use super::ledger::Op;
 use crate::error::{Problems, Result};
+use crate::kernels::ops::Source;
 use crate::kernels::{Reading, Surface};
 use crate::spec::dtype::Formats;
-use crate::spec::{Assumptions, Attention, Dtype, LayerMixer, Model, Quant};
+use crate::spec::{Assumptions, Attention, Dtype, Model, OwnMixer, Quant};
 
 /// What one layer keeps of a sequence, on all ranks that share it out.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,6 +45,9 @@ pub struct Heads {
     /// Tokens that a layer sees; 0: all.
     pub window: u32,
 }
+
+/// Makes a surface from a system's rows and its device.
+pub type Make<'a> = dyn Fn(&Source) -> Result<Surface> + 'a;
 
 /// The compiled surfaces that a mixer's operators are made from (`library` has them), of one model on one system.
 pub trait Surfaces {
@@ -71,8 +75,8 @@ pub trait Surfaces {
     /// The block of latent attention of another shape than the model's; axes as `generation` (`decode`) or `context`.
     fn latent_block(&self, attention: &Attention, tp: u32, decode: bool) -> Result<Arc<Surface>>;
 
-    /// Kernels of a layer with a running state on one of `ranks`; axes: sequences, and for prefill new tokens.
-    fn running(&self, mixer: &LayerMixer, ranks: u32, decode: bool) -> Result<Arc<Surface>>;
+    /// What `make` makes, made once for a kind with facts of its own on one of `ranks`.
+    fn own(&self, mixer: &OwnMixer, ranks: u32, decode: bool, make: &Make) -> Result<Arc<Surface>>;
 
     /// Elementwise work; axis: bytes.
     fn memory(&self, decode: bool) -> Surface;

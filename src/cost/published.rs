@@ -85,7 +85,7 @@ fn coefficient(role: Role, tp: u32, framework: Framework) -> f64 {
 fn width(model: &Model) -> f64 {
     match &model.attention {
         Attention::Gqa { heads, head_dim, .. } => f64::from(heads * head_dim),
-        Attention::Mla { .. } => f64::from(model.hidden),
+        Attention::Mla { .. } | Attention::Own(_) => f64::from(model.hidden),
     }
 }
 

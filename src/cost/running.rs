@@ -10,32 +10,30 @@ use std::sync::Arc;
 use super::ledger::Op;
 use super::program::{Mixer, MixerRank, State, Surfaces};
 use crate::error::Result;
+use crate::kernels::ops::running;
 use crate::kernels::{Reading, Surface};
-use crate::spec::{Dtype, LayerMixer, Model, Quant};
+use crate::spec::{Dtype, LayerMixer, Model, OwnMixer, Quant, Running};
 
 /// A layer with a running state.
 #[derive(Clone, Debug)]
 pub struct RunningState {
-    mixer: LayerMixer,
+    mixer: OwnMixer,
+    sizes: Running,
 }
 
 impl RunningState {
-    pub fn new(mixer: &LayerMixer) -> RunningState {
-        RunningState { mixer: mixer.clone() }
+    pub fn new(mixer: &OwnMixer) -> RunningState {
+        RunningState { mixer: mixer.clone(), sizes: mixer.running().unwrap_or_default() }
     }
 }
 
 impl Mixer for RunningState {
     fn name(&self) -> &'static str {
-        match self.mixer {
-            LayerMixer::KimiDelta(_) => "Kimi delta attention",
-            LayerMixer::Mamba2(_) => "Mamba-2",
-            _ => "gated DeltaNet",
-        }
+        self.mixer.name()
     }
 
     fn state(&self, _: Dtype) -> State {
-        State { per_token: 0.0, window: 0.0, per_sequence: self.mixer.state_bytes() }
+        State { per_token: 0.0, window: 0.0, per_sequence: self.sizes.bytes() }
     }
 
     fn shards(&self, tp: u32) -> u32 {
@@ -43,23 +41,23 @@ impl Mixer for RunningState {
     }
 
     fn weight_bytes(&self, model: &Model, quant: &Quant, tp: u32) -> f64 {
-        model.mixer_weight_bytes_per_rank(&self.mixer, quant, tp)
+        model.mixer_weight_bytes_per_rank(&LayerMixer::Own(self.mixer.clone()), quant, tp)
     }
 
     fn on_rank(&self, from: &dyn Surfaces, tp: u32, cp: u32) -> Result<Arc<dyn MixerRank>> {
         let ranks = self.mixer.shards(tp);
-        let format = from.model().mixer_format(&self.mixer, from.quant());
+        let format = from.model().mixer_format(&LayerMixer::Own(self.mixer.clone()), from.quant());
         let part = |columns: f64| (columns / f64::from(ranks)).ceil() as u32;
-        let sizes = self.mixer.running();
-        let (inward, outward) = sizes.map_or((1.0, 1.0), |r| (r.columns_in, r.columns_out));
-        let (hidden, own) = (from.model().hidden, part(outward));
+        let (hidden, own) = (from.model().hidden, part(self.sizes.columns_out));
         let pair = |n, k| -> Result<[Arc<Surface>; 2]> {
             Ok([from.gemm(false, format, n, k)?, from.gemm(true, format, n, k)?])
         };
+        let kernel =
+            |decode| from.own(&self.mixer, ranks, decode, &|source| Ok(running(source, &self.sizes, ranks, decode)));
         Ok(Arc::new(RunningRank {
-            inward: pair(part(inward), hidden)?,
+            inward: pair(part(self.sizes.columns_in), hidden)?,
             outward: pair(hidden, own)?,
-            kernels: [from.running(&self.mixer, ranks, false)?, from.running(&self.mixer, ranks, true)?],
+            kernels: [kernel(false)?, kernel(true)?],
             memory: [from.memory(false), from.memory(true)],
             // The rule's output and its gate in, the normed product out (BF16).
             gated_norm: f64::from(own) * 6.0,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::ledger::Op;
 use super::program::{Heads, Mixer, MixerRank, State, Surfaces};
 use super::published;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::{Evidence, Reading, Surface};
 use crate::spec::assumptions::AttentionElementwise;
 use crate::spec::{Attention, Dtype, Model, OutputGate, Quant};
@@ -101,6 +101,9 @@ impl Mixer for Softmax {
                     prefill = Some(from.latent_block(&self.attention, tp, false)?);
                 }
                 None
+            }
+            Attention::Own(own) => {
+                return Err(Error::spec("model.mixers", format!("{} has kernels of its own", own.name()), ""));
             }
         };
         Ok(Arc::new(SoftmaxRank {

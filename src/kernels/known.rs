@@ -33,12 +33,11 @@ fn measured(db: &KernelDb, system: &str, framework: &str, model: &Model) -> bool
         Attention::Gqa { head_dim, .. } => {
             table("generation_attention").is_some_and(|t| row(&t, &[("head_dim", *head_dim)]))
         }
+        Attention::Own(own) => any(&own.tables()),
     };
     let running = model.mixers.iter().all(|m| match m {
         LayerMixer::Attention(_) => true,
-        LayerMixer::GatedDelta(_) => any(&["gdn"]),
-        // No rows are packed.
-        LayerMixer::KimiDelta(_) | LayerMixer::Mamba2(_) => false,
+        LayerMixer::Own(own) => any(&own.tables()),
     });
     let experts = model.moe.as_ref().is_none_or(|m| {
         let sizes = [("hidden_size", model.expert_hidden()), ("inter_size", m.intermediate), ("topk", m.topk)];

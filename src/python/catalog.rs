@@ -107,6 +107,7 @@ pub fn model_facts<'py>(py: Python<'py>, model: &Spec, quant: Option<&Spec>) -> 
             "weight_bytes": model.weight_bytes(&quant),
             "parameters": model.parameters(),
             "active_parameters": model.active_parameters(),
+            "mixers": model.mixes(),
         }))
     })?;
     give::to_python(py, &facts)

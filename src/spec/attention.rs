@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::dtype::Dtype;
 use super::json;
 use super::limits::{Check, nearest_divisors};
-use super::record::choices;
+use super::mixers::OwnMixer;
 use crate::error::Problems;
 
 /// Sliding-window layers of an otherwise full-attention model.
@@ -92,6 +92,9 @@ pub enum Attention {
         v: u32,
         indexer: Option<Indexer>,
     },
+    /// A kind of mixer with facts of its own.
+    #[serde(untagged)]
+    Own(OwnMixer),
 }
 
 impl<'de> Deserialize<'de> for Attention {
@@ -123,13 +126,16 @@ impl<'de> Deserialize<'de> for Attention {
             #[serde(default)]
             indexer: Option<Indexer>,
         }
-        let (kind, inside) = json::tagged(deserializer, &["gqa", "mla"])?;
+        let known: Vec<&str> = ["gqa", "mla"].iter().chain(OwnMixer::KINDS).copied().collect();
+        let (kind, inside) = json::tagged(deserializer, &known)?;
         Ok(if kind == "gqa" {
             let Gqa { heads, kv_heads, head_dim, window, v_dim, q_rank, gate } = json::inside(inside)?;
             Attention::Gqa { heads, kv_heads, head_dim, window, shape: Shape { v_dim, q_rank, gate } }
-        } else {
+        } else if kind == "mla" {
             let Mla { heads, q_lora, kv_lora, nope, rope, v, indexer } = json::inside(inside)?;
             Attention::Mla { heads, q_lora, kv_lora, nope, rope, v, indexer }
+        } else {
+            Attention::Own(OwnMixer::of(&kind, inside)?)
         })
     }
 }
@@ -143,15 +149,17 @@ impl Attention {
     pub fn heads(&self) -> u32 {
         match self {
             Attention::Gqa { heads, .. } | Attention::Mla { heads, .. } => *heads,
+            Attention::Own(own) => own.facts().heads().0,
         }
     }
 
-    /// Width of a value head (of the latent's, for MLA).
+    /// Width of a value head (of the latent's, for MLA; 0: of a kind of its own).
     pub fn value_dim(&self) -> u32 {
         match self {
             Attention::Gqa { head_dim, shape, .. } if shape.v_dim == 0 => *head_dim,
             Attention::Gqa { shape, .. } => shape.v_dim,
             Attention::Mla { v, .. } => *v,
+            Attention::Own(_) => 0,
         }
     }
 
@@ -171,6 +179,23 @@ impl Attention {
                     None => (lora + rope) * kv.kv_bytes(),
                 }
             }
+            Attention::Own(own) => own.facts().kv_bytes_per_token(kv),
+        }
+    }
+
+    /// Bytes that a layer keeps of a sequence whatever its length.
+    pub fn state_bytes(&self, kv: Dtype) -> f64 {
+        match self {
+            Attention::Gqa { .. } | Attention::Mla { .. } => 0.0,
+            Attention::Own(own) => own.facts().state_bytes(kv),
+        }
+    }
+
+    /// Parameters beside the weight matrices; in BF16 whatever the format.
+    pub(super) fn small(&self, hidden: u32) -> f64 {
+        match self {
+            Attention::Gqa { .. } | Attention::Mla { .. } => 0.0,
+            Attention::Own(own) => own.facts().small(hidden),
         }
     }
 
@@ -179,6 +204,7 @@ impl Attention {
         match self {
             Attention::Gqa { kv_heads, .. } => tp.clamp(1, (*kv_heads).max(1)),
             Attention::Mla { .. } => 1,
+            Attention::Own(own) => own.facts().shards(tp),
         }
     }
 
@@ -213,6 +239,7 @@ impl Attention {
                     c.count("indexer.topk", i.topk, 1, 100_000_000);
                 }
             }
+            Attention::Own(own) => return own.check(),
         }
         c.problems
     }
@@ -220,29 +247,5 @@ impl Attention {
     /// Plain grouped-query attention.
     pub fn gqa(heads: u32, kv_heads: u32, head_dim: u32, window: Option<SlidingWindow>) -> Attention {
         Attention::Gqa { heads, kv_heads, head_dim, window, shape: Shape::default() }
-    }
-}
-
-choices! {
-    /// A part of the model that a quantised checkpoint may leave in BF16.
-    #[derive(PartialOrd, Ord)]
-    Part {
-        /// Query projection of GQA, or of MLA without query compression.
-        Q = "q",
-        /// Key and value projections of GQA.
-        Kv = "kv",
-        QA = "q_a",
-        QB = "q_b",
-        KvA = "kv_a",
-        KvB = "kv_b",
-        O = "o",
-        Indexer = "indexer",
-        /// Projections of layers that keep a running state (gated DeltaNet, Mamba-2).
-        Linear = "linear",
-        SharedExpert = "shared_expert",
-        DenseFfn = "dense_ffn",
-        /// Layer norms of the latents, which no checkpoint quantises: no format follows from their being listed
-        /// (but see the switch `listed_norms`).
-        LatentNorms = "latent_norms",
     }
 }

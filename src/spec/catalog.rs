@@ -21,27 +21,8 @@ macro_rules! data {
     };
 }
 
-/// File stem and text of every model preset.
-pub const MODEL_FILES: &[(&str, &str)] = data! { "models":
-    "deepseek-v3.2" "deepseek-v3" "deepseek-r1" "deepseek-v3.2-nvfp4" "deepseek-v3.1-nvfp4"
-    "kimi-k2-instruct" "kimi-k2.5" "kimi-k2.5-nvfp4"
-    "qwen3-235b-a22b" "qwen3-235b-a22b-fp8" "qwen3-235b-a22b-nvfp4" "qwen3-30b-a3b" "qwen3-30b-a3b-fp8"
-    "qwen3-32b" "qwen3-32b-fp8"
-    "glm-5" "glm-5-fp8" "glm-5-nvfp4"
-    "gpt-oss-120b" "gpt-oss-20b"
-    "minimax-m2.5" "minimax-m2.5-nvfp4"
-    "mixtral-8x22b-v0.1" "mixtral-8x7b-v0.1"
-    "meta-llama-3.1-70b" "meta-llama-3.1-405b"
-    "qwen3.5-397b-a17b" "qwen3.5-397b-a17b-nvfp4" "qwen3.5-122b-a10b" "qwen3.5-122b-a10b-nvfp4"
-    "qwen3-next-80b-a3b-instruct" "kimi-linear-48b-a3b-instruct" "qwen3.5-35b-a3b" "qwen3.5-27b" "qwen3-coder-480b-a35b-instruct"
-    "qwen3-vl-235b-a22b-instruct" "qwen3-8b" "minimax-m2.7" "minimax-m2.7-nvfp4" "kimi-k2.6-nvfp4"
-    "kimi-k2.7-code-nvfp4" "glm-5.1" "glm-5.1-fp8" "glm-5.1-nvfp4" "glm-5.2" "glm-5.2-fp8" "glm-5.2-nvfp4" "glm-5.3" "glm-5.3-fp8" "glm-5.3-nvfp4" "step-3.7-flash" "step-3.7-flash-fp8"
-    "meta-llama-3.1-8b" "mimo-7b-base" "mimo-v2-flash" "llama-4-scout-17b-16e-instruct"
-    "llama-4-maverick-17b-128e-instruct" "nvidia-nemotron-3-nano-30b-a3b-bf16"
-    "nvidia-nemotron-3-super-120b-a12b-fp8" "nvidia-nemotron-3-super-120b-a12b-nvfp4"
-    "nvidia-nemotron-3-ultra-550b-a55b-bf16" "nvidia-nemotron-3-ultra-550b-a55b-fp8"
-    "nvidia-nemotron-3-ultra-550b-a55b-nvfp4"
-};
+/// File stem and text of every model preset: all that lie there (`build.rs`), by name.
+pub const MODEL_FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/model_files.rs"));
 
 /// File stem and text of every system preset.
 pub const SYSTEM_FILES: &[(&str, &str)] = data! { "systems":

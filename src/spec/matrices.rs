@@ -1,37 +1,7 @@
-//! Weight matrices of what mixes the tokens of a layer, and how attention TP cuts them.
+//! Weight matrices of attention.
 
-use super::attention::{Attention, OutputGate, Part};
-use super::mixers::LayerMixer;
-
-/// One weight matrix of an attention block.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Matrix {
-    pub part: Part,
-    pub parameters: f64,
-    /// Whether attention TP shards it (by heads), keeps it whole on each rank, or shards it by KV heads.
-    pub split: Split,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Split {
-    Heads,
-    KvHeads(u32),
-    Whole,
-}
-
-impl Split {
-    pub fn ranks(self, tp: u32) -> f64 {
-        f64::from(match self {
-            Split::Heads => tp.max(1),
-            Split::KvHeads(kv) => tp.clamp(1, kv.max(1)),
-            Split::Whole => 1,
-        })
-    }
-}
-
-fn matrix(part: Part, rows: f64, columns: f64, split: Split) -> Matrix {
-    Matrix { part, parameters: rows * columns, split }
-}
+use super::attention::{Attention, OutputGate};
+use super::matrix::{Matrix, Part, Split, matrix};
 
 impl Attention {
     pub(super) fn matrices(&self, hidden: u32) -> Vec<Matrix> {
@@ -81,25 +51,7 @@ impl Attention {
                 }
                 all
             }
+            Attention::Own(own) => own.facts().matrices(hidden),
         }
-    }
-}
-
-impl LayerMixer {
-    pub(super) fn matrices(&self, hidden: u32) -> Vec<Matrix> {
-        let h = f64::from(hidden);
-        match (self, self.running()) {
-            (LayerMixer::Attention(a), _) => a.attention.matrices(hidden),
-            (_, Some(r)) => vec![
-                matrix(Part::Linear, h, r.columns_in, Split::KvHeads(r.cuts)),
-                matrix(Part::Linear, r.columns_out, h, Split::KvHeads(r.cuts)),
-            ],
-            (_, None) => Vec::new(),
-        }
-    }
-
-    /// Parameters beside the matrices; in BF16 whatever the format.
-    pub(super) fn small(&self) -> f64 {
-        self.running().map_or(0.0, |r| r.small)
     }
 }

@@ -3,10 +3,10 @@
 //! Weights are the projections, experts, router, norms, embedding and head; biases and quantisation
 //! scales of activations are left out (below 0.1 % of any catalogued model).
 
-use super::attention::{Attention, Part};
+use super::attention::Attention;
 use super::dtype::{Dtype, Formats, Quant};
-use super::matrices::Matrix;
-use super::mixers::LayerMixer;
+use super::layer_mixer::LayerMixer;
+use super::matrix::{Matrix, Part};
 use super::model::Model;
 
 impl Model {
@@ -116,6 +116,25 @@ impl Model {
         matches!(self.attention, Attention::Mla { indexer: Some(_), .. })
     }
 
+    /// What mixes the tokens, in words: `GQA + gated DeltaNet`.
+    pub fn mixes(&self) -> String {
+        let (own, mut windows) = match &self.attention {
+            Attention::Gqa { window, .. } => ("GQA", window.is_some()),
+            Attention::Mla { indexer: Some(_), .. } => ("DSA", false),
+            Attention::Mla { .. } => ("MLA", false),
+            Attention::Own(own) => (own.name(), false),
+        };
+        let mut words = vec![own];
+        for mixer in &self.mixers {
+            match mixer {
+                LayerMixer::Attention(a) => windows |= a.window > 0,
+                LayerMixer::Own(own) if words.contains(&own.name()) => {}
+                LayerMixer::Own(own) => words.push(own.name()),
+            }
+        }
+        words.join(" + ") + if windows { ", windows" } else { "" }
+    }
+
     pub fn moe_layers(&self) -> u32 {
         if self.moe.is_some() { self.layers.saturating_sub(self.dense_layers) } else { 0 }
     }
@@ -125,14 +144,17 @@ impl Model {
         self.over_layers(self.attention.kv_bytes_per_token(kv), |m| m.kv_bytes_per_token(kv))
     }
 
-    /// Bytes of a sequence in all layers whatever its length: running states.
+    /// Bytes of a sequence in all layers whatever its length, in the checkpoint's own KV format: running states, and
+    /// rings that a server reserves whole.
     pub fn state_bytes_per_sequence(&self) -> f64 {
-        self.over_layers(0.0, LayerMixer::state_bytes)
+        let kv = self.quant.kv.unwrap_or(Dtype::Bf16);
+        self.over_layers(self.attention.state_bytes(kv), |m| m.state_bytes(kv))
     }
 
     /// Parameters of one attention block, indexer included, norms not.
     pub fn attention_parameters_per_layer(&self) -> f64 {
-        self.attention.matrices(self.hidden).iter().map(|m| m.parameters).sum()
+        self.attention.matrices(self.hidden).iter().map(|m| m.parameters).sum::<f64>()
+            + self.attention.small(self.hidden)
     }
 
     /// Weight bytes of one attention block.
@@ -148,12 +170,13 @@ impl Model {
 
     /// The same of an attention block of another shape.
     pub fn block_weight_bytes_per_rank(&self, attention: &Attention, quant: &Quant, tp: u32) -> f64 {
-        self.matrix_bytes(&attention.matrices(self.hidden), quant, tp)
+        let small = attention.small(self.hidden) * Dtype::Bf16.weight_bytes() / f64::from(attention.kv_shards(tp));
+        self.matrix_bytes(&attention.matrices(self.hidden), quant, tp) + small
     }
 
     /// Weight bytes of a layer's other mixer on one attention-TP rank.
     pub fn mixer_weight_bytes_per_rank(&self, mixer: &LayerMixer, quant: &Quant, tp: u32) -> f64 {
-        let small = mixer.small() * Dtype::Bf16.weight_bytes() / f64::from(mixer.shards(tp));
+        let small = mixer.small(self.hidden) * Dtype::Bf16.weight_bytes() / f64::from(mixer.shards(tp));
         self.matrix_bytes(&mixer.matrices(self.hidden), quant, tp) + small
     }
 
@@ -294,7 +317,7 @@ impl Model {
             + self.shared_expert_parameters()
             + self.router_parameters()
             + self.latent_parameters();
-        let mixer = |m: &LayerMixer| m.matrices(self.hidden).iter().map(|m| m.parameters).sum::<f64>() + m.small();
+        let mixer = |m: &LayerMixer| m.matrices(self.hidden).iter().map(|m| m.parameters).sum::<f64>() + m.small(self.hidden);
         let tables = (self.embedding_bytes() + self.head_bytes()) / Dtype::Bf16.weight_bytes();
         let dense = f64::from(self.layers - self.moe_layers());
         self.over_layers(self.attention_parameters_per_layer(), mixer)

@@ -14,9 +14,11 @@ mod framework;
 pub mod hardware;
 mod hf;
 pub mod json;
+mod layer_mixer;
 mod level;
 mod limits;
 mod matrices;
+mod matrix;
 mod memory;
 pub mod mixers;
 pub mod model;
@@ -33,15 +35,17 @@ mod switches;
 pub mod workload;
 
 pub use assumptions::{Assumptions, Switch};
-pub use attention::{Attention, Indexer, OutputGate, Part, Shape, SlidingWindow};
+pub use attention::{Attention, Indexer, OutputGate, Shape, SlidingWindow};
 pub use case::Case;
 pub use distribution::Distribution;
 pub use dtype::{Dtype, Formats, Quant};
 pub use expert_load::ExpertLoad;
 pub use framework::Framework;
 pub use hardware::{Cluster, Device, Fabric};
+pub use layer_mixer::{LayerMixer, OtherAttention};
 pub use level::{Level, Role};
-pub use mixers::{DeltaNet, KimiDelta, LayerMixer, Mamba2, OtherAttention, Running};
+pub use matrix::Part;
+pub use mixers::{DeltaNet, KimiDelta, Mamba2, OwnMixer, Running};
 pub use model::{Model, Moe, PartFormat};
 pub use plan::{
     AfdPlan, Aggregated, Duplex, Parallel, PdPlan, PipelineMode, Placement, Plan, PoolPlan, Side, Slot, Workers,

@@ -4,12 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Problems;
 
-use super::attention::{Attention, Part, zero};
+use super::attention::{Attention, zero};
 use super::dtype::{Dtype, Quant};
 use super::expert_load::ExpertLoad;
 use super::json::json_methods;
+use super::layer_mixer::LayerMixer;
 use super::limits::{Check, nearest_divisors};
-use super::mixers::LayerMixer;
+use super::matrix::Part;
 use super::record::record;
 
 /// Routed (and shared) experts of the MoE layers.

@@ -9,7 +9,6 @@ use super::attention::Attention;
 use super::hardware::Cluster;
 use super::level::Role;
 use super::limits::{Check, MANY, nearest_divisors};
-use super::mixers::LayerMixer;
 use super::model::Model;
 use super::plan::{AfdPlan, Aggregated, Parallel, PdPlan, Placement, Plan, PoolPlan, Slot, Workers};
 
@@ -184,14 +183,7 @@ fn attention_tp(c: &mut Check, tp: u32, model: &Model) {
         c.wrong("tp", message, nearest_divisors(tp, *kv_heads));
     }
     for mixer in &model.mixers {
-        let (heads, what) = match mixer {
-            LayerMixer::Attention(a) => {
-                (a.attention.heads(), "attention heads of the layers with a shape of their own")
-            }
-            LayerMixer::GatedDelta(d) => (d.value_heads, "value heads of the gated DeltaNet"),
-            LayerMixer::KimiDelta(k) => (k.heads, "heads of the Kimi delta attention"),
-            LayerMixer::Mamba2(m) => (m.heads, "Mamba-2 heads"),
-        };
+        let (heads, what) = mixer.heads();
         if model.attention.heads().is_multiple_of(tp) {
             divides(c, "tp", tp, heads, what);
         }

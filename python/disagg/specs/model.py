@@ -53,23 +53,13 @@ def models() -> Models:
     for name in names():
         model = Model(name)
         facts = _core.model_facts(model, None)
-        row: dict[str, Any] = {"name": name, "family": model.architecture, "attention": _kinds(model)}
+        row: dict[str, Any] = {"name": name, "family": model.architecture, "attention": facts["mixers"]}
         sizes = ("parameters", "active_parameters", "weight_bytes", "kv_bytes_per_token", "state_bytes_per_sequence")
         row |= {size: float(facts[size]) for size in sizes}
         row["max_context"] = model.max_context
         row |= {system: " ".join(frameworks) for system, frameworks in _core.kernels_known(model)}
         rows.append(row)
     return Models({column: [row[column] for row in rows] for column in rows[0]})
-
-
-def _kinds(model: Model) -> str:
-    """Say what mixes the tokens of a model."""
-    attention = model.attention
-    own = "DSA" if attention.get("indexer") else "MLA" if attention["kind"] == "mla" else "GQA"
-    windows = bool(attention.get("window")) or any(m.get("window") for m in model.mixers)
-    said = {"gated-delta": "gated DeltaNet", "kimi-delta": "Kimi delta attention", "mamba2": "Mamba-2"}
-    others = [said[m["kind"]] for m in model.mixers if m["kind"] in said]
-    return " + ".join([own, *others]) + (", windows" if windows else "")
 
 
 class Model(_core.Model):

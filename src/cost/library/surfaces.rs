@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::{Library, SurfaceKey};
-use crate::cost::program::{Heads, Surfaces};
+use crate::cost::program::{Heads, Make, Surfaces};
 use crate::cost::published;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::Surface;
 use crate::kernels::ops::{self, Source};
 use crate::spec::assumptions::{BeyondTables, WideAttention};
 use crate::spec::dtype::Formats;
-use crate::spec::{Assumptions, Attention, Dtype, LayerMixer, Model, Quant};
+use crate::spec::{Assumptions, Attention, Dtype, Model, OwnMixer, Quant};
 
 impl Surfaces for Library {
     fn model(&self) -> &Model {
@@ -55,6 +55,7 @@ impl Surfaces for Library {
                     _ => ops::mla_generation(source, &self.model, heads, gemm, kv),
                 }
             }
+            Attention::Own(own) => Err(not_softmax(own)),
         })
     }
 
@@ -79,6 +80,7 @@ impl Surfaces for Library {
             Attention::Mla { heads, .. } => {
                 ops::mla_context(source, &self.model, heads / tp, self.formats.attention_gemm, self.formats.kv)
             }
+            Attention::Own(own) => Err(not_softmax(own)),
         })
     }
 
@@ -107,20 +109,19 @@ impl Surfaces for Library {
         })
     }
 
-    fn running(&self, mixer: &LayerMixer, ranks: u32, decode: bool) -> Result<Arc<Surface>> {
-        let heads = match mixer {
-            LayerMixer::GatedDelta(d) => [d.key_heads, d.value_heads, d.key_dim, d.value_dim, d.conv],
-            LayerMixer::KimiDelta(k) => [k.heads, k.heads, k.head_dim, k.head_dim, k.conv],
-            LayerMixer::Mamba2(m) => [m.groups, m.heads, m.state, m.head_dim, m.conv],
-            LayerMixer::Attention(_) => [0; 5],
-        };
+    fn own(&self, mixer: &OwnMixer, ranks: u32, decode: bool, make: &Make) -> Result<Arc<Surface>> {
         let graph = self.graph(decode);
-        let key = SurfaceKey::Running { heads, ranks, decode, graph };
-        self.kernel(key, graph, |source| ops::running(source, mixer, ranks, decode))
+        let key = SurfaceKey::Own { mixer: mixer.clone(), ranks, decode, graph };
+        self.kernel(key, graph, make)
     }
 
     fn memory(&self, decode: bool) -> Surface {
         // A roofline on every device.
         ops::memory(&Source { device: self.cluster.device.clone(), ..self.source(self.graph(decode)).clone() })
     }
+}
+
+/// Kinds of their own make their kernels themselves.
+fn not_softmax(own: &OwnMixer) -> Error {
+    Error::spec("model.attention", format!("{} has kernels of its own", own.name()), "")
 }

@@ -29,7 +29,7 @@ pub(super) fn dims(model: &Model) -> Result<Dims> {
             v: f64::from(*v),
             indexer: *indexer,
         }),
-        Attention::Gqa { .. } => Err(Error::spec("model.attention", "is not MLA", "use the GQA operators")),
+        Attention::Gqa { .. } | Attention::Own(_) => Err(Error::spec("model.attention", "is not MLA", "use the GQA operators")),
     }
 }
 

@@ -11,13 +11,13 @@
 //!
 //! with chunks of C = 64 tokens (arXiv:2412.06464, section 3.3). Limits: draft tokens count as sequences.
 
-use crate::error::Result;
 use crate::kernels::evidence::Evidence;
 use crate::kernels::grid::Scale;
 use crate::kernels::grid::lattice::{Floors, Recipe};
 use crate::kernels::roofline::{self, Roofline, Work, kernels::ATTENTION};
 use crate::kernels::surface::{Node, Surface};
-use crate::spec::{Device, Dtype, LayerMixer, Running};
+use crate::spec::mixers as measured;
+use crate::spec::{Device, Dtype, Running};
 
 use super::Source;
 use super::rows::{Rows, Site, blend, bracket, compile, table};
@@ -60,11 +60,20 @@ fn roof(device: &Device, r: &Running, share: f64, kernel: Kernel, decode: bool) 
 }
 
 /// Points of one kernel at these heads, and their source.
-fn kernel(source: &Source, r: &Running, heads: [u32; 2], share: f64, kernel: Kernel, decode: bool) -> (Node, String) {
+fn kernel(
+    source: &Source,
+    r: &Running,
+    own: &measured::Rows,
+    ranks: u32,
+    share: f64,
+    kernel: Kernel,
+    decode: bool,
+) -> (Node, String) {
+    let heads = [own.keys, own.values].map(|n| (n / ranks).max(1));
     let device = &source.device;
     let floor = roof(device, r, share, kernel, decode);
-    let bare = || (Node::Roofline(floor), "roofline (gdn)".to_string());
-    let Some(t) = table(source, &source.framework, "gdn") else { return bare() };
+    let bare = || (Node::Roofline(floor), format!("roofline ({})", own.table));
+    let Some(t) = table(source, &source.framework, own.table) else { return bare() };
     let phase = if decode { "generation" } else { "context" };
     let rows = Rows::new(&t).text("phase", |p| p == phase);
     let rows = rows.text("kernel_source", |k| k.contains("conv") == (kernel == Kernel::Convolution));
@@ -99,26 +108,15 @@ fn kernel(source: &Source, r: &Running, heads: [u32; 2], share: f64, kernel: Ker
     (surface.node().clone(), surface.source().to_string())
 }
 
-/// Both kernels of a layer that keeps a running state, on one of `ranks` that share its heads.
-///
-/// # Errors
-/// If the mixer keeps none.
-pub fn running(source: &Source, mixer: &LayerMixer, ranks: u32, decode: bool) -> Result<Surface> {
-    let Some(r) = mixer.running() else {
-        return Err(crate::Error::spec("model.mixers", "keeps no running state", "use the attention operators"));
-    };
+/// Both kernels of a layer that keeps a running state, on one of `ranks` that share its heads; axes: sequences, and for
+/// prefill new tokens.
+pub fn running(source: &Source, r: &Running, ranks: u32, decode: bool) -> Surface {
     let share = 1.0 / f64::from(ranks.max(1));
-    let (rule, convolution) = match mixer {
-        LayerMixer::GatedDelta(d) => {
-            let heads = [(d.key_heads / ranks).max(1), (d.value_heads / ranks).max(1)];
-            let of = |part| kernel(source, &r, heads, share, part, decode);
-            (of(Kernel::Rule), of(Kernel::Convolution))
-        }
-        _ => {
-            let of = |part| (Node::Roofline(roof(&source.device, &r, share, part, decode)), String::new());
-            (of(Kernel::Rule), of(Kernel::Convolution))
-        }
+    let of = |part| match r.rows {
+        Some(rows) => kernel(source, r, &rows, ranks, share, part, decode),
+        None => (Node::Roofline(roof(&source.device, r, share, part, decode)), String::new()),
     };
+    let (rule, convolution) = (of(Kernel::Rule), of(Kernel::Convolution));
     let name = if rule.1.is_empty() { "roofline (running state)".to_string() } else { rule.1 };
-    Ok(Surface::new(Node::Sum(vec![rule.0, convolution.0]), name, Vec::new()))
+    Surface::new(Node::Sum(vec![rule.0, convolution.0]), name, Vec::new())
 }

@@ -8,7 +8,8 @@ use super::class::Rule;
 use super::fields::{Fields, kind};
 use super::order::Blocks;
 use crate::spec::attention::{Attention, Indexer, OutputGate, Shape, SlidingWindow};
-use crate::spec::mixers::{DeltaNet, KimiDelta, LayerMixer, Mamba2, OtherAttention};
+use crate::spec::layer_mixer::{LayerMixer, OtherAttention};
+use crate::spec::mixers::{DeltaNet, Mamba2, OwnMixer, Reading};
 
 const HEAD: u32 = 65_536;
 
@@ -35,23 +36,31 @@ pub(crate) fn read(
     mtp: u32,
     blocks: Option<&Blocks>,
 ) -> Option<Mixing> {
+    let own = match layers {
+        Some(layers) => OwnMixer::read(&mut Reading { f, layers, mtp })?,
+        None => None,
+    };
     if f.get("kv_lora_rank").is_some() {
         let attention = latent(f);
-        let delta = match layers {
-            Some(layers) if f.says("linear_attn_config") => Some(kimi_delta(f, layers)?),
-            _ => None,
-        };
         // What a class says of heads that latent attention does not have.
         for derived in ["num_key_value_heads", "head_dim", "qk_head_dim", "index_topk_freq", "layer_types"] {
             f.seen(derived);
         }
         let attention = attention?;
-        let (mixers, layer_mixers) = match (delta, layers) {
-            (Some(delta), _) => delta,
+        let (mixers, layer_mixers) = match (own, layers) {
+            (Some(own), _) => (own.mixers.into_iter().map(LayerMixer::Own).collect(), own.layer_mixers),
             (None, Some(layers)) => shared_indexers(f, &attention, layers, mtp)?,
             (None, None) => Default::default(),
         };
         return Some(Mixing { attention, mixers, layer_mixers });
+    }
+    if let Some(own) = own {
+        let attention = match own.attention {
+            Some(kind) => Attention::Own(kind),
+            None => grouped(f, hidden)?.0,
+        };
+        let mixers = own.mixers.into_iter().map(LayerMixer::Own).collect();
+        return Some(Mixing { attention, mixers, layer_mixers: own.layer_mixers });
     }
     if f.get("index_topk").is_some() {
         f.wrong("index_topk", "a sparse-attention indexer without kv_lora_rank: not supported", "");
@@ -61,7 +70,7 @@ pub(crate) fn read(
     let whole = |window| Attention::Gqa { heads, kv_heads, head_dim, window, shape };
     if let Some(blocks) = blocks {
         let mamba = blocks.layer_mixers.iter().flatten().any(|m| *m == 1);
-        let mixers = if mamba { vec![mamba2(f)?] } else { Vec::new() };
+        let mixers = if mamba { vec![LayerMixer::Own(OwnMixer::Mamba2(Mamba2::sizes(f)?))] } else { Vec::new() };
         return Some(Mixing { attention: whole(None), mixers, layer_mixers: blocks.layer_mixers.clone() });
     }
     let layers = layers?;
@@ -77,7 +86,7 @@ pub(crate) fn read(
     }
     let mut mixers = Vec::new();
     if linear {
-        mixers.push(LayerMixer::GatedDelta(gated_delta(f)?));
+        mixers.push(LayerMixer::Own(OwnMixer::GatedDelta(DeltaNet::sizes(f)?)));
     }
     if slides {
         let attention = other.unwrap_or_else(|| whole(None));
@@ -277,49 +286,4 @@ fn shared_indexers(
     }
     let mixer = LayerMixer::Attention(OtherAttention { attention: other, window: 0 });
     Some((vec![mixer], shared.iter().map(|s| vec![u32::from(*s)]).collect()))
-}
-
-/// Kimi-Linear: which layers have its delta attention, counted from one; the others have latent attention.
-fn kimi_delta(f: &mut Fields, layers: u32) -> Option<(Vec<LayerMixer>, Vec<Vec<u32>>)> {
-    let heads = f.need(&["linear_attn_config.num_heads"], HEAD);
-    let head_dim = f.need(&["linear_attn_config.head_dim"], HEAD);
-    let conv = f.need(&["linear_attn_config.short_conv_kernel_size"], 64);
-    let full_gate = f.flag("linear_attn_config.use_full_rank_gate").unwrap_or(false);
-    let delta = f.layer_numbers("linear_attn_config.kda_layers", layers + 1);
-    let full = f.layer_numbers("linear_attn_config.full_attn_layers", layers + 1);
-    let (delta, full) = (delta?, full?);
-    if let Some(missing) = (1..=layers).find(|l| delta.contains(l) == full.contains(l)) {
-        let message = format!("and full_attn_layers do not share out the {layers} layers: see layer {missing}");
-        f.wrong("linear_attn_config.kda_layers", message, "");
-        return None;
-    }
-    let mixer = KimiDelta { heads: heads?, head_dim: head_dim?, conv: conv?, full_gate };
-    let layer_mixers = (1..=layers).map(|l| vec![u32::from(delta.contains(&l))]).collect();
-    Some((vec![LayerMixer::KimiDelta(mixer)], layer_mixers))
-}
-
-fn gated_delta(f: &mut Fields) -> Option<DeltaNet> {
-    let key_heads = f.need(&["linear_num_key_heads"], HEAD);
-    let value_heads = f.need(&["linear_num_value_heads"], HEAD);
-    let key_dim = f.need(&["linear_key_head_dim"], HEAD);
-    let value_dim = f.need(&["linear_value_head_dim"], HEAD);
-    let conv = f.need(&["linear_conv_kernel_dim"], 64);
-    Some(DeltaNet {
-        key_heads: key_heads?,
-        value_heads: value_heads?,
-        key_dim: key_dim?,
-        value_dim: value_dim?,
-        conv: conv?,
-    })
-}
-
-fn mamba2(f: &mut Fields) -> Option<LayerMixer> {
-    let heads = f.need(&["mamba_num_heads"], HEAD);
-    let head_dim = f.need(&["mamba_head_dim"], HEAD);
-    let groups = f.need(&["n_groups"], HEAD);
-    let state = f.need(&["ssm_state_size"], HEAD);
-    let conv = f.need(&["conv_kernel"], 64);
-    // What the sizes of heads say already, and how the kernel walks.
-    ["expand", "chunk_size", "time_step_rank"].iter().for_each(|n| f.seen(n));
-    Some(LayerMixer::Mamba2(Mamba2 { heads: heads?, head_dim: head_dim?, groups: groups?, state: state?, conv: conv? }))
 }

@@ -11,8 +11,8 @@ use super::fields::{Fields, kind};
 use super::quant;
 use super::{attention, ffn, unread};
 use crate::error::{Error, Problems, Result};
-use crate::spec::attention::Part;
 use crate::spec::json;
+use crate::spec::matrix::Part;
 use crate::spec::model::{Model, Moe, USUAL_GROUP};
 
 /// Where multimodal configs keep the language model.
@@ -120,6 +120,7 @@ fn read(
     if let Some(why) = &class.refused {
         f.wrong("model_type", format!("{why}: not supported"), "");
         unread::refuse(&mut f);
+        unread::structure(&mut f, false);
         problems.0.extend(f.problems.0);
         return Err(Error::Spec(problems));
     }
@@ -150,7 +151,7 @@ fn read(
     let dense = placed.as_ref().map(|p| p.dense.as_slice()).unwrap_or_default();
     let parts = parts(mixing.as_ref(), moe.as_ref(), dense);
     let checkpoint = quant::read(top, text, dense, &parts, mla, &mut f.problems);
-    unread::structure(&mut f);
+    unread::structure(&mut f, true);
     problems.0.extend(f.problems.0);
     problems.into_result()?;
     let (Some(layers), Some(hidden), Some(vocab), Some(max_context), Some(mixing), Some(placed)) =

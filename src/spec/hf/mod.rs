@@ -4,7 +4,7 @@ mod attention;
 mod class;
 mod config;
 mod ffn;
-mod fields;
+pub(super) mod fields;
 mod formats;
 mod order;
 mod patterns;

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use super::formats::{self, Format, ROW};
 use super::patterns::Pattern;
 use crate::error::Problems;
-use crate::spec::attention::Part;
+use crate::spec::matrix::Part;
 use crate::spec::dtype::{Dtype, Quant};
 use crate::spec::model::PartFormat;
 

@@ -6,7 +6,7 @@
 
 use super::fields::{Fields, kind, off};
 
-/// Fields whose presence (with a value that switches something on) is refused, and why.
+/// What a field changes that nobody read although it switches something on.
 const REFUSED: &[(&str, &str)] = &[
     ("sparse_attention_config", "block-sparse attention"),
     ("compress_ratios", "compressed attention"),
@@ -36,12 +36,6 @@ const WITH: &[(&str, &[&str])] = &[
 const SHARED_INDEXER: &[&str] = &["index_topk_freq", "index_topk_pattern", "index_skip_topk_offset"];
 
 pub(crate) fn refuse(f: &mut Fields) {
-    for (field, what) in REFUSED {
-        match f.get(field) {
-            Some(value) if !off(value) => f.wrong(field, format!("{what}: not supported"), ""),
-            _ => {}
-        }
-    }
     for (field, companions) in WITH {
         if f.get(field).is_none_or(off) && f.says(field) {
             companions.iter().for_each(|c| f.seen(c));
@@ -369,15 +363,23 @@ fn speaks_of_structure(name: &str) -> bool {
     joined.split('_').any(|word| STRUCTURE.contains(&word) || STRUCTURE.contains(&singular(word).as_str()))
 }
 
-/// Names what looks like structure and was not read.
-pub(crate) fn structure(f: &mut Fields) {
+/// Names what was not read and changes a model in a way that is known, and with `all` what looks like structure.
+pub(crate) fn structure(f: &mut Fields, all: bool) {
+    let known = |name: &str| REFUSED.iter().find(|(field, _)| *field == name).map(|(_, what)| what);
     let found: Vec<(String, String)> = f
         .unread()
         .into_iter()
-        .filter(|(name, value)| !off(value) && speaks_of_structure(name))
-        .map(|(name, value)| (name.to_string(), kind(value)))
+        .filter(|(_, value)| !off(value))
+        .filter_map(|(name, value)| match known(name) {
+            Some(what) => Some((name.to_string(), format!("{what}: not supported"))),
+            None if all && speaks_of_structure(name) => {
+                let message = format!("looks like structure and was not read (is {}): not supported", kind(value));
+                Some((name.to_string(), message))
+            }
+            None => None,
+        })
         .collect();
-    for (name, value) in found {
-        f.wrong(&name, format!("looks like structure and was not read (is {value}): not supported"), "");
+    for (name, message) in found {
+        f.wrong(&name, message, "");
     }
 }

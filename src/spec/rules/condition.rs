@@ -30,6 +30,7 @@ impl ConditionKind {
             Attention::Gqa { .. } => ConditionKind::Gqa,
             Attention::Mla { indexer: Some(_), .. } => ConditionKind::Dsa,
             Attention::Mla { .. } => ConditionKind::Mla,
+            Attention::Own(_) => ConditionKind::Hybrid,
         }
     }
 }
