@@ -16,7 +16,8 @@
 //! the exchange into their experts is fused and the two hops are not.
 //! Attention groups: the unit is one group's, A/G attention GPUs before all F FFN GPUs, which serve the other groups
 //! too; how the groups take turns is the schedule's business (`serving::pipeline`).
-//! MTP: each draft pass is one more MoE layer with its own projection and logits.
+//! A dense model: every layer is a dense one whose FFN stands on the FFN pool, and so are its draft layers.
+//! MTP: each draft pass is one more layer with its own projection and logits, a MoE layer where the model has any.
 
 mod hops;
 mod lines;
@@ -73,12 +74,16 @@ pub struct AfdUnit {
     /// Library of the FFN pool (other hardware if the plan says so).
     ffn_lib: Arc<Library>,
     attention: Arc<AttentionPart>,
-    router: Router,
+    /// None: a dense model.
+    router: Option<Router>,
     router_on_ffn: bool,
     dense: Option<GatedMlp>,
     /// Whether dense layers run through all four stages.
     pub dense_on_ffn: bool,
-    pub experts: Experts,
+    /// None: a dense model, whose FFNs the pool holds: a copy on every moe-TP group.
+    experts: Option<Experts>,
+    pub ep: u32,
+    pub moe_tp: u32,
     shared: Option<GatedMlp>,
     shared_on_ffn: bool,
     hops: Hops,
@@ -109,18 +114,13 @@ pub struct AfdUnit {
 
 impl AfdUnit {
     pub fn new(lib: &Arc<Library>, ffn_lib: &Arc<Library>, plan: &AfdPlan) -> Result<AfdUnit> {
-        let Some(moe) = &lib.model.moe else {
-            return Err(Error::spec(
-                "plan",
-                format!("{} has no experts to put on an FFN pool", lib.model.name),
-                "use Aggregated or PD",
-            ));
-        };
+        let moe = lib.model.moe.as_ref();
+        let all = moe.map_or(1, |m| m.experts);
         let tp = plan.attention.tp;
         let moe_tp = plan.ffn.moe_tp;
-        let ep = plan.ffn.ep_for(moe.experts);
-        let replicas = plan.ffn.groups_for(moe.experts).max(1);
-        let (router_on_ffn, dense_on_ffn) = (plan.router == Side::Ffn, plan.dense == Side::Ffn);
+        let ep = plan.ffn.ep_for(all);
+        let replicas = plan.ffn.groups_for(all).max(1);
+        let (router_on_ffn, dense_on_ffn) = (plan.router == Side::Ffn, plan.dense_side(moe.is_some()) == Side::Ffn);
         let dense = if lib.program.layers_with(Ffn::Dense) > 0.0 {
             let (home, shards) = if dense_on_ffn { (ffn_lib, moe_tp) } else { (lib, tp) };
             Some(GatedMlp::new(home, home.formats.dense_gemm, home.model.dense_intermediate, shards)?)
@@ -128,20 +128,25 @@ impl AfdUnit {
             None
         };
         let shared_on_ffn = plan.shared_expert == Side::Ffn;
-        let shared = if moe.shared_intermediate > 0 {
-            let home = if shared_on_ffn { ffn_lib } else { lib };
-            Some(GatedMlp::new(home, lib.formats.shared_gemm, moe.shared_intermediate, 1)?)
-        } else {
-            None
+        let shared = match moe.map_or(0, |m| m.shared_intermediate) {
+            0 => None,
+            wide => {
+                let home = if shared_on_ffn { ffn_lib } else { lib };
+                Some(GatedMlp::new(home, lib.formats.shared_gemm, wide, 1)?)
+            }
         };
-        let experts = Experts::new(ffn_lib, ep, moe_tp, true)?
-            .ok_or_else(|| Error::data("kernels", "no expert kernel for a model with experts"))?;
+        let experts = Experts::new(ffn_lib, ep, moe_tp, true)?;
+        if moe.is_some() && experts.is_none() {
+            return Err(Error::data("kernels", "no expert kernel for a model with experts"));
+        }
+        let [topk, limits] = [moe.map_or(1, |m| m.topk), moe.map_or(1, |m| m.groups)];
+        let topk_groups = moe.map_or(1, |m| m.topk_groups);
         let shape = AfdShape {
             hidden: if router_on_ffn { lib.model.hidden } else { lib.model.expert_hidden() },
-            topk: moe.topk,
-            experts: moe.experts,
-            groups: moe.groups,
-            topk_groups: moe.topk_groups,
+            topk,
+            experts: all,
+            groups: limits,
+            topk_groups,
             attention_gpus: plan.group_gpus(),
             attention_tp: tp,
             ffn_gpus: plan.ffn.gpus,
@@ -160,26 +165,28 @@ impl AfdUnit {
             ffn_gpus: plan.ffn.gpus,
             replicas,
             attention: Arc::new(AttentionPart::new(lib, tp, 1)?),
-            router: Router::new(if router_on_ffn { ffn_lib } else { lib }, moe.experts)?,
+            router: moe.map(|m| Router::new(if router_on_ffn { ffn_lib } else { lib }, m.experts)).transpose()?,
             router_on_ffn,
             dense,
             dense_on_ffn,
             experts,
+            ep,
+            moe_tp,
             shared,
             shared_on_ffn,
             hops: Hops { lib: lib.clone(), shape, groups: plan.attention_groups.max(1), replicas, router_on_ffn },
             placed: plan.placement.is_some(),
             inner: A2aShape {
                 hidden: lib.model.expert_hidden(),
-                topk: moe.topk,
-                experts: moe.experts,
-                groups: moe.groups,
-                topk_groups: moe.topk_groups,
+                topk,
+                experts: all,
+                groups: limits,
+                topk_groups,
                 ep,
                 dispatch_dtype: lib.formats.comm,
             },
             ends: Ends::new(lib, tp)?,
-            slowed: lib.serving.fused_dispatch.then(|| fused_slowdown(ffn_lib)),
+            slowed: (lib.serving.fused_dispatch && moe.is_some()).then(|| fused_slowdown(ffn_lib)),
             starts: [0.0; 2],
             between: 0.0,
             memory: [lib.memory(false), lib.memory(true)],
@@ -195,7 +202,7 @@ impl AfdUnit {
         };
         if unit.slowed.is_some() && !router_on_ffn {
             unit.starts = [false, true].map(|back| unit.hops.transfer(0.0, back).seconds);
-            unit.between = unit.experts.between(lib);
+            unit.between = unit.experts.as_ref().map_or(0.0, |e| e.between(lib));
         }
         Ok(unit)
     }
@@ -249,21 +256,34 @@ impl AfdUnit {
 
     /// FFN stage of a dense layer whose FFN stands on the FFN pool.
     pub fn price_dense_ffn<S: Ledger>(&self, batch: &Batch, ledger: &mut S) {
-        let decode = !batch.has_prefill();
-        let shards = f64::from(self.experts.moe_tp);
-        let tokens = self.ranks() * batch.mean_tokens() * shards / f64::from(self.ffn_gpus);
+        self.price_dense_ffn_of(self.ranks() * batch.mean_tokens(), !batch.has_prefill(), ledger);
+    }
+
+    /// The same where the micro-batches of all ranks together have `all` tokens.
+    fn price_dense_ffn_of<S: Ledger>(&self, all: f64, decode: bool, ledger: &mut S) {
+        let shards = f64::from(self.moe_tp);
+        let tokens = all * shards / f64::from(self.ffn_gpus);
+        let bytes = tokens * self.hidden * 2.0;
+        if self.moe_tp > 1 {
+            // A token comes to one GPU; all of its group need it.
+            let comm = &self.ffn_lib.comm;
+            let gathered = comm.all_gather(bytes, self.moe_tp);
+            ledger.carry(Op::MoeTpReduce, 1.0, gathered, || {
+                comm.report_collective(Collective::AllGather, bytes, comm.packed(self.moe_tp))
+            });
+        }
         ledger.add(Op::Norm, 1.0, self.ffn_memory[usize::from(decode)].at(&[tokens * self.hidden * 8.0]));
         if let Some(mlp) = &self.dense {
             mlp.price(Op::DenseFfn, tokens, decode, 1.0, ledger);
         }
-        if self.experts.moe_tp > 1 {
-            self.moe_reduce(tokens * self.hidden * 2.0, ledger);
+        if self.moe_tp > 1 {
+            self.moe_reduce(bytes, ledger);
         }
     }
 
     /// Reduce-scatter inside a moe-TP group; gives its seconds.
     fn moe_reduce<S: Ledger>(&self, bytes: f64, ledger: &mut S) -> f64 {
-        let (comm, moe_tp) = (&self.ffn_lib.comm, self.experts.moe_tp);
+        let (comm, moe_tp) = (&self.ffn_lib.comm, self.moe_tp);
         let reduce = comm.reduce_scatter(bytes, moe_tp);
         ledger.carry(Op::MoeTpReduce, 1.0, reduce, || {
             comm.report_collective(Collective::ReduceScatter, bytes, comm.packed(moe_tp))
@@ -291,10 +311,10 @@ impl AfdUnit {
         if self.whole_ffn {
             // The router stands with the experts, its norm does not; the results of the EP ranks are added up here.
             ffn::norm(&self.memory, self.hidden, own, decode, 1.0, ledger);
-            let bytes = published::combine_bytes(tokens, self.hidden, self.experts.ep, self.attention_tp);
+            let bytes = published::combine_bytes(tokens, self.hidden, self.ep, self.attention_tp);
             ledger.add(Op::Combine, 1.0, self.memory[usize::from(decode)].at(&[bytes]));
-        } else if !self.router_on_ffn {
-            self.router.price(own, decode, 1.0, ledger);
+        } else if let (Some(router), false) = (&self.router, self.router_on_ffn) {
+            router.price(own, decode, 1.0, ledger);
         }
         if let (Some(shared), false) = (&self.shared, self.shared_on_ffn) {
             shared.price(Op::SharedExpert, own, decode, 1.0, ledger);
@@ -340,16 +360,16 @@ impl AfdUnit {
 
     /// The fastest exchange among the experts' GPUs when the FFN side routes.
     fn exchange(&self, batch: &Batch) -> Option<Exchanged> {
-        if !self.router_on_ffn || self.experts.ep <= 1 {
+        if !self.router_on_ffn || self.ep <= 1 {
             return None;
         }
         let decode = !batch.has_prefill();
         let comm = &self.ffn_lib.comm;
         // Each EP rank is a moe-TP group whose GPUs all need the row.
-        let own = self.own_tokens(batch) * f64::from(self.experts.moe_tp);
+        let own = self.own_tokens(batch) * f64::from(self.moe_tp);
         let graph = decode && self.ffn_lib.graph(true);
         // Beyond what any kernel takes: gather all rows, scatter the sums.
-        let rows = own * f64::from(self.experts.ep) * self.hidden * 2.0;
+        let rows = own * f64::from(self.ep) * self.hidden * 2.0;
         comm.kinds()
             .iter()
             .filter(|k| own <= k.most_tokens() && !(graph && **k == A2aKind::Normal))
@@ -361,7 +381,7 @@ impl AfdUnit {
             })
             .min_by(|a, b| a.seconds().total_cmp(&b.seconds()))
             .or_else(|| {
-                let ep = self.experts.ep;
+                let ep = self.ep;
                 Some(Exchanged {
                     out: comm.all_gather(rows, ep),
                     back: comm.reduce_scatter(rows, ep),
@@ -378,7 +398,7 @@ impl AfdUnit {
             Some(kind) => comm.report_exchange(&self.inner, e.amount, kind, back, None),
             None => {
                 let op = if back { Collective::ReduceScatter } else { Collective::AllGather };
-                comm.report_collective(op, e.amount, comm.packed(self.experts.ep))
+                comm.report_collective(op, e.amount, comm.packed(self.ep))
             }
         }
     }
@@ -395,24 +415,25 @@ impl AfdUnit {
         let tokens = all / f64::from(self.replicas);
         let exchange = self.exchange(batch);
         let mut beside = 0.0;
+        let Some((experts, router)) = self.experts.as_ref().zip(self.router.as_ref()) else { return 0.0 };
         if self.whole_ffn {
-            beside += self.router.price_gemm(tokens, decode, 1.0, ledger);
+            beside += router.price_gemm(tokens, decode, 1.0, ledger);
         } else if self.router_on_ffn {
-            self.router.price(self.own_tokens(batch), decode, 1.0, ledger);
+            router.price(self.own_tokens(batch), decode, 1.0, ledger);
         }
         if let Some(e) = &exchange {
             ledger.carry(Op::Dispatch, 1.0, e.out, || self.report_exchange(e, false));
         }
-        let experts = if self.grouped { self.experts.best(tokens, decode) } else { self.experts.fused(tokens, decode) };
+        let experts = if self.grouped { experts.best(tokens, decode) } else { experts.fused(tokens, decode) };
         ledger.add(Op::Experts, 1.0, experts);
         beside += experts.seconds;
         if self.one_link {
             beside += self.node_exchange(batch, ledger);
         }
-        if self.experts.moe_tp > 1 && self.reduces {
+        if self.moe_tp > 1 && self.reduces {
             // Rows on one EP group: the expected copies of all tokens, spread over the groups.
-            let copies = distinct_groups(self.inner.experts, self.experts.ep, self.inner.topk);
-            let rows = tokens * copies / f64::from(self.experts.ep);
+            let copies = distinct_groups(self.inner.experts, self.ep, self.inner.topk);
+            let rows = tokens * copies / f64::from(self.ep);
             beside += self.moe_reduce(rows * self.hidden * 2.0, ledger);
         }
         if let Some(e) = &exchange {
@@ -429,7 +450,7 @@ impl AfdUnit {
 
     /// Seconds that HBM needs for the experts that the tokens of all ranks reach.
     fn reads(&self, all: f64) -> f64 {
-        self.experts.reads(all / f64::from(self.replicas))
+        self.experts.as_ref().map_or(0.0, |e| e.reads(all / f64::from(self.replicas)))
     }
 
     /// Seconds that HBM needs for the weights of a mixer on one rank.

@@ -27,6 +27,8 @@ pub struct AttentionPart {
     /// Elementwise work, [prefill, decode].
     memory: [Surface; 2],
     hidden: f64,
+    /// Bytes of a residual that is more than a sum: of each token, and once a layer.
+    residual: (f64, f64),
     tp: u32,
     cp: u32,
     /// Whether a mixed step leaves decode attention out.
@@ -41,6 +43,7 @@ impl AttentionPart {
             mixers: mixers.collect::<Result<_>>()?,
             memory: [lib.memory(false), lib.memory(true)],
             hidden: f64::from(lib.model.hidden),
+            residual: lib.model.residual_bytes(),
             tp,
             cp,
             by_name: lib.assumptions.mixed_attention == MixedAttention::ByName
@@ -72,6 +75,10 @@ impl AttentionPart {
         let (own, kept) = &self.mixers[mixer];
         // Add and norm: read and write the residual, read the block's output, write the normed row (BF16).
         ledger.add(Op::Norm, count, self.memory[usize::from(!prefill)].at(&[tokens * self.hidden * 8.0]));
+        if self.residual.0 > 0.0 {
+            let bytes = tokens * self.residual.0 + self.residual.1;
+            ledger.add(Op::Norm, count, self.memory[usize::from(!prefill)].at(&[bytes]));
+        }
         own.before(tokens, prefill, &mut |op, reading| ledger.add(op, count, reading));
         if batch.decode > 0.0 && !(self.by_name && prefill) {
             // Draft tokens are extra query rows over the same context.

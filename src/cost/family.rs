@@ -3,7 +3,13 @@
 //! A layer has softmax attention, with the model's window where its pattern says so, unless `layer_mixers` gives it
 //! others; the first `dense_layers`, or those that `expert_layers` leaves out, have a dense FFN, the others experts.
 
+mod block_sparse;
+mod compressed;
+
 use std::sync::Arc;
+
+use self::block_sparse::BlockSparseAttention;
+use self::compressed::CompressedAttention;
 
 use super::chain::Chain;
 use super::program::{Ffn, Mixer, Program};
@@ -70,5 +76,9 @@ fn place(model: &Model, slides: &[bool], mixers: &mut Vec<Arc<dyn Mixer>>) -> Ve
 
 /// The operators of a kind with facts of its own.
 fn own(kind: &OwnMixer) -> Arc<dyn Mixer> {
-    Arc::new(RunningState::new(kind))
+    match kind {
+        OwnMixer::Compressed(c) => Arc::new(CompressedAttention(*c)),
+        OwnMixer::BlockSparse(b) => Arc::new(BlockSparseAttention(*b)),
+        state => Arc::new(RunningState::new(state)),
+    }
 }

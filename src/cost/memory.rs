@@ -191,13 +191,18 @@ fn activation_per_token(cx: &Context<'_>, tp: u32, moe_tp: u32, ranks_per_row: f
     let experts = model.moe.as_ref().map_or(6.0 * f64::from(model.dense_intermediate) / f64::from(tp), |m| {
         f64::from(m.topk) * copy_bytes(cx, f64::from(m.intermediate) / f64::from(moe_tp)) * ranks_per_row
     });
-    16.0 * h + experts.max(head_bytes(model, tp))
+    16.0 * h + more_streams(model) + experts.max(head_bytes(model, tp))
 }
 
 /// One dispatched copy of a token at its expert.
 fn copy_bytes(cx: &Context<'_>, inter: f64) -> f64 {
     let (h, read) = (f64::from(cx.model.hidden), cx.formats.moe.activation_bytes());
     read * (h + inter) + 4.0 * inter + 2.0 * h
+}
+
+/// Residual streams beyond the first, before and after a block.
+fn more_streams(model: &Model) -> f64 {
+    2.0 * (model.residual_row() - 2.0 * f64::from(model.hidden))
 }
 
 /// Query and output of a rank's heads, BF16.
@@ -294,7 +299,8 @@ pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_device: &Device) -> (M
     let router = on_ffn(if whole { Side::Ffn } else { plan.router }, w.router);
     // A data-parallel copy on every moe-TP group of the FFN pool.
     let whole_dense = w.dense * f64::from(tp) / f64::from(plan.ffn.moe_tp);
-    let dense = if plan.dense == Side::Ffn { (0.0, whole_dense) } else { (w.dense, 0.0) };
+    let on_pool = plan.dense_side(model.moe.is_some()) == Side::Ffn;
+    let dense = if on_pool { (0.0, whole_dense) } else { (w.dense, 0.0) };
     // The MTP module is one more MoE layer.
     let mtp = f64::from(u32::from(cx.serving.mtp > 0));
     let local = local_experts(cx, ep, plan.ffn.moe_tp);
@@ -306,6 +312,9 @@ pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_device: &Device) -> (M
         let of = |ffn| f64::from(cx.program.layers_within(ffn, stage.clone()));
         let (dense_layers, moe_layers) = (of(Ffn::Dense), of(Ffn::Experts));
         let drafts = ends(last, mtp);
+        // The MTP module of a dense model is one more dense layer.
+        let dense_layers = dense_layers + if model.moe.is_none() { drafts } else { 0.0 };
+        let drafts = if model.moe.is_none() { 0.0 } else { drafts };
         let here = (dense_layers + moe_layers + drafts) * w.attention
             + dense_layers * dense.0
             + (moe_layers + drafts) * (router.0 + side(!shared_on_ffn))
@@ -320,8 +329,10 @@ pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_device: &Device) -> (M
     let reserve = cx.books().reserve(cx);
     let ffn_cx = Context { device: ffn_device, ..*cx };
     let h = f64::from(model.hidden);
-    let topk = model.moe.as_ref().map_or(0.0, |m| f64::from(m.topk));
-    let inter = model.moe.as_ref().map_or(0.0, |m| f64::from(m.intermediate) / f64::from(plan.ffn.moe_tp));
+    // A dense FFN is one expert that every token goes to.
+    let topk = model.moe.as_ref().map_or(1.0, |m| f64::from(m.topk));
+    let wide = model.moe.as_ref().map_or(model.dense_intermediate, |m| m.intermediate);
+    let inter = f64::from(wide) / f64::from(plan.ffn.moe_tp);
     let ranks = f64::from(plan.attention.gpus / tp);
     let books = cx.books();
     let ffn_ranks = books.pool_ranks(tp, plan.ffn.gpus);
@@ -343,7 +354,7 @@ pub fn afd(cx: &Context<'_>, plan: &AfdPlan, ep: u32, ffn_device: &Device) -> (M
             kv_shared: shared / f64::from(pp),
             // Residual rows, the rank's heads, and the send and receive buffers of A2F and F2A.
             activation_per_token: per_token(
-                16.0 * h + head_bytes(model, tp).max(4.0 * topk * h / f64::from(tp)),
+                16.0 * h + more_streams(model) + head_bytes(model, tp).max(4.0 * topk * h / f64::from(tp)),
                 Role::Attention,
             ),
             activation_floor: taken.sampler,

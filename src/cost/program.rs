@@ -191,6 +191,11 @@ impl Program {
         &self.runs
     }
 
+    /// Whether any layer has experts.
+    pub fn has_experts(&self) -> bool {
+        self.kinds.iter().any(|k| k.ffn == Ffn::Experts)
+    }
+
     /// Layers with this FFN.
     pub fn layers_with(&self, ffn: Ffn) -> f64 {
         f64::from(self.layers_within(ffn, 0..self.layers()))

@@ -58,7 +58,7 @@ impl Mixer for Softmax {
     }
 
     fn on_rank(&self, from: &dyn Surfaces, tp: u32, cp: u32) -> Result<Arc<dyn MixerRank>> {
-        let (mut decode, mut prefill) = (None, None);
+        let (mut decode, mut prefill, mut gate) = (None, None, None);
         let projections = match &self.attention {
             Attention::Gqa { heads, kv_heads, head_dim, shape, .. } => {
                 let (heads, kv_heads) = (heads / tp, (kv_heads / tp).max(1));
@@ -70,6 +70,7 @@ impl Mixer for Softmax {
                 };
                 let queries = heads * head_dim + gate;
                 let kv = kv_heads * (head_dim + v_dim);
+                let kv_columns = if shape.shared_kv { kv_heads * head_dim } else { kv };
                 let inner = heads * v_dim;
                 if !self.own || v_dim != *head_dim {
                     // Bytes and products hang on the mean width of keys and values.
@@ -80,8 +81,8 @@ impl Mixer for Softmax {
                 let pair = |n, k| -> Result<[Arc<Surface>; 2]> { Ok([gemm(false, n, k)?, gemm(true, n, k)?]) };
                 let hidden = from.model().hidden;
                 let (first, rank) = match shape.q_rank {
-                    0 => (queries + kv, None),
-                    rank => (rank + kv, Some(pair(queries, rank)?)),
+                    0 => (queries + kv_columns, None),
+                    rank => (rank + kv_columns, Some(pair(queries, rank)?)),
                 };
                 Some(Projections {
                     qkv: pair(first, hidden)?,
@@ -95,7 +96,17 @@ impl Mixer for Softmax {
                         .then(|| published::attention_launches(from.model())),
                 })
             }
-            Attention::Mla { .. } => {
+            Attention::Mla { heads, v, gate: gated, .. } => {
+                if *gated {
+                    let (inner, hidden) = (heads / tp * v, from.model().hidden);
+                    let gemm = |decode| from.gemm(decode, from.formats().attention_gemm, inner, hidden);
+                    gate = Some(Gate {
+                        gemm: [gemm(false)?, gemm(true)?],
+                        memory: [from.memory(false), from.memory(true)],
+                        // The output and its gate in, the product out (BF16).
+                        bytes: f64::from(3 * inner) * 2.0,
+                    });
+                }
                 if !self.own {
                     decode = Some(from.latent_block(&self.attention, tp, true)?);
                     prefill = Some(from.latent_block(&self.attention, tp, false)?);
@@ -108,6 +119,7 @@ impl Mixer for Softmax {
         };
         Ok(Arc::new(SoftmaxRank {
             projections,
+            gate,
             decode: decode.map_or_else(|| from.generation(tp, self.window), Ok)?,
             prefill: prefill.map_or_else(|| from.context(tp, self.window), Ok)?,
             window: f64::from(self.window),
@@ -132,8 +144,17 @@ struct Projections {
     launches: Option<f64>,
 }
 
+/// The output gate of latent attention, beside its block.
+struct Gate {
+    gemm: [Arc<Surface>; 2],
+    memory: [Surface; 2],
+    /// Bytes of each token.
+    bytes: f64,
+}
+
 struct SoftmaxRank {
     projections: Option<Projections>,
+    gate: Option<Gate>,
     decode: Arc<Surface>,
     prefill: Arc<Surface>,
     /// Tokens a sliding layer sees; 0: all.
@@ -163,6 +184,11 @@ impl MixerRank for SoftmaxRank {
                 take(Op::AttentionOut, p.memory[mode].at(&[tokens * p.gate_bytes]));
             }
             take(Op::AttentionOut, p.out[mode].at(&[tokens]));
+        }
+        if let Some(gate) = &self.gate {
+            let mode = usize::from(!prefill);
+            take(Op::AttentionOut, gate.gemm[mode].at(&[tokens]));
+            take(Op::AttentionOut, gate.memory[mode].at(&[tokens * gate.bytes]));
         }
     }
 

@@ -129,7 +129,7 @@ impl Worker {
 
     /// Hidden states of so many tokens on their way to the next pipeline stage.
     fn hop(&self, tokens: f64) -> CommTime {
-        self.lib.comm.p2p(tokens * self.hidden * 2.0 / f64::from(self.parallel.tp), true)
+        self.lib.comm.p2p(tokens * self.lib.model.residual_row() / f64::from(self.parallel.tp), true)
     }
 
     /// The lane that a step of this batch takes; `None` for a dense model.

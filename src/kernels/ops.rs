@@ -24,7 +24,7 @@ use crate::spec::Device;
 
 pub use attention::{context_attention, generation_attention};
 pub use gemm::gemm;
-pub use memory::memory;
+pub use memory::{by_roofline, memory};
 pub use mla::{mla_context, mla_context_wide, mla_generation, mla_kernel, sparse_generation_held};
 pub(crate) use moe::{BALANCED_EXCESS, COMPARED_TOKENS};
 pub use moe::{Served, grouped_moe, moe, served_moe};

@@ -31,7 +31,7 @@ pub const BANDWIDTH_EFFICIENCY: f64 = 0.8;
 /// Arithmetic rate of a format in FLOP/s; formats a device has no units for run at the next wider rate.
 pub fn flops(device: &Device, dtype: Dtype) -> f64 {
     match dtype {
-        Dtype::Bf16 | Dtype::Int4Wo | Dtype::W4a16Mxfp4 => device.bf16_flops,
+        Dtype::Bf16 | Dtype::Int4Wo | Dtype::W4a16Mxfp4 | Dtype::W4a16Nvfp4 => device.bf16_flops,
         Dtype::Fp8 | Dtype::Fp8Block | Dtype::W4a8Mxfp4Mxfp8 => device.fp8_flops,
         Dtype::Nvfp4 if device.fp4_flops > 0.0 => device.fp4_flops,
         Dtype::Nvfp4 => device.fp8_flops,

@@ -98,8 +98,9 @@ pub fn tensor_widths(model: &Model, most: u32) -> impl Iterator<Item = u32> + us
 
 /// Splits of one expert's width that its format allows (whole blocks: `spec::blocks`).
 pub fn moe_widths(model: &Model, moe: Dtype, gpus: u32) -> Vec<u32> {
-    let Some(m) = &model.moe else { return vec![1] };
-    EXPERT_TENSOR.into_iter().filter(|t| gpus.is_multiple_of(*t) && moe.cuts(m.intermediate, *t)).collect()
+    // A dense FFN is split like an expert of its width (on an FFN pool; workers split it by TP).
+    let wide = model.moe.as_ref().map_or(model.dense_intermediate, |m| m.intermediate);
+    EXPERT_TENSOR.into_iter().filter(|t| gpus.is_multiple_of(*t) && moe.cuts(wide, *t)).collect()
 }
 
 /// Whether workers may overlap two half-batches where nobody says: in frameworks that have it.
@@ -139,9 +140,11 @@ pub fn workers(choices: &Choices<'_>, prefill: bool) -> Vec<Layout> {
             for tp in tensor_widths(model, stage.min(domain)) {
                 for &cp in cps.iter().filter(|cp| stage.is_multiple_of(tp * **cp)) {
                     let dp = stage / (tp * cp);
-                    for moe_tp in moe_widths(model, lib.formats.moe, stage) {
+                    // Dense FFNs are split by TP.
+                    let widths = if model.moe.is_some() { moe_widths(model, lib.formats.moe, stage) } else { vec![1] };
+                    for moe_tp in widths {
                         let ep = stage / moe_tp;
-                        if model.moe.is_some() && ep > experts || model.moe.is_none() && (moe_tp > 1 || dp * cp > 1) {
+                        if model.moe.is_some() && ep > experts || model.moe.is_none() && dp * cp > 1 {
                             continue;
                         }
                         let ep = model.moe.as_ref().map(|_| ep);
@@ -178,8 +181,12 @@ pub fn unit(
     [microbatches, groups, pp]: [u32; 3],
 ) -> Option<Layout> {
     let lib = choices.lib;
-    let (model, moe) = (&lib.model, lib.model.moe.as_ref()?);
-    let ep = (ffn_gpus / moe_tp.max(1)).min(moe.experts);
+    let model = &lib.model;
+    let ep = match &model.moe {
+        Some(moe) => (ffn_gpus / moe_tp.max(1)).min(moe.experts),
+        // Copies of the dense FFNs on every moe-TP group.
+        None => u32::from(ffn_gpus >= moe_tp),
+    };
     let stands = attention_gpus > 0
         && ep > 0
         && attention_gpus.is_multiple_of(tp * groups)
@@ -195,7 +202,7 @@ pub fn unit(
 /// AFD unit layouts of the coarse grid up to the budget, with each of some micro-batches and groups.
 pub fn units(choices: &Choices<'_>, turns: &[[u32; 2]]) -> Vec<Layout> {
     let lib = choices.lib;
-    let Some(moe) = &lib.model.moe else { return Vec::new() };
+    let experts = lib.model.moe.as_ref().map_or(1, |m| m.experts);
     let mut out = Vec::new();
     for size in unit_sizes(choices.budget).into_iter().filter(|g| *g >= 2) {
         for a in attention_shares(size) {
@@ -203,7 +210,7 @@ pub fn units(choices: &Choices<'_>, turns: &[[u32; 2]]) -> Vec<Layout> {
             for tp in TENSOR {
                 for moe_tp in moe_widths(&lib.model, lib.formats.moe, f) {
                     // Wide experts first: one is split here only where the pool cannot be filled otherwise, or is small.
-                    if moe_tp > 1 && f > 16 && f / moe_tp < moe.experts {
+                    if moe_tp > 1 && f > 16 && f / moe_tp < experts {
                         continue;
                     }
                     let all = turns.iter().map(|[m, g]| [*m, *g, 1]);

@@ -165,7 +165,9 @@ fn total(u: &Unit, parts: &[Batch], beside: &[Beside]) -> StepPorts {
         // Draft passes are layers with fewer rows.
         let drafts: f64 =
             draft::passes(mtp, b).into_iter().map(|(d, n)| n * d.tokens() / b.tokens().max(f64::MIN_POSITIVE)).sum();
-        let layers = moe + drafts;
+        // Those of a dense model are dense layers.
+        let (moe, dense) = if moe > 0.0 { (moe + drafts, dense) } else { (0.0, dense + drafts) };
+        let layers = moe;
         sum.plus(&x.attention, layers).plus(&x.a2f, layers).plus(&x.f2a, layers).plus(&x.dense, dense)
     })
 }

@@ -92,26 +92,15 @@ fn unit_rows(u: &Unit, step: StepKind, parts: &[Batch]) -> Vec<BreakdownRow> {
         u.unit.price_ends(&b, &mut ends);
         out.extend(rows(step, ATTENTION, n, &ends));
         for kind in kinds.iter().filter(|k| k.ffn == Ffn::Dense) {
-            let dense = f64::from(kind.layers);
-            let mut d = Detail::default();
-            u.unit.price_dense(&b, kind.mixer, &mut d);
-            out.extend(rows(step, ATTENTION, n * dense, &d));
-            if u.unit.dense_on_ffn {
-                let mut hops = Detail::default();
-                u.unit.hops().price_home(&b, false, &mut hops);
-                u.unit.hops().price_home(&b, true, &mut hops);
-                out.extend(rows(step, Site::Network, n * dense, &hops));
-                let mut d = Detail::default();
-                u.unit.price_dense_ffn(&b, &mut d);
-                out.extend(rows(step, FFN, f64::from(u.unit.groups) * n * dense, &d));
-            }
+            dense_rows(u, step, &b, kind.mixer, n * f64::from(kind.layers), &mut out);
         }
         for kind in kinds.iter().filter(|k| k.ffn == Ffn::Experts) {
             moe_rows(u, step, &b, kind.mixer, n * f64::from(kind.layers), &mut out);
         }
         for (b, passes) in draft::passes(u.unit.library().serving.mtp, &b) {
             if passes > 0.0 {
-                moe_rows(u, step, &b, DRAFT_MIXER, n * passes, &mut out);
+                let rows_of = if u.program().has_experts() { moe_rows } else { dense_rows };
+                rows_of(u, step, &b, DRAFT_MIXER, n * passes, &mut out);
                 let mut ends = Detail::default();
                 u.unit.price_draft_ends(&b, &mut ends);
                 out.extend(rows(step, ATTENTION, n * passes, &ends));
@@ -119,6 +108,22 @@ fn unit_rows(u: &Unit, step: StepKind, parts: &[Batch]) -> Vec<BreakdownRow> {
         }
     }
     merge(out)
+}
+
+/// Operator rows of `layers` dense layers of one micro-batch.
+fn dense_rows(u: &Unit, step: StepKind, b: &Batch, mixer: usize, layers: f64, out: &mut Vec<BreakdownRow>) {
+    let mut d = Detail::default();
+    u.unit.price_dense(b, mixer, &mut d);
+    out.extend(rows(step, ATTENTION, layers, &d));
+    if u.unit.dense_on_ffn {
+        let mut hops = Detail::default();
+        u.unit.hops().price_home(b, false, &mut hops);
+        u.unit.hops().price_home(b, true, &mut hops);
+        out.extend(rows(step, Site::Network, layers, &hops));
+        let mut d = Detail::default();
+        u.unit.price_dense_ffn(b, &mut d);
+        out.extend(rows(step, FFN, f64::from(u.unit.groups) * layers, &d));
+    }
 }
 
 /// Operator rows of `layers` MoE layers of one micro-batch.

@@ -76,7 +76,7 @@ impl StepEngine {
     pub fn afd_of(lib: &Arc<Library>, unit: Arc<AfdUnit>, plan: &AfdPlan, workload: &Workload) -> Result<StepEngine> {
         let (attention, ffn) = (lib.on(plan.attention.device.as_ref())?, lib.on(plan.ffn.device.as_ref())?);
         let cx = context(&attention, workload);
-        let (a, f) = memory::afd(&cx, plan, unit.experts.ep, &ffn.cluster.device);
+        let (a, f) = memory::afd(&cx, plan, unit.ep, &ffn.cluster.device);
         let unit = Unit::new(unit, plan, [a, f]);
         Ok(StepEngine {
             straggle: straggle(lib, workload, unit.ranks()),

@@ -29,6 +29,16 @@ pub struct Indexer {
     /// Whether it is another layer's, whose picks are taken: no weights and no keys of its own.
     #[serde(default, skip_serializing_if = "is_false")]
     pub shared: bool,
+    /// Tokens that one index key stands for (GLM-5.3-Flash pools them); 0: one.
+    #[serde(default, skip_serializing_if = "zero")]
+    pub pool: u32,
+}
+
+impl Indexer {
+    /// Index keys of a token.
+    pub fn keys(&self) -> f64 {
+        1.0 / f64::from(self.pool.max(1))
+    }
 }
 
 fn is_false(flag: &bool) -> bool {
@@ -58,6 +68,9 @@ pub struct Shape {
     pub q_rank: u32,
     #[serde(skip_serializing_if = "no_gate")]
     pub gate: OutputGate,
+    /// Whether values are keys before they are normed: one projection, two rows kept (Gemma-4).
+    #[serde(skip_serializing_if = "is_false")]
+    pub shared_kv: bool,
 }
 
 pub(super) fn zero(n: &u32) -> bool {
@@ -91,6 +104,9 @@ pub enum Attention {
         rope: u32,
         v: u32,
         indexer: Option<Indexer>,
+        /// Whether each value of the output has a gate (Kimi-K3).
+        #[serde(skip_serializing_if = "is_false")]
+        gate: bool,
     },
     /// A kind of mixer with facts of its own.
     #[serde(untagged)]
@@ -113,6 +129,8 @@ impl<'de> Deserialize<'de> for Attention {
             q_rank: u32,
             #[serde(default)]
             gate: OutputGate,
+            #[serde(default)]
+            shared_kv: bool,
         }
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -125,24 +143,26 @@ impl<'de> Deserialize<'de> for Attention {
             v: u32,
             #[serde(default)]
             indexer: Option<Indexer>,
+            #[serde(default)]
+            gate: bool,
         }
         let known: Vec<&str> = ["gqa", "mla"].iter().chain(OwnMixer::KINDS).copied().collect();
         let (kind, inside) = json::tagged(deserializer, &known)?;
         Ok(if kind == "gqa" {
-            let Gqa { heads, kv_heads, head_dim, window, v_dim, q_rank, gate } = json::inside(inside)?;
-            Attention::Gqa { heads, kv_heads, head_dim, window, shape: Shape { v_dim, q_rank, gate } }
+            let Gqa { heads, kv_heads, head_dim, window, v_dim, q_rank, gate, shared_kv } = json::inside(inside)?;
+            Attention::Gqa { heads, kv_heads, head_dim, window, shape: Shape { v_dim, q_rank, gate, shared_kv } }
         } else if kind == "mla" {
-            let Mla { heads, q_lora, kv_lora, nope, rope, v, indexer } = json::inside(inside)?;
-            Attention::Mla { heads, q_lora, kv_lora, nope, rope, v, indexer }
+            let Mla { heads, q_lora, kv_lora, nope, rope, v, indexer, gate } = json::inside(inside)?;
+            Attention::Mla { heads, q_lora, kv_lora, nope, rope, v, indexer, gate }
         } else {
             Attention::Own(OwnMixer::of(&kind, inside)?)
         })
     }
 }
 
-/// Bytes of one token's indexer key: FP8 values and an FP32 scale per 128 of them.
+/// Bytes of one token's share of an indexer key: FP8 values and an FP32 scale per 128 of them.
 fn indexer_row(i: &Indexer) -> f64 {
-    if i.shared { 0.0 } else { f64::from(i.head_dim) + 4.0 * f64::from(i.head_dim.div_ceil(128)) }
+    if i.shared { 0.0 } else { i.keys() * (f64::from(i.head_dim) + 4.0 * f64::from(i.head_dim.div_ceil(128))) }
 }
 
 impl Attention {
@@ -226,12 +246,12 @@ impl Attention {
                 c.count("v_dim", shape.v_dim, 0, HEAD);
                 c.count("q_rank", shape.q_rank, 0, 1_000_000);
             }
-            Attention::Mla { heads, q_lora, kv_lora, nope, rope, v, indexer } => {
+            Attention::Mla { heads, q_lora, kv_lora, nope, rope, v, indexer, .. } => {
                 c.count("heads", *heads, 1, HEAD);
                 c.count("q_lora", *q_lora, 0, HEAD);
                 c.count("kv_lora", *kv_lora, 1, HEAD);
                 c.count("nope", *nope, 1, HEAD);
-                c.count("rope", *rope, 1, HEAD);
+                c.count("rope", *rope, 0, HEAD);
                 c.count("v", *v, 1, HEAD);
                 if let Some(i) = indexer {
                     c.count("indexer.heads", i.heads, 1, HEAD);

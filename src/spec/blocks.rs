@@ -21,7 +21,7 @@ impl Dtype {
             // DeepSeek checkpoints: `weight_block_size: [128, 128]`; `validate_fp8_block_shape` of vLLM.
             Dtype::Fp8Block => 128,
             // A scale for 16 values (ModelOpt NVFP4 `group_size: 16`).
-            Dtype::Nvfp4 => 16,
+            Dtype::Nvfp4 | Dtype::W4a16Nvfp4 => 16,
             // A scale for 32 values (Kimi-K2 `group_size: 32`).
             Dtype::Int4Wo => 32,
             // One scale a tensor or channel, none, or padded.

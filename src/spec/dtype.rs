@@ -25,6 +25,8 @@ choices! {
         W4a16Mxfp4 = "w4a16_mxfp4",
         /// MXFP4 weights, MXFP8 activations (gpt-oss on Blackwell).
         W4a8Mxfp4Mxfp8 = "w4a8_mxfp4_mxfp8",
+        /// NVFP4 weights, BF16 activations (ModelOpt's W4A16_NVFP4; Marlin kernels, on any device).
+        W4a16Nvfp4 = "w4a16_nvfp4",
     }
 }
 
@@ -35,7 +37,7 @@ impl Dtype {
             Dtype::Bf16 => 2.0,
             Dtype::Fp8 => 1.0,
             Dtype::Fp8Block => 1.0 + 4.0 / (128.0 * 128.0),
-            Dtype::Nvfp4 => 0.5 + 1.0 / 16.0,
+            Dtype::Nvfp4 | Dtype::W4a16Nvfp4 => 0.5 + 1.0 / 16.0,
             Dtype::Int4Wo => 0.5 + 2.0 / 32.0,
             Dtype::W4a16Mxfp4 | Dtype::W4a8Mxfp4Mxfp8 => 0.5 + 1.0 / 32.0,
         }
@@ -52,7 +54,7 @@ impl Dtype {
     /// What dispatch carries when the experts run in this format: the activations they read.
     pub fn payload(self) -> Dtype {
         match self {
-            Dtype::Int4Wo | Dtype::W4a16Mxfp4 => Dtype::Bf16,
+            Dtype::Int4Wo | Dtype::W4a16Mxfp4 | Dtype::W4a16Nvfp4 => Dtype::Bf16,
             other => other,
         }
     }
@@ -60,7 +62,7 @@ impl Dtype {
     /// Bytes one activation element takes on the wire or in memory, scales included.
     pub fn activation_bytes(self) -> f64 {
         match self {
-            Dtype::Bf16 | Dtype::Int4Wo | Dtype::W4a16Mxfp4 => 2.0,
+            Dtype::Bf16 | Dtype::Int4Wo | Dtype::W4a16Mxfp4 | Dtype::W4a16Nvfp4 => 2.0,
             Dtype::Fp8 => 1.0,
             Dtype::Fp8Block => 1.0 + 4.0 / 128.0,
             Dtype::W4a8Mxfp4Mxfp8 => 1.0 + 1.0 / 32.0,
@@ -134,7 +136,7 @@ impl Quant {
         use Dtype::*;
         let mut c = Check::new();
         let parts: [(&str, Option<Dtype>, &[Dtype]); 5] = [
-            ("gemm", self.gemm, &[Bf16, Fp8, Fp8Block, Nvfp4, Int4Wo]),
+            ("gemm", self.gemm, &[Bf16, Fp8, Fp8Block, Nvfp4, Int4Wo, W4a16Nvfp4]),
             ("moe", self.moe, Dtype::ALL),
             ("attention", self.attention, &[Bf16, Fp8]),
             ("kv", self.kv, &[Bf16, Fp8]),
@@ -163,7 +165,7 @@ impl Quant {
                 Dtype::Nvfp4 => (device.fp4_flops, "FP4", "fp8_block"),
                 Dtype::W4a8Mxfp4Mxfp8 => (device.fp4_flops, "FP4", "w4a16_mxfp4"),
                 Dtype::Fp8 | Dtype::Fp8Block => (device.fp8_flops, "FP8", "bfloat16"),
-                Dtype::Bf16 | Dtype::Int4Wo | Dtype::W4a16Mxfp4 => continue,
+                Dtype::Bf16 | Dtype::Int4Wo | Dtype::W4a16Mxfp4 | Dtype::W4a16Nvfp4 => continue,
             };
             if flops <= 0.0 {
                 let whose = if chosen.is_some() { "" } else { " (the checkpoint's format)" };

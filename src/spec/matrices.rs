@@ -15,7 +15,7 @@ impl Attention {
                     OutputGate::Element => heads * v,
                 };
                 let q = heads * width + gate;
-                let kv = f64::from(*kv_heads) * (width + v);
+                let kv = f64::from(*kv_heads) * if shape.shared_kv { width } else { width + v };
                 let mut all = Vec::with_capacity(4);
                 if shape.q_rank > 0 {
                     let rank = f64::from(shape.q_rank);
@@ -28,7 +28,7 @@ impl Attention {
                 all.push(matrix(Part::O, heads * v, h, Split::Heads));
                 all
             }
-            Attention::Mla { heads, q_lora, kv_lora, nope, rope, v, indexer } => {
+            Attention::Mla { heads, q_lora, kv_lora, nope, rope, v, indexer, gate } => {
                 let n = f64::from(*heads);
                 let (q_lora, kv_lora) = (f64::from(*q_lora), f64::from(*kv_lora));
                 let (nope, rope, v) = (f64::from(*nope), f64::from(*rope), f64::from(*v));
@@ -44,6 +44,9 @@ impl Attention {
                 all.push(matrix(Part::KvA, h, kv_lora + rope, Split::Whole));
                 all.push(matrix(Part::KvB, kv_lora, n * (nope + v), Split::Heads));
                 all.push(matrix(Part::O, n * v, h, Split::Heads));
+                if *gate {
+                    all.push(matrix(Part::O, h, n * v, Split::Heads));
+                }
                 if let Some(i) = indexer.filter(|i| !i.shared) {
                     let (ni, di) = (f64::from(i.heads), f64::from(i.head_dim));
                     // Query, key and head-weight projections; every rank scores with all of them.

@@ -282,7 +282,36 @@ impl Model {
     }
 
     fn norm_parameters(&self) -> f64 {
-        (2.0 * f64::from(self.layers) + 1.0) * f64::from(self.hidden)
+        let mixed = 2.0 * f64::from(self.layers) * self.stream_mixing();
+        (2.0 * f64::from(self.layers) + 1.0) * f64::from(self.hidden) + mixed
+    }
+
+    /// Parameters that mix the streams around one block (`hc_attn_fn` and `hc_ffn_fn` of DeepSeek-V4: from all streams to
+    /// a weight in and a weight out of each and a matrix between them); 0: a plain residual.
+    pub fn stream_mixing(&self) -> f64 {
+        let (n, h) = (f64::from(self.streams), f64::from(self.hidden));
+        if self.streams > 1 { (2.0 + n) * n * (n * h + 1.0) + 3.0 } else { 0.0 }
+    }
+
+    /// Bytes of a token's residual, all streams (BF16).
+    pub fn residual_row(&self) -> f64 {
+        2.0 * f64::from(self.hidden) * f64::from(self.streams)
+    }
+
+    /// Bytes that the residual of a layer moves beyond a sum and a norm around each of its two blocks: of each token, and
+    /// once a step (BF16; the mixing itself in FP32).
+    ///
+    /// Streams: all read and one written before a block, all and its output read and all written behind it, less the three
+    /// rows of a plain sum. Attention over residuals (arXiv:2603.15031, `attn_res_block_size`): before each block the
+    /// sums of the groups of layers so far, on average half of all, and a row in and out.
+    pub fn residual_bytes(&self) -> (f64, f64) {
+        let (n, h) = (f64::from(self.streams), f64::from(self.hidden));
+        let streams = if self.streams > 1 { 2.0 * (3.0 * n - 1.0) * h * 2.0 } else { 0.0 };
+        let back = match self.residual_block {
+            0 => 0.0,
+            block => 2.0 * (f64::from(self.layers) / (2.0 * f64::from(block)) + 2.0) * h * 2.0,
+        };
+        (streams + back, 2.0 * self.stream_mixing() * 4.0)
     }
 
     /// Weight bytes of the whole model, without its MTP layers.
@@ -317,7 +346,8 @@ impl Model {
             + self.shared_expert_parameters()
             + self.router_parameters()
             + self.latent_parameters();
-        let mixer = |m: &LayerMixer| m.matrices(self.hidden).iter().map(|m| m.parameters).sum::<f64>() + m.small(self.hidden);
+        let mixer =
+            |m: &LayerMixer| m.matrices(self.hidden).iter().map(|m| m.parameters).sum::<f64>() + m.small(self.hidden);
         let tables = (self.embedding_bytes() + self.head_bytes()) / Dtype::Bf16.weight_bytes();
         let dense = f64::from(self.layers - self.moe_layers());
         self.over_layers(self.attention_parameters_per_layer(), mixer)

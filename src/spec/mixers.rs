@@ -1,10 +1,13 @@
 //! What mixes the tokens of a layer other than grouped-query and latent attention: one file a kind, with its sizes, its
 //! weights, what it keeps of a sequence, and how a config says so. A kind is its file and its line in the table below.
 
+mod block_sparse;
+mod compressed;
 mod delta;
 pub(crate) mod facts;
 mod kimi;
 mod mamba;
+mod mamba1;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -14,11 +17,14 @@ use super::json;
 use super::limits::Check;
 use crate::error::Problems;
 
+pub use block_sparse::BlockSparse;
+pub use compressed::Compressed;
 pub use delta::DeltaNet;
 pub(crate) use facts::{Facts, Found, Reading};
 pub use facts::{Rows, Running};
 pub use kimi::KimiDelta;
 pub use mamba::Mamba2;
+pub use mamba1::Mamba1;
 
 /// The table of kinds: name in JSON, and its facts.
 macro_rules! kinds {
@@ -64,6 +70,9 @@ kinds! {
     "gated-delta" GatedDelta(DeltaNet),
     "kimi-delta" KimiDelta(KimiDelta),
     "mamba2" Mamba2(Mamba2),
+    "mamba1" Mamba1(Mamba1),
+    "compressed" Compressed(Compressed),
+    "block-sparse" BlockSparse(BlockSparse),
 }
 
 impl<'de> Deserialize<'de> for OwnMixer {

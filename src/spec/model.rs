@@ -51,6 +51,10 @@ fn usual_group(group: &u32) -> bool {
     *group == USUAL_GROUP
 }
 
+fn is_one(n: &u32) -> bool {
+    *n == 1
+}
+
 fn is_true(flag: &bool) -> bool {
     *flag
 }
@@ -92,6 +96,12 @@ record! {
         /// For each layer its mixers, one after the other: 0 is `attention`, 1 the first of `mixers`; empty: all 0.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         pub layer_mixers: Vec<Vec<u32>> = Vec::new(),
+        /// Residual streams that hyper-connections mix before and after each block; 1: the plain residual.
+        #[serde(skip_serializing_if = "is_one")]
+        pub streams: u32 = 1,
+        /// Layers whose sum attention over residuals reads back as one row (Kimi-K3); 0: none.
+        #[serde(skip_serializing_if = "zero")]
+        pub residual_block: u32 = 0,
         /// Whether embedding and head share their weights.
         pub tied_embeddings: bool,
         /// Multi-token-prediction layers in the checkpoint.
@@ -158,6 +168,8 @@ impl Model {
         }
         self.check_layers(&mut c);
         c.count("int4_group", self.int4_group, 1, 1_000_000);
+        c.count("streams", self.streams, 1, 64);
+        c.count("residual_block", self.residual_block, 0, self.layers.max(1));
         let q = &self.quant;
         for (field, set) in [
             ("gemm", q.gemm.is_some()),

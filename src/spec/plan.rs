@@ -145,7 +145,7 @@ record! {
         pub router: Side = Side::Attention,
         /// Side that holds the shared expert.
         pub shared_expert: Side = Side::Ffn,
-        /// Side that holds the dense layers.
+        /// Side that holds the FFNs of dense layers; those of a model without experts always stand on the FFN pool.
         pub dense: Side = Side::Attention,
         /// Whether the FFN side adds up the experts' outputs before sending them back.
         pub prereduce: bool = false,
@@ -271,6 +271,11 @@ impl PoolPlan {
 }
 
 impl AfdPlan {
+    /// Side that holds the FFNs of dense layers. A model without experts has nothing else for an FFN pool.
+    pub fn dense_side(&self, experts: bool) -> Side {
+        if experts { self.dense } else { Side::Ffn }
+    }
+
     /// GPUs of all units.
     pub fn gpus(&self) -> u32 {
         self.unit_gpus().saturating_mul(self.units)

@@ -13,13 +13,17 @@ use disagg::spec::{Assumptions, Serving, Workload};
 use crate::lab;
 
 /// A hybrid of each kind, odd heads, chunks of every other layer's experts, and latent experts.
-const FAMILIES: [&str; 6] = [
+const FAMILIES: [&str; 10] = [
     "moonshotai/Kimi-Linear-48B-A3B-Instruct",
     "Qwen/Qwen3.5-35B-A3B",
     "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16",
     "XiaomiMiMo/MiMo-V2-Flash",
     "meta-llama/Llama-4-Scout-17B-16E-Instruct",
     "nvidia/NVIDIA-Nemotron-3-Super-120B-A12B-FP8",
+    "deepseek-ai/DeepSeek-V4-Flash",
+    "google/gemma-4-26B-A4B",
+    "zai-org/GLM-5.3-Flash",
+    "ai21labs/AI21-Jamba-Mini-1.5",
 ];
 
 fn library(name: &str, framework: &str, serving: &Serving) -> Arc<Library> {

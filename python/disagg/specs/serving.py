@@ -11,7 +11,7 @@ from disagg.specs._base import constructor, expect
 
 __all__ = ["SLO", "Assumptions", "Dtype", "Quant", "Serving"]
 
-Dtype = Literal["bfloat16", "fp8", "fp8_block", "nvfp4", "int4_wo", "w4a16_mxfp4", "w4a8_mxfp4_mxfp8"]
+Dtype = Literal["bfloat16", "fp8", "fp8_block", "nvfp4", "int4_wo", "w4a16_mxfp4", "w4a8_mxfp4_mxfp8", "w4a16_nvfp4"]
 
 
 class Assumptions(_core.Assumptions):

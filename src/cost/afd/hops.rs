@@ -92,12 +92,18 @@ impl Hops {
         Hop { shape: &self.shape, fabric: &self.lib.cluster.fabric, replicas: self.replicas, tokens, back }
     }
 
+    /// A token that travels whole has the model's width, whatever its experts read.
+    pub(super) fn home(&self) -> AfdShape {
+        AfdShape { hidden: self.lib.model.hidden, ..self.shape }
+    }
+
     /// The two hops of a layer whose tokens travel once each (a dense layer, or a router, on the FFN pool):
     /// one copy out, one vector back.
     pub fn price_home<S: Ledger>(&self, batch: &Batch, back: bool, ledger: &mut S) {
         let (op, tokens) = (if back { Op::F2a } else { Op::A2f }, batch.tokens());
-        let hop = self.lib.comm.afd_home(&self.shape, tokens, back);
-        ledger.carry(op, 1.0, hop, || self.lib.comm.report_afd_home(&self.shape, tokens, back));
+        let shape = self.home();
+        let hop = self.lib.comm.afd_home(&shape, tokens, back);
+        ledger.carry(op, 1.0, hop, || self.lib.comm.report_afd_home(&shape, tokens, back));
     }
 
     /// Seconds of the two hops that the FFN side's ports are taken, where groups share them. `home`: one copy a token.
@@ -106,13 +112,14 @@ impl Hops {
             return [0.0; 2];
         }
         let tokens = batch.tokens();
-        [false, true].map(|back| self.lib.comm.afd_ffn_seconds(&self.shape, tokens, back, home))
+        let shape = if home { self.home() } else { self.shape };
+        [false, true].map(|back| self.lib.comm.afd_ffn_seconds(&shape, tokens, back, home))
     }
 
     /// One hop of a micro-batch's hidden states to the attention pool of the next pipeline stage: each GPU sends its
-    /// share of the vector. `near`: both stages in one scale-up domain.
+    /// share of the residual. `near`: both stages in one scale-up domain.
     pub fn stage_hop(&self, batch: &Batch, near: bool) -> CommTime {
-        let bytes = batch.tokens() * self.hidden() * 2.0 / f64::from(self.shape.attention_tp);
+        let bytes = batch.tokens() * self.lib.model.residual_row() / f64::from(self.shape.attention_tp);
         self.lib.comm.p2p(bytes, near)
     }
 }

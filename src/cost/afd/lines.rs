@@ -31,6 +31,8 @@ pub struct AfdLines {
     fused: Option<([f64; 2], Arc<Piecewise>, f64)>,
     /// By mixer what HBM needs for its weights, where small kernels hide behind another micro-batch's attention.
     streams: Option<Vec<f64>>,
+    /// Of a dense model: A2F and F2A, and the FFN stage [prefill, decode] by the tokens of all ranks.
+    home: Option<([Arc<Piecewise>; 2], [Arc<Piecewise>; 2])>,
     ends: EndLines,
 }
 
@@ -50,7 +52,7 @@ impl AfdUnit {
     /// Whether its stages add up as the lines have it: everything where a search places it.
     pub fn tabulates(&self) -> bool {
         !self.router_on_ffn
-            && !self.dense_on_ffn
+            && (!self.dense_on_ffn || self.experts.is_none() && self.groups == 1)
             && self.shared_on_ffn
             && !self.hops.shape.prereduce
             && !self.placed
@@ -80,7 +82,7 @@ impl AfdLines {
             };
             mixers.clone().map(|m| [line(m, false), line(m, true)]).collect()
         };
-        let (ep, moe_tp) = (u.experts.ep, u.experts.moe_tp);
+        let (ep, moe_tp) = (u.ep, u.moe_tp);
         // Groups stand apart from the pool as the whole unit does.
         let key = [u.attention_gpus, tp, u.ffn_gpus, ep, moe_tp, u.groups];
         let hop = |names: [&'static str; 2], seconds: fn(&AfdUnit, f64, bool) -> f64| {
@@ -89,7 +91,21 @@ impl AfdLines {
                 lines.get((names[usize::from(back)], key), move |x| seconds(&u, x, back))
             })
         };
+        let dense_ffn = |decode: bool| {
+            let u = u.clone();
+            lines.get(("afd.dense.ffn", [u.ffn_gpus, ep, moe_tp, u32::from(decode), 0, 0]), move |x| {
+                let mut t = Seconds::default();
+                u.price_dense_ffn_of(x, decode, &mut t);
+                t.0
+            })
+        };
         AfdLines {
+            home: u.experts.is_none().then(|| {
+                let hops = hop(["afd.home.out", "afd.home.back"], |u, x, back| {
+                    u.lib.comm.afd_home(&u.hops.home(), x, back).seconds
+                });
+                (hops, [false, true].map(dense_ffn))
+            }),
             ranks: u.ranks(),
             kernels: mixers
                 .clone()
@@ -232,6 +248,11 @@ impl UnitParts for Read<'_> {
     fn dense<S: Sum>(&self, at: &At, mixer: usize) -> LayerStages<S> {
         let mut s = LayerStages::<S>::default();
         s.attention.add(Op::Norm, 1.0, known(self.lines.dense[mixer][at.mode].at(at.place) + at.kernels[mixer]));
+        if let Some(([out, back], ffn)) = &self.lines.home {
+            s.a2f.add(Op::A2f, 1.0, known(out.at(at.place)));
+            s.ffn.add(Op::DenseFfn, 1.0, known(ffn[at.mode].at(at.all)));
+            s.f2a.add(Op::F2a, 1.0, known(back.at(at.place)));
+        }
         s
     }
 }

@@ -177,7 +177,8 @@ pub fn rows<P: UnitParts, S: Sum>(
     let mut draft = |row, at: &P::At, batch: &Batch, count| {
         let mut own = S::default();
         draft_ends(parts, at, batch, &mut own);
-        take(row, stages(parts, at, DRAFT_MIXER), own, count);
+        let layer = if program.has_experts() { stages(parts, at, DRAFT_MIXER) } else { parts.dense(at, DRAFT_MIXER) };
+        take(row, layer, own, count);
     };
     let [(_, first), (rest, more)] = draft::passes(mtp, batch);
     if first > 0.0 {

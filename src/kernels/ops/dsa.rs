@@ -34,7 +34,7 @@ pub(super) fn gemm_types(gemm: Dtype) -> &'static [&'static [&'static str]] {
     const BLOCK: &[&str] = &["fp8_block"];
     const FP4: &[&str] = &["nvfp4"];
     match gemm {
-        Dtype::Bf16 | Dtype::Int4Wo | Dtype::W4a16Mxfp4 => &[BF16, BLOCK, FP8],
+        Dtype::Bf16 | Dtype::Int4Wo | Dtype::W4a16Mxfp4 | Dtype::W4a16Nvfp4 => &[BF16, BLOCK, FP8],
         Dtype::Fp8 => &[FP8, BLOCK, BF16],
         Dtype::Fp8Block | Dtype::W4a8Mxfp4Mxfp8 => &[BLOCK, FP8, BF16],
         Dtype::Nvfp4 => &[FP4, BLOCK, FP8, BF16],

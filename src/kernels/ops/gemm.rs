@@ -19,7 +19,7 @@ fn formats(dtype: Dtype) -> &'static [Dtype] {
         Dtype::Fp8 => &[Dtype::Fp8, Dtype::Fp8Block, Dtype::Bf16],
         Dtype::Fp8Block => &[Dtype::Fp8Block, Dtype::Fp8, Dtype::Bf16],
         Dtype::Nvfp4 => &[Dtype::Nvfp4, Dtype::Fp8Block, Dtype::Fp8, Dtype::Bf16],
-        Dtype::Int4Wo | Dtype::W4a16Mxfp4 => &[Dtype::Bf16],
+        Dtype::Int4Wo | Dtype::W4a16Mxfp4 | Dtype::W4a16Nvfp4 => &[Dtype::Bf16],
         Dtype::W4a8Mxfp4Mxfp8 => &[Dtype::Fp8, Dtype::Fp8Block, Dtype::Bf16],
     }
 }

@@ -29,7 +29,9 @@ pub(super) fn dims(model: &Model) -> Result<Dims> {
             v: f64::from(*v),
             indexer: *indexer,
         }),
-        Attention::Gqa { .. } | Attention::Own(_) => Err(Error::spec("model.attention", "is not MLA", "use the GQA operators")),
+        Attention::Gqa { .. } | Attention::Own(_) => {
+            Err(Error::spec("model.attention", "is not MLA", "use the GQA operators"))
+        }
     }
 }
 
@@ -43,7 +45,7 @@ pub(super) fn block(device: &Device, d: &Dims, heads: f64, gemm: Dtype, kv: Dtyp
     if let Some(i) = d.indexer.filter(|i| !i.shared) {
         let (n, di) = (f64::from(i.heads), f64::from(i.head_dim));
         weights += d.hidden * di + d.q_lora.max(1.0) * n * di + d.hidden * n;
-        index = Some(Index { pair: 2.0 * n * di / device.fp8_flops, kv: (di + 4.0) / bw });
+        index = Some(Index { pair: i.keys() * 2.0 * n * di / device.fp8_flops, kv: i.keys() * (di + 4.0) / bw });
     }
     Block {
         weights: weights * gemm.weight_bytes() / bw,

@@ -36,6 +36,7 @@ fn formats(dtype: Dtype) -> &'static [Dtype] {
         Dtype::Nvfp4 => &[Dtype::Nvfp4, Dtype::W4a8Mxfp4Mxfp8, Dtype::Fp8Block, Dtype::Bf16],
         Dtype::Int4Wo => &[Dtype::Int4Wo, Dtype::W4a16Mxfp4, Dtype::Bf16],
         Dtype::W4a16Mxfp4 => &[Dtype::W4a16Mxfp4, Dtype::Int4Wo, Dtype::W4a8Mxfp4Mxfp8, Dtype::Bf16],
+        Dtype::W4a16Nvfp4 => &[Dtype::W4a16Nvfp4, Dtype::W4a16Mxfp4, Dtype::Int4Wo, Dtype::Bf16],
         Dtype::W4a8Mxfp4Mxfp8 => &[Dtype::W4a8Mxfp4Mxfp8, Dtype::W4a16Mxfp4, Dtype::Nvfp4, Dtype::Bf16],
     }
 }

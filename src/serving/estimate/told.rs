@@ -87,9 +87,11 @@ fn prefill_stages(s: &StepEngine, parts: &[Batch]) -> Vec<StageRow> {
 
 /// Stage times of micro-batch `b`, one of `parts` like it in a pass of `step` seconds.
 fn stages_of(u: &Unit, phase: StepKind, b: &Batch, parts: usize, step: f64) -> Vec<StageRow> {
-    let mixer = u.program().first_with(Ffn::Experts);
-    let times = u.unit.stages(b, mixer).seconds(u.fused(&vec![*b; parts.max(1)]));
-    let layers = u.program().layers_with(Ffn::Experts);
+    let ffn = if u.program().has_experts() { Ffn::Experts } else { Ffn::Dense };
+    let mixer = u.program().first_with(ffn);
+    let layer = if ffn == Ffn::Experts { u.unit.stages(b, mixer) } else { u.unit.dense(b, mixer) };
+    let times = layer.seconds(u.fused(&vec![*b; parts.max(1)]));
+    let layers = u.program().layers_with(ffn);
     Stage::ALL
         .iter()
         .zip(times)

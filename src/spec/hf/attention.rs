@@ -5,7 +5,7 @@
 use serde_json::Value;
 
 use super::class::Rule;
-use super::fields::{Fields, kind};
+use super::fields::{Fields, kind, off};
 use super::order::Blocks;
 use crate::spec::attention::{Attention, Indexer, OutputGate, Shape, SlidingWindow};
 use crate::spec::layer_mixer::{LayerMixer, OtherAttention};
@@ -47,6 +47,9 @@ pub(crate) fn read(
             f.seen(derived);
         }
         let attention = attention?;
+        if let (true, Some(layers)) = (f.class.has(Rule::TwoBlocks), layers) {
+            return Some(Mixing { attention, mixers: Vec::new(), layer_mixers: vec![vec![0, 0]; layers as usize] });
+        }
         let (mixers, layer_mixers) = match (own, layers) {
             (Some(own), _) => (own.mixers.into_iter().map(LayerMixer::Own).collect(), own.layer_mixers),
             (None, Some(layers)) => shared_indexers(f, &attention, layers, mtp)?,
@@ -67,7 +70,11 @@ pub(crate) fn read(
     }
     let (plain, shape) = grouped(f, hidden)?;
     let Attention::Gqa { heads, kv_heads, head_dim, .. } = plain else { return None };
-    let whole = |window| Attention::Gqa { heads, kv_heads, head_dim, window, shape };
+    let global = global_shape(f, heads, kv_heads, head_dim, shape)?;
+    let whole = |window| match &global {
+        Some(attention) => attention.clone(),
+        None => Attention::Gqa { heads, kv_heads, head_dim, window, shape },
+    };
     if let Some(blocks) = blocks {
         let mamba = blocks.layer_mixers.iter().flatten().any(|m| *m == 1);
         let mixers = if mamba { vec![LayerMixer::Own(OwnMixer::Mamba2(Mamba2::sizes(f)?))] } else { Vec::new() };
@@ -78,7 +85,11 @@ pub(crate) fn read(
     let linear = kinds.contains(&Kind::Linear);
     let slides = kinds.contains(&Kind::Window);
     let tokens = if slides { window_tokens(f)? } else { 0 };
-    let other = if slides { other_shape(f, heads, kv_heads, head_dim, shape)? } else { None };
+    let other = match (&global, slides) {
+        (Some(_), true) => Some(Attention::Gqa { heads, kv_heads, head_dim, window: None, shape }),
+        (None, true) => other_shape(f, heads, kv_heads, head_dim, shape)?,
+        (_, false) => None,
+    };
     if !linear && other.is_none() {
         let window =
             slides.then(|| SlidingWindow { tokens, layers: kinds.iter().map(|k| *k == Kind::Window).collect() });
@@ -106,7 +117,7 @@ fn latent(f: &mut Fields) -> Option<Attention> {
     let kv_lora = f.need(&["kv_lora_rank"], HEAD);
     let q_lora = f.or(&["q_lora_rank"], 0, HEAD, 0);
     let nope = f.need(&["qk_nope_head_dim"], HEAD);
-    let rope = f.need(&["qk_rope_head_dim"], HEAD);
+    let rope = f.or(&["qk_rope_head_dim"], 0, HEAD, 0);
     let v = f.need(&["v_head_dim"], HEAD);
     let indexer = match f.first(&["index_topk", "index_n_heads", "index_head_dim"]) {
         None => None,
@@ -114,10 +125,15 @@ fn latent(f: &mut Fields) -> Option<Attention> {
             let topk = f.need(&["index_topk"], 100_000_000);
             let n = f.need(&["index_n_heads"], HEAD);
             let d = f.need(&["index_head_dim"], HEAD);
-            Some(Indexer { heads: n?, head_dim: d?, topk: topk?, shared: false })
+            let pool = f.or(&["index_kpool"], 0, 1_000_000, 0);
+            // One key of a pool of tokens, the last pool always among the picks.
+            ["index_kpool_always_select_tail", "index_kpool_compress"].iter().for_each(|n| f.seen(n));
+            Some(Indexer { heads: n?, head_dim: d?, topk: topk?, shared: false, pool: pool? })
         }
     };
-    Some(Attention::Mla { heads: heads?, q_lora: q_lora?, kv_lora: kv_lora?, nope: nope?, rope: rope?, v: v?, indexer })
+    let gate = f.flag("mla_use_output_gate").unwrap_or(false);
+    let (heads, q_lora, kv_lora) = (heads?, q_lora?, kv_lora?);
+    Some(Attention::Mla { heads, q_lora, kv_lora, nope: nope?, rope: rope?, v: v?, indexer, gate })
 }
 
 /// Grouped-query attention, and what sets it apart.
@@ -150,7 +166,7 @@ fn grouped(f: &mut Fields, hidden: Option<u32>) -> Option<(Attention, Shape)> {
         _ => OutputGate::None,
     };
     let (head_dim, v_dim) = (head_dim?, v_dim?);
-    let shape = Shape { v_dim: if v_dim == head_dim { 0 } else { v_dim }, q_rank: q_rank?, gate };
+    let shape = Shape { v_dim: if v_dim == head_dim { 0 } else { v_dim }, q_rank: q_rank?, gate, shared_kv: false };
     let (heads, kv_heads) = (heads?, kv_heads?);
     Some((Attention::Gqa { heads, kv_heads, head_dim, window: None, shape }, shape))
 }
@@ -265,6 +281,32 @@ fn other_shape(f: &mut Fields, heads: u32, kv_heads: u32, head_dim: u32, shape: 
     }
     let shape = Shape { v_dim: if v == d { 0 } else { v }, ..shape };
     Some(Some(Attention::Gqa { heads: n, kv_heads: kv, head_dim: d, window: None, shape }))
+}
+
+/// Gemma-4: layers without a window have heads of their own, and there values may be keys. `Some(None)`: the model's.
+fn global_shape(f: &mut Fields, heads: u32, kv_heads: u32, head_dim: u32, shape: Shape) -> Option<Option<Attention>> {
+    if f.get("global_head_dim").is_none() {
+        return Some(None);
+    }
+    if f.get("hidden_size_per_layer_input").is_some_and(|v| !off(v)) {
+        f.wrong("hidden_size_per_layer_input", "embeddings of each layer: not supported", "");
+    }
+    // Images are seen whole, texts as ever.
+    if f.get("use_bidirectional_attention").and_then(Value::as_str) == Some("all") {
+        f.wrong("use_bidirectional_attention", "attention to both sides: not supported", "");
+    }
+    let width = f.or(&["global_head_dim"], 1, HEAD, head_dim)?;
+    let shared_kv = f.flag("attention_k_eq_v").unwrap_or(false);
+    let kv = f.or(&["num_global_key_value_heads"], 1, HEAD, kv_heads)?;
+    // Only layers whose values are keys have another number of heads.
+    let kv = if shared_kv { kv } else { kv_heads };
+    for unused in ["vocab_size_per_layer_input", "use_double_wide_mlp"] {
+        if f.get("hidden_size_per_layer_input").is_none_or(off) {
+            f.seen(unused);
+        }
+    }
+    let shape = Shape { shared_kv, v_dim: 0, ..shape };
+    Some(Some(Attention::Gqa { heads, kv_heads: kv, head_dim: width, window: None, shape }))
 }
 
 /// GLM-5.2: layers that take the picks of the indexer before them.

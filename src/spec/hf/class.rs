@@ -33,6 +33,8 @@ pub(crate) enum Rule {
     GatedAttention,
     /// Layers are mixers and FFNs in a pattern (Nemotron-H).
     Blocks,
+    /// Two attention blocks and two dense FFNs a layer, experts beside them (LongCat).
+    TwoBlocks,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -11,6 +11,7 @@ use super::fields::{Fields, kind};
 use super::quant;
 use super::{attention, ffn, unread};
 use crate::error::{Error, Problems, Result};
+use crate::spec::attention::Attention;
 use crate::spec::json;
 use crate::spec::matrix::Part;
 use crate::spec::model::{Model, Moe, USUAL_GROUP};
@@ -137,7 +138,10 @@ fn read(
     let max_context = f.need(&["max_position_embeddings"], 1_000_000_000);
     let mixing = attention::read(&mut f, layers, hidden, mtp_layers.unwrap_or(0), blocks.as_ref());
     let gated = ffn::gated(&mut f);
-    let mla = mixing.as_ref().is_some_and(|m| m.attention.kv_shards(2) == 1 && f.get("kv_lora_rank").is_some());
+    let own = |m: &attention::Mixing| matches!(m.attention, Attention::Own(_));
+    let mla =
+        mixing.as_ref().is_some_and(|m| m.attention.kv_shards(2) == 1 && (f.get("kv_lora_rank").is_some() || own(m)));
+    let (streams, residual_block) = residual(&mut f);
     let moe = ffn::experts(&mut f, mla);
     let has_experts = ffn::has_experts(&f);
     let placed = ffn::placed(&mut f, layers, hidden, mtp_layers.unwrap_or(0), has_experts, blocks.as_ref());
@@ -150,7 +154,9 @@ fn read(
     let architecture = architecture(top, text);
     let dense = placed.as_ref().map(|p| p.dense.as_slice()).unwrap_or_default();
     let parts = parts(mixing.as_ref(), moe.as_ref(), dense);
+    let experts = f.get("expert_dtype").and_then(Value::as_str).map(str::to_ascii_lowercase);
     let checkpoint = quant::read(top, text, dense, &parts, mla, &mut f.problems);
+    let checkpoint = checkpoint.map(|c| c.with_experts(experts.as_deref()));
     unread::structure(&mut f, true);
     problems.0.extend(f.problems.0);
     problems.into_result()?;
@@ -179,6 +185,8 @@ fn read(
         gated,
         mixers: mixing.mixers,
         layer_mixers: mixing.layer_mixers,
+        streams: streams.unwrap_or(1),
+        residual_block: residual_block.unwrap_or(0),
         tied_embeddings: tied.unwrap_or(false),
         mtp_layers,
         quant: checkpoint.formats,
@@ -192,6 +200,19 @@ fn read(
     let mut problems = Problems::new();
     problems.nest("model", model.check());
     json::checked(model, problems)
+}
+
+/// Residual streams and blocks of classes that have them: in others nobody knows what the fields do.
+fn residual(f: &mut Fields) -> (Option<u32>, Option<u32>) {
+    let (mut streams, mut block) = (Some(1), Some(0));
+    if f.class.usual("hc_mult").is_some() {
+        streams = f.or(&["hc_mult"], 1, 64, 1);
+        ["hc_sinkhorn_iters", "mhc"].iter().for_each(|n| f.seen(n));
+    }
+    if f.class.usual("attn_res_block_size").is_some() {
+        block = f.or(&["attn_res_block_size"], 0, 10_000, 0);
+    }
+    (streams, block)
 }
 
 /// Parts that the model has, in the order in which they are told; none: its experts.

@@ -13,6 +13,9 @@ const WIDE: u32 = 10_000_000;
 /// Spellings of the number of routed experts.
 const EXPERTS: &[&str] = &["n_routed_experts", "num_local_experts", "num_experts"];
 
+/// Spellings of the width of latent experts.
+const LATENT: &[&str] = &["moe_latent_size", "routed_expert_hidden_size"];
+
 /// Activations of FFNs that have a gate, and of those that have none.
 const WITH_GATE: &[&str] = &["silu", "swish", "swiglu", "swigluoai", "geglu", "situ"];
 
@@ -40,7 +43,9 @@ pub(crate) fn gated(f: &mut Fields) -> Option<bool> {
 pub(crate) fn has_experts(f: &Fields) -> bool {
     // One expert that every token goes to is a dense FFN.
     let several = |v: &Value| v.as_u64() != Some(1) || f.says("num_experts_per_tok");
-    f.first(EXPERTS).is_some_and(|(_, v)| !off(v) && several(v))
+    // Gemma-4: experts beside the dense FFN of every layer.
+    let on = f.get("enable_moe_block").is_none_or(|v| !off(v));
+    on && f.first(EXPERTS).is_some_and(|(_, v)| !off(v) && several(v))
 }
 
 pub(crate) fn experts(f: &mut Fields, mla: bool) -> Option<Moe> {
@@ -50,7 +55,7 @@ pub(crate) fn experts(f: &mut Fields, mla: bool) -> Option<Moe> {
         // Sizes that a class names for the experts it may have.
         let none = [EXPERTS, SHARED, COUNT].into_iter().flatten();
         none.for_each(|n| f.seen(n));
-        for unused in ["num_experts_per_tok", "moe_intermediate_size", "n_group", "topk_group", "moe_latent_size"] {
+        for unused in ["num_experts_per_tok", "moe_intermediate_size", "n_group", "topk_group", LATENT[0], LATENT[1]] {
             f.seen(unused);
         }
         return None;
@@ -60,6 +65,8 @@ pub(crate) fn experts(f: &mut Fields, mla: bool) -> Option<Moe> {
     // Mixtral, gpt-oss and MiniMax-M2 have no dense layers and call the expert size intermediate_size.
     let intermediate = f.need(&["moe_intermediate_size", "intermediate_size"], WIDE);
     let shared = match f.first(SHARED) {
+        // Every token passes both dense FFNs of a layer beside its experts.
+        _ if f.class.has(Rule::TwoBlocks) => f.need(&["intermediate_size"], WIDE).map(|w| w.saturating_mul(2)),
         Some((name, _)) => f.or(&[name], 0, WIDE, 0),
         None => {
             let n = f.or(COUNT, 0, 1000, 0);
@@ -70,7 +77,13 @@ pub(crate) fn experts(f: &mut Fields, mla: bool) -> Option<Moe> {
     COUNT.iter().for_each(|n| f.seen(n));
     let groups = f.or(&["n_group"], 1, 65_536, 1);
     let topk_groups = f.or(&["topk_group"], 1, 65_536, 1);
-    let latent = f.or(&["moe_latent_size"], 0, 1_000_000, 0);
+    // LongCat: choices that no expert computes; a token goes to those that do at their share.
+    let idle = f.or(&["zero_expert_num"], 0, 65_536, 0);
+    let topk = topk.zip(idle).zip(experts).map(|((k, idle), n)| match idle {
+        0 => k,
+        idle => (f64::from(k) * f64::from(n) / f64::from(n + idle)).round().max(1.0) as u32,
+    });
+    let latent = f.or(LATENT, 0, 1_000_000, 0);
     Some(Moe {
         experts: experts?,
         topk: topk?,
@@ -146,6 +159,8 @@ const PLACES: &[&str] = &[
     "decoder_sparse_step",
     "moe_every_n_layer",
     "mlp_only_layers",
+    "expert_layer_period",
+    "expert_layer_offset",
     "first_k_dense_replace",
 ];
 
@@ -173,6 +188,11 @@ fn marks(f: &mut Fields, layers: u32, mtp: u32) -> Option<Vec<bool>> {
         };
         let every = f.or(&["moe_layer_interval"], 1, 10_000, 1)?;
         return Some((0..layers).map(|i| i < first || i > last || !(i + 1).is_multiple_of(every)).collect());
+    }
+    if f.get("expert_layer_period").is_some() {
+        let period = f.or(&["expert_layer_period"], 1, 10_000, 1)?;
+        let offset = f.or(&["expert_layer_offset"], 0, 10_000, 0)?;
+        return Some((0..layers).map(|i| i % period != offset).collect());
     }
     let every = f.or(&["interleave_moe_layer_step", "decoder_sparse_step", "moe_every_n_layer"], 1, 10_000, 1)?;
     let only = f.layer_numbers("mlp_only_layers", layers);

@@ -26,6 +26,7 @@ pub(crate) const ROW: u32 = 4096;
 pub(crate) fn algorithm(name: &str, group: Option<u32>) -> Result<Format, String> {
     match name.to_ascii_uppercase().as_str() {
         "NVFP4" | "NVFP4_AWQ" => Ok(Dtype::Nvfp4.into()),
+        "W4A16_NVFP4" => Ok(Dtype::W4a16Nvfp4.into()),
         "FP8" | "FP8_PER_CHANNEL_PER_TOKEN" => Ok(Dtype::Fp8.into()),
         "FP8_PB_WO" | "FP8_BLOCK_SCALES" | "FP8_PB_REAL" => Ok(Dtype::Fp8Block.into()),
         "W4A16_AWQ" | "INT4_AWQ" | "W4A16" => Ok(Format { dtype: Dtype::Int4Wo, group: group.unwrap_or(128) }),

@@ -18,8 +18,8 @@ use serde_json::{Map, Value};
 use super::formats::{self, Format, ROW};
 use super::patterns::Pattern;
 use crate::error::Problems;
-use crate::spec::matrix::Part;
 use crate::spec::dtype::{Dtype, Quant};
+use crate::spec::matrix::Part;
 use crate::spec::model::PartFormat;
 
 pub(crate) struct Checkpoint {
@@ -27,6 +27,19 @@ pub(crate) struct Checkpoint {
     pub bf16_parts: Vec<Part>,
     pub part_formats: Vec<PartFormat>,
     pub int4_group: Option<u32>,
+}
+
+impl Checkpoint {
+    /// With the format that `expert_dtype` gives experts (DeepSeek-V4: MXFP4 weights, FP8 inputs) where the lists have
+    /// them in the format of all others.
+    pub fn with_experts(mut self, said: Option<&str>) -> Checkpoint {
+        if said == Some("fp4") && self.formats.moe == self.formats.gemm {
+            let format = Dtype::W4a8Mxfp4Mxfp8;
+            self.formats.moe = Some(format);
+            self.formats.comm = Some(format.payload());
+        }
+        self
+    }
 }
 
 type Json = Map<String, Value>;
@@ -41,7 +54,10 @@ const MODULES: &[(Option<Part>, &[&str])] = &[
     (Some(Part::KvB), &["self_attn.kv_b_proj"]),
     (Some(Part::O), &["self_attn.o_proj", "mixer.o_proj", "attention.dense"]),
     (Some(Part::Indexer), &["self_attn.indexer"]),
-    (Some(Part::Linear), &["linear_attn.in_proj_qkv", "linear_attn.in_proj_qkvz", "mixer.in_proj"]),
+    (
+        Some(Part::Linear),
+        &["linear_attn.in_proj_qkv", "linear_attn.in_proj_qkvz", "mixer.in_proj", "self_attn.fused_qkvbfg_a_proj"],
+    ),
     (
         Some(Part::SharedExpert),
         &["mlp.shared_experts", "mlp.shared_expert", "block_sparse_moe.shared_experts", "mixer.shared_experts"],
@@ -146,7 +162,7 @@ fn scheme(q: &Json, path: &str, problems: &mut Problems) -> Option<Scheme> {
         match formats::algorithm(&algo, group) {
             Ok(format) => format,
             Err(what) => {
-                let hint = "read: NVFP4, FP8, FP8_BLOCK_SCALES, FP8_PB_WO, W4A16_AWQ, MIXED_PRECISION";
+                let hint = "read: NVFP4, W4A16_NVFP4, FP8, FP8_BLOCK_SCALES, FP8_PB_WO, W4A16_AWQ, MIXED_PRECISION";
                 problems.push(format!("{path}.quant_algo"), format!("{what}: not supported"), hint);
                 return None;
             }
@@ -341,7 +357,7 @@ fn resolve(
     // What most parts have; a format of weights alone counts only where a part has it.
     let count = |f: Format| gemms.iter().filter(|g| g.1 == Some(f)).count();
     let known = scheme.groups.iter().map(|g| g.1).chain(scheme.plain);
-    let weight_only = |f: &Format| matches!(f.dtype, Dtype::Int4Wo | Dtype::W4a16Mxfp4);
+    let weight_only = |f: &Format| matches!(f.dtype, Dtype::Int4Wo | Dtype::W4a16Mxfp4 | Dtype::W4a16Nvfp4);
     let usable: Vec<Format> =
         known.clone().filter(|f| count(*f) > 0 || (!weight_only(f) && Some(*f) == scheme.plain)).collect();
     let gemm = usable.into_iter().max_by_key(|f| count(*f)).map_or(Dtype::Bf16, |f| f.dtype);

@@ -347,6 +347,10 @@ const HARMLESS: &[&str] = &[
     "moe_dense_moe",
     "moe_multimodal_dispatch_use_allgather",
     "num_image_tokens",
+    "attention_method",
+    "mla_scale_q_lora",
+    "mla_scale_kv_lora",
+    "zero_expert_type",
 ];
 
 /// A name in its words, plural taken off; norms are one word.

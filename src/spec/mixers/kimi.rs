@@ -52,7 +52,7 @@ impl Facts for KimiDelta {
         c.count("conv", self.conv, 1, 64);
     }
 
-    // Which layers have it, counted from one; the others have the model's attention.
+    // Which layers have it; the others have the model's attention.
     fn read(Reading { f, layers, .. }: &mut Reading) -> Option<Option<Found<KimiDelta>>> {
         if !f.says("linear_attn_config") {
             return Some(None);
@@ -65,13 +65,15 @@ impl Facts for KimiDelta {
         let delta = f.layer_numbers("linear_attn_config.kda_layers", layers + 1);
         let full = f.layer_numbers("linear_attn_config.full_attn_layers", layers + 1);
         let (delta, full) = (delta?, full?);
-        if let Some(missing) = (1..=layers).find(|l| delta.contains(l) == full.contains(l)) {
+        // GLM-5.3-Flash counts from zero, Kimi from one.
+        let first = u32::from(!delta.contains(&0) && !full.contains(&0));
+        if let Some(missing) = (first..layers + first).find(|l| delta.contains(l) == full.contains(l)) {
             let message = format!("and full_attn_layers do not share out the {layers} layers: see layer {missing}");
             f.wrong("linear_attn_config.kda_layers", message, "");
             return None;
         }
         let mixer = KimiDelta { heads: heads?, head_dim: head_dim?, conv: conv?, full_gate };
-        let layer_mixers = (1..=layers).map(|l| vec![u32::from(delta.contains(&l))]).collect();
+        let layer_mixers = (first..layers + first).map(|l| vec![u32::from(delta.contains(&l))]).collect();
         Some(Some(Found { attention: None, mixers: vec![mixer], layer_mixers }))
     }
 }

@@ -383,9 +383,10 @@ pub fn compare() -> (Vec<Pair>, Vec<Whole>) {
                 let share = sliding as f64 / f64::from(model.layers);
                 p.grouped_query(*heads, *kv_heads, *head_dim, share, window.as_ref().map_or(0, |w| w.tokens));
             }
-            Attention::Mla { heads, q_lora, kv_lora, nope, rope, v, indexer } => {
+            Attention::Mla { heads, q_lora, kv_lora, nope, rope, v, indexer, .. } => {
                 p.latent(&model, *heads, [*q_lora, *kv_lora, *nope, *rope, *v], indexer.is_some());
             }
+            Attention::Own(own) => panic!("no rows of {}", own.name()),
         }
         p.experts(&model, model.moe.as_ref().unwrap());
         p.exchange();
