@@ -39,7 +39,7 @@ fn sizes_equal_the_published_ones() {
         ("nvidia/Gemma-4-31B-IT-NVFP4", 30.7, 30.7, 0.02),
         // ai21labs: 52B and 12B; meituan-longcat: 560B, 18.6B to 31.3B with a mean of 27B.
         ("ai21labs/AI21-Jamba-Mini-1.5", 51.6, 12.0, 0.02),
-        ("meituan-longcat/LongCat-Flash-Chat", 560.0, 27.0, 0.03),
+        ("meituan-longcat/LongCat-Flash-Chat", 560.0, 27.0, 0.04),
     ] {
         let m = lab::model(name);
         lab::near(m.parameters() / 1e9, billions, 0.02, name);

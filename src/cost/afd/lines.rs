@@ -31,9 +31,18 @@ pub struct AfdLines {
     fused: Option<([f64; 2], Arc<Piecewise>, f64)>,
     /// By mixer what HBM needs for its weights, where small kernels hide behind another micro-batch's attention.
     streams: Option<Vec<f64>>,
-    /// Of a dense model: A2F and F2A, and the FFN stage [prefill, decode] by the tokens of all ranks.
-    home: Option<([Arc<Piecewise>; 2], [Arc<Piecewise>; 2])>,
+    home: Option<Home>,
     ends: EndLines,
+}
+
+/// Layers of a dense model.
+#[derive(Debug)]
+struct Home {
+    /// A2F and F2A, and what they take of the pool's ports where groups share it.
+    hops: [Arc<Piecewise>; 2],
+    ports: Option<[Arc<Piecewise>; 2]>,
+    /// The FFN stage [prefill, decode], by the tokens of all ranks.
+    ffn: [Arc<Piecewise>; 2],
 }
 
 /// Prices an attention stage with one mixer.
@@ -52,7 +61,7 @@ impl AfdUnit {
     /// Whether its stages add up as the lines have it: everything where a search places it.
     pub fn tabulates(&self) -> bool {
         !self.router_on_ffn
-            && (!self.dense_on_ffn || self.experts.is_none() && self.groups == 1)
+            && (!self.dense_on_ffn || self.experts.is_none())
             && self.shared_on_ffn
             && !self.hops.shape.prereduce
             && !self.placed
@@ -100,11 +109,16 @@ impl AfdLines {
             })
         };
         AfdLines {
-            home: u.experts.is_none().then(|| {
-                let hops = hop(["afd.home.out", "afd.home.back"], |u, x, back| {
+            home: u.experts.is_none().then(|| Home {
+                hops: hop(["afd.home.out", "afd.home.back"], |u, x, back| {
                     u.lib.comm.afd_home(&u.hops.home(), x, back).seconds
-                });
-                (hops, [false, true].map(dense_ffn))
+                }),
+                ports: (u.groups > 1).then(|| {
+                    hop(["afd.home.ports.in", "afd.home.ports.out"], |u, x, back| {
+                        u.lib.comm.afd_ffn_seconds(&u.hops.home(), x, back, true)
+                    })
+                }),
+                ffn: [false, true].map(dense_ffn),
             }),
             ranks: u.ranks(),
             kernels: mixers
@@ -248,10 +262,12 @@ impl UnitParts for Read<'_> {
     fn dense<S: Sum>(&self, at: &At, mixer: usize) -> LayerStages<S> {
         let mut s = LayerStages::<S>::default();
         s.attention.add(Op::Norm, 1.0, known(self.lines.dense[mixer][at.mode].at(at.place) + at.kernels[mixer]));
-        if let Some(([out, back], ffn)) = &self.lines.home {
+        if let Some(home) = &self.lines.home {
+            let [out, back] = &home.hops;
             s.a2f.add(Op::A2f, 1.0, known(out.at(at.place)));
-            s.ffn.add(Op::DenseFfn, 1.0, known(ffn[at.mode].at(at.all)));
+            s.ffn.add(Op::DenseFfn, 1.0, known(home.ffn[at.mode].at(at.all)));
             s.f2a.add(Op::F2a, 1.0, known(back.at(at.place)));
+            s.ports = home.ports.as_ref().map_or([0.0; 2], |[into, out]| [into.at(at.place), out.at(at.place)]);
         }
         s
     }

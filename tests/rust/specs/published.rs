@@ -358,3 +358,31 @@ fn addresses_of_a_hub_name_presets() {
     let said = catalog::model("https://huggingface.co/deepseek-ai/DeepSeek-V32").unwrap_err().to_string();
     assert!(said.contains("deepseek-ai/DeepSeek-V3.2"), "{said}");
 }
+
+/// ModelOpt's weight-only NVFP4: nine sixteenths of a byte a weight, BF16 rows, on any device; mixed with FP8 attention as in
+/// Qwen3.6-27B-NVFP4.
+#[test]
+fn weight_only_nvfp4_is_read() {
+    let quant =
+        json!({"quantization": {"quant_algo": "W4A16_NVFP4", "group_size": 16, "exclude_modules": ["lm_head"]}});
+    let m = Model::from_hf_with_quant(&llama(), &quant, "x", "test").unwrap();
+    assert_eq!((m.quant.gemm, m.quant.comm), (Some(Dtype::W4a16Nvfp4), Some(Dtype::Bf16)));
+    let layers = 32.0 * (4096.0 * 4096.0 * 2.5 + 3.0 * 4096.0 * 14336.0);
+    near(m.weight_bytes(&AS_SHIPPED), layers * 0.5625 + m.embedding_bytes() + m.head_bytes(), 1e-3);
+    for device in ["h100_sxm", "b200_sxm"] {
+        let device = catalog::system(device).unwrap().0;
+        assert!(AS_SHIPPED.check_on(&m.quant, &device).is_empty());
+    }
+    let layer = |i: u32| {
+        let fp8 = |n: &str| (format!("model.layers.{i}.self_attn.{n}_proj"), json!({"quant_algo": "FP8"}));
+        let fp4 = |n: &str| {
+            (format!("model.layers.{i}.mlp.{n}_proj"), json!({"quant_algo": "W4A16_NVFP4", "group_size": 16}))
+        };
+        ["q", "k", "v", "o"].map(fp8).into_iter().chain(["gate", "up", "down"].map(fp4)).collect::<Vec<_>>()
+    };
+    let layers: serde_json::Map<String, Value> = (0..32).flat_map(layer).collect();
+    let quant = json!({"quantization": {"quant_algo": "MIXED_PRECISION", "quantized_layers": layers}});
+    let m = Model::from_hf_with_quant(&llama(), &quant, "x", "test").unwrap();
+    let formats = m.formats(&AS_SHIPPED);
+    assert_eq!((formats.attention_gemm, formats.dense_gemm), (Dtype::Fp8, Dtype::W4a16Nvfp4));
+}
