@@ -593,6 +593,13 @@ class Serving(Spec):
         Prompts join every n-th step at most, where ranks of attention data parallelism wait for one another (vLLM's
         ``--prefill-schedule-interval``, the ADP balance of TensorRT-LLM, SGLang's prefill delayer); None: the
         framework's own.
+    steps_ahead
+        Steps that are scheduled before the one that takes in a request that has just come: 1 with vLLM's asynchronous
+        scheduling and the overlap schedulers of SGLang and TensorRT-LLM, 0 without; None: the framework's own.
+    polling_steps
+        New requests are looked for every n-th decode step (SGLang's ``--scheduler-recv-interval``).
+    hold_steps
+        Steps that new requests are held back until more have come (TensorRT-LLM's ``batch_wait_timeout_iters``).
 
     Examples
     --------
@@ -618,6 +625,9 @@ class Serving(Spec):
         memory_fraction: float | None = None,
         expert_kernel: str | None = None,
         prefill_interval: int | None = None,
+        steps_ahead: int | None = None,
+        polling_steps: int = 1,
+        hold_steps: int = 0,
     ) -> Self: ...
     @property
     def mtp(self) -> int: ...
@@ -645,6 +655,12 @@ class Serving(Spec):
     def expert_kernel(self) -> str | None: ...
     @property
     def prefill_interval(self) -> int | None: ...
+    @property
+    def steps_ahead(self) -> int | None: ...
+    @property
+    def polling_steps(self) -> int: ...
+    @property
+    def hold_steps(self) -> int: ...
 
 class Parallel(Spec):
     """How one worker is split over GPUs.
@@ -1094,6 +1110,8 @@ class Assumptions(Spec):
     def out_of_memory(self) -> str: ...
     @property
     def ttft_queue(self) -> str: ...
+    @property
+    def request_path(self) -> str: ...
     @property
     def worker_corrections(self) -> str: ...
     @property
