@@ -19,31 +19,32 @@ FIRST = "# The specs, from their declarations in the core: written by tests/stub
 LAST = "# End of the specs.\n"
 
 
+def constructor(arguments) -> list[str]:
+    """The constructor of a class, an argument a line."""
+    lines, named = ["        cls,"], False
+    for name, takes, default, how in arguments:
+        if how == "KEYWORD_ONLY" and not named:
+            named = True
+            lines.append("        *,")
+        left = "" if default is None else f" = {default}".replace(" = []", " = ()").replace("'", '"')
+        lines.append(f"        {'**' if how == 'VAR_KEYWORD' else ''}{name}: {takes}{left},")
+    return ["    def __new__(", *lines, "    ) -> Self: ..."]
+
+
 def classes() -> str:
     """Every class of spec, in the words of a stub."""
     out = []
-    for kind, plain, fields in _core._fields():
+    for kind, attributes, arguments in _core._fields():
+        first, *rest = (getattr(_core, kind).__doc__ or "").strip().splitlines()
         out.append(f"class {kind}(Spec):")
-        doc = getattr(_core, kind).__doc__ if plain else None
-        if doc:
-            first, *rest = doc.strip().splitlines()
-            out += textwrap.indent("\n".join([f'"""{first}', *rest, '"""']), "    ").splitlines()
-            out.append("")
-        if plain:
-            arguments = [f"{name}: {takes}" + ("" if d is None else f" = {d}") for name, _, takes, d in fields]
-            arguments = [a.replace(" = []", " = ()").replace("'", '"') for a in arguments]
-            out.append("    __signature__: Signature")
-            out.append("    def __new__(")
-            out += ["        cls,", "        *,", *(f"        {a}," for a in arguments), "    ) -> Self: ..."]
-        else:
-            out.append("    def __new__(cls, made: Spec, /) -> Self: ...")
-        for name, gives, _, _ in fields:
+        out += textwrap.indent("\n".join([f'"""{first}', *rest, '"""']), "    ").splitlines()
+        out += ["", "    __signature__: Signature", *constructor(arguments)]
+        own = [*attributes, ("kind", "str")] if kind == "Distribution" else attributes
+        for name, gives in own:
             out += ["    @property", f"    def {name}(self) -> {gives}: ..."]
-        if kind == "Distribution":
-            out += ["    @property", "    def kind(self) -> str: ..."]
         out.append("")
     # Number formats are long to say.
-    formats = next(takes for kind, _, fields in _core._fields() if kind == "Quant" for _, _, takes, _ in fields)
+    formats = next(takes for kind, _, arguments in _core._fields() if kind == "Quant" for _, takes, _, _ in arguments)
     formats = formats.removesuffix(" | None")
     return "\n".join([f"_Format: TypeAlias = {formats}", "", *out, ""]).replace(f": {formats}", ": _Format")
 

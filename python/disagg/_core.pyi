@@ -1,7 +1,8 @@
 # Types of the native core. Kept by hand but for the specs (the core takes any value and says what is wrong with it,
 # so a generated stub would say `Any`); `make test` compares it with the binary by stubtest.
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import Signature
+from os import PathLike
 from typing import Any, Literal, Self, TypeAlias, final, overload
 
 import numpy as np
@@ -43,12 +44,12 @@ __all__ = [
     "_spin",
     "afd_provision",
     "afd_schedule",
-    "assumptions",
     "calibrate",
     "check_plan",
-    "cluster",
+    "compare",
     "design_metrics",
     "distribution_facts",
+    "explain",
     "frontier",
     "goodput_curve",
     "holds",
@@ -67,8 +68,6 @@ __all__ = [
     "launch",
     "mean_interval",
     "model_facts",
-    "model_from_hf",
-    "model_remarks",
     "near",
     "network_flows",
     "network_phase",
@@ -76,19 +75,19 @@ __all__ = [
     "perfetto",
     "plan_facts",
     "plan_verdict",
+    "plan_words",
     "preset",
     "presets",
     "rules_table",
     "sensitivity",
     "set_num_threads",
     "simulate",
-    "spec",
     "switches",
     "validation_report",
     "validation_run",
     "validation_sections",
+    "verdict",
     "versions",
-    "workload",
     "workload_facts",
 ]
 
@@ -263,7 +262,47 @@ class Spec:
 _Format: TypeAlias = Literal["bfloat16", "fp8", "fp8_block", "nvfp4", "int4_wo", "w4a16_mxfp4", "w4a8_mxfp4_mxfp8", "w4a16_nvfp4"]
 
 class Model(Spec):
-    def __new__(cls, made: Spec, /) -> Self: ...
+    """A language model.
+
+    Parameters
+    ----------
+    source
+        A preset's name (with or without its organisation), its address on a hub, the path of a Hugging Face
+        ``config.json`` (or of the directory that holds it), or a dict: the content of such a file, or what
+        `to_dict` gave.
+    trust_fields
+        Read a config whose ``model_type`` and ``architectures`` are not known by the fields that are known.
+        Fields that look like structure and were not read are refused all the same.
+
+    Raises
+    ------
+    SpecError
+        If there is no such preset (near names are listed), the config is of no class that is known, or it does not
+        describe a model that can be priced; every problem is named.
+    DataError
+        If the file cannot be read.
+
+    Warns
+    -----
+    UserWarning
+        If ``model.safetensors.index.json`` beside the config has other bytes than the model as it is read (more than
+        3 % apart), or if the name speaks of a number format and the config of none.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> model = dg.Model("deepseek-ai/DeepSeek-V3.2")
+    >>> model.layers, model.experts
+    (61, 256)
+    """
+
+    __signature__: Signature
+    def __new__(
+        cls,
+        source: str | PathLike[str] | dict[str, Any],
+        *,
+        trust_fields: bool = False,
+    ) -> Self: ...
     @property
     def name(self) -> str: ...
     @property
@@ -301,6 +340,10 @@ class Model(Spec):
     @property
     def layer_mixers(self) -> list[list[int]]: ...
     @property
+    def streams(self) -> int: ...
+    @property
+    def residual_block(self) -> int: ...
+    @property
     def bf16_parts(self) -> list[str]: ...
     @property
     def part_formats(self) -> list[dict[str, Any]]: ...
@@ -308,7 +351,51 @@ class Model(Spec):
     def int4_group(self) -> int: ...
 
 class Cluster(Spec):
-    def __new__(cls, made: Spec, /) -> Self: ...
+    """GPUs of one kind and their fabric.
+
+    Parameters
+    ----------
+    system
+        A system preset: its kernel tables, device and fabric are used.
+    gpus
+        The GPU budget.
+    nic_gb_per_s
+        Scale-out bandwidth per GPU and direction, GB/s (50 is 400 Gb/s); None: the preset's.
+    oversubscription
+        1: non-blocking; 2: half the bandwidth above the leaf.
+    device, fabric
+        What-if hardware in place of the preset's. A device keeps the kernel tables of `system`, its times scaled by the
+        ratio of the two rooflines (evidence ``scaled``), whatever it is called; only one that goes by another
+        preset's name reads that preset's tables. Estimates and studies say so in their ``warnings``. Choose the
+        system whose utilisations are most alike. A fabric may be a dict of the fields that differ, with
+        bandwidths as ``nvlink_gb_per_s`` and ``nic_gb_per_s`` (GB/s per GPU and direction) if you like.
+
+    Raises
+    ------
+    SpecError
+        If the system is unknown or a figure does not fit.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> dg.Cluster("b200_sxm", gpus=128)
+    Cluster('b200_sxm', gpus=128, nic_gb_per_s=50.0, oversubscription=1.0)
+    >>> pods = dg.Cluster("b200_sxm", gpus=128, fabric={"domain_gpus": 32, "nic_gb_per_s": 100})
+    >>> pods.fabric.domain_gpus, pods.fabric.node_gpus, pods.nic_gb_per_s
+    (32, 8, 100.0)
+    """
+
+    __signature__: Signature
+    def __new__(
+        cls,
+        system: str,
+        *,
+        gpus: int,
+        nic_gb_per_s: float | None = None,
+        oversubscription: float = 1.0,
+        device: specs.Device | None = None,
+        fabric: specs.Fabric | Mapping[str, Any] | None = None,
+    ) -> Self: ...
     @property
     def system(self) -> str: ...
     @property
@@ -442,7 +529,59 @@ class Fabric(Spec):
     def source(self) -> str: ...
 
 class Workload(Spec):
-    def __new__(cls, made: Spec, /) -> Self: ...
+    """What is asked of the system. `isl` counts NEW tokens, `prefix` cached ones.
+
+    Parameters
+    ----------
+    isl, osl
+        New prompt tokens and output tokens: a number or a `Distribution`.
+    prefix
+        Cached tokens before the prompt.
+    correlation
+        Pearson correlation of `isl` and `osl`, both of which keep their distribution: a share of the requests has
+        the two rise together (or one rise as the other falls), the rest is independent.
+    lengths
+        Joint samples ``(prefix, isl, osl)`` in place of the three.
+    prefix_scope
+        ``"request"``: private KV per sequence (an agent's session); ``"shared"``: one copy per
+        attention rank (a system prompt).
+    prefix_home
+        Which side of a `PD` plan keeps the prefix: ``"both"``, ``"prefill"`` or ``"decode"``.
+    strict_context
+        Whether a sequence longer than the model's context is an error rather than a warning.
+    name, source
+        What it is called and where the lengths come from.
+
+    Raises
+    ------
+    SpecError
+        If a length does not fit, or no joint lengths have this correlation; every problem is named.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> dg.Workload(isl=512, osl=256, prefix=4096).theta
+    4735.5
+    >>> varied = {"isl": dg.Distribution.uniform(100, 900), "osl": dg.Distribution.geometric(mean=200)}
+    >>> round(dg.Workload(**varied, correlation=0.5).theta - dg.Workload(**varied).theta)
+    115
+    """
+
+    __signature__: Signature
+    def __new__(
+        cls,
+        *,
+        isl: float | specs.Distribution | None = None,
+        osl: float | specs.Distribution | None = None,
+        prefix: float | specs.Distribution | None = None,
+        correlation: float = 0.0,
+        lengths: Sequence[tuple[float, float, float]] | None = None,
+        prefix_scope: Literal["request", "shared"] = "request",
+        prefix_home: Literal["both", "prefill", "decode"] = "both",
+        strict_context: bool = False,
+        name: str = "custom",
+        source: str = "user",
+    ) -> Self: ...
     @property
     def name(self) -> str: ...
     @property
@@ -465,7 +604,28 @@ class Workload(Spec):
     def strict_context(self) -> bool: ...
 
 class Distribution(Spec):
-    def __new__(cls, made: Spec, /) -> Self: ...
+    """A distribution of token counts. Built by its named constructors.
+
+    Parameters
+    ----------
+    kind
+        ``"fixed"``, ``"uniform"``, ``"lognormal"``, ``"quantiles"`` or ``"geometric"``.
+    **values
+        The values of that kind.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> dg.Distribution.uniform(100, 300).mean
+    200.0
+    """
+
+    __signature__: Signature
+    def __new__(
+        cls,
+        kind: str,
+        **values: Any,
+    ) -> Self: ...
     @property
     def kind(self) -> str: ...
 
@@ -868,7 +1028,7 @@ class AFD(Spec):
     shared_expert
         Side that holds the shared expert.
     dense
-        Side that holds the dense layers.
+        Side that holds the FFNs of dense layers; those of a model without experts always stand on the FFN pool.
     prereduce
         Whether the FFN side adds up the experts' outputs before sending them back.
     placement
@@ -1041,7 +1201,30 @@ class Placement(Spec):
     def decode(self) -> list[int]: ...
 
 class Assumptions(Spec):
-    def __new__(cls, made: Spec, /) -> Self: ...
+    """Modelling choices that published tools make differently, each a named switch.
+
+    Start from a profile and replace single switches.
+
+    Parameters
+    ----------
+    profile
+        ``"physical"``, ``"paper"`` or ``"aiconfigurator-0.12"``.
+    **switches
+        Switches that differ from it; `switches` lists them all.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> dg.Assumptions.physical().replace(kv_transfer="bulk")
+    Assumptions.physical().replace(kv_transfer='bulk')
+    """
+
+    __signature__: Signature
+    def __new__(
+        cls,
+        profile: str = "physical",
+        **switches: Any,
+    ) -> Self: ...
     @property
     def profile(self) -> str: ...
     @property
@@ -1149,7 +1332,6 @@ def afd_schedule(
     half_duplex: bool,
     overlapped: bool,
 ) -> float: ...
-def assumptions(profile: str, switches: dict[str, Any]) -> Spec: ...
 def calibrate(
     case: Case,
     plan: Spec,
@@ -1162,9 +1344,10 @@ def calibrate(
     progress: _Report = None,
 ) -> specs.Device: ...
 def check_plan(plan: Spec, model: Spec, cluster: Spec, quant: Spec | None = None) -> None: ...
-def cluster(fields: dict[str, Any]) -> Spec: ...
+def compare(this: dict[str, Any], other: dict[str, Any]) -> list[dict[str, Any]]: ...
 def design_metrics() -> list[str]: ...
 def distribution_facts(distribution: Spec, q: float) -> tuple[float, float]: ...
+def explain(facts: dict[str, Any], plan: str) -> str: ...
 def frontier(
     costs: list[npt.NDArray[np.float64]], epsilon: float
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]: ...
@@ -1215,10 +1398,6 @@ def launch(
     force: bool,
 ) -> str: ...
 def model_facts(model: Spec, quant: Spec | None) -> dict[str, Any]: ...
-def model_from_hf(
-    config: dict[str, Any], quant: dict[str, Any] | None, name: str, source: str, trust_fields: bool
-) -> Spec: ...
-def model_remarks(model: Spec, config: dict[str, Any], index: dict[str, Any] | None) -> list[str]: ...
 def near(name: str, known: list[str]) -> str: ...
 def network_flows(
     cluster: Spec | None,
@@ -1245,6 +1424,7 @@ def plan_facts(plan: Spec) -> tuple[str, int]: ...
 def plan_verdict(
     plan: Spec, model: Spec, cluster: Spec, framework: str, version: str | None = None, table: str | None = None
 ) -> str: ...
+def plan_words(plan: Spec) -> str: ...
 @overload
 def preset(kind: Literal["Model"], name: str) -> specs.Model: ...
 @overload
@@ -1263,7 +1443,6 @@ def sensitivity(
     step: float,
 ) -> _Payload: ...
 def set_num_threads(n: int) -> None: ...
-def spec(kind: str, fields: dict[str, Any]) -> Spec: ...
 def simulate(
     engine: Engine,
     runs: list[tuple[Trace, int]],
@@ -1276,8 +1455,8 @@ def switches(assumptions: Spec) -> list[dict[str, Any]]: ...
 def validation_report(sections: list[str], ttft: bool, progress: _Report = None) -> str: ...
 def validation_run(sections: list[str], ttft: bool, progress: _Report = None) -> _Payload: ...
 def validation_sections() -> list[str]: ...
+def verdict(study: dict[str, Any]) -> dict[str, Any]: ...
 def versions() -> dict[str, Any]: ...
-def workload(fields: dict[str, Any]) -> Spec: ...
 def workload_facts(workload: Spec) -> dict[str, Any]: ...
 def _fields() -> list[tuple[str, bool, list[tuple[str, str, str, str | None]]]]: ...
 def _frame(x: npt.NDArray[np.float64]) -> _Payload: ...

@@ -42,11 +42,11 @@ class FrameBase(Frozen):
         return self
 
     @classmethod
-    def _from_core(cls, payload: tuple[dict[str, Any], dict[str, str]]) -> Self:
-        """Take over what the native core gives: arrays as they are, categories as codes and labels."""
+    def _from_core(cls, payload: tuple[dict[str, Any], dict[str, str]], **more: Any) -> Self:
+        """Take over what the native core gives: arrays as they are, categories as codes and labels; `more`: attrs."""
         columns, attrs = payload
         data: dict[str, Column] = {n: Text(*v) if isinstance(v, tuple) else v for n, v in columns.items()}
-        return cls._of(data, {k: _attr(v) for k, v in attrs.items()})
+        return cls._of(data, {**{k: _attr(v) for k, v in attrs.items()}, **more})
 
     @property
     def columns(self) -> list[str]:

@@ -14,15 +14,16 @@ Names = str | Sequence[str] | None
 """One name, several, or None."""
 
 
-def named(name: str, values: Any, example: str) -> list[str]:
-    """Give one name or a list of them as a list."""
+def named(name: str, values: Any, example: str, what: str = "names") -> list[str]:
+    """Give one name (or `what` it is) or a list of them as a list."""
     if isinstance(values, str):
         return [values]
     if isinstance(values, dict | bytes) or not isinstance(values, Iterable):
-        raise SpecError([Problem(name, f"a {type(values).__name__} is not a list of names", f"e.g. {example}")])
+        raise SpecError([Problem(name, f"a {type(values).__name__} is not a list of {what}", f"e.g. {example}")])
     found = list(values)
+    one = "a name" if what == "names" else what
     wrong = [
-        Problem(f"{name}[{i}]", f"a {type(v).__name__} is not a name", f"e.g. {example}")
+        Problem(f"{name}[{i}]", f"{v!r} is not {one}", f"e.g. {example}")
         for i, v in enumerate(found)
         if not isinstance(v, str)
     ]

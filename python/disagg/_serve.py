@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from disagg import _core
-from disagg._asked import native, parts
 from disagg._executor_pool import Calls
 from disagg._names import LEVELS, Names, expanded, several, single
 from disagg._versions import __version__
 from disagg.errors import InfeasibleError
 from disagg.frame import Frame
 from disagg.progress import Progress, reporter
-from disagg.result import Estimate
+from disagg.result import INPUTS, Estimate
 from disagg.specs import AFD, PD, SLO, Aggregated, Assumptions, Cluster, Model, Quant, Serving, Workload
-from disagg.specs._base import Spec, checked, expect
+from disagg.specs._base import Spec, checked
 from disagg.study import Study
-
-
-def _inputs(**specs: Spec | None) -> dict[str, Spec]:
-    """Give the specs of a question that were given, for the record."""
-    return {name: spec for name, spec in specs.items() if spec is not None}
 
 
 @checked
@@ -43,21 +36,6 @@ def estimate(
 
     Parameters
     ----------
-    model, cluster, workload
-        What is served, on what, and for whom.
-    plan
-        Which GPUs do what; None inside it means "choose for me", and the choice stands in the result.
-    framework
-        Whose kernels: ``"trtllm"``, ``"sglang"`` or ``"vllm"``; None: the one whose tables know most of the
-        model on that system, whatever the number of GPUs and what-if figures. It stands in ``est.framework``.
-    frameworks
-        The same under its other name.
-    quant
-        Number formats; None: what the framework's server takes by default (``est.formats`` says which and why).
-    serving
-        Speculation, balance, overlap, launch mode, memory fraction.
-    assumptions
-        Modelling choices; None: ``Assumptions.physical()``.
     load
         Requests per second of an open loop (Poisson): batches shrink to it, and TTFT has the rest of the step in flight
         and the waits for prefill and for a seat in decode, within 10 % of the request simulator up to 90 % of what
@@ -66,7 +44,8 @@ def estimate(
     Returns
     -------
     Estimate
-        Latencies in milliseconds, rates per second, memory in GiB, the breakdown and the evidence.
+        Latencies in milliseconds, rates per second, memory in GiB, the breakdown and the evidence. ``est.framework``
+        says whose kernels were taken, ``est.formats`` which formats and why.
 
     Raises
     ------
@@ -85,14 +64,15 @@ def estimate(
     >>> est.gpus, est.level
     (8, 'aggregated')
     """
-    given: dict[str, Any] = {"model": model, "cluster": cluster, "workload": workload, "plan": plan, "quant": quant}
-    given |= {"serving": serving, "assumptions": assumptions}
-    expect(**parts(**given), load=(load, float, int, type(None)))
     names = single(framework, frameworks, "an estimate")
-    case = native(model, cluster, workload, names, quant, serving, assumptions)
+    case = _core.Case(model, cluster, workload, names, quant, serving, assumptions)
     engine = _core.Engine(case, plan, None if load is None else float(load))
-    inputs = {n: s for n, s in given.items() if s is not None and n not in {"plan", "assumptions"}}
-    return Estimate._from_native(engine.estimate(), inputs)
+    return Estimate._from_native(engine.estimate(), _inputs(model, cluster, workload, quant, serving))
+
+
+def _inputs(*specs: Spec | None) -> dict[str, Spec]:
+    """Give the specs of a question that were given, for the record."""
+    return {name: s for name, s in zip(INPUTS, specs, strict=True) if s is not None}
 
 
 @checked
@@ -120,19 +100,13 @@ def explore(
 
     Parameters
     ----------
-    model, cluster, workload
-        What is served, on what (the budget), and for whom.
     slo
         Limits that a plan must keep.
-    levels
-        Which levels to search; ``"afd"`` is both AFD levels.
     frameworks
         Whose kernels to compare, one name or several; None: all that have kernels for the model on that system.
         Those that lack a kind of its layers are left out, and ``study.warnings`` says so.
     framework
-        The same under its other name.
-    quant, serving, assumptions
-        As in `estimate`.
+        `frameworks` under its other name.
     objective
         ``"tokens_per_s"``, ``"tokens_per_s_per_gpu"`` or ``"tokens_per_s_per_user"``.
     arrivals
@@ -158,8 +132,6 @@ def explore(
         or its ``pd`` and ``pd+afd`` together, and progress counts units. The study is the same, to the last bit. This
         machine's cores are busy without one: it is for more machines, or to leave this one free. When stopped,
         what another process has begun runs to its end there.
-    progress
-        None: a bar after one second where somebody can see it; True; False; or ``f(done, total)``.
 
     Returns
     -------
@@ -213,15 +185,6 @@ def explore(
     4
     """
     names, levels = several(framework, frameworks), expanded(levels)
-    expect(
-        **parts(model=model, cluster=cluster, workload=workload),
-        slo=(slo, SLO),
-        **parts(quant=quant, serving=serving, assumptions=assumptions),
-        objective=(objective, str),
-        arrivals=(arrivals, str),
-        confirm=(confirm, bool),
-        confidence=(confidence, float, int, type(None)),
-    )
     case = (model, cluster, workload, names, quant, serving, assumptions)
     asked = (slo, levels, objective, arrivals, confirm, runnable, None if confidence is None else float(confidence))
     whole = _exploration(case, asked)
@@ -232,7 +195,7 @@ def explore(
         # Whose kernels are compared is settled once, for all workers.
         settled = ((model, cluster, workload, whole.frameworks, quant, serving, assumptions), asked)
         found = _elsewhere(whole, settled, executor, progress)
-    inputs = _inputs(model=model, cluster=cluster, workload=workload, quant=quant, serving=serving)
+    inputs = _inputs(model, cluster, workload, quant, serving)
     attrs = {
         "version": __version__,
         "objective": objective,
@@ -249,11 +212,11 @@ def explore(
         except InfeasibleError:
             continue
     return Study(
-        table=_with_attrs(found.table(), attrs),
-        points=lambda: _with_attrs(found.points(), attrs),
+        table=Frame._from_core(found.table(), **attrs),
+        points=lambda: Frame._from_core(found.points(), **attrs),
         estimates=estimates,
         objective=objective,
-        frameworks=_with_attrs(found.frameworks(), attrs),
+        frameworks=Frame._from_core(found.frameworks(), **attrs),
         flips=lambda: Frame._from_core(found.flips()),
         warnings=found.warnings,
         slo=slo,
@@ -262,7 +225,7 @@ def explore(
 
 
 def _exploration(case: tuple[Any, ...], asked: tuple[Any, ...]) -> _core.Exploration:
-    return _core.Exploration(native(*case), *asked)
+    return _core.Exploration(_core.Case(*case), *asked)
 
 
 def _unit(question: tuple[Any, Any], unit: int, report: Any) -> bytes:
@@ -276,8 +239,3 @@ def _elsewhere(whole: _core.Exploration, question: tuple[Any, Any], executor: An
     with reporter(progress, "units") as report:
         work.fly(executor, None if report is None else lambda done: report(done, len(calls)))
     return whole.join(work.results)
-
-
-def _with_attrs(payload: tuple[dict[str, Any], dict[str, str]], attrs: dict[str, Any]) -> Frame:
-    columns, own = payload
-    return Frame._from_core((columns, {**own, **{k: json.dumps(v) for k, v in attrs.items()}}))

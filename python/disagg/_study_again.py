@@ -10,7 +10,7 @@ from disagg.errors import SpecError
 from disagg.frame import Frame
 from disagg.progress import Progress, reporter
 from disagg.specs import Assumptions
-from disagg.specs._base import expect
+from disagg.specs._base import checked
 
 
 class Again(Frozen):
@@ -25,6 +25,7 @@ class Again(Frozen):
             raise SpecError([("study", "was read back and cannot be searched again", "explore again, then ask it")])
         return self._native
 
+    @checked
     def audit(
         self,
         to: Assumptions | None = None,
@@ -51,12 +52,10 @@ class Again(Frozen):
             For ``"shapley"``: how many orders to sample, each with its reverse; None: all subsets (up to
             six switches).
         seed
-            Of the sampled orders.
+            Of the sampled orders; the same seed gives the same bits.
         batches_per_octave
             Batches priced per doubling; None: as the study. Fewer are faster, and both ends are then
             those of the coarser search.
-        progress
-            As in `explore`.
 
         Returns
         -------
@@ -80,24 +79,13 @@ class Again(Frozen):
         >>> walk["switch"].tolist()
         ['from', 'kv_transfer', 'to']
         """
-        expect(
-            to=(to, Assumptions, type(None)),
-            method=(method, str),
-            orders=(orders, int, type(None)),
-            seed=(seed, int),
-            batches_per_octave=(batches_per_octave, int, type(None)),
-        )
         search, to = self._search(), Assumptions.paper() if to is None else to
         with reporter(progress, "layouts") as report:
             return Frame._from_core(search.audit(to, method, list(order), orders, seed, batches_per_octave, report))
 
+    @checked
     def lifted(self, *, progress: Progress = None) -> Frame:
         """Tell what lifting the rules of servers would gain: the same question searched once more without them.
-
-        Parameters
-        ----------
-        progress
-            As in `explore`.
 
         Returns
         -------

@@ -9,7 +9,7 @@ import numpy as np
 
 from disagg import _core
 from disagg.errors import SpecError
-from disagg.specs._base import checked, expect
+from disagg.specs._base import checked
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -95,8 +95,6 @@ def schedule(
     >>> dg.afd.schedule((20, 10, 5, 5), layers=61, microbatches=1, attention_groups=3)
     2440.0
     """
-    expect(layers=(layers, int), microbatches=(microbatches, int), overlapped=(overlapped, bool))
-    expect(attention_groups=(attention_groups, int))
     if duplex not in ("full", "half"):
         raise SpecError([("duplex", f"'{duplex}' is not a kind of link", _core.near(str(duplex), ["full", "half"]))])
     counts = (("layers", layers), ("microbatches", microbatches), ("attention_groups", attention_groups))
@@ -178,9 +176,4 @@ def provision(
         "alpha_a": alpha_a, "beta_a": beta_a, "alpha_f": alpha_f, "beta_f": beta_f, "alpha_c": alpha_c,
         "beta_c": beta_c, "batch": batch, "mu_p": mu_p, "mu_d": mu_d,
     }  # fmt: skip
-    expect(
-        **{n: (v, float, int) for n, v in numbers.items()},
-        requests=(requests, float, int, type(None)),
-        barrier=(barrier, bool),
-    )
     return Provision(*_core.afd_provision(**numbers, requests=requests, barrier=barrier))

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from disagg import _core
-from disagg._asked import native, parts
 from disagg._names import Names, single
 from disagg.errors import SpecError
 from disagg.frame import Frame
 from disagg.progress import Progress, reporter
 from disagg.specs import AFD, PD, Aggregated, Assumptions, Cluster, Device, Model, Quant, Serving, Workload
-from disagg.specs._base import checked, expect
+from disagg.specs._base import checked
 
 __all__ = ["calibrate"]
 
@@ -36,7 +34,7 @@ def _column(log: Any, name: str, kind: type[np.generic]) -> npt.NDArray[Any]:
 
 @checked
 def calibrate(
-    log: Frame | Mapping[str, Any],
+    log: Any,
     *,
     model: Model,
     cluster: Cluster,
@@ -63,17 +61,15 @@ def calibrate(
         Columns ``arrival_s``, ``isl`` (whole prompt), ``osl`` and ``ttft_ms`` or ``tpot_ms`` or both, one row a
         request: a Frame, a data frame, or a mapping of arrays. A latency that is not a number is not fitted: such
         requests are load only.
-    model, plan, framework, frameworks, quant, serving, assumptions
-        What the server ran, as in `estimate`. ``plan.batch`` is the most sequences at a time
-        (vLLM ``max_num_seqs``), ``plan.chunk_tokens`` the token budget (``max_num_batched_tokens``).
+    plan
+        What the server ran: ``plan.batch`` is the most sequences at a time (vLLM ``max_num_seqs``),
+        ``plan.chunk_tokens`` the token budget (``max_num_batched_tokens``).
     cluster
         Its device is where the fit starts; memory capacity, power and price are kept.
     first
         Fit the latencies of so many requests, by arrival, and keep those of the others out; None: all.
     scheduler, kv_blocks
         As in `simulate`. Give the blocks that the server reported: memory is not fitted.
-    progress
-        As in `explore`.
 
     Returns
     -------
@@ -98,13 +94,6 @@ def calibrate(
     >>> bool(abs(device.hbm_bytes_per_s / 3.35e12 - 1) < 0.02)
     True
     """
-    expect(
-        **parts(model=model, cluster=cluster, plan=plan),
-        first=(first, int, type(None)),
-        **parts(quant=quant, serving=serving, assumptions=assumptions),
-        scheduler=(scheduler, str),
-        kv_blocks=(kv_blocks, int, type(None)),
-    )
     arrival = _column(log, "arrival_s", np.float64)
     order = np.argsort(arrival, kind="stable")
     arrival = arrival[order] - arrival[order[:1]]
@@ -124,7 +113,7 @@ def calibrate(
     workload = Workload(lengths=lengths[::step], name="log", source="a server's log")
     with reporter(progress, "runs") as report:
         return _core.calibrate(
-            native(model, cluster, workload, single(framework, frameworks, "a log"), quant, serving, assumptions),
+            _core.Case(model, cluster, workload, single(framework, frameworks, "a log"), quant, serving, assumptions),
             plan,
             json.dumps({"scheduler": scheduler, "kv_blocks": kv_blocks}),
             arrival,

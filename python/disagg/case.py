@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any, ClassVar, overload
 
-from disagg import _html
-from disagg._asked import native, parts
+from disagg import _core, _html
 from disagg._names import Names, several
 from disagg._serve import estimate, explore
 from disagg.errors import Problem, SpecError
@@ -89,14 +88,13 @@ class Case:
     }
 
     def __post_init__(self) -> None:
-        """Hold the parts against their classes, and the formats against the device."""
+        """Hold the formats against the device."""
         names = several(self.framework, None)
-        expect(**parts(**{name: getattr(self, name) for name in self._SPECS}))
         if names is not None:
             if not names:
                 raise SpecError([Problem("framework", "no framework is named", "leave it out, or name one")])
             object.__setattr__(self, "framework", names[0] if len(names) == 1 else tuple(names))
-        native(self.model, self.cluster, self.workload, self.framework, self.quant, self.serving, self.assumptions)
+        _core.Case(self.model, self.cluster, self.workload, self.framework, self.quant, self.serving, self.assumptions)
 
     def _parts(self) -> dict[str, Any]:
         """Give what it says, in the order of its arguments."""
@@ -223,7 +221,6 @@ class Case:
         SpecError
             If a part is unknown, missing or does not fit.
         """
-        expect(fields=(fields, Mapping))
         return cls(**{name: _read(name, part, cls._SPECS.get(name)) for name, part in fields.items()})
 
     def __hash__(self) -> int:

@@ -10,11 +10,7 @@ from typing import Any, ClassVar, Self
 from disagg import _core, _html
 from disagg._result_base import Fact, Result, texts
 from disagg.errors import SpecError
-from disagg.specs._base import Spec, expect
-from disagg.specs.hardware import Cluster
-from disagg.specs.model import Model
-from disagg.specs.serving import Quant, Serving
-from disagg.specs.workload import Workload
+from disagg.specs._base import Spec
 
 __all__ = ["Launch"]
 
@@ -82,14 +78,6 @@ class Launch(Result):
         cls, framework: str, plan: Spec, parts: dict[str, Any], *, engine: str | None = None, force: bool = False
     ) -> Self:
         """Write the launch of a plan for the parts of a question."""
-        expect(
-            framework=(framework, str),
-            workload=(parts.get("workload"), Workload, type(None)),
-            quant=(parts.get("quant"), Quant, type(None)),
-            serving=(parts.get("serving"), Serving, type(None)),
-            engine=(engine, str, type(None)),
-            force=(force, bool),
-        )
         missing = [
             (n, "is required: its facts decide the flags", f"{n}=..., or estimate.launch()")
             for n in ("model", "cluster")
@@ -97,7 +85,6 @@ class Launch(Result):
         ]
         if missing:
             raise SpecError(missing)
-        expect(model=(parts["model"], Model), cluster=(parts["cluster"], Cluster))
         text = _core.launch(
             framework, plan, parts["model"], parts["cluster"], parts.get("workload"), parts.get("quant"),
             parts.get("serving"), engine or "vllm", force,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from disagg import _candidates, _core
+from disagg._names import named
 from disagg.errors import Problem, SpecError
 from disagg.optimum import Optimum
 from disagg.progress import Progress
 from disagg.space import Space
-from disagg.specs._base import checked, expect
+from disagg.specs._base import checked
 from disagg.trace import Trace
 
 __all__ = ["optimize"]
@@ -63,8 +64,6 @@ def optimize(
         Points to ask for with ``"optuna"``.
     partial
         Whether stopping (Ctrl-C) gives the best so far, if there is any, instead of raising; ``.complete`` says which.
-    progress
-        As in `sweep`.
 
     Returns
     -------
@@ -89,24 +88,8 @@ def optimize(
     >>> found.choice
     {'plan.parallel.tp': 2, 'plan.batch': 64, 'plan.replicas': 4}
     """
-    if isinstance(constraints, str):
-        constraints = [constraints]
-    expect(
-        space=(space, Space),
-        objective=(objective, str),
-        constraints=(constraints, Sequence),
-        method=(method, str),
-        simulate=(simulate, Trace, Mapping, type(None)),
-        seed=(seed, int),
-        runnable=(runnable, bool),
-        trials=(trials, int),
-        partial=(partial, bool),
-    )
-    problems = [
-        Problem(f"constraints[{i}]", f"{c!r} is not text", "e.g. 'ttft_ms <= 500'")
-        for i, c in enumerate(cast("Sequence[object]", constraints))
-        if not isinstance(c, str)
-    ]
+    constraints = named("constraints", constraints, "'ttft_ms <= 500'", "text")
+    problems = []
     if method not in ("exact", "optuna"):
         problems.append(Problem("method", f"'{method}' is not a method", _core.near(str(method), ["exact", "optuna"])))
     if trials < 1:
@@ -115,5 +98,5 @@ def optimize(
         problems.append(Problem("seed", f"{seed} does not fit", "0 or more"))
     if problems:
         raise SpecError(problems)
-    judge = _candidates.judge(space, objective, list(constraints), simulate, seed, runnable=runnable)
+    judge = _candidates.judge(space, objective, constraints, simulate, seed, runnable=runnable)
     return _candidates.search(space, judge, method, trials, seed, partial, progress)

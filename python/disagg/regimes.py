@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from disagg import _core, executors
-from disagg._asked import native, parts
 from disagg._columns import Text
 from disagg._executor_pool import Calls
 from disagg._names import LEVELS, Names, expanded, several
@@ -19,7 +18,7 @@ from disagg.errors import Problem, SpecError
 from disagg.frame import Frame
 from disagg.progress import Progress, reporter
 from disagg.specs import SLO, Assumptions, Cluster, Distribution, Model, Quant, Serving, Workload
-from disagg.specs._base import Spec, checked, expect
+from disagg.specs._base import Spec, checked
 
 __all__ = ["regimes"]
 
@@ -56,8 +55,6 @@ def regimes(
 
     Parameters
     ----------
-    model
-        What is served.
     cluster
         One cluster, or a list: other systems, or other numbers of GPUs of one.
     isl, osl, prefix
@@ -66,14 +63,10 @@ def regimes(
         Limits: one SLO or a list.
     workloads
         Workloads in place of the combinations of `isl`, `osl` and `prefix`.
-    levels
-        Levels that compete; ``"afd"`` is both AFD levels.
     frameworks
         Whose kernels to compare, one name or several; None: on each system all that have kernels for the model.
     framework
-        The same under its other name.
-    quant, serving, assumptions
-        As in `estimate`.
+        `frameworks` under its other name.
     tolerance
         Levels whose rates are nearer than this share are tied: borders are as uncertain as the tables.
     batches_per_octave
@@ -91,8 +84,6 @@ def regimes(
     partial
         Whether stopping (Ctrl-C) gives the cells that are done, if there are any, instead of raising;
         ``attrs["complete"]`` says which.
-    progress
-        None: a bar after one second where somebody can see it; True; False; or ``f(done, total)``.
 
     Returns
     -------
@@ -129,13 +120,6 @@ def regimes(
     clusters = _several("cluster", cluster, (Cluster,))
     limits = _several("slo", slo, (SLO,))
     names, levels = several(framework, frameworks), expanded(levels)
-    expect(
-        **parts(model=model, quant=quant, serving=serving, assumptions=assumptions),
-        tolerance=(tolerance, int, float),
-        batches_per_octave=(batches_per_octave, int),
-        arrivals=(arrivals, str),
-        partial=(partial, bool),
-    )
     if workloads is None:
         kinds = (int, float, Distribution)
         lists = {n: _several(n, v, kinds) for n, v in (("prefix", prefix), ("isl", isl), ("osl", osl))}
@@ -161,13 +145,13 @@ def regimes(
         "warnings": whole.warnings(),
         "assumptions": repr(assumptions or Assumptions.physical()),
     }
-    return Frame._from_core((columns, {**own, **{k: json.dumps(v) for k, v in attrs.items()}}))
+    return Frame._from_core((columns, own), **attrs)
 
 
 def _map(
     model: Model, clusters: list[Cluster], workloads: list[Workload], how: tuple[Any, ...], more: tuple[Any, ...]
 ) -> _core.Regimes:
-    case = native(model, clusters[0], workloads[0], *how)
+    case = _core.Case(model, clusters[0], workloads[0], *how)
     return _core.Regimes(case, clusters, workloads, *more)
 
 

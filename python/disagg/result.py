@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 from disagg import _core, _html
-from disagg._asked import native
 from disagg._estimate_plots import EstimatePlots
-from disagg._explain import compare, explain
 from disagg._result_base import Fact, Result, Table, number, text, texts
 from disagg.errors import SpecError
 from disagg.frame import Frame
@@ -21,7 +19,7 @@ from disagg.specs.plan import plan_from_dict
 
 __all__ = ["Estimate", "Step"]
 
-_INPUTS: dict[str, type[Spec]] = {
+INPUTS: dict[str, type[Spec]] = {
     "model": Model,
     "cluster": Cluster,
     "workload": Workload,
@@ -273,13 +271,13 @@ class Estimate(Result):
         if hasattr(self, "_given"):
             return dict(self._given)
         found = self._scalars.get("inputs", {})
-        return {n: cls.from_dict(found[n]) for n, cls in _INPUTS.items() if found.get(n) is not None}
+        return {n: cls.from_dict(found[n]) for n, cls in INPUTS.items() if found.get(n) is not None}
 
     def _case(self, given: dict[str, Spec]) -> _core.Case:
         """The native side of the case that it is an estimate of; `given`: its inputs."""
         model, cluster, workload = (given[name] for name in ("model", "cluster", "workload"))
         quant, serving = given.get("quant"), given.get("serving")
-        return native(model, cluster, workload, self.framework or None, quant, serving, self.assumptions)
+        return _core.Case(model, cluster, workload, self.framework or None, quant, serving, self.assumptions)
 
     @property
     def plot(self) -> EstimatePlots:
@@ -315,7 +313,6 @@ class Estimate(Result):
         SpecError
             If a number does not fit, or the estimate does not hold what it was made from.
         """
-        expect(kind=(kind, str))
         given = self.inputs
         if not {"model", "cluster", "workload"} <= given.keys():
             raise SpecError([("step", "this estimate does not hold what it was made from", "use dg.estimate(...)")])
@@ -364,7 +361,7 @@ class Estimate(Result):
 
     def explain(self) -> str:
         """Say where each microsecond goes and how well it is known, as text."""
-        return explain(self)
+        return _core.explain(self._told(), repr(self.plan))
 
     def compare(self, other: Estimate) -> Frame:
         """Compare with another estimate.
@@ -380,15 +377,18 @@ class Estimate(Result):
             A row a quantity: ``quantity``, ``this``, ``other``, ``difference``, ``ratio`` (other / this)
             and ``reason``: the part of the breakdown that changed most.
         """
-        return compare(self, other)
+        rows = _core.compare(self._told(), other._told())
+        columns = {n: [r[n] for r in rows] for n in ("quantity", "this", "other", "difference", "ratio", "reason")}
+        return Frame(columns, attrs={"this": repr(self.plan), "other": repr(other.plan)})
 
-    def _shares(self) -> list[tuple[str, str]]:
-        """How well each latency is known, in words."""
-        found = (("TTFT", self.evidence_ttft), ("TPOT", self.evidence_tpot))
-        return [(n, ", ".join(f"{v:.0%} {k}" for k, v in e.items() if v > 0)) for n, e in found if e]
+    def _told(self) -> dict[str, Any]:
+        """What it says of itself, for the core to put into words."""
+        return {**self._figures, "breakdown": list(self.breakdown.rows()), "memory": list(self.memory.rows())}
 
     def _repr_html_(self) -> str:
-        shares = "; ".join(f"{name}: {text}" for name, text in self._shares())
+        both = (("TTFT", self.evidence_ttft), ("TPOT", self.evidence_tpot))
+        known = [(n, ", ".join(f"{v:.0%} {k}" for k, v in e.items() if v > 0)) for n, e in both if e]
+        shares = "; ".join(f"{name}: {text}" for name, text in known)
         return _html.table("Estimate", [], [list(f) for f in self._facts()], note=shares)
 
     def __repr__(self) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from disagg import _core
 from disagg.errors import SpecError
 from disagg.frame import Frame
-from disagg.specs._base import checked, expect
+from disagg.specs._base import checked
 
 __all__ = ["Runnable", "sentences", "table"]
 
@@ -92,7 +92,6 @@ def table(rules: Mapping[str, Any] | None = None) -> Frame:
     Traceback (most recent call last):
     disagg.errors.SpecError: rules.rules[0].frameworks[0]: unknown value 'vlm'; did you mean 'vllm'?
     """
-    expect(rules=(rules, Mapping, type(None)))
     rows = _core.rules_table(text_of(rules))
     shown = {
         "name": [r["name"] for r in rows],

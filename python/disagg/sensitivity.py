@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from disagg import _core
+from disagg._names import named
 from disagg._result_base import Result
 from disagg.errors import SpecError
 from disagg.frame import Frame
@@ -72,20 +73,8 @@ def sensitivity(estimate: Estimate, *, parameters: Sequence[str] | None = None, 
     >>> found["parameter"].tolist(), float(found["tpot_ms_elasticity"][1])
     (['hbm_gb_per_s', 'nic_gb_per_s'], 0.0)
     """
-    if isinstance(parameters, str):
-        parameters = [parameters]
-    expect(
-        estimate=(estimate, Result),
-        parameters=(parameters, Sequence, type(None)),
-        step=(step, float, int),
-    )
-    problems = [
-        (f"parameters[{i}]", f"{p!r} is not a name", "e.g. 'hbm_gb_per_s'")
-        for i, p in enumerate(cast("Sequence[object]", parameters or ()))
-        if not isinstance(p, str)
-    ]
-    if problems:
-        raise SpecError(problems)
+    expect(estimate=(estimate, Result))
+    names = None if parameters is None else named("parameters", parameters, "'hbm_gb_per_s'")
     given = getattr(estimate, "inputs", {})
     if not {"model", "cluster", "workload"} <= given.keys():
         raise SpecError([("estimate", "does not hold what it was made from", "use dg.estimate(...)")])
@@ -94,7 +83,7 @@ def sensitivity(estimate: Estimate, *, parameters: Sequence[str] | None = None, 
             estimate._case(given),
             estimate.plan,
             None if estimate.queueing is None else estimate.requests_per_s,
-            None if parameters is None else list(parameters),
+            names,
             float(step),
         )
     )

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, overload
+from typing import Any, TypedDict, Unpack, overload
 
 from disagg import _core
-from disagg._asked import native, parts
 from disagg._names import Names, single
 from disagg.errors import Problem, SpecError
 from disagg.frame import Frame
 from disagg.progress import Progress, reporter
 from disagg.run import Run
 from disagg.specs import AFD, PD, SLO, Aggregated, Assumptions, Cluster, Model, Quant, Serving, Workload
-from disagg.specs._base import checked, expect
+from disagg.specs._base import checked, expect, takes
 from disagg.trace import Trace
 
 __all__ = ["Fixed", "goodput_curve", "simulate"]
@@ -43,12 +42,6 @@ class Fixed:
     def __init__(
         self, *, prefill_ms: float, decode_ms: float, kv_ms: float = 0.0, kv_us_per_token: float = 0.0
     ) -> None:
-        expect(
-            prefill_ms=(prefill_ms, int, float),
-            decode_ms=(decode_ms, int, float),
-            kv_ms=(kv_ms, int, float),
-            kv_us_per_token=(kv_us_per_token, int, float),
-        )
         self.prefill_ms = float(prefill_ms)
         self.decode_ms = float(decode_ms)
         self.kv_ms = float(kv_ms)
@@ -63,128 +56,11 @@ class Fixed:
         return f"Fixed({', '.join(f'{n}={v}' for n, v in zip(names, self._raw(), strict=True))})"
 
 
-def _engine(  # noqa: PLR0917 - the specs of a question
-    model: Model,
-    cluster: Cluster,
-    plan: Aggregated | PD | AFD,
-    trace: Trace,
-    framework: str | None,
-    quant: Quant | None,
-    serving: Serving | None,
-    assumptions: Assumptions | None,
-    timing: Fixed | None,
-) -> tuple[_core.Engine, tuple[float, float, float, float] | None]:
-    expect(
-        **parts(model=model, cluster=cluster, plan=plan),
-        trace=(trace, Trace),
-        **parts(quant=quant, serving=serving, assumptions=assumptions),
-        timing=(timing, Fixed, type(None)),
-    )
-    case = native(model, cluster, Workload.from_trace(trace), framework, quant, serving, assumptions)
-    engine = _core.Engine(case, plan)
-    return engine, None if timing is None else timing._raw()
-
-
-def _options(options: dict[str, Any]) -> str:
-    """Give settings of the simulator as JSON, once their classes fit."""
-    tier = options["shared_tier"]
-    expect(
-        scheduler=(options["scheduler"], str),
-        router=(options["router"], str),
-        prefix_cache=(options["prefix_cache"], bool),
-        preemption=(options["preemption"], str),
-        kv_blocks=(options["kv_blocks"], int, type(None)),
-        cache_ttl_s=(options["cache_ttl_s"], int, float, type(None)),
-        shared_tier=(tier, Mapping, type(None)),
-        stop_s=(options["stop_s"], int, float, type(None)),
-    )
-    for name in ("cache_ttl_s", "stop_s"):
-        if options[name] is not None and not math.isfinite(options[name]):
-            raise SpecError([Problem(name, f"must be above 0, is {options[name]}", "seconds")])
-    return json.dumps({**options, "shared_tier": None if tier is None else dict(tier)})
-
-
-@overload
-def simulate(
-    model: Model,
-    cluster: Cluster,
-    plan: Aggregated | PD | AFD,
-    trace: Trace,
-    *,
-    framework: Names = None,
-    frameworks: Names = None,
-    quant: Quant | None = None,
-    serving: Serving | None = None,
-    assumptions: Assumptions | None = None,
-    timing: Fixed | None = None,
-    scheduler: str = "chunked-prefill",
-    router: str = "least-loaded",
-    prefix_cache: bool = True,
-    kv_blocks: int | None = None,
-    preemption: str = "recompute",
-    cache_ttl_s: float | None = None,
-    shared_tier: Mapping[str, float] | None = None,
-    stop_s: float | None = None,
-    seed: int = 0,
-    progress: Progress = None,
-) -> Run: ...
-@overload
-def simulate(
-    model: Model,
-    cluster: Cluster,
-    plan: Aggregated | PD | AFD,
-    trace: Sequence[Trace],
-    *,
-    framework: Names = None,
-    frameworks: Names = None,
-    quant: Quant | None = None,
-    serving: Serving | None = None,
-    assumptions: Assumptions | None = None,
-    timing: Fixed | None = None,
-    scheduler: str = "chunked-prefill",
-    router: str = "least-loaded",
-    prefix_cache: bool = True,
-    kv_blocks: int | None = None,
-    preemption: str = "recompute",
-    cache_ttl_s: float | None = None,
-    shared_tier: Mapping[str, float] | None = None,
-    stop_s: float | None = None,
-    seed: int | Sequence[int] = 0,
-    progress: Progress = None,
-) -> list[Run]: ...
-@checked
-def simulate(
-    model: Model,
-    cluster: Cluster,
-    plan: Aggregated | PD | AFD,
-    trace: Trace | Sequence[Trace],
-    *,
-    framework: Names = None,
-    frameworks: Names = None,
-    quant: Quant | None = None,
-    serving: Serving | None = None,
-    assumptions: Assumptions | None = None,
-    timing: Fixed | None = None,
-    scheduler: str = "chunked-prefill",
-    router: str = "least-loaded",
-    prefix_cache: bool = True,
-    kv_blocks: int | None = None,
-    preemption: str = "recompute",
-    cache_ttl_s: float | None = None,
-    shared_tier: Mapping[str, float] | None = None,
-    stop_s: float | None = None,
-    seed: int | Sequence[int] = 0,
-    progress: Progress = None,
-) -> Run | list[Run]:
-    """Replay a trace through a plan, request by request, priced by the compiled engine.
+class Replay(TypedDict, total=False):
+    """How a trace is replayed: further arguments of `simulate` and `goodput_curve`.
 
     Parameters
     ----------
-    model, cluster, plan, framework, frameworks, quant, serving, assumptions
-        As in `estimate`.
-    trace
-        What arrives. A list of traces (of several seeds, say) gives a list of runs, side by side on all
-        cores; what the plan leaves open is then chosen for the first.
     timing
         Fixed step times in place of the engine's, for oracles.
     scheduler
@@ -201,12 +77,103 @@ def simulate(
         Idle cached blocks are forgotten after so many seconds; None: only when room is needed (LRU).
     shared_tier
         A cache behind all instances: ``{"tokens": 50_000_000, "gb_per_s": 25}``.
+    """
+
+    framework: Names
+    frameworks: Names
+    quant: Quant | None
+    serving: Serving | None
+    assumptions: Assumptions | None
+    timing: Fixed | None
+    scheduler: str
+    router: str
+    prefix_cache: bool
+    kv_blocks: int | None
+    preemption: str
+    cache_ttl_s: float | None
+    shared_tier: Mapping[str, float] | None
+    progress: Progress
+
+
+_DEFAULTS: Replay = {
+    "framework": None,
+    "frameworks": None,
+    "quant": None,
+    "serving": None,
+    "assumptions": None,
+    "timing": None,
+    "scheduler": "chunked-prefill",
+    "router": "least-loaded",
+    "prefix_cache": True,
+    "kv_blocks": None,
+    "preemption": "recompute",
+    "cache_ttl_s": None,
+    "shared_tier": None,
+    "progress": None,
+}
+_Plan = Aggregated | PD | AFD
+
+
+def _engine(  # noqa: PLR0917 - the parts of a question
+    model: Model, cluster: Cluster, plan: _Plan, trace: Trace, how: Replay, stop_s: float | None
+) -> tuple[_core.Engine, tuple[float, float, float, float] | None, str]:
+    """Give the engine of a plan, fixed times if there are any, and the settings of the simulator as JSON."""
+    for name, value in (("cache_ttl_s", how["cache_ttl_s"]), ("stop_s", stop_s)):
+        if value is not None and not math.isfinite(value):
+            raise SpecError([Problem(name, f"must be above 0, is {value}", "seconds")])
+    lane = single(how["framework"], how["frameworks"], "a simulation")
+    specs = (how["quant"], how["serving"], how["assumptions"])
+    engine = _core.Engine(_core.Case(model, cluster, Workload.from_trace(trace), lane, *specs), plan)
+    names = ("scheduler", "router", "prefix_cache", "kv_blocks", "preemption", "cache_ttl_s", "shared_tier")
+    settings = {n: dict(v) if isinstance(v, Mapping) else v for n, v in how.items() if n in names}
+    timing = how["timing"]
+    return engine, None if timing is None else timing._raw(), json.dumps({**settings, "stop_s": stop_s})
+
+
+@overload
+def simulate(
+    model: Model,
+    cluster: Cluster,
+    plan: _Plan,
+    trace: Trace,
+    *,
+    stop_s: float | None = None,
+    seed: int = 0,
+    **options: Unpack[Replay],
+) -> Run: ...
+@overload
+def simulate(
+    model: Model,
+    cluster: Cluster,
+    plan: _Plan,
+    trace: Sequence[Trace],
+    *,
+    stop_s: float | None = None,
+    seed: int | Sequence[int] = 0,
+    **options: Unpack[Replay],
+) -> list[Run]: ...
+@takes(Replay, _DEFAULTS)
+def simulate(
+    model: Model,
+    cluster: Cluster,
+    plan: _Plan,
+    trace: Trace | Sequence[Trace],
+    *,
+    stop_s: float | None = None,
+    seed: int | Sequence[int] = 0,
+    **options: Unpack[Replay],
+) -> Run | list[Run]:
+    """Replay a trace through a plan, request by request, priced by the compiled engine.
+
+    Parameters
+    ----------
+    trace
+        What arrives. A list of traces (of several seeds, say) gives a list of runs, side by side on all
+        cores; what the plan leaves open is then chosen for the first.
     stop_s
         Stop here; what is in the system then is ``"unfinished"``.
     seed
         Of the router's draws; the same seed gives the same bits. With a list of traces: one, or one each.
-    progress
-        As in `explore`.
 
     Returns
     -------
@@ -230,23 +197,10 @@ def simulate(
     >>> run.finished, round(run.ttft_ms, 6)
     (5, 30.0)
     """
-    options = _options(
-        {
-            "scheduler": scheduler,
-            "router": router,
-            "prefix_cache": prefix_cache,
-            "kv_blocks": kv_blocks,
-            "preemption": preemption,
-            "cache_ttl_s": cache_ttl_s,
-            "shared_tier": shared_tier,
-            "stop_s": stop_s,
-        }
-    )
-    jobs = _jobs(trace, seed)
-    lane = single(framework, frameworks, "a simulation")
-    engine, fixed = _engine(model, cluster, plan, jobs[0][0], lane, quant, serving, assumptions, timing)
-    with reporter(progress, "runs" if len(jobs) > 1 else "requests") as report:
-        found = _core.simulate(engine, [(t._raw, s) for t, s in jobs], fixed, options, SPANS, report)
+    jobs, how = _jobs(trace, seed), _DEFAULTS | options
+    engine, fixed, settings = _engine(model, cluster, plan, jobs[0][0], how, stop_s)
+    with reporter(how["progress"], "runs" if len(jobs) > 1 else "requests") as report:
+        found = _core.simulate(engine, [(t._raw, s) for t, s in jobs], fixed, settings, SPANS, report)
     runs = [Run._from_core(one) for one in found]
     return runs[0] if isinstance(trace, Trace) else runs
 
@@ -271,30 +225,17 @@ def _jobs(trace: Trace | Sequence[object], seed: int | Sequence[object]) -> list
     return list(zip(traces, seeds, strict=True))
 
 
-@checked
+@takes(Replay, _DEFAULTS)
 def goodput_curve(
     model: Model,
     cluster: Cluster,
-    plan: Aggregated | PD | AFD,
+    plan: _Plan,
     trace: Trace,
     slo: SLO,
     *,
     rates: Sequence[float],
-    framework: Names = None,
-    frameworks: Names = None,
-    quant: Quant | None = None,
-    serving: Serving | None = None,
-    assumptions: Assumptions | None = None,
-    timing: Fixed | None = None,
-    scheduler: str = "chunked-prefill",
-    router: str = "least-loaded",
-    prefix_cache: bool = True,
-    kv_blocks: int | None = None,
-    preemption: str = "recompute",
-    cache_ttl_s: float | None = None,
-    shared_tier: Mapping[str, float] | None = None,
     seed: int = 0,
-    progress: Progress = None,
+    **options: Unpack[Replay],
 ) -> Frame:
     """Simulate the trace at each rate, and find the highest rate that holds the SLO.
 
@@ -304,10 +245,8 @@ def goodput_curve(
         Limits at ``slo.percentile`` (None: means).
     rates
         Mean arrivals per second; the same requests at each, in parallel.
-    model, cluster, plan, trace, framework, frameworks, quant, serving, assumptions, timing
-        As in `simulate`.
-    scheduler, router, prefix_cache, kv_blocks, preemption, cache_ttl_s, shared_tier, seed, progress
-        As in `simulate`.
+    trace
+        What arrives.
 
     Returns
     -------
@@ -320,22 +259,8 @@ def goodput_curve(
     SpecError
         If an input does not fit.
     """
-    expect(slo=(slo, SLO), seed=(seed, int))
-    options = _options(
-        {
-            "scheduler": scheduler,
-            "router": router,
-            "prefix_cache": prefix_cache,
-            "kv_blocks": kv_blocks,
-            "preemption": preemption,
-            "cache_ttl_s": cache_ttl_s,
-            "shared_tier": shared_tier,
-            "stop_s": None,
-        }
-    )
-    lane = single(framework, frameworks, "a simulation")
-    engine, fixed = _engine(model, cluster, plan, trace, lane, quant, serving, assumptions, timing)
+    how = _DEFAULTS | options
+    engine, fixed, settings = _engine(model, cluster, plan, trace, how, None)
     wanted: list[Any] = [float(r) for r in rates]
-    with reporter(progress, "requests") as report:
-        found = _core.goodput_curve(engine, trace._raw, slo, wanted, fixed, options, seed, report)
-    return Frame._from_core(found)
+    with reporter(how["progress"], "requests") as report:
+        return Frame._from_core(_core.goodput_curve(engine, trace._raw, slo, wanted, fixed, settings, seed, report))

@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from disagg import _core, _html
-from disagg._asked import PLANS, parts
-from disagg._names import Names, several
+from disagg._names import Names, named, several
 from disagg.errors import SpecError
 from disagg.frame import Frame
 from disagg.specs import AFD, PD, Aggregated, Assumptions, Cluster, Model, Parallel, Quant, Serving, Workload
@@ -30,10 +29,8 @@ class Space:
 
     Parameters
     ----------
-    model, cluster, workload
-        What is served, on what, and for whom; axes may change any part of them.
     axes
-        Dotted path to the values it takes: ``"plan.parallel.tp": [1, 2, 4]``,
+        Axes may change any part of the question: dotted path to the values it takes: ``"plan.parallel.tp": [1, 2, 4]``,
         ``"workload.isl": [512, 4096]`` (tokens), ``"cluster.nic_gb_per_s": [50, 100]``,
         ``"cluster.system": ["h200_sxm", "b200_sxm"]``, ``"serving.mtp"``, ``"framework"``, or whole
         specs: ``"model": ["Qwen/Qwen3-235B-A22B"]``, ``"plan": [plan_a, plan_b]``.
@@ -42,9 +39,7 @@ class Space:
     plan
         The plan that axes below ``plan.`` change; None: ``Aggregated`` on one GPU.
     framework, frameworks
-        As in `estimate`; several names are an axis ``"framework"``.
-    quant, serving, assumptions
-        As in `estimate`.
+        Whose kernels, under either name; several names are an axis ``"framework"``. None: as in `estimate`.
 
     Raises
     ------
@@ -83,20 +78,8 @@ class Space:
         serving: Serving | None = None,
         assumptions: Assumptions | None = None,
     ) -> None:
-        expect(
-            **parts(model=model, cluster=cluster, workload=workload),
-            axes=(axes, Mapping),
-            plan=(plan, *PLANS, type(None)),
-            **parts(quant=quant, serving=serving, assumptions=assumptions),
-        )
-        if isinstance(where, str):
-            where = [where]
+        where = named("where", where, "'tp * dp <= 64'", "text")
         problems = [
-            (f"where[{i}]", f"{c!r} is not text", "e.g. 'tp * dp <= 64'")
-            for i, c in enumerate(cast("Sequence[object]", where))
-            if not isinstance(c, str)
-        ]
-        problems += [
             (f"axes.{path}", f"{values!r} is not a list of values", "e.g. [1, 2, 4]")
             for path, values in axes.items()
             if isinstance(values, (str, bytes)) or not isinstance(values, (Sequence, np.ndarray, range))
@@ -109,9 +92,8 @@ class Space:
             "workload": workload.to_dict(),
             "plan": (Aggregated(parallel=Parallel()) if plan is None else plan).to_dict(),
         }
-        for name, part in {"quant": quant, "serving": serving, "assumptions": assumptions}.items():
-            if part is not None:
-                question[name] = part.to_dict()
+        further: dict[str, Spec | None] = {"quant": quant, "serving": serving, "assumptions": assumptions}
+        question |= {name: part.to_dict() for name, part in further.items() if part is not None}
         lanes = several(framework, frameworks)
         if lanes is not None and "framework" in axes:
             raise SpecError([("axes.framework", "stands beside framework", "give one of them")])
@@ -120,7 +102,7 @@ class Space:
         elif lanes is not None:
             axes = {**axes, "framework": lanes}
         listed = [{"path": path, "values": [_plain(v, path) for v in values]} for path, values in axes.items()]
-        description = {"question": question, "axes": listed, "where": list(where)}
+        description = {"question": question, "axes": listed, "where": where}
         self._adopt(_core.DesignSpace(json.dumps(description, allow_nan=False)), None)
 
     def _adopt(self, core: _core.DesignSpace, points: Points | None) -> None:

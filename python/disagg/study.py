@@ -13,14 +13,16 @@ from disagg import _core
 from disagg._names import FAMILIES, LEVELS
 from disagg._study_again import Again
 from disagg._study_plots import StudyPlots
-from disagg._verdict_words import headline
 from disagg.errors import InfeasibleError, SpecError
 from disagg.frame import Frame, better
 from disagg.result import Estimate
 from disagg.specs import SLO
-from disagg.verdict import Verdict, verdict
+from disagg.verdict import Verdict, told, verdict
 
 __all__ = ["LEVELS", "Study"]
+
+FRAMES = ("table", "frameworks", "flips", "points")
+PARTS = ("slo", "objective", "warnings", "estimates", *FRAMES)
 
 
 class Study(Again):
@@ -47,18 +49,6 @@ class Study(Again):
     core
         The search itself, which an audit asks again; None after a round trip.
     """
-
-    __slots__ = (
-        "_estimates",
-        "_flips",
-        "_frameworks",
-        "_objective",
-        "_points",
-        "_slo",
-        "_table",
-        "_verdict",
-        "_warnings",
-    )
 
     _table: Frame
     _points: Frame | Callable[[], Frame]
@@ -251,21 +241,14 @@ class Study(Again):
         wanted = np.isin(self.points["level"], levels) & self.points["feasible"]
         return self.points.filter(wanted).frontier(x, y)
 
+    def _parts(self) -> dict[str, Any]:
+        """What a study is made of: the arguments of its constructor."""
+        own = {"points": self.points, "flips": self.flips}
+        return {n: own.get(n, getattr(self, f"_{n}")) for n in PARTS}
+
     def to_json(self) -> str:
         """Give the study as JSON text; `from_json` gives an equal study back, to the last bit."""
-        return json.dumps(
-            {
-                "objective": self._objective,
-                "slo": self._slo.to_dict(),
-                "warnings": self._warnings,
-                "frameworks": json.loads(self._frameworks.to_json()),
-                "flips": json.loads(self.flips.to_json()),
-                "table": json.loads(self._table.to_json()),
-                "points": json.loads(self.points.to_json()),
-                "estimates": {n: json.loads(e.to_json()) for n, e in self._estimates.items()},
-            },
-            allow_nan=False,
-        )
+        return json.dumps({n: _plain(part) for n, part in self._parts().items()}, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Study:
@@ -278,16 +261,9 @@ class Study(Again):
         """
         try:
             data = json.loads(text)
-            return cls(
-                table=Frame.from_json(json.dumps(data["table"])),
-                points=Frame.from_json(json.dumps(data["points"])),
-                estimates={n: Estimate.from_json(json.dumps(e)) for n, e in data["estimates"].items()},
-                objective=data["objective"],
-                frameworks=Frame.from_json(json.dumps(data["frameworks"])),
-                flips=Frame.from_json(json.dumps(data["flips"])),
-                warnings=data["warnings"],
-                slo=SLO.from_dict(data["slo"]),
-            )
+            data |= {n: Frame.from_json(json.dumps(data[n])) for n in FRAMES}
+            data |= {"estimates": {n: Estimate.from_json(json.dumps(e)) for n, e in data["estimates"].items()}}
+            return cls(**{**data, "slo": SLO.from_dict(data["slo"])})
         except (ValueError, KeyError, TypeError, AttributeError) as e:
             raise SpecError([("json", f"is not a study: {e}", "give the text that to_json() gave")]) from e
 
@@ -295,8 +271,8 @@ class Study(Again):
         """Compare by value."""
         if not isinstance(other, Study):
             return NotImplemented
-        parts = ("slo", "objective", "table", "frameworks", "warnings", "_estimates", "flips", "points")
-        return all(getattr(self, n) == getattr(other, n) for n in parts)
+        # The tables that have to be asked for come last.
+        return all(getattr(self, n) == getattr(other, n) for n in ("_estimates", *PARTS))
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -307,11 +283,13 @@ class Study(Again):
             reached = f"{getattr(e, self._objective):.6g}" if e.feasible else "infeasible"
             parts.append(f"{level}={reached} ({e.binding or 'best'})")
         warned = f"; warnings: {len(self._warnings)}" if self._warnings else ""
-        return f"Study({headline(self)}; {self.priced} plans, {self._objective}: {', '.join(parts)}{warned})"
+        head = told(self, Frame({}))["headline"]
+        return f"Study({head}; {self.priced} plans, {self._objective}: {', '.join(parts)}{warned})"
 
     def __str__(self) -> str:
         """Give the verdict in words, and a line a level."""
-        names = ("level", "framework", "feasible", "binding", _rate(self._objective), "ttft_ms", "tpot_ms", "plan")
+        rate = "tokens_per_s_per_user" if self._objective == "tokens_per_s_per_user" else "tokens_per_s_per_gpu"
+        names = ("level", "framework", "feasible", "binding", rate, "ttft_ms", "tpot_ms", "plan")
         return f"{self.verdict()}\n\n{self._table.select(*(n for n in names if n in self._table))}"
 
     def _repr_html_(self) -> str:
@@ -321,21 +299,16 @@ class Study(Again):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the plain data."""
-        parts = {
-            "table": self._table,
-            "points": self.points,
-            "estimates": self._estimates,
-            "objective": self._objective,
-            "frameworks": self._frameworks,
-            "flips": self.flips,
-            "warnings": self._warnings,
-            "slo": self._slo,
-        }
-        return _rebuild, (parts,)
+        return _rebuild, (self._parts(),)
 
 
-def _rate(objective: str) -> str:
-    return objective if objective == "tokens_per_s_per_user" else "tokens_per_s_per_gpu"
+def _plain(part: Any) -> Any:
+    """Give a part of a study as JSON can say it."""
+    if isinstance(part, SLO):
+        return part.to_dict()
+    if isinstance(part, dict):
+        return {n: _plain(one) for n, one in part.items()}
+    return json.loads(part.to_json()) if isinstance(part, (Frame, Estimate)) else part
 
 
 def _rebuild(parts: dict[str, Any]) -> Study:

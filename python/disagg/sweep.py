@@ -17,7 +17,7 @@ from disagg.errors import Problem, SpecError
 from disagg.frame import Frame
 from disagg.progress import Progress, reporter
 from disagg.space import Space
-from disagg.specs._base import checked, expect
+from disagg.specs._base import checked
 
 __all__ = ["sweep"]
 
@@ -110,8 +110,6 @@ def sweep(
     partial
         Whether stopping (Ctrl-C) gives the rows that are done instead of raising;
         ``attrs["complete"]`` says which.
-    progress
-        None: a bar after one second where somebody can see it; True; False; or ``f(done, total)``.
 
     Returns
     -------
@@ -136,7 +134,6 @@ def sweep(
     >>> found["plan.batch"].tolist(), bool(found["feasible"].all())
     ([8, 64, 8, 64], True)
     """
-    expect(space=(space, Space), partial=(partial, bool), runnable=(runnable, bool))
     if isinstance(metrics, str):
         metrics = [metrics]
     known = _core.design_metrics()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from disagg import specs
+from disagg import _core, specs
 from disagg._optional import require
 from disagg.frame import Frame
 
@@ -29,72 +30,46 @@ def _floats(low: float, high: float) -> Any:
     return _st().floats(low, high, allow_nan=False, allow_subnormal=False)
 
 
-def _parallel() -> Any:
-    n = _counts(64)
-    return _st().builds(specs.Parallel, tp=n, dp=n, pp=n, cp=n, ep=_maybe(n), moe_tp=n)
+# Least and largest value of the fields that are numbers, where it is not a count.
+_RANGES = {
+    "bf16_flops": (1.0, 1e18),
+    "fp8_flops": (0.0, 1e18),
+    "fp4_flops": (0.0, 1e18),
+    "hbm_bytes_per_s": (1.0, 1e15),
+    "hbm_bytes": (1.0, 1e14),
+    "launch_s": (0.0, 1e-3),
+    "power_w": (0.0, 1e5),
+    "usd_per_hour": (0.0, 1e5),
+    "ttft_ms": (1e-3, 1e6),
+    "tpot_ms": (1e-3, 1e6),
+    "percentile": (50.0, 99.9),
+}
+_COUNTS = {"sm": (70, 200), **dict.fromkeys(("tp", "dp", "pp", "cp", "ep", "moe_tp"), (1, 64))}
 
 
-def _workers() -> Any:
-    n = _maybe(_counts())
-    return _st().builds(specs.Workers, count=_counts(), parallel=_parallel(), batch=n, chunk_tokens=n)
+def _declared(kind: str) -> Any:
+    """Give a strategy for a class whose constructor takes its fields, from their declarations."""
+    arguments = next(taken for name, _, taken in _core._fields() if name == kind)
+    return _st().builds(getattr(specs, kind), **{name: _value(name, takes) for name, takes, _, _ in arguments})
 
 
-def _device() -> Any:
-    return _st().builds(
-        specs.Device,
-        name=_st().text(min_size=1, max_size=8),
-        bf16_flops=_floats(1.0, 1e18),
-        fp8_flops=_floats(0.0, 1e18),
-        fp4_flops=_floats(0.0, 1e18),
-        hbm_bytes_per_s=_floats(1.0, 1e15),
-        hbm_bytes=_floats(1.0, 1e14),
-        launch_s=_floats(0.0, 1e-3),
-        power_w=_floats(0.0, 1e5),
-        usd_per_hour=_floats(0.0, 1e5),
-        sm=_st().integers(70, 200),
-        source=_st().text(max_size=8),
-    )
-
-
-def _pool() -> Any:
-    n = _counts(64)
-    return _st().builds(specs.Pool, gpus=_counts(), tp=n, ep=_maybe(n), moe_tp=n, device=_maybe(_device()))
-
-
-def _placement() -> Any:
-    ids = _st().lists(_st().integers(0, 999), max_size=4)
-    return _st().builds(specs.Placement, attention=ids, ffn=ids, prefill=ids, decode=ids)
-
-
-def _afd() -> Any:
+def _value(name: str, takes: str) -> Any:
+    """Give a strategy for a field of a type as the core calls it."""
     st = _st()
-    n, side = _maybe(_counts()), st.sampled_from(["attention", "ffn"])
-    return st.builds(
-        specs.AFD,
-        attention=_pool(),
-        ffn=_pool(),
-        microbatches=n,
-        batch=n,
-        chunk_tokens=n,
-        pipeline=st.sampled_from(["overlapped", "alone"]),
-        duplex=st.sampled_from(["full", "half"]),
-        router=side,
-        shared_expert=side,
-        dense=side,
-        prereduce=st.booleans(),
-        placement=_maybe(_placement()),
-        units=_counts(),
-    )
-
-
-def _aggregated() -> Any:
-    n = _maybe(_counts())
-    return _st().builds(specs.Aggregated, parallel=_parallel(), batch=n, chunk_tokens=n, replicas=_counts())
-
-
-def _pd() -> Any:
-    slot = _st().one_of(_workers(), _afd())
-    return _st().builds(specs.PD, prefill=slot, decode=slot)
+    if takes.endswith(" | None"):
+        return _maybe(_value(name, takes.removesuffix(" | None")))
+    if takes.startswith("specs."):
+        return st.one_of(*(_declared(kind.removeprefix("specs.")) for kind in takes.split(" | ")))
+    if takes.startswith("Literal["):
+        return st.sampled_from(json.loads(takes.removeprefix("Literal")))
+    plain = {
+        "int": lambda: st.integers(*_COUNTS.get(name, (1, 4096))),
+        "float": lambda: _floats(*_RANGES[name]),
+        "bool": st.booleans,
+        "str": lambda: st.text(min_size=1, max_size=8),
+        "Sequence[int]": lambda: st.lists(st.integers(0, 999), max_size=4),
+    }
+    return plain[takes]()
 
 
 def _distribution() -> Any:
@@ -130,7 +105,7 @@ def _cluster() -> Any:
         gpus=_counts(),
         nic_gb_per_s=_maybe(_floats(1.0, 1000.0)),
         oversubscription=_floats(1.0, 8.0),
-        device=_maybe(_device()),
+        device=_maybe(_declared("Device")),
     )
 
 
@@ -164,21 +139,13 @@ def specs_of() -> dict[str, Any]:
     """Give a strategy for every class of spec, by its name."""
     st = _st()
     dtype = _maybe(st.sampled_from(_DTYPES))
-    limit = _maybe(_floats(1e-3, 1e6))
+    declared = ("Parallel", "Workers", "Aggregated", "PD", "AFD", "Pool", "Placement", "Device", "SLO")
     return {
-        "Parallel": _parallel(),
-        "Workers": _workers(),
-        "Aggregated": _aggregated(),
-        "PD": _pd(),
-        "AFD": _afd(),
-        "Pool": _pool(),
-        "Placement": _placement(),
-        "Device": _device(),
+        **{kind: _declared(kind) for kind in declared},
         "Cluster": _cluster(),
         "Distribution": _distribution(),
         "Workload": _workload(),
         "Model": _model(),
-        "SLO": st.builds(specs.SLO, ttft_ms=limit, tpot_ms=limit, percentile=_maybe(_floats(50.0, 99.9))),
         "Quant": st.builds(
             specs.Quant, gemm=dtype, moe=dtype, comm=dtype, kv=_maybe(st.sampled_from(["bfloat16", "fp8"]))
         ),
@@ -197,7 +164,7 @@ def specs_of() -> dict[str, Any]:
 
 def plans() -> Any:
     """Give a strategy for plans of any level (well formed; whether one fits a model is another question)."""
-    return _st().one_of(_aggregated(), _pd(), _afd())
+    return _st().one_of(*(_declared(kind) for kind in ("Aggregated", "PD", "AFD")))
 
 
 def frames() -> Any:

@@ -23,7 +23,6 @@ OnError = Literal["raise", "skip"]
 
 
 def _read(kind: str, path: Path, on_error: str, option: float = 0.0, *, n: int = 1, seed: int = 0) -> Trace:
-    expect(path=(path, str, PathLike), on_error=(on_error, str))
     return Trace(_core.Trace.read(kind, fspath(path), on_error, float(option), n, seed))
 
 
@@ -55,19 +54,14 @@ class Trace(Frozen):
 
         Parameters
         ----------
-        path
-            The file.
         block_tokens
             Tokens of one named block.
-        on_error
-            ``"raise"`` or ``"skip"``.
 
         Raises
         ------
         DataError
             With file and line.
         """
-        expect(block_tokens=(block_tokens, int))
         return _read("mooncake", path, on_error, block_tokens)
 
     @classmethod
@@ -93,10 +87,7 @@ class Trace(Frozen):
             A session, or a session a line.
         session_gap_s
             Session k starts at k times this, seconds (the files do not say when sessions start).
-        on_error
-            ``"raise"`` or ``"skip"``.
         """
-        expect(session_gap_s=(session_gap_s, int, float))
         return _read("weka", path, on_error, session_gap_s)
 
     @classmethod
@@ -112,10 +103,6 @@ class Trace(Frozen):
             A directory of ``chunk-<k>-trace.csv`` and ``chunk-<k>-dataset.json``, or a tar of it (gz too).
         start_s, end_s
             The part of the day that is drawn, in seconds; None: to its end. Arrivals start at 0.
-        seed
-            The same seed gives the same bits.
-        on_error
-            ``"raise"`` or ``"skip"`` what cannot be read.
 
         Returns
         -------
@@ -139,13 +126,6 @@ class Trace(Frozen):
         >>> bool(240 < len(trace) < 360)
         True
         """
-        expect(
-            path=(path, str, PathLike),
-            start_s=(start_s, int, float),
-            end_s=(end_s, int, float, type(None)),
-            seed=(seed, int),
-            on_error=(on_error, str),
-        )
         end = None if end_s is None else float(end_s)
         return cls(_core.Trace.servegen(fspath(path), float(start_s), end, seed, on_error))
 
@@ -162,12 +142,7 @@ class Trace(Frozen):
             Requests per second.
         n
             How many to draw, of histograms only.
-        seed
-            Of arrivals and histograms.
-        on_error
-            ``"raise"`` or ``"skip"``.
         """
-        expect(rate=(rate, int, float), n=(n, int), seed=(seed, int))
         return _read("lengths", path, on_error, rate, n=n, seed=seed)
 
     @classmethod
@@ -188,19 +163,12 @@ class Trace(Frozen):
         >>> even.requests["arrival_s"].tolist()
         [0.25, 0.5, 0.75]
         """
-        expect(
-            workload=(workload, Workload), rate=(rate, int, float), cv=(cv, int, float), n=(n, int), seed=(seed, int)
-        )
         return cls(_core.Trace.open(workload, float(rate), float(cv), n, seed))
 
     @classmethod
     @checked
     def closed(cls, workload: Workload, *, concurrency: int, n: int, think_s: float = 0.0, seed: int = 0) -> Trace:
         """Draw a closed loop: `concurrency` users, each with one request at a time and a pause after its answer."""
-        expect(
-            workload=(workload, Workload), concurrency=(concurrency, int), n=(n, int), think_s=(think_s, int, float),
-            seed=(seed, int),
-        )  # fmt: skip
         return cls(_core.Trace.closed(workload, concurrency, n, float(think_s), seed))
 
     @property
@@ -216,13 +184,11 @@ class Trace(Frozen):
     @checked
     def prefix_hit(self, *, tokens: int | None = None) -> float:
         """Give the share of prompt tokens that one LRU cache of `tokens` (None: endless) would hold."""
-        expect(tokens=(tokens, int, type(None)))
         return self._raw.prefix_hit(tokens)
 
     @checked
     def scale(self, *, rate: float) -> Trace:
         """Give the same requests at another mean rate (per second); the pattern of the gaps stays."""
-        expect(rate=(rate, int, float))
         return type(self)(self._raw.scale(float(rate)))
 
     @checked
@@ -245,7 +211,6 @@ class Trace(Frozen):
     @checked
     def window(self, start_s: float, end_s: float) -> Trace:
         """Give the requests that come from `start_s` to before `end_s`, moved to start at 0."""
-        expect(start_s=(start_s, int, float), end_s=(end_s, int, float))
         return type(self)(self._raw.window(float(start_s), float(end_s)))
 
     def to_json(self) -> str:

@@ -44,8 +44,6 @@ def run(*sections: str, ttft: bool = False, progress: Progress = None) -> Frame:
     ttft
         Simulate the closed loop of every row of the section ``silicon`` too, and add its TTFT as rows of their
         own (minutes; the stop button works). Without it the section compares TPOT only.
-    progress
-        As in ``dg.explore``.
 
     Returns
     -------
@@ -76,15 +74,13 @@ def report(path: str | Path, *sections: str, ttft: bool = False, progress: Progr
         Which sections; none: all.
     ttft
         As in `run`.
-    progress
-        As in ``dg.explore``.
 
     Returns
     -------
     Path
         The file.
     """
-    expect(path=(path, str, Path), **{f"sections[{i}]": (s, str) for i, s in enumerate(sections)})
+    expect(**{f"sections[{i}]": (s, str) for i, s in enumerate(sections)})
     with reporter(progress, "figures") as callback:
         text = _core.validation_report(list(sections), bool(ttft), callback)
     file = Path(path)

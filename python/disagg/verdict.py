@@ -6,15 +6,29 @@ import math
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from disagg import _verdict_words as say
+from disagg import _core
 from disagg._result_base import Fact, Result, Table, number, texts
 from disagg._words import words
+from disagg.frame import Frame
 from disagg.result import Estimate
 
 if TYPE_CHECKING:
     from disagg.study import Study
 
 __all__ = ["Verdict"]
+
+ROW = ("level", "framework", "feasible", "equal", "tokens_per_s_per_gpu", "tokens_per_s_per_user")
+FIGURES = (
+    "tokens_per_s",
+    "tokens_per_s_per_gpu",
+    "tokens_per_s_per_user",
+    "ttft_ms",
+    "tpot_ms",
+    "usd_per_mtok",
+    "measured_share",
+    "tpot_measured_share",
+    "ttft_measured_share",
+)
 
 
 def _estimate(value: Any) -> Estimate | None:
@@ -93,46 +107,34 @@ class Verdict(Result):
         return f"<div><b>{escape(self.headline)}</b>{items}</div>"
 
 
+def told(study: Study, flips: Frame) -> dict[str, Any]:
+    """Give the verdict of a study in words: of its level, what the core says of the study's tables."""
+    names = ("least_ttft_ms", "least_tpot_ms")
+    facts = {
+        "objective": study.objective,
+        "slo": study.slo,
+        "confidence": study.table.attrs.get("confidence"),
+        "estimates": {level: e._told() for level, e in study.estimates.items()},
+        "frameworks": [{n: r[n] for n in ROW} for r in study.frameworks.rows()],
+        "flips": list(flips.rows()),
+        "least": [{n: r[n] for n in names} for r in study.table.rows()],
+    }
+    return _core.verdict(facts)
+
+
 def verdict(study: Study) -> Verdict:
     """Put the verdict of a study together."""
-    best = say.chosen(study)
     flips = study.flips
-    facts: dict[str, Any] = {
-        "headline": say.headline(study),
-        "feasible": best is not None and best.feasible,
-        "warnings": study.warnings,
-        "second": None,
-        "second_words": "",
-        "binds": "",
-        "would_flip": [],
-        "would_not_flip": [],
-        "runnable": False,
-        "starts": "",
-        "gives": "",
-        "known": "",
-        "level": "",
-        "framework": "",
-        "deploy": "",
-        "estimate": None,
-    }
-    if best is not None:
-        facts |= {
-            "level": best.level,
-            "framework": best.framework,
-            "deploy": words(best.plan),
-            "estimate": best.to_json(),
-            "gives": say.gives(best),
-            "known": say.known(best),
-            "runnable": best.runnable,
-            "starts": say.starts(study, best),
-            "binds": say.binds(study, best) if best.feasible else say.short(study, best),
-        }
-        names = ("tokens_per_s", "tokens_per_s_per_gpu", "tokens_per_s_per_user", "ttft_ms", "tpot_ms")
-        more = ("usd_per_mtok", "measured_share", "tpot_measured_share", "ttft_measured_share")
-        for name in (*names, *more):
-            value = float(getattr(best, name))
-            facts[name] = value if math.isfinite(value) else None
-        facts["would_flip"], facts["would_not_flip"] = say.changes(study, best, flips)
-    if best is not None and best.feasible:
-        facts["second"], facts["second_words"] = say.second(study, best)
+    facts = told(study, flips) | {"warnings": study.warnings, "feasible": False, "runnable": False}
+    facts |= {"framework": "", "deploy": "", "estimate": None}
+    place, facts["second"] = facts["second"], None
+    if facts["level"]:
+        best = study.estimates[facts["level"]]
+        figures = ((n, float(getattr(best, n))) for n in FIGURES)
+        facts |= {n: value if math.isfinite(value) else None for n, value in figures}
+        facts |= {"framework": best.framework, "feasible": best.feasible, "runnable": best.runnable}
+        facts |= {"deploy": words(best.plan), "estimate": best.to_json()}
+    if place is not None:
+        row, behind = study.frameworks.row(place[0]), place[1]
+        facts["second"] = {n: row[n] for n in (*ROW, "plan") if n != "feasible"} | {"behind": behind}
     return Verdict(facts, {"flips": flips})

@@ -5,12 +5,13 @@ use pyo3::types::PyDict;
 use serde_json::{Map, Value, json};
 
 use super::class_table::wrap;
-use super::construct;
 use super::convert;
 use super::data::{Data, Spec};
 use super::diagnose::{self, wrong_children};
 use super::errors::guard;
+use super::fields::text_argument;
 use super::give;
+
 use crate::error::{Error, Problems, Result, near};
 use crate::spec::{self as specs, catalog, json};
 use crate::units::GB;
@@ -42,51 +43,6 @@ pub fn preset<'py>(py: Python<'py>, kind: &str, name: &str) -> PyResult<Bound<'p
     wrap(py, data)
 }
 
-/// A bare spec from its fields, for a class to take over.
-#[pyfunction]
-pub fn spec(kind: &str, fields: &Bound<'_, PyDict>) -> PyResult<Spec> {
-    construct::build(kind, fields)
-}
-
-/// A model from the content of a Hugging Face `config.json` (and of `hf_quant_config.json`).
-#[pyfunction]
-pub fn model_from_hf(
-    config: &Bound<'_, PyDict>,
-    quant: Option<&Bound<'_, PyDict>>,
-    name: &str,
-    source: &str,
-    trust_fields: bool,
-) -> PyResult<Spec> {
-    let mut problems = Problems::new();
-    let config = convert::to_json(config.as_any(), "", &mut problems);
-    let quant = quant.map(|q| convert::to_json(q.as_any(), "quantization", &mut problems));
-    guard(|| {
-        problems.into_result()?;
-        let model = specs::Model::from_hf_fields(&config, quant.as_ref(), name, source, trust_fields)?;
-        Ok(Spec::new(Data::Model(model)))
-    })
-}
-
-/// What may be wrong with a model that was read from this config, in words; `index`: the content of
-/// `model.safetensors.index.json`.
-#[pyfunction]
-pub fn model_remarks(
-    model: &Spec,
-    config: &Bound<'_, PyDict>,
-    index: Option<&Bound<'_, PyDict>>,
-) -> PyResult<Vec<String>> {
-    let mut problems = Problems::new();
-    let config = convert::to_json(config.as_any(), "", &mut problems);
-    let index = index.map(|i| convert::to_json(i.as_any(), "model.safetensors.index.json", &mut problems));
-    guard(|| {
-        problems.into_result()?;
-        match model.data() {
-            Data::Model(model) => Ok(model.remarks(&config, index.as_ref())),
-            _ => Err(Error::spec("model", "is not a Model", "")),
-        }
-    })
-}
-
 /// Sizes of a model in the formats of `quant` (none: the checkpoint's).
 #[pyfunction]
 pub fn model_facts<'py>(py: Python<'py>, model: &Spec, quant: Option<&Spec>) -> PyResult<Bound<'py, PyAny>> {
@@ -114,7 +70,6 @@ pub fn model_facts<'py>(py: Python<'py>, model: &Spec, quant: Option<&Spec>) -> 
 }
 
 /// A cluster from what its constructor takes: `system gpus nic_gb_per_s oversubscription device fabric`.
-#[pyfunction]
 pub fn cluster(fields: &Bound<'_, PyDict>) -> PyResult<Spec> {
     let mut problems = Problems::new();
     let given = object("Cluster", fields, &mut problems);
@@ -198,7 +153,6 @@ fn build_cluster(given: &Map<String, Value>, mut problems: Problems) -> Result<D
 }
 
 /// A workload from what its constructor takes: lengths as numbers or distributions, or joint samples.
-#[pyfunction]
 pub fn workload(fields: &Bound<'_, PyDict>) -> PyResult<Spec> {
     let mut problems = Problems::new();
     let given = object("Workload", fields, &mut problems);
@@ -272,12 +226,13 @@ pub fn distribution_facts(distribution: &Spec, q: f64) -> PyResult<(f64, f64)> {
 }
 
 /// The assumptions of a named profile, with some switches changed.
-#[pyfunction]
-pub fn assumptions(profile: &str, switches: &Bound<'_, PyDict>) -> PyResult<Spec> {
+pub fn assumptions(fields: &Bound<'_, PyDict>) -> PyResult<Spec> {
     let mut problems = Problems::new();
-    let switches = object("Assumptions", switches, &mut problems);
+    let mut switches = object("Assumptions", fields, &mut problems);
     guard(|| {
-        let made = specs::Assumptions::profile(profile)?.with(&switches);
+        let profile = text_argument(fields, "profile")?;
+        switches.remove("profile");
+        let made = specs::Assumptions::profile(&profile)?.with(&switches);
         if let Err(Error::Spec(found)) = &made {
             problems.0.extend(found.0.iter().cloned());
         }

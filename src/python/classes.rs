@@ -11,6 +11,7 @@ use super::class_table;
 use super::construct::{Argument, construct};
 use super::data::{Data, Record, Spec};
 use super::errors::InternalError;
+use super::made;
 use crate::error::{Error, Problems};
 
 /// What a class says of a field: name, type as an attribute, type as an argument, default, documentation.
@@ -22,16 +23,15 @@ pub struct Field<'py> {
     pub doc: Vec<&'static str>,
 }
 
-/// A class: whether its constructor takes its fields, what it is, its fields in the order of the constructor.
+/// A class: what it is, and its fields in the order of the constructor.
 pub struct Class<'py> {
-    pub plain: bool,
     pub about: Vec<&'static str>,
     pub more: &'static str,
     pub fields: Vec<Field<'py>>,
 }
 
-/// Declares the module and the class of a spec. `plain`: the constructor takes the fields; `made`: it is written in
-/// Python and says more.
+/// Declares the module and the class of a spec. `plain`: the constructor takes the fields; `made`: it says more
+/// ([`super::made`]).
 macro_rules! class {
     ($module:ident $how:ident $kind:ident $name:literal $home:literal $more:literal;
         $record:ident [$($about:literal)*]
@@ -60,7 +60,7 @@ macro_rules! class {
                     args: &Bound<'_, PyTuple>,
                     kwargs: Option<&Bound<'_, PyDict>>,
                 ) -> PyResult<PyClassInitializer<Self>> {
-                    let spec = construct(stringify!($kind), stringify!($how) == "plain", args, kwargs, |py| arguments(py, stringify!($kind)))?;
+                    let spec = construct(stringify!($kind), args, kwargs, |py| arguments(py, stringify!($kind)))?;
                     Ok(PyClassInitializer::from(spec).add_subclass(Native))
                 }
 
@@ -96,7 +96,6 @@ macro_rules! class {
             #[allow(unused_variables)]
             pub fn class(py: Python<'_>) -> PyResult<Class<'_>> {
                 Ok(Class {
-                    plain: stringify!($how) == "plain",
                     about: vec![$($about),*],
                     more: $more,
                     fields: vec![$( Field {
@@ -162,7 +161,11 @@ macro_rules! classes {
         fn class<'py>(py: Python<'py>, kind: &str) -> PyResult<Class<'py>> {
             match kind {
                 $( stringify!($kind) => $module::class(py), )*
-                _ => Ok(Class { plain: false, about: Vec::new(), more: "", fields: Vec::new() }),
+                _ => Ok(Class {
+                    about: vec!["A distribution of token counts. Built by its named constructors."],
+                    more: "",
+                    fields: Vec::new(),
+                }),
             }
         }
     };
@@ -285,7 +288,7 @@ impl AnyDistribution {
     #[new]
     #[pyo3(signature = (*args, **kwargs))]
     fn new(args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<PyClassInitializer<Self>> {
-        let spec = construct("Distribution", false, args, kwargs, |_| Ok(Vec::new()))?;
+        let spec = construct("Distribution", args, kwargs, |_| Ok(Vec::new()))?;
         Ok(PyClassInitializer::from(spec).add_subclass(AnyDistribution))
     }
 
@@ -306,68 +309,99 @@ fn ordered(mut fields: Vec<Field<'_>>) -> Vec<Field<'_>> {
     fields
 }
 
-/// Exports the classes, each with its kind and, where its constructor takes its fields, documentation and signature.
+/// Exports the classes, each with its kind, documentation and signature.
 pub fn export(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     let inspect = py.import("inspect")?;
     let (signature, parameter) = (inspect.getattr("Signature")?, inspect.getattr("Parameter")?);
-    let keyword = parameter.getattr("KEYWORD_ONLY")?;
     for kind in Data::KINDS {
         let native = native(py, kind)?;
         class_table::declare(kind, &native);
         native.setattr("_kind", kind)?;
         let class = class(py, kind)?;
-        if class.plain {
-            let fields = ordered(class.fields);
-            native.setattr("__doc__", documentation(&class.about, &fields, class.more))?;
-            let parameters = PyList::empty(py);
-            for field in &fields {
-                let options = PyDict::new(py);
-                options.set_item("annotation", &field.takes)?;
-                if let Some(default) = &field.default {
-                    // An empty list is not to be changed by anybody.
-                    let list = default.is_instance_of::<PyList>();
-                    options.set_item("default", if list { PyTuple::empty(py).into_any() } else { default.clone() })?;
-                }
-                parameters.append(parameter.call((field.name, &keyword), Some(&options))?)?;
+        let arguments = taken(py, kind)?;
+        native.setattr(
+            "__doc__",
+            match made::of(kind) {
+                Some(made) => paragraph(&class.about) + made.about,
+                None => documentation(&class.about, &ordered(class.fields), class.more),
+            },
+        )?;
+        let parameters = PyList::empty(py);
+        for Taken { name, takes, default, how } in &arguments {
+            let options = PyDict::new(py);
+            options.set_item("annotation", takes)?;
+            if let Some(default) = default {
+                // An empty list is not to be changed by anybody.
+                let list = default.is_instance_of::<PyList>();
+                options.set_item("default", if list { PyTuple::empty(py).into_any() } else { default.clone() })?;
             }
-            native.setattr("__signature__", signature.call1((parameters,))?)?;
+            parameters.append(parameter.call((*name, parameter.getattr(*how)?), Some(&options))?)?;
         }
+        native.setattr("__signature__", signature.call1((parameters,))?)?;
         module.add(*kind, native)?;
     }
     Ok(())
 }
 
-fn documentation(about: &[&str], fields: &[Field<'_>], more: &str) -> String {
-    let line = |text: &str, indent: &str| match text.trim() {
-        "" => "\n".to_string(),
-        text => format!("{indent}{text}\n"),
+/// An argument of a constructor: its name, its type in Python, what it is where it is left out, and how it is given.
+struct Taken<'py> {
+    name: &'static str,
+    takes: String,
+    default: Option<Bound<'py, PyAny>>,
+    how: &'static str,
+}
+
+/// What the constructor of a kind takes, in order.
+fn taken<'py>(py: Python<'py>, kind: &str) -> PyResult<Vec<Taken<'py>>> {
+    let Some(made) = made::of(kind) else {
+        let one = |f: Field<'py>| Taken { name: f.name, takes: f.takes, default: f.default, how: "KEYWORD_ONLY" };
+        return Ok(ordered(class(py, kind)?.fields).into_iter().map(one).collect());
     };
-    let mut text: String = about.iter().map(|l| line(l, "")).collect();
+    let mut out = Vec::new();
+    for (i, (name, takes, left)) in made.arguments.iter().enumerate() {
+        let how = if i < made.nameless { "POSITIONAL_OR_KEYWORD" } else { "KEYWORD_ONLY" };
+        out.push(Taken { name, takes: (*takes).to_string(), default: left.value(py)?, how });
+    }
+    let open = |name| Taken { name, takes: "Any".to_string(), default: None, how: "VAR_KEYWORD" };
+    out.extend(made.open.map(open));
+    Ok(out)
+}
+
+fn paragraph(lines: &[&str]) -> String {
+    lines.iter().map(|l| format!("{}\n", l.trim())).collect()
+}
+
+fn documentation(about: &[&str], fields: &[Field<'_>], more: &str) -> String {
+    let line = |text: &&str| match text.trim() {
+        "" => "\n".to_string(),
+        text => format!("    {text}\n"),
+    };
+    let mut text = paragraph(about);
     text += "\nParameters\n----------\n";
     for field in fields {
         text += field.name;
         text += "\n";
-        text.extend(field.doc.iter().map(|l| line(l, "    ")));
+        text.extend(field.doc.iter().map(line));
     }
     text + more
 }
 
-/// What the stub says of the classes: for each its name and its fields as (name, attribute, argument, default as text).
+/// What the stub says of a class: its name, its attributes as (name, type), and the arguments of its constructor as (name,
+/// type, default as text, kind of parameter).
+type Said = (&'static str, Vec<(&'static str, String)>, Vec<(&'static str, String, Option<String>, &'static str)>);
+
+/// What the stub says of the classes.
 #[pyfunction]
-#[allow(clippy::type_complexity)]
-pub fn _fields(
-    py: Python<'_>,
-) -> PyResult<Vec<(&'static str, bool, Vec<(&'static str, String, String, Option<String>)>)>> {
+pub fn _fields(py: Python<'_>) -> PyResult<Vec<Said>> {
     let mut out = Vec::new();
     for kind in Data::KINDS {
-        let class = class(py, kind)?;
-        let mut fields = Vec::new();
-        for field in ordered(class.fields) {
-            let default = field.default.map(|d| d.repr().and_then(|r| r.extract())).transpose()?;
-            fields.push((field.name, field.gives, field.takes, default));
+        let attributes = ordered(class(py, kind)?.fields).into_iter().map(|f| (f.name, f.gives)).collect();
+        let mut arguments = Vec::new();
+        for Taken { name, takes, default, how } in taken(py, kind)? {
+            arguments.push((name, takes, default.map(|d| d.repr()?.extract()).transpose()?, how));
         }
-        out.push((*kind, class.plain, fields));
+        out.push((*kind, attributes, arguments));
     }
     Ok(out)
 }

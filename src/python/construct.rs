@@ -4,11 +4,11 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::convert;
 use super::data::{Data, Spec};
-use super::diagnose::{self, wrong_children};
 use super::errors::guard;
-use crate::error::{Error, Problems, Result, near};
+use super::fields::{build, parse, problems_of};
+use super::made::{self, Left, Made};
+use crate::error::{Error, Problems, near};
 
 /// An argument of a constructor, and its default.
 pub type Argument<'py> = (&'static str, Option<Bound<'py, PyAny>>);
@@ -16,7 +16,6 @@ pub type Argument<'py> = (&'static str, Option<Bound<'py, PyAny>>);
 /// A spec from the arguments of its class; `arguments` gives those there are, in order.
 pub fn construct<'py>(
     kind: &str,
-    plain: bool,
     args: &Bound<'py, PyTuple>,
     kwargs: Option<&Bound<'py, PyDict>>,
     arguments: impl FnOnce(Python<'py>) -> PyResult<Vec<Argument<'py>>>,
@@ -26,12 +25,15 @@ pub fn construct<'py>(
     if let (1, Ok(first)) = (args.len(), args.get_item(0))
         && let Ok(made) = first.cast::<Spec>()
         && made.get().data().kind() == kind
-        && (!plain || made.is_exact_instance_of::<Spec>())
+        && made.is_exact_instance_of::<Spec>()
     {
         return Ok(made.get().clone());
     }
     let none = PyDict::new(py);
     let given = kwargs.unwrap_or(&none);
+    if let Some(made) = made::of(kind) {
+        return make(kind, made, args, given);
+    }
     if args.is_empty()
         && let Some(data) = Data::make(kind, given)?
         && data.check().is_empty()
@@ -59,6 +61,48 @@ pub fn construct<'py>(
     })
 }
 
+/// A spec whose constructor says more than its fields.
+fn make<'py>(kind: &str, made: &Made, args: &Bound<'py, PyTuple>, given: &Bound<'py, PyDict>) -> PyResult<Spec> {
+    let fields = PyDict::new(args.py());
+    let mut problems = Problems::new();
+    for (name, value) in given {
+        let name: String = name.extract()?;
+        if made.open.is_some() || made.arguments.iter().any(|(n, ..)| *n == name) {
+            fields.set_item(name, value)?;
+        } else {
+            let names = made.arguments.iter().map(|(n, ..)| n);
+            problems.push(&name, format!("is not an argument of {kind}"), near(&name, names));
+        }
+    }
+    let mut complete = args.len() <= made.nameless;
+    if complete {
+        for ((name, ..), value) in made.arguments.iter().zip(args) {
+            if fields.contains(name)? {
+                problems.push(*name, "is given twice", "by its place or by its name");
+            }
+            fields.set_item(name, value)?;
+        }
+        for (name, _, left) in made.arguments {
+            if matches!(left, Left::Required) && !fields.contains(name)? {
+                complete = false;
+                problems.push(*name, format!("is required by {kind}"), "");
+            }
+        }
+    } else {
+        let text = format!("{kind} takes {} argument(s) without a name, {} were given", made.nameless, args.len());
+        let next = made.arguments.get(made.nameless).map_or(String::new(), |(n, ..)| format!("write {kind}({n}=...)"));
+        problems.push("", text, next);
+    }
+    let whole = made::with_defaults(made, &fields)?;
+    if problems.is_empty() {
+        return (made.build)(&whole);
+    }
+    if complete && let Err(error) = (made.build)(&whole) {
+        problems.0.extend(problems_of(args.py(), &error).unwrap_or_default().0);
+    }
+    guard(|| Err(Error::Spec(problems)))
+}
+
 /// Unknown, missing and nameless arguments.
 fn wrong_call(
     kind: &str,
@@ -81,25 +125,4 @@ fn wrong_call(
         problems.push("", text, names.first().map_or(String::new(), |first| format!("write {kind}({first}=...)")));
     }
     problems
-}
-
-/// Builds and checks a spec from its fields; specs may stand inside.
-pub fn build(kind: &str, fields: &Bound<'_, PyDict>) -> PyResult<Spec> {
-    guard(|| parse(kind, fields).map(Spec::new))
-}
-
-fn parse(kind: &str, fields: &Bound<'_, PyDict>) -> Result<Data> {
-    let mut problems = Problems::new();
-    let value = convert::to_json(fields.as_any(), "", &mut problems);
-    wrong_children(kind, fields, &mut problems);
-    if problems.is_empty() {
-        return diagnose::parse(kind, &value);
-    }
-    // The fields that could not be said at all stand as null: only what else is wrong matters.
-    let top = |path: &str| path.split('.').next().unwrap_or_default().to_string();
-    let named: Vec<String> = problems.0.iter().map(|p| top(&p.path)).collect();
-    if let Err(Error::Spec(more)) = diagnose::parse(kind, &value) {
-        problems.0.extend(more.0.into_iter().filter(|p| !named.contains(&top(&p.path))));
-    }
-    Err(Error::Spec(problems))
 }

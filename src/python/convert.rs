@@ -50,6 +50,44 @@ fn json_at(value: &Bound<'_, PyAny>, path: &str, problems: &mut Problems, depth:
     foreign(value, path, problems, depth)
 }
 
+/// The same, with numbers that JSON does not have as text, or as the nearest one: they do no harm in fields that nobody
+/// reads.
+///
+/// # Errors
+/// If something else cannot be said in JSON.
+pub fn lenient(value: &Bound<'_, PyAny>) -> PyResult<Value> {
+    let mut problems = Problems::new();
+    let said = lenient_at(value, &mut problems, DEPTH)?;
+    super::errors::guard(|| problems.into_result())?;
+    Ok(said)
+}
+
+fn lenient_at(value: &Bound<'_, PyAny>, problems: &mut Problems, depth: usize) -> PyResult<Value> {
+    if depth == 0 {
+        problems.push("", "is nested too deeply", "");
+        return Ok(Value::Null);
+    }
+    if let Ok(dict) = value.cast::<PyDict>() {
+        let mut map = Map::new();
+        for (key, item) in dict {
+            map.insert(key.str()?.to_string(), lenient_at(&item, problems, depth - 1)?);
+        }
+        return Ok(Value::Object(map));
+    }
+    if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() {
+        let items = value.try_iter()?.map(|item| lenient_at(&item?, problems, depth - 1));
+        return Ok(Value::Array(items.collect::<PyResult<_>>()?));
+    }
+    let mut wrong = Problems::new();
+    let said = json_at(value, "", &mut wrong, depth);
+    if !wrong.is_empty() && (value.is_instance_of::<PyFloat>() || value.is_instance_of::<PyInt>()) {
+        let near = value.extract::<f64>().ok().filter(|x| x.abs() < 1e300).and_then(Number::from_f64);
+        return Ok(near.map_or_else(|| value.str().map(|s| Value::String(s.to_string())), |n| Ok(Value::Number(n)))?);
+    }
+    problems.0.extend(wrong.0);
+    Ok(said)
+}
+
 fn refuse(path: &str, message: &str, hint: &str, problems: &mut Problems) -> Value {
     problems.push(path, message, hint);
     Value::Null

@@ -19,8 +19,11 @@ mod diagnose;
 mod door;
 mod errors;
 mod exploration;
+mod fields;
 mod give;
 mod kernels;
+mod made;
+mod model_source;
 mod network;
 mod regimes;
 mod rules;
@@ -30,6 +33,7 @@ mod serve;
 mod sim;
 mod spec;
 mod validation;
+mod words;
 
 use pyo3::prelude::*;
 
@@ -42,10 +46,7 @@ mod _core {
     #[pymodule_export]
     use super::case::Case;
     #[pymodule_export]
-    use super::catalog::{
-        assumptions, cluster, distribution_facts, model_facts, model_from_hf, model_remarks, plan_facts, preset,
-        presets, spec, switches, workload, workload_facts,
-    };
+    use super::catalog::{distribution_facts, model_facts, plan_facts, preset, presets, switches, workload_facts};
     #[pymodule_export]
     use super::classes::_fields;
     #[pymodule_export]
@@ -77,6 +78,8 @@ mod _core {
     use super::sim::{Trace, calibrate, goodput_curve, judge, mean_interval, perfetto, simulate};
     #[pymodule_export]
     use super::validation::{validation_report, validation_run, validation_sections};
+    #[pymodule_export]
+    use super::words::{compare, explain, plan_words, verdict};
 
     #[pymodule_init]
     fn classes(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -11,11 +11,12 @@ use serde_json::Value;
 
 use super::class_table::{self, adopt};
 use super::classes;
-use super::construct;
-use super::data::Spec;
+use super::data::{Data, Spec};
 use super::diagnose;
 use super::errors::{SpecError, guard};
+use super::fields;
 use super::give;
+use super::made::{self, Call};
 use crate::error::Error;
 
 impl Spec {
@@ -23,9 +24,6 @@ impl Spec {
         PyAttributeError::new_err(format!("{} is frozen; {cure}", self.data().kind()).replace("{name}", name))
     }
 }
-
-/// A name to call, and the arguments as (name, text).
-type Call<'py> = (&'static str, Vec<(String, Bound<'py, PyString>)>);
 
 fn kind_of(class: &Bound<'_, PyType>) -> PyResult<String> {
     class.getattr("_kind")?.extract()
@@ -80,7 +78,7 @@ impl Spec {
     #[classmethod]
     fn from_dict<'py>(cls: &Bound<'py, PyType>, fields: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let fields = expected::<PyDict>("fields", fields, "dict")?;
-        adopt(cls, construct::build(&kind_of(cls)?, fields)?)
+        adopt(cls, fields::build(&kind_of(cls)?, fields)?)
     }
 
     /// Give a copy with some arguments changed.
@@ -112,6 +110,12 @@ impl Spec {
         if plain && !changes.is_empty() && data.check().is_empty() {
             return adopt(&class, Spec::new(data));
         }
+        if let Some(args) = made::replaced(slf.get().data(), changes)? {
+            return match slf.get().data() {
+                Data::Model(_) => adopt(&class, fields::build("Model", &args)?),
+                _ => class.call((), Some(&args)),
+            };
+        }
         let args = slf.call_method0("_args")?.cast_into::<PyDict>()?;
         args.update(changes.as_mapping())?;
         class.call((), Some(&args))
@@ -125,6 +129,9 @@ impl Spec {
 
     /// Constructor arguments that make an equal spec.
     fn _args<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
+        if let Some(args) = made::args(slf.py(), slf.get().data())? {
+            return Ok(args);
+        }
         let args = PyDict::new(slf.py());
         for (name, _) in classes::arguments(slf.py(), slf.get().data().kind())? {
             args.set_item(name, slf.getattr(name)?)?;
@@ -133,14 +140,17 @@ impl Spec {
     }
 
     /// Class or constructor name, and the arguments worth showing as (name, text).
-    fn _call<'py>(slf: &Bound<'py, Self>) -> PyResult<Call<'py>> {
+    fn _call(slf: &Bound<'_, Self>) -> PyResult<Call> {
+        if let Some(call) = made::call(slf.py(), slf.get().data())? {
+            return Ok(call);
+        }
         let mut shown = Vec::new();
         for (name, value) in slf.call_method0("_args")?.cast_into::<PyDict>()? {
             if !value.is_none() {
-                shown.push((name.extract()?, value.repr()?));
+                shown.push((name.extract()?, value.repr()?.extract()?));
             }
         }
-        Ok((slf.get().data().kind(), shown))
+        Ok((slf.get().data().kind().to_string(), shown))
     }
 
     /// One line that evaluates to an equal spec.

@@ -11,7 +11,7 @@
 //! | the coarse pass | `scan` `frontier` `numbers` |
 //! | beyond the grid, and finer | `units` `slots` `fine_decode` `prompts` `throttled` `calmed` `pairs` `refine` |
 //! | what is said, by the engine | `exact` |
-//! | the question and its answer | `question` `arrivals` `study` `explore` `flips` `caveats` |
+//! | the question and its answer | `question` `arrivals` `study` `explore` `flips` `caveats` `verdict` |
 //! | many questions | `audit` `lifted` `regimes` |
 
 pub mod aim;
@@ -53,6 +53,7 @@ pub mod study;
 pub mod task;
 pub mod throttled;
 pub mod units;
+pub mod verdict;
 
 pub use audit::{Method, audit};
 pub use explore::explore;

@@ -14,6 +14,7 @@ pub mod defaults;
 mod domain_fit;
 pub mod engine;
 pub mod estimate;
+pub mod explain;
 pub mod framework;
 mod half_duplex;
 pub mod known;

@@ -24,6 +24,7 @@ pub mod mixers;
 pub mod model;
 pub mod plan;
 mod plan_check;
+mod plan_words;
 mod pool;
 mod profiles;
 mod record;

@@ -12,7 +12,7 @@ from disagg import _core
 from disagg.errors import SpecError
 from disagg.frame import Frame
 from disagg.progress import Progress, reporter
-from disagg.specs._base import checked, expect
+from disagg.specs._base import checked
 from disagg.specs.hardware import Device
 
 
@@ -49,7 +49,6 @@ def frameworks(system: str) -> list[str]:
     >>> "sglang" in dg.kernels.frameworks("b200_sxm")
     True
     """
-    expect(system=(system, str))
     return _core.kernels_frameworks(system)
 
 
@@ -69,7 +68,6 @@ def tables(system: str, framework: str) -> Frame:
     >>> "gemm" in dg.kernels.tables("b200_sxm", "sglang")["table"]
     True
     """
-    expect(system=(system, str), framework=(framework, str))
     return Frame._from_core(_core.kernels_tables(system, framework))
 
 
@@ -97,7 +95,6 @@ def table(system: str, framework: str, name: str, *, version: str | None = None)
     >>> len(dg.kernels.table("b200_sxm", "sglang", "gemm")) > 1000
     True
     """
-    expect(system=(system, str), framework=(framework, str), name=(name, str), version=(version, str, type(None)))
     return Frame._from_core(_core.kernels_table(system, framework, name, version))
 
 
@@ -164,13 +161,6 @@ def lookup(
     >>> one.ms.shape, set(one.evidence.tolist()) <= {"measured", "interpolated"}
     ((2,), True)
     """
-    expect(
-        system=(system, str),
-        framework=(framework, str),
-        table=(table, str),
-        version=(version, str, type(None)),
-        measure=(measure, str, type(None)),
-    )
     shape, flat = _keys(keys)
     found = Frame._from_core(_core.kernels_lookup(system, framework, table, version, measure, flat))
     if shape == ():
@@ -206,7 +196,6 @@ def import_dir(path: str | os.PathLike[str], *, name: str) -> int:
     """
     from disagg.kernels import importer
 
-    expect(path=(path, str, os.PathLike), name=(name, str))
     return _core.kernels_import(name, importer.import_dir(path, name=name))
 
 
@@ -228,12 +217,6 @@ def report(
         Whose tables.
     samples
         Rows drawn from each table.
-    seed
-        Of the draw.
-    device
-        Device behind the rooflines; None: the system's.
-    progress
-        As in ``dg.explore``.
 
     Returns
     -------
@@ -244,16 +227,12 @@ def report(
         there is more to do: kernel changes and noise, which no smooth predictor follows), aim (median error aimed
         at; 20 % for the 90th percentile), within (whether the lane keeps both).
     """
-    expect(system=(system, str), framework=(framework, str), samples=(samples, int), seed=(seed, int))
     device = Device.preset(system) if device is None else device
-    expect(device=(device, Device))
     if samples < 1 or seed < 0:
         raise SpecError([("samples" if samples < 1 else "seed", "is too small", "samples from 1, seed from 0")])
     with reporter(progress, "tables") as callback:
         rows = _core.kernels_report(system, framework, device, samples, seed, callback)
-    attrs = {"system": system, "framework": framework, "samples": samples, "seed": seed}
-    frame = Frame._from_core(rows)
-    return Frame._of({n: frame[n] for n in frame.columns}, attrs)
+    return Frame._from_core(rows, system=system, framework=framework, samples=samples, seed=seed)
 
 
 @checked
@@ -270,10 +249,6 @@ def suspects(
     ----------
     system, framework
         Whose tables.
-    device
-        Device behind the rooflines; None: the system's.
-    progress
-        As in ``dg.explore``.
 
     Returns
     -------
@@ -281,9 +256,7 @@ def suspects(
         table, lane, reason (a row far off its neighbours, a launch floor far above the roofline, times that fall
         where there is more to do, a balanced load slower than a skewed one).
     """
-    expect(system=(system, str), framework=(framework, str))
     device = Device.preset(system) if device is None else device
-    expect(device=(device, Device))
     with reporter(progress, "tables") as callback:
-        frame = Frame._from_core(_core.kernels_suspects(system, framework, device, callback))
-    return Frame._of({n: frame[n] for n in frame.columns}, {"system": system, "framework": framework})
+        rows = _core.kernels_suspects(system, framework, device, callback)
+    return Frame._from_core(rows, system=system, framework=framework)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Required, TypedDict, Unpack
 
 from disagg._names import Names, single
 from disagg.network._phase import Phase, ask
 from disagg.specs import Cluster
-from disagg.specs._base import checked
+from disagg.specs._base import checked, takes
 
 
 @checked
@@ -38,7 +39,7 @@ def collective(
         What is summed; only ``"bfloat16"`` was measured.
     placement
         GPU ids; None: packed from the start of a domain.
-    framework, frameworks
+    framework
         Whose all-reduce stands beside NCCL's; None: the first that has tables.
 
     Returns
@@ -62,38 +63,20 @@ def collective(
     return ask(cluster, "collective", single(framework, frameworks, "a collective"), 1.0, args)
 
 
-@checked
-def dispatch(
-    cluster: Cluster,
-    *,
-    tokens: float,
-    hidden: int,
-    topk: int,
-    experts: int,
-    ranks: int,
-    dtype: str = "fp8",
-    backend: str | None = None,
-    groups: int = 0,
-    topk_groups: int = 0,
-    load: Sequence[float] | None = None,
-    exponent: float | None = None,
-    framework: Names = None,
-    frameworks: Names = None,
-) -> Phase:
-    """Time the dispatch of an expert-parallel group: every token to the GPUs of its experts.
+class Exchange(TypedDict, total=False):
+    """What an expert-parallel group exchanges.
 
     Parameters
     ----------
-    cluster
-        Whose tables and fabric.
     tokens
-        Tokens per source GPU.
+        Tokens per source GPU (of a combine: per GPU that they come back to).
     hidden, topk, experts
         The model's; uniform routing unless `load` or `exponent` says otherwise.
     ranks
         GPUs of the group.
     dtype
-        Payload: ``"fp8"`` (with scales), ``"bfloat16"`` or ``"nvfp4"``.
+        Payload of the dispatch: ``"fp8"`` (with scales), ``"bfloat16"`` or ``"nvfp4"``. Of a combine it picks the
+        kernel; what comes back is BF16.
     backend
         ``"low-latency"`` (no deduplication), ``"normal"`` (one copy a node), ``"one-sided"`` (one copy a
         GPU, one rack); None: the fastest that takes so many tokens.
@@ -103,8 +86,51 @@ def dispatch(
         A histogram: one load an expert, in the order in which they lie on the ranks.
     exponent
         Instead of it: loads i^-exponent, dealt to the ranks in turn.
-    framework, frameworks
-        As in `collective`.
+    framework
+        Whose kernels; None: the first that has tables.
+    """
+
+    tokens: Required[float]
+    hidden: Required[int]
+    topk: Required[int]
+    experts: Required[int]
+    ranks: Required[int]
+    dtype: str
+    backend: str | None
+    groups: int
+    topk_groups: int
+    load: Sequence[float] | None
+    exponent: float | None
+    framework: Names
+    frameworks: Names
+
+
+_OPEN = {
+    "dtype": "fp8",
+    "backend": None,
+    "groups": 0,
+    "topk_groups": 0,
+    "load": None,
+    "exponent": None,
+    "framework": None,
+    "frameworks": None,
+}
+
+
+def _exchange(what: str, cluster: Cluster, given: Exchange) -> Phase:
+    args = {**_OPEN, **given}
+    framework = single(args.pop("framework"), args.pop("frameworks"), "an exchange")  # type: ignore[arg-type]
+    return ask(cluster, what, framework, 1.0, args)
+
+
+@takes(Exchange, _OPEN)
+def dispatch(cluster: Cluster, **options: Unpack[Exchange]) -> Phase:
+    """Time the dispatch of an expert-parallel group: every token to the GPUs of its experts.
+
+    Parameters
+    ----------
+    cluster
+        Whose tables and fabric.
 
     Returns
     -------
@@ -124,48 +150,14 @@ def dispatch(
     >>> phase.kernel, phase.tier
     ('one-sided', 'scale-up')
     """
-    args = {"tokens": tokens, "hidden": hidden, "topk": topk, "experts": experts, "ranks": ranks, "dtype": dtype}
-    more = {"backend": backend, "groups": groups, "topk_groups": topk_groups, "load": load, "exponent": exponent}
-    return ask(cluster, "dispatch", single(framework, frameworks, "an exchange"), 1.0, {**args, **more})
+    return _exchange("dispatch", cluster, options)
 
 
-@checked
-def combine(
-    cluster: Cluster,
-    *,
-    tokens: float,
-    hidden: int,
-    topk: int,
-    experts: int,
-    ranks: int,
-    dtype: str = "fp8",
-    backend: str | None = None,
-    groups: int = 0,
-    topk_groups: int = 0,
-    load: Sequence[float] | None = None,
-    exponent: float | None = None,
-    framework: Names = None,
-    frameworks: Names = None,
-) -> Phase:
+@takes(Exchange, _OPEN)
+def combine(cluster: Cluster, **options: Unpack[Exchange]) -> Phase:
     """Time the combine of an expert-parallel group: every token's results back to it, in BF16.
 
-    Parameters
-    ----------
-    cluster, tokens, hidden, topk, experts, ranks, backend, groups, topk_groups, load, exponent, framework,
-    frameworks
-        As in `dispatch`; `tokens` per GPU that they come back to.
-    dtype
-        Payload of the dispatch before it (it picks the kernel; what comes back is BF16).
-
-    Returns
-    -------
-    Phase
-        As from `dispatch`.
-
-    Raises
-    ------
-    SpecError
-        As from `dispatch`.
+    Parameters, result and errors are those of `dispatch`.
 
     Examples
     --------
@@ -174,6 +166,4 @@ def combine(
     >>> dg.network.combine(node, tokens=128, hidden=7168, topk=8, experts=256, ranks=8).evidence
     'measured'
     """
-    args = {"tokens": tokens, "hidden": hidden, "topk": topk, "experts": experts, "ranks": ranks, "dtype": dtype}
-    more = {"backend": backend, "groups": groups, "topk_groups": topk_groups, "load": load, "exponent": exponent}
-    return ask(cluster, "combine", single(framework, frameworks, "an exchange"), 1.0, {**args, **more})
+    return _exchange("combine", cluster, options)

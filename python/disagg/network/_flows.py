@@ -12,7 +12,7 @@ from disagg import _core
 from disagg.errors import Problem, SpecError
 from disagg.frame import Frame
 from disagg.specs import Cluster
-from disagg.specs._base import checked, expect
+from disagg.specs._base import checked
 
 
 @checked
@@ -65,7 +65,6 @@ def flows(
     >>> dg.network.flows(plain, [(0, 1, 2**20)], engine="astra")["finish_ns"].tolist()
     [5340]
     """
-    expect(cluster_or_fabric=(cluster_or_fabric, Cluster, Mapping), engine=(engine, str))
     columns = _columns(flows)
     if isinstance(cluster_or_fabric, Cluster):
         cluster, plain = cluster_or_fabric, None

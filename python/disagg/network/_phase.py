@@ -13,7 +13,6 @@ from disagg._frozen import Frozen
 from disagg.errors import Problem, SpecError
 from disagg.frame import Frame
 from disagg.specs import Cluster
-from disagg.specs._base import expect
 
 
 class Phase(Frozen):
@@ -83,7 +82,6 @@ def _phase_of(what: str, ports: Frame, facts: dict[str, Any]) -> Phase:
 
 
 def ask(cluster: Cluster, what: str, framework: str | None, alpha_scale: float, args: dict[str, Any]) -> Phase:
-    expect(cluster=(cluster, Cluster), framework=(framework, str, type(None)), alpha_scale=(alpha_scale, int, float))
     problems = []
     for name, value in args.items():
         plain = value.tolist() if isinstance(value, np.ndarray | np.generic) else value

@@ -2,60 +2,79 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Required, TypedDict, Unpack
 
 from disagg.network._phase import Phase, ask
 from disagg.specs import Cluster, Placement
-from disagg.specs._base import checked, expect
+from disagg.specs._base import checked, takes
 
 
-def _afd(what: str, cluster: Cluster, placement: Placement | None, alpha_scale: float, args: dict[str, Any]) -> Phase:
-    expect(placement=(placement, Placement, type(None)))
+class Hop(TypedDict, total=False):
+    """What the pools of an AFD unit exchange.
+
+    Parameters
+    ----------
+    tokens
+        Tokens per attention rank (of `tp` GPUs) and micro-batch.
+    hidden, topk, experts, groups, topk_groups
+        The model's routing.
+    senders, receivers
+        GPUs of the two pools: of A2F attention and FFN GPUs, of F2A FFN and attention GPUs.
+    tp
+        GPUs of an attention rank, each with 1/tp of the vector.
+    ep, moe_tp
+        Expert groups of the FFN pool and GPUs of a group; None: as many groups as fit.
+    dtype
+        Payload of A2F: ``"fp8"`` (with scales), ``"bfloat16"`` or ``"nvfp4"``. What comes back is BF16.
+    placement
+        GPU ids of both pools; None: packed, attention first, from the start of a domain.
+    alpha_scale
+        Scales the start-up, which no public measurement covers: look at 0.5 and 2.
+    """
+
+    tokens: Required[float]
+    hidden: Required[int]
+    topk: Required[int]
+    experts: Required[int]
+    senders: Required[int]
+    receivers: Required[int]
+    tp: int
+    ep: int | None
+    moe_tp: int
+    dtype: str
+    groups: int
+    topk_groups: int
+    placement: Placement | None
+    alpha_scale: float
+
+
+_OPEN = {
+    "tp": 1,
+    "ep": None,
+    "moe_tp": 1,
+    "dtype": "fp8",
+    "groups": 0,
+    "topk_groups": 0,
+    "placement": None,
+    "alpha_scale": 1.0,
+}
+
+
+def _hop(what: str, cluster: Cluster, given: Hop, *, prereduce: bool) -> Phase:
+    args: dict[str, Any] = {**_OPEN, **given, "prereduce": prereduce}
+    placement, scale = args.pop("placement"), args.pop("alpha_scale")
     pools = {n: None if placement is None else getattr(placement, n) for n in ("attention", "ffn")}
-    return ask(cluster, what, None, alpha_scale, {**args, **pools})
+    return ask(cluster, what, None, scale, {**args, **pools})
 
 
-@checked
-def a2f(
-    cluster: Cluster,
-    *,
-    tokens: float,
-    hidden: int,
-    topk: int,
-    experts: int,
-    senders: int,
-    receivers: int,
-    tp: int = 1,
-    ep: int | None = None,
-    moe_tp: int = 1,
-    dtype: str = "fp8",
-    groups: int = 0,
-    topk_groups: int = 0,
-    placement: Placement | None = None,
-    alpha_scale: float = 1.0,
-) -> Phase:
+@takes(Hop, _OPEN)
+def a2f(cluster: Cluster, **options: Unpack[Hop]) -> Phase:
     """Time A2F: the micro-batch of every attention rank to the experts of an FFN pool.
 
     Parameters
     ----------
     cluster
         Whose fabric.
-    tokens
-        Tokens per attention rank (of `tp` GPUs) and micro-batch.
-    hidden, topk, experts, groups, topk_groups
-        The model's routing.
-    senders, receivers
-        Attention GPUs, FFN GPUs.
-    tp
-        GPUs of an attention rank, each sending 1/tp of the vector.
-    ep, moe_tp
-        Expert groups of the FFN pool and GPUs of a group; None: as many groups as fit.
-    dtype
-        Payload, as in `dispatch`.
-    placement
-        GPU ids of both pools; None: packed, attention first, from the start of a domain.
-    alpha_scale
-        Scales the start-up, which no public measurement covers: look at 0.5 and 2.
 
     Returns
     -------
@@ -78,56 +97,21 @@ def a2f(
     >>> hgx.tier, rack.tier, hgx.ms > 2 * rack.ms
     ('scale-out', 'scale-up', True)
     """
-    args = {
-        "tokens": tokens, "hidden": hidden, "topk": topk, "experts": experts, "senders": senders,
-        "receivers": receivers, "tp": tp, "ep": ep, "moe_tp": moe_tp, "dtype": dtype, "prereduce": False,
-        "groups": groups, "topk_groups": topk_groups,
-    }  # fmt: skip
-    return _afd("a2f", cluster, placement, alpha_scale, args)
+    return _hop("a2f", cluster, options, prereduce=False)
 
 
-@checked
-def f2a(
-    cluster: Cluster,
-    *,
-    tokens: float,
-    hidden: int,
-    topk: int,
-    experts: int,
-    senders: int,
-    receivers: int,
-    tp: int = 1,
-    ep: int | None = None,
-    moe_tp: int = 1,
-    dtype: str = "fp8",
-    prereduce: bool = False,
-    groups: int = 0,
-    topk_groups: int = 0,
-    placement: Placement | None = None,
-    alpha_scale: float = 1.0,
-) -> Phase:
-    """Time F2A: the results of an FFN pool back to the attention ranks, in BF16.
+@takes(Hop, _OPEN)
+def f2a(cluster: Cluster, *, prereduce: bool = False, **options: Unpack[Hop]) -> Phase:
+    """Time F2A: the results of an FFN pool back to the attention ranks, in BF16, and their all-gather over `tp`.
+
+    Result and errors are those of `a2f`.
 
     Parameters
     ----------
-    cluster, tokens, hidden, topk, experts, tp, ep, moe_tp, groups, topk_groups, placement, alpha_scale
-        As in `a2f`.
-    senders, receivers
-        FFN GPUs, attention GPUs.
-    dtype
-        Payload of the A2F before it; what comes back is BF16.
+    cluster
+        Whose fabric.
     prereduce
         Whether the FFN pool sums a token's partial results first, so that one vector goes back.
-
-    Returns
-    -------
-    Phase
-        As from `a2f`; ends in the all-gather over `tp`.
-
-    Raises
-    ------
-    SpecError
-        As from `a2f`.
 
     Examples
     --------
@@ -137,12 +121,7 @@ def f2a(
     >>> back.tier, back.evidence
     ('scale-up', 'extrapolated')
     """
-    args = {
-        "tokens": tokens, "hidden": hidden, "topk": topk, "experts": experts, "senders": senders,
-        "receivers": receivers, "tp": tp, "ep": ep, "moe_tp": moe_tp, "dtype": dtype, "prereduce": prereduce,
-        "groups": groups, "topk_groups": topk_groups,
-    }  # fmt: skip
-    return _afd("f2a", cluster, placement, alpha_scale, args)
+    return _hop("f2a", cluster, options, prereduce=prereduce)
 
 
 @checked

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from disagg._documents import plot
 from disagg.errors import SpecError
 from disagg.plots import _style
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _VALUES = ("tokens_per_s", "tokens_per_s_per_gpu", "tokens_per_s_per_user")
 
 
+@plot
 def audit(frame: Frame, *, level: str | None = None, ax: Axes | None = None) -> Axes:
     """Draw an audit: where every level stands after each switch, or the waterfall of one level.
 
@@ -26,12 +28,6 @@ def audit(frame: Frame, *, level: str | None = None, ax: Axes | None = None) -> 
         What ``Study.audit()`` gave.
     level
         One level: its waterfall, a bar a switch. None: all levels, a line each; open markers keep no limit.
-    ax
-        Where to draw; None: new axes.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
 
     Examples
     --------

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from disagg._documents import plot
 from disagg._frame_base import FrameBase
 from disagg.errors import SpecError
 from disagg.plots import _style
@@ -72,6 +73,7 @@ def _bars(frame: Frame, *names: str) -> list[str]:
     return found
 
 
+@plot
 def breakdown(
     frame: Frame | Mapping[str, Any], *, part: str = "op", unit: str = "share", ax: Axes | None = None
 ) -> Axes:
@@ -87,12 +89,6 @@ def breakdown(
     unit
         ``"share"``: of the phase's operator time, so that a decode step and a prefill are both legible (the
         milliseconds stand beside each bar); ``"ms"``: milliseconds.
-    ax
-        Where to draw; None: new axes.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
 
     Examples
     --------
@@ -124,6 +120,7 @@ def breakdown(
     return ax
 
 
+@plot
 def memory(frame: Frame | Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
     """Draw what fills each GPU of each pool.
 
@@ -132,12 +129,6 @@ def memory(frame: Frame | Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
     frame
         An estimate's ``.memory`` (columns pool, item, gib), or a dict of names to estimates or such
         frames. An item named ``capacity`` is drawn as a line.
-    ax
-        Where to draw; None: new axes.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
 
     Examples
     --------
@@ -163,6 +154,7 @@ def memory(frame: Frame | Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@plot
 def pipeline(frame: Frame, *, ax: Axes | None = None) -> Axes:
     """Draw the stage times of a micro-batch pipeline; the slowest stage is named.
 
@@ -170,12 +162,6 @@ def pipeline(frame: Frame, *, ax: Axes | None = None) -> Axes:
     ----------
     frame
         An estimate's ``.pipeline``: a column ``stage``, perhaps ``phase``, and times in ``ms`` or ``us``.
-    ax
-        Where to draw; None: new axes.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
 
     Examples
     --------

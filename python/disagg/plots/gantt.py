@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from disagg._documents import plot
 from disagg.plots import _style
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ _STAGES = ("attention", "a2f", "ffn", "f2a")
 _LABELS = {"attention": "attention GPUs", "a2f": "network A2F", "ffn": "FFN GPUs", "f2a": "network F2A"}
 
 
+@plot
 def timeline(frame: Frame, *, phase: str | None = None, ax: Axes | None = None) -> Axes:
     """Draw who is busy when over a few layers: one row a resource (and attention group), one colour a micro-batch.
 
@@ -30,12 +32,6 @@ def timeline(frame: Frame, *, phase: str | None = None, ax: Axes | None = None) 
         (without groups there is one).
     phase
         Which phase to draw; None: the first there is.
-    ax
-        Where to draw; None: new axes.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
 
     Examples
     --------

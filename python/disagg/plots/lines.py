@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from disagg._documents import plot
 from disagg.plots import _style
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ MOST_DOTS = 3000
 MOST_MARKERS = 15
 
 
+@plot
 def pareto(
     frame: Frame,
     *,
@@ -35,12 +37,6 @@ def pareto(
         Columns of numbers.
     color
         Column that groups the points; None: one group.
-    ax
-        Where to draw; None: new axes.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
 
     Examples
     --------
@@ -82,6 +78,7 @@ def pareto(
     return ax
 
 
+@plot
 def ratio(
     frame: Frame,
     *,
@@ -103,12 +100,6 @@ def ratio(
         What to draw.
     color
         Column that groups the points; None: ``level`` if there is one.
-    ax
-        Where to draw; None: new axes.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
 
     Examples
     --------

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from disagg._documents import plot
 from disagg._optional import require
 from disagg.errors import SpecError
 from disagg.plots import _style
@@ -21,6 +22,7 @@ NOBODY = "0.85"
 MOST_TICKS = 12
 
 
+@plot
 def regimes(frame: Frame, *, x: str | None = None, y: str | None = None, ax: Axes | None = None) -> Axes:
     """Draw the winner of each cell as a map; ties are hatched, cells that no level can serve are grey.
 
@@ -30,12 +32,6 @@ def regimes(frame: Frame, *, x: str | None = None, y: str | None = None, ax: Axe
         What ``dg.regimes(...)`` gave, filtered so that only `x` and `y` vary.
     x, y
         Columns along the axes; None: those that vary.
-    ax
-        Where to draw; None: new axes.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
 
     Raises
     ------

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from disagg._documents import plot
 from disagg.plots import _style
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 KINDS = ("decode", "prefill", "mixed", "transfer")
 
 
+@plot
 def latency(frame: Frame, *, metric: str = "ttft_ms", ax: Axes | None = None) -> Axes:
     """Draw the share of requests below each latency, with the 50, 90 and 99 % points.
 
@@ -26,8 +28,6 @@ def latency(frame: Frame, *, metric: str = "ttft_ms", ax: Axes | None = None) ->
         ``run.requests``.
     metric
         Which column, ms.
-    ax
-        Where to draw; None: new axes.
 
     Examples
     --------
@@ -52,6 +52,7 @@ def latency(frame: Frame, *, metric: str = "ttft_ms", ax: Axes | None = None) ->
     return ax
 
 
+@plot
 def instances(frame: Frame, *, ax: Axes | None = None) -> Axes:
     """Draw what each instance did over time.
 
@@ -59,8 +60,6 @@ def instances(frame: Frame, *, ax: Axes | None = None) -> Axes:
     ----------
     frame
         ``run.timeline``.
-    ax
-        Where to draw; None: new axes.
     """
     ax = _style.axes(ax)
     ax.set_xlabel("time (s)")
@@ -80,6 +79,7 @@ def instances(frame: Frame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@plot
 def goodput(frame: Frame, *, ax: Axes | None = None) -> Axes:
     """Draw goodput against arrival rate.
 
@@ -87,8 +87,6 @@ def goodput(frame: Frame, *, ax: Axes | None = None) -> Axes:
     ----------
     frame
         What ``goodput_curve`` gave.
-    ax
-        Where to draw; None: new axes.
     """
     ax = _style.axes(ax)
     ax.set_xlabel("arrivals (requests/s)")
@@ -106,6 +104,7 @@ def goodput(frame: Frame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@plot
 def kept(frame: Frame, within: npt.NDArray[np.bool_], *, windows: int = 24, ax: Axes | None = None) -> Axes:
     """Draw arrivals over time, and how many of them kept the limits.
 
@@ -117,8 +116,6 @@ def kept(frame: Frame, within: npt.NDArray[np.bool_], *, windows: int = 24, ax: 
         Which of them finished inside the limits.
     windows
         Into how many parts the time of arrivals is cut.
-    ax
-        Where to draw; None: new axes.
     """
     ax = _style.axes(ax)
     ax.set_xlabel("arrival (s)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from disagg._documents import plot
 from disagg.errors import SpecError
 from disagg.plots import _style
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from disagg.frame import Frame
 
 
+@plot
 def tornado(frame: Frame, *, metric: str = "tpot_ms", ax: Axes | None = None) -> Axes:
     """Draw a sensitivity: one bar a parameter, from the metric at its low end to that at its high end.
 
@@ -23,12 +25,6 @@ def tornado(frame: Frame, *, metric: str = "tpot_ms", ax: Axes | None = None) ->
         What ``dg.sensitivity(...)`` gave.
     metric
         Which metric, e.g. ``"tpot_ms"``. Parameters that do not move it are named below the bars.
-    ax
-        Where to draw; None: new axes.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
 
     Examples
     --------

@@ -8,19 +8,28 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
+
+import numpy as np
 
 from disagg import _core
+from disagg._documents import documented, with_shared
 from disagg.errors import Problem, SpecError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+Options = tuple[type, Mapping[str, Any]]
+"""A typed dict of options, and what is taken where one is left out."""
 Spec = _core.Spec
 """Base of all specs."""
 
 
 _OWN = {"self", "cls"}
+_PLACED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+# What these hold is looked at where they are used: an array is as good as a sequence there.
+_OPEN: set[Any] = {Any, Sequence, Iterable, Callable, object}
 
 
 def near(name: str, known: list[str]) -> str:
@@ -28,16 +37,23 @@ def near(name: str, known: list[str]) -> str:
     return _core.near(name, known)
 
 
-def checked(function: F, *, probe: bool = False) -> F:
-    """Turn a wrong call (unknown, missing or positional argument) into a `SpecError` that names the argument.
+def checked(function: F, *, probe: bool = False, classes: bool = True, options: Options | None = None) -> F:
+    """Turn a wrong call into a `SpecError` that names every argument at fault, and document what calls share.
+
+    An argument that is unknown, missing, has no name where it needs one, or is of another class than its annotation
+    says is wrong; numpy's numbers are taken as plain ones.
 
     Parameters
     ----------
     function
-        The function to guard. Its signature and documentation are kept.
+        The function to guard. Its signature is kept; its documentation gains what `SHARED` says of its parameters.
     probe
         Whether to call the function once more without unknown arguments, only for the problems it
         finds in the known ones (for constructors, which do nothing else).
+    classes
+        Whether classes are held against the annotations; False: the core says what is wrong with them.
+    options
+        What its ``**options`` stand for: see `takes`.
 
     Examples
     --------
@@ -47,11 +63,23 @@ def checked(function: F, *, probe: bool = False) -> F:
     >>> f(token=2)
     Traceback (most recent call last):
     disagg.errors.SpecError: token: is not an argument of f; did you mean 'tokens'?
+    >>> f(tokens="many")
+    Traceback (most recent call last):
+    disagg.errors.SpecError: tokens: a str does not fit here; expected a int
     """
-    signature = inspect.signature(function)
+    signature = _whole(function, options)
+    positional = [n for n, p in signature.parameters.items() if p.kind in _PLACED]
+    wanted: dict[str, tuple[type, ...]] | None = None
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
+        nonlocal wanted
+        if classes:
+            if wanted is None:
+                wanted = {n: c for n, p in signature.parameters.items() if (c := _classes(function, p.annotation))}
+            args, kwargs = _fitted(wanted, positional, args, kwargs)
+        if options is not None and (problems := _wrong_call(function, signature, args, kwargs)):
+            raise SpecError(problems)
         try:
             return function(*args, **kwargs)
         except TypeError as e:
@@ -64,12 +92,81 @@ def checked(function: F, *, probe: bool = False) -> F:
                 problems += _more_problems(function, signature, args, kwargs)
             raise SpecError(problems) from e
 
+    further = {} if options is None else documented(options[0].__doc__)
+    guarded.__doc__ = with_shared(function.__doc__, list(signature.parameters), further)
+    if options is not None:
+        guarded.__signature__ = signature  # type: ignore[attr-defined]
     return cast("F", guarded)
 
 
-def constructor(function: F) -> F:
-    """Guard a constructor, which does nothing else: `checked` with a probe."""
-    return checked(function, probe=True)
+def takes(kind: type, defaults: Mapping[str, Any]) -> Callable[[F], F]:
+    """Guard a function whose ``**options: Unpack[kind]`` several functions share.
+
+    Parameters
+    ----------
+    kind
+        The typed dict of the options, with their documentation.
+    defaults
+        What is taken where one is left out. The signature shows them all.
+    """
+    return lambda function: checked(function, options=(kind, defaults))
+
+
+def _whole(function: Callable[..., Any], options: Options | None) -> inspect.Signature:
+    """Give the signature of a function with the arguments that its ``**options`` stand for."""
+    signature = inspect.signature(function)
+    if options is None:
+        return signature
+    kind, defaults = options
+    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    named, none = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty
+    further = [
+        inspect.Parameter(
+            n,
+            named,
+            default=defaults.get(n, none),
+            annotation=said.__forward_arg__.removeprefix("Required[").removesuffix("]"),
+        )
+        for n, said in kind.__annotations__.items()
+    ]
+    return signature.replace(parameters=[*own, *further])
+
+
+def _classes(function: Callable[..., Any], annotation: Any) -> tuple[type, ...]:
+    """Give the classes that an annotation stands for; empty where they say too little."""
+    if isinstance(annotation, str):
+        try:
+            annotation = eval(annotation, getattr(function, "__globals__", {}))  # noqa: S307 - our own source
+        except NameError:
+            return ()
+    parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    found: list[type] = []
+    for part in parts:
+        origin = get_origin(part)
+        kind = part if origin is None else str if origin is Literal else origin
+        if kind is None:
+            kind = type(None)
+        protocol = getattr(kind, "_is_protocol", False)
+        if not isinstance(kind, type) or protocol or kind in _OPEN or kind is inspect.Parameter.empty:
+            return ()
+        found += [int, float] if kind is float else [kind]
+    return tuple(dict.fromkeys(found))
+
+
+def _fitted(
+    wanted: dict[str, tuple[type, ...]], positional: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Hold arguments against their classes."""
+    given = {**dict(zip(positional, args, strict=False)), **kwargs}
+    wrong = {n: v for n, v in given.items() if n in wanted and not isinstance(v, wanted[n])}
+    if not wrong:
+        return args, kwargs
+    plain = {n: v.item() for n, v in wrong.items() if isinstance(v, np.generic) and isinstance(v.item(), wanted[n])}
+    problems = [_misfit(n, v, *wanted[n]) for n, v in wrong.items() if n not in plain]
+    if problems:
+        raise SpecError(problems)
+    placed = tuple(plain.get(n, v) for n, v in zip(positional, args, strict=False)) + args[len(positional) :]
+    return placed, {n: plain.get(n, v) for n, v in kwargs.items()}
 
 
 def _wrong_call(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from disagg import _core
 from disagg._core import Parallel, Placement, Pool, Workers
-from disagg.specs._base import checked, expect
+from disagg.specs._base import checked
 from disagg.specs.hardware import Cluster
 from disagg.specs.model import Model
 from disagg.specs.serving import Quant, Serving
@@ -41,8 +41,6 @@ class Plan(_core.Spec):
 
         Parameters
         ----------
-        model, cluster
-            What is to be served, and on what.
         quant
             Number formats, whose blocks are not to be cut; None: the checkpoint's.
 
@@ -60,7 +58,6 @@ class Plan(_core.Spec):
         Traceback (most recent call last):
         disagg.errors.SpecError: plan.parallel.tp: 3 does not divide 128 attention heads; did you mean 4?
         """
-        expect(model=(model, Model), cluster=(cluster, Cluster), quant=(quant, Quant, type(None)))
         _core.check_plan(self, model, cluster, quant)
 
     @checked
@@ -77,8 +74,6 @@ class Plan(_core.Spec):
 
         Parameters
         ----------
-        model, cluster
-            What is to be served, and on what.
         framework
             ``"vllm"``, ``"sglang"`` or ``"trtllm"``.
         version
@@ -111,13 +106,6 @@ class Plan(_core.Spec):
         """
         from disagg.rules import Runnable, text_of
 
-        expect(
-            model=(model, Model),
-            cluster=(cluster, Cluster),
-            framework=(framework, str),
-            version=(version, str, type(None)),
-            rules=(rules, Mapping, type(None)),
-        )
         text = _core.plan_verdict(self, model, cluster, framework, version, text_of(rules))
         return Runnable._from_json(text)
 
@@ -140,12 +128,10 @@ class Plan(_core.Spec):
         ----------
         framework
             ``"vllm"``, ``"sglang"``, ``"trtllm"`` or ``"dynamo"``.
-        model, cluster
-            What is to be served, and on what.
         workload
             Sets the longest sequence; None: the model's.
         quant, serving
-            As in `estimate`; None: the checkpoint's formats, and no speculation.
+            Number formats and way of serving; None: the checkpoint's formats, and no speculation.
         engine
             What runs below Dynamo; None: ``"vllm"``.
         force

@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NoReturn, Self
+from typing import Literal, NoReturn
 
 from disagg import _core
 from disagg._core import SLO, Quant, Serving
 from disagg.frame import Frame
-from disagg.specs._base import constructor, expect
+from disagg.specs._base import checked
 
 __all__ = ["SLO", "Assumptions", "Dtype", "Quant", "Serving"]
 
 Dtype = Literal["bfloat16", "fp8", "fp8_block", "nvfp4", "int4_wo", "w4a16_mxfp4", "w4a8_mxfp4_mxfp8", "w4a16_nvfp4"]
 
 
-class Assumptions(_core.Assumptions):
-    """Modelling choices that published tools make differently, each a named switch.
-
-    Start from a profile and replace single switches.
-
-    Examples
-    --------
-    >>> import disagg as dg
-    >>> dg.Assumptions.physical().replace(kv_transfer="bulk")
-    Assumptions.physical().replace(kv_transfer='bulk')
-    """
-
+class Assumptions(_core.Assumptions):  # noqa: D101 - as the native class says
     __slots__ = ()
-
-    @constructor
-    def __new__(cls, profile: str = "physical", **switches: Any) -> Self:
-        """Change switches of a profile."""
-        expect(profile=(profile, str))
-        return super().__new__(cls, _core.assumptions(profile, switches))
+    __doc__ = _core.Assumptions.__doc__
 
     def __getattr__(self, name: str) -> NoReturn:
         """Refuse what no switch is called."""
@@ -67,21 +51,12 @@ class Assumptions(_core.Assumptions):
         """
         return cls("aiconfigurator-0.12")
 
-    def replace(self, **changes: Any) -> Assumptions:
-        """Give a copy with some switches changed.
-
-        Raises
-        ------
-        SpecError
-            If a switch is unknown or its value does not fit.
-        """
-        return Assumptions(self.profile, **{**self._values(), **changes})
-
     def switches(self) -> Frame:
         """Give every switch: name, value, allowed values, meaning, source."""
         rows = _core.switches(self)
         return Frame({key: [str(r[key]) for r in rows] for key in ("name", "value", "allowed", "meaning", "source")})
 
+    @checked
     def diff(self, other: Assumptions) -> Frame:
         """Give the switches that differ, with both values.
 
@@ -93,20 +68,7 @@ class Assumptions(_core.Assumptions):
                name        this  other
         kv_transfer  layer-wise   bulk
         """
-        expect(other=(other, Assumptions))
-        mine, theirs = self._values(), other._values()
-        names = [n for n in mine if mine[n] != theirs[n]]
-        return Frame({"name": names, "this": [str(mine[n]) for n in names], "other": [str(theirs[n]) for n in names]})
-
-    def _args(self) -> dict[str, Any]:
-        return {"profile": self.profile, **self._values()}
-
-    def _values(self) -> dict[str, Any]:
-        return {r["name"]: r["value"] for r in _core.switches(self)}
-
-    def _call(self) -> tuple[str, list[tuple[str, str]]]:
-        profile = str(self.profile).rstrip("*")
-        base = Assumptions(profile)._values()
-        changed = [(n, repr(v)) for n, v in self._values().items() if v != base[n]]
-        name = f"Assumptions.{profile.removesuffix('-0.12')}()"
-        return (f"{name}.replace" if changed else name.removesuffix("()")), changed
+        mine, theirs = self.switches(), other.switches()
+        differ = mine["value"] != theirs["value"]
+        names, this = (mine[n][differ] for n in ("name", "value"))
+        return Frame({"name": names, "this": this, "other": theirs["value"][differ]})

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::condition::{Condition, ConditionKind};
 use super::shape::{Layout, Shape};
@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::spec::{AfdPlan, Cluster, Framework, Model, Parallel, Plan, Slot};
 
 /// A rule that a plan breaks.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation {
     pub rule: String,
     /// The field, as the user writes it.
