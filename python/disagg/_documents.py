@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 __all__ = ["SHARED", "documented", "plot", "with_shared"]
@@ -38,7 +38,7 @@ SHARED = {
 _SECTION = re.compile(r"^(\w[\w ]*)\n-{3,}$", flags=re.MULTILINE)
 
 
-def with_shared(doc: str | None, names: list[str], more: dict[str, str] | None = None) -> str | None:
+def with_shared(doc: str | None, names: Sequence[str], more: dict[str, str] | None = None) -> str | None:
     """Give a docstring with the shared parameters that it does not document itself, in the order of the call.
 
     Parameters

@@ -67,35 +67,35 @@ def checked(function: F, *, probe: bool = False, classes: bool = True, options: 
     Traceback (most recent call last):
     disagg.errors.SpecError: tokens: a str does not fit here; expected a int
     """
-    signature = _whole(function, options)
-    positional = [n for n, p in signature.parameters.items() if p.kind in _PLACED]
-    wanted: dict[str, tuple[type, ...]] | None = None
+    # Signatures are slow to read: only what is called needs one.
+    whole = functools.cache(lambda: _whole(function, options))
+    wanted = functools.cache(lambda: _wanted(function, whole()))
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        nonlocal wanted
         if classes:
-            if wanted is None:
-                wanted = {n: c for n, p in signature.parameters.items() if (c := _classes(function, p.annotation))}
-            args, kwargs = _fitted(wanted, positional, args, kwargs)
-        if options is not None and (problems := _wrong_call(function, signature, args, kwargs)):
+            args, kwargs = _fitted(*wanted(), args, kwargs)
+        if options is not None and (problems := _wrong_call(function, whole(), args, kwargs)):
             raise SpecError(problems)
         try:
             return function(*args, **kwargs)
         except TypeError as e:
             # What is raised inside has come through a frame of its own.
             inside = e.__traceback__ is not None and e.__traceback__.tb_next is not None
-            problems = [] if inside else _wrong_call(function, signature, args, kwargs)
+            problems = [] if inside else _wrong_call(function, whole(), args, kwargs)
             if not problems:
                 raise
             if probe:
-                problems += _more_problems(function, signature, args, kwargs)
+                problems += _more_problems(function, whole(), args, kwargs)
             raise SpecError(problems) from e
 
     further = {} if options is None else documented(options[0].__doc__)
-    guarded.__doc__ = with_shared(function.__doc__, list(signature.parameters), further)
+    code = function.__code__
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     if options is not None:
-        guarded.__signature__ = signature  # type: ignore[attr-defined]
+        names = (*names, *options[0].__annotations__)
+        guarded.__signature__ = whole()  # type: ignore[attr-defined]
+    guarded.__doc__ = with_shared(function.__doc__, names, further)
     return cast("F", guarded)
 
 
@@ -130,6 +130,15 @@ def _whole(function: Callable[..., Any], options: Options | None) -> inspect.Sig
         for n, said in kind.__annotations__.items()
     ]
     return signature.replace(parameters=[*own, *further])
+
+
+def _wanted(
+    function: Callable[..., Any], signature: inspect.Signature
+) -> tuple[dict[str, tuple[type, ...]], list[str]]:
+    """Give the classes that arguments must be of, and the names of those that need none."""
+    parameters = signature.parameters.items()
+    classes = {n: found for n, p in parameters if (found := _classes(function, p.annotation))}
+    return classes, [n for n, p in parameters if p.kind in _PLACED]
 
 
 def _classes(function: Callable[..., Any], annotation: Any) -> tuple[type, ...]:
