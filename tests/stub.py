@@ -46,7 +46,9 @@ def classes() -> str:
     # Number formats are long to say.
     formats = next(takes for kind, _, arguments in _core._fields() if kind == "Quant" for _, takes, _, _ in arguments)
     formats = formats.removesuffix(" | None")
-    return "\n".join([f"_Format: TypeAlias = {formats}", "", *out, ""]).replace(f": {formats}", ": _Format")
+    named = formats.removeprefix("Literal[").removesuffix("]").split(", ")
+    alias = ["_Format: TypeAlias = Literal[", *(f"    {name}," for name in named), "]"]
+    return "\n".join([*alias, "", *out, ""]).replace(f": {formats}", ": _Format")
 
 
 def whole(text: str) -> str:

@@ -259,7 +259,16 @@ class Spec:
     def __reduce__(self) -> tuple[Any, ...]: ...
 
 # The specs, from their declarations in the core: written by tests/stub.py.
-_Format: TypeAlias = Literal["bfloat16", "fp8", "fp8_block", "nvfp4", "int4_wo", "w4a16_mxfp4", "w4a8_mxfp4_mxfp8", "w4a16_nvfp4"]
+_Format: TypeAlias = Literal[
+    "bfloat16",
+    "fp8",
+    "fp8_block",
+    "nvfp4",
+    "int4_wo",
+    "w4a16_mxfp4",
+    "w4a8_mxfp4_mxfp8",
+    "w4a16_nvfp4",
+]
 
 class Model(Spec):
     """A language model.
