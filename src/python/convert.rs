@@ -82,7 +82,7 @@ fn lenient_at(value: &Bound<'_, PyAny>, problems: &mut Problems, depth: usize) -
     let said = json_at(value, "", &mut wrong, depth);
     if !wrong.is_empty() && (value.is_instance_of::<PyFloat>() || value.is_instance_of::<PyInt>()) {
         let near = value.extract::<f64>().ok().filter(|x| x.abs() < 1e300).and_then(Number::from_f64);
-        return Ok(near.map_or_else(|| value.str().map(|s| Value::String(s.to_string())), |n| Ok(Value::Number(n)))?);
+        return near.map_or_else(|| value.str().map(|s| Value::String(s.to_string())), |n| Ok(Value::Number(n)));
     }
     problems.0.extend(wrong.0);
     Ok(said)
