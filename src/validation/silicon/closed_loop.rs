@@ -4,11 +4,10 @@
 //! flight, all of the first ones sent at once after a warm-up, ten times as many in all; prompts and answers are
 //! uniform in 80-100 % of their nominal lengths (`ignore_eos`), and its mean TTFT is over all of them, the first
 //! burst included. Rows of another client have fixed lengths. Schedulers, chunk budgets and
-//! formats are the servers' defaults (`serving::defaults`). Limits: the host's part of a
-//! step, tokens of the prompt made from text and the way over HTTP are not in it. Where nothing queues (up to four
-//! users) the measured TTFT lies above by a median of 30 ms in vllm, 62 in trtllm and 160 in sglang at 1,024
-//! tokens, and 63, 29 and 277 at 8,192: hardly the GPU's. Whether the sample's TTFT is the client's mean or its
-//! median is not said.
+//! formats are the servers' defaults (`serving::defaults`) where the row's recipe sets nothing else (`intake`); API server,
+//! steps ahead and hand-over are those of `serving::path`. Limits: rows of SGLang and of P/D are still too early by half,
+//! with 130 to 180 ms that no published term explains; rows of fixed lengths run in lockstep here, so that every wave meets
+//! the API server at once, and come too late. Whether the sample's TTFT is the client's mean or its median is not said.
 
 use std::sync::Arc;
 
