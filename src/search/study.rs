@@ -377,7 +377,8 @@ impl Study {
     fn push_known(&self, c: &mut Columns, vs: &[&Verdict]) {
         let chance = self.question.confidence.unwrap_or(CHANCE);
         let per_gpu = self.osl() / f64::from(self.question.case.cluster.gpus);
-        let figures: [(&str, Quantity, f64, fn(&SteadyState) -> f64); 3] = [
+        type Figure = fn(&SteadyState) -> f64;
+        let figures: [(&str, Quantity, f64, Figure); 3] = [
             ("ttft_ms", Quantity::Ttft, 1e3, |p| p.ttft_s),
             ("tpot_ms", Quantity::Tpot, 1e3, |p| p.tpot_s),
             ("tokens_per_s_per_gpu", Quantity::Rate, per_gpu, |p| p.requests_per_s),
@@ -388,7 +389,7 @@ impl Study {
                 residuals::interval(&self.served(&self.rows[i]), quantity, chance).factors[k] * of(&p) * unit
             };
             for (k, side) in ["low", "high"].into_iter().enumerate() {
-                c.push(&format!("{name}_{side}"), Column::F64(vs.iter().map(|v| end(v, k)).collect()));
+                c.push(format!("{name}_{side}"), Column::F64(vs.iter().map(|v| end(v, k)).collect()));
             }
         }
         let best = self.winner(self.verdicts.iter()).and_then(|v| Some((v.row?, self.gain_of(&self.said(v)?))));
