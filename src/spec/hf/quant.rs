@@ -272,6 +272,7 @@ fn by_layer(layers: &Json, ignored: Vec<Pattern>, path: &str, problems: &mut Pro
             None => tail.to_string(),
         };
         let algo = how.get("quant_algo").and_then(Value::as_str).unwrap_or("?").to_string();
+        let tail = if algo == "W4A16_NVFP4" { of_any_layer(&tail) } else { tail };
         if !seen.contains(&(tail.clone(), algo.clone())) {
             seen.push((tail, algo));
         }
@@ -283,7 +284,10 @@ fn by_layer(layers: &Json, ignored: Vec<Pattern>, path: &str, problems: &mut Pro
         match formats::algorithm(&algo, None) {
             Ok(format) => {
                 let mine = seen.iter().filter(|(_, a)| *a == algo);
-                let names = mine.filter_map(|(tail, _)| Pattern::parse(&format!("layers.{tail}"))).collect();
+                let name = |tail: &String| {
+                    if tail.starts_with('*') { format!("layers{tail}") } else { format!("layers.{tail}") }
+                };
+                let names = mine.filter_map(|(tail, _)| Pattern::parse(&name(tail))).collect();
                 scheme.groups.push((names, format));
             }
             Err(what) => {
@@ -293,6 +297,14 @@ fn by_layer(layers: &Json, ignored: Vec<Pattern>, path: &str, problems: &mut Pro
         }
     }
     Some(scheme)
+}
+
+/// `3.mlp.shared_expert.up_proj` as `*.mlp.shared_expert`: ModelOpt gives weight-only NVFP4 to all modules of a kind, and
+/// Nemotron-H counts mixers and FFNs apart.
+fn of_any_layer(tail: &str) -> String {
+    let inside = tail.split_once('.').map_or(tail, |(_, inside)| inside);
+    let shared = inside.find(".shared_expert").and_then(|at| Some(at + 1 + inside[at + 1..].find('.')?));
+    format!("*.{}", &inside[..shared.unwrap_or(inside.len())])
 }
 
 struct Resolved {

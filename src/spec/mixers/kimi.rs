@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::facts::{Facts, Found, HEAD, Reading, Running};
+use crate::spec::hf::fields::Fields;
 use crate::spec::limits::Check;
 
 /// Kimi delta attention: a delta rule whose decay has a value for each of a head's.
@@ -56,7 +57,8 @@ impl Facts for KimiDelta {
     // Which layers have it; the others have the model's attention.
     fn read(Reading { f, layers, .. }: &mut Reading) -> Option<Option<Found<KimiDelta>>> {
         if !f.says("linear_attn_config") {
-            return Some(None);
+            // The newer form of GLM-5.3-Flash.
+            return if f.says("linear_num_heads") { by_layer_types(f, *layers).map(Some) } else { Some(None) };
         }
         let layers = *layers;
         let heads = f.need(&["linear_attn_config.num_heads"], HEAD);
@@ -77,4 +79,16 @@ impl Facts for KimiDelta {
         let layer_mixers = (first..layers + first).map(|l| vec![u32::from(delta.contains(&l))]).collect();
         Some(Some(Found { attention: None, mixers: vec![mixer], layer_mixers }))
     }
+}
+
+/// Sizes by fields of their own, layers by `layer_types`. None: a problem was noted.
+fn by_layer_types(f: &mut Fields, layers: u32) -> Option<Found<KimiDelta>> {
+    let heads = f.need(&["linear_num_heads"], HEAD);
+    let head_dim = f.need(&["linear_head_dim"], HEAD);
+    let conv = f.need(&["linear_conv_kernel_dim"], 64);
+    f.seen("linear_lower_bound");
+    let linear = f.per_layer("layer_types", layers, 0)?.iter().map(|v| v.as_str() == Some("linear_attention"));
+    let layer_mixers = linear.map(|l| vec![u32::from(l)]).collect();
+    let mixer = KimiDelta { heads: heads?, head_dim: head_dim?, conv: conv?, full_gate: false };
+    Some(Found { attention: None, mixers: vec![mixer], layer_mixers })
 }

@@ -385,4 +385,21 @@ fn weight_only_nvfp4_is_read() {
     let m = Model::from_hf_with_quant(&llama(), &quant, "x", "test").unwrap();
     let formats = m.formats(&AS_SHIPPED);
     assert_eq!((formats.attention_gemm, formats.dense_gemm), (Dtype::Fp8, Dtype::W4a16Nvfp4));
+    // Nemotron-H counts mixers and FFNs apart: experts of every other entry are those of every layer.
+    let config = json!({
+        "model_type": "nemotron_h", "architectures": ["NemotronHForCausalLM"], "hybrid_override_pattern": "MEMEM*EME",
+        "hidden_size": 2688, "vocab_size": 131_072, "num_attention_heads": 32, "max_position_embeddings": 262_144,
+        "num_hidden_layers": 9, "n_routed_experts": 128, "num_experts_per_tok": 6, "moe_intermediate_size": 1856,
+        "intermediate_size": 1856
+    });
+    let entry = |i: u32| {
+        let of = |n: &str| {
+            (format!("backbone.layers.{i}.mixer.{n}"), json!({"quant_algo": "W4A16_NVFP4", "group_size": 16}))
+        };
+        ["experts.0.up_proj", "experts.0.down_proj", "shared_experts.up_proj"].map(|n| of(n))
+    };
+    let layers: serde_json::Map<String, Value> = [1, 3, 6, 8].into_iter().flat_map(entry).collect();
+    let quant = json!({"quantization": {"quant_algo": "MIXED_PRECISION", "quantized_layers": layers}});
+    let m = Model::from_hf_with_quant(&config, &quant, "x", "test").unwrap();
+    assert_eq!(m.quant.moe, Some(Dtype::W4a16Nvfp4));
 }
