@@ -60,6 +60,9 @@ impl Facts for KimiDelta {
             // The newer form of GLM-5.3-Flash.
             return if f.says("linear_num_heads") { by_layer_types(f, *layers).map(Some) } else { Some(None) };
         }
+        // Said twice.
+        let again = ["linear_num_heads", "linear_head_dim", "linear_conv_kernel_dim", "linear_lower_bound"];
+        again.iter().for_each(|n| f.seen(n));
         let layers = *layers;
         let heads = f.need(&["linear_attn_config.num_heads"], HEAD);
         let head_dim = f.need(&["linear_attn_config.head_dim"], HEAD);

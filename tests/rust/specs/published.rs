@@ -396,7 +396,7 @@ fn weight_only_nvfp4_is_read() {
         let of = |n: &str| {
             (format!("backbone.layers.{i}.mixer.{n}"), json!({"quant_algo": "W4A16_NVFP4", "group_size": 16}))
         };
-        ["experts.0.up_proj", "experts.0.down_proj", "shared_experts.up_proj"].map(|n| of(n))
+        ["experts.0.up_proj", "experts.0.down_proj", "shared_experts.up_proj"].map(of)
     };
     let layers: serde_json::Map<String, Value> = [1, 3, 6, 8].into_iter().flat_map(entry).collect();
     let quant = json!({"quantization": {"quant_algo": "MIXED_PRECISION", "quantized_layers": layers}});
