@@ -121,7 +121,8 @@ def explore(
         The chance with which what is measured must keep the limits, above 0 and below 1: 0.8 names the best plan that
         keeps them in four cases of five, by the residuals of servers of its kind (``docs/design/physics.md``, section
         10), at every level alike. With two limits each is kept with half the doubt, so that both hold. None: the
-        predicted figures must keep them; a plan on the edge of a limit then fails in about half the cases.
+        predicted figures must keep them; a plan on the edge of a limit then fails in about half the cases. A TTFT limit
+        needs ``assumptions=Assumptions(request_path="client")``, since the TTFT that was measured is a client's.
     confirm
         With ``arrivals="poisson"``, whether the best plan of each level is simulated, request by request: the highest
         rate at which its limits hold there and the ends of its 95 % interval
@@ -162,7 +163,9 @@ def explore(
 
     >>> asked = (dg.Model("Qwen/Qwen3-30B-A3B"), dg.Cluster("h200_sxm", gpus=2), dg.Workload(isl=2000, osl=300),
     ...          dg.SLO(ttft_ms=500, tpot_ms=20))
-    >>> sure, edge = (dg.explore(*asked, levels=["aggregated"], confidence=c).table for c in (0.8, None))
+    >>> client = dg.Assumptions(request_path="client")
+    >>> sure, edge = (dg.explore(*asked, levels=["aggregated"], assumptions=client, confidence=c).table
+    ...               for c in (0.8, None))
     >>> bool(sure["tokens_per_s"][0] < edge["tokens_per_s"][0] and sure["tpot_ms_high"][0] <= 20)
     True
 

@@ -104,7 +104,11 @@ class Estimate(Result):
         lambda broken: sentences(broken or []),
         "Rules that the plan breaks: the rule, the field, what is wrong, what to write instead, the source.",
     )
-    ttft_ms = Fact(number, "Time to first token as the client sees it, milliseconds: what an SLO limits.")
+    ttft_ms = Fact(
+        number,
+        "Time to first token, milliseconds: what an SLO limits. With ``Assumptions(request_path='client')`` as the client "
+        "sees it, else that of the steps which serve a request.",
+    )
     ttft_service_ms = Fact(
         number, "The same without what a request waits for outside of the steps that serve it (`ttft_path_ms`)."
     )
@@ -201,14 +205,17 @@ class Estimate(Result):
         ``front``: the API server, there and back, with the prompt's text made tokens; ``in_flight``: the rest of
         the step under way; ``ahead``: steps scheduled already; ``polling`` and ``held``: where the server looks
         for requests seldom or waits for more (``Serving``); ``hand_over``: P/D, decode steps until it goes on with
-        the prompt. `ttft_ms` is `ttft_service_ms` and these. Empty where the assumptions leave them out.
+        the prompt. `ttft_ms` is `ttft_service_ms` and these. All 0 unless ``Assumptions(request_path="client")``.
 
         Examples
         --------
         >>> import disagg as dg
         >>> model, cluster = dg.Model("Qwen/Qwen3-32B"), dg.Cluster("h200_sxm", gpus=2)
         >>> plan = dg.Aggregated(parallel=dg.Parallel(tp=2), batch=16)
-        >>> est = dg.estimate(model, cluster, dg.Workload(isl=1024, osl=512), plan, framework="vllm")
+        >>> est = dg.estimate(model, cluster, dg.Workload(isl=1024, osl=512), plan, framework="vllm",
+        ...                   assumptions=dg.Assumptions(request_path="client"))
+        >>> sum(est.ttft_path_ms.values()) > 2
+        True
         >>> abs(est.ttft_service_ms + sum(est.ttft_path_ms.values()) - est.ttft_ms) < 1e-3
         True
         """
@@ -222,7 +229,10 @@ class Estimate(Result):
 
     @property
     def ttft_interval(self) -> tuple[float, float]:
-        """As `tpot_interval`, of the TTFT that a client sees, milliseconds."""
+        """As `tpot_interval`, of the TTFT that a client sees, milliseconds.
+
+        Not a number unless ``Assumptions(request_path="client")``: what was measured is a client's.
+        """
         return self._interval("ttft_ms")
 
     @property

@@ -11,6 +11,7 @@ use crate::serving::engine::contradictions_of;
 use crate::serving::framework;
 use crate::serving::queueing::Arrivals;
 use crate::serving::residuals::{self, Served};
+use crate::spec::assumptions::RequestPath;
 use crate::spec::{Case, Framework, Level, Rules, Slo};
 
 /// Everything `explore` is asked.
@@ -64,6 +65,11 @@ impl Question {
         if let Some(c) = self.confidence.filter(|c| !(*c > 0.0 && *c < 1.0)) {
             let hint = if c > 1.0 && c < 100.0 { format!("did you mean {}?", c / 100.0) } else { "such as 0.8".into() };
             p.push("confidence", format!("must be between 0 and 1, both excluded, is {c}"), hint);
+        }
+        let service = self.case.assumptions.request_path == RequestPath::Service;
+        if self.confidence.is_some() && self.slo.ttft_ms.is_some() && service {
+            let text = "the TTFT that was measured is a client's, and the limit is on the steps that serve alone";
+            p.push("confidence", text, "assumptions=Assumptions(request_path='client'), or a TPOT limit alone");
         }
         if self.arrivals == Arrivals::Poisson && self.objective == Objective::TokensPerSPerUser {
             let text = "is no rate: with arrivals of their own levels are compared by the rate within the limits";

@@ -22,6 +22,7 @@ use serde::Deserialize;
 
 use crate::cost::Library;
 use crate::math::normal;
+use crate::spec::assumptions::RequestPath;
 use crate::spec::{Framework, Level, Slo, choices, json};
 
 const TEXT: &str = include_str!("../../python/disagg/data/validation/residuals.json");
@@ -93,6 +94,8 @@ pub struct Served {
     experts: bool,
     /// None: nothing of the kind was measured.
     prompts: Option<&'static str>,
+    /// Whether its TTFT is a client's, as those that were measured are.
+    client: bool,
 }
 
 impl Served {
@@ -109,6 +112,7 @@ impl Served {
             blackwell: device.is_blackwell(),
             experts: lib.model.moe.is_some(),
             prompts: prompts.filter(|_| measured),
+            client: lib.assumptions.request_path == RequestPath::Client,
         }
     }
 
@@ -164,6 +168,9 @@ impl Known {
 
 /// The interval of a figure that holds with `chance`, strictly between 0 and 1.
 pub fn interval(served: &Served, quantity: Quantity, chance: f64) -> Interval {
+    if quantity == Quantity::Ttft && !served.client {
+        return Interval { factors: [f64::NAN; 2], from: String::new() };
+    }
     let known = known(quantity);
     let (values, from) = known.values(served);
     let end = |p| stretched(values, known.factor, p);

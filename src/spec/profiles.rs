@@ -62,7 +62,7 @@ impl Assumptions {
             activations: Activations::AliveRows,
             out_of_memory: OutOfMemory::Unplaced,
             ttft_queue: TtftQueue::None,
-            request_path: RequestPath::Client,
+            request_path: RequestPath::Service,
             worker_corrections: WorkerCorrections::None,
             shared_expert_overlap: true,
             attention_barrier: true,

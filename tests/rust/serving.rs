@@ -669,9 +669,11 @@ fn the_fixed_point_agrees_with_a_simulation() {
 #[test]
 fn intervals_come_from_servers_of_the_kind() {
     use disagg::serving::residuals::{Interval, Quantity, Served, interval};
+    use disagg::spec::assumptions::RequestPath;
     let of = |system: &str, framework: Framework, model: &str, level: Level| {
         let (model, cluster) = (lab::model(model), lab::cluster(system, 8));
-        Served::of(&lab::library(&model, &cluster, framework, &Assumptions::physical()), level)
+        let client = Assumptions { request_path: RequestPath::Client, ..Assumptions::physical() };
+        Served::of(&lab::library(&model, &cluster, framework, &client), level)
     };
     let width = |i: &Interval| i.factors[1] / i.factors[0];
     for system in ["b200_sxm", "h100_sxm"] {
@@ -683,7 +685,7 @@ fn intervals_come_from_servers_of_the_kind() {
                         let name = format!("{system} {framework} {model} {} {}", level.name(), quantity.name());
                         let found = [0.5, 0.8, 0.95, 0.999].map(|c| interval(&served, quantity, c));
                         let [low, high] = found[1].factors;
-                        assert!(0.1 < low && low < high && high < 12.0, "{name}: {found:?}");
+                        assert!(0.1 < low && low < high && high < 40.0, "{name}: {found:?}");
                         assert!(found.windows(2).all(|w| width(&w[0]) <= width(&w[1])), "{name}: {found:?}");
                     }
                     let from = interval(&served, Quantity::Tpot, 0.8).from;
@@ -712,7 +714,9 @@ fn ratios_are_known_better_than_rates() {
     let wide = |a: &Served, b: &Served| ratio(a, b, Quantity::Rate, 0.8)[1];
     let [low, high] = ratio(&plain, &plain, Quantity::Rate, 0.8);
     assert!((low * high - 1.0).abs() < 1e-12 && high > 1.01, "{low} {high}");
-    assert!(wide(&plain, &plain) <= wide(&plain, &other) && wide(&plain, &pd) <= wide(&plain, &afd));
+    let (alike, apart, unlike) = (wide(&plain, &plain), wide(&plain, &other), wide(&plain, &afd));
+    println!("ratio of rates within {alike:.3} alike, {apart:.3} apart, {unlike:.3} with AFD");
+    assert!(alike <= apart && alike <= unlike, "{alike} {apart} {unlike}");
     let alone = interval(&plain, Quantity::Rate, 0.8).factors;
     // Independent, a ratio would be off by both.
     assert!(wide(&plain, &plain) < alone[1] / alone[0], "{} {alone:?}", wide(&plain, &plain));

@@ -26,6 +26,7 @@ use crate::cost::Library;
 use crate::error::{Error, Result};
 use crate::kernels::KernelDb;
 use crate::serving::defaults;
+use crate::spec::assumptions::RequestPath;
 use crate::spec::{Assumptions, Framework, Quant, Serving, catalog};
 use data::Raw;
 use labels::{Clean, Deployment};
@@ -44,6 +45,14 @@ pub struct Choices {
     pub assumptions: Assumptions,
     /// Simulate the closed loop of every row for its TTFT (minutes).
     pub ttft: bool,
+}
+
+impl Choices {
+    /// TTFT as those who measured it saw it: with what a request waits for outside of the steps that serve it.
+    pub fn of_clients() -> Choices {
+        let assumptions = Assumptions { request_path: RequestPath::Client, ..Assumptions::physical() };
+        Choices { assumptions, ..Choices::default() }
+    }
 }
 
 /// A row as it is asked.
