@@ -106,8 +106,8 @@ class Estimate(Result):
     )
     ttft_ms = Fact(
         number,
-        "Time to first token, milliseconds: what an SLO limits. With ``Assumptions(request_path='client')`` as the client "
-        "sees it, else that of the steps which serve a request.",
+        "Time to first token, milliseconds: what an SLO limits. With ``Assumptions(request_path='client')`` as the "
+        "client sees it, else that of the steps which serve a request.",
     )
     ttft_service_ms = Fact(
         number, "The same without what a request waits for outside of the steps that serve it (`ttft_path_ms`)."
