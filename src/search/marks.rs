@@ -142,9 +142,10 @@ impl Marks {
 
     /// Neighbours of a chain between which the limits are met, those first that are taken to give the most there.
     pub fn links(&self, aim: &Aim) -> Vec<[usize; 2]> {
+        let excess = self.excess(aim);
         let mut all: Vec<([usize; 2], f64)> = Vec::new();
         for (i, m) in self.0.iter().enumerate().filter(|(_, m)| m.stands()) {
-            let ends = m.next.into_iter().map(|next| ([i, next as usize], self.within(m, next, aim)));
+            let ends = m.next.into_iter().map(|next| ([i, next as usize], self.within(i, next, &excess, aim)));
             all.extend(ends.filter_map(|(at, gain)| Some((at, gain.filter(|gain| *gain > m.gain(aim))?))));
         }
         // Stable: equals keep their order.
@@ -152,26 +153,31 @@ impl Marks {
         all.into_iter().map(|(at, _)| at).collect()
     }
 
+    fn excess(&self, aim: &Aim) -> Vec<f64> {
+        self.0.iter().map(|m| m.excess(&aim.slo)).collect()
+    }
+
     /// What is taken to be gained from a standing mark up to the next of a chain; none: it is not within the limits.
-    fn within(&self, m: &Mark, next: u32, aim: &Aim) -> Option<f64> {
-        let (gain, excess) = (m.gain(aim), m.excess(&aim.slo));
-        if excess > 1.0 {
+    /// `excess`: of every mark.
+    fn within(&self, i: usize, next: u32, excess: &[f64], aim: &Aim) -> Option<f64> {
+        let (gain, own) = (self.0[i].gain(aim), excess[i]);
+        if own > 1.0 {
             return None;
         }
         let Some(n) = self.0.get(next as usize).filter(|n| n.stands()) else { return Some(gain) };
-        let (more, beyond) = (n.gain(aim), n.excess(&aim.slo));
+        let (more, beyond) = (n.gain(aim), excess[next as usize]);
         let between = beyond > 1.0 && more > gain;
-        Some(if between { gain + (more - gain) * (1.0 - excess) / (beyond - excess) } else { gain })
+        Some(if between { gain + (more - gain) * (1.0 - own) / (beyond - own) } else { gain })
     }
 
     /// What the layout gives under these limits.
     pub fn judge(&self, aim: &Aim) -> Judged {
         let (mut best, mut prospect, mut tiers) = (f64::NEG_INFINITY, 0.0_f64, Tiers::default());
-        for m in self.0.iter().filter(|m| m.stands()) {
-            let excess = m.excess(&aim.slo);
-            tiers.add(m.gain(aim), excess);
-            prospect = prospect.max(m.prospect(excess, aim));
-            best = m.next.into_iter().filter_map(|next| self.within(m, next, aim)).fold(best, f64::max);
+        let excess = self.excess(aim);
+        for (i, m) in self.0.iter().enumerate().filter(|(_, m)| m.stands()) {
+            tiers.add(m.gain(aim), excess[i]);
+            prospect = prospect.max(m.prospect(excess[i], aim));
+            best = m.next.into_iter().filter_map(|next| self.within(i, next, &excess, aim)).fold(best, f64::max);
         }
         let score = if best > f64::NEG_INFINITY { (2, best) } else { tiers.score() };
         Judged { score, prospect, tiers }

@@ -173,7 +173,7 @@ fn one(
 
 /// Every row of the sample with its prediction, in the order of the file, as the defaults have it.
 pub fn points(db: &Arc<KernelDb>, control: &Control) -> Result<Vec<Point>> {
-    points_with(db, &Choices::default(), control)
+    points_with(db, &Choices::of_clients(), control)
 }
 
 /// [`points`] under other choices (launch mode, load distribution, ...), to see what they are worth.
