@@ -47,7 +47,7 @@ pub(super) fn over(import: &Table, below: &Table) -> Option<Table> {
     let mut out = Table::from_columns(system, framework, version, name, columns, provenance.clone()).ok()?;
     let at = out.key_index(ORIGIN)?;
     let TableKey::Int { values, .. } = out.keys.remove(at) else { return None };
-    out.origin_of = values.iter().map(|v| *v as u8).collect();
+    out.origin_of = values.iter().map(|v| u32::try_from(*v).ok()).collect::<Option<_>>()?;
     out.provenance = provenance.clone();
     let others = if below.origins.is_empty() { vec![below.origin().clone()] } else { below.origins.clone() };
     out.origins = std::iter::once(import.origin()).chain(others).collect();

@@ -157,7 +157,7 @@ pub struct Table {
     /// Of an import over another table, where rows may be from; empty: all are the table's own.
     pub origins: Vec<Origin>,
     /// Which of `origins` each row is from.
-    pub origin_of: Vec<u8>,
+    pub origin_of: Vec<u32>,
 }
 
 /// Version and source of rows of a table.
@@ -180,7 +180,7 @@ impl Table {
     /// Where these rows are from: versions, and names of imports.
     pub fn origins_of(&self, rows: &[u32]) -> Vec<Origin> {
         let mut of: Vec<usize> =
-            rows.iter().filter_map(|r| self.origin_of.get(*r as usize)).map(|o| usize::from(*o)).collect();
+            rows.iter().filter_map(|r| self.origin_of.get(*r as usize)).map(|o| *o as usize).collect();
         of.sort_unstable();
         of.dedup();
         if of.is_empty() { vec![self.origin()] } else { of.into_iter().map(|o| self.origins[o].clone()).collect() }

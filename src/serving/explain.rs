@@ -200,7 +200,9 @@ impl Told {
         lines.extend(self.path());
         lines.extend(self.within());
         lines.push(format!("  plan: {plan}"));
-        lines.push(format!("  kernels: {}; evidence: {}", none(self.kernels.clone()), none(known.join("; "))));
+        // A result of an earlier version names the framework alone.
+        let kernels = if self.kernels.is_empty() { &self.framework } else { &self.kernels };
+        lines.push(format!("  kernels: {}; evidence: {}", none(kernels.clone()), none(known.join("; "))));
         match &self.server {
             Some(server) => lines.push(format!("  runs on: {server}")),
             None => lines.extend(self.why_not.iter().map(|why| format!("  NOT RUNNABLE: {why}"))),

@@ -171,7 +171,7 @@ fn one(
     })
 }
 
-/// Every row of the sample with its prediction, in the order of the file, as the defaults have it.
+/// Every row of the sample with its prediction, in the order of the file: the defaults, and TTFT as its clients saw it.
 pub fn points(db: &Arc<KernelDb>, control: &Control) -> Result<Vec<Point>> {
     points_with(db, &Choices::of_clients(), control)
 }
