@@ -12,7 +12,7 @@ pub enum Column {
 }
 
 impl Column {
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Column::F64(v) => v.len(),
             Column::I64(v) => v.len(),
@@ -21,12 +21,8 @@ impl Column {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Codes of strings in order of first appearance.
-    pub fn from_strings<S: AsRef<str>>(values: impl IntoIterator<Item = S>) -> Column {
+    pub(crate) fn from_strings<S: AsRef<str>>(values: impl IntoIterator<Item = S>) -> Column {
         let mut labels: Vec<String> = Vec::new();
         let mut index: BTreeMap<String, i32> = BTreeMap::new();
         let mut codes = Vec::new();
@@ -56,12 +52,12 @@ pub struct Columns {
 }
 
 impl Columns {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Adds a column; all columns must have the same length.
-    pub fn push(&mut self, name: impl Into<String>, column: Column) {
+    pub(crate) fn push(&mut self, name: impl Into<String>, column: Column) {
         debug_assert!(self.columns.first().is_none_or(|c| c.len() == column.len()));
         self.names.push(name.into());
         self.columns.push(column);

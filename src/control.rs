@@ -19,7 +19,7 @@ impl Control {
     }
 
     /// For a part of the work that counts for itself: cancelled with this one, its progress is its own.
-    pub fn part(&self) -> Control {
+    pub(crate) fn part(&self) -> Control {
         Control { cancelled: self.cancelled.clone(), ..Control::default() }
     }
 
@@ -27,20 +27,20 @@ impl Control {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
-    pub fn is_cancelled(&self) -> bool {
+    pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
     }
 
     /// `Err(Cancelled)` once the caller has asked to stop; to be called every millisecond or so.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if self.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
     }
 
-    pub fn set_total(&self, total: u64) {
+    pub(crate) fn set_total(&self, total: u64) {
         self.total.store(total, Ordering::Relaxed);
     }
 
-    pub fn advance(&self, n: u64) {
+    pub(crate) fn advance(&self, n: u64) {
         self.done.fetch_add(n, Ordering::Relaxed);
     }
 

@@ -35,12 +35,12 @@ impl Problems {
         Self::default()
     }
 
-    pub fn push(&mut self, path: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) {
+    pub(crate) fn push(&mut self, path: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) {
         self.0.push(Problem { path: path.into(), message: message.into(), hint: hint.into() });
     }
 
     /// Takes over the problems of a part, with the part's own path put in front.
-    pub fn nest(&mut self, prefix: &str, inner: Problems) {
+    pub(crate) fn nest(&mut self, prefix: &str, inner: Problems) {
         for mut p in inner.0 {
             p.path = match (prefix, p.path.as_str()) {
                 ("", _) => p.path,
@@ -93,13 +93,13 @@ pub enum Error {
 
 impl Error {
     /// A spec error about a single field.
-    pub fn spec(path: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(crate) fn spec(path: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) -> Self {
         let mut p = Problems::new();
         p.push(path, message, hint);
         Error::Spec(p)
     }
 
-    pub fn data(path: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(crate) fn data(path: impl Into<String>, message: impl Into<String>) -> Self {
         Error::Data { path: path.into(), message: message.into() }
     }
 }
@@ -107,7 +107,7 @@ impl Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// `did you mean 'x'?` for the nearest of `known` names, or the list of them when none is near.
-pub fn near(name: &str, known: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+pub(crate) fn near(name: &str, known: impl IntoIterator<Item = impl AsRef<str>>) -> String {
     let known: Vec<String> = known.into_iter().map(|k| k.as_ref().to_string()).collect();
     let lower = name.to_lowercase();
     let mut scored: Vec<(f64, &String)> =

@@ -20,7 +20,7 @@ pub fn set_threads(n: usize) {
 }
 
 /// Number of worker threads in use: `set_threads`, else `DISAGG_NUM_THREADS`, else the cores.
-pub fn threads() -> usize {
+pub(crate) fn threads() -> usize {
     let wanted = match THREADS.load(Ordering::Relaxed) {
         0 => std::env::var("DISAGG_NUM_THREADS").ok().and_then(|v| v.parse().ok()).unwrap_or(0),
         n => n,
@@ -30,7 +30,7 @@ pub fn threads() -> usize {
 
 /// Appends parts end to end, copied side by side: one thread alone would spend as long on the pages of a large result as
 /// all of them on its contents.
-pub fn append<T: Copy + Send + Sync>(out: &mut Vec<T>, mut parts: Vec<Vec<T>>) -> Result<()> {
+pub(crate) fn append<T: Copy + Send + Sync>(out: &mut Vec<T>, mut parts: Vec<Vec<T>>) -> Result<()> {
     parts.retain(|p| !p.is_empty());
     if out.is_empty() && parts.len() == 1 {
         *out = parts.pop().unwrap_or_default();
@@ -53,7 +53,7 @@ pub fn append<T: Copy + Send + Sync>(out: &mut Vec<T>, mut parts: Vec<Vec<T>>) -
 }
 
 /// Runs `work` inside this process's pool.
-pub fn install<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
+pub(crate) fn install<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
     let pid = std::process::id();
     let n = threads();
     let mut slot = POOL.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

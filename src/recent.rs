@@ -11,12 +11,12 @@ pub struct Recent<T> {
 }
 
 impl<T: Clone> Recent<T> {
-    pub const fn new(most: usize) -> Recent<T> {
+    pub(crate) const fn new(most: usize) -> Recent<T> {
         Recent { most, kept: Mutex::new(Vec::new()) }
     }
 
     /// The value that fits, if it is kept.
-    pub fn find(&self, fits: impl Fn(&T) -> bool) -> Option<T> {
+    pub(crate) fn find(&self, fits: impl Fn(&T) -> bool) -> Option<T> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let at = kept.iter().position(fits)?;
         let found = kept.remove(at);
@@ -25,7 +25,7 @@ impl<T: Clone> Recent<T> {
     }
 
     /// Keeps a value, and lets go of the one used longest ago where there are too many.
-    pub fn keep(&self, value: T) {
+    pub(crate) fn keep(&self, value: T) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= self.most {
             kept.remove(0);

@@ -12,13 +12,13 @@ use crate::network::samples::{Exchange, ExchangeTable};
 use crate::units::{GB, US};
 
 /// Largest group fitted: the next measured one is held out.
-pub fn most_ranks(table: &ExchangeTable) -> u32 {
+pub(crate) fn most_ranks(table: &ExchangeTable) -> u32 {
     // One-sided rows end at EP32, the others at EP64.
     if table.id.variant.starts_with("NVLinkOneSided") { 16 } else { 32 }
 }
 
 /// Whether a row is fitted.
-pub fn fitted(table: &ExchangeTable, e: &Exchange) -> bool {
+pub(crate) fn fitted(table: &ExchangeTable, e: &Exchange) -> bool {
     let low_latency = table.id.variant == "deepep_low_latency";
     e.ep <= most_ranks(table) && !(low_latency && e.experts <= FEW_EXPERTS)
 }

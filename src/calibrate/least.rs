@@ -69,7 +69,7 @@ fn cost(residuals: &[f64]) -> f64 {
 }
 
 /// From one start; `model` writes seconds for every row.
-pub fn minimise(ranges: &[Range], start: &[f64], measured: &[f64], model: impl Fn(&[f64], &mut [f64])) -> Found {
+pub(crate) fn minimise(ranges: &[Range], start: &[f64], measured: &[f64], model: impl Fn(&[f64], &mut [f64])) -> Found {
     let problem = Problem { ranges, model, measured };
     let (n, rows) = (ranges.len(), measured.len());
     let mut u: Vec<f64> = start.iter().zip(ranges).map(|(x, r)| r.inward(*x)).collect();
@@ -158,7 +158,7 @@ fn solve(mut a: Vec<Vec<f64>>, mut b: Vec<f64>) -> Vec<f64> {
 }
 
 /// The best of several starts; the first of equals.
-pub fn best(found: impl IntoIterator<Item = Found>) -> Option<Found> {
+pub(crate) fn best(found: impl IntoIterator<Item = Found>) -> Option<Found> {
     found.into_iter().filter(|f| f.cost.is_finite()).reduce(|a, b| if b.cost < a.cost { b } else { a })
 }
 

@@ -227,7 +227,7 @@ impl AfdUnit {
     }
 
     /// What a draft pass adds to its layer on the attention pool: the projection before it and the logits after.
-    pub fn price_draft_ends<S: Ledger>(&self, batch: &Batch, ledger: &mut S) {
+    pub(crate) fn price_draft_ends<S: Ledger>(&self, batch: &Batch, ledger: &mut S) {
         stages::draft_ends(self, batch, batch, ledger);
     }
 

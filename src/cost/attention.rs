@@ -36,7 +36,7 @@ pub struct AttentionPart {
 }
 
 impl AttentionPart {
-    pub fn new(lib: &Library, tp: u32, cp: u32) -> Result<AttentionPart> {
+    pub(crate) fn new(lib: &Library, tp: u32, cp: u32) -> Result<AttentionPart> {
         let mixers = lib.program.mixers().iter();
         let mixers = mixers.map(|m| Ok((m.on_rank(lib, tp, cp)?, m.state(lib.formats.kv).per_token)));
         Ok(AttentionPart {
@@ -51,10 +51,6 @@ impl AttentionPart {
                 && !lib.model.is_dsa()
                 && lib.framework != Framework::Sglang,
         })
-    }
-
-    pub fn tp(&self) -> u32 {
-        self.tp
     }
 
     fn decode_seconds(&self, mixer: usize, rows: f64, context: f64) -> f64 {

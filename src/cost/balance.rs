@@ -20,7 +20,7 @@ const SPAN: f64 = 6553.6;
 const DRAWS: u32 = 64;
 
 /// Relative loads of `experts` experts under a power law of exponent `alpha`.
-pub fn power_law(alpha: f64, experts: u32) -> Vec<f64> {
+pub(crate) fn power_law(alpha: f64, experts: u32) -> Vec<f64> {
     let n = f64::from(experts);
     (0..experts)
         .map(|i| {
@@ -36,7 +36,7 @@ pub fn power_law(alpha: f64, experts: u32) -> Vec<f64> {
 }
 
 /// Load of the fullest rank over the mean, experts in random order on `ep` ranks.
-pub fn hot_rank(loads: &[f64], ep: u32) -> f64 {
+pub(crate) fn hot_rank(loads: &[f64], ep: u32) -> f64 {
     if ep <= 1 || loads.is_empty() {
         return 1.0;
     }
@@ -56,7 +56,7 @@ pub fn hot_rank(loads: &[f64], ep: u32) -> f64 {
 }
 
 /// The same after EPLB with `extra` redundant slots.
-pub fn balanced_rank(loads: &[f64], ep: u32, extra: u32) -> f64 {
+pub(crate) fn balanced_rank(loads: &[f64], ep: u32, extra: u32) -> f64 {
     if ep <= 1 || loads.is_empty() {
         return 1.0;
     }

@@ -18,7 +18,7 @@ pub struct Chain {
 }
 
 impl Chain {
-    pub fn new(mixers: Vec<Arc<dyn Mixer>>) -> Chain {
+    pub(crate) fn new(mixers: Vec<Arc<dyn Mixer>>) -> Chain {
         Chain { mixers }
     }
 

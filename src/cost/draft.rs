@@ -13,13 +13,13 @@ use super::library::Library;
 use crate::spec::{Model, Serving};
 
 /// Layers that keep KV: the model's, and the MTP module's one.
-pub fn kv_layers(model: &Model, serving: &Serving) -> f64 {
+pub(crate) fn kv_layers(model: &Model, serving: &Serving) -> f64 {
     f64::from(model.layers) + f64::from(u32::from(serving.mtp > 0))
 }
 
 impl Library {
     /// Layers whose KV a P/D deployment ships: the MTP module drafts over the prompt as well.
-    pub fn kv_layers(&self) -> f64 {
+    pub(crate) fn kv_layers(&self) -> f64 {
         kv_layers(&self.model, &self.serving)
     }
 
@@ -30,7 +30,7 @@ impl Library {
 }
 
 /// The draft passes of a step: what each carries, and how many of it.
-pub fn passes(mtp: u32, batch: &Batch) -> [(Batch, f64); 2] {
+pub(crate) fn passes(mtp: u32, batch: &Batch) -> [(Batch, f64); 2] {
     let rest = Batch::decode(batch.decode, batch.context, 1.0);
     let more = if batch.decode > 0.0 { f64::from(mtp.saturating_sub(1)) } else { 0.0 };
     [(*batch, if mtp > 0 { 1.0 } else { 0.0 }), (rest, more)]

@@ -27,7 +27,7 @@ pub(super) struct Ends {
 }
 
 impl Ends {
-    pub fn new(lib: &Library, tp: u32) -> Result<Ends> {
+    pub(crate) fn new(lib: &Library, tp: u32) -> Result<Ends> {
         let (format, h) = (lib.formats.dense_gemm, lib.model.hidden);
         let vocab = lib.model.vocab.div_ceil(tp);
         let gemm = |dtype, n, k| -> Result<_> { Ok([lib.gemm(false, dtype, n, k)?, lib.gemm(true, dtype, n, k)?]) };
@@ -41,18 +41,18 @@ impl Ends {
         })
     }
 
-    pub fn embedding<S: Ledger>(&self, tokens: f64, decode: bool, ledger: &mut S) {
+    pub(crate) fn embedding<S: Ledger>(&self, tokens: f64, decode: bool, ledger: &mut S) {
         ledger.add(Op::Embedding, 1.0, self.memory[usize::from(decode)].at(&[tokens * self.hidden * 4.0]));
     }
 
-    pub fn projection<S: Ledger>(&self, tokens: f64, decode: bool, count: f64, ledger: &mut S) {
+    pub(crate) fn projection<S: Ledger>(&self, tokens: f64, decode: bool, count: f64, ledger: &mut S) {
         if let Some(projection) = &self.projection {
             ledger.add(Op::Draft, count, projection[usize::from(decode)].at(&[tokens / f64::from(self.tp)]));
         }
     }
 
     /// Final norm and LM head.
-    pub fn logits<S: Ledger>(&self, rows: f64, decode: bool, count: f64, ledger: &mut S) {
+    pub(crate) fn logits<S: Ledger>(&self, rows: f64, decode: bool, count: f64, ledger: &mut S) {
         ffn::norm(&self.memory, self.hidden, rows, decode, count, ledger);
         ledger.add(Op::Logits, count, self.logits[usize::from(decode)].at(&[rows]));
     }
@@ -67,7 +67,7 @@ pub(super) struct EndLines {
 }
 
 impl EndLines {
-    pub fn new(ends: &Ends, lines: &Tabulated) -> EndLines {
+    pub(crate) fn new(ends: &Ends, lines: &Tabulated) -> EndLines {
         let line = |name, price: fn(&Ends, f64, bool, &mut Seconds)| {
             [false, true].map(|decode| {
                 let ends = ends.clone();

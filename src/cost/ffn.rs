@@ -28,7 +28,7 @@ pub struct GatedMlp {
 
 impl GatedMlp {
     /// `intermediate` and the format are those of the whole MLP; `shards` ranks split it.
-    pub fn new(lib: &Library, dtype: Dtype, intermediate: u32, shards: u32) -> Result<GatedMlp> {
+    pub(crate) fn new(lib: &Library, dtype: Dtype, intermediate: u32, shards: u32) -> Result<GatedMlp> {
         let width = intermediate.div_ceil(shards);
         let hidden = lib.model.hidden;
         let first = if lib.model.gated { 2 * width } else { width };
@@ -48,14 +48,22 @@ impl GatedMlp {
         ledger.add(op, count, self.down[mode].at(&[tokens]));
     }
 
-    pub fn total(&self, tokens: f64, decode: bool) -> Total {
+    pub(crate) fn total(&self, tokens: f64, decode: bool) -> Total {
         let mut t = Total::default();
         self.price(Op::SharedExpert, tokens, decode, 1.0, &mut t);
         t
     }
 
     /// Adds the part of the MLP that is not hidden behind `beside` seconds of other work.
-    pub fn price_beside<S: Ledger>(&self, op: Op, tokens: f64, decode: bool, count: f64, beside: f64, ledger: &mut S) {
+    pub(crate) fn price_beside<S: Ledger>(
+        &self,
+        op: Op,
+        tokens: f64,
+        decode: bool,
+        count: f64,
+        beside: f64,
+        ledger: &mut S,
+    ) {
         let own = self.total(tokens, decode).seconds;
         let exposed = (own - beside).max(0.0);
         if exposed > 0.0 {
@@ -180,22 +188,10 @@ impl Experts {
         self.grouped(tokens, decode).unwrap_or_else(|| self.fused(tokens, decode))
     }
 
-    /// Whether the grouped kernel was measured for this phase.
-    pub fn has_grouped(&self, decode: bool) -> bool {
-        self.lanes.grouped[usize::from(decode)].is_some()
-    }
-
     /// The faster of the two kernels.
-    pub fn best(&self, tokens: f64, decode: bool) -> Reading {
+    pub(crate) fn best(&self, tokens: f64, decode: bool) -> Reading {
         let fused = self.fused(tokens, decode);
         self.grouped(tokens, decode).filter(|g| g.seconds < fused.seconds).unwrap_or(fused)
-    }
-
-    pub fn source(&self, decode: bool, dispatched: bool) -> &str {
-        match (&self.lanes.grouped[usize::from(decode)], dispatched) {
-            (Some(g), true) => g.source(),
-            _ => self.lanes.fused[usize::from(decode)].source(),
-        }
     }
 }
 
@@ -210,7 +206,7 @@ pub struct Router {
 }
 
 impl Router {
-    pub fn new(lib: &Library, experts: u32) -> Result<Router> {
+    pub(crate) fn new(lib: &Library, experts: u32) -> Result<Router> {
         let hidden = lib.model.hidden;
         let format = lib.formats.shared_gemm;
         let pair =
@@ -233,7 +229,7 @@ impl Router {
     }
 
     /// The GEMM alone, where the norm runs elsewhere; gives the seconds of one.
-    pub fn price_gemm<S: Ledger>(&self, tokens: f64, decode: bool, count: f64, ledger: &mut S) -> f64 {
+    pub(crate) fn price_gemm<S: Ledger>(&self, tokens: f64, decode: bool, count: f64, ledger: &mut S) -> f64 {
         let gemm = self.gemm[usize::from(decode)].at(&[tokens]);
         ledger.add(Op::Router, count, gemm);
         let mut seconds = gemm.seconds;
@@ -247,6 +243,13 @@ impl Router {
 }
 
 /// The norm before a dense FFN.
-pub fn norm<S: Ledger>(memory: &[Surface; 2], hidden: f64, tokens: f64, decode: bool, count: f64, ledger: &mut S) {
+pub(crate) fn norm<S: Ledger>(
+    memory: &[Surface; 2],
+    hidden: f64,
+    tokens: f64,
+    decode: bool,
+    count: f64,
+    ledger: &mut S,
+) {
     ledger.add(Op::Norm, count, memory[usize::from(decode)].at(&[tokens * hidden * 8.0]));
 }

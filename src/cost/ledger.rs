@@ -140,13 +140,13 @@ pub struct Total {
 }
 
 impl Total {
-    pub fn plus(&self, other: &Total) -> Total {
+    pub(crate) fn plus(&self, other: &Total) -> Total {
         let mut t = *self;
         t.merge(other);
         t
     }
 
-    pub fn times(&self, x: f64) -> Total {
+    pub(crate) fn times(&self, x: f64) -> Total {
         Total {
             seconds: self.seconds * x,
             by_evidence: self.by_evidence.map(|v| v * x),
@@ -197,7 +197,7 @@ impl Ledger for Seconds {
 }
 
 /// Seconds of the operators that `price` adds.
-pub fn seconds(price: impl FnOnce(&mut Seconds)) -> f64 {
+pub(crate) fn seconds(price: impl FnOnce(&mut Seconds)) -> f64 {
     let mut t = Seconds::default();
     price(&mut t);
     t.0

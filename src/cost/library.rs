@@ -178,22 +178,22 @@ impl Library {
     }
 
     /// All-gather as the assumptions have it; `bytes`: the full gathered buffer.
-    pub fn all_gather(&self, bytes: f64, ranks: u32) -> CommTime {
+    pub(crate) fn all_gather(&self, bytes: f64, ranks: u32) -> CommTime {
         self.stretched(ranks, |n| self.comm.all_gather(bytes, n))
     }
 
     /// Reduce-scatter as the assumptions have it; `bytes`: the full buffer before scattering.
-    pub fn reduce_scatter(&self, bytes: f64, ranks: u32) -> CommTime {
+    pub(crate) fn reduce_scatter(&self, bytes: f64, ranks: u32) -> CommTime {
         self.stretched(ranks, |n| self.comm.reduce_scatter(bytes, n))
     }
 
     /// All-reduce as the assumptions have it; `bytes`: the full buffer of one rank.
-    pub fn all_reduce(&self, bytes: f64, ranks: u32, graph: bool) -> CommTime {
+    pub(crate) fn all_reduce(&self, bytes: f64, ranks: u32, graph: bool) -> CommTime {
         self.stretched(ranks, |n| self.comm.all_reduce(bytes, n, graph))
     }
 
     /// Rows of one node that stand for an exchange between nodes, where the assumptions have it so.
-    pub fn one_node(&self, shape: &A2aShape) -> Result<Option<OneNode>> {
+    pub(crate) fn one_node(&self, shape: &A2aShape) -> Result<Option<OneNode>> {
         if self.assumptions.far_exchange == FarExchange::Law {
             return Ok(None);
         }
@@ -202,7 +202,7 @@ impl Library {
     }
 
     /// Share of a decode layer's time that counts where experts span nodes.
-    pub fn wide_ep_decode(&self) -> f64 {
+    pub(crate) fn wide_ep_decode(&self) -> f64 {
         let discounted = self.assumptions.wide_ep_decode == WideEpDecode::Discounted;
         if discounted && self.framework == Framework::Trtllm && self.model.is_mla() {
             published::WIDE_EP_DECODE
@@ -212,12 +212,12 @@ impl Library {
     }
 
     /// Whether all-reduces of a phase read the rows under CUDA graphs.
-    pub fn reduce_graph(&self, decode: bool) -> bool {
+    pub(crate) fn reduce_graph(&self, decode: bool) -> bool {
         self.strategy.reduce_graph[usize::from(decode)]
     }
 
     /// Whether TP ranks compute the shared expert whole.
-    pub fn whole_shared(&self) -> bool {
+    pub(crate) fn whole_shared(&self) -> bool {
         self.strategy.whole_shared
     }
 
@@ -227,7 +227,7 @@ impl Library {
     }
 
     /// Bytes of a value that an all-gather carries to the experts.
-    pub fn gather_bytes(&self) -> f64 {
+    pub(crate) fn gather_bytes(&self) -> f64 {
         self.strategy.gather_bytes
     }
 
@@ -262,7 +262,7 @@ impl Library {
     }
 
     /// What stands in for measurements of the device and the links, in words; none where both are the preset's.
-    pub fn what_if(&self) -> Option<String> {
+    pub(crate) fn what_if(&self) -> Option<String> {
         what_if::words(&self.cluster, &self.graph.system, &self.graph.device)
     }
 

@@ -110,7 +110,7 @@ impl Memory {
     }
 
     /// Most that `bytes` may be.
-    pub fn limit(&self, tokens: f64) -> f64 {
+    pub(crate) fn limit(&self, tokens: f64) -> f64 {
         self.capacity - self.outside(tokens)
     }
 

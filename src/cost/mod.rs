@@ -66,31 +66,31 @@ impl Batch {
     }
 
     /// Tokens of a rank that carries a prompt chunk.
-    pub fn tokens(&self) -> f64 {
+    pub(crate) fn tokens(&self) -> f64 {
         self.decode * self.per_decode + self.sequences * self.new
     }
 
     /// The same of one of the `cp` ranks that share its new prompt tokens.
-    pub fn rank_tokens(&self, cp: f64) -> f64 {
+    pub(crate) fn rank_tokens(&self, cp: f64) -> f64 {
         self.decode * self.per_decode + self.sequences * self.new / cp
     }
 
     /// Mean tokens over all ranks: what the experts see, divided by the ranks.
-    pub fn mean_tokens(&self) -> f64 {
+    pub(crate) fn mean_tokens(&self) -> f64 {
         self.decode * self.per_decode + self.busy * self.sequences * self.new
     }
 
     /// Rows of logits: every token that is verified, and the last one of a prompt.
-    pub fn logit_rows(&self) -> f64 {
+    pub(crate) fn logit_rows(&self) -> f64 {
         self.decode * self.per_decode + self.ending
     }
 
     /// The same of a draft pass: one a sequence, its last accepted token's.
-    pub fn draft_rows(&self) -> f64 {
+    pub(crate) fn draft_rows(&self) -> f64 {
         self.decode + self.ending
     }
 
-    pub fn has_prefill(&self) -> bool {
+    pub(crate) fn has_prefill(&self) -> bool {
         self.sequences > 0.0 && self.new > 0.0
     }
 
@@ -108,7 +108,7 @@ impl Batch {
     }
 
     /// The same batch with every count scaled: one of several equal micro-batches.
-    pub fn scaled(&self, share: f64) -> Batch {
+    pub(crate) fn scaled(&self, share: f64) -> Batch {
         Batch { decode: self.decode * share, sequences: self.sequences * share, ending: self.ending * share, ..*self }
     }
 }

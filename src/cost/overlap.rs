@@ -44,7 +44,7 @@ pub fn beside_exchange(experts: f64, reads: f64, between: f64, slowed: f64) -> f
 
 /// How much slower SMs compute while this exchange is under way; none: a collective.
 /// Low-latency kernels are issued by hooks and leave the SMs alone while the wire works.
-pub fn slowdown(lib: &Library, kind: Option<A2aKind>) -> f64 {
+pub(crate) fn slowdown(lib: &Library, kind: Option<A2aKind>) -> f64 {
     let n = sms(&lib.cluster.device);
     match kind {
         Some(A2aKind::LowLatency) => 1.0,
@@ -58,7 +58,7 @@ fn slot(c: f64, d: f64, slowed: f64) -> f64 {
 }
 
 /// Seconds of both halves through one layer in the steady state of the ring.
-pub fn two_batches(attention: f64, out: f64, experts: f64, back: f64, slowed: f64) -> f64 {
+pub(crate) fn two_batches(attention: f64, out: f64, experts: f64, back: f64, slowed: f64) -> f64 {
     slot(attention, back, slowed)
         + slot(attention, out, slowed)
         + slot(experts, out, slowed)

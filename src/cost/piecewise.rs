@@ -45,7 +45,7 @@ pub struct Place {
 
 impl Place {
     #[inline]
-    pub fn of(x: f64) -> Place {
+    pub(crate) fn of(x: f64) -> Place {
         const LEAST: f64 = 1.0 / 16.0;
         const MOST: f64 = 16_777_215.0;
         let bits = x.clamp(LEAST, MOST).to_bits();
@@ -167,12 +167,12 @@ impl std::fmt::Debug for Piecewise {
 }
 
 impl Piecewise {
-    pub fn of(price: impl Fn(f64) -> f64 + Send + Sync + 'static) -> Piecewise {
+    pub(crate) fn of(price: impl Fn(f64) -> f64 + Send + Sync + 'static) -> Piecewise {
         Piecewise { price: Box::new(price), octaves: [const { OnceLock::new() }; OCTAVES] }
     }
 
     #[inline]
-    pub fn at(&self, p: Place) -> f64 {
+    pub(crate) fn at(&self, p: Place) -> f64 {
         let (octave, i) = (p.cell / PER_OCTAVE, p.cell % PER_OCTAVE);
         match self.octaves[octave].get() {
             Some(o) => o.at(i, p.weight),
@@ -197,7 +197,7 @@ impl Piecewise {
     }
 
     #[inline]
-    pub fn read(&self, x: f64) -> f64 {
+    pub(crate) fn read(&self, x: f64) -> f64 {
         self.at(Place::of(x))
     }
 }
@@ -218,13 +218,13 @@ pub struct Tabulated {
 }
 
 impl Tabulated {
-    pub fn get(&self, key: PieceKey, price: impl Fn(f64) -> f64 + Send + Sync + 'static) -> Arc<Piecewise> {
+    pub(crate) fn get(&self, key: PieceKey, price: impl Fn(f64) -> f64 + Send + Sync + 'static) -> Arc<Piecewise> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.entry(key).or_insert_with(|| Arc::new(Piecewise::of(price))).clone()
     }
 
     /// Lines kept, and the bytes they take.
-    pub fn size(&self) -> (usize, usize) {
+    pub(crate) fn size(&self) -> (usize, usize) {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         (kept.len(), kept.values().map(|l| l.bytes()).sum())
     }

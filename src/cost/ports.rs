@@ -34,7 +34,7 @@ pub struct StepPorts {
 }
 
 impl StepPorts {
-    pub fn plus(&self, other: &StepPorts, count: f64) -> StepPorts {
+    pub(crate) fn plus(&self, other: &StepPorts, count: f64) -> StepPorts {
         let mut sum = *self;
         for (mine, theirs) in sum.tiers.as_flattened_mut().iter_mut().zip(other.tiers.as_flattened()) {
             mine.busy_s += count * theirs.busy_s;

@@ -192,7 +192,7 @@ impl Program {
     }
 
     /// Whether any layer has experts.
-    pub fn has_experts(&self) -> bool {
+    pub(crate) fn has_experts(&self) -> bool {
         self.kinds.iter().any(|k| k.ffn == Ffn::Experts)
     }
 
@@ -202,7 +202,7 @@ impl Program {
     }
 
     /// Those of them among the layers of a pipeline stage.
-    pub fn layers_within(&self, ffn: Ffn, stage: Range<u32>) -> u32 {
+    pub(crate) fn layers_within(&self, ffn: Ffn, stage: Range<u32>) -> u32 {
         let (mut at, mut inside) = (0, 0);
         for (layers, kind) in &self.runs {
             let (from, to) = (at, at + layers);
@@ -215,7 +215,7 @@ impl Program {
     }
 
     /// The mixer of the first kind with this FFN.
-    pub fn first_with(&self, ffn: Ffn) -> usize {
+    pub(crate) fn first_with(&self, ffn: Ffn) -> usize {
         self.kinds.iter().find(|k| k.ffn == ffn).map_or(DRAFT_MIXER, |k| k.mixer)
     }
 
@@ -225,7 +225,7 @@ impl Program {
     }
 
     /// Layers in all.
-    pub fn layers(&self) -> u32 {
+    pub(crate) fn layers(&self) -> u32 {
         self.kinds.iter().map(|k| k.layers).sum()
     }
 
@@ -247,7 +247,7 @@ impl Program {
     }
 
     /// Weight bytes of the mixer of the mean layer on one of `tp` ranks.
-    pub fn mixer_weight_bytes(&self, model: &Model, quant: &Quant, tp: u32) -> f64 {
+    pub(crate) fn mixer_weight_bytes(&self, model: &Model, quant: &Quant, tp: u32) -> f64 {
         let bytes = |i: usize| self.mixers[i].weight_bytes(model, quant, tp);
         let first = bytes(0);
         let rest: Vec<f64> = (1..self.mixers.len()).map(bytes).collect();

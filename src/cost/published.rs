@@ -37,20 +37,20 @@ pub fn paper_p2p(bytes: f64, bandwidth: f64) -> f64 {
 }
 
 /// Link of the smallest tier that holds `gpus`: by count, not by place.
-pub fn tier_bandwidth(fabric: &Fabric, gpus: u32) -> f64 {
+pub(crate) fn tier_bandwidth(fabric: &Fabric, gpus: u32) -> f64 {
     if gpus <= fabric.domain_gpus { fabric.nvlink_bytes_per_s } else { fabric.nic_bytes_per_s }
 }
 
 /// Bytes over the one link that aiconfigurator prices between an attention worker and an FFN node:
 /// the share of tokens that need at least one expert of the node. No fan-out, no incast.
-pub fn one_link_bytes(tokens: f64, hidden: f64, experts: u32, topk: u32, ffn_nodes: u32) -> f64 {
+pub(crate) fn one_link_bytes(tokens: f64, hidden: f64, experts: u32, topk: u32, ffn_nodes: u32) -> f64 {
     let nodes = ffn_nodes.max(1);
     let share = if nodes == 1 { 1.0 } else { hit_probability(experts, experts / nodes, topk) };
     (share * tokens * hidden).floor() * 2.0
 }
 
 /// Seconds over the link between nodes in aiconfigurator.
-pub fn node_link(bytes: f64, fabric: &Fabric) -> f64 {
+pub(crate) fn node_link(bytes: f64, fabric: &Fabric) -> f64 {
     let domain_is_rack = fabric.domain_gpus > fabric.node_gpus;
     bytes / if domain_is_rack { fabric.nvlink_bytes_per_s } else { fabric.nic_bytes_per_s } + 10e-6
 }
@@ -103,7 +103,7 @@ pub fn activation_per_token(model: &Model, role: Role, tp: u32, ranks: f64, ep: 
 
 /// Activation bytes per token of aiconfigurator 0.12, the same wherever the token is: 2 w c and the
 /// workspace of latent-attention models, h D E k / EP / 128 x 4, with SGLang's 15 % on both.
-pub fn framework_activation(model: &Model, tp: u32, ranks: f64, ep: u32, framework: Framework) -> f64 {
+pub(crate) fn framework_activation(model: &Model, tp: u32, ranks: f64, ep: u32, framework: Framework) -> f64 {
     let (row, overhead) =
         if framework == Framework::Sglang { ([28.0, 17.0, 13.0, 13.0], 1.15) } else { ([22.0, 13.0, 10.0, 10.0], 1.0) };
     let workspace = match (&model.attention, &model.moe) {
@@ -116,13 +116,13 @@ pub fn framework_activation(model: &Model, tp: u32, ranks: f64, ep: u32, framewo
 }
 
 /// Least activation memory there: 70 MiB, SGLang 90 MiB and its 15 %.
-pub fn framework_activation_floor(framework: Framework) -> f64 {
+pub(crate) fn framework_activation_floor(framework: Framework) -> f64 {
     if framework == Framework::Sglang { 90.0 * 1.15 * MIB } else { 70.0 * MIB }
 }
 
 /// KV of a token and layer of sparse attention there: latent values in the cache's format, rotary ones
 /// in BF16, and the indexer's key with its scale (FP8 cache: 772 bytes).
-pub fn framework_latent_kv(model: &Model, kv_value_bytes: f64) -> Option<f64> {
+pub(crate) fn framework_latent_kv(model: &Model, kv_value_bytes: f64) -> Option<f64> {
     match &model.attention {
         Attention::Mla { kv_lora, rope, indexer: Some(i), .. } => {
             Some(f64::from(*kv_lora) * kv_value_bytes + 2.0 * f64::from(*rope) + f64::from(i.head_dim) + 4.0)
@@ -133,7 +133,7 @@ pub fn framework_latent_kv(model: &Model, kv_value_bytes: f64) -> Option<f64> {
 
 /// What aiconfigurator holds the utilisation of experts against: rows k T / EP spread evenly, at the nominal
 /// bandwidth.
-pub fn expert_work(device: &Device, dtype: Dtype, shape: &ExpertShape) -> Work {
+pub(crate) fn expert_work(device: &Device, dtype: Dtype, shape: &ExpertShape) -> Work {
     let (hidden, inter) = (f64::from(shape.hidden), f64::from(shape.intermediate) / f64::from(shape.moe_tp.max(1)));
     let ep = f64::from(shape.ep.max(1));
     let rows = f64::from(shape.topk) / ep;
@@ -149,7 +149,7 @@ pub fn expert_work(device: &Device, dtype: Dtype, shape: &ExpertShape) -> Work {
 /// rank, at the nominal bandwidth: projections in the GEMM format with both absorbed halves of kv_b (whose weights
 /// it leaves out), logits of the indexer in FP8 and its keys of 132 bytes, top-k attention in BF16 over latents in
 /// the cache's format. `None` for other attention.
-pub fn sparse_decode_work(device: &Device, model: &Model, gemm: Dtype, kv: Dtype, heads: f64) -> Option<Work> {
+pub(crate) fn sparse_decode_work(device: &Device, model: &Model, gemm: Dtype, kv: Dtype, heads: f64) -> Option<Work> {
     let Attention::Mla { q_lora, kv_lora, nope, rope, v, indexer: Some(i), .. } = &model.attention else {
         return None;
     };
@@ -179,19 +179,19 @@ pub fn sparse_decode_work(device: &Device, model: &Model, gemm: Dtype, kv: Dtype
 pub const WIDE_EP_DECODE: f64 = 0.9;
 
 /// Whether an all-gather to the experts carries quantised values there: trtllm on SM 100 exactly.
-pub fn quantised_gather(framework: Framework, sm: u32) -> bool {
+pub(crate) fn quantised_gather(framework: Framework, sm: u32) -> bool {
     framework == Framework::Trtllm && sm == 100
 }
 
 /// Seconds that a prefill layer of grouped-query attention costs there beside its kernel and GEMMs, at
 /// any length: 1.1 x 4 launches of 3 us, three times that with query and key norms (Qwen3).
-pub fn attention_launches(model: &Model) -> f64 {
+pub(crate) fn attention_launches(model: &Model) -> f64 {
     let norms = model.architecture.starts_with("Qwen3");
     1.1 * 4.0 * 3e-6 * if norms { 3.0 } else { 1.0 }
 }
 
 /// Bytes that an attention GPU of an AFD unit moves there to add up the results of the EP ranks.
-pub fn combine_bytes(tokens: f64, hidden: f64, ep: u32, tp: u32) -> f64 {
+pub(crate) fn combine_bytes(tokens: f64, hidden: f64, ep: u32, tp: u32) -> f64 {
     if ep <= 1 { 0.0 } else { f64::from(ep + 1) * tokens / f64::from(tp) * hidden * 2.0 }
 }
 
@@ -199,7 +199,7 @@ pub fn combine_bytes(tokens: f64, hidden: f64, ep: u32, tp: u32) -> f64 {
 pub const RESERVE_GIB: f64 = 3.5;
 
 /// Factor on the framework's reserve: SGLang's is a fifth larger.
-pub fn reserve_factor(framework: Framework) -> f64 {
+pub(crate) fn reserve_factor(framework: Framework) -> f64 {
     if framework == Framework::Sglang { 1.2 } else { 1.0 }
 }
 
@@ -207,6 +207,6 @@ pub fn reserve_factor(framework: Framework) -> f64 {
 pub const WORKER_TOKENS: f64 = 8192.0;
 
 /// KV of a token and layer of sparse attention without its indexer: 576 values.
-pub fn bare_latent_kv(kv_value_bytes: f64) -> f64 {
+pub(crate) fn bare_latent_kv(kv_value_bytes: f64) -> f64 {
     576.0 * kv_value_bytes
 }

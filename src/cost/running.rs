@@ -22,7 +22,7 @@ pub struct RunningState {
 }
 
 impl RunningState {
-    pub fn new(mixer: &OwnMixer) -> RunningState {
+    pub(crate) fn new(mixer: &OwnMixer) -> RunningState {
         RunningState { mixer: mixer.clone(), sizes: mixer.running().unwrap_or_default() }
     }
 }

@@ -25,7 +25,7 @@ pub struct Softmax {
 
 impl Softmax {
     /// Grouped-query attention of another shape than the model's; `window` 0: it sees all tokens.
-    pub fn other(attention: &Attention, window: u32) -> Softmax {
+    pub(crate) fn other(attention: &Attention, window: u32) -> Softmax {
         Softmax { attention: attention.clone(), window, own: false }
     }
 

@@ -17,7 +17,7 @@ pub struct StandIn {
 }
 
 /// Whose tables a cluster's device reads.
-pub fn tables_of(cluster: &Cluster) -> Result<StandIn> {
+pub(crate) fn tables_of(cluster: &Cluster) -> Result<StandIn> {
     let known = catalog::systems();
     let named = |name: &str| known.iter().find(|n| *n == name);
     if let Some(system) = named(&cluster.device.name).or_else(|| named(&cluster.system)) {
@@ -28,7 +28,7 @@ pub fn tables_of(cluster: &Cluster) -> Result<StandIn> {
 }
 
 /// Whether two devices do the same work in the same time.
-pub fn same_speed(a: &Device, b: &Device) -> bool {
+pub(crate) fn same_speed(a: &Device, b: &Device) -> bool {
     figures(a) == figures(b) && a.sm == b.sm
 }
 
@@ -51,7 +51,7 @@ fn ratios<const N: usize>(names: [&str; N], own: [f64; N], preset: [f64; N]) -> 
 }
 
 /// What a cluster's device and links stand on, in words; none if they are the preset's.
-pub fn words(cluster: &Cluster, system: &str, device: &Device) -> Option<String> {
+pub(crate) fn words(cluster: &Cluster, system: &str, device: &Device) -> Option<String> {
     let own = &cluster.device;
     let mut parts = Vec::new();
     if !same_speed(own, device) {

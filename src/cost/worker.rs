@@ -76,7 +76,7 @@ impl Worker {
     }
 
     /// `two_batches`: whether MoE layers may run as two half-batches in turn.
-    pub fn overlapping(lib: &Arc<Library>, parallel: Parallel, two_batches: bool) -> Result<Worker> {
+    pub(crate) fn overlapping(lib: &Arc<Library>, parallel: Parallel, two_batches: bool) -> Result<Worker> {
         let p = parallel;
         let dense = if lib.program.layers_with(Ffn::Dense) > 0.0 {
             Some(GatedMlp::new(lib, lib.formats.dense_gemm, lib.model.dense_intermediate, p.tp)?)
@@ -105,7 +105,7 @@ impl Worker {
     }
 
     /// Attention-DP ranks.
-    pub fn ranks(&self) -> f64 {
+    pub(crate) fn ranks(&self) -> f64 {
         f64::from(self.parallel.dp)
     }
 
@@ -153,7 +153,7 @@ impl Worker {
     }
 
     /// Whether batches may overlap.
-    pub fn overlaps(&self) -> bool {
+    pub(crate) fn overlaps(&self) -> bool {
         self.two_batches
     }
 

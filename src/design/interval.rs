@@ -66,7 +66,7 @@ impl Op {
 
 impl Expression {
     /// Whether it may hold when each value is only known to lie in an interval: never false where it can.
-    pub fn may_hold(&self, value: impl Fn(usize) -> Interval) -> bool {
+    pub(crate) fn may_hold(&self, value: impl Fn(usize) -> Interval) -> bool {
         let mut stack: Vec<Interval> = Vec::with_capacity(self.depth);
         for c in &self.code {
             let result = match c {

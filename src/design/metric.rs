@@ -25,7 +25,7 @@ choices! {
 
 impl Metric {
     /// Whether less of it is better.
-    pub fn less(self) -> bool {
+    pub(crate) fn less(self) -> bool {
         use Metric::{Gpus, ItlWorstMs, MemoryGib, TpotMs, TtftMs, UsdPerMtok};
         matches!(self, TtftMs | TpotMs | ItlWorstMs | Gpus | MemoryGib | UsdPerMtok)
     }

@@ -46,7 +46,7 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    pub fn label(self) -> String {
+    pub(crate) fn label(self) -> String {
         match self {
             Outcome::Priced(binding) => binding.label(),
             Outcome::NotRunnable => NOT_RUNNABLE.into(),
@@ -138,7 +138,7 @@ pub(crate) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub fn new(db: &'a Arc<KernelDb>, space: &'a Space) -> Reader<'a> {
+    pub(crate) fn new(db: &'a Arc<KernelDb>, space: &'a Space) -> Reader<'a> {
         let axes = &space.description.axes;
         let into = Root::NAMES
             .iter()
@@ -184,7 +184,7 @@ impl<'a> Reader<'a> {
     }
 
     /// `not runnable: RULE, RULE` of a well-formed point whose layouts no server starts.
-    pub fn broken(&mut self, point: u64) -> Result<Option<String>> {
+    pub(crate) fn broken(&mut self, point: u64) -> Result<Option<String>> {
         self.parts(point)?;
         let memory = &mut self.memory;
         let (Some(lib), Some(plan)) = (&memory.lib, &memory.plan) else { return Ok(None) };
@@ -202,7 +202,7 @@ impl<'a> Reader<'a> {
     }
 
     /// What a point asks for, compiled up to its plan.
-    pub fn parts(&mut self, point: u64) -> Result<(&Arc<Library>, &Workload, &Plan)> {
+    pub(crate) fn parts(&mut self, point: u64) -> Result<(&Arc<Library>, &Workload, &Plan)> {
         let Reader { db, space, into, memory } = self;
         let choices = space.choices(point);
         let key = |root: Root| -> Vec<usize> { into[root as usize].iter().map(|a| choices[*a]).collect() };

@@ -250,12 +250,12 @@ impl Space {
         Some(head * self.tail + rest)
     }
 
-    pub fn value(&self, axis: usize, choice: usize) -> &Value {
+    pub(crate) fn value(&self, axis: usize, choice: usize) -> &Value {
         &self.description.axes[axis].values[choice]
     }
 
     /// The value as a number; NaN where it is none.
-    pub fn number(&self, axis: usize, choice: usize) -> f64 {
+    pub(crate) fn number(&self, axis: usize, choice: usize) -> f64 {
         self.numbers[axis][choice]
     }
 
@@ -268,7 +268,7 @@ impl Space {
         Ok(question)
     }
 
-    pub fn lengths(&self) -> Vec<usize> {
+    pub(crate) fn lengths(&self) -> Vec<usize> {
         self.description.axes.iter().map(|a| a.values.len()).collect()
     }
 }
@@ -306,7 +306,7 @@ const ALIASES: [(&str, &str, f64); 2] = [
 ];
 
 /// Puts `value` at `path` of a question.
-pub fn set(question: &mut Map<String, Value>, path: &str, value: &Value) -> Result<()> {
+pub(crate) fn set(question: &mut Map<String, Value>, path: &str, value: &Value) -> Result<()> {
     let alias = ALIASES.iter().find(|(from, ..)| *from == path);
     if let (Some((_, to, factor)), Some(x)) = (alias, value.as_f64()) {
         return set(question, to, &json!(x * factor));

@@ -214,7 +214,7 @@ impl KernelDb {
     }
 
     /// One line on where the pack's numbers come from.
-    pub fn origin(&self) -> &str {
+    pub(crate) fn origin(&self) -> &str {
         &self.origin
     }
 
@@ -252,7 +252,7 @@ impl KernelDb {
     }
 
     /// What answers for `framework` on `system`, in words: version of its tables, imports in front of them and what they have.
-    pub fn answers(&self, system: &str, framework: &str) -> String {
+    pub(crate) fn answers(&self, system: &str, framework: &str) -> String {
         let own = |s: &&Arc<Slot>| s.system == system && s.framework == framework;
         let shipped = self.slots.iter().filter(own).filter(|s| s.layer == 0);
         let current = shipped
@@ -307,7 +307,7 @@ fn unknown(what: &str, name: &str, known: impl IntoIterator<Item = impl AsRef<st
 }
 
 /// Orders versions as people do: by number, a release candidate before its release, a post-release after.
-pub fn compare_versions(a: &str, b: &str) -> Ordering {
+pub(crate) fn compare_versions(a: &str, b: &str) -> Ordering {
     let (a, b) = (version_parts(a), version_parts(b));
     let end = (1, 0, String::new());
     for i in 0..a.len().max(b.len()) {

@@ -39,13 +39,13 @@ const LAST_AXIS: [&str; 6] = ["m", "num_tokens", "num_token", "message_size", "s
 
 /// Key columns of a table that do not matter: an attention module is fixed by architecture, dtypes,
 /// heads and lengths, and `model` and `tp_size` only say which run of the collector asked for it.
-pub fn ignored(table: &str) -> &'static [&'static str] {
+pub(crate) fn ignored(table: &str) -> &'static [&'static str] {
     let module = table.starts_with("dsa_") || table.contains("mla_context") || table.contains("mla_generation");
     if module || table.ends_with("_mla") { &["model", "tp_size"] } else { &[] }
 }
 
 /// One spelling per meaning: an 8-bit KV cache is e4m3 in every framework measured.
-pub fn canonical<'a>(column: &str, value: &'a str) -> &'a str {
+pub(crate) fn canonical<'a>(column: &str, value: &'a str) -> &'a str {
     if column == "kv_cache_dtype" && value == "fp8_e4m3" { "fp8" } else { value }
 }
 

@@ -35,13 +35,13 @@ fn preferred(table: &Table, sm: u32, label: &str) -> bool {
 }
 
 /// Whether a kernel computes experts without a gate: wrong for a SwiGLU model, so only on request.
-pub fn is_nongated(source: &str) -> bool {
+pub(crate) fn is_nongated(source: &str) -> bool {
     source.ends_with("_nongated")
 }
 
 /// Of `rows`, those of the operator the table is named for, where it holds variants too
 /// (`..._skip_indexer`, `..._eplb`).
-pub fn own_operator(table: &Table, rows: &mut Vec<u32>) {
+pub(crate) fn own_operator(table: &Table, rows: &mut Vec<u32>) {
     if let Some(TableKey::Text { codes, labels, .. }) = table.key("op_name")
         && let Some(own) = labels.iter().position(|l| *l == table.name)
     {
@@ -53,7 +53,7 @@ pub fn own_operator(table: &Table, rows: &mut Vec<u32>) {
 ///
 /// Rows of other sources go where the default has rows; where it has none, all stay. Non-gated
 /// expert kernels always go. The result may be empty, or still hold several sources.
-pub fn default_sources(table: &Table, rows: &mut Vec<u32>) {
+pub(crate) fn default_sources(table: &Table, rows: &mut Vec<u32>) {
     let Some(TableKey::Text { codes, labels, .. }) = table.key("kernel_source") else { return };
     let label = |r: usize| labels[usize::from(codes[r])].as_str();
     rows.retain(|&r| !is_nongated(label(r as usize)));
@@ -65,7 +65,7 @@ pub fn default_sources(table: &Table, rows: &mut Vec<u32>) {
 }
 
 /// Key columns along which times may be interpolated.
-pub fn is_axis(column: &str) -> bool {
+pub(crate) fn is_axis(column: &str) -> bool {
     matches!(
         column,
         "m" | "n"
@@ -83,13 +83,13 @@ pub fn is_axis(column: &str) -> bool {
 }
 
 /// Key columns that a measurement of one kind and shape sweeps, or that only say how it was run.
-pub fn is_swept(column: &str) -> bool {
+pub(crate) fn is_swept(column: &str) -> bool {
     let sizes = ["m", "num_tokens", "num_token", "batch_size", "isl", "step", "seq_len", "message_size"];
     sizes.contains(&column) || is_dependent(column) || ["kernel_source", "distribution"].contains(&column)
 }
 
 /// Key columns that follow from the token count of their row.
-pub fn is_dependent(column: &str) -> bool {
+pub(crate) fn is_dependent(column: &str) -> bool {
     matches!(column, "dp_num_tokens" | "rank0_num_tokens")
 }
 

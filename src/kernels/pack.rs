@@ -43,7 +43,7 @@ pub struct Index {
 }
 
 /// Reads `index.json` in `dir`.
-pub fn read_index(dir: &Path) -> Result<Index> {
+pub(crate) fn read_index(dir: &Path) -> Result<Index> {
     let path = dir.join("index.json");
     let shown = path.display().to_string();
     let text = std::fs::read_to_string(&path)
@@ -72,7 +72,7 @@ pub fn read_index(dir: &Path) -> Result<Index> {
 }
 
 /// Reads, checks and decodes one table.
-pub fn read_table(dir: &Path, entry: &IndexEntry) -> Result<Table> {
+pub(crate) fn read_table(dir: &Path, entry: &IndexEntry) -> Result<Table> {
     let path = dir.join(&entry.file);
     let what = format!("table {}/{}/{}", entry.framework, entry.version, entry.table);
     let bad = |message: String| Error::data(path.display().to_string(), format!("{what}: {message}"));

@@ -29,7 +29,7 @@ pub mod kernels {
 pub const BANDWIDTH_EFFICIENCY: f64 = 0.8;
 
 /// Arithmetic rate of a format in FLOP/s; formats a device has no units for run at the next wider rate.
-pub fn flops(device: &Device, dtype: Dtype) -> f64 {
+pub(crate) fn flops(device: &Device, dtype: Dtype) -> f64 {
     match dtype {
         Dtype::Bf16 | Dtype::Int4Wo | Dtype::W4a16Mxfp4 | Dtype::W4a16Nvfp4 => device.bf16_flops,
         Dtype::Fp8 | Dtype::Fp8Block | Dtype::W4a8Mxfp4Mxfp8 => device.fp8_flops,
@@ -39,12 +39,12 @@ pub fn flops(device: &Device, dtype: Dtype) -> f64 {
 }
 
 /// Reachable bandwidth in bytes/s.
-pub fn bandwidth(device: &Device) -> f64 {
+pub(crate) fn bandwidth(device: &Device) -> f64 {
     device.hbm_bytes_per_s * BANDWIDTH_EFFICIENCY
 }
 
 /// Query-key pairs of one causal sequence of `new` tokens over `past`, each query seeing at most `window` keys.
-pub fn visible_pairs(new: f64, past: f64, window: f64) -> f64 {
+pub(crate) fn visible_pairs(new: f64, past: f64, window: f64) -> f64 {
     let full = new * (past + 0.5 * new);
     if past + new <= window {
         full
@@ -133,7 +133,7 @@ pub enum Work {
 
 impl Work {
     /// Seconds of arithmetic and of traffic.
-    pub fn times(&self, x: &[f64; 3]) -> (f64, f64) {
+    pub(crate) fn times(&self, x: &[f64; 3]) -> (f64, f64) {
         match self {
             Work::Linear { math, memory0, memory } => (math * x[0], memory0 + memory * x[0]),
             Work::Context(a) => a.context(x[0], x[1], x[2]),
@@ -174,20 +174,20 @@ pub struct Roofline {
 
 impl Roofline {
     /// The lower bound.
-    pub fn least(&self, x: &[f64; 3]) -> f64 {
+    pub(crate) fn least(&self, x: &[f64; 3]) -> f64 {
         let (math, memory) = self.work.times(x);
         self.launch + math.max(memory)
     }
 
     /// What no kernel undercuts: arithmetic at the full rate, traffic at the nominal bandwidth. Decode attention over
     /// long contexts comes within a few percent of it (GB200, 64 heads on 4: 7.9 of 8 TB/s from 16,384 to 32,768 tokens).
-    pub fn bound(&self, x: &[f64; 3]) -> f64 {
+    pub(crate) fn bound(&self, x: &[f64; 3]) -> f64 {
         let (math, memory) = self.work.times(x);
         self.launch + math.max(memory * BANDWIDTH_EFFICIENCY)
     }
 
     /// The yardstick without a kink.
-    pub fn smooth(&self, x: &[f64; 3]) -> f64 {
+    pub(crate) fn smooth(&self, x: &[f64; 3]) -> f64 {
         let (math, memory) = self.work.times(x);
         self.launch + math + memory
     }
@@ -207,7 +207,7 @@ pub fn gemm(device: &Device, dtype: Dtype, n: f64, k: f64) -> Roofline {
 }
 
 /// Grouped experts of `[hidden, intermediate]`; `local` experts on the fullest rank; with a gate three matrices, else two.
-pub fn experts(
+pub(crate) fn experts(
     device: &Device,
     dtype: Dtype,
     [hidden, inter]: [f64; 2],

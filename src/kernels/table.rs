@@ -33,18 +33,14 @@ impl TableKey {
         }
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             TableKey::Int { values, .. } => values.len(),
             TableKey::Text { codes, .. } => codes.len(),
         }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    pub fn is_text(&self) -> bool {
+    pub(crate) fn is_text(&self) -> bool {
         matches!(self, TableKey::Text { .. })
     }
 
@@ -57,7 +53,7 @@ impl TableKey {
     }
 
     /// Code of a label or number that occurs in the column's vocabulary.
-    pub fn code_of(&self, value: &Value) -> Option<i64> {
+    pub(crate) fn code_of(&self, value: &Value) -> Option<i64> {
         match (self, value) {
             (TableKey::Int { .. }, Value::Number(x)) if x.fract() == 0.0 && x.abs() < 9.0e15 => Some(*x as i64),
             (TableKey::Text { labels, .. }, Value::Text(t)) => labels.binary_search(t).ok().map(|i| i as i64),
@@ -104,7 +100,7 @@ pub enum TimeUnit {
 
 impl TimeUnit {
     /// Seconds in one of this unit; none where it is not a time.
-    pub fn seconds(self) -> Option<f64> {
+    pub(crate) fn seconds(self) -> Option<f64> {
         match self {
             TimeUnit::Milliseconds => Some(MS),
             TimeUnit::Microseconds => Some(US),
@@ -173,12 +169,12 @@ impl Table {
     }
 
     /// Version and source of the table itself.
-    pub fn origin(&self) -> Origin {
+    pub(crate) fn origin(&self) -> Origin {
         Origin { version: self.version.clone(), import: self.provenance.import.clone() }
     }
 
     /// Where these rows are from: versions, and names of imports.
-    pub fn origins_of(&self, rows: &[u32]) -> Vec<Origin> {
+    pub(crate) fn origins_of(&self, rows: &[u32]) -> Vec<Origin> {
         let mut of: Vec<usize> =
             rows.iter().filter_map(|r| self.origin_of.get(*r as usize)).map(|o| *o as usize).collect();
         of.sort_unstable();
@@ -200,7 +196,7 @@ impl Table {
         self.origins_of(rows).iter().map(one).collect::<Vec<_>>().join(" and ")
     }
 
-    pub fn key_index(&self, name: &str) -> Option<usize> {
+    pub(crate) fn key_index(&self, name: &str) -> Option<usize> {
         self.keys.iter().position(|k| k.name() == name)
     }
 
@@ -261,7 +257,7 @@ impl Table {
     }
 
     /// Codes that occur in key column `key` among `rows`, rising.
-    pub fn distinct(&self, key: usize, rows: &[u32]) -> Vec<i64> {
+    pub(crate) fn distinct(&self, key: usize, rows: &[u32]) -> Vec<i64> {
         let mut codes: Vec<i64> = rows.iter().map(|&r| self.keys[key].code(r as usize)).collect();
         codes.sort_unstable();
         codes.dedup();
@@ -280,7 +276,7 @@ impl Table {
     }
 
     /// Rows where key column `k` has code `codes[k]`, rising.
-    pub fn select(&self, codes: &BTreeMap<usize, i64>) -> Vec<u32> {
+    pub(crate) fn select(&self, codes: &BTreeMap<usize, i64>) -> Vec<u32> {
         let mut out = Vec::new();
         let last = codes.keys().next_back().map_or(0, |&k| k + 1);
         self.walk(0, last, 0, self.rows(), codes, &mut out);

@@ -15,7 +15,7 @@ pub struct Climb<P, B> {
 
 impl<P: Copy, B: Fn(&P, &P) -> bool> Climb<P, B> {
     /// `rows`: block and width of each row; `better(a, b)`: whether a beats b, a strict weak order.
-    pub fn new(rows: impl Iterator<Item = (usize, usize)>, better: B) -> Self {
+    pub(crate) fn new(rows: impl Iterator<Item = (usize, usize)>, better: B) -> Self {
         let (mut blocks, mut starts, mut end) = (Vec::new(), vec![0], 0);
         for (block, width) in rows {
             end += width;
@@ -30,7 +30,7 @@ impl<P: Copy, B: Fn(&P, &P) -> bool> Climb<P, B> {
     }
 
     /// Looks at the ends and the middle of the rows `some`, at the whole of the `starts` best of them, and climbs.
-    pub fn run(&mut self, some: &[usize], starts: usize, mut price: impl FnMut(usize, usize) -> P) {
+    pub(crate) fn run(&mut self, some: &[usize], starts: usize, mut price: impl FnMut(usize, usize) -> P) {
         let mut leaders: Vec<(usize, usize, P)> = Vec::new();
         for &i in some {
             let columns = spread(self.width(i), 3);
@@ -95,13 +95,13 @@ impl<P: Copy, B: Fn(&P, &P) -> bool> Climb<P, B> {
     }
 
     /// All that was priced, row by row.
-    pub fn priced(&self) -> impl Iterator<Item = (usize, usize, P)> + '_ {
+    pub(crate) fn priced(&self) -> impl Iterator<Item = (usize, usize, P)> + '_ {
         let row = |i: usize| self.seen[self.starts[i]..self.starts[i + 1]].iter().enumerate();
         (0..self.blocks.len()).flat_map(move |i| row(i).filter_map(move |(j, p)| p.map(|p| (i, j, p))))
     }
 
     /// The best of all that was priced; the first of equals.
-    pub fn best(&self) -> Option<(usize, usize, P)> {
+    pub(crate) fn best(&self) -> Option<(usize, usize, P)> {
         let mut best: Option<(usize, usize, P)> = None;
         for found in self.priced() {
             if best.as_ref().is_none_or(|(_, _, q)| (self.better)(&found.2, q)) {
@@ -113,7 +113,7 @@ impl<P: Copy, B: Fn(&P, &P) -> bool> Climb<P, B> {
 }
 
 /// Up to `n` positions spread over `0..len`, both ends among them.
-pub fn spread(len: usize, n: usize) -> Vec<usize> {
+pub(crate) fn spread(len: usize, n: usize) -> Vec<usize> {
     let n = n.min(len);
     let mut out: Vec<usize> = (0..n).map(|k| if n == 1 { 0 } else { k * (len - 1) / (n - 1) }).collect();
     out.dedup();

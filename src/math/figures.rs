@@ -55,7 +55,7 @@ pub fn figure(x: f64) -> String {
 }
 
 /// A share in whole percent.
-pub fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     if share.is_nan() { "nan%".to_string() } else { format!("{:.0}%", share * 100.0) }
 }
 

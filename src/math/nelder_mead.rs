@@ -16,7 +16,7 @@ pub struct Least {
 ///
 /// # Errors
 /// The first one of `f`.
-pub fn least<E>(
+pub(crate) fn least<E>(
     start: &[f64],
     size: f64,
     fine: f64,

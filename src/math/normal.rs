@@ -11,12 +11,12 @@ use std::f64::consts::FRAC_1_SQRT_2;
 use std::sync::OnceLock;
 
 /// Standard normal distribution function.
-pub fn cdf(x: f64) -> f64 {
+pub(crate) fn cdf(x: f64) -> f64 {
     0.5 * libm::erfc(-x * FRAC_1_SQRT_2)
 }
 
 /// Its inverse for 0 < p < 1, by bisection: good to 1e-12.
-pub fn quantile(p: f64) -> f64 {
+pub(crate) fn quantile(p: f64) -> f64 {
     let (mut low, mut high) = (-END, END);
     for _ in 0..60 {
         let middle = 0.5 * (low + high);
@@ -48,7 +48,7 @@ pub fn excess(z: f64, r: f64) -> f64 {
 static KEPT: [OnceLock<f64>; 513] = [const { OnceLock::new() }; 513];
 
 /// Expected largest of `r` standard normals; 0 for one.
-pub fn expected_max(r: f64) -> f64 {
+pub(crate) fn expected_max(r: f64) -> f64 {
     if r <= 1.0 {
         return 0.0;
     }

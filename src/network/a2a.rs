@@ -37,7 +37,7 @@ choices! {
 
 impl A2aKind {
     /// Payloads through the ports of the busiest GPU per token, uniform routing.
-    pub fn ports(self, shape: &A2aShape, domain: u32) -> Ports {
+    pub(crate) fn ports(self, shape: &A2aShape, domain: u32) -> Ports {
         let A2aShape { experts, topk, groups, topk_groups, ep, .. } = *shape;
         match self {
             A2aKind::LowLatency => traffic::low_latency(topk, ep, domain),
@@ -48,7 +48,7 @@ impl A2aKind {
 
     /// Tokens of one rank that a kernel can take in one call. DeepEP's low-latency kernels count them
     /// below a tag of 1,024 (`FINISHED_SUM_TAG`), and their buffers hold every expert's worst case.
-    pub fn most_tokens(self) -> f64 {
+    pub(crate) fn most_tokens(self) -> f64 {
         match self {
             A2aKind::LowLatency => 1024.0,
             A2aKind::Normal | A2aKind::OneSided => f64::INFINITY,
@@ -244,7 +244,7 @@ impl Phase {
     }
 
     /// Launch cost of a group of `n` consecutive GPUs with that many experts.
-    pub fn alpha(&self, n: u32, experts: u32) -> f64 {
+    pub(crate) fn alpha(&self, n: u32, experts: u32) -> f64 {
         self.alphas[(n as usize).min(self.alphas.len() - 1)] + self.per_expert * f64::from(experts)
     }
 }
@@ -275,7 +275,7 @@ fn nvfp4(hidden: u32) -> f64 {
 }
 
 impl AllToAll {
-    pub fn new(db: &KernelDb, system: &str, starts: &Starts, wires: Wires, gpus: u32) -> Result<AllToAll> {
+    pub(crate) fn new(db: &KernelDb, system: &str, starts: &Starts, wires: Wires, gpus: u32) -> Result<AllToAll> {
         let missing = || crate::Error::data(system, "no usable all-to-all times");
         let kernel = |rows: (ByEp, ByEp), kind: A2aKind, payload: fn(u32) -> f64, way: &Way, top: u32| {
             let phase = |rows, payload, law| Phase::new(rows, Known { kind, payload, law }, wires, top);
@@ -303,7 +303,7 @@ impl AllToAll {
         Ok(AllToAll { low_latency, normal, one_sided, kinds, domain: wires.domain })
     }
 
-    pub fn kinds(&self) -> &[A2aKind] {
+    pub(crate) fn kinds(&self) -> &[A2aKind] {
         &self.kinds
     }
 
@@ -316,11 +316,11 @@ impl AllToAll {
         }
     }
 
-    pub fn dispatch(&self, shape: &A2aShape, tokens: f64, kind: A2aKind) -> CommTime {
+    pub(crate) fn dispatch(&self, shape: &A2aShape, tokens: f64, kind: A2aKind) -> CommTime {
         self.kernel(kind, shape.ep).dispatch.at(shape, payload_bytes(shape.hidden, shape.dispatch_dtype), tokens)
     }
 
-    pub fn combine(&self, shape: &A2aShape, tokens: f64, kind: A2aKind) -> CommTime {
+    pub(crate) fn combine(&self, shape: &A2aShape, tokens: f64, kind: A2aKind) -> CommTime {
         self.kernel(kind, shape.ep).combine.at(shape, return_bytes(shape.hidden), tokens)
     }
 }

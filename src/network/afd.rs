@@ -112,7 +112,7 @@ impl AfdShape {
     }
 
     /// Where the pools sit.
-    pub fn spread(&self, domain: u32) -> Spread {
+    pub(crate) fn spread(&self, domain: u32) -> Spread {
         self.spread.unwrap_or_else(|| Spread::packed(self.attention_gpus, self.ffn_gpus, domain))
     }
 
@@ -205,7 +205,7 @@ impl Afd<'_> {
     }
 
     /// What A2F (`back`: F2A, its partial sums and all-gather left out) moves, and by which kernel.
-    pub fn report(&self, shape: &AfdShape, tokens: f64, payload: f64, back: bool) -> Way {
+    pub(crate) fn report(&self, shape: &AfdShape, tokens: f64, payload: f64, back: bool) -> Way {
         if back {
             self.way(shape, tokens, payload, shape.prereduce, |k| &k.combine)
         } else {
@@ -213,12 +213,12 @@ impl Afd<'_> {
         }
     }
 
-    pub fn a2f(&self, shape: &AfdShape, tokens: f64) -> CommTime {
+    pub(crate) fn a2f(&self, shape: &AfdShape, tokens: f64) -> CommTime {
         self.report(shape, tokens, payload_bytes(shape.hidden, shape.dispatch_dtype), false).time
     }
 
     /// Without the all-gather over attention TP, which the caller adds.
-    pub fn f2a(&self, shape: &AfdShape, tokens: f64) -> CommTime {
+    pub(crate) fn f2a(&self, shape: &AfdShape, tokens: f64) -> CommTime {
         let payload = return_bytes(shape.hidden);
         let back = self.report(shape, tokens, payload, true).time;
         if shape.prereduce { self.sums(shape, tokens, payload).then(back) } else { back }
@@ -227,7 +227,7 @@ impl Afd<'_> {
     /// Seconds of A2F (`back`: F2A) that the ports of the FFN side are taken. Groups of attention GPUs that
     /// share the pool wait there for one another, and nowhere else: start-up, the ports of their own GPUs and
     /// the all-gather over attention TP are each group's own. Partial sums that meet inside the pool count whole.
-    pub fn ffn_seconds(&self, shape: &AfdShape, tokens: f64, back: bool) -> f64 {
+    pub(crate) fn ffn_seconds(&self, shape: &AfdShape, tokens: f64, back: bool) -> f64 {
         if !back {
             return self.report(shape, tokens, payload_bytes(shape.hidden, shape.dispatch_dtype), false).ffn_s;
         }
@@ -238,12 +238,12 @@ impl Afd<'_> {
 
     /// One copy of each token to one FFN GPU, whatever its experts, and one vector back from there:
     /// routing and the exchange between experts are the FFN pool's own business.
-    pub fn home(&self, shape: &AfdShape, tokens: f64, back: bool) -> CommTime {
+    pub(crate) fn home(&self, shape: &AfdShape, tokens: f64, back: bool) -> CommTime {
         self.home_way(shape, tokens, back).time
     }
 
     /// What that moves, and by which kernel.
-    pub fn home_way(&self, shape: &AfdShape, tokens: f64, back: bool) -> Way {
+    pub(crate) fn home_way(&self, shape: &AfdShape, tokens: f64, back: bool) -> Way {
         // Nothing is known of the experts on the way out, so nothing is quantised per expert: BF16 both ways.
         let payload = return_bytes(shape.hidden);
         self.way(shape, tokens, payload, true, |k| if back { &k.combine } else { &k.dispatch })

@@ -74,7 +74,7 @@ impl Topology {
 
 impl Network {
     /// Everything that is wrong with it and the messages.
-    pub fn check(&self, messages: &[Message]) -> Problems {
+    pub(crate) fn check(&self, messages: &[Message]) -> Problems {
         let mut p = Problems::new();
         if !(2..=MOST_NPUS).contains(&self.npus) {
             p.push("fabric.npus", format!("cannot be {}", self.npus), format!("2 to {MOST_NPUS}"));

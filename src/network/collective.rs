@@ -115,7 +115,13 @@ pub struct Collectives {
 }
 
 impl Collectives {
-    pub fn new(db: &KernelDb, system: &str, framework: &str, starts: &Starts, wires: Wires) -> Result<Collectives> {
+    pub(crate) fn new(
+        db: &KernelDb,
+        system: &str,
+        framework: &str,
+        starts: &Starts,
+        wires: Wires,
+    ) -> Result<Collectives> {
         let op = |name: &str, law: &CollectiveLaw| -> Result<Op> {
             let curves = tables::nccl(db, system, name)?;
             let evidence = if curves.is_empty() { Evidence::Roofline } else { Evidence::Extrapolated };
@@ -151,7 +157,7 @@ impl Collectives {
     }
 
     /// Seats of consecutive GPUs packed from the start of a domain.
-    pub fn packed(&self, ranks: u32) -> Seats {
+    pub(crate) fn packed(&self, ranks: u32) -> Seats {
         let (most, least, domains) = packed(ranks, self.wires.domain);
         Seats { most, least, domains }
     }
@@ -164,15 +170,15 @@ impl Collectives {
         Self::inside(op, bytes, most).then(self.rails(bytes, least, domains, 1.0))
     }
 
-    pub fn all_gather(&self, bytes: f64, seats: Seats) -> CommTime {
+    pub(crate) fn all_gather(&self, bytes: f64, seats: Seats) -> CommTime {
         self.one_pass(&self.all_gather, bytes, seats)
     }
 
-    pub fn reduce_scatter(&self, bytes: f64, seats: Seats) -> CommTime {
+    pub(crate) fn reduce_scatter(&self, bytes: f64, seats: Seats) -> CommTime {
         self.one_pass(&self.reduce_scatter, bytes, seats)
     }
 
-    pub fn all_reduce(&self, bytes: f64, seats: Seats, graph: bool) -> CommTime {
+    pub(crate) fn all_reduce(&self, bytes: f64, seats: Seats, graph: bool) -> CommTime {
         let Seats { most, least, domains } = seats;
         if domains > 1 {
             return Self::inside(&self.reduce_scatter, bytes, most)
@@ -188,7 +194,7 @@ impl Collectives {
     }
 
     /// One GPU to one other: half of a two-rank all-to-all stays at home.
-    pub fn pair(&self, bytes: f64, same_domain: bool) -> CommTime {
+    pub(crate) fn pair(&self, bytes: f64, same_domain: bool) -> CommTime {
         let inside = self.all_to_all.at(2.0 * bytes, 2);
         if same_domain {
             return inside;

@@ -32,7 +32,7 @@ pub struct Starts {
 const FITTED: [&str; 6] = ["h100_sxm", "h200_sxm", "b200_sxm", "b300_sxm", "gb200", "gb300"];
 
 /// The system whose laws serve a cluster: its own, else by generation and size of the scale-up domain.
-pub fn stand_in(cluster: &Cluster) -> &str {
+pub(crate) fn stand_in(cluster: &Cluster) -> &str {
     match cluster.system.as_str() {
         own if FITTED.contains(&own) => own,
         _ if cluster.fabric.domain_gpus > 8 => "gb200",
@@ -81,7 +81,7 @@ const NORMAL: &str = "deepep_normal";
 const ONE_SIDED: &str = "NVLinkOneSided nvfp4";
 
 /// The laws of the cluster's system.
-pub fn starts(cluster: &Cluster, wires: &Wires) -> Result<Starts> {
+pub(crate) fn starts(cluster: &Cluster, wires: &Wires) -> Result<Starts> {
     let params = Params::shipped()?;
     let system = stand_in(cluster);
     let nccl = |op: &str| {
@@ -106,7 +106,7 @@ pub fn starts(cluster: &Cluster, wires: &Wires) -> Result<Starts> {
 }
 
 /// Systems with the same fabric, whose table stands in (tagged extrapolated) where a system has none.
-pub fn twin(system: &str) -> Option<&'static str> {
+pub(crate) fn twin(system: &str) -> Option<&'static str> {
     match system {
         "gb200" => Some("gb300"),
         "gb300" => Some("gb200"),

@@ -18,17 +18,17 @@ impl CommTime {
     pub const ZERO: CommTime = CommTime { seconds: 0.0, evidence: Evidence::Measured };
 
     /// One after the other: times add, the worse evidence stays.
-    pub fn then(self, next: CommTime) -> CommTime {
+    pub(crate) fn then(self, next: CommTime) -> CommTime {
         CommTime { seconds: self.seconds + next.seconds, evidence: self.evidence.max(next.evidence) }
     }
 
     /// The faster of two ways.
-    pub fn or(self, other: CommTime) -> CommTime {
+    pub(crate) fn or(self, other: CommTime) -> CommTime {
         if other.seconds < self.seconds { other } else { self }
     }
 
     /// At most as well known as `floor`.
-    pub fn at_best(self, floor: Evidence) -> CommTime {
+    pub(crate) fn at_best(self, floor: Evidence) -> CommTime {
         CommTime { evidence: self.evidence.max(floor), ..self }
     }
 }
@@ -55,7 +55,7 @@ pub struct Curve {
 
 impl Curve {
     /// From rows of (size, seconds) in any order; several rows of one size: the fastest way counts.
-    pub fn new(rows: &[(f64, f64)], floor: Evidence) -> Option<Curve> {
+    pub(crate) fn new(rows: &[(f64, f64)], floor: Evidence) -> Option<Curve> {
         let mut rows: Vec<(f64, f64)> =
             rows.iter().copied().filter(|(x, t)| *x > 0.0 && *t > 0.0 && t.is_finite()).collect();
         rows.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
@@ -76,19 +76,19 @@ impl Curve {
     }
 
     /// The same curve, at most as well known as `floor`.
-    pub fn at_best(self, floor: Evidence) -> Curve {
+    pub(crate) fn at_best(self, floor: Evidence) -> Curve {
         Curve { floor: self.floor.max(floor), ..self }
     }
 
     /// `alpha + x / rate` where there is no table: a roofline.
-    pub fn line(alpha: f64, rate: f64, from: f64, to: f64) -> Option<Curve> {
+    pub(crate) fn line(alpha: f64, rate: f64, from: f64, to: f64) -> Option<Curve> {
         let points: Vec<(f64, f64)> = std::iter::successors(Some(from), |x| (*x < to).then_some(x * 2.0))
             .map(|x| (x, alpha + x / rate))
             .collect();
         Curve::new(&points, Evidence::Roofline)
     }
 
-    pub fn at(&self, x: f64) -> CommTime {
+    pub(crate) fn at(&self, x: f64) -> CommTime {
         let i = self.knots.partition_point(|k| k.x < x * (1.0 - 1e-9));
         let (seconds, evidence) = match (i.checked_sub(1).map(|j| &self.knots[j]), self.knots.get(i)) {
             (_, Some(k)) if (k.x - x).abs() <= 1e-9 * x => {
@@ -126,7 +126,7 @@ pub struct CurveLane {
 
 impl CurveLane {
     /// Places `n` among rising `measured` ranks; stretch and shift are left neutral.
-    pub fn place(measured: &[u32], n: u32) -> CurveLane {
+    pub(crate) fn place(measured: &[u32], n: u32) -> CurveLane {
         let one = |i, evidence| CurveLane { lo: i, hi: i, w: 0.0, stretch: 1.0, shift: 0.0, evidence };
         let i = measured.partition_point(|m| *m < n);
         match (i.checked_sub(1), measured.get(i)) {
@@ -141,7 +141,7 @@ impl CurveLane {
     }
 
     /// Time of this lane, given how the measured group `i` prices a size multiplied by `stretch`.
-    pub fn eval(&self, at: impl Fn(usize, f64) -> CommTime) -> CommTime {
+    pub(crate) fn eval(&self, at: impl Fn(usize, f64) -> CommTime) -> CommTime {
         let lo = at(self.lo, self.stretch);
         let t = if self.hi == self.lo {
             lo

@@ -31,7 +31,7 @@ pub struct Class {
 }
 
 /// Everything wrong with classes on ports of these capacities.
-pub fn check(capacities: &[f64], classes: &[Class]) -> Problems {
+pub(crate) fn check(capacities: &[f64], classes: &[Class]) -> Problems {
     let mut p = Problems::new();
     for (i, c) in capacities.iter().enumerate().filter(|(_, c)| !(c.is_finite() && **c > 0.0)) {
         p.push(format!("capacities[{i}]"), format!("{c} is not a bandwidth"), "bytes/s, above 0");

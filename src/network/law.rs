@@ -48,7 +48,7 @@ pub struct ProtocolLine {
 }
 
 impl ProtocolLine {
-    pub fn seconds(&self, ranks: u32, bytes: f64, bytes_per_s: f64) -> f64 {
+    pub(crate) fn seconds(&self, ranks: u32, bytes: f64, bytes_per_s: f64) -> f64 {
         let n = f64::from(ranks.max(1));
         let passes = match self.pattern {
             Pattern::Ring => (n - 1.0) / n / self.eta + self.own / n,
@@ -57,7 +57,7 @@ impl ProtocolLine {
         self.alpha(ranks) + bytes * passes / bytes_per_s
     }
 
-    pub fn alpha(&self, ranks: u32) -> f64 {
+    pub(crate) fn alpha(&self, ranks: u32) -> f64 {
         self.alpha + self.per_rank * f64::from(ranks.saturating_sub(1))
     }
 }
@@ -116,14 +116,14 @@ pub struct ExchangeLaw {
 }
 
 impl ExchangeLaw {
-    pub fn alpha(&self, inside: u32, domains: u32, experts: u32) -> f64 {
+    pub(crate) fn alpha(&self, inside: u32, domains: u32, experts: u32) -> f64 {
         let log2 = |n: u32| f64::from(n.max(1)).log2();
         let across = if domains > 1 { self.step + self.per_log2_domains * log2(domains) } else { 0.0 };
         self.alpha + self.per_expert * f64::from(experts) + self.per_log2_ranks * log2(inside) + across
     }
 
     /// Seconds on the ports.
-    pub fn wire(&self, moved: &Moved, links: &Links) -> f64 {
+    pub(crate) fn wire(&self, moved: &Moved, links: &Links) -> f64 {
         let issue = self.sm_rate.map_or(0.0, |rate| moved.handled / (rate * moved.sms.max(1.0)));
         let parts = [
             moved.ports.nvlink / (self.eta_nvlink * links.nvlink),
@@ -134,14 +134,14 @@ impl ExchangeLaw {
     }
 
     /// Share of NVLink that is left when `sms` SMs handle `handled` bytes for each byte on the wire.
-    pub fn share_of_nvlink(&self, sms: f64, handled: f64, links: &Links) -> f64 {
+    pub(crate) fn share_of_nvlink(&self, sms: f64, handled: f64, links: &Links) -> f64 {
         // A second on the wire at full rate; times are proportional to bytes.
         let ports = Ports { nvlink: links.nvlink, nic: 0.0 };
         1.0 / self
             .wire(&Moved { ports, handled: handled * links.nvlink, sms, inside: 1, domains: 1, experts: 0 }, links)
     }
 
-    pub fn seconds(&self, moved: &Moved, links: &Links) -> f64 {
+    pub(crate) fn seconds(&self, moved: &Moved, links: &Links) -> f64 {
         self.alpha(moved.inside, moved.domains, moved.experts) + self.wire(moved, links)
     }
 }

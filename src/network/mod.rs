@@ -101,7 +101,7 @@ impl Comm {
     }
 
     /// The same with every start-up of dispatch and combine times a factor.
-    pub fn with_dispatch_scale(mut self, scale: f64) -> Comm {
+    pub(crate) fn with_dispatch_scale(mut self, scale: f64) -> Comm {
         if let Some(inner) = Arc::get_mut(&mut self.inner) {
             inner.dispatch_scale = scale;
         }
@@ -168,13 +168,13 @@ impl Comm {
     }
 
     /// Seconds of either hop that the ports of the FFN side are taken; `home`: of [`Comm::afd_home`].
-    pub fn afd_ffn_seconds(&self, shape: &AfdShape, tokens: f64, back: bool, home: bool) -> f64 {
+    pub(crate) fn afd_ffn_seconds(&self, shape: &AfdShape, tokens: f64, back: bool, home: bool) -> f64 {
         let afd = self.afd();
         if home { afd.home_way(shape, tokens, back).ffn_s } else { afd.ffn_seconds(shape, tokens, back) }
     }
 
     /// `tokens` per attention rank to one FFN GPU each, or (`back`) one summed vector a token from there.
-    pub fn afd_home(&self, shape: &AfdShape, tokens: f64, back: bool) -> CommTime {
+    pub(crate) fn afd_home(&self, shape: &AfdShape, tokens: f64, back: bool) -> CommTime {
         let hop = self.afd().home(shape, tokens, back);
         if !back || shape.attention_tp <= 1 {
             return hop;
@@ -183,7 +183,7 @@ impl Comm {
     }
 
     /// Bytes per second of KV from one GPU to one other.
-    pub fn kv_rate(&self, same_domain: bool) -> f64 {
+    pub(crate) fn kv_rate(&self, same_domain: bool) -> f64 {
         KV_ETA * if same_domain { self.inner.wires.nvlink } else { self.inner.wires.nic(2) }
     }
 

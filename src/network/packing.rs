@@ -7,7 +7,7 @@
 //! Limits: which domains are neighbours does not count (leaves beyond a pod are the port's business).
 
 /// Whether (count, GPUs each) of two kinds stand on `gpus` GPUs in domains of `domain`.
-pub fn fits(gpus: u32, domain: u32, kinds: [(u32, u32); 2]) -> bool {
+pub(crate) fn fits(gpus: u32, domain: u32, kinds: [(u32, u32); 2]) -> bool {
     let domain = domain.max(1);
     let whole: u64 = kinds.iter().map(|(n, g)| u64::from(*n) * u64::from(g / domain)).sum();
     let (domains, rest) = (u64::from(gpus / domain), gpus % domain);

@@ -25,7 +25,7 @@ pub struct Misfit {
 
 impl Misfit {
     /// Of (model, measured) pairs; none for no pairs.
-    pub fn of(pairs: impl Iterator<Item = (f64, f64)>) -> Option<Misfit> {
+    pub(crate) fn of(pairs: impl Iterator<Item = (f64, f64)>) -> Option<Misfit> {
         let mut errors: Vec<f64> = pairs.map(|(model, measured)| (model / measured - 1.0).abs()).collect();
         errors.sort_by(f64::total_cmp);
         let n = errors.len();
@@ -79,14 +79,14 @@ impl Params {
     }
 
     /// The law of a collective; of several versions the one that lookups prefer, which comes first.
-    pub fn collective(&self, system: &str, framework: &str, op: &str, variant: &str) -> Option<&CollectiveLaw> {
+    pub(crate) fn collective(&self, system: &str, framework: &str, op: &str, variant: &str) -> Option<&CollectiveLaw> {
         let wanted =
             |id: &TableId| id.system == system && id.framework == framework && id.op == op && id.variant == variant;
         self.collectives.iter().find(|f| wanted(&f.id)).map(|f| &f.law)
     }
 
     /// The law of an all-to-all; `across`: fitted on several nodes.
-    pub fn exchange(&self, system: &str, variant: &str, op: &str, across: bool) -> Option<&ExchangeLaw> {
+    pub(crate) fn exchange(&self, system: &str, variant: &str, op: &str, across: bool) -> Option<&ExchangeLaw> {
         let several = |f: &Fitted<ExchangeLaw>| f.law.per_log2_domains > 0.0 || f.law.step > 0.0;
         self.exchanges
             .iter()

@@ -49,25 +49,25 @@ choices! {
 }
 
 impl GpuPort {
-    pub fn link(self) -> Link {
+    pub(crate) fn link(self) -> Link {
         match self {
             GpuPort::NvlinkOut | GpuPort::NvlinkIn => Link::Nvlink,
             GpuPort::NicOut | GpuPort::NicIn => Link::Nic,
         }
     }
 
-    pub fn is_out(self) -> bool {
+    pub(crate) fn is_out(self) -> bool {
         matches!(self, GpuPort::NvlinkOut | GpuPort::NicOut)
     }
 }
 
 impl Link {
     /// The link between GPUs of one scale-up domain, or of several.
-    pub fn of(same_domain: bool) -> Link {
+    pub(crate) fn of(same_domain: bool) -> Link {
         if same_domain { Link::Nvlink } else { Link::Nic }
     }
 
-    pub fn tier(self) -> Tier {
+    pub(crate) fn tier(self) -> Tier {
         match self {
             Link::Nvlink => Tier::ScaleUp,
             Link::Nic => Tier::ScaleOut,

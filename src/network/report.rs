@@ -27,7 +27,7 @@ pub struct PortUse {
 
 impl PortUse {
     /// Seconds at the wire rate.
-    pub fn seconds(&self) -> f64 {
+    pub(crate) fn seconds(&self) -> f64 {
         self.bytes / self.bytes_per_s
     }
 }
@@ -64,7 +64,7 @@ impl Report {
     }
 
     /// The same phase at a time found otherwise, `alpha_s` of it for the smallest message.
-    pub fn timed(self, time: CommTime, alpha_s: f64) -> Report {
+    pub(crate) fn timed(self, time: CommTime, alpha_s: f64) -> Report {
         Report { seconds: time.seconds, alpha_s: alpha_s.min(time.seconds), evidence: time.evidence, ..self }
     }
 
@@ -113,7 +113,7 @@ fn peers(kind: A2aKind, ep: u32, domain: u32) -> (f64, f64) {
 
 impl Comm {
     /// A collective of GPUs that sit like this; `bytes`: the full buffer.
-    pub fn report_collective(&self, op: Collective, bytes: f64, seats: Seats) -> Report {
+    pub(crate) fn report_collective(&self, op: Collective, bytes: f64, seats: Seats) -> Report {
         let wires = &self.inner.wires;
         let c = &self.inner.collectives;
         let at = |bytes: f64| match op {
@@ -151,7 +151,7 @@ impl Comm {
 
     /// Dispatch (`back`: combine) of `tokens` per source GPU. `load`: experts' shares; the hot rank's
     /// incoming port (combine: outgoing) sets the bytes, as if every rank carried as much.
-    pub fn report_exchange(
+    pub(crate) fn report_exchange(
         &self,
         shape: &A2aShape,
         tokens: f64,
@@ -178,14 +178,14 @@ impl Comm {
     }
 
     /// A2F (`back`: F2A) of `tokens` per attention rank.
-    pub fn report_afd(&self, shape: &AfdShape, tokens: f64, back: bool) -> Report {
+    pub(crate) fn report_afd(&self, shape: &AfdShape, tokens: f64, back: bool) -> Report {
         let at = |tokens: f64| if back { self.f2a(shape, tokens) } else { self.a2f(shape, tokens) };
         let payload = if back { return_bytes(shape.hidden) } else { payload_bytes(shape.hidden, shape.dispatch_dtype) };
         self.hop(shape, self.afd().report(shape, tokens, payload, back), at(tokens), at(1e-3).seconds, back)
     }
 
     /// The hops of a layer whose tokens travel once each (router, or dense layer, on the FFN side).
-    pub fn report_afd_home(&self, shape: &AfdShape, tokens: f64, back: bool) -> Report {
+    pub(crate) fn report_afd_home(&self, shape: &AfdShape, tokens: f64, back: bool) -> Report {
         let at = |tokens: f64| self.afd_home(shape, tokens, back);
         self.hop(shape, self.afd().home_way(shape, tokens, back), at(tokens), at(1e-3).seconds, back)
     }

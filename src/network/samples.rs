@@ -45,7 +45,7 @@ pub struct CollectiveTable {
 
 impl CollectiveTable {
     /// Patterns that the library has: its own all-reduce sends everything to everyone when small.
-    pub fn patterns(&self) -> &'static [Pattern] {
+    pub(crate) fn patterns(&self) -> &'static [Pattern] {
         if self.id.table == "nccl" {
             &[Pattern::Ring, Pattern::Ring, Pattern::Ring]
         } else {
@@ -327,7 +327,7 @@ fn between(curve: &mut [(f64, f64)]) -> Vec<(f64, f64)> {
 }
 
 /// See `between`; by ranks.
-pub fn held_out_sizes(samples: &[Sample]) -> Vec<(f64, f64)> {
+pub(crate) fn held_out_sizes(samples: &[Sample]) -> Vec<(f64, f64)> {
     let mut by: BTreeMap<u32, Vec<(f64, f64)>> = BTreeMap::new();
     for s in samples {
         by.entry(s.ranks).or_default().push((s.bytes, s.seconds));
@@ -336,7 +336,7 @@ pub fn held_out_sizes(samples: &[Sample]) -> Vec<(f64, f64)> {
 }
 
 /// See `between`; by group, shape and SM budget.
-pub fn held_out_tokens(samples: &[Exchange]) -> Vec<(f64, f64)> {
+pub(crate) fn held_out_tokens(samples: &[Exchange]) -> Vec<(f64, f64)> {
     let mut by: BTreeMap<[u32; 5], Vec<(f64, f64)>> = BTreeMap::new();
     for e in samples {
         let id = [e.ep, e.hidden, e.topk, e.experts, e.moved.sms as u32];

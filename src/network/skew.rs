@@ -14,7 +14,7 @@
 use crate::error::{Error, Problems, Result};
 
 /// Shares of the ranks, from a histogram over consecutive experts.
-pub fn rank_shares(load: &[f64], ranks: u32) -> Vec<f64> {
+pub(crate) fn rank_shares(load: &[f64], ranks: u32) -> Vec<f64> {
     let n = ranks.max(1) as usize;
     let total: f64 = load.iter().sum();
     let (small, larger) = (load.len() / n, load.len() % n);
@@ -40,7 +40,7 @@ pub fn zipf(experts: u32, exponent: f64, ranks: u32) -> Vec<f64> {
 }
 
 /// How much more the hottest rank's port carries than that of an even rank.
-pub fn hot_factor(load: &[f64], ranks: u32, topk: u32, dedup: bool) -> f64 {
+pub(crate) fn hot_factor(load: &[f64], ranks: u32, topk: u32, dedup: bool) -> f64 {
     let n = f64::from(ranks.max(1));
     let most = rank_shares(load, ranks).into_iter().fold(0.0, f64::max);
     if !dedup {

@@ -27,7 +27,7 @@ pub struct Spread {
 
 impl Spread {
     /// Attention GPUs first, FFN GPUs after them, from the start of a domain.
-    pub fn packed(attention: u32, ffn: u32, domain: u32) -> Spread {
+    pub(crate) fn packed(attention: u32, ffn: u32, domain: u32) -> Spread {
         let (a, f, domain) = (attention.max(1), ffn.max(1), domain.max(1));
         let rest = a % domain;
         let mixed = if rest == 0 { (0, 0) } else { (rest, f.min(domain - rest)) };
@@ -91,15 +91,9 @@ impl Spread {
         s
     }
 
-    /// Of several equal units placed one after the other, the one that sends the most over the NICs:
-    /// equal units in lockstep of supply and demand are as fast as their slowest.
-    pub fn slowest(attention: &[u32], ffn: &[u32], units: u32, domain: u32) -> Spread {
-        Spread::slowest_group(attention, ffn, units, 1, domain)
-    }
-
     /// The same of units whose attention pools are `groups` equal parts with one FFN pool: the group that sends the
     /// most over the NICs counts for all.
-    pub fn slowest_group(attention: &[u32], ffn: &[u32], units: u32, groups: u32, domain: u32) -> Spread {
+    pub(crate) fn slowest_group(attention: &[u32], ffn: &[u32], units: u32, groups: u32, domain: u32) -> Spread {
         let n = units.max(1) as usize;
         let (a, f) = ((attention.len() / n / groups.max(1) as usize).max(1), (ffn.len() / n).max(1));
         let pools = ffn.chunks(f).flat_map(|pool| std::iter::repeat_n(pool, groups.max(1) as usize));
@@ -112,7 +106,7 @@ impl Spread {
     }
 
     /// One unit packed from the start of a domain, attention first, whose attention pool is `groups` equal parts.
-    pub fn packed_groups(attention: u32, ffn: u32, groups: u32, domain: u32) -> Spread {
+    pub(crate) fn packed_groups(attention: u32, ffn: u32, groups: u32, domain: u32) -> Spread {
         let ids: Vec<u32> = (0..attention + ffn).collect();
         let (a, f) = ids.split_at(attention as usize);
         Spread::slowest_group(a, f, 1, groups, domain)
@@ -120,7 +114,7 @@ impl Spread {
 
     /// Destination domains of a token of `topk` of `experts` experts, uniform routing, and the largest
     /// probability that one FFN GPU has to take a token in for its domain.
-    pub fn reached(&self, experts: u32, topk: u32, ffn: u32) -> (f64, f64) {
+    pub(crate) fn reached(&self, experts: u32, topk: u32, ffn: u32) -> (f64, f64) {
         let (mut reached, mut per_gpu) = (0.0, 0.0_f64);
         for (size, count) in self.sizes.into_iter().filter(|(size, count)| *size > 0 && *count > 0) {
             let held = (f64::from(experts) * f64::from(size) / f64::from(ffn.max(1))).ceil() as u32;

@@ -25,7 +25,7 @@ use crate::kernels::{Evidence, KernelDb, Table};
 /// A table and the best evidence its rows may claim here.
 type Found = Option<(Arc<Table>, Evidence)>;
 
-pub fn open(
+pub(crate) fn open(
     db: &KernelDb,
     system: &str,
     framework: &str,
@@ -83,7 +83,7 @@ fn by_ranks(points: BTreeMap<Vec<i64>, Vec<(f64, f64)>>, floor: Evidence) -> ByR
 }
 
 /// NCCL, BF16: `op` is `all_reduce`, `all_gather`, `reduce_scatter` or `alltoall`.
-pub fn nccl(db: &KernelDb, system: &str, op: &str) -> Result<ByRanks> {
+pub(crate) fn nccl(db: &KernelDb, system: &str, op: &str) -> Result<ByRanks> {
     let Some((table, floor)) = open_or_twin(db, system, "nccl", "nccl", None)? else { return Ok(ByRanks::new()) };
     let rows = table.find(&[("op_name", Value::from(op)), ("nccl_dtype", Value::from("half"))]);
     Ok(by_ranks(points(&table, &rows, &["num_gpus"], "message_size", 2.0, &["latency"]), floor))
@@ -92,7 +92,7 @@ pub fn nccl(db: &KernelDb, system: &str, op: &str) -> Result<ByRanks> {
 /// The framework's own all-reduce, CUDA graph or eager; a table without that distinction serves
 /// both. Where several kernels measured one size (one-shot, two-shot) the framework takes the best.
 /// Ranks that only a twin system has measured are added as extrapolated.
-pub fn custom_all_reduce(db: &KernelDb, system: &str, framework: &str, graph: bool) -> Result<ByRanks> {
+pub(crate) fn custom_all_reduce(db: &KernelDb, system: &str, framework: &str, graph: bool) -> Result<ByRanks> {
     let mut out = ByRanks::new();
     let own = open(db, system, framework, "custom_allreduce", None)?.map(|t| (t, Evidence::Measured));
     let lent = match twin(system) {
@@ -139,7 +139,7 @@ fn by_ep(points: BTreeMap<Vec<i64>, Vec<(f64, f64)>>, node: u32, floor: Evidence
 
 /// DeepEP, (dispatch, combine). The newest table has one node; more nodes are in 0.5.6.post2 only,
 /// whose h200 file repeats h100's values and so is no measurement of h200.
-pub fn deepep(db: &KernelDb, system: &str, node: u32, normal: bool) -> Result<(ByEp, ByEp)> {
+pub(crate) fn deepep(db: &KernelDb, system: &str, node: u32, normal: bool) -> Result<(ByEp, ByEp)> {
     let name = if normal { "wideep_deepep_normal" } else { "wideep_deepep_ll" };
     let (out_measures, back_measures): (&[&str], &[&str]) = if normal {
         (&["dispatch_transmit_us", "dispatch_notify_us"], &["combine_transmit_us", "combine_notify_us"])
@@ -175,7 +175,7 @@ pub fn deepep(db: &KernelDb, system: &str, node: u32, normal: bool) -> Result<(B
 
 /// One-sided all-to-all over NVLink in a rack, (dispatch of NVFP4, combine of BF16); measured with a
 /// balanced router: every token reaches min(EP, k) GPUs.
-pub fn one_sided(db: &KernelDb, system: &str) -> Result<(ByEp, ByEp)> {
+pub(crate) fn one_sided(db: &KernelDb, system: &str) -> Result<(ByEp, ByEp)> {
     let Some((table, floor)) = open_or_twin(db, system, "trtllm", "trtllm_alltoall", Some("1.3.0rc10"))? else {
         return Ok((ByEp::new(), ByEp::new()));
     };

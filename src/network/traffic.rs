@@ -23,7 +23,7 @@ pub struct Ports {
 }
 
 impl Ports {
-    pub fn scale(self, by: f64) -> Ports {
+    pub(crate) fn scale(self, by: f64) -> Ports {
         Ports { nvlink: self.nvlink * by, nic: self.nic * by }
     }
 }
@@ -117,7 +117,7 @@ pub fn one_sided(experts: u32, k: u32, ep: u32) -> Ports {
 }
 
 /// One copy per node over the NIC, then forwarded to each destination GPU over NVLink.
-pub fn normal(experts: u32, k: u32, groups: u32, topk_groups: u32, ep: u32, domain: u32) -> Ports {
+pub(crate) fn normal(experts: u32, k: u32, groups: u32, topk_groups: u32, ep: u32, domain: u32) -> Ports {
     let (most, _, domains) = packed(ep, domain);
     let copies = distinct_groups(experts, ep, k);
     let nvlink = copies * (1.0 - 1.0 / f64::from(most));

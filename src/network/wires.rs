@@ -32,17 +32,17 @@ impl Wires {
     }
 
     /// With tables that were measured on another fabric's links.
-    pub fn with_tables_of(self, measured: &Fabric) -> Wires {
+    pub(crate) fn with_tables_of(self, measured: &Fabric) -> Wires {
         Wires { tables: (measured.nvlink_bytes_per_s, measured.nic_bytes_per_s), ..self }
     }
 
     /// These groups on the links of the tables.
-    pub fn measured(&self) -> Wires {
+    pub(crate) fn measured(&self) -> Wires {
         Wires { nvlink: self.tables.0, nic: self.tables.1, ..*self }
     }
 
     /// Time of an NVLink byte over that in the tables.
-    pub fn slowed(&self) -> f64 {
+    pub(crate) fn slowed(&self) -> f64 {
         self.tables.0 / self.nvlink
     }
 
@@ -53,7 +53,7 @@ impl Wires {
     }
 
     /// NIC rate of a group of that many domains: beyond one leaf the uplinks are shared.
-    pub fn nic(&self, domains: u32) -> f64 {
+    pub(crate) fn nic(&self, domains: u32) -> f64 {
         if domains > LEAF_DOMAINS { self.nic / self.oversubscription } else { self.nic }
     }
 }
@@ -69,7 +69,7 @@ pub struct PortRule {
 
 impl PortRule {
     /// Seconds for `bytes` through a GPU's ports in a group of `domains` domains.
-    pub fn seconds(&self, bytes: Ports, wires: &Wires, domains: u32) -> f64 {
+    pub(crate) fn seconds(&self, bytes: Ports, wires: &Wires, domains: u32) -> f64 {
         let nvlink = bytes.nvlink / (self.eta_nvlink * wires.nvlink);
         let nic = bytes.nic / (self.eta_nic * wires.nic(domains));
         let (most, least) = (nvlink.max(nic), nvlink.min(nic));

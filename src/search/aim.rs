@@ -15,7 +15,7 @@ pub struct Aim {
 
 impl Aim {
     /// What is optimised; more is better.
-    pub fn gain(&self, p: &SteadyState) -> f64 {
+    pub(crate) fn gain(&self, p: &SteadyState) -> f64 {
         self.objective.gain(p)
     }
 
@@ -32,6 +32,6 @@ impl Aim {
 }
 
 /// Compares scores: by class, then by value.
-pub fn order(a: &(u8, f64), b: &(u8, f64)) -> Ordering {
+pub(crate) fn order(a: &(u8, f64), b: &(u8, f64)) -> Ordering {
     a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
 }

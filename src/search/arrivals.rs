@@ -204,7 +204,7 @@ fn holds(values: &[f64], limit: f64, percentile: Option<f64>) -> [bool; 3] {
 ///
 /// # Errors
 /// What is wrong with the plan, or `Cancelled`.
-pub fn confirm(
+pub(crate) fn confirm(
     lib: &Arc<Library>,
     workload: &Workload,
     row: &Row,
@@ -279,7 +279,7 @@ pub fn confirm(
 ///
 /// # Errors
 /// What is wrong with a plan, or `Cancelled`.
-pub fn confirm_all(
+pub(crate) fn confirm_all(
     q: &Question,
     libraries: &[Arc<Library>],
     mut leaders: Vec<&mut Leader>,

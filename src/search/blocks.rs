@@ -8,7 +8,7 @@ use super::row::Row;
 pub const BLOCK: usize = 8192;
 
 /// `work` on blocks of rows with their numbers, side by side if there are several; in their order.
-pub fn by_block<T: Send>(rows: &[Row], work: impl Fn((usize, &[Row])) -> T + Sync) -> Vec<T> {
+pub(crate) fn by_block<T: Send>(rows: &[Row], work: impl Fn((usize, &[Row])) -> T + Sync) -> Vec<T> {
     if rows.len() > BLOCK
         && let Ok(found) = crate::pool::install(|| rows.par_chunks(BLOCK).enumerate().map(&work).collect())
     {
@@ -18,7 +18,7 @@ pub fn by_block<T: Send>(rows: &[Row], work: impl Fn((usize, &[Row])) -> T + Syn
 }
 
 /// Indices of the rows that `keep` takes.
-pub fn filter(rows: &[Row], keep: impl Fn(&Row) -> bool + Sync) -> Vec<usize> {
+pub(crate) fn filter(rows: &[Row], keep: impl Fn(&Row) -> bool + Sync) -> Vec<usize> {
     let of_block = |(k, rows): (usize, &[Row])| -> Vec<usize> {
         rows.iter().enumerate().filter(|(_, r)| keep(r)).map(|(i, _)| k * BLOCK + i).collect()
     };

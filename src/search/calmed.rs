@@ -19,7 +19,7 @@ use crate::spec::Level;
 
 impl Task<'_> {
     /// Pairs with the prompts of those that lead `rows`, and in decode as many sequences as their TTFT bears.
-    pub fn calmed(
+    pub(crate) fn calmed(
         &self,
         level: Level,
         rows: &[Row],

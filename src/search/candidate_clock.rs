@@ -21,18 +21,18 @@ impl Deref for CandidateClock {
 }
 
 impl CandidateClock {
-    pub fn new(engine: StepEngine, tables: Option<&Arc<Tables>>) -> CandidateClock {
+    pub(crate) fn new(engine: StepEngine, tables: Option<&Arc<Tables>>) -> CandidateClock {
         let engine = Arc::new(engine);
         let scan = tables.and_then(|t| Scan::new(&engine, t));
         CandidateClock { engine, scan }
     }
 
     /// Whether what it prices is scanned.
-    pub fn scans(&self) -> bool {
+    pub(crate) fn scans(&self) -> bool {
         self.scan.is_some()
     }
 
-    pub fn mixed(&self, load: &Load, [batch, chunk, interval]: [u32; 3], count: u32) -> SteadyState {
+    pub(crate) fn mixed(&self, load: &Load, [batch, chunk, interval]: [u32; 3], count: u32) -> SteadyState {
         let (batch, chunk) = (f64::from(batch), f64::from(chunk));
         match &self.scan {
             Some(s) => aggregated::solve_paced(s, load, batch, chunk, count, interval),
@@ -40,7 +40,7 @@ impl CandidateClock {
         }
     }
 
-    pub fn prefill_side(&self, load: &Load, sequences: f64, chunk: f64) -> PrefillSide {
+    pub(crate) fn prefill_side(&self, load: &Load, sequences: f64, chunk: f64) -> PrefillSide {
         match &self.scan {
             Some(s) => pd::prefill_side_by(s, load, sequences, chunk),
             None => pd::prefill_side(self, load, sequences, chunk),
@@ -56,7 +56,7 @@ impl CandidateClock {
 }
 
 /// Steady state of a prefill and a decode slot, by the clock of decode.
-pub fn combine(
+pub(crate) fn combine(
     prefill: Several<'_, CandidateClock, PrefillSide>,
     decode: Several<'_, CandidateClock, DecodeSide>,
     load: &Load,

@@ -33,7 +33,7 @@ pub struct Compiled {
 
 impl Compiled {
     /// With what earlier searches of this library have drawn.
-    pub fn of(lib: &Arc<Library>) -> Arc<Compiled> {
+    pub(crate) fn of(lib: &Arc<Library>) -> Arc<Compiled> {
         let drawn = DRAWN.find(|(l, _)| Arc::ptr_eq(l, lib)).map_or_else(
             || {
                 let drawn = Arc::<Drawn>::default();
@@ -45,7 +45,7 @@ impl Compiled {
         Arc::new(Compiled { drawn, prompts: Kept::default() })
     }
 
-    pub fn lines(&self) -> &Arc<Tabulated> {
+    pub(crate) fn lines(&self) -> &Arc<Tabulated> {
         &self.drawn.lines
     }
 

@@ -57,7 +57,7 @@ fn heads(rows: &[Row], aim: &Aim, near: f64) -> [Head; 3] {
 
 impl Task<'_> {
     /// Prices rows again until everything that is said of this level is exact.
-    pub fn settle(&self, rows: &mut [Row], aim: &Aim) -> Result<()> {
+    pub(crate) fn settle(&self, rows: &mut [Row], aim: &Aim) -> Result<()> {
         let exact = |r: &Row| self.exact(r);
         let lead = leaders::candidates(rows, aim);
         let mut few: Vec<Row> = lead.iter().map(|i| rows[*i]).collect();

@@ -41,7 +41,11 @@ struct Whole {
 }
 
 impl<'a, 't> Fine<'a, 't> {
-    pub fn new<'s>(task: &'a Task<'t>, limit: f64, slots: impl Iterator<Item = &'s Slot<DecodeSide>>) -> Fine<'a, 't> {
+    pub(crate) fn new<'s>(
+        task: &'a Task<'t>,
+        limit: f64,
+        slots: impl Iterator<Item = &'s Slot<DecodeSide>>,
+    ) -> Fine<'a, 't> {
         let slots = slots.filter_map(|slot| Whole::of(slot, limit)).collect();
         Fine { task, limit, slots }
     }

@@ -25,12 +25,12 @@ impl Task<'_> {
     }
 
     /// The same with every step of the frontier, however small.
-    pub fn prefill_every(&self, found: &Priced<PromptSide>) -> Result<Vec<Candidate<PrefillSide>>> {
+    pub(crate) fn prefill_every(&self, found: &Priced<PromptSide>) -> Result<Vec<Candidate<PrefillSide>>> {
         self.prefill_thinned(found, 1.0)
     }
 
     /// Layouts and cuts of prompts within `slack` of the frontier's rate at their latency.
-    pub fn prefill_near(&self, found: &Priced<PromptSide>, slack: f64) -> Result<Vec<(Layout, u32, u32)>> {
+    pub(crate) fn prefill_near(&self, found: &Priced<PromptSide>, slack: f64) -> Result<Vec<(Layout, u32, u32)>> {
         let near = self.prefill_within(found, 1.0 - slack)?;
         let near = not_of_smaller(near, 1.0 - slack, self.prefill_class(), |s| (s.prefill.latency_s, s.rate))?;
         Ok(near.into_iter().map(|c| (c.layout, c.batch, c.chunk)).collect())
@@ -116,7 +116,7 @@ pub(super) struct Ways {
 
 impl Ways {
     /// Ways that are ample for what a candidate ships count as unlimited, so that it competes with all.
-    pub fn class(&self, rate: f64) -> Class {
+    pub(crate) fn class(&self, rate: f64) -> Class {
         [self.gpus, self.links, if rate <= self.ample { u32::MAX } else { self.ports }, self.partners]
     }
 }

@@ -26,7 +26,7 @@ pub struct Group {
 }
 
 impl Group {
-    pub fn layout(&self) -> Option<Layout> {
+    pub(crate) fn layout(&self) -> Option<Layout> {
         self.rows.first().map(|r| r.main.layout)
     }
 }

@@ -18,7 +18,7 @@ impl<K, T> Default for Kept<K, T> {
 
 impl<K: Eq + Hash, T> Kept<K, T> {
     /// Made outside the lock: two threads may make the same, and both get the same numbers.
-    pub fn get(&self, key: K, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
+    pub(crate) fn get(&self, key: K, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
         let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = lock().get(&key) {
             return Ok(found.clone());

@@ -34,7 +34,7 @@ pub fn key(r: &Row) -> PlanKey {
 }
 
 /// Appends rows of `more` that are not among `rows` from `first` on, each once.
-pub fn append_new(rows: &mut Vec<Row>, first: usize, more: Vec<Row>) {
+pub(crate) fn append_new(rows: &mut Vec<Row>, first: usize, more: Vec<Row>) {
     let wanted: BTreeSet<PlanKey> = more.iter().map(key).collect();
     let rows_of = &rows[first..];
     let known = blocks::filter(rows_of, |r| wanted.contains(&key(r)));

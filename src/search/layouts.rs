@@ -13,7 +13,7 @@ pub struct Layouts {
 }
 
 impl Layouts {
-    pub fn of(choices: &Choices<'_>) -> Layouts {
+    pub(crate) fn of(choices: &Choices<'_>) -> Layouts {
         Layouts {
             workers: space::workers(choices, false),
             units: space::units(choices, &TURNS),

@@ -33,7 +33,7 @@ impl Default for Head {
 
 impl Head {
     /// Of `value`, more is better; scanned rows as near as `near` to the best.
-    pub fn of(rows: &[Row], near: f64, value: impl Fn(&Row) -> Option<f64> + Sync) -> Head {
+    pub(crate) fn of(rows: &[Row], near: f64, value: impl Fn(&Row) -> Option<f64> + Sync) -> Head {
         let of_block = |(k, rows): (usize, &[Row])| {
             let mut head = Head::default();
             for (i, r) in rows.iter().enumerate() {
@@ -62,19 +62,19 @@ impl Head {
         head
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.best == f64::NEG_INFINITY
     }
 
     /// Rows to price next: at first all close to the best, then only what says more than the exact best.
-    pub fn next(self, first: bool) -> impl Iterator<Item = usize> {
+    pub(crate) fn next(self, first: bool) -> impl Iterator<Item = usize> {
         let least = if first { below(self.best, CLOSE) } else { self.best_exact };
         self.scanned.into_iter().filter(move |(v, _)| *v > least || first && *v >= least).take(MOST).map(|(_, i)| i)
     }
 }
 
 /// What is `near` below the best, whatever its sign.
-pub fn below(best: f64, near: f64) -> f64 {
+pub(crate) fn below(best: f64, near: f64) -> f64 {
     best - near * best.abs()
 }
 
@@ -106,7 +106,7 @@ impl Tiers {
         blocks::by_block(rows, some).into_iter().fold(Tiers::default(), Tiers::and)
     }
 
-    pub fn add(&mut self, gain: f64, excess: f64) {
+    pub(crate) fn add(&mut self, gain: f64, excess: f64) {
         for (best, limit) in self.best.iter_mut().zip(LIMITS) {
             if excess <= limit && gain > *best {
                 *best = gain;
@@ -122,13 +122,13 @@ impl Tiers {
     }
 
     /// Whether rows that reach `own` have among them one that may lead.
-    pub fn meets(&self, own: &Tiers) -> bool {
+    pub(crate) fn meets(&self, own: &Tiers) -> bool {
         let near = |k: usize| own.best[k] > f64::NEG_INFINITY && own.best[k] >= below(self.best[k], 2.0 * NEAR);
         (0..3).any(near) || !self.is_sure() && own.nearest <= self.nearest * (1.0 + 2.0 * NEAR)
     }
 
     /// Class and value of the best row, as [`Aim::score`] has them; class 0 if none stands.
-    pub fn score(&self) -> (u8, f64) {
+    pub(crate) fn score(&self) -> (u8, f64) {
         match self.best[1] {
             best if best > f64::NEG_INFINITY => (2, best),
             _ => (u8::from(self.nearest < f64::INFINITY), -self.nearest),
@@ -141,12 +141,12 @@ impl Tiers {
     }
 
     /// Gains below this are near no tier's best.
-    pub fn floor(&self) -> f64 {
+    pub(crate) fn floor(&self) -> f64 {
         if self.is_sure() { below(self.best[2], 2.0 * NEAR) } else { f64::NEG_INFINITY }
     }
 
     /// Whether what is at least so far over the limits may lead.
-    pub fn allows(&self, excess: f64) -> bool {
+    pub(crate) fn allows(&self, excess: f64) -> bool {
         excess <= LIMITS[0] || !self.is_sure() && excess <= self.nearest * (1.0 + 2.0 * NEAR)
     }
 
@@ -158,7 +158,7 @@ impl Tiers {
 }
 
 /// Indices of the rows that may lead; where none stands, of the one that lacks the least memory.
-pub fn candidates(rows: &[Row], aim: &Aim) -> Vec<usize> {
+pub(crate) fn candidates(rows: &[Row], aim: &Aim) -> Vec<usize> {
     let tiers = Tiers::of(rows, aim);
     let takes = |r: &Row| r.point.stands() && tiers.takes(aim.gain(&r.point), r.point.excess(&aim.slo));
     let mut out = blocks::filter(rows, takes);
@@ -169,14 +169,14 @@ pub fn candidates(rows: &[Row], aim: &Aim) -> Vec<usize> {
 }
 
 /// What a row is worth under the limits; looser for what is scanned, whose limits are as uncertain as its rate.
-pub fn gain(r: &Row, aim: &Aim) -> Option<f64> {
+pub(crate) fn gain(r: &Row, aim: &Aim) -> Option<f64> {
     let loose = if r.scanned { 1.0 + NEAR } else { 1.0 };
     let within = r.point.stands() && r.point.excess(&aim.slo) <= loose;
     within.then(|| aim.gain(&r.point))
 }
 
 /// The list that a level's leader stands at the head of: gains within the limits, else nearness to them.
-pub fn lead(rows: &[Row], aim: &Aim, near: f64) -> Head {
+pub(crate) fn lead(rows: &[Row], aim: &Aim, near: f64) -> Head {
     let within = Head::of(rows, near, |r| gain(r, aim));
     if within.is_empty() {
         Head::of(rows, near, |r| r.point.stands().then(|| -r.point.excess(&aim.slo)))
@@ -186,7 +186,7 @@ pub fn lead(rows: &[Row], aim: &Aim, near: f64) -> Head {
 }
 
 /// Prices what may lead among candidates by `exact` until an exact row does.
-pub fn settle(
+pub(crate) fn settle(
     rows: &mut [Row],
     aim: &Aim,
     control: &Control,
@@ -224,7 +224,7 @@ pub fn price(
 /// then the first; where none keeps them the nearest miss; where none stands the one that lacks the least memory.
 /// Of rows as good, one that leads already goes first. What is scanned leads nothing, but memory is never scanned, and
 /// what lacks it stands as it is. None: there is no such row.
-pub fn leader<'a>(rows: impl Iterator<Item = &'a Row>, aim: impl Fn(&Row) -> Aim) -> Option<usize> {
+pub(crate) fn leader<'a>(rows: impl Iterator<Item = &'a Row>, aim: impl Fn(&Row) -> Aim) -> Option<usize> {
     let mut best: Option<(usize, [f64; 5])> = None;
     for (i, r) in rows.enumerate().filter(|(_, r)| !r.scanned || !r.point.stands()) {
         let p = &r.point;

@@ -40,11 +40,11 @@ impl Mark {
         Mark { rate, latencies: [p.ttft_s, p.tpot_s], batch: r.main.batch, next: [NONE; 2] }
     }
 
-    pub fn stands(&self) -> bool {
+    pub(crate) fn stands(&self) -> bool {
         self.rate > f64::NEG_INFINITY
     }
 
-    pub fn excess(&self, slo: &Slo) -> f64 {
+    pub(crate) fn excess(&self, slo: &Slo) -> f64 {
         steady_state::excess(self.latencies, slo)
     }
 
@@ -54,13 +54,13 @@ impl Mark {
     }
 
     /// As [`Aim::gain`] of its row.
-    pub fn gain(&self, aim: &Aim) -> f64 {
+    pub(crate) fn gain(&self, aim: &Aim) -> f64 {
         aim.objective.gain_of(self.rate, self.latencies[1])
     }
 }
 
 /// The best prospect of marks: what their layout may give within the limits; 0: nothing of it is near them.
-pub fn prospect<'a>(marks: impl Iterator<Item = &'a Mark>, aim: &Aim) -> f64 {
+pub(crate) fn prospect<'a>(marks: impl Iterator<Item = &'a Mark>, aim: &Aim) -> f64 {
     marks.filter(|m| m.stands()).map(|m| m.prospect(m.excess(&aim.slo), aim)).fold(0.0, f64::max)
 }
 
@@ -82,7 +82,7 @@ pub struct Marks(Vec<Mark>);
 
 impl Marks {
     /// `rows`: of one layout, rising in batch, then in cadence, falling in budget; `per_decode`: tokens that a decoding sequence takes of a step.
-    pub fn of(rows: &[Row], per_decode: f64) -> Marks {
+    pub(crate) fn of(rows: &[Row], per_decode: f64) -> Marks {
         let mut marks: Vec<Mark> = rows.iter().map(Mark::of).collect();
         let carried = |r: &Row| (f64::from(r.main.chunk) - f64::from(r.main.batch) * per_decode).max(1.0);
         let mut blocks = rows.chunk_by(|a, b| a.main.batch == b.main.batch).peekable();
@@ -104,12 +104,12 @@ impl Marks {
         Marks(marks)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Mark> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Mark> {
         self.0.iter()
     }
 
     /// Of each kind (`of` a place) the mark of the best prospect of each batch, the best batch first.
-    pub fn best_batches(&self, aim: &Aim, of: impl Fn(usize) -> u32) -> Vec<(u32, Vec<Placed>)> {
+    pub(crate) fn best_batches(&self, aim: &Aim, of: impl Fn(usize) -> u32) -> Vec<(u32, Vec<Placed>)> {
         let score = |m: &Mark| {
             let excess = m.excess(&aim.slo);
             match m.prospect(excess, aim) {
@@ -141,7 +141,7 @@ impl Marks {
     }
 
     /// Neighbours of a chain between which the limits are met, those first that are taken to give the most there.
-    pub fn links(&self, aim: &Aim) -> Vec<[usize; 2]> {
+    pub(crate) fn links(&self, aim: &Aim) -> Vec<[usize; 2]> {
         let excess = self.excess(aim);
         let mut all: Vec<([usize; 2], f64)> = Vec::new();
         for (i, m) in self.0.iter().enumerate().filter(|(_, m)| m.stands()) {

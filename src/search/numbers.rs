@@ -25,7 +25,7 @@ impl Task<'_> {
     }
 
     /// The same, one list a decode slot.
-    pub fn pair_each(
+    pub(crate) fn pair_each(
         &self,
         level: Level,
         prefill: &[Candidate<PrefillSide>],
@@ -113,7 +113,12 @@ impl Task<'_> {
     }
 
     /// The nearest miss of a level of pairs none of which stands: the pair whose fullest GPU is the least full.
-    pub fn closest_pair(&self, level: Level, prefill: &Priced<PromptSide>, decode: &Priced<DecodeSide>) -> Option<Row> {
+    pub(crate) fn closest_pair(
+        &self,
+        level: Level,
+        prefill: &Priced<PromptSide>,
+        decode: &Priced<DecodeSide>,
+    ) -> Option<Row> {
         let mut best: Option<(f64, usize, usize)> = None;
         let fill = |s: &StepEngine, batch: f64, tokens: f64| {
             s.memory().iter().map(|m| m.bytes(batch, tokens) / m.capacity).fold(0.0, f64::max)

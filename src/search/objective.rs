@@ -28,12 +28,12 @@ impl Objective {
     }
 
     /// What plans of one budget are compared by: the rate of requests stands for both rates of tokens.
-    pub fn gain(self, p: &SteadyState) -> f64 {
+    pub(crate) fn gain(self, p: &SteadyState) -> f64 {
         self.gain_of(p.requests_per_s, p.tpot_s)
     }
 
     /// The same of a rate of requests and a time between tokens.
-    pub fn gain_of(self, requests_per_s: f64, tpot_s: f64) -> f64 {
+    pub(crate) fn gain_of(self, requests_per_s: f64, tpot_s: f64) -> f64 {
         match self {
             Objective::TokensPerSPerUser => 1.0 / tpot_s.max(1e-12),
             Objective::TokensPerS | Objective::TokensPerSPerGpu => requests_per_s,
@@ -41,7 +41,7 @@ impl Objective {
     }
 
     /// In its own unit.
-    pub fn value(self, p: &SteadyState, osl: f64, gpus: f64) -> f64 {
+    pub(crate) fn value(self, p: &SteadyState, osl: f64, gpus: f64) -> f64 {
         match self {
             Objective::TokensPerS => p.requests_per_s * osl,
             Objective::TokensPerSPerGpu => p.requests_per_s * osl / gpus,

@@ -164,7 +164,7 @@ fn fluid(budget: u32, p: &Offer, d: &Offer) -> f64 {
 }
 
 /// Rate of a pair at the best whole numbers when neither domains nor KV cost anything.
-pub fn promise(budget: u32, p: &Offer, d: &Offer) -> f64 {
+pub(crate) fn promise(budget: u32, p: &Offer, d: &Offer) -> f64 {
     let (gp, gd) = (p.gpus, d.gpus);
     if gp + gd > budget {
         return f64::NEG_INFINITY;

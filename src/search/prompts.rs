@@ -65,7 +65,7 @@ impl Task<'_> {
     }
 
     /// The same, once for all workloads with these prompts: what is answered has no part in it.
-    pub fn prompts_shared(&self, kind: &str, layouts: &[Layout]) -> Result<Arc<Prompts>> {
+    pub(crate) fn prompts_shared(&self, kind: &str, layouts: &[Layout]) -> Result<Arc<Prompts>> {
         let prompts = Workload { name: String::new(), ..self.workload.prefill_part() };
         let key = format!("{kind} {} {prompts:?} {:?}", self.budget, self.load.shipped());
         self.compiled.prompts.get(key, || {

@@ -116,7 +116,7 @@ pub enum UnitKind {
 impl UnitKind {
     const ALL: [UnitKind; 3] = [UnitKind::Workers, UnitKind::Units, UnitKind::Pairs];
 
-    pub fn levels(self) -> &'static [Level] {
+    pub(crate) fn levels(self) -> &'static [Level] {
         match self {
             UnitKind::Workers => &[Level::Aggregated],
             UnitKind::Units => &[Level::AggregatedAfd],
@@ -126,17 +126,17 @@ impl UnitKind {
 }
 
 impl Question {
-    pub fn wants(&self, level: Level) -> bool {
+    pub(crate) fn wants(&self, level: Level) -> bool {
         self.levels.contains(&level)
     }
 
     /// What a plan of a level on a framework's library is judged by.
-    pub fn aim(&self, lib: &Library, level: Level) -> Aim {
+    pub(crate) fn aim(&self, lib: &Library, level: Level) -> Aim {
         Aim { slo: self.limits(lib, level), objective: self.objective }
     }
 
     /// Limits that the figures of such a plan must keep.
-    pub fn limits(&self, lib: &Library, level: Level) -> Slo {
+    pub(crate) fn limits(&self, lib: &Library, level: Level) -> Slo {
         match self.confidence {
             Some(chance) => residuals::tightened(&Served::of(lib, level), &self.slo, chance),
             None => self.slo,
@@ -162,7 +162,7 @@ impl Question {
     }
 
     /// Checks it and gives the library of every framework.
-    pub fn libraries(&self, db: &Arc<KernelDb>) -> Result<Vec<Arc<Library>>> {
+    pub(crate) fn libraries(&self, db: &Arc<KernelDb>) -> Result<Vec<Arc<Library>>> {
         self.check(&framework::with_kernels(db, &self.case.cluster.system)?)?;
         self.case.named().iter().map(|f| self.case.library(db, *f)).collect()
     }

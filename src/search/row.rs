@@ -87,7 +87,7 @@ pub struct Part {
 }
 
 impl Part {
-    pub fn gpus(&self) -> u32 {
+    pub(crate) fn gpus(&self) -> u32 {
         self.layout.gpus() * self.count
     }
 
@@ -154,7 +154,7 @@ impl Row {
 
 /// Columns of points, in the names of the public contract.
 /// `limits`: that a row must keep, by framework and level.
-pub fn columns(
+pub(crate) fn columns(
     rows: &[Row],
     frameworks: &[Framework],
     system: &str,

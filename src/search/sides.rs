@@ -60,6 +60,6 @@ pub struct Offer {
 }
 
 /// What fills (prefill, decode) in `pd` and in `pd+afd`: 0 workers, 1 units.
-pub fn ways(level: Level) -> &'static [[usize; 2]] {
+pub(crate) fn ways(level: Level) -> &'static [[usize; 2]] {
     if level == Level::Pd { &[[0, 0]] } else { &[[0, 1], [1, 0], [1, 1]] }
 }

@@ -70,7 +70,7 @@ pub fn sizes(budget: u32) -> Vec<u32> {
 
 /// Of those a grid for what is priced by the engine alone: all up to 8, four an octave, and the largest of which a few
 /// fit.
-pub fn coarse_sizes(budget: u32) -> Vec<u32> {
+pub(crate) fn coarse_sizes(budget: u32) -> Vec<u32> {
     let mut all: Vec<u32> = (1..=budget.min(8)).collect();
     let apart = (0..).flat_map(|k| [8u32, 10, 12, 14].map(|x| x << k));
     all.extend(apart.take_while(|g| *g <= budget).filter(|g| *g > 8));
@@ -81,7 +81,7 @@ pub fn coarse_sizes(budget: u32) -> Vec<u32> {
 }
 
 /// GPUs of the units that are climbed from: all up to 8, each doubling, and the largest of which a few fit.
-pub fn unit_sizes(budget: u32) -> Vec<u32> {
+pub(crate) fn unit_sizes(budget: u32) -> Vec<u32> {
     let doublings = (4..u32::BITS).map(|k| 1 << k).take_while(|g| *g <= budget);
     let mut all: Vec<u32> = (1..=budget.min(8)).chain(doublings).collect();
     all.extend((1..=4).map(|n| budget / n).filter(|g| *g > 0));
@@ -91,13 +91,13 @@ pub fn unit_sizes(budget: u32) -> Vec<u32> {
 }
 
 /// Head-parallel widths the model's attention divides into.
-pub fn tensor_widths(model: &Model, most: u32) -> impl Iterator<Item = u32> + use<> {
+pub(crate) fn tensor_widths(model: &Model, most: u32) -> impl Iterator<Item = u32> + use<> {
     let heads = model.attention.heads();
     TENSOR.into_iter().filter(move |tp| *tp <= most && heads.is_multiple_of(*tp))
 }
 
 /// Splits of one expert's width that its format allows (whole blocks: `spec::blocks`).
-pub fn moe_widths(model: &Model, moe: Dtype, gpus: u32) -> Vec<u32> {
+pub(crate) fn moe_widths(model: &Model, moe: Dtype, gpus: u32) -> Vec<u32> {
     // A dense FFN is split like an expert of its width (on an FFN pool; workers split it by TP).
     let wide = model.moe.as_ref().map_or(model.dense_intermediate, |m| m.intermediate);
     EXPERT_TENSOR.into_iter().filter(|t| gpus.is_multiple_of(*t) && moe.cuts(wide, *t)).collect()
@@ -308,7 +308,7 @@ pub fn beside(choices: &Choices<'_>, layout: &Layout, microbatches: &[u32], grou
 
 /// Batches per doubling on the grid of AFD units, of which there are many: what lies between two is judged by them
 /// (`marks`), and priced where it may lead.
-pub fn sparser(per_octave: u32) -> u32 {
+pub(crate) fn sparser(per_octave: u32) -> u32 {
     per_octave.div_ceil(2)
 }
 

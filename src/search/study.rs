@@ -64,7 +64,7 @@ pub struct Study {
 }
 
 impl Study {
-    pub fn new(question: Question, libraries: Vec<Arc<Library>>, rows: Vec<Row>) -> Study {
+    pub(crate) fn new(question: Question, libraries: Vec<Arc<Library>>, rows: Vec<Row>) -> Study {
         let mut study = Study { question, libraries, rows, verdicts: Vec::new(), by_framework: Vec::new() };
         let lists = study.exact_rows();
         for level in Level::ALL.iter().copied().filter(|l| study.question.levels.contains(l)).collect::<Vec<_>>() {
@@ -126,7 +126,7 @@ impl Study {
     ///
     /// # Errors
     /// As the simulator, or `Cancelled`.
-    pub fn arrived(mut self, control: &Control) -> Result<Study> {
+    pub(crate) fn arrived(mut self, control: &Control) -> Result<Study> {
         if self.question.arrivals == Arrivals::Closed {
             return Ok(self);
         }
@@ -261,7 +261,7 @@ impl Study {
     }
 
     /// The same as an engine, and how the study judges it.
-    pub fn best_engine(&self, level: &str) -> Result<(Engine, &Verdict)> {
+    pub(crate) fn best_engine(&self, level: &str) -> Result<(Engine, &Verdict)> {
         let v = self.verdict_of(level)?;
         let Some(i) = v.row else {
             return Err(Error::Infeasible {

@@ -71,7 +71,7 @@ impl<'a> Task<'a> {
     }
 
     /// The same with what other workloads of this library have compiled.
-    pub fn sharing(
+    pub(crate) fn sharing(
         compiled: &Arc<Compiled>,
         lib: &'a Arc<Library>,
         workload: &'a Workload,

@@ -24,7 +24,7 @@ use crate::spec::Level;
 
 impl Task<'_> {
     /// Pairs that lead `rows` with a decode batch more, each held below the limits by the prompts.
-    pub fn throttled(
+    pub(crate) fn throttled(
         &self,
         level: Level,
         rows: &[Row],

@@ -31,7 +31,7 @@ pub struct Found {
 
 /// Climbs from the best of `from`; gives what was priced on the way, in the order it was looked at. `seen`: not to be
 /// looked at again; `last`: rounds in a row without gain after which it ends.
-pub fn climb<T: Send>(
+pub(crate) fn climb<T: Send>(
     control: &Control,
     mut from: Vec<Found>,
     last: usize,

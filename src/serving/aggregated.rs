@@ -42,7 +42,7 @@ struct Mix<W> {
 }
 
 /// What a mixed step carries on a rank that prefills, at `decoding` sequences under a chunk budget.
-pub fn mixed_batch(s: &StepEngine, load: &Load, decoding: f64, chunk: f64) -> Option<Batch> {
+pub(crate) fn mixed_batch(s: &StepEngine, load: &Load, decoding: f64, chunk: f64) -> Option<Batch> {
     mix(s, load, decoding, chunk, progress(s), interval(s, None)).map(|m| m.batch)
 }
 
@@ -61,7 +61,7 @@ fn progress(s: &StepEngine) -> f64 {
 }
 
 /// Steps between two that let prompts in, of a plan that says `asked`.
-pub fn interval(s: &StepEngine, asked: Option<u32>) -> u32 {
+pub(crate) fn interval(s: &StepEngine, asked: Option<u32>) -> u32 {
     let lib = s.library();
     cadence::interval(asked, &lib.serving, lib.framework, s.ranks())
 }

@@ -12,12 +12,12 @@ impl Engine {
     }
 
     /// US dollars for a million output tokens.
-    pub fn usd_per_mtok(&self) -> f64 {
+    pub(crate) fn usd_per_mtok(&self) -> f64 {
         self.bill().0 / 3600.0 / self.tokens_per_s() * 1e6
     }
 
     /// Energy of an output token with all GPUs at their board limit, joules.
-    pub fn joules_per_token(&self) -> f64 {
+    pub(crate) fn joules_per_token(&self) -> f64 {
         self.bill().1 / self.tokens_per_s()
     }
 }

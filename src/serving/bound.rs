@@ -28,7 +28,7 @@ pub struct SlotBound {
 }
 
 /// Of the prefill slot; the plan must have passed its check.
-pub fn prefill_slot(lib: &Arc<Library>, workload: &Workload, slot: &Slot) -> Result<SlotBound> {
+pub(crate) fn prefill_slot(lib: &Arc<Library>, workload: &Workload, slot: &Slot) -> Result<SlotBound> {
     let (engine, _, side, _) = choose_prefill(lib, workload, &Load::of(workload), slot)?;
     Ok(SlotBound {
         rate: side.rate,
@@ -40,7 +40,7 @@ pub fn prefill_slot(lib: &Arc<Library>, workload: &Workload, slot: &Slot) -> Res
 }
 
 /// Of the decode slot; an answer of one token is no work for it.
-pub fn decode_slot(lib: &Arc<Library>, workload: &Workload, slot: &Slot) -> Result<SlotBound> {
+pub(crate) fn decode_slot(lib: &Arc<Library>, workload: &Workload, slot: &Slot) -> Result<SlotBound> {
     let load = Load::of(workload);
     let (engine, _, _, side) = choose_decode(lib, workload, &load, slot)?;
     Ok(SlotBound {

@@ -37,7 +37,7 @@ pub fn acts(framework: Framework, ranks: f64) -> bool {
 }
 
 /// Steps between two that let prompts in: the plan's, else what `Serving` says where the knob acts, else the server's own default there.
-pub fn interval(plan: Option<u32>, serving: &Serving, framework: Framework, ranks: f64) -> u32 {
+pub(crate) fn interval(plan: Option<u32>, serving: &Serving, framework: Framework, ranks: f64) -> u32 {
     let general = || serving.prefill_interval.unwrap_or_else(|| defaults::prefill_interval(framework));
     plan.unwrap_or_else(|| if acts(framework, ranks) { general() } else { 1 }).max(1)
 }

@@ -24,7 +24,7 @@ pub fn microbatches(m: Option<u32>) -> Vec<u32> {
 }
 
 /// Batches tried when the user leaves the batch open: dense at the small end, then by eighths.
-pub fn batch_grid(most: f64) -> Vec<u32> {
+pub(crate) fn batch_grid(most: f64) -> Vec<u32> {
     let mut grid = Vec::new();
     let mut b: u32 = 1;
     let most = most.min(4096.0);
@@ -58,7 +58,7 @@ pub struct Cycle {
 impl Cycle {
     /// Whether a budget for so many prompts is worth trying beside a batch: with half as many or fewer in a cycle, some of
     /// its room would stay empty. Where a cycle gathers few, three more than the mean come often enough.
-    pub fn brings(&self, prompts: f64, batch: u32) -> bool {
+    pub(crate) fn brings(&self, prompts: f64, batch: u32) -> bool {
         let gathered = f64::from(batch) * f64::from(self.interval) / (self.osl - 1.0).max(1e-9);
         let more = if self.interval > 1 { 3.0 } else { 0.0 };
         2.0 * gathered + more > prompts
@@ -66,7 +66,7 @@ impl Cycle {
 
     /// Whether a search tries a budget for so many prompts of so many tokens in all: 8 a step of the cycle, and far more
     /// tokens than servers are given by default, since memory is charged for them.
-    pub fn holds(&self, prompts: f64, tokens: f64) -> bool {
+    pub(crate) fn holds(&self, prompts: f64, tokens: f64) -> bool {
         let most_tokens = if self.interval > 1 { 131_072.0 } else { 32_768.0 };
         prompts <= 8.0 * f64::from(self.interval) && tokens <= most_tokens
     }
@@ -134,7 +134,7 @@ pub fn mixed(engines: &[&StepEngine], load: &Load, batch: Option<u32>, chunk: Op
 }
 
 /// The same at the cadence of a plan (none: the server's own).
-pub fn mixed_paced(
+pub(crate) fn mixed_paced(
     engines: &[&StepEngine],
     load: &Load,
     batch: Option<u32>,

@@ -97,7 +97,14 @@ pub fn decode(s: &StepEngine, batch: f64, context: f64, alone_s: f64, ways: Ways
 }
 
 /// Of a prefill round: its latency and ports; the period stretches as the latency does.
-pub fn prefill(s: &StepEngine, round: &Prefill, sequences: f64, lengths: [f64; 2], chunk: f64, ways: Ways) -> Crowds {
+pub(crate) fn prefill(
+    s: &StepEngine,
+    round: &Prefill,
+    sequences: f64,
+    lengths: [f64; 2],
+    chunk: f64,
+    ways: Ways,
+) -> Crowds {
     let [isl, prefix] = lengths;
     let parts = s.prefill_parts(sequences, isl, prefix, chunk);
     match &s.kind {

@@ -42,7 +42,7 @@ pub fn library(
 }
 
 /// The user's formats, and the server's where the user names none and the server does not do as the checkpoint says.
-pub fn formats(model: &Model, device: &Device, framework: Framework, quant: &Quant) -> Quant {
+pub(crate) fn formats(model: &Model, device: &Device, framework: Framework, quant: &Quant) -> Quant {
     let own = |part| servers::format_rule(model, device, framework, part).map(|r| r.format);
     let other = |format: Option<crate::spec::Dtype>, checkpoint| format.filter(|f| Some(*f) != checkpoint);
     Quant {
@@ -76,18 +76,18 @@ pub fn provenance(lib: &Library) -> BTreeMap<&'static str, String> {
 }
 
 /// Tokens of one step and attention rank that the server of this library is set up for.
-pub fn budget(lib: &Library, parallel: &Parallel) -> f64 {
+pub(crate) fn budget(lib: &Library, parallel: &Parallel) -> f64 {
     let Some(newest) = servers::newest(lib.framework) else { return f64::from(u16::MAX) };
     let layout = server::Layout::of(parallel, lib.model.layers);
     server::budget(&lib.cluster.device, &layout, newest)
 }
 
 /// Whether its scheduler serves waiting prompts before decoding requests.
-pub fn prompts_first(framework: Framework) -> bool {
+pub(crate) fn prompts_first(framework: Framework) -> bool {
     servers::newest(framework).is_some_and(|s| s.prompts_first)
 }
 
 /// Its cadence: prompt tokens join every n-th step at most.
-pub fn prefill_interval(framework: Framework) -> u32 {
+pub(crate) fn prefill_interval(framework: Framework) -> u32 {
     servers::newest(framework).map_or(1, |s| s.prefill_interval)
 }

@@ -4,7 +4,7 @@ use crate::network::packing;
 use crate::spec::{AfdPlan, Cluster, Plan, Slot};
 
 /// What to say when they cannot.
-pub fn warning(plan: &Plan, cluster: &Cluster) -> Option<String> {
+pub(crate) fn warning(plan: &Plan, cluster: &Cluster) -> Option<String> {
     let unit = |a: &AfdPlan| (a.stages(), a.attention.gpus + a.ffn.gpus);
     let slot = |s: &Slot| match s {
         Slot::Workers(w) => (w.count, w.parallel.gpus()),

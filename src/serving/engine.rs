@@ -141,7 +141,7 @@ impl Engine {
 }
 
 /// What a way of serving, its plan and its hardware cannot have together.
-pub fn contradictions(problems: &mut Problems, plan: &Plan, lib: &Library) {
+pub(crate) fn contradictions(problems: &mut Problems, plan: &Plan, lib: &Library) {
     let mut afd = |path: &str, a: &AfdPlan| {
         for (pool, p) in [("attention", &a.attention), ("ffn", &a.ffn)] {
             if let Some(device) = &p.device {
@@ -191,7 +191,7 @@ fn published_units(problems: &mut Problems, path: &str, a: &AfdPlan, assumptions
 }
 
 /// The same for the way of serving alone.
-pub fn contradictions_of(problems: &mut Problems, model: &Model, serving: &Serving) {
+pub(crate) fn contradictions_of(problems: &mut Problems, model: &Model, serving: &Serving) {
     if serving.eplb_slots > 0 && model.moe.is_none() {
         problems.push("serving.eplb_slots", format!("{} has no experts to copy", model.name), "leave it out");
     }

@@ -100,7 +100,7 @@ const KINDS: [Evidence; CLASSES] =
     [Evidence::Measured, Evidence::Interpolated, Evidence::Scaled, Evidence::Extrapolated, Evidence::Roofline];
 
 /// Shares of each evidence class, `scaled` only where there is any; empty where there is no time at all.
-pub fn shares(seconds: &[f32; CLASSES]) -> Shares {
+pub(crate) fn shares(seconds: &[f32; CLASSES]) -> Shares {
     let all: f64 = seconds.iter().copied().map(f64::from).sum();
     let share = |e: Evidence| (e.name(), f64::from(seconds[e as usize]) / all);
     let told = |e: &Evidence| *e != Evidence::Scaled || seconds[*e as usize] > 0.0;
@@ -120,7 +120,7 @@ impl Engine {
     ///
     /// # Errors
     /// If they go beyond it and the workload asks for an error then.
-    pub fn context_exceeded(&self) -> Result<Option<String>> {
+    pub(crate) fn context_exceeded(&self) -> Result<Option<String>> {
         let (peak, most) = (self.workload.peak_tokens(), self.library().model.max_context);
         if peak <= f64::from(most) {
             return Ok(None);
@@ -138,7 +138,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::estimate`].
-    pub fn scalars(&self) -> Result<Scalars> {
+    pub(crate) fn scalars(&self) -> Result<Scalars> {
         let lib = self.library();
         let mut warnings = Vec::new();
         let exceeded = self.context_exceeded()?;
@@ -220,7 +220,7 @@ impl Engine {
     }
 
     /// Whether a released server of the framework whose kernels price starts the plan.
-    pub fn verdict(&self) -> Result<crate::spec::Verdict> {
+    pub(crate) fn verdict(&self) -> Result<crate::spec::Verdict> {
         let lib = self.library();
         Ok(Rules::new(lib.framework, None, &lib.model, &lib.cluster)?.verdict(&self.plan))
     }

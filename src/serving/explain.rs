@@ -125,12 +125,12 @@ impl Filled {
 }
 
 /// Reads a number that may be none.
-pub fn number<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+pub(crate) fn number<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
     Option::deserialize(from).map(of)
 }
 
 /// A number; not one where there is none.
-pub fn of(value: Option<f64>) -> f64 {
+pub(crate) fn of(value: Option<f64>) -> f64 {
     value.unwrap_or(f64::NAN)
 }
 

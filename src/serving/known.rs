@@ -19,7 +19,7 @@ pub struct Known {
 }
 
 impl Known {
-    pub fn of(work: &Total) -> Known {
+    pub(crate) fn of(work: &Total) -> Known {
         let short = |seconds: [f64; CLASSES]| seconds.map(|s| s as f32);
         Known { all: short(work.by_evidence), compute: short(work.compute) }
     }
@@ -30,12 +30,12 @@ impl Known {
     }
 
     /// Measured or interpolated share of all operator time; not a number where there is none.
-    pub fn share(&self) -> f64 {
+    pub(crate) fn share(&self) -> f64 {
         measured(&self.all)
     }
 
     /// The same of computing alone.
-    pub fn compute_share(&self) -> f64 {
+    pub(crate) fn compute_share(&self) -> f64 {
         measured(&self.compute)
     }
 
@@ -59,16 +59,16 @@ pub struct ByPhase {
 
 impl ByPhase {
     /// The smaller of the two shares; that of TTFT where nothing is decoded.
-    pub fn share(&self) -> f64 {
+    pub(crate) fn share(&self) -> f64 {
         self.ttft.share().min(self.tpot.share())
     }
 
-    pub fn compute_share(&self) -> f64 {
+    pub(crate) fn compute_share(&self) -> f64 {
         self.ttft.compute_share().min(self.tpot.compute_share())
     }
 
     /// Both together, each counted as often as a request pays for it.
-    pub fn pooled(&self) -> Known {
+    pub(crate) fn pooled(&self) -> Known {
         self.ttft.plus(&self.tpot)
     }
 }

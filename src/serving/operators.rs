@@ -31,7 +31,7 @@ pub struct BreakdownRow {
 }
 
 /// Rows of the operators of a step, each `scale` times.
-pub(crate) fn rows(kind: StepKind, pool: Site, scale: f64, d: &Detail) -> Vec<BreakdownRow> {
+pub fn rows(kind: StepKind, pool: Site, scale: f64, d: &Detail) -> Vec<BreakdownRow> {
     d.entries
         .iter()
         .map(|e| BreakdownRow {

@@ -67,7 +67,7 @@ pub struct Met {
 
 impl Met {
     /// Steps of one kind.
-    pub fn one(step_s: f64, busy: f64, arrivals: f64) -> Met {
+    pub(crate) fn one(step_s: f64, busy: f64, arrivals: f64) -> Met {
         Met { step_s, rest_s: 0.5 * step_s, decode_s: step_s, busy, arrivals }
     }
 }
@@ -78,7 +78,7 @@ fn rule(lib: &Library) -> Option<&'static PathRule> {
 }
 
 /// What the API server takes for one request, which the next one waits for, and what a router adds.
-pub fn front_s(lib: &Library, tokens: f64, routed: bool) -> [f64; 2] {
+pub(crate) fn front_s(lib: &Library, tokens: f64, routed: bool) -> [f64; 2] {
     if rule(lib).is_none() {
         return [0.0; 2];
     }
@@ -88,27 +88,27 @@ pub fn front_s(lib: &Library, tokens: f64, routed: bool) -> [f64; 2] {
 }
 
 /// Steps scheduled before one that takes a request in.
-pub fn steps_ahead(lib: &Library) -> f64 {
+pub(crate) fn steps_ahead(lib: &Library) -> f64 {
     rule(lib).map_or(0.0, |r| lib.serving.steps_ahead.map_or(r.steps_ahead, f64::from))
 }
 
 /// Steps of decode between the end of a prompt on another worker and its first token.
-pub fn hand_over_steps(lib: &Library) -> f64 {
+pub(crate) fn hand_over_steps(lib: &Library) -> f64 {
     rule(lib).map_or(0.0, |r| r.hand_over_steps)
 }
 
 /// Decode steps between two looks at the queue.
-pub fn polling_steps(lib: &Library) -> u32 {
+pub(crate) fn polling_steps(lib: &Library) -> u32 {
     rule(lib).map_or(1, |_| lib.serving.polling_steps)
 }
 
 /// Steps that requests are held back.
-pub fn hold_steps(lib: &Library) -> u32 {
+pub(crate) fn hold_steps(lib: &Library) -> u32 {
     rule(lib).map_or(0, |_| lib.serving.hold_steps)
 }
 
 /// Least time of a step with prompts that are launched kernel by kernel (not as graphs).
-pub fn launch_s(lib: &Library) -> f64 {
+pub(crate) fn launch_s(lib: &Library) -> f64 {
     let model = &lib.model;
     let holds = |r: &&PathRule| {
         let latent = model.is_mla() || model.is_dsa();
@@ -118,7 +118,7 @@ pub fn launch_s(lib: &Library) -> f64 {
 }
 
 /// Into instances that serve prompts of so many tokens, cached ones included, beside decode.
-pub fn mixed(lib: &Library, prompt: f64, met: &Met) -> PathS {
+pub(crate) fn mixed(lib: &Library, prompt: f64, met: &Met) -> PathS {
     let Some(_) = rule(lib) else { return PathS::default() };
     let [own, _] = front_s(lib, prompt, false);
     let hold = f64::from(hold_steps(lib));
@@ -139,7 +139,7 @@ pub fn mixed(lib: &Library, prompt: f64, met: &Met) -> PathS {
 }
 
 /// Into a prefill slot and on to decode, whose steps are `met`.
-pub fn pair(lib: &Library, prompt: f64, met: &Met) -> PathS {
+pub(crate) fn pair(lib: &Library, prompt: f64, met: &Met) -> PathS {
     let [own, router] = front_s(lib, prompt, true);
     let hand_over = (met.busy * hand_over_steps(lib) * met.step_s) as f32;
     PathS { front: (own + router) as f32, hand_over, ..PathS::default() }

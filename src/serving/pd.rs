@@ -138,7 +138,7 @@ pub fn first_token(lib: &Library) -> FirstToken {
 }
 
 /// Tokens of an answer that decode makes: all but the prompt's own, or that one too where it is made again.
-pub fn decoded(lib: &Library, osl: f64) -> f64 {
+pub(crate) fn decoded(lib: &Library, osl: f64) -> f64 {
     if first_token(lib) == FirstToken::DecodeStep { osl } else { osl - 1.0 }
 }
 
@@ -294,7 +294,7 @@ pub fn combine<S: StepClock>(
 }
 
 /// The same when no more than `asked` requests a second come.
-pub fn combine_at<S: StepClock>(
+pub(crate) fn combine_at<S: StepClock>(
     Several { one: p, side: prefill, count: np }: Several<'_, StepEngine, PrefillSide>,
     Several { one: clock, side: decode, count: nd }: Several<'_, S, DecodeSide>,
     load: &Load,
@@ -424,7 +424,7 @@ fn lowered<S: StepClock>(clock: &S, load: &Load, full: &DecodeSide, slow: f64, r
 
 /// Whether KV stays inside scale-up domains: the whole deployment sits in one, or equal shares of both
 /// sides fill several, each of which pairs its own.
-pub fn same_domain(p: &StepEngine, np: u32, d: &StepEngine, nd: u32, domain: u32) -> bool {
+pub(crate) fn same_domain(p: &StepEngine, np: u32, d: &StepEngine, nd: u32, domain: u32) -> bool {
     let total = u64::from(np) * u64::from(p.gpus()) + u64::from(nd) * u64::from(d.gpus());
     let racks = total.div_ceil(u64::from(domain.max(1))).max(1);
     u64::from(np).is_multiple_of(racks) && u64::from(nd).is_multiple_of(racks) && total <= racks * u64::from(domain)

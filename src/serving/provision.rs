@@ -80,7 +80,7 @@ impl Stations {
     }
 
     /// KV tokens of an instance.
-    pub fn tokens(&self) -> f64 {
+    pub(crate) fn tokens(&self) -> f64 {
         let p = 1.0 / (self.mu_d + 1.0);
         let grown = self.requests.map_or(1.0, |n| {
             let k = n / (self.batch * p);

@@ -34,7 +34,7 @@ pub fn pipeline_v2_before(sums: [f64; 4], m: u32, layers: u32) -> f64 {
 
 /// aiconfigurator's cycle from layer times. Communication hides (max(A, F, X + Y)) when
 /// M >= 2 + C / max(A, F); else max(A + X, F + Y). One micro-batch is serial.
-pub fn cycle(layer: &Stages, m: u32) -> f64 {
+pub(crate) fn cycle(layer: &Stages, m: u32) -> f64 {
     let Stages { attention: a, a2f: x, ffn: f, f2a: y, .. } = *layer;
     if m <= 1 {
         a + f + x + y
@@ -51,7 +51,7 @@ pub fn cycle_step(layer: &Stages, m: u32, layers: u32) -> f64 {
 }
 
 /// aiconfigurator's prefill: L cycles, one shot, however many micro-batches.
-pub fn cycle_prefill(layer: &Stages, m: u32, layers: u32) -> f64 {
+pub(crate) fn cycle_prefill(layer: &Stages, m: u32, layers: u32) -> f64 {
     cycle(layer, m) * f64::from(layers)
 }
 
@@ -104,7 +104,7 @@ pub fn count_steps(batch: f64, prompt: f64, chunk: f64, osl: f64) -> StepCount {
 
 impl StepCount {
     /// Mean time between tokens, and the time of the whole batch.
-    pub fn times(&self, mixed_s: f64, decode_s: f64) -> (f64, f64) {
+    pub(crate) fn times(&self, mixed_s: f64, decode_s: f64) -> (f64, f64) {
         let tpot = (mixed_s * self.mixed_for_tpot + decode_s * self.decode) / (self.mixed_for_tpot + self.decode);
         (tpot, mixed_s * self.mixed + decode_s * self.decode)
     }

@@ -56,12 +56,12 @@ pub struct Load {
 
 impl Load {
     /// Tokens of a prompt, cached ones included.
-    pub fn prompt(&self) -> f64 {
+    pub(crate) fn prompt(&self) -> f64 {
         self.prefix + self.isl
     }
 
     /// What P/D ships of a prompt: to decode, to prefill.
-    pub fn shipped(&self) -> [f64; 2] {
+    pub(crate) fn shipped(&self) -> [f64; 2] {
         [self.ship_to_decode, self.ship_to_prefill]
     }
 
@@ -118,7 +118,7 @@ pub struct SteadyState {
 }
 
 impl SteadyState {
-    pub fn unplaced(binding: Binding, memory_bytes: f64) -> SteadyState {
+    pub(crate) fn unplaced(binding: Binding, memory_bytes: f64) -> SteadyState {
         SteadyState {
             ttft_s: f64::NAN,
             tpot_s: f64::NAN,

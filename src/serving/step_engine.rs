@@ -51,7 +51,7 @@ impl StepEngine {
     }
 
     /// The same on a worker that is compiled already, for another workload.
-    pub fn worker_of(lib: &Arc<Library>, worker: Arc<Worker>, workload: &Workload) -> StepEngine {
+    pub(crate) fn worker_of(lib: &Arc<Library>, worker: Arc<Worker>, workload: &Workload) -> StepEngine {
         let memory = memory::worker(&context(lib, workload), &worker.parallel);
         StepEngine {
             straggle: straggle(lib, workload, worker.ranks()),
@@ -143,7 +143,7 @@ impl StepEngine {
     }
 
     /// The pool that does not hold `sequences` per rank with `tokens` in flight, and the fullest GPU.
-    pub fn memory_check(&self, sequences: f64, tokens: f64) -> (Option<Pool>, f64) {
+    pub(crate) fn memory_check(&self, sequences: f64, tokens: f64) -> (Option<Pool>, f64) {
         let mut short = None;
         let mut most: f64 = 0.0;
         for m in self.memory() {
@@ -229,7 +229,7 @@ impl StepEngine {
     }
 
     /// The steps (worker) or micro-batches (AFD unit) of such a round, in order.
-    pub fn prefill_parts(&self, sequences: f64, isl: f64, prefix: f64, chunk: f64) -> Vec<Batch> {
+    pub(crate) fn prefill_parts(&self, sequences: f64, isl: f64, prefix: f64, chunk: f64) -> Vec<Batch> {
         let chunks = chunks_of(isl, chunk);
         if let EngineKind::Afd(u) = &self.kind
             && u.strategy.one_sequence

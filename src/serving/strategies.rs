@@ -39,7 +39,7 @@ pub struct StepStrategy {
 }
 
 impl StepStrategy {
-    pub fn of(a: &Assumptions) -> StepStrategy {
+    pub(crate) fn of(a: &Assumptions) -> StepStrategy {
         const NONE: Correction = Correction { time: 1.0, share: 1.0 };
         let (prefill, decode) = match a.worker_corrections {
             WorkerCorrections::None => (NONE, NONE),
@@ -76,7 +76,7 @@ pub struct KvStrategy {
 }
 
 impl KvStrategy {
-    pub fn of(a: &Assumptions) -> KvStrategy {
+    pub(crate) fn of(a: &Assumptions) -> KvStrategy {
         let travels = a.kv_transfer != KvTransfer::Ignored;
         KvStrategy {
             travels,
@@ -108,7 +108,7 @@ pub struct RoomStrategy {
 
 impl RoomStrategy {
     /// `afd`: of an AFD unit.
-    pub fn of(a: &Assumptions, framework: Framework, afd: bool) -> RoomStrategy {
+    pub(crate) fn of(a: &Assumptions, framework: Framework, afd: bool) -> RoomStrategy {
         RoomStrategy {
             prompts: match a.activations {
                 Activations::AliveRows | Activations::Framework => {
@@ -146,7 +146,7 @@ pub struct PipelineStrategy {
 }
 
 impl PipelineStrategy {
-    pub fn of(a: &Assumptions) -> PipelineStrategy {
+    pub(crate) fn of(a: &Assumptions) -> PipelineStrategy {
         PipelineStrategy {
             size: match a.microbatch_split {
                 MicrobatchSplit::Even => |batch, parts, i| batch / parts + u32::from(i < batch % parts),

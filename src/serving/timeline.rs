@@ -110,7 +110,7 @@ const SETTLE: u32 = 4;
 const SHOWN: u32 = 4;
 
 /// A stretch of four layers once the pipeline has filled (all of a shorter model), from time zero.
-pub fn stretch(rows: &[Rows<'_>], groups: usize, half_duplex: bool) -> Vec<Bar> {
+pub(crate) fn stretch(rows: &[Rows<'_>], groups: usize, half_duplex: bool) -> Vec<Bar> {
     let all = bars(rows, groups, half_duplex, (SETTLE + SHOWN) as usize);
     let last = all.iter().map(|b| b.layer).max().unwrap_or(0);
     let first = SETTLE.min((last + 1).saturating_sub(SHOWN));

@@ -82,7 +82,7 @@ impl Unit {
     }
 
     /// Attention-DP ranks of all groups.
-    pub fn ranks(&self) -> f64 {
+    pub(crate) fn ranks(&self) -> f64 {
         f64::from(self.unit.groups) * self.unit.ranks()
     }
 
@@ -143,7 +143,7 @@ impl Unit {
     }
 
     /// What a fused dispatch does to the FFN stage, if these micro-batches take one.
-    pub fn fused(&self, parts: &[Batch]) -> Option<f64> {
+    pub(crate) fn fused(&self, parts: &[Batch]) -> Option<f64> {
         let slowed = self.unit.slowed?;
         let pass = |slowed| self.with_rows_as(parts, slowed, |rows, _| self.pass(rows, parts, self.overlapped));
         (pass(Some(slowed)) < pass(None)).then_some(slowed)
@@ -155,7 +155,7 @@ impl Unit {
     }
 
     /// [`Unit::schedule_beside`] of a prefill round: seconds until its last logits.
-    pub fn round_beside(&self, parts: &[Batch], extra: impl Fn(usize) -> Extra) -> f64 {
+    pub(crate) fn round_beside(&self, parts: &[Batch], extra: impl Fn(usize) -> Extra) -> f64 {
         if self.sequence.pp == 1 {
             return self.pass_beside(parts, false, extra);
         }

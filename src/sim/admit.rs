@@ -31,7 +31,7 @@ impl<'a> World<'a> {
     }
 
     /// Puts a request in a queue; a new head is worth a look.
-    pub fn enqueue(&mut self, port: u32, key: u64) {
+    pub(crate) fn enqueue(&mut self, port: u32, key: u64) {
         let p = &mut self.ports[port as usize];
         p.waiting.push(Reverse(key));
         if p.waiting.peek() == Some(&Reverse(key)) {
@@ -40,7 +40,7 @@ impl<'a> World<'a> {
     }
 
     /// Looks for what has come, if it is time to. `idle`: there is no step to wait for.
-    pub fn look(&mut self, i: u32, idle: bool) {
+    pub(crate) fn look(&mut self, i: u32, idle: bool) {
         let inst = &mut self.instances[i as usize];
         let intake = self.deployment.pools[inst.pool as usize].intake;
         inst.fresh = false;
@@ -64,7 +64,7 @@ impl<'a> World<'a> {
     }
 
     /// Lets the head of a queue in for its prompt, if its KV fits. `true` if it was.
-    pub fn admit_prompt(&mut self, port: u32) -> bool {
+    pub(crate) fn admit_prompt(&mut self, port: u32) -> bool {
         let Some(&Reverse(key)) = self.ports[port as usize].waiting.peek() else { return false };
         let request = key as u32;
         let r = request as usize;
@@ -131,7 +131,7 @@ impl<'a> World<'a> {
         true
     }
 
-    pub fn fetched(&mut self, request: u32, life: u32) {
+    pub(crate) fn fetched(&mut self, request: u32, life: u32) {
         let s = &self.seqs[request as usize];
         if s.life == life && s.port != NONE {
             let port = s.port;
@@ -141,7 +141,7 @@ impl<'a> World<'a> {
     }
 
     /// The last prompt token of `request` is computed.
-    pub fn prompt_done(&mut self, request: u32) {
+    pub(crate) fn prompt_done(&mut self, request: u32) {
         let r = request as usize;
         let port = self.seqs[r].port;
         let instance = self.ports[port as usize].instance;
@@ -208,7 +208,7 @@ impl<'a> World<'a> {
     }
 
     /// The sequence decodes from the next step on; its blocks cover `need` tokens so far.
-    pub fn join(&mut self, request: u32) {
+    pub(crate) fn join(&mut self, request: u32) {
         let r = request as usize;
         let port = self.seqs[r].port;
         let i = self.ports[port as usize].instance;
@@ -280,7 +280,7 @@ impl<'a> World<'a> {
     }
 
     /// A decoding sequence has written its last token.
-    pub fn ended(&mut self, request: u32) {
+    pub(crate) fn ended(&mut self, request: u32) {
         let r = request as usize;
         let port = self.seqs[r].port;
         let context = self.part(request);
@@ -293,7 +293,7 @@ impl<'a> World<'a> {
     }
 
     /// Takes the KV of the sequence that came last away from it. `false` if no one holds any.
-    pub fn preempt_one(&mut self, port: u32) -> bool {
+    pub(crate) fn preempt_one(&mut self, port: u32) -> bool {
         let p = &self.ports[port as usize];
         let victim = p.running.iter().chain(&p.prefilling).copied().max_by_key(|q| self.key(*q));
         let Some(request) = victim else { return false };
@@ -355,7 +355,7 @@ impl<'a> World<'a> {
     }
 
     /// Lets requests in whose KV has to come from prefill (or, with no prefill, comes with them).
-    pub fn admit_inbound(&mut self, port: u32) {
+    pub(crate) fn admit_inbound(&mut self, port: u32) {
         let max_seqs = {
             let i = self.ports[port as usize].instance as usize;
             self.deployment.pools[self.instances[i].pool as usize].max_seqs
@@ -429,7 +429,7 @@ impl<'a> World<'a> {
         at
     }
 
-    pub fn kv_arrived(&mut self, request: u32) {
+    pub(crate) fn kv_arrived(&mut self, request: u32) {
         let r = request as usize;
         let source = self.seqs[r].source;
         // The prefill side lets go.

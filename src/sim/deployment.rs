@@ -45,7 +45,7 @@ pub enum Timing {
 
 impl Timing {
     /// The step engine behind an engine's timing.
-    pub fn step_engine(&self) -> Option<&StepEngine> {
+    pub(crate) fn step_engine(&self) -> Option<&StepEngine> {
         match self {
             Timing::Fixed { .. } | Timing::Lines(_) => None,
             Timing::Engine(engine, role) => Some(match (&engine.compiled, role) {
@@ -123,7 +123,7 @@ impl Intake {
     }
 
     /// Whether what comes during a step may have to wait for more than its end.
-    pub fn waits(&self) -> bool {
+    pub(crate) fn waits(&self) -> bool {
         self.ahead || self.polls > 0 || self.holds > 0
     }
 }
@@ -283,7 +283,7 @@ impl Deployment {
     ///
     /// # Errors
     /// `Infeasible` if no request could ever be taken, with what is short.
-    pub fn with_room(engine: &Arc<Engine>) -> Result<Deployment> {
+    pub(crate) fn with_room(engine: &Arc<Engine>) -> Result<Deployment> {
         let found = Deployment::of(engine);
         let loads = |s: &StepEngine| s.memory().iter().all(|m| m.free(1.0) >= 0.0);
         if found.pools.iter().any(|p| p.kv_tokens == 0 || !p.timing.step_engine().is_none_or(loads)) {
@@ -339,7 +339,7 @@ impl Deployment {
 
 impl Transfer {
     /// Time of `tokens` of KV on idle links, after a prefill that computed for `compute_s`.
-    pub fn shipping(&self, tokens: f64, compute_s: f64) -> Shipping {
+    pub(crate) fn shipping(&self, tokens: f64, compute_s: f64) -> Shipping {
         match self {
             Transfer::Free => Shipping::default(),
             Transfer::Line { latency_ps, ps_per_token } => {
@@ -366,7 +366,7 @@ impl Transfer {
 }
 
 /// Decode work of one rank as a [`Batch`]: `n` sequences with `context_parts` in KV between them.
-pub fn decode_batch(n: f64, context_parts: f64, per_decode: u32) -> Batch {
+pub(crate) fn decode_batch(n: f64, context_parts: f64, per_decode: u32) -> Batch {
     let context = if n > 0.0 { context_parts / (PARTS as f64) / n } else { 0.0 };
     Batch::decode(n, context, f64::from(per_decode))
 }

@@ -29,12 +29,12 @@ pub struct Largest {
 
 impl Largest {
     /// For `gaps` gaps: the 99th percentile by nearest rank is the `wanted`-th largest.
-    pub fn of(gaps: u32) -> Largest {
+    pub(crate) fn of(gaps: u32) -> Largest {
         let n = u64::from(gaps);
         Largest { top: Vec::new(), weight: 0, wanted: n + 1 - (99 * n).div_ceil(100).max(1) }
     }
 
-    pub fn add(&mut self, ps: u64, count: u32) {
+    pub(crate) fn add(&mut self, ps: u64, count: u32) {
         if self.weight >= self.wanted && self.top.last().is_some_and(|l| l.0 >= ps) {
             return;
         }
@@ -50,22 +50,22 @@ impl Largest {
         }
     }
 
-    pub fn p99(&self) -> u64 {
+    pub(crate) fn p99(&self) -> u64 {
         self.top.last().map_or(0, |g| g.0)
     }
 
-    pub fn max(&self) -> u64 {
+    pub(crate) fn max(&self) -> u64 {
         self.top.first().map_or(0, |g| g.0)
     }
 
-    pub fn entries(&self) -> &[(u64, u32)] {
+    pub(crate) fn entries(&self) -> &[(u64, u32)] {
         &self.top
     }
 }
 
 impl Log {
     /// `count` decode steps after step `done` took until `end_ps`, the first of them including any pause before it.
-    pub fn push(&mut self, done: u32, count: u32, start_ps: u64, end_ps: u64) {
+    pub(crate) fn push(&mut self, done: u32, count: u32, start_ps: u64, end_ps: u64) {
         let pause = start_ps.saturating_sub(self.last_end_ps);
         let each = (end_ps - start_ps) / u64::from(count.max(1));
         let mut first = done + 1;
@@ -84,7 +84,7 @@ impl Log {
     }
 
     /// Adds the gaps of steps `join + 1 ..= last`; the first is shorter by `lag_ps`.
-    pub fn collect(&self, join: u32, last: u32, lag_ps: u64, into: &mut Largest) {
+    pub(crate) fn collect(&self, join: u32, last: u32, lag_ps: u64, into: &mut Largest) {
         let from = self.gaps.partition_point(|g| g.first + g.count <= join + 1);
         for g in self.gaps.range(from..) {
             if g.first > last {
@@ -103,12 +103,12 @@ impl Log {
     }
 
     /// Whether it is time to forget what no running sequence needs; doubles as what is left grows.
-    pub fn wants_sweep(&self) -> bool {
+    pub(crate) fn wants_sweep(&self) -> bool {
         self.gaps.len() >= self.next_sweep.max(4096)
     }
 
     /// Forgets steps up to `join`.
-    pub fn sweep(&mut self, join: u32) {
+    pub(crate) fn sweep(&mut self, join: u32) {
         while self.gaps.front().is_some_and(|g| g.first + g.count <= join + 1) {
             self.gaps.pop_front();
         }

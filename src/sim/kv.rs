@@ -189,20 +189,20 @@ impl Kv {
         }
     }
 
-    pub fn blocks(&self, tokens: u64) -> u64 {
+    pub(crate) fn blocks(&self, tokens: u64) -> u64 {
         tokens.div_ceil(u64::from(self.block))
     }
 
     /// Blocks that sequences hold.
-    pub fn held(&self) -> u64 {
+    pub(crate) fn held(&self) -> u64 {
         self.private + self.cache.pinned() * self.per_name
     }
 
-    pub fn free(&self) -> u64 {
+    pub(crate) fn free(&self) -> u64 {
         self.capacity.saturating_sub(self.held())
     }
 
-    pub fn over(&self) -> bool {
+    pub(crate) fn over(&self) -> bool {
         self.held() > self.capacity
     }
 
@@ -211,12 +211,12 @@ impl Kv {
         self.settle();
     }
 
-    pub fn give(&mut self, blocks: u64) {
+    pub(crate) fn give(&mut self, blocks: u64) {
         self.private -= blocks;
     }
 
     /// Idle cached blocks make way for held ones.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let room = self.free() / self.per_name;
         if self.cache.idle() > room {
             self.cache.shrink(room);
@@ -235,7 +235,7 @@ impl Kv {
         self.decoding += 1;
     }
 
-    pub fn leave(&mut self, tokens: u64, step: u32) {
+    pub(crate) fn leave(&mut self, tokens: u64, step: u32) {
         let place = self.place(tokens, step);
         self.places[place] -= 1;
         self.decoding -= 1;
@@ -279,13 +279,13 @@ impl Kv {
     }
 
     /// Whether `steps` more steps and `blocks` more blocks surely leave everything as it is, cached blocks too.
-    pub fn roomy(&self, steps: u32, blocks: u64) -> bool {
+    pub(crate) fn roomy(&self, steps: u32, blocks: u64) -> bool {
         let growth = (u64::from(steps / self.block) + 1) * self.decoding;
         growth == 0 || self.held() + self.cache.idle() * self.per_name + growth + blocks <= self.capacity
     }
 
     /// Takes the blocks of `j` steps.
-    pub fn grow(&mut self, step: u32, j: u32) {
+    pub(crate) fn grow(&mut self, step: u32, j: u32) {
         let more = self.growth(step, j);
         if more > 0 {
             self.take(more);

@@ -42,7 +42,7 @@ impl Latencies {
     }
 
     /// Whether a request finished inside the limits (a single token has no TPOT to miss).
-    pub fn good(&self, i: usize, slo: &Slo) -> bool {
+    pub(crate) fn good(&self, i: usize, slo: &Slo) -> bool {
         let fits = |x: f64, limit: Option<f64>| limit.is_none_or(|l| x <= l);
         !self.e2e_ms[i].is_nan()
             && fits(self.ttft_ms[i], slo.ttft_ms)
@@ -241,6 +241,6 @@ pub fn goodput(r: &Requests, o: &Outcome, slo: &Slo) -> Goodput {
 }
 
 /// From the first arrival to the last event.
-pub fn duration_s(o: &Outcome) -> f64 {
+pub(crate) fn duration_s(o: &Outcome) -> f64 {
     to_s(o.end_ps - o.arrival_ps.iter().copied().min().unwrap_or(0).min(o.end_ps))
 }

@@ -47,7 +47,7 @@ pub use settings::{Preemption, Router, Scheduler, Settings, SharedTier};
 pub const PS: f64 = 1e12;
 
 /// Seconds as picoseconds, to the nearest.
-pub fn to_ps(seconds: f64) -> u64 {
+pub(crate) fn to_ps(seconds: f64) -> u64 {
     (seconds * PS).round() as u64
 }
 

@@ -101,7 +101,7 @@ impl Policy for Static {
 }
 
 /// The policy of a name.
-pub fn of(scheduler: Scheduler) -> &'static dyn Policy {
+pub(crate) fn of(scheduler: Scheduler) -> &'static dyn Policy {
     match scheduler {
         Scheduler::ChunkedPrefill => &ChunkedPrefill,
         Scheduler::PrefillFirst => &PrefillFirst,

@@ -51,7 +51,7 @@ pub struct Steps {
 
 impl Steps {
     /// Fine units of the first `j` steps.
-    pub fn time(&self, j: u32) -> u128 {
+    pub(crate) fn time(&self, j: u32) -> u128 {
         let j = i128::from(j);
         let t = j * i128::from(self.first) + i128::from(self.delta) * (j * (j - 1) / 2);
         t.max(0) as u128
@@ -85,7 +85,7 @@ pub struct Pricer {
 const KNOTS: i32 = 44;
 
 impl Pricer {
-    pub fn new(pool: &PoolSpec) -> Pricer {
+    pub(crate) fn new(pool: &PoolSpec) -> Pricer {
         let n = match &pool.timing {
             Timing::Engine(..) => pool.max_seqs.min(1 << 16) as usize + 1,
             _ => 0,
@@ -125,7 +125,7 @@ impl Pricer {
     }
 
     /// At most `most` equal decode steps from here, and what they take.
-    pub fn decode(&self, parts: &[PassPart], most: u32) -> Steps {
+    pub(crate) fn decode(&self, parts: &[PassPart], most: u32) -> Steps {
         match &self.timing {
             Timing::Fixed { decode_ps, .. } => {
                 Steps { first: (*decode_ps as i64) << FINE.trailing_zeros(), delta: 0, count: most }
@@ -198,7 +198,7 @@ impl Pricer {
 
     /// A step that carries prompt tokens, with `n` decoding sequences per rank (mean) that have
     /// `context` parts of KV on the fullest rank; fine units.
-    pub fn mixed(&self, n: f64, context: u64, chunk: &Chunk) -> i64 {
+    pub(crate) fn mixed(&self, n: f64, context: u64, chunk: &Chunk) -> i64 {
         match &self.timing {
             Timing::Fixed { prefill_ps, decode_ps } => ((prefill_ps + decode_ps) as i64) << FINE.trailing_zeros(),
             Timing::Lines(_) => 0,

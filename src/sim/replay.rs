@@ -32,7 +32,7 @@ pub struct Log {
 impl Log {
     /// # Errors
     /// Everything that is wrong with it.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let mut p = Problems::new();
         p.nest("log", self.requests.check());
         for (name, values) in [("ttft_ms", &self.ttft_ms), ("tpot_ms", &self.tpot_ms)] {
@@ -67,7 +67,7 @@ impl Server {
     ///
     /// # Errors
     /// If the plan does not fit.
-    pub fn settled(&self) -> Result<Server> {
+    pub(crate) fn settled(&self) -> Result<Server> {
         Ok(Server { plan: self.engine(&self.case.cluster.device)?.plan.clone(), ..self.clone() })
     }
 }

@@ -7,7 +7,7 @@ use super::settings::Router;
 use super::world::World;
 
 /// A port of `pool` for `request`.
-pub fn choose(w: &mut World<'_>, pool: usize, request: u32) -> u32 {
+pub(crate) fn choose(w: &mut World<'_>, pool: usize, request: u32) -> u32 {
     let range = w.pool_ports[pool].clone();
     if range.len() == 1 {
         return range.start;

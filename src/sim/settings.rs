@@ -205,7 +205,7 @@ impl Options {
 
 impl Settings {
     /// Everything that is wrong; paths are relative to it.
-    pub fn check(&self) -> Problems {
+    pub(crate) fn check(&self) -> Problems {
         let mut p = Problems::new();
         if self.kv_block_tokens == 0 {
             p.push("kv_block_tokens", "is 0", "16 is usual");

@@ -46,7 +46,7 @@ pub struct Seq {
 }
 
 impl Seq {
-    pub fn new() -> Seq {
+    pub(crate) fn new() -> Seq {
         Seq {
             port: NONE,
             source: NONE,
@@ -69,7 +69,7 @@ impl Seq {
     }
 
     /// Tokens of a decoding sequence at decode step `step`, the one being written included.
-    pub fn context(&self, step: u32, grow: u64) -> u64 {
+    pub(crate) fn context(&self, step: u32, grow: u64) -> u64 {
         (self.base + u64::from(step - self.join) * grow) / PARTS
     }
 }

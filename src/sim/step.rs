@@ -13,7 +13,7 @@ use crate::spec::Role;
 
 impl World<'_> {
     /// [`Self::poke`] for a request that has just queued up: no use if it cannot be let in before the run ends.
-    pub fn poke_for(&mut self, port: u32, key: u64) {
+    pub(crate) fn poke_for(&mut self, port: u32, key: u64) {
         let p = &self.ports[port as usize];
         let i = p.instance as usize;
         let pool = &self.deployment.pools[self.instances[i].pool as usize];
@@ -48,7 +48,7 @@ impl World<'_> {
     }
 
     /// The run under way has ended, or the instance was woken.
-    pub fn boundary(&mut self, i: u32) {
+    pub(crate) fn boundary(&mut self, i: u32) {
         self.instances[i as usize].scheduled = false;
         if let Some(run) = self.instances[i as usize].run.take() {
             self.settle(i, &run);

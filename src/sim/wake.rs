@@ -11,7 +11,7 @@ pub(super) fn ceil_ps(clock: u128) -> u64 {
 
 impl World<'_> {
     /// Something waits at `port`: a resting instance gets a boundary now, a run of decode steps is cut at its next one.
-    pub fn poke(&mut self, port: u32) {
+    pub(crate) fn poke(&mut self, port: u32) {
         let i = self.ports[port as usize].instance;
         let inst = &mut self.instances[i as usize];
         match &mut inst.run {
@@ -40,7 +40,7 @@ impl World<'_> {
 
     /// Books the KV that an instance's ranks have taken by now in a run under way, where `blocks` more
     /// or the cached blocks could come to matter: who asks in between must see what is there.
-    pub fn catch_up(&mut self, i: u32, blocks: u64) {
+    pub(crate) fn catch_up(&mut self, i: u32, blocks: u64) {
         let inst = &mut self.instances[i as usize];
         let Some(run) = &mut inst.run else { return };
         let pool = &self.deployment.pools[inst.pool as usize];
@@ -64,7 +64,7 @@ impl World<'_> {
     }
 
     /// Blocks of `port` were taken in the middle of a run: it ends where its own growth no longer fits.
-    pub fn refit(&mut self, port: u32) {
+    pub(crate) fn refit(&mut self, port: u32) {
         let i = self.ports[port as usize].instance;
         self.catch_up(i, 0);
         let inst = &mut self.instances[i as usize];
@@ -88,7 +88,7 @@ impl World<'_> {
     }
 
     /// A boundary now, behind what else happens at this time.
-    pub fn again(&mut self, i: u32) {
+    pub(crate) fn again(&mut self, i: u32) {
         let inst = &mut self.instances[i as usize];
         inst.scheduled = true;
         inst.ticket += 1;

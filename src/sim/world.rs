@@ -67,7 +67,7 @@ pub struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    pub fn new(
+    pub(crate) fn new(
         pricers: &'a [Arc<Pricer>],
         deployment: &'a Deployment,
         requests: &'a Requests,
@@ -164,7 +164,7 @@ impl<'a> World<'a> {
         }
     }
 
-    pub fn push(&mut self, at: u64, event: Event) {
+    pub(crate) fn push(&mut self, at: u64, event: Event) {
         // Boundaries go by instance: when they were announced depends on how runs were cut.
         let tie = if let Event::Boundary(i, _) = event {
             u64::from(i)
@@ -176,12 +176,12 @@ impl<'a> World<'a> {
     }
 
     /// Whether something other than a boundary happens at this very time.
-    pub fn comes_now(&self) -> bool {
+    pub(crate) fn comes_now(&self) -> bool {
         self.heap.peek().is_some_and(|Reverse((at, class, ..))| *at == self.now && *class == 0)
     }
 
     /// The request is in the hands of `port` from now on.
-    pub fn hand_to(&mut self, request: u32, port: u32) {
+    pub(crate) fn hand_to(&mut self, request: u32, port: u32) {
         let r = request as usize;
         self.seqs[r].port = port;
         let p = &mut self.ports[port as usize];
@@ -189,7 +189,7 @@ impl<'a> World<'a> {
         p.tokens += u64::from(self.requests.isl[r]) + u64::from(self.requests.osl[r]);
     }
 
-    pub fn out_of_hand(&mut self, request: u32, port: u32) {
+    pub(crate) fn out_of_hand(&mut self, request: u32, port: u32) {
         let r = request as usize;
         let p = &mut self.ports[port as usize];
         p.load -= 1;
@@ -197,20 +197,20 @@ impl<'a> World<'a> {
     }
 
     /// Order in a queue: priority, then arrival.
-    pub fn key(&self, request: u32) -> u64 {
+    pub(crate) fn key(&self, request: u32) -> u64 {
         let priority = self.requests.priority.get(request as usize).copied().unwrap_or(0);
         u64::from(priority) << 32 | u64::from(request)
     }
 
     /// The number in the system changes by `change` now.
-    pub fn count(&mut self, change: i64) {
+    pub(crate) fn count(&mut self, change: i64) {
         self.out.in_system_ps += u128::from(self.in_system) * u128::from(self.now - self.last_change_ps);
         self.last_change_ps = self.now;
         self.in_system = self.in_system.wrapping_add_signed(change);
     }
 
     /// Full named blocks of a prompt that may be reused.
-    pub fn names(&self, r: usize) -> &'a [u64] {
+    pub(crate) fn names(&self, r: usize) -> &'a [u64] {
         if !self.settings.prefix_cache || self.requests.hashes.is_empty() {
             return &[];
         }
@@ -220,7 +220,7 @@ impl<'a> World<'a> {
     }
 
     /// A request leaves the system: in a closed loop its user thinks and sends the next one.
-    pub fn leave(&mut self, _request: u32) {
+    pub(crate) fn leave(&mut self, _request: u32) {
         self.count(-1);
         self.ended += 1;
         if let Some(closed) = self.requests.closed {
@@ -233,7 +233,7 @@ impl<'a> World<'a> {
     }
 
     /// The answer is complete; `step` is the decode step that ended it (none: prefill did).
-    pub fn finish(&mut self, request: u32, instance: u32) {
+    pub(crate) fn finish(&mut self, request: u32, instance: u32) {
         let r = request as usize;
         let osl = self.requests.osl[r];
         self.out.status[r] = Status::Finished;

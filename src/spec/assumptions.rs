@@ -360,7 +360,7 @@ impl Assumptions {
     ///
     /// # Errors
     /// All names that are no switch, and all values that do not fit.
-    pub fn with(&self, switches: &Map<String, Value>) -> Result<Self> {
+    pub(crate) fn with(&self, switches: &Map<String, Value>) -> Result<Self> {
         if switches.is_empty() {
             return Ok(self.clone());
         }

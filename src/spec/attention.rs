@@ -36,7 +36,7 @@ pub struct Indexer {
 
 impl Indexer {
     /// Index keys of a token.
-    pub fn keys(&self) -> f64 {
+    pub(crate) fn keys(&self) -> f64 {
         1.0 / f64::from(self.pool.max(1))
     }
 }
@@ -174,7 +174,7 @@ impl Attention {
     }
 
     /// Width of a value head (of the latent's, for MLA; 0: of a kind of its own).
-    pub fn value_dim(&self) -> u32 {
+    pub(crate) fn value_dim(&self) -> u32 {
         match self {
             Attention::Gqa { head_dim, shape, .. } if shape.v_dim == 0 => *head_dim,
             Attention::Gqa { shape, .. } => shape.v_dim,
@@ -204,7 +204,7 @@ impl Attention {
     }
 
     /// Bytes that a layer keeps of a sequence whatever its length.
-    pub fn state_bytes(&self, kv: Dtype) -> f64 {
+    pub(crate) fn state_bytes(&self, kv: Dtype) -> f64 {
         match self {
             Attention::Gqa { .. } | Attention::Mla { .. } => 0.0,
             Attention::Own(own) => own.facts().state_bytes(kv),
@@ -265,7 +265,7 @@ impl Attention {
     }
 
     /// Plain grouped-query attention.
-    pub fn gqa(heads: u32, kv_heads: u32, head_dim: u32, window: Option<SlidingWindow>) -> Attention {
+    pub(crate) fn gqa(heads: u32, kv_heads: u32, head_dim: u32, window: Option<SlidingWindow>) -> Attention {
         Attention::Gqa { heads, kv_heads, head_dim, window, shape: Shape::default() }
     }
 }

@@ -16,7 +16,7 @@ use super::plan::{AfdPlan, Parallel, Plan, Slot};
 
 impl Dtype {
     /// Neighbours along the intermediate size that must stay on one rank.
-    pub fn block(self) -> u32 {
+    pub(crate) fn block(self) -> u32 {
         match self {
             // DeepSeek checkpoints: `weight_block_size: [128, 128]`; `validate_fp8_block_shape` of vLLM.
             Dtype::Fp8Block => 128,
@@ -30,7 +30,7 @@ impl Dtype {
     }
 
     /// Whether `ranks` may share `width` weights of this format evenly, in whole blocks. One rank may always hold all.
-    pub fn cuts(self, width: u32, ranks: u32) -> bool {
+    pub(crate) fn cuts(self, width: u32, ranks: u32) -> bool {
         ranks == 1 || u64::from(width).is_multiple_of(u64::from(ranks) * u64::from(self.block()))
     }
 }

@@ -46,7 +46,7 @@ impl Case {
     }
 
     /// Everything wrong with its parts, and with the formats on its device.
-    pub fn check(&self) -> Problems {
+    pub(crate) fn check(&self) -> Problems {
         let mut p = Problems::new();
         p.nest("model", self.model.check());
         p.nest("cluster", self.cluster.check());

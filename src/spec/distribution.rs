@@ -144,7 +144,7 @@ impl Distribution {
     }
 
     /// The same shape with every length times `by` (a geometric one keeps its family: its mean is scaled).
-    pub fn scaled(&self, by: f64) -> Self {
+    pub(crate) fn scaled(&self, by: f64) -> Self {
         match self {
             Distribution::Fixed { value } => Distribution::Fixed { value: value * by },
             Distribution::Uniform { low, high } => Distribution::Uniform { low: low * by, high: high * by },
@@ -156,7 +156,7 @@ impl Distribution {
         }
     }
 
-    pub fn is_fixed(&self) -> bool {
+    pub(crate) fn is_fixed(&self) -> bool {
         match self {
             Distribution::Fixed { .. } => true,
             Distribution::Uniform { low, high } => low == high,
@@ -231,18 +231,10 @@ impl Distribution {
     }
 
     /// The largest value, or the 99.9 % point where there is no largest.
-    pub fn peak(&self) -> f64 {
+    pub(crate) fn peak(&self) -> f64 {
         match self {
             Distribution::Lognormal { .. } | Distribution::Geometric { .. } => self.quantile(0.999),
             _ => self.quantile(1.0),
-        }
-    }
-
-    /// The smallest value.
-    pub fn least(&self) -> f64 {
-        match self {
-            Distribution::Lognormal { .. } => 0.0,
-            _ => self.quantile(0.0),
         }
     }
 

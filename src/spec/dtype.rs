@@ -44,7 +44,7 @@ impl Dtype {
     }
 
     /// Bytes of one cached key or value element, scales left to the cache's own layout.
-    pub fn kv_bytes(self) -> f64 {
+    pub(crate) fn kv_bytes(self) -> f64 {
         match self {
             Dtype::Fp8 | Dtype::Fp8Block => 1.0,
             other => other.activation_bytes(),
@@ -52,7 +52,7 @@ impl Dtype {
     }
 
     /// What dispatch carries when the experts run in this format: the activations they read.
-    pub fn payload(self) -> Dtype {
+    pub(crate) fn payload(self) -> Dtype {
         match self {
             Dtype::Int4Wo | Dtype::W4a16Mxfp4 | Dtype::W4a16Nvfp4 => Dtype::Bf16,
             other => other,
@@ -60,7 +60,7 @@ impl Dtype {
     }
 
     /// Bytes one activation element takes on the wire or in memory, scales included.
-    pub fn activation_bytes(self) -> f64 {
+    pub(crate) fn activation_bytes(self) -> f64 {
         match self {
             Dtype::Bf16 | Dtype::Int4Wo | Dtype::W4a16Mxfp4 | Dtype::W4a16Nvfp4 => 2.0,
             Dtype::Fp8 => 1.0,

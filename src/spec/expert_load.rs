@@ -18,7 +18,7 @@ choices! {
 
 impl ExpertLoad {
     /// Exponent of its power law; none: the ranks are even.
-    pub fn exponent(self) -> Option<f64> {
+    pub(crate) fn exponent(self) -> Option<f64> {
         match self {
             ExpertLoad::PowerLaw101 => Some(1.01),
             ExpertLoad::PowerLaw12 => Some(1.2),

@@ -74,12 +74,12 @@ json_methods! {
 
 impl Device {
     /// Whether the device multiplies FP4 numbers.
-    pub fn has_fp4(&self) -> bool {
+    pub(crate) fn has_fp4(&self) -> bool {
         self.fp4_flops > 0.0
     }
 
     /// Everything that is wrong; paths are relative to it.
-    pub fn check(&self) -> Problems {
+    pub(crate) fn check(&self) -> Problems {
         let mut c = Check::new();
         if self.name.is_empty() {
             c.wrong("name", "is empty", "");
@@ -100,7 +100,7 @@ impl Device {
 
 impl Fabric {
     /// Everything that is wrong; paths are relative to it.
-    pub fn check(&self) -> Problems {
+    pub(crate) fn check(&self) -> Problems {
         let mut c = Check::new();
         c.count("domain_gpus", self.domain_gpus, 1, MANY);
         c.count("node_gpus", self.node_gpus, 1, MANY);

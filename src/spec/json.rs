@@ -11,14 +11,14 @@ use crate::error::{Error, Problems, Result, near};
 const MARK: char = '\u{1f}';
 
 /// Parses a spec; `root` is what the user calls it (`plan`).
-pub fn parse<T: DeserializeOwned>(text: &str, root: &str) -> Result<T> {
+pub(crate) fn parse<T: DeserializeOwned>(text: &str, root: &str) -> Result<T> {
     let value: Value = serde_json::from_str(text)
         .map_err(|e| Error::spec(root, format!("is not valid JSON: {e}"), "NaN and Infinity are not JSON"))?;
     from_value(value, root)
 }
 
 /// Reads a spec from parsed JSON.
-pub fn from_value<T: DeserializeOwned>(value: Value, root: &str) -> Result<T> {
+pub(crate) fn from_value<T: DeserializeOwned>(value: Value, root: &str) -> Result<T> {
     serde_path_to_error::deserialize(value).map_err(|e| {
         let (path, message) = locate(&e);
         let path = join(root, &path);
@@ -28,13 +28,13 @@ pub fn from_value<T: DeserializeOwned>(value: Value, root: &str) -> Result<T> {
 }
 
 /// Writes a spec; reading the text back gives the same bits.
-pub fn to_json<T: Serialize>(spec: &T, root: &str) -> Result<String> {
+pub(crate) fn to_json<T: Serialize>(spec: &T, root: &str) -> Result<String> {
     serde_json::to_string(spec).map_err(|e| Error::spec(root, format!("cannot be written as JSON: {e}"), ""))
 }
 
 /// As `to_json`, but a finite number in every field is the caller's promise to keep: JSON has no
 /// NaN, and serde_json would write `null`.
-pub fn to_value<T: Serialize>(spec: &T, root: &str) -> Result<Value> {
+pub(crate) fn to_value<T: Serialize>(spec: &T, root: &str) -> Result<Value> {
     serde_json::to_value(spec).map_err(|e| Error::spec(root, format!("cannot be written as JSON: {e}"), ""))
 }
 
@@ -48,7 +48,7 @@ fn join(root: &str, path: &str) -> String {
 }
 
 /// Path and message of an error, with the path of a tagged enum's inside joined on.
-pub fn locate(error: &serde_path_to_error::Error<serde_json::Error>) -> (String, String) {
+pub(crate) fn locate(error: &serde_path_to_error::Error<serde_json::Error>) -> (String, String) {
     let outer = error.path().to_string();
     let message = error.inner().to_string();
     match message.split_once(MARK) {
@@ -142,6 +142,6 @@ macro_rules! json_methods {
 pub(crate) use json_methods;
 
 /// Takes all problems or the value.
-pub fn checked<T>(spec: T, problems: Problems) -> Result<T> {
+pub(crate) fn checked<T>(spec: T, problems: Problems) -> Result<T> {
     problems.into_result().map(|()| spec)
 }

@@ -41,7 +41,7 @@ impl<'de> Deserialize<'de> for LayerMixer {
 
 impl LayerMixer {
     /// What attention TP must divide, and what that is in words.
-    pub fn heads(&self) -> (u32, &'static str) {
+    pub(crate) fn heads(&self) -> (u32, &'static str) {
         match self {
             LayerMixer::Attention(a) => {
                 (a.attention.heads(), "attention heads of the layers with a shape of their own")
@@ -74,7 +74,7 @@ impl LayerMixer {
     }
 
     /// Bytes that a token adds to what a layer keeps.
-    pub fn kv_bytes_per_token(&self, kv: Dtype) -> f64 {
+    pub(crate) fn kv_bytes_per_token(&self, kv: Dtype) -> f64 {
         match self {
             LayerMixer::Attention(a) => a.attention.kv_bytes_per_token(kv),
             LayerMixer::Own(own) => own.facts().kv_bytes_per_token(kv),
@@ -82,7 +82,7 @@ impl LayerMixer {
     }
 
     /// Bytes that a layer keeps of a sequence whatever its length.
-    pub fn state_bytes(&self, kv: Dtype) -> f64 {
+    pub(crate) fn state_bytes(&self, kv: Dtype) -> f64 {
         match self {
             LayerMixer::Attention(a) => a.attention.state_bytes(kv),
             LayerMixer::Own(own) => own.facts().state_bytes(kv),
@@ -90,7 +90,7 @@ impl LayerMixer {
     }
 
     /// Over how many of `tp` ranks what it keeps is split; the others hold copies.
-    pub fn shards(&self, tp: u32) -> u32 {
+    pub(crate) fn shards(&self, tp: u32) -> u32 {
         match self {
             LayerMixer::Attention(a) => a.attention.kv_shards(tp),
             LayerMixer::Own(own) => own.facts().shards(tp),

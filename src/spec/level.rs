@@ -47,7 +47,7 @@ impl Level {
     }
 
     /// Its place among [`Level::ALL`].
-    pub fn index(self) -> usize {
+    pub(crate) fn index(self) -> usize {
         self as usize
     }
 

@@ -16,24 +16,24 @@ pub(crate) struct Check {
 }
 
 impl Check {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Starts under a root (`plan`).
-    pub fn under(root: &'static str) -> Self {
+    pub(crate) fn under(root: &'static str) -> Self {
         Check { at: vec![root], problems: Problems::new() }
     }
 
     /// Checks a part, whose fields are named below `field`.
-    pub fn within<T>(&mut self, field: &'static str, part: impl FnOnce(&mut Self) -> T) -> T {
+    pub(crate) fn within<T>(&mut self, field: &'static str, part: impl FnOnce(&mut Self) -> T) -> T {
         self.at.push(field);
         let result = part(self);
         self.at.pop();
         result
     }
 
-    pub fn path(&self, field: &str) -> String {
+    pub(crate) fn path(&self, field: &str) -> String {
         let mut parts = self.at.clone();
         if !field.is_empty() {
             parts.push(field);
@@ -41,13 +41,13 @@ impl Check {
         parts.join(".")
     }
 
-    pub fn wrong(&mut self, field: &str, message: impl Into<String>, hint: impl Into<String>) {
+    pub(crate) fn wrong(&mut self, field: &str, message: impl Into<String>, hint: impl Into<String>) {
         let path = self.path(field);
         self.problems.push(path, message, hint);
     }
 
     /// A whole number from `low` to `high`.
-    pub fn count(&mut self, field: &str, value: u32, low: u32, high: u32) -> bool {
+    pub(crate) fn count(&mut self, field: &str, value: u32, low: u32, high: u32) -> bool {
         let good = (low..=high).contains(&value);
         if !good {
             self.wrong(field, format!("must be from {low} to {high}, is {value}"), "");
@@ -55,12 +55,12 @@ impl Check {
         good
     }
 
-    pub fn count_if(&mut self, field: &str, value: Option<u32>, low: u32, high: u32) -> bool {
+    pub(crate) fn count_if(&mut self, field: &str, value: Option<u32>, low: u32, high: u32) -> bool {
         value.is_none_or(|v| self.count(field, v, low, high))
     }
 
     /// A finite number from `low` to `high`.
-    pub fn range(&mut self, field: &str, value: f64, low: f64, high: f64) -> bool {
+    pub(crate) fn range(&mut self, field: &str, value: f64, low: f64, high: f64) -> bool {
         // Written so that NaN fails.
         let good = value >= low && value <= high;
         if !good {
@@ -70,7 +70,7 @@ impl Check {
     }
 
     /// A finite number above zero.
-    pub fn positive(&mut self, field: &str, value: f64, high: f64) -> bool {
+    pub(crate) fn positive(&mut self, field: &str, value: f64, high: f64) -> bool {
         let good = value > 0.0 && value <= high;
         if !good {
             self.wrong(field, format!("must be above 0 and at most {high:e}, is {value}"), "");

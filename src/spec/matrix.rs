@@ -43,7 +43,7 @@ pub enum Split {
 }
 
 impl Split {
-    pub fn ranks(self, tp: u32) -> f64 {
+    pub(crate) fn ranks(self, tp: u32) -> f64 {
         f64::from(match self {
             Split::Heads => tp.max(1),
             Split::KvHeads(kv) => tp.clamp(1, kv.max(1)),
@@ -52,6 +52,6 @@ impl Split {
     }
 }
 
-pub fn matrix(part: Part, rows: f64, columns: f64, split: Split) -> Matrix {
+pub(crate) fn matrix(part: Part, rows: f64, columns: f64, split: Split) -> Matrix {
     Matrix { part, parameters: rows * columns, split }
 }

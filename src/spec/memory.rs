@@ -54,7 +54,7 @@ impl Model {
     }
 
     /// Bytes of a weight in this format: 4-bit integers with the checkpoint's own groups.
-    pub fn bytes_of(&self, format: Dtype) -> f64 {
+    pub(crate) fn bytes_of(&self, format: Dtype) -> f64 {
         match format {
             Dtype::Int4Wo => 0.5 + 2.0 / f64::from(self.int4_group.max(1)),
             other => other.weight_bytes(),
@@ -62,7 +62,7 @@ impl Model {
     }
 
     /// The mixer of this number: none is `attention`.
-    pub fn mixer(&self, number: u32) -> Option<&LayerMixer> {
+    pub(crate) fn mixer(&self, number: u32) -> Option<&LayerMixer> {
         self.mixers.get((number as usize).checked_sub(1)?)
     }
 
@@ -95,7 +95,7 @@ impl Model {
     }
 
     /// Whether the model has weights of this part.
-    pub fn has(&self, part: Part) -> bool {
+    pub(crate) fn has(&self, part: Part) -> bool {
         match part {
             Part::SharedExpert => self.shared_expert_parameters() > 0.0,
             Part::LatentNorms => self.is_mla(),
@@ -107,7 +107,7 @@ impl Model {
         }
     }
 
-    pub fn is_mla(&self) -> bool {
+    pub(crate) fn is_mla(&self) -> bool {
         matches!(self.attention, Attention::Mla { .. })
     }
 
@@ -169,13 +169,13 @@ impl Model {
     }
 
     /// The same of an attention block of another shape.
-    pub fn block_weight_bytes_per_rank(&self, attention: &Attention, quant: &Quant, tp: u32) -> f64 {
+    pub(crate) fn block_weight_bytes_per_rank(&self, attention: &Attention, quant: &Quant, tp: u32) -> f64 {
         let small = attention.small(self.hidden) * Dtype::Bf16.weight_bytes() / f64::from(attention.kv_shards(tp));
         self.matrix_bytes(&attention.matrices(self.hidden), quant, tp) + small
     }
 
     /// Weight bytes of a layer's other mixer on one attention-TP rank.
-    pub fn mixer_weight_bytes_per_rank(&self, mixer: &LayerMixer, quant: &Quant, tp: u32) -> f64 {
+    pub(crate) fn mixer_weight_bytes_per_rank(&self, mixer: &LayerMixer, quant: &Quant, tp: u32) -> f64 {
         let small = mixer.small(self.hidden) * Dtype::Bf16.weight_bytes() / f64::from(mixer.shards(tp));
         self.matrix_bytes(&mixer.matrices(self.hidden), quant, tp) + small
     }
@@ -187,17 +187,17 @@ impl Model {
     }
 
     /// The format of most weights of a layer's other mixer.
-    pub fn mixer_format(&self, mixer: &LayerMixer, quant: &Quant) -> Dtype {
+    pub(crate) fn mixer_format(&self, mixer: &LayerMixer, quant: &Quant) -> Dtype {
         self.block_format(&mixer.matrices(self.hidden), self.formats(quant).gemm)
     }
 
     /// Matrices of an FFN: up and down, and the gate where it has one.
-    pub fn ffn_matrices(&self) -> f64 {
+    pub(crate) fn ffn_matrices(&self) -> f64 {
         if self.gated { 3.0 } else { 2.0 }
     }
 
     /// Width of what experts read: the model's, or the latent's.
-    pub fn expert_hidden(&self) -> u32 {
+    pub(crate) fn expert_hidden(&self) -> u32 {
         self.moe.as_ref().map_or(self.hidden, |m| if m.latent > 0 { m.latent } else { self.hidden })
     }
 
@@ -213,7 +213,7 @@ impl Model {
     }
 
     /// Weight bytes of the projections to latent experts and back, of one MoE layer; with the shared expert's format.
-    pub fn latent_weight_bytes(&self, quant: &Quant) -> f64 {
+    pub(crate) fn latent_weight_bytes(&self, quant: &Quant) -> f64 {
         self.latent_parameters() * self.bytes_of(self.formats(quant).shared_gemm)
     }
 
@@ -222,7 +222,7 @@ impl Model {
         self.expert_parameters() * self.bytes_of(self.formats(quant).moe)
     }
 
-    pub fn shared_expert_parameters(&self) -> f64 {
+    pub(crate) fn shared_expert_parameters(&self) -> f64 {
         self.moe
             .as_ref()
             .map_or(0.0, |m| self.ffn_matrices() * f64::from(self.hidden) * f64::from(m.shared_intermediate))
@@ -242,12 +242,12 @@ impl Model {
         self.moe.as_ref().map_or(0.0, |m| f64::from(self.hidden) * f64::from(m.experts))
     }
 
-    pub fn dense_ffn_parameters(&self) -> f64 {
+    pub(crate) fn dense_ffn_parameters(&self) -> f64 {
         self.ffn_matrices() * f64::from(self.hidden) * f64::from(self.dense_intermediate)
     }
 
     /// Weight bytes of one dense FFN layer.
-    pub fn dense_ffn_weight_bytes(&self, quant: &Quant) -> f64 {
+    pub(crate) fn dense_ffn_weight_bytes(&self, quant: &Quant) -> f64 {
         self.dense_ffn_parameters() * self.bytes_of(self.formats(quant).dense_gemm)
     }
 
@@ -263,7 +263,7 @@ impl Model {
 
     /// One multi-token-prediction layer: a layer of the last kind and the projection that joins
     /// hidden state and embedding. Kept in BF16 where the checkpoint is NVFP4, as those checkpoints do.
-    pub fn mtp_layer_weight_bytes(&self, quant: &Quant) -> f64 {
+    pub(crate) fn mtp_layer_weight_bytes(&self, quant: &Quant) -> f64 {
         let asked = self.formats(quant);
         let keep = |f: Dtype| if self.quant.gemm == Some(Dtype::Nvfp4) && f == Dtype::Nvfp4 { Dtype::Bf16 } else { f };
         let h = f64::from(self.hidden);
@@ -288,13 +288,13 @@ impl Model {
 
     /// Parameters that mix the streams around one block (`hc_attn_fn` and `hc_ffn_fn` of DeepSeek-V4: from all streams to
     /// a weight in and a weight out of each and a matrix between them); 0: a plain residual.
-    pub fn stream_mixing(&self) -> f64 {
+    pub(crate) fn stream_mixing(&self) -> f64 {
         let (n, h) = (f64::from(self.streams), f64::from(self.hidden));
         if self.streams > 1 { (2.0 + n) * n * (n * h + 1.0) + 3.0 } else { 0.0 }
     }
 
     /// Bytes of a token's residual, all streams (BF16).
-    pub fn residual_row(&self) -> f64 {
+    pub(crate) fn residual_row(&self) -> f64 {
         2.0 * f64::from(self.hidden) * f64::from(self.streams)
     }
 

@@ -94,22 +94,22 @@ impl OwnMixer {
     }
 
     /// Over how many of `tp` ranks what it keeps is split; the others hold copies.
-    pub fn shards(&self, tp: u32) -> u32 {
+    pub(crate) fn shards(&self, tp: u32) -> u32 {
         self.facts().shards(tp)
     }
 
     /// Bytes that a token adds to what a layer keeps, and those it keeps of a sequence whatever its length.
-    pub fn state(&self, kv: Dtype) -> (f64, f64) {
+    pub(crate) fn state(&self, kv: Dtype) -> (f64, f64) {
         (self.facts().kv_bytes_per_token(kv), self.facts().state_bytes(kv))
     }
 
     /// Bytes that a token's query and output take on all ranks.
-    pub fn row_bytes(&self) -> f64 {
+    pub(crate) fn row_bytes(&self) -> f64 {
         self.facts().row_bytes()
     }
 
     /// Tables that measured its kernels; the first that is there will do.
-    pub fn tables(&self) -> Vec<&'static str> {
+    pub(crate) fn tables(&self) -> Vec<&'static str> {
         self.facts().tables()
     }
 

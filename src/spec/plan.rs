@@ -238,13 +238,13 @@ impl<'de> Deserialize<'de> for Plan {
 }
 
 impl Workers {
-    pub fn gpus(&self) -> u32 {
+    pub(crate) fn gpus(&self) -> u32 {
         self.count.saturating_mul(self.parallel.gpus())
     }
 }
 
 impl Aggregated {
-    pub fn gpus(&self) -> u32 {
+    pub(crate) fn gpus(&self) -> u32 {
         self.replicas.saturating_mul(self.parallel.gpus())
     }
 }
@@ -272,27 +272,27 @@ impl PoolPlan {
 
 impl AfdPlan {
     /// Side that holds the FFNs of dense layers. A model without experts has nothing else for an FFN pool.
-    pub fn dense_side(&self, experts: bool) -> Side {
+    pub(crate) fn dense_side(&self, experts: bool) -> Side {
         if experts { self.dense } else { Side::Ffn }
     }
 
     /// GPUs of all units.
-    pub fn gpus(&self) -> u32 {
+    pub(crate) fn gpus(&self) -> u32 {
         self.unit_gpus().saturating_mul(self.units)
     }
 
     /// GPUs of one unit: both pools of every pipeline stage.
-    pub fn unit_gpus(&self) -> u32 {
+    pub(crate) fn unit_gpus(&self) -> u32 {
         self.attention.gpus.saturating_add(self.ffn.gpus).saturating_mul(self.pp)
     }
 
     /// Pairs of pools: the stages of all units.
-    pub fn stages(&self) -> u32 {
+    pub(crate) fn stages(&self) -> u32 {
         self.units.saturating_mul(self.pp)
     }
 
     /// Attention GPUs of one group of one stage.
-    pub fn group_gpus(&self) -> u32 {
+    pub(crate) fn group_gpus(&self) -> u32 {
         self.attention.gpus / self.attention_groups.max(1)
     }
 }
@@ -305,7 +305,7 @@ pub fn stage_layers(layers: u32, pp: u32) -> impl Iterator<Item = std::ops::Rang
 }
 
 impl Slot {
-    pub fn gpus(&self) -> u32 {
+    pub(crate) fn gpus(&self) -> u32 {
         match self {
             Slot::Workers(w) => w.gpus(),
             Slot::Afd(a) => a.gpus(),
@@ -324,7 +324,7 @@ impl Plan {
     }
 
     /// Its AFD units, in either slot.
-    pub fn afd_units(&self) -> Vec<&AfdPlan> {
+    pub(crate) fn afd_units(&self) -> Vec<&AfdPlan> {
         match self {
             Plan::Aggregated(_) => Vec::new(),
             Plan::Afd(a) => vec![a],

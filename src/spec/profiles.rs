@@ -147,7 +147,7 @@ impl Assumptions {
     pub const OF_ONE_GROUP: [&str; 5] = ["pipeline_formula", "activations", "copies", "afd_wire", "ffn_pool"];
 
     /// Whether several attention groups can be priced: none of those switches is set.
-    pub fn knows_groups(&self) -> bool {
+    pub(crate) fn knows_groups(&self) -> bool {
         let own = Self::physical();
         self.pipeline_formula == own.pipeline_formula
             && self.activations == own.activations

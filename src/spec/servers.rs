@@ -92,7 +92,7 @@ pub fn kernel_rule(tables: &str, sm: u32, part: KernelPart) -> Option<&'static K
 }
 
 /// The expert kernel that a framework takes for few tokens: part of its name, and tokens up to which.
-pub fn few_tokens_kernel(tables: &str, sm: u32) -> Option<(&'static str, f64)> {
+pub(crate) fn few_tokens_kernel(tables: &str, sm: u32) -> Option<(&'static str, f64)> {
     kernel_rule(tables, sm, KernelPart::Moe).and_then(|r| Some((r.lane.as_str(), r.most_tokens?)))
 }
 
@@ -118,7 +118,7 @@ pub struct ExpertRule {
 }
 
 /// The rule for a layout, if a framework has one.
-pub fn expert_rule(
+pub(crate) fn expert_rule(
     framework: &str,
     sm: u32,
     format: Dtype,
@@ -144,7 +144,7 @@ pub struct Knob {
 }
 
 /// How a framework overlaps two half-batches, if it can.
-pub fn two_batch_overlap(framework: Framework) -> Option<&'static Knob> {
+pub(crate) fn two_batch_overlap(framework: Framework) -> Option<&'static Knob> {
     servers().two_batch_overlap.iter().find(|k| k.framework == framework)
 }
 
@@ -162,7 +162,7 @@ pub struct Speculation {
 }
 
 /// What drafts are worth.
-pub fn speculation() -> &'static Speculation {
+pub(crate) fn speculation() -> &'static Speculation {
     &servers().speculation
 }
 
@@ -289,7 +289,7 @@ impl FormatRule {
 }
 
 /// The rule for a part, if a server has one.
-pub fn format_rule(
+pub(crate) fn format_rule(
     model: &Model,
     device: &Device,
     framework: Framework,
@@ -422,7 +422,7 @@ pub struct Bucket {
 }
 
 impl Static {
-    pub fn bucket(&self, gib: f64) -> Option<&Bucket> {
+    pub(crate) fn bucket(&self, gib: f64) -> Option<&Bucket> {
         self.buckets.iter().find(|b| b.below_gib.is_none_or(|below| gib < below))
     }
 }
@@ -436,7 +436,7 @@ pub fn servers() -> &'static Servers {
 }
 
 /// Ranges of versions of a framework, oldest first.
-pub fn versions(framework: Framework) -> &'static [Server] {
+pub(crate) fn versions(framework: Framework) -> &'static [Server] {
     servers().frameworks.get(&framework).map_or(&[], Vec::as_slice)
 }
 
@@ -446,7 +446,7 @@ pub fn newest(framework: Framework) -> Option<&'static Server> {
 }
 
 /// Who sends the first token of a P/D deployment where the assumptions leave it to the server.
-pub fn first_token(framework: Framework, asked: FirstToken) -> FirstToken {
+pub(crate) fn first_token(framework: Framework, asked: FirstToken) -> FirstToken {
     match asked {
         FirstToken::Server => newest(framework).map_or(FirstToken::Decode, |s| s.first_token),
         other => other,
@@ -467,12 +467,12 @@ impl Device {
     }
 
     /// Whether it runs CUDA and NCCL as GPUs do.
-    pub fn is_gpu(&self) -> bool {
+    pub(crate) fn is_gpu(&self) -> bool {
         self.hbm_bytes >= servers().communicators.least_device_gib * GIB
     }
 
     /// Blackwell or newer.
-    pub fn is_blackwell(&self) -> bool {
+    pub(crate) fn is_blackwell(&self) -> bool {
         self.sm >= 100
     }
 }

@@ -168,7 +168,7 @@ impl Workload {
     }
 
     /// Mean length of a finished sequence.
-    pub fn mean_final_tokens(&self) -> f64 {
+    pub(crate) fn mean_final_tokens(&self) -> f64 {
         let m = self.means();
         m.prefix + m.isl + m.osl
     }

@@ -26,7 +26,7 @@ use crate::kernels::KernelDb;
 use crate::network::params::Misfit;
 
 /// Rows as columns.
-pub fn columns(rows: &[CheckedRow]) -> Columns {
+pub(crate) fn columns(rows: &[CheckedRow]) -> Columns {
     let mut c = Columns::new();
     c.push("section", Column::from_strings(rows.iter().map(|r| r.section.name())));
     c.push("name", Column::from_strings(rows.iter().map(|r| &r.name)));
@@ -76,11 +76,6 @@ pub fn rows(db: &Arc<KernelDb>, sections: &[Section], ttft: bool, control: &Cont
 /// error (signed, relative), source, status, note, and for rows that stand for a table n, median, p95.
 pub fn run(db: &Arc<KernelDb>, sections: &[Section], ttft: bool, control: &Control) -> Result<Columns> {
     Ok(columns(&rows(db, sections, ttft, control)?))
-}
-
-/// Coverage and TPOT error of the section `silicon` by model, system, framework, mode and load.
-pub fn silicon_summary(db: &Arc<KernelDb>, control: &Control) -> Result<Columns> {
-    Ok(silicon::summary::columns(&silicon::summary::groups(&silicon::points(db, control)?)))
 }
 
 /// Operators of one figure of the section `deployed`.

@@ -46,7 +46,7 @@ pub struct Published {
 }
 
 /// Every row, in the order of the file.
-pub fn published() -> Result<Vec<Published>> {
+pub(crate) fn published() -> Result<Vec<Published>> {
     let row = |line: &str| {
         let cells: Vec<&str> = line.split(',').collect();
         let [model, system, layout, precision, isl, osl, requests, rate] = cells[..] else {
@@ -99,7 +99,7 @@ fn library(db: &Arc<KernelDb>, p: &Published) -> Result<Arc<Library>> {
 }
 
 /// Output tokens/s and GPU, simulated and by the closed form, and the seats of a rank.
-pub fn predict(db: &Arc<KernelDb>, p: &Published, control: &Control) -> Result<([f64; 2], f64)> {
+pub(crate) fn predict(db: &Arc<KernelDb>, p: &Published, control: &Control) -> Result<([f64; 2], f64)> {
     let lib = library(db, p)?;
     let parallel = parallel(&p.layout)?;
     let w = Workload::fixed("saturated", 0.0, p.isl, p.osl);

@@ -65,7 +65,7 @@ impl Measured {
 }
 
 /// Every row, in the order of the file.
-pub fn measured() -> Result<Vec<Measured>> {
+pub(crate) fn measured() -> Result<Vec<Measured>> {
     let mut lines = ROWS.lines();
     let names: Vec<&str> = lines.next().unwrap_or("").split(',').collect();
     lines
@@ -120,7 +120,7 @@ fn library(db: &Arc<KernelDb>, m: &Measured) -> Result<Arc<Library>> {
 }
 
 /// The engine that runs a row.
-pub fn engine(db: &Arc<KernelDb>, m: &Measured) -> Result<StepEngine> {
+pub(crate) fn engine(db: &Arc<KernelDb>, m: &Measured) -> Result<StepEngine> {
     let lib = library(db, m)?;
     let w = Workload::fixed("afd", 0.0, m.context, 1.0);
     if m.ffn == 0 {

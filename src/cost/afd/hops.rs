@@ -56,7 +56,7 @@ impl Hops {
     }
 
     /// A2F (or, `back`, F2A) of one micro-batch and layer, as the library counts and times hops.
-    pub fn transfer(&self, tokens: f64, back: bool) -> CommTime {
+    pub(crate) fn transfer(&self, tokens: f64, back: bool) -> CommTime {
         let how = self.lib.hops();
         let law = |tokens| {
             if back { self.lib.comm.f2a(&self.shape, tokens) } else { self.lib.comm.a2f(&self.shape, tokens) }
@@ -84,7 +84,7 @@ impl Hops {
     }
 
     /// Bytes through the busier end of A2F or F2A, counted in this way.
-    pub fn transfer_bytes(&self, tokens: f64, back: bool, copies: Copies) -> f64 {
+    pub(crate) fn transfer_bytes(&self, tokens: f64, back: bool, copies: Copies) -> f64 {
         hops::counted(copies)(&self.hop(tokens, back))
     }
 
@@ -99,7 +99,7 @@ impl Hops {
 
     /// The two hops of a layer whose tokens travel once each (a dense layer, or a router, on the FFN pool):
     /// one copy out, one vector back.
-    pub fn price_home<S: Ledger>(&self, batch: &Batch, back: bool, ledger: &mut S) {
+    pub(crate) fn price_home<S: Ledger>(&self, batch: &Batch, back: bool, ledger: &mut S) {
         let (op, tokens) = (if back { Op::F2a } else { Op::A2f }, batch.tokens());
         let shape = self.home();
         let hop = self.lib.comm.afd_home(&shape, tokens, back);
@@ -107,7 +107,7 @@ impl Hops {
     }
 
     /// Seconds of the two hops that the FFN side's ports are taken, where groups share them. `home`: one copy a token.
-    pub fn ports(&self, batch: &Batch, home: bool) -> [f64; 2] {
+    pub(crate) fn ports(&self, batch: &Batch, home: bool) -> [f64; 2] {
         if self.groups == 1 {
             return [0.0; 2];
         }
@@ -118,7 +118,7 @@ impl Hops {
 
     /// One hop of a micro-batch's hidden states to the attention pool of the next pipeline stage: each GPU sends its
     /// share of the residual. `near`: both stages in one scale-up domain.
-    pub fn stage_hop(&self, batch: &Batch, near: bool) -> CommTime {
+    pub(crate) fn stage_hop(&self, batch: &Batch, near: bool) -> CommTime {
         let bytes = batch.tokens() * self.lib.model.residual_row() / f64::from(self.shape.attention_tp);
         self.lib.comm.p2p(bytes, near)
     }

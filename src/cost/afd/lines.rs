@@ -54,12 +54,12 @@ fn with_tokens(tokens: f64, decode: bool) -> Batch {
 
 impl AfdUnit {
     /// Kernels of one layer of each mixer over the prompts of `b`.
-    pub fn prompt_kernels(&self, b: &Batch) -> Vec<f64> {
+    pub(crate) fn prompt_kernels(&self, b: &Batch) -> Vec<f64> {
         self.attention.prompt_kernels(b)
     }
 
     /// Whether its stages add up as the lines have it: everything where a search places it.
-    pub fn tabulates(&self) -> bool {
+    pub(crate) fn tabulates(&self) -> bool {
         !self.router_on_ffn
             && (!self.dense_on_ffn || self.experts.is_none())
             && self.shared_on_ffn
@@ -71,7 +71,7 @@ impl AfdUnit {
 
 impl AfdLines {
     /// `lines`: of this library; `attention`: of this library and these lengths.
-    pub fn new(
+    pub(crate) fn new(
         u: &Arc<AfdUnit>,
         lines: &Tabulated,
         attention: &Tabulated,
@@ -153,12 +153,12 @@ impl AfdLines {
     }
 
     /// Number of mixers.
-    pub fn mixers(&self) -> usize {
+    pub(crate) fn mixers(&self) -> usize {
         self.kernels.len()
     }
 
     /// Prompt kernels of a mixed step, of each mixer and micro-batch.
-    pub fn prompts(&self, b: &Batch, rest: bool) -> [f64; MOST_MIXERS] {
+    pub(crate) fn prompts(&self, b: &Batch, rest: bool) -> [f64; MOST_MIXERS] {
         let mut out = [0.0; MOST_MIXERS];
         if b.has_prefill() {
             for (t, k) in out.iter_mut().zip(&self.kernels) {
@@ -169,7 +169,7 @@ impl AfdLines {
     }
 
     /// Its parts, where the prompt kernels of a micro-batch take `prompts`.
-    pub fn with_prompts(&self, prompts: [f64; MOST_MIXERS]) -> impl UnitParts {
+    pub(crate) fn with_prompts(&self, prompts: [f64; MOST_MIXERS]) -> impl UnitParts {
         Read { lines: self, prompts }
     }
 }

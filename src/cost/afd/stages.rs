@@ -55,14 +55,14 @@ impl<S: Sum> LayerStages<S> {
     /// Seconds that (A2F, F2A) take the ports of the FFN side when they have stages of their own. A fused kernel
     /// moves its bytes inside the FFN stage.
     #[inline]
-    pub fn ports(&self, slowed: Option<f64>) -> [f64; 2] {
+    pub(crate) fn ports(&self, slowed: Option<f64>) -> [f64; 2] {
         if slowed.is_some() && self.inner <= 0.0 { [0.0; 2] } else { self.ports }
     }
 }
 
 impl LayerStages {
     /// Operator time of all four, the FFN pool's for `groups` groups.
-    pub fn work(&self, groups: f64) -> Total {
+    pub(crate) fn work(&self, groups: f64) -> Total {
         let ffn = if groups == 1.0 { self.ffn } else { self.ffn.times(groups) };
         self.attention.plus(&self.a2f).plus(&ffn).plus(&self.f2a)
     }

@@ -41,14 +41,14 @@ fn context(l: &Lengths, k: u32) -> f64 {
 
 impl AttentionPart {
     /// Prefill kernels of one layer of each mixer.
-    pub fn prompt_kernels(&self, b: &Batch) -> Vec<f64> {
+    pub(crate) fn prompt_kernels(&self, b: &Batch) -> Vec<f64> {
         (0..self.mixers.len()).map(|m| self.prompt_seconds(m, b)).collect()
     }
 }
 
 impl KernelLines {
     /// `parts`: micro-batches that a step is cut into. `lines`: of this workload alone.
-    pub fn new(
+    pub(crate) fn new(
         part: &Arc<AttentionPart>,
         lines: &Tabulated,
         lengths: Lengths,
@@ -81,7 +81,7 @@ impl KernelLines {
 
     /// Decode kernel of `rows` at `context`.
     #[inline]
-    pub fn decode(&self, rows: f64, at: f64) -> f64 {
+    pub(crate) fn decode(&self, rows: f64, at: f64) -> f64 {
         let place = Place::of(rows);
         let l = &self.lengths;
         let beyond = at - l.context;
@@ -97,7 +97,7 @@ impl KernelLines {
 
     /// Prompt kernel of a mixed step that carries the prompt tokens of `b`.
     #[inline]
-    pub fn prompt(&self, b: &Batch, rest: bool) -> f64 {
+    pub(crate) fn prompt(&self, b: &Batch, rest: bool) -> f64 {
         if rest {
             self.rest.read(b.new)
         } else if b.sequences > 1.0 {

@@ -44,7 +44,7 @@ impl Library {
 
     /// Where the load asked for stands between the balanced row (0) and the row that is read (1);
     /// none: it is that row.
-    pub fn skew(&self, ep: u32) -> Option<f64> {
+    pub(crate) fn skew(&self, ep: u32) -> Option<f64> {
         let experts = self.model.moe.as_ref()?.experts;
         let slots = self.serving.eplb_slots;
         let exponent = self.measured_load().exponent()?;
@@ -61,7 +61,7 @@ impl Library {
     }
 
     /// Rooflines of the fullest rank without and with its redundant copies; none without any.
-    pub fn copies(&self, ep: u32, moe_tp: u32) -> Option<[Roofline; 2]> {
+    pub(crate) fn copies(&self, ep: u32, moe_tp: u32) -> Option<[Roofline; 2]> {
         let moe = self.model.moe.as_ref()?;
         if self.serving.eplb_slots == 0 {
             return None;
@@ -85,7 +85,7 @@ impl Library {
     }
 
     /// Fused expert kernel; axis: tokens entering the layer, all ranks together. `None` without experts.
-    pub fn experts_fused(
+    pub(crate) fn experts_fused(
         &self,
         decode: bool,
         ep: u32,
@@ -114,7 +114,7 @@ impl Library {
     }
 
     /// Grouped wide-EP kernel, where it was measured for this shape.
-    pub fn experts_grouped(&self, decode: bool, ep: u32, even: bool) -> Result<Option<Arc<Surface>>> {
+    pub(crate) fn experts_grouped(&self, decode: bool, ep: u32, even: bool) -> Result<Option<Arc<Surface>>> {
         let Some((shape, load)) = self.expert_shape(ep, 1) else { return Ok(None) };
         let load = if even { ExpertLoad::Balanced } else { load };
         let graph = self.graph(decode);

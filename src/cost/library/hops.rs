@@ -31,7 +31,7 @@ pub(in crate::cost) struct HopStrategy {
 }
 
 impl HopStrategy {
-    pub fn of(a: &Assumptions) -> HopStrategy {
+    pub(crate) fn of(a: &Assumptions) -> HopStrategy {
         let wire: Option<fn(f64, &Fabric, u32) -> f64> = match a.afd_wire {
             AfdWire::Calibrated => None,
             AfdWire::Bandwidth => {

@@ -26,7 +26,7 @@ pub(super) struct ExchangeStrategy {
 }
 
 impl ExchangeStrategy {
-    pub fn of(
+    pub(crate) fn of(
         a: &Assumptions,
         model: &Model,
         framework: Framework,

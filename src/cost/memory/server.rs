@@ -67,7 +67,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    pub fn of(p: &Parallel, layers: u32) -> Layout {
+    pub(crate) fn of(p: &Parallel, layers: u32) -> Layout {
         let layers = f64::from(layers.div_ceil(p.pp));
         Layout { gpus: p.gpus(), tp: p.tp, dp: p.dp * p.cp, pp: p.pp, ep: p.ep(), layers, head: true }
     }
@@ -75,7 +75,7 @@ impl Layout {
 
 /// Of the server that a question means: the newest version known; the one that takes most where another fraction than
 /// its default was given by hand, since the version is not known then.
-pub fn overhead(cx: &Context<'_>, layout: &Layout) -> Overhead {
+pub(crate) fn overhead(cx: &Context<'_>, layout: &Layout) -> Overhead {
     let all = servers::versions(cx.framework);
     let none = Overhead { room: Room::All, sampler: 0.0, tokens: 0.0, graphs: 0.0, buffers: 0.0 };
     if !cx.device.is_gpu() {
@@ -92,7 +92,7 @@ pub fn overhead(cx: &Context<'_>, layout: &Layout) -> Overhead {
 }
 
 /// Of one range of versions.
-pub fn overhead_of(cx: &Context<'_>, layout: &Layout, server: &Server) -> Overhead {
+pub(crate) fn overhead_of(cx: &Context<'_>, layout: &Layout, server: &Server) -> Overhead {
     let data = servers::servers();
     let capacity = cx.device.reported_bytes();
     let context = data.context_gib.value * GIB;
@@ -120,7 +120,7 @@ pub fn overhead_of(cx: &Context<'_>, layout: &Layout, server: &Server) -> Overhe
 }
 
 /// Tokens of one step and rank that the server is set up for.
-pub fn budget(device: &Device, layout: &Layout, server: &Server) -> f64 {
+pub(crate) fn budget(device: &Device, layout: &Layout, server: &Server) -> f64 {
     let gib = device.reported_bytes() / GIB;
     let all = server.formula.as_ref().and_then(|f| f.bucket(gib)).map_or(f64::from(server.budget_tokens), |b| b.tokens);
     if server.budget_of_worker { (all / f64::from(layout.dp.max(1))).floor().max(1.0) } else { all }

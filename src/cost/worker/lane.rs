@@ -71,7 +71,7 @@ impl Turns {
     /// Seconds of both halves through one layer, of which the attention takes `attention` seconds a half. Nothing of a
     /// half hides behind itself: the other half fills that time.
     #[inline]
-    pub fn wall<P: LaneParts>(&self, parts: &P, attention: f64) -> f64 {
+    pub(crate) fn wall<P: LaneParts>(&self, parts: &P, attention: f64) -> f64 {
         let mut half = Half::default();
         layer(parts, false, 1.0, &mut half);
         let Half { before, out, experts, back } = half;

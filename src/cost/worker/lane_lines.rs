@@ -43,7 +43,7 @@ fn way(p: &Priced<'_>, back: bool) -> f64 {
 impl MoePart {
     /// The lanes that layers of this mode may take. `halves`: those of two half-batches in turn, where each way stands
     /// alone; in a whole layer both are one line.
-    pub fn lane_lines(self: &Arc<Self>, lines: &Tabulated, decode: bool, halves: bool) -> Vec<LaneLines> {
+    pub(crate) fn lane_lines(self: &Arc<Self>, lines: &Tabulated, decode: bool, halves: bool) -> Vec<LaneLines> {
         let lanes = self.lanes.iter().filter(|l| !halves || l.apart());
         let some = |l: &&Lane| {
             let [above, most] = self.takes(**l, decode);
@@ -111,13 +111,13 @@ impl MoePart {
 impl LaneLines {
     /// Whether it takes a step of `rank` tokens.
     #[inline]
-    pub fn take(&self, rank: f64) -> bool {
+    pub(crate) fn take(&self, rank: f64) -> bool {
         self.takes[0] < rank && rank <= self.takes[1]
     }
 
     /// Seconds of a whole layer.
     #[inline]
-    pub fn seconds(&self, at: &LayerTokens<Place>, hides: bool) -> f64 {
+    pub(crate) fn seconds(&self, at: &LayerTokens<Place>, hides: bool) -> f64 {
         let mut t = Seconds::default();
         lane::layer(&Read { lines: self, at }, hides, 1.0, &mut t);
         t.0
@@ -125,7 +125,7 @@ impl LaneLines {
 
     /// Seconds of two half-batches in turn, of `at` tokens and `attention` seconds each.
     #[inline]
-    pub fn wall(&self, at: &LayerTokens<Place>, attention: f64) -> f64 {
+    pub(crate) fn wall(&self, at: &LayerTokens<Place>, attention: f64) -> f64 {
         self.turns.wall(&Read { lines: self, at }, attention)
     }
 }

@@ -48,7 +48,7 @@ type Price = fn(&Worker, &Batch, usize, &mut Tokens);
 
 impl WorkerLines {
     /// `lines`: of this library; `attention`: of this library and these lengths.
-    pub fn new(w: &Arc<Worker>, lines: &Tabulated, attention: &Tabulated, lengths: Lengths) -> WorkerLines {
+    pub(crate) fn new(w: &Arc<Worker>, lines: &Tabulated, attention: &Tabulated, lengths: Lengths) -> WorkerLines {
         let p = w.parallel;
         let mixers = 0..w.lib.program.mixers().len();
         let by_mixer = |name: &'static str, price: Price| -> Vec<_> {
@@ -90,7 +90,7 @@ impl WorkerLines {
     }
 
     /// Wall time of one step as decode sees it; `rest`: its prompt tokens are the end of a prompt.
-    pub fn step(&self, b: &Batch, rest: bool) -> f64 {
+    pub(crate) fn step(&self, b: &Batch, rest: bool) -> f64 {
         let prompt = |mixer: usize, half: bool| match &self.halving {
             Some(h) if half => h.kernels[mixer].prompt(b, rest),
             _ => self.kernels[mixer].prompt(b, rest),
@@ -99,7 +99,7 @@ impl WorkerLines {
     }
 
     /// One pipeline stage of a prefill chunk, given its attention kernel of each mixer, then those of half of it.
-    pub fn chunk(&self, b: &Batch, kernels: &[f64]) -> f64 {
+    pub(crate) fn chunk(&self, b: &Batch, kernels: &[f64]) -> f64 {
         self.stage(b, |mixer, half| kernels[mixer + if half { self.kernels.len() } else { 0 }])
     }
 
@@ -115,7 +115,7 @@ impl WorkerLines {
     }
 
     /// Attention kernels of the prompts of `b` as [`WorkerLines::chunk`] takes them.
-    pub fn prompt_kernels(&self, w: &Worker, b: &Batch) -> Vec<f64> {
+    pub(crate) fn prompt_kernels(&self, w: &Worker, b: &Batch) -> Vec<f64> {
         let mut out = w.attention.prompt_kernels(b);
         if self.halving.is_some() {
             out.extend(w.attention.prompt_kernels(&b.part(2)));
@@ -124,7 +124,7 @@ impl WorkerLines {
     }
 
     /// Kernels of a chunk.
-    pub fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.kernels.len() * if self.halving.is_some() { 2 } else { 1 }
     }
 

@@ -37,7 +37,7 @@ impl Lane {
     }
 
     /// The all-to-all that moves the tokens; none: a collective does.
-    pub fn exchange(self) -> Option<A2aKind> {
+    pub(crate) fn exchange(self) -> Option<A2aKind> {
         match self {
             Lane::Dispatch(kind) | Lane::Fused(kind) => Some(kind),
             Lane::Tensor | Lane::Gather => None,
@@ -84,7 +84,7 @@ pub(super) struct MoePart {
 
 impl MoePart {
     /// None for a dense model.
-    pub fn new(lib: &Arc<Library>, parallel: Parallel) -> Result<Option<Arc<MoePart>>> {
+    pub(crate) fn new(lib: &Arc<Library>, parallel: Parallel) -> Result<Option<Arc<MoePart>>> {
         let p = parallel;
         let Some(m) = &lib.model.moe else { return Ok(None) };
         let (mut one_node, mut wide) = (None, false);
@@ -168,7 +168,7 @@ impl MoePart {
     }
 
     /// Tokens of a GPU that a lane takes in a mode: more than the first and at most the second.
-    pub fn takes(&self, lane: Lane, decode: bool) -> [f64; 2] {
+    pub(crate) fn takes(&self, lane: Lane, decode: bool) -> [f64; 2] {
         match lane.exchange() {
             Some(kind) => [f64::NEG_INFINITY, self.most_tokens(kind, decode)],
             None if self.gathers_last => {
@@ -189,12 +189,12 @@ impl MoePart {
     }
 
     /// What two half-batches in turn are told of a lane.
-    pub fn turns(&self, lane: Lane) -> Turns {
+    pub(crate) fn turns(&self, lane: Lane) -> Turns {
         Turns { tensor: lane == Lane::Tensor, slowed: overlap::slowdown(&self.lib, lane.exchange()) }
     }
 
     /// The parts of every lane that takes this batch: some lane takes any number of tokens.
-    pub fn taken(&self, batch: &Batch) -> impl Iterator<Item = Priced<'_>> {
+    pub(crate) fn taken(&self, batch: &Batch) -> impl Iterator<Item = Priced<'_>> {
         let p = &self.parallel;
         let (decode, rank) = (!batch.has_prefill(), batch.rank_tokens(f64::from(p.cp)));
         let (own, all) = (rank / f64::from(p.tp), f64::from(p.dp) * batch.mean_tokens());
@@ -207,7 +207,7 @@ impl MoePart {
     }
 
     /// The lane with the shortest layer, and that layer.
-    pub fn best_lane(&self, batch: &Batch) -> Option<(Priced<'_>, Total)> {
+    pub(crate) fn best_lane(&self, batch: &Batch) -> Option<(Priced<'_>, Total)> {
         let layers = self.taken(batch).map(|p| {
             let mut t = Total::default();
             p.layer(1.0, &mut t);
@@ -228,7 +228,7 @@ pub(super) struct Priced<'a> {
 
 impl Priced<'_> {
     /// Everything of one whole layer after its mixer.
-    pub fn layer<S: Ledger>(&self, count: f64, ledger: &mut S) {
+    pub(crate) fn layer<S: Ledger>(&self, count: f64, ledger: &mut S) {
         lane::layer(self, self.decode && self.moe.beside, count, ledger);
     }
 

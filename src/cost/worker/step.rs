@@ -45,7 +45,7 @@ pub(super) struct Order {
 }
 
 impl Order {
-    pub fn new(lib: &Library, stages: u32) -> Order {
+    pub(crate) fn new(lib: &Library, stages: u32) -> Order {
         let layers = lib.model.layers;
         let ffn = if lib.model.moe.is_some() { Ffn::Experts } else { Ffn::Dense };
         Order {
@@ -59,7 +59,7 @@ impl Order {
 
     /// One step through all layers.
     #[inline]
-    pub fn step<P: StepParts>(&self, parts: &mut P, batch: &Batch) {
+    pub(crate) fn step<P: StepParts>(&self, parts: &mut P, batch: &Batch) {
         let at = parts.at(batch);
         parts.embedding(&at);
         for kind in &self.kinds {
@@ -85,7 +85,7 @@ impl Order {
     }
 
     /// The share of a step on the slowest pipeline stage; none: there is one stage.
-    pub fn cut(&self) -> Option<f64> {
+    pub(crate) fn cut(&self) -> Option<f64> {
         (self.stages > 1).then_some(self.share)
     }
 }

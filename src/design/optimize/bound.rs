@@ -100,7 +100,7 @@ pub(super) enum Proof {
 }
 
 impl Reach {
-    pub fn of(&self, metric: Metric) -> Interval {
+    pub(crate) fn of(&self, metric: Metric) -> Interval {
         let times = |(low, high): Interval, by: f64| (low * by * (1.0 - SLACK), high * by * (1.0 + SLACK));
         let most = self.rate * (1.0 + SLACK);
         match metric {
@@ -286,7 +286,7 @@ fn replica(reader: &mut Reader<'_>, point: u64, exact: bool) -> Option<Part> {
 }
 
 impl Bounds {
-    pub fn new(space: &Space) -> Bounds {
+    pub(crate) fn new(space: &Space) -> Bounds {
         let kind = space.description.question.get("plan").and_then(|p| p.get("kind")).and_then(Value::as_str);
         let whole_plans = space.description.axes.iter().any(|a| a.path == "plan");
         let side = |without, slot: &str| {
@@ -304,7 +304,7 @@ impl Bounds {
     }
 
     /// Prices the parts of points. Kinds of parts that are nearly as many as the points are given up.
-    pub fn learn(&mut self, db: &Arc<KernelDb>, space: &Space, points: &[u64], control: &Control) -> Result<()> {
+    pub(crate) fn learn(&mut self, db: &Arc<KernelDb>, space: &Space, points: &[u64], control: &Control) -> Result<()> {
         let pays = |parts: usize| parts * 2 <= points.len();
         if let Some([prefill, decode]) = &mut self.slots {
             let missing = [prefill.missing(space, points, control)?, decode.missing(space, points, control)?];
@@ -328,7 +328,7 @@ impl Bounds {
         Ok(())
     }
 
-    pub fn judge(&self, space: &Space, choices: &[usize]) -> Verdict {
+    pub(crate) fn judge(&self, space: &Space, choices: &[usize]) -> Verdict {
         if let Some([prefill, decode]) = &self.slots
             && let (Some(p), Some(d)) = (prefill.part(choices), decode.part(choices))
         {

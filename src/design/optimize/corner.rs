@@ -13,7 +13,7 @@ pub(super) struct Corner {
 
 impl Corner {
     /// None where batch or chunk are left open: what is chosen for a larger batch may need less.
-    pub fn of(space: &Space) -> Option<Corner> {
+    pub(crate) fn of(space: &Space) -> Option<Corner> {
         let paths = ["plan.batch", "plan.chunk_tokens"];
         let axes = paths.map(|p| axis(space, p));
         let open = paths.iter().any(|p| !given(space, p));
@@ -24,14 +24,14 @@ impl Corner {
     }
 
     /// The plan without its batch and chunk, and those.
-    pub fn at(&self, space: &Space, choices: &[usize]) -> (u64, [f64; 2]) {
+    pub(crate) fn at(&self, space: &Space, choices: &[usize]) -> (u64, [f64; 2]) {
         let others = (0..choices.len()).filter(|a| !self.axes.contains(&Some(*a)));
         let key = others.fold(0, |key, a| key * self.lengths[a] as u64 + choices[a] as u64);
         (key, self.axes.map(|a| a.map_or(0.0, |a| space.number(a, choices[a]))))
     }
 
     /// 0 at the smallest batch and chunk of all, else 1.
-    pub fn rank(&self, space: &Space, choices: &[usize]) -> u8 {
+    pub(crate) fn rank(&self, space: &Space, choices: &[usize]) -> u8 {
         let smallest = |(a, least): (&Option<usize>, f64)| a.is_none_or(|a| space.number(a, choices[a]) <= least);
         u8::from(!self.axes.iter().zip(self.least).all(smallest))
     }

@@ -21,7 +21,7 @@ pub struct Goal {
 }
 
 impl Goal {
-    pub fn new(space: &Space, objective: &str, constraints: &[String]) -> Result<Goal> {
+    pub(crate) fn new(space: &Space, objective: &str, constraints: &[String]) -> Result<Goal> {
         let mut problems = Problems::new();
         let words: Vec<&str> = objective.split_whitespace().collect();
         let (sense, name) = match words.as_slice() {
@@ -67,12 +67,12 @@ impl Goal {
     }
 
     /// The objective, turned so that more is better.
-    pub fn score(&self, value: f64) -> f64 {
+    pub(crate) fn score(&self, value: f64) -> f64 {
         if self.maximise { value } else { -value }
     }
 
     /// The best score that an interval of the objective allows.
-    pub fn hope(&self, (low, high): Interval) -> f64 {
+    pub(crate) fn hope(&self, (low, high): Interval) -> f64 {
         let hope = if self.maximise { high } else { -low };
         if hope.is_nan() { f64::INFINITY } else { hope }
     }

@@ -41,7 +41,7 @@ fn log(x: f64) -> f64 {
 
 impl Held {
     /// `sites`: shape and points of every measured shape; `work`: that of a shape; `shape`: the one asked for.
-    pub fn new(
+    pub(crate) fn new(
         sites: impl Iterator<Item = (f64, Points)>,
         work: impl Fn(f64) -> Work,
         shape: f64,
@@ -62,7 +62,7 @@ impl Held {
     }
 
     /// Time at a point of the asked shape; `None` without rows.
-    pub fn seconds(&self, x: &[f64; 3]) -> Option<f64> {
+    pub(crate) fn seconds(&self, x: &[f64; 3]) -> Option<f64> {
         let x = [0, 1, 2].map(|a| x[a] + self.shift[a]);
         let at = [self.shape, log(x[0]), log(x[1]), log(x[2])];
         let mut near: Vec<(f64, f64)> = self

@@ -22,7 +22,7 @@ pub(crate) enum Floors {
 }
 
 impl Floors {
-    pub fn new(eager: bool, graph: bool) -> Floors {
+    pub(crate) fn new(eager: bool, graph: bool) -> Floors {
         match (eager, graph) {
             (false, _) => Floors::None,
             (true, false) => Floors::Kept,
@@ -53,7 +53,7 @@ pub(super) struct Lattice {
 }
 
 impl Lattice {
-    pub fn new(points: &Points, recipe: &Recipe) -> Option<Lattice> {
+    pub(crate) fn new(points: &Points, recipe: &Recipe) -> Option<Lattice> {
         if points.is_empty() {
             return None;
         }
@@ -74,7 +74,7 @@ impl Lattice {
         Some(work)
     }
 
-    pub fn empty(axes: Vec<Axis>, roofline: Roofline) -> Lattice {
+    pub(crate) fn empty(axes: Vec<Axis>, roofline: Roofline) -> Lattice {
         let shape = shape(&axes);
         Lattice {
             seconds: Array3::from_elem(shape, None),
@@ -86,7 +86,7 @@ impl Lattice {
     }
 
     /// The same box with empty nodes beyond the end of every axis.
-    pub fn extended(&self) -> Lattice {
+    pub(crate) fn extended(&self) -> Lattice {
         let mut work = Lattice::empty(self.axes.iter().map(|a| a.extended(OCTAVES)).collect(), self.roofline);
         let [i, j, k] = shape(&self.axes);
         work.seconds.slice_mut(s![..i, ..j, ..k]).assign(&self.seconds);
@@ -95,21 +95,21 @@ impl Lattice {
     }
 
     /// All nodes, the last axis fastest.
-    pub fn nodes(&self) -> impl Iterator<Item = At> + use<> {
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = At> + use<> {
         ndarray::indices(self.seconds.raw_dim()).into_iter().map(|(i, j, k)| [i, j, k])
     }
 
     /// The first node with a value.
-    pub fn first(&self) -> Option<At> {
+    pub(crate) fn first(&self) -> Option<At> {
         self.nodes().find(|i| self.seconds[*i].is_some())
     }
 
-    pub fn node(&self, i: At) -> [f64; 3] {
+    pub(crate) fn node(&self, i: At) -> [f64; 3] {
         node(&self.axes, i)
     }
 
     /// The nearest node with a value on axis `a`, below (`step` -1) or above (+1) node `i`.
-    pub fn neighbour(&self, mut i: At, a: usize, up: bool) -> Option<At> {
+    pub(crate) fn neighbour(&self, mut i: At, a: usize, up: bool) -> Option<At> {
         loop {
             i[a] = if up { i[a] + 1 } else { i[a].checked_sub(1)? };
             if self.seconds.get(i)?.is_some() {
@@ -118,12 +118,12 @@ impl Lattice {
         }
     }
 
-    pub fn ratio(&self, i: At) -> f64 {
+    pub(crate) fn ratio(&self, i: At) -> f64 {
         self.seconds[i].unwrap_or(0.0) / self.smooth[i]
     }
 
     /// Estimate of node `i` from both neighbours on axis `a`, and the gap between them in octaves.
-    pub fn between(&self, i: At, a: usize) -> Option<(f64, f64)> {
+    pub(crate) fn between(&self, i: At, a: usize) -> Option<(f64, f64)> {
         let (lo, hi) = (self.neighbour(i, a, false)?, self.neighbour(i, a, true)?);
         let axis = &self.axes[a];
         let (pl, p, ph) = (lo[a], i[a], hi[a]);

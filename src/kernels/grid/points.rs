@@ -12,34 +12,34 @@ pub(crate) struct Points {
 }
 
 impl Points {
-    pub fn insert(&mut self, x: [f64; 3], seconds: f64, evidence: Evidence) {
+    pub(crate) fn insert(&mut self, x: [f64; 3], seconds: f64, evidence: Evidence) {
         if seconds.is_finite() && seconds > 0.0 {
             self.map.insert(x.map(f64::to_bits), (seconds, evidence));
         }
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = ([f64; 3], f64, Evidence)> + '_ {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = ([f64; 3], f64, Evidence)> + '_ {
         self.map.iter().map(|(k, v)| (k.map(f64::from_bits), v.0, v.1))
     }
 
-    pub fn get(&self, x: &[f64; 3]) -> Option<f64> {
+    pub(crate) fn get(&self, x: &[f64; 3]) -> Option<f64> {
         self.map.get(&x.map(f64::to_bits)).map(|v| v.0)
     }
 
-    pub fn remove(&mut self, x: &[f64; 3]) {
+    pub(crate) fn remove(&mut self, x: &[f64; 3]) {
         self.map.remove(&x.map(f64::to_bits));
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.map.len()
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.map.is_empty()
     }
 
     /// The points that satisfy a condition on their coordinates.
-    pub fn filter(&self, keep: impl Fn(&[f64; 3]) -> bool) -> Points {
+    pub(crate) fn filter(&self, keep: impl Fn(&[f64; 3]) -> bool) -> Points {
         Points { map: self.map.iter().filter(|(k, _)| keep(&k.map(f64::from_bits))).map(|(k, v)| (*k, *v)).collect() }
     }
 }

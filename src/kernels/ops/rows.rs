@@ -24,12 +24,12 @@ pub(super) struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    pub fn new(table: &'a Table) -> Rows<'a> {
+    pub(crate) fn new(table: &'a Table) -> Rows<'a> {
         let n = table.measures.first().map_or(0, |m| m.1.len());
         Rows { table, keep: (0..n as u32).collect() }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.keep.is_empty()
     }
 
@@ -40,7 +40,7 @@ impl<'a> Rows<'a> {
     }
 
     /// Rows whose text column is accepted; a table without the column keeps all.
-    pub fn text(mut self, name: &str, accept: impl Fn(&str) -> bool) -> Rows<'a> {
+    pub(crate) fn text(mut self, name: &str, accept: impl Fn(&str) -> bool) -> Rows<'a> {
         if let Some(TableKey::Text { codes, labels, .. }) = self.key(name) {
             let good: Vec<bool> = labels.iter().map(|l| accept(l)).collect();
             self.keep.retain(|&i| good[codes[i as usize] as usize]);
@@ -50,7 +50,7 @@ impl<'a> Rows<'a> {
 
     /// Rows of the first of `choices` (each a set of equivalent labels) that has any; its rank, or
     /// `None` when the table has no such column or none of the choices.
-    pub fn first_text(&self, name: &str, choices: &[&[&str]]) -> (Rows<'a>, Option<usize>) {
+    pub(crate) fn first_text(&self, name: &str, choices: &[&[&str]]) -> (Rows<'a>, Option<usize>) {
         for (rank, labels) in choices.iter().enumerate() {
             let rows = self.clone().text(name, |l| labels.contains(&l));
             if !rows.is_empty() {
@@ -61,7 +61,7 @@ impl<'a> Rows<'a> {
     }
 
     /// Rows with that value; a table without the column keeps all.
-    pub fn int(mut self, name: &str, value: i64) -> Rows<'a> {
+    pub(crate) fn int(mut self, name: &str, value: i64) -> Rows<'a> {
         if let Some(TableKey::Int { values, .. }) = self.key(name) {
             self.keep.retain(|&i| values[i as usize] == value);
         }
@@ -69,7 +69,7 @@ impl<'a> Rows<'a> {
     }
 
     /// Rows whose values in two columns satisfy a condition (missing columns read as zero).
-    pub fn retain2(mut self, a: &str, b: &str, keep: impl Fn(i64, i64) -> bool) -> Rows<'a> {
+    pub(crate) fn retain2(mut self, a: &str, b: &str, keep: impl Fn(i64, i64) -> bool) -> Rows<'a> {
         let (a, b) = (self.column(a), self.column(b));
         let at = |c: Option<&[i64]>, i: u32| c.map_or(0, |v| v[i as usize]);
         self.keep.retain(|&i| keep(at(a, i), at(b, i)));
@@ -84,7 +84,7 @@ impl<'a> Rows<'a> {
     }
 
     /// Distinct values of some columns, sorted, with the number of rows of each.
-    pub fn sites<const N: usize>(&self, names: [&str; N]) -> Vec<([i64; N], usize)> {
+    pub(crate) fn sites<const N: usize>(&self, names: [&str; N]) -> Vec<([i64; N], usize)> {
         let columns = names.map(|n| self.column(n));
         let mut found: BTreeMap<[i64; N], usize> = BTreeMap::new();
         for &i in &self.keep {
@@ -94,7 +94,7 @@ impl<'a> Rows<'a> {
     }
 
     /// Labels of a text column among these rows, most frequent first (ties by name).
-    pub fn labels(&self, name: &str) -> Vec<String> {
+    pub(crate) fn labels(&self, name: &str) -> Vec<String> {
         let Some(TableKey::Text { codes, labels, .. }) = self.key(name) else { return Vec::new() };
         let mut count = vec![0usize; labels.len()];
         for &i in &self.keep {
@@ -107,7 +107,7 @@ impl<'a> Rows<'a> {
 
     /// Points over the named axes; repeated keys (columns that do not matter) give their median.
     /// `shift` is added to each axis' value.
-    pub fn points(&self, axes: &[(&str, f64)]) -> Points {
+    pub(crate) fn points(&self, axes: &[(&str, f64)]) -> Points {
         let columns: Vec<(Option<&[i64]>, f64)> = axes.iter().map(|(n, s)| (self.column(n), *s)).collect();
         let latency = self
             .table
@@ -135,12 +135,12 @@ impl<'a> Rows<'a> {
     }
 
     /// `sglang 0.5.14 gemm [kernel source]`.
-    pub fn source(&self) -> String {
+    pub(crate) fn source(&self) -> String {
         format!("{} [{}]", self.table.named(&self.keep), self.labels("kernel_source").join(", "))
     }
 
     /// Whether any of these rows is an import's.
-    pub fn imports_any(&self) -> bool {
+    pub(crate) fn imports_any(&self) -> bool {
         self.table.imports_any(&self.keep)
     }
 }

@@ -42,20 +42,20 @@ pub struct Reach {
 }
 
 impl Reach {
-    pub fn rate(&self) -> f64 {
+    pub(crate) fn rate(&self) -> f64 {
         self.row.filter(|_| self.binding == Binding::None).map_or(0.0, |r| r.point.requests_per_s)
     }
 }
 
 /// The best of what frameworks reach on one level, as `explore` compares them.
-pub fn best_of<'a>(reached: impl Iterator<Item = &'a Reach> + Clone, aim: &Aim) -> Reach {
+pub(crate) fn best_of<'a>(reached: impl Iterator<Item = &'a Reach> + Clone, aim: &Aim) -> Reach {
     let rows = reached.clone().filter_map(|r| r.row.as_ref());
     let row = leader(rows.clone(), |_| *aim).and_then(|i| rows.clone().nth(i)).copied();
     Reach { row, binding: row.map_or(Binding::Divisibility, |r| r.point.binding_under(&aim.slo)) }
 }
 
 /// The level with the highest rate within the limits: index into the levels asked for.
-pub fn winner(reached: &[Reach]) -> Option<usize> {
+pub(crate) fn winner(reached: &[Reach]) -> Option<usize> {
     let mut best: Option<(usize, f64)> = None;
     for (i, rate) in reached.iter().map(Reach::rate).enumerate() {
         if rate > best.map_or(0.0, |b| b.1) {
@@ -113,7 +113,7 @@ impl Map {
     }
 
     /// Checks it and tells whose kernels are compared on each cluster.
-    pub fn compared(&self, db: &Arc<KernelDb>) -> Result<Vec<Vec<Framework>>> {
+    pub(crate) fn compared(&self, db: &Arc<KernelDb>) -> Result<Vec<Vec<Framework>>> {
         self.check(db)?;
         self.clusters.iter().map(|c| Ok(self.on(c).compared(db)?.frameworks)).collect()
     }

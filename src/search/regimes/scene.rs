@@ -92,7 +92,7 @@ pub struct Scene<'a> {
 type Decode<'a, 't> = [Option<Fine<'a, 't>>; 2];
 
 impl<'a> Scene<'a> {
-    pub fn new(map: &Map, task: Task<'a>) -> Result<Scene<'a>> {
+    pub(crate) fn new(map: &Map, task: Task<'a>) -> Result<Scene<'a>> {
         let of = Layouts::of(&task.choices());
         let octave = map.batches_per_octave.max(1);
         let of_units = space::sparser(octave);
@@ -230,7 +230,7 @@ impl<'a> Scene<'a> {
     }
 
     /// What every level asked for reaches under each pair of limits, in their order; handed over as each is done.
-    pub fn cells(&self, map: &Map, control: &Control, done: impl Fn(usize, Vec<Reach>) + Sync) -> Result<()> {
+    pub(crate) fn cells(&self, map: &Map, control: &Control, done: impl Fn(usize, Vec<Reach>) + Sync) -> Result<()> {
         let aim = |slo: &Slo| Aim { slo: *slo, objective: Objective::TokensPerS };
         let key = |slo: &Slo| slo.tpot_ms.unwrap_or(f64::INFINITY).to_bits();
         let by_tpot: BTreeMap<u64, &Slo> = map.slos.iter().map(|slo| (key(slo), slo)).collect();

@@ -16,7 +16,7 @@ pub type Intervals = std::collections::BTreeMap<&'static str, Ends>;
 
 impl Engine {
     /// Intervals of the plan's figures that hold what is measured with a chance, strictly between 0 and 1.
-    pub fn intervals(&self, chance: f64) -> Intervals {
+    pub(crate) fn intervals(&self, chance: f64) -> Intervals {
         let served = Served::of(self.library(), self.plan.level());
         let figures = [
             ("ttft_ms", Quantity::Ttft, self.point.ttft_s * 1e3),

@@ -237,7 +237,7 @@ impl Engine {
     }
 
     /// Where memory and time go.
-    pub fn tables(&self) -> Tables {
+    pub(crate) fn tables(&self) -> Tables {
         let mut out = Tables { memory: self.memory(), ..Tables::default() };
         out.breakdown.extend(path_rows(&self.point.path));
         for ToldStep { kind, engine, batches } in self.told() {

@@ -37,7 +37,7 @@ pub struct Solved {
 }
 
 /// Odds of 0, 1, 2... arrivals, until they no longer count.
-pub fn poisson(mean: f64) -> Vec<f64> {
+pub(crate) fn poisson(mean: f64) -> Vec<f64> {
     let most = (mean + 8.0 * (mean + 1.0).sqrt()) as usize + 2;
     let mut log = -mean;
     (0..most)
@@ -53,12 +53,12 @@ const STATES: usize = 600;
 const ROUNDS: usize = 200;
 
 impl Bulk<'_> {
-    pub fn time(&self, q: usize) -> f64 {
+    pub(crate) fn time(&self, q: usize) -> f64 {
         self.time[q.min(self.time.len() - 1)]
     }
 
     /// From the start of one step to that of the next.
-    pub fn cycle(&self, q: usize) -> f64 {
+    pub(crate) fn cycle(&self, q: usize) -> f64 {
         self.time(q) + self.pause
     }
 
@@ -81,7 +81,7 @@ impl Bulk<'_> {
     }
 
     /// None: it grows without end.
-    pub fn solve(&self) -> Option<Solved> {
+    pub(crate) fn solve(&self) -> Option<Solved> {
         let kinds = self.time.len();
         let rows: Vec<Vec<f64>> = (0..kinds).map(|q| poisson(self.arrivals * self.cycle(q))).collect();
         let (decay, most) = match self.limit {
@@ -181,7 +181,7 @@ impl Bulk<'_> {
     }
 
     /// The law of a prompt's stay: the rest of the step in flight, and steps until its own is done.
-    pub fn body(&self, solved: &Solved) -> Vec<(f64, f64)> {
+    pub(crate) fn body(&self, solved: &Solved) -> Vec<(f64, f64)> {
         const PARTS: usize = 6;
         let mut body = Vec::new();
         for (q, p) in solved.odds.iter().enumerate().filter(|(_, p)| **p > 1e-6) {

@@ -94,7 +94,7 @@ impl Crowd {
     }
 
     /// The number inside that is not exceeded with odds `q`.
-    pub fn quantile(&self, q: f64) -> f64 {
+    pub(crate) fn quantile(&self, q: f64) -> f64 {
         let mut sum = 0.0;
         for (n, p) in self.law() {
             sum += p;

@@ -56,7 +56,7 @@ pub struct Fast {
 const LEVELS: usize = 64;
 
 impl<'a> Clock<'a> {
-    pub fn new(s: &'a StepEngine, load: &'a Load, budget: f64, interval: u32) -> Clock<'a> {
+    pub(crate) fn new(s: &'a StepEngine, load: &'a Load, budget: f64, interval: u32) -> Clock<'a> {
         let stages = s.stages_in_flight();
         let per_decode = 1.0 + f64::from(s.library().serving.mtp);
         let (launch_s, interval) = (path::launch_s(s.library()), f64::from(interval));
@@ -70,7 +70,7 @@ impl<'a> Clock<'a> {
     }
 
     /// A step without prompts, `b` decoding on each rank.
-    pub fn decode(&self, b: f64) -> f64 {
+    pub(crate) fn decode(&self, b: f64) -> f64 {
         if b > 0.0 { self.s.decode(b / self.stages, self.context(b)).seconds } else { 0.0 }
     }
 
@@ -102,7 +102,14 @@ impl<'a> Clock<'a> {
 
     /// `arrivals` prompts a second and instance, of which there are `twins`, beside `b` decoding on each rank. `decodes`:
     /// steps go on without prompts. `limit`: in hand at most. None: the queue grows without end.
-    pub fn prompts(&self, arrivals: f64, b: f64, twins: f64, decodes: bool, limit: Option<usize>) -> Option<Fast> {
+    pub(crate) fn prompts(
+        &self,
+        arrivals: f64,
+        b: f64,
+        twins: f64,
+        decodes: bool,
+        limit: Option<usize>,
+    ) -> Option<Fast> {
         let room = self.budget - b * self.per_decode;
         if room < 1.0 {
             return None;
@@ -115,7 +122,7 @@ impl<'a> Clock<'a> {
     }
 
     /// Workers of one rank, each with one prompt at a time: the servers of one queue.
-    pub fn servers(&self, rate: f64, count: f64) -> Option<Fast> {
+    pub(crate) fn servers(&self, rate: f64, count: f64) -> Option<Fast> {
         let (isl, prefix) = (self.load.isl, self.load.prefix);
         let chunks = (isl / self.budget).ceil().max(1.0);
         let rest = isl - (chunks - 1.0) * self.budget.min(isl);

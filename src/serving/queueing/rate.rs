@@ -38,14 +38,14 @@ impl Arrivals {
     ///
     /// # Errors
     /// A percentile in a closed loop.
-    pub fn hold(self, slo: &Slo) -> Result<Arrivals> {
+    pub(crate) fn hold(self, slo: &Slo) -> Result<Arrivals> {
         let mut problems = Problems::new();
         self.check(slo, &mut problems);
         problems.into_result().map(|()| self)
     }
 
     /// What limits cannot be held against such arrivals.
-    pub fn check(self, slo: &Slo, problems: &mut Problems) {
+    pub(crate) fn check(self, slo: &Slo, problems: &mut Problems) {
         if self == Arrivals::Closed && slo.percentile.is_some() {
             let message = "percentile needs arrivals='poisson': a closed loop has means alone";
             problems.push(

@@ -12,7 +12,7 @@ pub struct Wait {
 
 impl Wait {
     /// Of a mean over all, those who do not wait included.
-    pub fn of(odds: f64, mean_of_all_s: f64) -> Wait {
+    pub(crate) fn of(odds: f64, mean_of_all_s: f64) -> Wait {
         let odds = odds.clamp(0.0, 1.0);
         if odds <= 0.0 { Wait::default() } else { Wait { odds, mean_s: mean_of_all_s / odds } }
     }
@@ -37,11 +37,11 @@ pub struct Spread {
 
 impl Spread {
     /// One value, no wait.
-    pub fn sure(seconds: f64) -> Spread {
+    pub(crate) fn sure(seconds: f64) -> Spread {
         Spread { body: vec![(seconds, 1.0)], waits: [Wait::default(); 2] }
     }
 
-    pub fn shift(&mut self, seconds: f64) {
+    pub(crate) fn shift(&mut self, seconds: f64) {
         self.body.iter_mut().for_each(|v| v.0 += seconds);
     }
 
@@ -72,13 +72,13 @@ impl Spread {
     }
 
     /// Odds of more than `t`.
-    pub fn above(&self, t: f64) -> f64 {
+    pub(crate) fn above(&self, t: f64) -> f64 {
         let over = |v: f64| if v > t { 1.0 } else { self.waits_above(t - v) };
         self.body.iter().map(|v| v.1 * over(v.0)).sum::<f64>() / self.weight()
     }
 
     /// The value that `percentile` in a hundred do not exceed.
-    pub fn percentile(&self, percentile: f64) -> f64 {
+    pub(crate) fn percentile(&self, percentile: f64) -> f64 {
         let wanted = 1.0 - percentile / 100.0;
         let most = self.body.iter().map(|v| v.0).fold(0.0, f64::max);
         let tail = self.waits.iter().map(|w| w.mean_s).sum::<f64>();

@@ -55,7 +55,7 @@ pub(super) fn gap(rng: &mut Pcg64, cv: f64) -> f64 {
 }
 
 /// Lengths of `n` requests of a workload; the prompt counts its prefix.
-pub fn lengths(workload: &Workload, n: usize, seed: u64) -> Requests {
+pub(crate) fn lengths(workload: &Workload, n: usize, seed: u64) -> Requests {
     let mut rng = Pcg64::new(u128::from(seed), LENGTHS);
     let mut r = Requests::default();
     let mut some = false;
@@ -75,7 +75,7 @@ pub fn lengths(workload: &Workload, n: usize, seed: u64) -> Requests {
 }
 
 /// Arrival times with Gamma gaps (`cv` = 1: Poisson), picoseconds.
-pub fn arrivals(n: usize, rate: f64, cv: f64, seed: u64) -> Vec<u64> {
+pub(crate) fn arrivals(n: usize, rate: f64, cv: f64, seed: u64) -> Vec<u64> {
     let mut rng = Pcg64::new(u128::from(seed), ARRIVALS);
     let mut now = 0_u64;
     (0..n)
@@ -87,7 +87,7 @@ pub fn arrivals(n: usize, rate: f64, cv: f64, seed: u64) -> Vec<u64> {
 }
 
 /// Everything wrong with a rate, a spread and a number of requests.
-pub fn check(rate: f64, cv: f64, n: usize) -> Result<()> {
+pub(crate) fn check(rate: f64, cv: f64, n: usize) -> Result<()> {
     let mut p = Problems::new();
     if !(rate > 0.0 && rate.is_finite()) {
         p.push("rate", format!("must be above 0, is {rate}"), "requests per second");

@@ -183,7 +183,7 @@ impl Trace {
 
     /// Joint lengths (prefix, new tokens, answer) of at most `most` requests, evenly spaced; the
     /// prefix is what an endless cache would hold, at least one token of each prompt is new.
-    pub fn lengths(&self, most: usize) -> Vec<[f64; 3]> {
+    pub(crate) fn lengths(&self, most: usize) -> Vec<[f64; 3]> {
         let r = &self.requests;
         let hits = self.hits(None);
         let step = r.len().div_ceil(most.max(1)).max(1);

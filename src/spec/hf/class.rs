@@ -62,17 +62,17 @@ pub(crate) struct Class {
 }
 
 impl Class {
-    pub fn has(&self, rule: Rule) -> bool {
+    pub(crate) fn has(&self, rule: Rule) -> bool {
         self.rules.contains(&rule)
     }
 
     /// Its spellings of a field, its own first.
-    pub fn spellings<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+    pub(crate) fn spellings<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.names.get(name).into_iter().flatten().map(String::as_str).chain([name])
     }
 
     /// What the class has where the config says nothing.
-    pub fn usual(&self, name: &str) -> Option<&Value> {
+    pub(crate) fn usual(&self, name: &str) -> Option<&Value> {
         self.spellings(name).find_map(|n| self.defaults.get(n)).filter(|v| !v.is_null())
     }
 }

@@ -106,7 +106,7 @@ pub(crate) struct Placed {
 
 impl Placed {
     /// For each layer whether it has experts; empty where the dense ones come first.
-    pub fn expert_layers(&self) -> Vec<bool> {
+    pub(crate) fn expert_layers(&self) -> Vec<bool> {
         let leading = self.dense.iter().take_while(|d| **d).count();
         if self.dense[leading..].contains(&true) { self.dense.iter().map(|d| !d).collect() } else { Vec::new() }
     }

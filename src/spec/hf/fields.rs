@@ -48,17 +48,17 @@ pub(crate) fn off(value: &Value) -> bool {
 }
 
 impl<'a> Fields<'a> {
-    pub fn new(object: &'a Map<String, Value>, prefix: &'a str, class: &'a Class) -> Self {
+    pub(crate) fn new(object: &'a Map<String, Value>, prefix: &'a str, class: &'a Class) -> Self {
         Fields { object, prefix, class, read: RefCell::default(), problems: Problems::new() }
     }
 
     /// The field as the config spells it.
-    pub fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         let own = self.class.spellings(name).find(|s| self.at(s).is_some()).unwrap_or(name);
         format!("{}{own}", self.prefix)
     }
 
-    pub fn wrong(&mut self, name: &str, message: impl Into<String>, hint: impl Into<String>) {
+    pub(crate) fn wrong(&mut self, name: &str, message: impl Into<String>, hint: impl Into<String>) {
         let path = self.path(name);
         self.problems.push(path, message, hint);
     }
@@ -89,17 +89,17 @@ impl<'a> Fields<'a> {
     }
 
     /// The value of a field, else the class's; `null` counts as absent, as in HF configs, and takes no default.
-    pub fn get(&self, name: &str) -> Option<&'a Value> {
+    pub(crate) fn get(&self, name: &str) -> Option<&'a Value> {
         self.first(&[name]).map(|(_, value)| value)
     }
 
     /// Whether the config itself says so, with a value.
-    pub fn says(&self, name: &str) -> bool {
+    pub(crate) fn says(&self, name: &str) -> bool {
         self.given(name).is_some_and(|v| !v.is_null())
     }
 
     /// The first of several names that is present, else the first for which the class has a default.
-    pub fn first<'n>(&self, names: &[&'n str]) -> Option<(&'n str, &'a Value)> {
+    pub(crate) fn first<'n>(&self, names: &[&'n str]) -> Option<(&'n str, &'a Value)> {
         let given: Vec<_> = names.iter().filter_map(|n| self.given(n).map(|v| (*n, v))).collect();
         if !given.is_empty() {
             return given.into_iter().find(|(_, v)| !v.is_null());
@@ -110,12 +110,12 @@ impl<'a> Fields<'a> {
     }
 
     /// Notes that a field was looked at.
-    pub fn seen(&self, name: &str) {
+    pub(crate) fn seen(&self, name: &str) {
         self.given(name);
     }
 
     /// What the config says and nobody looked at.
-    pub fn unread(&self) -> Vec<(&'a str, &'a Value)> {
+    pub(crate) fn unread(&self) -> Vec<(&'a str, &'a Value)> {
         let read = self.read.borrow();
         self.object.iter().filter(|(k, _)| !read.contains(k.as_str())).map(|(k, v)| (k.as_str(), v)).collect()
     }
@@ -146,7 +146,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A required whole number under any of its names.
-    pub fn need(&mut self, names: &[&str], high: u32) -> Option<u32> {
+    pub(crate) fn need(&mut self, names: &[&str], high: u32) -> Option<u32> {
         match self.first(names) {
             Some((name, value)) => self.whole(name, value, 1, high),
             None => {
@@ -159,14 +159,14 @@ impl<'a> Fields<'a> {
     }
 
     /// An optional whole number with a default.
-    pub fn or(&mut self, names: &[&str], low: u32, high: u32, default: u32) -> Option<u32> {
+    pub(crate) fn or(&mut self, names: &[&str], low: u32, high: u32, default: u32) -> Option<u32> {
         match self.first(names) {
             Some((name, value)) => self.whole(name, value, low, high),
             None => Some(default),
         }
     }
 
-    pub fn flag(&mut self, name: &str) -> Option<bool> {
+    pub(crate) fn flag(&mut self, name: &str) -> Option<bool> {
         match self.get(name) {
             None => None,
             Some(Value::Bool(b)) => Some(*b),
@@ -178,7 +178,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A list with one entry a layer; `more`: entries for layers of MTP that may stand behind them.
-    pub fn per_layer(&mut self, name: &str, layers: u32, more: u32) -> Option<&'a [Value]> {
+    pub(crate) fn per_layer(&mut self, name: &str, layers: u32, more: u32) -> Option<&'a [Value]> {
         match self.get(name)? {
             Value::Array(list) if list.len() == layers as usize || list.len() == (layers + more) as usize => {
                 Some(&list[..layers as usize])
@@ -195,7 +195,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Numbers of layers: a list, or a text with commas (`"3,4,5"`). None: not given, or a problem was noted.
-    pub fn layer_numbers(&mut self, name: &str, layers: u32) -> Option<Vec<u32>> {
+    pub(crate) fn layer_numbers(&mut self, name: &str, layers: u32) -> Option<Vec<u32>> {
         let value = self.get(name)?;
         let numbers: Option<Vec<u32>> = match value {
             Value::String(text) if text.trim().is_empty() => Some(Vec::new()),

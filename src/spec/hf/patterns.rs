@@ -15,7 +15,7 @@ pub(crate) enum Pattern {
 
 impl Pattern {
     /// None: an expression that cannot be read.
-    pub fn parse(entry: &str) -> Option<Pattern> {
+    pub(crate) fn parse(entry: &str) -> Option<Pattern> {
         match entry.strip_prefix("re:") {
             Some(expression) => Regex::new(&format!("^(?:{expression})")).ok().map(Pattern::Expression),
             None => Some(Pattern::Name(Name::parse(entry))),
@@ -23,7 +23,7 @@ impl Pattern {
     }
 
     /// Whether the entry is of this module of a layer, or of something that contains it.
-    pub fn covers(&self, layer: u32, module: &str) -> bool {
+    pub(crate) fn covers(&self, layer: u32, module: &str) -> bool {
         match self {
             Pattern::Name(name) => name.covers(layer, module),
             Pattern::Expression(e) => BEFORE.iter().any(|b| e.is_match(&format!("{b}layers.{layer}.{module}"))),
@@ -31,7 +31,7 @@ impl Pattern {
     }
 
     /// Whether the entry is of this very module.
-    pub fn names(&self, layer: u32, module: &[&str]) -> bool {
+    pub(crate) fn names(&self, layer: u32, module: &[&str]) -> bool {
         matches!(self, Pattern::Name(n) if n.layer.is_none_or(|l| l == layer) && n.path == module)
     }
 }

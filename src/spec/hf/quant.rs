@@ -32,7 +32,7 @@ pub(crate) struct Checkpoint {
 impl Checkpoint {
     /// With the format that `expert_dtype` gives experts (DeepSeek-V4: MXFP4 weights, FP8 inputs) where the lists have
     /// them in the format of all others.
-    pub fn with_experts(mut self, said: Option<&str>) -> Checkpoint {
+    pub(crate) fn with_experts(mut self, said: Option<&str>) -> Checkpoint {
         if said == Some("fp4") && self.formats.moe == self.formats.gemm {
             let format = Dtype::W4a8Mxfp4Mxfp8;
             self.formats.moe = Some(format);

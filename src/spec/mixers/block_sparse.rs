@@ -29,7 +29,7 @@ pub struct BlockSparse {
 
 impl BlockSparse {
     /// Most tokens that a query reads.
-    pub fn reach(&self) -> f64 {
+    pub(crate) fn reach(&self) -> f64 {
         f64::from(self.block) * f64::from(self.blocks)
     }
 }

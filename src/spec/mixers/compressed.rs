@@ -50,7 +50,7 @@ impl Compressed {
     }
 
     /// Columns of both projections of the compressors, and what weighs the indexer's heads.
-    pub fn compressor_columns(&self) -> f64 {
+    pub(crate) fn compressor_columns(&self) -> f64 {
         if self.ratio == 0 {
             return 0.0;
         }

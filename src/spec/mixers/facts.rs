@@ -48,7 +48,7 @@ const CONV: f64 = 2.0;
 
 impl Running {
     /// Bytes of a sequence in one layer.
-    pub fn bytes(&self) -> f64 {
+    pub(crate) fn bytes(&self) -> f64 {
         f64::from(self.heads) * self.head_state * STATE + self.convolved * f64::from(self.conv.saturating_sub(1)) * CONV
     }
 }
@@ -136,7 +136,7 @@ pub(crate) struct Found<M> {
 }
 
 impl<M> Found<M> {
-    pub fn map<N>(self, f: impl Fn(M) -> N) -> Found<N> {
+    pub(crate) fn map<N>(self, f: impl Fn(M) -> N) -> Found<N> {
         let Found { attention, mixers, layer_mixers } = self;
         Found { attention: attention.map(&f), mixers: mixers.into_iter().map(&f).collect(), layer_mixers }
     }

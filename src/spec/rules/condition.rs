@@ -23,7 +23,7 @@ pub enum ConditionKind {
 }
 
 impl ConditionKind {
-    pub fn of(model: &Model) -> ConditionKind {
+    pub(crate) fn of(model: &Model) -> ConditionKind {
         match &model.attention {
             Attention::Gqa { window: Some(_), .. } => ConditionKind::Hybrid,
             Attention::Gqa { .. } if !model.mixers.is_empty() => ConditionKind::Hybrid,
@@ -95,7 +95,7 @@ pub struct AfdServer {
 
 impl Condition {
     /// Whether a worker keeps it; conditions on other things are kept by all.
-    pub fn worker(&self, s: &Shape, kind: ConditionKind, domain: u32) -> bool {
+    pub(crate) fn worker(&self, s: &Shape, kind: ConditionKind, domain: u32) -> bool {
         match self {
             Condition::ExpertsOneWay {} => s.ep == 1 || s.moe_tp == 1,
             Condition::AttentionTpOrDp {} => s.tp == 1 || s.dp == 1,
@@ -109,7 +109,7 @@ impl Condition {
     }
 
     /// Whether a prefill and a decode side keep it.
-    pub fn pair(&self, prefill: &Shape, decode: &Shape, kind: ConditionKind) -> bool {
+    pub(crate) fn pair(&self, prefill: &Shape, decode: &Shape, kind: ConditionKind) -> bool {
         match self {
             Condition::PdTensorParallel { attention, prefill: how } if attention.contains(&kind) => {
                 let (p, d) = (prefill.tp, decode.tp);
@@ -128,7 +128,7 @@ impl Condition {
     }
 
     /// Whether an AFD server may stand behind a unit.
-    pub fn is_of_servers(&self) -> bool {
+    pub(crate) fn is_of_servers(&self) -> bool {
         matches!(self, Condition::AfdServer(_) | Condition::NoAfdServer {})
     }
 

@@ -64,7 +64,7 @@ impl Rules {
     }
 
     /// The same from another table.
-    pub fn of(
+    pub(crate) fn of(
         table: Arc<Table>,
         framework: Framework,
         version: Option<&str>,

@@ -59,7 +59,7 @@ impl Table {
     }
 
     /// The table that ships with the package.
-    pub fn shipped() -> Result<&'static Arc<Table>> {
+    pub(crate) fn shipped() -> Result<&'static Arc<Table>> {
         static TABLE: OnceLock<Result<Arc<Table>>> = OnceLock::new();
         TABLE.get_or_init(|| Table::parse(SHIPPED).map(Arc::new)).as_ref().map_err(Clone::clone)
     }
@@ -100,7 +100,7 @@ impl Table {
     }
 
     /// The version that is meant where none is named.
-    pub fn version(&self, framework: Framework) -> Option<&str> {
+    pub(crate) fn version(&self, framework: Framework) -> Option<&str> {
         self.servers.iter().find(|s| s.framework == framework).map(|s| s.version.as_str())
     }
 

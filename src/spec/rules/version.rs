@@ -5,7 +5,7 @@
 pub struct Version([u32; 3], u32);
 
 impl Version {
-    pub fn parse(text: &str) -> Option<Version> {
+    pub(crate) fn parse(text: &str) -> Option<Version> {
         let text = text.trim().trim_start_matches('v');
         let (numbers, candidate) = match text.split_once("rc") {
             Some((numbers, n)) => (numbers.trim_end_matches(['.', '-']), n.parse().ok()?),

@@ -107,7 +107,7 @@ const WAITS: f64 = 0.2;
 /// Whether users of a row queue, by its own TTFT and the predicted TPOT: the closed form lets nothing wait, and sees many
 /// who stand before the server decoding in it. The share was set with the errors of the rows of SGLang in sight (0.15 to
 /// 0.2: 16 % by the closed form, 27 simulated; 0.2 to 0.3: 32 and 21).
-pub fn queues(raw: &Raw, tpot_ms: f64) -> bool {
+pub(crate) fn queues(raw: &Raw, tpot_ms: f64) -> bool {
     raw.ttft_ms >= WAITS * (raw.ttft_ms + raw.osl * tpot_ms)
 }
 

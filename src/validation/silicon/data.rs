@@ -57,11 +57,11 @@ pub(super) struct Cells<'a> {
 }
 
 impl<'a> Cells<'a> {
-    pub fn text(&self, name: &str) -> &'a str {
+    pub(crate) fn text(&self, name: &str) -> &'a str {
         self.names.iter().position(|n| *n == name).and_then(|i| self.cells.get(i)).copied().unwrap_or("")
     }
 
-    pub fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>> {
+    pub(crate) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>> {
         let cell = self.text(name);
         if cell.is_empty() {
             return Ok(None);

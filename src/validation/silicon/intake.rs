@@ -31,7 +31,7 @@ fn version(raw: &Raw) -> Option<[u32; 2]> {
 }
 
 /// `serving` with what is known of the row.
-pub fn serving(raw: &Raw, users: f64, gpus: u32, serving: Serving) -> Serving {
+pub(crate) fn serving(raw: &Raw, users: f64, gpus: u32, serving: Serving) -> Serving {
     let ahead = servers::path_rule(raw.framework, version(raw)).map(|r| r.steps_ahead as u32);
     let serving = Serving { steps_ahead: ahead, ..serving };
     if raw.disagg || !raw.inferencex {
@@ -51,7 +51,7 @@ pub fn serving(raw: &Raw, users: f64, gpus: u32, serving: Serving) -> Serving {
 }
 
 /// Prompt tokens of a step, where the script sets them.
-pub fn budget(raw: &Raw, users: f64) -> Option<f64> {
+pub(crate) fn budget(raw: &Raw, users: f64) -> Option<f64> {
     if raw.disagg || !raw.inferencex {
         return None;
     }

@@ -57,7 +57,7 @@ impl Clean {
     }
 
     /// What serves it, on top of `serving`.
-    pub fn serving(&self, serving: &Serving) -> Serving {
+    pub(crate) fn serving(&self, serving: &Serving) -> Serving {
         Serving {
             mtp: self.mtp,
             eplb_slots: self.eplb_slots,

@@ -19,15 +19,15 @@ pub struct Point {
 
 impl Point {
     /// Whether nothing in the sample contradicts the row.
-    pub fn credible(&self) -> bool {
+    pub(crate) fn credible(&self) -> bool {
         !self.status.starts_with("suspect")
     }
 
-    pub fn error(&self) -> f64 {
+    pub(crate) fn error(&self) -> f64 {
         self.tpot_ms / self.raw.tpot_ms - 1.0
     }
 
-    pub fn ttft_error(&self) -> f64 {
+    pub(crate) fn ttft_error(&self) -> f64 {
         self.ttft_ms / self.raw.ttft_ms - 1.0
     }
 }

@@ -94,7 +94,7 @@ fn disaggregated(sides: &Sides<'_>, load: &Load, concurrency: f64) -> std::resul
 }
 
 /// Predicts one row; `Err` in the inner result is the row's status.
-pub fn predict(lib: &Arc<Library>, raw: &Raw, clean: &Clean) -> Result<std::result::Result<Outcome, String>> {
+pub(crate) fn predict(lib: &Arc<Library>, raw: &Raw, clean: &Clean) -> Result<std::result::Result<Outcome, String>> {
     let w = workload(raw);
     let load = Load::of(&w);
     Ok(match &clean.deployment {

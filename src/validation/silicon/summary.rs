@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::point::Point;
-use crate::columns::{Column, Columns};
 
 /// Error figures of one group of rows.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,7 +71,7 @@ pub fn groups(points: &[Point]) -> Vec<Group> {
 }
 
 /// [`groups`] of another error.
-pub fn groups_by(points: &[Point], metric: Metric) -> Vec<Group> {
+pub(crate) fn groups_by(points: &[Point], metric: Metric) -> Vec<Group> {
     let group = |by, name, points: &mut dyn Iterator<Item = &Point>| group(by, name, points, metric);
     let mut out = vec![
         group("all", "all".into(), &mut points.iter()),
@@ -98,21 +97,6 @@ pub fn groups_by(points: &[Point], metric: Metric) -> Vec<Group> {
         out.extend(cut.into_iter().map(|(k, v)| group(by, k, &mut v.into_iter())));
     }
     out
-}
-
-/// by, group, rows, computed, coverage, mape, median, bias.
-pub fn columns(groups: &[Group]) -> Columns {
-    let mut c = Columns::new();
-    let f = |v: fn(&Group) -> f64| Column::F64(groups.iter().map(v).collect());
-    c.push("by", Column::from_strings(groups.iter().map(|g| g.by)));
-    c.push("group", Column::from_strings(groups.iter().map(|g| &g.group)));
-    c.push("rows", Column::I64(groups.iter().map(|g| g.rows as i64).collect()));
-    c.push("computed", Column::I64(groups.iter().map(|g| g.computed as i64).collect()));
-    c.push("coverage", f(|g| g.computed as f64 / g.rows.max(1) as f64));
-    c.push("mape", f(|g| g.mape));
-    c.push("median", f(|g| g.median));
-    c.push("bias", f(|g| g.bias));
-    c
 }
 
 /// The groups as a markdown table.

@@ -33,7 +33,7 @@ fn label(p: &Point) -> Option<(String, u64)> {
 }
 
 /// Changes the status of rows that their neighbours contradict.
-pub fn mark(points: &mut [Point]) {
+pub(crate) fn mark(points: &mut [Point]) {
     let mut by_label: BTreeMap<String, Vec<(u64, f64)>> = BTreeMap::new();
     for p in points.iter() {
         if let Some((key, load)) = label(p) {
