@@ -84,7 +84,7 @@ fn in_scenes(
             // Its layouts and cells count for themselves; progress is in cells that all frameworks have done.
             let part = control.part();
             let task = Task::sharing(compiled, lib, of, at.cluster.gpus, framework as u8, &part, true);
-            Scene::new(map, task.within(rules.clone()))?.cells(map, &part, |slo, reached| {
+            Scene::new(map, task.within(rules.clone()).under(map.loosest()))?.cells(map, &part, |slo, reached| {
                 let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
                 found[[slo, framework]] = Some(reached);
                 control.advance(u64::from(found.row(slo).iter().all(Option::is_some)));

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::candidate_clock::CandidateClock;
-use super::fine_grid::At;
+use super::constants::marks::NEAR as PROSPECT;
 use super::group::Group;
 use super::marks::Marks;
 use super::row::{Layout, Part, Row};
@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::serving::choose::{chunk_grid, most_sequences};
 use crate::serving::pd::DecodeSide;
 use crate::serving::{StepEngine, aggregated};
-use crate::spec::{Level, Workload};
+use crate::spec::{Level, Slo, Workload};
 
 impl Task<'_> {
     /// Chunked prefill and decode on the same GPUs, workers or AFD units, layout by layout.
@@ -39,22 +39,28 @@ impl Task<'_> {
         }
         let m = layout.microbatches();
         let cadences = self.cadences(&clock);
-        let mut ats: Vec<At> = Vec::new();
-        for batch in space::batches(most, per_octave).into_iter().filter(|b| *b >= m) {
+        let (framework, scanned) = (self.framework, clock.scans());
+        let mut reach = Reach::default();
+        let batches: Vec<u32> = space::batches(most, per_octave).into_iter().filter(|b| *b >= m).collect();
+        for (k, &batch) in batches.iter().enumerate() {
+            let start = rows.len();
             for (k, &interval) in cadences.iter().enumerate() {
                 let chunks = coarse(chunk_grid(&self.load, batch, self.per_decode(), interval));
                 // The first cadence with every budget; the others, which gather prompts, with the most room.
-                ats.extend(chunks.take(if k == 0 { usize::MAX } else { 1 }).map(|chunk| [batch, chunk, interval]));
+                rows.extend(chunks.take(if k == 0 { usize::MAX } else { 1 }).map(|chunk| {
+                    let main = Part { layout: *layout, batch, chunk, count, interval };
+                    let point = clock.mixed(&self.load, [batch, chunk, interval], count);
+                    Row { level, framework, main, prefill: None, point, scanned, leads: false }
+                }));
+            }
+            if self.loosest.is_some_and(|slo| reach.is_beyond(&rows[start..], &slo)) {
+                break;
+            }
+            if k == 0 {
+                rows.reserve(rows.len() * (batches.len() - 1));
             }
         }
-        rows.reserve_exact(ats.len());
-        let (framework, scanned) = (self.framework, clock.scans());
-        rows.extend(ats.into_iter().map(|at| {
-            let [batch, chunk, interval] = at;
-            let main = Part { layout: *layout, batch, chunk, count, interval };
-            let point = clock.mixed(&self.load, at, count);
-            Row { level, framework, main, prefill: None, point, scanned, leads: false }
-        }));
+        rows.shrink_to_fit();
         Ok((clock, rows))
     }
 
@@ -131,6 +137,29 @@ impl Task<'_> {
             }
         }
         Ok((*layout, clock, sides))
+    }
+}
+
+/// What a layout has come to while its batches rise: whether any keeps the loosest limits, and its soonest first token.
+#[derive(Default)]
+struct Reach {
+    kept: bool,
+    soonest: Option<f64>,
+}
+
+impl Reach {
+    /// Whether larger batches are of no more use once `rows`, of one batch, are known: a smaller one keeps the limits, all
+    /// of these are further over them than what has any prospect, and none has its first token sooner. Limit: latencies
+    /// are taken to go on rising with the batch.
+    fn is_beyond(&mut self, rows: &[Row], loosest: &Slo) -> bool {
+        let standing = || rows.iter().filter(|r| r.point.stands());
+        let ttft = standing().map(|r| r.point.ttft_s).reduce(f64::min);
+        let sooner = ttft.is_some_and(|t| self.soonest.is_none_or(|s| t < s));
+        let excess = standing().map(|r| r.point.excess(loosest)).fold(f64::INFINITY, f64::min);
+        let beyond = self.kept && !sooner && excess > PROSPECT;
+        self.kept |= excess <= 1.0;
+        self.soonest = if sooner { ttft } else { self.soonest };
+        beyond
     }
 }
 

@@ -21,7 +21,7 @@ use crate::serving::pd::{DecodeSide, PrefillSide};
 use crate::serving::{Load, StepEngine, Tables, aggregated, cadence};
 use crate::spec::assumptions::{MixedSteps, PrefillSync};
 use crate::spec::rules::Shape;
-use crate::spec::{Level, Role, Rules, Workload};
+use crate::spec::{Level, Role, Rules, Slo, Workload};
 
 /// Slots that the engine has priced: the rows of one list share most of them.
 #[derive(Default)]
@@ -39,6 +39,8 @@ pub struct Task<'a> {
     pub budget: u32,
     /// What servers start; none: whatever can be priced.
     pub rules: Option<Rules>,
+    /// The loosest limits that are asked for; none: all that is priced is shown, whatever its latencies.
+    pub(super) loosest: Option<Slo>,
     pub framework: u8,
     pub control: &'a Control,
     /// Lines to scan by; none: everything is priced by the engine.
@@ -90,6 +92,7 @@ impl<'a> Task<'a> {
             load,
             budget,
             rules: None,
+            loosest: None,
             framework,
             control,
             tables,
@@ -109,6 +112,11 @@ impl Task<'_> {
     /// The same within the rules of servers.
     pub fn within(self, rules: Option<Rules>) -> Self {
         Task { rules, ..self }
+    }
+
+    /// The same for limits none of which is looser.
+    pub(super) fn under(self, loosest: Slo) -> Self {
+        Task { loosest: Some(loosest), ..self }
     }
 
     pub(super) fn choices(&self) -> space::Choices<'_> {

@@ -131,6 +131,12 @@ impl Map {
         Ok(out)
     }
 
+    /// The loosest of the limits asked for.
+    pub(super) fn loosest(&self) -> Slo {
+        let most = |of: fn(&Slo) -> Option<f64>| self.slos.iter().map(of).reduce(|a, b| Some(a?.max(b?))).flatten();
+        Slo { ttft_ms: most(|s| s.ttft_ms), tpot_ms: most(|s| s.tpot_ms), percentile: None }
+    }
+
     pub(super) fn wants(&self, level: Level) -> bool {
         self.levels.contains(&level)
     }
