@@ -23,7 +23,7 @@ ON = [
     ("Qwen/Qwen3-30B-A3B", "b200_sxm"),
     ("openai/gpt-oss-120b", "b200_sxm"),
     ("openai/gpt-oss-120b", "h200_sxm"),
-    ("MiniMaxAI/MiniMax-M2", "h200_sxm"),
+    ("MiniMaxAI/MiniMax-M2.5", "h200_sxm"),
 ]
 SERVING = [{}, {}, {"mtp": 2, "acceptance": 1.4}, {"two_batch_overlap": True}, {"fused_dispatch": True}]
 QUESTIONS = 760
