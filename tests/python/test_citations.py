@@ -129,6 +129,16 @@ def test_commands_in_the_pages_exist():
     assert seen > 8
 
 
+def test_presets_that_programs_and_pages_name_are_there():
+    models = (ROOT / "python/disagg/data/models").glob("*.json")
+    known = {json.loads(path.read_text(encoding="utf-8"))["name"] for path in models}
+    owners = "|".join(sorted({name.split("/")[0] for name in known}))
+    code = [n for n in FILES if n.startswith(("tests/bench/", "examples/", "notebooks/")) or n == "README.md"]
+    named = [(n, said) for n in code for said in re.findall(rf"""["'\\]((?:{owners})/[\w.-]+)["'\\]""", TEXTS[n])]
+    assert len(named) > 25
+    assert [f"{n}: {said}" for n, said in named if said not in known] == []
+
+
 def test_lines_of_the_notebook_contract_are_there():
     lines = set(
         re.findall(r"^(\d+)\. ", (ROOT / "docs/design/notebook.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
