@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from disagg._judge import Judge, Report
+import numpy as np
+
+from disagg import _core
 from disagg._optional import require
 from disagg.errors import Problem, SpecError
+from disagg.frame import Frame
 from disagg.space import Space
 
 ASKED = 8
@@ -27,7 +30,15 @@ def _quiet(optuna: Any) -> Iterator[None]:
         optuna.logging.set_verbosity(level)
 
 
-def ask(space: Space, judge: Judge, trials: int, seed: int, report: Report) -> None:
+def _values(judge: _core.Search, points: list[int]) -> list[float | None]:
+    """Objectives of points; None where one does not stand, breaks a limit or was dropped."""
+    found = Frame._from_core(judge.take(np.asarray(points, dtype=np.int64)))
+    values = found[judge.objective[0]]
+    good = found["kept"] & ~np.isnan(values)
+    return [v if k else None for v, k in zip(values.tolist(), good.tolist(), strict=True)]
+
+
+def ask(space: Space, judge: _core.Search, trials: int, seed: int, report: Callable[[int, int], object] | None) -> None:
     """Ask TPE for points, a few at a time; points outside the space or without a value count as the worst."""
     if space._points is not None:
         raise SpecError([Problem("space", "is a sample or a slice", "optuna asks for points of a whole space")])
@@ -37,7 +48,7 @@ def ask(space: Space, judge: Judge, trials: int, seed: int, report: Report) -> N
     seen: dict[int, float | None] = {}
     with _quiet(optuna):
         sampler = optuna.samplers.TPESampler(seed=seed)
-        study = optuna.create_study(direction="maximize" if judge.more else "minimize", sampler=sampler)
+        study = optuna.create_study(direction="maximize" if judge.objective[1] else "minimize", sampler=sampler)
         for start in range(0, trials, ASKED):
             asked = []
             for _ in range(min(ASKED, trials - start)):
@@ -45,7 +56,7 @@ def ask(space: Space, judge: Judge, trials: int, seed: int, report: Report) -> N
                 choices = [_suggest(trial, a, order) for a, order in zip(axes, orders, strict=True)]
                 asked.append((trial, space._core.index_of(choices)))
             fresh = [p for p in dict.fromkeys(p for _, p in asked if p is not None) if p not in seen]
-            seen |= dict(zip(fresh, judge.take(fresh) if fresh else [], strict=True))
+            seen |= dict(zip(fresh, _values(judge, fresh) if fresh else [], strict=True))
             for trial, point in asked:
                 value = None if point is None else seen[point]
                 if value is None:

@@ -1,66 +1,34 @@
-"""Candidates: judged by price or by simulation, taken in order or asked of a sampler."""
+"""Candidates of a space: gone through, or asked of a sampler; judged by price or by simulation, in the core."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from disagg import _ask, _core
-from disagg._judge import Judge, Report, estimated
-from disagg._simulated import OPTIONS, Simulated
+from disagg._serve import estimate
 from disagg.errors import Problem, SpecError
 from disagg.frame import Frame
 from disagg.optimum import Optimum
 from disagg.progress import Progress, reporter
+from disagg.result import Estimate
+from disagg.run import Run
+from disagg.simulate import Fixed, simulate
 from disagg.space import Space
-from disagg.specs import SLO
+from disagg.specs import PARTS, SLO
+from disagg.specs.plan import plan_from_dict
 from disagg.trace import Trace
 
-
-class Priced:
-    """Points by their steady state."""
-
-    def __init__(self, space: Space, objective: str, constraints: list[str], *, runnable: bool) -> None:
-        self.space, self.constraints = space, constraints
-        self.core = _core.Search(space._core, space._points, objective, constraints, runnable)
-        self.metric, self.more = self.core.objective
-
-    def whole(self, report: Report) -> None:
-        """Go through all points of the space, priced or left out with a proof."""
-        self.core.run(report)
-
-    def take(self, points: Sequence[int]) -> list[float | None]:
-        """Objectives of points; None where one does not stand or breaks a limit."""
-        found = Frame._from_core(self.core.take(np.asarray(points, dtype=np.int64)))
-        good = found["kept"] & ~np.isnan(found[self.metric])
-        return [float(v) if k else None for v, k in zip(found[self.metric].tolist(), good.tolist(), strict=True)]
-
-    def frames(self) -> tuple[Frame, Frame]:
-        """All that was judged, and the certificate."""
-        return Frame._from_core(self.core.points()), Frame._from_core(self.core.certificate())
-
-    def best(self) -> tuple[int, list[int], Any]:
-        """The best point, those that tie with it, and its estimate."""
-        point, ties = self.core.best()
-        return point, ties, estimated(self.space, point)
+REPLAY = ("scheduler", "router", "prefix_cache", "kv_blocks")
+OPTIONS = ("trace", "slo", "timing", *REPLAY)
 
 
-def judge(
-    space: Space,
-    objective: str,
-    constraints: list[str],
-    simulate: Trace | Mapping[str, Any] | None,
-    seed: int,
-    *,
-    runnable: bool,
-) -> Judge:
-    """Give what judges the points: prices, or simulations of a trace."""
-    if simulate is None:
-        return Priced(space, objective, constraints, runnable=runnable)
-    options = {"trace": simulate} if isinstance(simulate, Trace) else dict(simulate)
+def served(given: Trace | Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Give what every candidate serves, and how; None: steady states are judged."""
+    if given is None:
+        return None
+    options = {"trace": given} if isinstance(given, Trace) else dict(given)
     problems = [
         Problem(f"simulate.{n}", "is not an option", _core.near(str(n), list(OPTIONS)))
         for n in options
@@ -68,15 +36,56 @@ def judge(
     ]
     if not isinstance(options.get("trace"), Trace):
         problems.append(Problem("simulate.trace", "is required", "a dg.Trace"))
-    if not isinstance(options.get("slo"), (SLO, type(None))):
-        problems.append(Problem("simulate.slo", "does not fit", "a dg.SLO"))
+    for name, kind in (("slo", SLO), ("timing", Fixed)):
+        if not isinstance(options.get(name), (kind, type(None))):
+            problems.append(Problem(f"simulate.{name}", "does not fit", f"a dg.{kind.__name__}"))
     if problems:
         raise SpecError(problems)
-    return Simulated(space, objective, constraints, options, seed, runnable=runnable)
+    return options
+
+
+def judge(
+    space: Space,
+    objective: str,
+    constraints: list[str],
+    how: dict[str, Any] | None,
+    seed: int,
+    *,
+    runnable: bool,
+) -> _core.Search:
+    """Give what judges the points: by their steady state, or by the requests they serve."""
+    requests = None
+    if how is not None:
+        timing = how.get("timing")
+        fixed = None if timing is None else timing._raw()
+        options = json.dumps({n: how[n] for n in REPLAY if n in how})
+        requests = (how["trace"]._raw, how.get("slo"), fixed, options, seed)
+    return _core.Search(space._core, space._points, objective, constraints, runnable, requests)
+
+
+def result(space: Space, point: int, how: dict[str, Any] | None, seed: int) -> Estimate | Run:
+    """Give the estimate of a point, or its run."""
+    raw = json.loads(space._core.question(point))
+    parts: dict[str, Any] = {n: kind.from_dict(raw[n]) for n, kind in PARTS.items() if raw.get(n) is not None}
+    asked = {"plan": plan_from_dict(raw["plan"]), "framework": raw.get("framework")}
+    if how is None:
+        return estimate(**parts, **asked)
+    del parts["workload"]
+    replay = {n: v for n, v in how.items() if n != "slo"}
+    run: Run = simulate(**parts, **asked, **replay, seed=seed, progress=False)
+    return run
 
 
 def search(  # noqa: PLR0917 - as `optimize` has them
-    space: Space, judge: Judge, method: str, trials: int, seed: int, partial: bool, progress: Progress
+    space: Space,
+    judge: _core.Search,
+    best: Callable[[int], Estimate | Run],
+    constraints: list[str],
+    method: str,
+    trials: int,
+    seed: int,
+    partial: bool,
+    progress: Progress,
 ) -> Optimum:
     """Go through the points, or ask for them, and tell what was found."""
     complete = True
@@ -85,24 +94,25 @@ def search(  # noqa: PLR0917 - as `optimize` has them
             if method == "optuna":
                 _ask.ask(space, judge, trials, seed, report)
             else:
-                judge.whole(report)
+                judge.run(report)
         except KeyboardInterrupt:
-            if not partial or not len(judge.frames()[0]):
+            if not partial or not len(Frame._from_core(judge.points())):
                 raise
             complete = False
-    point, ties, best = judge.best()
-    points, certificate = judge.frames()
+    point, ties = judge.best()
+    metric, more = judge.objective
+    points, certificate, found = Frame._from_core(judge.points()), Frame._from_core(judge.certificate()), best(point)
     scalars = {
-        "objective": f"{'max' if judge.more else 'min'} {judge.metric}",
-        "constraints": judge.constraints,
+        "objective": f"{'max' if more else 'min'} {metric}",
+        "constraints": constraints,
         "method": method,
-        "simulated": isinstance(judge, Simulated),
+        "simulated": isinstance(found, Run),
         "complete": complete,
-        "value": float(points.filter(points["point"] == point)[judge.metric][0]),
+        "value": float(points.filter(point=point)[metric][0]),
         "point": point,
         "ties": ties,
         "axes": [a["path"] for a in json.loads(space.to_json())["axes"]],
-        "best": json.loads(best.to_json()),
+        "best": json.loads(found.to_json()),
         "space": space.to_json(),
     }
     return Optimum(scalars, {"points": points, "certificate": certificate})

@@ -41,19 +41,7 @@ _SECTION = re.compile(r"^(\w[\w ]*)\n-{3,}$", flags=re.MULTILINE)
 def with_shared(doc: str | None, names: Sequence[str], more: dict[str, str] | None = None) -> str | None:
     """Give a docstring with the shared parameters that it does not document itself, in the order of the call.
 
-    Parameters
-    ----------
-    doc
-        The docstring, numpydoc.
-    names
-        Parameters of the call.
-    more
-        Further shared parameters.
-
-    Examples
-    --------
-    >>> with_shared("Do it.", ["seed"]).splitlines()[-2:]
-    ['seed', '    The same seed gives the same bits.']
+    `names` are the parameters of the call, `more` further shared ones.
     """
     shared = SHARED | (more or {})
     if doc is None or not shared.keys() & set(names):
@@ -72,13 +60,7 @@ def with_shared(doc: str | None, names: Sequence[str], more: dict[str, str] | No
 
 
 def plot(function: F) -> F:
-    """Document a plot with what all plots share: where it is drawn, and what it gives.
-
-    Examples
-    --------
-    >>> plot(lambda frame, ax=None: ax).__doc__ is None
-    True
-    """
+    """Document a plot with what all plots share: where it is drawn, and what it gives."""
     before, own, after = _parted(inspect.cleandoc(function.__doc__ or ""))
     if before:
         gives = "Returns\n-------\nmatplotlib.axes.Axes"
@@ -88,13 +70,7 @@ def plot(function: F) -> F:
 
 
 def documented(doc: str | None) -> dict[str, str]:
-    """Give what a docstring says of each parameter.
-
-    Examples
-    --------
-    >>> documented(with_shared("Do it.", ["seed"]))
-    {'seed': 'The same seed gives the same bits.'}
-    """
+    """Give what a docstring says of each parameter."""
     _, own, _ = _parted(inspect.cleandoc(doc or ""))
     return {name: inspect.cleandoc(body) for head, body in _entries(own) for name in head}
 

@@ -97,23 +97,11 @@ def _unfit(error: BaseException) -> SpecError:
 
 
 def fly(work: Units, executor: Any, tell: Callable[[], object] | None = None) -> None:
-    """Do all units on an executor.
+    """Do all units on an executor, as `resolve` takes it; a unit that fails is tried three times.
 
-    Parameters
-    ----------
-    work
-        What gives the units and takes their results. A unit that fails is tried three times.
-    executor
-        As `resolve` takes it.
-    tell
-        Called at most every 50 ms; what it raises ends the work, and units not yet begun are given up.
-
-    Raises
-    ------
-    SpecError
-        If the executor does not fit or cannot carry the work.
-    DisaggError
-        If a unit fails three times or the executor's workers die ("processes" replaces them).
+    `tell` is called at most every 50 ms; what it raises ends the work, and units not yet begun are given up. A unit
+    that fails for good is a DisaggError, as are workers that die (those of "processes" are replaced); an executor that
+    cannot carry the work is a SpecError.
     """
     told = 0.0
     with ExitStack() as opened:
@@ -134,29 +122,11 @@ _WANTED: set[str] = set()
 
 
 def piece(fn: Callable[..., Any], args: tuple[Any, ...], caller: tuple[int, str], token: str, threads: int) -> Any:
-    """Do one coarse unit, wherever this runs: ``fn(*args, report)``.
+    """Do one coarse unit, wherever this runs: ``fn(*args, report)``; `report` is the core's progress callback.
 
-    Parameters
-    ----------
-    fn, args
-        What does the unit; `report`, its last argument, goes to the native core as its progress callback.
-    caller
-        Process id and mark of the calling process. In it a unit ends as soon as the caller no longer wants it.
-    token
-        Which call of `Calls.fly` the unit belongs to.
-    threads
-        Threads that a worker in another process uses, at most one a core.
-
-    Returns
-    -------
-    object
-        What `fn` gives; or the error that answers the question (a SpecError, InfeasibleError or DataError), which no
-        second try would change.
-
-    Raises
-    ------
-    CancelledError
-        If the caller was stopped.
+    In the process of its `caller` (process id and mark) a unit ends as soon as nobody wants its `token` any more; a
+    worker in another process uses so many `threads`, at most one a core. An error that answers the question, which no
+    second try would change, is given like a result.
     """
     report: Callable[..., None] | None = None
     if caller == (os.getpid(), _HERE):
@@ -177,24 +147,8 @@ def piece(fn: Callable[..., Any], args: tuple[Any, ...], caller: tuple[int, str]
 class Calls:
     """A fixed list of coarse units (seconds rather than milliseconds), with their results in order.
 
-    Parameters
-    ----------
-    fn
-        Called as ``fn(*args, report)``; must be importable where it runs.
-    calls
-        Name and arguments of each unit.
-    what
-        Makes of a name the first words of "... could not be done".
-
-    Examples
-    --------
-    >>> import concurrent.futures as cf
-    >>> from disagg._executor_pool import Calls
-    >>> work = Calls(lambda n, report: n * n, [("four", (4,)), ("five", (5,))], lambda name: f"{name} squared")
-    >>> with cf.ThreadPoolExecutor(2) as pool:
-    ...     work.fly(pool)
-    >>> work.results
-    [16, 25]
+    Each unit is ``fn(*args, report)``, importable where it runs, with a name; `what` makes of a name the first words of
+    "... could not be done".
     """
 
     def __init__(

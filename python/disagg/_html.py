@@ -37,32 +37,9 @@ def table(
     more: int = 0,
     note: str = "",
 ) -> str:
-    """Write an HTML table.
+    """Write an HTML table of cells as text, every one escaped.
 
-    Parameters
-    ----------
-    title
-        Caption; may be empty.
-    header
-        Column heads; empty for none.
-    rows
-        Cells as text, one sequence a row.
-    numeric
-        Which columns are numbers (set to the right).
-    more
-        How many further rows are not shown.
-    note
-        A line below the table.
-
-    Returns
-    -------
-    str
-        The table. Every cell is escaped.
-
-    Examples
-    --------
-    >>> "&lt;b&gt;" in table("t", ["a"], [["<b>"]])
-    True
+    `numeric` says which columns are set to the right, `more` how many further rows are not shown; `note` stands below.
     """
     width = len(header) if header else max((len(r) for r in rows), default=1)
     flags = numeric if numeric is not None else [False] * width

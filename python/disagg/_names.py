@@ -33,13 +33,7 @@ def named(name: str, values: Any, example: str, what: str = "names") -> list[str
 
 
 def several(framework: Names, frameworks: Names) -> list[str] | None:
-    """Give the frameworks named under either spelling; None: none was.
-
-    Examples
-    --------
-    >>> several("vllm", None), several(None, ["trtllm", "vllm"]), several(None, None)
-    (['vllm'], ['trtllm', 'vllm'], None)
-    """
+    """Give the frameworks named under either spelling; None: none was."""
     if framework is not None and frameworks is not None:
         raise SpecError(
             [Problem("frameworks", "framework and frameworks are two spellings of one argument", "give one of them")]
@@ -49,20 +43,7 @@ def several(framework: Names, frameworks: Names) -> list[str] | None:
 
 
 def single(framework: Names, frameworks: Names, why: str) -> str | None:
-    """Give the one framework named under either spelling; None: none was.
-
-    Parameters
-    ----------
-    framework, frameworks
-        What was given.
-    why
-        What takes no more than one, for the message.
-
-    Examples
-    --------
-    >>> single(None, ["vllm"], "an estimate")
-    'vllm'
-    """
+    """Give the one framework named under either spelling; None: none was. `why`: what takes no more than one."""
     found = several(framework, frameworks)
     if found is None:
         return None
@@ -74,12 +55,6 @@ def single(framework: Names, frameworks: Names, why: str) -> str | None:
 
 
 def expanded(levels: Any) -> list[str]:
-    """Give levels with families spelled out: ``"afd"`` is both AFD levels.
-
-    Examples
-    --------
-    >>> expanded(["pd", "afd"])
-    ['pd', 'aggregated+afd', 'pd+afd']
-    """
+    """Give levels with families spelled out: ``"afd"`` is both AFD levels."""
     found = named("levels", levels, "['pd', 'pd+afd']")
     return list(dict.fromkeys(level for name in found for level in FAMILIES.get(name, (name,))))

@@ -9,30 +9,9 @@ from disagg.errors import MissingPackageError
 
 
 def require(name: str, *, extra: str) -> Any:
-    """Import an optional package.
+    """Import a module of an optional package that `extra` of disagg brings.
 
-    Parameters
-    ----------
-    name
-        Module to import, e.g. ``"matplotlib.pyplot"``.
-    extra
-        The extra of disagg that brings it, e.g. ``"plot"``.
-
-    Returns
-    -------
-    module
-        The module.
-
-    Raises
-    ------
-    MissingPackageError
-        If it is not installed; the message holds the pip command.
-
-    Examples
-    --------
-    >>> from disagg._optional import require
-    >>> require("json", extra="plot").dumps(1)
-    '1'
+    Where it is not installed a `MissingPackageError` says how to get it.
     """
     try:
         return importlib.import_module(name)

@@ -15,6 +15,8 @@ from disagg.frame import Frame
 __all__ = ["Fact", "Result", "Table", "number", "shown", "text", "texts"]
 
 T = TypeVar("T")
+TOLD = _core._told()
+"""What the single values of an estimate are, as the core documents them."""
 
 
 def number(value: Any) -> float:
@@ -42,21 +44,17 @@ def shown(value: Any) -> str:
 class Fact(Generic[T]):
     """A scalar of a result as a frozen, documented attribute.
 
-    Parameters
-    ----------
-    read
-        Makes the value of what the core gave (None where it gave nothing).
-    doc
-        What it is, with its unit.
-    of
-        Where it stands: among the figures, or with all that the result says (``_scalars``).
+    `read` makes its value of what the core gave (None where it gave nothing); without `doc` the core says what it is.
+    `of` says where it stands: among the figures, or with all that the result says (``_scalars``).
     """
 
-    def __init__(self, read: Callable[[Any], T], doc: str, *, of: str = "_figures") -> None:
+    def __init__(self, read: Callable[[Any], T], doc: str | None = None, *, of: str = "_figures") -> None:
         self.read, self.__doc__, self.name, self._of = read, doc, "", of
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
+        if self.__doc__ is None:
+            self.__doc__ = TOLD[name]
 
     @overload
     def __get__(self, obj: None, owner: type) -> Self: ...
@@ -71,13 +69,7 @@ class Fact(Generic[T]):
 
 
 class Table:
-    """A table of a result as a frozen, documented attribute; empty where the core gave none.
-
-    Parameters
-    ----------
-    doc
-        What a row is, and the columns.
-    """
+    """A table of a result as a frozen, documented attribute; empty where the core gave none."""
 
     def __init__(self, doc: str) -> None:
         self.__doc__, self.name = doc, ""
@@ -102,15 +94,7 @@ def _rebuild(cls: type[Result], scalars: dict[str, Any], frames: dict[str, Frame
 
 
 class Result(Frozen):
-    """Plain data from the core: scalars and named Frames. Frozen, compared by value.
-
-    Parameters
-    ----------
-    scalars
-        Named values, JSON-able.
-    frames
-        Named tables: `Frame`, or columns.
-    """
+    """Plain data from the core: named values, JSON-able, and named tables. Frozen, compared by value."""
 
     __slots__ = ("_figures", "_frames", "_given", "_native", "_scalars")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
-from typing import Any, ClassVar, overload
+from typing import Any, overload
 
 from disagg import _core, _html
 from disagg._names import Names, several
@@ -19,7 +19,7 @@ from disagg.run import Run
 from disagg.sensitivity import sensitivity
 from disagg.simulate import simulate
 from disagg.space import Space
-from disagg.specs import AFD, PD, SLO, Aggregated, Assumptions, Cluster, Model, Quant, Serving, Workload
+from disagg.specs import AFD, PARTS, PD, SLO, Aggregated, Assumptions, Cluster, Model, Quant, Serving, Workload
 from disagg.specs._base import Spec, checked, expect
 from disagg.study import LEVELS, Study
 from disagg.sweep import sweep
@@ -78,15 +78,6 @@ class Case:
     serving: Serving | None = None
     assumptions: Assumptions | None = None
 
-    _SPECS: ClassVar[dict[str, type[Spec]]] = {
-        "model": Model,
-        "cluster": Cluster,
-        "workload": Workload,
-        "quant": Quant,
-        "serving": Serving,
-        "assumptions": Assumptions,
-    }
-
     def __post_init__(self) -> None:
         """Hold the formats against the device."""
         names = several(self.framework, None)
@@ -103,7 +94,7 @@ class Case:
 
     def _with(self, *first: str, **options: Any) -> dict[str, Any]:
         """Give its parts that are not among the `first` arguments, with further options of a function."""
-        twice = [n for n in options if n in self._SPECS or n in ("framework", "frameworks")]
+        twice = [n for n in options if n in PARTS or n in ("framework", "frameworks")]
         if twice:
             raise SpecError([Problem(n, "is said by the case", f"case.replace({n}=...)") for n in twice])
         return {**{n: part for n, part in self._parts().items() if n not in first}, **options}
@@ -221,7 +212,7 @@ class Case:
         SpecError
             If a part is unknown, missing or does not fit.
         """
-        return cls(**{name: _read(name, part, cls._SPECS.get(name)) for name, part in fields.items()})
+        return cls(**{name: _read(name, part, PARTS.get(name)) for name, part in fields.items()})
 
     def __hash__(self) -> int:
         """Hash by what tells cases apart at first sight: equal cases have equal hashes."""

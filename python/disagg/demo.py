@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import disagg as dg
-from disagg._words import words
+from disagg._core import plan_words as words
+from disagg._optional import require
 
 __all__ = ["main", "words"]
 
@@ -24,18 +25,42 @@ MODEL = "deepseek-ai/DeepSeek-V3.2"
 SYSTEM = "b200_sxm"
 GPUS = 128
 # Workload and strict TTFT limit in ms of arXiv 2605.28302 (table 1, figure 2); its TPOT limit is 15 ms throughout.
-CASES = (("paper-chat", 50.0), ("paper-coding", 100.0), ("paper-agentic", 150.0))
+CASES = {"paper-chat": 50.0, "paper-coding": 100.0, "paper-agentic": 150.0}
 STRICT_TPOT_MS = 15.0
 RELAXED = dg.SLO(ttft_ms=2000, tpot_ms=50)
 BANDS = ("strict", "relaxed")
 
-HEAD = ("level", "kernels", "verdict", "tok/s", "/GPU", "/user", "TTFT ms", "TPOT ms", "idle")
-HEAD_MORE = ("known", "known compute", "least TTFT", "least TPOT", "plans")
 LEGEND = (
     "verdict: best; equal to it; dominated (feasible, less); or no, and what binds its nearest miss, which is shown.",
     "known: share of the time behind TTFT or TPOT, whichever is known less, that is measured or interpolated, of all",
     "time and of compute time.",
     "least TTFT, TPOT: the least that any plan of the level reaches, each on its own, in ms.",
+)
+
+
+def _number(value: float) -> str:
+    if not math.isfinite(value):
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"  # noqa: PLR2004
+
+
+def _share(value: float) -> str:
+    return f"{value:.0%}" if math.isfinite(value) else "-"
+
+
+# Head, column of a study's table, and how it is written.
+COLUMNS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("tok/s", "tokens_per_s", _number),
+    ("/GPU", "tokens_per_s_per_gpu", _number),
+    ("/user", "tokens_per_s_per_user", _number),
+    ("TTFT ms", "ttft_ms", _number),
+    ("TPOT ms", "tpot_ms", _number),
+    ("idle", "idle_gpus", _number),
+    ("known", "measured_share", _share),
+    ("known compute", "compute_measured_share", _share),
+    ("least TTFT", "least_ttft_ms", _number),
+    ("least TPOT", "least_tpot_ms", _number),
+    ("plans", "points", "{:,}".format),
 )
 
 
@@ -61,18 +86,31 @@ class Answer:
     @property
     def winner(self) -> dict[str, Any] | None:
         """The row of the best level; None where no level is feasible."""
-        feasible = self.table.filter(self.table["feasible"])
+        feasible = self.table.filter(feasible=True)
         return feasible.best("tokens_per_s") if len(feasible) else None
 
+    def levels(self) -> dg.Frame:
+        """One row a level, as it is shown."""
+        rows, best = list(self.table.rows()), self.winner
+        shown = {"level": [r["level"] for r in rows], "kernels": [r["framework"] for r in rows]}
+        shown["verdict"] = [_verdict(r, best) for r in rows]
+        return dg.Frame({**shown, **{head: [form(r[name]) for r in rows] for head, name, form in COLUMNS}})
 
-def _number(value: float) -> str:
-    if not math.isfinite(value):
-        return "-"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"  # noqa: PLR2004
+    def plans(self) -> dg.Frame:
+        """The plan of each level, in words."""
+        return dg.Frame({"level": list(self.estimates), "plan": [words(e.plan) for e in self.estimates.values()]})
 
+    def least(self, what: str) -> float:
+        """The least ``ttft`` or ``tpot`` of any level, ms."""
+        return float(self.table[f"least_{what}_ms"].min())
 
-def _share(value: float) -> str:
-    return f"{value:.0%}" if math.isfinite(value) else "-"
+    def explained(self) -> str:
+        """Explain the best plan, or the nearest miss with the least TTFT; what does not fit at all comes last."""
+        rows = [r for r in self.table.rows() if r["level"] in self.estimates]
+        nearest = min(rows, key=lambda r: r["ttft_ms"] if math.isfinite(r["ttft_ms"]) else math.inf, default=None)
+        shown = self.winner or nearest
+        found = self.estimates.get(shown["level"]) if shown else None
+        return found.explain() if found else f"{self.title}: no plan at all"
 
 
 def _verdict(row: dict[str, Any], best: dict[str, Any] | None) -> str:
@@ -83,99 +121,55 @@ def _verdict(row: dict[str, Any], best: dict[str, Any] | None) -> str:
     return "dominated" if row["tokens_per_s"] < best["tokens_per_s"] else "equal"
 
 
-def _cells(row: dict[str, Any], best: dict[str, Any] | None) -> list[str]:
-    rates = [_number(row[n]) for n in ("tokens_per_s", "tokens_per_s_per_gpu", "tokens_per_s_per_user")]
-    times = [_number(row[n]) for n in ("ttft_ms", "tpot_ms", "idle_gpus")]
-    known = [_share(row[n]) for n in ("measured_share", "compute_measured_share")]
-    least = [_number(row[n]) for n in ("least_ttft_ms", "least_tpot_ms")]
-    return [row["level"], row["framework"], _verdict(row, best), *rates, *times, *known, *least, f"{row['points']:,}"]
-
-
-def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:
-    widths = [max(len(r[i]) for r in (head, *rows)) for i in range(len(head))]
+def _aligned(frame: dg.Frame, *, left: int) -> str:
+    """A table of text, its first `left` columns to the left and the others to the right."""
+    table = [frame.columns, *(list(row.values()) for row in frame.rows())]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [
-        "  ".join(
-            c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True))
-        ).rstrip()
-        for r in (head, *rows)
+        "  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        for row in table
     ]
-    return "\n".join([lines[0], "-" * max(len(line) for line in lines), *lines[1:]])
+    return "\n".join([lines[0].rstrip(), "-" * max(map(len, lines)), *(line.rstrip() for line in lines[1:])])
 
 
-def _rows(answer: Answer) -> list[list[str]]:
-    best = answer.winner
-    return [_cells(r, best) for r in answer.table.rows()]
-
-
-def _plans(answer: Answer) -> list[list[str]]:
-    return [[n, words(e.plan)] for n, e in answer.estimates.items()]
-
-
-def _text(answer: Answer) -> str:
-    plans = [f"  {name}: {plan}" for name, plan in _plans(answer)]
-    return "\n".join([_aligned((*HEAD, *HEAD_MORE), _rows(answer), left=3), *plans])
-
-
-def _frame(head: Sequence[str], rows: Sequence[Sequence[str]]) -> dg.Frame:
-    return dg.Frame({n: [r[i] for r in rows] for i, n in enumerate(head)})
-
-
-def _summary(answers: Sequence[Answer]) -> tuple[tuple[str, ...], list[list[str]]]:
+def _summary(answers: Sequence[Answer]) -> dg.Frame:
     """One row a question and framework: who wins, with how much, and what binds the others."""
-    rows = []
-    for a in answers:
+
+    def row(a: Answer) -> dict[str, str]:
         best = a.winner
-        least = [_number(min(a.table[f"least_{what}_ms"])) for what in ("ttft", "tpot")]
-        won = (
-            [best["level"], _number(best["tokens_per_s"]), _number(best["tokens_per_s_per_gpu"])]
-            if best
-            else ["none", "-", "-"]
-        )
-        others = ", ".join(
-            f"{r['level']} {_other(r, best)}" for r in a.table.rows() if best is None or r["level"] != best["level"]
-        )
-        rows.append([a.workload, a.band, a.kernels, *won, *least, others])
-    return (
-        "workload",
-        "limits",
-        "kernels",
-        "best level",
-        "tok/s",
-        "/GPU",
-        "least TTFT",
-        "least TPOT",
-        "the others",
-    ), rows
+        others = []
+        for r in a.table.rows():
+            if best is None or r["level"] != best["level"]:
+                share = f"{r['tokens_per_s'] / best['tokens_per_s']:.0%}" if best and r["feasible"] else ""
+                others.append(f"{r['level']} {share or '({})'.format(r['binding'])}")
+        return {
+            "workload": a.workload,
+            "limits": a.band,
+            "kernels": a.kernels,
+            "best level": best["level"] if best else "none",
+            "tok/s": _number(best["tokens_per_s"]) if best else "-",
+            "/GPU": _number(best["tokens_per_s_per_gpu"]) if best else "-",
+            "least TTFT": _number(a.least("ttft")),
+            "least TPOT": _number(a.least("tpot")),
+            "the others": ", ".join(others),
+        }
 
-
-def _other(row: dict[str, Any], best: dict[str, Any] | None) -> str:
-    if row["feasible"] and best is not None:
-        return f"{row['tokens_per_s'] / best['tokens_per_s']:.0%}"
-    return f"({row['binding']})"
+    rows = [row(a) for a in answers]
+    return dg.Frame({name: [r[name] for r in rows] for name in rows[0]})
 
 
 def _paper(answers: Sequence[Answer]) -> str:
     """Hold the paper's headline against what was found."""
-    strict = [a for a in answers if a.band == "strict"]
-    lines = [
-        "The paper (arXiv 2605.28302, figure 2): within the strict limits only AFD is feasible, at about 4,000 tok/s."
-    ]
-    for a in strict:
-        rows = {r["level"]: r for r in a.table.rows()}
-        feasible = [n for n, r in rows.items() if r["feasible"]]
-        if feasible:
-            reach = ", ".join(f"{n} {_number(rows[n]['tokens_per_s'])} tok/s" for n in feasible)
-            lines.append(f"  {a.workload} with {a.kernels} kernels: feasible here: {reach}.")
-        else:
-            least = ", ".join(
-                f"least {what.upper()} {_number(min(r[key] for r in rows.values()))} ms against {limit:g}"
-                for what, key, limit in (
-                    ("ttft", "least_ttft_ms", a.slo.ttft_ms or math.inf),
-                    ("tpot", "least_tpot_ms", a.slo.tpot_ms or math.inf),
-                )
-            )
-            who = f"{a.workload} with {a.kernels} kernels"
-            lines.append(f"  {who}: no level is feasible; {least}, each on its own.")
+    said = "within the strict limits only AFD is feasible, at about 4,000 tok/s."
+    lines = [f"The paper (arXiv 2605.28302, figure 2): {said}"]
+    for a in (a for a in answers if a.band == "strict"):
+        feasible = [f"{r['level']} {_number(r['tokens_per_s'])} tok/s" for r in a.table.filter(feasible=True).rows()]
+        found = f"feasible here: {', '.join(feasible)}."
+        if not feasible:
+            limits = {"ttft": a.slo.ttft_ms or math.inf, "tpot": a.slo.tpot_ms or math.inf}
+            least = (f"least {n.upper()} {_number(a.least(n))} ms against {limit:g}" for n, limit in limits.items())
+            found = f"no level is feasible; {', '.join(least)}, each on its own."
+        lines.append(f"  {a.workload} with {a.kernels} kernels: {found}")
     return "\n".join(lines)
 
 
@@ -189,10 +183,12 @@ def _known(answers: Sequence[Answer]) -> str:
     return "\n".join(lines)
 
 
-def _figures(study: dg.Study) -> list[Any]:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
+def _pictures(study: dg.Study, tell: Callable[[str], object]) -> list[Any]:
+    try:
+        require("matplotlib", extra="plot").use("Agg")
+    except dg.MissingPackageError as e:
+        tell(f"no pictures: {e}")
+        return []
     drawn = {
         "Frontier of each level, within the limits": study.plot.pareto(),
         "Throughput of AFD against its split": study.plot.ratio(),
@@ -204,29 +200,11 @@ def _figures(study: dg.Study) -> list[Any]:
     return list(drawn.values())
 
 
-def _misses(row: dict[str, Any]) -> float:
-    """Order of the nearest misses: their TTFT; what does not fit at all comes last."""
-    ttft = float(row["ttft_ms"])
-    return ttft if math.isfinite(ttft) else math.inf
-
-
-def _explained(answer: Answer) -> str:
-    """Explain the best plan, or the nearest miss with the least TTFT."""
-    rows = [r for r in answer.table.rows() if r["level"] in answer.estimates]
-    best = answer.winner or min(rows, key=_misses, default=None)
-    found = answer.estimates.get(best["level"]) if best else None
-    return found.explain() if found else f"{answer.title}: no plan at all"
-
-
-def _ask(
-    model: dg.Model, cluster: dg.Cluster, case: tuple[str, float], band: str, framework: str | None
-) -> tuple[Answer, dg.Study]:
-    name, ttft = case
-    slo = dg.SLO(ttft_ms=ttft, tpot_ms=STRICT_TPOT_MS) if band == "strict" else RELAXED
+def _ask(model: dg.Model, cluster: dg.Cluster, name: str, band: str, framework: str | None) -> tuple[Answer, dg.Study]:
+    slo = dg.SLO(ttft_ms=CASES[name], tpot_ms=STRICT_TPOT_MS) if band == "strict" else RELAXED
     start = time.perf_counter()
     study = dg.explore(model, cluster, dg.Workload.preset(name), slo, frameworks=framework)
-    kernels = framework or "the best"
-    seconds = time.perf_counter() - start
+    seconds, kernels = time.perf_counter() - start, framework or "the best"
     return Answer(name, band, slo, kernels, study.table, study.estimates, study.verdict(), seconds), study
 
 
@@ -235,40 +213,6 @@ def _by_framework(answer: Answer, study: dg.Study) -> list[Answer]:
     each = study.frameworks
     names = dict.fromkeys(each["framework"].tolist())
     return [replace(answer, kernels=n, table=each.filter(framework=n), estimates={}, verdict=None) for n in names]
-
-
-def _short(main: Sequence[Answer], every: Sequence[Answer], *, paper: bool) -> list[Any]:
-    """Give the verdict on every question, and the paper's headline where its question was asked."""
-    from disagg.report import text
-
-    verdicts = [part for a in main if a.verdict for part in (f"<h3>{a.title}</h3>".replace("<=", "&le;"), a.verdict)]
-    claims = [text(_paper(every))] if paper else []
-    return [*verdicts, *claims, text(_known(main))]
-
-
-def _report(
-    out: Path,
-    title: str,
-    main: Sequence[Answer],
-    every: Sequence[Answer],
-    *,
-    figures: dict[str, list[Any]],
-    paper: bool,
-    seconds: float,
-) -> Path:
-    from disagg.report import text, write_report
-
-    legend = "".join(f"<p>{line}</p>" for line in LEGEND)
-    sections: list[tuple[str, Any]] = [
-        ("In short", [_short(main, every, paper=paper), legend]),
-        ("Every framework's kernels: share of the best where feasible", _frame(*_summary(every))),
-    ]
-    for a in main:
-        tables = [_frame((*HEAD, *HEAD_MORE), _rows(a)), _frame(("level", "plan"), _plans(a))]
-        pictures = figures.get(a.workload, []) if a.band == "relaxed" else []
-        sections.append((a.title, [*tables, *pictures, text(_explained(a))]))
-    footer = f"disagg {dg.__version__}; kernels: aiconfigurator-core 0.12.0 (Apache-2.0); made in {seconds:.0f} s"
-    return write_report(out, title, sections, footer=footer)
 
 
 @contextmanager
@@ -317,9 +261,8 @@ def main(argv: Sequence[str] | None = None, *, say: Callable[[str], object] | No
         With the words of the error, if a value does not fit.
     """
     given = _options(argv)
-    tell = say or _print
     with _plain_errors():
-        return _run(given, tell)
+        return _run(given, say or _print)
 
 
 def _print(line: str) -> None:
@@ -328,41 +271,41 @@ def _print(line: str) -> None:
 
 
 def _run(given: argparse.Namespace, tell: Callable[[str], object]) -> Path:
+    from disagg.report import text, write_report
+
     start = time.perf_counter()
     model, cluster = dg.Model(given.model), dg.Cluster(given.system, gpus=given.gpus)
     title = f"How far can disaggregation go? {model.name} on {cluster.gpus} {given.system}"
     tell("\n".join([title, repr(cluster), "", *LEGEND]))
-    cases = CASES[:1] if given.quick else CASES
     mine: list[Answer] = []
     every: list[Answer] = []
-    figures: dict[str, list[Any]] = {}
-    for case in cases:
+    sections: list[tuple[str, Any]] = []
+    for name in list(CASES)[: 1 if given.quick else None]:
         for band in BANDS:
-            answer, study = _ask(model, cluster, case, band, given.framework)
+            answer, study = _ask(model, cluster, name, band, given.framework)
             mine.append(answer)
             every += _by_framework(answer, study)
-            tell(f"\n{answer.title}: {study.priced:,} plans in {answer.seconds:.1f} s\n{_text(answer)}")
+            levels, plans = answer.levels(), answer.plans()
+            tell(f"\n{answer.title}: {study.priced:,} plans in {answer.seconds:.1f} s\n{_aligned(levels, left=3)}")
+            tell("\n".join(f"  {p['level']}: {p['plan']}" for p in plans.rows()))
             tell("\n".join(f"  {line}" for line in str(answer.verdict).splitlines()))
-            if band == "relaxed":
-                figures[answer.workload] = _pictures(study, tell)
+            pictures = _pictures(study, tell) if band == "relaxed" else []
+            sections.append((answer.title, [levels, plans, *pictures, text(answer.explained())]))
             del study
-    every.sort(key=lambda a: ([c[0] for c in CASES].index(a.workload), BANDS.index(a.band)))
-    tell(f"\nEvery framework's kernels: share of the best where feasible\n{_aligned(*_summary(every), left=4)}")
+    compared, heading = _summary(every), "Every framework's kernels: share of the best where feasible"
+    tell(f"\n{heading}\n{_aligned(compared, left=4)}")
     # The paper's question, or another one that it says nothing about.
     paper = (model.name, cluster.system, cluster.gpus) == (MODEL, SYSTEM, GPUS)
-    tell("\n".join([*(["", _paper(every)] if paper else []), "", _known(mine)]))
-    seconds = time.perf_counter() - start
-    path = _report(given.out, title, mine, every, figures=figures, paper=paper, seconds=seconds)
+    claims = [*([_paper(every)] if paper else []), _known(mine)]
+    tell("\n" + "\n\n".join(claims))
+    verdicts = [part for a in mine for part in (f"<h3>{a.title}</h3>".replace("<=", "&le;"), a.verdict)]
+    legend = "".join(f"<p>{line}</p>" for line in LEGEND)
+    short = ("In short", [[*verdicts, *map(text, claims)], legend])
+    footer = f"disagg {dg.__version__}; kernels: aiconfigurator-core 0.12.0 (Apache-2.0)"
+    footer += f"; made in {time.perf_counter() - start:.0f} s"
+    path = write_report(given.out, title, [short, (heading, compared), *sections], footer=footer)
     tell(f"\nreport: {path} ({path.stat().st_size / 1e3:,.0f} kB), {time.perf_counter() - start:.0f} s in all")
     return path
-
-
-def _pictures(study: dg.Study, tell: Callable[[str], object]) -> list[Any]:
-    try:
-        return _figures(study)
-    except dg.MissingPackageError as e:
-        tell(f"no pictures: {e}")
-        return []
 
 
 if __name__ == "__main__":

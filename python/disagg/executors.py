@@ -43,25 +43,10 @@ def texts(columns: Columns) -> Columns:
 def work(
     text: str, points: Any, metrics: list[str], caller: int | None = None, runnable: bool = True
 ) -> tuple[float, Columns]:
-    """Price the points with these numbers, wherever this runs.
+    """Price points of a space (JSON) by their numbers (int64), wherever this runs: seconds, and columns as arrays.
 
-    Parameters
-    ----------
-    text
-        The space as JSON.
-    points
-        Point numbers, shape (n,), int64.
-    metrics
-        Names of the numbers wanted.
-    caller
-        Process id of the caller: a worker in another process uses one thread, for there is one a core.
-    runnable
-        Whether points that no server starts are left unpriced.
-
-    Returns
-    -------
-    tuple
-        Seconds that it took, and the columns: arrays of shape (n,).
+    A worker in another process than its `caller` uses one thread, for there is one a core. `runnable`: points that no
+    server starts are left unpriced.
     """
     begin = time.perf_counter()
     if caller is not None and caller != os.getpid():
@@ -96,24 +81,10 @@ class _Ray:
 
 @contextmanager
 def resolve(executor: Any) -> Iterator[Executor]:
-    """Give the executor that a name or an object stands for.
+    """Give the executor that a name or an object stands for; one that was given is left open.
 
-    Parameters
-    ----------
-    executor
-        A `concurrent.futures.Executor`, a dask ``Client``, ``"processes"`` (loky) or ``"ray"``.
-
-    Yields
-    ------
-    Executor
-        Something with ``submit``. An executor that was given is left open.
-
-    Raises
-    ------
-    SpecError
-        If it is none of these.
-    MissingPackageError
-        If a named one is not installed.
+    A `concurrent.futures.Executor`, a dask ``Client``, ``"processes"`` (loky) or ``"ray"``; anything else is a
+    SpecError, and a named one that is not installed a MissingPackageError.
 
     Examples
     --------

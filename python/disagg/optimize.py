@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -98,5 +99,7 @@ def optimize(
         problems.append(Problem("seed", f"{seed} does not fit", "0 or more"))
     if problems:
         raise SpecError(problems)
-    judge = _candidates.judge(space, objective, constraints, simulate, seed, runnable=runnable)
-    return _candidates.search(space, judge, method, trials, seed, partial, progress)
+    how = _candidates.served(simulate)
+    judge = _candidates.judge(space, objective, constraints, how, seed, runnable=runnable)
+    best = functools.partial(_candidates.result, space, how=how, seed=seed)
+    return _candidates.search(space, judge, best, constraints, method, trials, seed, partial, progress)

@@ -50,34 +50,10 @@ class _Bar:
 
 @contextmanager
 def reporter(progress: Progress, label: str) -> Iterator[Callable[[int, int], object] | None]:
-    """Give the callback that the native core should call, and tidy up afterwards.
+    """Give the callback that the native core should call (None: none), and tidy up afterwards.
 
-    Parameters
-    ----------
-    progress
-        What the user said: ``None``, ``True``, ``False`` or a function of ``(done, total)``;
-        ``total`` is 0 while it is not known.
-    label
-        What is being done, for the bar.
-
-    Yields
-    ------
-    callable or None
-        What to hand to the core.
-
-    Raises
-    ------
-    SpecError
-        If `progress` is anything else.
-    MissingPackageError
-        If ``True`` was asked for and tqdm is not installed.
-
-    Examples
-    --------
-    >>> from disagg.progress import reporter
-    >>> with reporter(False, "sweep") as report:
-    ...     print(report)
-    None
+    `label` says what is being done, for the bar; a total of 0 is not known yet. A `progress` that is nothing of its
+    kind is a SpecError, ``True`` without tqdm a MissingPackageError.
     """
     if progress is False or (progress is None and not _watched()):
         yield None

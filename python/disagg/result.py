@@ -13,19 +13,13 @@ from disagg.errors import SpecError
 from disagg.frame import Frame
 from disagg.launch import Launch
 from disagg.rules import sentences
-from disagg.specs import Assumptions, Cluster, Model, Quant, Serving, Workload
+from disagg.specs import PARTS, Assumptions, Workload
 from disagg.specs._base import Spec, checked, expect
 from disagg.specs.plan import plan_from_dict
 
 __all__ = ["Estimate", "Step"]
 
-INPUTS: dict[str, type[Spec]] = {
-    "model": Model,
-    "cluster": Cluster,
-    "workload": Workload,
-    "quant": Quant,
-    "serving": Serving,
-}
+INPUTS = {name: kind for name, kind in PARTS.items() if kind is not Assumptions}
 
 
 def _name(value: Any) -> str | None:
@@ -93,77 +87,42 @@ class Estimate(Result):
         "concurrency",
     )
 
-    level = Fact(text, "``aggregated``, ``pd``, ``aggregated+afd`` or ``pd+afd``.")
-    framework = Fact(text, "Framework whose kernels were used.")
+    level = Fact(text)
+    framework = Fact(text)
     plan = Fact(_plan, "The plan, with what was left open filled in.", of="_scalars")
-    feasible = Fact(bool, "Whether the plan fits into memory and meets what was asked.")
-    binding = Fact(text, "What limits it: ``ttft``, ``tpot``, ``memory:<pool>``, ``bandwidth:<port>`` ...")
+    feasible = Fact(bool)
+    binding = Fact(text)
     runnable = Fact(bool, "Whether a released server of the framework starts the plan (``dg.rules``).")
     server = Fact(_name, "What starts the plan, with its version; None: no released server does.")
     why_not = Fact(
         lambda broken: sentences(broken or []),
         "Rules that the plan breaks: the rule, the field, what is wrong, what to write instead, the source.",
     )
-    ttft_ms = Fact(
-        number,
-        "Time to first token, milliseconds: what an SLO limits. With ``Assumptions(request_path='client')`` as the "
-        "client sees it, else that of the steps which serve a request.",
-    )
-    ttft_service_ms = Fact(
-        number, "The same without what a request waits for outside of the steps that serve it (`ttft_path_ms`)."
-    )
-    tpot_ms = Fact(number, "Mean time between later tokens of one request, milliseconds.")
-    itl_worst_ms = Fact(number, "Longest time between two tokens, milliseconds.")
-    wait_ms = Fact(
-        number,
-        "Part of `ttft_ms` under ``load=`` that is waiting: step in flight, prefill, seat; 0 in a closed loop.",
-    )
-    queueing = Fact(_name, "Name of the queueing formula behind `wait_ms`; None in a closed loop.")
-    requests_per_s = Fact(number, "Finished requests per second.")
-    tokens_per_s = Fact(number, "Output tokens per second of the whole deployment.")
-    tokens_per_s_per_gpu = Fact(number, "Output tokens per second and GPU of the budget.")
-    tokens_per_s_per_user = Fact(number, "Output tokens per second of one user: 1000 / tpot_ms.")
-    concurrency = Fact(number, "Requests in flight.")
-    max_sequences = Fact(
-        _whole,
-        """Requests of the workload's lengths that fit the whole deployment at a time.
-
-        Whole sequences on every attention rank, all replicas, workers and units together; of P/D the decode
-        slot's, of AFD the attention pool's. More requests wait outside.
-        """,
-    )
-    gpus = Fact(_whole, "GPUs of the budget.")
-    usd_per_mtok = Fact(number, "US dollars per million output tokens.")
-    watts = Fact(number, "Power of all GPUs at their board limit, watts.")
-    joules_per_token = Fact(number, "Energy per output token with all GPUs at their board limit, joules.")
-    context_exceeded = Fact(bool, "Whether the workload is longer than the model's context.")
-    evidence_ttft = Fact(
-        _best_first,
-        """Share of the time behind TTFT per class.
-
-        ``measured`` and ``interpolated`` rest on rows of the device's own tables, ``scaled`` on rows of the device
-        that a what-if device stands on, ``extrapolated`` goes beyond them, ``roofline`` has none.
-        """,
-    )
-    evidence_tpot = Fact(
-        _best_first, "Share of the time behind TPOT per class, as `evidence_ttft`; empty where nothing is decoded."
-    )
-    evidence = Fact(
-        _best_first,
-        """Share per class of all a request pays for: prefill and decode of P/D together, the mean step of others.
-
-        A long prefill hides a decode step here: how well a latency is known say `evidence_ttft` and
-        `evidence_tpot`.
-        """,
-    )
-    compute_evidence = Fact(_best_first, "As `evidence`, of computing alone, without communication.")
-    measured_share = Fact(number, "Measured or interpolated share of the less known of TTFT and TPOT.")
-    lanes = Fact(texts, "Which implementation of the expert layers was taken, by phase.")
-    formats = Fact(
-        _formats,
-        "Number format of each part in force, and whether it was asked for, the checkpoint's or the server's.",
-    )
-    warnings = Fact(texts, "What should be known, in words.")
+    ttft_ms = Fact(number)
+    ttft_service_ms = Fact(number)
+    tpot_ms = Fact(number)
+    itl_worst_ms = Fact(number)
+    wait_ms = Fact(number)
+    queueing = Fact(_name)
+    requests_per_s = Fact(number)
+    tokens_per_s = Fact(number)
+    tokens_per_s_per_gpu = Fact(number)
+    tokens_per_s_per_user = Fact(number)
+    concurrency = Fact(number)
+    max_sequences = Fact(_whole)
+    gpus = Fact(_whole)
+    usd_per_mtok = Fact(number)
+    watts = Fact(number)
+    joules_per_token = Fact(number)
+    context_exceeded = Fact(bool)
+    evidence_ttft = Fact(_best_first)
+    evidence_tpot = Fact(_best_first)
+    evidence = Fact(_best_first)
+    compute_evidence = Fact(_best_first)
+    measured_share = Fact(number)
+    lanes = Fact(texts)
+    formats = Fact(_formats)
+    warnings = Fact(texts)
     assumptions = Fact(_assumed, "The modelling choices.", of="_scalars")
     memory = Table("Memory per GPU: pool, item, gib.")
     breakdown = Table(

@@ -14,7 +14,7 @@ from disagg._names import Names, named, several
 from disagg.errors import SpecError
 from disagg.frame import Frame
 from disagg.specs import AFD, PD, Aggregated, Assumptions, Cluster, Model, Parallel, Quant, Serving, Workload
-from disagg.specs._base import Spec, checked, expect
+from disagg.specs._base import checked, expect
 
 __all__ = ["Space"]
 
@@ -79,21 +79,9 @@ class Space:
         assumptions: Assumptions | None = None,
     ) -> None:
         where = named("where", where, "'tp * dp <= 64'", "text")
-        problems = [
-            (f"axes.{path}", f"{values!r} is not a list of values", "e.g. [1, 2, 4]")
-            for path, values in axes.items()
-            if isinstance(values, (str, bytes)) or not isinstance(values, (Sequence, np.ndarray, range))
-        ]
-        if problems:
-            raise SpecError(problems)
-        question: dict[str, Any] = {
-            "model": model.to_dict(),
-            "cluster": cluster.to_dict(),
-            "workload": workload.to_dict(),
-            "plan": (Aggregated(parallel=Parallel()) if plan is None else plan).to_dict(),
-        }
-        further: dict[str, Spec | None] = {"quant": quant, "serving": serving, "assumptions": assumptions}
-        question |= {name: part.to_dict() for name, part in further.items() if part is not None}
+        question: dict[str, Any] = {"model": model, "cluster": cluster, "workload": workload}
+        question |= {"plan": plan or Aggregated(parallel=Parallel())}
+        question |= {"quant": quant, "serving": serving, "assumptions": assumptions}
         lanes = several(framework, frameworks)
         if lanes is not None and "framework" in axes:
             raise SpecError([("axes.framework", "stands beside framework", "give one of them")])
@@ -101,9 +89,7 @@ class Space:
             question["framework"] = lanes[0]
         elif lanes is not None:
             axes = {**axes, "framework": lanes}
-        listed = [{"path": path, "values": [_plain(v, path) for v in values]} for path, values in axes.items()]
-        description = {"question": question, "axes": listed, "where": where}
-        self._adopt(_core.DesignSpace(json.dumps(description, allow_nan=False)), None)
+        self._adopt(_core.DesignSpace.of(question, dict(axes), where), None)
 
     def _adopt(self, core: _core.DesignSpace, points: Points | None) -> None:
         self._core = core
@@ -232,16 +218,3 @@ def _rebuild(text: str, points: Points | None) -> Space:
 
 def _short(value: Any) -> str:
     return str(value.get("name") or value.get("kind")) if isinstance(value, dict) else str(value)
-
-
-def _plain(value: Any, path: str) -> Any:
-    """Make a value that JSON can say."""
-    if isinstance(value, Spec):
-        return value.to_dict()
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, (bool, int, str)) or value is None:
-        return value
-    if isinstance(value, float) and np.isfinite(value):
-        return value
-    raise SpecError([(f"axes.{path}", f"{value!r} cannot be a value", "a finite number, text, None or a spec")])

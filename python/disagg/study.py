@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from typing import Any, cast
+from typing import Any, Generic, Self, TypeVar, cast, overload
 
 import numpy as np
 
@@ -23,42 +23,85 @@ __all__ = ["LEVELS", "Study"]
 
 FRAMES = ("table", "frameworks", "flips", "points")
 PARTS = ("slo", "objective", "warnings", "estimates", *FRAMES)
+T = TypeVar("T")
 
 
-class Study(Again):
-    """What an exploration found. Made by ``dg.explore(...)``.
+class Part(Generic[T]):
+    """A part of a study as a documented attribute; one that was given as a function is made when it is first asked for.
 
     Parameters
     ----------
-    table
-        One row a level.
-    points
-        One row a distinct plan that was looked at: a table, or a function that gives it when it is first asked for.
+    doc
+        What it is.
+    """
+
+    def __init__(self, doc: str) -> None:
+        self.__doc__, self.name = doc, ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, obj: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, obj: Study, owner: type) -> T: ...
+    def __get__(self, obj: Study | None, owner: type) -> Self | T:
+        if obj is None:
+            return self
+        if callable(found := obj._held[self.name]):
+            found = obj._held[self.name] = found()
+        return cast("T", list(found) if isinstance(found, list) else found)
+
+
+class Study(Again):
+    """What an exploration found. Made by ``dg.explore(...)``, of parts that are its attributes.
+
+    Parameters
+    ----------
+    table, points, frameworks, flips, objective, warnings, slo
+        What the attributes of these names are. `points` and `flips` may be functions that give the table when it is
+        first asked for; `frameworks` None: as `table`.
     estimates
         The best estimate of each level, or its nearest miss; under ``"afd"`` that of the two AFD levels.
-    objective
-        What was made as good as possible.
-    frameworks
-        One row a level and framework compared; None: as `table`.
-    flips
-        What other limits and budgets give: a table, or a function that gives it when it is first asked for.
-    warnings
-        What should be known beside the answer, in words.
-    slo
-        The limits asked for.
     core
         The search itself, which an audit asks again; None after a round trip.
     """
 
-    _table: Frame
-    _points: Frame | Callable[[], Frame]
-    _estimates: dict[str, Estimate]
-    _objective: str
-    _frameworks: Frame
-    _flips: Frame | Callable[[], Frame]
-    _warnings: list[str]
-    _slo: SLO
-    _verdict: Verdict | None
+    _held: dict[str, Any]
+
+    table = Part[Frame](
+        """One row a level: its best plan on whichever framework gives most, what it reaches and what binds it.
+
+        ``measured_share`` is that of the less known of the two latencies, whose own are ``tpot_measured_share`` and
+        ``ttft_measured_share``: never pooled.
+        """
+    )
+    frameworks = Part[Frame](
+        """One row a level and framework compared, with the columns of `table`.
+
+        ``binding`` is ``dominated`` where another level leads with the same framework's kernels.
+        """
+    )
+    flips = Part[Frame](
+        """What leads under other limits and on other budgets, of the plans looked at.
+
+        ``what`` (``ttft_ms``, ``tpot_ms``, ``gpus``), ``side`` (``at`` a value, or ``below`` or ``above`` the nearest
+        one where another level leads), ``value``, ``ratio`` (to what was asked), and who leads there: ``level``
+        (empty: nothing keeps the limits), ``framework``, ``tokens_per_s_per_gpu``, ``tokens_per_s_per_user``.
+        """
+    )
+    points = Part[Frame](
+        """One row a distinct plan that was looked at.
+
+        ``priced`` is ``"exact"`` where the engine priced it, as it did all that a verdict or the frontier rests on,
+        and ``"scan"`` where it stands as scanned (see `explore`), with no ``measured_share``.
+        """
+    )
+    warnings = Part[list[str]](
+        "What should be known beside the answer: what stands in for measurements, who disagrees, what is left out."
+    )
+    slo = Part[SLO]("The limits asked for.")
+    objective = Part[str]("What was made as good as possible.")
 
     def __init__(
         self,
@@ -73,57 +116,11 @@ class Study(Again):
         slo: SLO | None = None,
         core: _core.Study | None = None,
     ) -> None:
-        self._set(
-            _native=core,
-            _table=table,
-            _points=points,
-            _estimates=dict(estimates),
-            _objective=objective,
-            _frameworks=table if frameworks is None else frameworks,
-            _flips=Frame({}) if flips is None else flips,
-            _warnings=list(warnings),
-            _slo=SLO() if slo is None else slo,
-            _verdict=None,
-        )
-
-    @property
-    def table(self) -> Frame:
-        """One row a level: its best plan on whichever framework gives most, what it reaches and what binds it.
-
-        ``measured_share`` is that of the less known of the two latencies, whose own are ``tpot_measured_share`` and
-        ``ttft_measured_share``: never pooled.
-        """
-        return self._table
-
-    @property
-    def frameworks(self) -> Frame:
-        """One row a level and framework compared, with the columns of `table`.
-
-        ``binding`` is ``dominated`` where another level leads with the same framework's kernels.
-        """
-        return self._frameworks
-
-    @property
-    def flips(self) -> Frame:
-        """What leads under other limits and on other budgets, of the plans looked at.
-
-        ``what`` (``ttft_ms``, ``tpot_ms``, ``gpus``), ``side`` (``at`` a value, or ``below`` or ``above`` the nearest
-        one where another level leads), ``value``, ``ratio`` (to what was asked), and who leads there: ``level``
-        (empty: nothing keeps the limits), ``framework``, ``tokens_per_s_per_gpu``, ``tokens_per_s_per_user``.
-        """
-        if not isinstance(self._flips, Frame):
-            self._set(_flips=self._flips())
-        return cast("Frame", self._flips)
-
-    @property
-    def warnings(self) -> list[str]:
-        """What should be known beside the answer: what stands in for measurements, who disagrees, what is left out."""
-        return list(self._warnings)
-
-    @property
-    def slo(self) -> SLO:
-        """The limits asked for."""
-        return self._slo
+        held: dict[str, Any] = {"table": table, "points": points, "estimates": dict(estimates), "objective": objective}
+        held["frameworks"] = table if frameworks is None else frameworks
+        held["flips"] = Frame({}) if flips is None else flips
+        held |= {"warnings": list(warnings), "slo": slo or SLO(), "_verdict": lambda: verdict(self)}
+        self._set(_native=core, _held=held)
 
     def verdict(self) -> Verdict:
         """Say what to deploy, at which rate and cost, how well that is known, and what would change it.
@@ -142,35 +139,19 @@ class Study(Again):
         >>> found.feasible, found.level in {"aggregated", "pd"}, str(found).startswith("Deploy ")
         (True, True, True)
         """
-        if self._verdict is None:
-            self._set(_verdict=verdict(self))
-        return cast("Verdict", self._verdict)
+        return self._verdict
 
-    @property
-    def points(self) -> Frame:
-        """One row a distinct plan that was looked at.
-
-        ``priced`` is ``"exact"`` where the engine priced it, as it did all that a verdict or the frontier rests on,
-        and ``"scan"`` where it stands as scanned (see `explore`), with no ``measured_share``.
-        """
-        if not isinstance(self._points, Frame):
-            self._set(_points=self._points())
-        return cast("Frame", self._points)
+    _verdict = Part[Verdict]("The verdict, once somebody asked.")
 
     @property
     def priced(self) -> int:
         """How many plans were looked at: scanned, and the leading ones priced by the engine."""
-        return int(self._table["points"].sum()) if "points" in self._table else len(self.points)
+        return int(self.table["points"].sum()) if "points" in self.table else len(self.points)
 
     @property
     def estimates(self) -> dict[str, Estimate]:
         """The best estimate of each level, or its nearest miss."""
-        return {n: e for n, e in self._estimates.items() if n in LEVELS}
-
-    @property
-    def objective(self) -> str:
-        """What was made as good as possible."""
-        return self._objective
+        return {n: e for n, e in self._held["estimates"].items() if n in LEVELS}
 
     @property
     def plot(self) -> StudyPlots:
@@ -209,16 +190,17 @@ class Study(Again):
             If the level has no plan at all.
         """
         levels = self._levels(level)
-        searched = set(self._table["level"].tolist())
+        searched = set(self.table["level"].tolist())
         if not searched.intersection(levels):
             raise SpecError([("level", f"'{level}' was not searched", f"searched: {', '.join(sorted(searched))}")])
-        found = [self._estimates[n] for n in levels if n in self._estimates]
+        every: dict[str, Estimate] = self._held["estimates"]
+        found = [every[n] for n in levels if n in every]
         feasible = [e for e in found if e.feasible]
         if feasible:
-            choose = max if better(self._objective) == "max" else min
-            return choose(feasible, key=lambda e: float(getattr(e, self._objective)))
-        if level is not None and level in self._estimates:
-            return self._estimates[level]
+            choose = max if better(self.objective) == "max" else min
+            return choose(feasible, key=lambda e: float(getattr(e, self.objective)))
+        if level is not None and level in every:
+            return every[level]
         if found:
             return found[0]
         raise InfeasibleError(f"there is no plan of {' or '.join(levels)}", "a layout that divides", "none")
@@ -243,8 +225,7 @@ class Study(Again):
 
     def _parts(self) -> dict[str, Any]:
         """What a study is made of: the arguments of its constructor."""
-        own = {"points": self.points, "flips": self.flips}
-        return {n: own.get(n, getattr(self, f"_{n}")) for n in PARTS}
+        return {n: self._held["estimates"] if n == "estimates" else getattr(self, n) for n in PARTS}
 
     def to_json(self) -> str:
         """Give the study as JSON text; `from_json` gives an equal study back, to the last bit."""
@@ -272,7 +253,8 @@ class Study(Again):
         if not isinstance(other, Study):
             return NotImplemented
         # The tables that have to be asked for come last.
-        return all(getattr(self, n) == getattr(other, n) for n in ("_estimates", *PARTS))
+        alike = self._held["estimates"] == other._held["estimates"]
+        return alike and all(getattr(self, n) == getattr(other, n) for n in PARTS)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -280,21 +262,21 @@ class Study(Again):
         """One line: what to deploy, the levels and what each reaches, and how many plans were looked at."""
         parts = []
         for level, e in self.estimates.items():
-            reached = f"{getattr(e, self._objective):.6g}" if e.feasible else "infeasible"
+            reached = f"{getattr(e, self.objective):.6g}" if e.feasible else "infeasible"
             parts.append(f"{level}={reached} ({e.binding or 'best'})")
-        warned = f"; warnings: {len(self._warnings)}" if self._warnings else ""
+        warned = f"; warnings: {len(self.warnings)}" if self.warnings else ""
         head = told(self, Frame({}))["headline"]
-        return f"Study({head}; {self.priced} plans, {self._objective}: {', '.join(parts)}{warned})"
+        return f"Study({head}; {self.priced} plans, {self.objective}: {', '.join(parts)}{warned})"
 
     def __str__(self) -> str:
         """Give the verdict in words, and a line a level."""
-        rate = "tokens_per_s_per_user" if self._objective == "tokens_per_s_per_user" else "tokens_per_s_per_gpu"
+        rate = "tokens_per_s_per_user" if self.objective == "tokens_per_s_per_user" else "tokens_per_s_per_gpu"
         names = ("level", "framework", "feasible", "binding", rate, "ttft_ms", "tpot_ms", "plan")
-        return f"{self.verdict()}\n\n{self._table.select(*(n for n in names if n in self._table))}"
+        return f"{self.verdict()}\n\n{self.table.select(*(n for n in names if n in self.table))}"
 
     def _repr_html_(self) -> str:
-        table = self._table._repr_html_()
-        below = f"<div>{self.priced} plans; objective: {escape(self._objective)}</div>"
+        table = self.table._repr_html_()
+        below = f"<div>{self.priced} plans; objective: {escape(self.objective)}</div>"
         return f"{self.verdict()._repr_html_()}{table}{below}"
 
     def __reduce__(self) -> tuple[Any, ...]:

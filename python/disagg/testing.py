@@ -14,20 +14,19 @@ __all__ = ["frames", "plans", "specs_of"]
 _DTYPES = ("bfloat16", "fp8", "fp8_block", "nvfp4")
 
 
-def _st() -> Any:
-    return require("hypothesis.strategies", extra="test")
+st: Any = require("hypothesis.strategies", extra="test")
 
 
 def _counts(most: int = 4096) -> Any:
-    return _st().integers(1, most)
+    return st.integers(1, most)
 
 
 def _maybe(strategy: Any) -> Any:
-    return _st().none() | strategy
+    return st.none() | strategy
 
 
 def _floats(low: float, high: float) -> Any:
-    return _st().floats(low, high, allow_nan=False, allow_subnormal=False)
+    return st.floats(low, high, allow_nan=False, allow_subnormal=False)
 
 
 # Least and largest value of the fields that are numbers, where it is not a count.
@@ -50,12 +49,11 @@ _COUNTS = {"sm": (70, 200), **dict.fromkeys(("tp", "dp", "pp", "cp", "ep", "moe_
 def _declared(kind: str) -> Any:
     """Give a strategy for a class whose constructor takes its fields, from their declarations."""
     arguments = next(taken for name, _, taken in _core._fields() if name == kind)
-    return _st().builds(getattr(specs, kind), **{name: _value(name, takes) for name, takes, _, _ in arguments})
+    return st.builds(getattr(specs, kind), **{name: _value(name, takes) for name, takes, _, _ in arguments})
 
 
 def _value(name: str, takes: str) -> Any:
     """Give a strategy for a field of a type as the core calls it."""
-    st = _st()
     if takes.endswith(" | None"):
         return _maybe(_value(name, takes.removesuffix(" | None")))
     if takes.startswith("specs."):
@@ -73,7 +71,6 @@ def _value(name: str, takes: str) -> Any:
 
 
 def _distribution() -> Any:
-    st = _st()
     rising = st.lists(_floats(1.0, 1e6), min_size=2, max_size=6).map(sorted)
     return st.one_of(
         st.builds(specs.Distribution.fixed, _floats(1.0, 1e6)),
@@ -87,7 +84,6 @@ def _distribution() -> Any:
 
 
 def _workload() -> Any:
-    st = _st()
     length = st.one_of(_counts(100_000), _floats(1.0, 1e5), _distribution())
     scope, home = st.sampled_from(["request", "shared"]), st.sampled_from(["both", "prefill", "decode"])
     sample = st.tuples(_floats(0.0, 1e5), _floats(1.0, 1e5), _floats(1.0, 1e5))
@@ -99,9 +95,9 @@ def _workload() -> Any:
 
 
 def _cluster() -> Any:
-    return _st().builds(
+    return st.builds(
         specs.Cluster,
-        _st().sampled_from(specs.systems()),
+        st.sampled_from(specs.systems()),
         gpus=_counts(),
         nic_gb_per_s=_maybe(_floats(1.0, 1000.0)),
         oversubscription=_floats(1.0, 8.0),
@@ -110,34 +106,30 @@ def _cluster() -> Any:
 
 
 def _model() -> Any:
-    changes = _st().fixed_dictionaries({}, optional={"max_context": _counts(), "mtp_layers": _counts(4)})
-    source = _st().sampled_from(specs.models()["name"].tolist())
-    return _st().tuples(source, changes).map(lambda p: specs.Model(p[0]).replace(**p[1]))
+    changes = st.fixed_dictionaries({}, optional={"max_context": _counts(), "mtp_layers": _counts(4)})
+    source = st.sampled_from(specs.models()["name"].tolist())
+    return st.tuples(source, changes).map(lambda p: specs.Model(p[0]).replace(**p[1]))
 
 
 def _serving() -> Any:
-    return (
-        _st()
-        .integers(0, 4)
-        .flatmap(
-            lambda mtp: _st().builds(
-                specs.Serving,
-                mtp=_st().just(mtp),
-                acceptance=_floats(0.0, float(mtp)) if mtp else _st().none(),
-                eplb_slots=_counts(),
-                two_batch_overlap=_maybe(_st().booleans()),
-                fused_dispatch=_st().booleans(),
-                launch=_st().sampled_from([None, "graph", "measured"]),
-                framework_reserve_gib=_maybe(_floats(0.0, 100.0)),
-                memory_fraction=_maybe(_floats(0.01, 1.0)),
-            )
+    def of(mtp: int) -> Any:
+        return st.builds(
+            specs.Serving,
+            mtp=st.just(mtp),
+            acceptance=_floats(0.0, float(mtp)) if mtp else st.none(),
+            eplb_slots=_counts(),
+            two_batch_overlap=_maybe(st.booleans()),
+            fused_dispatch=st.booleans(),
+            launch=st.sampled_from([None, "graph", "measured"]),
+            framework_reserve_gib=_maybe(_floats(0.0, 100.0)),
+            memory_fraction=_maybe(_floats(0.01, 1.0)),
         )
-    )
+
+    return st.integers(0, 4).flatmap(of)
 
 
 def specs_of() -> dict[str, Any]:
     """Give a strategy for every class of spec, by its name."""
-    st = _st()
     dtype = _maybe(st.sampled_from(_DTYPES))
     declared = ("Parallel", "Workers", "Aggregated", "PD", "AFD", "Pool", "Placement", "Device", "SLO")
     return {
@@ -164,12 +156,11 @@ def specs_of() -> dict[str, Any]:
 
 def plans() -> Any:
     """Give a strategy for plans of any level (well formed; whether one fits a model is another question)."""
-    return _st().one_of(*(_declared(kind) for kind in ("Aggregated", "PD", "AFD")))
+    return st.one_of(*(_declared(kind) for kind in ("Aggregated", "PD", "AFD")))
 
 
 def frames() -> Any:
     """Give a strategy for frames with columns of every kind, empty ones included."""
-    st = _st()
     kinds = st.sampled_from(["float", "int", "bool", "text"])
 
     def column(kind: str, rows: int) -> Any:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from disagg import _core
 from disagg._result_base import Fact, Result, Table, number, texts
-from disagg._words import words
 from disagg.frame import Frame
 from disagg.result import Estimate
 
@@ -133,7 +132,7 @@ def verdict(study: Study) -> Verdict:
         figures = ((n, float(getattr(best, n))) for n in FIGURES)
         facts |= {n: value if math.isfinite(value) else None for n, value in figures}
         facts |= {"framework": best.framework, "feasible": best.feasible, "runnable": best.runnable}
-        facts |= {"deploy": words(best.plan), "estimate": best.to_json()}
+        facts |= {"deploy": _core.plan_words(best.plan), "estimate": best.to_json()}
     if place is not None:
         row, behind = study.frameworks.row(place[0]), place[1]
         facts["second"] = {n: row[n] for n in (*ROW, "plan") if n != "feasible"} | {"behind": behind}

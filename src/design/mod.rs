@@ -20,6 +20,6 @@ pub use expression::Expression;
 pub use interval::Interval;
 pub use metric::Metric;
 pub use price::price;
-pub(crate) use price::{NOT_RUNNABLE, Outcome, Priced, Reader, columns, price_rows};
+pub(crate) use price::{NOT_RUNNABLE, Outcome, Priced, Reader, axis_columns, columns, price_rows};
 pub use sample::{Method, sample};
 pub use space::{Axis, Description, Space, name_of};

@@ -295,7 +295,8 @@ pub(crate) fn columns(space: &Space, points: &[u64], metrics: &[Metric], rows: &
     out
 }
 
-fn axis_columns(space: &Space, points: &[u64]) -> Columns {
+/// Point numbers and axis values.
+pub(crate) fn axis_columns(space: &Space, points: &[u64]) -> Columns {
     let mut out = Columns::new();
     out.push("point", Column::I64(points.iter().map(|p| *p as i64).collect()));
     let choices: Vec<Vec<usize>> = points.iter().map(|p| space.choices(*p)).collect();

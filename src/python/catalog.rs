@@ -1,5 +1,6 @@
 //! Presets, Hugging Face configs, and specs whose constructor says more than their fields.
 
+use super::give::{Facts, Rows};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use serde_json::{Map, Value, json};
@@ -27,25 +28,30 @@ pub fn presets(kind: &str) -> PyResult<Vec<String>> {
     })
 }
 
-/// One preset: a `Model`, `Workload`, `Device` or `Fabric` (the last two by system).
+/// The preset of a workload.
 #[pyfunction]
-pub fn preset<'py>(py: Python<'py>, kind: &str, name: &str) -> PyResult<Bound<'py, PyAny>> {
-    let data = guard(|| {
-        let data = match kind {
-            "Model" => Data::Model(catalog::model(name)?),
-            "Workload" => Data::Workload(catalog::workload(name)?),
-            "Device" => Data::Device(catalog::system(name)?.0),
-            "Fabric" => Data::Fabric(catalog::system(name)?.1),
-            _ => return Err(Error::spec("kind", format!("{kind} has no presets"), "")),
-        };
-        Ok(data)
-    })?;
-    wrap(py, data)
+#[pyo3(signature = (name) -> "specs.Workload")]
+pub fn preset_workload<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    wrap(py, guard(|| catalog::workload(name).map(Data::Workload))?)
+}
+
+/// The device of a system preset.
+#[pyfunction]
+#[pyo3(signature = (system) -> "specs.Device")]
+pub fn preset_device<'py>(py: Python<'py>, system: &str) -> PyResult<Bound<'py, PyAny>> {
+    wrap(py, guard(|| Ok(Data::Device(catalog::system(system)?.0)))?)
+}
+
+/// The fabric of a system preset.
+#[pyfunction]
+#[pyo3(signature = (system) -> "specs.Fabric")]
+pub fn preset_fabric<'py>(py: Python<'py>, system: &str) -> PyResult<Bound<'py, PyAny>> {
+    wrap(py, guard(|| Ok(Data::Fabric(catalog::system(system)?.1)))?)
 }
 
 /// Sizes of a model in the formats of `quant` (none: the checkpoint's).
 #[pyfunction]
-pub fn model_facts<'py>(py: Python<'py>, model: &Spec, quant: Option<&Spec>) -> PyResult<Bound<'py, PyAny>> {
+pub fn model_facts<'py>(py: Python<'py>, model: &Spec, quant: Option<&Spec>) -> PyResult<Facts<'py>> {
     let facts = guard(|| {
         let (Data::Model(model), wanted) = (model.data(), quant.map(|q| q.data())) else {
             return Err(Error::spec("model", "is not a Model", ""));
@@ -66,7 +72,7 @@ pub fn model_facts<'py>(py: Python<'py>, model: &Spec, quant: Option<&Spec>) -> 
             "mixers": model.mixes(),
         }))
     })?;
-    give::to_python(py, &facts)
+    give::facts(py, &facts)
 }
 
 /// A cluster from what its constructor takes: `system gpus nic_gb_per_s oversubscription device fabric`.
@@ -205,12 +211,12 @@ fn build_workload(mut given: Map<String, Value>, mut problems: Problems) -> Resu
 
 /// Facts of a workload: means, and the stationary KV load of a decode slot.
 #[pyfunction]
-pub fn workload_facts<'py>(py: Python<'py>, workload: &Spec) -> PyResult<Bound<'py, PyAny>> {
+pub fn workload_facts<'py>(py: Python<'py>, workload: &Spec) -> PyResult<Facts<'py>> {
     let facts = guard(|| match workload.data() {
         Data::Workload(w) => Ok(json!({"mean": w.means(), "theta": w.theta(), "theta_std": w.slot_load_std()})),
         _ => Err(Error::spec("workload", "is not a Workload", "")),
     })?;
-    give::to_python(py, &facts)
+    give::facts(py, &facts)
 }
 
 /// The value below which a share `q` of a distribution lies, and its mean.
@@ -246,12 +252,12 @@ pub fn assumptions(fields: &Bound<'_, PyDict>) -> PyResult<Spec> {
 
 /// Every switch of a set of assumptions: name, value, allowed values, meaning, source.
 #[pyfunction]
-pub fn switches<'py>(py: Python<'py>, assumptions: &Spec) -> PyResult<Bound<'py, PyAny>> {
+pub fn switches<'py>(py: Python<'py>, assumptions: &Spec) -> PyResult<Rows<'py>> {
     let rows = guard(|| match assumptions.data() {
         Data::Assumptions(a) => json::to_value(&a.switches(), "assumptions"),
         _ => Err(Error::spec("assumptions", "is not a set of assumptions", "")),
     })?;
-    give::to_python(py, &rows)
+    give::rows(py, &rows)
 }
 
 /// Level and GPUs of a plan.

@@ -1,16 +1,20 @@
 //! Columns become numpy arrays that own the very same memory: moved, never copied.
 
-use numpy::{IntoPyArray, PyReadonlyArray1};
+use std::ops::Deref;
+
+use numpy::{Element, IntoPyArray, PyReadonlyArray1};
+use pyo3::inspect::PyStaticExpr;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use super::errors::guard;
+use super::give::Payload;
 
 use crate::columns::{Column, Columns};
 use crate::error::Problems;
 
 /// `(names -> array | (codes int32, labels), attrs)`, what `Frame._from_core` takes.
-pub fn to_python(py: Python<'_>, columns: Columns) -> PyResult<Bound<'_, PyTuple>> {
+pub fn to_python(py: Python<'_>, columns: Columns) -> PyResult<Payload<'_>> {
     let data = PyDict::new(py);
     for (name, column) in columns.names.into_iter().zip(columns.columns) {
         let value: Bound<'_, PyAny> = match column {
@@ -27,21 +31,56 @@ pub fn to_python(py: Python<'_>, columns: Columns) -> PyResult<Bound<'_, PyTuple
     for (key, value) in columns.attrs {
         attrs.set_item(key, value)?;
     }
-    PyTuple::new(py, [data.into_any(), attrs.into_any()])
+    Ok(Payload(PyTuple::new(py, [data.into_any(), attrs.into_any()])?.into_any()))
+}
+
+/// A column as Python hands it over: a numpy array of one axis.
+pub struct Array<'py, T: Element>(PyReadonlyArray1<'py, T>);
+
+/// What the stub calls an array of it.
+pub trait Said: Element {
+    const ARRAY: &'static str;
+}
+
+impl Said for f64 {
+    const ARRAY: &'static str = "_Floats";
+}
+
+impl Said for i64 {
+    const ARRAY: &'static str = "_Ints";
+}
+
+impl Said for bool {
+    const ARRAY: &'static str = "_Bools";
+}
+
+impl<'py, T: Element> Deref for Array<'py, T> {
+    type Target = PyReadonlyArray1<'py, T>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl<'a, 'py, T: Said> FromPyObject<'a, 'py> for Array<'py, T> {
+    type Error = PyErr;
+
+    const INPUT_TYPE: PyStaticExpr = PyStaticExpr::Name { id: T::ARRAY };
+
+    fn extract(value: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        Ok(Array(value.extract().map_err(Into::<PyErr>::into)?))
+    }
 }
 
 /// A column of numbers from a numpy array of doubles (the one copy on the way in).
-pub fn floats(array: &PyReadonlyArray1<'_, f64>) -> Vec<f64> {
+pub fn floats(array: &Array<'_, f64>) -> Vec<f64> {
     array.as_array().to_vec()
 }
 
 /// Rows of the Pareto frontier of two or three columns of costs, and whether each is a tie only.
 #[pyfunction]
-pub fn frontier<'py>(
-    py: Python<'py>,
-    costs: Vec<PyReadonlyArray1<'py, f64>>,
-    epsilon: f64,
-) -> PyResult<Bound<'py, PyTuple>> {
+#[pyo3(signature = (costs, epsilon) -> "tuple[_Ints, _Bools]")]
+pub fn frontier<'py>(py: Python<'py>, costs: Vec<Array<'py, f64>>, epsilon: f64) -> PyResult<Bound<'py, PyTuple>> {
     let columns: Vec<Vec<f64>> = costs.iter().map(floats).collect();
     guard(|| {
         let mut p = Problems::new();

@@ -2,13 +2,19 @@
 
 use std::sync::Arc;
 
-use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
+use super::give::Payload;
+use numpy::{IntoPyArray, PyArray1};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyBytes, PyDict, PySequence, PyString};
+use serde_json::{Map, Value};
 
-use super::{columns, errors, kernels, run};
-use crate::design::{self, Description, Metric, optimize};
-use crate::error::{Error, Result};
+use super::case::slo_of;
+use super::data::Spec;
+use super::sim::{self, Trace};
+use super::{columns, convert, errors, kernels, run};
+use crate::design::{self, Axis, Description, Metric, optimize};
+use crate::error::{Error, Problems, Result};
+use crate::sim::settings::Options;
 
 /// A design space, checked and counted.
 #[pyclass(frozen, module = "disagg._core")]
@@ -16,12 +22,35 @@ pub struct DesignSpace {
     inner: Arc<design::Space>,
 }
 
-fn numbers(points: &PyReadonlyArray1<'_, i64>) -> Result<Vec<u64>> {
+fn numbers(points: &columns::Array<'_, i64>) -> Result<Vec<u64>> {
     points
         .as_array()
         .iter()
         .map(|p| u64::try_from(*p).map_err(|_| Error::spec("points", format!("{p} is not a point"), "")))
         .collect()
+}
+
+/// One axis: a list, range or array of numbers, text, None and specs.
+fn axis(path: String, values: &Bound<'_, PyAny>, problems: &mut Problems) -> PyResult<Axis> {
+    let field = format!("axes.{path}");
+    let text = values.is_instance_of::<PyString>() || values.is_instance_of::<PyBytes>();
+    if text || !(values.cast::<PySequence>().is_ok() || values.hasattr("tolist")?) {
+        problems.push(field, format!("{} is not a list of values", values.repr()?), "e.g. [1, 2, 4]");
+        return Ok(Axis { path, values: Vec::new() });
+    }
+    let mut said = Vec::new();
+    for value in values.try_iter()? {
+        let (value, mut wrong) = (value?, Problems::new());
+        let json = convert::to_json(&value, &field, &mut wrong);
+        let nested = value.cast::<Spec>().is_err() && (json.is_object() || json.is_array());
+        if nested || !wrong.is_empty() {
+            let plain = value.call_method0("item").unwrap_or_else(|_| value.clone());
+            let text = format!("{} cannot be a value", plain.repr()?);
+            problems.push(&field, text, "a finite number, text, None or a spec");
+        }
+        said.push(json);
+    }
+    Ok(Axis { path, values: said })
 }
 
 #[pymethods]
@@ -37,6 +66,27 @@ impl DesignSpace {
         errors::guard(|| built.map(|s| DesignSpace { inner: Arc::new(s) }))
     }
 
+    /// A space around a question: its parts as specs, and what each axis takes.
+    #[staticmethod]
+    #[pyo3(signature = (question: "dict[str, Any]", axes: "dict[str, Any]", constraints))]
+    fn of(
+        py: Python<'_>,
+        question: &Bound<'_, PyDict>,
+        axes: &Bound<'_, PyDict>,
+        constraints: Vec<String>,
+    ) -> PyResult<DesignSpace> {
+        let mut problems = Problems::new();
+        let listed = axes.iter().map(|(path, values)| axis(path.extract()?, &values, &mut problems));
+        let axes = listed.collect::<PyResult<Vec<_>>>()?;
+        let question = match convert::to_json(question.as_any(), "", &mut problems) {
+            Value::Object(parts) => parts.into_iter().filter(|(_, part)| !part.is_null()).collect(),
+            _ => Map::new(),
+        };
+        errors::guard(|| problems.into_result())?;
+        let built = py.detach(move || design::Space::new(Description { question, axes, constraints }));
+        errors::guard(|| built.map(|s| DesignSpace { inner: Arc::new(s) }))
+    }
+
     /// Points in all.
     #[getter]
     fn size(&self) -> u64 {
@@ -49,35 +99,28 @@ impl DesignSpace {
     }
 
     /// Numbers of `n` points.
+    #[pyo3(signature = (n, method, seed) -> "_Ints")]
     fn sample<'py>(&self, py: Python<'py>, n: u64, method: &str, seed: u64) -> PyResult<Bound<'py, PyArray1<i64>>> {
         let drawn = errors::guard(|| design::sample(&self.inner, n, method, seed))?;
         Ok(drawn.into_iter().map(|p| p as i64).collect::<Vec<_>>().into_pyarray(py))
     }
 
     /// Prices points: their axis values, the metrics, and what became of each.
-    #[pyo3(signature = (points, metrics, runnable, progress=None))]
+    #[pyo3(signature = (points, metrics, runnable, progress: "_Report" = None))]
     fn price<'py>(
         &self,
         py: Python<'py>,
-        points: PyReadonlyArray1<'py, i64>,
+        points: columns::Array<'py, i64>,
         metrics: Vec<String>,
         runnable: bool,
         progress: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Bound<'py, PyTuple>> {
+    ) -> PyResult<Payload<'py>> {
         let points = errors::guard(|| numbers(&points))?;
         let inner = self.inner.clone();
         let found = run::run(py, progress, move |control| {
             design::price(&kernels::db()?, &inner, &points, &metrics, runnable, control)
         })?;
         columns::to_python(py, found)
-    }
-
-    /// Why no server starts a point (`not runnable: RULE`); none: one does, or the point is wrong in itself.
-    fn broken(&self, point: u64) -> PyResult<Option<String>> {
-        errors::guard(|| {
-            self.inner.check_points(&[point])?;
-            Ok(design::Reader::new(&kernels::db()?, &self.inner).broken(point).unwrap_or_default())
-        })
     }
 
     /// The whole question of a point, as JSON.
@@ -100,81 +143,100 @@ impl DesignSpace {
     }
 
     /// Axis values of points.
-    fn values<'py>(&self, py: Python<'py>, points: PyReadonlyArray1<'py, i64>) -> PyResult<Bound<'py, PyTuple>> {
+    fn values<'py>(&self, py: Python<'py>, points: columns::Array<'py, i64>) -> PyResult<Payload<'py>> {
         let found = errors::guard(|| self.inner.values(&numbers(&points)?))?;
         columns::to_python(py, found)
     }
 }
 
-/// The search for the optimum of a space; one that was stopped keeps what it has.
+/// The search for the optimum of a space, by prices or by simulations; one that was stopped keeps what it has.
 #[pyclass(frozen, module = "disagg._core")]
 pub struct Search {
-    inner: optimize::Search,
+    inner: Judge,
+}
+
+enum Judge {
+    Priced(optimize::Search),
+    Simulated(optimize::Simulated),
+}
+
+/// The same of either judge.
+macro_rules! of {
+    ($search:expr, $judge:ident => $what:expr) => {
+        match &$search.inner {
+            Judge::Priced($judge) => $what,
+            Judge::Simulated($judge) => $what,
+        }
+    };
 }
 
 #[pymethods]
 impl Search {
+    /// `served`: None, or what every candidate serves: a trace, limits, fixed times, options as JSON and a seed.
     #[new]
-    #[pyo3(signature = (space, points, objective, constraints, runnable))]
+    #[pyo3(signature = (space, points, objective, constraints, runnable, served=None))]
     fn new(
         space: &DesignSpace,
-        points: Option<PyReadonlyArray1<'_, i64>>,
+        points: Option<columns::Array<'_, i64>>,
         objective: &str,
         constraints: Vec<String>,
         runnable: bool,
+        served: Option<(PyRef<'_, Trace>, Option<PyRef<'_, Spec>>, Option<sim::Times>, String, u64)>,
     ) -> PyResult<Search> {
         errors::guard(|| {
             let points = points.as_ref().map(numbers).transpose()?;
-            let inner = optimize::Search::new(space.inner.clone(), points, objective, &constraints)?.runnable(runnable);
-            Ok(Search { inner })
+            let space = space.inner.clone();
+            let Some((trace, slo, fixed, options, seed)) = served else {
+                let inner = optimize::Search::new(space, points, objective, &constraints)?.runnable(runnable);
+                return Ok(Search { inner: Judge::Priced(inner) });
+            };
+            let requests = optimize::Requests {
+                trace: trace.inner.clone(),
+                slo: slo.map(|s| slo_of(&s, "simulate.slo")).transpose()?,
+                fixed: fixed.map(sim::fixed),
+                options: Options::from_json(&options)?,
+                seed,
+            };
+            let inner = optimize::Simulated::new(space, points, objective, &constraints, runnable, requests)?;
+            Ok(Search { inner: Judge::Simulated(inner) })
         })
     }
 
-    #[pyo3(signature = (progress=None))]
+    #[pyo3(signature = (progress: "_Report" = None))]
     fn run(&self, py: Python<'_>, progress: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        run::run(py, progress, |control| self.inner.run(&kernels::db()?, control))
+        run::run(py, progress, |control| of!(self, judge => judge.run(&kernels::db()?, control)))
     }
 
-    /// Prices some points and keeps them.
-    fn take<'py>(&self, py: Python<'py>, points: PyReadonlyArray1<'py, i64>) -> PyResult<Bound<'py, PyTuple>> {
+    /// Judges some points and keeps them.
+    fn take<'py>(&self, py: Python<'py>, points: columns::Array<'py, i64>) -> PyResult<Payload<'py>> {
         let points = errors::guard(|| numbers(&points))?;
-        let found = run::run(py, None, |control| self.inner.take(&kernels::db()?, &points, control))?;
+        let found = run::run(py, None, |control| of!(self, judge => judge.take(&kernels::db()?, &points, control)))?;
         columns::to_python(py, found)
     }
 
     /// The metric that is made as good as possible, and whether more is better.
     #[getter]
     fn objective(&self) -> (String, bool) {
-        (self.inner.goal.metric.name().to_string(), self.inner.goal.maximise)
+        of!(self, judge => judge.objective())
     }
 
     #[getter]
     fn complete(&self) -> bool {
-        self.inner.complete()
+        of!(self, judge => judge.complete())
     }
 
     /// The number of the best point, and of all that tie with it.
     fn best(&self) -> PyResult<(u64, Vec<u64>)> {
-        errors::guard(|| self.inner.best())
+        errors::guard(|| of!(self, judge => judge.best()))
     }
 
-    fn points<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        columns::to_python(py, self.inner.points())
+    fn points<'py>(&self, py: Python<'py>) -> PyResult<Payload<'py>> {
+        columns::to_python(py, of!(self, judge => judge.points()))
     }
 
-    fn certificate<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        columns::to_python(py, self.inner.certificate())
+    fn certificate<'py>(&self, py: Python<'py>) -> PyResult<Payload<'py>> {
+        columns::to_python(py, of!(self, judge => judge.certificate()))
     }
-}
-
-/// Whether a constraint holds for named values; a name is a whole path or the end of it.
-#[pyfunction]
-pub fn holds(text: &str, path: &str, names: Vec<String>, values: Vec<f64>) -> PyResult<bool> {
-    errors::guard(|| {
-        let named = |name: &str| design::name_of(names.iter().map(String::as_str), name, "a metric or an axis");
-        let e = design::Expression::new(text, path, &named)?;
-        Ok(e.holds(|i| values.get(i).copied().unwrap_or(f64::NAN)))
-    })
 }
 
 /// Numbers that a point can be asked for.

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use numpy::PyReadonlyArray1;
+use super::give::Payload;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::PyDict;
 
 use super::{columns, errors, run};
 use crate::columns::{Column, Columns};
@@ -39,7 +39,7 @@ pub fn set_num_threads(n: i64) -> PyResult<()> {
 
 /// Native work of `seconds` that does nothing, for the tests of the door; returns the milliseconds worked.
 #[pyfunction]
-#[pyo3(signature = (seconds, progress=None, panic=false))]
+#[pyo3(signature = (seconds, progress: "_Report" = None, panic=false))]
 pub fn _spin(py: Python<'_>, seconds: f64, progress: Option<&Bound<'_, PyAny>>, panic: bool) -> PyResult<u64> {
     run::run(py, progress, |control| {
         assert!(!panic, "a panic, as asked");
@@ -57,7 +57,7 @@ pub fn _spin(py: Python<'_>, seconds: f64, progress: Option<&Bound<'_, PyAny>>, 
 
 /// A small table through the column border, for the tests: `x`, its index, its sign and a label.
 #[pyfunction]
-pub fn _frame<'py>(py: Python<'py>, x: PyReadonlyArray1<'_, f64>) -> PyResult<Bound<'py, PyTuple>> {
+pub fn _frame<'py>(py: Python<'py>, x: columns::Array<'_, f64>) -> PyResult<Payload<'py>> {
     let x = columns::floats(&x);
     let mut out = Columns::new();
     out.push("index", Column::I64((0..x.len() as i64).collect()));

@@ -63,7 +63,7 @@ impl Exploration {
     }
 
     /// Searches all of it here.
-    #[pyo3(signature = (progress=None))]
+    #[pyo3(signature = (progress: "_Report" = None))]
     fn explore(&self, py: Python<'_>, progress: Option<&Bound<'_, PyAny>>) -> PyResult<Study> {
         run::run(py, progress, |control| Ok(self.study(search::explore(&kernels::db()?, &self.question, control)?)))
     }
@@ -83,7 +83,7 @@ impl Exploration {
     }
 
     /// Searches a unit alone: its rows as bytes.
-    #[pyo3(signature = (unit, progress=None))]
+    #[pyo3(signature = (unit, progress: "_Report" = None))]
     fn search<'py>(
         &self,
         py: Python<'py>,

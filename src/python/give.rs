@@ -3,11 +3,52 @@
 //! What JSON would say, without the JSON: structures and maps are dicts, enums are their names (or a dict of one entry
 //! around what they hold), and a number that is not finite is None, since a reader of JSON could not tell it either.
 
+use std::convert::Infallible;
 use std::fmt;
 
+use pyo3::inspect::PyStaticExpr;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat, PyList, PyString};
 use serde::ser::{self, Serialize};
+
+/// What Python gets, and what its stub says of it.
+macro_rules! given {
+    ($( $(#[doc = $doc:literal])* $name:ident $says:literal )*) => { $(
+        $(#[doc = $doc])*
+        pub struct $name<'py>(pub Bound<'py, PyAny>);
+
+        impl<'py> IntoPyObject<'py> for $name<'py> {
+            type Target = PyAny;
+            type Output = Bound<'py, PyAny>;
+            type Error = Infallible;
+
+            const OUTPUT_TYPE: PyStaticExpr = PyStaticExpr::Name { id: $says };
+
+            fn into_pyobject(self, _: Python<'py>) -> Result<Self::Output, Self::Error> {
+                Ok(self.0)
+            }
+        }
+    )* };
+}
+
+given! {
+    /// A table: arrays, or codes and labels, by name; and what is said of it, as JSON.
+    Payload "_Payload"
+    /// Named values.
+    Facts "dict[str, Any]"
+    /// Named values, a dict a row.
+    Rows "list[dict[str, Any]]"
+}
+
+/// Named values in Python.
+pub fn facts<'py, T: Serialize + ?Sized>(py: Python<'py>, value: &T) -> PyResult<Facts<'py>> {
+    to_python(py, value).map(Facts)
+}
+
+/// Rows of named values in Python.
+pub fn rows<'py, T: Serialize + ?Sized>(py: Python<'py>, value: &T) -> PyResult<Rows<'py>> {
+    to_python(py, value).map(Rows)
+}
 
 /// A value in Python.
 pub fn to_python<'py, T: Serialize + ?Sized>(py: Python<'py>, value: &T) -> PyResult<Bound<'py, PyAny>> {

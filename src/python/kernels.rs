@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use numpy::PyReadonlyArray1;
+use super::give::Payload;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::PyDict;
 
 use super::data::{Data, Spec};
 use super::{columns, errors, run};
@@ -68,7 +68,7 @@ pub fn kernels_frameworks(system: &str) -> PyResult<Vec<String>> {
 
 /// Tables of a framework on a system: name, version, rows, default, repeats and spread.
 #[pyfunction]
-pub fn kernels_tables<'py>(py: Python<'py>, system: &str, framework: &str) -> PyResult<Bound<'py, PyTuple>> {
+pub fn kernels_tables<'py>(py: Python<'py>, system: &str, framework: &str) -> PyResult<Payload<'py>> {
     let found = errors::guard(|| db()?.tables(system, framework))?;
     let mut out = Columns::new();
     out.push("table", Column::from_strings(found.iter().map(|t| t.name.as_str())));
@@ -90,7 +90,7 @@ pub fn kernels_table<'py>(
     framework: &str,
     name: &str,
     version: Option<&str>,
-) -> PyResult<Bound<'py, PyTuple>> {
+) -> PyResult<Payload<'py>> {
     let out = py.detach(|| errors::guard(|| Ok(as_columns(&*db()?.table(system, framework, name, version)?))))?;
     columns::to_python(py, out)
 }
@@ -122,7 +122,7 @@ fn as_columns(table: &Table) -> Columns {
 #[derive(FromPyObject)]
 pub enum Values<'py> {
     #[pyo3(transparent)]
-    Numbers(PyReadonlyArray1<'py, f64>),
+    Numbers(columns::Array<'py, f64>),
     #[pyo3(transparent)]
     Texts(Vec<String>),
 }
@@ -137,7 +137,7 @@ pub fn kernels_lookup<'py>(
     version: Option<String>,
     measure: Option<String>,
     keys: Vec<(String, Values<'_>)>,
-) -> PyResult<Bound<'py, PyTuple>> {
+) -> PyResult<Payload<'py>> {
     let keys = keys
         .into_iter()
         .map(|(name, values)| {
@@ -190,9 +190,9 @@ pub fn kernels_import(name: &str, tables: Vec<Bound<'_, PyDict>>) -> PyResult<us
 }
 
 fn raw_column(values: &Bound<'_, PyAny>) -> PyResult<RawColumn> {
-    if let Ok(array) = values.extract::<PyReadonlyArray1<'_, i64>>() {
+    if let Ok(array) = values.extract::<columns::Array<'_, i64>>() {
         Ok(RawColumn::Int(array.as_array().to_vec()))
-    } else if let Ok(array) = values.extract::<PyReadonlyArray1<'_, f64>>() {
+    } else if let Ok(array) = values.extract::<columns::Array<'_, f64>>() {
         Ok(RawColumn::Measure(array.as_array().to_vec()))
     } else {
         Ok(RawColumn::Text(values.extract::<Vec<String>>()?))
@@ -237,7 +237,7 @@ fn by_table<T: Send + 'static>(
 
 /// Leave-one-out errors of the tables of a framework on a device.
 #[pyfunction]
-#[pyo3(signature = (system, framework, device, samples, seed, progress=None))]
+#[pyo3(signature = (system, framework, device, samples, seed, progress: "_Report" = None))]
 pub fn kernels_report<'py>(
     py: Python<'py>,
     system: String,
@@ -246,7 +246,7 @@ pub fn kernels_report<'py>(
     samples: usize,
     seed: u64,
     progress: Option<&Bound<'_, PyAny>>,
-) -> PyResult<Bound<'py, PyTuple>> {
+) -> PyResult<Payload<'py>> {
     let rows = by_table(py, system, framework, device, progress, move |source, table| {
         report::leave_one_out(source, table, samples, seed)
     })?;
@@ -267,14 +267,14 @@ pub fn kernels_report<'py>(
 
 /// Lanes of a framework's tables that look wrong on a device, and why.
 #[pyfunction]
-#[pyo3(signature = (system, framework, device, progress=None))]
+#[pyo3(signature = (system, framework, device, progress: "_Report" = None))]
 pub fn kernels_suspects<'py>(
     py: Python<'py>,
     system: String,
     framework: String,
     device: &Spec,
     progress: Option<&Bound<'_, PyAny>>,
-) -> PyResult<Bound<'py, PyTuple>> {
+) -> PyResult<Payload<'py>> {
     let rows = by_table(py, system, framework, device, progress, report::suspects)?;
     let mut out = Columns::new();
     out.push("table", Column::from_strings(rows.iter().map(|r| r.table.as_str())));

@@ -46,7 +46,10 @@ mod _core {
     #[pymodule_export]
     use super::case::Case;
     #[pymodule_export]
-    use super::catalog::{distribution_facts, model_facts, plan_facts, preset, presets, switches, workload_facts};
+    use super::catalog::{
+        distribution_facts, model_facts, plan_facts, preset_device, preset_fabric, preset_workload, presets, switches,
+        workload_facts,
+    };
     #[pymodule_export]
     use super::classes::_fields;
     #[pymodule_export]
@@ -54,7 +57,7 @@ mod _core {
     #[pymodule_export]
     use super::data::Spec;
     #[pymodule_export]
-    use super::design::{DesignSpace, Search, design_metrics, holds};
+    use super::design::{DesignSpace, Search, design_metrics};
     #[pymodule_export]
     use super::door::{_frame, _spin, near, num_threads, set_num_threads, versions};
     #[pymodule_export]
@@ -73,7 +76,7 @@ mod _core {
     #[pymodule_export]
     use super::sensitivity::sensitivity;
     #[pymodule_export]
-    use super::serve::{Engine, Priced, Study};
+    use super::serve::{_told, Engine, Priced, Study};
     #[pymodule_export]
     use super::sim::{Trace, calibrate, goodput_curve, judge, mean_interval, perfetto, simulate};
     #[pymodule_export]

@@ -1,6 +1,6 @@
 //! The network by itself: flows over a cluster or a plain fabric.
 
-use numpy::PyReadonlyArray1;
+use super::give::Payload;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use serde_json::Value;
@@ -57,19 +57,19 @@ fn plain(text: &str) -> Result<Network> {
 
 /// When each flow ends; `cluster` or `plain_fabric` (JSON) says where.
 #[pyfunction]
-#[pyo3(signature = (cluster, plain_fabric, src, dst, bytes, start_s, engine, progress=None))]
+#[pyo3(signature = (cluster, plain_fabric, src, dst, bytes, start_s, engine, progress: "_Report" = None))]
 #[allow(clippy::too_many_arguments)]
 pub fn network_flows<'py>(
     py: Python<'py>,
     cluster: Option<&Spec>,
     plain_fabric: Option<&str>,
-    src: PyReadonlyArray1<'py, i64>,
-    dst: PyReadonlyArray1<'py, i64>,
-    bytes: PyReadonlyArray1<'py, f64>,
-    start_s: Option<PyReadonlyArray1<'py, f64>>,
+    src: columns::Array<'py, i64>,
+    dst: columns::Array<'py, i64>,
+    bytes: columns::Array<'py, f64>,
+    start_s: Option<columns::Array<'py, f64>>,
     engine: &str,
     progress: Option<&Bound<'_, PyAny>>,
-) -> PyResult<Bound<'py, PyTuple>> {
+) -> PyResult<Payload<'py>> {
     let place = errors::guard(|| match (cluster.map(Spec::data), plain_fabric) {
         (Some(Data::Cluster(c)), _) => Ok(Place::Cluster(Fabric::new(&c.fabric, c.gpus))),
         (_, Some(text)) => plain(text).map(Place::Plain),
@@ -129,5 +129,5 @@ pub fn network_phase<'py>(
     ports.push("bytes", Column::F64(report.ports.iter().map(|p| p.bytes).collect()));
     ports.push("gb_per_s", Column::F64(report.ports.iter().map(|p| p.bytes_per_s / 1e9).collect()));
     ports.push("ms", Column::F64(report.ports.iter().map(|p| p.seconds() * 1e3).collect()));
-    PyTuple::new(py, [scalars.to_string().into_pyobject(py)?.into_any(), columns::to_python(py, ports)?.into_any()])
+    PyTuple::new(py, [scalars.to_string().into_pyobject(py)?.into_any(), columns::to_python(py, ports)?.0])
 }

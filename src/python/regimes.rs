@@ -1,7 +1,7 @@
 //! Maps of which level wins where.
 
+use super::give::Payload;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
 
 use super::case::{Case, check_framework, cluster_of, slo_of, workload_of};
 use super::data::Spec;
@@ -69,13 +69,13 @@ impl Regimes {
     }
 
     /// Which level wins where: columns, one row a cell.
-    #[pyo3(signature = (partial=false, progress=None))]
+    #[pyo3(signature = (partial=false, progress: "_Report" = None))]
     fn search<'py>(
         &self,
         py: Python<'py>,
         partial: bool,
         progress: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyTuple>> {
+    ) -> PyResult<Payload<'py>> {
         let work = |control: &_| search::regimes(&kernels::db()?, &self.map, control, partial);
         columns::to_python(py, run::run_kept(py, progress, partial, work)?)
     }

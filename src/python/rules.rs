@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::give::Rows;
 use pyo3::prelude::*;
 
 use super::catalog::not_a_plan;
@@ -72,7 +73,7 @@ pub fn plan_verdict(
 /// The rules of a table (none: the shipped one): a dict a rule.
 #[pyfunction]
 #[pyo3(signature = (table=None))]
-pub fn rules_table<'py>(py: Python<'py>, table: Option<&str>) -> PyResult<Bound<'py, PyAny>> {
+pub fn rules_table<'py>(py: Python<'py>, table: Option<&str>) -> PyResult<Rows<'py>> {
     let rows = guard(|| {
         let table = match table {
             Some(text) => Arc::new(Table::parse(text)?),
@@ -80,7 +81,7 @@ pub fn rules_table<'py>(py: Python<'py>, table: Option<&str>) -> PyResult<Bound<
         };
         crate::spec::json::to_value(&table.rules, "rules")
     })?;
-    give::to_python(py, &rows)
+    give::rows(py, &rows)
 }
 
 /// Commands and files that start a plan, as JSON.

@@ -1,7 +1,7 @@
 //! Sensitivity of an estimate: its inputs in, a row a parameter out.
 
+use super::give::Payload;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
 
 use super::case::{Case, plan_of};
 use super::data::Spec;
@@ -19,7 +19,7 @@ pub fn sensitivity<'py>(
     load: Option<f64>,
     parameters: Option<Vec<String>>,
     step: f64,
-) -> PyResult<Bound<'py, PyTuple>> {
+) -> PyResult<Payload<'py>> {
     let plan = errors::guard(|| plan_of(plan))?;
     let base = Baseline { case: spec::Case::clone(&case.inner), plan, load };
     let found =

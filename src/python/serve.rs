@@ -1,7 +1,9 @@
 //! Engines and studies: compile, estimate, step, explore.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::give::{Facts, Payload};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
@@ -11,7 +13,7 @@ use super::{columns, errors, give, kernels, run};
 use crate::error::{Error, near};
 use crate::search;
 use crate::serving;
-use crate::serving::estimate::breakdown_columns;
+use crate::serving::estimate::{Scalars, breakdown_columns};
 use crate::serving::phase::StepKind;
 
 /// A plan compiled for a model, a cluster and a workload.
@@ -66,7 +68,7 @@ impl Engine {
             self.inner.step(known, batch, context, new, past)
         })?;
         let frame = columns::to_python(py, breakdown_columns(&rows))?;
-        PyTuple::new(py, [(time.seconds * 1e3).into_pyobject(py)?.into_any(), frame.into_any()])
+        PyTuple::new(py, [(time.seconds * 1e3).into_pyobject(py)?.into_any(), frame.0])
     }
 }
 
@@ -81,7 +83,7 @@ pub struct Priced {
 #[pymethods]
 impl Priced {
     /// Named values, as JSON has them.
-    fn scalars<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+    fn scalars<'py>(&self, py: Python<'py>) -> PyResult<Facts<'py>> {
         errors::guard(|| {
             let mut scalars = self.inner.scalars()?;
             if let Some((feasible, binding)) = &self.judged {
@@ -89,7 +91,7 @@ impl Priced {
             }
             Ok(scalars)
         })
-        .and_then(|scalars| give::to_python(py, &scalars))
+        .and_then(|scalars| give::facts(py, &scalars))
     }
 
     /// The plan with every choice made and the assumptions, as JSON has them.
@@ -101,6 +103,7 @@ impl Priced {
     }
 
     /// Columns by name.
+    #[pyo3(signature = () -> "dict[str, _Payload]")]
     fn frames<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let (e, frames) = (self.inner.tables(), PyDict::new(py));
         frames.set_item("memory", columns::to_python(py, e.memory_columns())?)?;
@@ -109,6 +112,13 @@ impl Priced {
         frames.set_item("timeline", columns::to_python(py, e.timeline_columns())?)?;
         Ok(frames)
     }
+}
+
+/// What the single values of an estimate are, by name.
+#[pyfunction]
+pub fn _told() -> BTreeMap<&'static str, String> {
+    let text = |lines: &[&str]| lines.iter().map(|l| l.trim()).collect::<Vec<_>>().join("\n");
+    Scalars::FIELDS.iter().map(|(name, lines)| (*name, text(lines))).collect()
 }
 
 /// The outcome of a search.
@@ -121,17 +131,17 @@ pub struct Study {
 
 #[pymethods]
 impl Study {
-    fn table<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+    fn table<'py>(&self, py: Python<'py>) -> PyResult<Payload<'py>> {
         columns::to_python(py, self.inner.table())
     }
 
     /// One row a level and framework.
-    fn frameworks<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+    fn frameworks<'py>(&self, py: Python<'py>) -> PyResult<Payload<'py>> {
         columns::to_python(py, self.inner.frameworks())
     }
 
     /// What other limits and budgets give, of the plans looked at.
-    fn flips<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+    fn flips<'py>(&self, py: Python<'py>) -> PyResult<Payload<'py>> {
         let inner = self.inner.clone();
         let c = py.detach(move || inner.flip_columns());
         columns::to_python(py, c)
@@ -144,14 +154,14 @@ impl Study {
     }
 
     /// What lifting the rules of servers would gain: columns, one row a level.
-    #[pyo3(signature = (progress=None))]
-    fn lifted<'py>(&self, py: Python<'py>, progress: Option<&Bound<'_, PyAny>>) -> PyResult<Bound<'py, PyTuple>> {
+    #[pyo3(signature = (progress: "_Report" = None))]
+    fn lifted<'py>(&self, py: Python<'py>, progress: Option<&Bound<'_, PyAny>>) -> PyResult<Payload<'py>> {
         let inner = self.inner.clone();
         let c = run::run(py, progress, move |control| search::lifted::lifted(&kernels::db()?, &inner, control))?;
         columns::to_python(py, c)
     }
 
-    fn points<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+    fn points<'py>(&self, py: Python<'py>) -> PyResult<Payload<'py>> {
         let inner = self.inner.clone();
         let c = py.detach(move || inner.points());
         columns::to_python(py, c)
@@ -167,7 +177,7 @@ impl Study {
     }
 
     /// The walk from the study's assumptions to others: columns, one row a step and level.
-    #[pyo3(signature = (to, method, order, orders, seed, batches_per_octave=None, progress=None))]
+    #[pyo3(signature = (to, method, order, orders, seed, batches_per_octave=None, progress: "_Report" = None))]
     #[allow(clippy::too_many_arguments)]
     fn audit<'py>(
         &self,
@@ -179,7 +189,7 @@ impl Study {
         seed: u64,
         batches_per_octave: Option<u32>,
         progress: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Bound<'py, PyTuple>> {
+    ) -> PyResult<Payload<'py>> {
         let (to, method) = errors::guard(|| {
             let method = match method {
                 "order" => search::Method::Order(order),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use numpy::PyReadonlyArray1;
+use super::give::Payload;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
@@ -14,7 +14,8 @@ use super::serve::Engine;
 use super::{columns, errors, kernels, run};
 use crate::calibrate::served as fitted;
 use crate::columns::Columns;
-use crate::error::{Error, Problems, Result, near};
+use crate::error::{Error, Result, near};
+use crate::sim::fixed::Fixed;
 use crate::sim::metrics::{self, Latencies};
 use crate::sim::replay::{Log, Server};
 use crate::sim::replicas::{self, Job};
@@ -38,7 +39,7 @@ fn text<T: serde::Serialize>(what: &T) -> Result<String> {
 /// Requests with arrivals.
 #[pyclass(frozen, module = "disagg._core")]
 pub struct Trace {
-    inner: Arc<trace::Trace>,
+    pub(super) inner: Arc<trace::Trace>,
 }
 
 impl Trace {
@@ -110,7 +111,7 @@ impl Trace {
         errors::guard(|| text(&*self.inner))
     }
 
-    fn columns<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+    fn columns<'py>(&self, py: Python<'py>) -> PyResult<Payload<'py>> {
         columns::to_python(py, self.inner.columns())
     }
 
@@ -147,20 +148,15 @@ impl Trace {
     }
 }
 
-/// `fixed`: (prefill, decode, KV in milliseconds, KV per token in microseconds) for oracles.
-fn deployment(engine: &Engine, fixed: Option<(f64, f64, f64, f64)>) -> Result<Deployment> {
-    let found = Deployment::with_room(&engine.inner)?;
-    let Some((prefill_ms, decode_ms, kv_ms, kv_us_per_token)) = fixed else { return Ok(found) };
-    let mut p = Problems::new();
-    let named =
-        [("prefill_ms", prefill_ms), ("decode_ms", decode_ms), ("kv_ms", kv_ms), ("kv_us_per_token", kv_us_per_token)];
-    for (name, value) in named {
-        if !(value >= 0.0 && value.is_finite()) {
-            p.push(format!("timing.{name}"), format!("must not be below 0, is {value}"), "");
-        }
-    }
-    p.into_result()?;
-    Ok(found.fixed(to_ps(prefill_ms / 1e3), to_ps(decode_ms / 1e3)).with_kv(to_ps(kv_ms / 1e3), kv_us_per_token * 1e6))
+/// Fixed times as Python gives them: prefill, decode and KV in milliseconds, KV per token in microseconds.
+pub(super) type Times = (f64, f64, f64, f64);
+
+pub(super) fn fixed((prefill_ms, decode_ms, kv_ms, kv_us_per_token): Times) -> Fixed {
+    Fixed { prefill_ms, decode_ms, kv_ms, kv_us_per_token }
+}
+
+fn deployment(engine: &Engine, times: Option<Times>) -> Result<Deployment> {
+    Deployment::timed(&engine.inner, times.map(fixed))
 }
 
 /// The settings that `options` (JSON) describe.
@@ -171,12 +167,12 @@ fn settings(engine: &Engine, options: &str, timeline: usize) -> Result<Settings>
 
 /// (summary as JSON, {name: columns}) of each trace, with its seed.
 #[pyfunction]
-#[pyo3(signature = (engine, runs, fixed, options, timeline, progress=None))]
+#[pyo3(signature = (engine, runs, fixed, options, timeline, progress: "_Report" = None))]
 pub fn simulate<'py>(
     py: Python<'py>,
     engine: &Engine,
     runs: Vec<(PyRef<'_, Trace>, u64)>,
-    fixed: Option<(f64, f64, f64, f64)>,
+    fixed: Option<Times>,
     options: &str,
     timeline: usize,
     progress: Option<&Bound<'_, PyAny>>,
@@ -208,7 +204,7 @@ pub fn simulate<'py>(
 
 /// One row a rate.
 #[pyfunction]
-#[pyo3(signature = (engine, trace, slo, rates, fixed, options, seed, progress=None))]
+#[pyo3(signature = (engine, trace, slo, rates, fixed, options, seed, progress: "_Report" = None))]
 #[allow(clippy::too_many_arguments)]
 pub fn goodput_curve<'py>(
     py: Python<'py>,
@@ -216,11 +212,11 @@ pub fn goodput_curve<'py>(
     trace: &Trace,
     slo: &Spec,
     rates: Vec<f64>,
-    fixed: Option<(f64, f64, f64, f64)>,
+    fixed: Option<Times>,
     options: &str,
     seed: u64,
     progress: Option<&Bound<'_, PyAny>>,
-) -> PyResult<Bound<'py, PyTuple>> {
+) -> PyResult<Payload<'py>> {
     let (deployment, settings, slo) = errors::guard(|| {
         let s = Settings { seed, ..settings(engine, options, 0)? };
         Ok((deployment(engine, fixed)?, s, slo_of(slo, "slo")?))
@@ -234,10 +230,10 @@ pub fn goodput_curve<'py>(
 /// Goodput of finished columns, as JSON.
 #[pyfunction]
 pub fn judge(
-    ttft_ms: PyReadonlyArray1<'_, f64>,
-    tpot_ms: PyReadonlyArray1<'_, f64>,
-    e2e_ms: PyReadonlyArray1<'_, f64>,
-    finished: PyReadonlyArray1<'_, bool>,
+    ttft_ms: columns::Array<'_, f64>,
+    tpot_ms: columns::Array<'_, f64>,
+    e2e_ms: columns::Array<'_, f64>,
+    finished: columns::Array<'_, bool>,
     duration_s: f64,
     slo: &Spec,
 ) -> PyResult<(f64, f64, f64, f64, bool)> {
@@ -257,7 +253,7 @@ pub fn judge(
 
 /// (mean, half width at 95 %, at 99 %, values cut as warm-up, values kept).
 #[pyfunction]
-pub fn mean_interval(values: PyReadonlyArray1<'_, f64>, cut: bool) -> (f64, Option<f64>, Option<f64>, usize, usize) {
+pub fn mean_interval(values: columns::Array<'_, f64>, cut: bool) -> (f64, Option<f64>, Option<f64>, usize, usize) {
     let i = statistics::interval(&columns::floats(&values), cut);
     (i.mean, i.half_95, i.half_99, i.warm_up, i.values)
 }
@@ -265,9 +261,9 @@ pub fn mean_interval(values: PyReadonlyArray1<'_, f64>, cut: bool) -> (f64, Opti
 /// A timeline as Chrome trace events.
 #[pyfunction]
 pub fn perfetto(
-    start_s: PyReadonlyArray1<'_, f64>,
-    end_s: PyReadonlyArray1<'_, f64>,
-    whole: [PyReadonlyArray1<'_, i64>; 4],
+    start_s: columns::Array<'_, f64>,
+    end_s: columns::Array<'_, f64>,
+    whole: [columns::Array<'_, i64>; 4],
     kinds: Vec<String>,
     names: Vec<String>,
 ) -> PyResult<String> {
@@ -296,21 +292,21 @@ pub fn perfetto(
 
 /// A device fitted to a server's log.
 #[pyfunction]
-#[pyo3(signature = (case, plan, options, arrival_s, isl, osl, ttft_ms, tpot_ms, progress=None))]
+#[pyo3(signature = (case, plan, options, arrival_s, isl, osl, ttft_ms, tpot_ms, progress: "_Report" = None) -> "specs.Device")]
 #[allow(clippy::too_many_arguments)]
 pub fn calibrate<'py>(
     py: Python<'py>,
     case: &Case,
     plan: &Spec,
     options: &str,
-    arrival_s: PyReadonlyArray1<'_, f64>,
-    isl: PyReadonlyArray1<'_, i64>,
-    osl: PyReadonlyArray1<'_, i64>,
-    ttft_ms: PyReadonlyArray1<'_, f64>,
-    tpot_ms: PyReadonlyArray1<'_, f64>,
+    arrival_s: columns::Array<'_, f64>,
+    isl: columns::Array<'_, i64>,
+    osl: columns::Array<'_, i64>,
+    ttft_ms: columns::Array<'_, f64>,
+    tpot_ms: columns::Array<'_, f64>,
     progress: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let whole = |a: &PyReadonlyArray1<'_, i64>| -> Vec<u32> {
+    let whole = |a: &columns::Array<'_, i64>| -> Vec<u32> {
         a.as_array().iter().map(|x| u32::try_from(*x).unwrap_or(0)).collect()
     };
     let log = Log {

@@ -3,6 +3,7 @@
 
 use std::hash::{DefaultHasher, Hasher};
 
+use super::give::Facts;
 use pyo3::basic::CompareOp;
 use pyo3::exceptions::PyAttributeError;
 use pyo3::prelude::*;
@@ -58,6 +59,7 @@ impl Spec {
     /// SpecError
     ///     If it is not JSON or not a spec of this class.
     #[classmethod]
+    #[pyo3(signature = (text: "str") -> "Self")]
     fn from_json<'py>(cls: &Bound<'py, PyType>, text: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let text = expected::<PyString>("text", text, "str")?;
         let kind = kind_of(cls)?;
@@ -70,12 +72,13 @@ impl Spec {
     }
 
     /// Give the spec as plain dicts, lists and numbers.
-    fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        give::to_python(py, &self.to_value())
+    fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Facts<'py>> {
+        give::facts(py, &self.to_value())
     }
 
     /// Build a spec from what `to_dict` gave.
     #[classmethod]
+    #[pyo3(signature = (fields: "dict[str, Any]") -> "Self")]
     fn from_dict<'py>(cls: &Bound<'py, PyType>, fields: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let fields = expected::<PyDict>("fields", fields, "dict")?;
         adopt(cls, fields::build(&kind_of(cls)?, fields)?)
@@ -97,7 +100,7 @@ impl Spec {
     /// ------
     /// SpecError
     ///     If an argument is unknown or its value does not fit.
-    #[pyo3(signature = (**changes))]
+    #[pyo3(signature = (**changes: "Any") -> "Self")]
     fn replace<'py>(slf: &Bound<'py, Self>, changes: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
         let class = slf.get_type();
         let none = PyDict::new(slf.py());
@@ -122,7 +125,7 @@ impl Spec {
     }
 
     /// Support ``copy.replace`` (Python 3.13).
-    #[pyo3(signature = (**changes))]
+    #[pyo3(signature = (**changes: "Any") -> "Self")]
     fn __replace__<'py>(slf: &Bound<'py, Self>, changes: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
         slf.call_method("replace", (), changes)
     }
@@ -161,6 +164,7 @@ impl Spec {
         Ok(format!("{name}({})", args.join(", ")))
     }
 
+    #[pyo3(signature = () -> "str")]
     fn _repr_html_<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let (name, args): (String, Vec<(String, String)>) = slf.call_method0("_call")?.extract()?;
         let rows: Vec<[String; 2]> = args.into_iter().map(|(key, text)| [key, text]).collect();

@@ -1,7 +1,7 @@
 //! Published figures against predictions.
 
+use super::give::Payload;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
 
 use super::{columns, kernels, run};
 use crate::validation;
@@ -14,13 +14,13 @@ pub fn validation_sections() -> Vec<&'static str> {
 
 /// Figures against predictions of the named sections (none named: all).
 #[pyfunction]
-#[pyo3(signature = (sections, ttft, progress=None))]
+#[pyo3(signature = (sections, ttft, progress: "_Report" = None))]
 pub fn validation_run<'py>(
     py: Python<'py>,
     sections: Vec<String>,
     ttft: bool,
     progress: Option<&Bound<'_, PyAny>>,
-) -> PyResult<Bound<'py, PyTuple>> {
+) -> PyResult<Payload<'py>> {
     let found = run::run(py, progress, move |control| {
         validation::run(&kernels::db()?, &validation::Section::parse(&sections)?, ttft, control)
     })?;
@@ -29,7 +29,7 @@ pub fn validation_run<'py>(
 
 /// The named sections as markdown tables.
 #[pyfunction]
-#[pyo3(signature = (sections, ttft, progress=None))]
+#[pyo3(signature = (sections, ttft, progress: "_Report" = None))]
 pub fn validation_report(
     py: Python<'_>,
     sections: Vec<String>,

@@ -1,5 +1,6 @@
 //! Plans, estimates and studies in words.
 
+use super::give::{Facts, Rows};
 use pyo3::prelude::*;
 use serde::de::DeserializeOwned;
 
@@ -35,16 +36,12 @@ pub fn explain(facts: &Bound<'_, PyAny>, plan: &str) -> PyResult<String> {
 
 /// Two estimates side by side: a row a quantity.
 #[pyfunction]
-pub fn compare<'py>(
-    py: Python<'py>,
-    this: &Bound<'py, PyAny>,
-    other: &Bound<'py, PyAny>,
-) -> PyResult<Bound<'py, PyAny>> {
-    give::to_python(py, &read::<Told>(this, "estimate")?.compare(&read(other, "other")?))
+pub fn compare<'py>(py: Python<'py>, this: &Bound<'py, PyAny>, other: &Bound<'py, PyAny>) -> PyResult<Rows<'py>> {
+    give::rows(py, &read::<Told>(this, "estimate")?.compare(&read(other, "other")?))
 }
 
 /// The verdict of a study in words.
 #[pyfunction]
-pub fn verdict<'py>(py: Python<'py>, study: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    give::to_python(py, &read::<Asked>(study, "study")?.words())
+pub fn verdict<'py>(py: Python<'py>, study: &Bound<'py, PyAny>) -> PyResult<Facts<'py>> {
+    give::facts(py, &read::<Asked>(study, "study")?.words())
 }

@@ -24,66 +24,124 @@ use crate::units::GIB;
 
 pub use super::operators::BreakdownRow;
 
-/// Scalars of an estimate; frames beside them.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct Scalars {
-    pub level: String,
-    pub model: String,
-    pub system: String,
-    pub framework: Framework,
-    pub workload: String,
-    pub feasible: bool,
-    pub binding: String,
-    /// As its client sees it.
-    pub ttft_ms: f64,
-    /// The same without what a request waits for outside of the steps that serve it, and those waits by name.
-    pub ttft_service_ms: f64,
-    pub ttft_path_ms: Shares,
-    /// Of which: the wait for prefill under an open load; 0 in a closed loop.
-    pub wait_ms: f64,
-    /// The queueing formula behind it; none in a closed loop.
-    pub queueing: Option<&'static str>,
-    pub tpot_ms: f64,
-    /// Intervals that hold what is measured with a chance of 80 %, by figure.
-    pub intervals: Intervals,
-    pub itl_worst_ms: f64,
-    pub requests_per_s: f64,
-    pub tokens_per_s: f64,
-    pub tokens_per_s_per_gpu: f64,
-    pub tokens_per_s_per_user: f64,
-    pub concurrency: f64,
-    pub gpus: u32,
-    pub gpus_used: u32,
-    pub usd_per_mtok: f64,
-    pub watts: f64,
-    /// Energy per output token at full board power.
-    pub joules_per_token: f64,
-    pub context_exceeded: bool,
-    /// Whether a released server starts the plan, which one, and the rules that it breaks.
-    #[serde(flatten)]
-    pub verdict: crate::spec::Verdict,
-    pub memory_gib: f64,
-    /// KV tokens that fit one attention rank as its server is set up, whatever the plan's batch.
-    pub kv_tokens: f64,
-    /// Requests of the workload's lengths that fit the deployment.
-    pub max_sequences: f64,
-    pub decode_batch: f64,
-    /// Shares of operator time behind TTFT and behind TPOT (empty where nothing is decoded).
-    pub evidence_ttft: Shares,
-    pub evidence_tpot: Shares,
-    /// Both together: a request's prefill and its decode steps, or the mean step of a mixed plan.
-    pub evidence: Shares,
-    /// As `evidence`, of computing alone.
-    pub compute_evidence: Shares,
-    /// Measured or interpolated share of the less known of the two latencies, and the same of computing alone.
-    pub measured_share: f64,
-    pub compute_measured_share: f64,
-    pub lanes: Vec<String>,
-    /// Number formats in force, and where each comes from.
-    pub formats: std::collections::BTreeMap<&'static str, String>,
-    /// Which tables answer: their version, and imports in front of them.
-    pub kernels: String,
-    pub warnings: Vec<String>,
+/// A struct that tells Python what its fields are: their documentation by name.
+macro_rules! told {
+    (
+        $(#[$about:meta])*
+        pub struct $name:ident {
+            $( $(#[doc = $doc:literal])+ $(#[serde($($how:tt)*)])? pub $field:ident: $kind:ty, )*
+        }
+    ) => {
+        $(#[$about])*
+        pub struct $name {
+            $( $(#[doc = $doc])+ $(#[serde($($how)*)])? pub $field: $kind, )*
+        }
+
+        impl $name {
+            /// What each field is, line by line.
+            pub const FIELDS: &'static [(&'static str, &'static [&'static str])] =
+                &[$( (stringify!($field), &[$($doc),+]) ),*];
+        }
+    };
+}
+
+told! {
+    /// Scalars of an estimate; frames beside them.
+    #[derive(Clone, Debug, serde::Serialize)]
+    pub struct Scalars {
+        /// ``aggregated``, ``pd``, ``aggregated+afd`` or ``pd+afd``.
+        pub level: String,
+        /// Name of the model.
+        pub model: String,
+        /// The system preset.
+        pub system: String,
+        /// Framework whose kernels were used.
+        pub framework: Framework,
+        /// Name of the workload.
+        pub workload: String,
+        /// Whether the plan fits into memory and meets what was asked.
+        pub feasible: bool,
+        /// What limits it: ``ttft``, ``tpot``, ``memory:<pool>``, ``bandwidth:<port>`` ...
+        pub binding: String,
+        /// Time to first token, milliseconds: what an SLO limits. With ``Assumptions(request_path='client')`` as the
+        /// client sees it, else that of the steps which serve a request.
+        pub ttft_ms: f64,
+        /// The same without what a request waits for outside of the steps that serve it (`ttft_path_ms`).
+        pub ttft_service_ms: f64,
+        /// Those waits by name, milliseconds.
+        pub ttft_path_ms: Shares,
+        /// Part of `ttft_ms` under ``load=`` that is waiting: step in flight, prefill, seat; 0 in a closed loop.
+        pub wait_ms: f64,
+        /// Name of the queueing formula behind `wait_ms`; None in a closed loop.
+        pub queueing: Option<&'static str>,
+        /// Mean time between later tokens of one request, milliseconds.
+        pub tpot_ms: f64,
+        /// Intervals that hold what is measured with a chance of 80 %, by figure.
+        pub intervals: Intervals,
+        /// Longest time between two tokens, milliseconds.
+        pub itl_worst_ms: f64,
+        /// Finished requests per second.
+        pub requests_per_s: f64,
+        /// Output tokens per second of the whole deployment.
+        pub tokens_per_s: f64,
+        /// Output tokens per second and GPU of the budget.
+        pub tokens_per_s_per_gpu: f64,
+        /// Output tokens per second of one user: 1000 / tpot_ms.
+        pub tokens_per_s_per_user: f64,
+        /// Requests in flight.
+        pub concurrency: f64,
+        /// GPUs of the budget.
+        pub gpus: u32,
+        /// GPUs of the plan; the rest of the budget idles and is counted.
+        pub gpus_used: u32,
+        /// US dollars per million output tokens.
+        pub usd_per_mtok: f64,
+        /// Power of all GPUs at their board limit, watts.
+        pub watts: f64,
+        /// Energy per output token with all GPUs at their board limit, joules.
+        pub joules_per_token: f64,
+        /// Whether the workload is longer than the model's context.
+        pub context_exceeded: bool,
+        /// Whether a released server starts the plan, which one, and the rules that it breaks.
+        #[serde(flatten)]
+        pub verdict: crate::spec::Verdict,
+        /// Memory per GPU of the fullest pool, GiB.
+        pub memory_gib: f64,
+        /// KV tokens that fit one attention rank as its server is set up, whatever the plan's batch.
+        pub kv_tokens: f64,
+        /// Requests of the workload's lengths that fit the whole deployment at a time.
+        ///
+        /// Whole sequences on every attention rank, all replicas, workers and units together; of P/D the decode slot's,
+        /// of AFD the attention pool's. More requests wait outside.
+        pub max_sequences: f64,
+        /// Sequences of a decode step, per attention rank.
+        pub decode_batch: f64,
+        /// Share of the time behind TTFT per class.
+        ///
+        /// ``measured`` and ``interpolated`` rest on rows of the device's own tables, ``scaled`` on rows of the device
+        /// that a what-if device stands on, ``extrapolated`` goes beyond them, ``roofline`` has none.
+        pub evidence_ttft: Shares,
+        /// Share of the time behind TPOT per class, as `evidence_ttft`; empty where nothing is decoded.
+        pub evidence_tpot: Shares,
+        /// Share per class of all a request pays for: prefill and decode of P/D together, the mean step of others.
+        ///
+        /// A long prefill hides a decode step here: how well a latency is known say `evidence_ttft` and `evidence_tpot`.
+        pub evidence: Shares,
+        /// As `evidence`, of computing alone, without communication.
+        pub compute_evidence: Shares,
+        /// Measured or interpolated share of the less known of TTFT and TPOT.
+        pub measured_share: f64,
+        /// The same of computing alone.
+        pub compute_measured_share: f64,
+        /// Which implementation of the expert layers was taken, by phase.
+        pub lanes: Vec<String>,
+        /// Number format of each part in force, and whether it was asked for, the checkpoint's or the server's.
+        pub formats: std::collections::BTreeMap<&'static str, String>,
+        /// Which tables answer: their version, and imports in front of them.
+        pub kernels: String,
+        /// What should be known, in words.
+        pub warnings: Vec<String>,
+    }
 }
 
 /// An estimate: single values and tables. What it is of, the engine says: its plan with every choice made, and its

@@ -16,6 +16,7 @@
 
 mod admit;
 pub mod deployment;
+pub mod fixed;
 pub mod goodput;
 pub mod itl;
 pub mod kv;

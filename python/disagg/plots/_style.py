@@ -48,13 +48,7 @@ _RATES = {
 
 
 def label(column: str) -> str:
-    """Give a column's name with its unit, as an axis says it.
-
-    Examples
-    --------
-    >>> label("ttft_ms"), label("tokens_per_s_per_gpu"), label("attention_gpus")
-    ('TTFT (ms)', 'output tokens/s per GPU', 'attention GPUs')
-    """
+    """Give a column's name with its unit, as an axis says it."""
     if column in _RATES:
         return _RATES[column]
     *words, last = column.split("_")
@@ -64,13 +58,7 @@ def label(column: str) -> str:
 
 
 def number(value: float) -> str:
-    """Give a number in three digits, never as a power of ten.
-
-    Examples
-    --------
-    >>> number(0.0123), number(12.34), number(1423.0)
-    ('0.0123', '12.3', '1,423')
-    """
+    """Give a number in three digits, never as a power of ten."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"  # noqa: PLR2004
 
 

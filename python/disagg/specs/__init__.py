@@ -1,5 +1,6 @@
 """Specs: plain, frozen data that say what is to be served, on what, and how."""
 
+from disagg import _core
 from disagg.specs.hardware import Cluster, Device, Fabric, systems
 from disagg.specs.model import Model, models
 from disagg.specs.plan import AFD, PD, Aggregated, Parallel, Placement, Pool, Workers
@@ -8,6 +9,7 @@ from disagg.specs.workload import Distribution, Workload, workloads
 
 __all__ = [
     "AFD",
+    "PARTS",
     "PD",
     "SLO",
     "Aggregated",
@@ -28,3 +30,13 @@ __all__ = [
     "systems",
     "workloads",
 ]
+
+PARTS: dict[str, type[_core.Spec]] = {
+    "model": Model,
+    "cluster": Cluster,
+    "workload": Workload,
+    "quant": Quant,
+    "serving": Serving,
+    "assumptions": Assumptions,
+}
+"""What a question is about beside its plan."""

@@ -102,12 +102,7 @@ def checked(function: F, *, probe: bool = False, classes: bool = True, options: 
 def takes(kind: type, defaults: Mapping[str, Any]) -> Callable[[F], F]:
     """Guard a function whose ``**options: Unpack[kind]`` several functions share.
 
-    Parameters
-    ----------
-    kind
-        The typed dict of the options, with their documentation.
-    defaults
-        What is taken where one is left out. The signature shows them all.
+    The typed dict documents the options, the signature shows them all; `defaults` say what is taken for one left out.
     """
     return lambda function: checked(function, options=(kind, defaults))
 
@@ -206,19 +201,7 @@ def _wrong_call(
 
 
 def expect(**given: tuple[Any, ...]) -> None:
-    """Raise one `SpecError` for every argument of the wrong class.
-
-    Parameters
-    ----------
-    **given
-        Argument name to ``(value, class, ...)``.
-
-    Examples
-    --------
-    >>> expect(n=(1, int), m=("a", int, float))
-    Traceback (most recent call last):
-    disagg.errors.SpecError: m: a str does not fit here; expected a int or a float
-    """
+    """Raise one `SpecError` for every argument of the wrong class: name to ``(value, class, ...)``."""
     wrong = [(name, *pair) for name, pair in given.items() if not isinstance(pair[0], pair[1:])]
     if wrong:
         raise SpecError(_misfit(*each) for each in wrong)

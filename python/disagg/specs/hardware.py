@@ -32,7 +32,7 @@ class Device(_core.Device):  # noqa: D101 - as the native class says
         SpecError
             If there is no such system; near names are listed.
         """
-        return _core.preset("Device", system)
+        return _core.preset_device(system)
 
 
 class Fabric(_core.Fabric):  # noqa: D101
@@ -49,7 +49,7 @@ class Fabric(_core.Fabric):  # noqa: D101
         SpecError
             If there is no such system; near names are listed.
         """
-        return _core.preset("Fabric", system)
+        return _core.preset_fabric(system)
 
 
 class Cluster(_core.Cluster):  # noqa: D101

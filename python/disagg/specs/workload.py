@@ -97,7 +97,7 @@ class Workload(_core.Workload):  # noqa: D101
         >>> dg.Workload.preset("paper-chat").osl
         Distribution.fixed(value=256.0)
         """
-        return _core.preset("Workload", name)
+        return _core.preset_workload(name)
 
     @classmethod
     @checked

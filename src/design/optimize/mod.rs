@@ -17,6 +17,8 @@ mod answer;
 mod bound;
 mod corner;
 mod goal;
+mod measure;
+mod simulated;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rayon::prelude::*;
 
 pub use self::goal::Goal;
+pub use self::simulated::{Requests, Simulated};
 
 use self::bound::{Bounds, Proof, Verdict};
 use self::corner::Corner;
@@ -60,6 +63,23 @@ enum Points {
 }
 
 impl Points {
+    /// Some points of a space, or all.
+    fn new(space: &Space, points: Option<Vec<u64>>) -> Result<Points> {
+        let points = match points {
+            Some(mut some) => {
+                space.check_points(&some)?;
+                some.sort_unstable();
+                some.dedup();
+                Points::Some(some)
+            }
+            None => Points::All(space.size()),
+        };
+        if points.len() == 0 {
+            return Err(Error::spec("space", "has no points", "widen it, or drop a constraint"));
+        }
+        Ok(points)
+    }
+
     fn len(&self) -> u64 {
         match self {
             Points::All(n) => *n,
@@ -104,18 +124,7 @@ impl Search {
     /// `points`: of the space; none: all.
     pub fn new(space: Arc<Space>, points: Option<Vec<u64>>, objective: &str, constraints: &[String]) -> Result<Search> {
         let goal = Goal::new(&space, objective, constraints)?;
-        let points = match points {
-            Some(mut some) => {
-                space.check_points(&some)?;
-                some.sort_unstable();
-                some.dedup();
-                Points::Some(some)
-            }
-            None => Points::All(space.size()),
-        };
-        if points.len() == 0 {
-            return Err(Error::spec("space", "has no points", "widen it, or drop a constraint"));
-        }
+        let points = Points::new(&space, points)?;
         let state = State { broken: vec![0; goal.constraints.len()], ..State::default() };
         Ok(Search { space, goal, points, chunk: CHUNK, round: ROUND, runnable: true, state: Mutex::new(state) })
     }
@@ -134,6 +143,11 @@ impl Search {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The metric that is made as good as possible, and whether more of it is better.
+    pub fn objective(&self) -> (String, bool) {
+        (self.goal.metric.name().to_string(), self.goal.maximise)
     }
 
     /// Goes through the whole space; stopped, it keeps the rounds that are done.
