@@ -30,6 +30,7 @@
 pub mod columns;
 pub mod control;
 pub mod error;
+pub mod limits;
 pub mod math;
 pub mod pool;
 pub mod recent;

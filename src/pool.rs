@@ -10,21 +10,28 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::limits;
 
 static POOL: Mutex<Option<(u32, usize, &'static rayon::ThreadPool)>> = Mutex::new(None);
-static THREADS: AtomicUsize = AtomicUsize::new(0);
+static WANTED: AtomicUsize = AtomicUsize::new(0);
 
 /// Number of worker threads to use from now on; 0 means one per core.
-pub fn set_threads(n: usize) {
-    THREADS.store(n, Ordering::Relaxed);
+///
+/// # Errors
+/// If it is more than [`THREADS`](crate::limits::THREADS) allows.
+pub fn set_threads(n: usize) -> Result<()> {
+    limits::THREADS.hold("n", n as u64)?;
+    WANTED.store(n, Ordering::Relaxed);
+    Ok(())
 }
 
 /// Number of worker threads in use: `set_threads`, else `DISAGG_NUM_THREADS`, else the cores.
 pub(crate) fn threads() -> usize {
-    let wanted = match THREADS.load(Ordering::Relaxed) {
+    let wanted = match WANTED.load(Ordering::Relaxed) {
         0 => std::env::var("DISAGG_NUM_THREADS").ok().and_then(|v| v.parse().ok()).unwrap_or(0),
         n => n,
     };
+    let wanted = wanted.min(usize::try_from(limits::THREADS.most()).unwrap_or(usize::MAX));
     if wanted > 0 { wanted } else { std::thread::available_parallelism().map_or(1, usize::from) }
 }
 

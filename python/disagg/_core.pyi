@@ -55,7 +55,9 @@ __all__ = [
     "goodput_curve",
     "judge",
     "kernels_at",
+    "kernels_damaged",
     "kernels_frameworks",
+    "kernels_identity",
     "kernels_import",
     "kernels_known",
     "kernels_lookup",
@@ -1402,6 +1404,8 @@ def kernels_lookup(
     measure: str | None,
     keys: Sequence[tuple[str, _Floats | Sequence[str]]],
 ) -> _Payload: ...
+def kernels_damaged(progress: object = None) -> list[tuple[str, str]]: ...
+def kernels_identity() -> str: ...
 def kernels_origin() -> str: ...
 def kernels_report(
     system: str,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,8 @@ def sweep(
         None: this process, all cores. Or any `concurrent.futures.Executor`, a dask ``Client``,
         ``"processes"`` (loky) or ``"ray"``. The rows are the same, to the last bit.
     checkpoint
-        A file that keeps finished work; the same call takes up where it was stopped.
+        A file that keeps finished work; the same call with the same kernel tables takes up where it was stopped. One
+        sweep at a time writes it; what is damaged of it is priced again.
     partial
         Whether stopping (Ctrl-C) gives the rows that are done instead of raising;
         ``attrs["complete"]`` says which.
@@ -120,7 +122,10 @@ def sweep(
     Raises
     ------
     SpecError
-        If a metric is unknown, the checkpoint belongs to another study, or the executor does not fit.
+        If a metric is unknown, the checkpoint belongs to another study or is being written by another sweep, or the
+        executor does not fit.
+    DataError
+        If the checkpoint is not one, or its disk is full or not to be written; a table of kernels is damaged.
     DisaggError
         If a unit of work fails three times or the executor's workers die; a checkpoint keeps the rest.
 
@@ -151,12 +156,13 @@ def sweep(
         "points": None if space._points is None else space._points.tolist(),
         "metrics": list(metrics),
         "runnable": runnable,
+        "kernels": _core.kernels_identity(),
         "version": __version__,
     }
-    kept = None if checkpoint is None else Checkpoint(checkpoint, identity)
-    work = _Work(space, list(metrics), kept, runnable=runnable)
+    kept = None if checkpoint is None else Checkpoint(checkpoint, identity, space.size)
     complete = True
-    with reporter(progress, "points") as report:
+    with nullcontext() if kept is None else closing(kept), reporter(progress, "points") as report:
+        work = _Work(space, list(metrics), kept, runnable=runnable)
         try:
             if executor is None:
                 _here(work, report)

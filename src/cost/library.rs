@@ -325,7 +325,7 @@ fn has_attention_format(
         return Ok(());
     }
     for name in ["context_mla", "mla_context_module", "wideep_context_mla"] {
-        let Ok(table) = db.table(&cluster.system, framework.name(), name, None) else { continue };
+        let Some(table) = db.find(&cluster.system, framework.name(), name, None)? else { continue };
         let has = table.keys.iter().any(|k| match k {
             // Two spellings of one format.
             TableKey::Text { name, labels, .. } if name == "mla_dtype" => {

@@ -53,7 +53,7 @@ impl Mixer for RunningState {
             Ok([from.gemm(false, format, n, k)?, from.gemm(true, format, n, k)?])
         };
         let kernel =
-            |decode| from.own(&self.mixer, ranks, decode, &|source| Ok(running(source, &self.sizes, ranks, decode)));
+            |decode| from.own(&self.mixer, ranks, decode, &|source| running(source, &self.sizes, ranks, decode));
         Ok(Arc::new(RunningRank {
             inward: pair(part(self.sizes.columns_in), hidden)?,
             outward: pair(hidden, own)?,

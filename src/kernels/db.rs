@@ -4,12 +4,14 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use super::overlay;
 use super::pack::{self, IndexEntry};
 use super::table::{Provenance, Table};
+use crate::control::Control;
 use crate::error::{Error, Result, near};
 
 /// The version of each framework that lookups mean when they name none.
@@ -213,6 +215,41 @@ impl KernelDb {
         self
     }
 
+    /// What every shipped table that cannot be read says: file, and what is wrong. Read from the disk, whatever was
+    /// read before.
+    ///
+    /// # Errors
+    /// If the caller asked to stop.
+    pub fn damaged(&self, control: &Control) -> Result<Vec<(String, String)>> {
+        let mut out = Vec::new();
+        control.set_total(self.slots.len() as u64);
+        for slot in &self.slots {
+            control.check()?;
+            if let Held::Packed { dir, entry, .. } = &slot.held
+                && let Err(Error::Data { path, message }) = pack::read_table(dir, entry)
+            {
+                out.push((path, message));
+            }
+            control.advance(1);
+        }
+        Ok(out)
+    }
+
+    /// Sixteen digits that differ wherever a table does, shipped or imported.
+    pub fn identity(&self) -> String {
+        let mut names = String::new();
+        let mut contents: Vec<u8> = Vec::new();
+        for s in &self.slots {
+            let content = match &s.held {
+                Held::Packed { entry, .. } => entry.crc32,
+                Held::Memory(table) => table.checksum(),
+            };
+            let _ = writeln!(names, "{} {} {} {} {}", s.system, s.framework, s.version, s.name, s.layer);
+            contents.extend(content.to_le_bytes());
+        }
+        format!("{:08x}{:08x}", pack::crc32(names.as_bytes()), pack::crc32(&contents))
+    }
+
     /// One line on where the pack's numbers come from.
     pub(crate) fn origin(&self) -> &str {
         &self.origin
@@ -265,6 +302,18 @@ impl KernelDb {
             }
         }
         out
+    }
+
+    /// The table of that name, or none where nothing of that name was measured there.
+    ///
+    /// # Errors
+    /// If it is there and cannot be read: what stands in for a missing table never stands in for a damaged one.
+    pub fn find(&self, system: &str, framework: &str, name: &str, version: Option<&str>) -> Result<Option<Arc<Table>>> {
+        match self.table(system, framework, name, version) {
+            Ok(table) => Ok(Some(table)),
+            Err(Error::Spec(_)) => Ok(None),
+            Err(damaged) => Err(damaged),
+        }
     }
 
     /// The table of that name; `version` none: the framework's current one, else the newest that has it.

@@ -4,7 +4,7 @@
 
 use super::KernelDb;
 use super::table::{Table, TableKey};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::spec::{Attention, LayerMixer, Model};
 
 /// For each system its frameworks that measured them all.
@@ -15,7 +15,7 @@ pub fn known(db: &KernelDb, model: &Model) -> Result<Vec<(String, Vec<String>)>>
     let of = |system: &String| -> Result<(String, Vec<String>)> {
         let mut found = Vec::new();
         for framework in db.frameworks(system)? {
-            if measured(db, system, framework, model) {
+            if measured(db, system, framework, model)? {
                 found.push(framework.clone());
             }
         }
@@ -24,27 +24,37 @@ pub fn known(db: &KernelDb, model: &Model) -> Result<Vec<(String, Vec<String>)>>
     db.systems().iter().map(of).collect()
 }
 
-fn measured(db: &KernelDb, system: &str, framework: &str, model: &Model) -> bool {
-    let table = |name: &str| db.table(system, framework, name, None).ok();
-    let any = |names: &[&str]| names.iter().any(|n| table(n).is_some());
-    let attention = match &model.attention {
-        Attention::Mla { indexer: Some(_), .. } => any(&["dsa_generation_module"]),
-        Attention::Mla { .. } => any(&["generation_mla", "mla_generation_module"]),
-        Attention::Gqa { head_dim, .. } => {
-            table("generation_attention").is_some_and(|t| row(&t, &[("head_dim", *head_dim)]))
+fn measured(db: &KernelDb, system: &str, framework: &str, model: &Model) -> Result<bool> {
+    let table = |name: &str| db.find(system, framework, name, None);
+    let any = |names: &[&str]| {
+        for name in names {
+            if table(name)?.is_some() {
+                return Ok(true);
+            }
         }
-        Attention::Own(own) => any(&own.tables()),
+        Ok::<bool, Error>(false)
     };
-    let running = model.mixers.iter().all(|m| match m {
-        LayerMixer::Attention(_) => true,
-        LayerMixer::Own(own) => any(&own.tables()),
-    });
+    let attention = match &model.attention {
+        Attention::Mla { indexer: Some(_), .. } => any(&["dsa_generation_module"])?,
+        Attention::Mla { .. } => any(&["generation_mla", "mla_generation_module"])?,
+        Attention::Gqa { head_dim, .. } => {
+            table("generation_attention")?.is_some_and(|t| row(&t, &[("head_dim", *head_dim)]))
+        }
+        Attention::Own(own) => any(&own.tables())?,
+    };
+    let mut running = true;
+    for mixer in &model.mixers {
+        if let LayerMixer::Own(own) = mixer {
+            running &= any(&own.tables())?;
+        }
+    }
+    let moe = table("moe")?;
     let experts = model.moe.as_ref().is_none_or(|m| {
         let sizes = [("hidden_size", model.expert_hidden()), ("inter_size", m.intermediate), ("topk", m.topk)];
         let sizes: Vec<(&str, u32)> = sizes.into_iter().chain([("num_experts", m.experts)]).collect();
-        table("moe").is_some_and(|t| row(&t, &sizes))
+        moe.as_ref().is_some_and(|t| row(t, &sizes))
     });
-    attention && running && experts
+    Ok(attention && running && experts)
 }
 
 /// Whether a table has a row with these values.

@@ -1,8 +1,9 @@
 //! The shipped pack: its index, and the decoding of one table.
 //!
-//! Written by `python/disagg/kernels/build.py`, whose module text describes the format. A frame is
-//! checked (length, CRC-32) before it is unpacked, and every read while unpacking is bounds-checked,
-//! so a damaged file is an error that names it and never a wrong number.
+//! Written by `python/disagg/kernels/build.py`, whose module text describes the format. The index is
+//! checked whole by its own CRC-32 and a frame by its length and CRC-32 before it is unpacked, and every
+//! read while unpacking is bounds-checked, so a damaged file, and a pack beside the index of another, is an
+//! error that names it and never a wrong number.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -48,6 +49,7 @@ pub(crate) fn read_index(dir: &Path) -> Result<Index> {
     let shown = path.display().to_string();
     let text = std::fs::read_to_string(&path)
         .map_err(|e| Error::data(&shown, format!("the kernel pack's index cannot be read: {e}")))?;
+    sealed(&text).map_err(|e| Error::data(&shown, e))?;
     let index: Index =
         serde_json::from_str(&text).map_err(|e| Error::data(&shown, format!("not the index of a kernel pack: {e}")))?;
     if index.format != FORMAT {
@@ -71,11 +73,34 @@ pub(crate) fn read_index(dir: &Path) -> Result<Index> {
     Ok(index)
 }
 
+/// Where the index keeps the checksum of its own text, eight hexadecimal digits.
+const SEAL: &str = "\"crc32\": \"";
+
+/// Whether the text of an index is the one that was written: its checksum, its own digits read as zeros. Line ends do
+/// not count.
+fn sealed(text: &str) -> Decoded<()> {
+    let missing =
+        || "has no checksum of itself: not an index of a kernel pack, or that of an older version".to_string();
+    let at = text.find(SEAL).ok_or_else(missing)? + SEAL.len();
+    let digits = text.get(at..at + 8).ok_or_else(missing)?;
+    let said = u32::from_str_radix(digits, 16).map_err(|_| missing())?;
+    let plain = format!("{}00000000{}", &text[..at], &text[at + 8..]).replace('\r', "");
+    let found = crc32(plain.as_bytes());
+    if found != said {
+        return Err(format!("checksum is {found:08x}, the file says {said:08x}: it is damaged or was edited"));
+    }
+    Ok(())
+}
+
+/// What an error of this table says before what is wrong.
+fn named(entry: &IndexEntry) -> String {
+    format!("table {}/{}/{}", entry.framework, entry.version, entry.table)
+}
+
 /// Reads, checks and decodes one table.
 pub(crate) fn read_table(dir: &Path, entry: &IndexEntry) -> Result<Table> {
     let path = dir.join(&entry.file);
-    let what = format!("table {}/{}/{}", entry.framework, entry.version, entry.table);
-    let bad = |message: String| Error::data(path.display().to_string(), format!("{what}: {message}"));
+    let bad = |message: String| Error::data(path.display().to_string(), format!("{}: {message}", named(entry)));
 
     let mut file = File::open(&path).map_err(|e| bad(format!("cannot be opened: {e}")))?;
     let held = file.metadata().map_err(|e| bad(format!("cannot be read: {e}")))?.len();
@@ -287,7 +312,7 @@ fn word(planes: &[u8], n: usize, width: usize, i: usize) -> u32 {
 }
 
 /// CRC-32 (IEEE 802.3, as zlib computes it), four bytes a step.
-fn crc32(data: &[u8]) -> u32 {
+pub(super) fn crc32(data: &[u8]) -> u32 {
     const TABLES: [[u32; 256]; 4] = crc_tables();
     let mut crc = !0u32;
     let mut chunks = data.chunks_exact(4);

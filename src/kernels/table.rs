@@ -168,6 +168,26 @@ impl Table {
         self.keys.first().map_or(0, TableKey::len)
     }
 
+    /// CRC-32 of names, keys and measures.
+    pub(super) fn checksum(&self) -> u32 {
+        let mut bytes: Vec<u8> = Vec::new();
+        for key in &self.keys {
+            bytes.extend(key.name().as_bytes());
+            match key {
+                TableKey::Int { values, .. } => bytes.extend(values.iter().flat_map(|v| v.to_le_bytes())),
+                TableKey::Text { codes, labels, .. } => {
+                    labels.iter().for_each(|l| bytes.extend([l.as_bytes(), &[0]].concat()));
+                    bytes.extend(codes.iter().flat_map(|c| c.to_le_bytes()));
+                }
+            }
+        }
+        for (name, values) in &self.measures {
+            bytes.extend(name.as_bytes());
+            bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+        }
+        super::pack::crc32(&bytes)
+    }
+
     /// Version and source of the table itself.
     pub(crate) fn origin(&self) -> Origin {
         Origin { version: self.version.clone(), import: self.provenance.import.clone() }

@@ -90,7 +90,7 @@ fn unified(
     moe: Dtype,
     normal: bool,
 ) -> Result<Option<Pair>> {
-    let Some(table) = tables::open(db, system, framework.name(), "moe_a2a", None)? else { return Ok(None) };
+    let Some(table) = db.find(system, framework.name(), "moe_a2a", None)? else { return Ok(None) };
     let read = |back: bool| {
         let kernel = format!(
             "{}deepep_{}",

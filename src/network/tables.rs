@@ -18,35 +18,20 @@ use std::sync::Arc;
 
 use super::constants::{NORMAL_SMS, twin};
 use super::curve::Curve;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernels::table::Value;
 use crate::kernels::{Evidence, KernelDb, Table};
 
 /// A table and the best evidence its rows may claim here.
 type Found = Option<(Arc<Table>, Evidence)>;
 
-pub(crate) fn open(
-    db: &KernelDb,
-    system: &str,
-    framework: &str,
-    name: &str,
-    version: Option<&str>,
-) -> Result<Option<Arc<Table>>> {
-    match db.table(system, framework, name, version) {
-        Ok(table) => Ok(Some(table)),
-        // Not measured there; a damaged file is another matter.
-        Err(Error::Spec(_)) => Ok(None),
-        Err(other) => Err(other),
-    }
-}
-
 /// The table, or that of a system with the same fabric.
 fn open_or_twin(db: &KernelDb, system: &str, framework: &str, name: &str, version: Option<&str>) -> Result<Found> {
-    if let Some(table) = open(db, system, framework, name, version)? {
+    if let Some(table) = db.find(system, framework, name, version)? {
         return Ok(Some((table, Evidence::Measured)));
     }
     let Some(twin) = twin(system) else { return Ok(None) };
-    Ok(open(db, twin, framework, name, version)?.map(|t| (t, Evidence::Extrapolated)))
+    Ok(db.find(twin, framework, name, version)?.map(|t| (t, Evidence::Extrapolated)))
 }
 
 /// Points (size, seconds) of `rows`, by the values of the `by` columns. The measures are added up.
@@ -94,9 +79,9 @@ pub(crate) fn nccl(db: &KernelDb, system: &str, op: &str) -> Result<ByRanks> {
 /// Ranks that only a twin system has measured are added as extrapolated.
 pub(crate) fn custom_all_reduce(db: &KernelDb, system: &str, framework: &str, graph: bool) -> Result<ByRanks> {
     let mut out = ByRanks::new();
-    let own = open(db, system, framework, "custom_allreduce", None)?.map(|t| (t, Evidence::Measured));
+    let own = db.find(system, framework, "custom_allreduce", None)?.map(|t| (t, Evidence::Measured));
     let lent = match twin(system) {
-        Some(twin) => open(db, twin, framework, "custom_allreduce", None)?.map(|t| (t, Evidence::Extrapolated)),
+        Some(twin) => db.find(twin, framework, "custom_allreduce", None)?.map(|t| (t, Evidence::Extrapolated)),
         None => None,
     };
     for (table, floor) in [own, lent].into_iter().flatten() {
@@ -149,10 +134,9 @@ pub(crate) fn deepep(db: &KernelDb, system: &str, node: u32, normal: bool) -> Re
     let (mut out, mut back) = (ByEp::new(), ByEp::new());
     let new = open_or_twin(db, system, "sglang", name, Some("0.5.12"))?;
     // Without that version: whatever there is (an import).
-    let new =
-        if new.is_none() { open(db, system, "sglang", name, None)?.map(|t| (t, Evidence::Measured)) } else { new };
+    let new = if new.is_none() { db.find(system, "sglang", name, None)?.map(|t| (t, Evidence::Measured)) } else { new };
     let copied = if system == "h100_sxm" { Evidence::Measured } else { Evidence::Interpolated };
-    let old = open(db, system, "sglang", name, Some("0.5.6.post2"))?.map(|t| (t, copied));
+    let old = db.find(system, "sglang", name, Some("0.5.6.post2"))?.map(|t| (t, copied));
     for (table, floor) in [new, old].into_iter().flatten() {
         let nodes = table.key("node_num");
         let rows: Vec<u32> =

@@ -32,8 +32,7 @@ pub fn set_num_threads(n: i64) -> PyResult<()> {
     errors::guard(|| {
         let n = usize::try_from(n)
             .map_err(|_| Error::spec("n", format!("must be at least 0, got {n}"), "0 means one thread per core"))?;
-        crate::pool::set_threads(n);
-        Ok(())
+        crate::pool::set_threads(n)
     })
 }
 

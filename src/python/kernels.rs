@@ -45,6 +45,19 @@ pub fn kernels_origin() -> PyResult<String> {
     errors::guard(|| Ok(db()?.origin().to_string()))
 }
 
+/// Digits that differ wherever a table does, shipped or imported.
+#[pyfunction]
+pub fn kernels_identity() -> PyResult<String> {
+    errors::guard(|| Ok(db()?.identity()))
+}
+
+/// Shipped tables that cannot be read: file, and what is wrong.
+#[pyfunction]
+#[pyo3(signature = (progress=None))]
+pub fn kernels_damaged(py: Python<'_>, progress: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<(String, String)>> {
+    run::run(py, progress, |control| db()?.damaged(control))
+}
+
 /// For each system the frameworks that measured a model's own kernels.
 #[pyfunction]
 pub fn kernels_known(model: &Spec) -> PyResult<Vec<(String, Vec<String>)>> {

@@ -237,7 +237,7 @@ fn exchange_rows(params: &Params, tables: &[ExchangeTable]) -> Vec<CheckedRow> {
 fn unseen_shapes(db: &Arc<KernelDb>) -> Result<Vec<CheckedRow>> {
     let (mut out, mut back, mut systems) = (Pairs::new(), Pairs::new(), Vec::new());
     for system in db.systems() {
-        let Ok(table) = db.table(&system, "sglang", "wideep_deepep_ll", Some("0.5.12")) else { continue };
+        let Some(table) = db.find(&system, "sglang", "wideep_deepep_ll", Some("0.5.12"))? else { continue };
         let cluster = catalog::cluster(&system, 8)?;
         let column = |name: &str, row: usize| table.key(name).map_or(0, |k| k.code(row)) as u32;
         let shape = |row: usize| (column("hidden_size", row), column("num_topk", row), column("num_experts", row));

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import disagg as dg
+from disagg import _core
 from disagg._checkpoint import Checkpoint
 
 AXES = {
@@ -248,7 +249,9 @@ def test_kill_9_in_the_middle_loses_nothing(tmp_path, space, rows):
     path = tmp_path / "study.ckpt"
     done = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "space.json", path], check=False)
     assert done.returncode == -signal.SIGKILL
-    kept = sum(b - a for a, b in Checkpoint(path, _identity(space)).units)
+    found = Checkpoint(path, _identity(space), space.size)
+    found.close()
+    kept = sum(b - a for a, b in found.units)
     assert 0 < kept < space.size
     first = []
     assert same(dg.sweep(space, checkpoint=path, progress=lambda n, _: first.append(n)), rows)
@@ -261,6 +264,7 @@ def _identity(space):
         "points": None,
         "metrics": ["ttft_ms", "tpot_ms", "tokens_per_s"],
         "runnable": True,
+        "kernels": _core.kernels_identity(),
         "version": dg.__version__,
     }
 

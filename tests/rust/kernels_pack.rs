@@ -173,3 +173,98 @@ fn a_damaged_pack_is_an_error_that_names_the_file() {
     std::fs::remove_dir_all(&dir).unwrap();
     assert!(matches!(KernelDb::open(&dir), Err(Error::Data { .. })));
 }
+
+/// A damaged table is an error wherever an estimate needs it: never the roofline of a table that is not there.
+#[test]
+fn an_estimate_never_takes_a_roofline_for_a_damaged_table() {
+    use disagg::prelude::*;
+    let dir = copy("roofline");
+    let path = dir.join("h200_sxm.pack");
+    let whole = std::fs::read(&path).unwrap();
+    let index: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(dir.join("index.json")).unwrap()).unwrap();
+    let estimate = || -> Result<f64> {
+        let db = KernelDb::open(&dir)?;
+        let (model, cluster) = (catalog::model("Qwen/Qwen3-30B-A3B")?, catalog::cluster("h200_sxm", 8)?);
+        let (quant, serving, how) = (Quant::default(), Serving::default(), Assumptions::physical());
+        let lib = library(&db, &model, &cluster, Framework::Trtllm, &quant, &serving, &how)?;
+        let parallel = Parallel { tp: 2, ..Parallel::default() };
+        let plan = Plan::Aggregated(Aggregated { parallel, batch: Some(8), ..Aggregated::default() });
+        Ok(Engine::new(&lib, &catalog::workload("paper-chat")?, &plan)?.point.tpot_s)
+    };
+    let right = estimate().unwrap();
+    let (mut refused, mut untouched) = (Vec::new(), 0);
+    for entry in index["tables"].as_array().unwrap().iter().filter(|e| e["system"] == "h200_sxm") {
+        let at = entry["offset"].as_u64().unwrap() as usize + entry["bytes"].as_u64().unwrap() as usize / 2;
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x40;
+        std::fs::write(&path, &bytes).unwrap();
+        match estimate() {
+            Ok(tpot) => {
+                assert_eq!(tpot, right, "{entry}");
+                untouched += 1;
+            }
+            Err(Error::Data { path, message }) => {
+                let table = entry["table"].as_str().unwrap();
+                assert!(path.ends_with("h200_sxm.pack") && message.contains(table), "{path}: {message}");
+                refused.push(table.to_string());
+            }
+            Err(other) => panic!("{entry}: {other}"),
+        }
+        assert_eq!(
+            KernelDb::open(&dir)
+                .unwrap()
+                .damaged(&Control::new())
+                .unwrap()
+                .iter()
+                .filter(|(p, _)| p.contains("h200"))
+                .count(),
+            1
+        );
+    }
+    for needed in ["gemm", "generation_attention", "context_attention", "moe", "nccl"] {
+        assert!(refused.iter().any(|t| t == needed), "{needed}: {refused:?}");
+    }
+    assert!(untouched > 0);
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+/// A change of any byte of the index is found before a table is looked for.
+#[test]
+fn a_damaged_index_is_refused() {
+    let dir = copy("index");
+    let path = dir.join("index.json");
+    let whole = std::fs::read(&path).unwrap();
+    for at in (0..whole.len()).step_by(997) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        match KernelDb::open(&dir) {
+            Err(Error::Data { path, .. }) => assert!(path.ends_with("index.json"), "{path}"),
+            other => panic!("byte {at}: {other:?}"),
+        }
+    }
+    // Line ends may change on the way, tables may not be left out.
+    let text = String::from_utf8(whole).unwrap();
+    std::fs::write(&path, text.replace('\n', "\r\n")).unwrap();
+    assert!(KernelDb::open(&dir).is_ok());
+    let shorter: Vec<&str> = text.lines().filter(|l| !l.contains("\"table\":\"gemm\"")).collect();
+    std::fs::write(&path, shorter.join("\n")).unwrap();
+    assert!(matches!(KernelDb::open(&dir), Err(Error::Data { .. })));
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+/// What a table holds is told apart, shipped or imported.
+#[test]
+fn the_identity_of_the_tables_follows_their_contents() {
+    let db = KernelDb::open(&pack()).unwrap();
+    let table = db.table("h200_sxm", "vllm", "gemm", None).unwrap();
+    let own = |f: f32| {
+        let mut table = (*table).clone();
+        table.measures[0].1[7] *= f;
+        db.with_tables("own", vec![table]).unwrap().identity()
+    };
+    assert_eq!(db.identity(), KernelDb::open(&pack()).unwrap().identity());
+    assert_eq!(own(1.0), own(1.0));
+    assert!(own(1.0) != db.identity() && own(1.0) != own(1.01));
+}

@@ -262,9 +262,9 @@ fn pairs_are_bounded_by_their_slots() {
     assert!(told(&certificate, "priced") < 0.1 * s.size() as f64, "{certificate:?}");
     // The same on one thread, to the last row.
     let points = search.points();
-    disagg::pool::set_threads(1);
+    disagg::pool::set_threads(1).unwrap();
     let alone = run(&["ttft_ms < 60".into()]);
-    disagg::pool::set_threads(0);
+    disagg::pool::set_threads(0).unwrap();
     assert_eq!(points, alone.points());
     assert_eq!(certificate, alone.certificate());
 }

@@ -124,9 +124,9 @@ fn a_map_is_one_row_a_cell_and_the_same_for_any_threads() {
     m.batches_per_octave = 2;
     m.slos.push(Slo { ttft_ms: Some(0.01), tpot_ms: None, percentile: None });
     let run = |threads| {
-        pool::set_threads(threads);
+        pool::set_threads(threads).unwrap();
         let c = regimes(lab::db(), &m, &Control::new(), false).unwrap();
-        pool::set_threads(0);
+        pool::set_threads(0).unwrap();
         c
     };
     let c = run(1);

@@ -57,7 +57,7 @@ fn said(study: &Study) -> String {
 fn any_number_of_threads_gives_the_same_study() {
     let mut seen: Option<String> = None;
     for threads in [1, 2, 3] {
-        pool::set_threads(threads);
+        pool::set_threads(threads).unwrap();
         // The debug form of a float is exact.
         let all = said(&run(&small_question()));
         assert!(all.len() > 100_000);
@@ -66,7 +66,7 @@ fn any_number_of_threads_gives_the_same_study() {
             Some(first) => assert!(*first == all, "{threads} threads answer differently"),
         }
     }
-    pool::set_threads(0);
+    pool::set_threads(0).unwrap();
     assert!(seen.unwrap() == said(small_study()));
 }
 

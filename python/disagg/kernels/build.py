@@ -8,6 +8,8 @@ frame unpacks to::
     header              JSON: rows, keys, measures (how each column is coded)
     columns             in the order of the header
 
+The index holds a CRC-32 of its own text (``seal``).
+
 * A key column with one value has no bytes. Any other is a code per row (1 or 2 bytes) into its
   sorted values, each code stored as the difference to the row before (rows are sorted by key, so
   nearly all differences repeat). A column that changes seldom has ``runs``: one such difference per
@@ -107,6 +109,7 @@ def build(source: str | Path, out: str | Path, origin: str = ORIGIN, everything:
     index = {
         "format": "disagg-kernels",
         "pack_version": layout.PACK_VERSION,
+        "crc32": "00000000",
         "origin": origin,
         "compressor": f"zstd {'.'.join(map(str, zstandard.ZSTD_VERSION))} level {LEVEL}",
         "tables": entries,
@@ -114,9 +117,21 @@ def build(source: str | Path, out: str | Path, origin: str = ORIGIN, everything:
     lines = [json.dumps(e, separators=(",", ":")) for e in entries]
     head = json.dumps({k: v for k, v in index.items() if k != "tables"}, indent=1)[:-2]
     # One table a line, so that a rebuilt pack can be read in a diff.
-    text = f'{head},\n "tables": [\n' + ",\n".join(lines) + "\n ]\n}\n"
+    text = seal(f'{head},\n "tables": [\n' + ",\n".join(lines) + "\n ]\n}\n")
     (out / "index.json").write_text(text, encoding="utf-8", newline="\n")
-    return index
+    written: dict[str, Any] = json.loads(text)
+    return written
+
+
+def seal(text: str) -> str:
+    """Gives the text of an index with its own checksum in its first ``crc32``.
+
+    The checksum is that of the text with these eight digits read as zeros, without carriage returns: a byte that is
+    changed anywhere in the index is then found when it is read.
+    """
+    before, mark, rest = text.partition('"crc32": "')
+    plain = f"{before}{mark}00000000{rest[8:]}"
+    return f"{before}{mark}{zlib.crc32(plain.replace(chr(13), '').encode()):08x}{rest[8:]}"
 
 
 def _payload(table: Collapsed, compressor: Any) -> bytes:

@@ -151,7 +151,7 @@ pub fn context_attention(
         launch: ATTENTION * device.launch_s,
     };
     let floor = roof(shape);
-    let Some(t) = table(source, &source.framework, "context_attention") else {
+    let Some(t) = table(source, &source.framework, "context_attention")? else {
         return Ok(Surface::new(Node::Roofline(floor), "roofline (context_attention)", Vec::new()));
     };
     let (rows, kv_rank) = Rows::new(&t).first_text("kv_cache_dtype", &formats(kv));
@@ -183,7 +183,7 @@ pub fn generation_attention(
         launch: ATTENTION * device.launch_s,
     };
     let floor = roof(shape);
-    let Some(t) = table(source, &source.framework, "generation_attention") else {
+    let Some(t) = table(source, &source.framework, "generation_attention")? else {
         return Ok(Surface::new(Node::Roofline(floor), "roofline (generation_attention)", Vec::new()));
     };
     let (rows, rank) = Rows::new(&t).first_text("kv_cache_dtype", &formats(kv));

@@ -81,15 +81,15 @@ impl Want<'_> {
     }
 
     /// Points of one lane at the wanted heads, over (batch, isl, step) or (batch, step); whether the lane is an eager one.
-    fn points(&self, framework: &str, name: &str, axes: &[(&str, f64)]) -> Option<(Points, bool, String)> {
-        let t = table(self.source, framework, name)?;
+    fn points(&self, framework: &str, name: &str, axes: &[(&str, f64)]) -> Result<Option<(Points, bool, String)>> {
+        let Some(t) = table(self.source, framework, name)? else { return Ok(None) };
         if self.shared() {
-            return self.shared_points(&t, axes);
+            return Ok(self.shared_points(&t, axes));
         }
         let (rows, fallback) = self.rows(&t, false);
         let points = at_heads(&rows, self.heads, axes, |h| self.roofline(h, axes.len() == 2), fallback);
         let eager = eager_at_heads(&rows, axes, |h| self.roofline(h, axes.len() == 2));
-        (!points.is_empty()).then(|| (points, eager, rows.source()))
+        Ok((!points.is_empty()).then(|| (points, eager, rows.source())))
     }
 
     /// The same of a layer with a shared indexer.
@@ -117,13 +117,13 @@ impl Want<'_> {
     }
 
     /// Decode rows at every number of heads as utilisations of `work` (arithmetic and traffic by heads).
-    fn held(&self, name: &str, axes: &[(&str, f64)], work: &dyn Fn(f64) -> Work) -> Option<Held> {
-        let t = table(self.source, &self.source.framework, name)?;
+    fn held(&self, name: &str, axes: &[(&str, f64)], work: &dyn Fn(f64) -> Work) -> Result<Option<Held>> {
+        let Some(t) = table(self.source, &self.source.framework, name)? else { return Ok(None) };
         let (rows, _) = self.rows(&t, false);
         let sites = rows.sites(["num_heads"]);
         let sites = sites.iter().map(|(h, _)| (h[0] as f64, rows.clone().int("num_heads", h[0]).points(axes)));
         // The tables count the tokens before the new one.
-        Some(Held::new(sites, work, f64::from(self.heads), [0.0, 1.0, 0.0]))
+        Ok(Some(Held::new(sites, work, f64::from(self.heads), [0.0, 1.0, 0.0])))
     }
 
     fn roofline(&self, heads: f64, decode: bool) -> Roofline {
@@ -188,7 +188,7 @@ pub(super) fn context(
     let want = Want { source, model, dims, heads, gemm, kv };
     let floor = want.roofline(f64::from(heads), false);
     let fetch = |framework: &str| want.points(framework, name, &CONTEXT);
-    let Some((own, eager, lane)) = fetch(&source.framework) else {
+    let Some((own, eager, lane)) = fetch(&source.framework)? else {
         return Ok(Surface::new(Node::Roofline(floor), format!("roofline ({} {name})", source.framework), Vec::new()));
     };
     let (node, dropped) = regimes(&own, floor, Floors::new(eager, source.graph), topk, &lane);
@@ -198,7 +198,7 @@ pub(super) fn context(
     if anchor > 1024.0 {
         return Ok(surface);
     }
-    let (donor, donor_lane) = match fetch("sglang") {
+    let (donor, donor_lane) = match fetch("sglang")? {
         Some((points, eager, lane)) => (regimes(&points, floor, Floors::new(eager, true), topk, &lane).0, lane),
         None => (Node::Roofline(floor), "roofline".to_string()),
     };
@@ -223,7 +223,7 @@ pub(super) fn generation(
     let want = Want { source, model, dims, heads, gemm, kv };
     let floor = want.roofline(f64::from(heads), true);
     let axes = [("batch_size", 0.0), ("step", 0.0)];
-    let Some((points, eager, lane)) = want.points(&source.framework, name, &axes) else {
+    let Some((points, eager, lane)) = want.points(&source.framework, name, &axes)? else {
         return Ok(Surface::new(Node::Roofline(floor), format!("roofline ({} {name})", source.framework), Vec::new()));
     };
     let recipe = Recipe {
@@ -231,6 +231,9 @@ pub(super) fn generation(
         roofline: floor,
         floors: Floors::new(eager, source.graph),
     };
-    let held = held.and_then(|work| want.held(name, &axes, work));
+    let held = match held {
+        Some(work) => want.held(name, &axes, work)?,
+        None => None,
+    };
     Ok(compile_held(&points, &recipe, &lane, held.as_ref()))
 }

@@ -1,5 +1,6 @@
 //! Dense GEMMs. A lane that others contradict takes their rows (`peers`). Axis: m. Sites: (n, k); between sites the utilisation is blended on log axes, outside it is held.
 
+use crate::error::Result;
 use crate::kernels::evidence::Evidence;
 use crate::kernels::grid::Scale;
 use crate::kernels::grid::lattice::{Floors, Recipe};
@@ -25,12 +26,12 @@ fn formats(dtype: Dtype) -> &'static [Dtype] {
 }
 
 /// Points of the (n, k) curve (none when the pack has no GEMM table), how to compile them, and their lane.
-pub(super) fn points(source: &Source, dtype: Dtype, n: u32, k: u32) -> (Points, Recipe, String) {
+pub(super) fn points(source: &Source, dtype: Dtype, n: u32, k: u32) -> Result<(Points, Recipe, String)> {
     let device = &source.device;
     let target = roofline::gemm(device, dtype, f64::from(n), f64::from(k));
     let recipe = |floors| Recipe { scales: vec![Scale::Linear], roofline: target, floors };
-    let Some(t) = table(source, &source.framework, "gemm") else {
-        return (Points::default(), recipe(Floors::None), format!("{} gemm", source.framework));
+    let Some(t) = table(source, &source.framework, "gemm")? else {
+        return Ok((Points::default(), recipe(Floors::None), format!("{} gemm", source.framework)));
     };
     let all = Rows::new(&t);
     for (rank, &format) in formats(dtype).iter().enumerate() {
@@ -41,7 +42,7 @@ pub(super) fn points(source: &Source, dtype: Dtype, n: u32, k: u32) -> (Points, 
         let fallback = if rank == 0 { Evidence::Measured } else { Evidence::Extrapolated };
         let measured = rows.sites(["n", "k"]);
         let (near, evidence) = corners(&measured, f64::from(n), f64::from(k));
-        let others = peers::trusted(source, &t, format);
+        let others = peers::trusted(source, &t, format)?;
         let sites: Vec<Site> = near
             .iter()
             .map(|&((sn, sk), weight)| {
@@ -54,13 +55,13 @@ pub(super) fn points(source: &Source, dtype: Dtype, n: u32, k: u32) -> (Points, 
         let used = rows.clone().retain2("n", "k", |a, b| near.iter().any(|s| s.0 == (a, b)));
         if others.is_empty() {
             let floors = Floors::new(eager(source, &rows, &measured, format), source.graph);
-            return (points, recipe(floors), used.source());
+            return Ok((points, recipe(floors), used.source()));
         }
         let names: Vec<&str> = others.iter().map(|t| t.framework.as_str()).collect();
         let lane = format!("{}, and where less those of {}", used.source(), names.join(" and "));
-        return (points, recipe(Floors::None), lane);
+        return Ok((points, recipe(Floors::None), lane));
     }
-    (Points::default(), recipe(Floors::None), format!("{} gemm {}", source.framework, dtype.name()))
+    Ok((Points::default(), recipe(Floors::None), format!("{} gemm {}", source.framework, dtype.name())))
 }
 
 /// The measured sites around (n, k) with their weights: up to four corners of the cell, else the nearest.
@@ -129,7 +130,7 @@ fn eager(source: &Source, rows: &Rows, sites: &[([i64; 2], usize)], format: Dtyp
 }
 
 /// Dense GEMM (m, k) x (k, n). Axis: m (rows = tokens).
-pub fn gemm(source: &Source, dtype: Dtype, n: u32, k: u32) -> crate::error::Result<Surface> {
-    let (points, recipe, lane) = points(source, dtype, n, k);
+pub fn gemm(source: &Source, dtype: Dtype, n: u32, k: u32) -> Result<Surface> {
+    let (points, recipe, lane) = points(source, dtype, n, k)?;
     Ok(compile(&points, &recipe, &lane))
 }

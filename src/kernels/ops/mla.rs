@@ -56,20 +56,22 @@ fn grid2(points: &Points, roofline: Roofline, second: Scale, floors: Floors, lan
 const BLOCK: Scale = Scale::Parabola(8192.0);
 
 /// Points of the attention kernel alone and their lane; `None` when the framework has no kernel table.
-fn kernel_points(source: &Source, d: &Dims, heads: u32, kv: Dtype, decode: bool) -> Option<(Points, String)> {
+fn kernel_points(source: &Source, d: &Dims, heads: u32, kv: Dtype, decode: bool) -> Result<Option<(Points, String)>> {
     let name = if decode { "generation_mla" } else { "context_mla" };
-    let t = table(source, &source.framework, name)?;
+    let Some(t) = table(source, &source.framework, name)? else { return Ok(None) };
     let (rows, rank) = Rows::new(&t).first_text("kv_cache_dtype", &formats(kv));
     let fallback = if rank == Some(0) { as_measured(d) } else { Evidence::Extrapolated };
     let axes: &[(&str, f64)] =
         if decode { &[("batch_size", 0.0), ("step", 1.0)] } else { &[("batch_size", 0.0), ("isl", 0.0)] };
-    Some((at_heads(&rows, heads, axes, |h| kernel_roofline(source, d, h, kv, decode), fallback), rows.source()))
+    let points = at_heads(&rows, heads, axes, |h| kernel_roofline(source, d, h, kv, decode), fallback);
+    Ok(Some((points, rows.source())))
 }
 
-fn kernel(source: &Source, d: &Dims, heads: u32, kv: Dtype, decode: bool) -> Option<Surface> {
-    let (points, lane) = kernel_points(source, d, heads, kv, decode)?;
+fn kernel(source: &Source, d: &Dims, heads: u32, kv: Dtype, decode: bool) -> Result<Option<Surface>> {
+    let Some((points, lane)) = kernel_points(source, d, heads, kv, decode)? else { return Ok(None) };
     let second = if decode { Scale::Linear } else { PARABOLA };
-    Some(grid2(&points, kernel_roofline(source, d, f64::from(heads), kv, decode), second, Floors::None, &lane))
+    let roofline = kernel_roofline(source, d, f64::from(heads), kv, decode);
+    Ok(Some(grid2(&points, roofline, second, Floors::None, &lane)))
 }
 
 fn past(kernel: &Surface, floor: Roofline) -> Node {
@@ -106,7 +108,7 @@ fn sum_curves(parts: &[(Points, Recipe)]) -> Node {
 }
 
 /// Absorbed batched GEMMs of decode (latent queries in, per-head values out).
-fn absorbed(source: &Source, d: &Dims, heads: u32, dtype: Dtype) -> Vec<(Points, Recipe)> {
+fn absorbed(source: &Source, d: &Dims, heads: u32, dtype: Dtype) -> Result<Vec<(Points, Recipe)>> {
     let bw = roofline::bandwidth(&source.device);
     let roof = |h: f64, width: f64| Roofline {
         work: Work::Linear {
@@ -116,25 +118,23 @@ fn absorbed(source: &Source, d: &Dims, heads: u32, dtype: Dtype) -> Vec<(Points,
         },
         launch: source.device.launch_s,
     };
-    let t = table(source, &source.framework, "mla_bmm");
-    [("pre", d.nope), ("post", d.v)]
-        .into_iter()
-        .map(|(op, width)| {
-            let points = t.as_deref().map_or_else(Points::default, |t| {
-                let rows = Rows::new(t).text("op_name", |l| l.ends_with(op));
-                let (rows, rank) = rows.first_text("bmm_dtype", &formats(dtype));
-                let fallback = if rank == Some(0) { as_measured(d) } else { Evidence::Extrapolated };
-                at_heads(&rows, heads, &[("num_tokens", 0.0)], |h| roof(h, width), fallback)
-            });
-            let roofline = roof(f64::from(heads), width);
-            (points, Recipe { scales: vec![Scale::Linear], roofline, floors: Floors::None })
-        })
-        .collect()
+    let t = table(source, &source.framework, "mla_bmm")?;
+    let parts = [("pre", d.nope), ("post", d.v)].into_iter().map(|(op, width)| {
+        let points = t.as_deref().map_or_else(Points::default, |t| {
+            let rows = Rows::new(t).text("op_name", |l| l.ends_with(op));
+            let (rows, rank) = rows.first_text("bmm_dtype", &formats(dtype));
+            let fallback = if rank == Some(0) { as_measured(d) } else { Evidence::Extrapolated };
+            at_heads(&rows, heads, &[("num_tokens", 0.0)], |h| roof(h, width), fallback)
+        });
+        let roofline = roof(f64::from(heads), width);
+        (points, Recipe { scales: vec![Scale::Linear], roofline, floors: Floors::None })
+    });
+    Ok(parts.collect())
 }
 
 /// Projections per token: fused down-projections, q_b, o, and kv_b (prefill) or the absorbed BMMs (decode).
 /// `of`: the format of each part; fused parts run in the wider of theirs.
-fn projections(source: &Source, d: &Dims, heads: u32, of: impl Fn(Part) -> Dtype, decode: bool) -> Node {
+fn projections(source: &Source, d: &Dims, heads: u32, of: impl Fn(Part) -> Dtype, decode: bool) -> Result<Node> {
     let h = f64::from(heads);
     let q_out = h * (d.nope + d.rope);
     let down = d.kv_lora + d.rope;
@@ -151,14 +151,14 @@ fn projections(source: &Source, d: &Dims, heads: u32, of: impl Fn(Part) -> Dtype
     let mut parts: Vec<(Points, Recipe)> = shapes
         .into_iter()
         .map(|(n, k, dtype)| {
-            let (points, recipe, _) = gemm::points(source, dtype, n as u32, k as u32);
-            (points, recipe)
+            let (points, recipe, _) = gemm::points(source, dtype, n as u32, k as u32)?;
+            Ok((points, recipe))
         })
-        .collect();
+        .collect::<Result<_>>()?;
     if decode {
-        parts.extend(absorbed(source, d, heads, of(Part::KvB)));
+        parts.extend(absorbed(source, d, heads, of(Part::KvB))?);
     }
-    sum_curves(&parts)
+    Ok(sum_curves(&parts))
 }
 
 /// The measured module over (sequences, length or context); `None` when the framework has none.
@@ -169,9 +169,9 @@ fn module(
     gemm: Dtype,
     kv: Dtype,
     decode: bool,
-) -> Option<(Points, bool, String)> {
+) -> Result<Option<(Points, bool, String)>> {
     let name = if decode { "mla_generation_module" } else { "mla_context_module" };
-    let t = table(source, &source.framework, name)?;
+    let Some(t) = table(source, &source.framework, name)? else { return Ok(None) };
     let (rows, kv_rank) = Rows::new(&t).first_text("kv_cache_dtype", &formats(kv));
     let (rows, gemm_rank) = rows.first_text("gemm_type", dsa::gemm_types(gemm));
     // The arithmetic stays BF16 where both were measured: FP8 attention is the exception in practice.
@@ -182,7 +182,7 @@ fn module(
         if decode { &[("batch_size", 0.0), ("step", 0.0)] } else { &[("batch_size", 0.0), ("isl", 0.0)] };
     let measured = at_heads(&rows, heads, axes, |h| block_roofline(source, &V3, h, gemm, kv, decode), fallback);
     if measured.is_empty() {
-        return None;
+        return Ok(None);
     }
     let site = Site {
         points: measured,
@@ -191,13 +191,13 @@ fn module(
     };
     let points = blend(&[site], &block_roofline(source, d, f64::from(heads), gemm, kv, decode), as_measured(d));
     let eager = eager_at_heads(&rows, axes, |h| block_roofline(source, &V3, h, gemm, kv, decode));
-    Some((points, eager, rows.source()))
+    Ok(Some((points, eager, rows.source())))
 }
 
 /// The attention kernel of an MLA model alone; `None` when the framework has no kernel table.
 /// Axes: (sequences, length) in prefill without a past, (sequences, context) in decode.
 pub fn mla_kernel(source: &Source, model: &Model, heads: u32, kv: Dtype, decode: bool) -> Result<Option<Surface>> {
-    Ok(kernel(source, &dims(model)?, heads, kv, decode))
+    kernel(source, &dims(model)?, heads, kv, decode)
 }
 
 /// The whole attention block of an MLA or DSA model in prefill, projections included. Axes: sequences, new tokens, past.
@@ -207,15 +207,15 @@ pub fn mla_context(source: &Source, model: &Model, heads: u32, gemm: Dtype, kv: 
         return dsa::context(source, model, &d, heads, gemm, kv);
     }
     let floor = kernel_roofline(source, &d, f64::from(heads), kv, false);
-    let own = kernel(source, &d, heads, kv, false);
-    let Some((points, eager, lane)) = module(source, &d, heads, gemm, kv, false) else {
+    let own = kernel(source, &d, heads, kv, false)?;
+    let Some((points, eager, lane)) = module(source, &d, heads, gemm, kv, false)? else {
         let proj = Node::Tokens {
-            inner: Box::new(projections(source, &d, heads, |part| model.part_format(part, gemm), false)),
+            inner: Box::new(projections(source, &d, heads, |part| model.part_format(part, gemm), false)?),
             axes: 2,
         };
         let (attend, lane, dropped) = match own {
             Some(k) => {
-                let points = kernel_points(source, &d, heads, kv, false).map_or_else(Points::default, |p| p.0);
+                let points = kernel_points(source, &d, heads, kv, false)?.map_or_else(Points::default, |p| p.0);
                 let node = compile_baked(&bake(&past(&k, floor), &points, &octaves()), PARABOLA, floor);
                 (node, k.source().to_string(), k.dropped().to_vec())
             }
@@ -225,16 +225,19 @@ pub fn mla_context(source: &Source, model: &Model, heads: u32, gemm: Dtype, kv: 
     };
     let roofline = block_roofline(source, &d, f64::from(heads), gemm, kv, false);
     let block = grid2(&points, roofline, BLOCK, Floors::new(eager, source.graph), &lane);
-    let donor = own.unwrap_or_else(|| {
-        // No kernel table: what the module costs beyond its projections.
-        let proj = projections(source, &d, heads, |_| gemm, false);
-        let mut rest = Points::default();
-        for (x, t, e) in points.iter() {
-            let p = proj.eval(&[x[0] * x[1], 0.0, 0.0]).seconds;
-            rest.insert(x, (t - p).max(floor.least(&x)), e.max(Evidence::Interpolated));
+    let donor = match own {
+        Some(kernel) => kernel,
+        None => {
+            // No kernel table: what the module costs beyond its projections.
+            let proj = projections(source, &d, heads, |_| gemm, false)?;
+            let mut rest = Points::default();
+            for (x, t, e) in points.iter() {
+                let p = proj.eval(&[x[0] * x[1], 0.0, 0.0]).seconds;
+                rest.insert(x, (t - p).max(floor.least(&x)), e.max(Evidence::Interpolated));
+            }
+            grid2(&rest, floor, PARABOLA, Floors::new(eager, source.graph), &lane)
         }
-        grid2(&rest, floor, PARABOLA, Floors::new(eager, source.graph), &lane)
-    });
+    };
     let label = format!("{lane}, past by increments of {}", donor.source());
     let node =
         Node::Increment { lane: Box::new(block.node().clone()), donor: Box::new(past(&donor, floor)), anchor: 0.0 };
@@ -248,7 +251,7 @@ pub fn mla_context(source: &Source, model: &Model, heads: u32, gemm: Dtype, kv: 
 pub fn mla_context_wide(source: &Source, model: &Model, heads: u32, gemm: Dtype, kv: Dtype) -> Result<Surface> {
     let d = dims(model)?;
     let found = match d.indexer {
-        None => table(source, &source.framework, "wideep_context_mla"),
+        None => table(source, &source.framework, "wideep_context_mla")?,
         Some(_) => None,
     };
     let Some(t) = found else { return mla_context(source, model, heads, gemm, kv) };
@@ -263,18 +266,18 @@ pub fn mla_context_wide(source: &Source, model: &Model, heads: u32, gemm: Dtype,
 }
 
 /// The whole decode block as sglang measured it for wide EP, in the formats asked for; `None` where it did not.
-fn wide_block(source: &Source, d: &Dims, heads: u32, gemm: Dtype, kv: Dtype) -> Option<(Points, String)> {
-    let t = table(source, &source.framework, "wideep_generation_mla")?;
+fn wide_block(source: &Source, d: &Dims, heads: u32, gemm: Dtype, kv: Dtype) -> Result<Option<(Points, String)>> {
+    let Some(t) = table(source, &source.framework, "wideep_generation_mla")? else { return Ok(None) };
     let (rows, kv_rank) = Rows::new(&t).first_text("kv_cache_dtype", &formats(kv));
     let (rows, gemm_rank) = rows.first_text("gemm_type", dsa::gemm_types(gemm));
     if (kv_rank, gemm_rank) != (Some(0), Some(0)) || as_measured(d) != Evidence::Measured {
-        return None;
+        return Ok(None);
     }
     let (rows, _) = rows.first_text("kernel_source", &[&["fa3"]]);
     let axes = [("batch_size", 0.0), ("isl", 0.0)];
     let roof = |h| block_roofline(source, d, h, gemm, kv, true);
     let points = at_heads(&rows, heads, &axes, roof, Evidence::Measured);
-    (!points.is_empty()).then(|| (points, rows.source()))
+    Ok((!points.is_empty()).then(|| (points, rows.source())))
 }
 
 /// Whether the attention kernel alone takes longer than the whole block does wherever both have real work:
@@ -310,16 +313,16 @@ pub fn mla_generation(source: &Source, model: &Model, heads: u32, gemm: Dtype, k
     if d.indexer.is_some() {
         return dsa::generation(source, model, &d, heads, gemm, kv, None);
     }
-    if let Some((points, eager, lane)) = module(source, &d, heads, gemm, kv, true) {
+    if let Some((points, eager, lane)) = module(source, &d, heads, gemm, kv, true)? {
         let roofline = block_roofline(source, &d, f64::from(heads), gemm, kv, true);
         return Ok(grid2(&points, roofline, Scale::Linear, Floors::new(eager, source.graph), &lane));
     }
     let proj = Node::Tokens {
-        inner: Box::new(projections(source, &d, heads, |part| model.part_format(part, gemm), true)),
+        inner: Box::new(projections(source, &d, heads, |part| model.part_format(part, gemm), true)?),
         axes: 1,
     };
-    let kernel = kernel(source, &d, heads, kv, true);
-    if let (Some((points, lane)), Some(k)) = (wide_block(source, &d, heads, gemm, kv), &kernel)
+    let kernel = kernel(source, &d, heads, kv, true)?;
+    if let (Some((points, lane)), Some(k)) = (wide_block(source, &d, heads, gemm, kv)?, &kernel)
         && slower_than_block(k, &points)
     {
         let roofline = block_roofline(source, &d, f64::from(heads), gemm, kv, true);

@@ -227,7 +227,7 @@ fn median_ratio(a: &Points, b: &Points) -> Option<f64> {
 
 /// Fused MoE kernel of the hottest rank. Axis: tokens entering the layer (all ranks together).
 pub fn moe(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &str) -> Result<Surface> {
-    Ok(fused(source, shape, dtype, distribution, None))
+    fused(source, shape, dtype, distribution, None)
 }
 
 /// The same as serving prices it, with attention data parallelism or without: the kernel that its servers are set up with
@@ -242,10 +242,10 @@ pub fn served_moe(
     served: &Served,
 ) -> Result<Surface> {
     if let (Some(kernel), true) = (served.kernel, source.by_rule) {
-        let found = named(source, shape, dtype, distribution, kernel);
-        return found.map(|lane| surface(source, lane)).ok_or_else(|| no_kernel(source, shape, dtype, kernel));
+        let found = named(source, shape, dtype, distribution, kernel)?;
+        return found.map_or_else(|| Err(no_kernel(source, shape, dtype, kernel)?), |lane| Ok(surface(source, lane)));
     }
-    Ok(fused(source, shape, dtype, distribution, Some(served)))
+    fused(source, shape, dtype, distribution, Some(served))
 }
 
 /// How experts are served: what chooses among kernels that were all measured.
@@ -271,55 +271,73 @@ fn at_shape<'t>(t: &'t Table, shape: ExpertShape, dtype: Dtype) -> Rows<'t> {
 }
 
 /// The kernel of that name in the framework's own table.
-fn named(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &str, kernel: &str) -> Option<Lane> {
-    let t = table(source, &source.framework, "moe")?;
+fn named(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &str, kernel: &str) -> Result<Option<Lane>> {
+    let Some(t) = table(source, &source.framework, "moe")? else { return Ok(None) };
     let (rows, known) = pick(at_shape(&t, shape, dtype).text("kernel_source", |l| l.contains(kernel)), distribution);
-    (!rows.is_empty()).then(|| curve(source, &rows, shape, dtype, dtype, known, shape.gated))
+    Ok((!rows.is_empty()).then(|| curve(source, &rows, shape, dtype, dtype, known, shape.gated)))
 }
 
-fn no_kernel(source: &Source, shape: ExpertShape, dtype: Dtype, kernel: &str) -> Error {
-    let labels = table(source, &source.framework, "moe").map(|t| at_shape(&t, shape, dtype).labels("kernel_source"));
+fn no_kernel(source: &Source, shape: ExpertShape, dtype: Dtype, kernel: &str) -> Result<Error> {
+    let labels = table(source, &source.framework, "moe")?.map(|t| at_shape(&t, shape, dtype).labels("kernel_source"));
     let known = labels.unwrap_or_default();
     let text = format!("{} has no rows of '{kernel}' for these experts in {}", source.framework, dtype.name());
     let hint = if known.is_empty() { "leave it out".to_string() } else { format!("one of {}", known.join(", ")) };
-    Error::spec("serving.expert_kernel", text, hint)
+    Ok(Error::spec("serving.expert_kernel", text, hint))
 }
 
 const SHAPE: [&str; 4] = ["hidden_size", "inter_size", "topk", "num_experts"];
 
 /// The lane that servers take for a layout, where it was measured at the very shape and format; an imported table of the
 /// framework's own stands instead.
-fn by_layout(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &str, served: &Served) -> Option<Lane> {
+fn by_layout(
+    source: &Source,
+    shape: ExpertShape,
+    dtype: Dtype,
+    distribution: &str,
+    served: &Served,
+) -> Result<Option<Lane>> {
     let rule = |fused| {
         servers::expert_rule(&source.framework, source.device.sm, dtype, served.attention_dp, fused)
             .filter(|_| source.by_rule)
     };
     // Where nothing is known of the fused kernel, that of the layout.
-    let rule = rule(served.fused_dispatch).or_else(|| rule(false))?;
-    if table(source, &source.framework, "moe").is_some_and(|t| at_shape(&t, shape, dtype).imports_any()) {
-        return None;
+    let Some(rule) = rule(served.fused_dispatch).or_else(|| rule(false)) else { return Ok(None) };
+    if table(source, &source.framework, "moe")?.is_some_and(|t| at_shape(&t, shape, dtype).imports_any()) {
+        return Ok(None);
     }
     let own = [source.framework.clone()];
     let of: &[String] = if rule.of.is_empty() { &own } else { &rule.of };
-    of.iter().find_map(|framework| {
-        let t = table(source, framework, "moe")?;
+    for framework in of {
+        let Some(t) = table(source, framework, "moe")? else { continue };
         let rows = at_shape(&t, shape, dtype).text("kernel_source", |l| l.contains(&rule.lane));
         let (rows, skew) = pick(rows, distribution);
         let known = if rule.of.is_empty() { skew } else { skew.max(Evidence::Interpolated) };
-        (!rows.is_empty()).then(|| curve(source, &rows, shape, dtype, dtype, known, shape.gated))
-    })
+        if !rows.is_empty() {
+            return Ok(Some(curve(source, &rows, shape, dtype, dtype, known, shape.gated)));
+        }
+    }
+    Ok(None)
 }
 
 /// Points of a lane, its roofline and where it is from.
 type Lane = (Points, Roofline, String);
 
 /// `layout`: as serving prices it, with attention data parallelism or without.
-fn fused(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &str, layout: Option<&Served>) -> Surface {
+fn fused(
+    source: &Source,
+    shape: ExpertShape,
+    dtype: Dtype,
+    distribution: &str,
+    layout: Option<&Served>,
+) -> Result<Surface> {
     let want = [shape.hidden, shape.intermediate, shape.topk, shape.experts].map(i64::from);
     let judge = layout.is_some();
-    let mut best = layout.and_then(|served| by_layout(source, shape, dtype, distribution, served));
+    let mut best = match layout {
+        Some(served) => by_layout(source, shape, dtype, distribution, served)?,
+        None => None,
+    };
     if best.is_none()
-        && let Some(t) = table(source, &source.framework, "moe")
+        && let Some(t) = table(source, &source.framework, "moe")?
     {
         // The right shape in another format is nearer than another shape in the right format.
         // Experts without a gate have kernels of their own; where none was measured, those with one are nearest.
@@ -367,7 +385,7 @@ fn fused(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &str, 
         let target = roof(&source.device, dtype, &want, shape.gated, tp, ep);
         (Points::default(), target, format!("{} moe", source.framework))
     });
-    compile(&points, &recipe(source, &points, target), &lane)
+    Ok(compile(&points, &recipe(source, &points, target), &lane))
 }
 
 /// Grouped wide-EP kernel (DeepEP layout); `None` where no such table exists for the shape. Axis as `moe`.
@@ -415,7 +433,7 @@ fn grouped_of(
     let order = [true, false].into_iter().flat_map(|exact| shared.map(|lane| (exact, lane)));
     let last = [true, false].map(|exact| (exact, ("trtllm", "wideep_moe"))).into_iter().filter(|_| all);
     for (experts, (framework, name)) in order.chain(last) {
-        let Some(t) = table(source, framework, name) else { continue };
+        let Some(t) = table(source, framework, name)? else { continue };
         let mut rows = Rows::new(&t)
             .text("moe_dtype", |l| l == format.name() || (format == Dtype::Fp8 && l == "fp8_block"))
             .text("op_name", |l| (l.ends_with("_eplb") == eplb) || (even && l.ends_with("_eplb")))

@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::error::Result;
 use crate::kernels::KernelDb;
 use crate::kernels::evidence::Evidence;
 use crate::kernels::grid::points::Points;
@@ -27,18 +28,16 @@ const SUSPECT: f64 = 1.5;
 const FRAMEWORKS: [&str; 3] = ["trtllm", "sglang", "vllm"];
 
 /// The tables to take the least of, the framework's own first; none: its own rows stand.
-pub(super) fn trusted(source: &Source, own: &Table, format: Dtype) -> Vec<Arc<Table>> {
+pub(super) fn trusted(source: &Source, own: &Table, format: Dtype) -> Result<Vec<Arc<Table>>> {
     let imported = |t: &Table| Rows::new(t).text("gemm_dtype", |l| l == format.name()).imports_any();
     if !source.by_rule || imported(own) {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    let others: Vec<Arc<Table>> = FRAMEWORKS
-        .iter()
-        .filter(|f| **f != source.framework)
-        .filter_map(|f| table(source, f, "gemm"))
-        .filter(|t| !imported(t))
-        .collect();
-    if slowness(source, own, &others, format) >= SUSPECT { others } else { Vec::new() }
+    let mut others: Vec<Arc<Table>> = Vec::new();
+    for framework in FRAMEWORKS.iter().filter(|f| **f != source.framework) {
+        others.extend(table(source, framework, "gemm")?.filter(|t| !imported(t)));
+    }
+    Ok(if slowness(source, own, &others, format) >= SUSPECT { others } else { Vec::new() })
 }
 
 /// Seconds of one row of every shape.

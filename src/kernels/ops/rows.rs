@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::error::Result;
 use crate::kernels::evidence::Evidence;
 use crate::kernels::grid::Scale;
 use crate::kernels::grid::build::{build, build_held};
@@ -305,11 +306,8 @@ pub(super) fn compile_baked(points: &Points, length: Scale, roofline: Roofline) 
     build(points, &recipe).map_or(Node::Roofline(roofline), |(g, _)| Node::Grid(Arc::new(g)))
 }
 
-/// A table of the source's framework; `None` where the pack has none.
-pub(super) fn table(source: &Source, framework: &str, name: &str) -> Option<Arc<Table>> {
-    source
-        .db
-        .table(&source.system, framework, name, None)
-        .ok()
-        .filter(|t| t.measures.first().is_some_and(|m| !m.1.is_empty()))
+/// A table of the source's framework; `None` where the pack has none, an error where it is damaged.
+pub(super) fn table(source: &Source, framework: &str, name: &str) -> Result<Option<Arc<Table>>> {
+    let found = source.db.find(&source.system, framework, name, None)?;
+    Ok(found.filter(|t| t.measures.first().is_some_and(|m| !m.1.is_empty())))
 }

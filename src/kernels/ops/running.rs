@@ -11,6 +11,7 @@
 //!
 //! with chunks of C = 64 tokens (arXiv:2412.06464, section 3.3). Limits: draft tokens count as sequences.
 
+use crate::error::Result;
 use crate::kernels::evidence::Evidence;
 use crate::kernels::grid::Scale;
 use crate::kernels::grid::lattice::{Floors, Recipe};
@@ -68,19 +69,19 @@ fn kernel(
     share: f64,
     kernel: Kernel,
     decode: bool,
-) -> (Node, String) {
+) -> Result<(Node, String)> {
     let heads = [own.keys, own.values].map(|n| (n / ranks).max(1));
     let device = &source.device;
     let floor = roof(device, r, share, kernel, decode);
     let bare = || (Node::Roofline(floor), format!("roofline ({})", own.table));
-    let Some(t) = table(source, &source.framework, own.table) else { return bare() };
+    let Some(t) = table(source, &source.framework, own.table)? else { return Ok(bare()) };
     let phase = if decode { "generation" } else { "context" };
     let rows = Rows::new(&t).text("phase", |p| p == phase);
     let rows = rows.text("kernel_source", |k| k.contains("conv") == (kernel == Kernel::Convolution));
     let measured: Vec<(i64, i64)> =
         rows.sites(["num_k_heads", "num_v_heads"]).iter().map(|s| (s.0[0], s.0[1])).collect();
     if measured.is_empty() {
-        return bare();
+        return Ok(bare());
     }
     let [keys, values] = heads.map(f64::from);
     let off = |s: &(i64, i64)| ((s.1 as f64 / s.0 as f64) / (values / keys)).ln().abs();
@@ -105,18 +106,18 @@ fn kernel(
     let points = blend(&sites, &floor, evidence);
     let recipe = Recipe { scales: vec![Scale::Linear; axes.len()], roofline: floor, floors: Floors::None };
     let surface = compile(&points, &recipe, &rows.source());
-    (surface.node().clone(), surface.source().to_string())
+    Ok((surface.node().clone(), surface.source().to_string()))
 }
 
 /// Both kernels of a layer that keeps a running state, on one of `ranks` that share its heads; axes: sequences, and for
 /// prefill new tokens.
-pub fn running(source: &Source, r: &Running, ranks: u32, decode: bool) -> Surface {
+pub fn running(source: &Source, r: &Running, ranks: u32, decode: bool) -> Result<Surface> {
     let share = 1.0 / f64::from(ranks.max(1));
     let of = |part| match r.rows {
         Some(rows) => kernel(source, r, &rows, ranks, share, part, decode),
-        None => (Node::Roofline(roof(&source.device, r, share, part, decode)), String::new()),
+        None => Ok((Node::Roofline(roof(&source.device, r, share, part, decode)), String::new())),
     };
-    let (rule, convolution) = (of(Kernel::Rule), of(Kernel::Convolution));
+    let (rule, convolution) = (of(Kernel::Rule)?, of(Kernel::Convolution)?);
     let name = if rule.1.is_empty() { "roofline (running state)".to_string() } else { rule.1 };
-    Surface::new(Node::Sum(vec![rule.0, convolution.0]), name, Vec::new())
+    Ok(Surface::new(Node::Sum(vec![rule.0, convolution.0]), name, Vec::new()))
 }
