@@ -4,6 +4,7 @@
 //! others; the first `dense_layers`, or those that `expert_layers` leaves out, have a dense FFN, the others experts.
 
 mod block_sparse;
+mod blocks;
 mod compressed;
 
 use std::sync::Arc;

@@ -64,6 +64,8 @@ enum SurfaceKey {
         ranks: u32,
         decode: bool,
         graph: bool,
+        /// The whole block of a layer.
+        whole: bool,
     },
     Experts {
         graph: bool,

@@ -78,6 +78,9 @@ pub trait Surfaces {
     /// What `make` makes, made once for a kind with facts of its own on one of `ranks`.
     fn own(&self, mixer: &OwnMixer, ranks: u32, decode: bool, make: &Make) -> Result<Arc<Surface>>;
 
+    /// The whole block of such a kind, projections and all, as `make` makes it; None where no rows were measured.
+    fn block(&self, mixer: &OwnMixer, ranks: u32, decode: bool, make: &Make) -> Result<Option<Arc<Surface>>>;
+
     /// Elementwise work; axis: bytes.
     fn memory(&self, decode: bool) -> Surface;
 }

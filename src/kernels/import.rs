@@ -41,7 +41,12 @@ const LAST_AXIS: [&str; 6] = ["m", "num_tokens", "num_token", "message_size", "s
 /// heads and lengths, and `model` and `tp_size` only say which run of the collector asked for it.
 pub(crate) fn ignored(table: &str) -> &'static [&'static str] {
     let module = table.starts_with("dsa_") || table.contains("mla_context") || table.contains("mla_generation");
-    if module || table.ends_with("_mla") { &["model", "tp_size"] } else { &[] }
+    match table {
+        t if module || t.ends_with("_mla") => &["model", "tp_size"],
+        // Models of one architecture differ in width there, so the model counts.
+        t if t.starts_with("dsv4_") || t.starts_with("msa_") => &["tp_size"],
+        _ => &[],
+    }
 }
 
 /// One spelling per meaning: an 8-bit KV cache is e4m3 in every framework measured.

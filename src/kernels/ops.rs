@@ -7,6 +7,9 @@
 //! on the nearest one that exists, tagged as extrapolated; nothing here fails for want of data.
 
 mod attention;
+mod block;
+mod block_sparse;
+mod compressed;
 mod dsa;
 mod gemm;
 mod latent;
@@ -23,6 +26,8 @@ use super::table::KernelDb;
 use crate::spec::Device;
 
 pub use attention::{context_attention, generation_attention};
+pub use block_sparse::{block_sparse_block, block_sparse_kernel};
+pub use compressed::{compressed_block, compressed_kernel};
 pub use gemm::gemm;
 pub use memory::{by_roofline, memory};
 pub use mla::{mla_context, mla_context_wide, mla_generation, mla_kernel, sparse_generation_held};

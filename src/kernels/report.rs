@@ -163,11 +163,10 @@ pub fn leave_one_out(source: &Source, table: &str, samples: usize, seed: u64) ->
             groups.entry(wanted.clone()).or_insert_with(|| Arc::new(subset(&whole, |r| key(r) == wanted))).clone();
         // The same row inside its group.
         let at = (0..row).filter(|&r| key(r) == wanted).count();
-        let Some(seconds) = group.seconds(at, "latency") else { continue };
         let here = with(source, vec![(*group).clone()])?;
-        if ask(&here, &group, at).is_none() {
+        let Some(seconds) = ask(&here, &group, at).and_then(|whole| rows::seconds(&group, at, &whole)) else {
             continue;
-        }
+        };
         // Repeats under keys that do not matter are one point.
         let same =
             |r: usize, names: &[&str]| names.iter().all(|n| group.key(n).is_none_or(|k| k.code(r) == k.code(at)));
@@ -178,12 +177,12 @@ pub fn leave_one_out(source: &Source, table: &str, samples: usize, seed: u64) ->
                 None => (subset(&group, |r| !same(r, &all)), ""),
                 Some(a) => {
                     let name = probe.axes[a];
-                    let runtime = matches!(name, "m" | "batch_size" | "isl" | "step" | "num_tokens");
+                    let runtime = matches!(name, "m" | "batch_size" | "isl" | "seq_len" | "step" | "num_tokens");
                     // A runtime axis is hidden on this lane only; a shape axis together with its whole lane.
                     let lane: Vec<&str> = all
                         .iter()
                         .copied()
-                        .filter(|n| !matches!(*n, "m" | "batch_size" | "isl" | "step" | "num_tokens"))
+                        .filter(|n| !matches!(*n, "m" | "batch_size" | "isl" | "seq_len" | "step" | "num_tokens"))
                         .collect();
                     let mut columns = if runtime { lane } else { Vec::new() };
                     if name == "moe_ep_size" {

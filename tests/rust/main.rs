@@ -6,6 +6,7 @@ mod arrivals;
 mod astra;
 mod audit;
 mod binding;
+mod blocks;
 mod breakdown;
 mod cadence;
 mod calibrate;

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use disagg::cost::{Batch, Library, Program};
-use disagg::kernels::Evidence;
+use disagg::kernels::{Evidence, ops};
 use disagg::serving::{Load, Scan, Tables, aggregated, pd};
-use disagg::spec::{Assumptions, Attention, Dtype, Quant, Serving, Workload};
+use disagg::spec::{Assumptions, Attention, Dtype, LayerMixer, OwnMixer, Quant, Serving, Workload};
 
 use crate::lab;
 
@@ -100,21 +100,25 @@ fn sparse_kernels_grow_as_their_rows_do() {
     let program = &lib.program;
     assert_eq!([0, 1, 2].map(|i| program.layers_of(i)), [2.0, 21.0, 20.0]);
     let by_name = |name: &str| program.mixers().iter().position(|m| m.name() == name).unwrap();
-    let picked = program.mixers()[by_name("compressed sparse attention")].on_rank(&*lib, 1, 1).unwrap();
-    let plain = program.mixers()[0].on_rank(&*lib, 1, 1).unwrap();
+    let plain = program.mixers()[by_name("compressed attention")].on_rank(&*lib, 1, 1).unwrap();
     let rows = 64.0;
     // The window alone: no longer over a longer context.
     assert_eq!(plain.decode(rows, 1e3).seconds, plain.decode(rows, 1e6).seconds);
-    let reads = |context: f64| picked.decode(rows, context);
+    let device = &lib.cluster.device;
+    let picked = lib.model.mixers.iter().find_map(|m| match m {
+        LayerMixer::Own(OwnMixer::Compressed(c)) if c.topk > 0 => Some(*c),
+        _ => None,
+    });
+    let bare = |decode| ops::by_roofline(ops::compressed_kernel(device, &picked.unwrap(), 64.0, Dtype::Fp8, decode));
+    let (decode, prompt) = (bare(true), bare(false));
+    let reads = |context: f64| decode.at(&[rows, context]);
     assert_eq!(reads(1e4).evidence, Evidence::Roofline);
-    let bw = lib.cluster.device.hbm_bytes_per_s * 0.8;
     // From 2,048 tokens on (512 picks of 4) only index keys of 33 bytes a token are read.
     let more = reads(1_048_576.0).seconds - reads(524_288.0).seconds;
-    lab::near(more, rows * 524_288.0 * 132.0 / 4.0 / bw, 0.02, "index keys");
+    lab::near(more, rows * 524_288.0 * 132.0 / 4.0 / (device.hbm_bytes_per_s * 0.8), 0.02, "index keys");
     // Prefill: the second half of a prompt is no dearer than picks and index make it, far below dense attention.
-    let dense =
-        lib.model.attention.heads() as f64 * 4.0 * 512.0 * 65_536.0 * 65_536.0 / 2.0 / lib.cluster.device.bf16_flops;
-    let long = picked.prompt(1.0, 65_536.0, 0.0).seconds;
+    let dense = lib.model.attention.heads() as f64 * 4.0 * 512.0 * 65_536.0 * 65_536.0 / 2.0 / device.bf16_flops;
+    let long = prompt.at(&[1.0, 65_536.0, 0.0]).seconds;
     assert!(long < 0.2 * dense, "{long} {dense}");
 }
 

@@ -37,8 +37,12 @@ def ignored(table: str) -> frozenset[str]:
     """
     if table.startswith("dsa_") or "mla_context" in table or "mla_generation" in table or table.endswith("_mla"):
         return frozenset({"model", "tp_size"})
-    return frozenset()
+    # Models of one architecture differ in width there, so the model counts.
+    return frozenset({"tp_size"}) if table.startswith(("dsv4_", "msa_")) else frozenset()
 
+
+_BLOCK = ("model", "kv_cache_dtype", "gemm_type", "num_heads", "batch_size")
+_RUNNING = ("kernel_source", "phase", "batch_size", "seq_len", "num_k_heads", "num_v_heads")
 
 #: Key columns without which a known table cannot be read.
 REQUIRED = {
@@ -75,7 +79,13 @@ REQUIRED = {
     ),
     "dsa_context_module": ("architecture", "kv_cache_dtype", "gemm_type", "num_heads", "batch_size", "isl", "step"),
     "dsa_generation_module": ("architecture", "kv_cache_dtype", "gemm_type", "num_heads", "batch_size", "step"),
-    "gdn": ("kernel_source", "phase", "batch_size", "seq_len", "num_k_heads", "num_v_heads"),
+    **{
+        f"{kind}_{phase}_module": (*_BLOCK, "isl", "step") if phase == "context" else (*_BLOCK, "step")
+        for kind in ("dsv4_csa", "dsv4_hca", "msa")
+        for phase in ("context", "generation")
+    },
+    "gdn": _RUNNING,
+    "kda": _RUNNING,
     "nccl": ("op_name", "nccl_dtype", "num_gpus", "message_size"),
     "custom_allreduce": ("allreduce_dtype", "num_gpus", "message_size"),
 }
@@ -100,6 +110,21 @@ _CURRENT_TABLES = {
     "linear_attention": ("gdn",),
 }
 
+_COMPRESSED = tuple(f"dsv4_{kind}_{phase}_module" for kind in ("csa", "hca") for phase in ("context", "generation"))
+_BLOCKS = ("msa_context_module", "msa_generation_module")
+
+#: (family, framework, version) -> tables of families that were measured once, whatever the version.
+_ONCE = {
+    ("sparse_attention", "sglang", "0.5.14"): _COMPRESSED,
+    ("sparse_attention", "vllm", "0.24.0"): _COMPRESSED,
+    ("sparse_attention", "trtllm", "1.3.0rc23"): _COMPRESSED,
+    ("kda", "sglang", "0.5.16"): ("kda",),
+    ("kda", "vllm", "0.1.dev19262"): ("kda",),
+    ("msa", "sglang", "0.5.16"): _BLOCKS,
+    ("msa", "vllm", "0.24.0"): _BLOCKS,
+    ("msa", "trtllm", "1.3.0rc23"): _BLOCKS,
+}
+
 #: (family, framework, version, table): tables that only an older version holds.
 _OLDER = frozenset(
     {
@@ -122,7 +147,7 @@ def in_pack(system: str, family: str, framework: str, version: str, table: str) 
     """Whether the shipped pack takes this table."""
     if system not in SYSTEMS:
         return False
-    if (family, framework, version, table) in _OLDER:
+    if (family, framework, version, table) in _OLDER or table in _ONCE.get((family, framework, version), ()):
         return True
     if family == "comm" and framework == "nccl":
         return table == "nccl"

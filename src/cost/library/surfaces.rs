@@ -111,8 +111,14 @@ impl Surfaces for Library {
 
     fn own(&self, mixer: &OwnMixer, ranks: u32, decode: bool, make: &Make) -> Result<Arc<Surface>> {
         let graph = self.graph(decode);
-        let key = SurfaceKey::Own { mixer: mixer.clone(), ranks, decode, graph };
+        let key = SurfaceKey::Own { mixer: mixer.clone(), ranks, decode, graph, whole: false };
         self.kernel(key, graph, make)
+    }
+
+    fn block(&self, mixer: &OwnMixer, ranks: u32, decode: bool, make: &Make) -> Result<Option<Arc<Surface>>> {
+        let graph = self.graph(decode);
+        let key = SurfaceKey::Own { mixer: mixer.clone(), ranks, decode, graph, whole: true };
+        Ok(Some(self.kernel(key, graph, make)?).filter(|s| s.is_measured()))
     }
 
     fn memory(&self, decode: bool) -> Surface {

@@ -3,11 +3,13 @@
 //!
 //! Limit: rows that no default lane uses, and tables that are no operator of a layer, are not asked for.
 
+use crate::kernels::evidence::Evidence;
 use crate::kernels::ops::{self, ExpertShape, Source};
 use crate::kernels::surface::Surface;
 use crate::kernels::table::{Table, TableKey};
+use crate::spec::mixers::{DeltaNet, KimiDelta};
 use crate::spec::model::USUAL_GROUP;
-use crate::spec::{Attention, Dtype, Indexer, Model, Quant, servers};
+use crate::spec::{Attention, Dtype, Indexer, LayerMixer, Model, OwnMixer, Quant, catalog, servers};
 
 /// How a table's rows are asked for.
 pub(super) struct Probe {
@@ -32,6 +34,11 @@ const DSA_CONTEXT: Probe = Probe {
 };
 const DSA_DECODE: Probe =
     Probe { group: &["architecture", "kv_cache_dtype", "gemm_type"], axes: &["batch_size", "step", "num_heads"] };
+const BLOCK_CONTEXT: Probe =
+    Probe { group: &["model", "kv_cache_dtype", "gemm_type"], axes: &["batch_size", "isl", "step", "num_heads"] };
+const BLOCK_DECODE: Probe =
+    Probe { group: &["model", "kv_cache_dtype", "gemm_type"], axes: &["batch_size", "step", "num_heads"] };
+const RUNNING: Probe = Probe { group: &["phase"], axes: &["batch_size", "seq_len", "num_v_heads"] };
 const MLA_CONTEXT: Probe =
     Probe { group: &["mla_dtype", "kv_cache_dtype", "gemm_type"], axes: &["batch_size", "isl", "num_heads"] };
 const MLA_DECODE: Probe =
@@ -48,6 +55,9 @@ pub(super) fn probe(table: &str) -> Option<&'static Probe> {
         "generation_attention" => &DECODE,
         "dsa_context_module" => &DSA_CONTEXT,
         "dsa_generation_module" => &DSA_DECODE,
+        "dsv4_csa_context_module" | "dsv4_hca_context_module" | "msa_context_module" => &BLOCK_CONTEXT,
+        "dsv4_csa_generation_module" | "dsv4_hca_generation_module" | "msa_generation_module" => &BLOCK_DECODE,
+        "kda" | "gdn" => &RUNNING,
         "mla_context_module" | "context_mla" => &MLA_CONTEXT,
         "mla_generation_module" | "generation_mla" => &MLA_DECODE,
         "moe" | "wideep_context_moe" | "wideep_generation_moe" | "wideep_moe" => &MOE,
@@ -56,12 +66,20 @@ pub(super) fn probe(table: &str) -> Option<&'static Probe> {
 }
 
 /// Tables that leave-one-out knows how to ask for.
-pub const TABLES: [&str; 13] = [
+pub const TABLES: [&str; 21] = [
     "gemm",
     "context_attention",
     "generation_attention",
     "dsa_context_module",
     "dsa_generation_module",
+    "dsv4_csa_context_module",
+    "dsv4_csa_generation_module",
+    "dsv4_hca_context_module",
+    "dsv4_hca_generation_module",
+    "msa_context_module",
+    "msa_generation_module",
+    "kda",
+    "gdn",
     "mla_context_module",
     "mla_generation_module",
     "context_mla",
@@ -134,6 +152,13 @@ fn model(architecture: &str, sparse: bool) -> Model {
     }
 }
 
+/// The time that the operator of a row takes, all its kernels. `whole`: the surface made from every row, and where the row is.
+pub(super) fn seconds(table: &Table, row: usize, whole: &(Surface, [f64; 3])) -> Option<f64> {
+    let parts = matches!(table.name.as_str(), "kda" | "gdn");
+    let reading = parts.then(|| whole.0.at(&whole.1)).filter(|r| r.evidence == Evidence::Measured);
+    if parts { reading.map(|r| r.seconds) } else { table.seconds(row, "latency") }
+}
+
 /// The surface that serves a row, and where on it the row is; `None` for rows of other operators.
 pub(super) fn ask(source: &Source, table: &Table, row: usize) -> Option<(Surface, [f64; 3])> {
     let i = |name: &str| int(table, name, row);
@@ -182,6 +207,44 @@ pub(super) fn ask(source: &Source, table: &Table, row: usize) -> Option<(Surface
                     [f("batch_size"), f("step"), 0.0],
                 )
             }
+        }
+        name if name.starts_with("dsv4_") || name.starts_with("msa_") => {
+            let m = catalog::model(t("model")).ok()?;
+            let (decode, picks, heads) = (name.contains("generation"), name.contains("_csa_"), u("num_heads"));
+            let formats = [dtype(t("gemm_type"))?, kv()?];
+            let s = m.mixers.iter().find_map(|mixer| match mixer {
+                LayerMixer::Own(OwnMixer::Compressed(c)) if c.ratio > 0 && (c.topk > 0) == picks => {
+                    Some(ops::compressed_block(source, m.hidden, c, heads, formats, decode).ok()?)
+                }
+                LayerMixer::Own(OwnMixer::BlockSparse(b)) => {
+                    Some(ops::block_sparse_block(source, m.hidden, b, heads, formats, decode).ok()?)
+                }
+                _ => None,
+            })?;
+            (s, if decode { [f("batch_size"), f("step"), 0.0] } else { [f("batch_size"), f("isl"), f("step")] })
+        }
+        "kda" | "gdn" => {
+            let (keys, values) = (u("num_k_heads"), u("num_v_heads"));
+            let conv = u("d_conv");
+            let mixer = match table.name.as_str() {
+                "kda" => {
+                    let head_dim = u("head_v_dim");
+                    OwnMixer::KimiDelta(KimiDelta { heads: values, head_dim, conv, full_gate: false })
+                }
+                _ => OwnMixer::GatedDelta(DeltaNet {
+                    key_heads: keys,
+                    value_heads: values,
+                    key_dim: u("head_k_dim"),
+                    value_dim: u("head_v_dim"),
+                    conv,
+                }),
+            };
+            let decode = match t("phase") {
+                "generation" => true,
+                "context" => false,
+                _ => return None,
+            };
+            (ops::running(source, &mixer.running()?, 1, decode).ok()?, [f("batch_size"), f("seq_len"), 0.0])
         }
         "mla_context_module" | "mla_generation_module" => {
             if t("mla_dtype") != "bfloat16" {

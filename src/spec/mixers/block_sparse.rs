@@ -108,6 +108,10 @@ impl Facts for BlockSparse {
         tp.clamp(1, self.kv_heads.max(1))
     }
 
+    fn tables(&self) -> Vec<&'static str> {
+        vec!["msa_generation_module"]
+    }
+
     fn row_bytes(&self) -> f64 {
         4.0 * f64::from(self.heads) * f64::from(self.head_dim)
     }

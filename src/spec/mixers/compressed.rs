@@ -201,4 +201,9 @@ impl Facts for Compressed {
     fn row_bytes(&self) -> f64 {
         4.0 * f64::from(self.heads) * f64::from(self.head_dim)
     }
+
+    /// Of the window alone nobody measured rows; it stands in the few layers beside the others.
+    fn tables(&self) -> Vec<&'static str> {
+        vec![if self.topk > 0 { "dsv4_csa_generation_module" } else { "dsv4_hca_generation_module" }]
+    }
 }

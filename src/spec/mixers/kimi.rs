@@ -1,10 +1,9 @@
 //! Kimi delta attention: a delta rule whose decay has a value for each of a head's. Source: arXiv:2510.26692; sizes as
-//! `config.json` of Kimi-Linear names them. Its kernels have no packed rows: over those of SGLang 0.5.16 on B200 (wheel
-//! `aisimulate` 0.13.0.dev202610270000000085) their roofline is 0.8 to 1 for decode and 0.1 for the rule over a prompt.
+//! `config.json` of Kimi-Linear names them.
 
 use serde::{Deserialize, Serialize};
 
-use super::facts::{Facts, Found, HEAD, Reading, Running};
+use super::facts::{Facts, Found, HEAD, Reading, Rows, Running};
 use crate::spec::hf::fields::Fields;
 use crate::spec::limits::Check;
 
@@ -44,7 +43,7 @@ impl Facts for KimiDelta {
             columns_out: wide,
             conv: self.conv,
             small: 3.0 * wide * f64::from(self.conv) + widened + heads + wide + side,
-            rows: None,
+            rows: Some(Rows { table: "kda", keys: self.heads, values: self.heads }),
         })
     }
 
