@@ -31,11 +31,11 @@ def _doctor(_: argparse.Namespace) -> int:
     show_versions()
     problems = check()
     for path, message in problems:
-        print(f"{path}: {message}")  # noqa: T201
+        print(f"{path}: {message}")
     if problems:
-        print(f"{len(problems)} problems: install the package again")  # noqa: T201
+        print(f"{len(problems)} problems: install the package again")
     else:
-        print("every file and every table is as it was shipped")  # noqa: T201
+        print("every file and every table is as it was shipped")
     return 1 if problems else 0
 
 
@@ -73,5 +73,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return next(c for c in COMMANDS if c.name == args.command).run(args)
     except DisaggError as e:
-        print(f"error: {e}", file=sys.stderr)  # noqa: T201
+        print(f"error: {e}", file=sys.stderr)
         return 1

@@ -8,6 +8,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use super::crc::crc32;
 use super::overlay;
 use super::pack::{self, IndexEntry};
 use super::table::{Provenance, Table};
@@ -247,7 +248,7 @@ impl KernelDb {
             let _ = writeln!(names, "{} {} {} {} {}", s.system, s.framework, s.version, s.name, s.layer);
             contents.extend(content.to_le_bytes());
         }
-        format!("{:08x}{:08x}", pack::crc32(names.as_bytes()), pack::crc32(&contents))
+        format!("{:08x}{:08x}", crc32(names.as_bytes()), crc32(&contents))
     }
 
     /// One line on where the pack's numbers come from.

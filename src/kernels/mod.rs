@@ -1,5 +1,6 @@
 //! Measured kernels: the pack, lookups with evidence, rooflines where nothing was measured.
 
+mod crc;
 pub mod db;
 pub mod evidence;
 pub mod grid;

@@ -202,7 +202,7 @@ impl Surface {
     }
 
     /// Whether it rests on rows of a table at all; else it is a bare roofline.
-    pub(crate) fn is_measured(&self) -> bool {
+    pub fn is_measured(&self) -> bool {
         !self.inner.checks.is_empty()
     }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::crc::crc32;
 pub use super::db::KernelDb;
 use crate::units::{MS, US};
 
@@ -185,7 +186,7 @@ impl Table {
             bytes.extend(name.as_bytes());
             bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
         }
-        super::pack::crc32(&bytes)
+        crc32(&bytes)
     }
 
     /// Version and source of the table itself.

@@ -11,7 +11,7 @@ mod circles;
 
 /// Modules of one floor may use one another only where `MAY` says so, or on the ground floor.
 const FLOORS: &[(u32, &[&str])] = &[
-    (0, &["error", "units", "control", "pool", "recent", "math", "columns"]),
+    (0, &["error", "units", "control", "limits", "pool", "recent", "math", "columns"]),
     (1, &["spec"]),
     (2, &["kernels", "network"]),
     (3, &["cost"]),
