@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::class::{self, Class, Rule};
 use super::fields::{Fields, kind};
+use super::order::Blocks;
 use super::quant;
 use super::{attention, ffn, unread};
 use crate::error::{Error, Problems, Result};
@@ -153,9 +154,9 @@ fn read(
     );
     let architecture = architecture(top, text);
     let dense = placed.as_ref().map(|p| p.dense.as_slice()).unwrap_or_default();
-    let parts = parts(mixing.as_ref(), moe.as_ref(), dense);
+    let parts = parts(mixing.as_ref(), moe.as_ref(), dense, blocks.as_ref());
     let experts = f.get("expert_dtype").and_then(Value::as_str).map(str::to_ascii_lowercase);
-    let checkpoint = quant::read(top, text, dense, &parts, mla, &mut f.problems);
+    let checkpoint = quant::read(top, text, &parts, mla, &mut f.problems);
     let checkpoint = checkpoint.map(|c| c.with_experts(experts.as_deref()));
     unread::structure(&mut f, true);
     problems.0.extend(f.problems.0);
@@ -215,16 +216,42 @@ fn residual(f: &mut Fields) -> (Option<u32>, Option<u32>) {
     (streams, block)
 }
 
-/// Parts that the model has, in the order in which they are told; none: its experts.
-fn parts(mixing: Option<&attention::Mixing>, moe: Option<&Moe>, dense: &[bool]) -> Vec<Option<Part>> {
-    let mut all: Vec<Option<Part>> = Vec::new();
-    if let Some(m) = mixing {
-        let others = m.mixers.iter().flat_map(|o| o.matrices(1));
-        all.extend(m.attention.matrices(1).into_iter().chain(others).map(|m| Some(m.part)));
+/// The parts of a model (None: its experts), and the layers that have each, as its checkpoint counts them.
+fn parts(
+    mixing: Option<&attention::Mixing>,
+    moe: Option<&Moe>,
+    dense: &[bool],
+    blocks: Option<&Blocks>,
+) -> Vec<(Option<Part>, Vec<u32>)> {
+    let mut all: Vec<(Option<Part>, Vec<u32>)> = Vec::new();
+    let mut has = |part: Option<Part>, layer: u32| match all.iter_mut().find(|p| p.0 == part) {
+        Some(known) if known.1.contains(&layer) => {}
+        Some(known) => known.1.push(layer),
+        None => all.push((part, vec![layer])),
+    };
+    for (i, is_dense) in dense.iter().enumerate() {
+        if let Some(m) = mixing {
+            let own = m.layer_mixers.get(i).map_or(&[0][..], Vec::as_slice);
+            for (place, number) in own.iter().enumerate() {
+                let at = blocks.and_then(|b| b.mixers_at.get(i)?.get(place).copied()).unwrap_or(i as u32);
+                let matrices = match number.checked_sub(1).and_then(|n| m.mixers.get(n as usize)) {
+                    Some(other) => other.matrices(1),
+                    None => m.attention.matrices(1),
+                };
+                matrices.iter().for_each(|matrix| has(Some(matrix.part), at));
+            }
+        }
+        let at = blocks.and_then(|b| b.ffn_at.get(i).copied()).unwrap_or(i as u32);
+        if moe.is_none() || *is_dense {
+            has(Some(Part::DenseFfn), at);
+        }
+        if let Some(moe) = moe.filter(|_| !is_dense) {
+            has(None, at);
+            if moe.shared_intermediate > 0 {
+                has(Some(Part::SharedExpert), at);
+            }
+        }
     }
-    all.extend(moe.is_some_and(|m| m.shared_intermediate > 0).then_some(Some(Part::SharedExpert)));
-    all.extend(dense.contains(&true).then_some(Some(Part::DenseFfn)));
-    all.extend(moe.is_some().then_some(None));
     all
 }
 

@@ -13,6 +13,9 @@ pub(crate) struct Blocks {
     pub layer_mixers: Vec<Vec<u32>>,
     /// For each layer, whether its FFN is dense.
     pub dense: Vec<bool>,
+    /// Where a layer's mixers stand in the row, and where its FFN does: checkpoints count so.
+    pub mixers_at: Vec<Vec<u32>>,
+    pub ffn_at: Vec<u32>,
 }
 
 /// None: a problem was noted.
@@ -46,12 +49,14 @@ pub(crate) fn blocks(f: &mut Fields) -> Option<Blocks> {
         f.wrong(field, format!("has {} entries for {layers} layers", row.len()), "");
         return None;
     }
-    let mut all = Blocks { layer_mixers: Vec::new(), dense: Vec::new() };
-    let mut mixers = Vec::new();
-    for letter in &row {
+    let mut all = Blocks { layer_mixers: Vec::new(), dense: Vec::new(), mixers_at: Vec::new(), ffn_at: Vec::new() };
+    let (mut mixers, mut at) = (Vec::new(), Vec::new());
+    for (number, letter) in (0..).zip(&row) {
         match letter {
-            'M' => mixers.push(1),
-            '*' => mixers.push(0),
+            'M' | '*' => {
+                mixers.push(u32::from(*letter == 'M'));
+                at.push(number);
+            }
             'E' | '-' if mixers.is_empty() => {
                 f.wrong(field, "has two FFNs one after the other: not supported", "");
                 return None;
@@ -59,6 +64,8 @@ pub(crate) fn blocks(f: &mut Fields) -> Option<Blocks> {
             'E' | '-' => {
                 all.layer_mixers.push(std::mem::take(&mut mixers));
                 all.dense.push(*letter == '-');
+                all.mixers_at.push(std::mem::take(&mut at));
+                all.ffn_at.push(number);
             }
             other => {
                 f.wrong(field, format!("{other:?} is no kind of layer that is known"), "M, *, E or -");

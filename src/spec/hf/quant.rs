@@ -11,7 +11,7 @@
 //! - attention arithmetic: BF16 over either cache, which is what the measured MLA and DSA rows are.
 //! - payload of dispatch: what the experts read (`fp8_block`, `nvfp4`, ...), BF16 for weight-only formats.
 //!
-//! A part has the format that most of its layers have (BF16 from half of them on).
+//! A part has the format that most of the layers that have it do (BF16 from half of them on).
 
 use serde_json::{Map, Value};
 
@@ -78,25 +78,25 @@ struct Scheme {
     ignored: Vec<Pattern>,
 }
 
-/// `dense`: for each layer, whether its FFN is dense; `has`: parts of the model, none for experts.
+/// `has`: parts of the model (None: its experts), and the layers that have each.
 pub(crate) fn read(
     top: &Json,
     text: &Json,
-    dense: &[bool],
-    has: &[Option<Part>],
+    has: &[(Option<Part>, Vec<u32>)],
     mla: bool,
     problems: &mut Problems,
 ) -> Option<Checkpoint> {
     let present = |m: &'_ Json, k: &str| m.get(k).filter(|v| !v.is_null()).cloned();
-    let (path, value) = [
+    let said: Vec<(&str, Value)> = [
         ("quantization_config", present(top, "quantization_config")),
         ("text_config.quantization_config", present(text, "quantization_config")),
         ("quantization", present(top, "quantization")),
         ("compression_config", present(top, "compression_config")),
     ]
     .into_iter()
-    .find_map(|(p, v)| v.map(|v| (p, v)))
-    .unwrap_or(("", Value::Null));
+    .filter_map(|(p, v)| v.map(|v| (p, v)))
+    .collect();
+    let (path, value) = said.first().cloned().unwrap_or(("", Value::Null));
     let q = match &value {
         Value::Null => {
             let formats = quant(Dtype::Bf16, Dtype::Bf16, Dtype::Bf16);
@@ -109,18 +109,18 @@ pub(crate) fn read(
         }
     };
     if q.get("quant_method").and_then(Value::as_str) == Some("mxfp4") {
-        if !has.contains(&None) {
+        if !has.iter().any(|h| h.0.is_none()) {
             let message = "\"mxfp4\" without experts: no kernels of dense layers are known: not supported";
             problems.push(format!("{path}.quant_method"), message, "");
             return None;
         }
-        let kv = kv_scheme(q, path, problems)?.unwrap_or(Dtype::Bf16);
+        let kv = kv_of(&said, problems)?.unwrap_or(Dtype::Bf16);
         let formats = quant(Dtype::Bf16, Dtype::W4a16Mxfp4, kv);
         return Some(Checkpoint { formats, bf16_parts: vec![], part_formats: vec![], int4_group: None });
     }
     let scheme = scheme(q, path, problems)?;
-    let found = resolve(&scheme, dense, has, path, problems)?;
-    let kv = match kv_scheme(q, path, problems)? {
+    let found = resolve(&scheme, has, path, problems)?;
+    let kv = match kv_of(&said, problems)? {
         Some(kv) => kv,
         None if mla && matches!(found.gemm, Dtype::Fp8 | Dtype::Fp8Block) => Dtype::Fp8,
         None => Dtype::Bf16,
@@ -145,6 +145,9 @@ fn scheme(q: &Json, path: &str, problems: &mut Problems) -> Option<Scheme> {
     let mut ignored = Vec::new();
     for list in ["exclude_modules", "ignore", "ignored_layers", "modules_to_not_convert"] {
         ignored.extend(patterns(q.get(list), &format!("{path}.{list}"), problems)?);
+    }
+    if let (Some("fp8"), Some(algo)) = (text("quant_method").as_deref(), text("moe_quant_algo")) {
+        return experts_apart(q, &algo, path, problems);
     }
     let mut groups = Vec::new();
     let mut refuse = |field: &str, what: String| {
@@ -212,6 +215,28 @@ fn scheme(q: &Json, path: &str, problems: &mut Problems) -> Option<Scheme> {
         return Some(Scheme { plain: None, groups, ignored });
     }
     Some(Scheme { plain: Some(plain), groups, ignored })
+}
+
+/// An FP8 checkpoint whose experts were put into another format (`moe_quant_algo`): what its lists leave out stays as it was.
+/// None: a problem was noted.
+fn experts_apart(q: &Json, algo: &str, path: &str, problems: &mut Problems) -> Option<Scheme> {
+    let base = match q.get("weight_block_size").filter(|b| !b.is_null()) {
+        None => Ok(Dtype::Fp8.into()),
+        sizes => formats::blocks(sizes).map_err(|what| ("weight_block_size", what)),
+    };
+    let group = q.get("group_size").and_then(Value::as_u64).and_then(|g| u32::try_from(g).ok());
+    let experts = formats::algorithm(algo, group).map_err(|what| ("moe_quant_algo", what));
+    match (base, experts) {
+        (Ok(base), Ok(experts)) => {
+            let names = MODULES.iter().filter(|m| m.0.is_none()).flat_map(|m| m.1);
+            let names = names.filter_map(|name| Pattern::parse(&format!("layers*.{name}"))).collect();
+            Some(Scheme { plain: Some(base), groups: vec![(names, experts)], ignored: Vec::new() })
+        }
+        (Err((field, what)), _) | (_, Err((field, what))) => {
+            problems.push(format!("{path}.{field}"), format!("{what}: not supported"), "");
+            None
+        }
+    }
 }
 
 /// None: a problem was noted.
@@ -344,26 +369,10 @@ impl Scheme {
 }
 
 /// From formats of modules to formats of parts.
-fn resolve(
-    scheme: &Scheme,
-    dense: &[bool],
-    has: &[Option<Part>],
-    path: &str,
-    problems: &mut Problems,
-) -> Option<Resolved> {
-    let all: Vec<u32> = (0..dense.len() as u32).collect();
-    let with = |kind: bool| all.iter().copied().filter(|l| dense[*l as usize] == kind).collect::<Vec<_>>();
-    let mut parts: Vec<(Option<Part>, Option<Format>)> = Vec::new();
-    for (part, modules) in MODULES.iter().filter(|m| has.contains(&m.0)) {
-        let layers = match part {
-            Some(Part::DenseFfn) => with(true),
-            Some(Part::SharedExpert) | None => with(false),
-            _ => all.clone(),
-        };
-        if !layers.is_empty() {
-            parts.push((*part, scheme.most(&layers, modules)));
-        }
-    }
+fn resolve(scheme: &Scheme, has: &[(Option<Part>, Vec<u32>)], path: &str, problems: &mut Problems) -> Option<Resolved> {
+    let layers = |part: Option<Part>| has.iter().find(|h| h.0 == part).map(|h| h.1.as_slice());
+    let with = |(part, modules): &(Option<Part>, &[&str])| Some((*part, scheme.most(layers(*part)?, modules)));
+    let parts: Vec<(Option<Part>, Option<Format>)> = MODULES.iter().filter_map(with).collect();
     let of_experts = parts.iter().find(|p| p.0.is_none()).and_then(|p| p.1);
     let gemms: Vec<(Part, Option<Format>)> = parts.iter().filter_map(|(p, f)| p.map(|p| (p, *f))).collect();
     // What most parts have; a format of weights alone counts only where a part has it.
@@ -377,9 +386,9 @@ fn resolve(
         problems.push(path, "MXFP4 outside experts: no kernels are known: not supported", "");
         return None;
     }
-    let moe = match (has.contains(&None), of_experts) {
-        (false, _) => gemm,
-        (true, found) => found.map_or(Dtype::Bf16, |f| f.dtype),
+    let moe = match (layers(None), of_experts) {
+        (None, _) => gemm,
+        (Some(_), found) => found.map_or(Dtype::Bf16, |f| f.dtype),
     };
     let (mut bf16_parts, mut part_formats) = (Vec::new(), Vec::new());
     if gemm != Dtype::Bf16 {
@@ -391,12 +400,25 @@ fn resolve(
             }
         }
         let norms = |l: &&u32| scheme.ignored.iter().any(|p| p.names(**l, &["self_attn", "kv_a_layernorm"]));
-        if !all.is_empty() && 2 * all.iter().filter(norms).count() >= all.len() {
+        let latent = layers(Some(Part::KvA)).unwrap_or_default();
+        if !latent.is_empty() && 2 * latent.iter().filter(norms).count() >= latent.len() {
             bf16_parts.push(Part::LatentNorms);
         }
     }
     let int4_group = known.filter(|f| f.dtype == Dtype::Int4Wo).map(|f| f.group.clamp(1, ROW)).next();
     Some(Resolved { gemm, moe, bf16_parts, part_formats, int4_group })
+}
+
+/// The KV format by the first entry that says one: `hf_quant_config.json` may, where `config.json` has formats of its own and
+/// is silent on the cache. As `kv_scheme`.
+fn kv_of(said: &[(&str, Value)], problems: &mut Problems) -> Option<Option<Dtype>> {
+    for (path, value) in said {
+        let Value::Object(q) = value else { continue };
+        if let Some(kv) = kv_scheme(q, path, problems)? {
+            return Some(Some(kv));
+        }
+    }
+    Some(None)
 }
 
 /// `Some(None)`: the checkpoint does not say. `None`: a problem was noted.

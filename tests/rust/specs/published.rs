@@ -403,3 +403,101 @@ fn weight_only_nvfp4_is_read() {
     let m = Model::from_hf_with_quant(&config, &quant, "x", "test").unwrap();
     assert_eq!(m.quant.moe, Some(Dtype::W4a16Nvfp4));
 }
+
+/// The parts of a preset's config.
+fn preset(file: &str) -> Value {
+    let text = catalog::MODEL_FILES.iter().find(|f| f.0 == file).unwrap().1;
+    serde_json::from_str::<Value>(text).unwrap()["config"].clone()
+}
+
+/// What a list says of the layers that have a part decides, be they fewer than half of all: attention of hybrids, their
+/// recurrent layers, indexers that others share; by the numbers that a checkpoint counts layers with.
+#[test]
+fn a_part_of_few_layers_has_its_own_format() {
+    let listed = |names: &[(u32, &str, &str)]| {
+        let of =
+            |(i, name, algo): &(u32, &str, &str)| (format!("model.layers.{i}.{name}"), json!({"quant_algo": algo}));
+        let layers: serde_json::Map<String, Value> = names.iter().map(of).collect();
+        json!({"quantization": {"quant_algo": "MIXED_PRECISION", "quantized_layers": layers}})
+    };
+    // 12 of 48 layers attend, 36 have a running state; attention in FP8, the state's projections as they were.
+    let mut names = Vec::new();
+    for i in 0..48 {
+        if i % 4 == 3 {
+            names.extend(["q", "k", "v", "o"].map(|n| (i, n)).iter().map(|(i, n)| (*i, n.to_string() + "_proj")));
+        }
+    }
+    let attention: Vec<(u32, String)> = names.into_iter().map(|(i, n)| (i, format!("self_attn.{n}"))).collect();
+    let mut all: Vec<(u32, &str, &str)> = attention.iter().map(|(i, n)| (*i, n.as_str(), "FP8")).collect();
+    all.extend((0..48).map(|i| (i, "mlp.experts.0.up_proj", "NVFP4")));
+    all.extend((0..48).map(|i| (i, "mlp.shared_expert.up_proj", "NVFP4")));
+    let read =
+        |quant: &Value| Model::from_hf_with_quant(&preset("qwen3-next-80b-a3b-instruct"), quant, "x", "test").unwrap();
+    let m = read(&listed(&all));
+    assert_eq!((m.formats(&AS_SHIPPED).attention_gemm, m.quant.moe), (Dtype::Fp8, Some(Dtype::Nvfp4)));
+    let linear = |m: &Model| m.mixer_format(&m.mixers[0], &AS_SHIPPED);
+    assert_eq!(linear(&m), Dtype::Bf16, "nobody listed it");
+    // The running layers alone: three quarters of the layers, and the attention of the others as it was.
+    let only: Vec<(u32, &str, &str)> =
+        (0..48).filter(|i| i % 4 != 3).map(|i| (i, "linear_attn.in_proj_qkvz", "FP8")).collect();
+    let m = read(&listed(&only));
+    assert_eq!((linear(&m), m.formats(&AS_SHIPPED).attention_gemm), (Dtype::Fp8, Dtype::Bf16));
+    // Attention of half of the layers that attend: as it was.
+    let half: Vec<_> = all.iter().copied().filter(|(i, n, _)| !n.starts_with("self_attn") || i % 8 == 3).collect();
+    assert_eq!(read(&listed(&half)).formats(&AS_SHIPPED).attention_gemm, Dtype::Bf16);
+    // A list of what is left out, by the row that mixers and FFNs share: both attention entries of nine.
+    let config = json!({
+        "model_type": "nemotron_h", "architectures": ["NemotronHForCausalLM"], "hybrid_override_pattern": "M*EM*EMEME",
+        "hidden_size": 2688, "vocab_size": 131_072, "num_attention_heads": 32, "max_position_embeddings": 262_144,
+        "num_hidden_layers": 10, "n_routed_experts": 128, "num_experts_per_tok": 6, "moe_intermediate_size": 1856,
+        "intermediate_size": 1856
+    });
+    let out = |list: &[&str]| {
+        let quant = json!({"quantization": {"quant_algo": "FP8", "exclude_modules": list}});
+        let m = Model::from_hf_with_quant(&config, &quant, "x", "test").unwrap();
+        (m.formats(&AS_SHIPPED).attention_gemm, m.formats(&AS_SHIPPED).moe)
+    };
+    assert_eq!(out(&["lm_head"]), (Dtype::Fp8, Dtype::Fp8));
+    let attention = ["backbone.layers.1.mixer*", "backbone.layers.4.mixer*"];
+    assert_eq!(out(&attention), (Dtype::Bf16, Dtype::Fp8));
+    let experts = ["backbone.layers.2.mixer*", "backbone.layers.5.mixer*", "backbone.layers.7.mixer*"];
+    assert_eq!(out(&experts), (Dtype::Fp8, Dtype::Bf16));
+}
+
+/// `hf_quant_config.json` beside a config with formats of its own: what that one does not say of the cache, this one does.
+#[test]
+fn the_cache_of_a_second_file_counts() {
+    let mut config = llama();
+    config["quantization_config"] = json!({"quant_method": "fp8", "weight_block_size": [128, 128]});
+    let beside = |kv: Value| json!({"quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": kv}});
+    let read = |config: &Value, kv: Value| Model::from_hf_with_quant(config, &beside(kv), "x", "test").unwrap().quant;
+    let m = read(&config, json!("FP8"));
+    assert_eq!((m.gemm, m.kv), (Some(Dtype::Fp8Block), Some(Dtype::Fp8)));
+    assert_eq!(read(&config, Value::Null).kv, Some(Dtype::Bf16));
+    // What the config says itself stands.
+    config["quantization_config"]["kv_cache_scheme"] = json!({"num_bits": 8, "type": "float"});
+    assert_eq!(read(&config, Value::Null).kv, Some(Dtype::Fp8));
+    // A cache that is not known is refused by the file that names it.
+    config["quantization_config"].as_object_mut().unwrap().remove("kv_cache_scheme");
+    let p = problems(Model::from_hf_with_quant(&config, &beside(json!("NVFP4")), "x", "test"));
+    assert!(p.to_string().contains("quantization.kv_cache_quant_algo"), "{p}");
+}
+
+/// DeepSeek-V4 with NVFP4 experts: everything else stays in blocks of FP8, whatever ModelOpt's list leaves out.
+#[test]
+fn experts_in_a_format_of_their_own_leave_the_rest() {
+    for (name, base) in [("Flash", "deepseek-v4-flash"), ("Pro", "deepseek-v4-pro")] {
+        let m = catalog::model(&format!("nvidia/DeepSeek-V4-{name}-NVFP4")).unwrap();
+        let formats = m.formats(&AS_SHIPPED);
+        assert_eq!((formats.attention_gemm, formats.dense_gemm), (Dtype::Fp8Block, Dtype::Fp8Block), "{name}");
+        assert_eq!((m.quant.moe, m.quant.kv), (Some(Dtype::Nvfp4), Some(Dtype::Fp8)), "{name}");
+        // A scale for 16 values in place of one for 32.
+        let of_base = Model::from_hf(&preset(base), name, "test").unwrap();
+        let ratio = m.weight_bytes(&AS_SHIPPED) / of_base.weight_bytes(&AS_SHIPPED);
+        assert!(ratio > 1.02 && ratio < 1.08, "{name}: {ratio}");
+    }
+    // Qwen3.6: FP8 in attention and running layers, weight-only experts.
+    let m = catalog::model("nvidia/Qwen3.6-35B-A3B-NVFP4").unwrap();
+    assert_eq!((m.formats(&AS_SHIPPED).attention_gemm, m.quant.moe), (Dtype::Fp8, Some(Dtype::W4a16Nvfp4)));
+    assert_eq!((m.quant.kv, m.mixer_format(&m.mixers[0], &AS_SHIPPED)), (Some(Dtype::Fp8), Dtype::Fp8));
+}
