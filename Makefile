@@ -5,6 +5,7 @@
 #   make check   the developer's inner loop
 #   make bench   ratios measured on this machine
 #   make calibrate          fit the communication kernels anew; says whether the parameters moved
+#   make data               read the published wheels of kernel tables into the shipped pack, and write docs/support.md anew
 #   make validate-network   communication: predicted against measured and published, table by table
 #   make stubs   compare the types of the native core with the binary
 
@@ -29,7 +30,7 @@ define step
 @start=$$SECONDS; echo "==> $(1)"; { $(2); }; echo "    $$((SECONDS - start)) s"
 endef
 
-.PHONY: help demo test check bench calibrate validate-network stubs clean \
+.PHONY: help demo test check bench calibrate data validate-network stubs clean \
         fmt clippy rustdoc test-rust wheel test-venv lint types test-notebooks test-python
 
 help:
@@ -134,6 +135,20 @@ calibrate:
 	if cmp --silent out/kernels.json $(NETWORK_FITS); then echo "$(NETWORK_FITS): the same, bit for bit"; else cp out/kernels.json $(NETWORK_FITS); echo "$(NETWORK_FITS): changed"; fi
 	cargo run --release --locked --quiet --example calibrate -- served out/devices.json
 	if cmp --silent out/devices.json $(DEVICE_FITS); then echo "$(DEVICE_FITS): the same, bit for bit"; else cp out/devices.json $(DEVICE_FITS); echo "$(DEVICE_FITS): changed"; fi
+
+# Tables of the second wheel count where the first has none.
+DATA_WHEELS := aiconfigurator-core==0.12.0 aisimulate==0.13.0.dev202610270000000085
+DATA_DIR    := python/disagg/data/kernels
+
+data: wheel
+	@mkdir -p out/data out/pack
+	for wheel in $(DATA_WHEELS); do
+	  name=$${wheel%%==*}
+	  ls out/data/$${name//-/_}-*.whl > /dev/null 2>&1 || $(VENV_TEST)/bin/python $(PIP) download --pre --no-deps --only-binary :all: --dest out/data $$wheel
+	done
+	$(call step,build the pack,cd out; $(VENV_TEST)/bin/python -m disagg.kernels build --source data/aiconfigurator_core-*.whl data/aisimulate-*.whl --out pack)
+	if diff -rq out/pack $(DATA_DIR) > /dev/null; then echo "$(DATA_DIR): the same, bit for bit"; else cp out/pack/* $(DATA_DIR)/; echo "$(DATA_DIR): changed; make data again after the build has them, for docs/support.md"; fi
+	$(call step,docs/support.md,cd out; $(VENV_TEST)/bin/disagg data support --out ../docs/support.md)
 
 validate-network:
 	@cargo run --release --locked --quiet --example validation -- network

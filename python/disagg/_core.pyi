@@ -67,6 +67,7 @@ __all__ = [
     "kernels_systems",
     "kernels_table",
     "kernels_tables",
+    "kernels_versions",
     "launch",
     "mean_interval",
     "model_facts",
@@ -1419,6 +1420,7 @@ def kernels_suspects(system: str, framework: str, device: Spec, progress: _Repor
 def kernels_systems() -> list[str]: ...
 def kernels_table(system: str, framework: str, name: str, version: str | None = None) -> _Payload: ...
 def kernels_tables(system: str, framework: str) -> _Payload: ...
+def kernels_versions(system: str, framework: str) -> list[str]: ...
 def launch(
     framework: str,
     plan: Spec,

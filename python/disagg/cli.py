@@ -1,4 +1,4 @@
-"""The command line: ``disagg doctor``. Each command is one row of `COMMANDS`."""
+"""The command line: ``disagg data``, ``disagg doctor``. Each command is one row of `COMMANDS`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,43 @@ class Command(NamedTuple):
     """Does it and gives the exit status."""
 
 
+def _data_arguments(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_subparsers(dest="what", required=True)
+    build = what.add_parser("build", help="read wheels or directories of kernel tables into a pack")
+    build.add_argument(
+        "source", nargs="+", help="wheel, unpacked wheel or data directory; the first that has a table counts"
+    )
+    build.add_argument("--out", required=True, help="directory to write index.json and <system>.pack into")
+    build.add_argument("--origin", help="provenance line for the index (default: the files' names)")
+    build.add_argument("--everything", action="store_true", help="take every table found, not only those that are read")
+    diff = what.add_parser("diff", help="say which verdicts of the standard questions move between two packs")
+    diff.add_argument("old", help="directory of a pack, wheel, or 'shipped'")
+    diff.add_argument("new", help="the same")
+    support = what.add_parser("support", help="write the page that says what was measured")
+    support.add_argument("--out", help="file to write (default: print it)")
+
+
+def _data(args: argparse.Namespace) -> int:
+    from disagg import refresh
+
+    if args.what == "build":
+        built = refresh.build(args.source, args.out, origin=args.origin, everything=args.everything)
+        size = sum(t["bytes"] for t in built["tables"]) / 1e6
+        rows = sum(t["rows"] for t in built["tables"])
+        print(f"{len(built['tables'])} tables, {rows} rows, {size:.1f} MB in {args.out}")
+        print(f"to ask it: disagg.kernels.use({args.out!r})")
+        return 0
+    if args.what == "diff":
+        print(refresh.told(refresh.diff(args.old, args.new)))
+        return 0
+    page = refresh.support()
+    if args.out is None:
+        print(page, end="")
+    else:
+        refresh.write(args.out, page)
+    return 0
+
+
 def _doctor(_: argparse.Namespace) -> int:
     from disagg._versions import check, show_versions
 
@@ -40,6 +77,7 @@ def _doctor(_: argparse.Namespace) -> int:
 
 
 COMMANDS: list[Command] = [
+    Command("data", "build packs of kernel tables, compare them, say what was measured", _data_arguments, _data),
     Command("doctor", "check that the installation is whole", lambda _: None, _doctor),
 ]
 

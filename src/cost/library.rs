@@ -19,10 +19,10 @@ use self::strategy::ExchangeStrategy;
 use super::program::{Ffn, Heads, Program};
 use super::published;
 use super::what_if::{self, StandIn};
-use crate::error::{Error, Problems, Result};
+use crate::error::{Error, Problems, Result, near};
 use crate::kernels::ops::Source;
 use crate::kernels::table::TableKey;
-use crate::kernels::{KernelDb, Surface};
+use crate::kernels::{KernelDb, Surface, newest_with};
 use crate::network::{A2aShape, Comm, CommTime, OneNode};
 use crate::recent::Recent;
 use crate::spec::assumptions::{DenseLayers, FarExchange, Lanes, ListedNorms, MissingFormats, WideEpDecode};
@@ -114,6 +114,7 @@ impl Library {
         serving: &Serving,
         assumptions: &Assumptions,
     ) -> Result<Library> {
+        let db = at_version(db, model, cluster, framework, serving)?;
         if assumptions.missing_formats == MissingFormats::Error {
             has_attention_format(&db, model, cluster, framework, quant)?;
         }
@@ -312,6 +313,29 @@ impl Library {
         let found = self.cached(key, || build().map(Some))?;
         found.ok_or_else(|| crate::Error::data("kernels", "an operator that always has a surface has none"))
     }
+}
+
+/// The database with the version asked for in front, or with the newest that measured the model where the usual tables did
+/// not.
+fn at_version(
+    db: Arc<KernelDb>,
+    model: &Model,
+    cluster: &Cluster,
+    framework: Framework,
+    serving: &Serving,
+) -> Result<Arc<KernelDb>> {
+    let (name, system) = (framework.name(), what_if::tables_of(cluster)?.system);
+    let Some((_, asked)) = serving.versions().find(|(f, _)| *f == name) else {
+        return Ok(newest_with(&db, &system, name, model)?.map_or(db.clone(), |v| db.at_version(name, &v)));
+    };
+    let known = db.versions(&system, name);
+    // `0.31` is the newest `0.31.x`.
+    let of = |v: &&String| *v == asked || v.strip_prefix(asked).is_some_and(|rest| rest.starts_with(['.', 'r', 'p']));
+    let Some(version) = known.iter().find(of) else {
+        let text = format!("no tables of {name} {asked} for {system}");
+        return Err(Error::spec("serving.kernel_versions", text, near(asked, &known)));
+    };
+    Ok(db.at_version(name, version))
 }
 
 /// Whether the framework measured prefill of latent attention in the format asked for.

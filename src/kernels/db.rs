@@ -1,22 +1,21 @@
 //! The kernel database: the tables of the shipped pack and of imports, decoded on first use.
 //!
 //! A database does not change; importing gives a new one that shares what was already decoded.
+//!
+//! Several versions of a framework stand side by side ([`versions`]).
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::crc::crc32;
 use super::overlay;
 use super::pack::{self, IndexEntry};
 use super::table::{Provenance, Table};
+use super::versions::{self, compare_versions};
 use crate::control::Control;
 use crate::error::{Error, Result, near};
-
-/// The version of each framework that lookups mean when they name none.
-const CURRENT: [(&str, &str); 3] = [("sglang", "0.5.14"), ("trtllm", "1.3.0rc20"), ("vllm", "0.24.0")];
 
 /// One table that can be had.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +39,8 @@ enum Held {
         table: OnceLock<Arc<Table>>,
     },
     Memory(Arc<Table>),
+    /// What another slot holds: this one has others below it.
+    Of(Arc<Slot>),
 }
 
 /// Tables of libraries that only exchange.
@@ -54,7 +55,7 @@ struct Slot {
     /// 0 for the pack, then one more for each import.
     layer: usize,
     held: Held,
-    /// Of an import: what answered before it, and the two together once they are asked for.
+    /// Of an import, or where versions stand behind: what answered before it, and the two together once they are asked for.
     below: Option<Arc<Slot>>,
     merged: OnceLock<Arc<Table>>,
 }
@@ -73,7 +74,29 @@ impl Slot {
         }
     }
 
-    /// The table, and what an import lacks from what was there before it.
+    /// The same with what others have below it.
+    fn over(of: &Arc<Slot>, below: Arc<Slot>) -> Arc<Slot> {
+        Arc::new(Slot {
+            system: of.system.clone(),
+            framework: of.framework.clone(),
+            version: of.version.clone(),
+            name: of.name.clone(),
+            layer: of.layer,
+            held: Held::Of(of.clone()),
+            below: Some(below),
+            merged: OnceLock::new(),
+        })
+    }
+
+    /// The slot itself, without the versions below it.
+    fn bare(self: &Arc<Slot>) -> Arc<Slot> {
+        match &self.held {
+            Held::Of(inner) => inner.clone(),
+            _ => self.clone(),
+        }
+    }
+
+    /// The table, and what it lacks from what stands below it.
     fn answering(&self) -> Result<Arc<Table>> {
         let Some(below) = &self.below else { return self.table() };
         if let Some(known) = self.merged.get() {
@@ -84,6 +107,14 @@ impl Slot {
         Ok(self.merged.get_or_init(|| both).clone())
     }
 
+    fn checksum(&self) -> u32 {
+        match &self.held {
+            Held::Packed { entry, .. } => entry.crc32,
+            Held::Memory(table) => table.checksum(),
+            Held::Of(inner) => inner.checksum(),
+        }
+    }
+
     fn answers_like(&self, other: &Slot) -> bool {
         (&self.system, &self.framework, &self.name) == (&other.system, &other.framework, &other.name)
     }
@@ -92,6 +123,7 @@ impl Slot {
         let (rows, provenance) = match &self.held {
             Held::Packed { entry, .. } => (entry.rows, entry.provenance.clone()),
             Held::Memory(table) => (table.rows(), table.provenance.clone()),
+            Held::Of(inner) => return inner.info(default),
         };
         TableInfo {
             system: self.system.clone(),
@@ -107,6 +139,7 @@ impl Slot {
     fn table(&self) -> Result<Arc<Table>> {
         match &self.held {
             Held::Memory(table) => Ok(table.clone()),
+            Held::Of(inner) => inner.table(),
             Held::Packed { dir, entry, table } => match table.get() {
                 Some(t) => Ok(t.clone()),
                 // Two threads may decode the same table once; both get the one that is kept.
@@ -128,7 +161,14 @@ pub struct KernelDb {
     slots: Vec<Arc<Slot>>,
     /// By system, what has a table of any kernel that computes: asked with every estimate.
     serving: BTreeMap<String, Vec<String>>,
+    /// A framework and the version of it that look-ups mean when they name none; none: the current ones.
+    front: Option<Front>,
+    /// Those of `at_version` that were asked for.
+    views: Mutex<BTreeMap<Front, Arc<KernelDb>>>,
 }
+
+/// A framework and a version of it.
+type Front = (String, String);
 
 impl KernelDb {
     /// Opens the pack in `dir`; nothing but the index is read.
@@ -150,12 +190,12 @@ impl KernelDb {
                 })
             })
             .collect();
-        Ok(Arc::new(KernelDb { origin: index.origin, imports: Vec::new(), slots, serving: BTreeMap::new() }.sorted()))
+        Ok(KernelDb::made(index.origin, Vec::new(), slots, None))
     }
 
     /// A database without any table, to import into.
     pub fn empty() -> Arc<KernelDb> {
-        Arc::new(KernelDb { origin: String::new(), imports: Vec::new(), slots: Vec::new(), serving: BTreeMap::new() })
+        KernelDb::made(String::new(), Vec::new(), Vec::new(), None)
     }
 
     /// This database with the tables of an import in front of those it has.
@@ -186,27 +226,54 @@ impl KernelDb {
         }
         let mut imports = self.imports.clone();
         imports.push(name.to_string());
-        Ok(Arc::new(KernelDb { origin: self.origin.clone(), imports, slots, serving: BTreeMap::new() }.sorted()))
+        Ok(KernelDb::made(self.origin.clone(), imports, slots, self.front.clone()))
     }
 
     /// This database with some tables in front, for one use.
     pub(super) fn overlaid(&self, tables: Vec<Table>) -> Arc<KernelDb> {
         let mut slots = self.slots.clone();
         slots.extend(tables.into_iter().map(|t| Arc::new(Slot::in_memory(self.imports.len() + 1, t))));
-        Arc::new(
-            KernelDb { origin: self.origin.clone(), imports: self.imports.clone(), slots, serving: BTreeMap::new() }
-                .sorted(),
-        )
+        KernelDb::made(self.origin.clone(), self.imports.clone(), slots, self.front.clone())
+    }
+
+    /// This database with the tables of a version of a framework in front of those of its other versions. What that version
+    /// has not is answered as before, and imports stay in front of all.
+    pub fn at_version(&self, framework: &str, version: &str) -> Arc<KernelDb> {
+        let front = (framework.to_string(), version.to_string());
+        let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        let view = views.entry(front).or_insert_with_key(|front| {
+            KernelDb::made(self.origin.clone(), self.imports.clone(), self.slots.clone(), Some(front.clone()))
+        });
+        view.clone()
+    }
+
+    /// Versions of a framework with tables on a system, the newest first.
+    pub fn versions(&self, system: &str, framework: &str) -> Vec<String> {
+        let own = self.slots.iter().filter(|s| s.layer == 0 && s.system == system && s.framework == framework);
+        let mut found: Vec<String> = own.map(|s| s.version.clone()).collect();
+        found.sort_by(|a, b| compare_versions(b, a));
+        found.dedup();
+        found
+    }
+
+    fn made(origin: String, imports: Vec<String>, slots: Vec<Arc<Slot>>, front: Option<Front>) -> Arc<KernelDb> {
+        let (serving, views) = (BTreeMap::new(), Mutex::default());
+        Arc::new(KernelDb { origin, imports, slots, serving, front, views }.sorted())
     }
 
     fn sorted(mut self) -> Self {
+        let front = self.front.clone();
+        let fronted = |s: &Slot| front.as_ref().is_some_and(|(f, v)| s.framework == *f && s.version == *v);
+        self.slots.iter_mut().for_each(|s| *s = s.bare());
         self.slots.sort_by(|a, b| {
             (&a.system, &a.framework, &a.name)
                 .cmp(&(&b.system, &b.framework, &b.name))
                 .then(b.layer.cmp(&a.layer))
+                .then_with(|| fronted(b).cmp(&fronted(a)))
                 .then_with(|| is_current(b).cmp(&is_current(a)))
                 .then_with(|| compare_versions(&b.version, &a.version))
         });
+        chain(&mut self.slots, &fronted, front.is_some());
         for s in &self.slots {
             let known = self.serving.entry(s.system.clone()).or_default();
             if !COLLECTIVES.contains(&s.name.as_str()) && known.last() != Some(&s.framework) {
@@ -226,7 +293,7 @@ impl KernelDb {
         control.set_total(self.slots.len() as u64);
         for slot in &self.slots {
             control.check()?;
-            if let Held::Packed { dir, entry, .. } = &slot.held
+            if let Held::Packed { dir, entry, .. } = &slot.bare().held
                 && let Err(Error::Data { path, message }) = pack::read_table(dir, entry)
             {
                 out.push((path, message));
@@ -241,10 +308,7 @@ impl KernelDb {
         let mut names = String::new();
         let mut contents: Vec<u8> = Vec::new();
         for s in &self.slots {
-            let content = match &s.held {
-                Held::Packed { entry, .. } => entry.crc32,
-                Held::Memory(table) => table.checksum(),
-            };
+            let content = s.checksum();
             let _ = writeln!(names, "{} {} {} {} {}", s.system, s.framework, s.version, s.name, s.layer);
             contents.extend(content.to_le_bytes());
         }
@@ -293,8 +357,10 @@ impl KernelDb {
     pub(crate) fn answers(&self, system: &str, framework: &str) -> String {
         let own = |s: &&Arc<Slot>| s.system == system && s.framework == framework;
         let shipped = self.slots.iter().filter(own).filter(|s| s.layer == 0);
-        let current = shipped
-            .max_by(|a, b| is_current(a).cmp(&is_current(b)).then_with(|| compare_versions(&a.version, &b.version)));
+        let fronted = |s: &Slot| self.front.as_ref().is_some_and(|(f, v)| s.framework == *f && s.version == *v);
+        let rank = |s: &Slot| (fronted(s), is_current(s));
+        let current =
+            shipped.max_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| compare_versions(&a.version, &b.version)));
         let mut out = current.map_or_else(|| framework.to_string(), |s| format!("{framework} {}", s.version));
         for (i, import) in self.imports.iter().enumerate() {
             let names = dedup(self.slots.iter().filter(own).filter(|s| s.layer == i + 1).map(|s| s.name.clone()));
@@ -343,7 +409,31 @@ impl KernelDb {
 }
 
 fn is_current(slot: &Slot) -> bool {
-    CURRENT.iter().any(|(f, v)| slot.framework == *f && slot.version == *v)
+    versions::current(&slot.framework) == Some(slot.version.as_str())
+}
+
+/// Puts other versions behind the slot that answers for each table; `slots` are sorted, the preferred first. `front`: a version
+/// was asked for, and imports must see it below them.
+fn chain(slots: &mut [Arc<Slot>], fronted: &dyn Fn(&Slot) -> bool, front: bool) {
+    let mut at = 0;
+    while at < slots.len() {
+        let end = at + slots[at..].iter().take_while(|s| s.answers_like(&slots[at])).count();
+        let shipped = at + slots[at..end].iter().take_while(|s| s.layer > 0).count();
+        if shipped < end && (fronted(&slots[shipped]) || !is_current(&slots[shipped])) {
+            let stands = |s: &&Arc<Slot>| versions::stands_behind(&s.framework, &s.version);
+            let behind: Vec<Arc<Slot>> = slots[shipped + 1..end].iter().filter(stands).cloned().collect();
+            let fold = |below: Option<Arc<Slot>>, s: Arc<Slot>| Some(below.map_or(s.clone(), |b| Slot::over(&s, b)));
+            if let Some(below) = behind.into_iter().rev().fold(None, fold) {
+                slots[shipped] = Slot::over(&slots[shipped], below);
+            }
+        }
+        if front && shipped < end {
+            for above in (at..shipped).rev() {
+                slots[above] = Slot::over(&slots[above], slots[above + 1].clone());
+            }
+        }
+        at = end;
+    }
 }
 
 fn dedup(sorted: impl Iterator<Item = String>) -> Vec<String> {
@@ -354,51 +444,4 @@ fn dedup(sorted: impl Iterator<Item = String>) -> Vec<String> {
 
 fn unknown(what: &str, name: &str, known: impl IntoIterator<Item = impl AsRef<str>>) -> Error {
     Error::spec(what, format!("no measurements for {what} '{name}'"), near(name, known))
-}
-
-/// Orders versions as people do: by number, a release candidate before its release, a post-release after.
-pub(crate) fn compare_versions(a: &str, b: &str) -> Ordering {
-    let (a, b) = (version_parts(a), version_parts(b));
-    let end = (1, 0, String::new());
-    for i in 0..a.len().max(b.len()) {
-        let order = a.get(i).unwrap_or(&end).cmp(b.get(i).unwrap_or(&end));
-        if order.is_ne() {
-            return order;
-        }
-    }
-    Ordering::Equal
-}
-
-/// (rank, number, word) per part: words that come before a release 0, the end 1, post 2, numbers 3.
-fn version_parts(v: &str) -> Vec<(u8, u64, String)> {
-    let mut out: Vec<(u8, u64, String)> = Vec::new();
-    let mut rest = v;
-    while let Some(c) = rest.chars().next() {
-        let digits = c.is_ascii_digit();
-        let end = rest.find(|x: char| x == '.' || x.is_ascii_digit() != digits).unwrap_or(rest.len());
-        if end == 0 {
-            rest = &rest[1..];
-            continue;
-        }
-        let (part, tail) = rest.split_at(end);
-        rest = tail;
-        out.push(match part.parse::<u64>() {
-            Ok(n) if digits => (3, n, String::new()),
-            _ => (if part == "post" { 2 } else { 0 }, 0, part.to_string()),
-        });
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_rise_as_people_read_them() {
-        let rising = ["0.5.6", "0.5.6.post2", "0.5.12", "0.24.0", "1.3.0rc9", "1.3.0rc20", "1.3.0", "2.27", "2.27.3"];
-        for w in rising.windows(2) {
-            assert_eq!(compare_versions(w[0], w[1]), Ordering::Less, "{w:?}");
-        }
-    }
 }

@@ -7,7 +7,7 @@ use super::table::{Table, TableKey};
 use crate::error::{Error, Result};
 use crate::spec::{Attention, LayerMixer, Model};
 
-/// For each system its frameworks that measured them all.
+/// For each system its frameworks that measured them all, the usual version or another.
 ///
 /// # Errors
 /// If a table cannot be read.
@@ -15,13 +15,27 @@ pub fn known(db: &KernelDb, model: &Model) -> Result<Vec<(String, Vec<String>)>>
     let of = |system: &String| -> Result<(String, Vec<String>)> {
         let mut found = Vec::new();
         for framework in db.frameworks(system)? {
-            if measured(db, system, framework, model)? {
+            if measured(db, system, framework, model)? || newest_with(db, system, framework, model)?.is_some() {
                 found.push(framework.clone());
             }
         }
         Ok((system.clone(), found))
     };
     db.systems().iter().map(of).collect()
+}
+
+/// The newest version of a framework that measured them all, where the tables that answer by themselves did not. None: those
+/// did, or no version has.
+pub fn newest_with(db: &KernelDb, system: &str, framework: &str, model: &Model) -> Result<Option<String>> {
+    if measured(db, system, framework, model)? {
+        return Ok(None);
+    }
+    for version in db.versions(system, framework) {
+        if measured(&db.at_version(framework, &version), system, framework, model)? {
+            return Ok(Some(version));
+        }
+    }
+    Ok(None)
 }
 
 fn measured(db: &KernelDb, system: &str, framework: &str, model: &Model) -> Result<bool> {

@@ -16,10 +16,11 @@ pub mod report;
 pub mod roofline;
 pub mod surface;
 pub mod table;
+mod versions;
 
 pub use db::{KernelDb, TableInfo};
 pub use evidence::{CLASSES, Evidence, Reading};
-pub use known::known;
+pub use known::{known, newest_with};
 pub use lookup::{Latency, Query, lookup};
 pub use surface::Surface;
 pub use table::Table;

@@ -37,7 +37,7 @@ pub(super) fn plan_of(s: &Spec) -> Result<Plan> {
     }
 }
 
-/// Frameworks as they are named: one under `framework`, several under `frameworks`.
+/// Frameworks as they are named: one under `framework`, several under `frameworks`; `vllm@0.31` means that version's tables.
 #[derive(FromPyObject)]
 enum Named {
     One(String),
@@ -45,14 +45,25 @@ enum Named {
 }
 
 impl Named {
-    fn read(&self) -> Result<Vec<Framework>> {
-        match self {
-            Named::One(name) => Ok(vec![Framework::asked(name, "framework")?]),
-            Named::Several(names) => {
-                let at = |(i, name): (usize, &String)| Framework::asked(name, &format!("frameworks[{i}]"));
-                names.iter().enumerate().map(at).collect()
+    /// The frameworks, and the versions that are asked for by name.
+    fn read(&self) -> Result<(Vec<Framework>, Vec<String>)> {
+        let (names, path): (&[String], _) = match self {
+            Named::One(name) => (std::slice::from_ref(name), None),
+            Named::Several(names) => (names, Some("frameworks")),
+        };
+        let (mut frameworks, mut versions) = (Vec::new(), Vec::new());
+        for (i, name) in names.iter().enumerate() {
+            let path = path.map_or("framework".to_string(), |p| format!("{p}[{i}]"));
+            let (plain, version) = name.split_once('@').map_or((name.as_str(), None), |(n, v)| (n, Some(v)));
+            let framework = Framework::asked(plain, &path)?;
+            if frameworks.contains(&framework) && version.is_some() {
+                let hint = "ask once for each version, and compare";
+                return Err(Error::spec(path, format!("'{plain}' is named twice"), hint));
             }
+            frameworks.push(framework);
+            versions.extend(version.map(|v| format!("{framework}@{v}")));
         }
+        Ok((frameworks, versions))
     }
 }
 
@@ -92,7 +103,7 @@ impl Case {
                 cluster_of(cluster, "cluster")?,
                 workload_of(workload, "workload")?,
             );
-            case.frameworks = frameworks.map(|named| named.read()).transpose()?;
+            let named = frameworks.map(|named| named.read()).transpose()?;
             if let Some(q) = quant {
                 case.quant = quant_of(q, "quant")?;
             }
@@ -101,6 +112,16 @@ impl Case {
             }
             if let Some(a) = assumptions {
                 case.assumptions = assumptions_of(a, "assumptions")?;
+            }
+            if let Some((frameworks, versions)) = named {
+                case.frameworks = Some(frameworks);
+                if !versions.is_empty() {
+                    if case.serving.kernel_versions.is_some() {
+                        let text = "versions are named in 'serving.kernel_versions' too";
+                        return Err(Error::spec("framework", text, "name them in one place"));
+                    }
+                    case.serving.kernel_versions = Some(versions.join(","));
+                }
             }
             case.check().into_result()?;
             Ok(Case { inner: Arc::new(case) })

@@ -79,6 +79,16 @@ pub fn kernels_frameworks(system: &str) -> PyResult<Vec<String>> {
     errors::guard(|| Ok(db()?.frameworks(system)?.to_vec()))
 }
 
+/// Versions of a framework with tables on a system, the newest first.
+#[pyfunction]
+pub fn kernels_versions(system: &str, framework: &str) -> PyResult<Vec<String>> {
+    errors::guard(|| {
+        let db = db()?;
+        db.tables(system, framework)?;
+        Ok(db.versions(system, framework))
+    })
+}
+
 /// Tables of a framework on a system: name, version, rows, default, repeats and spread.
 #[pyfunction]
 pub fn kernels_tables<'py>(py: Python<'py>, system: &str, framework: &str) -> PyResult<Payload<'py>> {

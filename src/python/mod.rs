@@ -66,7 +66,7 @@ mod _core {
     use super::kernels::{
         kernels_at, kernels_damaged, kernels_frameworks, kernels_identity, kernels_import, kernels_known,
         kernels_lookup, kernels_origin, kernels_report, kernels_suspects, kernels_systems, kernels_table,
-        kernels_tables,
+        kernels_tables, kernels_versions,
     };
     #[pymodule_export]
     use super::network::{network_flows, network_phase};

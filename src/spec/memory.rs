@@ -187,7 +187,7 @@ impl Model {
     }
 
     /// The format of most weights of a layer's other mixer.
-    pub(crate) fn mixer_format(&self, mixer: &LayerMixer, quant: &Quant) -> Dtype {
+    pub fn mixer_format(&self, mixer: &LayerMixer, quant: &Quant) -> Dtype {
         self.block_format(&mixer.matrices(self.hidden), self.formats(quant).gemm)
     }
 

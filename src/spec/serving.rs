@@ -89,6 +89,10 @@ record! {
         /// ``--moe-runner-backend``), such as ``"deepgemm"``; None: the one that servers of the framework are set up with
         /// for the layout. Physical profile only.
         pub expert_kernel: Option<String> = None,
+        /// Versions of frameworks whose kernel tables are read first, such as ``"vllm@0.31.0"``, several with commas between;
+        /// ``framework="vllm@0.31"`` of a question sets it. None: the tables of the current version, or of the newest that
+        /// measured the model where that has not.
+        pub kernel_versions: Option<String> = None,
         /// Prompts join every n-th step at most, where ranks of attention data parallelism wait for one another (vLLM's
         /// ``--prefill-schedule-interval``, the ADP balance of TensorRT-LLM, SGLang's prefill delayer); None: the
         /// framework's own.
@@ -106,6 +110,12 @@ record! {
 json_methods!(Serving => "serving");
 
 impl Serving {
+    /// The frameworks and versions of `kernel_versions`.
+    pub fn versions(&self) -> impl Iterator<Item = (&str, &str)> {
+        let all = self.kernel_versions.as_deref().unwrap_or_default().split(',').map(str::trim);
+        all.filter(|e| !e.is_empty()).map(|e| e.split_once('@').unwrap_or((e, "")))
+    }
+
     /// Everything that is wrong; paths are relative to it.
     pub fn check(&self) -> Problems {
         let mut c = Check::new();
@@ -137,6 +147,10 @@ impl Serving {
         }
         if self.expert_kernel.as_deref().is_some_and(|k| k.trim().is_empty()) {
             c.wrong("expert_kernel", "is empty", "a part of a kernel's name, or None");
+        }
+        if let Some(entry) = self.versions().find(|(f, v)| f.is_empty() || v.is_empty()) {
+            let text = format!("'{}@{}' names no version of a framework", entry.0, entry.1);
+            c.wrong("kernel_versions", text, "such as \"vllm@0.31.0\"");
         }
         match &self.imbalance {
             Some(Imbalance::Exponent(a)) => {

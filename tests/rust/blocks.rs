@@ -247,3 +247,40 @@ fn a_fused_kernel_stands_alone() {
         assert_eq!(read.evidence, Evidence::Measured);
     }
 }
+
+/// Versions side by side: one that is named stands in front of the current one, which answers by itself; where the current one has
+/// not measured a model, the newest that has.
+#[test]
+fn versions_stand_side_by_side() {
+    let v3 = lab::model("deepseek-ai/DeepSeek-V3.2");
+    let with = |versions: Option<&str>| {
+        let serving = Serving { kernel_versions: versions.map(str::to_string), ..Serving::default() };
+        let (cluster, assumptions) = (lab::cluster("b200_sxm", 32), Assumptions::physical());
+        let framework = lab::Server::of("vllm");
+        Library::new(lab::db().clone(), &v3, &cluster, framework, &NONE, &serving, &assumptions)
+    };
+    use disagg::cost::program::Surfaces;
+    let gemm = |versions: Option<&str>| {
+        let lib = with(versions).unwrap();
+        (lib.tables.clone(), lib.gemm(true, Dtype::Bf16, 7168, 2048).unwrap().source().to_string())
+    };
+    let (tables, source) = gemm(None);
+    assert!(tables.starts_with("vllm 0.24.0") && source.contains("0.24.0"), "{tables}; {source}");
+    for asked in ["vllm@0.25.0", "vllm@0.25", "sglang@0.5.20, vllm@0.25"] {
+        let (tables, source) = gemm(Some(asked));
+        assert!(tables.starts_with("vllm 0.25.0") && source.contains("0.25.0"), "{asked}: {tables}; {source}");
+    }
+    let near = with(Some("vllm@0.26")).err().unwrap().to_string();
+    assert!(near.contains("serving.kernel_versions") && near.contains("0.2"), "{near}");
+    assert!(!Serving { kernel_versions: Some("vllm".into()), ..Serving::default() }.check().is_empty());
+    // Each version measured the models of its month: both are there.
+    let t = lab::db().table("b300_sxm", "sglang", "kda", None).unwrap();
+    let heads: Vec<f64> = (0..t.rows()).map(|r| int(&t, "num_v_heads", r)).collect();
+    assert!(heads.contains(&96.0) && heads.contains(&64.0));
+    let own = lab::db().table("b300_sxm", "sglang", "kda", Some("0.5.16")).unwrap();
+    assert!((0..own.rows()).all(|r| int(&own, "num_v_heads", r) != 64.0));
+    // GLM-5.3-Flash came with 0.5.20.
+    let flash = lab::model("zai-org/GLM-5.3-Flash");
+    let lib = library(&flash, "b300_sxm", "sglang", &NONE);
+    assert!(lib.tables.starts_with("sglang 0.5.20"), "{}", lib.tables);
+}

@@ -4,7 +4,19 @@ Heavy packages (pyarrow, zstandard) are loaded by the functions that need them.
 """
 
 from disagg.kernels.importer import KernelDataError
-from disagg.kernels.query import Latency, frameworks, import_dir, lookup, report, suspects, systems, table, tables
+from disagg.kernels.query import (
+    Latency,
+    frameworks,
+    import_dir,
+    lookup,
+    report,
+    shipped,
+    suspects,
+    systems,
+    table,
+    tables,
+    use,
+)
 
 __all__ = [
     "KernelDataError",
@@ -13,8 +25,10 @@ __all__ = [
     "import_dir",
     "lookup",
     "report",
+    "shipped",
     "suspects",
     "systems",
     "table",
     "tables",
+    "use",
 ]

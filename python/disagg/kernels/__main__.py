@@ -60,7 +60,12 @@ def main(argv: list[str] | None = None) -> int:
     report.add_argument("--seed", type=int, default=0, help="of the draw (0)")
     report.set_defaults(run=_report)
     build = commands.add_parser("build", help="build the compact pack, the same bits every time")
-    build.add_argument("--source", required=True, help="wheel file, unpacked wheel, or data directory")
+    build.add_argument(
+        "--source",
+        nargs="+",
+        required=True,
+        help="wheels, unpacked wheels or data directories; the first that has a table",
+    )
     build.add_argument("--out", required=True, help="directory to write index.json and <system>.pack into")
     build.add_argument("--origin", help="provenance line for the index (default: the shipped pack's)")
     build.add_argument("--everything", action="store_true", help="take every table found, not only the shipped ones")

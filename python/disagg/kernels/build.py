@@ -23,12 +23,14 @@ The bits depend on the zstd library only through its version, which the index na
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import struct
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +41,23 @@ from .collapse import Collapsed, Key, collapse
 from .importer import KernelDataError, find_root, find_tables, read_table
 
 LEVEL = 19
-ORIGIN = "aiconfigurator-core 0.12.0 (PyPI), Apache-2.0, Copyright NVIDIA CORPORATION & AFFILIATES"
+ORIGIN = (
+    "aiconfigurator-core 0.12.0 and, what that has not, aisimulate 0.13.0.dev202610270000000085 (PyPI), "
+    "Apache-2.0, Copyright NVIDIA CORPORATION & AFFILIATES"
+)
+
+Source = str | Path
 
 
-def build(source: str | Path, out: str | Path, origin: str = ORIGIN, everything: bool = False) -> dict[str, Any]:
-    """Writes the pack of ``source`` (wheel file, unpacked wheel or data directory) into ``out``.
+def build(
+    source: Source | Sequence[Source], out: str | Path, origin: str = ORIGIN, everything: bool = False
+) -> dict[str, Any]:
+    """Writes the pack of ``source`` into ``out``.
 
     Parameters
     ----------
+    source : str, path, or several
+        Wheel files, unpacked wheels or data directories. A table that several have is that of the first.
     origin : str
         Provenance line written into the index.
     everything : bool
@@ -57,23 +68,42 @@ def build(source: str | Path, out: str | Path, origin: str = ORIGIN, everything:
     dict
         The index as written.
     """
-    source, out = Path(source), Path(out)
-    if source.is_file():
-        with tempfile.TemporaryDirectory() as scratch:
-            with zipfile.ZipFile(source) as wheel:
-                wheel.extractall(scratch, [n for n in wheel.namelist() if n.endswith(layout.SUFFIX)])
-            return build(scratch, out, origin, everything)
+    sources = [Path(s) for s in ([source] if isinstance(source, (str, Path)) else source)]
+    with contextlib.ExitStack() as scratch:
+        roots = [find_root(_unpacked(s, scratch)) for s in sources]
+        return _build(roots, Path(out), origin, everything)
+
+
+def _unpacked(source: Path, scratch: contextlib.ExitStack) -> Path:
+    """The directory itself, or that of a wheel's tables."""
+    if not source.is_file():
+        return source
+    target = scratch.enter_context(tempfile.TemporaryDirectory())
+    try:
+        with zipfile.ZipFile(source) as wheel:
+            wheel.extractall(target, [n for n in wheel.namelist() if n.endswith(layout.SUFFIX)])
+    except zipfile.BadZipFile as error:
+        raise KernelDataError(source, f"is no wheel: {error}") from error
+    return Path(target)
+
+
+def _build(roots: Sequence[Path], out: Path, origin: str, everything: bool) -> dict[str, Any]:
     import zstandard
 
-    root = find_root(source)
-    wanted = [t for t in find_tables(root) if everything or layout.in_pack(*t[:5])]
+    found: dict[tuple[str, str, str, str, str], tuple[Path, Path]] = {}
+    for root in roots:
+        for system, family, framework, version, table, path in find_tables(root):
+            found.setdefault((system, family, framework, version, table), (path, root))
+    wanted = [n for n in sorted(found) if everything or layout.in_pack(*n)]
     if not wanted:
-        raise KernelDataError(source, "none of the tables the pack takes are here")
+        raise KernelDataError(", ".join(map(str, roots)), "none of the tables the pack takes are here")
     out.mkdir(parents=True, exist_ok=True)
     compressor = zstandard.ZstdCompressor(level=LEVEL, write_content_size=True)
     packs: dict[str, bytearray] = {}
     entries = []
-    for system, family, framework, version, table, path in wanted:
+    for name in wanted:
+        system, family, framework, version, table = name
+        path, root = found[name]
         data = path.read_bytes()
         rows = collapse(table, read_table(path, table))
         payload = _payload(rows, compressor)

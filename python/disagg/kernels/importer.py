@@ -61,7 +61,8 @@ def find_root(path: str | os.PathLike[str]) -> Path:
     base = Path(path)
     if not base.is_dir():
         raise KernelDataError(base, "no such directory")
-    for inner in ("", "data", "systems/data", "aiconfigurator_core/systems/data"):
+    wheels = ("aiconfigurator_core", "aisimulate_core")
+    for inner in ("", "data", "systems/data", *(f"{wheel}/systems/data" for wheel in wheels)):
         root = base / inner
         if root.is_dir() and next(root.glob(f"*/*/*/*/*{layout.SUFFIX}"), None) is not None:
             return root

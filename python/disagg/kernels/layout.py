@@ -125,6 +125,26 @@ _ONCE = {
     ("msa", "trtllm", "1.3.0rc23"): _BLOCKS,
 }
 
+#: (framework, version) -> families of which the tables of `_CURRENT_TABLES`, `_COMPRESSED` and `_BLOCKS` are taken
+#: beside those of the current version.
+_NEWER = {
+    ("vllm", "0.25.0"): (
+        "gemm",
+        "attention",
+        "mla",
+        "mla_bmm",
+        "sparse_attention",
+        "moe",
+        "mhc",
+        "linear_attention",
+        "msa",
+    ),
+    ("vllm", "0.27.1"): ("gemm", "moe", "linear_attention"),
+    ("vllm", "0.31.0"): ("gemm", "moe", "kda", "mhc", "comm"),
+    ("sglang", "0.5.17"): ("gemm", "moe", "linear_attention"),
+    ("sglang", "0.5.20"): ("gemm", "moe", "kda", "mhc", "comm"),
+}
+
 #: (family, framework, version, table): tables that only an older version holds.
 _OLDER = frozenset(
     {
@@ -143,12 +163,19 @@ _OLDER = frozenset(
 )
 
 
+#: Tables that a later wheel added to a version that answers by itself, or that would answer in place of those that laws
+#: of communication were fitted to: what rests on these was held against servers without them.
+_LATER = frozenset({("mla", "sglang", "0.5.14", "mla_context_module"), ("comm", "nccl", "2.30.7", "nccl")})
+
+
 def in_pack(system: str, family: str, framework: str, version: str, table: str) -> bool:
     """Whether the shipped pack takes this table."""
-    if system not in SYSTEMS:
+    if system not in SYSTEMS or (family, framework, version, table) in _LATER:
         return False
     if (family, framework, version, table) in _OLDER or table in _ONCE.get((family, framework, version), ()):
         return True
+    if family in _NEWER.get((framework, version), ()):
+        return table in (*_CURRENT_TABLES.get(family, ()), *_COMPRESSED, *_BLOCKS, "kda")
     if family == "comm" and framework == "nccl":
         return table == "nccl"
     return _CURRENT.get(framework) == version and table in _CURRENT_TABLES.get(family, ())

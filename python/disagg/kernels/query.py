@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from disagg import _core
-from disagg.errors import SpecError
+from disagg.errors import DisaggError, SpecError
 from disagg.frame import Frame
 from disagg.progress import Progress, reporter
 from disagg.specs._base import checked
 from disagg.specs.hardware import Device
+
+_in_use = Path(__file__).parents[1] / "data" / "kernels"
 
 
 class Latency(NamedTuple):
@@ -25,6 +28,47 @@ class Latency(NamedTuple):
     """``measured``, ``interpolated``, ``extrapolated`` or ``roofline``."""
     source: Any
     """Framework, version, table and kernel source."""
+
+
+def shipped() -> Path:
+    """Give the directory of the tables that came with the package.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> (dg.kernels.shipped() / "index.json").is_file()
+    True
+    """
+    return Path(__file__).parents[1] / "data" / "kernels"
+
+
+@checked
+def use(path: str | os.PathLike[str]) -> None:
+    """Have all later questions answered by another pack (``disagg data build`` makes one); imports are left out of it.
+
+    Parameters
+    ----------
+    path
+        Directory with ``index.json``; ``kernels.shipped()``: the tables that came with the package.
+
+    Raises
+    ------
+    DataError
+        If there is no pack or it is damaged; what was in use stays.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> dg.kernels.use(dg.kernels.shipped())
+    """
+    global _in_use  # noqa: PLW0603 - the core has one database a process
+    _core.kernels_at(str(Path(path)))
+    try:
+        _core.kernels_origin()
+    except DisaggError:
+        _core.kernels_at(str(_in_use))
+        raise
+    _in_use = Path(path)
 
 
 def systems() -> list[str]:

@@ -214,10 +214,10 @@ pub(super) fn ask(source: &Source, table: &Table, row: usize) -> Option<(Surface
             let formats = [dtype(t("gemm_type"))?, kv()?];
             let s = m.mixers.iter().find_map(|mixer| match mixer {
                 LayerMixer::Own(OwnMixer::Compressed(c)) if c.ratio > 0 && (c.topk > 0) == picks => {
-                    Some(ops::compressed_block(source, m.hidden, c, heads, formats, decode).ok()?)
+                    ops::compressed_block(source, m.hidden, c, heads, formats, decode).ok()
                 }
                 LayerMixer::Own(OwnMixer::BlockSparse(b)) => {
-                    Some(ops::block_sparse_block(source, m.hidden, b, heads, formats, decode).ok()?)
+                    ops::block_sparse_block(source, m.hidden, b, heads, formats, decode).ok()
                 }
                 _ => None,
             })?;
