@@ -21,6 +21,10 @@ __all__ = ["Space"]
 Points = npt.NDArray[np.int64]
 
 
+MOST_POINTS = 100_000_000
+"""Points that are listed at once."""
+
+
 class Space:
     """A base question, axes over its fields and constraints between them.
 
@@ -113,6 +117,9 @@ class Space:
         """Numbers of the points from `start` to `stop` of this space or part."""
         stop = self.size if stop is None else stop
         if self._points is None:
+            if stop - start > MOST_POINTS:
+                message = f"{stop - start:,} points at once are more than {MOST_POINTS:,}"
+                raise SpecError([("space", message, "take a slice or a sample of it")])
             return np.arange(start, stop, dtype=np.int64)
         return self._points[start:stop]
 
@@ -152,7 +159,10 @@ class Space:
             raise SpecError(problems)
         if self._points is not None:
             raise SpecError([("space", "is a sample or a slice already", "sample the whole space")])
-        return self._part(self._core.sample(int(n), method, int(seed)))
+        n = min(int(n), self._core.size)
+        if n > MOST_POINTS:
+            raise SpecError([("n", f"{n:,} points at once are more than {MOST_POINTS:,}", "take fewer at a time")])
+        return self._part(self._core.sample(n, method, int(seed)))
 
     def slice(self, a: int, b: int) -> Space:
         """Give the points from `a` up to, not including, `b` (a unit of work).
@@ -188,7 +198,9 @@ class Space:
         """Compare by value."""
         if not isinstance(other, Space):
             return NotImplemented
-        return self.to_json() == other.to_json() and np.array_equal(self._numbers(), other._numbers())
+        if self.to_json() != other.to_json() or self.size != other.size:
+            return False
+        return self._points is other._points or np.array_equal(self._numbers(), other._numbers())
 
     def __hash__(self) -> int:
         """Hash by value."""

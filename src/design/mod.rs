@@ -7,11 +7,13 @@
 //! is a unit of work that any machine can price from the space's JSON alone. Of such a space [`optimize`] finds the best
 //! point without pricing all; [`sensitivity`] asks how much each figure moves one plan.
 
+mod diagram;
 mod expression;
 mod interval;
 mod metric;
 pub mod optimize;
 mod price;
+mod residual;
 mod sample;
 pub mod sensitivity;
 mod space;

@@ -1,20 +1,18 @@
 //! A base question, axes over its fields, constraints, and the numbering of the points.
 //!
-//! Points are the mixed-radix numbers of the axes' value lists, last axis fastest. Constraints are
-//! tested as soon as the axes they read are set: the assignments of the leading axes that survive
-//! are kept as a list, the axes behind them are a plain product. So `size` is exact, point `i` is
-//! found in constant time, and memory is bounded by the constrained axes alone.
-//! Limits: at most [`MOST_PREFIXES`] surviving assignments of the constrained axes.
+//! Points are the mixed-radix numbers of the axes' value lists, last axis fastest. The axes up to the last one that a
+//! constraint reads are a decision diagram (`diagram`), those behind are a plain product. So `size` is exact, point `i`
+//! is found in steps by the number of axes, and memory is bounded by what the constraints tell apart.
+//! Limits: those of the diagram; numbers of points are below 2^63.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::diagram::{Diagram, too_many};
 use super::expression::Expression;
+use crate::control::Control;
 use crate::error::{Error, Problems, Result, near};
 use crate::spec::{catalog, choices};
-
-/// Surviving assignments of the constrained axes that are kept at most (8 bytes each).
-const MOST_PREFIXES: usize = 50_000_000;
 
 choices! {
     /// The parts of a question, in the order in which they are built.
@@ -58,8 +56,8 @@ pub struct Space {
     numbers: Vec<Vec<f64>>,
     /// Leading axes that constraints read.
     constrained: usize,
-    /// Surviving assignments of those, as mixed-radix numbers; `None`: all of them.
-    prefixes: Option<Vec<u64>>,
+    /// Their assignments that keep the constraints; `None`: there are no constraints.
+    kept: Option<Diagram>,
     /// Points behind each of them.
     tail: u64,
 }
@@ -75,6 +73,11 @@ fn number(value: &Value) -> f64 {
 impl Space {
     /// Checks a description as a whole and counts its points.
     pub fn new(description: Description) -> Result<Space> {
+        Space::counted(description, &Control::new())
+    }
+
+    /// The same for a caller that may ask to stop.
+    pub fn counted(description: Description, control: &Control) -> Result<Space> {
         let mut problems = Problems::new();
         for root in ["model", "cluster", "workload", "plan"] {
             if !description.question.contains_key(root) {
@@ -92,7 +95,8 @@ impl Space {
             if description.axes[..i].iter().any(|a| a.path == axis.path) {
                 problems.push(at.clone(), "is there twice", "");
             }
-            if axis.values.iter().enumerate().any(|(j, v)| axis.values[..j].contains(v)) {
+            let mut seen = std::collections::BTreeSet::new();
+            if !axis.values.iter().all(|v| seen.insert(v.to_string())) {
                 problems.push(at.clone(), "has the same value twice", "");
             }
             // The first value must find its place.
@@ -122,17 +126,19 @@ impl Space {
         }
         problems.into_result()?;
         let constrained = constraints.iter().flat_map(|c| c.axes.iter().map(|a| a + 1)).max().unwrap_or(0);
-        let mut space = Space { description, constraints, numbers, constrained, prefixes: None, tail: 1 };
+        let mut space = Space { description, constraints, numbers, constrained, kept: None, tail: 1 };
         space.tail = space.product(constrained..space.radices().len())?;
         if !space.constraints.is_empty() {
-            let all: Vec<usize> = (0..space.constraints.len()).collect();
-            let found = space.survivors(&all, usize::MAX)?;
-            if found.is_empty() {
-                return Err(space.contradiction()?);
-            }
-            space.prefixes = Some(found);
+            let all: Vec<&Expression> = space.constraints.iter().collect();
+            let Some(found) = Diagram::new(&space.numbers[..constrained], &all, control)? else {
+                return Err(space.contradiction(control)?);
+            };
+            space.kept = Some(found);
         }
-        space.product(0..0)?;
+        let heads = space.kept.as_ref().map_or(1, Diagram::size);
+        if heads.checked_mul(space.tail).is_none_or(|n| n > i64::MAX as u64) {
+            return Err(too_many());
+        }
         Ok(space)
     }
 
@@ -141,77 +147,23 @@ impl Space {
     }
 
     fn product(&self, range: std::ops::Range<usize>) -> Result<u64> {
-        self.radices()[range].iter().try_fold(1u64, |p, r| p.checked_mul(*r)).ok_or_else(|| {
-            Error::spec("axes", "the space has more points than can be numbered", "give fewer values an axis")
-        })
+        self.radices()[range].iter().try_fold(1u64, |p, r| p.checked_mul(*r)).ok_or_else(too_many)
     }
 
     /// Points in all.
     pub fn size(&self) -> u64 {
-        let heads = match &self.prefixes {
-            Some(p) => p.len() as u64,
-            None => self.radices()[..self.constrained].iter().product(),
-        };
-        heads.saturating_mul(self.tail)
-    }
-
-    /// Assignments of the constrained axes that keep `kept` constraints, at most `limit` of them.
-    fn survivors(&self, kept: &[usize], limit: usize) -> Result<Vec<u64>> {
-        // Each constraint is tested at the last axis it reads.
-        let mut due: Vec<Vec<usize>> = vec![Vec::new(); self.constrained];
-        let mut out = Vec::new();
-        for &c in kept {
-            match self.constraints[c].axes.last() {
-                Some(last) => due[*last].push(c),
-                // A constraint without axes holds always or never.
-                None if self.constraints[c].holds(|_| f64::NAN) => {}
-                None => return Ok(out),
-            }
-        }
-        let mut choice = vec![0usize; self.constrained];
-        self.descend(0, 0, &due, &mut choice, &mut out, limit)?;
-        Ok(out)
-    }
-
-    fn descend(
-        &self,
-        depth: usize,
-        code: u64,
-        due: &[Vec<usize>],
-        choice: &mut [usize],
-        out: &mut Vec<u64>,
-        limit: usize,
-    ) -> Result<()> {
-        if depth == self.constrained {
-            if out.len() >= MOST_PREFIXES {
-                let text = format!("more than {MOST_PREFIXES} assignments of the constrained axes");
-                return Err(Error::spec("where", text, "put the constrained axes first, or give them fewer values"));
-            }
-            out.push(code);
-            return Ok(());
-        }
-        let radix = self.numbers[depth].len() as u64;
-        for v in 0..self.numbers[depth].len() {
-            choice[depth] = v;
-            let holds = due[depth].iter().all(|c| self.constraints[*c].holds(|a| self.numbers[a][choice[a]]));
-            if holds {
-                self.descend(depth + 1, code * radix + v as u64, due, choice, out, limit)?;
-                if out.len() >= limit {
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
+        self.kept.as_ref().map_or(1, Diagram::size) * self.tail
     }
 
     /// Names a smallest set of constraints that no point keeps.
-    fn contradiction(&self) -> Result<Error> {
+    fn contradiction(&self, control: &Control) -> Result<Error> {
         let mut core: Vec<usize> = (0..self.constraints.len()).collect();
         let mut i = 0;
         while i < core.len() {
             let mut without = core.clone();
             without.remove(i);
-            if self.survivors(&without, 1)?.is_empty() { core = without } else { i += 1 }
+            let others: Vec<&Expression> = without.iter().map(|c| &self.constraints[*c]).collect();
+            if Diagram::any(&self.numbers[..self.constrained], &others, control)? { i += 1 } else { core = without }
         }
         let texts: Vec<String> = core.iter().map(|c| format!("'{}'", self.constraints[*c].text)).collect();
         let message = match texts.as_slice() {
@@ -224,28 +176,26 @@ impl Space {
     /// Choice on each axis of point `i`.
     pub fn choices(&self, i: u64) -> Vec<usize> {
         let (head, mut rest) = (i / self.tail, i % self.tail);
-        let mut code = self.prefixes.as_ref().map_or(head, |p| p[head as usize]);
         let axes = &self.description.axes;
         let mut out = vec![0usize; axes.len()];
-        for (a, axis) in axes.iter().enumerate().rev() {
+        if let Some(kept) = &self.kept {
+            kept.choices(head, &mut out[..self.constrained]);
+        }
+        for (a, axis) in axes.iter().enumerate().skip(self.constrained).rev() {
             let r = axis.values.len() as u64;
-            let from = if a >= self.constrained { &mut rest } else { &mut code };
-            out[a] = (*from % r) as usize;
-            *from /= r;
+            out[a] = (rest % r) as usize;
+            rest /= r;
         }
         out
     }
 
     /// Number of the point with these choices, if it keeps the constraints.
     pub fn index_of(&self, choices: &[usize]) -> Option<u64> {
-        let (mut head, mut rest) = (0u64, 0u64);
-        for (a, (c, r)) in choices.iter().zip(self.radices()).enumerate() {
-            let to = if a >= self.constrained { &mut rest } else { &mut head };
-            *to = *to * r + *c as u64;
-        }
-        let head = match &self.prefixes {
-            Some(p) => p.binary_search(&head).ok()? as u64,
-            None => head,
+        let (heads, tails) = choices.split_at(self.constrained.min(choices.len()));
+        let rest = tails.iter().zip(&self.radices()[self.constrained..]).fold(0, |n, (c, r)| n * r + *c as u64);
+        let head = match &self.kept {
+            Some(kept) => kept.index_of(heads)?,
+            None => 0,
         };
         Some(head * self.tail + rest)
     }

@@ -59,11 +59,11 @@ impl DesignSpace {
     #[new]
     fn new(py: Python<'_>, text: &str) -> PyResult<DesignSpace> {
         let text = text.to_string();
-        let built = py.detach(move || {
+        let built = run::run(py, None, move |control| {
             let description: Description = crate::spec::json::parse(&text, "space")?;
-            design::Space::new(description)
-        });
-        errors::guard(|| built.map(|s| DesignSpace { inner: Arc::new(s) }))
+            design::Space::counted(description, control)
+        })?;
+        Ok(DesignSpace { inner: Arc::new(built) })
     }
 
     /// A space around a question: its parts as specs, and what each axis takes.
@@ -83,8 +83,9 @@ impl DesignSpace {
             _ => Map::new(),
         };
         errors::guard(|| problems.into_result())?;
-        let built = py.detach(move || design::Space::new(Description { question, axes, constraints }));
-        errors::guard(|| built.map(|s| DesignSpace { inner: Arc::new(s) }))
+        let description = Description { question, axes, constraints };
+        let built = run::run(py, None, move |control| design::Space::counted(description, control))?;
+        Ok(DesignSpace { inner: Arc::new(built) })
     }
 
     /// Points in all.
@@ -152,7 +153,7 @@ impl DesignSpace {
 /// The search for the optimum of a space, by prices or by simulations; one that was stopped keeps what it has.
 #[pyclass(frozen, module = "disagg._core")]
 pub struct Search {
-    inner: Judge,
+    inner: Arc<Judge>,
 }
 
 enum Judge {
@@ -163,7 +164,7 @@ enum Judge {
 /// The same of either judge.
 macro_rules! of {
     ($search:expr, $judge:ident => $what:expr) => {
-        match &$search.inner {
+        match &*$search {
             Judge::Priced($judge) => $what,
             Judge::Simulated($judge) => $what,
         }
@@ -188,7 +189,7 @@ impl Search {
             let space = space.inner.clone();
             let Some((trace, slo, fixed, options, seed)) = served else {
                 let inner = optimize::Search::new(space, points, objective, &constraints)?.runnable(runnable);
-                return Ok(Search { inner: Judge::Priced(inner) });
+                return Ok(Search { inner: Arc::new(Judge::Priced(inner)) });
             };
             let requests = optimize::Requests {
                 trace: trace.inner.clone(),
@@ -198,44 +199,48 @@ impl Search {
                 seed,
             };
             let inner = optimize::Simulated::new(space, points, objective, &constraints, runnable, requests)?;
-            Ok(Search { inner: Judge::Simulated(inner) })
+            Ok(Search { inner: Arc::new(Judge::Simulated(inner)) })
         })
     }
 
     #[pyo3(signature = (progress: "_Report" = None))]
     fn run(&self, py: Python<'_>, progress: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        run::run(py, progress, |control| of!(self, judge => judge.run(&kernels::db()?, control)))
+        let inner = self.inner.clone();
+        // Waited for: what it has found so far is read next, and must not change meanwhile.
+        run::run_kept(py, progress, true, move |control| of!(inner, judge => judge.run(&kernels::db()?, control)))
     }
 
     /// Judges some points and keeps them.
     fn take<'py>(&self, py: Python<'py>, points: columns::Array<'py, i64>) -> PyResult<Payload<'py>> {
         let points = errors::guard(|| numbers(&points))?;
-        let found = run::run(py, None, |control| of!(self, judge => judge.take(&kernels::db()?, &points, control)))?;
+        let inner = self.inner.clone();
+        let found =
+            run::run(py, None, move |control| of!(inner, judge => judge.take(&kernels::db()?, &points, control)))?;
         columns::to_python(py, found)
     }
 
     /// The metric that is made as good as possible, and whether more is better.
     #[getter]
     fn objective(&self) -> (String, bool) {
-        of!(self, judge => judge.objective())
+        of!(self.inner, judge => judge.objective())
     }
 
     #[getter]
     fn complete(&self) -> bool {
-        of!(self, judge => judge.complete())
+        of!(self.inner, judge => judge.complete())
     }
 
     /// The number of the best point, and of all that tie with it.
     fn best(&self) -> PyResult<(u64, Vec<u64>)> {
-        errors::guard(|| of!(self, judge => judge.best()))
+        errors::guard(|| of!(self.inner, judge => judge.best()))
     }
 
     fn points<'py>(&self, py: Python<'py>) -> PyResult<Payload<'py>> {
-        columns::to_python(py, of!(self, judge => judge.points()))
+        columns::to_python(py, of!(self.inner, judge => judge.points()))
     }
 
     fn certificate<'py>(&self, py: Python<'py>) -> PyResult<Payload<'py>> {
-        columns::to_python(py, of!(self, judge => judge.certificate()))
+        columns::to_python(py, of!(self.inner, judge => judge.certificate()))
     }
 }
 

@@ -19,8 +19,9 @@ use crate::spec;
 
 /// The question of `explore`, searched whole or unit by unit.
 #[pyclass(frozen, module = "disagg._core")]
+#[derive(Clone)]
 pub struct Exploration {
-    question: search::Question,
+    question: Arc<search::Question>,
     left_out: Vec<String>,
 }
 
@@ -58,14 +59,15 @@ impl Exploration {
                 confidence,
                 ..asked
             };
-            Ok(Exploration { question, left_out })
+            Ok(Exploration { question: Arc::new(question), left_out })
         })
     }
 
     /// Searches all of it here.
     #[pyo3(signature = (progress: "_Report" = None))]
     fn explore(&self, py: Python<'_>, progress: Option<&Bound<'_, PyAny>>) -> PyResult<Study> {
-        run::run(py, progress, |control| Ok(self.study(search::explore(&kernels::db()?, &self.question, control)?)))
+        let own = self.clone();
+        run::run(py, progress, move |control| Ok(own.study(search::explore(&kernels::db()?, &own.question, control)?)))
     }
 
     /// Frameworks compared.
@@ -76,9 +78,10 @@ impl Exploration {
 
     /// Names of the units, in their order; every framework is checked and compiled first.
     fn units(&self, py: Python<'_>) -> PyResult<Vec<String>> {
-        run::run(py, None, |_| {
-            self.question.libraries(&kernels::db()?)?;
-            Ok(self.question.units()?.iter().map(|u| self.question.label(u)).collect())
+        let question = self.question.clone();
+        run::run(py, None, move |_| {
+            question.libraries(&kernels::db()?)?;
+            Ok(question.units()?.iter().map(|u| question.label(u)).collect())
         })
     }
 
@@ -90,22 +93,24 @@ impl Exploration {
         unit: usize,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let bytes = run::run(py, progress, |control| {
-            let units = self.question.units()?;
+        let question = self.question.clone();
+        let bytes = run::run(py, progress, move |control| {
+            let units = question.units()?;
             let unit = units.get(unit).ok_or_else(|| {
                 Error::spec("unit", format!("there is no unit {unit}"), format!("0 to {}", units.len().max(1) - 1))
             })?;
-            row_codec::pack(&explore::search(&kernels::db()?, &self.question, unit, control)?)
+            row_codec::pack(&explore::search(&kernels::db()?, &question, unit, control)?)
         })?;
         Ok(PyBytes::new(py, &bytes))
     }
 
     /// The study of the rows of all units, in their order.
     fn join(&self, py: Python<'_>, parts: Vec<PyBackedBytes>) -> PyResult<Study> {
+        let own = self.clone();
         run::run(py, None, move |control| {
             let read = |bytes: &PyBackedBytes| control.check().and_then(|()| row_codec::unpack(bytes));
             let parts = parts.iter().map(read).collect::<Result<_>>()?;
-            Ok(self.study(explore::join(&kernels::db()?, &self.question, parts)?))
+            Ok(own.study(explore::join(&kernels::db()?, &own.question, parts)?))
         })
     }
 }

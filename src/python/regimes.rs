@@ -1,5 +1,7 @@
 //! Maps of which level wins where.
 
+use std::sync::Arc;
+
 use super::give::Payload;
 use pyo3::prelude::*;
 
@@ -14,7 +16,7 @@ use crate::spec;
 /// The question of a map.
 #[pyclass(frozen, module = "disagg._core")]
 pub struct Regimes {
-    map: search::Map,
+    map: Arc<search::Map>,
 }
 
 #[pymethods]
@@ -53,19 +55,21 @@ impl Regimes {
                 }
             }
             problems.into_result()?;
-            Ok(Regimes { map })
+            Ok(Regimes { map: Arc::new(map) })
         })
     }
 
     /// Checks the map and tells whose kernels are compared on each of its clusters.
     fn frameworks(&self, py: Python<'_>) -> PyResult<Vec<Vec<&'static str>>> {
-        let found = run::run(py, None, |_| self.map.compared(&kernels::db()?))?;
+        let map = self.map.clone();
+        let found = run::run(py, None, move |_| map.compared(&kernels::db()?))?;
         Ok(found.iter().map(|own| own.iter().map(|f| f.name()).collect()).collect())
     }
 
     /// What should be known beside the map, in words.
     fn warnings(&self, py: Python<'_>) -> PyResult<Vec<String>> {
-        run::run(py, None, |_| self.map.caveats(&kernels::db()?))
+        let map = self.map.clone();
+        run::run(py, None, move |_| map.caveats(&kernels::db()?))
     }
 
     /// Which level wins where: columns, one row a cell.
@@ -76,7 +80,8 @@ impl Regimes {
         partial: bool,
         progress: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Payload<'py>> {
-        let work = |control: &_| search::regimes(&kernels::db()?, &self.map, control, partial);
+        let map = self.map.clone();
+        let work = move |control: &_| search::regimes(&kernels::db()?, &map, control, partial);
         columns::to_python(py, run::run_kept(py, progress, partial, work)?)
     }
 }

@@ -117,6 +117,49 @@ fn a_large_space_is_counted_without_being_listed() {
     assert_eq!(sample(&s, 100, "lhs", 1).unwrap().len(), 100);
 }
 
+/// Constraints over all axes of 10^12 points and more, between which nothing is listed.
+#[test]
+fn constraints_over_many_points_are_counted_without_listing_them() {
+    let hundred: Vec<u64> = (1..=100).collect();
+    let paths =
+        ["plan.parallel.tp", "plan.parallel.dp", "plan.batch", "plan.chunk_tokens", "workload.isl", "workload.osl"];
+    let axes: Vec<(&str, Value)> = paths.iter().map(|p| (*p, json!(hundred))).collect();
+    let sums = |n: usize| {
+        let mut ways = vec![1u64];
+        for _ in 0..n {
+            let mut next = vec![0; ways.len() + 100];
+            for (s, w) in ways.iter().enumerate() {
+                hundred.iter().for_each(|v| next[s + *v as usize] += w);
+            }
+            ways = next;
+        }
+        ways
+    };
+    let s = space(&axes, &["tp + dp + batch + chunk_tokens + isl + osl <= 200"]).unwrap();
+    assert_eq!(s.size(), sums(6)[..=200].iter().sum::<u64>());
+    for i in [0, 1, s.size() / 3, s.size() - 1] {
+        assert_eq!(s.index_of(&s.choices(i)), Some(i));
+        assert!(s.choices(i).iter().map(|c| c + 1).sum::<usize>() <= 200);
+    }
+    // The first axis and the last: what lies between costs nothing.
+    let s = space(&axes, &["tp * osl == 100"]).unwrap();
+    assert_eq!(s.size(), 9 * 100u64.pow(4));
+    assert_eq!(s.choices(s.size() - 1), vec![99, 99, 99, 99, 99, 0]);
+    // A remainder, by the twin: ways by remainders of both products.
+    let mut by_rest = [0u64; 7];
+    hundred.iter().for_each(|a| hundred.iter().for_each(|b| by_rest[(a * b % 7) as usize] += 1));
+    let twin: u64 = (0..7).map(|r| by_rest[r] * by_rest[(10 - r) % 7]).sum();
+    assert_eq!(space(&axes[..4], &["(tp * dp + batch * chunk_tokens) % 7 == 3"]).unwrap().size(), twin);
+    let stopped = disagg::control::Control::new();
+    stopped.cancel();
+    let description = Description {
+        question: question(),
+        axes: axes.iter().map(|(p, v)| Axis { path: (*p).into(), values: v.as_array().unwrap().clone() }).collect(),
+        constraints: vec!["(tp * dp + batch * chunk_tokens) % 7 == 3".into()],
+    };
+    assert!(matches!(Space::counted(description, &stopped), Err(disagg::Error::Cancelled)));
+}
+
 #[test]
 fn hypercubes_and_sequences_cover_every_axis_evenly() {
     let axes = [
