@@ -165,7 +165,7 @@ impl Phase {
                 .collect();
             phase.rows.push(rows);
         }
-        for n in 0..=top.clamp(wires.domain, MOST_RANKS) {
+        for n in 0..=top.max(wires.domain).min(MOST_RANKS) {
             let n = n.max(2);
             let mut lane = CurveLane::place(&phase.ranks, n);
             if lane.evidence == Evidence::Extrapolated {

@@ -16,6 +16,7 @@ mod collective;
 mod constants;
 mod curve;
 pub mod fabric;
+mod filling;
 pub mod flows;
 pub mod fluid;
 pub mod law;

@@ -133,6 +133,26 @@ fn close(a: f64, b: f64) -> bool {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
+    /// Many flows on few paths, which share what they are told, and few on many ports, which are kept in order.
+    #[test]
+    fn flows_of_one_path_and_ports_of_one_flow_are_those_of_brute_force(
+        few in prop::collection::vec((0u32..3, 3u32..5, prop_oneof![Just(7.0), 1.0..9.0f64], prop_oneof![Just(0.0), 0.0..3.0f64]), 1..40),
+        far in prop::collection::vec((0u32..150, 150u32..300, 1.0..9.0f64), 1..30),
+        capacities in prop::collection::vec(5.0..50.0f64, 300),
+    ) {
+        let class = |a: u32, b: u32, bytes, start_s| Class { ports: vec![(a, 1.0), (b, 1.0)], bytes, count: 1.0, start_s };
+        let few: Vec<Class> = few.iter().map(|(a, b, bytes, start)| class(*a, *b, *bytes, *start)).collect();
+        // Enough other ports in use that the shares are kept in order.
+        let mut far: Vec<Class> = far.iter().map(|(a, b, bytes)| class(*a, *b, *bytes, 0.0)).collect();
+        far.extend((0..150).map(|p| class(p, 150 + p, 4.0, 0.0)));
+        for (flows, ports) in [(&few, 5), (&far, 300)] {
+            let fast = finish(&capacities[..ports], flows, &Control::new()).unwrap();
+            for (i, (a, b)) in fast.iter().zip(slow_finish(&capacities[..ports], flows)).enumerate() {
+                prop_assert!(close(*a, b), "{i}: {a} {b}");
+            }
+        }
+    }
+
     #[test]
     fn every_end_is_that_of_brute_force(flows in classes(8, 24, true), capacities in prop::collection::vec(5.0..50.0f64, 8)) {
         let fast = finish(&capacities, &flows, &Control::new()).unwrap();

@@ -103,7 +103,7 @@ def _columns(flows: Any) -> tuple[Any, Any, Any, Any]:
         raise SpecError([Problem("flows", "are not numbers", "(src, dst, bytes[, start_s])")]) from e
     problems = [Problem(f"flows.{n}", "is not one column", "") for n, v in found.items() if v.ndim != 1]
     for n in ("src", "dst"):
-        bad = np.flatnonzero(~(np.isfinite(found[n]) & (found[n] == np.floor(found[n]))))
+        bad = np.flatnonzero(~((np.abs(found[n]) < 2.0**53) & (found[n] == np.floor(found[n]))))
         problems += [Problem(f"flows[{i}].{n}", f"{found[n][i]} is not a GPU", "a whole number") for i in bad]
     if problems:
         raise SpecError(problems)
