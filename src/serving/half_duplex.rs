@@ -3,13 +3,17 @@
 //! order of A2F against F2A on the shared link is found as the run goes.
 //!
 //! Jobs are served in the order in which they become ready, over all resources: whatever becomes
-//! ready later cannot be ahead in any queue, so one scan per job is the whole event queue.
+//! ready later cannot be ahead in any queue. Of each group they stand in one line a stage, for none overtakes another
+//! (`Lines`), so the next job is the first of all the fronts.
 //!
 //! Groups of attention GPUs have a link each, and all share the FFN side's ports, half duplex too: a hop takes them
 //! from its start for its `ports` seconds. A hop that waits for its own link holds its place in the queue of the ports.
 //!
 //! Within equal layers the run soon repeats: once the state as micro-batch 0 leaves a layer is that of an
 //! earlier layer, shifted in time, all whole periods that stay inside the group are taken at once.
+
+use std::cmp::Ordering;
+use std::collections::VecDeque;
 
 use super::stages::{INLINE_MICROBATCHES, Rows};
 
@@ -47,6 +51,72 @@ struct Run<'a, 'b> {
     mark: &'a mut [Job],
     mark_free: &'a mut [f64],
     marked: bool,
+    lines: Lines,
+}
+
+/// What settles which of two jobs is served first; equal stages at equal times: the micro-batch that is behind by a layer
+/// is the earlier one in the ring.
+type Key = (f64, Stage, u32, usize, u32, usize);
+
+/// The jobs of each group and stage, in the order in which they came, and the first of each group.
+#[derive(Default)]
+struct Lines {
+    lines: Vec<VecDeque<u32>>,
+    first: Vec<Option<Key>>,
+}
+
+impl Lines {
+    /// Stages in which a job waits.
+    const STAGES: usize = 4;
+
+    fn line(group: usize, stage: Stage) -> usize {
+        Lines::STAGES * group + stage as usize
+    }
+
+    /// All jobs anew: those of one stage come in the order of their keys.
+    fn fill(&mut self, jobs: &[Job], groups: usize) {
+        self.lines.resize_with(Lines::STAGES * groups, VecDeque::new);
+        self.lines.iter_mut().for_each(VecDeque::clear);
+        self.first.resize(groups, None);
+        let mut order: Vec<u32> = (0..jobs.len() as u32).filter(|i| jobs[*i as usize].stage != Stage::Done).collect();
+        let key = |i: u32| Lines::key(jobs, i as usize);
+        order.sort_by(|a, b| key(*a).partial_cmp(&key(*b)).unwrap_or(Ordering::Equal));
+        for i in order {
+            self.lines[Lines::line(i as usize % groups, jobs[i as usize].stage)].push_back(i);
+        }
+        (0..groups).for_each(|g| self.settle(jobs, g));
+    }
+
+    fn key(jobs: &[Job], i: usize) -> Key {
+        let job = &jobs[i];
+        (job.ready, job.stage, job.steps, job.group, job.layer, i)
+    }
+
+    /// Finds the first of a group again.
+    fn settle(&mut self, jobs: &[Job], group: usize) {
+        let fronts = self.lines[Lines::STAGES * group..Lines::STAGES * (group + 1)].iter().filter_map(VecDeque::front);
+        self.first[group] = fronts.map(|i| Lines::key(jobs, *i as usize)).reduce(|a, b| if b < a { b } else { a });
+    }
+
+    /// The job that became ready first.
+    fn next(&self) -> Option<usize> {
+        self.first.iter().flatten().reduce(|a, b| if b < a { b } else { a }).map(|k| k.5)
+    }
+
+    /// A job has left the front of its line for another stage.
+    fn moved(&mut self, jobs: &[Job], groups: usize, i: usize, from: Stage) {
+        let group = i % groups;
+        let line = &mut self.lines[Lines::line(group, from)];
+        if line.front() == Some(&(i as u32)) {
+            line.pop_front();
+        } else {
+            line.retain(|j| *j != i as u32);
+        }
+        if jobs[i].stage != Stage::Done {
+            self.lines[Lines::line(group, jobs[i].stage)].push_back(i as u32);
+        }
+        self.settle(jobs, group);
+    }
 }
 
 const START: Job = Job { stage: Stage::Attention, ready: 0.0, group: 0, layer: 0, owed: 0.0, steps: 0 };
@@ -57,6 +127,12 @@ const LEAST_LAYERS: u32 = 6;
 /// Layers to run before the mean of the second half stands for a period that was not found
 /// (cycles of tens of steps exist; the mean is then within one stage in some thousand).
 const MAX_LAYERS: usize = 8192;
+
+/// The same in layers of one micro-batch: the more of them there are, the more stages a step has to average over.
+const MAX_CELLS: usize = 65_536;
+
+/// Steps that are run at the least, whatever they take.
+const LEAST_STEPS: usize = 8;
 
 /// `m` micro-batches of each group.
 pub(super) fn step_time(rows: &[Rows<'_>], m: usize, groups: u32, overlapped: bool) -> f64 {
@@ -83,9 +159,12 @@ pub(super) fn step_time(rows: &[Rows<'_>], m: usize, groups: u32, overlapped: bo
         (heap_kept, heap_mark) = (heap.clone(), heap.clone());
         (&mut heap[..], &mut heap_kept[..], &mut heap_mark[..])
     };
-    let mut run = Run { rows, overlapped, jobs, groups, free, mark, mark_free, marked: false };
+    let mut run = Run { rows, overlapped, jobs, groups, free, mark, mark_free, marked: false, lines: Lines::default() };
     for i in 0..m {
         run.settle(i);
+    }
+    if m > INLINE_MICROBATCHES {
+        run.lines.fill(run.jobs, groups);
     }
     if overlapped { run.period(kept, kept_free) } else { run.makespan() }
 }
@@ -118,21 +197,16 @@ impl Run<'_, '_> {
         }
     }
 
+    /// The job that became ready first, of a few.
+    fn first(&self) -> Option<usize> {
+        let waiting = (0..self.jobs.len()).filter(|i| self.jobs[*i].stage != Stage::Done);
+        waiting.map(|i| Lines::key(self.jobs, i)).reduce(|a, b| if b < a { b } else { a }).map(|k| k.5)
+    }
+
     /// Serves the job that became ready first; returns its micro-batch.
     fn serve(&mut self) -> Option<usize> {
-        let mut next: Option<usize> = None;
-        for (i, job) in self.jobs.iter().enumerate() {
-            let first = next.is_none_or(|n| {
-                let best = &self.jobs[n];
-                // Equal stages at equal times: the micro-batch that is behind by a layer is the earlier one in the ring.
-                (job.ready, job.stage, job.steps, job.group, job.layer)
-                    < (best.ready, best.stage, best.steps, best.group, best.layer)
-            });
-            if job.stage != Stage::Done && first {
-                next = Some(i);
-            }
-        }
-        let i = next?;
+        let many = self.jobs.len() > INLINE_MICROBATCHES;
+        let i = if many { self.lines.next()? } else { self.first()? };
         let job = self.jobs[i];
         let own = 1 + 2 * (i % self.groups);
         let (server, time, port, then) = match self.rows.get(job.group).map(|r| r.stages[i / self.groups]) {
@@ -164,21 +238,24 @@ impl Run<'_, '_> {
                 self.jobs[i].steps += 1;
             }
             self.settle(i);
-            if i == 0 {
-                self.leap();
-            }
+        }
+        if many {
+            self.lines.moved(self.jobs, self.groups, i, was);
+        }
+        if was == Stage::F2a && i == 0 && self.leap() && many {
+            self.lines.fill(self.jobs, self.groups);
         }
         Some(i)
     }
 
-    /// Micro-batch 0 has left a layer: takes whole periods at once, if the state repeats within the group.
-    fn leap(&mut self) {
+    /// Micro-batch 0 has left a layer: takes whole periods at once, if the state repeats within the group, and says so.
+    fn leap(&mut self) -> bool {
         let lead = self.jobs[0];
-        let Some(layers) = self.rows.get(lead.group).map(|r| r.layers) else { return };
+        let Some(layers) = self.rows.get(lead.group).map(|r| r.layers) else { return false };
         let inside = |j: &Job| j.group == lead.group && j.steps == lead.steps && j.owed == 0.0;
         if layers < LEAST_LAYERS || lead.layer == 0 || !self.jobs.iter().all(inside) {
             self.marked = false;
-            return;
+            return false;
         }
         if self.marked {
             let period = lead.layer - self.mark[0].layer;
@@ -192,7 +269,7 @@ impl Run<'_, '_> {
                     j.ready += later;
                 }
                 self.free.iter_mut().for_each(|f| *f += later);
-                return;
+                return true;
             }
         }
         // Renewed at layers 1, 2, 4, 8, ..: any period is found in the end.
@@ -201,6 +278,7 @@ impl Run<'_, '_> {
             self.mark_free.copy_from_slice(self.free);
             self.marked = true;
         }
+        false
     }
 
     /// Whether micro-batch `i` has just left the last layer of the step that is not attention-only.
@@ -224,7 +302,9 @@ impl Run<'_, '_> {
         let (mut kept_at, mut kept_step, mut renew) = (f64::NAN, 0, 2);
         let (mut half, mut now) = (0.0, 0.0);
         let layers: usize = self.rows.iter().map(|r| r.layers as usize).sum();
-        let steps = 2 * (MAX_LAYERS / 2 / layers.max(1)).max(8);
+        let many = self.jobs.len() > INLINE_MICROBATCHES;
+        let most = if many { MAX_CELLS / self.jobs.len() } else { MAX_LAYERS };
+        let steps = 2 * (most / 2 / layers.max(1)).max(LEAST_STEPS / 2);
         for k in 0..steps {
             let before = self.jobs[0].steps;
             while self.jobs[0].steps == before {

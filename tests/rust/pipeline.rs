@@ -153,6 +153,17 @@ fn programs(m: std::ops::Range<usize>) -> impl Strategy<Value = Vec<(u32, Vec<St
     })
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// More micro-batches than are looked through one by one stand in lines.
+    #[test]
+    fn lines_of_many_micro_batches_are_the_events(g in programs(17..24)) {
+        let (t, twin) = (schedule(&g, true, false), Twin::new(&g, true, false, 1).makespan());
+        prop_assert!(close(t, twin), "{} {}", t, twin);
+    }
+}
+
 #[test]
 fn one_micro_batch_is_the_sequential_sum() {
     let g = [(1, vec![st(20.0, 5.0, 10.0, 5.0)])];
