@@ -262,7 +262,7 @@ choices! {
 
 record! {
     /// Modelling choices that published tools make differently, each a named switch.
-    #[serde(default)]
+    #[serde(default, remote = "Self")]
     pub struct Assumptions as assumptions {
         pub profile: String,
         pub launch_floors: LaunchFloors,
@@ -325,7 +325,7 @@ pub struct Switch {
 }
 
 impl Assumptions {
-    fn fields(&self) -> Map<String, Value> {
+    pub(super) fn fields(&self) -> Map<String, Value> {
         match json::to_value(self, "assumptions") {
             Ok(Value::Object(map)) => map,
             // Plain enums, a bool and a number always make an object.
@@ -379,10 +379,6 @@ impl Assumptions {
         }
         let changed: Vec<(String, Value)> =
             after.iter().filter(|(n, v)| before.get(*n) != Some(v)).map(|(n, v)| (n.clone(), v.clone())).collect();
-        if !changed.is_empty() && !self.profile.ends_with('*') {
-            // The profile's name stays, marked as no longer the profile itself.
-            after.insert("profile".into(), Value::String(format!("{}*", self.profile)));
-        }
         match Assumptions::from_value(Value::Object(after)) {
             Ok(new) => {
                 problems.nest("assumptions", new.check());

@@ -113,7 +113,7 @@ pub(crate) fn inside<T: DeserializeOwned, E: serde::de::Error>(value: Value) -> 
     })
 }
 
-fn nested<E: serde::de::Error>(path: &str, message: &str) -> E {
+pub(crate) fn nested<E: serde::de::Error>(path: &str, message: &str) -> E {
     E::custom(format!("{path}{MARK}{message}"))
 }
 

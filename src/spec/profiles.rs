@@ -2,7 +2,11 @@
 //!
 //! A profile is the physical one with the switches that its source sets otherwise; `assumptions` says what each means.
 
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
+
 use super::assumptions::*;
+use super::json;
 use crate::error::{Error, Result, near};
 
 impl Default for Assumptions {
@@ -154,5 +158,38 @@ impl Assumptions {
             && self.copies == own.copies
             && self.afd_wire == own.afd_wire
             && self.ffn_pool == own.ffn_pool
+    }
+}
+
+impl Serialize for Assumptions {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        // The inherent function that the derivation gives.
+        Assumptions::serialize(self, to)
+    }
+}
+
+/// Switches that are left out are those of the profile named, and the name is kept only by what is the profile.
+impl<'de> Deserialize<'de> for Assumptions {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        let given = Map::<String, Value>::deserialize(from)?;
+        let profile = match given.get("profile") {
+            None => "physical",
+            Some(Value::String(name)) => name,
+            Some(other) => return Err(json::nested("profile", &format!("wrong type: {other}, expected a string"))),
+        };
+        let known = || format!("'{profile}' is not a profile; {}", near(profile, PROFILES));
+        let base = Assumptions::profile(profile).map_err(|_| json::nested("profile", &known()))?;
+        let mut all = base.fields();
+        all.extend(given);
+        let mut track = serde_path_to_error::Track::new();
+        let read = serde_path_to_error::Deserializer::new(Value::Object(all), &mut track);
+        let found = Assumptions::deserialize(read);
+        let mut found = found.map_err(|e| json::nested(&track.path().to_string(), &e.to_string()))?;
+        found.profile.clone_from(&base.profile);
+        if found != base {
+            // The profile's name stays, marked as no longer the profile itself.
+            found.profile.push('*');
+        }
+        Ok(found)
     }
 }

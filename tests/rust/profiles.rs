@@ -191,6 +191,29 @@ fn profiles_are_whole_and_their_switches_documented() {
     assert_eq!(Assumptions::profile("paper*").unwrap(), Assumptions::paper());
 }
 
+/// What is left out is the named profile's, and its name is kept only by what is the profile.
+#[test]
+fn a_profile_keeps_its_name_while_it_is_itself() {
+    let read = |text: &str| Assumptions::from_json(text);
+    for name in PROFILES {
+        let a = Assumptions::profile(name).unwrap();
+        assert_eq!(read(&format!("{{\"profile\": \"{name}\"}}")).unwrap(), a);
+        assert_eq!(read(&a.to_json().unwrap()).unwrap(), a);
+        let text = a.to_json().unwrap().replace("\"afd_alpha_scale\":1.0", "\"afd_alpha_scale\":2.0");
+        let changed = read(&text).unwrap();
+        assert_eq!((changed.profile.as_str(), changed.afd_alpha_scale), (format!("{name}*").as_str(), 2.0));
+        assert_eq!(read(&changed.to_json().unwrap()).unwrap(), changed);
+        let back = changed.replace("afd_alpha_scale", serde_json::json!(1.0)).unwrap();
+        assert_eq!(back, a);
+    }
+    assert_eq!(read("{}").unwrap(), Assumptions::physical());
+    let e = read("{\"profile\": \"banana\"}").unwrap_err().to_string();
+    assert!(e.starts_with("assumptions.profile") && e.contains("not a profile"), "{e}");
+    let e = read("{\"profile\": \"paper\", \"exchange\": \"worst\"}").unwrap_err().to_string();
+    assert!(e.starts_with("assumptions.exchange"), "{e}");
+    assert!(read("{\"profile\": 7}").is_err() && read("{\"lane\": \"by-rule\"}").is_err());
+}
+
 /// 4 to 7 sequences all cost four micro-batches of one, and are credited whole.
 #[test]
 fn floor_split_has_a_plateau_from_4_to_7() {
