@@ -3,6 +3,7 @@
 #   make demo    build, install and run the main study
 #   make test    every check, as CI runs it
 #   make check   the developer's inner loop
+#   make fuzz    hostile calls of every public entry, an hour or FUZZ_SECONDS of them
 #   make bench   ratios measured on this machine
 #   make calibrate          fit the communication kernels anew; says whether the parameters moved
 #   make data               read the published wheels of kernel tables into the shipped pack, and write docs/support.md anew
@@ -30,7 +31,7 @@ define step
 @start=$$SECONDS; echo "==> $(1)"; { $(2); }; echo "    $$((SECONDS - start)) s"
 endef
 
-.PHONY: help demo test check bench calibrate data validate-network stubs clean \
+.PHONY: help demo test check fuzz bench calibrate data validate-network stubs clean \
         fmt clippy rustdoc test-rust wheel test-venv lint types test-notebooks test-python
 
 help:
@@ -120,6 +121,13 @@ check: $(VENV)/tools fmt
 	$(call step,build,rm -rf out/quick; $(VENV)/bin/maturin build --profile quick --locked --quiet --interpreter $(VENV)/bin/python --out out/quick; $(VENV)/bin/python $(PIP) install --force-reinstall --no-deps out/quick/disagg-*.whl)
 	@cd tests
 	DISAGG_QUICK=1 $(VENV)/bin/python -m pytest -q -x -m "not slow" python
+
+# Hostile calls for as long as is asked: FUZZ_SECONDS=36000 FUZZ_SEED=1 make fuzz
+FUZZ_SECONDS ?= 3600
+FUZZ_SEED ?= 1
+
+fuzz: wheel
+	@cd tests && $(VENV_TEST)/bin/python python/fuzz.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
 
 bench: $(VENV)/tools
 	$(call step,build the wheel,rm -rf $(WHEELS); $(VENV)/bin/maturin build --release --locked --quiet --interpreter $(VENV)/bin/python --out $(WHEELS); $(VENV)/bin/python $(PIP) install --force-reinstall --no-deps $(WHEELS)/disagg-*.whl)

@@ -59,7 +59,7 @@ from disagg.sweep import sweep
 from disagg.trace import Trace
 from disagg.verdict import Verdict
 
-from disagg import afd, kernels, network, plots, rules, validation  # isort: skip
+from disagg import _border, afd, kernels, network, plots, rules, validation  # isort: skip
 
 __all__ = [
     "AFD", "LEVELS", "PD", "SLO", "Aggregated", "Assumptions", "CancelledError", "Case", "Cluster", "DataError",
@@ -70,3 +70,5 @@ __all__ = [
     "plots", "regimes", "rules", "sensitivity", "set_num_threads", "show_versions", "simulate", "sweep", "systems",
     "validation", "workloads",
 ]
+
+_border.seal(globals(), __all__)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Generic, NoReturn, Self, TypeVar, overload
 
 from disagg import _core, _html
+from disagg._border import sealed
 from disagg._frozen import Frozen
 from disagg.errors import SpecError
 from disagg.frame import Frame
@@ -52,7 +53,8 @@ class Fact(Generic[T]):
         self.read, self.__doc__, self.name, self._of = read, doc, "", of
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
+        # A result may come from text that somebody has changed.
+        self.name, self.read = name, sealed(self.read, title=f"{owner.__name__}.{name}")
         if self.__doc__ is None:
             self.__doc__ = TOLD[name]
 

@@ -3,8 +3,19 @@
 use pyo3::prelude::*;
 
 use super::errors;
+use crate::error::{Error, Result};
 use crate::serving::pipeline;
 use crate::serving::provision::Stations;
+
+/// A result that numbers of the size given can have.
+fn finite(x: f64, path: &str) -> Result<f64> {
+    let hint = "give all of them in the same unit";
+    if x.is_finite() {
+        Ok(x)
+    } else {
+        Err(Error::spec(path, "times are too large or too far apart to be added up", hint))
+    }
+}
 
 /// Milliseconds per step of a pipeline given as a flat array and its shape.
 #[pyfunction]
@@ -21,7 +32,16 @@ pub fn afd_schedule(
     overlapped: bool,
 ) -> PyResult<f64> {
     errors::guard(|| {
-        pipeline::schedule_flat(&stage_ms, &shape, layers, microbatches, attention_groups, half_duplex, overlapped)
+        let ms = pipeline::schedule_flat(
+            &stage_ms,
+            &shape,
+            layers,
+            microbatches,
+            attention_groups,
+            half_duplex,
+            overlapped,
+        )?;
+        finite(ms, "stage_ms")
     })
 }
 
@@ -43,6 +63,11 @@ pub fn afd_provision(
     barrier: bool,
 ) -> PyResult<(f64, f64, &'static str)> {
     let s = Stations { alpha_a, beta_a, alpha_f, beta_f, alpha_c, beta_c, batch, mu_p, mu_d, requests, barrier };
-    let best = errors::guard(|| s.best())?;
+    let best = errors::guard(|| {
+        let best = s.best()?;
+        finite(best.ratio, "alpha_a")?;
+        finite(best.throughput, "alpha_a")?;
+        Ok(best)
+    })?;
     Ok((best.ratio, best.throughput, best.bottleneck))
 }

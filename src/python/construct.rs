@@ -66,7 +66,7 @@ fn make<'py>(kind: &str, made: &Made, args: &Bound<'py, PyTuple>, given: &Bound<
     let fields = PyDict::new(args.py());
     let mut problems = Problems::new();
     for (name, value) in given {
-        let name: String = name.extract()?;
+        let name = name.to_string();
         if made.open.is_some() || made.arguments.iter().any(|(n, ..)| *n == name) {
             fields.set_item(name, value)?;
         } else {
@@ -111,7 +111,7 @@ fn wrong_call(
     arguments: &[Argument<'_>],
 ) -> Problems {
     let names: Vec<&str> = arguments.iter().map(|(name, _)| *name).collect();
-    let given: Vec<String> = given.keys().iter().filter_map(|k| k.extract().ok()).collect();
+    let given: Vec<String> = given.keys().iter().map(|k| k.to_string()).collect();
     let mut problems = Problems::new();
     for name in given.iter().filter(|n| !names.contains(&n.as_str())) {
         problems.push(name, format!("is not an argument of {kind}"), near(name, &names));

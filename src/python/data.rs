@@ -156,6 +156,10 @@ impl Data {
                     p.path = rest.trim_start_matches('.').to_string();
                 }
             }
+            // Inside a workload a fixed length is the plain number; alone it has a name.
+            if p.path.is_empty() && matches!(self, Data::Distribution(_)) {
+                p.path = "value".to_string();
+            }
         }
         problems
     }

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use pyo3::exceptions::{PyOSError, PyUserWarning, PyValueError};
+use pyo3::exceptions::{PyOSError, PyRecursionError, PyUserWarning, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString};
 use serde_json::Value;
@@ -48,6 +48,9 @@ pub fn read(given: &Bound<'_, PyDict>) -> PyResult<Spec> {
         }
     }
 }
+
+/// A config and the index of a checkpoint are a few megabytes at the most.
+const LARGEST: u64 = 256 << 20;
 
 /// A config, and what stands beside it.
 struct Config {
@@ -98,6 +101,13 @@ fn whole(py: Python<'_>, from: &Config, trust: bool) -> PyResult<Spec> {
 /// A file of JSON as Python reads it, numbers that JSON does not have included.
 fn json(py: Python<'_>, path: &Path) -> PyResult<Value> {
     let told = |what: String| Error::data(path.to_string_lossy(), what);
+    // A pipe would be waited for, a device read without end.
+    if path.exists() && !path.is_file() {
+        return Err(told("is not a file".into()).into());
+    }
+    if path.metadata().is_ok_and(|m| m.len() > LARGEST) {
+        return Err(told(format!("has more than {} MiB: not a config", LARGEST >> 20)).into());
+    }
     let file = py.import("pathlib")?.getattr("Path")?.call1((path,))?;
     let options = [("encoding", "utf-8")];
     let read = || -> PyResult<Bound<'_, PyAny>> {
@@ -108,6 +118,8 @@ fn json(py: Python<'_>, path: &Path) -> PyResult<Value> {
         if e.is_instance_of::<PyOSError>(py) {
             let why = e.value(py).getattr("strerror").and_then(|s| s.extract::<String>()).unwrap_or_default();
             told(format!("cannot be read: {why}")).into()
+        } else if e.is_instance_of::<PyRecursionError>(py) {
+            told("is nested too deep".into()).into()
         } else if e.is_instance_of::<PyValueError>(py) {
             told(format!("is not JSON: {}", e.value(py))).into()
         } else {

@@ -108,7 +108,7 @@ impl Spec {
         let mut data = slf.get().data().clone();
         let mut plain = true;
         for (name, value) in changes {
-            plain = plain && data.put(name.cast::<PyString>()?.to_str()?, &value);
+            plain = plain && data.put(&name.cast::<PyString>()?.to_string_lossy(), &value);
         }
         if plain && !changes.is_empty() && data.check().is_empty() {
             return adopt(&class, Spec::new(data));
