@@ -36,7 +36,7 @@ MODULES = {
     "collections.abc": ("Callable", "Mapping", "Sequence"),
     "inspect": ("Signature",),
     "os": ("PathLike",),
-    "typing": ("Any", "Literal", "Self", "TypeAlias", "final"),
+    "typing": ("Any", "Literal", "Required", "Self", "TypeAlias", "TypedDict", "final"),
     "typing_extensions": ("disjoint_base",),
 }
 # PyO3 takes whatever turns into a number or a list; the house hands over numbers and lists. What is in a tuple or a
@@ -178,6 +178,16 @@ def specs():
     return alias, "\n".join(out).replace(f": {formats}", ": _Format").splitlines()
 
 
+def options():
+    """Every group of options that calls share."""
+    out = []
+    for name, taken in _core._options():
+        out.append(f"class {name}(TypedDict, total=False):")
+        out += [f"    {n}: {f'Required[{takes}]' if required else takes}" for n, takes, required, _, _ in taken]
+        out.append("")
+    return out
+
+
 def stub(data):
     """The whole stub."""
     said = fragments(data)
@@ -187,7 +197,7 @@ def stub(data):
     classes = [one for one in members if one["type"] == "class"]
     functions = [one for one in members if one["type"] == "function"]
     alias, declared = specs()
-    body = []
+    body = options()
     for one in sorted(classes, key=lambda one: one["name"]):
         methods = [f for f in said if f["type"] == "function" and f.get("parent") == one["id"]]
         body += [*writer.native(one, methods), ""]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Signature
 from os import PathLike
-from typing import Any, Literal, Self, TypeAlias, final
+from typing import Any, Literal, Required, Self, TypeAlias, TypedDict, final
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,7 @@ __all__ = [
     "Workload",
     "_fields",
     "_frame",
+    "_options",
     "_spin",
     "_told",
     "afd_provision",
@@ -111,6 +112,95 @@ _Format: TypeAlias = Literal[
     "w4a8_mxfp4_mxfp8",
     "w4a16_nvfp4",
 ]
+
+class _Explore(TypedDict, total=False):
+    levels: str | Sequence[str]
+    frameworks: str | Sequence[str] | None
+    framework: str | Sequence[str] | None
+    quant: specs.Quant | None
+    serving: specs.Serving | None
+    assumptions: specs.Assumptions | None
+    objective: str
+    arrivals: str
+    runnable: bool
+    confidence: float | None
+    confirm: bool
+    executor: Any
+    progress: bool | Callable[[int, int], object] | None
+
+class _Regimes(TypedDict, total=False):
+    slo: Required[specs.SLO | Sequence[specs.SLO]]
+    isl: float | specs.Distribution | Sequence[float | specs.Distribution]
+    osl: float | specs.Distribution | Sequence[float | specs.Distribution]
+    prefix: float | specs.Distribution | Sequence[float | specs.Distribution]
+    workloads: specs.Workload | Sequence[specs.Workload] | None
+    levels: str | Sequence[str]
+    frameworks: str | Sequence[str] | None
+    framework: str | Sequence[str] | None
+    quant: specs.Quant | None
+    serving: specs.Serving | None
+    assumptions: specs.Assumptions | None
+    tolerance: float
+    batches_per_octave: int
+    arrivals: str
+    runnable: bool
+    executor: Any
+    partial: bool
+    progress: bool | Callable[[int, int], object] | None
+
+class _Optimize(TypedDict, total=False):
+    objective: Required[str]
+    constraints: Sequence[str]
+    runnable: bool
+    method: Literal["exact", "optuna"]
+    simulate: Any
+    seed: int
+    trials: int
+    partial: bool
+    progress: bool | Callable[[int, int], object] | None
+
+class _Sensitivity(TypedDict, total=False):
+    parameters: Sequence[str] | None
+    step: float
+
+class _Audit(TypedDict, total=False):
+    method: str
+    order: Sequence[str]
+    orders: int | None
+    seed: int
+    batches_per_octave: int | None
+    progress: bool | Callable[[int, int], object] | None
+
+class _Exchange(TypedDict, total=False):
+    tokens: Required[float]
+    hidden: Required[int]
+    topk: Required[int]
+    experts: Required[int]
+    ranks: Required[int]
+    dtype: str
+    backend: str | None
+    groups: int
+    topk_groups: int
+    load: Sequence[float] | None
+    exponent: float | None
+    framework: str | Sequence[str] | None
+    frameworks: str | Sequence[str] | None
+
+class _Hop(TypedDict, total=False):
+    tokens: Required[float]
+    hidden: Required[int]
+    topk: Required[int]
+    experts: Required[int]
+    senders: Required[int]
+    receivers: Required[int]
+    tp: int
+    ep: int | None
+    moe_tp: int
+    dtype: str
+    groups: int
+    topk_groups: int
+    placement: specs.Placement | None
+    alpha_scale: float
 
 @final
 class Case:
@@ -1334,6 +1424,7 @@ class Assumptions(Spec):
 
 def _fields() -> list[tuple[str, list[tuple[str, str]], list[tuple[str, str, str | None, str]]]]: ...
 def _frame(x: _Floats) -> _Payload: ...
+def _options() -> list[tuple[str, list[tuple[str, str, bool, Any | None, str]]]]: ...
 def _spin(seconds: float, progress: _Report = None, panic: bool = False) -> int: ...
 def _told() -> dict[str, str]: ...
 def afd_provision(

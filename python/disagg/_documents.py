@@ -32,6 +32,8 @@ SHARED = {
     "path": "The file.",
     "on_error": '``"raise"``, or ``"skip"`` what cannot be read.',
     "ax": "Where to draw; None: new axes.",
+    "force": "Whether to write the commands of a plan that breaks a rule as well; the rules stand in ``.notes``.",
+    "version": "Version of the framework, or the name of an import; None: the default.",
 }
 """Parameter to what it means wherever a docstring does not say otherwise."""
 

@@ -70,25 +70,9 @@ class Fact(Generic[T]):
         raise AssertionError  # pragma: no cover
 
 
-class Table:
-    """A table of a result as a frozen, documented attribute; empty where the core gave none."""
-
-    def __init__(self, doc: str) -> None:
-        self.__doc__, self.name = doc, ""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    @overload
-    def __get__(self, obj: None, owner: type) -> Self: ...
-    @overload
-    def __get__(self, obj: Result, owner: type) -> Frame: ...
-    def __get__(self, obj: Result | None, owner: type) -> Self | Frame:
-        return self if obj is None else obj._frame(self.name)
-
-    def __set__(self, obj: Result, value: Frame) -> NoReturn:
-        obj.__setattr__(self.name, value)
-        raise AssertionError  # pragma: no cover
+def Table(doc: str) -> Fact[Frame]:
+    """Give a table of a result as such an attribute; empty where the core gave none. `doc`: a row, and the columns."""
+    return Fact(lambda found: Frame({}) if found is None else found, doc, of="_frames")
 
 
 def _rebuild(cls: type[Result], scalars: dict[str, Any], frames: dict[str, Frame]) -> Result:

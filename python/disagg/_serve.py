@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from disagg import _core
 from disagg._executor_pool import Calls
@@ -14,7 +13,7 @@ from disagg.frame import Frame
 from disagg.progress import Progress, reporter
 from disagg.result import INPUTS, Estimate
 from disagg.specs import AFD, PD, SLO, Aggregated, Assumptions, Cluster, Model, Quant, Serving, Workload
-from disagg.specs._base import Spec, checked
+from disagg.specs._base import Spec, checked, takes
 from disagg.study import Study
 
 
@@ -75,64 +74,14 @@ def _inputs(*specs: Spec | None) -> dict[str, Spec]:
     return {name: s for name, s in zip(INPUTS, specs, strict=True) if s is not None}
 
 
-@checked
-def explore(
-    model: Model,
-    cluster: Cluster,
-    workload: Workload,
-    slo: SLO,
-    *,
-    levels: str | Sequence[str] = LEVELS,
-    frameworks: Names = None,
-    framework: Names = None,
-    quant: Quant | None = None,
-    serving: Serving | None = None,
-    assumptions: Assumptions | None = None,
-    objective: str = "tokens_per_s",
-    arrivals: str = "closed",
-    runnable: bool = True,
-    confidence: float | None = None,
-    confirm: bool = True,
-    executor: Any = None,
-    progress: Progress = None,
-) -> Study:
+@takes("_Explore")
+def explore(model: Model, cluster: Cluster, workload: Workload, slo: SLO, **options: Unpack[_core._Explore]) -> Study:
     """Search every level of disaggregation, best against best, under the same GPU budget.
 
     Parameters
     ----------
     slo
         Limits that a plan must keep.
-    frameworks
-        Whose kernels to compare, one name or several; None: all that have kernels for the model on that system.
-        Those that lack a kind of its layers are left out, and ``study.warnings`` says so.
-    framework
-        `frameworks` under its other name.
-    objective
-        ``"tokens_per_s"``, ``"tokens_per_s_per_gpu"`` or ``"tokens_per_s_per_user"``.
-    arrivals
-        ``"closed"``: as many requests as the plan holds, at any time. ``"poisson"``: they come at a rate of their own,
-        and the rate of a plan is the highest at which its limits hold: on the means, or on the percentile of the `SLO`.
-        A plan is then given seats to spare, and the table says its closed-loop rate as well
-        (``closed_tokens_per_s_per_gpu``).
-    runnable
-        Whether only plans that a released server starts are searched (`dg.rules`; of AFD, those that keep the layout
-        rules of the framework whose kernels price them). False lifts the rules; `Study.lifted` tells what that gains.
-    confidence
-        The chance with which what is measured must keep the limits, above 0 and below 1: 0.8 names the best plan that
-        keeps them in four cases of five, by the residuals of servers of its kind (``docs/design/physics.md``, section
-        10), at every level alike. With two limits each is kept with half the doubt, so that both hold. None: the
-        predicted figures must keep them; a plan on the edge of a limit then fails in about half the cases. A TTFT limit
-        needs ``assumptions=Assumptions(request_path="client")``, since the TTFT that was measured is a client's.
-    confirm
-        With ``arrivals="poisson"``, whether the best plan of each level is simulated, request by request: the highest
-        rate at which its limits hold there and the ends of its 95 % interval
-        (``simulated_tokens_per_s_per_gpu``, ``simulated_low``, ``simulated_high``; NaN where it is not). Takes seconds.
-    executor
-        None: this process, all cores. Or, as in `sweep`, any `concurrent.futures.Executor`, a dask ``Client``,
-        ``"processes"`` (loky) or ``"ray"``: a unit of work is a framework's ``aggregated``, its ``aggregated+afd``,
-        or its ``pd`` and ``pd+afd`` together, and progress counts units. The study is the same, to the last bit. This
-        machine's cores are busy without one: it is for more machines, or to leave this one free. When stopped,
-        what another process has begun runs to its end there.
 
     Returns
     -------
@@ -187,17 +136,20 @@ def explore(
     >>> len(study.table)
     4
     """
-    names, levels = several(framework, frameworks), expanded(levels)
+    how, names = options, several(options["framework"], options["frameworks"])
+    objective, arrivals, confidence = how["objective"], how["arrivals"], how["confidence"]
+    quant, serving, assumptions = how["quant"], how["serving"], how["assumptions"]
+    levels, sure = expanded(how["levels"]), None if confidence is None else float(confidence)
     case = (model, cluster, workload, names, quant, serving, assumptions)
-    asked = (slo, levels, objective, arrivals, confirm, runnable, None if confidence is None else float(confidence))
+    asked = (slo, levels, objective, arrivals, how["confirm"], how["runnable"], sure)
     whole = _exploration(case, asked)
-    if executor is None:
-        with reporter(progress, "layouts") as report:
+    if how["executor"] is None:
+        with reporter(how["progress"], "layouts") as report:
             found = whole.explore(report)
     else:
         # Whose kernels are compared is settled once, for all workers.
         settled = ((model, cluster, workload, whole.frameworks, quant, serving, assumptions), asked)
-        found = _elsewhere(whole, settled, executor, progress)
+        found = _elsewhere(whole, settled, how["executor"], how["progress"])
     inputs = _inputs(model, cluster, workload, quant, serving)
     attrs = {
         "version": __version__,

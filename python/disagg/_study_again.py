@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Unpack
 
 from disagg import _core
 from disagg._frozen import Frozen
@@ -10,7 +10,7 @@ from disagg.errors import SpecError
 from disagg.frame import Frame
 from disagg.progress import Progress, reporter
 from disagg.specs import Assumptions
-from disagg.specs._base import checked
+from disagg.specs._base import checked, takes
 
 
 class Again(Frozen):
@@ -25,37 +25,14 @@ class Again(Frozen):
             raise SpecError([("study", "was read back and cannot be searched again", "explore again, then ask it")])
         return self._native
 
-    @checked
-    def audit(
-        self,
-        to: Assumptions | None = None,
-        *,
-        method: str = "order",
-        order: Sequence[str] = (),
-        orders: int | None = None,
-        seed: int = 0,
-        batches_per_octave: int | None = None,
-        progress: Progress = None,
-    ) -> Frame:
+    @takes("_Audit")
+    def audit(self, to: Assumptions | None = None, **options: Unpack[_core._Audit]) -> Frame:
         """Walk from the study's assumptions to others, one switch at a time, every level searched again.
 
         Parameters
         ----------
         to
             The other end; None: ``Assumptions.paper()``.
-        method
-            ``"order"``: one walk, whose steps add up to the whole difference; ``"shapley"``: the mean
-            effect of each switch over orders.
-        order
-            Names of the switches that differ, in the order to walk; empty: the order of the switches.
-        orders
-            For ``"shapley"``: how many orders to sample, each with its reverse; None: all subsets (up to
-            six switches).
-        seed
-            Of the sampled orders; the same seed gives the same bits.
-        batches_per_octave
-            Batches priced per doubling; None: as the study. Fewer are faster, and both ends are then
-            those of the coarser search.
 
         Returns
         -------
@@ -80,8 +57,10 @@ class Again(Frozen):
         ['from', 'kv_transfer', 'to']
         """
         search, to = self._search(), Assumptions.paper() if to is None else to
-        with reporter(progress, "layouts") as report:
-            return Frame._from_core(search.audit(to, method, list(order), orders, seed, batches_per_octave, report))
+        how, octave = options, options["batches_per_octave"]
+        with reporter(how["progress"], "layouts") as report:
+            found = search.audit(to, how["method"], list(how["order"]), how["orders"], how["seed"], octave, report)
+            return Frame._from_core(found)
 
     @checked
     def lifted(self, *, progress: Progress = None) -> Frame:

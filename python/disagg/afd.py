@@ -172,8 +172,5 @@ def provision(
     >>> round(best.ratio, 1), best.bottleneck
     (9.3, 'attention')
     """
-    numbers = {
-        "alpha_a": alpha_a, "beta_a": beta_a, "alpha_f": alpha_f, "beta_f": beta_f, "alpha_c": alpha_c,
-        "beta_c": beta_c, "batch": batch, "mu_p": mu_p, "mu_d": mu_d,
-    }  # fmt: skip
-    return Provision(*_core.afd_provision(**numbers, requests=requests, barrier=barrier))
+    times = (alpha_a, beta_a, alpha_f, beta_f, alpha_c, beta_c)
+    return Provision(*_core.afd_provision(*times, batch, mu_p, mu_d, requests, barrier))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
-from typing import Any, overload
+from typing import Any, Unpack, overload
 
 from disagg import _core, _html
 from disagg._names import Names, several
@@ -105,7 +105,7 @@ class Case:
         return estimate(plan=plan, load=load, **self._with())
 
     @checked
-    def explore(self, slo: SLO, **options: Any) -> Study:
+    def explore(self, slo: SLO, **options: Unpack[_core._Explore]) -> Study:
         """Search every level of disaggregation within limits, best against best, as `dg.explore`."""
         return explore(slo=slo, **self._with(**options))
 
@@ -177,7 +177,9 @@ class Case:
         return optimize(self.space(axes, where=where, plan=plan), objective=objective, **options)
 
     @checked
-    def sensitivity(self, plan: Aggregated | PD | AFD, *, load: float | None = None, **options: Any) -> Frame:
+    def sensitivity(
+        self, plan: Aggregated | PD | AFD, *, load: float | None = None, **options: Unpack[_core._Sensitivity]
+    ) -> Frame:
         """Vary one figure at a time around the estimate of a plan, as `dg.sensitivity`."""
         return sensitivity(self.estimate(plan, load=load), **options)
 

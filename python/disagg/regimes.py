@@ -5,48 +5,26 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from disagg import _core, executors
 from disagg._columns import Text
 from disagg._executor_pool import Calls
-from disagg._names import LEVELS, Names, expanded, several
+from disagg._names import expanded, several
 from disagg._versions import __version__
 from disagg.errors import Problem, SpecError
 from disagg.frame import Frame
-from disagg.progress import Progress, reporter
-from disagg.specs import SLO, Assumptions, Cluster, Distribution, Model, Quant, Serving, Workload
-from disagg.specs._base import Spec, checked
+from disagg.progress import reporter
+from disagg.specs import SLO, Assumptions, Cluster, Distribution, Model, Workload
+from disagg.specs._base import Spec, takes
 
 __all__ = ["regimes"]
 
 
-@checked
-def regimes(
-    model: Model,
-    cluster: Cluster | Sequence[Cluster],
-    *,
-    isl: float | Distribution | Sequence[float | Distribution] = (),
-    osl: float | Distribution | Sequence[float | Distribution] = (),
-    prefix: float | Distribution | Sequence[float | Distribution] = (0,),
-    slo: SLO | Sequence[SLO],
-    workloads: Workload | Sequence[Workload] | None = None,
-    levels: str | Sequence[str] = LEVELS,
-    frameworks: Names = None,
-    framework: Names = None,
-    quant: Quant | None = None,
-    serving: Serving | None = None,
-    assumptions: Assumptions | None = None,
-    tolerance: float = 0.01,
-    batches_per_octave: int = 2,
-    arrivals: str = "closed",
-    runnable: bool = True,
-    executor: Any = None,
-    partial: bool = False,
-    progress: Progress = None,
-) -> Frame:
+@takes("_Regimes")
+def regimes(model: Model, cluster: Cluster | Sequence[Cluster], **options: Unpack[_core._Regimes]) -> Frame:
     """Tell which level of disaggregation wins where: a map over lengths, limits and clusters.
 
     In every cell each level has its best plan under the limits, on the same GPUs. Cells that differ only in limits
@@ -57,33 +35,6 @@ def regimes(
     ----------
     cluster
         One cluster, or a list: other systems, or other numbers of GPUs of one.
-    isl, osl, prefix
-        New, output and cached tokens, each one value or a list; every combination is a workload.
-    slo
-        Limits: one SLO or a list.
-    workloads
-        Workloads in place of the combinations of `isl`, `osl` and `prefix`.
-    frameworks
-        Whose kernels to compare, one name or several; None: on each system all that have kernels for the model.
-    framework
-        `frameworks` under its other name.
-    tolerance
-        Levels whose rates are nearer than this share are tied: borders are as uncertain as the tables.
-    batches_per_octave
-        Batches scanned per doubling, of AFD units half as many; fewer are faster and coarser.
-    arrivals
-        ``"closed"``: as many requests as the plan holds, at any time. ``"poisson"``: as in `explore`, the rate of a
-        plan is the highest at which its limits hold (means, or the percentile of its `SLO`); the winners are not
-        simulated, and a cell costs as much as an exploration.
-    runnable
-        Whether only plans that a released server starts are searched, as in `explore`.
-    executor
-        None: this process, all cores. Or, as in `sweep`, any `concurrent.futures.Executor`, a dask ``Client``,
-        ``"processes"`` (loky) or ``"ray"``: a unit of work is one cluster and workload with all its limits. The rows
-        are the same, to the last bit. When stopped, what another process has begun runs to its end there.
-    partial
-        Whether stopping (Ctrl-C) gives the cells that are done, if there are any, instead of raising;
-        ``attrs["complete"]`` says which.
 
     Returns
     -------
@@ -117,23 +68,22 @@ def regimes(
     >>> found.attrs["complete"]
     True
     """
-    clusters = _several("cluster", cluster, (Cluster,))
-    limits = _several("slo", slo, (SLO,))
-    names, levels = several(framework, frameworks), expanded(levels)
-    if workloads is None:
+    how, names = options, several(options["framework"], options["frameworks"])
+    clusters, limits = _several("cluster", cluster, (Cluster,)), _several("slo", how["slo"], (SLO,))
+    if how["workloads"] is None:
         kinds = (int, float, Distribution)
-        lists = {n: _several(n, v, kinds) for n, v in (("prefix", prefix), ("isl", isl), ("osl", osl))}
-        asked = [Workload(prefix=p, isl=i, osl=o) for p, i, o in itertools.product(*lists.values())]
+        lists = {n: _several(n, v, kinds) for n, v in how.items() if n in ("prefix", "isl", "osl")}
+        asked = [Workload(**dict(zip(lists, each, strict=True))) for each in itertools.product(*lists.values())]
     else:
-        lists = {"workloads": (asked := _several("workloads", workloads, (Workload,)))}
+        lists = {"workloads": (asked := _several("workloads", how["workloads"], (Workload,)))}
     empty = [n for n, values in {"cluster": clusters, **lists}.items() if not values]
     if empty:
         raise SpecError([Problem(n, "is empty: there is no cell", "give at least one") for n in empty])
-    how = (names, quant, serving, assumptions)
-    more = (limits, levels, float(tolerance), max(1, batches_per_octave), arrivals, runnable)
-    question = (model, clusters, asked, how, more)
-    whole = _map(*question)
-    with reporter(progress, "cells") as report:
+    parts = (names, how["quant"], how["serving"], how["assumptions"])
+    more = (limits, expanded(how["levels"]), float(how["tolerance"]), max(1, how["batches_per_octave"]))
+    question = (model, clusters, asked, parts, (*more, how["arrivals"], how["runnable"]))
+    whole, executor, partial = _map(*question), how["executor"], how["partial"]
+    with reporter(how["progress"], "cells") as report:
         if executor is None:
             columns, own = whole.search(partial, report)
         else:
@@ -143,7 +93,7 @@ def regimes(
         "model": repr(model),
         "clusters": [repr(c) for c in clusters],
         "warnings": whole.warnings(),
-        "assumptions": repr(assumptions or Assumptions.physical()),
+        "assumptions": repr(how["assumptions"] or Assumptions.physical()),
     }
     return Frame._from_core((columns, own), **attrs)
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 from disagg import _core, _html
-from disagg._estimate_plots import EstimatePlots
 from disagg._result_base import Fact, Result, Table, number, text, texts
+from disagg._result_plots import EstimatePlots
 from disagg.errors import SpecError
 from disagg.frame import Frame
 from disagg.launch import Launch
@@ -307,8 +307,6 @@ class Estimate(Result):
         framework
             ``"vllm"``, ``"sglang"``, ``"trtllm"``, or ``"dynamo"`` over the framework whose kernels price;
             None: that one.
-        force
-            Whether to write the commands of a plan that breaks a rule as well; the rules stand in ``.notes``.
 
         Raises
         ------

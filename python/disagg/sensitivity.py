@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from disagg import _core
 from disagg._names import named
 from disagg._result_base import Result
 from disagg.errors import SpecError
 from disagg.frame import Frame
-from disagg.specs._base import checked, expect
+from disagg.specs._base import expect, takes
 
 if TYPE_CHECKING:
     from disagg.result import Estimate
@@ -18,8 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["sensitivity"]
 
 
-@checked
-def sensitivity(estimate: Estimate, *, parameters: Sequence[str] | None = None, step: float = 0.1) -> Frame:
+@takes("_Sensitivity")
+def sensitivity(estimate: Estimate, **options: Unpack[_core._Sensitivity]) -> Frame:
     """Vary one figure at a time around an estimate and price the same plan again.
 
     What the plan left open (batch, chunks, micro-batches) stays as the estimate settled it. A varied
@@ -30,14 +29,6 @@ def sensitivity(estimate: Estimate, *, parameters: Sequence[str] | None = None, 
     ----------
     estimate
         What ``dg.estimate(...)`` or ``Study.best(...)`` gave.
-    parameters
-        Which figures; None: all that the estimate has. ``tflops`` (all formats together), ``hbm_gb_per_s``,
-        ``hbm_gib``, ``launch_us``, ``nvlink_gb_per_s``, ``nic_gb_per_s``, ``afd_alpha_scale`` (start-up of A2F and
-        F2A), ``dispatch_alpha_scale`` (of dispatch and combine), ``imbalance`` (exponent of the experts' load),
-        ``acceptance``, ``prefix_share`` (at a fixed prompt), ``isl``, ``osl``, ``load``, ``usd_per_hour``,
-        ``power_w``.
-    step
-        Relative change to either side, between 0 and 1.
 
     Returns
     -------
@@ -74,6 +65,7 @@ def sensitivity(estimate: Estimate, *, parameters: Sequence[str] | None = None, 
     (['hbm_gb_per_s', 'nic_gb_per_s'], 0.0)
     """
     expect(estimate=(estimate, Result))
+    parameters, step = options["parameters"], options["step"]
     names = None if parameters is None else named("parameters", parameters, "'hbm_gb_per_s'")
     given = getattr(estimate, "inputs", {})
     if not {"model", "cluster", "workload"} <= given.keys():

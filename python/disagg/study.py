@@ -11,8 +11,8 @@ import numpy as np
 
 from disagg import _core
 from disagg._names import FAMILIES, LEVELS
+from disagg._result_plots import StudyPlots
 from disagg._study_again import Again
-from disagg._study_plots import StudyPlots
 from disagg.errors import InfeasibleError, SpecError
 from disagg.frame import Frame, better
 from disagg.result import Estimate
@@ -27,13 +27,7 @@ T = TypeVar("T")
 
 
 class Part(Generic[T]):
-    """A part of a study as a documented attribute; one that was given as a function is made when it is first asked for.
-
-    Parameters
-    ----------
-    doc
-        What it is.
-    """
+    """A part of a study as a documented attribute; one given as a function is made when it is first asked for."""
 
     def __init__(self, doc: str) -> None:
         self.__doc__, self.name = doc, ""

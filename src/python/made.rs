@@ -5,7 +5,7 @@
 //! [`super::model_source`].
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyDict, PyString, PyTuple};
 
 use super::catalog;
 use super::class_table::wrap;
@@ -21,7 +21,10 @@ pub enum Left {
     None,
     Flag(bool),
     Number(f64),
+    Whole(i64),
     Text(&'static str),
+    /// A tuple of names.
+    Words(&'static [&'static str]),
 }
 
 impl Left {
@@ -31,7 +34,9 @@ impl Left {
             Left::None => Some(py.None().into_bound(py)),
             Left::Flag(flag) => Some(flag.into_pyobject(py)?.to_owned().into_any()),
             Left::Number(x) => Some(x.into_pyobject(py)?.into_any()),
+            Left::Whole(n) => Some(n.into_pyobject(py)?.into_any()),
             Left::Text(text) => Some(PyString::new(py, text).into_any()),
+            Left::Words(words) => Some(PyTuple::new(py, words)?.into_any()),
         })
     }
 }

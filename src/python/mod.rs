@@ -25,6 +25,7 @@ mod kernels;
 mod made;
 mod model_source;
 mod network;
+mod options;
 mod regimes;
 mod rules;
 mod run;
@@ -70,6 +71,8 @@ mod _core {
     };
     #[pymodule_export]
     use super::network::{network_flows, network_phase};
+    #[pymodule_export]
+    use super::options::_options;
     #[pymodule_export]
     use super::regimes::Regimes;
     #[pymodule_export]

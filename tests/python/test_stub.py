@@ -1,4 +1,4 @@
-"""The types of the specs are written once: the stub says of them what the core says."""
+"""The types of the core are written once, in Rust: the stub is written whole from what the binary says of itself."""
 
 import subprocess
 import sys

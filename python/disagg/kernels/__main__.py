@@ -34,8 +34,7 @@ def _report(args: argparse.Namespace) -> int:
         return 1
     numbers = " ".join(f"{name:>8}" for name in ("median", "p90", "noise", "jitter"))
     print(f"{'table':22} {'lane':20} {'hidden':13} {'edge':5} {'n':>4} {numbers}")
-    for i in range(len(errors)):
-        r = errors.row(i)
+    for r in errors.rows():
         noise = "-" if r["noise"] != r["noise"] else f"{r['noise']:.1%}"
         print(
             f"{r['table']:22} {r['lane']:20} {r['axis']:13} {r['edge']:5} {r['n']:4d} "
@@ -43,8 +42,7 @@ def _report(args: argparse.Namespace) -> int:
             f"{'' if r['within'] else '  worse than aimed at'}"
         )
     print(f"\n{len(doubtful)} suspect lanes:")
-    for i in range(len(doubtful)):
-        r = doubtful.row(i)
+    for r in doubtful.rows():
         print(f"{r['table']:22} {r['lane']}: {r['reason']}")
     return 0
 

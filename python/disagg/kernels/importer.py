@@ -81,19 +81,10 @@ def find_tables(root: Path) -> list[tuple[str, str, str, str, str, Path]]:
 
 
 def read_table(path: str | os.PathLike[str], table: str | None = None) -> dict[str, Array]:
-    """All columns of one parquet file but the descriptive ones.
+    """All columns of one parquet file but the descriptive ones, rows in the order of the file.
 
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        Keys are ``int64`` or ``object`` (of ``str``) arrays, measures ``float64``, in the units of
-        the file, rows in the order of the file.
-
-    Raises
-    ------
-    KernelDataError
-        The file is truncated or no parquet, lacks a column, or holds a null, a negative or a
-        non-finite number.
+    Keys are arrays of ``int64`` or ``object`` (of ``str``), measures ``float64`` in the units of the file. A file that
+    is truncated or no parquet, lacks a column, or holds a null, a negative or a non-finite number is a KernelDataError.
     """
     path = Path(path)
     if table is None:
@@ -119,26 +110,10 @@ def read_table(path: str | os.PathLike[str], table: str | None = None) -> dict[s
 
 
 def import_dir(path: str | os.PathLike[str], *, name: str) -> list[dict[str, Any]]:
-    """Reads every table below a directory in the layout of :mod:`disagg.kernels.layout`.
+    """Read every table below a directory in the layout of :mod:`disagg.kernels.layout`, sorted; `name` is the source's.
 
-    Parameters
-    ----------
-    path : str or path
-        A directory of systems, an unpacked ``aiconfigurator-core`` wheel, or the directory of the
-        installed one.
-    name : str
-        What the source is called wherever its numbers show up.
-
-    Returns
-    -------
-    list of dict
-        One per table, sorted: ``source, system, family, framework, version, table, path, sha256,
-        columns``; ``columns`` as :func:`read_table` gives them.
-
-    Raises
-    ------
-    KernelDataError
-        At the first file that cannot be read as a whole; nothing is returned then.
+    Each is a dict of ``source, system, family, framework, version, table, path, sha256, columns``; ``columns`` as
+    :func:`read_table` gives them. The first file that cannot be read as a whole is a KernelDataError.
     """
     if not name or not name.strip():
         raise KernelDataError(path, "name= must say what these measurements are called")

@@ -123,8 +123,6 @@ def table(system: str, framework: str, name: str, *, version: str | None = None)
     ----------
     system, framework, name
         Which table; the name is that of its parquet file without ``_perf``.
-    version
-        Version of the framework, or the name of an import; None: the default.
 
     Raises
     ------
@@ -180,8 +178,6 @@ def lookup(
     ----------
     system, framework, table
         Which table; the name is that of its parquet file without ``_perf``.
-    version
-        Version of the framework, or the name of an import; None: the default.
     measure
         A measured column, or several joined by ``+``; None: ``latency``.
     **keys
@@ -271,11 +267,10 @@ def report(
         there is more to do: kernel changes and noise, which no smooth predictor follows), aim (median error aimed
         at; 20 % for the 90th percentile), within (whether the lane keeps both).
     """
-    device = Device.preset(system) if device is None else device
     if samples < 1 or seed < 0:
         raise SpecError([("samples" if samples < 1 else "seed", "is too small", "samples from 1, seed from 0")])
     with reporter(progress, "tables") as callback:
-        rows = _core.kernels_report(system, framework, device, samples, seed, callback)
+        rows = _core.kernels_report(system, framework, device or Device.preset(system), samples, seed, callback)
     return Frame._from_core(rows, system=system, framework=framework, samples=samples, seed=seed)
 
 
@@ -300,7 +295,6 @@ def suspects(
         table, lane, reason (a row far off its neighbours, a launch floor far above the roofline, times that fall
         where there is more to do, a balanced load slower than a skewed one).
     """
-    device = Device.preset(system) if device is None else device
     with reporter(progress, "tables") as callback:
-        rows = _core.kernels_suspects(system, framework, device, callback)
+        rows = _core.kernels_suspects(system, framework, device or Device.preset(system), callback)
     return Frame._from_core(rows, system=system, framework=framework)

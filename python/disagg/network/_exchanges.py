@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Required, TypedDict, Unpack
+from typing import Any, Unpack
 
+from disagg import _core
 from disagg._names import Names, single
 from disagg.network._phase import Phase, ask
 from disagg.specs import Cluster
@@ -63,68 +64,14 @@ def collective(
     return ask(cluster, "collective", single(framework, frameworks, "a collective"), 1.0, args)
 
 
-class Exchange(TypedDict, total=False):
-    """What an expert-parallel group exchanges.
-
-    Parameters
-    ----------
-    tokens
-        Tokens per source GPU (of a combine: per GPU that they come back to).
-    hidden, topk, experts
-        The model's; uniform routing unless `load` or `exponent` says otherwise.
-    ranks
-        GPUs of the group.
-    dtype
-        Payload of the dispatch: ``"fp8"`` (with scales), ``"bfloat16"`` or ``"nvfp4"``. Of a combine it picks the
-        kernel; what comes back is BF16.
-    backend
-        ``"low-latency"`` (no deduplication), ``"normal"`` (one copy a node), ``"one-sided"`` (one copy a
-        GPU, one rack); None: the fastest that takes so many tokens.
-    groups, topk_groups
-        Group-limited routing (DeepSeek-V3: 8 and 4); 0: none.
-    load
-        A histogram: one load an expert, in the order in which they lie on the ranks.
-    exponent
-        Instead of it: loads i^-exponent, dealt to the ranks in turn.
-    framework
-        Whose kernels; None: the first that has tables.
-    """
-
-    tokens: Required[float]
-    hidden: Required[int]
-    topk: Required[int]
-    experts: Required[int]
-    ranks: Required[int]
-    dtype: str
-    backend: str | None
-    groups: int
-    topk_groups: int
-    load: Sequence[float] | None
-    exponent: float | None
-    framework: Names
-    frameworks: Names
+def _exchange(what: str, cluster: Cluster, options: _core._Exchange) -> Phase:
+    args: dict[str, Any] = {**options}
+    lane = single(args.pop("framework"), args.pop("frameworks"), "an exchange")
+    return ask(cluster, what, lane, 1.0, args)
 
 
-_OPEN = {
-    "dtype": "fp8",
-    "backend": None,
-    "groups": 0,
-    "topk_groups": 0,
-    "load": None,
-    "exponent": None,
-    "framework": None,
-    "frameworks": None,
-}
-
-
-def _exchange(what: str, cluster: Cluster, given: Exchange) -> Phase:
-    args = {**_OPEN, **given}
-    framework = single(args.pop("framework"), args.pop("frameworks"), "an exchange")  # type: ignore[arg-type]
-    return ask(cluster, what, framework, 1.0, args)
-
-
-@takes(Exchange, _OPEN)
-def dispatch(cluster: Cluster, **options: Unpack[Exchange]) -> Phase:
+@takes("_Exchange")
+def dispatch(cluster: Cluster, **options: Unpack[_core._Exchange]) -> Phase:
     """Time the dispatch of an expert-parallel group: every token to the GPUs of its experts.
 
     Parameters
@@ -153,8 +100,8 @@ def dispatch(cluster: Cluster, **options: Unpack[Exchange]) -> Phase:
     return _exchange("dispatch", cluster, options)
 
 
-@takes(Exchange, _OPEN)
-def combine(cluster: Cluster, **options: Unpack[Exchange]) -> Phase:
+@takes("_Exchange")
+def combine(cluster: Cluster, **options: Unpack[_core._Exchange]) -> Phase:
     """Time the combine of an expert-parallel group: every token's results back to it, in BF16.
 
     Parameters, result and errors are those of `dispatch`.

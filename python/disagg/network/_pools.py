@@ -2,73 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Required, TypedDict, Unpack
+from typing import Any, Unpack
 
+from disagg import _core
 from disagg.network._phase import Phase, ask
-from disagg.specs import Cluster, Placement
+from disagg.specs import Cluster
 from disagg.specs._base import checked, takes
 
 
-class Hop(TypedDict, total=False):
-    """What the pools of an AFD unit exchange.
-
-    Parameters
-    ----------
-    tokens
-        Tokens per attention rank (of `tp` GPUs) and micro-batch.
-    hidden, topk, experts, groups, topk_groups
-        The model's routing.
-    senders, receivers
-        GPUs of the two pools: of A2F attention and FFN GPUs, of F2A FFN and attention GPUs.
-    tp
-        GPUs of an attention rank, each with 1/tp of the vector.
-    ep, moe_tp
-        Expert groups of the FFN pool and GPUs of a group; None: as many groups as fit.
-    dtype
-        Payload of A2F: ``"fp8"`` (with scales), ``"bfloat16"`` or ``"nvfp4"``. What comes back is BF16.
-    placement
-        GPU ids of both pools; None: packed, attention first, from the start of a domain.
-    alpha_scale
-        Scales the start-up, which no public measurement covers: look at 0.5 and 2.
-    """
-
-    tokens: Required[float]
-    hidden: Required[int]
-    topk: Required[int]
-    experts: Required[int]
-    senders: Required[int]
-    receivers: Required[int]
-    tp: int
-    ep: int | None
-    moe_tp: int
-    dtype: str
-    groups: int
-    topk_groups: int
-    placement: Placement | None
-    alpha_scale: float
-
-
-_OPEN = {
-    "tp": 1,
-    "ep": None,
-    "moe_tp": 1,
-    "dtype": "fp8",
-    "groups": 0,
-    "topk_groups": 0,
-    "placement": None,
-    "alpha_scale": 1.0,
-}
-
-
-def _hop(what: str, cluster: Cluster, given: Hop, *, prereduce: bool) -> Phase:
-    args: dict[str, Any] = {**_OPEN, **given, "prereduce": prereduce}
+def _hop(what: str, cluster: Cluster, options: _core._Hop, *, prereduce: bool) -> Phase:
+    args: dict[str, Any] = {**options, "prereduce": prereduce}
     placement, scale = args.pop("placement"), args.pop("alpha_scale")
     pools = {n: None if placement is None else getattr(placement, n) for n in ("attention", "ffn")}
     return ask(cluster, what, None, scale, {**args, **pools})
 
 
-@takes(Hop, _OPEN)
-def a2f(cluster: Cluster, **options: Unpack[Hop]) -> Phase:
+@takes("_Hop")
+def a2f(cluster: Cluster, **options: Unpack[_core._Hop]) -> Phase:
     """Time A2F: the micro-batch of every attention rank to the experts of an FFN pool.
 
     Parameters
@@ -100,8 +50,8 @@ def a2f(cluster: Cluster, **options: Unpack[Hop]) -> Phase:
     return _hop("a2f", cluster, options, prereduce=False)
 
 
-@takes(Hop, _OPEN)
-def f2a(cluster: Cluster, *, prereduce: bool = False, **options: Unpack[Hop]) -> Phase:
+@takes("_Hop")
+def f2a(cluster: Cluster, *, prereduce: bool = False, **options: Unpack[_core._Hop]) -> Phase:
     """Time F2A: the results of an FFN pool back to the attention ranks, in BF16, and their all-gather over `tp`.
 
     Result and errors are those of `a2f`.

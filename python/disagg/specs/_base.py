@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
+from typing import Any, Literal, NamedTuple, TypeVar, Union, cast, get_args, get_origin
 
 import numpy as np
 
@@ -20,8 +21,17 @@ from disagg.errors import Problem, SpecError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-Options = tuple[type, Mapping[str, Any]]
-"""A typed dict of options, and what is taken where one is left out."""
+
+class Option(NamedTuple):
+    """An argument that a function takes among its ``**options``."""
+
+    name: str
+    takes: str
+    required: bool
+    default: Any
+    about: str
+
+
 Spec = _core.Spec
 """Base of all specs."""
 
@@ -37,23 +47,14 @@ def near(name: str, known: list[str]) -> str:
     return _core.near(name, known)
 
 
-def checked(function: F, *, probe: bool = False, classes: bool = True, options: Options | None = None) -> F:
+def checked(function: F, *, probe: bool = False, classes: bool = True, options: Sequence[Option] | None = None) -> F:
     """Turn a wrong call into a `SpecError` that names every argument at fault, and document what calls share.
 
     An argument that is unknown, missing, has no name where it needs one, or is of another class than its annotation
-    says is wrong; numpy's numbers are taken as plain ones.
-
-    Parameters
-    ----------
-    function
-        The function to guard. Its signature is kept; its documentation gains what `SHARED` says of its parameters.
-    probe
-        Whether to call the function once more without unknown arguments, only for the problems it
-        finds in the known ones (for constructors, which do nothing else).
-    classes
-        Whether classes are held against the annotations; False: the core says what is wrong with them.
-    options
-        What its ``**options`` stand for: see `takes`.
+    says is wrong; numpy's numbers are taken as plain ones. The signature is kept, the documentation gains what `SHARED`
+    says of its parameters. With `probe` the function is called once more without unknown arguments, only for the
+    problems it finds in the known ones (for constructors, which do nothing else); without `classes` the core says what
+    is wrong with them; `options` are what its ``**options`` stand for (see `takes`).
 
     Examples
     --------
@@ -75,8 +76,10 @@ def checked(function: F, *, probe: bool = False, classes: bool = True, options: 
     def guarded(*args: Any, **kwargs: Any) -> Any:
         if classes:
             args, kwargs = _fitted(*wanted(), args, kwargs)
-        if options is not None and (problems := _wrong_call(function, whole(), args, kwargs)):
-            raise SpecError(problems)
+        if options is not None:
+            if problems := _wrong_call(function, whole(), args, kwargs):
+                raise SpecError(problems)
+            kwargs = {**{o.name: o.default for o in options if not o.required}, **kwargs}
         try:
             return function(*args, **kwargs)
         except TypeError as e:
@@ -89,40 +92,48 @@ def checked(function: F, *, probe: bool = False, classes: bool = True, options: 
                 problems += _more_problems(function, whole(), args, kwargs)
             raise SpecError(problems) from e
 
-    further = {} if options is None else documented(options[0].__doc__)
+    further = {o.name: o.about for o in options or () if o.about}
     code = function.__code__
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     if options is not None:
-        names = (*names, *options[0].__annotations__)
+        names = (*names, *(o.name for o in options))
         guarded.__signature__ = whole()  # type: ignore[attr-defined]
     guarded.__doc__ = with_shared(function.__doc__, names, further)
     return cast("F", guarded)
 
 
-def takes(kind: type, defaults: Mapping[str, Any]) -> Callable[[F], F]:
-    """Guard a function whose ``**options: Unpack[kind]`` several functions share.
+def takes(kind: type | str, defaults: Mapping[str, Any] | None = None) -> Callable[[F], F]:
+    """Guard a function whose ``**options: Unpack[kind]`` several functions share; it is given all of them.
 
-    The typed dict documents the options, the signature shows them all; `defaults` say what is taken for one left out.
+    They are the core's (a name, as the stub calls them), or those of a typed dict that documents them, with `defaults`
+    for what may be left out. The signature shows them all.
     """
-    return lambda function: checked(function, options=(kind, defaults))
+    if isinstance(kind, str):
+        options = [Option(*one) for one in dict(_core._options())[kind]]
+    else:
+        left, about = defaults or {}, documented(kind.__doc__)
+        options = [
+            Option(
+                n,
+                said.__forward_arg__.removeprefix("Required[").removesuffix("]"),
+                n not in left,
+                left.get(n),
+                about.get(n, ""),
+            )
+            for n, said in kind.__annotations__.items()
+        ]
+    return lambda function: checked(function, options=options)
 
 
-def _whole(function: Callable[..., Any], options: Options | None) -> inspect.Signature:
+def _whole(function: Callable[..., Any], options: Sequence[Option] | None) -> inspect.Signature:
     """Give the signature of a function with the arguments that its ``**options`` stand for."""
     signature = inspect.signature(function)
     if options is None:
         return signature
-    kind, defaults = options
     own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     named, none = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty
     further = [
-        inspect.Parameter(
-            n,
-            named,
-            default=defaults.get(n, none),
-            annotation=said.__forward_arg__.removeprefix("Required[").removesuffix("]"),
-        )
-        for n, said in kind.__annotations__.items()
+        inspect.Parameter(o.name, named, default=none if o.required else o.default, annotation=o.takes) for o in options
     ]
     return signature.replace(parameters=[*own, *further])
 
@@ -131,7 +142,7 @@ def _wanted(
     function: Callable[..., Any], signature: inspect.Signature
 ) -> tuple[dict[str, tuple[type, ...]], list[str]]:
     """Give the classes that arguments must be of, and the names of those that need none."""
-    parameters = signature.parameters.items()
+    parameters = [(n, p) for n, p in signature.parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     classes = {n: found for n, p in parameters if (found := _classes(function, p.annotation))}
     return classes, [n for n, p in parameters if p.kind in _PLACED]
 
@@ -140,7 +151,8 @@ def _classes(function: Callable[..., Any], annotation: Any) -> tuple[type, ...]:
     """Give the classes that an annotation stands for; empty where they say too little."""
     if isinstance(annotation, str):
         try:
-            annotation = eval(annotation, getattr(function, "__globals__", {}))  # noqa: S307 - our own source
+            names = getattr(function, "__globals__", {})
+            annotation = eval(annotation, {**globals(), "specs": sys.modules["disagg.specs"], **names})  # noqa: S307
         except NameError:
             return ()
     parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)

@@ -134,8 +134,6 @@ class Plan(_core.Spec):
             Number formats and way of serving; None: the checkpoint's formats, and no speculation.
         engine
             What runs below Dynamo; None: ``"vllm"``.
-        force
-            Whether to write the commands of a plan that breaks a rule as well; the rules stand in ``.notes``.
 
         Returns
         -------
