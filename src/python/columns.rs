@@ -68,7 +68,7 @@ impl<'a, 'py, T: Said> FromPyObject<'a, 'py> for Array<'py, T> {
     const INPUT_TYPE: PyStaticExpr = PyStaticExpr::Name { id: T::ARRAY };
 
     fn extract(value: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        Ok(Array(value.extract().map_err(Into::<PyErr>::into)?))
+        value.extract().map(Array)
     }
 }
 

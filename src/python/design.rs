@@ -157,9 +157,12 @@ pub struct Search {
 }
 
 enum Judge {
-    Priced(optimize::Search),
-    Simulated(optimize::Simulated),
+    Priced(Box<optimize::Search>),
+    Simulated(Box<optimize::Simulated>),
 }
+
+/// What every candidate serves: a trace, limits, fixed times, options as JSON and a seed.
+type Served<'py> = (PyRef<'py, Trace>, Option<PyRef<'py, Spec>>, Option<sim::Times>, String, u64);
 
 /// The same of either judge.
 macro_rules! of {
@@ -173,7 +176,7 @@ macro_rules! of {
 
 #[pymethods]
 impl Search {
-    /// `served`: None, or what every candidate serves: a trace, limits, fixed times, options as JSON and a seed.
+    /// `served`: None where steady states are judged.
     #[new]
     #[pyo3(signature = (space, points, objective, constraints, runnable, served=None))]
     fn new(
@@ -182,14 +185,14 @@ impl Search {
         objective: &str,
         constraints: Vec<String>,
         runnable: bool,
-        served: Option<(PyRef<'_, Trace>, Option<PyRef<'_, Spec>>, Option<sim::Times>, String, u64)>,
+        served: Option<Served<'_>>,
     ) -> PyResult<Search> {
         errors::guard(|| {
             let points = points.as_ref().map(numbers).transpose()?;
             let space = space.inner.clone();
             let Some((trace, slo, fixed, options, seed)) = served else {
                 let inner = optimize::Search::new(space, points, objective, &constraints)?.runnable(runnable);
-                return Ok(Search { inner: Arc::new(Judge::Priced(inner)) });
+                return Ok(Search { inner: Arc::new(Judge::Priced(Box::new(inner))) });
             };
             let requests = optimize::Requests {
                 trace: trace.inner.clone(),
@@ -199,7 +202,7 @@ impl Search {
                 seed,
             };
             let inner = optimize::Simulated::new(space, points, objective, &constraints, runnable, requests)?;
-            Ok(Search { inner: Arc::new(Judge::Simulated(inner)) })
+            Ok(Search { inner: Arc::new(Judge::Simulated(Box::new(inner))) })
         })
     }
 

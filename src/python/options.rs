@@ -332,8 +332,8 @@ const HOP: &[Taken] = &[
     ),
 ];
 
-/// The groups of options, by their names in the stub.
-const GROUPS_OF: &[(&str, &[Taken])] = &[
+/// What calls take, by its name in the stub.
+const CALLS: &[(&str, &[Taken])] = &[
     ("_Explore", EXPLORE),
     ("_Regimes", REGIMES),
     ("_Optimize", OPTIMIZE),
@@ -355,5 +355,5 @@ pub fn _options(py: Python<'_>) -> PyResult<Vec<(&'static str, Vec<Said<'_>>)>> 
     };
     let group =
         |(name, taken): &(&'static str, &[Taken])| Ok((*name, taken.iter().map(one).collect::<PyResult<Vec<_>>>()?));
-    GROUPS_OF.iter().map(group).collect()
+    CALLS.iter().map(group).collect()
 }
