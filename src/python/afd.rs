@@ -65,8 +65,9 @@ pub fn afd_provision(
     let s = Stations { alpha_a, beta_a, alpha_f, beta_f, alpha_c, beta_c, batch, mu_p, mu_d, requests, barrier };
     let best = errors::guard(|| {
         let best = s.best()?;
-        finite(best.ratio, "alpha_a")?;
-        finite(best.throughput, "alpha_a")?;
+        // Zero stands for what has run over on the way.
+        let sound = best.ratio.is_normal() && best.throughput.is_normal();
+        finite(if sound { 1.0 } else { f64::NAN }, "provision")?;
         Ok(best)
     })?;
     Ok((best.ratio, best.throughput, best.bottleneck))

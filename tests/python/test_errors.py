@@ -40,7 +40,7 @@ WRONG = [
     (lambda: dg.Workload(isl=1, osl=1, prefix_scope="shard"), "prefix_scope", "shared"),
     (lambda: dg.Workload.preset("paper-chatt"), "workload", "paper-chat"),
     (lambda: dg.Distribution.lognormal(mean=5, p90=1), "p90", ""),
-    (lambda: dg.Distribution.fixed(-1), "", ""),
+    (lambda: dg.Distribution.fixed(-1), "value", ""),
     (lambda: dg.SLO(percentile=0.95), "percentile", "95"),
     (lambda: dg.Quant(kv="fp9"), "kv", "fp8"),
     (lambda: dg.Serving(mtp=1, draft_acceptance=[1.5]), "draft_acceptance", ""),

@@ -65,8 +65,18 @@ def test_numbers_that_cannot_be_added_up_are_refused():
     with pytest.raises(dg.SpecError, match="stage_ms"):
         dg.afd.schedule((1e308, 1e308, 1e308, 1e308), layers=61, microbatches=4)
     names = ["alpha_a", "beta_a", "alpha_f", "beta_f", "alpha_c", "beta_c", "batch", "mu_p", "mu_d"]
-    with pytest.raises(dg.SpecError):
-        dg.afd.provision(**dict.fromkeys(names, 1e308))
+    refused = 0
+    for large in names:
+        for barrier in (False, True):
+            given = dict.fromkeys(names, 1.0) | {"batch": 8.0, "mu_p": 100.0, "mu_d": 50.0, large: 1e308}
+            try:
+                found = dg.afd.provision(**given, barrier=barrier)
+            except dg.SpecError:
+                refused += 1
+            else:
+                assert 0 < found.throughput < 1e308
+                assert 0 < found.ratio < 1e308
+    assert refused > len(names)
     with pytest.raises(dg.SpecError, match="value: must be from 0"):
         dg.Distribution.fixed(-1)
 

@@ -164,6 +164,20 @@ proptest! {
     }
 }
 
+/// Of many micro-batches the step is the work of the busiest server, however few steps were run to see it.
+#[test]
+fn many_micro_batches_keep_the_busiest_server_busy() {
+    let of = |stage: Stages, m: usize| schedule(&[(61, vec![stage; m])], true, true);
+    for (stage, busiest) in
+        [(st(20.0, 10.0, 5.0, 5.0), 20.0), (st(9.0, 8.0, 5.0, 7.0), 15.0), (st(3.0, 4.0, 12.5, 2.0), 12.5)]
+    {
+        for m in [20, 64] {
+            let wanted = busiest * 61.0 * m as f64;
+            assert!(close(of(stage, m), wanted), "{m}: {} {wanted}", of(stage, m));
+        }
+    }
+}
+
 #[test]
 fn one_micro_batch_is_the_sequential_sum() {
     let g = [(1, vec![st(20.0, 5.0, 10.0, 5.0)])];
