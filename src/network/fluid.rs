@@ -139,7 +139,7 @@ impl Traffic {
     fn run(&mut self, rate: f64) -> Option<f64> {
         self.rate = rate;
         self.epoch += 1;
-        let Some(Reverse((first, _))) = self.waiting.peek() else { return None };
+        let Reverse((first, _)) = self.waiting.peek()?;
         self.end = self.since + (f64::from_bits(*first) - self.carried).max(0.0) / rate;
         Some(self.end)
     }
