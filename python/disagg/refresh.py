@@ -94,11 +94,12 @@ def _pack(source: str | os.PathLike[str]) -> Iterator[None]:
             made = scratch.enter_context(tempfile.TemporaryDirectory())
             build(at, made)
             at = Path(made)
+        before = kernels.in_use()
         kernels.use(at)
         try:
             yield
         finally:
-            kernels.use(kernels.shipped())
+            kernels.use(before)
 
 
 def answers(questions: Sequence[Question] = QUESTIONS) -> Frame:

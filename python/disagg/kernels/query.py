@@ -71,6 +71,18 @@ def use(path: str | os.PathLike[str]) -> None:
     _in_use = Path(path)
 
 
+def in_use() -> Path:
+    """Give the directory of the tables that answer.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> dg.kernels.in_use() == dg.kernels.shipped()
+    True
+    """
+    return _in_use
+
+
 def systems() -> list[str]:
     """List the systems whose kernels were measured.
 
