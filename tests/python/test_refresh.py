@@ -91,7 +91,7 @@ CHAT = dg.Workload(isl=1000, osl=200)
 
 def test_a_version_is_asked_for_by_name():
     model, cluster = dg.Model("deepseek-ai/DeepSeek-V3.2"), dg.Cluster("b200_sxm", gpus=8)
-    plan = dg.Aggregated(dg.Workers(dg.Parallel(tp=8)), batch=16)
+    plan = dg.Aggregated(parallel=dg.Parallel(tp=8), batch=16)
 
     def tables(framework, **options):
         est = dg.estimate(model, cluster, CHAT, plan, framework=framework, **options)
