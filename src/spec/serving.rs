@@ -89,9 +89,9 @@ record! {
         /// ``--moe-runner-backend``), such as ``"deepgemm"``; None: the one that servers of the framework are set up with
         /// for the layout. Physical profile only.
         pub expert_kernel: Option<String> = None,
-        /// Versions of frameworks whose kernel tables are read first, such as ``"vllm@0.31.0"``, several with commas between;
-        /// ``framework="vllm@0.31"`` of a question sets it. None: the tables of the current version, or of the newest that
-        /// measured the model where that has not.
+        /// Versions of frameworks whose kernel tables are read first, such as ``"vllm@0.31.0"``, several with commas
+        /// between; ``framework="vllm@0.31"`` of a question sets it. None: the tables of the current version, or of the
+        /// newest that measured the model where that has not.
         pub kernel_versions: Option<String> = None,
         /// Prompts join every n-th step at most, where ranks of attention data parallelism wait for one another (vLLM's
         /// ``--prefill-schedule-interval``, the ADP balance of TensorRT-LLM, SGLang's prefill delayer); None: the
