@@ -52,23 +52,39 @@ def _mean(value: Any) -> Any:
 class Run(Result):
     """A simulation: latencies of every request, instances over time, means with intervals. Made by ``dg.simulate``."""
 
-    _shown = ("arrivals", "finished", "rejected", "unfinished", "ttft_ms", "tpot_ms", "tokens_per_s")
+    _shown = ("arrivals", "finished", "rejected", "unfinished", "ttft_ms", "tpot_ms", "tokens_per_s", "warning")
 
     arrivals = Fact(_mean, "Requests that arrived.")
     finished = Fact(_mean, "Requests that got their last token.")
     rejected = Fact(_mean, "Requests that no instance could hold.")
     unfinished = Fact(_mean, "Requests still under way at the end.")
-    ttft_ms = Fact(_mean, "Mean time to first token after the warm-up, milliseconds.")
-    tpot_ms = Fact(_mean, "Mean time between later tokens after the warm-up, milliseconds.")
-    tokens_per_s = Fact(_mean, "Output tokens per second after the warm-up.")
+    ttft_ms = Fact(_mean, "Mean time to first token between the way in and the way out, milliseconds.")
+    tpot_ms = Fact(_mean, "Mean time between later tokens between the way in and the way out, milliseconds.")
+    tokens_per_s = Fact(_mean, "Output tokens per second from the first arrival to the last answer.")
+    stable = Fact(_mean, "Whether what arrives is served; else latencies grow as long as it lasts.")
+    notes = Fact(
+        _mean, "What is to be known of the figures: unstable, too short, choices that a server would make otherwise."
+    )
     requests = Table("One row a request, times in ms; not-a-number where it has none.")
     utilization = Table("One row an instance: busy share, KV share, mean decode batch, tokens.")
     timeline = Table("Stretches of time on each instance; equal decode steps are one row.")
 
     @property
     def summary(self) -> dict[str, Any]:
-        """Counts, rates, and means with 95 % and 99 % batch-means half widths after the warm-up (MSER-5)."""
+        """Counts, rates, and means with 95 % and 99 % intervals; see `notes` for what they rest on.
+
+        Means leave out the requests of the way in (two stays) and of the way out (one). Intervals are by batch means,
+        widened by what neighbouring batches share and by their skewness (``src/sim/statistics.rs``); an unstable run
+        has none: ``stable`` is False, and ``lacks_requests_per_s`` is the capacity it lacks. ``kv_admission``,
+        ``first_token`` and ``first_token_source`` are choices that servers make differently (P/D: what the first token
+        waits for, by framework).
+        """
         return dict(self._scalars)
+
+    @property
+    def warning(self) -> str | None:
+        """The notes in one line; None if there are none."""
+        return "; ".join(self.notes) or None
 
     def percentiles(self) -> Frame:
         """Latencies (ms) at the 10 to 99.9 % points, linear between neighbours."""
@@ -88,7 +104,8 @@ class Run(Result):
     def goodput(self, slo: SLO) -> dict[str, Any]:
         """Give requests per second that kept the limits, their share of arrivals, and whether the percentile holds.
 
-        Requests that were rejected or did not finish miss every limit.
+        The rate is over the time of the arrivals, and no more than was served. Requests that were rejected or did not
+        finish miss every limit.
         """
         r = self.requests
         found = _core.judge(
@@ -96,7 +113,8 @@ class Run(Result):
             r["tpot_ms"],
             r["e2e_ms"],
             np.asarray(r["status"] == "finished", dtype=bool),
-            float(self._scalars["duration_s"]),
+            float(self._scalars["window_s"]),
+            float(self._scalars["lacks_requests_per_s"]),
             slo,
         )
         return dict(zip(("requests_per_s", "share", "ttft_ms", "tpot_ms", "holds"), found, strict=True))
@@ -122,7 +140,7 @@ def compare_runs(runs: Sequence[Run]) -> Frame:
     """Compare runs of the same trace with the first one, request by request.
 
     Common random numbers: the same request under each plan. Differences in order of arrival, intervals
-    by batch means (20 batches); requests that did not finish in both runs are left out and counted.
+    by batch means (as ``Run.summary``); requests that did not finish in both runs are left out and counted.
 
     Parameters
     ----------
@@ -151,8 +169,8 @@ def compare_runs(runs: Sequence[Run]) -> Frame:
         for metric in METRICS:
             difference = np.asarray(other[metric] - first[metric], dtype=np.float64)
             kept = np.ascontiguousarray(difference[~np.isnan(difference)])
-            mean, half, _, _, n = _core.mean_interval(kept, False)
-            wide = np.nan if half is None else half
-            rows.append((k, metric, mean, mean - wide, mean + wide, n, len(difference) - n))
+            mean, _, ends, n = _core.mean_interval(kept)
+            low, high = (np.nan, np.nan) if ends is None else ends
+            rows.append((k, metric, mean, low, high, n, len(difference) - n))
     names = ("run", "metric", "difference_ms", "low_95_ms", "high_95_ms", "pairs", "left_out")
     return Frame({n: list(c) for n, c in zip(names, zip(*rows, strict=True), strict=True)})

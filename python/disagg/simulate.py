@@ -24,7 +24,7 @@ SPANS = 100_000
 
 
 class Fixed:
-    """Fixed times, for oracles: a step costs `prefill_ms` if it has new tokens, plus `decode_ms`.
+    """Fixed times, for oracles: a step costs `prefill_ms` if it has prompt tokens, plus `decode_ms` if it decodes.
 
     KV from prefill to decode takes `kv_ms` and `kv_us_per_token` for each new token of the prompt, one request
     at a time on the links of either rank.
@@ -73,6 +73,9 @@ class Replay(TypedDict, total=False):
         KV blocks of 16 tokens per attention rank; None: what the memory holds.
     preemption
         What becomes of a sequence whose KV has to go: ``"recompute"`` or ``"swap"`` (to the host and back).
+    kv_admission
+        When a prompt takes its KV blocks: ``"prompt"`` (all when it is let in) or ``"chunk"`` (piece by piece as it is
+        computed, as vLLM allocates: more are let in, and who came last gives way where blocks run out).
     cache_ttl_s
         Idle cached blocks are forgotten after so many seconds; None: only when room is needed (LRU).
     shared_tier
@@ -90,6 +93,7 @@ class Replay(TypedDict, total=False):
     prefix_cache: bool
     kv_blocks: int | None
     preemption: str
+    kv_admission: str
     cache_ttl_s: float | None
     shared_tier: Mapping[str, float] | None
     progress: Progress
@@ -107,6 +111,7 @@ _DEFAULTS: Replay = {
     "prefix_cache": True,
     "kv_blocks": None,
     "preemption": "recompute",
+    "kv_admission": "prompt",
     "cache_ttl_s": None,
     "shared_tier": None,
     "progress": None,
@@ -124,7 +129,16 @@ def _engine(  # noqa: PLR0917 - the parts of a question
     lane = single(how["framework"], how["frameworks"], "a simulation")
     specs = (how["quant"], how["serving"], how["assumptions"])
     engine = _core.Engine(_core.Case(model, cluster, Workload.from_trace(trace), lane, *specs), plan)
-    names = ("scheduler", "router", "prefix_cache", "kv_blocks", "preemption", "cache_ttl_s", "shared_tier")
+    names = (
+        "scheduler",
+        "router",
+        "prefix_cache",
+        "kv_blocks",
+        "preemption",
+        "kv_admission",
+        "cache_ttl_s",
+        "shared_tier",
+    )
     settings = {n: dict(v) if isinstance(v, Mapping) else v for n, v in how.items() if n in names}
     timing = how["timing"]
     return engine, None if timing is None else timing._raw(), json.dumps({**settings, "stop_s": stop_s})
@@ -195,7 +209,7 @@ def simulate(
     >>> run = dg.simulate(dg.Model("deepseek-ai/DeepSeek-V3.2"), dg.Cluster("b200_sxm", gpus=8), plan, trace,
     ...                   timing=dg.Fixed(prefill_ms=20, decode_ms=10))
     >>> run.finished, round(run.ttft_ms, 6)
-    (5, 30.0)
+    (5, 28.0)
     """
     jobs, how = _jobs(trace, seed), _DEFAULTS | options
     engine, fixed, settings = _engine(model, cluster, plan, jobs[0][0], how, stop_s)
@@ -252,7 +266,8 @@ def goodput_curve(
     -------
     Frame
         One row a rate; ``attrs["highest_rate"]`` is bisected to 1 % between the last rate that holds
-        and the first that fails (None: the lowest fails; the largest given: none fails).
+        and the first that fails (None: the lowest fails; the largest given: none fails). ``note`` says where a run is
+        too short for its rate, or offers more than is served.
 
     Raises
     ------

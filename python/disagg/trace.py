@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from disagg import _core
 from disagg._frozen import Frozen
+from disagg._tables import columns_of
 from disagg.errors import SpecError
 from disagg.frame import Frame
 from disagg.specs import Workload
@@ -49,20 +50,84 @@ class Trace(Frozen):
 
     @classmethod
     @checked
-    def mooncake(cls, path: Path, *, block_tokens: int = 512, on_error: OnError = "raise") -> Trace:
+    def read(
+        cls,
+        path_or_frame: Any,
+        *,
+        arrival: str | None = None,
+        isl: str | None = None,
+        osl: str | None = None,
+        prefix: str | None = None,
+        session: str | None = None,
+        unit: Literal["s", "ms", "us", "ns"] | None = None,
+        block_tokens: int | None = None,
+        on_error: OnError = "raise",
+    ) -> Trace:
+        """Read any table of requests; `notes` says which columns were taken for what.
+
+        Parameters
+        ----------
+        path_or_frame
+            CSV (any separator), JSON lines, JSON, Parquet (with pyarrow), each plain, gzip or zstd; or a DataFrame of
+            pandas or polars, an Arrow table, a mapping of columns, a list of rows. A ServeGen folder and WEKA sessions
+            are known too.
+        arrival
+            Column of arrivals: dates with or without UTC offsets, epochs, or numbers from 0. None, here and below: the
+            column that public traces and servers call so.
+        isl, osl
+            Columns of whole prompts (cached tokens included) and of answers, in tokens.
+        prefix
+            Column of cached tokens at the front of the prompt.
+        session
+            Column of conversations, numbers or text.
+        unit
+            Unit of arrivals that are numbers; None: by the column's name, else an epoch by its size, else seconds.
+        block_tokens
+            Tokens of a named prompt block (``hash_ids``); None: by the numbers of names.
+
+        Returns
+        -------
+        Trace
+            Sorted by time; dates and epochs start at 0.
+
+        Raises
+        ------
+        DataError
+            With file and line, and what would do.
+        SpecError
+            If a column that is named is not there.
+
+        Examples
+        --------
+        >>> import disagg as dg
+        >>> trace = dg.Trace.read({"arrival_ms": [0, 500], "prompt_tokens": [900, 80], "completion_tokens": [20, 30]})
+        >>> trace.requests["arrival_s"].tolist()
+        [0.0, 0.5]
+        >>> trace.notes
+        ["arrival from 'arrival_ms' (ms)", "isl from 'prompt_tokens'", "osl from 'completion_tokens'"]
+        """
+        named = [arrival, isl, osl, prefix, session]
+        path, columns = columns_of(path_or_frame)
+        return cls(_core.Trace.table(path, columns, named, unit, block_tokens, on_error))
+
+    @classmethod
+    @checked
+    def mooncake(cls, path: Path, *, block_tokens: int | None = None, on_error: OnError = "raise") -> Trace:
         """Read Mooncake's JSON lines (kvcache-ai/Mooncake): milliseconds, lengths, names of prompt blocks.
+
+        Bailian's relatives are known by their ``chat_id`` and ``parent_chat_id``: seconds, blocks of 16 tokens.
 
         Parameters
         ----------
         block_tokens
-            Tokens of one named block.
+            Tokens of one named block; None: what the numbers of names agree on, 512 if they do with that.
 
         Raises
         ------
         DataError
             With file and line.
         """
-        return _read("mooncake", path, on_error, block_tokens)
+        return _read("mooncake", path, on_error, float("nan") if block_tokens is None else block_tokens)
 
     @classmethod
     @checked
@@ -137,7 +202,7 @@ class Trace(Frozen):
         Parameters
         ----------
         path
-            CSV, JSON lines, or histograms of marginals.
+            CSV, JSON lines, or histograms of marginals. One with arrivals is for `read`.
         rate
             Requests per second.
         n
@@ -175,6 +240,11 @@ class Trace(Frozen):
     def requests(self) -> Frame:
         """One row a request: ``arrival_s``, ``isl`` (whole prompt), ``osl``, ``prefix_tokens`` of an endless cache."""
         return Frame._from_core(self._raw.columns())
+
+    @property
+    def notes(self) -> list[str]:
+        """What was taken for what where a file did not say it: columns, units, sizes, order."""
+        return self._raw.notes
 
     def stats(self) -> dict[str, Any]:
         """Requests, lines skipped, rate, mean and largest lengths, sessions, share of prompts in an endless cache."""
@@ -234,10 +304,12 @@ class Trace(Frozen):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        """One line: size, rate, mean lengths."""
+        """One line: size, rate, mean lengths, what was taken for what."""
         s = self.stats()
         rate = "closed loop" if s["rate"] is None else f"{s['rate']:.3g}/s"
-        return f"Trace({s['requests']} requests, {rate}, {s['input_mean']:.0f} -> {s['output_mean']:.0f} tokens)"
+        lengths = f"{s['input_mean']:.0f} -> {s['output_mean']:.0f} tokens"
+        said = "; ".join([f"{s['requests']} requests, {rate}, {lengths}", *self.notes])
+        return f"Trace({said})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by JSON."""

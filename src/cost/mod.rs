@@ -54,6 +54,8 @@ pub struct Batch {
     pub busy: f64,
     /// Prompts that end in this step and so need logits.
     pub ending: f64,
+    /// Share of the decoding sequences that the mean rank has fewer than this, the fullest one (0: all alike).
+    pub slack: f64,
 }
 
 impl Batch {
@@ -77,7 +79,7 @@ impl Batch {
 
     /// Mean tokens over all ranks: what the experts see, divided by the ranks.
     pub(crate) fn mean_tokens(&self) -> f64 {
-        self.decode * self.per_decode + self.busy * self.sequences * self.new
+        self.decode * self.per_decode * (1.0 - self.slack) + self.busy * self.sequences * self.new
     }
 
     /// Rows of logits: every token that is verified, and the last one of a prompt.

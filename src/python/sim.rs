@@ -20,14 +20,20 @@ use crate::sim::metrics::{self, Latencies};
 use crate::sim::replay::{Log, Server};
 use crate::sim::replicas::{self, Job};
 use crate::sim::settings::Options;
-use crate::sim::trace::{self, draw, read, servegen};
+use crate::sim::trace::moment::Unit;
+use crate::sim::trace::read::{self, Wanted};
+use crate::sim::trace::roles::Named;
+use crate::sim::trace::rows::OnError;
+use crate::sim::trace::table::{self, Table};
+use crate::sim::trace::{self, draw, lengths, servegen, weka};
 use crate::sim::{Deployment, Requests, Settings, Span, SpanKind, goodput, perfetto as chrome, statistics, to_ps};
-use crate::spec::{self, Role};
+use crate::spec::assumptions::FirstToken;
+use crate::spec::{self, Role, servers};
 
-fn on_error(name: &str) -> Result<read::OnError> {
+fn on_error(name: &str) -> Result<OnError> {
     match name {
-        "raise" => Ok(read::OnError::Fail),
-        "skip" => Ok(read::OnError::Skip),
+        "raise" => Ok(OnError::Fail),
+        "skip" => Ok(OnError::Skip),
         _ => Err(Error::spec("on_error", format!("'{name}' is not known"), near(name, ["raise", "skip"]))),
     }
 }
@@ -50,7 +56,8 @@ impl Trace {
 
 #[pymethods]
 impl Trace {
-    /// Reads a file: `option` is the block size (mooncake), the gap between sessions (weka) or the rate (lengths).
+    /// Reads a file: `option` is the block size (mooncake, none: by the rows), the gap between sessions (weka) or the rate
+    /// (lengths).
     #[staticmethod]
     #[pyo3(signature = (format, path, on_error, option, n, seed))]
     fn read(
@@ -66,11 +73,46 @@ impl Trace {
         let format = format.to_string();
         run::run(py, None, move |_| {
             Ok(Trace::of(match format.as_str() {
-                "mooncake" => read::mooncake(&path, option as u32, on_error)?,
+                "mooncake" => read::mooncake(&path, (!option.is_nan()).then_some(option as u32), on_error)?,
                 "azure" => read::azure(&path, on_error)?,
                 "burstgpt" => read::burstgpt(&path, on_error)?,
-                "weka" => read::weka(&path, option, on_error)?,
-                _ => read::lengths(&path, option, n, seed, on_error)?,
+                "weka" => weka::weka(&path, option, on_error)?,
+                _ => lengths::lengths(&path, option, n, seed, on_error)?,
+            }))
+        })
+    }
+
+    /// Reads any table, a file or columns in memory; `named`: arrival, isl, osl, prefix, session.
+    #[staticmethod]
+    #[pyo3(signature = (path, columns, named, unit, block_tokens, on_error))]
+    fn table(
+        py: Python<'_>,
+        path: PathBuf,
+        columns: Option<Vec<(String, Bound<'_, PyAny>)>>,
+        named: [Option<String>; 5],
+        unit: Option<&str>,
+        block_tokens: Option<u32>,
+        on_error: &str,
+    ) -> PyResult<Trace> {
+        let [arrival, isl, osl, prefix, session] = named;
+        let (on_error, unit) = errors::guard(|| {
+            let unit = unit.map(|name| {
+                let found = Unit::ALL.iter().find(|(n, _)| *n == name).map(|(_, u)| *u);
+                let hint = || near(name, Unit::ALL.iter().map(|(n, _)| *n));
+                found.ok_or_else(|| Error::spec("unit", format!("'{name}' is not a unit of time"), hint()))
+            });
+            if block_tokens == Some(0) {
+                return Err(Error::spec("block_tokens", "is 0", "tokens of one named prompt block"));
+            }
+            Ok((self::on_error(on_error)?, unit.transpose()?))
+        })?;
+        let columns_named = Named { arrival, isl, osl, prefix, session };
+        let wanted = Wanted { columns: columns_named, unit, block_tokens, on_error };
+        let columns = columns.map(|all| all.into_iter().map(column).collect::<PyResult<Vec<_>>>()).transpose()?;
+        run::run(py, None, move |_| {
+            Ok(Trace::of(match columns {
+                Some(columns) => read::frame(Table::columns(&path.display().to_string(), columns)?, &wanted)?,
+                None => read::read(&path, &wanted)?,
             }))
         })
     }
@@ -115,6 +157,11 @@ impl Trace {
         columns::to_python(py, self.inner.columns())
     }
 
+    #[getter]
+    fn notes(&self) -> Vec<String> {
+        self.inner.notes.clone()
+    }
+
     fn stats(&self) -> PyResult<String> {
         errors::guard(|| text(&self.inner.stats()))
     }
@@ -148,6 +195,21 @@ impl Trace {
     }
 }
 
+/// A column of a person's table: numbers as they are, all else as JSON.
+fn column((name, values): (String, Bound<'_, PyAny>)) -> PyResult<(String, table::Column)> {
+    if let Ok(whole) = values.extract::<columns::Array<'_, i64>>() {
+        return Ok((name, table::Column::Whole(whole.as_array().to_vec())));
+    }
+    if let Ok(numbers) = values.extract::<columns::Array<'_, f64>>() {
+        return Ok((name, table::Column::Numbers(columns::floats(&numbers))));
+    }
+    let text: String = values.extract()?;
+    let all = errors::guard(|| {
+        serde_json::from_str(&text).map_err(|e| Error::data(format!("column '{name}'"), format!("is no list: {e}")))
+    })?;
+    Ok((name, table::Column::Any(all)))
+}
+
 /// Fixed times as Python gives them: prefill, decode and KV in milliseconds, KV per token in microseconds.
 pub(super) type Times = (f64, f64, f64, f64);
 
@@ -165,6 +227,31 @@ fn settings(engine: &Engine, options: &str, timeline: usize) -> Result<Settings>
     Ok(Settings { timeline, ..found })
 }
 
+/// A summary, and the choices behind it that servers make differently.
+#[derive(serde::Serialize)]
+struct Told {
+    #[serde(flatten)]
+    figures: metrics::Summary,
+    kv_admission: &'static str,
+    /// P/D: what the first token waits for, and who says so.
+    first_token: Option<FirstToken>,
+    first_token_source: Option<String>,
+}
+
+/// What the first token of a P/D plan waits for, and where that is known from.
+fn first_token(engine: &Engine) -> (Option<FirstToken>, Option<String>) {
+    let lib = engine.inner.library();
+    if !matches!(engine.inner.plan, spec::Plan::Pd(_)) {
+        return (None, None);
+    }
+    let asked = lib.assumptions.first_token_from;
+    let source = match servers::newest(lib.framework).filter(|_| asked == FirstToken::Server) {
+        Some(server) => server.first_token_source.clone(),
+        None => "assumptions.first_token_from".into(),
+    };
+    (Some(servers::first_token(lib.framework, asked)), Some(source))
+}
+
 /// (summary as JSON, {name: columns}) of each trace, with its seed.
 #[pyfunction]
 #[pyo3(signature = (engine, runs, fixed, options, timeline, progress: "_Report" = None))]
@@ -179,6 +266,7 @@ pub fn simulate<'py>(
 ) -> PyResult<Vec<Bound<'py, PyTuple>>> {
     let (deployment, settings) =
         errors::guard(|| Ok((deployment(engine, fixed)?, settings(engine, options, timeline)?)))?;
+    let (first_token, first_token_source) = first_token(engine);
     let runs: Vec<(Arc<trace::Trace>, u64)> = runs.iter().map(|(t, seed)| (t.inner.clone(), *seed)).collect();
     let found = run::run(py, progress, move |control| {
         let jobs: Vec<Job<'_>> = runs.iter().map(|(t, seed)| (&t.requests, *seed)).collect();
@@ -189,7 +277,13 @@ pub fn simulate<'py>(
                 ("utilization", metrics::utilization(o)),
                 ("timeline", metrics::timeline(o)),
             ];
-            Ok((text(&metrics::summary(r, o, deployment.gpus()))?, tables))
+            let told = Told {
+                figures: metrics::summary(r, o, deployment.gpus()),
+                kv_admission: settings.kv_admission.name(),
+                first_token,
+                first_token_source: first_token_source.clone(),
+            };
+            Ok((text(&told)?, tables))
         })
     })?;
     let to_python = |(summary, tables): (String, [(&str, Columns); 4])| {
@@ -234,7 +328,8 @@ pub fn judge(
     tpot_ms: columns::Array<'_, f64>,
     e2e_ms: columns::Array<'_, f64>,
     finished: columns::Array<'_, bool>,
-    duration_s: f64,
+    window_s: f64,
+    lacks: f64,
     slo: &Spec,
 ) -> PyResult<(f64, f64, f64, f64, bool)> {
     let l = Latencies {
@@ -246,16 +341,16 @@ pub fn judge(
     errors::guard(|| {
         let slo = slo_of(slo, "slo")?;
         slo.check().into_result()?;
-        let g = metrics::judge(&l, &finished, duration_s, &slo);
+        let g = metrics::judge(&l, &finished, window_s, lacks, &slo);
         Ok((g.requests_per_s, g.share, g.ttft_ms, g.tpot_ms, g.holds))
     })
 }
 
-/// (mean, half width at 95 %, at 99 %, values cut as warm-up, values kept).
+/// (mean, half width at 99 %, ends of the 95 % interval, values).
 #[pyfunction]
-pub fn mean_interval(values: columns::Array<'_, f64>, cut: bool) -> (f64, Option<f64>, Option<f64>, usize, usize) {
-    let i = statistics::interval(&columns::floats(&values), cut);
-    (i.mean, i.half_95, i.half_99, i.warm_up, i.values)
+pub fn mean_interval(values: columns::Array<'_, f64>) -> (f64, Option<f64>, Option<(f64, f64)>, usize) {
+    let i = statistics::interval(&columns::floats(&values));
+    (i.mean, i.half_99, i.low_95.zip(i.high_95), i.values)
 }
 
 /// A timeline as Chrome trace events.

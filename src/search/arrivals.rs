@@ -195,7 +195,7 @@ fn holds(values: &[f64], limit: f64, percentile: Option<f64>) -> [bool; 3] {
         Some(p) => (values.iter().map(|v| f64::from(u8::from(*v > limit))).collect::<Vec<_>>(), 1.0 - p / 100.0),
         None => (values.to_vec(), limit),
     };
-    let i = interval(&values, false);
+    let i = interval(&values);
     let half = i.half_95.unwrap_or(0.0);
     [i.mean <= limit, i.mean + half <= limit, i.mean - half <= limit]
 }

@@ -100,6 +100,7 @@ fn mix<S: StepClock>(
         past: load.prefix + (load.isl - per_prompt) / 2.0,
         busy: pace.busy,
         ending: carried / load.isl,
+        slack: 0.0,
     };
     let launch_s = path::launch_s(s.library());
     let mixed = longer(steps.mixed(&batch, Carried::Chunk), launch_s);
@@ -164,6 +165,7 @@ fn counted(s: &StepEngine, load: &Load, batch: f64, chunk: f64, replicas: u32, m
         past,
         busy: 1.0,
         ending: sequences / pieces,
+        slack: 0.0,
     });
     let decode = s.decode(batch, middle);
     let (tpot, whole_s) = count.times(mixed.seconds, decode.seconds);

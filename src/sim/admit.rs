@@ -7,7 +7,7 @@ use super::itl::Largest;
 use super::outcome::{NEVER, Span, SpanKind};
 use super::price::FINE;
 use super::route;
-use super::settings::Preemption;
+use super::settings::{KvAdmission, Preemption};
 use super::state::NONE;
 use super::world::{Event, World};
 use crate::spec::Role;
@@ -63,8 +63,9 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Lets the head of a queue in for its prompt, if its KV fits. `true` if it was.
-    pub(crate) fn admit_prompt(&mut self, port: u32) -> bool {
+    /// Lets the head of a queue in for its prompt, if its KV fits: all of it, or of what a step with `tokens` of room
+    /// can take. `true` if it was.
+    pub(crate) fn admit_prompt(&mut self, port: u32, tokens: u32) -> bool {
         let Some(&Reverse(key)) = self.ports[port as usize].waiting.peek() else { return false };
         let request = key as u32;
         let r = request as usize;
@@ -76,7 +77,13 @@ impl<'a> World<'a> {
         let p = &mut self.ports[port as usize];
         let leading = p.kv.cache.leading(names, self.now);
         p.kv.cache.pin(&names[..leading]);
-        let blocks = p.kv.blocks(need) - leading as u64 * p.kv.per_name;
+        let block_tokens = u64::from(self.requests.block_tokens);
+        let there = self.tier.as_ref().map_or(0, |t| t.leading(names, self.now)).max(leading);
+        let declared = self.requests.prefix.get(r).copied().unwrap_or(0);
+        let hit = (there as u64 * block_tokens).max(u64::from(declared)).min(need.saturating_sub(1));
+        let whole = swapped || self.settings.kv_admission == KvAdmission::Prompt;
+        let cover = if whole { need } else { need.min(hit + u64::from(tokens)) };
+        let blocks = p.kv.blocks(cover) - leading as u64 * p.kv.per_name;
         let headroom = if p.seats == 0 {
             0
         } else {
@@ -92,22 +99,15 @@ impl<'a> World<'a> {
         p.seats += 1;
         p.remaining += left;
         let pool = self.instances[p.instance as usize].pool as usize;
-        let tokens = u64::from(self.requests.block_tokens);
-        let mut hit = leading as u64 * tokens;
         let mut ready = self.now;
-        if let (Some(tier), Some(spec)) = (&self.tier, self.settings.shared_tier) {
-            let there = tier.leading(names, self.now);
-            if there > leading {
-                let fetched = (there - leading) as u64 * tokens;
-                hit += fetched;
-                ready = self.tier_free_ps.max(self.now) + super::to_ps(fetched as f64 / spec.tokens_per_s);
-                self.tier_free_ps = ready;
-            }
+        if let Some(spec) = self.settings.shared_tier.filter(|_| there > leading) {
+            let fetched = (there - leading) as u64 * block_tokens;
+            ready = self.tier_free_ps.max(self.now) + super::to_ps(fetched as f64 / spec.tokens_per_s);
+            self.tier_free_ps = ready;
         }
-        let declared = self.requests.prefix.get(r).copied().unwrap_or(0);
-        hit = hit.max(u64::from(declared)).min(need.saturating_sub(1));
         let s = &mut self.seqs[r];
         s.named = leading as u32;
+        s.covered = cover as u32;
         if swapped {
             // Its KV comes back from the host; one token is computed again, as after any hit.
             s.done = s.need.saturating_sub(1);
@@ -198,7 +198,7 @@ impl<'a> World<'a> {
         let names = &self.names(r)[..named];
         let left = u64::from(self.requests.osl[r] - self.seqs[r].written.min(self.requests.osl[r]));
         let p = &mut self.ports[port as usize];
-        p.kv.give(p.kv.blocks(tokens) - named as u64 * p.kv.per_name);
+        p.kv.let_go(p.kv.blocks(tokens) - named as u64 * p.kv.per_name, self.named, self.now);
         p.kv.cache.unpin(names, self.now);
         p.kv.settle();
         p.seats -= 1;
@@ -292,11 +292,48 @@ impl<'a> World<'a> {
         self.finish(request, instance);
     }
 
+    /// Takes the blocks of a piece of a prompt, the one at `at` of those under way, whose KV is taken as it comes. Who came
+    /// last gives way where there are none; `false` if that was the one itself.
+    pub(crate) fn cover(&mut self, port: u32, at: usize, tokens: u32) -> bool {
+        let request = self.ports[port as usize].prefilling[at];
+        let s = self.seqs[request as usize];
+        let wanted = s.done + tokens;
+        if wanted <= s.covered {
+            return true;
+        }
+        loop {
+            let p = &mut self.ports[port as usize];
+            let more = p.kv.blocks(u64::from(wanted)) - p.kv.blocks(u64::from(s.covered));
+            if more <= p.kv.free() {
+                p.kv.take(more);
+                self.seqs[request as usize].covered = wanted;
+                return true;
+            }
+            // Pieces ahead of it are in the step already.
+            let p = &self.ports[port as usize];
+            let last = p.running.iter().chain(p.prefilling.iter().skip(at)).copied().max_by_key(|q| self.key(*q));
+            let last = last.unwrap_or(request);
+            self.preempt(port, last);
+            if last == request {
+                // It is let in again when something has ended.
+                self.ports[port as usize].blocked = true;
+                return false;
+            }
+        }
+    }
+
     /// Takes the KV of the sequence that came last away from it. `false` if no one holds any.
     pub(crate) fn preempt_one(&mut self, port: u32) -> bool {
         let p = &self.ports[port as usize];
         let victim = p.running.iter().chain(&p.prefilling).copied().max_by_key(|q| self.key(*q));
-        let Some(request) = victim else { return false };
+        victim.is_some_and(|request| {
+            self.preempt(port, request);
+            true
+        })
+    }
+
+    fn preempt(&mut self, port: u32, request: u32) {
+        let p = &self.ports[port as usize];
         let r = request as usize;
         let i = p.instance as usize;
         let pool = self.instances[i].pool as usize;
@@ -306,7 +343,7 @@ impl<'a> World<'a> {
         let prefilling = self.ports[port as usize].prefilling.iter().position(|q| *q == request);
         if let Some(at) = prefilling {
             self.ports[port as usize].prefilling.remove(at);
-            self.vacate(request, port, u64::from(self.seqs[r].need));
+            self.vacate(request, port, u64::from(self.seqs[r].covered));
         } else {
             let s = self.seqs[r];
             let step = self.instances[i].step;
@@ -338,7 +375,6 @@ impl<'a> World<'a> {
         self.seqs[r].done = 0;
         let key = self.key(request);
         self.enqueue(port, key);
-        true
     }
 
     /// A prompt is done on a prefill instance: it queues for decode, its KV stays until it has gone.
@@ -437,7 +473,7 @@ impl<'a> World<'a> {
         let names = &self.names(r)[..named];
         let isl = u64::from(self.requests.isl[r]);
         let p = &mut self.ports[source as usize];
-        p.kv.give(p.kv.blocks(isl) - named as u64 * p.kv.per_name);
+        p.kv.let_go(p.kv.blocks(isl) - named as u64 * p.kv.per_name, self.named, self.now);
         p.kv.cache.unpin(names, self.now);
         p.kv.settle();
         p.seats -= 1;

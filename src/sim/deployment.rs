@@ -37,7 +37,7 @@ pub struct Lines {
 pub enum Timing {
     /// The compiled engine.
     Engine(Arc<Engine>, Role),
-    /// A step costs `prefill_ps` if it has new prompt tokens, plus `decode_ps`: for oracles.
+    /// A step costs `prefill_ps` if it has new prompt tokens, plus `decode_ps` if it decodes: for oracles.
     Fixed { prefill_ps: u64, decode_ps: u64 },
     /// AFD decode by straight lines.
     Lines(Lines),

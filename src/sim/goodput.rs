@@ -2,13 +2,14 @@
 //!
 //! The same requests at every rate (common random numbers), rates in parallel. The highest rate is
 //! bisected between the last rate that holds and the first that fails, to 1 %; it supposes that
-//! what fails at one rate fails at every higher one.
+//! what fails at one rate fails at every higher one. A run that is too short to say anything of a rate, or that
+//! is offered more than it serves, says so in its row.
 
 use rayon::prelude::*;
 
 use super::metrics::{self, Goodput};
 use super::trace::Trace;
-use super::{Deployment, Settings, pricers, simulate_with};
+use super::{Deployment, Settings, pricers, simulate_with, steady};
 use crate::columns::{Column, Columns};
 use crate::control::Control;
 use crate::error::{Error, Result};
@@ -34,15 +35,17 @@ pub fn curve(
     rates.sort_by(f64::total_cmp);
     let prices = pool::install(|| pricers(deployment))?;
     control.set_total(rates.len() as u64);
-    let one = |rate: f64| -> Result<Goodput> {
+    let one = |rate: f64| -> Result<(Goodput, String)> {
         control.check()?;
         let scaled = trace.scale(rate)?;
         let out = simulate_with(&prices, deployment, &scaled.requests, settings, &control.part())?;
         control.advance(1);
-        Ok(metrics::goodput(&scaled.requests, &out, slo))
+        let note = steady::said(steady::steady(&scaled.requests, &out), scaled.requests.len());
+        Ok((metrics::goodput(&scaled.requests, &out, slo), note.unwrap_or_default()))
     };
-    let found: Vec<Goodput> = pool::install(|| rates.par_iter().map(|r| one(*r)).collect::<Result<Vec<_>>>())??;
-    let fails = found.iter().position(|g| !g.holds);
+    let found: Vec<(Goodput, String)> =
+        pool::install(|| rates.par_iter().map(|r| one(*r)).collect::<Result<Vec<_>>>())??;
+    let fails = found.iter().position(|(g, _)| !g.holds);
     let highest = match fails {
         Some(0) => None,
         None => rates.last().copied(),
@@ -52,19 +55,20 @@ pub fn curve(
             control.set_total(rates.len() as u64 + halvings as u64);
             while high / low > 1.0 + FINE {
                 let middle = (low * high).sqrt();
-                if one(middle)?.holds { low = middle } else { high = middle }
+                if one(middle)?.0.holds { low = middle } else { high = middle }
             }
             Some(low)
         }
     };
     let mut c = Columns::new();
-    let column = |f: fn(&Goodput) -> f64| Column::F64(found.iter().map(f).collect());
+    let column = |f: fn(&Goodput) -> f64| Column::F64(found.iter().map(|(g, _)| f(g)).collect());
     c.push("rate", Column::F64(rates));
     c.push("goodput_requests_per_s", column(|g| g.requests_per_s));
     c.push("goodput_share", column(|g| g.share));
     c.push("ttft_ms", column(|g| g.ttft_ms));
     c.push("tpot_ms", column(|g| g.tpot_ms));
-    c.push("holds", Column::Bool(found.iter().map(|g| g.holds).collect()));
+    c.push("holds", Column::Bool(found.iter().map(|(g, _)| g.holds).collect()));
+    c.push("note", Column::from_strings(found.iter().map(|(_, note)| note.as_str())));
     c.attrs.insert("highest_rate".into(), highest.map_or("null".into(), |r| r.to_string()));
     Ok(c)
 }

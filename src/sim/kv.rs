@@ -3,7 +3,8 @@
 //! A sequence with c tokens holds ceil(c / b) blocks. All decoding sequences grow by one token a
 //! step, so the blocks they take in the next j steps follow from how many sequences stand at each
 //! place within a block: no sequence is looked at. Named prompt blocks are shared; when the last
-//! sequence lets go they stay, least recently used first out, until memory or time takes them.
+//! sequence lets go they stay, least recently used first out, until memory or time takes them. Blocks of answers
+//! stay as well, tail first out as in vLLM (`KVCacheManager.free` frees in reverse), and so push others out.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -36,16 +37,21 @@ const NONE: u32 = u32::MAX;
 
 #[derive(Clone, Copy)]
 struct Entry {
-    name: u64,
+    /// None: blocks that nobody will ask for by name, which take their turn all the same.
+    name: Option<u64>,
     users: u32,
+    /// KV blocks.
+    weight: u64,
     before: u32,
     after: u32,
     used_ps: u64,
 }
 
-/// Named blocks, the idle ones in order of last use.
+/// Named blocks, the idle ones in order of last use; what is idle is counted in KV blocks.
 #[derive(Default)]
 pub struct Cache {
+    /// KV blocks of a named one.
+    per_name: u64,
     map: Map<u32>,
     entries: Vec<Entry>,
     spare: Vec<u32>,
@@ -57,8 +63,8 @@ pub struct Cache {
 }
 
 impl Cache {
-    pub fn new(ttl_ps: Option<u64>) -> Cache {
-        Cache { ttl_ps, ..Cache::default() }
+    pub fn new(ttl_ps: Option<u64>, per_name: u64) -> Cache {
+        Cache { ttl_ps, per_name, ..Cache::default() }
     }
 
     pub fn idle(&self) -> u64 {
@@ -83,7 +89,7 @@ impl Cache {
     }
 
     fn unlink(&mut self, slot: u32) {
-        let Entry { before, after, .. } = self.entries[slot as usize];
+        let Entry { before, after, weight, .. } = self.entries[slot as usize];
         match before {
             NONE => self.oldest = (after != NONE).then_some(after),
             b => self.entries[b as usize].after = after,
@@ -92,19 +98,48 @@ impl Cache {
             NONE => self.newest = (before != NONE).then_some(before),
             a => self.entries[a as usize].before = before,
         }
-        self.idle -= 1;
+        self.idle -= weight;
     }
 
     fn append(&mut self, slot: u32, now: u64) {
         let before = self.newest.unwrap_or(NONE);
         let e = &mut self.entries[slot as usize];
+        self.idle += e.weight;
         (e.before, e.after, e.used_ps) = (before, NONE, now);
         match before {
             NONE => self.oldest = Some(slot),
             b => self.entries[b as usize].after = slot,
         }
         self.newest = Some(slot);
-        self.idle += 1;
+    }
+
+    fn put(&mut self, name: Option<u64>, users: u32, weight: u64) -> u32 {
+        let entry = Entry { name, users, weight, before: NONE, after: NONE, used_ps: 0 };
+        match self.spare.pop() {
+            Some(s) => {
+                self.entries[s as usize] = entry;
+                s
+            }
+            None => {
+                self.entries.push(entry);
+                (self.entries.len() - 1) as u32
+            }
+        }
+    }
+
+    /// KV blocks of an answer, or of a prompt's unnamed end, are let go: they keep their contents until their turn comes.
+    pub(crate) fn leave(&mut self, blocks: u64, now: u64) {
+        match self.newest.map(|slot| &mut self.entries[slot as usize]).filter(|e| e.name.is_none()) {
+            _ if blocks == 0 => {}
+            Some(last) => {
+                last.weight += blocks;
+                self.idle += blocks;
+            }
+            None => {
+                let slot = self.put(None, 0, blocks);
+                self.append(slot, now);
+            }
+        }
     }
 
     /// Holds each of `names`; those not here are made. Returns how many were made.
@@ -119,17 +154,7 @@ impl Cache {
                 self.entries[slot as usize].users += 1;
                 continue;
             }
-            let entry = Entry { name: *name, users: 1, before: NONE, after: NONE, used_ps: 0 };
-            let slot = match self.spare.pop() {
-                Some(s) => {
-                    self.entries[s as usize] = entry;
-                    s
-                }
-                None => {
-                    self.entries.push(entry);
-                    (self.entries.len() - 1) as u32
-                }
-            };
+            let slot = self.put(Some(*name), 1, self.per_name);
             self.map.insert(*name, slot);
             self.pinned += 1;
             made += 1;
@@ -151,12 +176,24 @@ impl Cache {
         }
     }
 
-    /// Forgets the least recently used idle blocks until at most `most` are idle.
+    /// Forgets the least recently used idle blocks until at most `most` KV blocks are idle.
     pub fn shrink(&mut self, most: u64) {
         while self.idle > most {
             let Some(slot) = self.oldest else { return };
+            let e = &mut self.entries[slot as usize];
+            let excess = self.idle - most;
+            match e.name {
+                None if e.weight > excess => {
+                    e.weight -= excess;
+                    self.idle -= excess;
+                    return;
+                }
+                None => {}
+                Some(name) => {
+                    self.map.remove(&name);
+                }
+            }
             self.unlink(slot);
-            self.map.remove(&self.entries[slot as usize].name);
             self.spare.push(slot);
         }
     }
@@ -178,12 +215,13 @@ pub struct Kv {
 
 impl Kv {
     pub fn new(capacity: u64, block: u32, block_tokens: u32, ttl_ps: Option<u64>) -> Kv {
+        let per_name = u64::from((block_tokens / block).max(1));
         Kv {
             block,
-            per_name: u64::from((block_tokens / block).max(1)),
+            per_name,
             capacity,
             private: 0,
-            cache: Cache::new(ttl_ps),
+            cache: Cache::new(ttl_ps, per_name),
             places: vec![0; block as usize],
             decoding: 0,
         }
@@ -215,9 +253,17 @@ impl Kv {
         self.private -= blocks;
     }
 
+    /// Gives blocks back; with named ones about, their contents stay until their turn comes, as a server's do.
+    pub(crate) fn let_go(&mut self, blocks: u64, named: bool, now: u64) {
+        self.private -= blocks;
+        if named {
+            self.cache.leave(blocks, now);
+        }
+    }
+
     /// Idle cached blocks make way for held ones.
     pub(crate) fn settle(&mut self) {
-        let room = self.free() / self.per_name;
+        let room = self.free();
         if self.cache.idle() > room {
             self.cache.shrink(room);
         }
@@ -281,7 +327,7 @@ impl Kv {
     /// Whether `steps` more steps and `blocks` more blocks surely leave everything as it is, cached blocks too.
     pub(crate) fn roomy(&self, steps: u32, blocks: u64) -> bool {
         let growth = (u64::from(steps / self.block) + 1) * self.decoding;
-        growth == 0 || self.held() + self.cache.idle() * self.per_name + growth + blocks <= self.capacity
+        growth == 0 || self.held() + self.cache.idle() + growth + blocks <= self.capacity
     }
 
     /// Takes the blocks of `j` steps.

@@ -1,12 +1,14 @@
 //! What a run says: columns of requests, instances and time, and a summary.
 //!
 //! TTFT = first token - arrival; TPOT = (finish - first token) / (answer tokens - 1), none with one
-//! token; e2e = finish - arrival. Rates are over the time from the first arrival to the last event.
+//! token; e2e = finish - arrival. Rates are over the time from the first arrival to the last event, goodput over the
+//! time of the arrivals.
 
 use serde::Serialize;
 
 use super::request::Requests;
 use super::statistics::{self, Interval};
+use super::steady::{self, Steady};
 use super::{NEVER, Outcome, Status, to_s};
 use crate::columns::{Column, Columns};
 use crate::spec::Slo;
@@ -66,7 +68,10 @@ pub struct Summary {
     pub finished: usize,
     pub rejected: usize,
     pub unfinished: usize,
+    /// From the first arrival to the last event, and what rates are over.
     pub duration_s: f64,
+    /// Seconds over which requests came: what goodput is over.
+    pub window_s: f64,
     pub requests_per_s: f64,
     pub tokens_per_s: f64,
     pub tokens_per_s_per_gpu: f64,
@@ -76,9 +81,16 @@ pub struct Summary {
     pub prefix_hit: f64,
     /// Time mean of the requests in the system.
     pub in_system: f64,
+    /// Means of the requests between the system's filling and its emptying; without intervals where the run is
+    /// unstable, for there is no steady state for them to be about.
     pub ttft_ms: Option<Interval>,
     pub tpot_ms: Option<Interval>,
     pub e2e_ms: Option<Interval>,
+    /// Whether what arrives is served; where it is not, requests a second that the capacity lacks.
+    pub stable: bool,
+    pub lacks_requests_per_s: f64,
+    /// What is to be known of the figures, in words.
+    pub notes: Vec<String>,
     pub events: u64,
     pub steps: u64,
 }
@@ -92,16 +104,32 @@ pub fn summary(r: &Requests, o: &Outcome, gpus: u32) -> Summary {
     let answered = (0..r.len()).filter(|i| o.status[*i] == Status::Finished).map(|i| f64::from(r.osl[i])).sum::<f64>();
     let prompt = (0..r.len()).filter(|i| o.status[*i] != Status::Rejected).map(|i| f64::from(r.isl[i])).sum::<f64>();
     let hit: f64 = o.prefix_hit_tokens.iter().map(|x| f64::from(*x)).sum();
+    let found = steady::steady(r, o);
+    let stable = !matches!(found, Steady::Unstable { .. });
+    let (from, to) = steady::window_ps(o);
     let mean = |v: &[f64]| {
-        let v = known(v);
-        (!v.is_empty()).then(|| statistics::interval(&v, true))
+        let known = |keep: &dyn Fn(u64) -> bool| -> Vec<f64> {
+            let rows = v.iter().zip(&o.arrival_ps).filter(|(x, a)| !x.is_nan() && keep(**a));
+            rows.map(|(x, _)| *x).collect()
+        };
+        let kept = known(&|a| (from..=to).contains(&a));
+        let (warm_up, cool_down) = (known(&|a| a < from).len(), known(&|a| a > to).len());
+        let interval = (!kept.is_empty()).then(|| Interval { warm_up, cool_down, ..statistics::interval(&kept) })?;
+        Some(if stable { interval } else { interval.bare() })
     };
+    let (ttft, tpot, e2e) = (mean(&latencies.ttft_ms), mean(&latencies.tpot_ms), mean(&latencies.e2e_ms));
+    let mut notes: Vec<String> = steady::said(found, r.len()).into_iter().collect();
+    if notes.is_empty() {
+        let named = [("TTFT", &ttft), ("TPOT", &tpot), ("e2e", &e2e)];
+        notes.extend(named.iter().filter_map(|(name, i)| steady::firm(name, i.as_ref()?)));
+    }
     Summary {
         arrivals: r.len(),
         finished,
         rejected,
         unfinished,
         duration_s,
+        window_s: window_s(r, o),
         requests_per_s: per(finished as f64),
         tokens_per_s: per(answered),
         tokens_per_s_per_gpu: per(answered) / f64::from(gpus.max(1)),
@@ -109,9 +137,12 @@ pub fn summary(r: &Requests, o: &Outcome, gpus: u32) -> Summary {
         preemptions: o.preemptions.iter().map(|p| u64::from(*p)).sum(),
         prefix_hit: if prompt > 0.0 { hit / prompt } else { 0.0 },
         in_system: per(o.in_system_ps as f64 / super::PS),
-        ttft_ms: mean(&latencies.ttft_ms),
-        tpot_ms: mean(&latencies.tpot_ms),
-        e2e_ms: mean(&latencies.e2e_ms),
+        ttft_ms: ttft,
+        tpot_ms: tpot,
+        e2e_ms: e2e,
+        stable,
+        lacks_requests_per_s: lacking(found),
+        notes,
         events: o.events,
         steps: o.steps,
     }
@@ -196,7 +227,9 @@ pub fn timeline(o: &Outcome) -> Columns {
     c
 }
 
-/// Goodput and whether the limits hold at their percentile (none: for the means).
+/// Goodput and whether the limits hold at their percentile (none: for the means). Requests that keep the limits by the
+/// seconds over which requests came: the time in which the last ones end says nothing of a rate. No more than is
+/// served where the run is unstable.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Goodput {
     pub requests_per_s: f64,
@@ -208,7 +241,7 @@ pub struct Goodput {
 }
 
 /// Rejected and unfinished requests miss every limit; at a percentile they count as endless.
-pub fn judge(l: &Latencies, finished: &[bool], duration_s: f64, slo: &Slo) -> Goodput {
+pub fn judge(l: &Latencies, finished: &[bool], window_s: f64, lacks: f64, slo: &Slo) -> Goodput {
     let n = finished.len();
     let good = (0..n).filter(|i| finished[*i] && l.good(*i, slo)).count() as f64;
     let at = |values: &[f64]| {
@@ -226,7 +259,11 @@ pub fn judge(l: &Latencies, finished: &[bool], duration_s: f64, slo: &Slo) -> Go
     let (ttft_ms, tpot_ms) = (at(&l.ttft_ms), at(&l.tpot_ms));
     let fits = |x: f64, limit: Option<f64>| limit.is_none_or(|m| x <= m);
     Goodput {
-        requests_per_s: if duration_s > 0.0 { good / duration_s } else { 0.0 },
+        requests_per_s: if window_s > 0.0 {
+            (good / window_s).min((n as f64 / window_s - lacks).max(0.0))
+        } else {
+            0.0
+        },
         share: good / n.max(1) as f64,
         ttft_ms,
         tpot_ms,
@@ -237,7 +274,22 @@ pub fn judge(l: &Latencies, finished: &[bool], duration_s: f64, slo: &Slo) -> Go
 /// [`judge`] of a run.
 pub fn goodput(r: &Requests, o: &Outcome, slo: &Slo) -> Goodput {
     let finished: Vec<bool> = o.status.iter().map(|s| *s == Status::Finished).collect();
-    judge(&Latencies::of(r, o), &finished, duration_s(o), slo)
+    let lacks = lacking(steady::steady(r, o));
+    judge(&Latencies::of(r, o), &finished, window_s(r, o), lacks, slo)
+}
+
+fn lacking(found: Steady) -> f64 {
+    if let Steady::Unstable { arrive, served } = found { arrive - served } else { 0.0 }
+}
+
+/// Seconds over which requests came, each with the gap before it; in a closed loop all of the run.
+pub(crate) fn window_s(r: &Requests, o: &Outcome) -> f64 {
+    let came = o.arrival_ps.iter().filter(|a| **a != NEVER);
+    let (n, first, last) = came.fold((0_u64, NEVER, 0), |(n, f, l), a| (n + 1, f.min(*a), l.max(*a)));
+    if r.closed.is_some() || n < 2 || last == first {
+        return duration_s(o);
+    }
+    to_s(last - first) * n as f64 / (n - 1) as f64
 }
 
 /// From the first arrival to the last event.

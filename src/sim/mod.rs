@@ -3,9 +3,9 @@
 //! Columns in ([`Requests`]), columns out ([`Outcome`]); time is integer picoseconds, ties are
 //! first in first out, and the same input gives the same bits whatever the number of threads.
 //!
-//! Limits. A prompt's KV is reserved whole when it is let in (vLLM takes it chunk by chunk), and a head
-//! of the queue that did not fit is looked at again when something has ended. Only whole named blocks are
-//! reused; answers are named by the trace when they come back in a prompt. KV on the wire waits in line at
+//! Limits. A prompt's KV is reserved whole when it is let in, or taken chunk by chunk (`KvAdmission`: a choice), and a
+//! head of the queue that did not fit is looked at again when something has ended. Only whole named blocks are
+//! reused; answers take their turn in the cache, and are named by the trace when they come back in a prompt. KV on the wire waits in line at
 //! the links of both ranks (no fair sharing). All micro-batches of an AFD unit, and all stages of a
 //! pipeline, advance together, one token a period. With draft tokens a sequence's room is taken whole.
 //! Gaps inside a run of decode steps are kept as their mean. A preempted sequence of a decode pool is
@@ -33,6 +33,7 @@ pub mod run;
 pub mod settings;
 mod state;
 pub mod statistics;
+pub mod steady;
 mod step;
 pub mod trace;
 mod wake;
@@ -42,7 +43,7 @@ pub use deployment::{Deployment, Lines, PoolSpec, Timing, Transfer};
 pub use outcome::{NEVER, Outcome, Span, SpanKind, Status, Usage};
 pub use request::{Closed, Requests};
 pub use run::{pricers, simulate, simulate_with};
-pub use settings::{Preemption, Router, Scheduler, Settings, SharedTier};
+pub use settings::{KvAdmission, Preemption, Router, Scheduler, Settings, SharedTier};
 
 /// Picoseconds in a second: the simulator's clock (2^64 ps are 213 days).
 pub const PS: f64 = 1e12;

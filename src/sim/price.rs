@@ -5,7 +5,7 @@
 //! `price(n, T) = base + slope T` with whole `base` and `slope`; knots lie a factor 2^(1/2) apart in
 //! mean context (the engine's own surfaces are straight between measured points, some octaves apart).
 //! j equal steps then take `j first + delta j (j - 1) / 2`. Steps over several ranks or micro-batches
-//! take the slowest rank's KV (a barrier); their price is convex in the step number and is replaced by
+//! take the slowest rank (a barrier): the most sequences and the most KV, experts the tokens of all; their price is convex in the step number and is replaced by
 //! its chord over at most an eighth more context (above it by less than 0.1 % then).
 
 use std::sync::OnceLock;
@@ -32,10 +32,11 @@ struct Piece {
     slope: i64,
 }
 
-/// Sequences per rank (mean) and KV of the fullest rank, of one micro-batch.
+/// Sequences on the rank that has most, on all ranks, and KV of the fullest rank, of one micro-batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PassPart {
     pub n: u32,
+    pub all: u32,
     pub context: u64,
     /// How much `context` grows a step on the fullest rank, and at most.
     pub grow: u64,
@@ -69,6 +70,8 @@ pub struct Chunk {
     pub past_weight: u64,
     /// Tokens of all ranks.
     pub all: u64,
+    /// Decoding sequences beside them, as if on the busiest rank: with those tokens, what the fullest rank carries.
+    pub beside: u32,
 }
 
 /// Prices of one pool.
@@ -80,6 +83,8 @@ pub struct Pricer {
     /// Prompt tokens of one stage's batch at most.
     budget: f64,
     curves: Vec<OnceLock<Vec<Piece>>>,
+    /// By the sequences on the fullest rank and on all: what is less where the others have fewer.
+    slack: Vec<OnceLock<Vec<OnceLock<i64>>>>,
 }
 
 const KNOTS: i32 = 44;
@@ -97,6 +102,7 @@ impl Pricer {
             per_decode: pool.per_decode,
             budget: f64::from(pool.budget) / f64::from(pool.stages),
             curves: std::iter::repeat_with(OnceLock::new).take(n).collect(),
+            slack: std::iter::repeat_with(OnceLock::new).take(if pool.ranks > 1 { n } else { 0 }).collect(),
         }
     }
 
@@ -125,7 +131,7 @@ impl Pricer {
     }
 
     /// At most `most` equal decode steps from here, and what they take.
-    pub(crate) fn decode(&self, parts: &[PassPart], most: u32) -> Steps {
+    pub fn decode(&self, parts: &[PassPart], most: u32) -> Steps {
         match &self.timing {
             Timing::Fixed { decode_ps, .. } => {
                 Steps { first: (*decode_ps as i64) << FINE.trailing_zeros(), delta: 0, count: most }
@@ -135,17 +141,24 @@ impl Pricer {
                 let Some(s) = self.timing.step_engine() else { return Steps::default() };
                 match &s.kind {
                     EngineKind::Worker(..) if self.ranks == 1 => self.exact(s, &parts[0], most),
-                    EngineKind::Worker(..) => self.chord(parts, most, |p| {
-                        let piece = self.piece(s, &p[0]).0;
-                        piece.base + piece.slope * p[0].context as i64
-                    }),
+                    EngineKind::Worker(..) => {
+                        let fewer = self.fewer(s, &parts[0]);
+                        self.chord(parts, most, |p| {
+                            let piece = self.piece(s, &p[0]).0;
+                            piece.base + piece.slope * p[0].context as i64 + fewer
+                        })
+                    }
                     // A pipeline's stages share the batch in flight.
                     EngineKind::Afd(u) => self.chord(parts, most, |p| {
                         let stages = f64::from(self.stages);
                         let batches: Vec<Batch> = p
                             .iter()
                             .filter(|p| p.n > 0)
-                            .map(|p| decode_batch(f64::from(p.n) / stages, p.context as f64 / stages, self.per_decode))
+                            .map(|p| {
+                                let n = f64::from(p.n) / stages;
+                                let slack = self.slack(p.n, p.all);
+                                Batch { slack, ..decode_batch(n, p.context as f64 / stages, self.per_decode) }
+                            })
                             .collect();
                         fine(u.schedule(&batches, u.overlapped).seconds)
                     }),
@@ -158,6 +171,30 @@ impl Pricer {
         let curve = self.curve(s, p.n.clamp(1, self.curves.len() as u32 - 1));
         let i = curve.partition_point(|k| k.from <= p.context).saturating_sub(1);
         (&curve[i], curve.get(i + 1).map_or(u64::MAX, |k| k.from))
+    }
+
+    /// How much fewer sequences than the fullest rank the mean one has.
+    fn slack(&self, n: u32, all: u32) -> f64 {
+        1.0 - (f64::from(all) / (f64::from(n.max(1)) * f64::from(self.ranks))).min(1.0)
+    }
+
+    /// What a step takes less where the other ranks have fewer sequences than the fullest: their experts see fewer
+    /// tokens. At the workload's own context, on which it does not hang but for what hides behind attention.
+    fn fewer(&self, s: &StepEngine, p: &PassPart) -> i64 {
+        let n = p.n.clamp(1, self.slack.len() as u32 - 1);
+        if p.all >= n * self.ranks {
+            return 0;
+        }
+        let row = self.slack[n as usize]
+            .get_or_init(|| std::iter::repeat_with(OnceLock::new).take((n * self.ranks) as usize).collect());
+        *row[p.all as usize].get_or_init(|| {
+            let Timing::Engine(engine, _) = &self.timing else { return 0 };
+            let n = f64::from(n) / f64::from(self.stages);
+            let context = engine.workload.mean_final_tokens() * n * PARTS as f64;
+            let even = decode_batch(n, context, self.per_decode);
+            let uneven = Batch { slack: self.slack(p.n, p.all), ..even };
+            fine(s.step(&uneven).seconds) - fine(s.step(&even).seconds)
+        })
     }
 
     /// One rank, one micro-batch: straight up to the next knot.
@@ -190,24 +227,29 @@ impl Pricer {
                 let n = f64::from(p.n);
                 let wire = (l.alpha_c * n + l.beta_c) / 2.0;
                 let attention = l.alpha_a * p.context as f64 / PARTS as f64 + l.beta_a;
-                Stages::new(attention, wire, l.alpha_f * n * f64::from(self.ranks) + l.beta_f, wire)
+                Stages::new(attention, wire, l.alpha_f * f64::from(p.all) + l.beta_f, wire)
             })
             .collect();
         fine(pipeline::step_time(&[Rows { layers: 1, stages: &stages }], false, true) / super::PS)
     }
 
-    /// A step that carries prompt tokens, with `n` decoding sequences per rank (mean) that have
+    /// A step that carries prompt tokens beside `all` decoding sequences of all ranks (0: decode waits), which have
     /// `context` parts of KV on the fullest rank; fine units.
-    pub(crate) fn mixed(&self, n: f64, context: u64, chunk: &Chunk) -> i64 {
+    pub(crate) fn mixed(&self, all: u32, context: u64, chunk: &Chunk) -> i64 {
+        let n = if all > 0 { f64::from(chunk.beside) } else { 0.0 };
         match &self.timing {
-            Timing::Fixed { prefill_ps, decode_ps } => ((prefill_ps + decode_ps) as i64) << FINE.trailing_zeros(),
+            Timing::Fixed { prefill_ps, decode_ps } => {
+                let decode = if all > 0 { *decode_ps } else { 0 };
+                ((prefill_ps + decode) as i64) << FINE.trailing_zeros()
+            }
             Timing::Lines(_) => 0,
             Timing::Engine(..) => {
                 let Some(s) = self.timing.step_engine() else { return 0 };
                 let stages = f64::from(self.stages);
                 let tokens = f64::from(chunk.tokens.max(1));
                 let sequences = f64::from(chunk.sequences.max(1));
-                let decode = decode_batch(n / stages, context as f64 / stages, self.per_decode);
+                let slack = self.slack(chunk.beside, all);
+                let decode = Batch { slack, ..decode_batch(n / stages, context as f64 / stages, self.per_decode) };
                 // Prompts fill the batches of as few stages of an AFD unit as hold them; the others only decode.
                 let with = match s.kind {
                     EngineKind::Afd(_) if n > 0.0 => (tokens / self.budget).ceil().clamp(1.0, stages),

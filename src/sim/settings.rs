@@ -45,12 +45,24 @@ pub enum Preemption {
     Swap,
 }
 
+/// When a prompt takes its KV blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KvAdmission {
+    /// All of them when it is let in, so that who is in is never put out by its own kind.
+    #[default]
+    Prompt,
+    /// Piece by piece as it is computed (vLLM's `KVCacheManager.allocate_slots`): more are let in, and who came last
+    /// gives way where blocks run out.
+    Chunk,
+}
+
 /// Settings of a simulation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     pub scheduler: Scheduler,
     pub router: Router,
     pub preemption: Preemption,
+    pub kv_admission: KvAdmission,
     /// Reuse named prompt blocks; declared prefixes count in any case.
     pub prefix_cache: bool,
     /// KV blocks per attention rank; none: what the memory holds.
@@ -84,6 +96,7 @@ impl Default for Settings {
             scheduler: Scheduler::default(),
             router: Router::default(),
             preemption: Preemption::default(),
+            kv_admission: KvAdmission::default(),
             prefix_cache: true,
             kv_blocks: None,
             kv_block_tokens: 16,
@@ -115,6 +128,14 @@ const ROUTERS: [(&str, Router); 5] = [
 
 const PREEMPTIONS: [(&str, Preemption); 2] = [("recompute", Preemption::Recompute), ("swap", Preemption::Swap)];
 
+const ADMISSIONS: [(&str, KvAdmission); 2] = [("prompt", KvAdmission::Prompt), ("chunk", KvAdmission::Chunk)];
+
+impl KvAdmission {
+    pub fn name(self) -> &'static str {
+        ADMISSIONS.iter().find(|(_, a)| *a == self).map_or("", |(n, _)| n)
+    }
+}
+
 fn named<T: Copy + Default>(p: &mut Problems, field: &str, name: &str, known: &[(&str, T)]) -> T {
     match known.iter().find(|(n, _)| *n == name) {
         Some((_, found)) => *found,
@@ -132,6 +153,7 @@ pub struct Options {
     pub scheduler: String,
     pub router: String,
     pub preemption: String,
+    pub kv_admission: String,
     pub prefix_cache: bool,
     pub kv_blocks: Option<u64>,
     pub cache_ttl_s: Option<f64>,
@@ -152,6 +174,7 @@ impl Default for Options {
             scheduler: SCHEDULERS[0].0.into(),
             router: "least-loaded".into(),
             preemption: PREEMPTIONS[0].0.into(),
+            kv_admission: ADMISSIONS[0].0.into(),
             prefix_cache: true,
             kv_blocks: None,
             cache_ttl_s: None,
@@ -188,6 +211,7 @@ impl Options {
             scheduler: named(&mut p, "scheduler", &self.scheduler, &SCHEDULERS),
             router: named(&mut p, "router", &self.router, &ROUTERS),
             preemption: named(&mut p, "preemption", &self.preemption, &PREEMPTIONS),
+            kv_admission: named(&mut p, "kv_admission", &self.kv_admission, &ADMISSIONS),
             prefix_cache: self.prefix_cache,
             kv_blocks: self.kv_blocks,
             ttl_ps,

@@ -30,6 +30,8 @@ pub struct Seq {
     /// Tokens whose KV must be there before it decodes, and how many are.
     pub need: u32,
     pub done: u32,
+    /// Tokens that its blocks hold while its prompt is computed.
+    pub covered: u32,
     /// Answer tokens written when it joined.
     pub written: u32,
     /// Named blocks that it holds.
@@ -57,6 +59,7 @@ impl Seq {
             base: 0,
             need: 0,
             done: 0,
+            covered: 0,
             written: 0,
             named: 0,
             life: 0,

@@ -6,6 +6,7 @@ use super::deployment::PARTS;
 use super::outcome::{NEVER, Span, SpanKind};
 use super::policy::View;
 use super::price::{Chunk, FINE, PassPart, Steps};
+use super::settings::KvAdmission;
 use super::state::{Piece, Run};
 use super::wake::ceil_ps;
 use super::world::{Event, World};
@@ -25,7 +26,9 @@ impl World<'_> {
             let head = p.waiting.peek().is_some_and(|Reverse(k)| *k == key);
             let r = (key & u64::from(u32::MAX)) as usize;
             let hits = p.kv.cache.leading(self.names(r), self.now) as u64 * p.kv.per_name;
-            let fits = p.kv.blocks(u64::from(self.seqs[r].need)).saturating_sub(hits) <= p.kv.free();
+            // Piece by piece, the step itself says whether the first one fits.
+            let fits = self.settings.kv_admission == KvAdmission::Chunk
+                || p.kv.blocks(u64::from(self.seqs[r].need)).saturating_sub(hits) <= p.kv.free();
             if !head || p.seats >= pool.max_seqs || !fits || !self.policy.lets_in(&self.view(port)) {
                 return;
             }
@@ -228,6 +231,9 @@ impl World<'_> {
         // Between two steps of the cadence nobody new comes in; prompts under way go on.
         let opens = inst.rounds.is_multiple_of(pool.interval);
         let mut chunk = Chunk::default();
+        let per_decode = pool.per_decode;
+        // Tokens of the fullest rank.
+        let mut fullest = 0;
         let waiting = (first..first + ranks)
             .any(|q| !self.ports[q as usize].waiting.is_empty() || !self.ports[q as usize].prefilling.is_empty());
         if !waiting {
@@ -251,7 +257,7 @@ impl World<'_> {
                         || p.seats >= max_seqs
                         || wired
                         || !self.policy.lets_in(&view)
-                        || !self.admit_prompt(q)
+                        || !self.admit_prompt(q, left)
                     {
                         break;
                     }
@@ -264,6 +270,9 @@ impl World<'_> {
                     break;
                 }
                 let tokens = if self.policy.cuts() { want.min(left) } else { want };
+                if !self.cover(q, at, tokens) {
+                    continue;
+                }
                 left = left.saturating_sub(tokens);
                 own.tokens += tokens;
                 own.sequences += 1;
@@ -273,11 +282,13 @@ impl World<'_> {
                 self.instances[i as usize].pieces.push(Piece { request, tokens });
                 at += 1;
             }
+            fullest = fullest.max(own.tokens + self.ports[q as usize].running.len() as u32 * per_decode);
             chunk.all += u64::from(own.tokens);
             if own.tokens > chunk.tokens {
                 chunk = Chunk { all: chunk.all, ..own };
             }
         }
+        chunk.beside = (fullest - chunk.tokens).div_ceil(per_decode);
         chunk
     }
 
@@ -292,16 +303,13 @@ impl World<'_> {
         let fullest = |m: usize| inst.groups.iter().skip(m).step_by(micro).max_by_key(|g| g.context);
         let mut run = if chunk.tokens > 0 {
             let decodes = inst.decoding > 0 && self.policy.decodes_beside();
-            let (n, context) = if decodes {
+            let (all, context) = if decodes {
                 let rank = |row: &[super::state::Group]| row.iter().map(|g| g.context).sum::<u64>();
-                (
-                    f64::from(inst.decoding) / f64::from(inst.ranks),
-                    inst.groups.chunks(micro).map(rank).max().unwrap_or(0),
-                )
+                (inst.decoding, inst.groups.chunks(micro).map(rank).max().unwrap_or(0))
             } else {
-                (0.0, 0)
+                (0, 0)
             };
-            let first = pricer.mixed(n, context, chunk);
+            let first = pricer.mixed(all, context, chunk);
             Run { steps: Steps { first, delta: 0, count: 1 }, decodes, prompts: true, start_ps: now, grown: 0 }
         } else if inst.decoding > 0 {
             let due = inst.ends.peek().map_or(1, |Reverse((step, ..))| (step - inst.step).max(1));
@@ -325,9 +333,10 @@ impl World<'_> {
             }
             let parts: Vec<PassPart> = (0..micro)
                 .map(|m| {
-                    let n: u32 = inst.groups.iter().skip(m).step_by(micro).map(|g| g.n).sum();
+                    let of_ranks = || inst.groups.iter().skip(m).step_by(micro).map(|g| g.n);
+                    let (n, all) = (of_ranks().max().unwrap_or(0), of_ranks().sum());
                     let g = fullest(m).copied().unwrap_or_default();
-                    PassPart { n: n.div_ceil(inst.ranks), context: g.context, grow: u64::from(g.n) * pool.grow }
+                    PassPart { n, all, context: g.context, grow: u64::from(g.n) * pool.grow }
                 })
                 .collect();
             Run { steps: pricer.decode(&parts, most), decodes: true, prompts: false, start_ps: now, grown: 0 }

@@ -54,6 +54,8 @@ pub struct World<'a> {
     /// Shared tier: its blocks, and when its link is free.
     pub tier: Option<Cache>,
     pub tier_free_ps: u64,
+    /// Whether prompt blocks are named and reused.
+    pub named: bool,
     /// Gaps of earlier lives of preempted requests.
     pub stalls: BTreeMap<u32, Vec<(u64, u32)>>,
     pub(super) heap: BinaryHeap<Reverse<(u64, u8, u64, Event)>>,
@@ -151,8 +153,9 @@ impl<'a> World<'a> {
             now: 0,
             out,
             sticky: BTreeMap::new(),
-            tier: (named && set.shared_tier.is_some()).then(|| Cache::new(set.ttl_ps)),
+            tier: (named && set.shared_tier.is_some()).then(|| Cache::new(set.ttl_ps, 1)),
             tier_free_ps: 0,
+            named,
             stalls: BTreeMap::new(),
             heap: BinaryHeap::new(),
             tie: 0,

@@ -36,12 +36,68 @@ def test_a_run_adds_up_and_repeats(run: dg.Run) -> None:
 def test_fixed_steps_are_exact() -> None:
     trace = dg.Trace.gamma(dg.Workload(isl=1024, osl=3), rate=1, cv=0, n=4)
     run = dg.simulate(MODEL, CLUSTER, PLAN, trace, timing=dg.Fixed(prefill_ms=20, decode_ms=10))
-    assert np.allclose(run.requests["ttft_ms"], 30)
+    assert np.allclose(run.requests["ttft_ms"], 20)
     assert np.allclose(run.requests["tpot_ms"], 10)
     with pytest.raises(dg.SpecError, match="prefill_ms"):
         dg.simulate(MODEL, CLUSTER, PLAN, trace, timing=dg.Fixed(prefill_ms=-1, decode_ms=10))
     with pytest.raises(dg.SpecError, match="prefill-first"):
         dg.simulate(MODEL, CLUSTER, PLAN, trace, scheduler="prefil-first")
+
+
+def test_an_overload_is_no_steady_state() -> None:
+    fixed = dg.Fixed(prefill_ms=50, decode_ms=10)
+    plan = dg.Aggregated(parallel=dg.Parallel(dp=8), batch=2, chunk_tokens=1024)
+    calm, full = (
+        dg.simulate(MODEL, CLUSTER, plan, dg.Trace.poisson(dg.Workload(isl=1000, osl=50), rate=r, n=2000), timing=fixed)
+        for r in (2.0, 60.0)
+    )
+    assert calm.stable
+    assert calm.summary["lacks_requests_per_s"] == 0
+    low, high = calm.summary["ttft_ms"]["low_95"], calm.summary["ttft_ms"]["high_95"]
+    assert low <= calm.ttft_ms <= high
+    assert not full.stable
+    assert full.summary["lacks_requests_per_s"] > 20
+    assert full.summary["ttft_ms"]["half_95"] is None
+    assert "the capacity lacks" in full.notes[0]
+    assert full.notes[0] in repr(full)
+    # No more good requests a second than are served.
+    good = full.goodput(dg.SLO(ttft_ms=1e9))
+    assert good["share"] == 1
+    assert good["requests_per_s"] < 60 - full.summary["lacks_requests_per_s"] + 3
+    curve = dg.goodput_curve(MODEL, CLUSTER, plan, TRACE, dg.SLO(ttft_ms=500), rates=[1, 300], timing=fixed)
+    assert curve["note"].tolist()[0] == ""
+    assert curve["note"].tolist()[1].startswith(("short", "unstable"))
+
+
+def test_choices_of_a_server_are_named() -> None:
+    trace = dg.Trace.poisson(dg.Workload(isl=900, osl=30), rate=60, n=200, seed=1)
+    plan = dg.Aggregated(parallel=dg.Parallel(dp=8), batch=16, chunk_tokens=256)
+    whole, pieces = (
+        dg.simulate(
+            MODEL, CLUSTER, plan, trace, kv_blocks=150, kv_admission=a, timing=dg.Fixed(prefill_ms=9, decode_ms=3)
+        )
+        for a in ("prompt", "chunk")
+    )
+    assert (whole.summary["kv_admission"], pieces.summary["kv_admission"]) == ("prompt", "chunk")
+    assert whole.ttft_ms != pieces.ttft_ms
+    assert whole.summary["first_token"] is None
+    with pytest.raises(dg.SpecError, match="kv_admission"):
+        dg.simulate(MODEL, CLUSTER, plan, trace, kv_admission="chunks")
+
+
+def test_who_sends_the_first_token_is_the_frameworks() -> None:
+    half = dg.Parallel(tp=2)
+    plan = dg.PD(
+        prefill=dg.Workers(count=1, parallel=half, batch=1), decode=dg.Workers(count=1, parallel=half, batch=64)
+    )
+    trace = dg.Trace.poisson(dg.Workload(isl=900, osl=60), rate=8, n=600, seed=1)
+    fixed = dg.Fixed(prefill_ms=20, decode_ms=15)
+    runs = {name: dg.simulate(SMALL, CLUSTER, plan, trace, framework=name, timing=fixed) for name in ("vllm", "sglang")}
+    assert [r.summary["first_token"] for r in runs.values()] == ["decode-step", "decode"]
+    assert all(r.summary["first_token_source"] for r in runs.values())
+    # What is left of the decode step under way, and the first own one.
+    later = runs["vllm"].ttft_ms - runs["sglang"].ttft_ms
+    assert 15 < later < 23
 
 
 def test_perfetto_is_a_chrome_trace(run: dg.Run, tmp_path: Path) -> None:

@@ -74,3 +74,65 @@ def test_a_service_of_clients_loads(tmp_path: Path) -> None:
         dg.Trace.servegen(tmp_path / "..", seed=3)
     with pytest.raises(dg.SpecError, match="end_s"):
         dg.Trace.servegen(tmp_path, start_s=5, end_s=2)
+
+
+ROWS = {
+    "when": ["2024-05-01 10:00:00.25", "2024-05-01 10:00:01.75"],
+    "prompt_tokens": [500, 80],
+    "output_len": [20, 30],
+}
+
+
+def same(trace: dg.Trace) -> None:
+    r = trace.requests
+    assert [r[c].tolist() for c in ("arrival_s", "isl", "osl")] == [[0.0, 1.5], [500, 80], [20, 30]]
+
+
+def test_any_table_is_read_and_says_what_it_took(tmp_path: Path) -> None:
+    pandas, polars, pyarrow = (pytest.importorskip(n) for n in ("pandas", "polars", "pyarrow"))
+    from pyarrow import parquet
+
+    frame = pandas.DataFrame(ROWS)
+    dated = frame.assign(when=pandas.to_datetime(frame["when"]))
+    zoned = frame.assign(when=dated["when"].dt.tz_localize("Europe/Berlin"))
+    gap = dated.convert_dtypes()
+    lines = [dict(zip(ROWS, row, strict=True)) for row in zip(*ROWS.values(), strict=True)]
+    for table in (ROWS, lines, frame, dated, zoned, gap, polars.DataFrame(ROWS), pyarrow.table(ROWS), dg.Frame(ROWS)):
+        trace = dg.Trace.read(table, arrival="when")
+        same(trace)
+        assert "arrival from 'when' (dates)" in trace.notes
+        assert "isl from 'prompt_tokens'" in repr(trace)
+    parquet.write_table(pyarrow.table(ROWS), tmp_path / "log.parquet")
+    same(dg.Trace.read(tmp_path / "log.parquet", arrival="when"))
+    for name, write in (("a.csv", frame.to_csv), ("a.csv.gz", frame.to_csv), ("a.json", frame.to_json)):
+        write(tmp_path / name)
+        same(dg.Trace.read(tmp_path / name, arrival="when"))
+    frame.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+    same(dg.Trace.read(tmp_path / "a.jsonl", arrival="when"))
+    frame.to_csv(tmp_path / "a.tsv", sep="\t", encoding="utf-16")
+    same(dg.Trace.read(str(tmp_path / "a.tsv"), arrival="when"))
+    with pytest.raises(dg.DataError, match="say arrival="):
+        dg.Trace.read(ROWS)
+    with pytest.raises(dg.SpecError, match="'whem' in: when"):
+        dg.Trace.read(frame, arrival="whem")
+    holes = pandas.DataFrame({"ts": [0.0, 1.0, 2.0], "isl": [5, None, 7], "osl": [1, 1, 1]})
+    with pytest.raises(dg.DataError, match=r":2: 'isl' is missing"):
+        dg.Trace.read(holes)
+    assert dg.Trace.read(holes, on_error="skip").stats()["skipped"] == 1
+    with pytest.raises(dg.SpecError, match="unit"):
+        dg.Trace.read(holes, unit="min")  # type: ignore[arg-type]
+    with pytest.raises(dg.SpecError, match="path_or_frame"):
+        dg.Trace.read(3)
+
+
+def test_known_formats_are_found_by_their_columns() -> None:
+    for name, reader in (("mooncake_conversation_200.jsonl.gz", "mooncake"), ("azure_conv_2023_200.csv", "azure")):
+        path = GOLDEN / name
+        found, named = dg.Trace.read(path), getattr(dg.Trace, reader)(path)
+        assert (found.requests["arrival_s"] == named.requests["arrival_s"]).all()
+        assert found.prefix_hit() == named.prefix_hit()
+        assert found.notes
+        assert not named.notes
+    assert dg.Trace.read(GOLDEN / "weka_session.json.gz") == dg.Trace.weka(GOLDEN / "weka_session.json.gz")
+    with pytest.raises(dg.DataError, match=r"Trace\.lengths"):
+        dg.Trace.read(GOLDEN / "arxiv_summarization_200.csv")

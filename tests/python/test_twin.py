@@ -98,8 +98,8 @@ def native(plan, trace, kv_blocks, kv=(0.0, 0.0), **choice):
     return dg.simulate(MODEL, CLUSTER, plan, trace, timing=timing, kv_blocks=kv_blocks, **choice)
 
 
-def fixed(_, pieces):
-    return round((DECODE_MS + (PREFILL_MS if pieces else 0)) * 1e9)
+def fixed(decoding, pieces):
+    return round(((DECODE_MS if decoding else 0) + (PREFILL_MS if pieces else 0)) * 1e9)
 
 
 @given(lengths=lengths, load=load, shape=shape, scheduler=st.sampled_from(SCHEDULERS))

@@ -13,6 +13,7 @@ mod calibrate;
 mod choose;
 mod contention;
 mod cost;
+mod coverage;
 mod dense_afd;
 mod depth;
 mod design;

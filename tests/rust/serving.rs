@@ -577,6 +577,7 @@ impl Simulation<'_> {
             past: past / n,
             busy: 1.0,
             ending: ending as f64,
+            slack: 0.0,
         };
         let seconds = self.engine.step(&batch).seconds;
         self.clock += seconds;

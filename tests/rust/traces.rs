@@ -2,8 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use disagg::sim::trace::read::{self, OnError};
-use disagg::sim::trace::{Trace, draw, servegen};
+use disagg::error::Result;
+use disagg::sim::trace::moment::Unit;
+use disagg::sim::trace::read::{self, Wanted};
+use disagg::sim::trace::roles::Named;
+use disagg::sim::trace::rows::OnError;
+use disagg::sim::trace::{Trace, draw, lengths, servegen, weka};
 use disagg::spec::Workload;
 
 fn golden(name: &str) -> PathBuf {
@@ -18,15 +22,15 @@ fn written(name: &str, text: &str) -> PathBuf {
 
 #[test]
 fn every_format_loads() {
-    let m = read::mooncake(&golden("mooncake_conversation_200.jsonl.gz"), 512, OnError::Fail).unwrap();
+    let m = read::mooncake(&golden("mooncake_conversation_200.jsonl.gz"), None, OnError::Fail).unwrap();
     assert_eq!((m.requests.len(), m.requests.isl[0], m.requests.osl[0]), (200, 6758, 500));
     assert_eq!(m.requests.blocks(1)[..3], [0, 14, 15]);
     let a = read::azure(&golden("azure_conv_2023_200.csv"), OnError::Fail).unwrap();
     // 18:15:50.9951690 less 18:15:46.6805900.
     assert_eq!((a.requests.len(), a.requests.arrival_ps[1]), (200, 4_314_579_000_000));
-    let w = read::weka(&golden("weka_session.json.gz"), 0.0, OnError::Fail).unwrap();
+    let w = weka::weka(&golden("weka_session.json.gz"), 0.0, OnError::Fail).unwrap();
     assert!(w.requests.arrival_ps.is_sorted() && w.stats().prefix_hit.unwrap() > 0.5);
-    let l = read::lengths(&golden("arxiv_summarization_200.csv"), 2.0, 1, 0, OnError::Fail).unwrap();
+    let l = lengths::lengths(&golden("arxiv_summarization_200.csv"), 2.0, 1, 0, OnError::Fail).unwrap();
     assert_eq!((l.requests.len(), l.requests.isl[0], l.requests.osl[0]), (200, 3772, 54));
     for t in [m, a, w, l] {
         assert!(t.requests.check().is_empty());
@@ -59,47 +63,212 @@ fn a_bad_line_is_named_or_counted() {
 
     let good = r#"{"timestamp": 2000, "input_length": 5, "output_length": 5, "hash_ids": [1]}"#;
     let cases = [
-        ("back", r#"{"timestamp": 1000, "input_length": 5, "output_length": 5, "hash_ids": []}"#, "time goes back"),
+        ("over", r#"{"timestamp": 2500, "input_length": 20, "output_length": 5, "hash_ids": [1, 2]}"#, "make 1"),
         ("zero", r#"{"timestamp": 3000, "input_length": 0, "output_length": 5, "hash_ids": []}"#, "at least one"),
         ("part", r#"{"timestamp": 3000, "input_length": 2.5, "output_length": 5}"#, "input_length"),
         ("json", "{", "not JSON"),
-        ("nan", r#"{"timestamp": -1, "input_length": 5, "output_length": 5}"#, "arrival"),
+        ("early", r#"{"timestamp": -1, "input_length": 5, "output_length": 5}"#, "arrival"),
     ];
     for (name, line, why) in cases {
         let path = written(name, &format!("{good}\n{line}\n{good}\n"));
-        let e = read::mooncake(&path, 512, OnError::Fail).unwrap_err().to_string();
+        let e = read::mooncake(&path, Some(512), OnError::Fail).unwrap_err().to_string();
         assert!(e.contains(":2: ") && e.contains(why), "{e}");
-        let t = read::mooncake(&path, 512, OnError::Skip).unwrap();
+        let t = read::mooncake(&path, Some(512), OnError::Skip).unwrap();
         assert_eq!((t.requests.len(), t.skipped), (2, 1));
         std::fs::remove_file(path).unwrap();
     }
     let empty = written("empty", "\n");
-    assert!(read::mooncake(&empty, 512, OnError::Fail).unwrap_err().to_string().contains("no request"));
+    assert!(read::mooncake(&empty, None, OnError::Fail).unwrap_err().to_string().contains("no request"));
     std::fs::remove_file(empty).unwrap();
 }
 
-/// Prefix hits by searching a plain list, least recently used first.
+/// Prefix hits by searching a plain list: out goes the least recently used prompt, its tail first.
 fn slow_hits(t: &Trace, most: usize) -> Vec<u32> {
     let mut cache: Vec<u64> = Vec::new();
     (0..t.requests.len())
         .map(|i| {
             let blocks = t.requests.blocks(i);
             let hit = blocks.iter().take_while(|b| cache.contains(b)).count() as u32;
-            for b in blocks {
-                cache.retain(|c| c != b);
-                cache.push(*b);
-                if cache.len() > most {
-                    cache.remove(0);
-                }
-            }
+            cache.retain(|c| !blocks.contains(c));
+            // The tail of a prompt goes before its head.
+            cache.extend(blocks.iter().rev());
+            cache.drain(..cache.len().saturating_sub(most));
             (hit * t.requests.block_tokens).min(t.requests.isl[i])
         })
         .collect()
 }
 
+fn any(name: &str, text: impl AsRef<[u8]>, wanted: &Wanted) -> Result<Trace> {
+    let path = std::env::temp_dir().join(format!("disagg-{}-any-{name}", std::process::id()));
+    std::fs::write(&path, text).unwrap();
+    let found = read::read(&path, wanted);
+    std::fs::remove_file(path).unwrap();
+    found
+}
+
+fn seconds(t: &Trace) -> Vec<f64> {
+    t.requests.arrival_ps.iter().map(|a| *a as f64 / 1e12).collect()
+}
+
+/// Files of one content: 1.5 s apart, 500 and 80 prompt tokens, 20 and 30 answer tokens.
+#[test]
+fn one_content_in_many_forms() {
+    let utf16 = |text: &str, big: bool| -> Vec<u8> {
+        let bytes = |u: u16| if big { u.to_be_bytes() } else { u.to_le_bytes() };
+        "\u{feff}".encode_utf16().chain(text.encode_utf16()).flat_map(bytes).collect()
+    };
+    let dates = "time,prompt_tokens,completion_tokens\n2023-11-16 23:59:59.5,500,20\n2023-11-17 00:00:01,80,30\n";
+    let gz = |text: &str| {
+        use std::io::Write;
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        out.write_all(text.as_bytes()).unwrap();
+        out.finish().unwrap()
+    };
+    let forms: Vec<(&str, Vec<u8>)> = vec![
+        ("plain", "arrival_s,isl,osl\n0,500,20\n1.5,80,30\n".into()),
+        ("returns", "arrival_s,isl,osl\r\n0,500,20\r\n1.5,80,30\r\n".into()),
+        ("unsorted", "arrival_s,isl,osl\n1.5,80,30\n0,500,20\n".into()),
+        ("quoted", "\"arrival_s\",\"isl\",\"osl\"\n\"0\",\"500\",\"20\"\n\"1.5\",\"80\",\"30\"\n".into()),
+        ("tabs", "Timestamp\tRequest tokens\tResponse tokens\n0\t500\t20\n1.5\t80\t30\n".into()),
+        ("german", "arrived_at;prompt_len;output_len\n0,0;500;20\n1,5;80;30\n".into()),
+        ("excel", "sep=;\narrived_at;prompt_len;output_len\n0;500;20\n1.5;80;30\n".into()),
+        ("remarks", "# made by hand\n\narrival_ms|isl|osl\n0|500|20\n1500|80|30\n".into()),
+        ("twice", "arrival_us,isl,osl\n0,500,20\narrival_us,isl,osl\n1500000,80,30\n".into()),
+        ("dates", dates.into()),
+        ("latin", b"time,model,isl,osl\n2023-11-16 23:59:59.5,caf\xe9,500,20\n2023-11-17 00:00:01,x,80,30\n".to_vec()),
+        ("slashes", dates.replace('-', "/").into()),
+        ("comma", dates.replace(',', ";").replace("59.5", "59,500").into()),
+        ("zones", "ts,isl,osl\n2023-11-17T01:59:59.5+02:00,500,20\n2023-11-16T19:00:01-05:00,80,30\n".into()),
+        ("utc", "ts,isl,osl\n2023-11-16 23:59:59.5 UTC,500,20\n2023-11-17 00:00:01Z,80,30\n".into()),
+        ("little", utf16(dates, false)),
+        ("big", utf16(dates, true)),
+        ("gzip", gz(dates)),
+        ("epoch", "timestamp,isl,osl\n1700000000.0,500,20\n1700000001.5,80,30\n".into()),
+        ("epoch_ms", "timestamp,isl,osl\n1700000000000,500,20\n1700000001500,80,30\n".into()),
+        ("epoch_ns", "timestamp,isl,osl\n1700000000000000000,500,20\n1700000001500000000,80,30\n".into()),
+        ("lines", "\u{feff}{\"arrival\":0,\"isl\":500,\"osl\":20}\n{\"arrival\":1.5,\"isl\":80,\"osl\":30}\n".into()),
+        ("list", "[{\"arrival\":0,\"isl\":500,\"osl\":20},\n {\"arrival\":1.5,\"isl\":80,\"osl\":30}]".into()),
+        ("columns", "{\"arrival\":[0,1.5],\"isl\":[500,80],\"osl\":[20,30]}".into()),
+        ("pandas", "{\"arrival\":{\"0\":0,\"1\":1.5},\"isl\":{\"0\":500,\"1\":80},\"osl\":{\"0\":20,\"1\":30}}".into()),
+        (
+            "nested",
+            "{\"created\":1700000000,\"usage\":{\"prompt_tokens\":500,\"completion_tokens\":20}}\n\
+             {\"created\":1700000001.5,\"usage\":{\"prompt_tokens\":80,\"completion_tokens\":30}}\n"
+                .into(),
+        ),
+        (
+            "mooncake",
+            "{\"timestamp\":0,\"input_length\":500,\"output_length\":20}\n\
+             {\"timestamp\":1500,\"input_length\":80,\"output_length\":30}\n"
+                .into(),
+        ),
+        (
+            "bailian",
+            "{\"chat_id\":1,\"parent_chat_id\":-1,\"timestamp\":0.0,\"input_length\":500,\"output_length\":20}\n\
+             {\"chat_id\":2,\"parent_chat_id\":1,\"timestamp\":1.5,\"input_length\":80,\"output_length\":30}\n"
+                .into(),
+        ),
+        (
+            "aiperf",
+            "{\"session_id\":\"a\",\"timestamp\":0,\"input_length\":500,\"output_length\":20}\n\
+             {\"session_id\":\"a\",\"delay\":1500,\"input_length\":80,\"output_length\":30}\n"
+                .into(),
+        ),
+    ];
+    for (name, bytes) in forms {
+        let t = any(name, bytes, &Wanted::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(seconds(&t), [0.0, 1.5], "{name}");
+        assert_eq!((t.requests.isl.clone(), t.requests.osl.clone()), (vec![500, 80], vec![20, 30]), "{name}");
+        assert!(t.requests.check().is_empty());
+        assert!(t.notes.iter().any(|n| n.starts_with("arrival from")), "{name}: {:?}", t.notes);
+    }
+}
+
+#[test]
+fn what_cannot_be_read_says_what_would_do() {
+    let head = "ts,isl,osl\n";
+    let cases: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("february", format!("{head}2023-02-31 00:00:00,1,1\n").into(), ":2: '2023-02-31"),
+        ("second", format!("{head}2023-02-03 00:00:75,1,1\n").into(), ":2: '2023-02-03 00:00:75"),
+        ("mixed", format!("{head}2023-02-03 00:00:01,1,1\n2023-02-03 00:00:01Z,1,1\n").into(), "UTC offset"),
+        ("both", format!("{head}2023-02-03 00:00:01,1,1\n17,1,1\n").into(), "numbers and dates"),
+        ("nan", format!("{head}1,nan,1\n").into(), ":2: 'isl' is no count"),
+        ("empty", format!("{head}1,,1\n").into(), ":2: 'isl' is missing"),
+        ("late", format!("{head},5,1\n").into(), ":2: 'ts' is missing"),
+        ("part", format!("{head}1,2.5,1\n").into(), "is no count"),
+        ("negative", format!("{head}1,-2,1\n").into(), "is no count"),
+        ("unnamed", b"0,500,20\n1,80,30\n".to_vec(), "has no names of columns"),
+        ("none", b"ts,isl\n0,500\n".to_vec(), "say osl="),
+        ("never", b"isl,osl\n5,500\n".to_vec(), "Trace.lengths"),
+        ("two", b"ts,isl,prompt_tokens,osl\n0,5,7,5\n".to_vec(), "say isl='isl'"),
+        ("same", b"ts,isl,isl,osl\n0,5,7,5\n".to_vec(), "isl"),
+        ("prefix", b"ts,isl,osl,prefix\n0,5,7,50\n".to_vec(), "isl counts both"),
+        ("again", b"request_id,ts,isl,osl\na,0,5,7\nb,1,5,7\na,0,5,7\n".to_vec(), ":4: is the request of line 2 once more"),
+        ("parquet", b"PAR1....".to_vec(), "pyarrow"),
+        ("zip", b"PK\x03\x04....".to_vec(), "unpack"),
+        ("xz", b"\xfd7zXZ\0...".to_vec(), "xz"),
+        ("binary", b"abc\x00\x01\x02\x03,defg".to_vec(), "is not text"),
+        ("cut", b"\x1f\x8b\x08\x00\x00\x00".to_vec(), "cannot be read"),
+        ("hist", br#"{"hist": {"input_tokens": [[1, 1.0]], "output_tokens": [[1, 1.0]]}}"#.to_vec(), "Trace.lengths"),
+        (
+            "fast",
+            "{\"timestamp\":0.5,\"input_length\":5,\"output_length\":2}\n{\"timestamp\":0.75,\"input_length\":8,\"output_length\":3}\n"
+                .into(),
+            "unit='s'",
+        ),
+    ];
+    for (name, bytes, why) in cases {
+        let e = any(name, bytes, &Wanted::default()).map(|t| seconds(&t)).unwrap_err().to_string();
+        assert!(e.contains(why), "{name}: {e}");
+    }
+    let named = Named { isl: Some("tokens".into()), ..Named::default() };
+    let e = any("named", "ts,a_tokens,osl\n0,1,1\n", &Wanted { columns: named, ..Wanted::default() }).unwrap_err();
+    assert!(e.to_string().contains("no column 'tokens' in: ts, a_tokens, osl"), "{e}");
+    let t =
+        any("unit", "t,isl,osl\n0,1,1\n2500,1,1\n", &Wanted { unit: Some(Unit::Milliseconds), ..Wanted::default() });
+    assert_eq!(seconds(&t.unwrap()), [0.0, 2.5]);
+    let arrivals = written("arrivals.csv", "arrived_at,num_prefill_tokens,num_decode_tokens\n1,5,5\n");
+    let e = lengths::lengths(&arrivals, 1.0, 1, 0, OnError::Fail).unwrap_err().to_string();
+    assert!(e.contains("Trace.read keeps them"), "{e}");
+    std::fs::remove_file(arrivals).unwrap();
+}
+
+/// Names of prompt blocks tell their size; sessions of any name are told apart.
+#[test]
+fn blocks_and_sessions_are_what_the_rows_say() {
+    // 521 tokens in blocks of 16, the first 32 of them full and known to the second request.
+    let ids: Vec<String> = (0..33).map(|i| (7 + i).to_string()).collect();
+    let row = |at: &str, chat: u32, parent: i32| {
+        let chats = format!("\"chat_id\":{chat},\"parent_chat_id\":{parent},");
+        format!(
+            "{{{chats}\"timestamp\":{at},\"input_length\":521,\"output_length\":9,\"hash_ids\":[{}]}}",
+            ids.join(",")
+        )
+    };
+    let bailian = format!("{}\n{}\n{}\n", row("0.0", 1, -1), row("61.114", 2, 1), row("70.0", 9, -1));
+    let path = written("bailian.jsonl", &bailian);
+    let t = read::mooncake(&path, None, OnError::Fail).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!((seconds(&t), t.requests.block_tokens), (vec![0.0, 61.114, 70.0], 16));
+    assert_eq!(t.requests.session, [1, 1, 9]);
+    assert!(t.hits(None)[1] <= 521);
+    // The same rows without the chats: still blocks of 16, and a size that does not fit is refused with the one that does.
+    let plain = bailian.replace("\"chat_id\"", "\"a\"").replace("61.114", "61114").replace("70.0", "70000");
+    let t = any("sixteen", &plain, &Wanted::default()).unwrap();
+    assert_eq!((t.requests.block_tokens, seconds(&t)[1]), (16, 61.114));
+    let e = any("refused", &plain, &Wanted { block_tokens: Some(512), ..Wanted::default() }).unwrap_err().to_string();
+    assert!(e.contains("33 block names for 521 tokens") && e.contains("block_tokens=16"), "{e}");
+
+    let text = "ts,isl,osl,session\n0,1,1,18446744073709551615\n1,1,1,4294967297\n2,1,1,\n3,1,1,4294967297\n4,1,1,1\n";
+    let t = any("sessions", text, &Wanted::default()).unwrap();
+    assert_eq!(t.requests.session, [0, 1, 3, 1, 2]);
+    let t = any("texts", "ts,isl,osl,session_id\n0,1,1,ann\n1,1,1,bob\n2,1,1,ann\n", &Wanted::default()).unwrap();
+    assert_eq!(t.requests.session, [0, 1, 0]);
+}
+
 #[test]
 fn hits_are_those_of_a_plain_list() {
-    let t = read::mooncake(&golden("mooncake_conversation_200.jsonl.gz"), 512, OnError::Fail).unwrap();
+    let t = read::mooncake(&golden("mooncake_conversation_200.jsonl.gz"), None, OnError::Fail).unwrap();
     for most in [1, 7, 200, 1_000_000] {
         assert_eq!(t.hits(Some(most as u64 * 512)), slow_hits(&t, most), "{most} blocks");
     }

@@ -224,7 +224,7 @@ impl Simulated {
         let (Some(mine), Some(best)) = (each, best) else { return false };
         let sign = if self.maximise { 1.0 } else { -1.0 };
         let difference = mine.iter().zip(best).map(|(a, b)| sign * a - sign * b).filter(|d| !d.is_nan());
-        let found = statistics::interval(&difference.collect::<Vec<_>>(), false);
+        let found = statistics::interval(&difference.collect::<Vec<_>>());
         found.half_99.is_some_and(|half| found.mean + half < 0.0)
     }
 

@@ -106,7 +106,7 @@ pub fn open(workload: &Workload, rate: f64, cv: f64, n: usize, seed: u64) -> Res
     check(rate, cv, n)?;
     workload.check().into_result()?;
     let requests = Requests { arrival_ps: arrivals(n, rate, cv, seed), ..lengths(workload, n, seed) };
-    Ok(Trace { requests, source: format!("drawn: rate {rate}/s, cv {cv}, seed {seed}"), skipped: 0 })
+    Ok(Trace { requests, source: format!("drawn: rate {rate}/s, cv {cv}, seed {seed}"), skipped: 0, notes: Vec::new() })
 }
 
 /// `users` with one request at a time and a pause after each answer.
@@ -122,5 +122,5 @@ pub fn closed(workload: &Workload, users: u32, n: usize, think_s: f64, seed: u64
     let mut requests = lengths(workload, n, seed);
     requests.arrival_ps = vec![0; n];
     requests.closed = Some(Closed { users, think_ps: to_ps(think_s) });
-    Ok(Trace { requests, source: format!("closed loop of {users} users, seed {seed}"), skipped: 0 })
+    Ok(Trace { requests, source: format!("closed loop of {users} users, seed {seed}"), skipped: 0, notes: Vec::new() })
 }

@@ -1,16 +1,24 @@
-//! Traces: requests with arrivals, read from public formats ([`read`], [`servegen`]) or drawn ([`draw`]).
+//! Traces: requests with arrivals, read from any table ([`read`]) or a public format, or drawn ([`draw`]).
 //!
 //! Prefix hits follow the leading-block rule: a prompt reuses its named blocks up to the first one
-//! that is not cached; a cache of limited size forgets the least recently used block.
+//! that is not cached; a cache of limited size forgets the least recently used prompt's tail first, as a
+//! server's does (`kv::Cache`).
 
+mod blocks;
 pub mod draw;
+pub mod lengths;
+pub mod moment;
 pub mod read;
+pub mod roles;
+pub mod rows;
 pub mod servegen;
-
-use std::collections::BTreeMap;
+pub mod table;
+mod text;
+pub mod weka;
 
 use serde::{Deserialize, Serialize};
 
+use super::kv::Cache;
 use super::request::Requests;
 use super::{PS, to_s};
 use crate::columns::{Column, Columns};
@@ -23,7 +31,13 @@ pub struct Trace {
     pub source: String,
     /// Lines left out because they could not be read.
     pub skipped: u64,
+    /// What was taken for what where the file did not say it: columns, units, sizes, order.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
+
+/// What a row says, or why it says nothing.
+type Said<T> = std::result::Result<T, String>;
 
 /// What a trace looks like; lengths in tokens, `input` is the whole prompt.
 #[derive(Clone, Debug, Serialize)]
@@ -82,26 +96,15 @@ impl Trace {
     /// Prompt tokens of each request that a cache of `tokens` (none: endless) holds when it comes.
     pub fn hits(&self, tokens: Option<u64>) -> Vec<u32> {
         let r = &self.requests;
-        let most = tokens.map(|t| t / u64::from(r.block_tokens.max(1)));
-        let mut seen: BTreeMap<u64, u64> = BTreeMap::new();
-        let mut order: BTreeMap<u64, u64> = BTreeMap::new();
-        let mut clock = 0_u64;
+        let most = tokens.map_or(u64::MAX, |t| t / u64::from(r.block_tokens.max(1)));
+        let mut cache = Cache::new(None, 1);
         (0..r.len())
             .map(|i| {
                 let blocks = r.blocks(i);
-                let leading = blocks.iter().take_while(|b| seen.contains_key(b)).count() as u32;
-                for b in blocks {
-                    clock += 1;
-                    if let Some(old) = seen.insert(*b, clock) {
-                        order.remove(&old);
-                    }
-                    order.insert(clock, *b);
-                    if most.is_some_and(|m| seen.len() as u64 > m)
-                        && let Some((_, gone)) = order.pop_first()
-                    {
-                        seen.remove(&gone);
-                    }
-                }
+                let leading = cache.leading(blocks, 0) as u32;
+                cache.pin(blocks);
+                cache.unpin(blocks, 0);
+                cache.shrink(most);
                 let declared = r.prefix.get(i).copied().unwrap_or(0);
                 leading.saturating_mul(r.block_tokens).max(declared).min(r.isl[i])
             })

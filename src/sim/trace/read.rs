@@ -1,443 +1,294 @@
-//! Readers of public trace formats, plain or gzip.
+//! Traces from files and tables: any table by its columns ([`read`]), and public formats by their name.
 //!
-//! * Mooncake (kvcache-ai/Mooncake FAST25-release): JSON lines, milliseconds, blocks of 512 tokens.
-//! * Azure (Azure/AzurePublicDataset, LLM inference 2023): CSV with timestamps.
-//! * BurstGPT (HPMLL/BurstGPT): CSV with seconds.
-//! * WEKA (callanjfox/kv-cache-tester): one session a JSON object, block names local to it.
-//! * Length tables: CSV, JSON lines or histograms without arrivals, which are then drawn.
+//! * Mooncake (kvcache-ai/Mooncake FAST25-release): JSON lines, milliseconds, blocks of 512 tokens. aiperf's are
+//!   relatives: rows of a session with a `delay` after the one before, which is counted from that one's arrival (when
+//!   its answer ends nobody knows before it is served).
+//! * Bailian (alibaba-edu/qwen-bailian-usagetraces-anon): the same columns with `chat_id` and `parent_chat_id`: seconds,
+//!   blocks of 16 tokens; a session is a chain of chats.
+//! * Azure (Azure/AzurePublicDataset, LLM inference 2023 and 2024): CSV with dates.
+//! * BurstGPT (HPMLL/BurstGPT): CSV with seconds. Vidur (microsoft/vidur): CSV with `arrived_at`.
+//! * WEKA sessions stand in [`super::weka`], tables without arrivals in [`super::lengths`].
+//!
+//! Rows are sorted by time. Dates start at the earliest one, and so do epochs; other numbers are seconds from 0.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
-use csv::StringRecord;
-use flate2::read::MultiGzDecoder;
-use rand_pcg::Pcg64;
-use serde_json::Value;
-
-use super::{Trace, draw};
+use super::moment::{self, Moment, Time, Unit};
+use super::roles::{Named, Roles, roles};
+use super::rows::{self, Names, OnError, Reader, Sessions, TraceRow};
+use super::table::{Row, Table};
+use super::{Said, Trace, blocks, servegen, text, weka};
 use crate::error::{Error, Result};
-use crate::sim::{Requests, to_ps};
 
-/// What to do with a line that cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnError {
-    Fail,
-    Skip,
-}
+/// Tokens of a block in Bailian's traces.
+const BAILIAN: u32 = 16;
+/// Requests a second that no one service has: numbers without a unit are not milliseconds then.
+const BUSIEST: f64 = 1000.0;
 
-/// One request as a line says it.
+/// How a table is to be read.
 #[derive(Clone, Debug, Default)]
-struct TraceRow {
-    at_s: f64,
-    isl: u64,
-    osl: u64,
-    prefix: u64,
-    session: Option<u32>,
-    blocks: Vec<u64>,
+pub struct Wanted {
+    pub columns: Named,
+    /// Of the arrivals; none: by the column's name, or an epoch, or `usual`.
+    pub unit: Option<Unit>,
+    /// Tokens of a named prompt block; none: by the numbers of names.
+    pub block_tokens: Option<u32>,
+    pub on_error: OnError,
 }
 
-pub(super) type Said<T> = std::result::Result<T, String>;
+/// What a format says where the file does not.
+#[derive(Clone, Copy)]
+struct Usual {
+    /// Of arrivals, and what it is called.
+    unit: Option<Unit>,
+    block_tokens: u32,
+    /// Whether the first arrival is time 0.
+    from_first: bool,
+    /// Whether its columns need no word.
+    known: bool,
+}
 
-/// What a file holds, unzipped if it is gzip.
-pub(super) fn bytes(path: &Path) -> Result<Vec<u8>> {
-    let fail = |e: std::io::Error| Error::data(path.display().to_string(), e.to_string());
-    let mut bytes = Vec::new();
-    File::open(path).map_err(fail)?.read_to_end(&mut bytes).map_err(fail)?;
-    if bytes.starts_with(&[0x1f, 0x8b]) {
-        let mut plain = Vec::new();
-        MultiGzDecoder::new(bytes.as_slice()).read_to_end(&mut plain).map_err(fail)?;
-        bytes = plain;
+const ANY: Usual = Usual { unit: None, block_tokens: blocks::MOONCAKE, from_first: false, known: false };
+
+/// A file that is a table: columns by their names, or as the caller names them.
+///
+/// # Errors
+/// If it cannot be read, lacks a column, or a line is no request; each with what would do.
+pub fn read(path: &Path, wanted: &Wanted) -> Result<Trace> {
+    let bytes = if path.is_dir() { Vec::new() } else { text::bytes(path)? };
+    if path.is_dir() || servegen::is_tar(&bytes) {
+        return servegen::servegen(path, 0.0, None, 0, wanted.on_error);
     }
-    Ok(bytes)
-}
-
-fn text(path: &Path) -> Result<String> {
-    String::from_utf8(bytes(path)?).map_err(|_| Error::data(path.display().to_string(), "is not text"))
-}
-
-/// Rows collected line by line; what is wrong is named with its line, or counted.
-struct Reader {
-    path: String,
-    on_error: OnError,
-    rows: Vec<TraceRow>,
-    skipped: u64,
-}
-
-impl Reader {
-    fn new(path: &Path, on_error: OnError) -> Reader {
-        Reader { path: path.display().to_string(), on_error, rows: Vec::new(), skipped: 0 }
+    let (text, how) = text::decode(bytes).map_err(|why| Error::data(path.display().to_string(), why))?;
+    if weka::is_session(&text) {
+        return weka::weka(path, 0.0, wanted.on_error);
     }
-
-    fn refuse(&mut self, line: usize, why: &str) -> Result<()> {
-        if self.on_error == OnError::Skip {
-            self.skipped += 1;
-            return Ok(());
-        }
-        Err(Error::data(format!("{}:{line}", self.path), format!("{why} (on_error=\"skip\" leaves such lines out)")))
+    let mut t = Table::of(path, text)?;
+    if t.names.iter().any(|n| n.starts_with("hist.")) {
+        return Err(Error::data(
+            t.place,
+            "holds histograms and no arrivals: Trace.lengths(path, rate=...) draws from them",
+        ));
     }
-
-    fn add(&mut self, line: usize, row: Said<TraceRow>, ordered: bool) -> Result<()> {
-        let row = match row {
-            Ok(row) => row,
-            Err(why) => return self.refuse(line, &why),
-        };
-        let last = self.rows.last().map_or(0.0, |r| r.at_s);
-        if row.isl == 0 || row.osl == 0 {
-            return self.refuse(line, "a request needs at least one prompt token and one answer token");
-        }
-        if row.isl > 1 << 31 || row.osl > 1 << 31 {
-            return self.refuse(line, "more tokens than any model takes");
-        }
-        if !(row.at_s >= 0.0 && row.at_s < 1.8e7) {
-            return self.refuse(line, &format!("arrival {} s is not from 0 to 1.8e7", row.at_s));
-        }
-        if ordered && row.at_s < last {
-            return self.refuse(line, &format!("time goes back from {last} to {} s", row.at_s));
-        }
-        self.rows.push(row);
-        Ok(())
-    }
-
-    fn finish(mut self, block_tokens: u32) -> Result<Trace> {
-        if self.rows.is_empty() {
-            return Err(Error::data(self.path, "holds no request"));
-        }
-        self.rows.sort_by(|a, b| a.at_s.total_cmp(&b.at_s));
-        let blocks = self.rows.iter().any(|r| !r.blocks.is_empty());
-        let sessions = self.rows.iter().any(|r| r.session.is_some());
-        let prefixes = self.rows.iter().any(|r| r.prefix > 0);
-        let mut out = Requests { block_tokens: if blocks { block_tokens } else { 0 }, ..Requests::default() };
-        if blocks {
-            out.hash_offsets.push(0);
-        }
-        for row in self.rows {
-            out.arrival_ps.push(to_ps(row.at_s));
-            out.isl.push(row.isl as u32);
-            out.osl.push(row.osl as u32);
-            if prefixes {
-                out.prefix.push(row.prefix.min(row.isl - 1) as u32);
-            }
-            if sessions {
-                out.session.push(row.session.unwrap_or(0));
-            }
-            if blocks {
-                out.hashes.extend(row.blocks);
-                let Ok(end) = u32::try_from(out.hashes.len()) else {
-                    return Err(Error::data(self.path, "names more than 2^32 blocks"));
-                };
-                out.hash_offsets.push(end);
-            }
-        }
-        Ok(Trace { requests: out, source: self.path, skipped: self.skipped })
-    }
+    t.notes.extend(how.map(str::to_string));
+    table(t, wanted, ANY)
 }
 
-fn number(v: &Value, names: &[&str]) -> Said<f64> {
-    let found = names.iter().find_map(|n| v.get(n));
-    found.and_then(Value::as_f64).ok_or_else(|| format!("'{}' is not there or not a number", names[0]))
+/// A table in memory.
+///
+/// # Errors
+/// As [`read`].
+pub fn frame(table: Table, wanted: &Wanted) -> Result<Trace> {
+    self::table(table, wanted, ANY)
 }
 
-fn count(v: &Value, names: &[&str]) -> Said<u64> {
-    let x = number(v, names)?;
-    if x >= 0.0 && x.fract() == 0.0 { Ok(x as u64) } else { Err(format!("'{}' is not a count: {x}", names[0])) }
+pub(super) fn file(path: &Path) -> Result<Table> {
+    let (text, how) = text::text(path)?;
+    let mut table = Table::of(path, text)?;
+    table.notes.extend(how.map(str::to_string));
+    Ok(table)
 }
 
-fn blocks(v: &Value) -> Said<Vec<u64>> {
-    let bad = || "block names are not whole numbers".to_string();
-    if let Some(ids) = v.get("hash_ids") {
-        let ids = ids.as_array().ok_or_else(bad)?;
-        return ids.iter().map(|x| x.as_u64().ok_or_else(bad)).collect();
-    }
-    let mut out = Vec::new();
-    for run in v.get("hash_rle").and_then(Value::as_array).unwrap_or(&Vec::new()) {
-        let at = |i: usize| run.get(i).and_then(Value::as_u64).ok_or_else(bad);
-        let (start, len) = (at(0)?, at(1)?);
-        if len > 1 << 24 {
-            return Err("a run of more than 2^24 blocks".into());
-        }
-        out.extend((0..len).map(|k| start.wrapping_add(k)));
-    }
-    Ok(out)
-}
-
-fn json(line: &str) -> Said<Value> {
-    serde_json::from_str(line).map_err(|e| format!("is not JSON: {e}"))
-}
-
-/// Mooncake JSON lines, and relatives with `t_ms` or `arrival_time_ns`, `session` and `hash_rle`.
-pub fn mooncake(path: &Path, block_tokens: u32, on_error: OnError) -> Result<Trace> {
-    if block_tokens == 0 {
+/// Mooncake JSON lines and their relatives: `block_tokens` of none is told by the rows, 512 where they do not.
+pub fn mooncake(path: &Path, block_tokens: Option<u32>, on_error: OnError) -> Result<Trace> {
+    if block_tokens == Some(0) {
         return Err(Error::spec("block_tokens", "is 0", "512 in Mooncake's own traces"));
     }
-    let mut reader = Reader::new(path, on_error);
-    let mut ordered = true;
-    for (i, line) in text(path)?.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
-        let row = json(line).and_then(|v| {
-            let at_s = match number(&v, &["arrival_time_ns"]) {
-                Ok(ns) => ns * 1e-9,
-                Err(_) => number(&v, &["timestamp", "t_ms"])? * 1e-3,
-            };
-            let session = v.get("session").and_then(Value::as_u64).map(|s| s as u32);
-            // Sessions may each be in order, one after the other.
-            ordered &= session.is_none();
-            Ok(TraceRow {
-                at_s,
-                isl: count(&v, &["input_length", "input_toks"])?,
-                osl: count(&v, &["output_length", "output_toks"])?,
-                session,
-                blocks: blocks(&v)?,
-                ..TraceRow::default()
-            })
-        });
-        reader.add(i + 1, row, ordered)?;
-    }
-    reader.finish(block_tokens)
+    let usual = Usual { unit: Some(Unit::Milliseconds), known: true, ..ANY };
+    table(file(path)?, &Wanted { block_tokens, on_error, ..Wanted::default() }, usual)
 }
 
-fn days(y: i64, m: i64, d: i64) -> i64 {
-    // Days of the Gregorian calendar, years counted from March.
-    let (y, m) = if m > 2 { (y, m - 3) } else { (y - 1, m + 9) };
-    365 * y + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400) + (153 * m + 2) / 5 + d - 1
-}
-
-/// (whole seconds, part of a second) of `2023-11-16 18:15:46.68`, kept apart to lose no digits.
-fn timestamp(s: &str) -> Said<(i64, f64)> {
-    let bad = || format!("'{s}' is not a time like 2023-11-16 18:15:46.68");
-    let (date, clock) = s.trim().split_once([' ', 'T']).ok_or_else(bad)?;
-    let clock = clock.split(['+', 'Z']).next().unwrap_or(clock);
-    let whole = |x: &str| x.parse::<i64>().map_err(|_| bad());
-    let d: Vec<i64> = date.split('-').map(whole).collect::<Said<_>>()?;
-    let parts: Vec<&str> = clock.split(':').collect();
-    let (&[y, m, day], &[h, min, sec]) = (d.as_slice(), parts.as_slice()) else { return Err(bad()) };
-    let seconds: f64 = sec.parse().map_err(|_| bad())?;
-    let (h, min) = (whole(h)?, whole(min)?);
-    if !((1..=12).contains(&m) && (1..=31).contains(&day) && (0..24).contains(&h) && (0..60).contains(&min)) {
-        return Err(bad());
-    }
-    Ok((days(y, m, day) * 86_400 + h * 3600 + min * 60 + seconds as i64, seconds.fract()))
-}
-
-/// A CSV file whose first line names its columns.
-struct Table<'a> {
-    names: Vec<String>,
-    rows: csv::Reader<&'a [u8]>,
-}
-
-impl<'a> Table<'a> {
-    fn new(path: &Path, text: &'a str) -> Result<Table<'a>> {
-        let text = text.trim_start_matches('\u{feff}');
-        // A row that is too short is refused by its line, not by the reader.
-        let mut rows = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
-        let names = rows.headers().map_err(|e| Error::data(format!("{}:1", path.display()), e.to_string()))?;
-        Ok(Table { names: names.iter().map(str::to_string).collect(), rows })
-    }
-
-    fn at(&self, names: &[&str]) -> Option<usize> {
-        names.iter().find_map(|n| self.names.iter().position(|x| x.eq_ignore_ascii_case(n)))
-    }
-
-    fn need(&self, path: &Path, names: &[&str]) -> Result<usize> {
-        self.at(names).ok_or_else(|| {
-            Error::data(
-                format!("{}:1", path.display()),
-                format!("no column '{}' in: {}", names[0], self.names.join(", ")),
-            )
-        })
-    }
-
-    /// Hands every row that is not empty to `take`, with the number of its line.
-    fn each(self, path: &Path, mut take: impl FnMut(usize, Said<&StringRecord>) -> Result<()>) -> Result<()> {
-        let mut line = 1;
-        for row in self.rows.into_records() {
-            match row {
-                Ok(cells) => {
-                    line = cells.position().map_or(line + 1, |p| p.line() as usize);
-                    // The reader takes a quote that stays open for text of many lines: nothing of those may be lost.
-                    if cells.iter().any(|c| c.contains('\n')) {
-                        let place = format!("{}:{line}", path.display());
-                        return Err(Error::data(place, "a quote opens on this line and does not close on it"));
-                    }
-                    if cells.len() > 1 || cells.get(0).is_some_and(|c| !c.is_empty()) {
-                        take(line, Ok(&cells))?;
-                    }
-                }
-                Err(e) => take(line + 1, Err(e.to_string()))?,
-            }
-        }
-        Ok(())
-    }
-}
-
-fn cell(cells: &StringRecord, i: usize) -> Said<&str> {
-    cells.get(i).ok_or_else(|| format!("has {} columns, needs {}", cells.len(), i + 1))
-}
-
-fn cell_count(cells: &StringRecord, i: usize) -> Said<u64> {
-    let c = cell(cells, i)?;
-    match c.parse::<f64>() {
-        Ok(x) if x >= 0.0 && x.fract() == 0.0 => Ok(x as u64),
-        _ => Err(format!("'{c}' is not a count of tokens")),
-    }
+fn csv_with(path: &Path, [arrival, isl, osl]: [&str; 3], unit: Option<Unit>, on_error: OnError) -> Result<Trace> {
+    let t = file(path)?;
+    let own = |name: &str| {
+        let found = t.names.iter().find(|n| n.eq_ignore_ascii_case(name)).cloned();
+        found.ok_or_else(|| t.no_columns(&format!("no column '{name}' (Trace.read takes any names)")))
+    };
+    let columns =
+        Named { arrival: Some(own(arrival)?), isl: Some(own(isl)?), osl: Some(own(osl)?), ..Named::default() };
+    table(t, &Wanted { columns, on_error, ..Wanted::default() }, Usual { unit, from_first: true, known: true, ..ANY })
 }
 
 /// Azure's LLM inference trace.
 pub fn azure(path: &Path, on_error: OnError) -> Result<Trace> {
-    let all = text(path)?;
-    let table = Table::new(path, &all)?;
-    let at = table.need(path, &["TIMESTAMP"])?;
-    let isl = table.need(path, &["ContextTokens"])?;
-    let osl = table.need(path, &["GeneratedTokens"])?;
-    let mut reader = Reader::new(path, on_error);
-    let mut first: Option<(i64, f64)> = None;
-    table.each(path, |line, cells| {
-        let row = cells.and_then(|cells| {
-            let (s, part) = timestamp(cell(cells, at)?)?;
-            let row = TraceRow { isl: cell_count(cells, isl)?, osl: cell_count(cells, osl)?, ..TraceRow::default() };
-            let (s0, part0) = *first.get_or_insert((s, part));
-            Ok(TraceRow { at_s: (s - s0) as f64 + (part - part0), ..row })
-        });
-        reader.add(line, row, true)
-    })?;
-    reader.finish(0)
+    csv_with(path, ["TIMESTAMP", "ContextTokens", "GeneratedTokens"], None, on_error)
 }
 
 /// BurstGPT: `Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type`.
 pub fn burstgpt(path: &Path, on_error: OnError) -> Result<Trace> {
-    let all = text(path)?;
-    let table = Table::new(path, &all)?;
-    let at = table.need(path, &["Timestamp"])?;
-    let isl = table.need(path, &["Request tokens"])?;
-    let osl = table.need(path, &["Response tokens"])?;
-    let mut reader = Reader::new(path, on_error);
-    let mut first = None;
-    table.each(path, |line, cells| {
-        let row = cells.and_then(|cells| {
-            let c = cell(cells, at)?;
-            let s: f64 = c.parse().map_err(|_| format!("'{c}' is not a time in seconds"))?;
-            let row = TraceRow { isl: cell_count(cells, isl)?, osl: cell_count(cells, osl)?, ..TraceRow::default() };
-            Ok(TraceRow { at_s: s - *first.get_or_insert(s), ..row })
-        });
-        reader.add(line, row, true)
+    let seconds = Some(Unit::Seconds);
+    csv_with(path, ["Timestamp", "Request tokens", "Response tokens"], seconds, on_error)
+}
+
+/// A count of tokens in a cell.
+pub(super) fn count(t: &Table, row: &Row<'_>, column: usize) -> Said<u64> {
+    let (cell, name) = (row.at(column), &t.names[column]);
+    let found = match &*cell {
+        serde_json::Value::Null => return Err(format!("'{name}' is missing")),
+        serde_json::Value::String(s) => moment::parse(s, t.comma),
+        other => other.as_f64(),
+    };
+    match found {
+        Some(x) if x >= 0.0 && x.fract() == 0.0 && x < 9e15 => Ok(x as u64),
+        _ => Err(format!("'{name}' is no count of tokens: {cell}")),
+    }
+}
+
+/// What a row says beside its request: its time as it stands there, and the pause since the one before.
+struct Said1 {
+    time: Option<Time>,
+    delay: Option<f64>,
+}
+
+fn row_of(t: &Table, row: &Row<'_>, r: &Roles, sessions: &mut Sessions) -> Said<(TraceRow, Said1)> {
+    let value = |c: Option<usize>| c.map(|c| row.at(c));
+    let arrival = r.arrival.map(|a| row.at(a.0)).filter(|v| !v.is_null());
+    let time = arrival.map(|v| moment::time(&v, t.comma)).transpose()?;
+    let delay = match r.delay.map(|(c, u)| (row.at(c), u)).filter(|(v, _)| !v.is_null()) {
+        Some((v, u)) => Some(moment::time(&v, t.comma)?.moment(u).since(Moment::default())),
+        None => None,
+    };
+    let session = match (value(r.session), value(r.parent)) {
+        (Some(chat), Some(parent)) if r.bailian => sessions.chat(&chat, &parent),
+        (Some(s), _) => sessions.number(&s),
+        _ => None,
+    };
+    let need = |c: Option<usize>| c.map_or(Ok(0), |c| count(t, row, c));
+    let mut found = TraceRow { isl: need(r.isl)?, osl: need(r.osl)?, session, ..TraceRow::default() };
+    found.prefix = match r.prefix.filter(|c| !row.at(*c).is_null()) {
+        Some(c) => count(t, row, c)?,
+        None => 0,
+    };
+    if let Some(v) = value(r.ids) {
+        found.blocks = blocks::ids(&v)?;
+    }
+    if let Some(v) = value(r.runs).filter(|_| found.blocks.is_empty()) {
+        found.blocks = blocks::runs(&v)?;
+    }
+    if time.is_none() && (delay.is_none() || found.session.is_none()) {
+        let name = r.arrival.map_or("arrival", |a| t.names[a.0].as_str());
+        return Err(format!("'{name}' is missing"));
+    }
+    Ok((found, Said1 { time, delay }))
+}
+
+/// Mooncake's own columns, in whatever file.
+fn is_mooncake(t: &Table) -> bool {
+    let has = |name: &str| t.names.iter().any(|n| n == name);
+    has("input_length") && has("output_length") && (has("timestamp") || has("delay"))
+}
+
+fn table(t: Table, wanted: &Wanted, mut usual: Usual) -> Result<Trace> {
+    let r = roles(&t.names, &wanted.columns)?;
+    if usual.unit.is_none() && is_mooncake(&t) {
+        usual.unit = Some(Unit::Milliseconds);
+    }
+    for (role, found) in [("isl", r.isl), ("osl", r.osl), ("arrival", r.arrival.map(|a| a.0).or(r.delay.map(|d| d.0)))]
+    {
+        if found.is_none() {
+            let cure = if role == "arrival" { ", or draw them: Trace.lengths(path, rate=...)" } else { "" };
+            return Err(t.no_columns(&format!("no column that looks like {role}: say {role}='...'{cure};")));
+        }
+    }
+    let mut reader = Reader::new(t.place.clone(), wanted.on_error);
+    reader.notes.clone_from(&t.notes);
+    let mut sessions = Sessions::default();
+    let mut said: Vec<Said1> = Vec::new();
+    let mut names = Names::default();
+    t.each(|line, row| {
+        let name = row.as_ref().ok().and_then(|row| rows::said(&row.at(r.request?)));
+        let found = row.and_then(|row| row_of(&t, &row, &r, &mut sessions));
+        let (row, times) = match found {
+            Ok((row, times)) => (Ok(row), Some(times)),
+            Err(why) => (Err(why), None),
+        };
+        let before = reader.rows.len();
+        reader.add(line, row)?;
+        if reader.rows.len() > before {
+            said.extend(times);
+            names.add(line, name);
+        }
+        Ok(())
     })?;
-    reader.finish(0)
-}
-
-/// A block name that belongs to one session only.
-fn local(session: u32, id: u64) -> u64 {
-    (u64::from(session) << 40) | (id & ((1 << 40) - 1))
-}
-
-fn weka_session(v: &Value, session: u32, start_s: f64, line: usize, reader: &mut Reader) -> Result<()> {
-    let empty = Vec::new();
-    for r in v.get("requests").and_then(Value::as_array).unwrap_or(&empty) {
-        if r.get("requests").is_some() {
-            // A sub-agent: its own clock starts where the parent called it.
-            match number(r, &["t"]) {
-                Ok(t) => weka_session(r, session, start_s + t, line, reader)?,
-                Err(why) => reader.refuse(line, &why)?,
-            }
-            continue;
-        }
-        let row = number(r, &["t"]).and_then(|t| {
-            Ok(TraceRow {
-                at_s: start_s + t,
-                isl: count(r, &["in"])?,
-                osl: count(r, &["out"])?,
-                session: Some(session),
-                blocks: blocks(r)?.into_iter().map(|b| local(session, b)).collect(),
-                ..TraceRow::default()
-            })
-        });
-        reader.add(line, row, false)?;
+    let base = place_in_time(&t, &mut reader, &said, &r, wanted, usual)?;
+    names.once(&mut reader)?;
+    sessions.restore(&mut reader.rows);
+    let name = |c: usize| t.names[c].clone();
+    let pairs = [("isl", r.isl), ("osl", r.osl), ("prefix", r.prefix), ("session", r.session)];
+    let told = pairs.iter().filter_map(|(role, c)| Some(format!("{role} from '{}'", name((*c)?))));
+    if !usual.known {
+        reader.notes.extend(told);
     }
-    Ok(())
+    let block = if r.bailian { BAILIAN } else { usual.block_tokens };
+    let size = blocks::size(&mut reader, wanted.block_tokens, block)?;
+    reader.finish(base, size)
 }
 
-/// WEKA sessions: a JSON object, or one a line; session k starts at k times `gap_s`.
-pub fn weka(path: &Path, gap_s: f64, on_error: OnError) -> Result<Trace> {
-    if !(gap_s >= 0.0 && gap_s.is_finite()) {
-        return Err(Error::spec("session_gap_s", format!("must not be below 0, is {gap_s}"), "seconds"));
-    }
-    let all = text(path)?;
-    let whole = json(&all).map(|v| vec![(1, Ok(v))]);
-    let sessions: Vec<(usize, Said<Value>)> = whole.unwrap_or_else(|_| {
-        all.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()).map(|(i, l)| (i + 1, json(l))).collect()
+/// Gives every row its moment; what the clock of the trace starts from (none: the first arrival).
+fn place_in_time(
+    t: &Table,
+    reader: &mut Reader,
+    said: &[Said1],
+    r: &Roles,
+    wanted: &Wanted,
+    usual: Usual,
+) -> Result<Option<Moment>> {
+    let fail = |what: String| Error::data(&t.place, what);
+    let column = r.arrival.map_or("delay", |a| t.names[a.0].as_str());
+    let dates = said.iter().filter_map(|s| s.time).filter_map(|t| match t {
+        Time::Date { offset, .. } => Some(offset),
+        Time::Number { .. } => None,
     });
-    let mut reader = Reader::new(path, on_error);
-    let mut block = None;
-    for (k, (line, session)) in sessions.into_iter().enumerate() {
-        let session = session.and_then(|v| count(&v, &["block_size"]).map(|b| (v, b)));
-        match session {
-            Ok((_, b)) if b == 0 || *block.get_or_insert(b) != b => reader.refuse(line, "another block_size")?,
-            Ok((v, _)) => weka_session(&v, k as u32, k as f64 * gap_s, line, &mut reader)?,
-            Err(why) => reader.refuse(line, &why)?,
+    let (mut with, mut without) = (0, 0);
+    dates.for_each(|offset| if offset { with += 1 } else { without += 1 });
+    let numbers: Vec<f64> = said.iter().filter_map(|s| s.time?.number()).collect();
+    if with > 0 && without > 0 {
+        return Err(fail(format!("'{column}': {with} dates have a UTC offset and {without} have none: give all one")));
+    }
+    if !numbers.is_empty() && with + without > 0 {
+        return Err(fail(format!("'{column}' mixes numbers and dates: write all one way")));
+    }
+    let (low, high) = numbers.iter().fold((f64::MAX, f64::MIN), |(l, h), x| (l.min(*x), h.max(*x)));
+    let epoch = Unit::of_epoch(low).filter(|_| Unit::of_epoch(low) == Unit::of_epoch(high));
+    let own = r.arrival.and_then(|a| a.1).or(r.bailian.then_some(Unit::Seconds));
+    let unit = wanted.unit.or(own).or(epoch).or(usual.unit).unwrap_or(Unit::Seconds);
+    let guessed = wanted.unit.is_none() && own.is_none() && epoch.is_none();
+    let rate = numbers.len() as f64 / (high - low).max(f64::MIN_POSITIVE);
+    let parts = numbers.iter().any(|x| x.fract() != 0.0);
+    if guessed && parts && numbers.len() > 1 && usual.unit == Some(Unit::Milliseconds) && rate * 1e3 > BUSIEST {
+        let text =
+            format!("'{column}': as milliseconds these are {:.0} requests/s: Trace.read(path, unit='s')", rate * 1e3);
+        return Err(fail(text));
+    }
+    if r.arrival.is_some() && !said.is_empty() && !usual.known {
+        let how = if numbers.is_empty() { "dates".to_string() } else { unit.name().to_string() };
+        let sure =
+            if guessed && usual.unit.is_none() && !numbers.is_empty() { ", guessed: else say unit='ms'" } else { "" };
+        reader.notes.push(format!("arrival from '{column}' ({how}{sure})"));
+        if wanted.columns.arrival.is_none() && !r.others.is_empty() {
+            reader.notes.push(format!("not taken for arrivals: '{}'", r.others.join("', '")));
         }
     }
-    reader.finish(block.unwrap_or(64) as u32)
-}
-
-const ISL: &[&str] =
-    &["num_prefill_tokens", "input_tokens", "ContextTokens", "Request tokens", "input_length", "input_toks", "isl"];
-const OSL: &[&str] = &[
-    "num_decode_tokens",
-    "output_tokens",
-    "GeneratedTokens",
-    "Response tokens",
-    "output_length",
-    "output_toks",
-    "osl",
-];
-
-/// A table of lengths (CSV, JSON lines or ServeGen-style histograms); Poisson arrivals at `rate`.
-/// Histograms are marginals: `n` requests are drawn from them independently.
-pub fn lengths(path: &Path, rate: f64, n: usize, seed: u64, on_error: OnError) -> Result<Trace> {
-    draw::check(rate, 1.0, n)?;
-    let all = text(path)?;
-    let mut reader = Reader::new(path, on_error);
-    let head = all.lines().next().unwrap_or("");
-    if let Some(hist) = json(head).ok().and_then(|v| v.get("hist").cloned()) {
-        let mut rng = Pcg64::new(u128::from(seed), 3);
-        for _ in 0..n {
-            let row = from_hist(&hist, "input_tokens", &mut rng).and_then(|isl| {
-                Ok(TraceRow { isl, osl: from_hist(&hist, "output_tokens", &mut rng)?, ..TraceRow::default() })
-            });
-            reader.add(1, row, false)?;
-        }
-    } else if head.starts_with('{') {
-        for (i, line) in all.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
-            let row = json(line)
-                .and_then(|v| Ok(TraceRow { isl: count(&v, ISL)?, osl: count(&v, OSL)?, ..TraceRow::default() }));
-            reader.add(i + 1, row, false)?;
-        }
-    } else {
-        let table = Table::new(path, &all)?;
-        let (isl, osl) = (table.need(path, ISL)?, table.need(path, OSL)?);
-        let prefix = table.at(&["cached_prefix_tokens_inf", "prefix"]);
-        table.each(path, |line, cells| {
-            let row = cells.and_then(|cells| {
-                let isl = cell_count(cells, isl)?;
-                let prefix = prefix.map_or(Ok(0), |c| cell_count(cells, c))?;
-                Ok(TraceRow { isl, osl: cell_count(cells, osl)?, prefix, ..TraceRow::default() })
-            });
-            reader.add(line, row, false)
-        })?;
-    }
-    let mut trace = reader.finish(0)?;
-    trace.requests.arrival_ps = draw::arrivals(trace.requests.len(), rate, 1.0, seed);
-    Ok(trace)
-}
-
-fn from_hist(hist: &Value, name: &str, rng: &mut Pcg64) -> Said<u64> {
-    let bad = || format!("histogram '{name}' is not a list of [value, share]");
-    let rows = hist.get(name).and_then(Value::as_array).ok_or_else(bad)?;
-    let share = |r: &Value| r.get(1).and_then(Value::as_f64).unwrap_or(0.0);
-    let mut left = draw::uniform(rng) * rows.iter().map(share).sum::<f64>();
-    for r in rows {
-        left -= share(r);
-        if left < 0.0 {
-            return r.get(0).and_then(Value::as_u64).ok_or_else(bad);
+    let mut last: std::collections::HashMap<u32, Moment> = std::collections::HashMap::new();
+    let mut delayed = 0;
+    for (row, s) in reader.rows.iter_mut().zip(said) {
+        row.at = match (s.time, s.delay) {
+            (Some(time), _) => time.moment(unit),
+            (None, delay) => {
+                delayed += 1;
+                let before = row.session.and_then(|s| last.get(&s).copied()).unwrap_or_default();
+                before.plus(delay.unwrap_or(0.0))
+            }
+        };
+        if let Some(session) = row.session {
+            last.insert(session, row.at);
         }
     }
-    rows.last().and_then(|r| r.get(0)).and_then(Value::as_u64).ok_or_else(bad)
+    if delayed > 0 {
+        reader.notes.push(format!(
+            "{delayed} rows come a delay after the one before in their session (its answer not counted)"
+        ));
+    }
+    let from_first = usual.from_first || epoch.is_some() || with + without > 0;
+    Ok((!from_first).then(Moment::default))
 }

@@ -17,8 +17,8 @@ use std::path::Path;
 use rand_pcg::Pcg64;
 use serde_json::Value;
 
-use super::read::{self, OnError, Said};
-use super::{Trace, draw};
+use super::rows::OnError;
+use super::{Said, Trace, draw, text};
 use crate::error::{Error, Problems, Result};
 use crate::sim::{Requests, to_ps};
 
@@ -106,6 +106,11 @@ struct Client {
     lengths: Vec<Lengths>,
 }
 
+/// Whether unpacked bytes are a tar (POSIX.1-1988, at 257 of its first header).
+pub(super) fn is_tar(bytes: &[u8]) -> bool {
+    bytes.get(257..262) == Some(b"ustar")
+}
+
 /// Name and bytes of every file in a directory or a tar.
 fn files(path: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
     let fail = |e: std::io::Error| Error::data(path.display().to_string(), e.to_string());
@@ -114,12 +119,12 @@ fn files(path: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
         for entry in fs::read_dir(path).map_err(fail)? {
             let p = entry.map_err(fail)?.path();
             if let (true, Some(name)) = (p.is_file(), p.file_name()) {
-                out.insert(name.to_string_lossy().into_owned(), read::bytes(&p)?);
+                out.insert(name.to_string_lossy().into_owned(), text::bytes(&p)?);
             }
         }
         return Ok(out);
     }
-    let bytes = read::bytes(path)?;
+    let bytes = text::bytes(path)?;
     for entry in tar::Archive::new(bytes.as_slice()).entries().map_err(fail)? {
         let mut entry = entry.map_err(fail)?;
         let name = entry.path().map_err(fail)?.file_name().map(|n| n.to_string_lossy().into_owned());
@@ -279,5 +284,5 @@ pub fn servegen(path: &Path, start_s: f64, end_s: Option<f64>, seed: u64, on_err
         session: rows.iter().map(|r| r.1).collect(),
         ..Requests::default()
     };
-    Ok(Trace { requests, source: format!("{}, drawn with seed {seed}", path.display()), skipped })
+    Ok(Trace { requests, source: format!("{}, drawn with seed {seed}", path.display()), skipped, notes: Vec::new() })
 }

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use disagg::serving::Engine;
-use disagg::sim::{Closed, Deployment, Preemption, Requests, Router, Scheduler, Settings, SharedTier, Timing, to_s};
+use disagg::sim::{
+    Closed, Deployment, KvAdmission, Preemption, Requests, Router, Scheduler, Settings, SharedTier, Timing, to_s,
+};
 use disagg::spec::assumptions::FirstToken;
 use disagg::spec::{AfdPlan, Aggregated, PdPlan, Plan, Workload};
 use proptest::prelude::*;
@@ -53,19 +55,19 @@ fn requests() -> impl Strategy<Value = Requests> {
 }
 
 fn settings() -> impl Strategy<Value = Settings> {
-    (0_usize..4, 0_usize..5, any::<bool>(), any::<bool>(), 24_u64..60, any::<bool>(), any::<bool>()).prop_map(
-        |(s, r, swap, cache, blocks, ttl, tier)| Settings {
-            scheduler: SCHEDULERS[s],
-            router: ROUTERS[r],
-            preemption: if swap { Preemption::Swap } else { Preemption::Recompute },
-            prefix_cache: cache,
-            kv_blocks: Some(blocks),
-            ttl_ps: ttl.then_some(200 * MS),
-            shared_tier: tier.then_some(SharedTier { tokens: 512, tokens_per_s: 1e5 }),
-            seed: 3,
-            ..Settings::default()
-        },
-    )
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    (0_usize..4, 0_usize..5, flags, 24_u64..60).prop_map(|(s, r, (swap, cache, ttl, tier, pieces), blocks)| Settings {
+        kv_admission: if pieces { KvAdmission::Chunk } else { KvAdmission::Prompt },
+        scheduler: SCHEDULERS[s],
+        router: ROUTERS[r],
+        preemption: if swap { Preemption::Swap } else { Preemption::Recompute },
+        prefix_cache: cache,
+        kv_blocks: Some(blocks),
+        ttl_ps: ttl.then_some(200 * MS),
+        shared_tier: tier.then_some(SharedTier { tokens: 512, tokens_per_s: 1e5 }),
+        seed: 3,
+        ..Settings::default()
+    })
 }
 
 proptest! {
@@ -270,18 +272,18 @@ fn schedulers_differ_where_they_should() {
         with(Scheduler::Sglang),
         with(Scheduler::Static),
     );
-    // Boundary at 100 ms. Chunks of 255 beside one token: 4 steps of 30 ms; gaps of 30 ms.
+    // The first alone 20 ms, then steps of 10: boundary at 100 ms. Chunks of 255 beside one token: 4 steps of 30 ms; gaps of 30 ms.
     assert_eq!(mixed.first_token_ps[1], 220 * MS);
     assert_eq!(mixed.itl_max_ps[0], 30 * MS);
     // The whole prompt in one step that decode waits for.
-    assert_eq!(whole.first_token_ps[1], 130 * MS);
-    assert_eq!(whole.itl_max_ps[0], 40 * MS);
+    assert_eq!(whole.first_token_ps[1], 120 * MS);
+    assert_eq!(whole.itl_max_ps[0], 30 * MS);
     // Chunks of 256, decode waits for all four.
-    assert_eq!(chunks.first_token_ps[1], 220 * MS);
-    assert_eq!(chunks.itl_max_ps[0], 130 * MS);
-    // The second comes when the first has gone (30 + 39 steps of 10 ms).
-    assert_eq!(fixed.finish_ps[0], 420 * MS);
-    assert_eq!(fixed.first_token_ps[1], 540 * MS);
+    assert_eq!(chunks.first_token_ps[1], 180 * MS);
+    assert_eq!(chunks.itl_max_ps[0], 90 * MS);
+    // The second comes when the first has gone (20 + 39 steps of 10 ms), four chunks alone.
+    assert_eq!(fixed.finish_ps[0], 410 * MS);
+    assert_eq!(fixed.first_token_ps[1], 490 * MS);
 }
 
 /// Attention ranks in lockstep: the rank with the longest context holds up the others.
@@ -298,6 +300,25 @@ fn the_fullest_rank_sets_the_pace() {
     assert!(b.end_ps > a.end_ps, "same tokens in all, but one rank has them: {} and {}", a.end_ps, b.end_ps);
     // All ranks end together: they were held up alike.
     assert!(b.finish_ps.iter().all(|f| *f == b.finish_ps[0]));
+}
+
+/// The rank with the most sequences holds up the others, and experts see the tokens of all.
+#[test]
+fn the_rank_with_most_sequences_sets_the_pace() {
+    let w = Workload::fixed("w", 0.0, 1000.0, 100.0);
+    let d = Deployment::of(&engine(aggregated(512, 8192, 1, 1, 4), &w));
+    let pricer = &disagg::sim::pricers(&d)[0];
+    let part = |n: u32, all: u32| {
+        let context = u64::from(n) * 1000 * disagg::sim::deployment::PARTS;
+        let one = disagg::sim::price::PassPart { n, all, context, grow: 0 };
+        pricer.decode(&[one], 1).first
+    };
+    // 256 sequences: 64 on each rank, or all on one. That is slower, and not as slow as 256 on each.
+    let (even, uneven, full) = (part(64, 256), part(256, 256), part(256, 1024));
+    assert!(even < uneven && uneven < full, "{even} {uneven} {full}");
+    // The more the others have, the longer it takes.
+    let between = part(256, 640);
+    assert!(uneven < between && between < full, "{uneven} {between} {full}");
 }
 
 #[test]

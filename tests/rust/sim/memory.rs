@@ -1,7 +1,7 @@
 //! KV blocks and wires against slow, obvious twins.
 
 use disagg::sim::kv::{Cache, Kv};
-use disagg::sim::{SpanKind, Transfer};
+use disagg::sim::{KvAdmission, SpanKind, Transfer};
 use disagg::spec::assumptions::FirstToken;
 use proptest::prelude::*;
 
@@ -41,7 +41,7 @@ proptest! {
     /// Least recently used first out, against a list that is searched.
     #[test]
     fn the_cache_forgets_the_oldest(uses in prop::collection::vec((0_u64..6, 1_usize..5, 1_u64..12), 1..80)) {
-        let mut cache = Cache::new(None);
+        let mut cache = Cache::new(None, 1);
         let mut idle: Vec<u64> = Vec::new();
         for (now, (topic, blocks, room)) in uses.into_iter().enumerate() {
             let names: Vec<u64> = (0..blocks as u64).map(|b| topic * 10 + b).collect();
@@ -71,9 +71,70 @@ fn wires_are_shared() {
     let r = regular(2, 0, 100, 5);
     let o = run(&d, &r, &Settings { timeline: 100, ..Settings::default() });
     // 100 tokens at a millisecond each may stream from the start of prefill (0 ms) but end with it at the least.
-    assert_eq!(o.first_token_ps, [130 * MS, 200 * MS]);
+    assert_eq!(o.first_token_ps, [120 * MS, 200 * MS]);
     let spans: Vec<_> = o.timeline.iter().filter(|s| s.kind == SpanKind::Transfer).collect();
     assert_eq!((spans.len(), spans[1].start_ps), (2, 100 * MS));
     // Each decodes on its own four steps after its KV has come, at the next boundary.
-    assert_eq!(o.finish_ps, [170 * MS, 240 * MS]);
+    assert_eq!(o.finish_ps, [160 * MS, 240 * MS]);
+}
+
+/// One request after another on a small memory, held against a list of all blocks in the order in which they were let
+/// go: hits, and who is pushed out, answers included.
+#[test]
+fn answers_take_their_turn_in_a_tight_cache() {
+    let (block, capacity) = (16_u32, 40_usize);
+    let mut r = Requests { block_tokens: 16, hash_offsets: vec![0], ..Requests::default() };
+    for i in 0..400_u64 {
+        let topic = (i * i * 7919 + i / 3) % 9;
+        r.arrival_ps.push(i * 10_000 * MS);
+        r.isl.push(16 * (4 + (i % 5) as u32) + (i % 16) as u32);
+        r.osl.push(2 + (i * 31 % 90) as u32);
+        let full = u64::from(r.isl[i as usize] / block);
+        r.hashes.extend((0..full).map(|b| if b < 4 { topic * 100 + b } else { 10_000 + i * 100 + b }));
+        r.hash_offsets.push(r.hashes.len() as u32);
+    }
+    let s = Settings { kv_blocks: Some(capacity as u64), ..Settings::default() };
+    let o = run(&fixed(1, 4, 20, 10), &r, &s);
+    // Oldest first; a block of no name is an answer's or the begun end of a prompt.
+    let mut idle: Vec<Option<u64>> = vec![None; capacity];
+    for i in 0..r.len() {
+        let names = r.blocks(i);
+        let hit = names.iter().take_while(|n| idle.contains(&Some(**n))).count();
+        assert_eq!(o.prefix_hit_tokens[i], (hit as u32 * block).min(r.isl[i] - 1), "request {i}");
+        // The last token is never fed back.
+        let all = (r.isl[i] + r.osl[i] - 1).div_ceil(block) as usize;
+        idle.retain(|b| b.is_none_or(|n| !names[..hit].contains(&n)));
+        idle.drain(..all - hit);
+        idle.extend(std::iter::repeat_n(None, all - names.len()));
+        idle.extend(names.iter().rev().map(|n| Some(*n)));
+        assert_eq!(idle.len(), capacity);
+    }
+    assert!(o.prefix_hit_tokens.iter().filter(|h| **h > 0).count() > 100);
+}
+
+/// Prompts that take their blocks piece by piece are let in earlier, and the last one gives way where blocks run out.
+#[test]
+fn prompts_take_their_blocks_as_a_choice() {
+    let mut r = regular(2, MS, 1000, 4);
+    r.isl[1] = 1025;
+    let with = |kv_admission, blocks| Settings { kv_admission, kv_blocks: Some(blocks), ..Settings::default() };
+    let d = Deployment::uniform(1, 8, 256, Timing::Fixed { prefill_ps: 20 * MS, decode_ps: MS });
+    // Not quite room for both: reserved whole, the second waits until the first has gone.
+    let whole = run(&d, &r, &with(KvAdmission::Prompt, 120));
+    let pieces = run(&d, &r, &with(KvAdmission::Chunk, 120));
+    assert_eq!(whole.first_token_ps[0], pieces.first_token_ps[0]);
+    assert!(pieces.first_token_ps[1] < whole.first_token_ps[1]);
+    assert_eq!(whole.preemptions, [0, 0]);
+    // Two that would fit one by one come together: the later is put out, and both are served.
+    r.arrival_ps = vec![0, 0];
+    r.isl = vec![300, 1000];
+    r.osl = vec![600, 40];
+    let tight = run(&d, &r, &with(KvAdmission::Chunk, 70));
+    assert_eq!(tight.counts().0, 2);
+    assert!(tight.preemptions[1] > 0 && tight.preemptions[0] == 0);
+    // With room for all the two are one.
+    assert_eq!(
+        run(&d, &r, &with(KvAdmission::Chunk, 900)).finish_ps,
+        run(&d, &r, &with(KvAdmission::Prompt, 900)).finish_ps
+    );
 }
