@@ -13,7 +13,7 @@
 //! terms in steps count as often as another one decodes there. Where prompts bind, who comes waits in a queue that
 //! hides them. Limits: users of a closed loop come at any time of a step (those who send the next request as soon as an
 //! answer ends come at its beginning, which the simulator sees); the API server's own queue under load is the simulator's
-//! alone; of polling at half load it gives less than half of this, why is not known (tests/rust/path.rs). Left out unless `assumptions.request_path` is "client": the sizes rest on few sources.
+//! alone. Left out unless `assumptions.request_path` is "client": the sizes rest on few sources.
 
 use serde::{Deserialize, Serialize};
 

@@ -95,8 +95,9 @@ impl World<'_> {
         let pool = &self.deployment.pools[inst.pool as usize];
         inst.clock += run.steps.time(steps);
         inst.rounds = inst.rounds.wrapping_add(steps);
-        // Prompts are followed by a look whatever the interval.
-        inst.since_look = if run.prompts { pool.intake.polls + 1 } else { inst.since_look.saturating_add(steps) };
+        // Prompts are followed by a look whatever the interval. Looks inside a run found nothing: who comes ends it.
+        let looks = pool.intake.polls + 1;
+        inst.since_look = if run.prompts { looks } else { (inst.since_look + steps - 1) % looks + 1 };
         inst.held = if waits { inst.held.saturating_add(1) } else { 0 };
         let wall = self.now - run.start_ps;
         let ranks = inst.first_port..inst.first_port + inst.ranks;
