@@ -75,7 +75,8 @@ class Replay(TypedDict, total=False):
         What becomes of a sequence whose KV has to go: ``"recompute"`` or ``"swap"`` (to the host and back).
     kv_admission
         When a prompt takes its KV blocks: ``"prompt"`` (all when it is let in) or ``"chunk"`` (piece by piece as it is
-        computed, as vLLM allocates: more are let in, and who came last gives way where blocks run out).
+        computed, as vLLM allocates: more are let in, and who came last gives way where blocks run out; pools of P/D
+        take all in any case).
     cache_ttl_s
         Idle cached blocks are forgotten after so many seconds; None: only when room is needed (LRU).
     shared_tier

@@ -81,7 +81,8 @@ impl<'a> World<'a> {
         let there = self.tier.as_ref().map_or(0, |t| t.leading(names, self.now)).max(leading);
         let declared = self.requests.prefix.get(r).copied().unwrap_or(0);
         let hit = (there as u64 * block_tokens).max(u64::from(declared)).min(need.saturating_sub(1));
-        let whole = swapped || self.settings.kv_admission == KvAdmission::Prompt;
+        let mixed = self.deployment.pools[self.instances[p.instance as usize].pool as usize].role == Role::Both;
+        let whole = swapped || !mixed || self.settings.kv_admission == KvAdmission::Prompt;
         let cover = if whole { need } else { need.min(hit + u64::from(tokens)) };
         let blocks = p.kv.blocks(cover) - leading as u64 * p.kv.per_name;
         let headroom = if p.seats == 0 {

@@ -52,7 +52,7 @@ pub enum KvAdmission {
     #[default]
     Prompt,
     /// Piece by piece as it is computed (vLLM's `KVCacheManager.allocate_slots`): more are let in, and who came last
-    /// gives way where blocks run out.
+    /// gives way where blocks run out. Pools of P/D take all of them in any case.
     Chunk,
 }
 
