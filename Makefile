@@ -127,7 +127,7 @@ FUZZ_SECONDS ?= 3600
 FUZZ_SEED ?= 1
 
 fuzz: wheel
-	@cd tests && $(VENV_TEST)/bin/python python/fuzz.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
+	@$(VENV_TEST)/bin/python tests/python/fuzz.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
 
 bench: $(VENV)/tools
 	$(call step,build the wheel,rm -rf $(WHEELS); $(VENV)/bin/maturin build --release --locked --quiet --interpreter $(VENV)/bin/python --out $(WHEELS); $(VENV)/bin/python $(PIP) install --force-reinstall --no-deps $(WHEELS)/disagg-*.whl)

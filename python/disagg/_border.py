@@ -48,10 +48,11 @@ def sealed(function: Callable[..., Any], *, title: str = "") -> Callable[..., An
 
     Examples
     --------
+    >>> from fractions import Fraction
     >>> from disagg._border import sealed
-    >>> sealed(lambda n: (1.0 * n,), title="scale")(10**400)
+    >>> sealed(Fraction, title="share")(1, 0)
     Traceback (most recent call last):
-    disagg.errors.SpecError: n: is too large (scale); give a number below 2^63
+    disagg.errors.SpecError: share: was given what does not fit: Fraction(1, 0)
     """
 
     @functools.wraps(function)
@@ -61,9 +62,9 @@ def sealed(function: Callable[..., Any], *, title: str = "") -> Callable[..., An
         except (DisaggError, NotImplementedError):
             raise
         except _STRAY as e:
-            if _from_outside(e):
+            if _from_outside(e, function):
                 raise
-            raise _own(function, title or function.__qualname__, args, kwargs, e) from e
+            raise _own(function, _named(title or function.__qualname__, args), args, kwargs, e) from e
         except BaseException as e:
             if type(e).__name__ == "PanicException":
                 raise InternalError(str(e)) from e
@@ -113,16 +114,26 @@ def _seal_class(cls: type) -> None:
             setattr(cls, name, property(sealed(value.fget, title=title), value.fset, value.fdel, value.__doc__))
 
 
-def _from_outside(e: BaseException) -> bool:
-    """Whether it was raised in somebody else's code that ours has called."""
+def _from_outside(e: BaseException, function: Callable[..., Any]) -> bool:
+    """Whether it was raised in somebody else's code that ours, the function among it, has called."""
+    own = getattr(function, "__code__", None)
     last, trace = "", e.__traceback__
     while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        ours = file.startswith(("<frozen", "<string")) or file.startswith(_OURS)
+        code = trace.tb_frame.f_code
+        file = code.co_filename
+        ours = code is own or file.startswith(("<frozen", "<string")) or file.startswith(_OURS)
         if not (ours or (file.startswith(_STDLIB) and "site-packages" not in file)):
             last = file
         trace = trace.tb_next
     return bool(last)
+
+
+def _named(title: str, args: tuple[Any, ...]) -> str:
+    """Say whose method it is by the object at hand, whatever base has it."""
+    base, _, name = title.partition(".")
+    if name and args and any(c.__name__ == base for c in type(args[0]).__mro__):
+        return f"{type(args[0]).__name__}.{name}"
+    return title
 
 
 def _own(

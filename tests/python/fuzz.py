@@ -3,7 +3,7 @@
 A case takes a call that works, spoils some of its arguments (or the JSON text of a spec or a result) and makes it. The
 same seed gives the same cases. `test_fuzz.py` runs 20,000 of them; as a program it goes on for as long as it is told:
 
-    python python/fuzz.py --seconds 3600 --seed 7
+    python tests/python/fuzz.py --seconds 3600 --seed 7
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ class Fuzz:
             items[r.randrange(len(items))] = self.spoiled(r.choice(items))
             return type(given)(items)
         if isinstance(given, (int, float)) and not isinstance(given, bool) and r.random() < 0.4:
-            return given * r.choice([-1, 0, 2, 10, 0.5, 1e3])
+            return given * r.choice([-1, 0, 2, 10, 1000] if isinstance(given, int) else [-1, 0, 2, 10, 0.5, 1e3])
         return self.value()
 
     def call(self):
