@@ -61,7 +61,10 @@ class Run(Result):
     ttft_ms = Fact(_mean, "Mean time to first token between the way in and the way out, milliseconds.")
     tpot_ms = Fact(_mean, "Mean time between later tokens between the way in and the way out, milliseconds.")
     tokens_per_s = Fact(_mean, "Output tokens per second from the first arrival to the last answer.")
-    stable = Fact(_mean, "False where more arrives than is served, so that latencies grow; a run too short to tell is True (`warning`).")
+    stable = Fact(
+        _mean,
+        "False where more arrives than is served, so that latencies grow; a run too short to tell is True (`warning`).",
+    )
     notes = Fact(
         _mean, "What is to be known of the figures: unstable, too short, choices that a server would make otherwise."
     )
