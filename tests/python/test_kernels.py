@@ -52,6 +52,7 @@ def test_wrong_keys_are_named():
         ({**GEMM, "m": 1, "q": 2}, "q"),
         ({**GEMM, "m": [1, 2], "n": [1, 2, 3]}, "keys"),
         ({**GEMM, "m": object()}, "m"),
+        ({**GEMM, "m": np.ones((1,) * 51)}, "m"),
         ({**GEMM, "m": 1, "gemm_dtype": "bfloat61"}, "gemm_dtype"),
     ]:
         with pytest.raises(dg.SpecError) as caught:

@@ -152,6 +152,10 @@ def table(system: str, framework: str, name: str, *, version: str | None = None)
     return Frame._from_core(_core.kernels_table(system, framework, name, version))
 
 
+# What numpy broadcasts.
+_MOST_AXES = 32
+
+
 def _keys(keys: dict[str, Any]) -> tuple[tuple[int, ...], list[tuple[str, Any]]]:
     """Broadcast the keys: their common shape, and each as numbers or text."""
     arrays: dict[str, npt.NDArray[Any]] = {}
@@ -159,6 +163,8 @@ def _keys(keys: dict[str, Any]) -> tuple[tuple[int, ...], list[tuple[str, Any]]]
         array = np.asarray(value)
         if array.dtype.kind not in "iufUO" or (array.dtype.kind == "O" and not _texts(array)):
             raise SpecError([(name, f"a value of type {array.dtype} does not fit", "numbers or text")])
+        if array.ndim > _MOST_AXES:
+            raise SpecError([(name, f"has {array.ndim} axes", f"give at most {_MOST_AXES}")])
         arrays[name] = array
     try:
         shape = np.broadcast_shapes(*(a.shape for a in arrays.values()))
