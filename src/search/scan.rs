@@ -40,7 +40,7 @@ impl Task<'_> {
         let m = layout.microbatches();
         let cadences = self.cadences(&clock);
         let (framework, scanned) = (self.framework, clock.scans());
-        let mut reach = Reach::default();
+        let mut so_far = SoFar::default();
         let batches: Vec<u32> = space::batches(most, per_octave).into_iter().filter(|b| *b >= m).collect();
         for (k, &batch) in batches.iter().enumerate() {
             let start = rows.len();
@@ -53,7 +53,7 @@ impl Task<'_> {
                     Row { level, framework, main, prefill: None, point, scanned, leads: false }
                 }));
             }
-            if self.loosest.is_some_and(|slo| reach.is_beyond(&rows[start..], &slo)) {
+            if self.loosest.is_some_and(|slo| so_far.is_beyond(&rows[start..], &slo)) {
                 break;
             }
             if k == 0 {
@@ -142,12 +142,12 @@ impl Task<'_> {
 
 /// What a layout has come to while its batches rise: whether any keeps the loosest limits, and its soonest first token.
 #[derive(Default)]
-struct Reach {
+struct SoFar {
     kept: bool,
     soonest: Option<f64>,
 }
 
-impl Reach {
+impl SoFar {
     /// Whether larger batches are of no more use once `rows`, of one batch, are known: a smaller one keeps the limits, all
     /// of these are further over them than what has any prospect, and none has its first token sooner. Limit: latencies
     /// are taken to go on rising with the batch.
