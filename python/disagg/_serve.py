@@ -112,9 +112,7 @@ def explore(model: Model, cluster: Cluster, workload: Workload, slo: SLO, **opti
 
     >>> asked = (dg.Model("Qwen/Qwen3-30B-A3B"), dg.Cluster("h200_sxm", gpus=2), dg.Workload(isl=2000, osl=300),
     ...          dg.SLO(ttft_ms=500, tpot_ms=20))
-    >>> client = dg.Assumptions(request_path="client")
-    >>> sure, edge = (dg.explore(*asked, levels=["aggregated"], assumptions=client, confidence=c).table
-    ...               for c in (0.8, None))
+    >>> sure, edge = (dg.explore(*asked, levels=["aggregated"], confidence=c).table for c in (0.8, None))
     >>> bool(sure["tokens_per_s"][0] < edge["tokens_per_s"][0] and sure["tpot_ms_high"][0] <= 20)
     True
 

@@ -164,15 +164,14 @@ class Estimate(Result):
         ``front``: the API server, there and back, with the prompt's text made tokens; ``in_flight``: the rest of
         the step under way; ``ahead``: steps scheduled already; ``polling`` and ``held``: where the server looks
         for requests seldom or waits for more (``Serving``); ``hand_over``: P/D, decode steps until it goes on with
-        the prompt. `ttft_ms` is `ttft_service_ms` and these. All 0 unless ``Assumptions(request_path="client")``.
+        the prompt. `ttft_ms` is `ttft_service_ms` and these. All 0 with ``Assumptions(request_path="service")``.
 
         Examples
         --------
         >>> import disagg as dg
         >>> model, cluster = dg.Model("Qwen/Qwen3-32B"), dg.Cluster("h200_sxm", gpus=2)
         >>> plan = dg.Aggregated(parallel=dg.Parallel(tp=2), batch=16)
-        >>> est = dg.estimate(model, cluster, dg.Workload(isl=1024, osl=512), plan, framework="vllm",
-        ...                   assumptions=dg.Assumptions(request_path="client"))
+        >>> est = dg.estimate(model, cluster, dg.Workload(isl=1024, osl=512), plan, framework="vllm")
         >>> sum(est.ttft_path_ms.values()) > 2
         True
         >>> abs(est.ttft_service_ms + sum(est.ttft_path_ms.values()) - est.ttft_ms) < 1e-3
@@ -190,7 +189,7 @@ class Estimate(Result):
     def ttft_interval(self) -> tuple[float, float]:
         """As `tpot_interval`, of the TTFT that a client sees, milliseconds.
 
-        Not a number unless ``Assumptions(request_path="client")``: what was measured is a client's.
+        Not a number with ``Assumptions(request_path="service")``: what was measured is a client's.
         """
         return self._interval("ttft_ms")
 

@@ -60,8 +60,8 @@ rules of the framework whose kernels price them). False lifts the rules; `Study.
         "The chance with which what is measured must keep the limits, above 0 and below 1: 0.8 names the best plan that
 keeps them in four cases of five, by the residuals of servers of its kind (``docs/design/physics.md``, section
 10), at every level alike. With two limits each is kept with half the doubt, so that both hold. None: the
-predicted figures must keep them; a plan on the edge of a limit then fails in about half the cases. A TTFT limit
-needs ``assumptions=Assumptions(request_path=\"client\")``, since the TTFT that was measured is a client's.",
+predicted figures must keep them; a plan on the edge of a limit then fails in about half the cases. Refused with a
+TTFT limit and ``Assumptions(request_path=\"service\")``, since the TTFT that was measured is a client's.",
     ),
     (
         "confirm",

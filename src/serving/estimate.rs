@@ -63,8 +63,8 @@ told! {
         pub feasible: bool,
         /// What limits it: ``ttft``, ``tpot``, ``memory:<pool>``, ``bandwidth:<port>`` ...
         pub binding: String,
-        /// Time to first token, milliseconds: what an SLO limits. With ``Assumptions(request_path='client')`` as the
-        /// client sees it, else that of the steps which serve a request.
+        /// Time to first token, milliseconds: what an SLO limits. As the client sees it; with
+        /// ``Assumptions(request_path='service')`` that of the steps which serve a request.
         pub ttft_ms: f64,
         /// The same without what a request waits for outside of the steps that serve it (`ttft_path_ms`).
         pub ttft_service_ms: f64,

@@ -13,13 +13,13 @@
 //! terms in steps count as often as another one decodes there. Where prompts bind, who comes waits in a queue that
 //! hides them. Limits: users of a closed loop come at any time of a step (those who send the next request as soon as an
 //! answer ends come at its beginning, which the simulator sees); the API server's own queue under load is the simulator's
-//! alone. Left out unless `assumptions.request_path` is "client": the sizes rest on few sources.
+//! alone. `assumptions.request_path = "service"` leaves all of it out, as published planners do.
 
 use serde::{Deserialize, Serialize};
 
 use crate::cost::{Library, Op};
 use crate::spec::assumptions::RequestPath;
-use crate::spec::servers::{self, LaunchOf, PathRule};
+use crate::spec::servers::{self, PathRule};
 use crate::spec::serving::Launch;
 
 /// Seconds of each term.
@@ -107,14 +107,11 @@ pub(crate) fn hold_steps(lib: &Library) -> u32 {
     rule(lib).map_or(0, |_| lib.serving.hold_steps)
 }
 
-/// Least time of a step with prompts that are launched kernel by kernel (not as graphs).
+/// Least time of a step with prompts that are launched kernel by kernel (not as graphs), of models with experts.
 pub(crate) fn launch_s(lib: &Library) -> f64 {
     let model = &lib.model;
-    let holds = |r: &&PathRule| {
-        let latent = model.is_mla() || model.is_dsa();
-        lib.serving.launch != Some(Launch::Graph) && model.moe.is_some() && (latent || r.launch_of == LaunchOf::Experts)
-    };
-    rule(lib).filter(holds).map_or(0.0, |r| r.launch_ms_per_layer * 1e-3 * f64::from(model.layers))
+    let by_kernel = lib.serving.launch != Some(Launch::Graph) && model.moe.is_some();
+    rule(lib).filter(|_| by_kernel).map_or(0.0, |r| r.launch_ms_per_layer * 1e-3 * f64::from(model.layers))
 }
 
 /// Into instances that serve prompts of so many tokens, cached ones included, beside decode.

@@ -66,7 +66,7 @@ impl Assumptions {
             activations: Activations::AliveRows,
             out_of_memory: OutOfMemory::Unplaced,
             ttft_queue: TtftQueue::None,
-            request_path: RequestPath::Service,
+            request_path: RequestPath::Client,
             worker_corrections: WorkerCorrections::None,
             shared_expert_overlap: true,
             attention_barrier: true,

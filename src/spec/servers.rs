@@ -319,20 +319,9 @@ pub struct PathRule {
     pub steps_ahead: f64,
     /// Steps of decode between a prompt's end on another worker and its first token, KV on its way and decode's own step not counted.
     pub hand_over_steps: f64,
-    /// What the host takes to launch a layer of prompts kernel by kernel, and of which models.
+    /// What the host takes to launch a layer of prompts kernel by kernel, of models with experts; 0 where nobody published it.
     pub launch_ms_per_layer: f64,
-    pub launch_of: LaunchOf,
     pub source: String,
-}
-
-/// Models whose prompts take a host long to launch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LaunchOf {
-    /// All with experts.
-    Experts,
-    /// Those with latent attention and experts.
-    LatentAttention,
 }
 
 /// The rule of a version; none: the newest.

@@ -48,7 +48,7 @@ pub(crate) fn columns(rows: &[CheckedRow]) -> Columns {
 }
 
 fn silicon_points(db: &Arc<KernelDb>, ttft: bool, control: &Control) -> Result<Vec<silicon::Point>> {
-    silicon::points_with(db, &silicon::Choices { ttft, ..silicon::Choices::of_clients() }, control)
+    silicon::points_with(db, &silicon::Choices { ttft, ..silicon::Choices::default() }, control)
 }
 
 fn section(db: &Arc<KernelDb>, of: Section, ttft: bool, control: &Control) -> Result<Vec<CheckedRow>> {

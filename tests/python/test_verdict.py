@@ -12,7 +12,6 @@ MODEL = dg.Model("Qwen/Qwen3-30B-A3B")
 CLUSTER = dg.Cluster("b200_sxm", gpus=4)
 WORK = dg.Workload(isl=500, osl=200)
 PLAN = dg.Aggregated(parallel=dg.Parallel(tp=2), batch=16)
-CLIENT = dg.Assumptions(request_path="client")
 
 
 @pytest.fixture(scope="module")
@@ -256,14 +255,7 @@ def test_lifting_the_rules_tells_the_gain_and_the_rules_in_the_way():
         pickle.loads(pickle.dumps(study)).lifted()
 
 
-@pytest.fixture(scope="module")
-def clients():
-    """As `found`, with the TTFT that clients see."""
-    return dg.explore(MODEL, CLUSTER, WORK, dg.SLO(ttft_ms=500, tpot_ms=10), assumptions=CLIENT)
-
-
-def test_plans_that_nothing_known_tells_apart_are_called_equal(clients):
-    found = clients
+def test_plans_that_nothing_known_tells_apart_are_called_equal(found):
     lanes = [r for r in found.frameworks.rows() if r["feasible"]]
     best = found.best()
     assert any(r["equal"] and r["framework"] == best.framework and r["level"] == best.level for r in lanes)
@@ -286,11 +278,11 @@ def test_plans_that_nothing_known_tells_apart_are_called_equal(clients):
     assert "with 80 %" in v._scalars["gives"]
 
 
-def test_confidence_keeps_the_limits_with_that_chance(clients):
-    found, slo = clients, clients.slo
-    sure = dg.explore(MODEL, CLUSTER, WORK, slo, confidence=0.8, assumptions=CLIENT)
+def test_confidence_keeps_the_limits_with_that_chance(found):
+    slo = found.slo
+    sure = dg.explore(MODEL, CLUSTER, WORK, slo, confidence=0.8)
     with pytest.raises(dg.SpecError, match="confidence: the TTFT that was measured is a client's"):
-        dg.explore(MODEL, CLUSTER, WORK, slo, confidence=0.8)
+        dg.explore(MODEL, CLUSTER, WORK, slo, confidence=0.8, assumptions=dg.Assumptions(request_path="service"))
     for edge, row in zip(found.table.rows(), sure.table.rows(), strict=True):
         assert row["level"] == edge["level"]
         if row["feasible"]:
@@ -301,9 +293,9 @@ def test_confidence_keeps_the_limits_with_that_chance(clients):
     assert any(
         r["tokens_per_s"] < e["tokens_per_s"] for e, r in zip(found.table.rows(), sure.table.rows(), strict=True)
     )
-    case = dg.Case(MODEL, CLUSTER, WORK, assumptions=CLIENT)
+    case = dg.Case(MODEL, CLUSTER, WORK)
     assert case.explore(slo, confidence=0.8).table == sure.table
-    surer = dg.explore(MODEL, CLUSTER, WORK, slo, confidence=0.95, assumptions=CLIENT).table
+    surer = dg.explore(MODEL, CLUSTER, WORK, slo, confidence=0.95).table
     assert max(surer["tokens_per_s"]) <= max(sure.table["tokens_per_s"])
     for wrong in (0.0, 1.0, -0.5, 80, math.nan):
         with pytest.raises(dg.SpecError, match="confidence"):

@@ -78,8 +78,12 @@ fn every_level_has_them_and_nothing_else_changes() {
         }
     }
     assert_eq!(judged, 8);
-    for profile in ["physical", "paper", "aiconfigurator-0.12"] {
-        assert_eq!(Assumptions::profile(profile).unwrap().request_path, RequestPath::Service, "{profile}");
+    for (profile, path) in [
+        ("physical", RequestPath::Client),
+        ("paper", RequestPath::Service),
+        ("aiconfigurator-0.12", RequestPath::Service),
+    ] {
+        assert_eq!(Assumptions::profile(profile).unwrap().request_path, path, "{profile}");
     }
 }
 

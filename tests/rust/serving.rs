@@ -670,11 +670,9 @@ fn the_fixed_point_agrees_with_a_simulation() {
 #[test]
 fn intervals_come_from_servers_of_the_kind() {
     use disagg::serving::residuals::{Interval, Quantity, Served, interval};
-    use disagg::spec::assumptions::RequestPath;
     let of = |system: &str, framework: Framework, model: &str, level: Level| {
         let (model, cluster) = (lab::model(model), lab::cluster(system, 8));
-        let client = Assumptions { request_path: RequestPath::Client, ..Assumptions::physical() };
-        Served::of(&lab::library(&model, &cluster, framework, &client), level)
+        Served::of(&lab::library(&model, &cluster, framework, &Assumptions::physical()), level)
     };
     let width = |i: &Interval| i.factors[1] / i.factors[0];
     for system in ["b200_sxm", "h100_sxm"] {

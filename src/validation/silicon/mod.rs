@@ -26,7 +26,6 @@ use crate::cost::Library;
 use crate::error::{Error, Result};
 use crate::kernels::KernelDb;
 use crate::serving::defaults;
-use crate::spec::assumptions::RequestPath;
 use crate::spec::{Assumptions, Framework, Quant, Serving, catalog};
 use data::Raw;
 use labels::{Clean, Deployment};
@@ -45,14 +44,6 @@ pub struct Choices {
     pub assumptions: Assumptions,
     /// Simulate the closed loop of every row for its TTFT (minutes).
     pub ttft: bool,
-}
-
-impl Choices {
-    /// TTFT as those who measured it saw it: with what a request waits for outside of the steps that serve it.
-    pub fn of_clients() -> Choices {
-        let assumptions = Assumptions { request_path: RequestPath::Client, ..Assumptions::physical() };
-        Choices { assumptions, ..Choices::default() }
-    }
 }
 
 /// A row as it is asked.
@@ -171,9 +162,9 @@ fn one(
     })
 }
 
-/// Every row of the sample with its prediction, in the order of the file: the defaults, and TTFT as its clients saw it.
+/// Every row of the sample with its prediction, in the order of the file: under the defaults.
 pub fn points(db: &Arc<KernelDb>, control: &Control) -> Result<Vec<Point>> {
-    points_with(db, &Choices::of_clients(), control)
+    points_with(db, &Choices::default(), control)
 }
 
 /// [`points`] under other choices (launch mode, load distribution, ...), to see what they are worth.
