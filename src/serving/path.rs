@@ -58,6 +58,8 @@ pub struct Met {
     /// Mean of all, and what is left of the one in flight.
     pub step_s: f64,
     pub rest_s: f64,
+    /// The one after it.
+    pub next_s: f64,
     pub decode_s: f64,
     /// Odds that there is one.
     pub busy: f64,
@@ -68,7 +70,7 @@ pub struct Met {
 impl Met {
     /// Steps of one kind.
     pub(crate) fn one(step_s: f64, busy: f64, arrivals: f64) -> Met {
-        Met { step_s, rest_s: 0.5 * step_s, decode_s: step_s, busy, arrivals }
+        Met { step_s, rest_s: 0.5 * step_s, next_s: step_s, decode_s: step_s, busy, arrivals }
     }
 }
 
@@ -128,7 +130,7 @@ pub(crate) fn mixed(lib: &Library, prompt: f64, met: &Met) -> PathS {
     PathS {
         front: own as f32,
         in_flight: seconds(met.rest_s),
-        ahead: seconds(steps_ahead(lib) * met.step_s),
+        ahead: seconds(steps_ahead(lib) * met.next_s),
         polling: seconds(0.5 * (f64::from(polling_steps(lib)) - 1.0) * met.decode_s * between_prompts),
         held: seconds(held * met.step_s),
         hand_over: 0.0,

@@ -19,6 +19,7 @@
 
 mod bulk;
 mod crowd;
+mod overlap;
 mod prompts;
 mod rate;
 mod spread;
@@ -234,8 +235,8 @@ impl Engine {
         let crowd = self.seats(rate, places, rates);
         // The rest of the step in flight stands in the wait.
         let busy = 1.0 - (-b * clock.ranks).exp();
-        let met =
-            Met { step_s: fast.step_s, rest_s: 0.0, decode_s: clock.decode(b), busy, arrivals: arrivals * fast.step_s };
+        let (step_s, next_s) = (fast.step_s, fast.next_s);
+        let met = Met { step_s, rest_s: 0.0, next_s, decode_s: clock.decode(b), busy, arrivals: arrivals * step_s };
         let point = SteadyState {
             tpot_s: fast.step_s / self.library().serving.tokens_per_step(),
             decode_batch: b / clock.stages,
@@ -389,6 +390,7 @@ fn first_filled(clock: &Clock, instances: u32, rate: f64) -> Option<Fast> {
         ttft_s,
         own_s,
         step_s,
+        next_s: 0.0,
         in_hand: rate * ttft_s,
         lost: 0.0,
     })

@@ -78,7 +78,7 @@ fn a_budget_just_short_of_a_prompt_serves_it_no_sooner() {
         &w,
     );
     for interval in [1, 2, 4, 8] {
-        let ttft = |chunk| aggregated::solve_paced(&s, &load, 1.0, chunk, 1, interval).ttft_s;
+        let ttft = |chunk| aggregated::solve_paced(&s, &load, 1.0, chunk, 1, interval).service_ttft_s();
         let whole = ttft(17593.0);
         for short in [17592.0, 17500.0, 16000.0, 12000.0] {
             assert!(ttft(short) >= 0.99 * whole, "every {interval}th step, {short}: {} after {whole}", ttft(short));

@@ -20,6 +20,7 @@ use disagg::search::{Layout, Question, Row, Study, Task, explore, layouts};
 use disagg::serving::choose::{chunk_grid, most_sequences};
 use disagg::serving::pd::Several;
 use disagg::serving::{Binding, Load, Scan, SteadyState, StepEngine, Tables, aggregated, cadence, pd};
+use disagg::spec::assumptions::RequestPath;
 use disagg::spec::{Case, Launch, Level, Rules, Serving, Slo, Workload};
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::{Rng, SeedableRng};
@@ -543,6 +544,8 @@ fn pieces_of_a_prompt_fill_the_stages_of_a_unit() {
         let slo = Slo { ttft_ms: Some(250.0), tpot_ms: Some(tpot), percentile: None };
         let mut q = Question::new(Case::new(model, cluster, w.clone()).on(Framework::Trtllm), slo);
         q.levels = vec![Level::PdAfd];
+        // As when they were found: limits on the steps alone.
+        q.case.assumptions.request_path = RequestPath::Service;
         let per_gpu = best(&q, Level::PdAfd) * 500.0 / 64.0;
         assert!(per_gpu >= least, "{tpot} ms: {per_gpu} after {least}");
     }

@@ -76,13 +76,16 @@ proptest! {
         prop_assert!(p.stands() || p.ttft_s.is_nan() && p.requests_per_s == 0.0);
         prop_assume!(p.stands());
         let held = s.ranks() * s.stages_in_flight() * 2.0 * f64::from(batch);
-        prop_assert!(gap(p.concurrency, held) < 1e-9, "{} slots, {} in use", held, p.concurrency);
-        prop_assert!(gap(little(&p, load.osl), held) < 1e-3, "{:?}: Little gives {} of {}", p, little(&p, load.osl), held);
+        // Those on their way to the server and back hold no slot.
+        let outside = p.requests_per_s * p.path.total_s();
+        prop_assert!(gap(p.concurrency, held + outside) < 1e-9, "{} slots, {} in use", held, p.concurrency - outside);
+        let little = little(&p, load.osl);
+        prop_assert!(gap(little, held + outside) < 1e-3, "{:?}: Little gives {} of {}", p, little, held + outside);
         // Prompt tokens prefilled per second = rate x ISL: no more than every step's room.
         let prompts = p.requests_per_s / (s.ranks() * s.stages_in_flight() * 2.0) * load.isl * p.tpot_s;
         prop_assert!(prompts <= (f64::from(chunk) - p.decode_batch) * (1.0 + 1e-6), "{prompts} in a room of {}", f64::from(chunk) - p.decode_batch);
         prop_assert!(p.itl_worst_s >= p.tpot_s * (1.0 - 1e-9));
-        prop_assert!(p.ttft_s >= p.itl_worst_s * (1.0 - 1e-9));
+        prop_assert!(p.service_ttft_s() >= p.itl_worst_s * (1.0 - 1e-9));
         prop_assert!(p.decode_batch > 0.0 && p.decode_batch <= f64::from(batch));
     }
 
@@ -164,7 +167,7 @@ proptest! {
             let (p, d) = (worker(lib, split(8, 1, 1), &w), worker(lib, split(1, 8, 1), &w));
             let side = pd::prefill_side(&p, &load, 1.0, 2048.0);
             let point = pd::combine(Several::of(&p, &side, 1), Several::of(&d, &pd::decode_side(&d, &load, 2.0), 1), &load);
-            (point.ttft_s, side.prefill.latency_s)
+            (point.service_ttft_s(), side.prefill.latency_s)
         };
         let base = lab::v32();
         let (streamed, alone) = ttft(&base);
@@ -289,10 +292,10 @@ fn one_output_token_is_prefill_only() {
             let slots = 3.0 * s.ranks() * s.stages_in_flight() * f64::from(batch);
             // A prompt that does not divide into chunks shares its last step with the next one.
             let whole = f64::from(isl.div_ceil(chunk) * chunk) / f64::from(isl);
+            let held = p.concurrency - p.requests_per_s * p.path.total_s();
             assert!(
-                p.concurrency <= slots * whole.max(1.0) * (1.0 + 1e-9),
-                "isl {isl} b{batch} c{chunk}: {} in {slots} slots",
-                p.concurrency
+                held <= slots * whole.max(1.0) * (1.0 + 1e-9),
+                "isl {isl} b{batch} c{chunk}: {held} in {slots} slots"
             );
             near(little(&p, 1.0), p.concurrency, 1e-3, "Little");
         }
@@ -647,7 +650,7 @@ fn the_fixed_point_agrees_with_a_simulation() {
             let p = aggregated::solve(&s, &load, f64::from(batch), chunk, 1);
             let (rate, ttft, tpot) = simulate(&s, &load, batch, chunk);
             let signed = |a: f64, b: f64| a / b - 1.0;
-            let off = [signed(p.requests_per_s, rate), signed(p.ttft_s, ttft), signed(p.tpot_s, tpot)];
+            let off = [signed(p.requests_per_s, rate), signed(p.service_ttft_s(), ttft), signed(p.tpot_s, tpot)];
             println!(
                 "{} {prefix}/{isl}/{osl} b{batch} c{chunk} {:?}: rate {:+.3} ttft {:+.3} tpot {:+.3} (B_dec {:.2})",
                 s.library().model.name,

@@ -18,6 +18,7 @@
 
 use super::bulk::{Bulk, Solved, poisson};
 use super::crowd::Crowd;
+use super::overlap::Steps;
 use super::spread::{Spread, Wait};
 use crate::cost::Batch;
 use crate::serving::path;
@@ -47,6 +48,8 @@ pub struct Fast {
     pub own_s: f64,
     /// Mean seconds of a step.
     pub step_s: f64,
+    /// The same of the step after the one that an arrival meets, none where a line hides it.
+    pub next_s: f64,
     /// Prompts in hand of an instance, and the share that found it full.
     pub in_hand: f64,
     pub lost: f64,
@@ -135,6 +138,7 @@ impl<'a> Clock<'a> {
             ttft_s: own + crowd.wait_s,
             own_s: own,
             step_s: own / chunks,
+            next_s: 0.0,
             in_hand: crowd.inside + rate * crowd.wait_s,
             lost: 0.0,
         })
@@ -185,11 +189,13 @@ impl<'a> Clock<'a> {
         let pause = if decodes { (self.interval - 1.0) * time[0] } else { 0.0 };
         let bulk = Bulk { arrivals, capacity: capacity as usize, time: &time, pause, rests: !decodes, limit };
         let solved: Solved = bulk.solve()?;
+        let step_s = solved.round_s / if decodes { self.interval } else { 1.0 };
         Some(Fast {
             spread: Spread { body: bulk.body(&solved), ..Spread::default() },
             ttft_s: solved.stay_s,
             own_s: solved.stay_s - solved.residual_s,
-            step_s: solved.round_s / if decodes { self.interval } else { 1.0 },
+            step_s,
+            next_s: step_s,
             in_hand: solved.in_hand,
             lost: solved.lost,
         })
@@ -237,7 +243,7 @@ impl<'a> Clock<'a> {
             }
         }
         let crowd = found?;
-        let (mut residual, mut own, mut pace) = (0.0, 0.0, 0.0);
+        let (mut residual, mut own, mut pace, mut next) = (0.0, 0.0, 0.0, 0.0);
         let mut body = Vec::new();
         // Mean step of an instance with prompts, and the mean of those that arrivals meet.
         let with_prompts = |n: f64| {
@@ -261,6 +267,7 @@ impl<'a> Clock<'a> {
             let (mean, met) = step(n);
             let free = n < servers;
             let met = if d > 1.0 { met } else { empty };
+            next += if free { p * if d > 1.0 { mean } else { empty } } else { 0.0 };
             let met = if free { met } else { 0.0 } + (self.interval - 1.0) * mean * f64::from(u8::from(decodes));
             let with = (n + 1.0).min(servers);
             let steps = (chunks - 1.0) * full(with) + behind * full(with) + (1.0 - behind) * last(with);
@@ -269,6 +276,22 @@ impl<'a> Clock<'a> {
             pace += p / mean.max(1e-12);
             for part in 0..4 {
                 body.push(((f64::from(part) + 0.5) / 4.0 * met + steps, 0.25 * p));
+            }
+        }
+        let mut step_s = if pace > 0.0 { 1.0 / pace } else { 0.0 };
+        if decodes && self.interval <= 1.0 && empty > 0.0 {
+            let at_once = |n: f64| (n / twins).min(d);
+            let (some, all) = crowd
+                .law()
+                .map(|(n, p)| (p, at_once(n as f64)))
+                .fold((0.0, 0.0), |(some, all), (p, n)| (some + p * n.min(1.0), all + p * n));
+            let together = all / some;
+            if together > 1.0 {
+                let with_s = |n: f64| with_prompts(n * twins).0;
+                let ahead = path::steps_ahead(self.s.library());
+                let chunks = chunks - behind + behind * share;
+                let steps = Steps { arrivals, chunks, empty_s: empty, with_s: &with_s, ahead };
+                step_s *= steps.longer(together);
             }
         }
         let rho = crowd.inside / servers;
@@ -289,7 +312,8 @@ impl<'a> Clock<'a> {
             spread: Spread { body, waits: [Wait::of(odds, queue), Wait::default()] },
             ttft_s,
             own_s: own,
-            step_s: if pace > 0.0 { 1.0 / pace } else { 0.0 },
+            step_s,
+            next_s: (1.0 - met_odds) * next,
             in_hand: arrivals * ttft_s,
             lost: 0.0,
         })
