@@ -19,7 +19,7 @@ pub(super) enum Verdict {
 
 /// A value of which something is known.
 #[derive(Clone, Copy, Debug)]
-enum Part {
+enum PartlyKnown {
     Known(f64),
     /// Between two numbers, or perhaps no number; `from`: where its constants begin in the text.
     Open {
@@ -39,81 +39,83 @@ pub(super) fn verdict(
     text: &mut Vec<u64>,
 ) -> Verdict {
     let begin = text.len();
-    let mut parts: Vec<Part> = Vec::with_capacity(e.depth);
+    let mut parts: Vec<PartlyKnown> = Vec::with_capacity(e.depth);
     for (place, code) in e.code.iter().enumerate() {
         let next = match code {
-            Code::Push(x) => Part::Known(*x),
-            Code::Axis(a) if *a < set => Part::Known(value(*a)),
+            Code::Push(x) => PartlyKnown::Known(*x),
+            Code::Axis(a) if *a < set => PartlyKnown::Known(value(*a)),
             Code::Axis(a) => {
                 let (low, high) = range(*a);
-                Part::Open { low, high, number: true, from: text.len() }
+                PartlyKnown::Open { low, high, number: true, from: text.len() }
             }
             Code::Negate => match parts.pop() {
-                Some(Part::Open { low, high, number, from }) => Part::Open { low: -high, high: -low, number, from },
-                Some(Part::Known(x)) => Part::Known(-x),
-                None => Part::Known(f64::NAN),
+                Some(PartlyKnown::Open { low, high, number, from }) => {
+                    PartlyKnown::Open { low: -high, high: -low, number, from }
+                }
+                Some(PartlyKnown::Known(x)) => PartlyKnown::Known(-x),
+                None => PartlyKnown::Known(f64::NAN),
             },
             Code::Not => match parts.pop() {
-                Some(Part::Open { low, high, from, .. }) if low > 0.0 || high < 0.0 => {
+                Some(PartlyKnown::Open { low, high, from, .. }) if low > 0.0 || high < 0.0 => {
                     text.truncate(from);
-                    Part::Known(0.0)
+                    PartlyKnown::Known(0.0)
                 }
-                Some(Part::Open { from, .. }) => Part::Open { low: 0.0, high: 1.0, number: true, from },
-                Some(Part::Known(x)) => Part::Known(f64::from(u8::from(x == 0.0))),
-                None => Part::Known(f64::NAN),
+                Some(PartlyKnown::Open { from, .. }) => PartlyKnown::Open { low: 0.0, high: 1.0, number: true, from },
+                Some(PartlyKnown::Known(x)) => PartlyKnown::Known(f64::from(u8::from(x == 0.0))),
+                None => PartlyKnown::Known(f64::NAN),
             },
             Code::Two(op) => {
-                let b = parts.pop().unwrap_or(Part::Known(f64::NAN));
-                let a = parts.pop().unwrap_or(Part::Known(f64::NAN));
+                let b = parts.pop().unwrap_or(PartlyKnown::Known(f64::NAN));
+                let a = parts.pop().unwrap_or(PartlyKnown::Known(f64::NAN));
                 two(*op, a, b, place as u64, text)
             }
         };
         parts.push(next);
     }
     match parts.pop() {
-        Some(Part::Open { low, high, number: true, .. }) if low > 0.0 || high < 0.0 => {
+        Some(PartlyKnown::Open { low, high, number: true, .. }) if low > 0.0 || high < 0.0 => {
             text.truncate(begin);
             Verdict::Holds
         }
-        Some(Part::Open { .. }) => Verdict::Open,
-        Some(Part::Known(x)) if x != 0.0 && !x.is_nan() => Verdict::Holds,
+        Some(PartlyKnown::Open { .. }) => Verdict::Open,
+        Some(PartlyKnown::Known(x)) if x != 0.0 && !x.is_nan() => Verdict::Holds,
         _ => Verdict::Fails,
     }
 }
 
-fn two(op: Op, a: Part, b: Part, place: u64, text: &mut Vec<u64>) -> Part {
+fn two(op: Op, a: PartlyKnown, b: PartlyKnown, place: u64, text: &mut Vec<u64>) -> PartlyKnown {
     let (left, right, from) = match (a, b) {
-        (Part::Known(x), Part::Known(y)) => return Part::Known(op.of(x, y)),
-        (Part::Open { from, .. }, _) | (_, Part::Open { from, .. }) => (interval(a), interval(b), from),
+        (PartlyKnown::Known(x), PartlyKnown::Known(y)) => return PartlyKnown::Known(op.of(x, y)),
+        (PartlyKnown::Open { from, .. }, _) | (_, PartlyKnown::Open { from, .. }) => (interval(a), interval(b), from),
     };
     if let Some(decided) = decided(op, a, b, left, right) {
         text.truncate(from);
-        return Part::Known(decided);
+        return PartlyKnown::Known(decided);
     }
     for (side, part) in [(0, a), (1, b)] {
-        if let Part::Known(x) = part {
+        if let PartlyKnown::Known(x) = part {
             // Of a truth only whether it is one counts, and zeros of both signs are one.
             let x = if matches!(op, Op::And | Op::Or) { f64::from(u8::from(x != 0.0)) } else { x + 0.0 };
             text.extend([2 * place + side, x.to_bits()]);
         }
     }
     let (low, high, number) = bounds(op, left, right);
-    Part::Open { low, high, number, from }
+    PartlyKnown::Open { low, high, number, from }
 }
 
 type Interval = (f64, f64, bool);
 
-fn interval(part: Part) -> Interval {
+fn interval(part: PartlyKnown) -> Interval {
     match part {
-        Part::Known(x) => (x, x, !x.is_nan()),
-        Part::Open { low, high, number, .. } => (low, high, number),
+        PartlyKnown::Known(x) => (x, x, !x.is_nan()),
+        PartlyKnown::Open { low, high, number, .. } => (low, high, number),
     }
 }
 
 /// The value where whatever is open changes nothing.
-fn decided(op: Op, a: Part, b: Part, left: Interval, right: Interval) -> Option<f64> {
+fn decided(op: Op, a: PartlyKnown, b: PartlyKnown, left: Interval, right: Interval) -> Option<f64> {
     let (truth, falsehood) = (Some(1.0), Some(0.0));
-    let known = |part: Part| if let Part::Known(x) = part { Some(x != 0.0) } else { None };
+    let known = |part: PartlyKnown| if let PartlyKnown::Known(x) = part { Some(x != 0.0) } else { None };
     match op {
         Op::And if known(a) == Some(false) || known(b) == Some(false) => return falsehood,
         Op::Or if known(a) == Some(true) || known(b) == Some(true) => return truth,

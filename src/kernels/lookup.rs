@@ -12,7 +12,7 @@ use super::db::KernelDb;
 use super::evidence::Evidence;
 use super::import::{canonical, ignored};
 use super::lanes::{default_sources, is_axis, is_dependent, is_nongated, own_operator};
-use super::off_grid::{Cache, Lane};
+use super::off_grid::{Cache, TableLane};
 use super::table::{Table, TableKey, Value};
 use crate::error::{Error, Result, near};
 use crate::units::MS;
@@ -206,13 +206,13 @@ impl Asked<'_> {
             let found = if free.is_empty() { Vec::new() } else { table.select(&fixed) };
             if !found.is_empty() {
                 let rows = lane(table, found, given, free)?;
-                return self.off_grid(&Lane { table, rows: &rows, free, given }, cache);
+                return self.off_grid(&TableLane { table, rows: &rows, free, given }, cache);
             }
         }
         Err(combination(table, given, &axes))
     }
 
-    fn off_grid(&self, lane: &Lane<'_>, cache: &mut Cache) -> Result<Latency> {
+    fn off_grid(&self, lane: &TableLane<'_>, cache: &mut Cache) -> Result<Latency> {
         if self.priced {
             let named = self.table.key_index("kernel_source").is_some_and(|k| lane.given.contains_key(&k));
             if let Some((reading, source)) = lane.by_operator(self.db, named || self.versioned, cache)? {

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::spec::{Dtype, catalog};
 
 /// One lane of a table around a point that is not in it.
-pub(super) struct Lane<'a> {
+pub(super) struct TableLane<'a> {
     pub table: &'a Table,
     /// Rows of the lane; they agree in every key column but the free ones.
     pub rows: &'a [u32],
@@ -34,7 +34,7 @@ pub(super) struct Lane<'a> {
 /// Surfaces compiled for earlier points of one batch, by what they were compiled for.
 pub(super) type Cache = BTreeMap<String, Surface>;
 
-impl Lane<'_> {
+impl TableLane<'_> {
     fn number(&self, column: &str) -> Option<f64> {
         let k = self.table.key_index(column)?;
         match self.given.get(&k) {

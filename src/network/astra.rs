@@ -210,7 +210,7 @@ impl Network {
     /// The event queue itself: (time, order of making) first in, first out.
     fn events(&self, messages: &[Message], control: &Control) -> Result<Vec<u64>> {
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        enum Kind {
+        enum EventKind {
             Send(u32),
             Arrive(u32),
             Free(u32),
@@ -224,14 +224,14 @@ impl Network {
         let mut hop = vec![0usize; messages.len()];
         let mut links: Vec<Link> = Vec::new();
         let mut number: BTreeMap<(u32, u32), u32> = BTreeMap::new();
-        let mut queue: BinaryHeap<Reverse<(u64, u64, Kind)>> = BinaryHeap::new();
+        let mut queue: BinaryHeap<Reverse<(u64, u64, EventKind)>> = BinaryHeap::new();
         let mut seq = 0u64;
-        let mut push = |queue: &mut BinaryHeap<_>, time: u64, kind: Kind| {
+        let mut push = |queue: &mut BinaryHeap<_>, time: u64, kind: EventKind| {
             queue.push(Reverse((time, seq, kind)));
             seq += 1;
         };
         for (i, m) in messages.iter().enumerate() {
-            push(&mut queue, m.start_ns, Kind::Send(i as u32));
+            push(&mut queue, m.start_ns, EventKind::Send(i as u32));
         }
         let mut out = vec![0u64; messages.len()];
         let mut done = 0u64;
@@ -242,12 +242,12 @@ impl Network {
             }
             // Who wants to go over which link now.
             let (link, sender) = match kind {
-                Kind::Arrive(m) if hop[m as usize] + 1 == routes[m as usize].len() => {
+                EventKind::Arrive(m) if hop[m as usize] + 1 == routes[m as usize].len() => {
                     out[m as usize] = now;
                     continue;
                 }
-                Kind::Send(m) | Kind::Arrive(m) => {
-                    if matches!(kind, Kind::Arrive(_)) {
+                EventKind::Send(m) | EventKind::Arrive(m) => {
+                    if matches!(kind, EventKind::Arrive(_)) {
                         hop[m as usize] += 1;
                     }
                     let k = hop[m as usize];
@@ -263,7 +263,7 @@ impl Network {
                     }
                     (link, m)
                 }
-                Kind::Free(link) => match links[link as usize].waiting.pop_front() {
+                EventKind::Free(link) => match links[link as usize].waiting.pop_front() {
                     Some(m) => (link, m),
                     None => {
                         links[link as usize].busy = false;
@@ -273,8 +273,8 @@ impl Network {
             };
             links[link as usize].busy = true;
             let (busy, arrive) = self.delays(messages[sender as usize].bytes);
-            push(&mut queue, now + arrive, Kind::Arrive(sender));
-            push(&mut queue, now + busy, Kind::Free(link));
+            push(&mut queue, now + arrive, EventKind::Arrive(sender));
+            push(&mut queue, now + busy, EventKind::Free(link));
         }
         Ok(out)
     }

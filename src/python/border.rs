@@ -224,7 +224,7 @@ macro_rules! names {
 }
 
 names! {
-    Side, Duplex, PipelineMode, Dtype, PrefixScope, PrefixHome, Part, Launch,
+    Side, Duplex, PipelineMode, Dtype, PrefixScope, PrefixHome, MatrixPart, Launch,
     switch::LaunchFloors, switch::DenseLayers, switch::Exchange, switch::Collectives, switch::GatherFormat, switch::Lanes,
     switch::BeyondTables, switch::AllReduceRows, switch::AttentionElementwise, switch::SharedExpertSplit,
     switch::MixedAttention, switch::WideAttention, switch::GroupRouting, switch::FarExchange, switch::WideEpDecode,

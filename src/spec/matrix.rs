@@ -5,7 +5,7 @@ use super::record::choices;
 choices! {
     /// A part of the model that a quantised checkpoint may leave in BF16.
     #[derive(PartialOrd, Ord)]
-    Part {
+    MatrixPart {
         /// Query projection of GQA, or of MLA without query compression.
         Q = "q",
         /// Key and value projections of GQA.
@@ -29,7 +29,7 @@ choices! {
 /// One weight matrix of an attention block.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix {
-    pub part: Part,
+    pub part: MatrixPart,
     pub parameters: f64,
     /// Whether attention TP shards it (by heads), keeps it whole on each rank, or shards it by KV heads.
     pub split: Split,
@@ -52,6 +52,6 @@ impl Split {
     }
 }
 
-pub(crate) fn matrix(part: Part, rows: f64, columns: f64, split: Split) -> Matrix {
+pub(crate) fn matrix(part: MatrixPart, rows: f64, columns: f64, split: Split) -> Matrix {
     Matrix { part, parameters: rows * columns, split }
 }

@@ -6,7 +6,7 @@
 use super::attention::Attention;
 use super::dtype::{Dtype, Formats, Quant};
 use super::layer_mixer::LayerMixer;
-use super::matrix::{Matrix, Part};
+use super::matrix::{Matrix, MatrixPart};
 use super::model::Model;
 
 impl Model {
@@ -21,8 +21,8 @@ impl Model {
         Formats {
             gemm,
             attention_gemm: self.block_format(&matrices, gemm),
-            shared_gemm: of(Part::SharedExpert),
-            dense_gemm: of(Part::DenseFfn),
+            shared_gemm: of(MatrixPart::SharedExpert),
+            dense_gemm: of(MatrixPart::DenseFfn),
             moe,
             attention: q.attention.unwrap_or(Dtype::Bf16),
             kv: q.kv.unwrap_or(Dtype::Bf16),
@@ -42,7 +42,7 @@ impl Model {
     }
 
     /// The format of one part where GEMMs run in `gemm`.
-    pub fn part_format(&self, part: Part, gemm: Dtype) -> Dtype {
+    pub fn part_format(&self, part: MatrixPart, gemm: Dtype) -> Dtype {
         if self.quant.gemm != Some(gemm) {
             return gemm;
         }
@@ -86,7 +86,7 @@ impl Model {
     /// the latents.
     pub fn with_norms_as_block(&self) -> Model {
         let mut model = self.clone();
-        if self.bf16_parts.contains(&Part::LatentNorms) {
+        if self.bf16_parts.contains(&MatrixPart::LatentNorms) {
             model.bf16_parts.extend(self.attention.matrices(self.hidden).iter().map(|m| m.part));
             model.bf16_parts.sort();
             model.bf16_parts.dedup();
@@ -95,11 +95,11 @@ impl Model {
     }
 
     /// Whether the model has weights of this part.
-    pub(crate) fn has(&self, part: Part) -> bool {
+    pub(crate) fn has(&self, part: MatrixPart) -> bool {
         match part {
-            Part::SharedExpert => self.shared_expert_parameters() > 0.0,
-            Part::LatentNorms => self.is_mla(),
-            Part::DenseFfn => self.dense_ffn_parameters() > 0.0,
+            MatrixPart::SharedExpert => self.shared_expert_parameters() > 0.0,
+            MatrixPart::LatentNorms => self.is_mla(),
+            MatrixPart::DenseFfn => self.dense_ffn_parameters() > 0.0,
             _ => {
                 let mut others = self.mixers.iter().flat_map(|m| m.matrices(self.hidden));
                 self.attention.matrices(self.hidden).iter().any(|m| m.part == part) || others.any(|m| m.part == part)

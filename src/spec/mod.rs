@@ -45,7 +45,7 @@ pub use framework::Framework;
 pub use hardware::{Cluster, Device, Fabric};
 pub use layer_mixer::{LayerMixer, OtherAttention};
 pub use level::{Level, Role};
-pub use matrix::Part;
+pub use matrix::MatrixPart;
 pub use mixers::{DeltaNet, KimiDelta, Mamba2, OwnMixer, Running};
 pub use model::{Model, Moe, PartFormat};
 pub use plan::{

@@ -10,7 +10,7 @@ use super::expert_load::ExpertLoad;
 use super::json::json_methods;
 use super::layer_mixer::LayerMixer;
 use super::limits::{Check, nearest_divisors};
-use super::matrix::Part;
+use super::matrix::MatrixPart;
 use super::record::record;
 
 /// Routed (and shared) experts of the MoE layers.
@@ -37,7 +37,7 @@ pub struct Moe {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PartFormat {
-    pub part: Part,
+    pub part: MatrixPart,
     pub format: Dtype,
 }
 
@@ -110,7 +110,7 @@ record! {
         pub quant: Quant,
         /// Parts that the checkpoint leaves in BF16, whatever ``quant.gemm`` says; ``latent_norms``: its list names norms,
         /// which are so anyhow.
-        pub bf16_parts: Vec<Part> = Vec::new(),
+        pub bf16_parts: Vec<MatrixPart> = Vec::new(),
         /// Parts that the checkpoint has in a format of their own.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         pub part_formats: Vec<PartFormat> = Vec::new(),

@@ -31,7 +31,7 @@ const ANY: Interval = (f64::NEG_INFINITY, f64::INFINITY);
 
 /// What is known of a part.
 #[derive(Clone, Copy, Debug)]
-struct Part {
+struct PlanPart {
     /// Whether it can stand at all.
     stands: bool,
     rate: f64,
@@ -51,21 +51,21 @@ struct Part {
 }
 
 /// A part, if anything is known of it, under its key.
-type Keyed = (u64, Option<Part>);
+type Keyed = (u64, Option<PlanPart>);
 
 /// One kind of part: the axes that tell it from others, and the axis that counts it.
-struct Kind {
+struct PartKind {
     axes: Vec<usize>,
     count: Option<usize>,
     lengths: Vec<usize>,
     keys: Vec<u64>,
-    parts: Vec<Option<Part>>,
+    parts: Vec<Option<PlanPart>>,
 }
 
 /// Everything that bounds the points of a space.
 pub(super) struct Bounds {
-    slots: Option<[Kind; 2]>,
-    replica: Option<Kind>,
+    slots: Option<[PartKind; 2]>,
+    replica: Option<PartKind>,
     /// Whether plans leave nothing open that the number of replicas could, by rounding, decide.
     exact: bool,
 }
@@ -145,28 +145,28 @@ pub(super) fn given(space: &Space, path: &str) -> bool {
     at.is_some_and(|v| !v.is_null()) && !space.description.axes.iter().any(|a| path.starts_with(&a.path))
 }
 
-impl Kind {
+impl PartKind {
     /// `without`: path of what does not matter to it.
-    fn new(space: &Space, without: Option<&str>, counts: [&str; 2]) -> Kind {
+    fn new(space: &Space, without: Option<&str>, counts: [&str; 2]) -> PartKind {
         let count = counts.into_iter().find_map(|c| axis(space, c));
         let left_out = |path: &str| {
             without.is_some_and(|w| path == w || path.strip_prefix(w).is_some_and(|rest| rest.starts_with('.')))
         };
         let paths = space.description.axes.iter().map(|a| a.path.as_str()).enumerate();
         let axes = paths.filter(|(i, p)| Some(*i) != count && !left_out(p)).map(|(i, _)| i).collect();
-        Kind { axes, count, lengths: space.lengths(), keys: Vec::new(), parts: Vec::new() }
+        PartKind { axes, count, lengths: space.lengths(), keys: Vec::new(), parts: Vec::new() }
     }
 
     fn key(&self, choices: &[usize]) -> u64 {
         self.axes.iter().fold(0, |key, a| key * self.lengths[*a] as u64 + choices[*a] as u64)
     }
 
-    fn part(&self, choices: &[usize]) -> Option<&Part> {
+    fn part(&self, choices: &[usize]) -> Option<&PlanPart> {
         let at = self.keys.binary_search(&self.key(choices)).ok()?;
         self.parts[at].as_ref()
     }
 
-    fn count(&self, space: &Space, choices: &[usize], part: &Part) -> f64 {
+    fn count(&self, space: &Space, choices: &[usize], part: &PlanPart) -> f64 {
         self.count.map_or(part.count, |a| space.number(a, choices[a]))
     }
 
@@ -196,7 +196,7 @@ impl Kind {
         space: &Space,
         mut missing: Vec<(u64, u64)>,
         control: &Control,
-        part: impl Fn(&mut Reader<'_>, u64) -> Option<Part> + Sync,
+        part: impl Fn(&mut Reader<'_>, u64) -> Option<PlanPart> + Sync,
     ) -> Result<()> {
         missing.sort_unstable_by_key(|m| m.1);
         let blocks: Vec<Result<Vec<Keyed>>> = crate::pool::install(|| {
@@ -220,7 +220,7 @@ impl Kind {
 }
 
 /// A slot of the point's plan, if that is P/D and nothing is wrong with it.
-fn slot(reader: &mut Reader<'_>, point: u64, decode: bool) -> Option<Part> {
+fn slot(reader: &mut Reader<'_>, point: u64, decode: bool) -> Option<PlanPart> {
     let (lib, workload, plan) = reader.parts(point).ok()?;
     let Plan::Pd(pd) = plan else { return None };
     let slot = if decode { &pd.decode } else { &pd.prefill };
@@ -242,7 +242,7 @@ fn slot(reader: &mut Reader<'_>, point: u64, decode: bool) -> Option<Part> {
             (a.units, bill(&Plan::Afd(one), cluster).0 - cluster_usd)
         }
     };
-    Some(Part {
+    Some(PlanPart {
         stands: !found.short,
         rate: found.rate,
         ttft_s: (found.ttft_s, f64::INFINITY),
@@ -258,7 +258,7 @@ fn slot(reader: &mut Reader<'_>, point: u64, decode: bool) -> Option<Part> {
 }
 
 /// The point's plan, once.
-fn replica(reader: &mut Reader<'_>, point: u64, exact: bool) -> Option<Part> {
+fn replica(reader: &mut Reader<'_>, point: u64, exact: bool) -> Option<PlanPart> {
     let (lib, workload, plan) = reader.parts(point).ok()?;
     let mut one = plan.clone();
     let count = match &mut one {
@@ -270,7 +270,7 @@ fn replica(reader: &mut Reader<'_>, point: u64, exact: bool) -> Option<Part> {
     let cluster = &lib.cluster;
     let cluster_usd = cluster.device.usd_per_hour * f64::from(cluster.gpus);
     let time = |t: f64| if exact { (t, t) } else { ANY };
-    Some(Part {
+    Some(PlanPart {
         stands: engine.point.stands(),
         rate: engine.point.requests_per_s,
         ttft_s: time(engine.point.ttft_s),
@@ -290,9 +290,9 @@ impl Bounds {
         let kind = space.description.question.get("plan").and_then(|p| p.get("kind")).and_then(Value::as_str);
         let whole_plans = space.description.axes.iter().any(|a| a.path == "plan");
         let side = |without, slot: &str| {
-            Kind::new(space, Some(without), [&format!("plan.{slot}.count"), &format!("plan.{slot}.units")])
+            PartKind::new(space, Some(without), [&format!("plan.{slot}.count"), &format!("plan.{slot}.units")])
         };
-        let replica = Kind::new(space, None, ["plan.replicas", "plan.units"]);
+        let replica = PartKind::new(space, None, ["plan.replicas", "plan.units"]);
         let exact = ["plan.batch", "plan.chunk_tokens"].into_iter().all(|f| given(space, f))
             && (kind != Some("afd") || given(space, "plan.microbatches"));
         Bounds {

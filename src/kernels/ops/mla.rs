@@ -16,7 +16,7 @@ use crate::kernels::grid::lattice::{Floors, Recipe};
 use crate::kernels::grid::points::Points;
 use crate::kernels::roofline::{self, Roofline, Work, kernels};
 use crate::kernels::surface::{Node, Surface};
-use crate::spec::{Dtype, Model, Part};
+use crate::spec::{Dtype, MatrixPart, Model};
 
 use super::attention::{PARABOLA, formats};
 use super::latent::{Dims, attend, block, dims};
@@ -134,19 +134,19 @@ fn absorbed(source: &Source, d: &Dims, heads: u32, dtype: Dtype) -> Result<Vec<(
 
 /// Projections per token: fused down-projections, q_b, o, and kv_b (prefill) or the absorbed BMMs (decode).
 /// `of`: the format of each part; fused parts run in the wider of theirs.
-fn projections(source: &Source, d: &Dims, heads: u32, of: impl Fn(Part) -> Dtype, decode: bool) -> Result<Node> {
+fn projections(source: &Source, d: &Dims, heads: u32, of: impl Fn(MatrixPart) -> Dtype, decode: bool) -> Result<Node> {
     let h = f64::from(heads);
     let q_out = h * (d.nope + d.rope);
     let down = d.kv_lora + d.rope;
-    let mut shapes = vec![(d.hidden, h * d.v, of(Part::O))];
+    let mut shapes = vec![(d.hidden, h * d.v, of(MatrixPart::O))];
     if d.q_lora > 0.0 {
-        let fused = if of(Part::QA) == Dtype::Bf16 { Dtype::Bf16 } else { of(Part::KvA) };
-        shapes.extend([(d.q_lora + down, d.hidden, fused), (q_out, d.q_lora, of(Part::QB))]);
+        let fused = if of(MatrixPart::QA) == Dtype::Bf16 { Dtype::Bf16 } else { of(MatrixPart::KvA) };
+        shapes.extend([(d.q_lora + down, d.hidden, fused), (q_out, d.q_lora, of(MatrixPart::QB))]);
     } else {
-        shapes.extend([(down, d.hidden, of(Part::KvA)), (q_out, d.hidden, of(Part::Q))]);
+        shapes.extend([(down, d.hidden, of(MatrixPart::KvA)), (q_out, d.hidden, of(MatrixPart::Q))]);
     }
     if !decode {
-        shapes.push((h * (d.nope + d.v), d.kv_lora, of(Part::KvB)));
+        shapes.push((h * (d.nope + d.v), d.kv_lora, of(MatrixPart::KvB)));
     }
     let mut parts: Vec<(Points, Recipe)> = shapes
         .into_iter()
@@ -156,7 +156,7 @@ fn projections(source: &Source, d: &Dims, heads: u32, of: impl Fn(Part) -> Dtype
         })
         .collect::<Result<_>>()?;
     if decode {
-        parts.extend(absorbed(source, d, heads, of(Part::KvB))?);
+        parts.extend(absorbed(source, d, heads, of(MatrixPart::KvB))?);
     }
     Ok(sum_curves(&parts))
 }

@@ -259,7 +259,7 @@ pub struct Served<'a> {
     pub kernel: Option<&'a str>,
 }
 
-fn surface(source: &Source, (points, target, lane): Lane) -> Surface {
+fn surface(source: &Source, (points, target, lane): ExpertLane) -> Surface {
     compile(&points, &recipe(source, &points, target), &lane)
 }
 
@@ -271,7 +271,13 @@ fn at_shape<'t>(t: &'t Table, shape: ExpertShape, dtype: Dtype) -> Rows<'t> {
 }
 
 /// The kernel of that name in the framework's own table.
-fn named(source: &Source, shape: ExpertShape, dtype: Dtype, distribution: &str, kernel: &str) -> Result<Option<Lane>> {
+fn named(
+    source: &Source,
+    shape: ExpertShape,
+    dtype: Dtype,
+    distribution: &str,
+    kernel: &str,
+) -> Result<Option<ExpertLane>> {
     let Some(t) = table(source, &source.framework, "moe")? else { return Ok(None) };
     let (rows, known) = pick(at_shape(&t, shape, dtype).text("kernel_source", |l| l.contains(kernel)), distribution);
     Ok((!rows.is_empty()).then(|| curve(source, &rows, shape, dtype, dtype, known, shape.gated)))
@@ -295,7 +301,7 @@ fn by_layout(
     dtype: Dtype,
     distribution: &str,
     served: &Served,
-) -> Result<Option<Lane>> {
+) -> Result<Option<ExpertLane>> {
     let rule = |fused| {
         servers::expert_rule(&source.framework, source.device.sm, dtype, served.attention_dp, fused)
             .filter(|_| source.by_rule)
@@ -320,7 +326,7 @@ fn by_layout(
 }
 
 /// Points of a lane, its roofline and where it is from.
-type Lane = (Points, Roofline, String);
+type ExpertLane = (Points, Roofline, String);
 
 /// `layout`: as serving prices it, with attention data parallelism or without.
 fn fused(

@@ -22,7 +22,7 @@ pub(crate) struct Mixing {
 
 /// What `layer_types` calls a layer.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum LayerType {
     Full,
     Window,
     Linear,
@@ -82,8 +82,8 @@ pub(crate) fn read(
     }
     let layers = layers?;
     let kinds = kinds(f, layers, mtp)?;
-    let linear = kinds.contains(&Kind::Linear);
-    let slides = kinds.contains(&Kind::Window);
+    let linear = kinds.contains(&LayerType::Linear);
+    let slides = kinds.contains(&LayerType::Window);
     let tokens = if slides { window_tokens(f)? } else { 0 };
     let other = match (&global, slides) {
         (Some(_), true) => Some(Attention::Gqa { heads, kv_heads, head_dim, window: None, shape }),
@@ -92,7 +92,7 @@ pub(crate) fn read(
     };
     if !linear && other.is_none() {
         let window =
-            slides.then(|| SlidingWindow { tokens, layers: kinds.iter().map(|k| *k == Kind::Window).collect() });
+            slides.then(|| SlidingWindow { tokens, layers: kinds.iter().map(|k| *k == LayerType::Window).collect() });
         return Some(Mixing { attention: whole(window), mixers: Vec::new(), layer_mixers: Vec::new() });
     }
     let mut mixers = Vec::new();
@@ -103,10 +103,10 @@ pub(crate) fn read(
         let attention = other.unwrap_or_else(|| whole(None));
         mixers.push(LayerMixer::Attention(OtherAttention { attention, window: tokens }));
     }
-    let number = |kind: &Kind| match kind {
-        Kind::Full => 0,
-        Kind::Linear => 1,
-        Kind::Window => mixers.len() as u32,
+    let number = |kind: &LayerType| match kind {
+        LayerType::Full => 0,
+        LayerType::Linear => 1,
+        LayerType::Window => mixers.len() as u32,
     };
     let layer_mixers = kinds.iter().map(|k| vec![number(k)]).collect();
     Some(Mixing { attention: whole(None), mixers, layer_mixers })
@@ -180,9 +180,9 @@ fn multi_query(f: &mut Fields, heads: Option<u32>) -> Option<u32> {
 }
 
 /// The kind of each layer. None: a problem was noted.
-fn kinds(f: &mut Fields, layers: u32, mtp: u32) -> Option<Vec<Kind>> {
+fn kinds(f: &mut Fields, layers: u32, mtp: u32) -> Option<Vec<LayerType>> {
     let window = |slides: Vec<bool>| {
-        Some(slides.into_iter().map(|s| if s { Kind::Window } else { Kind::Full }).collect::<Vec<_>>())
+        Some(slides.into_iter().map(|s| if s { LayerType::Window } else { LayerType::Full }).collect::<Vec<_>>())
     };
     // Told in other words as well.
     for also in ["sliding_window_size", "use_sliding_window", "max_window_layers", "sliding_window_pattern"] {
@@ -193,9 +193,9 @@ fn kinds(f: &mut Fields, layers: u32, mtp: u32) -> Option<Vec<Kind>> {
         let mut kinds = Vec::with_capacity(list.len());
         for value in list {
             kinds.push(match value.as_str() {
-                Some("full_attention" | "attention" | "global_attention") => Kind::Full,
-                Some("sliding_attention" | "chunked_attention" | "sliding_window_attention") => Kind::Window,
-                Some("linear_attention") if f.get("linear_num_value_heads").is_some() => Kind::Linear,
+                Some("full_attention" | "attention" | "global_attention") => LayerType::Full,
+                Some("sliding_attention" | "chunked_attention" | "sliding_window_attention") => LayerType::Window,
+                Some("linear_attention") if f.get("linear_num_value_heads").is_some() => LayerType::Linear,
                 _ => {
                     f.wrong("layer_types", format!("{}: not supported", kind(value)), "");
                     return None;
@@ -209,7 +209,7 @@ fn kinds(f: &mut Fields, layers: u32, mtp: u32) -> Option<Vec<Kind>> {
     }
     if f.get("linear_num_value_heads").is_some() {
         let every = f.or(&["full_attention_interval"], 1, 10_000, 4)?;
-        return Some((1..=layers).map(|i| if i % every == 0 { Kind::Full } else { Kind::Linear }).collect());
+        return Some((1..=layers).map(|i| if i % every == 0 { LayerType::Full } else { LayerType::Linear }).collect());
     }
     if f.get("layer_window").is_some() {
         f.seen("attention_chunk_size");

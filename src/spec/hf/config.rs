@@ -14,7 +14,7 @@ use super::{attention, ffn, unread};
 use crate::error::{Error, Problems, Result};
 use crate::spec::attention::Attention;
 use crate::spec::json;
-use crate::spec::matrix::Part;
+use crate::spec::matrix::MatrixPart;
 use crate::spec::model::{Model, Moe, USUAL_GROUP};
 
 /// Where multimodal configs keep the language model.
@@ -222,9 +222,9 @@ fn parts(
     moe: Option<&Moe>,
     dense: &[bool],
     blocks: Option<&Blocks>,
-) -> Vec<(Option<Part>, Vec<u32>)> {
-    let mut all: Vec<(Option<Part>, Vec<u32>)> = Vec::new();
-    let mut has = |part: Option<Part>, layer: u32| match all.iter_mut().find(|p| p.0 == part) {
+) -> Vec<(Option<MatrixPart>, Vec<u32>)> {
+    let mut all: Vec<(Option<MatrixPart>, Vec<u32>)> = Vec::new();
+    let mut has = |part: Option<MatrixPart>, layer: u32| match all.iter_mut().find(|p| p.0 == part) {
         Some(known) if known.1.contains(&layer) => {}
         Some(known) => known.1.push(layer),
         None => all.push((part, vec![layer])),
@@ -243,12 +243,12 @@ fn parts(
         }
         let at = blocks.and_then(|b| b.ffn_at.get(i).copied()).unwrap_or(i as u32);
         if moe.is_none() || *is_dense {
-            has(Some(Part::DenseFfn), at);
+            has(Some(MatrixPart::DenseFfn), at);
         }
         if let Some(moe) = moe.filter(|_| !is_dense) {
             has(None, at);
             if moe.shared_intermediate > 0 {
-                has(Some(Part::SharedExpert), at);
+                has(Some(MatrixPart::SharedExpert), at);
             }
         }
     }

@@ -19,12 +19,12 @@ use super::formats::{self, Format, ROW};
 use super::patterns::Pattern;
 use crate::error::Problems;
 use crate::spec::dtype::{Dtype, Quant};
-use crate::spec::matrix::Part;
+use crate::spec::matrix::MatrixPart;
 use crate::spec::model::PartFormat;
 
 pub(crate) struct Checkpoint {
     pub formats: Quant,
-    pub bf16_parts: Vec<Part>,
+    pub bf16_parts: Vec<MatrixPart>,
     pub part_formats: Vec<PartFormat>,
     pub int4_group: Option<u32>,
 }
@@ -45,25 +45,25 @@ impl Checkpoint {
 type Json = Map<String, Value>;
 
 /// Where each part sits in a layer, as lists name it; the last entry is of the experts.
-const MODULES: &[(Option<Part>, &[&str])] = &[
-    (Some(Part::Q), &["self_attn.q_proj", "self_attn.qkv_proj", "mixer.q_proj", "attention.query_key_value"]),
-    (Some(Part::Kv), &["self_attn.k_proj", "self_attn.qkv_proj", "mixer.k_proj", "attention.query_key_value"]),
-    (Some(Part::QA), &["self_attn.q_a_proj", "self_attn.fused_qkv_a_proj"]),
-    (Some(Part::QB), &["self_attn.q_b_proj"]),
-    (Some(Part::KvA), &["self_attn.kv_a_proj_with_mqa", "self_attn.fused_qkv_a_proj"]),
-    (Some(Part::KvB), &["self_attn.kv_b_proj"]),
-    (Some(Part::O), &["self_attn.o_proj", "mixer.o_proj", "attention.dense"]),
-    (Some(Part::Indexer), &["self_attn.indexer"]),
+const MODULES: &[(Option<MatrixPart>, &[&str])] = &[
+    (Some(MatrixPart::Q), &["self_attn.q_proj", "self_attn.qkv_proj", "mixer.q_proj", "attention.query_key_value"]),
+    (Some(MatrixPart::Kv), &["self_attn.k_proj", "self_attn.qkv_proj", "mixer.k_proj", "attention.query_key_value"]),
+    (Some(MatrixPart::QA), &["self_attn.q_a_proj", "self_attn.fused_qkv_a_proj"]),
+    (Some(MatrixPart::QB), &["self_attn.q_b_proj"]),
+    (Some(MatrixPart::KvA), &["self_attn.kv_a_proj_with_mqa", "self_attn.fused_qkv_a_proj"]),
+    (Some(MatrixPart::KvB), &["self_attn.kv_b_proj"]),
+    (Some(MatrixPart::O), &["self_attn.o_proj", "mixer.o_proj", "attention.dense"]),
+    (Some(MatrixPart::Indexer), &["self_attn.indexer"]),
     (
-        Some(Part::Linear),
+        Some(MatrixPart::Linear),
         &["linear_attn.in_proj_qkv", "linear_attn.in_proj_qkvz", "mixer.in_proj", "self_attn.fused_qkvbfg_a_proj"],
     ),
     (
-        Some(Part::SharedExpert),
+        Some(MatrixPart::SharedExpert),
         &["mlp.shared_experts", "mlp.shared_expert", "block_sparse_moe.shared_experts", "mixer.shared_experts"],
     ),
     (
-        Some(Part::DenseFfn),
+        Some(MatrixPart::DenseFfn),
         &["mlp.gate_proj", "mlp.up_proj", "mlp.gate_up_proj", "feed_forward.gate_proj", "mixer.up_proj"],
     ),
     (None, &["mlp.experts", "block_sparse_moe.experts", "feed_forward.experts", "mixer.experts", "ffn.experts"]),
@@ -82,7 +82,7 @@ struct Scheme {
 pub(crate) fn read(
     top: &Json,
     text: &Json,
-    has: &[(Option<Part>, Vec<u32>)],
+    has: &[(Option<MatrixPart>, Vec<u32>)],
     mla: bool,
     problems: &mut Problems,
 ) -> Option<Checkpoint> {
@@ -335,7 +335,7 @@ fn of_any_layer(tail: &str) -> String {
 struct Resolved {
     gemm: Dtype,
     moe: Dtype,
-    bf16_parts: Vec<Part>,
+    bf16_parts: Vec<MatrixPart>,
     part_formats: Vec<PartFormat>,
     int4_group: Option<u32>,
 }
@@ -369,12 +369,17 @@ impl Scheme {
 }
 
 /// From formats of modules to formats of parts.
-fn resolve(scheme: &Scheme, has: &[(Option<Part>, Vec<u32>)], path: &str, problems: &mut Problems) -> Option<Resolved> {
-    let layers = |part: Option<Part>| has.iter().find(|h| h.0 == part).map(|h| h.1.as_slice());
-    let with = |(part, modules): &(Option<Part>, &[&str])| Some((*part, scheme.most(layers(*part)?, modules)));
-    let parts: Vec<(Option<Part>, Option<Format>)> = MODULES.iter().filter_map(with).collect();
+fn resolve(
+    scheme: &Scheme,
+    has: &[(Option<MatrixPart>, Vec<u32>)],
+    path: &str,
+    problems: &mut Problems,
+) -> Option<Resolved> {
+    let layers = |part: Option<MatrixPart>| has.iter().find(|h| h.0 == part).map(|h| h.1.as_slice());
+    let with = |(part, modules): &(Option<MatrixPart>, &[&str])| Some((*part, scheme.most(layers(*part)?, modules)));
+    let parts: Vec<(Option<MatrixPart>, Option<Format>)> = MODULES.iter().filter_map(with).collect();
     let of_experts = parts.iter().find(|p| p.0.is_none()).and_then(|p| p.1);
-    let gemms: Vec<(Part, Option<Format>)> = parts.iter().filter_map(|(p, f)| p.map(|p| (p, *f))).collect();
+    let gemms: Vec<(MatrixPart, Option<Format>)> = parts.iter().filter_map(|(p, f)| p.map(|p| (p, *f))).collect();
     // What most parts have; a format of weights alone counts only where a part has it.
     let count = |f: Format| gemms.iter().filter(|g| g.1 == Some(f)).count();
     let known = scheme.groups.iter().map(|g| g.1).chain(scheme.plain);
@@ -400,9 +405,9 @@ fn resolve(scheme: &Scheme, has: &[(Option<Part>, Vec<u32>)], path: &str, proble
             }
         }
         let norms = |l: &&u32| scheme.ignored.iter().any(|p| p.names(**l, &["self_attn", "kv_a_layernorm"]));
-        let latent = layers(Some(Part::KvA)).unwrap_or_default();
+        let latent = layers(Some(MatrixPart::KvA)).unwrap_or_default();
         if !latent.is_empty() && 2 * latent.iter().filter(norms).count() >= latent.len() {
-            bf16_parts.push(Part::LatentNorms);
+            bf16_parts.push(MatrixPart::LatentNorms);
         }
     }
     let int4_group = known.filter(|f| f.dtype == Dtype::Int4Wo).map(|f| f.group.clamp(1, ROW)).next();

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::facts::{Facts, Found, HEAD, Reading};
 use crate::spec::dtype::Dtype;
 use crate::spec::limits::Check;
-use crate::spec::matrix::{Matrix, Part, Split, matrix};
+use crate::spec::matrix::{Matrix, MatrixPart, Split, matrix};
 
 /// Block-sparse attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -91,11 +91,11 @@ impl Facts for BlockSparse {
         let h = f64::from(hidden);
         let (wide, kv) = (f64::from(self.heads * self.head_dim), f64::from(2 * self.kv_heads * self.head_dim));
         vec![
-            matrix(Part::Q, h, wide, Split::Heads),
-            matrix(Part::Kv, h, kv, Split::KvHeads(self.kv_heads)),
-            matrix(Part::O, wide, h, Split::Heads),
-            matrix(Part::Indexer, h, f64::from(self.index_heads * self.index_dim), Split::KvHeads(self.kv_heads)),
-            matrix(Part::Indexer, h, f64::from(self.index_dim), Split::Whole),
+            matrix(MatrixPart::Q, h, wide, Split::Heads),
+            matrix(MatrixPart::Kv, h, kv, Split::KvHeads(self.kv_heads)),
+            matrix(MatrixPart::O, wide, h, Split::Heads),
+            matrix(MatrixPart::Indexer, h, f64::from(self.index_heads * self.index_dim), Split::KvHeads(self.kv_heads)),
+            matrix(MatrixPart::Indexer, h, f64::from(self.index_dim), Split::Whole),
         ]
     }
 

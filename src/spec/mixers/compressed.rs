@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::facts::{Facts, Found, HEAD, Reading};
 use crate::spec::dtype::Dtype;
 use crate::spec::limits::Check;
-use crate::spec::matrix::{Matrix, Part, Split, matrix};
+use crate::spec::matrix::{Matrix, MatrixPart, Split, matrix};
 
 /// Compressed attention of one kind of layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -161,15 +161,15 @@ impl Facts for Compressed {
         let (h, wide) = (f64::from(hidden), f64::from(self.heads) * f64::from(self.head_dim));
         let (q_lora, o_lora) = (f64::from(self.q_lora), f64::from(self.o_lora));
         let mut all = vec![
-            matrix(Part::QA, h, q_lora, Split::Whole),
-            matrix(Part::QB, q_lora, wide, Split::Heads),
-            matrix(Part::KvA, h, f64::from(self.head_dim), Split::Whole),
-            matrix(Part::O, wide, o_lora, Split::Heads),
-            matrix(Part::O, f64::from(self.o_groups) * o_lora, h, Split::Heads),
+            matrix(MatrixPart::QA, h, q_lora, Split::Whole),
+            matrix(MatrixPart::QB, q_lora, wide, Split::Heads),
+            matrix(MatrixPart::KvA, h, f64::from(self.head_dim), Split::Whole),
+            matrix(MatrixPart::O, wide, o_lora, Split::Heads),
+            matrix(MatrixPart::O, f64::from(self.o_groups) * o_lora, h, Split::Heads),
         ];
         if self.topk > 0 {
             let index = f64::from(self.index_heads) * f64::from(self.index_dim);
-            all.push(matrix(Part::Indexer, q_lora, index, Split::Whole));
+            all.push(matrix(MatrixPart::Indexer, q_lora, index, Split::Whole));
         }
         all
     }

@@ -10,7 +10,7 @@
 use crate::spec::dtype::Dtype;
 use crate::spec::hf::fields::Fields;
 use crate::spec::limits::Check;
-use crate::spec::matrix::{Matrix, Part, Split, matrix};
+use crate::spec::matrix::{Matrix, MatrixPart, Split, matrix};
 
 /// Widest and most of anything a head has.
 pub const HEAD: u32 = 65_536;
@@ -82,8 +82,8 @@ pub(crate) trait Facts {
         let h = f64::from(hidden);
         self.running().map_or(Vec::new(), |r| {
             vec![
-                matrix(Part::Linear, h, r.columns_in, Split::KvHeads(r.cuts)),
-                matrix(Part::Linear, r.columns_out, h, Split::KvHeads(r.cuts)),
+                matrix(MatrixPart::Linear, h, r.columns_in, Split::KvHeads(r.cuts)),
+                matrix(MatrixPart::Linear, r.columns_out, h, Split::KvHeads(r.cuts)),
             ]
         })
     }

@@ -17,7 +17,7 @@ use disagg::cost::{Batch, Library, Worker};
 use disagg::kernels::ops::{self, Source};
 use disagg::kernels::{Evidence, KernelDb, Reading};
 use disagg::network::CommTime;
-use disagg::spec::{Assumptions, Attention, Dtype, Model, Moe, Parallel, Part, Quant, Serving, catalog};
+use disagg::spec::{Assumptions, Attention, Dtype, MatrixPart, Model, Moe, Parallel, Quant, Serving, catalog};
 
 /// What the two tools have in common for an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -292,7 +292,8 @@ impl Pricer<'_> {
         }
         let gemm = self.lib.formats.attention_gemm;
         // The checkpoints leave these in BF16.
-        let [q_a, q_b, kv_b, o] = [Part::QA, Part::QB, Part::KvB, Part::O].map(|part| model.part_format(part, gemm));
+        let [q_a, q_b, kv_b, o] =
+            [MatrixPart::QA, MatrixPart::QB, MatrixPart::KvB, MatrixPart::O].map(|part| model.part_format(part, gemm));
         let parts = ["downscale_gemm", "q_b_proj_gemm", "kv_b_proj_gemm", "proj_gemm"].map(|p| self.theirs(p).unwrap());
         self.gemm("downscale_gemm", "q_a, kv_a", q_a, q_lora + kv_lora + rope, self.hidden);
         self.gemm("q_b_proj_gemm", "q_b", q_b, h * (nope + rope), q_lora);

@@ -189,14 +189,25 @@ fn kv_and_exclusions_follow_the_quantisation_file() {
     ]}});
     let m = Model::from_hf_with_quant(&config, &hf_quant, "x", "test").unwrap();
     assert_eq!((m.quant.gemm, m.quant.kv), (Some(Dtype::Nvfp4), Some(Dtype::Fp8)));
-    assert_eq!(m.bf16_parts, [Part::QA, Part::QB, Part::KvA, Part::KvB, Part::O, Part::Indexer, Part::SharedExpert]);
+    assert_eq!(
+        m.bf16_parts,
+        [
+            MatrixPart::QA,
+            MatrixPart::QB,
+            MatrixPart::KvA,
+            MatrixPart::KvB,
+            MatrixPart::O,
+            MatrixPart::Indexer,
+            MatrixPart::SharedExpert
+        ]
+    );
 }
 
 /// Norms in an exclusion list change no format; read as the whole block they leave attention in BF16.
 #[test]
 fn listed_norms_are_no_format() {
     let m = catalog::model("zai-org/GLM-5-FP8").unwrap();
-    assert_eq!(m.bf16_parts, [Part::LatentNorms]);
+    assert_eq!(m.bf16_parts, [MatrixPart::LatentNorms]);
     let quant = Quant::default();
     assert_eq!(m.formats(&quant).attention_gemm, Dtype::Fp8Block);
     let block = m.with_norms_as_block();
@@ -207,7 +218,7 @@ fn listed_norms_are_no_format() {
     // Lists that name projections or the whole block say nothing of norms.
     for name in ["nvidia/GLM-5-NVFP4", "nvidia/DeepSeek-V3.2-NVFP4", "nvidia/Kimi-K2.5-NVFP4", "zai-org/GLM-5"] {
         let m = catalog::model(name).unwrap();
-        assert!(!m.bf16_parts.contains(&Part::LatentNorms), "{name}");
+        assert!(!m.bf16_parts.contains(&MatrixPart::LatentNorms), "{name}");
         assert_eq!(m.with_norms_as_block(), m);
     }
 }

@@ -230,7 +230,7 @@ fn weights_of_4_bit_integers_are_the_files() {
     // What a list leaves out stays BF16.
     let q = json!({"quant_method": "awq", "bits": 4, "group_size": 128, "modules_to_not_convert": ["self_attn"]});
     let m = read(q).unwrap();
-    assert_eq!(m.bf16_parts, [Part::Q, Part::Kv, Part::O]);
+    assert_eq!(m.bf16_parts, [MatrixPart::Q, MatrixPart::Kv, MatrixPart::O]);
     // Without kernels that are known: by name.
     for (q, field) in [
         (json!({"quant_method": "gptq", "bits": 8, "group_size": 128}), "quantization_config.bits"),
@@ -310,7 +310,7 @@ fn every_group_of_formats_is_read() {
 fn exclusions_are_read_under_all_their_names() {
     for list in ["ignored_layers", "modules_to_not_convert", "ignore"] {
         let m = qwen_moe(json!({"quant_method": "fp8", "weight_block_size": [128, 128], list: ["re:.*self_attn.*"]}));
-        assert_eq!(m.bf16_parts, [Part::Q, Part::Kv, Part::O], "{list}");
+        assert_eq!(m.bf16_parts, [MatrixPart::Q, MatrixPart::Kv, MatrixPart::O], "{list}");
         let whole = qwen_moe(json!({"quant_method": "fp8", "weight_block_size": [128, 128]}));
         let attention = m.attention_parameters_per_layer() * 48.0;
         near((m.weight_bytes(&AS_SHIPPED) - whole.weight_bytes(&AS_SHIPPED)) / attention, 1.0, 0.01);
