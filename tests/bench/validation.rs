@@ -91,7 +91,7 @@ fn main() {
             println!("{}", validation::report(&db, &[validation::Section::Silicon], true, &Control::new()).unwrap())
         }
         ["silicon", "rows"] => {
-            let choices = validation::silicon::Choices { ttft: true, ..validation::silicon::Choices::of_clients() };
+            let choices = validation::silicon::Choices { ttft: true, ..validation::silicon::Choices::default() };
             for p in validation::silicon::points_with(&db, &choices, &Control::new()).unwrap() {
                 let r = &p.raw;
                 println!(
