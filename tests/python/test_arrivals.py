@@ -7,7 +7,7 @@ import math
 import pytest
 
 import disagg as dg
-from disagg.demo import words
+from disagg._core import plan_words as words
 
 
 def _small() -> tuple[dg.Model, dg.Cluster, dg.Workload]:

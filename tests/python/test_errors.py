@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import disagg as dg
-from disagg import testing
+import strategies
 
-STRATEGIES = testing.specs_of()
+STRATEGIES = strategies.specs_of()
 
 WRONG = [
     (lambda: dg.Parallel(tp=0), "tp", "must be at least 1, got 0"),

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import disagg as dg
-from disagg import testing
+import strategies
 
-frames = testing.frames()
+frames = strategies.frames()
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import disagg as dg
-from disagg import testing
+import strategies
 
-STRATEGIES = testing.specs_of()
+STRATEGIES = strategies.specs_of()
 NAMES = {n: getattr(dg, n) for n in dg.__all__} | {"nan": float("nan"), "inf": float("inf")}
 
 every_class = pytest.mark.parametrize("name", sorted(STRATEGIES))

@@ -1,20 +1,18 @@
-"""Hypothesis strategies for specs and frames, for the tests of disagg and of what is built on it."""
+"""Hypothesis strategies for specs and frames, for the tests."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+from hypothesis import strategies as st
+
 from disagg import _core, specs
-from disagg._optional import require
 from disagg.frame import Frame
 
 __all__ = ["frames", "plans", "specs_of"]
 
 _DTYPES = ("bfloat16", "fp8", "fp8_block", "nvfp4")
-
-
-st: Any = require("hypothesis.strategies", extra="test")
 
 
 def _counts(most: int = 4096) -> Any:

@@ -1,4 +1,6 @@
-"""The main study, ``python -m disagg.demo``: three workloads, two sets of limits, four levels, every framework.
+"""The main study, ``make demo``: three workloads, two sets of limits, four levels, every framework.
+
+    python examples/main_study.py --help
 
 Prints tables and writes a self-contained HTML report. Everything it shows comes from `disagg.explore`.
 """
@@ -230,7 +232,7 @@ def _plain_errors() -> Iterator[None]:
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m disagg.demo", description="How far can disaggregation go?")
+    parser = argparse.ArgumentParser(description="How far can disaggregation go?")
     parser.add_argument("--model", default=MODEL, help="preset, or path of a Hugging Face config.json (%(default)s)")
     parser.add_argument("--system", default=SYSTEM, help="preset of the GPUs (%(default)s)")
     parser.add_argument("--gpus", type=int, default=GPUS, help="budget (%(default)s)")
