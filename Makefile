@@ -62,7 +62,7 @@ demo: $(VENV)/ready
 	$(call step,install,$(VENV)/bin/python $(PIP) install --force-reinstall --no-deps $(WHEELS)/disagg-*.whl)
 	@mkdir -p out
 	cd out
-	$(VENV)/bin/python -m disagg.demo
+	$(VENV)/bin/python ../examples/main_study.py
 
 # --- every check -----------------------------------------------------------------------------------
 
@@ -146,6 +146,7 @@ calibrate:
 
 # Tables of the second wheel count where the first has none.
 DATA_WHEELS := aiconfigurator-core==0.12.0 aisimulate==0.13.0.dev202610270000000085
+DATA_ORIGIN := aiconfigurator-core 0.12.0 and, what that has not, aisimulate 0.13.0.dev202610270000000085 (PyPI), Apache-2.0, Copyright NVIDIA CORPORATION & AFFILIATES
 DATA_DIR    := python/disagg/data/kernels
 
 data: wheel
@@ -154,7 +155,7 @@ data: wheel
 	  name=$${wheel%%==*}
 	  ls out/data/$${name//-/_}-*.whl > /dev/null 2>&1 || $(VENV_TEST)/bin/python $(PIP) download --pre --no-deps --only-binary :all: --dest out/data $$wheel
 	done
-	$(call step,build the pack,cd out; $(VENV_TEST)/bin/python -m disagg.kernels build --source data/aiconfigurator_core-*.whl data/aisimulate-*.whl --out pack)
+	$(call step,build the pack,cd out; $(VENV_TEST)/bin/disagg data build data/aiconfigurator_core-*.whl data/aisimulate-*.whl --origin "$(DATA_ORIGIN)" --out pack)
 	if diff -rq out/pack $(DATA_DIR) > /dev/null; then echo "$(DATA_DIR): the same, bit for bit"; else cp out/pack/* $(DATA_DIR)/; echo "$(DATA_DIR): changed; make data again after the build has them, for docs/support.md"; fi
 	$(call step,docs/support.md,cd out; $(VENV_TEST)/bin/disagg data support --out ../docs/support.md)
 

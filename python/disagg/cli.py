@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from disagg.errors import DisaggError
@@ -37,6 +38,11 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
     diff = what.add_parser("diff", help="say which verdicts of the standard questions move between two packs")
     diff.add_argument("old", help="directory of a pack, wheel, or 'shipped'")
     diff.add_argument("new", help="the same")
+    report = what.add_parser("report", help="leave-one-out errors by table, and the lanes that look wrong")
+    report.add_argument("system", nargs="?", default="b200_sxm")
+    report.add_argument("framework", nargs="?", default="sglang")
+    report.add_argument("--samples", type=int, default=30, help="rows drawn from each table (30)")
+    report.add_argument("--seed", type=int, default=0, help="of the draw (0)")
     support = what.add_parser("support", help="write the page that says what was measured")
     support.add_argument("--out", help="file to write (default: print it)")
 
@@ -54,11 +60,14 @@ def _data(args: argparse.Namespace) -> int:
     if args.what == "diff":
         print(refresh.told(refresh.diff(args.old, args.new)))
         return 0
+    if args.what == "report":
+        print(refresh.known(args.system, args.framework, samples=args.samples, seed=args.seed))
+        return 0
     page = refresh.support()
     if args.out is None:
         print(page, end="")
     else:
-        refresh.write(args.out, page)
+        Path(args.out).write_text(page, encoding="utf-8", newline="\n")
     return 0
 
 

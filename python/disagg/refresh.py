@@ -16,8 +16,9 @@ import disagg
 from disagg import _core, kernels
 from disagg.errors import SpecError
 from disagg.frame import Frame
+from disagg.kernels.build import build
 
-__all__ = ["QUESTIONS", "Question", "answers", "build", "diff", "support", "told", "write"]
+__all__ = ["QUESTIONS", "Question", "answers", "build", "diff", "support", "told"]
 
 
 class Question(NamedTuple):
@@ -48,43 +49,6 @@ QUESTIONS: tuple[Question, ...] = (
 )
 
 
-def build(
-    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    out: str | os.PathLike[str],
-    *,
-    origin: str | None = None,
-    everything: bool = False,
-) -> dict[str, Any]:
-    """Read wheels or directories of kernel tables into a pack (needs pyarrow and zstandard).
-
-    Parameters
-    ----------
-    source
-        Wheel, unpacked wheel or data directory, or several: a table that several have is that of the first.
-    out
-        Directory to write ``index.json`` and ``<system>.pack`` into; ``kernels.use`` reads it.
-    origin
-        Line that the index says of its source; None: the names of the files.
-    everything
-        Take every table found, not only those that are read.
-
-    Returns
-    -------
-    dict
-        The index as written.
-
-    Raises
-    ------
-    DataError
-        If a source is no wheel and no directory of tables, or a file of it cannot be read as a whole.
-    """
-    from disagg.kernels.build import build as pack
-
-    several = [source] if isinstance(source, (str, os.PathLike)) else list(source)
-    paths = [Path(s) for s in several]
-    return pack(paths, Path(out), origin or ", ".join(p.name for p in paths), everything)
-
-
 @contextlib.contextmanager
 def _pack(source: str | os.PathLike[str]) -> Iterator[None]:
     """Have all that is asked answered by a pack, or by that of a wheel."""
@@ -111,31 +75,18 @@ def answers(questions: Sequence[Question] = QUESTIONS) -> Frame:
         question, level, framework, tokens_per_s_per_gpu, ttft_ms, tpot_ms and measured_share of the best plan; of a
         question that cannot be asked, the reason in ``level``.
     """
-    rows: dict[str, list[Any]] = {
-        name: [] for name in ("question", "level", "framework", "tokens_per_s_per_gpu", "ttft_ms", "tpot_ms")
-    }
-    rows["measured_share"] = []
-    for question in questions:
+    names = ("level", "framework", "tokens_per_s_per_gpu", "ttft_ms", "tpot_ms", "measured_share")
+    rows: list[tuple[Any, ...]] = []
+    for q in questions:
+        model, cluster = disagg.Model(q.model), disagg.Cluster(q.system, gpus=q.gpus)
+        slo = disagg.SLO(ttft_ms=q.ttft_ms, tpot_ms=q.tpot_ms)
         try:
-            verdict = disagg.explore(
-                disagg.Model(question.model),
-                disagg.Cluster(question.system, gpus=question.gpus),
-                disagg.Workload.preset(question.workload),
-                disagg.SLO(ttft_ms=question.ttft_ms, tpot_ms=question.tpot_ms),
-            ).verdict()
-            found = (
-                verdict.level if verdict.feasible else "none",
-                verdict.framework,
-                verdict.tokens_per_s_per_gpu,
-                verdict.ttft_ms,
-                verdict.tpot_ms,
-                verdict.measured_share,
-            )
+            found = disagg.explore(model, cluster, disagg.Workload.preset(q.workload), slo).verdict()
+            best = [getattr(found, n) for n in names]
+            rows.append((str(q), best[0] if found.feasible else "none", *best[1:]))
         except SpecError as error:
-            found = (f"not asked: {error}".splitlines()[0], "", 0.0, 0.0, 0.0, 0.0)
-        for name, value in zip(rows, (str(question), *found), strict=True):
-            rows[name].append(value)
-    return Frame(rows)
+            rows.append((str(q), f"not asked: {error}".splitlines()[0], "", 0.0, 0.0, 0.0, 0.0))
+    return Frame(dict(zip(("question", *names), map(list, zip(*rows, strict=True)), strict=True)))
 
 
 def diff(
@@ -154,34 +105,26 @@ def diff(
         question, old_level, new_level, old_framework, new_framework, old_rate, new_rate (output tokens/s/GPU), ratio
         (new over old; 0 where there is none), old_measured, new_measured and moved: another level or framework leads.
     """
-    with _pack(old):
-        before = answers(questions)
-    with _pack(new):
-        after = answers(questions)
-    rates = list(zip(before["tokens_per_s_per_gpu"], after["tokens_per_s_per_gpu"], strict=True))
-    changed = [before[n] != after[n] for n in ("level", "framework")]
-    return Frame(
-        {
-            "question": before["question"],
-            "old_level": before["level"],
-            "new_level": after["level"],
-            "old_framework": before["framework"],
-            "new_framework": after["framework"],
-            "old_rate": before["tokens_per_s_per_gpu"],
-            "new_rate": after["tokens_per_s_per_gpu"],
-            "ratio": [float(b / a) if a > 0.0 else 0.0 for a, b in rates],
-            "old_measured": before["measured_share"],
-            "new_measured": after["measured_share"],
-            "moved": changed[0] | changed[1],
-        }
-    )
+    found = []
+    for pack in (old, new):
+        with _pack(pack):
+            found.append(answers(questions))
+    before, after = found
+    kept = {"level": "level", "framework": "framework", "rate": "tokens_per_s_per_gpu", "measured": "measured_share"}
+    columns: dict[str, Any] = {"question": before["question"]}
+    for name, column in kept.items():
+        columns |= {f"old_{name}": before[column], f"new_{name}": after[column]}
+        if name == "rate":
+            rates = zip(before[column], after[column], strict=True)
+            columns["ratio"] = [float(b / a) if a > 0.0 else 0.0 for a, b in rates]
+    moved = [columns[f"old_{n}"] != columns[f"new_{n}"] for n in ("level", "framework")]
+    return Frame({**columns, "moved": moved[0] | moved[1]})
 
 
 def told(moves: Frame) -> str:
     """Put a comparison in words, a line a question: what moved first."""
     lines = []
-    for i in sorted(range(len(moves)), key=lambda i: not moves.row(i)["moved"]):
-        r = moves.row(i)
+    for r in sorted(moves.rows(), key=lambda r: not r["moved"]):
         lead = f"{r['old_level']} ({r['old_framework']})"
         if r["moved"]:
             lead += f" -> {r['new_level']} ({r['new_framework']})"
@@ -190,6 +133,19 @@ def told(moves: Frame) -> str:
         lines.append(f"{'moves' if r['moved'] else 'stays'}  {r['question']}: {lead}, {rate}, {known}")
     moved = sum(bool(m) for m in moves["moved"])
     return "\n".join([f"{moved} of {len(moves)} verdicts move", *lines])
+
+
+def known(system: str, framework: str, *, samples: int, seed: int) -> str:
+    """Say how well the tables of a framework predict their own rows, and which lanes look wrong, a line each."""
+    errors = kernels.report(system, framework, samples=samples, seed=seed)
+    shares, names = ("median_error", "p90_error", "noise", "jitter"), ("table", "lane", "axis", "edge", "n")
+    lines = ["  ".join((*names, *shares))]
+    for r in errors.rows():
+        said = [str(r[n]) for n in names] + [f"{r[n]:.1%}" if r[n] == r[n] else "-" for n in shares]
+        lines.append("  ".join(said) + ("" if r["within"] else "  worse than aimed at"))
+    doubtful = list(kernels.suspects(system, framework).rows())
+    lines += ["", f"{len(doubtful)} suspect lanes:", *(f"{r['table']} {r['lane']}: {r['reason']}" for r in doubtful)]
+    return "\n".join(lines)
 
 
 _HEAD = """# What was measured
@@ -255,8 +211,3 @@ def support() -> str:
         line="---|" * len(systems),
         models="\n".join(models),
     )
-
-
-def write(path: str | os.PathLike[str], text: str) -> None:
-    """Write a page."""
-    Path(path).write_text(text, encoding="utf-8", newline="\n")

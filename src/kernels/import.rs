@@ -1,7 +1,9 @@
 //! Tables handed over in memory: plain columns of any row order become a [`Table`].
 //!
-//! Takes the same steps as the pack's build script (`python/disagg/kernels/collapse.py`): columns
-//! that do not matter are left out, rows are sorted by key, repeats become their median.
+//! Columns that do not matter are left out, rows are sorted by key, repeats become their median and their spread is kept.
+//! Imports and the shipped pack go through here alike.
+//!
+//! Limit: a mean over repeats, or their number a row, is not kept; order of measuring is lost.
 
 use std::collections::BTreeMap;
 

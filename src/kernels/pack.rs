@@ -1,9 +1,26 @@
-//! The shipped pack: its index, and the decoding of one table.
+//! The shipped pack: its index, and the decoding of one table; [`encode`] writes what is decoded here.
 //!
-//! Written by `python/disagg/kernels/build.py`, whose module text describes the format. The index is
-//! checked whole by its own CRC-32 and a frame by its length and CRC-32 before it is unpacked, and every
+//! A pack is one `<system>.pack` a system and one `index.json`. A pack is a sequence of zstd frames, one a table, found by
+//! offset and length in the index. A frame unpacks to:
+//!
+//! - u32, little endian: the length of the header;
+//! - the header, JSON: rows, keys, measures (how each column is coded);
+//! - the columns, in the order of the header.
+//!
+//! A key column with one value has no bytes. Any other is a code a row (1 or 2 bytes) into its sorted values, each stored
+//! as the difference to the row before (rows are sorted by key, so nearly all differences repeat). A column that changes
+//! seldom has `runs`: one such difference a run of equal codes, then the lengths of the runs as u16 in byte planes. A
+//! measure is f32, either `plain` (its four byte planes one after the other) or `dict`: a u32 count, the distinct bit
+//! patterns in rising order as differences in byte planes, then one index a row in byte planes. Timers tick, so a table
+//! repeats its numbers; the smaller coding is taken.
+//!
+//! The index is checked whole by its own CRC-32 and a frame by its length and CRC-32 before it is unpacked, and every
 //! read while unpacking is bounds-checked, so a damaged file, and a pack beside the index of another, is an
 //! error that names it and never a wrong number.
+//!
+//! Limit: CRCs find damage, not malice; one version of the format is read.
+
+pub(crate) mod encode;
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -101,6 +118,13 @@ fn named(entry: &IndexEntry) -> String {
 /// Reads, checks and decodes one table.
 pub(crate) fn read_table(dir: &Path, entry: &IndexEntry) -> Result<Table> {
     let path = dir.join(&entry.file);
+    decode(&unpacked(dir, entry)?, entry)
+        .map_err(|message| Error::data(path.display().to_string(), format!("{}: {message}", named(entry))))
+}
+
+/// The checked content of a table's frame.
+fn unpacked(dir: &Path, entry: &IndexEntry) -> Result<Vec<u8>> {
+    let path = dir.join(&entry.file);
     let bad = |message: String| Error::data(path.display().to_string(), format!("{}: {message}", named(entry)));
 
     let mut file = File::open(&path).map_err(|e| bad(format!("cannot be opened: {e}")))?;
@@ -124,7 +148,7 @@ pub(crate) fn read_table(dir: &Path, entry: &IndexEntry) -> Result<Table> {
     ruzstd::decoding::FrameDecoder::new()
         .decode_all_to_vec(&frame, &mut payload)
         .map_err(|e| bad(format!("cannot be unpacked: {e}")))?;
-    decode(&payload, entry).map_err(bad)
+    Ok(payload)
 }
 
 #[derive(Deserialize)]

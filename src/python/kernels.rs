@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::give::Payload;
+use super::give::{self, Facts, Payload};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyBytes, PyDict};
 
 use super::data::{Data, Spec};
 use super::{columns, errors, run};
@@ -67,13 +67,25 @@ pub fn kernels_known(model: &Spec) -> PyResult<Vec<(String, Vec<String>)>> {
     })
 }
 
-/// Systems with measured kernels.
+/// List the systems whose kernels were measured.
+///
+/// Examples
+/// --------
+/// >>> import disagg as dg
+/// >>> "b200_sxm" in dg.kernels.systems()
+/// True
 #[pyfunction]
 pub fn kernels_systems() -> PyResult<Vec<String>> {
     errors::guard(|| Ok(db()?.systems()))
 }
 
-/// Frameworks measured on a system.
+/// List the frameworks that serve on a system (``tables(system, "nccl")`` has the collectives beside them).
+///
+/// Examples
+/// --------
+/// >>> import disagg as dg
+/// >>> "sglang" in dg.kernels.frameworks("b200_sxm")
+/// True
 #[pyfunction]
 pub fn kernels_frameworks(system: &str) -> PyResult<Vec<String>> {
     errors::guard(|| Ok(db()?.frameworks(system)?.to_vec()))
@@ -89,7 +101,19 @@ pub fn kernels_versions(system: &str, framework: &str) -> PyResult<Vec<String>> 
     })
 }
 
-/// Tables of a framework on a system: name, version, rows, default, repeats and spread.
+/// List the tables of a framework on a system.
+///
+/// Returns
+/// -------
+/// Frame
+///     table, version, rows, default (taken when no version is named), import, repeated (keys measured more
+///     than once) and spread_median (of those, largest / least - 1).
+///
+/// Examples
+/// --------
+/// >>> import disagg as dg
+/// >>> "gemm" in dg.kernels.tables("b200_sxm", "sglang")["table"]
+/// True
 #[pyfunction]
 pub fn kernels_tables<'py>(py: Python<'py>, system: &str, framework: &str) -> PyResult<Payload<'py>> {
     let found = errors::guard(|| db()?.tables(system, framework))?;
@@ -104,7 +128,25 @@ pub fn kernels_tables<'py>(py: Python<'py>, system: &str, framework: &str) -> Py
     columns::to_python(py, out)
 }
 
-/// A whole table: keys, then measures as measured.
+/// Give a whole table: key columns, then what was measured, in the units of the source.
+///
+/// Parameters
+/// ----------
+/// system, framework, name
+///     Which table; the name is that of its parquet file without ``_perf``.
+///
+/// Raises
+/// ------
+/// SpecError
+///     If there is no such table; near names are listed.
+/// DataError
+///     If the pack is damaged.
+///
+/// Examples
+/// --------
+/// >>> import disagg as dg
+/// >>> len(dg.kernels.table("b200_sxm", "sglang", "gemm")) > 1000
+/// True
 #[pyfunction]
 #[pyo3(signature = (system, framework, name, version=None))]
 pub fn kernels_table<'py>(
@@ -150,7 +192,34 @@ pub enum Values<'py> {
     Texts(Vec<String>),
 }
 
-/// Looks up measured times; keys are (name, values), of one length or of length one.
+/// Look up one measured time, or many at once.
+///
+/// Parameters
+/// ----------
+/// system, framework, table
+///     Which table; the name is that of its parquet file without ``_perf``.
+/// measure
+///     A measured column, or several joined by ``+``; None: ``latency``.
+/// **keys
+///     The table's own key columns. Numbers may be arrays and broadcast. ``kernel_source`` may be left out:
+///     the default lane.
+///
+/// Returns
+/// -------
+/// Latency
+///     ``.ms``, ``.evidence`` and ``.source``: plain values, or arrays of the broadcast shape.
+///
+/// Raises
+/// ------
+/// SpecError
+///     If a key is unknown, missing or ambiguous; says what to give.
+///
+/// Examples
+/// --------
+/// >>> import disagg as dg
+/// >>> one = dg.kernels.lookup("b200_sxm", "sglang", "gemm", gemm_dtype="bfloat16", m=[1, 64], n=7168, k=2048)
+/// >>> one.ms.shape, set(one.evidence.tolist()) <= {"measured", "interpolated"}
+/// ((2,), True)
 #[pyfunction]
 pub fn kernels_lookup<'py>(
     py: Python<'py>,
@@ -180,7 +249,28 @@ pub fn kernels_lookup<'py>(
     columns::to_python(py, out)
 }
 
-/// Puts imported tables in front of the pack's: dicts as `disagg.kernels.importer` reads them.
+/// Put the measurements of a directory in front of the shipped ones (needs pyarrow).
+///
+/// Number formats and shapes that the import lacks are answered by the rows that were there; of what it has, its own
+/// rows alone. ``Estimate.explain()`` names the tables that answer.
+///
+/// Parameters
+/// ----------
+/// path
+///     A directory ``<system>/<family>/<framework>/<version>/<table>_perf.parquet``, or an unpacked or installed
+///     ``aiconfigurator-core``.
+/// name
+///     What the source is called wherever its numbers show up; also good as ``version=`` of a look-up.
+///
+/// Returns
+/// -------
+/// int
+///     Tables imported.
+///
+/// Raises
+/// ------
+/// DataError
+///     At the first file that cannot be read as a whole; nothing is imported then.
 #[pyfunction]
 pub fn kernels_import(name: &str, tables: Vec<Bound<'_, PyDict>>) -> PyResult<usize> {
     let mut made = Vec::with_capacity(tables.len());
@@ -188,12 +278,8 @@ pub fn kernels_import(name: &str, tables: Vec<Bound<'_, PyDict>>) -> PyResult<us
         let text = |field: &str| -> PyResult<String> {
             table.get_item(field)?.map_or_else(|| Ok(String::new()), |v| v.extract())
         };
-        let mut raw = Vec::new();
-        if let Some(found) = table.get_item("columns")? {
-            for (column, values) in found.cast::<PyDict>()? {
-                raw.push((column.extract::<String>()?, raw_column(&values)?));
-            }
-        }
+        let found = table.get_item("columns")?;
+        let raw = found.map_or_else(|| Ok(Vec::new()), |found| raw_columns(found.cast::<PyDict>()?))?;
         let provenance = Provenance {
             path: text("path")?,
             family: text("family")?,
@@ -210,6 +296,29 @@ pub fn kernels_import(name: &str, tables: Vec<Bound<'_, PyDict>>) -> PyResult<us
         PACK.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(new);
         Ok(count)
     })
+}
+
+/// The content of a table's frame in a pack, from columns in the order of the source: bytes, rows, and what is known of
+/// them (kernel sources, rows in the source, noise). `compressed` gives bytes made small.
+#[pyfunction]
+pub fn kernels_frame<'py>(
+    py: Python<'py>,
+    table: &str,
+    columns: &Bound<'py, PyDict>,
+    compressed: &Bound<'py, PyAny>,
+) -> PyResult<(Bound<'py, PyBytes>, usize, Facts<'py>)> {
+    let raw = raw_columns(columns)?;
+    let (frame, made) = errors::guard(|| {
+        let made = Table::from_columns("", "", "", table, raw, Provenance::default())?;
+        let size = |bytes: &[u8]| -> PyResult<usize> { compressed.call1((PyBytes::new(py, bytes),))?.len() };
+        let frame = made.frame(|bytes| size(bytes).map_err(|e| Error::data("pack", e.to_string())))?;
+        Ok((frame, made))
+    })?;
+    Ok((PyBytes::new(py, &frame), made.rows(), give::facts(py, &made.provenance)?))
+}
+
+fn raw_columns(columns: &Bound<'_, PyDict>) -> PyResult<Vec<(String, RawColumn)>> {
+    columns.iter().map(|(name, values)| Ok((name.extract()?, raw_column(&values)?))).collect()
 }
 
 fn raw_column(values: &Bound<'_, PyAny>) -> PyResult<RawColumn> {
@@ -258,7 +367,23 @@ fn by_table<T: Send + 'static>(
     })
 }
 
-/// Leave-one-out errors of the tables of a framework on a device.
+/// Say how good the predictor is: leave-one-out errors by table and hidden axis.
+///
+/// Parameters
+/// ----------
+/// system, framework
+///     Whose tables.
+/// samples
+///     Rows drawn from each table.
+///
+/// Returns
+/// -------
+/// Frame
+///     table, lane (its number format), axis (what was hidden; ``point``: the one row), edge (the hidden value was
+///     the first or last), n, median_error and p90_error (relative), noise (median spread of repeats: no predictor
+///     can do better; NaN where nothing was measured twice), jitter (median fall between neighbours that fall where
+///     there is more to do: kernel changes and noise, which no smooth predictor follows), aim (median error aimed
+///     at; 20 % for the 90th percentile), within (whether the lane keeps both).
 #[pyfunction]
 #[pyo3(signature = (system, framework, device, samples, seed, progress: "_Report" = None))]
 pub fn kernels_report<'py>(
@@ -288,7 +413,18 @@ pub fn kernels_report<'py>(
     columns::to_python(py, out)
 }
 
-/// Lanes of a framework's tables that look wrong on a device, and why.
+/// List the lanes whose rows look wrong by rule; each is used unless the reason says otherwise.
+///
+/// Parameters
+/// ----------
+/// system, framework
+///     Whose tables.
+///
+/// Returns
+/// -------
+/// Frame
+///     table, lane, reason (a row far off its neighbours, a launch floor far above the roofline, times that fall
+///     where there is more to do, a balanced load slower than a skewed one).
 #[pyfunction]
 #[pyo3(signature = (system, framework, device, progress: "_Report" = None))]
 pub fn kernels_suspects<'py>(

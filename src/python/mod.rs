@@ -65,9 +65,9 @@ mod _core {
     use super::exploration::Exploration;
     #[pymodule_export]
     use super::kernels::{
-        kernels_at, kernels_damaged, kernels_frameworks, kernels_identity, kernels_import, kernels_known,
-        kernels_lookup, kernels_origin, kernels_report, kernels_suspects, kernels_systems, kernels_table,
-        kernels_tables, kernels_versions,
+        kernels_at, kernels_damaged, kernels_frame, kernels_frameworks, kernels_identity, kernels_import,
+        kernels_known, kernels_lookup, kernels_origin, kernels_report, kernels_suspects, kernels_systems,
+        kernels_table, kernels_tables, kernels_versions,
     };
     #[pymodule_export]
     use super::network::{network_flows, network_phase};

@@ -1,24 +1,8 @@
 """Builds the compact pack from a directory or wheel of measurements, the same bits every time.
 
-The pack is one ``<system>.pack`` per system and one ``index.json``. A pack is a sequence of zstd
-frames, one per table, found by offset and length in the index and guarded there by a CRC-32. A
-frame unpacks to::
-
-    u32 little endian   length of the header
-    header              JSON: rows, keys, measures (how each column is coded)
-    columns             in the order of the header
-
-The index holds a CRC-32 of its own text (``seal``).
-
-* A key column with one value has no bytes. Any other is a code per row (1 or 2 bytes) into its
-  sorted values, each code stored as the difference to the row before (rows are sorted by key, so
-  nearly all differences repeat). A column that changes seldom has ``runs``: one such difference per
-  run of equal codes, then the lengths of the runs as u16 in byte planes.
-* A measure is f32, either ``plain`` (its four byte planes one after the other) or ``dict``: a u32
-  count, the distinct bit patterns in rising order as differences in byte planes, then one index
-  per row in byte planes. Timers tick, so a table repeats its numbers; the smaller coding is taken.
-
-The bits depend on the zstd library only through its version, which the index names.
+The pack is one ``<system>.pack`` per system and one ``index.json``; its format stands beside its reader
+(``src/kernels/pack.rs``), which writes the content of each frame as well. What is done here: tables are found, files
+read, frames compressed (the bits depend on the zstd library only through its version, which the index names).
 """
 
 from __future__ import annotations
@@ -26,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import struct
+import os
 import tempfile
 import zipfile
 import zlib
@@ -34,44 +18,46 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from disagg import _core
 
 from . import layout
-from .collapse import Collapsed, Key, collapse
 from .importer import KernelDataError, find_root, find_tables, read_table
 
 LEVEL = 19
-ORIGIN = (
-    "aiconfigurator-core 0.12.0 and, what that has not, aisimulate 0.13.0.dev202610270000000085 (PyPI), "
-    "Apache-2.0, Copyright NVIDIA CORPORATION & AFFILIATES"
-)
 
-Source = str | Path
+Source = str | os.PathLike[str]
 
 
 def build(
-    source: Source | Sequence[Source], out: str | Path, origin: str = ORIGIN, everything: bool = False
+    source: Source | Sequence[Source], out: Source, *, origin: str | None = None, everything: bool = False
 ) -> dict[str, Any]:
-    """Writes the pack of ``source`` into ``out``.
+    """Read wheels or directories of kernel tables into a pack (needs pyarrow and zstandard).
 
     Parameters
     ----------
-    source : str, path, or several
-        Wheel files, unpacked wheels or data directories. A table that several have is that of the first.
-    origin : str
-        Provenance line written into the index.
-    everything : bool
-        Take every table found instead of those the shipped pack names.
+    source
+        Wheel, unpacked wheel or data directory, or several: a table that several have is that of the first.
+    out
+        Directory to write ``index.json`` and ``<system>.pack`` into; ``kernels.use`` reads it.
+    origin
+        Line that the index says of its source; None: the names of the files.
+    everything
+        Take every table found, not only those that are read.
 
     Returns
     -------
     dict
         The index as written.
+
+    Raises
+    ------
+    DataError
+        If a source is no wheel and no directory of tables, or a file of it cannot be read as a whole.
     """
-    sources = [Path(s) for s in ([source] if isinstance(source, (str, Path)) else source)]
+    sources = [Path(s) for s in ([source] if isinstance(source, (str, os.PathLike)) else source)]
     with contextlib.ExitStack() as scratch:
         roots = [find_root(_unpacked(s, scratch)) for s in sources]
-        return _build(roots, Path(out), origin, everything)
+        return _build(roots, Path(out), origin or ", ".join(s.name for s in sources), everything)
 
 
 def _unpacked(source: Path, scratch: contextlib.ExitStack) -> Path:
@@ -104,12 +90,10 @@ def _build(roots: Sequence[Path], out: Path, origin: str, everything: bool) -> d
     for name in wanted:
         system, family, framework, version, table = name
         path, root = found[name]
-        data = path.read_bytes()
-        rows = collapse(table, read_table(path, table))
-        payload = _payload(rows, compressor)
-        frame, unpacked = compressor.compress(payload), len(payload)
+        payload, rows, known = _core.kernels_frame(table, read_table(path, table), compressor.compress)
+        frame = compressor.compress(payload)
         pack = packs.setdefault(system, bytearray())
-        kernels = next((k.values for k in rows.keys if k.name == "kernel_source"), [])
+        noise = known["noise"]
         entries.append(
             {
                 "system": system,
@@ -119,17 +103,19 @@ def _build(roots: Sequence[Path], out: Path, origin: str, everything: bool) -> d
                 "file": f"{system}.pack",
                 "offset": len(pack),
                 "bytes": len(frame),
-                "unpacked": unpacked,
+                "unpacked": len(payload),
                 "crc32": zlib.crc32(frame),
-                "rows": rows.rows,
+                "rows": rows,
                 "provenance": {
                     "path": path.relative_to(root).as_posix(),
                     "family": family,
-                    "sha256": hashlib.sha256(data).hexdigest(),
-                    "kernel_sources": kernels,
-                    "rows_in_source": rows.rows_before,
-                    "duplicates": "median",
-                    "noise": rows.noise,
+                    "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                    "kernel_sources": known["kernel_sources"],
+                    "rows_in_source": known["rows_in_source"],
+                    "duplicates": known["duplicates"],
+                    "noise": {
+                        n: round(v, 6) for n, v in noise.items() if n == "repeated_keys" or noise["repeated_keys"]
+                    },
                 },
             }
         )
@@ -162,51 +148,3 @@ def seal(text: str) -> str:
     before, mark, rest = text.partition('"crc32": "')
     plain = f"{before}{mark}00000000{rest[8:]}"
     return f"{before}{mark}{zlib.crc32(plain.replace(chr(13), '').encode()):08x}{rest[8:]}"
-
-
-def _payload(table: Collapsed, compressor: Any) -> bytes:
-    """A frame's content, with whichever coding of each measure is smaller once compressed."""
-    heads, bodies = [], []
-    for name, values in table.measures:
-        bits = values.view("<u4") if values.dtype.byteorder == "<" else values.astype("<f4").view("<u4")
-        codings = [({"name": name, "coding": "plain"}, _planes(bits, 4)), _dictionary(name, bits)]
-        head, body = min(codings, key=lambda c: len(compressor.compress(c[1])))
-        heads.append(head)
-        bodies.append(body)
-    keys = [_key(k) for k in table.keys]
-    header = {"rows": table.rows, "keys": [h for h, _ in keys], "measures": heads}
-    text = json.dumps(header, separators=(",", ":")).encode("utf-8")
-    return struct.pack("<I", len(text)) + text + b"".join(b for _, b in keys) + b"".join(bodies)
-
-
-def _key(key: Key) -> tuple[dict[str, Any], bytes]:
-    width = 0 if len(key.values) == 1 else 1 if len(key.values) <= 1 << 8 else 2
-    if len(key.values) > 1 << 16:
-        raise KernelDataError("pack", "more than 65536 distinct values", key.name)
-    head = {"name": key.name, "width": width, "text" if key.is_text else "int": key.values}
-    if width == 0:
-        return head, b""
-    kind = "<u1" if width == 1 else "<u2"
-    count = len(key.codes)
-    # A run starts where the code changes, and after 65535 rows at the latest.
-    starts = np.flatnonzero(np.diff(key.codes, prepend=-1))
-    ends = np.append(starts[1:], count)
-    starts = np.concatenate([np.arange(a, b, 0xFFFF) for a, b in zip(starts, ends, strict=True)])
-    if 4 * len(starts) > count:
-        return head, np.diff(key.codes, prepend=0).astype(kind).tobytes()
-    lengths = np.diff(np.append(starts, count)).astype("<u4")
-    differences = np.diff(key.codes[starts], prepend=0).astype(kind)
-    return head | {"runs": len(starts)}, differences.tobytes() + _planes(lengths, 2)
-
-
-def _dictionary(name: str, bits: np.ndarray) -> tuple[dict[str, Any], bytes]:
-    distinct, index = np.unique(bits, return_inverse=True)
-    width = 1 if len(distinct) <= 1 << 8 else 2 if len(distinct) <= 1 << 16 else 3
-    differences = np.diff(distinct, prepend=np.uint32(0)).astype("<u4")
-    body = struct.pack("<I", len(distinct)) + _planes(differences, 4) + _planes(index.astype("<u4"), width)
-    return {"name": name, "coding": "dict", "width": width}, body
-
-
-def _planes(words: np.ndarray, width: int) -> bytes:
-    """The lowest ``width`` bytes of each word, byte planes one after the other."""
-    return words.view(np.uint8).reshape(-1, 4)[:, :width].T.tobytes()

@@ -103,7 +103,7 @@ def read_table(path: str | os.PathLike[str], table: str | None = None) -> dict[s
         raise KernelDataError(path, "the table has no rows")
     if not any(layout.is_measure(name) for name in columns):
         raise KernelDataError(path, "no measured column ('latency', or a name that ends in '_us' or '_ms')", "latency")
-    for name in layout.REQUIRED.get(table, ()) + (("latency",) if table in layout.REQUIRED else ()):
+    for name in layout.required(table):
         if name not in columns:
             raise KernelDataError(path, f"missing; the file has {', '.join(raw.column_names)}", name)
     return columns
@@ -118,22 +118,17 @@ def import_dir(path: str | os.PathLike[str], *, name: str) -> list[dict[str, Any
     if not name or not name.strip():
         raise KernelDataError(path, "name= must say what these measurements are called")
     root = find_root(path)
-    tables = []
-    for system, family, framework, version, table, file in find_tables(root):
-        tables.append(
-            {
-                "source": name,
-                "system": system,
-                "family": family,
-                "framework": framework,
-                "version": version,
-                "table": table,
-                "path": file.relative_to(root).as_posix(),
-                "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-                "columns": read_table(file, table),
-            }
-        )
-    return tables
+    names = ("system", "family", "framework", "version", "table")
+    return [
+        {
+            "source": name,
+            **dict(zip(names, found, strict=True)),
+            "path": file.relative_to(root).as_posix(),
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+            "columns": read_table(file, found[-1]),
+        }
+        for *found, file in find_tables(root)
+    ]
 
 
 def _read_arrow(path: Path) -> Any:

@@ -13,7 +13,7 @@ from disagg import _core
 from disagg.errors import DisaggError, SpecError
 from disagg.frame import Frame
 from disagg.progress import Progress, reporter
-from disagg.specs._base import checked
+from disagg.specs._base import checked, told
 from disagg.specs.hardware import Device
 
 _in_use = Path(__file__).parents[1] / "data" / "kernels"
@@ -83,72 +83,23 @@ def in_use() -> Path:
     return _in_use
 
 
+@told(_core.kernels_systems)
 def systems() -> list[str]:
-    """List the systems whose kernels were measured.
-
-    Examples
-    --------
-    >>> import disagg as dg
-    >>> "b200_sxm" in dg.kernels.systems()
-    True
-    """
     return _core.kernels_systems()
 
 
-@checked
+@told(_core.kernels_frameworks)
 def frameworks(system: str) -> list[str]:
-    """List the frameworks that serve on a system (``tables(system, "nccl")`` has the collectives beside them).
-
-    Examples
-    --------
-    >>> import disagg as dg
-    >>> "sglang" in dg.kernels.frameworks("b200_sxm")
-    True
-    """
     return _core.kernels_frameworks(system)
 
 
-@checked
+@told(_core.kernels_tables)
 def tables(system: str, framework: str) -> Frame:
-    """List the tables of a framework on a system.
-
-    Returns
-    -------
-    Frame
-        table, version, rows, default (taken when no version is named), import, repeated (keys measured more
-        than once) and spread_median (of those, largest / least - 1).
-
-    Examples
-    --------
-    >>> import disagg as dg
-    >>> "gemm" in dg.kernels.tables("b200_sxm", "sglang")["table"]
-    True
-    """
     return Frame._from_core(_core.kernels_tables(system, framework))
 
 
-@checked
+@told(_core.kernels_table)
 def table(system: str, framework: str, name: str, *, version: str | None = None) -> Frame:
-    """Give a whole table: key columns, then what was measured, in the units of the source.
-
-    Parameters
-    ----------
-    system, framework, name
-        Which table; the name is that of its parquet file without ``_perf``.
-
-    Raises
-    ------
-    SpecError
-        If there is no such table; near names are listed.
-    DataError
-        If the pack is damaged.
-
-    Examples
-    --------
-    >>> import disagg as dg
-    >>> len(dg.kernels.table("b200_sxm", "sglang", "gemm")) > 1000
-    True
-    """
     return Frame._from_core(_core.kernels_table(system, framework, name, version))
 
 
@@ -186,39 +137,10 @@ def _texts(array: npt.NDArray[Any]) -> bool:
     return all(isinstance(v, str) for v in array.ravel())
 
 
-@checked
+@told(_core.kernels_lookup)
 def lookup(
     system: str, framework: str, table: str, *, version: str | None = None, measure: str | None = None, **keys: Any
 ) -> Latency:
-    """Look up one measured time, or many at once.
-
-    Parameters
-    ----------
-    system, framework, table
-        Which table; the name is that of its parquet file without ``_perf``.
-    measure
-        A measured column, or several joined by ``+``; None: ``latency``.
-    **keys
-        The table's own key columns. Numbers may be arrays and broadcast. ``kernel_source`` may be left out:
-        the default lane.
-
-    Returns
-    -------
-    Latency
-        ``.ms``, ``.evidence`` and ``.source``: plain values, or arrays of the broadcast shape.
-
-    Raises
-    ------
-    SpecError
-        If a key is unknown, missing or ambiguous; says what to give.
-
-    Examples
-    --------
-    >>> import disagg as dg
-    >>> one = dg.kernels.lookup("b200_sxm", "sglang", "gemm", gemm_dtype="bfloat16", m=[1, 64], n=7168, k=2048)
-    >>> one.ms.shape, set(one.evidence.tolist()) <= {"measured", "interpolated"}
-    ((2,), True)
-    """
     shape, flat = _keys(keys)
     found = Frame._from_core(_core.kernels_lookup(system, framework, table, version, measure, flat))
     if shape == ():
@@ -227,37 +149,14 @@ def lookup(
     return Latency(*(found[n].reshape(shape) for n in ("ms", "evidence", "source")))
 
 
-@checked
+@told(_core.kernels_import)
 def import_dir(path: str | os.PathLike[str], *, name: str) -> int:
-    """Put the measurements of a directory in front of the shipped ones (needs pyarrow).
-
-    Number formats and shapes that the import lacks are answered by the rows that were there; of what it has, its own
-    rows alone. ``Estimate.explain()`` names the tables that answer.
-
-    Parameters
-    ----------
-    path
-        A directory ``<system>/<family>/<framework>/<version>/<table>_perf.parquet``, or an unpacked or installed
-        ``aiconfigurator-core``.
-    name
-        What the source is called wherever its numbers show up; also good as ``version=`` of a look-up.
-
-    Returns
-    -------
-    int
-        Tables imported.
-
-    Raises
-    ------
-    DataError
-        At the first file that cannot be read as a whole; nothing is imported then.
-    """
     from disagg.kernels import importer
 
     return _core.kernels_import(name, importer.import_dir(path, name=name))
 
 
-@checked
+@told(_core.kernels_report)
 def report(
     system: str = "b200_sxm",
     framework: str = "sglang",
@@ -267,24 +166,6 @@ def report(
     device: Device | None = None,
     progress: Progress = None,
 ) -> Frame:
-    """Say how good the predictor is: leave-one-out errors by table and hidden axis.
-
-    Parameters
-    ----------
-    system, framework
-        Whose tables.
-    samples
-        Rows drawn from each table.
-
-    Returns
-    -------
-    Frame
-        table, lane (its number format), axis (what was hidden; ``point``: the one row), edge (the hidden value was
-        the first or last), n, median_error and p90_error (relative), noise (median spread of repeats: no predictor
-        can do better; NaN where nothing was measured twice), jitter (median fall between neighbours that fall where
-        there is more to do: kernel changes and noise, which no smooth predictor follows), aim (median error aimed
-        at; 20 % for the 90th percentile), within (whether the lane keeps both).
-    """
     if samples < 1 or seed < 0:
         raise SpecError([("samples" if samples < 1 else "seed", "is too small", "samples from 1, seed from 0")])
     with reporter(progress, "tables") as callback:
@@ -292,7 +173,7 @@ def report(
     return Frame._from_core(rows, system=system, framework=framework, samples=samples, seed=seed)
 
 
-@checked
+@told(_core.kernels_suspects)
 def suspects(
     system: str = "b200_sxm",
     framework: str = "sglang",
@@ -300,19 +181,6 @@ def suspects(
     device: Device | None = None,
     progress: Progress = None,
 ) -> Frame:
-    """List the lanes whose rows look wrong by rule; each is used unless the reason says otherwise.
-
-    Parameters
-    ----------
-    system, framework
-        Whose tables.
-
-    Returns
-    -------
-    Frame
-        table, lane, reason (a row far off its neighbours, a launch floor far above the roofline, times that fall
-        where there is more to do, a balanced load slower than a skewed one).
-    """
     with reporter(progress, "tables") as callback:
         rows = _core.kernels_suspects(system, framework, device or Device.preset(system), callback)
     return Frame._from_core(rows, system=system, framework=framework)
