@@ -1,4 +1,6 @@
 //! Attention of a model and the parts of its layers: sizes, nothing about time.
+//!
+//! Limit: causal softmax attention; cross-attention and encoders are not described.
 
 use serde::{Deserialize, Deserializer, Serialize};
 

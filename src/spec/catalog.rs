@@ -2,6 +2,8 @@
 //!
 //! The files live in the Python package (`python/disagg/data`) and are compiled in, so that neither
 //! tests nor the extension need a path at run time.
+//!
+//! Limit: files of the build; the first preset that has a name or an alias answers to it, and nothing is downloaded.
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;

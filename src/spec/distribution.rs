@@ -4,6 +4,8 @@
 //! Two lengths are most correlated when they rise together, least when one rises as the other falls
 //! (Frechet 1951, Hoeffding 1940): with u uniform, (F^-1(u), G^-1(u)) and (F^-1(u), G^-1(1 - u)). What
 //! lies beyond those two correlations no joint distribution has.
+//!
+//! Limit: five families of one variable; joint lengths come as samples or by one correlation.
 
 use serde::{Deserialize, Deserializer, Serialize};
 

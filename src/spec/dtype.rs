@@ -1,4 +1,6 @@
 //! Number formats, and which format each part of a model runs in.
+//!
+//! Limit: formats that kernel tables name; accumulation and scales in other formats are not told apart.
 
 use serde::Serialize;
 

@@ -1,4 +1,6 @@
 //! Loads of experts that rows were measured under: how uneven the tokens of a step are over them.
+//!
+//! Limit: three loads that rows were measured under; all layers have the same.
 
 use super::record::choices;
 

@@ -2,6 +2,8 @@
 //!
 //! A framework is one of three here, whoever asks: a case, a library, rules, what servers do by themselves. Kernel tables
 //! keep the name that their source gives them (`kernels::table`): NCCL has tables too, and an import may hold others.
+//!
+//! Limit: three frameworks; a fork goes by the name of what it was forked from.
 
 use super::record::choices;
 use crate::error::{Error, Result, near};

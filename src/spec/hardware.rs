@@ -1,4 +1,6 @@
 //! Devices and how they are joined: peaks, capacities, link speeds. SI units, per GPU, one direction.
+//!
+//! Limit: nominal figures of one GPU; hosts, storage and the power of switches are not described.
 
 use crate::error::Problems;
 

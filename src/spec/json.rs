@@ -1,4 +1,6 @@
 //! JSON in and out, with errors that name the field, and floats kept to the last bit.
+//!
+//! Limit: one error a text, the first that serde meets; 128 levels deep.
 
 use serde::Serialize;
 use serde::de::{DeserializeOwned, Deserializer, Error as _};

@@ -1,4 +1,6 @@
 //! What mixes the tokens of a layer in place of the model's attention: attention of another shape, or a kind of its own.
+//!
+//! Limit: sizes and what they weigh; what a mixer takes in time is `cost::family`'s.
 
 use serde::{Deserialize, Deserializer, Serialize};
 

@@ -1,4 +1,6 @@
 //! Levels of disaggregation, and what a slot of a plan serves.
+//!
+//! Limit: four levels, three roles; a fleet of several levels side by side is several plans.
 
 use crate::error::{Problems, Result, near};
 

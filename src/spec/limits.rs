@@ -1,5 +1,7 @@
 //! Range checks shared by all specs. A value that is far beyond any machine is refused here, so
 //! that nothing downstream has to fear overflow.
+//!
+//! Limit: ranges of single values; whether values go together is each spec's own check.
 
 use crate::error::Problems;
 

@@ -1,4 +1,6 @@
 //! Weight matrices of attention.
+//!
+//! Limit: projections of softmax, latent and sparse attention; norms and biases are left out.
 
 use super::attention::{Attention, OutputGate};
 use super::matrix::{Matrix, MatrixPart, Split, matrix};

@@ -1,4 +1,6 @@
 //! Weight matrices of what mixes the tokens of a layer: which part of the model each is, and how attention TP cuts it.
+//!
+//! Limit: shapes and cuts; in which format a matrix stands is `memory`'s and the checkpoint's.
 
 use super::record::choices;
 

@@ -2,6 +2,8 @@
 //!
 //! Weights are the projections, experts, router, norms, embedding and head; biases and quantisation
 //! scales of activations are left out (below 0.1 % of any catalogued model).
+//!
+//! Limit: bytes of weights and KV; activations and reserves are `cost::memory`'s.
 
 use super::attention::Attention;
 use super::dtype::{Dtype, Formats, Quant};

@@ -1,5 +1,7 @@
 //! What mixes the tokens of a layer other than grouped-query and latent attention: one file a kind, with its sizes, its
 //! weights, what it keeps of a sequence, and how a config says so. A kind is its file and its line in the table below.
+//!
+//! Limit: kinds of the build: a config that has none of them and looks like structure is refused.
 
 mod block_sparse;
 mod compressed;

@@ -1,6 +1,8 @@
 //! Plain data: what the user says. Everything is serde, frozen once built, and checked as a whole.
 //!
 //! `dict | JSON | kwargs -> spec -> check -> plan -> compile`. Nothing here computes time.
+//!
+//! Limit: what the user says and no more: nothing here computes time.
 
 pub mod assumptions;
 pub mod attention;

@@ -1,4 +1,6 @@
 //! What a model is made of: the facts a layer program needs, nothing about time.
+//!
+//! Limit: one decoder; adapters, towers for pictures and draft models of their own are not described.
 
 use serde::{Deserialize, Serialize};
 

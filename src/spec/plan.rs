@@ -1,4 +1,6 @@
 //! Deployment plans: which GPUs do what. `None` means "choose for me".
+//!
+//! Limit: equal workers in a slot, one plan a deployment; changes over time are other plans.
 
 use serde::{Deserialize, Deserializer, Serialize};
 

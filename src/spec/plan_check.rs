@@ -1,5 +1,7 @@
 //! What is wrong with a plan: alone (ranges), and against a model and a cluster (divisibility, fit).
 //! All problems at once, each with what would do.
+//!
+//! Limit: divisibility and counts; memory is the engine's to judge, and servers' rules are `rules`'.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,6 @@
 //! Plans in words: who does what with which GPUs.
+//!
+//! Limit: English only; what a plan leaves open is left out.
 
 use super::plan::{AfdPlan, Parallel, Plan, Slot, Workers};
 

@@ -2,6 +2,8 @@
 //!
 //! A worker is one pool; an AFD unit has two. In a plan of prefill and decode each slot has pools of its own, so a
 //! pool of a plan is named by its slot and by what it does there (`decode.ffn`).
+//!
+//! Limit: three pools of two slots; a pool of pools (stages of PP) has no name of its own.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,8 @@
 //! Named sets of assumptions: what the physics says, and what published planners have instead.
 //!
 //! A profile is the physical one with the switches that its source sets otherwise; `assumptions` says what each means.
+//!
+//! Limit: three sources at the versions named; a profile says what a source does, not whether it is right.
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};

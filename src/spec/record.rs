@@ -17,6 +17,8 @@
 //! `or { field: value }` after the struct's names says what its `Default` takes there, which nothing but Rust reads. A `#[serde(default)]` before
 //! the struct takes from its own `Default` what JSON leaves out; a `#[serde(...)]` before a field says how it is written
 //! (`skip_serializing_if`).
+//!
+//! Limit: structs of named fields; an enum is written by hand, and a default may not hang on another field.
 
 use serde::{Deserialize, Deserializer};
 

@@ -1,4 +1,6 @@
 //! How the engine serves: speculation, balance, overlap, launch mode.
+//!
+//! Limit: one way of serving for the whole deployment, but for what a slot of a plan says itself.
 
 use serde::de::value::StrDeserializer;
 use serde::{Deserialize, Deserializer, Serialize};

@@ -1,4 +1,6 @@
 //! Per-user latency limits.
+//!
+//! Limit: TTFT and TPOT, one percentile for both; no limit on single gaps or on whole answers.
 
 use crate::error::Problems;
 

@@ -2,6 +2,8 @@
 //!
 //! In the order of the fields, which is the order of an audit. "aiconfigurator 0.12" alone means its
 //! public source, "single steps of" it the operator times it printed (tests/golden/golden_breakdown.csv).
+//!
+//! Limit: words for the fields there are; which values go together is checked where they are used.
 
 /// Name, allowed values, meaning, source; in the order of the fields.
 pub(super) const SWITCHES: [(&str, &str, &str, &str); 40] = [

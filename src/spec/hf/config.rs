@@ -3,6 +3,8 @@
 //! A `model_type` or architecture that is not known is refused by name; with `trust_fields` it is read by the fields
 //! that are known. A field that looks like structure and was not read is refused by name either way ([`super::unread`]).
 //! All problems are named at once.
+//!
+//! Limit: language models of known classes; vision and audio towers are left out and said so.
 
 use serde_json::{Map, Value};
 

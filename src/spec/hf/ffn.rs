@@ -1,4 +1,6 @@
 //! The FFN of each layer: experts, which layers have them, dense FFNs, and whether they have a gate.
+//!
+//! Limit: one width of experts and one of dense FFNs a model.
 
 use serde_json::Value;
 

@@ -1,5 +1,7 @@
 //! Reading loosely typed JSON field by field: every wrong field is noted, none stops the reading, and what was looked at
 //! is remembered, so that what was not can be named.
+//!
+//! Limit: remembers names that were looked at, not what was made of them.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

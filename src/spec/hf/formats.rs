@@ -1,6 +1,8 @@
 //! Number formats as quantisation tools name them: which of ours each is, or why none.
 //!
 //! A format without kernels that are known here is refused by name, never taken for the nearest one.
+//!
+//! Limit: formats with kernels here; any other is refused by name.
 
 use serde_json::{Map, Value};
 

@@ -1,4 +1,6 @@
 //! Models from Hugging Face `config.json`.
+//!
+//! Limit: `config.json` and what lies beside it; code of a model (`modeling_*.py`) is never read.
 
 mod attention;
 mod class;

@@ -2,6 +2,8 @@
 //!
 //! Nemotron-H writes mixers and FFNs in one row (`M` Mamba-2, `*` attention, `E` experts, `-` a dense FFN). Here a layer
 //! is one or more mixers and the FFN behind them, so `M*E` is one layer with two mixers.
+//!
+//! Limit: the four letters above, and one FFN at the end of a layer.
 
 use serde_json::Value;
 

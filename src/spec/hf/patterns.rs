@@ -2,6 +2,8 @@
 //!
 //! A module is looked for as `layers.<number>.<path>`, whatever stands before it; an expression is tried behind the
 //! beginnings that checkpoints use, from the start of the name, as PyTorch tools do (`re.match`).
+//!
+//! Limit: expressions without look-around or references back, as `regex-lite` reads them.
 
 use regex_lite::Regex;
 

@@ -12,6 +12,9 @@
 //! - payload of dispatch: what the experts read (`fp8_block`, `nvfp4`, ...), BF16 for weight-only formats.
 //!
 //! A part has the format that most of the layers that have it do (BF16 from half of them on).
+//!
+//! Limit: one format a part of the model: lists that give layers of one part several formats are read by what most
+//! layers have.
 
 use serde_json::{Map, Value};
 

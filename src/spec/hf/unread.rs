@@ -3,6 +3,8 @@
 //! Whatever looks like structure and was not read is an error that names it, never ignored: its name speaks of experts,
 //! groups, heads, layers, windows, branches, states or sizes, its value switches something on, and it is not on the list
 //! of fields of published configs that change nothing here.
+//!
+//! Limit: judges by names: a field whose name does not speak of structure passes unseen.
 
 use super::fields::{Fields, kind, off};
 

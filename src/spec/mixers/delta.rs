@@ -1,5 +1,7 @@
 //! Gated DeltaNet: a gated delta rule over heads of keys and values. Source: arXiv:2412.06464; sizes as `config.json` of
 //! Qwen3-Next names them.
+//!
+//! Limit: sizes and state; kernels are priced in `cost::family`.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,7 @@
 //! Kimi delta attention: a delta rule whose decay has a value for each of a head's. Source: arXiv:2510.26692; sizes as
 //! `config.json` of Kimi-Linear names them.
+//!
+//! Limit: sizes and state; kernels are priced in `cost::family`.
 
 use serde::{Deserialize, Serialize};
 

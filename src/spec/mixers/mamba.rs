@@ -1,4 +1,6 @@
 //! Mamba-2. Source: arXiv:2405.21060; sizes as `config.json` of Nemotron-H names them.
+//!
+//! Limit: sizes and state of Mamba-2; the first Mamba is `mamba1`.
 
 use serde::{Deserialize, Serialize};
 

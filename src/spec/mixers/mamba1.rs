@@ -1,5 +1,7 @@
 //! Mamba-1: a state of every channel, steered by a step of low rank. Source: arXiv:2312.00752; sizes as `config.json` of
 //! Jamba names them (`JambaMambaMixer` of transformers 5.24.0).
+//!
+//! Limit: sizes and state; no table measured these kernels, so they are rooflines.
 
 use serde::{Deserialize, Serialize};
 

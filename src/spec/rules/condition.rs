@@ -2,6 +2,8 @@
 //!
 //! Notation of a worker: attention is cut by `tp`, copied `dp` times and its prompts are cut by `cp`; experts are cut
 //! among `ep` ranks and each of them by `moe_tp`; tp * dp * cp = ep * moe_tp GPUs make one of `pp` stages.
+//!
+//! Limit: a closed set: what no condition can say no rule can ask.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,6 @@
 //! The table cut down to one question, and what it says of layouts, pairs and plans.
+//!
+//! Limit: says what rules forbid; a plan that no rule speaks of is taken to start.
 
 use std::sync::Arc;
 

@@ -1,4 +1,6 @@
 //! How a worker or an AFD unit is cut, as far as rules care.
+//!
+//! Limit: widths only; batches, formats and places do not count.
 
 use crate::spec::{AfdPlan, Parallel, Slot};
 

@@ -1,4 +1,6 @@
 //! The table of rules: read, checked, and cut down to a framework and version.
+//!
+//! Limit: the versions that were read; what newer servers start is not known.
 
 use std::sync::{Arc, OnceLock};
 

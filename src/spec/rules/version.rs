@@ -1,4 +1,6 @@
 //! Versions of servers: numbers with points; a release candidate comes before its release.
+//!
+//! Limit: three numbers and a candidate; builds between releases are not told apart.
 
 /// `1.3.0rc20`: numbers, then the number of the candidate (none: released).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
