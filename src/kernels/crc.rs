@@ -1,4 +1,6 @@
 //! CRC-32 (IEEE 802.3, as zlib computes it): what guards the frames and the index of a pack, and tells tables apart.
+//!
+//! Limit: finds damage, not malice; two tables may have one CRC by a chance of 2^-32.
 
 /// Four bytes a step.
 pub(super) fn crc32(data: &[u8]) -> u32 {

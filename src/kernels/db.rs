@@ -3,6 +3,9 @@
 //! A database does not change; importing gives a new one that shares what was already decoded.
 //!
 //! Several versions of a framework stand side by side ([`versions`]).
+//!
+//! Limit: a table is decoded whole at its first use; nothing is written, and a pack that changes on disk while it is
+//! open is not noticed.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -1,4 +1,6 @@
 //! How well a time is known.
+//!
+//! Limit: classes, not intervals: how far a time may be off is said by residuals of servers (`serving`), not here.
 
 use serde::{Deserialize, Serialize};
 

@@ -10,6 +10,9 @@
 //! gives slope continuation, and a quadratic or saturating one is followed. Never less than what the
 //! roofline itself grows by. The first octaves of that are nodes like the others, so that the order of
 //! the nodes holds among them too. Below an axis: the smallest point's value. Continuous everywhere.
+//!
+//! Limit: kernels that change between two nodes are read as a straight line; beyond five doublings the last slope goes
+//! on.
 
 pub(crate) mod build;
 pub(crate) mod held;

@@ -1,6 +1,8 @@
 //! Which frameworks on which systems measured the kernels that set a model apart: its experts at their very sizes, its
 //! latent attention or the width of its heads, its running state. What is not known is priced from the nearest rows or by
 //! roofline, and tagged so.
+//!
+//! Limit: asks whether rows are there, not whether they are good; formats of weights do not count.
 
 use super::KernelDb;
 use super::table::{Table, TableKey};

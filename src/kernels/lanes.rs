@@ -2,6 +2,8 @@
 //!
 //! These defaults choose between rows that were asked for alike; what they leave ambiguous stays
 //! so, and the caller says it. A `kernel_source` that was named is never second-guessed.
+//!
+//! Limit: one default a framework and architecture; what a server would pick by shape or by tuning is not followed.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;

@@ -4,6 +4,8 @@
 //! `kernel_source` is chosen by the lane defaults (`kernels::lanes`). Anything that stays ambiguous
 //! or unknown is an error that says what to give. For a few look-ups and for tests of the data;
 //! a search compiles `Surface`s instead.
+//!
+//! Limit: times only as tables have them: no load, no overlap, no launch mode but that of the rows.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;

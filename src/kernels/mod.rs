@@ -1,4 +1,6 @@
 //! Measured kernels: the pack, lookups with evidence, rooflines where nothing was measured.
+//!
+//! Limit: one GPU's kernels and measured collectives; what lies between nodes is the network's (`network`).
 
 mod crc;
 pub mod db;

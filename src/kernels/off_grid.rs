@@ -4,6 +4,8 @@
 //! (`kernels::ops`), so a lookup and an engine never disagree. The rest (collectives, single MLA
 //! kernels, quantisation) are interpolated as they are, over at most three axes: times linearly
 //! inside, and beyond the last point of the first axis with the slope of its last octave.
+//!
+//! Limit: at most three free axes, and no interpolation between values of text.
 
 use std::collections::BTreeMap;
 

@@ -5,6 +5,8 @@
 //! interpolated; beyond along tokens, context and batch - the marginal cost goes on; along every other
 //! axis the utilisation of the nearest measured points is held. A lane that lacks a format falls back
 //! on the nearest one that exists, tagged as extrapolated; nothing here fails for want of data.
+//!
+//! Limit: an operator alone on its GPU; what runs beside it is `cost::overlap`'s business.
 
 mod attention;
 mod block;

@@ -4,6 +4,9 @@
 //! `point` hides the one row; an axis name hides every row of the lane with that value on that axis,
 //! so that the prediction must come from the neighbouring values (`edge`: it was the first or last
 //! value, so the prediction is an extrapolation). Rows that no default lane uses are not asked for.
+//!
+//! Limit: errors against the same tables, drawn from one seed; how far tables are from a server is `validation`'s
+//! question.
 
 mod rows;
 mod suspects;

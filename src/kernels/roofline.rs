@@ -7,6 +7,8 @@
 //! Memory runs at 0.8 of the nominal bandwidth, where rows show more than that at more (`bound`). DSA after physics.md section 1, except that prefill
 //! reads each sequence's cache once and not once per new token (the tiles are reused: charged per
 //! token the bound lies above what is measured at 131k tokens of past).
+//!
+//! Limit: one bandwidth and one rate a format; caches, clocks under load and tails of waves are not in it.
 
 use crate::spec::{Device, Dtype};
 

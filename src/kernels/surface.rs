@@ -4,6 +4,8 @@
 //! a bare roofline. A kernel stretched over a past and a lane continued with another lane's increments
 //! are trees too, but only while building: their values are baked into one grid. A surface is built
 //! once and evaluated without allocation; cloning it shares the tables.
+//!
+//! Limit: three axes; inputs are cut off at 1e12.
 
 use std::sync::Arc;
 

@@ -2,6 +2,8 @@
 //!
 //! Rows are sorted by their keys, first column slowest, and every key is distinct; finding rows is
 //! a walk of binary searches. Measures keep the unit of the source; [`Table::unit`] says which.
+//!
+//! Limit: key columns of whole numbers or text, at most 65,536 labels; measures in f32.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;

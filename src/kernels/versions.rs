@@ -5,6 +5,8 @@
 //! month. A version that is named stands in front of the current one in the same way. Versions before the current one stand
 //! behind nothing: what they hold beside a newer table was measured again. Builds between releases (`dev`) have numbers that
 //! say nothing of their age and count as newer. Libraries of collectives have no current version: their newest answers alone.
+//!
+//! Limit: `CURRENT` is set by hand with the pack; ages of builds between releases are not known.
 
 use std::cmp::Ordering;
 

@@ -1,4 +1,7 @@
 //! From measured points to a full box: outliers out, launch floors off if asked, holes filled, order kept.
+//!
+//! Limit: one lane at a time; a hole that no neighbour reaches is filled by utilisation or slope, never by another
+//! lane.
 
 use super::held::Held;
 use super::lattice::{At, Floors, Lattice, Recipe};

@@ -1,4 +1,6 @@
 //! The full box of a lane: every node of its axes, measured or not yet.
+//!
+//! Limit: at most three axes, and five doublings beyond the last value of each.
 
 use ndarray::{Array3, s};
 

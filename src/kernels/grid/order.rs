@@ -1,4 +1,6 @@
 //! Measured points that cannot be right, and times that fall where they should rise.
+//!
+//! Limit: needs neighbours on both sides along an axis; errors that a whole lane shares are not found.
 
 use super::lattice::{At, Lattice};
 

@@ -1,4 +1,7 @@
 //! The points of one lane of a table.
+//!
+//! Limit: three coordinates, not negative, and one time at each place: a later one replaces it, and a time that is not
+//! above 0 is dropped.
 
 use std::collections::BTreeMap;
 

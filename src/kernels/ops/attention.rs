@@ -4,6 +4,8 @@
 //! `launch="graph"` changes nothing.
 //! Lanes: the framework's default kernel of the architecture (`kernels` of `serving/defaults.json`) where it was
 //! measured, else the source with most rows; trtllm and vllm have one source per shape.
+//!
+//! Limit: equal lengths within a batch; a mixed batch is priced by its means.
 
 use crate::error::Result;
 use crate::kernels::evidence::Evidence;

@@ -10,6 +10,8 @@
 //! T(new, past) = T_lane(new, 128) + [T_sglang(new, past) - T_sglang(new, 128)] of the same system,
 //! with sglang's eager launch floors (0.8 and 1.4 ms a layer on b200) taken off first, for they are its
 //! own and would add 0.6 ms a layer to lanes that need 0.2.
+//!
+//! Limit: the architectures that the tables name; picks that repeat between queries save nothing.
 
 use crate::error::Result;
 use crate::kernels::evidence::Evidence;

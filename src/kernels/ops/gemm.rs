@@ -1,4 +1,6 @@
 //! Dense GEMMs. A lane that others contradict takes their rows (`peers`). Axis: m. Sites: (n, k); between sites the utilisation is blended on log axes, outside it is held.
+//!
+//! Limit: no epilogues and no batched products; weight-only formats have no rows and follow BF16 by roofline.
 
 use crate::error::Result;
 use crate::kernels::evidence::Evidence;

@@ -1,4 +1,6 @@
 //! Latent attention (MLA): its dimensions, and the work of a kernel and of a whole block by them.
+//!
+//! Limit: dimensions and work; times come from `mla` and `dsa`.
 
 use crate::error::{Error, Result};
 use crate::kernels::roofline::{self, Attend, Block, Index};

@@ -1,4 +1,6 @@
 //! Memory-bound elementwise work: bytes over the reachable bandwidth plus one launch.
+//!
+//! Limit: no cache: bytes that stay in L2 are paid as if they went to HBM.
 
 use crate::kernels::roofline::{self, Roofline, Work};
 use crate::kernels::surface::{Node, Surface};

@@ -13,6 +13,8 @@
 //! to the smooth roofline of the local experts. MoE-TP not measured: utilisation of the nearest held.
 //! Lanes: of few tokens the framework's own (`kernels` of `serving/defaults.json`); kernels of experts without a gate only for
 //! such experts.
+//!
+//! Limit: distributions that were measured (balanced, power laws); the hottest rank of another load lies between them.
 
 use crate::error::{Error, Result};
 use crate::kernels::evidence::Evidence;

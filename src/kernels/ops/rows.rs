@@ -1,4 +1,6 @@
 //! Rows of a table by column, and the blending of lanes measured at other shapes.
+//!
+//! Limit: blends the nearest measured shapes; beyond the outermost one the utilisation is held.
 
 use std::collections::BTreeMap;
 
