@@ -1,4 +1,6 @@
 //! Questions about single phases as plain data, checked as a whole.
+//!
+//! Limit: one phase on an idle fabric; amounts beyond 1e18 bytes or 1e9 tokens are refused as slips of a unit.
 
 use serde::Deserialize;
 use serde_json::Value;

@@ -1,6 +1,9 @@
 //! Laws that stand in where no table reaches: those fitted for the system, else for its generation;
 //! and figures that nothing was fitted to, each from network.md (section in brackets) or
 //! said to be an assumption.
+//!
+//! Limit: a stand-in is as good as its likeness: systems that nobody measured take the laws of their generation and
+//! domain.
 
 use super::law::{CollectiveLaw, ExchangeLaw, Links};
 use super::params::Params;

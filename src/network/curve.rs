@@ -4,6 +4,8 @@
 //! the last: its time plus the marginal cost of the last two octaves. Rows that cost more than a
 //! larger message are launch jitter and are lowered to it, so that a curve never falls; those
 //! points no longer count as measured.
+//!
+//! Limit: one size and one number of ranks; a change of protocol between two points is read as a line in the logs.
 
 use crate::kernels::Evidence;
 

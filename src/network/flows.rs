@@ -5,6 +5,9 @@
 //! the wires: start-up times belong to the communication kernels. On a plain network fluid and bound
 //! give every device one port out and one in (switch), or every pair a link (fully connected), and
 //! add the latency of the hops.
+//!
+//! Limit: ports are shared, switches are not: what happens inside a fabric with full bisection is not seen, nor is loss
+//! or retry.
 
 use super::astra::{self, Message, Network, Topology};
 use super::fabric::Fabric;

@@ -7,6 +7,8 @@
 //! name. Times are positive, finite and never fall with bytes or tokens; one rank costs nothing.
 //! Evidence: a table row `Measured`; between rows, ranks or shapes `Interpolated`; larger groups,
 //! other fabrics and everything of AFD and KV `Extrapolated`; no table at all `Roofline`.
+//!
+//! Limit: a phase alone on the fabric, ranks in step, a mean load of the experts unless one is given.
 
 pub mod a2a;
 pub mod afd;

@@ -2,6 +2,8 @@
 //!
 //! `data/network/kernels.json` is written by `make calibrate` from the measured tables alone and
 //! rebuilt bit for bit; every entry names its tables, the groups it was fitted on and its error there.
+//!
+//! Limit: six systems; a law says nothing of groups beyond those named beside it.
 
 use std::sync::OnceLock;
 

@@ -1,4 +1,6 @@
 //! Ports of a GPU, the links they belong to and the collectives that cross them, by the names that results show.
+//!
+//! Limit: names only: two links a GPU, each with two directions.
 
 use crate::spec::choices;
 

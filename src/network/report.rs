@@ -4,6 +4,8 @@
 //! the busiest GPU, so that `alpha + max(port)` can be compared with it: at measured ranks the table
 //! decides, and the ports say what the kernel had to move. `bound` is the port that takes longest at
 //! its wire rate, or `alpha` where the start-up is more than half of the time.
+//!
+//! Limit: the busiest GPU of a side stands for all; ports of switches and hosts are not told.
 
 use super::a2a::{A2aKind, A2aShape};
 use super::afd::{AfdShape, Way};

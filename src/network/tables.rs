@@ -12,6 +12,8 @@
 //! graph does not pay: only what another planner makes of them reads it (one_node). The one-sided kernel beats the two-sided one with its
 //! prepare step at every size, so only that is read. Suspect rows left out: DeepEP normal on
 //! 8 nodes (dispatch at 40 % of the NIC rate of 4 nodes, notify up to 17 ms).
+//!
+//! Limit: kernels at the SM count of their rows; a table of another system with the same fabric is tagged extrapolated.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

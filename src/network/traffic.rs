@@ -11,6 +11,8 @@
 //!
 //! D and Dn: expected distinct GPUs and nodes of a token, uniform routing. Group-limited routing
 //! (DeepSeek-V3: 8 groups, top 4) bounds Dn; its effect on D is left out (-4 % at 64 GPUs).
+//!
+//! Limit: expected values of uniform or given routing; the spread between steps is not in them.
 
 use crate::math::combinatorics::{distinct_groups, hit_probability};
 use crate::spec::Dtype;

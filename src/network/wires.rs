@@ -1,4 +1,6 @@
 //! The fabric as the closed forms see it: link rates per GPU and one direction.
+//!
+//! Limit: every GPU has the same links, and oversubscription is one factor above the leaf.
 
 use super::traffic::Ports;
 use crate::kernels::Evidence;
