@@ -18,6 +18,9 @@
 //! too; how the groups take turns is the schedule's business (`serving::pipeline`).
 //! A dense model: every layer is a dense one whose FFN stands on the FFN pool, and so are its draft layers.
 //! MTP: each draft pass is one more layer with its own projection and logits, a MoE layer where the model has any.
+//!
+//! Limit: the FFN pool sees the same number of tokens on every replica, and both pools keep step; hosts and launches
+//! are priced elsewhere.
 
 mod hops;
 mod lines;

@@ -2,6 +2,8 @@
 //!
 //! Bytes add up. What one keeps of each token and another of a sequence stand beside one another; with context parallelism
 //! or a window the tokens kept are those of the one that keeps any.
+//!
+//! Limit: mixers of a chain run one after another, and nothing of one hides behind the next.
 
 use std::sync::Arc;
 

@@ -2,6 +2,8 @@
 //!
 //! A layer has softmax attention, with the model's window where its pattern says so, unless `layer_mixers` gives it
 //! others; the first `dense_layers`, or those that `expert_layers` leaves out, have a dense FFN, the others experts.
+//!
+//! Limit: one order of layers for all tokens; layers that are skipped or chosen by the input are not in it.
 
 mod block_sparse;
 mod blocks;

@@ -4,6 +4,8 @@
 //! distribution, at the tokens of all ranks together; nothing is multiplied by an imbalance here.
 //! Another load (an exponent, a histogram, EPLB copies) lies between the balanced and the skewed
 //! rows, by the load of its fullest rank (balance); redundant copies add their weights by roofline.
+//!
+//! Limit: routing is a distribution, the same in every layer and step; what a batch really picks is not drawn.
 
 use std::sync::Arc;
 

@@ -1,4 +1,6 @@
 //! Where operator times go: a bare total in the search, a full list for `explain()`.
+//!
+//! Limit: a list of sums: when an operator ran, and beside what, is not in it.
 
 use serde::Serialize;
 

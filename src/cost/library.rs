@@ -5,6 +5,9 @@
 //!
 //! A device that is not its system's own (what-if hardware) keeps the tables of the system it stands on
 //! (`what_if`) at the same utilisation: times scale with the ratio of the two rooflines, and are tagged so.
+//!
+//! Limit: the tables of one framework at a time; a what-if device keeps the utilisation of the system it stands on,
+//! whatever its kernels would do.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

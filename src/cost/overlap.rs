@@ -13,6 +13,9 @@
 //! (k = 1: plain max; the max-plus recurrence of the ring is the twin in the tests). Each stage is
 //! priced at the half-batch: weights are read twice, which is why small batches lose.
 //! Source of the schedule: SGLang two-batch overlap (lmsys.org, 2025-05-05).
+//!
+//! Limit: two half-batches of equal size; SMs that communication takes are those of published kernels (`FUSED_SMS`,
+//! `COMM_SMS`) on every device.
 
 use super::library::Library;
 use crate::network::A2aKind;

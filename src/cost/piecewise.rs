@@ -10,6 +10,8 @@
 //!
 //! Error: nothing at shared knots; elsewhere a bend of slope s inside a cell costs at most s x/4096 at x, and a
 //! jump is spread over a thousandth of x. Below 1/16 the first value, beyond 2^24 the last.
+//!
+//! Limit: from 1/16 to 2^24; a jump of a table between two knots is smeared over them.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 

@@ -3,6 +3,8 @@
 //!
 //! `paper_*`: the public code behind arXiv 2605.28302. The rest: aiconfigurator 0.12. They stand
 //! here to be compared with, not because they are right; where they err is said at each.
+//!
+//! Limit: formulas as published, errors included; nothing here is part of `Assumptions::physical`.
 
 use crate::kernels::ops::ExpertShape;
 use crate::kernels::roofline::{self, Attend, Block, Index, Work};

@@ -2,6 +2,8 @@
 //!
 //! GQA is priced operator by operator; MLA and DSA as the whole measured block. Layers with a window have kernels of
 //! their own. Weights and KV of a layer: `spec::memory`.
+//!
+//! Limit: causal attention only; what a window saves is counted, sinks and learned biases cost nothing.
 
 use std::sync::Arc;
 

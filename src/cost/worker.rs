@@ -12,6 +12,8 @@
 //! Two-batch overlap: a MoE layer runs as two half-batches in turn (overlap) where that is the faster: servers
 //! have token thresholds for it. Dense layers, ends and draft passes run whole. MTP: draft passes are whole
 //! layers more (draft).
+//!
+//! Limit: all ranks start together and the fullest sets the pace; stragglers and clock drift are not seen.
 
 mod lane;
 mod lane_lines;

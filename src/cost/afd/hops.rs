@@ -2,6 +2,9 @@
 //!
 //! Copies and wire are the library's (`library::hops`), the calibrated law the network's (`network::afd`). Where groups of
 //! attention GPUs share an FFN pool, the pool's ports are asked for too.
+//!
+//! Limit: a hop is priced alone, at a mean load of every port; what other units or jobs send at the same time is not
+//! seen.
 
 use std::sync::Arc;
 

@@ -1,4 +1,6 @@
 //! An AFD unit's parts priced operator by operator: `stages` puts them together.
+//!
+//! Limit: prices what `AfdUnit` was made for; a part that hangs on more than one micro-batch has no place here.
 
 use super::stages::{LayerStages, UnitParts};
 use super::{AfdUnit, behind_attention};

@@ -10,6 +10,9 @@
 //! [`UnitParts`] says what a part takes. `AfdUnit` prices it operator by operator, `AfdLines` reads it from lines that are
 //! priced so: an operator that a part gains there counts in both. In which order rows follow one another, how often, and
 //! what that takes is the schedule's business (`serving`).
+//!
+//! Limit: four stages and no more; what overlaps inside a stage is only what a fused dispatch and hidden small kernels
+//! do.
 
 use crate::cost::ledger::{Ledger, Sum, Total};
 use crate::cost::program::{DRAFT_MIXER, Ffn, Program};

@@ -4,6 +4,9 @@
 //! a few lines over rows, linear between their contexts. Prompt tokens of a mixed step come in three forms, each
 //! of one number: a chunk of `x` tokens at the mean past, a rest of `x` tokens at the end of the prompt, `x` whole
 //! prompts; for an AFD unit each is one of its micro-batches.
+//!
+//! Limit: contexts between the mean and the slowest rank's are linear between eight lines; spreads within a rank are
+//! not seen.
 
 use std::sync::Arc;
 

@@ -1,5 +1,7 @@
 //! Block-sparse attention as a mixer (`spec::mixers::block_sparse`): the whole measured block where there are rows, else
 //! projections by the dense GEMM tables, indexer and attention by roofline (`kernels::ops::block_sparse`).
+//!
+//! Limit: which blocks a query picks is not modelled, only how many.
 
 use std::sync::Arc;
 

@@ -1,5 +1,8 @@
 //! Compressed attention as a mixer (`spec::mixers::compressed`): the whole measured block where there are rows, else
 //! projections by the dense GEMM tables and the kernels by roofline (`kernels::ops::compressed`).
+//!
+//! Limit: where rows are missing the kernels are rooflines, tagged so; what one layer's choice saves the next is not
+//! modelled.
 
 use std::sync::Arc;
 

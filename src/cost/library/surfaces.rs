@@ -1,4 +1,6 @@
 //! The surfaces that mixers are made from: products, attention kernels of a rank, elementwise work.
+//!
+//! Limit: a surface is of one rank and of one format as the tables name it.
 
 use std::sync::Arc;
 

@@ -2,6 +2,8 @@
 //!
 //! A set of assumptions means one of three books (switch `activations`), chosen once; what they share is in `memory`, the
 //! published formulas in `published`. Source: physics.md section 4.
+//!
+//! Limit: three books; memory managers of other servers, fragmentation and what a driver takes are only in the reserve.
 
 use super::context::{Context, Weights};
 use super::server::{self, Layout, Overhead, Room};

@@ -1,4 +1,6 @@
 //! What the memory formulas are asked with, and the weights they add up.
+//!
+//! Limit: bytes at rest; peaks while weights are loaded or graphs are captured are not counted.
 
 use crate::cost::program::Program;
 use crate::spec::dtype::Formats;

@@ -1,4 +1,6 @@
 //! The parts of a MoE layer's lanes as lines, each priced by `moe` at the tokens it hangs on; `lane` adds them up.
+//!
+//! Limit: a line hangs on one number; the spread of tokens over ranks is in the rows of the experts, not here.
 
 use std::sync::Arc;
 

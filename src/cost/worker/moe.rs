@@ -4,6 +4,8 @@
 //! priced operator by operator; `lane` adds them up. A dispatch, the experts and the way back as one kernel (DeepGEMM's
 //! MegaMoE) take the longest of the three, and only the start-up of either way stands alone; the experts have fewer SMs,
 //! which slows all but what HBM needs for the weights (`overlap`).
+//!
+//! Limit: one lane for all tokens of a step; a server that splits a batch between kernels is not modelled.
 
 use std::sync::Arc;
 

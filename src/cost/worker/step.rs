@@ -8,6 +8,8 @@
 //!
 //! [`StepParts`] says what a part takes. `Worker` prices it operator by operator, `WorkerLines` reads it from lines that are
 //! priced so: an operator that a part gains there counts in both. `lane` does the same for a MoE layer after its mixer.
+//!
+//! Limit: stages of PP have equal layers up to rounding; a step that skips layers has no place here.
 
 use crate::cost::library::Library;
 use crate::cost::program::{DRAFT_MIXER, Ffn, LayerKind};
