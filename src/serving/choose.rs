@@ -3,6 +3,8 @@
 //! Every choice lies on a lattice (batches x chunk budgets). The rate over it is smooth but for steps
 //! of the tables and of memory, so it is not priced everywhere but climbed (`math::climb`). The exhaustive
 //! search of the same lattice is its twin in the tests.
+//!
+//! Limit: the best of its lattice by rate alone; limits on latency are the search's business.
 
 use super::aggregated;
 use super::steady_state::{Binding, Load, SteadyState};

@@ -1,4 +1,6 @@
 //! Whether the groups of a plan can all stand as their times assume: none across more domains than it must.
+//!
+//! Limit: counts domains; which cables and switches a scheduler hands out is not known.
 
 use crate::network::packing;
 use crate::spec::{AfdPlan, Cluster, Plan, Slot};

@@ -1,4 +1,6 @@
 //! A plan compiled for a model, a cluster and a workload: immutable, shared, priced in microseconds.
+//!
+//! Limit: one steady state; warm-up, drain and changes of load are the simulator's.
 
 use std::sync::Arc;
 

@@ -1,4 +1,6 @@
 //! What an engine says about its plan in single values: rates, latencies, costs, and how well they are known.
+//!
+//! Limit: means and shares of a steady state; percentiles of requests are the study's (`queueing`) and the simulator's.
 
 mod intervals;
 mod tables;

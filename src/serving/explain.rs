@@ -1,6 +1,8 @@
 //! Estimates in words: the breakdown behind a number, and the reason behind a difference.
 //!
 //! Told from what an estimate says of itself, so that one that was read back from a file is told the same.
+//!
+//! Limit: names the largest parts; a difference is put down to the part that changed most, which need not be its cause.
 
 use std::collections::BTreeMap;
 

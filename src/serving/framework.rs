@@ -6,6 +6,8 @@
 //! largest measured, interpolated or scaled share of compute time on a reference pair of steps (decode of 32 sequences
 //! at 4,096 tokens, prefill of 4,096 tokens, one node of attention-DP and EP of the system's own device and links,
 //! so that neither the number of GPUs nor what-if hardware moves the choice). Ties go to the order trtllm, sglang, vllm.
+//!
+//! Limit: asks for rows of each kind, not how many or how good; one reference pair of steps ranks all workloads.
 
 use std::sync::Arc;
 

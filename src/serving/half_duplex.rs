@@ -11,6 +11,8 @@
 //!
 //! Within equal layers the run soon repeats: once the state as micro-batch 0 leaves a layer is that of an
 //! earlier layer, shifted in time, all whole periods that stay inside the group are taken at once.
+//!
+//! Limit: deterministic times, one order of service; a link that serves both ways at part speed is not modelled.
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;

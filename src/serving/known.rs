@@ -3,6 +3,8 @@
 //! TTFT rests on prefill (or on mixed steps), TPOT on the decode step (or on the mean of mixed and decode steps). The
 //! two are never pooled: a prefill of a second hides a decode step of 20 ms. Only ratios are read, so single
 //! precision is enough (a search keeps one of these a plan).
+//!
+//! Limit: shares of operator time; waits and hosts have no class of evidence and do not count.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,6 @@
 //! The rows of an AFD unit's pipeline, in the order of its layers.
+//!
+//! Limit: one order for all micro-batches; layers of one kind are equal, wherever they stand.
 
 use std::sync::Arc;
 

@@ -4,6 +4,8 @@
 //! The state is when each micro-batch may start its next layer and when each server is free again. A row is a
 //! max-plus map of it. Steps overlapped take the growth of the state per step, exactly: an even shift, or else
 //! Karp's theorem.
+//!
+//! Limit: stage times do not change from step to step; at most 64 micro-batches and as many groups.
 
 use super::stages::{Rows, Stages};
 

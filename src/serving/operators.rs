@@ -3,6 +3,8 @@
 //! A worker's rows are one step's. An AFD unit's are those of all its micro-batches: of one attention group on the
 //! attention pool and the network (groups work side by side), of all groups on the FFN pool they share, and of all
 //! stages where layers are split over a pipeline.
+//!
+//! Limit: operator time, which is more than wall time where operators overlap; waits are told apart.
 
 use super::path::PathS;
 use super::phase::{Phase, Site, StepKind};

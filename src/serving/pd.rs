@@ -7,6 +7,8 @@
 //! first step later, and one decode step more an answer; by switch, from the prefill worker. The ports of the
 //! slots carry KV beside the steps' own traffic, which slows both (contention) and bounds the rate of
 //! transfers. Source: physics.md section 5.
+//!
+//! Limit: prompts of mean length, one kind of worker a slot; imbalance between workers of a slot is the simulator's.
 
 use super::contention::{self, Crowds, Shared, Ways};
 use super::known::{ByPhase, Known};

@@ -1,4 +1,6 @@
 //! What a step carries, and the phases of a breakdown.
+//!
+//! Limit: names only; a step is one of three kinds, whatever shares of it are prompt tokens.
 
 use crate::spec::choices;
 

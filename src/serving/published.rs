@@ -3,6 +3,8 @@
 //!
 //! `paper`: the public code behind arXiv 2605.28302; `cycle`: aiconfigurator 0.12. To be compared
 //! with the schedule, not preferred to it.
+//!
+//! Limit: formulas as published, errors included; nothing here is part of `Assumptions::physical`.
 
 use super::pipeline::Stages;
 

@@ -1,4 +1,6 @@
 //! What fits a plan's memory as its servers count it: KV tokens, requests, and what is short where nothing does.
+//!
+//! Limit: sequences of the mean final length; blocks that are begun and fragmentation are not counted.
 
 use super::choose;
 use super::engine::{Compiled, Engine};

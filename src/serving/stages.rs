@@ -1,4 +1,6 @@
 //! Stages of a micro-batch at one layer of an AFD unit, and rows of them: what a schedule is made of.
+//!
+//! Limit: four stages, one time each; what a stage does inside is not seen.
 
 /// Stage times of one micro-batch at one layer, seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -1,4 +1,6 @@
 //! The numbers of one plan in steady state, and the words for what stops it.
+//!
+//! Limit: means: a plan whose rate swings between two states has the numbers of neither.
 
 use serde::{Deserialize, Serialize};
 

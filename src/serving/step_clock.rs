@@ -2,6 +2,8 @@
 //!
 //! The formulas of aggregated serving and of P/D are written once, over this trait; what a search scans and
 //! what it reports differ only in the clock.
+//!
+//! Limit: asks for whole steps; where their time goes only the engine tells.
 
 use super::step_engine::{Prefill, StepEngine, StepTime};
 use crate::cost::{Batch, Total};

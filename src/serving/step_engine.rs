@@ -1,4 +1,6 @@
 //! What takes steps: a worker, or an AFD unit whose micro-batches run through four stages a layer.
+//!
+//! Limit: a step's batch is even over the ranks but for the slowest one's context.
 
 use std::sync::Arc;
 

@@ -1,4 +1,6 @@
 //! What a step takes, and what a round of prompts takes.
+//!
+//! Limit: two sums of seconds; no percentiles, no order of operators.
 
 use crate::cost::Total;
 

@@ -1,4 +1,7 @@
 //! How far the figures of a plan may be off, in their own units.
+//!
+//! Limit: residuals of the servers that were measured, by kind; a server of a kind that nobody measured has those of
+//! all.
 
 use crate::serving::Engine;
 use crate::serving::residuals::{self, Interval, Quantity, Served};

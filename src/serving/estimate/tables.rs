@@ -1,4 +1,6 @@
 //! The tables of an estimate as columns: memory, breakdown, pipeline stages and the bars of a schedule.
+//!
+//! Limit: columns of what the engine has; nothing is priced here.
 
 use super::Tables;
 use crate::columns::{Column, Columns};

@@ -3,6 +3,8 @@
 //! README and recipes of vllm-project/afd-plugin (vLLM 0.30.0, `P2pNcclAFDConnector`): AFD is configured through
 //! `--additional-config`; requests go to the attention server; two micro-batches are vLLM's dual-batch overlap; expert
 //! parallelism is on where experts are whole.
+//!
+//! Limit: flags of one version of the plugin; what it has no switch for stands in the notes.
 
 use super::ask::Ask;
 use super::flags::Flags;

@@ -1,4 +1,6 @@
 //! What the start of a plan depends on.
+//!
+//! Limit: three servers and Dynamo over them; what a cluster's own scheduler needs is left to it.
 
 use crate::error::{Error, Result, near};
 use crate::spec::{Case, Formats, Framework, Plan};

@@ -2,6 +2,8 @@
 //!
 //! Flags: `dynamo.frontend`, `dynamo.vllm`, `dynamo.sglang` and `dynamo.trtllm` of ai-dynamo 1.6.1. Workers find the frontend
 //! through the discovery service (etcd and NATS, started by the operator), so no URLs are passed.
+//!
+//! Limit: flags of ai-dynamo 1.6.1; its planner, KVBM and Kubernetes operators are not written for.
 
 use super::ask::Ask;
 use super::flags::Flags;

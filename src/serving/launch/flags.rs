@@ -1,4 +1,6 @@
 //! Flags of a command, in order, each with the choice that it carries.
+//!
+//! Limit: text only: nothing checks a flag against the server, but the golden lists of the tests.
 
 /// One flag, its value and why it is there.
 #[derive(Clone, Debug)]

@@ -1,4 +1,6 @@
 //! Servers of a plan and the GPUs of each: the largest first, whole nodes or parts of one node, in order.
+//!
+//! Limit: nodes of equal size, filled in order; ports and hosts are names that the operator fills in.
 
 use super::ask::Ask;
 use crate::spec::{self, AfdPlan, Parallel, Plan, Pool, Slot, Workers};

@@ -1,6 +1,8 @@
 //! Processes as shell scripts: one a node, and one for the router.
 //!
 //! Flags stand in an array, one a line, so that each can have its comment.
+//!
+//! Limit: POSIX shell and bash arrays; processes are started, not watched or restarted.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

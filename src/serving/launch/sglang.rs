@@ -3,6 +3,8 @@
 //! Flags: `server_args.py` of SGLang 0.5.14, sglang-router 0.3.2. `--tp-size` counts all GPUs of a stage; DP attention
 //! divides it. `--max-running-requests` and `--chunked-prefill-size` count the whole server, which divides them by its attention
 //! ranks.
+//!
+//! Limit: flags of the versions named; environment variables of tuned builds are not set.
 
 use super::ask::Ask;
 use super::flags::Flags;

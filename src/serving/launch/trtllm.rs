@@ -3,6 +3,8 @@
 //! Keys: `tensorrt_llm/llmapi/llm_args.py`, the pages "disagg-serving" and "parallel-strategy" of its documentation. `tensor_parallel_size`
 //! counts all GPUs of a stage; with `enable_attention_dp` each of them is an attention rank of its own, and `max_batch_size` and
 //! `max_num_tokens` count one rank.
+//!
+//! Limit: keys of the versions named; engines that have to be built beforehand are not written.
 
 use super::ask::Ask;
 use super::flags::Flags;

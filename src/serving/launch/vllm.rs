@@ -3,6 +3,8 @@
 //! Flags: argument parser of vLLM 0.24.0 and 0.33.0 (`vllm/engine/arg_utils.py`, `vllm/entrypoints`), NixlConnector usage guide
 //! (docs.vllm.ai/en/stable/features/nixl_connector_usage), vllm-router 0.1.17. One engine a data-parallel rank: `max-num-seqs` and
 //! `max-num-batched-tokens` count one rank, as a plan's batch and chunk do.
+//!
+//! Limit: flags of the versions named; what a plan does not choose keeps the server's default.
 
 use super::ask::Ask;
 use super::flags::Flags;

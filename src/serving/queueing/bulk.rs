@@ -5,6 +5,8 @@
 //! an empty step is a server's vacation: Doshi, Queueing Systems 1, 1986). The stationary law by iteration, its tail
 //! started at the decay z of z^K = exp(lambda T (z - 1)). An instance that has nothing to decode rests and starts at once
 //! when a prompt comes.
+//!
+//! Limit: Poisson arrivals, prompts alike, an endless queue; prompts that a prefix cache shortens count by their mean.
 
 /// Steps of one instance.
 pub struct Bulk<'a> {

@@ -1,4 +1,6 @@
 //! The rate of a plan within its limits, in a closed loop or with Poisson arrivals.
+//!
+//! Limit: one rate for all hours; percentiles are those of the closed forms (`spread`), not of a trace.
 
 use serde::{Deserialize, Serialize};
 

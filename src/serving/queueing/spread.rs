@@ -2,6 +2,8 @@
 //!
 //! A wait is 0 with odds 1 - p and exponential of mean m otherwise, as in M/M/c, whose tail is that of every queue close
 //! to its limit (Kingman 1962). The tail of the sum is closed: P(Y + Z > t) of the two waits, averaged over the body.
+//!
+//! Limit: waits independent of the body and of one another, with exponential tails.
 
 /// Odds of waiting, and the mean wait of those who do.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
