@@ -1,4 +1,4 @@
-//! Into the instance and out of it: KV admission, prefix hits, ends of prompts, the way to decode, preemption.
+//! KV admission, prefix hits, ends of prompts, preemption. Limit: blocks change hands between steps, never inside one.
 
 use std::cmp::Reverse;
 

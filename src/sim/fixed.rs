@@ -1,4 +1,6 @@
 //! Fixed step times in place of the engine's, for oracles.
+//!
+//! Limit: one time a kind of step, whatever is in it; a rank's links carry one request's KV at a time.
 
 use std::sync::Arc;
 

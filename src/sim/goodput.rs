@@ -4,6 +4,8 @@
 //! bisected between the last rate that holds and the first that fails, to 1 %; it supposes that
 //! what fails at one rate fails at every higher one. A run that is too short to say anything of a rate, or that
 //! is offered more than it serves, says so in its row.
+//!
+//! Limit: one trace and seed; a rate is good to 1 % of itself and to what so many requests can tell.
 
 use rayon::prelude::*;
 

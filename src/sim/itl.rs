@@ -1,4 +1,6 @@
 //! Gaps between tokens, kept per instance as runs of equal gaps and summed up per request at its end.
+//!
+//! Limit: gaps at steps of the instance; what a client sees between bursts of a stream is not told.
 
 use std::collections::VecDeque;
 

@@ -5,6 +5,8 @@
 //! place within a block: no sequence is looked at. Named prompt blocks are shared; when the last
 //! sequence lets go they stay, least recently used first out, until memory or time takes them. Blocks of answers
 //! stay as well, tail first out as in vLLM (`KVCacheManager.free` frees in reverse), and so push others out.
+//!
+//! Limit: whole named blocks of one size; what a host or disk tier holds is `shared_tier`'s, with one link.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};

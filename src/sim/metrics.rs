@@ -3,6 +3,8 @@
 //! TTFT = first token - arrival; TPOT = (finish - first token) / (answer tokens - 1), none with one
 //! token; e2e = finish - arrival. Rates are over the time from the first arrival to the last event, goodput over the
 //! time of the arrivals.
+//!
+//! Limit: of requests that finished; the others are counted, and only goodput holds them against a plan.
 
 use serde::Serialize;
 

@@ -3,7 +3,7 @@
 //! Columns in ([`Requests`]), columns out ([`Outcome`]); time is integer picoseconds, ties are
 //! first in first out, and the same input gives the same bits whatever the number of threads.
 //!
-//! Limits. A prompt's KV is reserved whole when it is let in, or taken chunk by chunk (`KvAdmission`: a choice), and a
+//! Limits: A prompt's KV is reserved whole when it is let in, or taken chunk by chunk (`KvAdmission`: a choice), and a
 //! head of the queue that did not fit is looked at again when something has ended. Only whole named blocks are
 //! reused; answers take their turn in the cache, and are named by the trace when they come back in a prompt. KV on the wire waits in line at
 //! the links of both ranks (no fair sharing). All micro-batches of an AFD unit, and all stages of a

@@ -1,4 +1,6 @@
 //! What became of each request, and what each instance did.
+//!
+//! Limit: equal decode steps are one span, so a timeline cannot tell them apart.
 
 use crate::spec::Role;
 

@@ -1,5 +1,7 @@
 //! A timeline in the Chrome trace event format, which Perfetto opens: complete events ("X"), time
 //! in microseconds, a process per instance and a thread per lane.
+//!
+//! Limit: spans only: no counters, no flows between instances.
 
 use serde_json::json;
 

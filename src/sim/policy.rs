@@ -1,4 +1,6 @@
 //! Scheduling policies: who is let in, and what a step carries.
+//!
+//! Limit: policies see one rank; what a server knows of all its ranks (balance of prompts, say) is the router's.
 
 use super::settings::Scheduler;
 

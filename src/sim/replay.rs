@@ -1,4 +1,6 @@
 //! A real server's log beside the simulation of the same requests.
+//!
+//! Limit: the log's arrivals and lengths; retries, aborts and cached prefixes of the real server are not known.
 
 use std::sync::Arc;
 

@@ -1,6 +1,8 @@
 //! Several simulations of one deployment side by side: other traces or other seeds, the same prices.
 //!
 //! Runs are independent, so each has the bits that it has alone, whatever the number of threads.
+//!
+//! Limit: runs share nothing but prices; what one leaves in a cache no other finds.
 
 use rayon::prelude::*;
 

@@ -1,4 +1,7 @@
 //! What arrives: one column a property, one row a request, in order of arrival.
+//!
+//! Limit: text tokens only; a request has one answer, of a length that is known beforehand to the simulator and to no
+//! policy.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,6 @@
 //! Routers: which attention rank of a pool gets a request. Ties go to the lowest number.
+//!
+//! Limit: routers see the state at the moment of arrival, without delay, and never move a request again.
 
 use std::hash::Hasher;
 

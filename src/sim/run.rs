@@ -3,6 +3,8 @@
 //! At equal times arrivals and transfers come first, first in first out, then boundaries by instance.
 //! A run of decode steps is one event. What arrives meanwhile cuts the run at its next boundary,
 //! if it can be let in at all: nothing else could change what the steps do.
+//!
+//! Limit: instances do not fail, and nothing is added or taken away while requests are under way.
 
 use std::cmp::Reverse;
 use std::sync::Arc;

@@ -1,4 +1,6 @@
 //! How requests are scheduled and routed: what a simulation takes beside the plan and the requests.
+//!
+//! Limit: one scheduler and one router for the whole deployment.
 
 use serde::Deserialize;
 

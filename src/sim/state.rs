@@ -1,4 +1,6 @@
 //! The state of a simulation: requests under way, attention ranks, instances.
+//!
+//! Limit: times are whole picoseconds and ranks are numbered once; nothing here knows names of servers.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};

@@ -1,4 +1,6 @@
 //! The boundary between two steps: what ended, who comes in, what the next step carries and takes.
+//!
+//! Limit: boundaries lie between whole steps: nothing comes, goes or changes inside one.
 
 use std::cmp::Reverse;
 

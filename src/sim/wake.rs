@@ -1,4 +1,6 @@
 //! What wakes an instance or cuts its run short, and books what a run has taken by then.
+//!
+//! Limit: only decode runs are cut: a step that carries prompts is never stopped half-way.
 
 use super::deployment::PARTS;
 use super::price::FINE;

@@ -1,4 +1,6 @@
 //! Everything of one simulation: who waits where, what is to come, what has come out.
+//!
+//! Limit: one deployment; events at the same picosecond are ordered by kind, then first in first out.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};

@@ -3,6 +3,8 @@
 //! A prompt of n tokens has floor(n / b) full blocks of b tokens, and ceil(n / b) with the last one begun. What nearly
 //! all rows agree on is the size; a row that names more than its prompt has room for is refused, for it would hit
 //! tokens that it does not have. Names of text are hashed to 64 bits.
+//!
+//! Limit: one size of block a trace; names that are hashed may meet by a chance of 2^-64 a pair.
 
 use std::hash::Hasher;
 

@@ -2,6 +2,8 @@
 //!
 //! PCG64 (O'Neill 2014) with one stream for arrivals and one for lengths, so that a change of rate
 //! keeps the lengths; Gamma gaps by Marsaglia and Tsang (2000). Same seed, same bits.
+//!
+//! Limit: renewal arrivals at one rate: no days, no sessions, no correlation between gaps.
 
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::Rng;

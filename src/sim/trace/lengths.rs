@@ -1,4 +1,6 @@
 //! Tables of lengths without arrivals, which are then drawn: CSV, JSON lines, histograms of marginals.
+//!
+//! Limit: marginals are drawn independently, so long prompts need not have long answers.
 
 use std::path::Path;
 

@@ -3,6 +3,8 @@
 //! Prefix hits follow the leading-block rule: a prompt reuses its named blocks up to the first one
 //! that is not cached; a cache of limited size forgets the least recently used prompt's tail first, as a
 //! server's does (`kv::Cache`).
+//!
+//! Limit: tokens are counted, never seen: prefixes are known by names of blocks or not at all.
 
 mod blocks;
 pub mod draw;

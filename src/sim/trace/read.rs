@@ -10,6 +10,8 @@
 //! * WEKA sessions stand in [`super::weka`], tables without arrivals in [`super::lengths`].
 //!
 //! Rows are sorted by time. Dates start at the earliest one, and so do epochs; other numbers are seconds from 0.
+//!
+//! Limit: whole files in memory; times to 213 days, and time zones only where a date says one.
 
 use std::path::Path;
 

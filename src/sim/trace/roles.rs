@@ -3,6 +3,8 @@
 //! Names are compared in small letters with one underscore between words (`ContextTokens` is `context_tokens`);
 //! a unit at the end (`arrival_ms`, `time (s)`) is taken off. Two columns that could both be a length are
 //! refused: the caller says which.
+//!
+//! Limit: English names of known tools; others are told by the caller.
 
 use super::moment::Unit;
 use crate::error::{Problems, Result, near};

@@ -1,4 +1,6 @@
 //! Rows on their way to requests: checked one by one, sorted by time, sessions numbered.
+//!
+//! Limit: 1.8e7 seconds a trace; of rows at the same time the first in the file comes first.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};

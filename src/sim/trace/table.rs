@@ -3,6 +3,8 @@
 //! CSV: the separator (`,` `;` tab `|`) is the one that stands most often in the line of names; cells may be quoted;
 //! with `;` or tab a comma may be the point of a number. JSON: an object a line, a list of objects, or an object of
 //! columns (lists, or objects by row as pandas writes them); parts of objects inside are columns `outer.inner`.
+//!
+//! Limit: one table a file, text in UTF-8, no column types but what each cell looks like.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;

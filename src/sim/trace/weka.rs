@@ -1,5 +1,7 @@
 //! WEKA's agentic sessions (callanjfox/kv-cache-tester): one JSON object each, sub-agents inside; block names are
 //! local to a session. The files do not say when sessions start: session k starts at k times a gap.
+//!
+//! Limit: sessions start at even gaps of the caller's, for the files do not say when.
 
 use std::path::Path;
 
