@@ -1,4 +1,6 @@
 //! How good a plan is under the limits.
+//!
+//! Limit: how near a miss is counts each limit alike, whatever the limits are worth.
 
 use std::cmp::Ordering;
 

@@ -1,4 +1,6 @@
 //! Rows looked through in blocks, side by side; what is found stands in their order.
+//!
+//! Limit: for work on rows that is alike for all of them; a few slow rows at one end hold up their block.
 
 use rayon::prelude::*;
 

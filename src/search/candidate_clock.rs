@@ -1,4 +1,6 @@
 //! A layout with the clock it is searched by: lines where its steps add up, else the engine itself.
+//!
+//! Limit: scans in a closed loop at the workload's means; what leads is priced by the engine again.
 
 use std::ops::Deref;
 use std::sync::Arc;

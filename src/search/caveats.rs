@@ -1,5 +1,7 @@
 //! What should be known beside a study's answer, in words: whose tables stand in, where frameworks disagree, how
 //! little of the winner is known, limits that look like another unit.
+//!
+//! Limit: warns by thresholds set by hand (`HALF`, `SECONDS`), of what the study itself has seen.
 
 use super::study::{Study, Verdict};
 use crate::serving::Known;

@@ -3,6 +3,8 @@
 //! The first three hang on the library alone, so those of the libraries searched last are kept for the next question
 //! (other limits, another workload, a larger budget); prefill slots hang on their prompts, and workloads of one map
 //! that differ in answers share them.
+//!
+//! Limit: kept by the library, a few of them: memory is let go of only when others push them out.
 
 use std::sync::Arc;
 

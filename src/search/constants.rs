@@ -3,6 +3,8 @@
 //!
 //! Most are no bounds. What the search loses by them is held against everything there is in tests/rust/fair.rs (best
 //! plans of whole lists), tests/rust/refine.rs (a much finer grid) and tests/rust/pairs.rs (all pairs).
+//!
+//! Limit: measured on the shipped tables; another pack may want other values, which the tests named would show.
 
 /// How far a scan can be trusted (`leaders`, `exact`); held by tests/rust/scan.rs.
 pub mod scan {

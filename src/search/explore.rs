@@ -8,6 +8,9 @@
 //! and batches and chunks lie on a coarse grid; the leaders of every level are therefore priced again on a
 //! fine one (`refine`), so that levels are compared best against best. The space is scanned by lines
 //! (`serving::scan`); what is said of it is priced by the engine (`exact`), and every row tells which it is.
+//!
+//! Limit: one model and workload on a whole budget; budgets shared between models and plans that change over a day are
+//! not searched.
 
 use std::sync::Arc;
 

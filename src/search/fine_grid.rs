@@ -1,4 +1,6 @@
 //! The fine grid of chunks: pieces that a prompt is cut into, and prompts that a step carries whole.
+//!
+//! Limit: a list by mean lengths; chunks that only suit some of the prompts are not tried.
 
 use crate::serving::choose::Cycle;
 

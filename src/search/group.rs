@@ -1,4 +1,6 @@
 //! A layout that serves both phases: its rows on the coarse grid, what they reach, and what is known beside them.
+//!
+//! Limit: holds what was priced and no more: nothing says that a point between two of its rows is worse.
 
 use std::sync::{Arc, Mutex};
 

@@ -1,4 +1,6 @@
 //! What is made once for each key, by whoever asks first.
+//!
+//! Limit: nothing is dropped before the whole is, so memory grows with the keys that were asked for.
 
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,4 +1,6 @@
 //! What makes two rows the same plan.
+//!
+//! Limit: the same plan in other words (one replica of two, say) has another key.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,6 @@
 //! The layouts that a search starts from: of workers all there are, of AFD units the coarse grid.
+//!
+//! Limit: equal workers in a slot; fleets of mixed widths are not listed.
 
 use super::row::Layout;
 use super::space::{self, Choices, PREFILL_TURNS, TURNS};

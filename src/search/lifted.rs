@@ -2,6 +2,8 @@
 //!
 //! One row a level: what the best plan that a server starts gives, what the best plan of all gives, and which rules
 //! that one breaks. A gain of nothing says that no rule stands in the way.
+//!
+//! Limit: all rules or none; which single rule would have to go is not worked out.
 
 use std::sync::Arc;
 

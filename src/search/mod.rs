@@ -13,6 +13,8 @@
 //! | what is said, by the engine | `exact` |
 //! | the question and its answer | `question` `arrivals` `study` `explore` `flips` `caveats` `verdict` |
 //! | many questions | `audit` `lifted` `regimes` |
+//!
+//! Limit: optimal over what was looked at: grids are finite, and what lies beyond `space` is never tried.
 
 pub mod aim;
 pub mod arrivals;

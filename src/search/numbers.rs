@@ -1,4 +1,6 @@
 //! How many of each slot: the best whole numbers of a prefill and a decode slot within the budget.
+//!
+//! Limit: whole workers, one kind a slot; what is left of the budget idles.
 
 use rayon::prelude::*;
 

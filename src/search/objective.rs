@@ -1,4 +1,6 @@
 //! What a study optimises: more of it is better.
+//!
+//! Limit: three rates of tokens; money and energy are told of a plan, never optimised here.
 
 use crate::error::{Error, Result, near};
 use crate::serving::SteadyState;

@@ -1,4 +1,6 @@
 //! What a search is asked, and the pieces of it that can be searched alone.
+//!
+//! Limit: one cluster, one workload, one pair of limits; maps of several are `regimes`.
 
 use std::sync::Arc;
 

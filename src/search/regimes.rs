@@ -6,6 +6,8 @@
 //! limits; what a finer grid and the engine have priced for one cell is kept for the others; and rows that cannot
 //! lead under a cell's limits are passed over (`leaders::Tiers`). Every framework compared has a scan of its own; in a
 //! cell each level takes the best of them. Held against `explore` in tests/rust/regimes.rs.
+//!
+//! Limit: a cell is a point: where a border runs between two cells is not looked for.
 
 mod map;
 mod scene;

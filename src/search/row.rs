@@ -1,4 +1,7 @@
 //! One priced plan, small enough to keep hundreds of thousands of them.
+//!
+//! Limit: single precision where only ratios are read; a row alone cannot be explained, its engine has to be compiled
+//! again.
 
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,6 @@
 //! What fills a slot of a plan: layouts with their clocks and what was priced on each, and those worth pairing.
+//!
+//! Limit: a slot is reduced to rate, latency and ways for KV; what else it has is asked of its engine.
 
 use std::sync::Arc;
 

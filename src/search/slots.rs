@@ -2,6 +2,8 @@
 //!
 //! A front is priced ([`Front`]), and what a pair of it gives is kept for every pair of limits; the best whole batch under
 //! a TPOT limit is looked for only where a bound says that it may lead (`fine_decode`).
+//!
+//! Limit: bounds are of one slot: what the partner costs in GPUs is only known once they are paired.
 
 use std::sync::OnceLock;
 

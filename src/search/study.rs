@@ -1,4 +1,6 @@
 //! The outcome of a search: best against best, nearest misses, and every point behind them.
+//!
+//! Limit: flips are told among the plans looked at, never by another search.
 
 use std::sync::Arc;
 

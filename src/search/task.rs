@@ -1,4 +1,6 @@
 //! What a level is searched for, and what all passes of the search share: clocks, what is compiled and what is kept.
+//!
+//! Limit: belongs to one search; nothing here outlives it but what `compiled` keeps.
 
 use std::sync::Arc;
 

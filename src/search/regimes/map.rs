@@ -1,4 +1,6 @@
 //! What a map is asked, and what a cell of it holds.
+//!
+//! Limit: every cluster with every workload and every pair of limits; no cell can be left out.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

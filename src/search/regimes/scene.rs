@@ -5,6 +5,8 @@
 //! on the finer grid; decode slots are looked for once a TPOT limit. A cell first reads how far each layout reaches
 //! under its limits from the rows that none of the same layout beats in rate and both latencies, and then takes up
 //! only rows near the best. Pairs are not listed: of each cell those near its best are found by their bounds.
+//!
+//! Limit: a closed loop only; cells with arrivals of their own are explored one by one.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;

@@ -1,4 +1,6 @@
 //! A map as a table: one row a cell, with its winner, its lead, and what stops the others.
+//!
+//! Limit: `tolerance` is one share for all cells, however well each of them is known.
 
 use std::sync::Arc;
 
