@@ -1,4 +1,6 @@
 //! The one bulk result type: named columns of equal length, moved to numpy without a copy.
+//!
+//! Limit: one axis, four kinds of column, no missing numbers: not-a-number stands for "none" in a column of floats.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,6 @@
 //! Cancellation and progress of long native work: two atomics shared by workers and the caller.
+//!
+//! Limit: cooperative only: work that never calls `check` cannot be stopped, and progress is a count, not a time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -2,6 +2,8 @@
 //!
 //! A spec is checked as a whole: every problem found is reported at once, each with the path of
 //! the field, what is wrong and, where it can be said, what would do.
+//!
+//! Limit: problems of one spec or call; a file that cannot be parsed names its first flaw only.
 
 use std::fmt;
 

@@ -26,6 +26,9 @@
 //!
 //! The crate is a house of eight floors; a module may use only the floors below its own
 //! (`tests/rust/layers.rs` enforces it).
+//!
+//! Limits: decoder-only language models, one model a cluster, steady states or request-level simulation; no training,
+//! no failures, and power is the nominal one of the device.
 
 pub mod columns;
 pub mod control;

@@ -3,6 +3,9 @@
 //! Rayon's global pool does not survive `fork`: a child process would wait for ever for threads
 //! that exist only in its parent. Every parallel piece of the crate runs in [`install`], which
 //! builds a pool of its own in each process.
+//!
+//! Limit: one pool a process, whose size is set for all callers at once; threads of a process that forked are not
+//! carried over.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};

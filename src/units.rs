@@ -1,4 +1,6 @@
 //! Unit constants. Inside the crate everything is SI: seconds, bytes, FLOP, watts.
+//!
+//! Limit: plain factors: nothing keeps seconds from being added to bytes but names.
 
 pub const US: f64 = 1e-6;
 pub const MS: f64 = 1e-3;

@@ -1,4 +1,6 @@
 //! How many digits of a fit are kept.
+//!
+//! Limit: six digits for every parameter alike, whatever the data would bear (two or three).
 
 use crate::network::params::Misfit;
 

@@ -2,6 +2,8 @@
 //!
 //! Everything here is serial inside one fit and ordered across fits, and numbers are kept to six
 //! digits, so that the parameter file is the same for any number of threads.
+//!
+//! Limit: what has no measured table (KV on its way from prefill to decode, say) is not fitted here.
 
 pub mod collectives;
 mod digits;

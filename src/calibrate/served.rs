@@ -8,7 +8,7 @@
 //! rooflines), so the rates are effective ones: with the tables' utilisation in them they are not peaks of
 //! a data sheet. Requests without latencies are load only: what is judged later can be kept out of the fit.
 //!
-//! Limits. A local minimum near one of those; a log that never fills the arithmetic units
+//! Limits: a local minimum near one of those; a log that never fills the arithmetic units
 //! says little about their rate. Network rates are not fitted: one device's log does not show them.
 
 use rayon::prelude::*;

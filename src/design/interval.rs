@@ -2,6 +2,8 @@
 //!
 //! Interval arithmetic, one operation at a time (Moore 1966): it never denies what some values inside
 //! allow, and may allow what none does, as where a name stands twice. A truth value is 0, 1, or from 0 to 1.
+//!
+//! Limit: values are taken as independent, so that `x - x` may be anything from low less high to high less low.
 
 use super::expression::{Code, Expression, Op};
 

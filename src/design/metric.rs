@@ -1,4 +1,6 @@
 //! Numbers that a point of a space can be asked for.
+//!
+//! Limit: means of a steady state; percentiles of requests are asked of a simulation (`optimize::measure`).
 
 use crate::serving::Engine;
 use crate::spec::choices;

@@ -6,6 +6,8 @@
 //! the axes, the last axis fastest, points that break a constraint left out; so a slice of numbers
 //! is a unit of work that any machine can price from the space's JSON alone. Of such a space [`optimize`] finds the best
 //! point without pricing all; [`sensitivity`] asks how much each figure moves one plan.
+//!
+//! Limit: axes are lists: nothing lies between two values, and a path leads to one field only.
 
 mod diagram;
 mod expression;

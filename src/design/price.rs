@@ -5,6 +5,8 @@
 //! is dropped and nothing stops the others. One that no server starts (`spec::rules`) is such a row too, unless that
 //! is lifted; `runnable` says of every point whether it keeps the rules. Evidence: `measured_share` is the smaller of
 //! the shares of TTFT's and of TPOT's operator time that are measured or interpolated.
+//!
+//! Limit: steady states, each alone; points are priced to the same bits wherever and beside whatever they are priced.
 
 use std::sync::Arc;
 

@@ -3,6 +3,8 @@
 //! For functions that are dear, smooth but for steps, and best found by looking at a tenth of the
 //! lattice. Exact only where the function has few hills: callers hold it against the whole lattice in
 //! their tests. Every value is asked for once; the answer depends on nothing but the values.
+//!
+//! Limit: exact only where there are few hills; a peak narrower than the last step between starts is missed.
 
 /// Rows of a lattice, each of a block that a climb does not leave, and what was priced on them.
 pub struct Climb<P, B> {

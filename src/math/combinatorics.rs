@@ -3,6 +3,8 @@
 //! A token picks `k` of `E` experts uniformly without replacement. The probability that a group
 //! holding `e` of them receives at least one copy is `1 - C(E-e, k) / C(E, k)`; the expected
 //! number of groups reached is the sum over groups. Source: network.md, physics.md 5.
+//!
+//! Limit: uniform, independent tokens; a load that favours some experts is weighed elsewhere (`network::traffic`).
 
 /// Probability that at least one of `k` draws without replacement from `total` falls into a
 /// subset of size `subset`.

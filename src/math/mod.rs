@@ -1,4 +1,6 @@
 //! Small numerics that several floors need.
+//!
+//! Limit: what one floor alone needs stands on that floor.
 
 pub mod climb;
 pub mod combinatorics;

@@ -6,6 +6,8 @@
 //!
 //! Source: arXiv 2601.21351 (barrier over r attention instances). Integrals by Simpson's rule on a
 //! step of 1/64, good to 1e-9; r need not be whole.
+//!
+//! Limit: independent ranks with normal loads; ends at ten standard deviations, beyond which nothing is counted.
 
 use std::f64::consts::FRAC_1_SQRT_2;
 use std::sync::OnceLock;

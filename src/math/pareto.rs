@@ -6,6 +6,8 @@
 //!
 //! With a tolerance, a row off the frontier is a tie if it would stand were each of its costs
 //! smaller by the fraction `epsilon` of its size. Costs are minimised; NaN never takes part.
+//!
+//! Limit: two or three costs; rows with a cost that is not a number do not take part.
 
 use std::collections::BTreeMap;
 

@@ -3,6 +3,8 @@
 //! No constant is fitted here. A worker's tokens per second are those of one step of its kind,
 //! without queueing, scheduling gaps or KV transfer; a deployment that reports sustained rates
 //! includes those, so a sound prediction sits a little above its target.
+//!
+//! Limit: figures as told by their sources; what these leave out is assumed and said in the note.
 
 use std::sync::Arc;
 

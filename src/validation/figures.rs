@@ -11,6 +11,8 @@
 //! and `lockstep` were then taken from the sources, with the errors in sight; kernels were mended in
 //! between: 14. Since then steps overlap where their source says so, which moved figures that were low
 //! past their targets. The count the tests pin is no blind test.
+//!
+//! Limit: figures found by reading, without error bars of their own.
 
 use crate::spec::{Dtype, ExpertLoad, Framework, Parallel, Quant};
 

@@ -3,6 +3,9 @@
 //! Sections: `deployed` (end-to-end figures of deployments), `silicon` (5,221 measured points of
 //! the InferenceX sample), `afd` (decode steps of attention and FFN pools and of wide EP beside them), `saturated` (servers with all requests queued, simulated), `served` (measured servers simulated request by request), `literature` (formulas and tables of papers) and `network` (communication
 //! tables, those that were fitted and those that never were). Nothing is fitted here: a row that cannot be computed says why, and counts as such.
+//!
+//! Limit: what was published, mostly of large MoE models on Hopper and Blackwell; nothing here says how far an
+//! unmeasured kind is off.
 
 pub mod deployed;
 pub mod figures;

@@ -1,4 +1,6 @@
 //! One figure and its prediction.
+//!
+//! Limit: one number against one number; spreads of a table stand in `n`, `median` and `p95`.
 
 use crate::error::{Problems, Result, near};
 use crate::network::params::Misfit;

@@ -7,6 +7,8 @@
 //! started with, and nothing beside its steps waits (`request_path`), as when the device was fitted; blocks that its log does not state are what the memory holds (they never bind there).
 //! Source: casys-kaist/LLMServingSim, bench/examples (MIT); that simulator's own errors over all 300, with a
 //! profile of the GPU itself: TPOT +0.2 and -1.0 %, TTFT +0.6 and -4.0 %. Targets: design of this check.
+//!
+//! Limit: one dense model and one version of vLLM; what was fitted and what was judged are halves of the same run.
 
 use std::sync::Arc;
 

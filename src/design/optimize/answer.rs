@@ -1,4 +1,6 @@
 //! What a search says: its certificate, what was priced, the best, or why there is none.
+//!
+//! Limit: says what was priced and proved and nothing of points outside the space; ties are told within 1e-9.
 
 use std::collections::BTreeMap;
 

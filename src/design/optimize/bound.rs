@@ -6,6 +6,8 @@
 //! batch and chunk are given; else what is chosen could, by rounding, differ between two plans of one rate,
 //! and only the rate is used). GPUs and the bill follow from the plan. `SLACK` covers the rounding of a
 //! different order of the same arithmetic.
+//!
+//! Limit: TPOT of P/D and plans that leave batch or chunk open have no bound on latencies here.
 
 use std::sync::Arc;
 

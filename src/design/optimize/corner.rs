@@ -1,4 +1,6 @@
 //! The smallest batch and chunk of a plan that do not fit: nothing larger does.
+//!
+//! Limit: memory alone; plans with slots, or with batch or chunk left open, have no corner.
 
 use super::bound::{axis, given};
 use crate::design::Space;

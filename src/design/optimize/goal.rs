@@ -3,6 +3,8 @@
 //! An objective is a metric, whose sense is known (rates up; times, memory, GPUs and money down), or
 //! `max metric`, `min metric`. Constraints are those of a space, over metrics as well as axes; where both
 //! have a name the metric is meant.
+//!
+//! Limit: one objective; several are weighed against one another by constraints, or by a frontier of what was priced.
 
 use crate::design::{Expression, Interval, Metric, Priced, Space, name_of};
 use crate::error::{Error, Problems, Result, near};

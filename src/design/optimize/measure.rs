@@ -1,6 +1,8 @@
 //! What a simulated point can be asked for: goodput, rates, and latencies as means or percentiles of the requests.
 //!
 //! Means are those after the warm-up (`sim::statistics`), percentiles those of all requests, linear between neighbours.
+//!
+//! Limit: percentiles of one run, without an interval; goodput counts the time of arrivals and no more.
 
 use crate::error::Problems;
 use crate::error::near;

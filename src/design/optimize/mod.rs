@@ -12,6 +12,8 @@
 //! bound that holds for every table (measured grids rise only within their noise), and is enumerated.
 //! Rounds are of fixed sizes, so what is priced does not depend on the number of threads. Points
 //! within `TIE` of the best are all priced and told.
+//!
+//! Limit: nothing between the listed values, and only as true as the prices: an optimum of the model, not of a server.
 
 mod answer;
 mod bound;

@@ -3,6 +3,8 @@
 //! Points are taken one after another. A candidate is dropped after the first quarter of the requests if, request by
 //! request, it is worse than the best so far with 99 % confidence (batch means, `sim::statistics`): statistical, and no
 //! proof. That needs an open loop of enough requests, and an objective that is a mean over them.
+//!
+//! Limit: one seed and one trace for all; the winner of close candidates may be another under other requests.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

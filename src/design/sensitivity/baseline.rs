@@ -1,4 +1,6 @@
 //! What is varied: an estimate's question with its plan settled, and the numbers whose change is told.
+//!
+//! Limit: the plan stays as settled: what another device would have chosen is not looked for.
 
 use std::sync::Arc;
 

@@ -4,6 +4,8 @@
 //! FLOP/s of all formats go together. Imbalance is the exponent of the experts' power law; of a
 //! histogram every load is raised to the factor, which for a power law is the same. `prefix_share`
 //! moves tokens between the cached and the new part of the prompt at a fixed total.
+//!
+//! Limit: one figure at a time; figures that move together (clock and power, say) are moved apart.
 
 use super::baseline::Baseline;
 use crate::spec::{Device, ExpertLoad, Imbalance, Plan, PoolPlan, Slot};

@@ -2,6 +2,8 @@
 //!
 //! `silicon_sample.csv` of aiconfigurator-core 0.12.0 (Apache-2.0), packed by
 //! `tests/bench/build_silicon.py`.
+//!
+//! Limit: labels as published, wrong ones included; they are read by rules in `labels`.
 
 use crate::error::{Error, Result};
 use crate::spec::Framework;

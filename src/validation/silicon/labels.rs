@@ -22,6 +22,8 @@
 //! `inconsistent-layout`; of rows with recipes `several-recipes`, `mtp-unknown`, `draft-depth-unknown`. MTP is labelled
 //! nowhere: beside what recipes say, the changelog of SemiAnalysisAI/InferenceX (perf-changelog.yaml, #632 and #642) names
 //! the image 1.2.0rc6.post3 of TensorRT-LLM for its configurations with drafts alone.
+//!
+//! Limit: rules by label alone; a row that fits none stays as labelled.
 
 use super::data::{Raw, Sizes};
 use super::recipes::{self, Found, Recipe};

@@ -3,6 +3,8 @@
 //! The data's framework versions differ from the kernel tables'; MTP is not labelled, but in public recipes (`recipes`). The measured
 //! TTFT includes closed-loop queueing: it is compared where each row is simulated (`closed_loop`), on demand.
 //! Nothing is tuned.
+//!
+//! Limit: tables of other framework versions than the servers'; MTP is known from public recipes alone.
 
 pub mod closed_loop;
 pub mod data;

@@ -1,4 +1,6 @@
 //! A row of the sample with its prediction.
+//!
+//! Limit: one TPOT a row, a mean of a client's run.
 
 use super::data::Raw;
 

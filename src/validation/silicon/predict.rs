@@ -3,6 +3,8 @@
 //! Prompts are fixed at the mean of what the client drew: InferenceX draws uniformly from 80-100 %
 //! of the nominal length. Chunk budgets and formats are the servers' defaults (`serving::defaults`).
 //! Sequences that memory does not hold wait outside, as the frameworks make them.
+//!
+//! Limit: prompts all of the mean length, servers' default budgets.
 
 use std::sync::Arc;
 

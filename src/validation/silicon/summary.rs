@@ -1,5 +1,7 @@
 //! Coverage and error (TPOT, or TTFT where it was simulated) of the silicon sample by model, system, framework,
 //! mode and load.
+//!
+//! Limit: groups by one label at a time; rows of large sweeps weigh as much as they are many.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
