@@ -30,7 +30,7 @@ from disagg.regimes import regimes
 from disagg.result import Estimate, Step
 from disagg.run import Run, compare_runs
 from disagg.sensitivity import sensitivity
-from disagg.simulate import Fixed, goodput_curve, simulate
+from disagg.simulate import goodput_curve, simulate
 from disagg.space import Space
 from disagg.specs import (
     AFD,
@@ -42,6 +42,7 @@ from disagg.specs import (
     Device,
     Distribution,
     Fabric,
+    Fixed,
     Model,
     Parallel,
     Placement,
@@ -72,3 +73,4 @@ __all__ = [
 ]
 
 _border.seal(globals(), __all__)
+_border.hint(Estimate=Estimate, Frame=Frame, Launch=Launch, Runnable=rules.Runnable, Study=Study, Trace=Trace)

@@ -16,11 +16,11 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterable
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, ForwardRef
 
 from disagg.errors import DataError, DisaggError, InternalError, SpecError
 
-__all__ = ["seal", "sealed"]
+__all__ = ["hint", "seal", "sealed"]
 
 # Whose frames may stand between a call and an error that the call has to answer for.
 _OURS = tuple(
@@ -90,6 +90,16 @@ def seal(namespace: dict[str, Any], names: Iterable[str]) -> None:
             for cls in value.__mro__:
                 if cls.__module__.startswith("disagg.") and cls.__flags__ & _HEAP:
                     _seal_class(cls)
+
+
+def hint(**found: Any) -> None:
+    """Put names that modules import for types only into the modules, so that `typing.get_type_hints` finds them."""
+    found["specs"] = sys.modules["disagg.specs"]
+    # The name of a class that is imported when somebody asks: matplotlib is heavy.
+    found["Axes"] = ForwardRef("__import__('matplotlib.axes').axes.Axes")
+    for name, module in sys.modules.items():
+        if name.startswith("disagg.") and name != "disagg._core":
+            vars(module).update({n: v for n, v in found.items() if n not in vars(module)})
 
 
 _HEAP = 1 << 9

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import astuple
 from typing import Any
 
-from disagg import _ask, _core
+from disagg import _core
 from disagg._serve import estimate
 from disagg.errors import Problem, SpecError
-from disagg.frame import Frame
-from disagg.optimum import Optimum
-from disagg.progress import Progress, reporter
 from disagg.result import Estimate
 from disagg.run import Run
-from disagg.simulate import Fixed, simulate
+from disagg.simulate import simulate
 from disagg.space import Space
-from disagg.specs import PARTS, SLO
+from disagg.specs import PARTS, SLO, Fixed
 from disagg.specs.plan import plan_from_dict
 from disagg.trace import Trace
 
@@ -57,7 +55,7 @@ def judge(
     requests = None
     if how is not None:
         timing = how.get("timing")
-        fixed = None if timing is None else timing._raw()
+        fixed = None if timing is None else astuple(timing)
         options = json.dumps({n: how[n] for n in REPLAY if n in how})
         requests = (how["trace"]._raw, how.get("slo"), fixed, options, seed)
     return _core.Search(space._core, space._points, objective, constraints, runnable, requests)
@@ -74,45 +72,3 @@ def result(space: Space, point: int, how: dict[str, Any] | None, seed: int) -> E
     replay = {n: v for n, v in how.items() if n != "slo"}
     run: Run = simulate(**parts, **asked, **replay, seed=seed, progress=False)
     return run
-
-
-def search(  # noqa: PLR0917 - as `optimize` has them
-    space: Space,
-    judge: _core.Search,
-    best: Callable[[int], Estimate | Run],
-    constraints: list[str],
-    method: str,
-    trials: int,
-    seed: int,
-    partial: bool,
-    progress: Progress,
-) -> Optimum:
-    """Go through the points, or ask for them, and tell what was found."""
-    complete = True
-    with reporter(progress, "points") as report:
-        try:
-            if method == "optuna":
-                _ask.ask(space, judge, trials, seed, report)
-            else:
-                judge.run(report)
-        except KeyboardInterrupt:
-            if not partial or not len(Frame._from_core(judge.points())):
-                raise
-            complete = False
-    point, ties = judge.best()
-    metric, more = judge.objective
-    points, certificate, found = Frame._from_core(judge.points()), Frame._from_core(judge.certificate()), best(point)
-    scalars = {
-        "objective": f"{'max' if more else 'min'} {metric}",
-        "constraints": constraints,
-        "method": method,
-        "simulated": isinstance(found, Run),
-        "complete": complete,
-        "value": float(points.filter(point=point)[metric][0]),
-        "point": point,
-        "ties": ties,
-        "axes": [a["path"] for a in json.loads(space.to_json())["axes"]],
-        "best": json.loads(found.to_json()),
-        "space": space.to_json(),
-    }
-    return Optimum(scalars, {"points": points, "certificate": certificate})

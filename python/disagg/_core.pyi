@@ -57,6 +57,7 @@ __all__ = [
     "judge",
     "kernels_at",
     "kernels_damaged",
+    "kernels_frame",
     "kernels_frameworks",
     "kernels_identity",
     "kernels_import",
@@ -113,6 +114,14 @@ _Format: TypeAlias = Literal[
     "w4a16_nvfp4",
 ]
 
+class _Estimate(TypedDict, total=False):
+    framework: str | Sequence[str] | None
+    frameworks: str | Sequence[str] | None
+    quant: specs.Quant | None
+    serving: specs.Serving | None
+    assumptions: specs.Assumptions | None
+    load: float | None
+
 class _Explore(TypedDict, total=False):
     levels: str | Sequence[str]
     frameworks: str | Sequence[str] | None
@@ -148,6 +157,14 @@ class _Regimes(TypedDict, total=False):
     partial: bool
     progress: bool | Callable[[int, int], object] | None
 
+class _Sweep(TypedDict, total=False):
+    metrics: Sequence[str]
+    runnable: bool
+    executor: Any
+    checkpoint: str | PathLike[str] | None
+    partial: bool
+    progress: bool | Callable[[int, int], object] | None
+
 class _Optimize(TypedDict, total=False):
     objective: Required[str]
     constraints: Sequence[str]
@@ -170,6 +187,94 @@ class _Audit(TypedDict, total=False):
     seed: int
     batches_per_octave: int | None
     progress: bool | Callable[[int, int], object] | None
+
+class _Step(TypedDict, total=False):
+    batch: float | None
+    context: float | None
+    new: float | None
+    past: float | None
+
+class _Runnable(TypedDict, total=False):
+    framework: Required[str]
+    version: str | None
+    rules: Mapping[str, Any] | None
+
+class _Launch(TypedDict, total=False):
+    model: specs.Model | None
+    cluster: specs.Cluster | None
+    workload: specs.Workload | None
+    quant: specs.Quant | None
+    serving: specs.Serving | None
+    engine: str | None
+    force: bool
+
+class _Simulate(TypedDict, total=False):
+    stop_s: float | None
+    seed: int | Sequence[int]
+    framework: str | Sequence[str] | None
+    frameworks: str | Sequence[str] | None
+    quant: specs.Quant | None
+    serving: specs.Serving | None
+    assumptions: specs.Assumptions | None
+    timing: specs.Fixed | None
+    scheduler: str
+    router: str
+    prefix_cache: bool
+    kv_blocks: int | None
+    preemption: str
+    kv_admission: str
+    cache_ttl_s: float | None
+    shared_tier: Mapping[str, float] | None
+    progress: bool | Callable[[int, int], object] | None
+
+class _Replay(TypedDict, total=False):
+    framework: str | Sequence[str] | None
+    frameworks: str | Sequence[str] | None
+    quant: specs.Quant | None
+    serving: specs.Serving | None
+    assumptions: specs.Assumptions | None
+    timing: specs.Fixed | None
+    scheduler: str
+    router: str
+    prefix_cache: bool
+    kv_blocks: int | None
+    preemption: str
+    kv_admission: str
+    cache_ttl_s: float | None
+    shared_tier: Mapping[str, float] | None
+    progress: bool | Callable[[int, int], object] | None
+
+class _Calibrate(TypedDict, total=False):
+    model: Required[specs.Model]
+    cluster: Required[specs.Cluster]
+    plan: Required[specs.Aggregated | specs.PD | specs.AFD]
+    first: int | None
+    framework: str | Sequence[str] | None
+    frameworks: str | Sequence[str] | None
+    quant: specs.Quant | None
+    serving: specs.Serving | None
+    assumptions: specs.Assumptions | None
+    scheduler: str
+    kv_blocks: int | None
+    progress: bool | Callable[[int, int], object] | None
+
+class _Columns(TypedDict, total=False):
+    arrival: str | None
+    isl: str | None
+    osl: str | None
+    prefix: str | None
+    session: str | None
+    unit: Literal["s", "ms", "us", "ns"] | None
+    block_tokens: int | None
+    on_error: Literal["raise", "skip"]
+
+class _Collective(TypedDict, total=False):
+    ranks: Required[int]
+    bytes: Required[float]
+    dtype: str
+    placement: Sequence[int] | None
+    framework: str | Sequence[str] | None
+    frameworks: str | Sequence[str] | None
 
 class _Exchange(TypedDict, total=False):
     tokens: Required[float]
@@ -201,6 +306,34 @@ class _Hop(TypedDict, total=False):
     topk_groups: int
     placement: specs.Placement | None
     alpha_scale: float
+
+class _Transfer(TypedDict, total=False):
+    bytes: Required[float]
+    prefill_tp: int
+    decode_tp: int
+    same_domain: bool
+    layers: int | None
+    compute_ms: float
+
+class _Schedule(TypedDict, total=False):
+    layers: Required[int]
+    microbatches: Required[int]
+    attention_groups: int
+    duplex: Literal["full", "half"]
+    overlapped: bool
+
+class _Provision(TypedDict, total=False):
+    alpha_a: Required[float]
+    beta_a: Required[float]
+    alpha_f: Required[float]
+    beta_f: Required[float]
+    alpha_c: Required[float]
+    beta_c: Required[float]
+    batch: Required[float]
+    mu_p: Required[float]
+    mu_d: Required[float]
+    requests: float | None
+    barrier: bool
 
 @final
 class Case:
@@ -1505,6 +1638,7 @@ def judge(
 ) -> tuple[float, float, float, float, bool]: ...
 def kernels_at(path: str | PathLike[str]) -> None: ...
 def kernels_damaged(progress: Any | None = None) -> list[tuple[str, str]]: ...
+def kernels_frame(table: str, columns: dict[str, Any], compressed: Any) -> tuple[bytes, int, dict[str, Any]]: ...
 def kernels_frameworks(system: str) -> list[str]: ...
 def kernels_identity() -> str: ...
 def kernels_import(name: str, tables: Sequence[dict[str, Any]]) -> int: ...

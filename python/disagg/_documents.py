@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-__all__ = ["SHARED", "documented", "plot", "with_shared"]
+__all__ = ["SHARED", "plot", "with_shared"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -69,12 +69,6 @@ def plot(function: F) -> F:
         section = f"Parameters\n----------\n{own}\nax\n    {SHARED['ax']}"
         function.__doc__ = "\n\n".join(part for part in (before, section, gives, after) if part)
     return function
-
-
-def documented(doc: str | None) -> dict[str, str]:
-    """Give what a docstring says of each parameter."""
-    _, own, _ = _parted(inspect.cleandoc(doc or ""))
-    return {name: inspect.cleandoc(body) for head, body in _entries(own) for name in head}
 
 
 def _parted(text: str) -> tuple[str, str, str]:

@@ -6,39 +6,24 @@ from typing import Any, Unpack
 
 from disagg import _core
 from disagg._executor_pool import Calls
-from disagg._names import LEVELS, Names, expanded, several, single
+from disagg._names import LEVELS, expanded, several, single
 from disagg._versions import __version__
 from disagg.errors import InfeasibleError
 from disagg.frame import Frame
 from disagg.progress import Progress, reporter
 from disagg.result import INPUTS, Estimate
-from disagg.specs import AFD, PD, SLO, Aggregated, Assumptions, Cluster, Model, Quant, Serving, Workload
-from disagg.specs._base import Spec, checked, takes
+from disagg.specs import AFD, PD, SLO, Aggregated, Assumptions, Cluster, Model, Workload
+from disagg.specs._base import Spec, takes
 from disagg.study import Study
 
+_Plan = Aggregated | PD | AFD
 
-@checked
+
+@takes("_Estimate")
 def estimate(
-    model: Model,
-    cluster: Cluster,
-    workload: Workload,
-    plan: Aggregated | PD | AFD,
-    *,
-    framework: Names = None,
-    frameworks: Names = None,
-    quant: Quant | None = None,
-    serving: Serving | None = None,
-    assumptions: Assumptions | None = None,
-    load: float | None = None,
+    model: Model, cluster: Cluster, workload: Workload, plan: _Plan, **options: Unpack[_core._Estimate]
 ) -> Estimate:
     """Price one plan in its steady state, from measured kernels.
-
-    Parameters
-    ----------
-    load
-        Requests per second of an open loop (Poisson): batches shrink to it, and TTFT has the rest of the step in flight
-        and the waits for prefill and for a seat in decode, within 10 % of the request simulator up to 90 % of what
-        the plan serves. None: a closed loop at full batch.
 
     Returns
     -------
@@ -63,8 +48,9 @@ def estimate(
     >>> est.gpus, est.level
     (8, 'aggregated')
     """
-    names = single(framework, frameworks, "an estimate")
-    case = _core.Case(model, cluster, workload, names, quant, serving, assumptions)
+    names, load = single(options["framework"], options["frameworks"], "an estimate"), options["load"]
+    quant, serving = options["quant"], options["serving"]
+    case = _core.Case(model, cluster, workload, names, quant, serving, options["assumptions"])
     engine = _core.Engine(case, plan, None if load is None else float(load))
     return Estimate._from_native(engine.estimate(), _inputs(model, cluster, workload, quant, serving))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,7 @@ from disagg import _core, _html, plots
 from disagg._columns import Array, Text, column, ranks
 from disagg._frame_exports import Exports
 from disagg.errors import SpecError
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from disagg.plots._owned import Plots, drawn
 
 __all__ = ["Frame"]
 
@@ -33,15 +31,10 @@ def better(column: str, given: Sense | None = None) -> Sense:
     return "min" if not rate and column.endswith(_LESS_IS_BETTER) else "max"
 
 
-class _FramePlots:
+class _FramePlots(Plots):
     """Plots of frames of one kind."""
 
-    def __init__(self, frame: Frame) -> None:
-        self._frame = frame
-
-    def regimes(self, *, x: str | None = None, y: str | None = None, ax: Axes | None = None) -> Axes:
-        """Draw the winner of each cell as a map (of what ``dg.regimes(...)`` gave)."""
-        return plots.regimes(self._frame, x=x, y=y, ax=ax)
+    regimes = drawn(plots.regimes)
 
 
 class Frame(Exports):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import functools
+import json
 from typing import Unpack
 
-from disagg import _candidates, _core
+from disagg import _ask, _candidates, _core
 from disagg._names import named
 from disagg.errors import Problem, SpecError
+from disagg.frame import Frame
 from disagg.optimum import Optimum
+from disagg.progress import reporter
+from disagg.run import Run
 from disagg.space import Space
 from disagg.specs._base import takes
 
@@ -61,5 +64,31 @@ def optimize(space: Space, **options: Unpack[_core._Optimize]) -> Optimum:
         raise SpecError(problems)
     serve = _candidates.served(how["simulate"])
     judge = _candidates.judge(space, how["objective"], constraints, serve, seed, runnable=how["runnable"])
-    best = functools.partial(_candidates.result, space, how=serve, seed=seed)
-    return _candidates.search(space, judge, best, constraints, method, trials, seed, how["partial"], how["progress"])
+    complete = True
+    with reporter(how["progress"], "points") as report:
+        try:
+            if method == "optuna":
+                _ask.ask(space, judge, trials, seed, report)
+            else:
+                judge.run(report)
+        except KeyboardInterrupt:
+            if not how["partial"] or not len(Frame._from_core(judge.points())):
+                raise
+            complete = False
+    (point, ties), (metric, more) = judge.best(), judge.objective
+    found = _candidates.result(space, point, serve, seed)
+    points, certificate = Frame._from_core(judge.points()), Frame._from_core(judge.certificate())
+    scalars = {
+        "objective": f"{'max' if more else 'min'} {metric}",
+        "constraints": constraints,
+        "method": method,
+        "simulated": isinstance(found, Run),
+        "complete": complete,
+        "value": float(points.filter(point=point)[metric][0]),
+        "point": point,
+        "ties": ties,
+        "axes": [a["path"] for a in json.loads(space.to_json())["axes"]],
+        "best": json.loads(found.to_json()),
+        "space": space.to_json(),
+    }
+    return Optimum(scalars, {"points": points, "certificate": certificate})

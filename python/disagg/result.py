@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, cast
+from typing import Any, Literal, Unpack, cast
 
 from disagg import _core, _html
 from disagg._result_base import Fact, Result, Table, number, text, texts
@@ -14,7 +14,7 @@ from disagg.frame import Frame
 from disagg.launch import Launch
 from disagg.rules import sentences
 from disagg.specs import PARTS, Assumptions, Workload
-from disagg.specs._base import Spec, checked, expect
+from disagg.specs._base import Spec, checked, takes
 from disagg.specs.plan import plan_from_dict
 
 __all__ = ["Estimate", "Step"]
@@ -252,16 +252,8 @@ class Estimate(Result):
         """Plots: ``.breakdown()``, ``.pipeline()``, ``.memory()``, ``.sensitivity()``."""
         return EstimatePlots(self)
 
-    @checked
-    def step(
-        self,
-        kind: Literal["decode", "prefill", "mixed"],
-        *,
-        batch: float | None = None,
-        context: float | None = None,
-        new: float | None = None,
-        past: float | None = None,
-    ) -> Step:
+    @takes("_Step")
+    def step(self, kind: Literal["decode", "prefill", "mixed"], **options: Unpack[_core._Step]) -> Step:
         """Price one step of the plan's engine.
 
         Parameters
@@ -269,12 +261,6 @@ class Estimate(Result):
         kind
             ``"decode"``: `batch` sequences of `context` tokens per attention rank; ``"prefill"``: `batch`
             sequences of `new` tokens over `past`; ``"mixed"``: both.
-        batch
-            Sequences per attention rank; None: 1.
-        context
-            Tokens in the KV cache of a decoding sequence; None: the workload's stationary mean.
-        new, past
-            New tokens and cached tokens of a prefilling sequence; None: the workload's means.
 
         Raises
         ------
@@ -287,13 +273,8 @@ class Estimate(Result):
         workload = cast("Workload", given["workload"])
         mean = workload.mean
         engine = _core.Engine(self._case(given), self.plan)
-        numbers = {
-            "batch": 1.0 if batch is None else batch,
-            "context": workload.theta if context is None else context,
-            "new": mean["isl"] if new is None else new,
-            "past": mean["prefix"] if past is None else past,
-        }
-        expect(**{n: (v, int, float) for n, v in numbers.items()})
+        usual = {"batch": 1.0, "context": workload.theta, "new": mean["isl"], "past": mean["prefix"]}
+        numbers = {**usual, **{n: v for n, v in options.items() if isinstance(v, (int, float))}}
         ms, rows = engine.step(kind, **{n: float(v) for n, v in numbers.items()})
         return Step({"kind": kind, "ms": ms, **numbers}, {"breakdown": Frame._from_core(rows)})
 

@@ -15,6 +15,7 @@ from disagg._result_base import Fact, Result, Table
 from disagg.errors import SpecError
 from disagg.frame import Frame
 from disagg.plots import requests
+from disagg.plots._owned import Plots, drawn
 from disagg.specs import SLO
 from disagg.specs._base import checked, expect
 
@@ -26,23 +27,15 @@ __all__ = ["Run", "compare_runs"]
 METRICS = ("ttft_ms", "tpot_ms", "e2e_ms")
 
 
-class _RunPlots:
+class _RunPlots(Plots):
     """Plots of one run."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
-
-    def latency(self, *, metric: str = "ttft_ms", ax: Axes | None = None) -> Axes:
-        """Draw the share of requests below each latency."""
-        return plots.latency(self._run.requests, metric=metric, ax=ax)
-
-    def timeline(self, *, ax: Axes | None = None) -> Axes:
-        """Draw what each instance did."""
-        return plots.instances(self._run.timeline, ax=ax)
+    latency = drawn(plots.latency, "requests")
+    timeline = drawn(plots.instances, "timeline")
 
     def goodput(self, slo: SLO, *, ax: Axes | None = None) -> Axes:
         """Draw arrivals over time, and how many of them kept the limits."""
-        return requests.kept(self._run.requests, self._run._within(slo), ax=ax)
+        return requests.kept(self._of.requests, self._of._within(slo), ax=ax)
 
 
 def _mean(value: Any) -> Any:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing, nullcontext
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -16,9 +16,9 @@ from disagg._executor_pool import fly
 from disagg._versions import __version__
 from disagg.errors import Problem, SpecError
 from disagg.frame import Frame
-from disagg.progress import Progress, reporter
+from disagg.progress import reporter
 from disagg.space import Space
-from disagg.specs._base import checked
+from disagg.specs._base import takes
 
 __all__ = ["sweep"]
 
@@ -79,39 +79,14 @@ class _Work:
         return Frame({n: np.concatenate([p[n] for p in parts]) for n in parts[0]}, attrs=attrs)
 
 
-@checked
-def sweep(
-    space: Space,
-    *,
-    metrics: Sequence[str] = ("ttft_ms", "tpot_ms", "tokens_per_s"),
-    runnable: bool = True,
-    executor: Any = None,
-    checkpoint: str | os.PathLike[str] | None = None,
-    partial: bool = False,
-    progress: Progress = None,
-) -> Frame:
+@takes("_Sweep")
+def sweep(space: Space, **options: Unpack[_core._Sweep]) -> Frame:
     """Price every point of a space (or of a sample or slice of it).
 
     Parameters
     ----------
     space
         What to price.
-    metrics
-        Numbers wanted for each point: ``ttft_ms``, ``tpot_ms``, ``itl_worst_ms``, ``requests_per_s``,
-        ``tokens_per_s``, ``tokens_per_s_per_gpu``, ``tokens_per_s_per_user``, ``concurrency``,
-        ``gpus``, ``memory_gib``, ``usd_per_mtok``, ``measured_share``.
-    runnable
-        Whether to price only what the framework's server starts (``dg.rules``): other points are rows with ``status``
-        ``"not runnable: RULE"`` and no numbers. False prices them all.
-    executor
-        None: this process, all cores. Or any `concurrent.futures.Executor`, a dask ``Client``,
-        ``"processes"`` (loky) or ``"ray"``. The rows are the same, to the last bit.
-    checkpoint
-        A file that keeps finished work; the same call with the same kernel tables takes up where it was stopped. One
-        sweep at a time writes it; what is damaged of it is priced again.
-    partial
-        Whether stopping (Ctrl-C) gives the rows that are done instead of raising;
-        ``attrs["complete"]`` says which.
 
     Returns
     -------
@@ -139,6 +114,7 @@ def sweep(
     >>> found["plan.batch"].tolist(), bool(found["feasible"].all())
     ([8, 64, 8, 64], True)
     """
+    metrics, runnable, executor = options["metrics"], options["runnable"], options["executor"]
     if isinstance(metrics, str):
         metrics = [metrics]
     known = _core.design_metrics()
@@ -159,9 +135,10 @@ def sweep(
         "kernels": _core.kernels_identity(),
         "version": __version__,
     }
-    kept = None if checkpoint is None else Checkpoint(checkpoint, identity, space.size)
+    path = options["checkpoint"]
+    kept = None if path is None else Checkpoint(path, identity, space.size)
     complete = True
-    with nullcontext() if kept is None else closing(kept), reporter(progress, "points") as report:
+    with nullcontext() if kept is None else closing(kept), reporter(options["progress"], "points") as report:
         work = _Work(space, list(metrics), kept, runnable=runnable)
         try:
             if executor is None:
@@ -169,7 +146,7 @@ def sweep(
             else:
                 _elsewhere(work, executor, report)
         except KeyboardInterrupt:
-            if not partial:
+            if not options["partial"]:
                 raise
             complete = False
     return work.frame({"version": __version__, "space": space.to_json(), "complete": complete})

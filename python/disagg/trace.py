@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from os import PathLike, fspath
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from disagg._tables import columns_of
 from disagg.errors import SpecError
 from disagg.frame import Frame
 from disagg.specs import Workload
-from disagg.specs._base import checked, expect
+from disagg.specs._base import checked, expect, takes
 
 __all__ = ["Trace"]
 
@@ -49,20 +49,8 @@ class Trace(Frozen):
         self._set(_raw=raw)
 
     @classmethod
-    @checked
-    def read(
-        cls,
-        path_or_frame: Any,
-        *,
-        arrival: str | None = None,
-        isl: str | None = None,
-        osl: str | None = None,
-        prefix: str | None = None,
-        session: str | None = None,
-        unit: Literal["s", "ms", "us", "ns"] | None = None,
-        block_tokens: int | None = None,
-        on_error: OnError = "raise",
-    ) -> Trace:
+    @takes("_Columns")
+    def read(cls, path_or_frame: Any, **options: Unpack[_core._Columns]) -> Trace:
         """Read any table of requests; `notes` says which columns were taken for what.
 
         Parameters
@@ -71,19 +59,6 @@ class Trace(Frozen):
             CSV (any separator), JSON lines, JSON, Parquet (with pyarrow), each plain, gzip or zstd; or a DataFrame of
             pandas or polars, an Arrow table, a mapping of columns, a list of rows. A ServeGen folder and WEKA sessions
             are known too.
-        arrival
-            Column of arrivals: dates with or without UTC offsets, epochs, or numbers from 0. None, here and below: the
-            column that public traces and servers call so.
-        isl, osl
-            Columns of whole prompts (cached tokens included) and of answers, in tokens.
-        prefix
-            Column of cached tokens at the front of the prompt.
-        session
-            Column of conversations, numbers or text.
-        unit
-            Unit of arrivals that are numbers; None: by the column's name, else an epoch by its size, else seconds.
-        block_tokens
-            Tokens of a named prompt block (``hash_ids``); None: by the numbers of names.
 
         Returns
         -------
@@ -106,9 +81,10 @@ class Trace(Frozen):
         >>> trace.notes
         ["arrival from 'arrival_ms' (ms)", "isl from 'prompt_tokens'", "osl from 'completion_tokens'"]
         """
-        named = [arrival, isl, osl, prefix, session]
+        o = options
+        named = [o["arrival"], o["isl"], o["osl"], o["prefix"], o["session"]]
         path, columns = columns_of(path_or_frame)
-        return cls(_core.Trace.table(path, columns, named, unit, block_tokens, on_error))
+        return cls(_core.Trace.table(path, columns, named, o["unit"], o["block_tokens"], o["on_error"]))
 
     @classmethod
     @checked

@@ -2,6 +2,8 @@
 //!
 //! Taking is quick and quiet: what is not plainly of the type gives none, and the slow way through JSON
 //! ([`super::construct`]) takes it or says what is wrong with it.
+//!
+//! Limit: quick only for plain values; numpy's numbers and whatever else turns into a number go the slow way.
 
 use std::hash::Hasher;
 

@@ -1,4 +1,6 @@
 //! What questions are about, taken over from Python once: specs in, a checked case behind an `Arc`.
+//!
+//! Limit: checked as far as a case goes; a plan is held against it only when an engine is made.
 
 use std::sync::Arc;
 

@@ -1,4 +1,6 @@
 //! Presets, Hugging Face configs, and specs whose constructor says more than their fields.
+//!
+//! Limit: presets of the build; a file of one's own comes in through its constructor.
 
 use super::give::{Facts, Rows};
 use pyo3::prelude::*;

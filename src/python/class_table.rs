@@ -1,5 +1,7 @@
 //! Which class in Python stands for a kind of spec: the native one, or one of `disagg.specs` derived from it, which says
 //! so itself when Python makes it.
+//!
+//! Limit: one derived class a kind, the first one that says so, for the life of the process.
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;

@@ -1,5 +1,7 @@
 //! The class in Python of every spec, from its declaration: typed attributes with their documentation, the
 //! constructor with its signature, and what [`Record`] asks.
+//!
+//! Limit: declared fields only; methods that need other specs or tables stand in `disagg.specs`.
 
 use std::hash::Hasher;
 

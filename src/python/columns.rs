@@ -1,4 +1,7 @@
 //! Columns become numpy arrays that own the very same memory: moved, never copied.
+//!
+//! Limit: one axis, and the kinds of number that a column has: 64-bit floats and integers, truth values, codes of 32
+//! bits.
 
 use std::ops::Deref;
 

@@ -1,5 +1,8 @@
 //! How a spec is built from a call in Python: quickly where every argument plainly fits, else through JSON, which
 //! takes numpy's numbers and the like and says everything that is wrong with the call at once.
+//!
+//! Limit: keyword arguments, but for the few that a kind takes without a name; no defaults that hang on other
+//! arguments.
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};

@@ -1,4 +1,6 @@
 //! Python values to JSON values: the one gate through which specs come in. (The way out is [`super::give`].)
+//!
+//! Limit: 32 levels deep, and nothing that JSON cannot say.
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};

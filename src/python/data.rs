@@ -1,4 +1,6 @@
 //! Any spec as one value: its kind, its JSON form, its check; and the base of all specs in Python, which holds one.
+//!
+//! Limit: plans are checked for counts only; what they need of a model and a cluster is asked by `check_plan`.
 
 use std::hash::Hasher;
 use std::sync::Arc;

@@ -1,4 +1,6 @@
 //! Design spaces: built from JSON, counted, sampled, priced by point numbers, searched for their optimum.
+//!
+//! Limit: points cross as numbers and come back as columns; an axis takes lists, never a function.
 
 use std::sync::Arc;
 

@@ -1,4 +1,6 @@
 //! Reads specs, and says what is wrong with their fields: all of it, in the words of somebody who writes Python.
+//!
+//! Limit: one field at a time, so that values that clash with one another are only named once each is sound.
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;

@@ -1,4 +1,6 @@
 //! Module functions that belong to no floor: versions, threads, and two functions for the tests.
+//!
+//! Limit: what is set here holds for the whole process.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,7 @@
 //! Errors cross the border as the classes of `disagg.errors`: written in Python, so that they
 //! pickle with their fields and can be documented and caught without a binary.
+//!
+//! Limit: the first panic of a call is told, without its backtrace.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

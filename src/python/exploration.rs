@@ -1,5 +1,7 @@
 //! The question of `explore`: searched here, or in units that can be searched elsewhere, of which only a number and
 //! the bytes of their rows cross.
+//!
+//! Limit: units are of one question and one build; bytes of another version are refused, not read.
 
 use std::sync::Arc;
 

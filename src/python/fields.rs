@@ -1,4 +1,6 @@
 //! A spec from its fields, and what is said of a field that does not fit.
+//!
+//! Limit: problems that Python's own classes raise on the way are passed on as they are.
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};

@@ -2,6 +2,8 @@
 //!
 //! What JSON would say, without the JSON: structures and maps are dicts, enums are their names (or a dict of one entry
 //! around what they hold), and a number that is not finite is None, since a reader of JSON could not tell it either.
+//!
+//! Limit: keys are text, and what is not finite becomes None: infinity and not-a-number cannot be told apart.
 
 use std::convert::Infallible;
 use std::fmt;

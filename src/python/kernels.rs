@@ -1,4 +1,6 @@
 //! The measured kernels: opening the pack, listing, tables, look-ups, imports, the report.
+//!
+//! Limit: one database a process; a second pack takes the place of the first for every later question.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};

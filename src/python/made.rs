@@ -3,6 +3,8 @@
 //!
 //! [`super::construct`] holds a call against the arguments; what is made stands in [`super::catalog`] and
 //! [`super::model_source`].
+//!
+//! Limit: defaults are constants; what a constructor takes on top of its fields is never stored as it was said.
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};

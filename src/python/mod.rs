@@ -3,6 +3,8 @@
 //! Every binding takes specs ([`data::Spec`]) and plain numbers, calls the floors below, and gives
 //! back a spec, a JSON string of scalars or [`crate::columns::Columns`] moved to numpy. Anything
 //! that may take longer than a few milliseconds goes through [`run::run`].
+//!
+//! Limit: abi3 from Python 3.11 on; sub-interpreters are not supported.
 
 mod afd;
 mod border;

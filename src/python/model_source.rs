@@ -1,5 +1,7 @@
 //! A model from what its constructor takes: a preset's name, an address on a hub, the path of a Hugging Face config, or the
 //! content of one.
+//!
+//! Limit: files of at most 256 MB; nothing is downloaded, so that an address on a hub is good for presets only.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,6 @@
 //! Maps of which level wins where.
+//!
+//! Limit: tables cross, studies do not: a cell is asked again by `explore`.
 
 use std::sync::Arc;
 

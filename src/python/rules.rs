@@ -1,4 +1,6 @@
 //! Plans against a model and a cluster: what is wrong, and what starts them.
+//!
+//! Limit: rules of the table at hand; a server that no rule speaks of starts everything.
 
 use std::sync::Arc;
 

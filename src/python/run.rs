@@ -6,6 +6,8 @@
 //! (a long step, a file that does not answer) is left behind and ends by itself, its result dropped. So whoever stops
 //! waits for no step of the work; all that the work needs is its own. Work that keeps what is done when it is stopped
 //! ([`run_kept`]) is waited for. No signal handler is installed, so the user's own handlers work as ever.
+//!
+//! Limit: work that never looks at its control runs on after the caller has gone, and holds its memory until it ends.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

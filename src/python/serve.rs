@@ -1,4 +1,6 @@
 //! Engines and studies: compile, estimate, step, explore.
+//!
+//! Limit: an engine keeps its library alive; a search itself does not cross a pickle, only what it found.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

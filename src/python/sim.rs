@@ -1,4 +1,6 @@
 //! Traces, simulations and what they say.
+//!
+//! Limit: settings come as JSON and are read anew each call; a timeline keeps as many stretches as the caller allows.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -296,7 +298,28 @@ pub fn simulate<'py>(
     found.into_iter().map(to_python).collect()
 }
 
-/// One row a rate.
+/// Simulate the trace at each rate, and find the highest rate that holds the SLO.
+///
+/// Parameters
+/// ----------
+/// slo
+///     Limits at ``slo.percentile`` (None: means).
+/// rates
+///     Mean arrivals per second; the same requests at each, in parallel.
+/// trace
+///     What arrives.
+///
+/// Returns
+/// -------
+/// Frame
+///     One row a rate; ``attrs["highest_rate"]`` is bisected to 1 % between the last rate that holds
+///     and the first that fails (None: the lowest fails; the largest given: none fails). ``note`` says where a run is
+///     too short for its rate, or offers more than is served.
+///
+/// Raises
+/// ------
+/// SpecError
+///     If an input does not fit.
 #[pyfunction]
 #[pyo3(signature = (engine, trace, slo, rates, fixed, options, seed, progress: "_Report" = None))]
 #[allow(clippy::too_many_arguments)]
@@ -385,7 +408,41 @@ pub fn perfetto(
     })
 }
 
-/// A device fitted to a server's log.
+/// Fit a device to a server's log, by simulating the same requests.
+///
+/// Arithmetic rate, memory bandwidth and launch floor are moved until the simulated TTFT and TPOT are as near to
+/// the measured ones as they get (mean soft-L1 of log errors; Nelder and Mead 1965). The kernels keep the shapes
+/// of the measured tables of the cluster's system, so the rates are effective ones, not peaks of a data sheet.
+///
+/// Parameters
+/// ----------
+/// log
+///     Columns ``arrival_s``, ``isl`` (whole prompt), ``osl`` and ``ttft_ms`` or ``tpot_ms`` or both, one row a
+///     request: a Frame, a data frame, or a mapping of arrays. A latency that is not a number is not fitted: such
+///     requests are load only.
+///
+/// Returns
+/// -------
+/// Device
+///     ``source`` tells how well it fits; use it as ``Cluster(system, gpus=n, device=device)``.
+///
+/// Raises
+/// ------
+/// SpecError
+///     If a column is missing or an input does not fit.
+/// InfeasibleError
+///     If the plan does not fit the GPUs.
+///
+/// Examples
+/// --------
+/// >>> import disagg as dg
+/// >>> model, plan = dg.Model("Qwen/Qwen3-32B"), dg.Aggregated(parallel=dg.Parallel(), batch=16)
+/// >>> cluster = dg.Cluster("h100_sxm", gpus=1)
+/// >>> trace = dg.Trace.poisson(dg.Workload(isl=500, osl=20), rate=2, n=40)
+/// >>> log = dg.simulate(model, cluster, plan, trace).requests
+/// >>> device = dg.calibrate(log, model=model, cluster=cluster, plan=plan)
+/// >>> bool(abs(device.hbm_bytes_per_s / 3.35e12 - 1) < 0.02)
+/// True
 #[pyfunction]
 #[pyo3(signature = (case, plan, options, arrival_s, isl, osl, ttft_ms, tpot_ms, progress: "_Report" = None) -> "specs.Device")]
 #[allow(clippy::too_many_arguments)]

@@ -1,5 +1,7 @@
 //! The base of all specs in Python: frozen, compared and hashed by value, exact in JSON and pickle. The classes stand
 //! in [`super::classes`]; those of `disagg.specs` that say more in Python than their fields derive from them.
+//!
+//! Limit: frozen: a spec is changed by `replace` alone, and two of different kinds are never equal.
 
 use std::hash::{DefaultHasher, Hasher};
 

@@ -1,4 +1,6 @@
 //! Published figures against predictions.
+//!
+//! Limit: the sections of the build; figures of one's own are compared by hand.
 
 use super::give::Payload;
 use pyo3::prelude::*;
@@ -6,13 +8,48 @@ use pyo3::prelude::*;
 use super::{columns, kernels, run};
 use crate::validation;
 
-/// The sections there are.
+/// List the sections there are.
+///
+/// Examples
+/// --------
+/// >>> import disagg as dg
+/// >>> "deployed" in dg.validation.sections()
+/// True
 #[pyfunction]
 pub fn validation_sections() -> Vec<&'static str> {
     validation::Section::NAMES.to_vec()
 }
 
-/// Figures against predictions of the named sections (none named: all).
+/// Set published figures against predictions. Nothing is fitted here.
+///
+/// A row of the section ``network`` stands for a table of communication times: ``predicted`` is the mean absolute
+/// relative error, ``target`` the largest that was aimed at (NaN: none), ``status`` says whether the table was
+/// fitted (``fit``) or held out (``check``), and whether the target is ``met``. A row of ``served`` stands for
+/// a measured server: ``target`` is its measured mean, ``predicted`` the simulated one, with a device that was
+/// fitted to the first half of its requests (``fit``) and is judged on the second (``check``). The section ``afd``
+/// holds decode steps of attention and FFN pools and of the wide-EP servers measured beside them, their KV
+/// capacities, the best ratio of each context and the lead over wide EP; ``saturated`` holds servers with all
+/// requests queued, each simulated as it was run and by the closed form.
+///
+/// Parameters
+/// ----------
+/// *sections
+///     Which sections; none: all.
+/// ttft
+///     Simulate the closed loop of every row of the section ``silicon`` too, and add its TTFT as rows of their
+///     own (minutes; the stop button works). Without it the section compares TPOT only.
+///
+/// Returns
+/// -------
+/// Frame
+///     section, name, system, model, framework, metric, target, predicted, error (signed, relative), source,
+///     status (``ok``, or why a row is relabelled or cannot be computed), note, and for rows that stand for a table
+///     n, median and p95 (shares of the measured time).
+///
+/// Raises
+/// ------
+/// SpecError
+///     If there is no such section.
 #[pyfunction]
 #[pyo3(signature = (sections, ttft, progress: "_Report" = None))]
 pub fn validation_run<'py>(

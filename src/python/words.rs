@@ -1,4 +1,6 @@
 //! Plans, estimates and studies in words.
+//!
+//! Limit: English only; words are for people, and nothing reads them back.
 
 use super::give::{Facts, Rows};
 use pyo3::prelude::*;

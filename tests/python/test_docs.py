@@ -2,17 +2,19 @@
 
 import inspect
 import re
+import typing
 from pathlib import Path
 
 import pytest
 
 import disagg as dg
 import disagg.report
+from disagg import _core
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 
-MODULES = [dg.kernels, dg.plots, dg.rules, dg.validation, disagg.report]
+MODULES = [dg.afd, dg.kernels, dg.network, dg.plots, dg.rules, dg.validation, disagg.report]
 PUBLIC = {n: getattr(dg, n) for n in dg.__all__ if callable(getattr(dg, n))} | {
     f"{m.__name__}.{n}": getattr(m, n) for m in MODULES for n in m.__all__ if callable(getattr(m, n))
 }
@@ -68,3 +70,33 @@ def test_readme_blocks_run_in_order(tmp_path, monkeypatch):
     names: dict[str, object] = {}
     for i, block in enumerate(blocks()):
         exec(compile(block, f"README block {i + 1}", "exec"), names)  # noqa: S102
+
+
+def hinted():
+    """Every public function, method and constructor."""
+    for name, f in FUNCTIONS.items():
+        yield name, f
+    for name, cls in CLASSES.items():
+        for member, value in vars(cls).items():
+            inner = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+            if inspect.isfunction(inner) and (member == "__init__" or not member.startswith("_")):
+                yield f"{name}.{member}", inner
+
+
+def test_types_of_everything_public_can_be_asked_for():
+    broken, judged = [], 0
+    for name, f in hinted():
+        judged += 1
+        try:
+            assert "return" in typing.get_type_hints(f)
+        except NameError as e:
+            broken.append(f"{name}: {e}")
+    assert broken == [] and judged > 150
+    assert typing.get_type_hints(dg.explore)["options"] == typing.Unpack[_core._Explore]
+    assert _core._Explore.__annotations__.keys() >= {"levels", "confidence"}
+
+
+@pytest.mark.parametrize("name", [n for n, _ in _core._options()])
+def test_options_of_the_core_have_types_that_resolve(name):
+    found = typing.get_type_hints(getattr(_core, name))
+    assert list(found) == [n for n, *_ in dict(_core._options())[name]]

@@ -174,8 +174,8 @@ def test_a_rebuild_gives_the_same_bits(tmp_path):
     with zipfile.ZipFile(wheel, "w") as z:
         for path in sorted(source.rglob("*.parquet"), reverse=True):
             z.write(path, f"aiconfigurator_core/systems/data/{path.relative_to(source).as_posix()}")
-    index = build(source, a)
-    build(wheel, b)
+    index = build(source, a, origin="lab")
+    build(wheel, b, origin="lab")
     assert sorted(p.name for p in a.iterdir()) == ["h200_sxm.pack", "index.json"]
     for file in a.iterdir():
         assert file.read_bytes() == (b / file.name).read_bytes()

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Unpack
 
 from disagg import _core
-from disagg._names import Names, single
+from disagg._names import single
 from disagg.network._phase import Phase, ask
 from disagg.specs import Cluster
-from disagg.specs._base import checked, takes
+from disagg.specs._base import takes
 
 
-@checked
-def collective(
-    cluster: Cluster,
-    op: str,
-    *,
-    ranks: int,
-    bytes: float,  # noqa: A002 - the public contract
-    dtype: str = "bfloat16",
-    placement: Sequence[int] | None = None,
-    framework: Names = None,
-    frameworks: Names = None,
-) -> Phase:
+@takes("_Collective")
+def collective(cluster: Cluster, op: str, **options: Unpack[_core._Collective]) -> Phase:
     """Time a collective of `ranks` GPUs.
 
     Parameters
@@ -32,16 +21,6 @@ def collective(
         Whose tables and fabric.
     op
         ``"all_reduce"``, ``"all_gather"`` or ``"reduce_scatter"``.
-    ranks
-        GPUs that take part.
-    bytes
-        The full buffer of one rank, as nccl-tests count.
-    dtype
-        What is summed; only ``"bfloat16"`` was measured.
-    placement
-        GPU ids; None: packed from the start of a domain.
-    framework
-        Whose all-reduce stands beside NCCL's; None: the first that has tables.
 
     Returns
     -------
@@ -60,14 +39,12 @@ def collective(
     >>> phase.tier, phase.evidence
     ('scale-up', 'measured')
     """
-    args = {"op": op, "ranks": ranks, "bytes": bytes, "dtype": dtype, "placement": placement}
-    return ask(cluster, "collective", single(framework, frameworks, "a collective"), 1.0, args)
+    return _lane(cluster, "collective", {"op": op, **options})
 
 
-def _exchange(what: str, cluster: Cluster, options: _core._Exchange) -> Phase:
-    args: dict[str, Any] = {**options}
-    lane = single(args.pop("framework"), args.pop("frameworks"), "an exchange")
-    return ask(cluster, what, lane, 1.0, args)
+def _lane(cluster: Cluster, what: str, args: dict[str, Any]) -> Phase:
+    a = "a collective" if what == "collective" else "an exchange"
+    return ask(cluster, what, single(args.pop("framework"), args.pop("frameworks"), a), 1.0, args)
 
 
 @takes("_Exchange")
@@ -97,7 +74,7 @@ def dispatch(cluster: Cluster, **options: Unpack[_core._Exchange]) -> Phase:
     >>> phase.kernel, phase.tier
     ('one-sided', 'scale-up')
     """
-    return _exchange("dispatch", cluster, options)
+    return _lane(cluster, "dispatch", {**options})
 
 
 @takes("_Exchange")
@@ -113,4 +90,4 @@ def combine(cluster: Cluster, **options: Unpack[_core._Exchange]) -> Phase:
     >>> dg.network.combine(node, tokens=128, hidden=7168, topk=8, experts=256, ranks=8).evidence
     'measured'
     """
-    return _exchange("combine", cluster, options)
+    return _lane(cluster, "combine", {**options})

@@ -12,59 +12,16 @@ from disagg import _core
 from disagg.errors import Problem, SpecError
 from disagg.frame import Frame
 from disagg.specs import Cluster
-from disagg.specs._base import checked
+from disagg.specs._base import told
 
 
-@checked
+@told(_core.network_flows)
 def flows(
     cluster_or_fabric: Cluster | Mapping[str, Any],
     flows: Frame | Mapping[str, Sequence[float]] | Sequence[Sequence[float]],
     *,
     engine: str = "fluid",
 ) -> Frame:
-    """Say when each flow between GPUs ends, all of them sharing the ports.
-
-    Parameters
-    ----------
-    cluster_or_fabric
-        A `Cluster`, or a plain network of equal links for parity work:
-        ``dict(topology="switch"|"fully-connected"|"ring", npus=8, gib_per_s=450, latency_ns=500)``
-        (2^30 bytes per second).
-    flows
-        Rows ``(src, dst, bytes)`` or ``(src, dst, bytes, start_s)``, or columns of these names.
-    engine
-        ``"fluid"``: max-min fair rates; ``"bound"``: the busiest port, a lower bound of the phase;
-        ``"astra"``: ASTRA-sim's congestion-aware analytical backend to the nanosecond (plain
-        networks; store and forward, in the order given).
-
-    Returns
-    -------
-    Frame
-        The flows with ``finish_s`` and ``finish_ns`` (whole nanoseconds). Times on the wires, without
-        the start-up of any kernel.
-
-    Raises
-    ------
-    SpecError
-        If a device is absent, bytes are zero or too many, or the engine does not fit the fabric.
-
-    Notes
-    -----
-    Max-min fairness: Bertsekas and Gallager, Data Networks 6.5. Sources of the bandwidths:
-    ``cluster.fabric.source``.
-
-    Examples
-    --------
-    Two flows into one GPU share its port:
-
-    >>> import disagg as dg
-    >>> found = dg.network.flows(dg.Cluster("h200_sxm", gpus=8), [(0, 2, 450e6), (1, 2, 450e6)])
-    >>> found["finish_s"].round(6).tolist()
-    [0.002, 0.002]
-    >>> plain = dict(topology="switch", npus=8, gib_per_s=450, latency_ns=500)
-    >>> dg.network.flows(plain, [(0, 1, 2**20)], engine="astra")["finish_ns"].tolist()
-    [5340]
-    """
     columns = _columns(flows)
     if isinstance(cluster_or_fabric, Cluster):
         cluster, plain = cluster_or_fabric, None

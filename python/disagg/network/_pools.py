@@ -7,7 +7,7 @@ from typing import Any, Unpack
 from disagg import _core
 from disagg.network._phase import Phase, ask
 from disagg.specs import Cluster
-from disagg.specs._base import checked, takes
+from disagg.specs._base import takes
 
 
 def _hop(what: str, cluster: Cluster, options: _core._Hop, *, prereduce: bool) -> Phase:
@@ -74,34 +74,14 @@ def f2a(cluster: Cluster, *, prereduce: bool = False, **options: Unpack[_core._H
     return _hop("f2a", cluster, options, prereduce=prereduce)
 
 
-@checked
-def kv_transfer(
-    cluster: Cluster,
-    *,
-    bytes: float,  # noqa: A002 - the public contract
-    prefill_tp: int = 1,
-    decode_tp: int = 1,
-    same_domain: bool = False,
-    layers: int | None = None,
-    compute_ms: float = 0.0,
-) -> Phase:
+@takes("_Transfer")
+def kv_transfer(cluster: Cluster, **options: Unpack[_core._Transfer]) -> Phase:
     """Time the KV of one request from prefill to decode.
 
     Parameters
     ----------
     cluster
         Whose fabric.
-    bytes
-        KV of the request.
-    prefill_tp, decode_tp
-        GPUs that hold it on either side: slices travel between min(prefill_tp, decode_tp) pairs.
-    same_domain
-        Whether both sides sit in one scale-up domain.
-    layers
-        None: in bulk, after prefill. A number: layer by layer beside prefill, and what counts is what the
-        computation does not hide, `(layers - 1) max(0, t - compute) + t`.
-    compute_ms
-        Prefill time of one layer.
 
     Returns
     -------
@@ -121,6 +101,4 @@ def kv_transfer(
     >>> round(dg.network.kv_transfer(dg.Cluster("b200_sxm", gpus=16), bytes=25.2e9).ms / 504, 1)
     1.0
     """
-    args = {"bytes": bytes, "prefill_tp": prefill_tp, "decode_tp": decode_tp}
-    more = {"same_domain": same_domain, "layers": layers, "compute_ms": compute_ms}
-    return ask(cluster, "kv_transfer", None, 1.0, {**args, **more})
+    return ask(cluster, "kv_transfer", None, 1.0, {**options})

@@ -4,7 +4,7 @@ from disagg import _core
 from disagg.specs.hardware import Cluster, Device, Fabric, systems
 from disagg.specs.model import Model, models
 from disagg.specs.plan import AFD, PD, Aggregated, Parallel, Placement, Pool, Workers
-from disagg.specs.serving import SLO, Assumptions, Quant, Serving
+from disagg.specs.serving import SLO, Assumptions, Fixed, Quant, Serving
 from disagg.specs.workload import Distribution, Workload, workloads
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Device",
     "Distribution",
     "Fabric",
+    "Fixed",
     "Model",
     "Parallel",
     "Placement",

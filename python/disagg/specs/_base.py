@@ -9,14 +9,15 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence  # noqa: F401 - the core calls types so
+from os import PathLike  # noqa: F401 - as above
 from types import UnionType
-from typing import Any, Literal, NamedTuple, TypeVar, Union, cast, get_args, get_origin
+from typing import Any, ForwardRef, Literal, NamedTuple, TypedDict, TypeVar, Union, cast, get_args, get_origin
 
 import numpy as np
 
 from disagg import _core
-from disagg._documents import documented, with_shared
+from disagg._documents import with_shared
 from disagg.errors import Problem, SpecError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -102,27 +103,40 @@ def checked(function: F, *, probe: bool = False, classes: bool = True, options: 
     return cast("F", guarded)
 
 
-def takes(kind: type | str, defaults: Mapping[str, Any] | None = None) -> Callable[[F], F]:
-    """Guard a function whose ``**options: Unpack[kind]`` several functions share; it is given all of them.
+def takes(kind: str) -> Callable[[F], F]:
+    """Guard a function whose ``**options: Unpack[_core.kind]`` are the core's; it is given all of them.
 
-    They are the core's (a name, as the stub calls them), or those of a typed dict that documents them, with `defaults`
-    for what may be left out. The signature shows them all.
+    The signature and the documentation show them all.
     """
-    if isinstance(kind, str):
-        options = [Option(*one) for one in dict(_core._options())[kind]]
-    else:
-        left, about = defaults or {}, documented(kind.__doc__)
-        options = [
-            Option(
-                n,
-                said.__forward_arg__.removeprefix("Required[").removesuffix("]"),
-                n not in left,
-                left.get(n),
-                about.get(n, ""),
-            )
-            for n, said in kind.__annotations__.items()
-        ]
+    options = _groups()[kind]
     return lambda function: checked(function, options=options)
+
+
+def told(core: Callable[..., Any], kind: str | None = None) -> Callable[[F], F]:
+    """Guard a function whose documentation stands with the function of the core that answers; `kind` as in `takes`."""
+
+    def guard(function: F) -> F:
+        function.__doc__ = core.__doc__
+        return checked(function) if kind is None else takes(kind)(function)
+
+    return guard
+
+
+@functools.cache
+def _groups() -> dict[str, list[Option]]:
+    """Give every group of options that the core declares, by its name."""
+    return {name: [Option(*one) for one in taken] for name, taken in _core._options()}
+
+
+@functools.cache
+def _group(name: str) -> Any:
+    """Give a group of options as the class that the stub calls so: what annotations name."""
+    if name not in _groups():
+        raise AttributeError(f"module 'disagg._core' has no attribute {name!r}")
+    return TypedDict(name, {o.name: ForwardRef(o.takes, module=__name__) for o in _groups()[name]}, total=False)  # type: ignore[operator]
+
+
+vars(_core)["__getattr__"] = _group
 
 
 def _whole(function: Callable[..., Any], options: Sequence[Option] | None) -> inspect.Signature:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from disagg import _core
 from disagg._core import Parallel, Placement, Pool, Workers
-from disagg.specs._base import checked
+from disagg.specs._base import checked, takes
 from disagg.specs.hardware import Cluster
 from disagg.specs.model import Model
-from disagg.specs.serving import Quant, Serving
-from disagg.specs.workload import Workload
+from disagg.specs.serving import Quant
 
 if TYPE_CHECKING:
     from disagg.launch import Launch
@@ -60,26 +58,9 @@ class Plan(_core.Spec):
         """
         _core.check_plan(self, model, cluster, quant)
 
-    @checked
-    def runnable(
-        self,
-        model: Model,
-        cluster: Cluster,
-        *,
-        framework: str,
-        version: str | None = None,
-        rules: Mapping[str, Any] | None = None,
-    ) -> Runnable:
+    @takes("_Runnable")
+    def runnable(self, model: Model, cluster: Cluster, **options: Unpack[_core._Runnable]) -> Runnable:
         """Say whether a server of a framework starts the plan.
-
-        Parameters
-        ----------
-        framework
-            ``"vllm"``, ``"sglang"`` or ``"trtllm"``.
-        version
-            Of the framework; None: the one whose kernels price.
-        rules
-            A table of rules of your own; None: the shipped one (``dg.rules.table()``).
 
         Returns
         -------
@@ -106,34 +87,18 @@ class Plan(_core.Spec):
         """
         from disagg.rules import Runnable, text_of
 
-        text = _core.plan_verdict(self, model, cluster, framework, version, text_of(rules))
+        rules = text_of(options["rules"])
+        text = _core.plan_verdict(self, model, cluster, options["framework"], options["version"], rules)
         return Runnable._from_json(text)
 
-    @checked
-    def launch(
-        self,
-        framework: str,
-        *,
-        model: Model | None = None,
-        cluster: Cluster | None = None,
-        workload: Workload | None = None,
-        quant: Quant | None = None,
-        serving: Serving | None = None,
-        engine: str | None = None,
-        force: bool = False,
-    ) -> Launch:
+    @takes("_Launch")
+    def launch(self, framework: str, **options: Unpack[_core._Launch]) -> Launch:
         """Give the commands and files that start the plan.
 
         Parameters
         ----------
         framework
             ``"vllm"``, ``"sglang"``, ``"trtllm"`` or ``"dynamo"``.
-        workload
-            Sets the longest sequence; None: the model's.
-        quant, serving
-            Number formats and way of serving; None: the checkpoint's formats, and no speculation.
-        engine
-            What runs below Dynamo; None: ``"vllm"``.
 
         Returns
         -------
@@ -157,7 +122,8 @@ class Plan(_core.Spec):
         """
         from disagg.launch import Launch
 
-        parts = {"model": model, "cluster": cluster, "workload": workload, "quant": quant, "serving": serving}
+        parts: dict[str, Any] = {**options}
+        engine, force = parts.pop("engine"), parts.pop("force")
         return Launch._of(framework, self, parts, engine=engine, force=force)
 
 

@@ -4,7 +4,7 @@
 //! that are known. A field that looks like structure and was not read is refused by name either way ([`super::unread`]).
 //! All problems are named at once.
 //!
-//! Limit: language models of known classes; vision and audio towers are left out and said so.
+//! Limit: language models of known classes; vision and audio towers are left out.
 
 use serde_json::{Map, Value};
 
