@@ -241,3 +241,25 @@ fn the_law_sees_what_it_should() {
     assert_eq!(faults("cost", 2, "fn f<'a>(x: &'a str) { crate::search::y(x) }"), ["`cost` may not use `search`"]);
     assert_eq!(faults("cost", 2, "use crate::Result;"), Vec::<String>::new());
 }
+
+/// What a module says of itself before its first item.
+fn header(text: &str) -> String {
+    let about = text.lines().skip_while(|l| l.is_empty()).take_while(|l| l.starts_with("//!"));
+    about.map(|l| l.trim_start_matches("//!").trim()).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn every_module_says_what_it_is_and_names_its_limits() {
+    let mut silent = Vec::new();
+    let mut judged = 0;
+    for path in source_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        let about = header(&fs::read_to_string(&path).unwrap());
+        let limit = about.find("Limit: ").or_else(|| about.find("Limits: ")).or_else(|| about.find("limits: "));
+        judged += 1;
+        if limit.is_none_or(|at| at < 20 || about.len() - at < 20) {
+            silent.push(path);
+        }
+    }
+    assert!(silent.is_empty(), "no `Limit:` after what they compute: {silent:#?}");
+    assert!(judged > 350, "{judged}");
+}

@@ -143,6 +143,7 @@ fn planes(words: &[u32], width: usize) -> Vec<u8> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::{read_index, unpacked};
     use std::path::Path;
