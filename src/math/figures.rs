@@ -1,6 +1,6 @@
 //! Numbers as people read them: significant digits, thousands parted, shares and changes in percent.
 //!
-//! As C's `%g` and Python's format specifications write them; limits: no locale.
+//! As C's `%g` and Python's format specifications write them. Limit: no locale, so points and commas are English.
 
 /// So many significant digits, as `%g`: no trailing zeros, an exponent only for the very large and the very small.
 pub fn digits(x: f64, most: usize) -> String {
