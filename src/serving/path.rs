@@ -109,10 +109,12 @@ pub(crate) fn hold_steps(lib: &Library) -> u32 {
     rule(lib).map_or(0, |_| lib.serving.hold_steps)
 }
 
-/// Least time of a step with prompts that are launched kernel by kernel (not as graphs), of models with experts.
+/// Least time of a step with prompts that are launched kernel by kernel (not as graphs), of the kind of model it was
+/// measured for: latent attention and experts.
 pub(crate) fn launch_s(lib: &Library) -> f64 {
     let model = &lib.model;
-    let by_kernel = lib.serving.launch != Some(Launch::Graph) && model.moe.is_some();
+    let measured = model.moe.is_some() && (model.is_mla() || model.is_dsa());
+    let by_kernel = measured && lib.serving.launch != Some(Launch::Graph);
     rule(lib).filter(|_| by_kernel).map_or(0.0, |r| r.launch_ms_per_layer * 1e-3 * f64::from(model.layers))
 }
 

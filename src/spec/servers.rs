@@ -319,7 +319,7 @@ pub struct PathRule {
     pub steps_ahead: f64,
     /// Steps of decode between a prompt's end on another worker and its first token, KV on its way and decode's own step not counted.
     pub hand_over_steps: f64,
-    /// What the host takes to launch a layer of prompts kernel by kernel, of models with experts; 0 where nobody published it.
+    /// What the host takes to launch a layer of prompts kernel by kernel, of models with latent attention and experts; 0 where nobody published it.
     pub launch_ms_per_layer: f64,
     pub source: String,
 }

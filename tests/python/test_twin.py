@@ -192,7 +192,10 @@ def test_prices_of_the_engine_are_those_of_the_public_steps():
     """
     trace = dg.Trace.poisson(dg.Workload(isl=dg.Distribution.uniform(50, 900), osl=30), rate=40, n=30, seed=3)
     plan = dg.Aggregated(parallel=dg.Parallel(), batch=8, chunk_tokens=1)
-    estimate = dg.estimate(MODEL, CLUSTER, dg.Workload.from_trace(trace), plan.replace(chunk_tokens=2048))
+    # The twin knows steps, and nothing of an API server before them.
+    service = dg.Assumptions(request_path="service")
+    work = dg.Workload.from_trace(trace)
+    estimate = dg.estimate(MODEL, CLUSTER, work, plan.replace(chunk_tokens=2048), assumptions=service)
 
     def price(decoding, pieces):
         if pieces:
@@ -204,7 +207,9 @@ def test_prices_of_the_engine_are_those_of_the_public_steps():
     requests = of_trace(trace)
     twin = Twin([Instance("mixed", [Rank()], 1, 8)], "prefill-first", 4000, price)
     twin.run(requests)
-    run = dg.simulate(MODEL, CLUSTER, plan, trace, scheduler="prefill-first", kv_blocks=4000)
+    run = dg.simulate(
+        MODEL, CLUSTER, plan, trace, scheduler="prefill-first", kv_blocks=4000, assumptions=service
+    )
     assert len(twin.passes) == run.utilization["steps"][0]
     ttft = np.array([q.first - q.arrival for q in requests]) / 1e9
     e2e = np.array([q.finish - q.arrival for q in requests]) / 1e9
