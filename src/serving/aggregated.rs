@@ -341,7 +341,7 @@ pub fn solve_paced<S: StepClock>(
     let (dec, mix_s, mean) = (m.decode.seconds, m.mixed.seconds, m.mean_s);
     let met = Met {
         step_s: mean,
-        next_s: mean,
+        next_s: if interval > 1 { dec } else { mean },
         rest_s: 0.5 * (m.f_sys * mix_s * mix_s + (1.0 - m.f_sys) * dec * dec) / mean,
         decode_s: dec,
         // Where prompts bind, the queue before the server hides the step in flight.

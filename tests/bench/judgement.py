@@ -27,6 +27,10 @@ CHOICES = (
         "dispatch/combine latency doubled: `dispatch_alpha_scale=2`",
         {"assumptions": PHYSICAL.replace(dispatch_alpha_scale=2.0)},
     ),
+    (
+        'TTFT without the way to the server: `request_path="service"`',
+        {"assumptions": PHYSICAL.replace(request_path="service")},
+    ),
     ("prompts let in every step: `Serving(prefill_interval=1)`", {"serving": dg.Serving(prefill_interval=1)}),
     ("no two-batch overlap: `Serving(two_batch_overlap=False)`", {"serving": dg.Serving(two_batch_overlap=False)}),
     ("one draft token, 0.8 accepted: `Serving(mtp=1, acceptance=0.8)`", {"serving": dg.Serving(mtp=1, acceptance=0.8)}),

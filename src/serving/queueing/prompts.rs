@@ -195,7 +195,8 @@ impl<'a> Clock<'a> {
             ttft_s: solved.stay_s,
             own_s: solved.stay_s - solved.residual_s,
             step_s,
-            next_s: step_s,
+            // Under a cadence: who comes in the step before one that lets prompts in waits for the next such.
+            next_s: if paced { time[0] } else { step_s },
             in_hand: solved.in_hand,
             lost: solved.lost,
         })
@@ -267,7 +268,7 @@ impl<'a> Clock<'a> {
             let (mean, met) = step(n);
             let free = n < servers;
             let met = if d > 1.0 { met } else { empty };
-            next += if free { p * if d > 1.0 { mean } else { empty } } else { 0.0 };
+            next += if free { p * if d > 1.0 && self.interval <= 1.0 { mean } else { empty } } else { 0.0 };
             let met = if free { met } else { 0.0 } + (self.interval - 1.0) * mean * f64::from(u8::from(decodes));
             let with = (n + 1.0).min(servers);
             let steps = (chunks - 1.0) * full(with) + behind * full(with) + (1.0 - behind) * last(with);
