@@ -70,8 +70,11 @@ class Run(Result):
         """Counts, rates, and means with 95 % and 99 % intervals; see `notes` for what they rest on.
 
         Means leave out the requests of the way in (two stays) and of the way out (one). Intervals are by batch means,
-        widened by what neighbouring batches share and by their skewness (``src/sim/statistics.rs``); an unstable run
-        has none: ``stable`` is False, and ``lacks_requests_per_s`` is the capacity it lacks. ``kv_admission``,
+        widened by what neighbouring batches share and by how bursts skew the mean (``src/sim/statistics.rs``).
+        ``high_95`` and the half widths are None where the run holds too few bursts to say how much more may come
+        (``error`` is the standard error as far as it shows). ``shows`` says in one word whether the run is ``steady``,
+        ``short`` or ``unstable``; only a steady one has intervals. An unstable one is not ``stable``, and
+        ``lacks_requests_per_s`` is the capacity it lacks. ``kv_admission``,
         ``first_token`` and ``first_token_source`` are choices that servers make differently (P/D: what the first token
         waits for, by framework).
         """
@@ -147,7 +150,7 @@ def compare_runs(runs: Sequence[Run]) -> Frame:
     -------
     Frame
         ``run``, ``metric``, ``difference_ms`` (run minus the first), ``low_95_ms``, ``high_95_ms``, ``pairs``,
-        ``left_out``.
+        ``left_out``. An end is infinite where the runs are too short to say how far the mean may lie.
 
     Raises
     ------

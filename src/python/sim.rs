@@ -369,11 +369,11 @@ pub fn judge(
     })
 }
 
-/// (mean, half width at 99 %, ends of the 95 % interval, values).
+/// (mean, half width at 99 %, ends of the 95 % interval: infinite where there is none, values).
 #[pyfunction]
 pub fn mean_interval(values: columns::Array<'_, f64>) -> (f64, Option<f64>, Option<(f64, f64)>, usize) {
     let i = statistics::interval(&columns::floats(&values));
-    (i.mean, i.half_99, i.low_95.zip(i.high_95), i.values)
+    (i.mean, i.half_99, i.ends_95(), i.values)
 }
 
 /// A timeline as Chrome trace events.

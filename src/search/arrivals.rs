@@ -196,7 +196,8 @@ fn holds(values: &[f64], limit: f64, percentile: Option<f64>) -> [bool; 3] {
         None => (values.to_vec(), limit),
     };
     let i = interval(&values);
-    let half = i.half_95.unwrap_or(0.0);
+    // A run too short for an end of its interval has two errors in its place.
+    let half = i.half_95.or(i.error.map(|e| 2.0 * e)).unwrap_or(0.0);
     [i.mean <= limit, i.mean + half <= limit, i.mean - half <= limit]
 }
 

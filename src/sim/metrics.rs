@@ -84,11 +84,14 @@ pub struct Summary {
     /// Time mean of the requests in the system.
     pub in_system: f64,
     /// Means of the requests between the system's filling and its emptying; without intervals where the run is
-    /// unstable, for there is no steady state for them to be about.
+    /// unstable or short, for it shows no steady state for them to be about, and without an upper end where it holds too few
+    /// bursts of waiting to say how much more may come.
     pub ttft_ms: Option<Interval>,
     pub tpot_ms: Option<Interval>,
     pub e2e_ms: Option<Interval>,
-    /// Whether what arrives is served; where it is not, requests a second that the capacity lacks.
+    /// What the run shows of a steady state: `steady`, `short` (neither that nor its opposite) or `unstable`.
+    pub shows: &'static str,
+    /// False where the run shows that what arrives is not served, and then requests a second that the capacity lacks.
     pub stable: bool,
     pub lacks_requests_per_s: f64,
     /// What is to be known of the figures, in words.
@@ -117,9 +120,10 @@ pub fn summary(r: &Requests, o: &Outcome, gpus: u32) -> Summary {
         let kept = known(&|a| (from..=to).contains(&a));
         let (warm_up, cool_down) = (known(&|a| a < from).len(), known(&|a| a > to).len());
         let interval = (!kept.is_empty()).then(|| Interval { warm_up, cool_down, ..statistics::interval(&kept) })?;
-        Some(if stable { interval } else { interval.bare() })
+        Some(if found == Steady::Yes { interval } else { interval.bare() })
     };
     let (ttft, tpot, e2e) = (mean(&latencies.ttft_ms), mean(&latencies.tpot_ms), mean(&latencies.e2e_ms));
+    let e2e = e2e.map(|i| ttft.map_or(i, |part| i.with_part(&part)));
     let mut notes: Vec<String> = steady::said(found, r.len()).into_iter().collect();
     if notes.is_empty() {
         let named = [("TTFT", &ttft), ("TPOT", &tpot), ("e2e", &e2e)];
@@ -142,6 +146,7 @@ pub fn summary(r: &Requests, o: &Outcome, gpus: u32) -> Summary {
         ttft_ms: ttft,
         tpot_ms: tpot,
         e2e_ms: e2e,
+        shows: steady::shows(found),
         stable,
         lacks_requests_per_s: lacking(found),
         notes,

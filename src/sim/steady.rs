@@ -107,6 +107,15 @@ pub(super) fn window_ps(o: &Outcome) -> (u64, u64) {
 /// Independent values that an interval should rest on.
 const INDEPENDENT: f64 = 50.0;
 
+/// What a run shows, in one word.
+pub(super) fn shows(steady: Steady) -> &'static str {
+    match steady {
+        Steady::Yes => "steady",
+        Steady::Short { .. } => "short",
+        Steady::Unstable { .. } => "unstable",
+    }
+}
+
 /// What a run shows of a steady state, in words; nothing where it shows one.
 pub(super) fn said(steady: Steady, arrivals: usize) -> Option<String> {
     match steady {
@@ -129,10 +138,20 @@ pub(super) fn said(steady: Steady, arrivals: usize) -> Option<String> {
 
 /// Which intervals rest on too little.
 pub(super) fn firm(name: &str, i: &Interval) -> Option<String> {
-    let rests = i.independent.filter(|n| *n < INDEPENDENT)?;
+    let rests = i.independent?;
+    let more = i.values as f64 * (2.0 * INDEPENDENT / rests.max(1.0)).max(4.0);
+    if i.error? > 0.0 && i.half_95.is_none() {
+        return Some(format!(
+            "short: bursts of {name} are too few for an upper end of its interval: as far as this run shows, its mean \
+             errs by {:.1} %; about {more:.0} requests may show it",
+            100.0 * i.error? / i.mean.abs()
+        ));
+    }
     let more = i.values as f64 * (2.0 * INDEPENDENT / rests.max(1.0));
-    Some(format!(
-        "short: {name} rests on about {rests:.0} independent values, so its interval misses more often than it says; \
-         about {more:.0} requests would do"
-    ))
+    (rests < INDEPENDENT).then(|| {
+        format!(
+            "short: {name} rests on about {rests:.0} independent values, so its interval misses more often than it says; \
+             about {more:.0} requests would do"
+        )
+    })
 }

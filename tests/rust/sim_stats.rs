@@ -59,7 +59,8 @@ fn intervals_of_correlated_series_cover_as_often_as_they_say() {
                 })
                 .collect();
             let i = interval(&series);
-            i.mean.abs() > i.half_95.unwrap()
+            let (low, high) = i.ends_95().unwrap();
+            low > 0.0 || high < 0.0
         })
         .count();
     assert!((8..=36).contains(&misses), "{misses} of 400");
@@ -70,7 +71,7 @@ fn a_skewed_series_reaches_further_up() {
     // Means of a lognormal (sigma 2) are skewed: the interval is wider above, and covers where an even one does not.
     let mut rng = rand_pcg::Pcg64::new(6, 6);
     let truth = 2f64.exp();
-    let (mut uneven, mut even, mut up) = (0, 0, 0);
+    let (mut uneven, mut even, mut up, mut ended) = (0, 0, 0, 0);
     for _ in 0..400 {
         let series: Vec<f64> = (0..400)
             .map(|_| {
@@ -79,15 +80,17 @@ fn a_skewed_series_reaches_further_up() {
             })
             .collect();
         let i = interval(&series);
-        let (low, high) = (i.low_95.unwrap(), i.high_95.unwrap());
+        let (low, high) = i.ends_95().unwrap();
         uneven += usize::from((low..=high).contains(&truth));
         // The same variance, evenly.
         let half = (high - low) / 2.0;
         even += usize::from((i.mean - truth).abs() <= half);
         up += usize::from(high - i.mean > i.mean - low);
-        assert!(i.half_95.unwrap() >= half && i.half_99.unwrap() > i.half_95.unwrap());
+        ended += usize::from(i.half_95.is_some());
+        assert!(i.half_95.is_none_or(|h| h >= half && i.half_99.is_none_or(|w| w > h)));
     }
     assert!(uneven >= even && uneven >= 350 && up > 380, "{uneven} and {even} of 400, {up} wider above");
+    assert!(ended >= 350, "{ended} have both ends");
     assert!(interval(&[1.0, 2.0]).half_95.is_none());
     assert_eq!(interval(&[3.0; 500]).half_95, Some(0.0));
     assert_eq!(quantile(&[0.0, 10.0, 20.0], 0.25), 5.0);
@@ -127,7 +130,7 @@ fn overload_is_called_unstable_with_what_it_lacks_and_load_is_not() {
                 "{served}"
             );
             let s = metrics::summary(&r, &o, 1);
-            assert!(!s.stable && (s.lacks_requests_per_s - (arrive - served)).abs() < 1e-9);
+            assert!(!s.stable && s.shows == "unstable" && (s.lacks_requests_per_s - (arrive - served)).abs() < 1e-9);
             assert!(s.ttft_ms.unwrap().half_95.is_none() && s.notes[0].starts_with("unstable"), "{:?}", s.notes);
         }
     }
@@ -135,6 +138,13 @@ fn overload_is_called_unstable_with_what_it_lacks_and_load_is_not() {
     let (r, o) = loaded(0.8 * capacity, 60, 1);
     let s = metrics::summary(&r, &o, 1);
     assert!(s.stable && s.notes.len() == 1 && s.notes[0].starts_with("short: arrivals last"), "{:?}", s.notes);
+    // A burst shorter than a stay shows neither a steady state nor its lack, and has no interval of one.
+    let (r, o) = loaded(400.0 * capacity, 3000, 1);
+    let burst = metrics::summary(&r, &o, 1);
+    for s in [s, burst] {
+        let bare = [s.ttft_ms, s.tpot_ms, s.e2e_ms].iter().all(|i| i.unwrap().ends_95().is_none());
+        assert!(s.shows == "short" && s.stable && s.lacks_requests_per_s == 0.0 && bare, "{s:?}");
+    }
 }
 
 #[test]
