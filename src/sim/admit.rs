@@ -81,8 +81,8 @@ impl<'a> World<'a> {
         let there = self.tier.as_ref().map_or(0, |t| t.leading(names, self.now)).max(leading);
         let declared = self.requests.prefix.get(r).copied().unwrap_or(0);
         let hit = (there as u64 * block_tokens).max(u64::from(declared)).min(need.saturating_sub(1));
-        let mixed = self.deployment.pools[self.instances[p.instance as usize].pool as usize].role == Role::Both;
-        let whole = swapped || !mixed || self.settings.kv_admission == KvAdmission::Prompt;
+        let decode = self.deployment.pools[self.instances[p.instance as usize].pool as usize].role == Role::Decode;
+        let whole = swapped || decode || self.settings.kv_admission == KvAdmission::Prompt;
         let cover = if whole { need } else { need.min(hit + u64::from(tokens)) };
         let blocks = p.kv.blocks(cover) - leading as u64 * p.kv.per_name;
         let headroom = if p.seats == 0 {
@@ -334,11 +334,11 @@ impl<'a> World<'a> {
     }
 
     fn preempt(&mut self, port: u32, request: u32) {
-        let p = &self.ports[port as usize];
-        let r = request as usize;
-        let i = p.instance as usize;
+        let (i, r) = (self.ports[port as usize].instance as usize, request as usize);
         let pool = self.instances[i].pool as usize;
         self.seqs[r].life += 1;
+        // On a prefill instance its prompt starts anew, and its KV still has to come from there.
+        self.seqs[r].again = self.deployment.pools[pool].role != Role::Prompts;
         self.out.preemptions[r] = self.out.preemptions[r].saturating_add(1);
         self.instances[i].usage.preemptions += 1;
         let prefilling = self.ports[port as usize].prefilling.iter().position(|q| *q == request);
@@ -403,7 +403,7 @@ impl<'a> World<'a> {
             let request = key as u32;
             let r = request as usize;
             // A preempted one computes its KV again here: it is let in at a boundary.
-            if p.seats >= max_seqs || self.seqs[r].life > 0 {
+            if p.seats >= max_seqs || self.seqs[r].again {
                 return;
             }
             let context = u64::from(self.requests.isl[r]) + u64::from(self.seqs[r].written);

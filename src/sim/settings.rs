@@ -54,7 +54,8 @@ pub enum KvAdmission {
     #[default]
     Prompt,
     /// Piece by piece as it is computed (vLLM's `KVCacheManager.allocate_slots`): more are let in, and who came last
-    /// gives way where blocks run out. Pools of P/D take all of them in any case.
+    /// gives way where blocks run out. So do prompts of a prefill instance; at decode,
+    /// KV that comes by wire or is computed again takes its place whole.
     Chunk,
 }
 

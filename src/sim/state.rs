@@ -41,6 +41,8 @@ pub struct Seq {
     /// Counts preemptions: events of an earlier life are stale.
     pub life: u32,
     pub swapped: bool,
+    /// Its KV is gone from where it decoded: it is computed again there, and comes by no wire.
+    pub again: bool,
     /// First token after the instance's last decode step (0 if in one).
     pub lag_ps: u64,
     pub prefill_start_ps: u64,
@@ -66,6 +68,7 @@ impl Seq {
             named: 0,
             life: 0,
             swapped: false,
+            again: false,
             lag_ps: 0,
             prefill_start_ps: 0,
             last_token_ps: 0,

@@ -252,9 +252,9 @@ impl World<'_> {
             while left > 0 {
                 if at == self.ports[q as usize].prefilling.len() {
                     let p = &self.ports[q as usize];
-                    // What waits at decode and was never preempted comes by wire.
+                    // What waits at decode and was never preempted there comes by wire.
                     let wired =
-                        decode && p.waiting.peek().is_some_and(|Reverse(k)| self.seqs[(*k as u32) as usize].life == 0);
+                        decode && p.waiting.peek().is_some_and(|Reverse(k)| !self.seqs[(*k as u32) as usize].again);
                     if !opens
                         || p.blocked
                         || p.seats >= max_seqs

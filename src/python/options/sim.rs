@@ -55,8 +55,8 @@ pub(super) const REPLAY: &[Taken] = &[
         "str",
         Left::Text("prompt"),
         "When a prompt takes its KV blocks: ``\"prompt\"`` (all when it is let in) or ``\"chunk\"`` (piece by piece as it is
-computed, as vLLM allocates: more are let in, and who came last gives way where blocks run out; pools of P/D
-take all in any case).",
+computed, as vLLM allocates: more are let in, and who came last gives way where blocks run out; what comes to
+decode by wire, or is computed again there, takes its place whole).",
     ),
     (
         "cache_ttl_s",

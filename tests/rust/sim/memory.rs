@@ -2,6 +2,7 @@
 
 use disagg::sim::kv::{Cache, Kv};
 use disagg::sim::{KvAdmission, SpanKind, Transfer};
+use disagg::spec::Role;
 use disagg::spec::assumptions::FirstToken;
 use proptest::prelude::*;
 
@@ -133,6 +134,36 @@ fn prompts_take_their_blocks_as_a_choice() {
     assert_eq!(tight.counts().0, 2);
     assert!(tight.preemptions[1] > 0 && tight.preemptions[0] == 0);
     // With room for all the two are one.
+    assert_eq!(
+        run(&d, &r, &with(KvAdmission::Chunk, 900)).finish_ps,
+        run(&d, &r, &with(KvAdmission::Prompt, 900)).finish_ps
+    );
+}
+
+/// On a prefill instance too. Who gives way there starts anew there: its KV still comes by wire.
+#[test]
+fn prompts_of_a_prefill_instance_take_their_blocks_as_a_choice() {
+    let mut d = Deployment::uniform(1, 8, 256, Timing::Fixed { prefill_ps: 20 * MS, decode_ps: MS });
+    let mut decode = d.pools[0].clone();
+    d.pools[0].role = Role::Prompts;
+    decode.role = Role::Decode;
+    d.pools.push(decode);
+    d.transfer = Transfer::Line { latency_ps: MS, ps_per_token: 1e7 };
+    d.first_token = FirstToken::Decode;
+    let with = |kv_admission, blocks| Settings { kv_admission, kv_blocks: Some(blocks), ..Settings::default() };
+    let mut r = regular(2, MS, 1000, 4);
+    r.isl[1] = 1025;
+    let whole = run(&d, &r, &with(KvAdmission::Prompt, 120));
+    let pieces = run(&d, &r, &with(KvAdmission::Chunk, 120));
+    assert_eq!(whole.first_token_ps[0], pieces.first_token_ps[0]);
+    assert!(pieces.first_token_ps[1] < whole.first_token_ps[1]);
+    // The KV of the first is on the wire for 50 ms: the second is put out when its prompt is half done.
+    d.transfer = Transfer::Line { latency_ps: MS, ps_per_token: 1e8 };
+    let r = regular(3, 0, 500, 4);
+    let tight = run(&d, &r, &with(KvAdmission::Chunk, 40));
+    assert_eq!(tight.counts().0, 3);
+    assert!(tight.preemptions[0] == 0 && tight.preemptions[1] > 0, "{:?}", tight.preemptions);
+    assert_eq!(tight.usage[1].prefill_tokens, 0);
     assert_eq!(
         run(&d, &r, &with(KvAdmission::Chunk, 900)).finish_ps,
         run(&d, &r, &with(KvAdmission::Prompt, 900)).finish_ps
