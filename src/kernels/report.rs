@@ -144,6 +144,9 @@ impl Draw {
 }
 
 /// Leave-one-out errors of one table of the source's framework: `samples` rows, drawn with `seed`.
+///
+/// # Errors
+/// If the table is none that is known, or one that is read for it is damaged.
 pub fn leave_one_out(source: &Source, table: &str, samples: usize, seed: u64) -> Result<Vec<LooRow>> {
     let Some(probe) = probe(table) else {
         return Err(Error::spec(
@@ -167,9 +170,8 @@ pub fn leave_one_out(source: &Source, table: &str, samples: usize, seed: u64) ->
         // The same row inside its group.
         let at = (0..row).filter(|&r| key(r) == wanted).count();
         let here = with(source, vec![(*group).clone()])?;
-        let Some(seconds) = ask(&here, &group, at).and_then(|whole| rows::seconds(&group, at, &whole)) else {
-            continue;
-        };
+        let asked = ask(&here, &group, at)?;
+        let Some(seconds) = asked.and_then(|whole| rows::seconds(&group, at, &whole)) else { continue };
         // Repeats under keys that do not matter are one point.
         let same =
             |r: usize, names: &[&str]| names.iter().all(|n| group.key(n).is_none_or(|k| k.code(r) == k.code(at)));
@@ -215,7 +217,7 @@ pub fn leave_one_out(source: &Source, table: &str, samples: usize, seed: u64) ->
                 continue;
             }
             let without = with(source, vec![hidden])?;
-            let Some((surface, x)) = predicted(&without, &group, at) else { continue };
+            let Some((surface, x)) = predicted(&without, &group, at)? else { continue };
             let reading = surface.at(&x);
             if reading.evidence != Evidence::Roofline {
                 errors.entry((lane.clone(), axis, edge)).or_default().push((reading.seconds / seconds - 1.0).abs());
@@ -247,7 +249,7 @@ pub fn leave_one_out(source: &Source, table: &str, samples: usize, seed: u64) ->
 }
 
 /// As `ask`, with the row read from the whole group and the tables without it; the lane may have lost its label.
-fn predicted(source: &Source, group: &Table, row: usize) -> Option<(Surface, [f64; 3])> {
+fn predicted(source: &Source, group: &Table, row: usize) -> Result<Option<(Surface, [f64; 3])>> {
     let mut plain = empty(group);
     plain.keys = group
         .keys

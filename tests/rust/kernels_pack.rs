@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use disagg::Error;
+use disagg::kernels::ops::Source;
 use disagg::kernels::table::{Table, Value};
-use disagg::kernels::{Evidence, KernelDb, Query, lookup};
+use disagg::kernels::{Evidence, KernelDb, Query, lookup, report};
 
 pub fn pack() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("python/disagg/data/kernels")
@@ -226,6 +227,50 @@ fn an_estimate_never_takes_a_roofline_for_a_damaged_table() {
         assert!(refused.iter().any(|t| t == needed), "{needed}: {refused:?}");
     }
     assert!(untouched > 0);
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+/// A report reads tables beside its own: one that is damaged is an error with the file, not rows that are passed over.
+#[test]
+fn a_report_never_passes_over_what_a_damaged_table_serves() {
+    let dir = copy("report");
+    let path = dir.join("h200_sxm.pack");
+    let whole = std::fs::read(&path).unwrap();
+    let index: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(dir.join("index.json")).unwrap()).unwrap();
+    let suspects = |table: &str| {
+        let source = Source {
+            db: KernelDb::open(&dir)?,
+            system: "h200_sxm".into(),
+            framework: "sglang".into(),
+            device: disagg::spec::catalog::system("h200_sxm")?.0,
+            graph: false,
+            by_rule: false,
+        };
+        report::suspects(&source, table)
+    };
+    let asked = ["dsa_generation_module", "dsa_context_module", "generation_mla"];
+    let right = asked.map(|t| suspects(t).unwrap());
+    let mut refused = Vec::new();
+    let of = |e: &&serde_json::Value| e["system"] == "h200_sxm" && e["framework"] == "sglang";
+    for entry in index["tables"].as_array().unwrap().iter().filter(of) {
+        let table = entry["table"].as_str().unwrap();
+        let at = entry["offset"].as_u64().unwrap() as usize + entry["bytes"].as_u64().unwrap() as usize / 2;
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x40;
+        std::fs::write(&path, &bytes).unwrap();
+        for (name, right) in asked.iter().zip(&right) {
+            match suspects(name) {
+                Ok(found) => assert_eq!(found, *right, "{name} with {table} damaged"),
+                Err(Error::Data { path, message }) => {
+                    assert!(path.ends_with("h200_sxm.pack") && message.contains(table), "{path}: {message}");
+                    refused.push((*name, table.to_string()));
+                }
+                Err(other) => panic!("{name}, {table}: {other}"),
+            }
+        }
+    }
+    assert!(asked.iter().all(|name| refused.iter().any(|(n, table)| n == name && table == name)), "{refused:?}");
     std::fs::remove_dir_all(&dir).unwrap();
 }
 

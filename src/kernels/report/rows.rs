@@ -3,6 +3,7 @@
 //!
 //! Limit: rows that no default lane uses, and tables that are no operator of a layer, are not asked for.
 
+use crate::error::{Error, Result};
 use crate::kernels::evidence::Evidence;
 use crate::kernels::ops::{self, ExpertShape, Source};
 use crate::kernels::surface::Surface;
@@ -159,15 +160,40 @@ pub(super) fn seconds(table: &Table, row: usize, whole: &(Surface, [f64; 3])) ->
     if parts { reading.map(|r| r.seconds) } else { table.seconds(row, "latency") }
 }
 
+/// What an operator gives for a row; `None` where it has nothing to say of it.
+///
+/// # Errors
+/// If a table that it reads is damaged: the row is not another operator's then.
+fn of<T>(found: Result<T>) -> Result<Option<T>> {
+    match found {
+        Ok(x) => Ok(Some(x)),
+        Err(e @ (Error::Data { .. } | Error::Cancelled)) => Err(e),
+        Err(_) => Ok(None),
+    }
+}
+
+/// The value, or a row that is not asked for.
+macro_rules! had {
+    ($found:expr) => {
+        match $found {
+            Some(x) => x,
+            None => return Ok(None),
+        }
+    };
+}
+
 /// The surface that serves a row, and where on it the row is; `None` for rows of other operators.
-pub(super) fn ask(source: &Source, table: &Table, row: usize) -> Option<(Surface, [f64; 3])> {
+///
+/// # Errors
+/// If a table that the surface needs cannot be read.
+pub(super) fn ask(source: &Source, table: &Table, row: usize) -> Result<Option<(Surface, [f64; 3])>> {
     let i = |name: &str| int(table, name, row);
     let u = |name: &str| u32::try_from(i(name)).unwrap_or(0);
     let t = |name: &str| text(table, name, row);
     let f = |name: &str| i(name) as f64;
     let kv = || dtype(t("kv_cache_dtype"));
     let surface = match table.name.as_str() {
-        "gemm" => (ops::gemm(source, dtype(t("gemm_dtype"))?, u("n"), u("k")).ok()?, [f("m"), 0.0, 0.0]),
+        "gemm" => (had!(of(ops::gemm(source, had!(dtype(t("gemm_dtype"))), u("n"), u("k")))?), [f("m"), 0.0, 0.0]),
         "context_attention" => {
             let s = ops::context_attention(
                 source,
@@ -175,10 +201,10 @@ pub(super) fn ask(source: &Source, table: &Table, row: usize) -> Option<(Surface
                 u("num_key_value_heads"),
                 u("head_dim"),
                 u("window_size"),
-                dtype(t("attn_dtype"))?,
-                kv()?,
+                had!(dtype(t("attn_dtype"))),
+                had!(kv()),
             );
-            (s.ok()?, [f("batch_size"), f("isl"), 0.0])
+            (had!(of(s)?), [f("batch_size"), f("isl"), 0.0])
         }
         "generation_attention" => {
             let s = ops::generation_attention(
@@ -187,40 +213,41 @@ pub(super) fn ask(source: &Source, table: &Table, row: usize) -> Option<(Surface
                 u("num_key_value_heads"),
                 u("head_dim"),
                 u("window_size"),
-                kv()?,
+                had!(kv()),
             );
-            (s.ok()?, [f("batch_size"), f("step") + 1.0, 0.0])
+            (had!(of(s)?), [f("batch_size"), f("step") + 1.0, 0.0])
         }
         "dsa_context_module" | "dsa_generation_module" => {
             if t("op_name").contains("skip_indexer") {
-                return None;
+                return Ok(None);
             }
             let m = model(t("architecture"), true);
             if table.name == "dsa_context_module" {
                 (
-                    ops::mla_context(source, &m, u("num_heads"), dtype(t("gemm_type"))?, kv()?).ok()?,
+                    had!(of(ops::mla_context(source, &m, u("num_heads"), had!(dtype(t("gemm_type"))), had!(kv())))?),
                     [f("batch_size"), f("isl"), f("step")],
                 )
             } else {
                 (
-                    ops::mla_generation(source, &m, u("num_heads"), dtype(t("gemm_type"))?, kv()?).ok()?,
+                    had!(of(ops::mla_generation(source, &m, u("num_heads"), had!(dtype(t("gemm_type"))), had!(kv())))?),
                     [f("batch_size"), f("step"), 0.0],
                 )
             }
         }
         name if name.starts_with("dsv4_") || name.starts_with("msa_") => {
-            let m = catalog::model(t("model")).ok()?;
+            let m = had!(of(catalog::model(t("model")))?);
             let (decode, picks, heads) = (name.contains("generation"), name.contains("_csa_"), u("num_heads"));
-            let formats = [dtype(t("gemm_type"))?, kv()?];
-            let s = m.mixers.iter().find_map(|mixer| match mixer {
+            let formats = [had!(dtype(t("gemm_type"))), had!(kv())];
+            let made = m.mixers.iter().find_map(|mixer| match mixer {
                 LayerMixer::Own(OwnMixer::Compressed(c)) if c.ratio > 0 && (c.topk > 0) == picks => {
-                    ops::compressed_block(source, m.hidden, c, heads, formats, decode).ok()
+                    Some(ops::compressed_block(source, m.hidden, c, heads, formats, decode))
                 }
                 LayerMixer::Own(OwnMixer::BlockSparse(b)) => {
-                    ops::block_sparse_block(source, m.hidden, b, heads, formats, decode).ok()
+                    Some(ops::block_sparse_block(source, m.hidden, b, heads, formats, decode))
                 }
                 _ => None,
-            })?;
+            });
+            let s = had!(of(had!(made))?);
             (s, if decode { [f("batch_size"), f("step"), 0.0] } else { [f("batch_size"), f("isl"), f("step")] })
         }
         "kda" | "gdn" => {
@@ -242,23 +269,23 @@ pub(super) fn ask(source: &Source, table: &Table, row: usize) -> Option<(Surface
             let decode = match t("phase") {
                 "generation" => true,
                 "context" => false,
-                _ => return None,
+                _ => return Ok(None),
             };
-            (ops::running(source, &mixer.running()?, 1, decode).ok()?, [f("batch_size"), f("seq_len"), 0.0])
+            (had!(of(ops::running(source, &had!(mixer.running()), 1, decode))?), [f("batch_size"), f("seq_len"), 0.0])
         }
         "mla_context_module" | "mla_generation_module" => {
             if t("mla_dtype") != "bfloat16" {
-                return None;
+                return Ok(None);
             }
             let m = model("DeepseekV3ForCausalLM", false);
             if table.name == "mla_context_module" {
                 (
-                    ops::mla_context(source, &m, u("num_heads"), dtype(t("gemm_type"))?, kv()?).ok()?,
+                    had!(of(ops::mla_context(source, &m, u("num_heads"), had!(dtype(t("gemm_type"))), had!(kv())))?),
                     [f("batch_size"), f("isl"), 0.0],
                 )
             } else {
                 (
-                    ops::mla_generation(source, &m, u("num_heads"), dtype(t("gemm_type"))?, kv()?).ok()?,
+                    had!(of(ops::mla_generation(source, &m, u("num_heads"), had!(dtype(t("gemm_type"))), had!(kv())))?),
                     [f("batch_size"), f("step"), 0.0],
                 )
             }
@@ -266,7 +293,7 @@ pub(super) fn ask(source: &Source, table: &Table, row: usize) -> Option<(Surface
         "context_mla" | "generation_mla" => {
             let m = model("DeepseekV3ForCausalLM", false);
             let decode = table.name == "generation_mla";
-            let s = ops::mla_kernel(source, &m, u("num_heads"), kv()?, decode).ok()??;
+            let s = had!(had!(of(ops::mla_kernel(source, &m, u("num_heads"), had!(kv()), decode))?));
             (s, if decode { [f("batch_size"), f("step") + 1.0, 0.0] } else { [f("batch_size"), f("isl"), 0.0] })
         }
         _ => {
@@ -279,22 +306,40 @@ pub(super) fn ask(source: &Source, table: &Table, row: usize) -> Option<(Surface
                 ep: u("moe_ep_size"),
                 gated: true,
             };
-            let format = dtype(t("moe_dtype"))?;
+            let format = had!(dtype(t("moe_dtype")));
             let distribution = t("distribution");
             let s = match table.name.as_str() {
                 "moe" => {
                     let beyond = servers::few_tokens_kernel(&source.framework, source.device.sm)
                         .is_some_and(|(lane, most)| t("kernel_source").contains(lane) && f("num_tokens") > most);
                     if t("kernel_source").contains("nongated") || beyond {
-                        return None;
+                        return Ok(None);
                     }
-                    ops::moe(source, shape, format, distribution).ok()?
+                    had!(of(ops::moe(source, shape, format, distribution))?)
                 }
-                name => ops::grouped_moe(source, shape, format, distribution, name != "wideep_context_moe").ok()??,
+                name => {
+                    had!(had!(of(ops::grouped_moe(source, shape, format, distribution, name != "wideep_context_moe"))?))
+                }
             };
             (s, [f("num_tokens"), 0.0, 0.0])
         }
     };
     let label = t("kernel_source");
-    (label.is_empty() || surface.0.source().contains(label)).then_some(surface)
+    Ok((label.is_empty() || surface.0.source().contains(label)).then_some(surface))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A damaged table that a row's operator reads is an error; an operator that has nothing for the row is none.
+    #[test]
+    fn damage_is_no_row_of_another_operator() {
+        assert!(
+            matches!(of::<()>(Err(Error::data("x.pack", "cut"))), Err(Error::Data { path, .. }) if path == "x.pack")
+        );
+        assert!(matches!(of::<()>(Err(Error::Cancelled)), Err(Error::Cancelled)));
+        assert!(matches!(of::<()>(Err(Error::spec("m", "is 0", ""))), Ok(None)));
+        assert!(matches!(of(Ok(3)), Ok(Some(3))));
+    }
 }

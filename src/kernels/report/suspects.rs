@@ -19,6 +19,9 @@ pub struct Suspect {
 
 /// Lanes of the source's framework that look wrong: outliers, eager-mode floors, times out of order,
 /// balanced loads slower than skewed ones. One lane per group of the table's columns is looked at.
+///
+/// # Errors
+/// If a table that is read for it is damaged.
 pub fn suspects(source: &Source, table: &str) -> Result<Vec<Suspect>> {
     let Some(probe) = probe(table) else { return Ok(Vec::new()) };
     let whole = source.db.table(&source.system, &source.framework, table, None)?;
@@ -30,7 +33,7 @@ pub fn suspects(source: &Source, table: &str) -> Result<Vec<Suspect>> {
     }
     let mut found: BTreeMap<String, Suspect> = BTreeMap::new();
     for rows in groups.values() {
-        let Some((surface, _)) = ask(&measured, &whole, rows[rows.len() / 2]) else { continue };
+        let Some((surface, _)) = ask(&measured, &whole, rows[rows.len() / 2])? else { continue };
         let lane = surface.source().to_string();
         let mut push = |kind: &str, reason: String| {
             found.entry(format!("{lane} {kind}")).or_insert(Suspect {
