@@ -207,9 +207,7 @@ def test_prices_of_the_engine_are_those_of_the_public_steps():
     requests = of_trace(trace)
     twin = Twin([Instance("mixed", [Rank()], 1, 8)], "prefill-first", 4000, price)
     twin.run(requests)
-    run = dg.simulate(
-        MODEL, CLUSTER, plan, trace, scheduler="prefill-first", kv_blocks=4000, assumptions=service
-    )
+    run = dg.simulate(MODEL, CLUSTER, plan, trace, scheduler="prefill-first", kv_blocks=4000, assumptions=service)
     assert len(twin.passes) == run.utilization["steps"][0]
     ttft = np.array([q.first - q.arrival for q in requests]) / 1e9
     e2e = np.array([q.finish - q.arrival for q in requests]) / 1e9
