@@ -157,7 +157,8 @@ fn gathered_prompts_cost_ttft_and_give_tpot() {
     assert_eq!(last, aggregated::solve(&s, &Load::of(&w), 32.0, 4096.0, 1));
     for n in [2, 4, 8] {
         let p = at(n);
-        assert!(p.tpot_s < last.tpot_s && p.ttft_s > last.ttft_s * 0.98, "{n}");
+        // Of the server's own time: who gathers has a short step scheduled ahead, which a client gets back.
+        assert!(p.tpot_s < last.tpot_s && p.service_ttft_s() > last.service_ttft_s() * 0.98, "{n}");
         last = p;
     }
 }
