@@ -4,7 +4,10 @@
 //! Each run has 300 requests with the lengths of ShareGPT conversations, ten a second. The device was
 //! fitted to the first 150 by arrival (`calibrate::served`; the others were load without latencies), all
 //! 300 are simulated, the last 150 are judged. Seats, token budget and KV blocks are what the server was
-//! started with, and nothing beside its steps waits (`request_path`), as when the device was fitted; blocks that its log does not state are what the memory holds (they never bind there).
+//! started with; blocks that its log does not state are what the memory holds (they never bind there). Nothing beside its
+//! steps waits (`request_path`), as when the device was fitted: with the client's path the fit is worse (TTFT 6.0 and
+//! 19.4 % of the first halves, 5.5 and 15.8 % without) and finds a device of seven times its FLOP/s, so these logs have
+//! no such waits, and nothing says why.
 //! Source: casys-kaist/LLMServingSim, bench/examples (MIT); that simulator's own errors over all 300, with a
 //! profile of the GPU itself: TPOT +0.2 and -1.0 %, TTFT +0.6 and -4.0 %. Targets: design of this check.
 //!
