@@ -94,6 +94,8 @@ fn intervals_cover() {
         let rate = load * capacity(&d);
         let found = covered(&d, rate, n, 60, truth(&d, rate, 60_000, 12));
         assert!(found.covers.iter().all(|c| *c >= 86.6), "{:?} of 100 at {load}", found.covers);
+        // Those with both ends, by the bound that stood when every run had them.
+        assert!(found.bounded.iter().all(|c| *c >= 81.6), "{:?} with ends at {load}", found.bounded);
         assert!(found.ends.iter().all(|c| *c >= ended), "{:?} of 100 have an end at {load}", found.ends);
     }
 }
