@@ -213,8 +213,8 @@ impl Task<'_> {
         judged
     }
 
-    /// Cadences above 1, each with the best score of budgets that the prompts just fill: on the coarse grid they have the
-    /// most room alone. Batches up to an octave from the best of the grid, halved towards the limits.
+    /// Each cadence with the best score of budgets that the prompts just fill: they have the most room alone, and the
+    /// coarse grid may step over all of them. Batches up to an octave from the best of the grid, halved towards the limits.
     fn filled(&self, group: &Group, aim: &Aim) -> Vec<(u32, (u8, f64))> {
         let Group { clock, rows: coarse, marks, known } = group;
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -241,7 +241,7 @@ impl Task<'_> {
             }
             Some((interval, top))
         };
-        best.into_iter().filter(|(interval, _)| *interval > 1).filter_map(&mut of_cadence).collect()
+        best.into_iter().filter_map(&mut of_cadence).collect()
     }
 
     /// The best gain within the limits on a layout's most promising links: what lies between their ends is halved.

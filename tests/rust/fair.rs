@@ -489,8 +489,8 @@ fn what_a_wider_climb_found_is_reached() {
 }
 
 /// Requests a second that plans drawn at random had found beyond the search: an AFD unit whose prompts just fill the steps
-/// of their cadence, prompts slow enough to hold one decode batch more below its limit, and a unit whose best budget lies
-/// between two of the grid.
+/// of their cadence, prompts slow enough to hold one decode batch more below its limit, a unit whose best budget lies between two of the grid,
+/// and one whose best batch and budget both do, where all four around them miss the limits.
 #[test]
 fn what_was_drawn_by_chance_is_reached() {
     for (model, framework, system, gpus, (prefix, isl, osl), (ttft, tpot), level, least) in [
@@ -523,6 +523,16 @@ fn what_was_drawn_by_chance_is_reached() {
             (3000.0, 20.0),
             Level::AggregatedAfd,
             104.3,
+        ),
+        (
+            "MiniMaxAI/MiniMax-M2.5",
+            "trtllm",
+            "gb200",
+            72,
+            (0.0, 8000.0, 100.0),
+            (500.0, 20.0),
+            Level::AggregatedAfd,
+            104.2,
         ),
     ] {
         let w = Workload::fixed("fair", prefix, isl, osl);
