@@ -6,6 +6,7 @@
 #   make fuzz    hostile calls of every public entry, an hour or FUZZ_SECONDS of them
 #   make bench   ratios measured on this machine
 #   make calibrate          fit the communication kernels anew; says whether the parameters moved
+#   make accuracy           write docs/accuracy anew: every prediction against what was measured (minutes)
 #   make data               read the published wheels of kernel tables into the shipped pack, and write docs/support.md anew
 #   make validate-network   communication: predicted against measured and published, table by table
 #   make stubs   compare the types of the native core with the binary
@@ -31,7 +32,7 @@ define step
 @start=$$SECONDS; echo "==> $(1)"; { $(2); }; echo "    $$((SECONDS - start)) s"
 endef
 
-.PHONY: help demo test check fuzz bench calibrate data validate-network stubs clean \
+.PHONY: help demo test check fuzz bench calibrate accuracy data validate-network stubs clean \
         fmt clippy rustdoc test-rust wheel test-venv lint types test-notebooks test-python
 
 help:
@@ -143,6 +144,9 @@ calibrate:
 	if cmp --silent out/kernels.json $(NETWORK_FITS); then echo "$(NETWORK_FITS): the same, bit for bit"; else cp out/kernels.json $(NETWORK_FITS); echo "$(NETWORK_FITS): changed"; fi
 	cargo run --release --locked --quiet --example calibrate -- served out/devices.json
 	if cmp --silent out/devices.json $(DEVICE_FITS); then echo "$(DEVICE_FITS): the same, bit for bit"; else cp out/devices.json $(DEVICE_FITS); echo "$(DEVICE_FITS): changed"; fi
+
+accuracy: wheel
+	@cd out; $(VENV_TEST)/bin/python -c "import disagg as dg; print(dg.validation.report('../docs/accuracy', ttft=True))"
 
 # Tables of the second wheel count where the first has none.
 DATA_WHEELS := aiconfigurator-core==0.12.0 aisimulate==0.13.0.dev202610270000000085

@@ -113,6 +113,7 @@ class Estimate(Result):
     gpus = Fact(_whole)
     usd_per_mtok = Fact(number)
     watts = Fact(number)
+    watts_drawn = Fact(number)
     joules_per_token = Fact(number)
     context_exceeded = Fact(bool)
     evidence_ttft = Fact(_best_first)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
-from disagg import _core
+from disagg import _core, plots
+from disagg._versions import __version__
 from disagg.frame import Frame
 from disagg.progress import Progress, reporter
 from disagg.specs._base import checked, expect, told
@@ -26,12 +28,12 @@ def run(*sections: str, ttft: bool = False, progress: Progress = None) -> Frame:
 
 @checked
 def report(path: str | Path, *sections: str, ttft: bool = False, progress: Progress = None) -> Path:
-    """Write the sections as markdown tables.
+    """Write how true the predictions are: each section as tables, dated, with the origin of the kernel tables.
 
     Parameters
     ----------
     path
-        File to write.
+        A file that ends in ``.md``, or a folder: it gets ``README.md`` and its pictures (needs matplotlib).
     *sections
         Which sections; none: all.
     ttft
@@ -41,11 +43,29 @@ def report(path: str | Path, *sections: str, ttft: bool = False, progress: Progr
     -------
     Path
         The file.
+
+    Examples
+    --------
+    >>> import disagg as dg
+    >>> dg.validation.report("out/papers.md", "literature", progress=False).name
+    'papers.md'
     """
     expect(**{f"sections[{i}]": (s, str) for i, s in enumerate(sections)})
     with reporter(progress, "figures") as callback:
-        text = _core.validation_report(list(sections), bool(ttft), callback)
-    file = Path(path)
+        text, payload, origin = _core.validation_report(list(sections), bool(ttft), callback)
+    rows, file = Frame._from_core(payload), Path(path)
+    pictures = []
+    if file.suffix != ".md":
+        file = file / "README.md"
+        pictures = list(dict.fromkeys(rows["metric"].tolist()))
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
+    lines = [
+        "# How true the predictions are\n",
+        f"Made on {date.today().isoformat()} by disagg {__version__}, `dg.validation.report`. Kernel tables: {origin}.\n",
+    ]
+    for metric in pictures:
+        picture = file.with_name(f"{metric}.png")
+        plots.accuracy(rows, metric=metric).figure.savefig(picture, dpi=110)
+        lines.append(f"![measured against predicted {metric}]({picture.name})\n")
+    file.write_text("\n".join([*lines, text]), encoding="utf-8")
     return file

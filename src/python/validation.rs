@@ -64,16 +64,19 @@ pub fn validation_run<'py>(
     columns::to_python(py, found)
 }
 
-/// The named sections as markdown tables.
+/// The named sections as markdown tables, with the rows of the silicon sample and the origin of the kernel tables.
 #[pyfunction]
 #[pyo3(signature = (sections, ttft, progress: "_Report" = None))]
-pub fn validation_report(
-    py: Python<'_>,
+pub fn validation_report<'py>(
+    py: Python<'py>,
     sections: Vec<String>,
     ttft: bool,
     progress: Option<&Bound<'_, PyAny>>,
-) -> PyResult<String> {
-    run::run(py, progress, move |control| {
-        validation::report(&kernels::db()?, &validation::Section::parse(&sections)?, ttft, control)
-    })
+) -> PyResult<(String, Payload<'py>, String)> {
+    let (text, rows, origin) = run::run(py, progress, move |control| {
+        let db = kernels::db()?;
+        let (text, rows) = validation::report(&db, &validation::Section::parse(&sections)?, ttft, control)?;
+        Ok((text, validation::columns(&rows), db.origin().to_owned()))
+    })?;
+    Ok((text, columns::to_python(py, rows)?, origin))
 }

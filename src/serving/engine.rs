@@ -42,6 +42,8 @@ pub struct Engine {
     pub point: SteadyState,
     /// Requests per second of an open loop, and the wait for prefill that they bring.
     pub open_loop: Option<(f64, f64)>,
+    /// Requests per second that the prefill slots of P/D would take on their own.
+    pub prefill_rate: Option<f64>,
 }
 
 impl Engine {
@@ -77,7 +79,7 @@ impl Engine {
                 a.prefill_interval = (every > 1 || a.prefill_interval.is_some()).then_some(every);
                 let compiled = Compiled::Mixed { engine, replicas: a.replicas };
                 let (workload, plan) = (workload.clone(), Plan::Aggregated(a));
-                Ok(Engine { compiled, load, workload, plan, point: found.point, open_loop: None })
+                Ok(Engine { compiled, load, workload, plan, point: found.point, open_loop: None, prefill_rate: None })
             }
             Plan::Afd(a) => {
                 let mut a = a.clone();
@@ -97,7 +99,7 @@ impl Engine {
                 a.prefill_interval = (every > 1 || a.prefill_interval.is_some()).then_some(every);
                 let compiled = Compiled::Mixed { engine, replicas: a.units };
                 let (workload, plan) = (workload.clone(), Plan::Afd(a));
-                Ok(Engine { compiled, load, workload, plan, point: found.point, open_loop: None })
+                Ok(Engine { compiled, load, workload, plan, point: found.point, open_loop: None, prefill_rate: None })
             }
             Plan::Pd(pd) => {
                 let (prefill, prefill_slot, side, np) = choose_prefill(lib, workload, &load, &pd.prefill)?;
@@ -105,7 +107,8 @@ impl Engine {
                 let point = pd::combine(Several::of(&prefill, &side, np), Several::of(&decode, &d, nd), &load);
                 let plan = Plan::Pd(crate::spec::PdPlan { prefill: prefill_slot, decode: decode_slot });
                 let compiled = Compiled::Pd { prefill, prefill_count: np, decode: Box::new(decode), decode_count: nd };
-                Ok(Engine { compiled, load, workload: workload.clone(), plan, point, open_loop: None })
+                let prefill_rate = Some(side.rate * f64::from(np));
+                Ok(Engine { compiled, load, workload: workload.clone(), plan, point, open_loop: None, prefill_rate })
             }
         }
     }

@@ -100,7 +100,10 @@ told! {
         pub usd_per_mtok: f64,
         /// Power of all GPUs at their board limit, watts.
         pub watts: f64,
-        /// Energy per output token with all GPUs at their board limit, joules.
+        /// Power that all GPUs draw at this load, watts: by tokens a rank and step and by the time in which it has steps
+        /// to run, as measured servers do. No host, no network.
+        pub watts_drawn: f64,
+        /// Energy per output token at `watts_drawn`, joules.
         pub joules_per_token: f64,
         /// Whether the workload is longer than the model's context.
         pub context_exceeded: bool,
@@ -245,6 +248,7 @@ impl Engine {
             gpus_used: self.gpus(),
             usd_per_mtok: self.usd_per_mtok(),
             watts,
+            watts_drawn: self.watts_drawn(),
             joules_per_token: self.joules_per_token(),
             context_exceeded,
             verdict: self.verdict()?,

@@ -116,6 +116,11 @@ impl Served {
         }
     }
 
+    /// A measured server, its TTFT a client's.
+    pub(crate) fn measured(framework: Framework, blackwell: bool, experts: bool, pd: bool) -> Served {
+        Served { framework, blackwell, experts, prompts: Some(if pd { "pd" } else { "aggregated" }), client: true }
+    }
+
     fn regime(&self) -> Option<[&'static str; 4]> {
         let (generation, layers) =
             (if self.blackwell { "blackwell" } else { "hopper" }, if self.experts { "experts" } else { "dense" });

@@ -1,13 +1,14 @@
 //! Published figures against predictions, every row with its source and its status.
 //!
 //! Sections: `deployed` (end-to-end figures of deployments), `silicon` (5,221 measured points of
-//! the InferenceX sample), `afd` (decode steps of attention and FFN pools and of wide EP beside them), `saturated` (servers with all requests queued, simulated), `served` (measured servers simulated request by request), `literature` (formulas and tables of papers) and `network` (communication
+//! the InferenceX sample), `afd` (decode steps of attention and FFN pools and of wide EP beside them), `saturated` (servers with all requests queued, simulated), `served` (measured servers simulated request by request), `energy` (power by load), `literature` (formulas and tables of papers) and `network` (communication
 //! tables, those that were fitted and those that never were). Nothing is fitted here: a row that cannot be computed says why, and counts as such.
 //!
 //! Limit: what was published, mostly of large MoE models on Hopper and Blackwell; nothing here says how far an
 //! unmeasured kind is off.
 
 pub mod deployed;
+pub mod energy;
 pub mod figures;
 pub mod literature;
 pub mod network;
@@ -27,6 +28,8 @@ use crate::control::Control;
 use crate::error::Result;
 use crate::kernels::KernelDb;
 use crate::network::params::Misfit;
+use crate::spec::Assumptions;
+use silicon::summary::{self, Latency};
 
 /// Rows as columns.
 pub(crate) fn columns(rows: &[CheckedRow]) -> Columns {
@@ -54,6 +57,27 @@ fn silicon_points(db: &Arc<KernelDb>, ttft: bool, control: &Control) -> Result<V
     silicon::points_with(db, &silicon::Choices { ttft, ..silicon::Choices::default() }, control)
 }
 
+/// The silicon sample as tables: TPOT beside that of a published planner's assumptions, and TTFT where it was simulated.
+fn silicon_report(db: &Arc<KernelDb>, points: &[silicon::Point], ttft: bool, control: &Control) -> Result<String> {
+    let peer = Assumptions::aiconfigurator();
+    let name = peer.profile.clone();
+    let choices = silicon::Choices { assumptions: peer, ..silicon::Choices::default() };
+    let theirs = silicon::points_with(db, &choices, control)?;
+    let (own, theirs) = (summary::distinct(points), summary::distinct(&theirs));
+    let beside = summary::groups(&theirs, Latency::Tpot);
+    let mut out = format!(
+        "{} rows, {} distinct measurements; `n` counts those, `priced` those with a prediction. Nothing is fitted to them; \
+         the intervals are (of every estimate: 80 %). Beside stands what the assumptions of {name} give for the same rows.\n\n",
+        points.len(),
+        own.len()
+    );
+    out.push_str(&summary::report(&summary::groups(&own, Latency::Tpot), Latency::Tpot, Some((&name, &beside))));
+    if ttft {
+        out.push_str(&format!("\n{}", summary::report(&summary::groups(&own, Latency::Ttft), Latency::Ttft, None)));
+    }
+    Ok(out)
+}
+
 fn section(db: &Arc<KernelDb>, of: Section, ttft: bool, control: &Control) -> Result<Vec<CheckedRow>> {
     match of {
         Section::Deployed => deployed::rows(db, control),
@@ -62,6 +86,7 @@ fn section(db: &Arc<KernelDb>, of: Section, ttft: bool, control: &Control) -> Re
         Section::Literature => literature::rows(),
         Section::Network => network::rows(db, control),
         Section::Served => served::rows(db, control),
+        Section::Energy => energy::rows(db, control),
         Section::Silicon => Ok(silicon::rows(&silicon_points(db, ttft, control)?, ttft)),
     }
 }
@@ -111,25 +136,47 @@ fn table(out: &mut String, rows: &[CheckedRow]) {
     }
 }
 
-/// The sections as markdown tables.
-pub fn report(db: &Arc<KernelDb>, sections: &[Section], ttft: bool, control: &Control) -> Result<String> {
-    let mut out = String::new();
+/// What stands below the tables of a section.
+fn told(of: Section) -> &'static str {
+    match of {
+        Section::Deployed => "Figures that operators of large deployments published. Check: none was fitted.",
+        Section::Silicon => "Measured points of the InferenceX sample.",
+        Section::Afd => "Decode steps of attention and FFN pools, and of wide EP beside them. Check: none was fitted.",
+        Section::Saturated => {
+            "TensorRT-LLM servers with all requests queued, simulated as they ran. Check: none was fitted."
+        }
+        Section::Served => {
+            "vLLM servers request by request; the device is fitted to the first half and judged on the second."
+        }
+        Section::Energy => {
+            "Power of vLLM servers by load; `fit`: the law was fitted to them, `check`: never. Joules hang on the rate too."
+        }
+        Section::Literature => "Formulas and tables of papers.",
+        Section::Network => "Tables of communication kernels; `fit`: its law was fitted to them, `check`: never.",
+    }
+}
+
+/// The sections as markdown tables, and the rows of the silicon sample if it is among them.
+pub fn report(
+    db: &Arc<KernelDb>,
+    sections: &[Section],
+    ttft: bool,
+    control: &Control,
+) -> Result<(String, Vec<CheckedRow>)> {
+    let (mut out, mut measured) = (String::new(), Vec::new());
     for of in Section::asked(sections) {
-        let _ = writeln!(out, "### {}\n", of.name());
-        if *of == Section::Silicon {
+        let _ = writeln!(out, "## {}\n\n{}\n", of.name(), told(*of));
+        match of {
             // Too many rows to list: their summary.
-            let points = silicon_points(db, ttft, control)?;
-            out.push_str(&silicon::summary::report(&silicon::summary::groups(&points), "TPOT"));
-            if ttft {
-                let groups = silicon::summary::groups_by(&points, silicon::Point::ttft_error);
-                out.push_str(&format!("\n{}", silicon::summary::report(&groups, "TTFT")));
+            Section::Silicon => {
+                let points = silicon_points(db, ttft, control)?;
+                out.push_str(&silicon_report(db, &points, ttft, control)?);
+                measured = silicon::rows(&points, ttft);
             }
-        } else if *of == Section::Network {
-            out.push_str(&network::report(&network::rows(db, control)?));
-        } else {
-            table(&mut out, &section(db, *of, ttft, control)?);
+            Section::Network => out.push_str(&network::report(&network::rows(db, control)?)),
+            _ => table(&mut out, &section(db, *of, ttft, control)?),
         }
         out.push('\n');
     }
-    Ok(out)
+    Ok((out, measured))
 }

@@ -19,6 +19,8 @@ choices! {
         Saturated = "saturated",
         /// Measured servers, simulated request by request.
         Served = "served",
+        /// Power of servers by load, and joules a token.
+        Energy = "energy",
         /// Formulas and tables of papers.
         Literature = "literature",
         /// Communication tables.

@@ -12,6 +12,7 @@ use disagg::cost::{Batch, Detail, Library, Worker};
 use disagg::kernels::KernelDb;
 use disagg::spec::{Assumptions, Parallel, Quant, Serving, catalog};
 use disagg::validation;
+use disagg::validation::silicon::summary::{self, Latency};
 use std::sync::Arc;
 
 fn main() {
@@ -82,13 +83,11 @@ fn main() {
             let mut choices = validation::silicon::Choices::default();
             choices.serving.launch = Some(disagg::spec::serving::Launch::Measured);
             let points = validation::silicon::points_with(&db, &choices, &Control::new()).unwrap();
-            println!(
-                "{}",
-                validation::silicon::summary::report(&validation::silicon::summary::groups(&points), "TPOT")
-            );
+            let groups = summary::groups(&summary::distinct(&points), Latency::Tpot);
+            println!("{}", summary::report(&groups, Latency::Tpot, None));
         }
         ["silicon", "ttft"] => {
-            println!("{}", validation::report(&db, &[validation::Section::Silicon], true, &Control::new()).unwrap())
+            println!("{}", validation::report(&db, &[validation::Section::Silicon], true, &Control::new()).unwrap().0)
         }
         ["silicon", "rows"] => {
             let choices = validation::silicon::Choices { ttft: true, ..validation::silicon::Choices::default() };
@@ -119,6 +118,7 @@ fn main() {
                 "{}",
                 validation::report(&db, &validation::Section::parse(sections).unwrap(), false, &Control::new())
                     .unwrap()
+                    .0
             );
             if *sections == ["deployed"] {
                 for r in validation::rows(&db, &validation::Section::parse(sections).unwrap(), false, &Control::new())

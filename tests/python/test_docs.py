@@ -1,6 +1,7 @@
 """Line 11 of the notebook contract: typed signatures, examples that run; and the README's own blocks."""
 
 import inspect
+import json
 import re
 import typing
 from pathlib import Path
@@ -70,6 +71,23 @@ def test_readme_blocks_run_in_order(tmp_path, monkeypatch):
     names: dict[str, object] = {}
     for i, block in enumerate(blocks()):
         exec(compile(block, f"README block {i + 1}", "exec"), names)  # noqa: S102
+
+
+def test_readme_quotes_the_accuracy_page():
+    """Figures of the README stand in docs/accuracy, which says from which kernel tables they are."""
+    page = (ROOT / "docs/accuracy/README.md").read_text(encoding="utf-8")
+    readme = README.read_text(encoding="utf-8")
+    index = ROOT / "python/disagg/data/kernels/index.json"
+    assert json.loads(index.read_text(encoding="utf-8"))["origin"] in page
+    row = re.compile(r"^\| all \| not suspect \| \d+ \| (\d+) \| ([\d.]+ %) \| ([\d.]+ %) \|", re.MULTILINE)
+    (n, *tpot), (_, *ttft) = row.findall(page)
+    assert f"{int(n):,} distinct measurements" in readme
+    for name, (median, mean) in (("TPOT", tpot), ("TTFT", ttft)):
+        line = next(x for x in readme.splitlines() if x.startswith(f"- **{name}**"))
+        assert f"median {median}" in line.replace("error ", "")
+        assert f"mean {mean}" in line
+    for picture in re.findall(r"\]\((\w+\.png)\)", page):
+        assert (ROOT / "docs/accuracy" / picture).exists()
 
 
 def hinted():

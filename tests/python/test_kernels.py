@@ -112,7 +112,14 @@ def test_validation_gives_targets_and_predictions(tmp_path):
     assert {"section", "target", "predicted", "error", "source", "status"} <= set(frame.columns)
     assert len(frame) > 0
     file = dg.validation.report(tmp_path / "v.md", *dg.validation.sections()[:1], progress=False)
-    assert file.read_text(encoding="utf-8").startswith("### ")
+    text = file.read_text(encoding="utf-8")
+    assert text.startswith("# How true")
+    assert f"disagg {dg.__version__}" in text
+    assert "## deployed" in text
+    page = dg.validation.report(tmp_path / "page", "silicon", progress=False)
+    assert page == tmp_path / "page" / "README.md"
+    assert (page.parent / "tpot_ms.png").stat().st_size > 10_000
+    assert "(tpot_ms.png)" in page.read_text(encoding="utf-8")
     with pytest.raises(dg.SpecError, match="section"):
         dg.validation.run("deploy")
 

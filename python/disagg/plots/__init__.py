@@ -4,6 +4,7 @@ Every function takes ``ax=``, labels units, uses colours that colour-blind reade
 says so when there is nothing to draw, and never calls ``plt.show()``.
 """
 
+from disagg.plots.accuracy import accuracy
 from disagg.plots.audit import audit
 from disagg.plots.bars import breakdown, memory, pipeline
 from disagg.plots.gantt import timeline
@@ -13,6 +14,7 @@ from disagg.plots.requests import goodput, instances, latency
 from disagg.plots.tornado import tornado
 
 __all__ = [
+    "accuracy",
     "audit",
     "breakdown",
     "goodput",

@@ -3,6 +3,7 @@
 //! Limit: one TPOT a row, a mean of a client's run.
 
 use super::data::Raw;
+use crate::serving::residuals::{self, CHANCE, Quantity, Served};
 
 /// A row of the sample with its prediction.
 #[derive(Clone, Debug)]
@@ -31,5 +32,12 @@ impl Point {
 
     pub(crate) fn ttft_error(&self) -> f64 {
         self.ttft_ms / self.raw.ttft_ms - 1.0
+    }
+
+    /// Ends of the interval of 80 %, of the predicted figure.
+    pub(crate) fn interval(&self, of: Quantity) -> [f64; 2] {
+        let r = &self.raw;
+        let hopper = matches!(r.system.as_str(), "h100_sxm" | "h200_sxm");
+        residuals::interval(&Served::measured(r.framework, !hopper, self.experts, r.disagg), of, CHANCE).factors
     }
 }
