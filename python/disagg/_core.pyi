@@ -688,6 +688,11 @@ class Device(Spec):
         Board power, watts.
     usd_per_hour
         Price of one GPU-hour, US dollars.
+    log_tpot_error
+        Fitted to the log of an aggregated server: how far its mean TPOT is off, one standard deviation of ln(measured /
+        predicted); 0: not fitted. Intervals of TPOT and rate take it in place of other people's servers.
+    log_ttft_error
+        The same of its mean TTFT.
     source
         Where the figures come from.
 
@@ -712,6 +717,8 @@ class Device(Spec):
         launch_s: float = 2e-06,
         power_w: float = 1000.0,
         usd_per_hour: float = 0.0,
+        log_tpot_error: float = 0.0,
+        log_ttft_error: float = 0.0,
         source: str = "user",
     ) -> Self: ...
     @property
@@ -734,6 +741,10 @@ class Device(Spec):
     def power_w(self) -> float: ...
     @property
     def usd_per_hour(self) -> float: ...
+    @property
+    def log_tpot_error(self) -> float: ...
+    @property
+    def log_ttft_error(self) -> float: ...
     @property
     def source(self) -> str: ...
 

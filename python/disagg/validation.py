@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, datetime
 from pathlib import Path
 
 from disagg import _core, plots
@@ -59,10 +59,8 @@ def report(path: str | Path, *sections: str, ttft: bool = False, progress: Progr
         file = file / "README.md"
         pictures = list(dict.fromkeys(rows["metric"].tolist()))
     file.parent.mkdir(parents=True, exist_ok=True)
-    lines = [
-        "# How true the predictions are\n",
-        f"Made on {date.today().isoformat()} by disagg {__version__}, `dg.validation.report`. Kernel tables: {origin}.\n",
-    ]
+    made = f"Made on {datetime.now(UTC):%Y-%m-%d} by disagg {__version__}, `dg.validation.report`."
+    lines = ["# How true the predictions are\n", f"{made} Kernel tables: {origin}.\n"]
     for metric in pictures:
         picture = file.with_name(f"{metric}.png")
         plots.accuracy(rows, metric=metric).figure.savefig(picture, dpi=110)

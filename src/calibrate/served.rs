@@ -8,7 +8,14 @@
 //! rooflines), so the rates are effective ones: with the tables' utilisation in them they are not peaks of
 //! a data sheet. Requests without latencies are load only: what is judged later can be kept out of the fit.
 //!
-//! Limits: a local minimum near one of those; a log that never fills the arithmetic units
+//! What is left over is the error bar of the device (`log_tpot_error`, `log_ttft_error`): the fitted requests by arrival in
+//! `PARTS` parts, each with its mean measured and simulated,
+//!
+//! ```text
+//! s = sqrt(mean over parts of ln(measured / simulated)^2) x sqrt(PARTS / (PARTS - FREE))
+//! ```
+//!
+//! FREE: the rates that were fitted. Limits: a local minimum near one of those; a log that never fills the arithmetic units
 //! says little about their rate. Network rates are not fitted: one device's log does not show them.
 
 use rayon::prelude::*;
@@ -20,7 +27,7 @@ use crate::math::nelder_mead;
 use crate::network::params::Misfit;
 use crate::pool;
 use crate::sim::replay::{Log, Server, replay};
-use crate::spec::Device;
+use crate::spec::{Device, Plan};
 
 /// Where the loss turns from squares to absolute values, as in `least`.
 const SCALE: f64 = 0.1;
@@ -38,6 +45,10 @@ const RESTARTS: usize = 4;
 const GAIN: f64 = 0.01;
 /// Rates may move so far from the start, either way.
 const REACH: f64 = 50.0;
+
+/// Parts of a log that its error is taken from, and rates that are fitted.
+const PARTS: usize = 10;
+const FREE: usize = 3;
 
 /// The device, and how far the simulation with it is from the requests that it was fitted to.
 #[derive(Clone, Debug)]
@@ -66,6 +77,26 @@ fn loss(simulated: &[f64], measured: &[f64]) -> f64 {
 /// How far the served of `simulated` are from what is known of `measured`.
 fn misfit(simulated: &[f64], measured: &[f64]) -> Option<Misfit> {
     Misfit::of(simulated.iter().zip(measured).filter(|(s, m)| !m.is_nan() && !s.is_nan()).map(|(s, m)| (*s, *m)))
+}
+
+/// The parts of a log with a known latency: mean measured and mean simulated of each.
+pub fn parts(simulated: &[f64], measured: &[f64]) -> Vec<[f64; 2]> {
+    let known: Vec<[f64; 2]> =
+        measured.iter().zip(simulated).filter(|(m, s)| !m.is_nan() && !s.is_nan()).map(|(m, s)| [*m, *s]).collect();
+    let part = known.len().div_ceil(PARTS).max(1);
+    let mean = |rows: &[[f64; 2]], i: usize| rows.iter().map(|r| r[i]).sum::<f64>() / rows.len() as f64;
+    known.chunks(part).map(|rows| [mean(rows, 0), mean(rows, 1)]).collect()
+}
+
+/// Standard deviation of ln(measured / simulated) of the means of a log's parts about 0; 0 where it says nothing.
+fn error_bar(simulated: &[f64], measured: &[f64]) -> f64 {
+    let logs: Vec<f64> =
+        parts(simulated, measured).iter().map(|[m, s]| (m / s).ln()).filter(|l| l.is_finite()).collect();
+    if logs.len() <= FREE {
+        return 0.0;
+    }
+    let n = logs.len() as f64;
+    rounded((logs.iter().map(|l| l * l).sum::<f64>() / (n - FREE as f64)).sqrt())
 }
 
 /// What [`device`] minimises.
@@ -141,6 +172,10 @@ pub fn device(server: &Server, log: &Log, control: &Control) -> Result<Fit> {
     let mut device = scaled(start, &found.at);
     let l = replay(server, &device, &log.requests, &control.part())?;
     let (ttft, tpot) = (misfit(&l.ttft_ms, &log.ttft_ms), misfit(&l.tpot_ms, &log.tpot_ms));
+    if matches!(server.plan, Plan::Aggregated(_)) {
+        device.log_ttft_error = error_bar(&l.ttft_ms, &log.ttft_ms);
+        device.log_tpot_error = error_bar(&l.tpot_ms, &log.tpot_ms);
+    }
     let share = |m: &Option<Misfit>| m.map_or("none".into(), |m| format!("{:.1} % of {}", 100.0 * m.mape, m.rows));
     device.source = format!(
         "effective rates fitted to a log of {}: mean error of TTFT {}, of TPOT {}",

@@ -11,6 +11,9 @@
 //! rates is that of differences of residuals between rows of one model and system, served alike (framework, and prompts
 //! beside decode or apart) or not; with AFD, of which no server was measured, between rows of any models.
 //!
+//! **Logs.** A device that was fitted to the log of an aggregated server (`calibrate/served`) brings its own error s: intervals of
+//! TPOT, TTFT and rate of aggregated plans on it are x exp(z s), z of the normal distribution, in place of other servers'.
+//!
 //! **Chances.** A plan keeps its limits with a chance c if each of its k limited latencies keeps its own with 1 - (1 - c)/k, so
 //! that both do (Bonferroni); a bound is never below the figure itself. Limits: rows of one sample, the load not told apart;
 //! AFD, other devices and frameworks take the residuals of everything; beyond 98 % the tail is taken to be normal.
@@ -87,7 +90,7 @@ pub struct Interval {
 }
 
 /// What servers are told apart by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Served {
     framework: Framework,
     blackwell: bool,
@@ -96,6 +99,8 @@ pub struct Served {
     prompts: Option<&'static str>,
     /// Whether its TTFT is a client's, as those that were measured are.
     client: bool,
+    /// Errors of TTFT and TPOT on the log that the device was fitted to; 0: none, or not served alike.
+    log: [f64; 2],
 }
 
 impl Served {
@@ -113,12 +118,30 @@ impl Served {
             experts: lib.model.moe.is_some(),
             prompts: prompts.filter(|_| measured),
             client: lib.assumptions.request_path == RequestPath::Client,
+            log: if level == Level::Aggregated { [device.log_ttft_error, device.log_tpot_error] } else { [0.0; 2] },
         }
     }
 
     /// A measured server, its TTFT a client's.
     pub(crate) fn measured(framework: Framework, blackwell: bool, experts: bool, pd: bool) -> Served {
-        Served { framework, blackwell, experts, prompts: Some(if pd { "pd" } else { "aggregated" }), client: true }
+        Served {
+            framework,
+            blackwell,
+            experts,
+            prompts: Some(if pd { "pd" } else { "aggregated" }),
+            client: true,
+            log: [0.0; 2],
+        }
+    }
+
+    /// ln(measured / predicted) that a log of the server itself leaves over, one standard deviation. A rate is mostly TPOT.
+    fn own(&self, quantity: Quantity) -> Option<f64> {
+        let found = match quantity {
+            Quantity::Ttft => self.log[0],
+            Quantity::Tpot | Quantity::Rate => self.log[1],
+            Quantity::Kv => 0.0,
+        };
+        Some(found).filter(|s| *s > 0.0)
     }
 
     fn regime(&self) -> Option<[&'static str; 4]> {
@@ -176,6 +199,11 @@ pub fn interval(served: &Served, quantity: Quantity, chance: f64) -> Interval {
     if quantity == Quantity::Ttft && !served.client {
         return Interval { factors: [f64::NAN; 2], from: String::new() };
     }
+    if let Some(own) = served.own(quantity) {
+        let end = |p| (own * normal::quantile(p)).exp();
+        let from = "a log of the server that the device was fitted to".into();
+        return Interval { factors: [end(0.5 * (1.0 - chance)), end(0.5 * (1.0 + chance))], from };
+    }
     let known = known(quantity);
     let (values, from) = known.values(served);
     let end = |p| stretched(values, known.factor, p);
@@ -187,6 +215,9 @@ pub fn tightened(served: &Served, slo: &Slo, chance: f64) -> Slo {
     let limits = [slo.ttft_ms, slo.tpot_ms].iter().flatten().count().max(1);
     let each = 1.0 - (1.0 - chance) / limits as f64;
     let upper = |quantity| {
+        if let Some(own) = served.own(quantity) {
+            return (own * normal::quantile(each)).exp().max(1.0);
+        }
         let known = known(quantity);
         stretched(known.values(served).0, known.factor, each).max(1.0)
     };

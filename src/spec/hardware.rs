@@ -33,6 +33,11 @@ record! {
         pub usd_per_hour: f64 = 0.0,
         /// Compute capability (90 Hopper, 100 and 103 Blackwell); picks default kernel sources.
         pub sm: u32,
+        /// Fitted to the log of an aggregated server: how far its mean TPOT is off, one standard deviation of ln(measured /
+        /// predicted); 0: not fitted. Intervals of TPOT and rate take it in place of other people's servers.
+        pub log_tpot_error: f64 = 0.0,
+        /// The same of its mean TTFT.
+        pub log_ttft_error: f64 = 0.0,
     }
 }
 
@@ -96,6 +101,8 @@ impl Device {
         c.range("power_w", self.power_w, 0.0, 1e6);
         c.range("usd_per_hour", self.usd_per_hour, 0.0, 1e6);
         c.count("sm", self.sm, 1, 10_000);
+        c.range("log_tpot_error", self.log_tpot_error, 0.0, 10.0);
+        c.range("log_ttft_error", self.log_ttft_error, 0.0, 10.0);
         c.problems
     }
 }

@@ -3,10 +3,10 @@
     python tests/bench/build_vllm.py path/to/vllm_measured
 
 The logs are casys-kaist/LLMServingSim, bench/examples (MIT): 300 requests each. A request's ``arrival_time`` is the
-client's clock, all later times are the engine's, which stamps ``queued_ts`` between two of its steps only: what a request
-waits for the step in flight has passed by then. The two clocks differ by a constant (no drift in 30 s) that the log does
-not tell; the request that came through fastest is taken to have come through at once, so that TTFT counts from the
-client's arrival.
+client's clock, all later times are the engine's, which stamps ``queued_ts`` between two of its steps only: what a
+request waits for the step in flight has passed by then. The two clocks differ by a constant (no drift in 30 s) that the
+log does not tell; the request that came through fastest is taken to have come through at once, so that TTFT counts
+from the client's arrival.
 """
 
 from __future__ import annotations

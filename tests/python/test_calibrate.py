@@ -32,6 +32,19 @@ def test_a_log_gives_its_device_back_in_any_order_and_what_is_kept_out_is_not_lo
     assert device.hbm_bytes == START.device.hbm_bytes
     assert "log of 40" in device.source
     assert "of 25" in device.source
+    # The log narrows the error bars of aggregated plans, and of nothing else.
+    plain = device.replace(log_tpot_error=0.0, log_ttft_error=0.0)
+    worker = dg.Workers(parallel=dg.Parallel(), count=1)
+    pd = dg.PD(prefill=worker, decode=worker.replace(batch=16))
+    assert 0 < width(device, PLAN) < 0.3 * width(plain, PLAN)
+    assert width(device, pd) == width(plain, pd)
+
+
+def width(device, plan):
+    """ln of the upper over the lower end of the interval of TPOT."""
+    cluster = START.replace(device=device, gpus=2)
+    low, high = dg.estimate(MODEL, cluster, dg.Workload(isl=1000, osl=16), plan, framework="vllm").tpot_interval
+    return np.log(high / low)
 
 
 def test_logs_that_cannot_be_fitted_are_refused(log):

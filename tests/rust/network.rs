@@ -34,6 +34,8 @@ fn cluster(system: &str, gpus: u32) -> Cluster {
             power_w: 700.0,
             usd_per_hour: 2.0,
             sm: if hopper { 90 } else { 100 },
+            log_tpot_error: 0.0,
+            log_ttft_error: 0.0,
         },
         fabric: Fabric {
             domain_gpus: if rack { 72 } else { 8 },

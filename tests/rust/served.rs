@@ -87,6 +87,40 @@ fn the_devices_that_are_shipped_are_least_on_the_first_half() {
     }
 }
 
+/// The error bar that a log brings is narrower than that of other people's servers, and holds the half that was kept out.
+#[test]
+fn a_log_narrows_the_error_bars_and_they_hold() {
+    use disagg::calibrate::served::parts;
+    use disagg::serving::residuals::{CHANCE, Quantity, Served, interval};
+    use disagg::spec::Level;
+    let (mut held, mut all) = (0, 0);
+    for run in runs().unwrap() {
+        let l = log(&run.run).unwrap();
+        let s = server(db(), &run, &run.device, &l.requests).unwrap();
+        let simulated = replay(&s, &run.device, &l.requests, &Control::new()).unwrap();
+        let lib = |device: &Device| {
+            let mut case = s.case.clone();
+            case.cluster.device = device.clone();
+            case.library(db(), Framework::Vllm).unwrap()
+        };
+        let plain = Device { log_tpot_error: 0.0, log_ttft_error: 0.0, ..run.device.clone() };
+        let of = |d: &Device, q, level| interval(&Served::of(&lib(d), level), q, CHANCE).factors;
+        for (quantity, own, measured) in
+            [(Quantity::Ttft, &simulated.ttft_ms, &l.ttft_ms), (Quantity::Tpot, &simulated.tpot_ms, &l.tpot_ms)]
+        {
+            let [low, high] = of(&run.device, quantity, Level::Aggregated);
+            let wide = of(&plain, quantity, Level::Aggregated);
+            assert!((high / low).ln() < 0.6 * (wide[1] / wide[0]).ln(), "{} {quantity:?}: {low} {high}, {wide:?}", run.run);
+            assert_eq!(of(&run.device, quantity, Level::Pd), of(&plain, quantity, Level::Pd));
+            for [m, s] in parts(&own[FITTED..], &measured[FITTED..]) {
+                (held, all) = (held + usize::from((low..=high).contains(&(m / s))), all + 1);
+            }
+        }
+    }
+    println!("{held} of {all} parts of the second halves are inside");
+    assert!(all == 40 && held >= 24, "{held} of {all}");
+}
+
 #[test]
 fn measured_servers_are_met_on_the_half_that_was_kept_out() {
     let rows = rows(db(), &Control::new()).unwrap();

@@ -49,7 +49,9 @@ def accuracy(frame: Frame, *, metric: str = "tpot_ms", by: str = "framework", ax
         own = rows.filter(rows[by] == name)
         off = float(np.median(np.abs(own["predicted"] / own["target"] - 1)))
         text = f"{name}: {len(own)}, median error {100 * off:.0f} %"
-        ax.plot(own["target"], own["predicted"], marker, color=colour, markersize=3, alpha=0.4, linestyle="", label=text)
+        ax.plot(
+            own["target"], own["predicted"], marker, color=colour, markersize=3, alpha=0.4, linestyle="", label=text
+        )
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.legend(frameon=False, fontsize="small")
