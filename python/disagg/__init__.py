@@ -51,6 +51,7 @@ from disagg.specs import (
     Serving,
     Workers,
     Workload,
+    devices,
     models,
     systems,
     workloads,
@@ -67,9 +68,9 @@ __all__ = [
     "Device", "DisaggError", "Distribution", "Estimate", "Fabric", "Fixed", "Frame", "InfeasibleError", "InternalError",
     "Launch", "MissingPackageError", "Model", "Optimum", "Parallel", "Placement", "Pool", "Problem", "Quant", "Run",
     "Serving", "Space", "SpecError", "Step", "Study", "Trace", "Verdict", "Workers", "Workload", "__version__", "afd",
-    "calibrate", "compare_runs", "estimate", "explore", "goodput_curve", "kernels", "models", "network", "optimize",
-    "plots", "regimes", "rules", "sensitivity", "set_num_threads", "show_versions", "simulate", "sweep", "systems",
-    "validation", "workloads",
+    "calibrate", "compare_runs", "devices", "estimate", "explore", "goodput_curve", "kernels", "models", "network",
+    "optimize", "plots", "regimes", "rules", "sensitivity", "set_num_threads", "show_versions", "simulate", "sweep",
+    "systems", "validation", "workloads",
 ]
 
 _border.seal(globals(), __all__)

@@ -200,7 +200,7 @@ def support() -> str:
     systems = kernels.systems()
     versions = [f"| {s} | {f} | {_versions(s, f)} |" for s in systems for f in kernels.frameworks(s)]
     models = []
-    for name in _core.presets("models"):
+    for name in _core.preset_models():
         known = dict(_core.kernels_known(disagg.Model(name)))
         cells = [", ".join(known.get(s, [])) or "-" for s in systems]
         models.append(f"| {name} | {' | '.join(cells)} |")

@@ -9,7 +9,7 @@ from disagg import _core, plots
 from disagg._versions import __version__
 from disagg.frame import Frame
 from disagg.progress import Progress, reporter
-from disagg.specs._base import checked, expect, told
+from disagg.specs._base import expect, told
 
 __all__ = ["report", "run", "sections"]
 
@@ -26,30 +26,8 @@ def run(*sections: str, ttft: bool = False, progress: Progress = None) -> Frame:
         return Frame._from_core(_core.validation_run(list(sections), bool(ttft), callback))
 
 
-@checked
+@told(_core.validation_report)
 def report(path: str | Path, *sections: str, ttft: bool = False, progress: Progress = None) -> Path:
-    """Write how true the predictions are: each section as tables, dated, with the origin of the kernel tables.
-
-    Parameters
-    ----------
-    path
-        A file that ends in ``.md``, or a folder: it gets ``README.md`` and its pictures (needs matplotlib).
-    *sections
-        Which sections; none: all.
-    ttft
-        As in `run`.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Examples
-    --------
-    >>> import disagg as dg
-    >>> dg.validation.report("out/papers.md", "literature", progress=False).name
-    'papers.md'
-    """
     expect(**{f"sections[{i}]": (s, str) for i, s in enumerate(sections)})
     with reporter(progress, "figures") as callback:
         text, payload, origin = _core.validation_report(list(sections), bool(ttft), callback)
@@ -63,7 +41,7 @@ def report(path: str | Path, *sections: str, ttft: bool = False, progress: Progr
     lines = ["# How true the predictions are\n", f"{made} Kernel tables: {origin}.\n"]
     for metric in pictures:
         picture = file.with_name(f"{metric}.png")
-        plots.accuracy(rows, metric=metric).figure.savefig(picture, dpi=110)
+        plots.accuracy(rows, metric=metric).figure.canvas.print_figure(picture, dpi=110)
         lines.append(f"![measured against predicted {metric}]({picture.name})\n")
     file.write_text("\n".join([*lines, text]), encoding="utf-8")
     return file

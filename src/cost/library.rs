@@ -272,6 +272,11 @@ impl Library {
         what_if::words(&self.cluster, &self.graph.system, &self.graph.device)
     }
 
+    /// How far the device is from the one whose tables stand for it: the largest |ln| of a ratio of their peaks.
+    pub(crate) fn told_from(&self) -> f64 {
+        what_if::distance(&self.cluster.device, &self.graph.device)
+    }
+
     /// A kernel from the tables; on a what-if device scaled from those it stands on by the two rooflines, which
     /// `bare` gives.
     fn built(

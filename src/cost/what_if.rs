@@ -4,7 +4,8 @@
 //! times are those measured there times the ratio of the two rooflines at the same shape, so the utilisation that was
 //! measured is held, and a small change of a figure changes the times as little. Only a device that goes by
 //! another preset's name (a pool's own `h200_sxm` in a cluster of `b200_sxm`, and what is varied of it) reads that
-//! preset's tables. Links are always those of `Cluster.system`. Limits: a device of another make than its
+//! preset's tables, and one that goes by the name of a device known by its data sheet (`h20`) those of the relative that
+//! its file names. Links are always those of `Cluster.system`. Limits: a device of another make than its
 //! system's has other utilisations, which no ratio of rooflines knows; name the system that is most alike.
 
 use crate::error::Result;
@@ -19,9 +20,17 @@ pub struct StandIn {
 /// Whose tables a cluster's device reads.
 pub(crate) fn tables_of(cluster: &Cluster) -> Result<StandIn> {
     let known = catalog::systems();
-    let named = |name: &str| known.iter().find(|n| *n == name);
-    if let Some(system) = named(&cluster.device.name).or_else(|| named(&cluster.system)) {
-        return Ok(StandIn { system: system.clone(), device: catalog::system(system)?.0 });
+    let named = |name: &str| known.iter().find(|n| *n == name).cloned();
+    // A device known by its data sheet says whose tables are nearest.
+    let nearest =
+        || catalog::devices().contains(&cluster.device.name).then(|| catalog::system_name(&cluster.device.name));
+    let own = match named(&cluster.device.name) {
+        None => nearest().transpose()?,
+        found => found,
+    };
+    if let Some(system) = own.or_else(|| named(&cluster.system)) {
+        let device = catalog::system(&system)?.0;
+        return Ok(StandIn { system, device });
     }
     // A system without a preset has no figures to scale from: its own tables, as they are.
     Ok(StandIn { system: cluster.system.clone(), device: cluster.device.clone() })
@@ -34,6 +43,13 @@ pub(crate) fn same_speed(a: &Device, b: &Device) -> bool {
 
 fn figures(d: &Device) -> [f64; 5] {
     [d.bf16_flops, d.fp8_flops, d.fp4_flops, d.hbm_bytes_per_s, d.launch_s]
+}
+
+/// The largest |ln| of a ratio of two devices' peaks; units that only one of them has do not count.
+pub(crate) fn distance(a: &Device, b: &Device) -> f64 {
+    let [a, b] = [a, b].map(|d| [d.bf16_flops, d.fp8_flops, d.hbm_bytes_per_s]);
+    let ratios = a.into_iter().zip(b).filter(|(a, b)| *a > 0.0 && *b > 0.0);
+    ratios.map(|(a, b)| (a / b).ln().abs()).fold(0.0, f64::max)
 }
 
 /// Names and ratios of what differs.

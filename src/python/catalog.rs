@@ -19,32 +19,90 @@ use crate::error::{Error, Problems, Result, near};
 use crate::spec::{self as specs, catalog, json};
 use crate::units::GB;
 
-/// Names of the presets of a kind: `models`, `systems` or `workloads`.
+/// Names of the model presets.
 #[pyfunction]
-pub fn presets(kind: &str) -> PyResult<Vec<String>> {
-    guard(|| match kind {
-        "models" => Ok(catalog::models()),
-        "systems" => Ok(catalog::systems()),
-        "workloads" => Ok(catalog::workloads()),
-        _ => Err(Error::spec("kind", format!("there are no {kind}"), near(kind, ["models", "systems", "workloads"]))),
-    })
+pub fn preset_models() -> Vec<String> {
+    catalog::models()
 }
 
-/// The preset of a workload.
+/// List the system presets: the machines whose kernels were measured.
+///
+/// Examples
+/// --------
+/// >>> import disagg as dg
+/// >>> "b200_sxm" in dg.systems()
+/// True
+#[pyfunction]
+pub fn preset_systems() -> Vec<String> {
+    catalog::systems()
+}
+
+/// List the devices that are known by their data sheets alone; none of their kernels was measured.
+///
+/// ``Cluster("h20", gpus=8)`` takes the measured rows of the nearest relative, scaled by the ratio of the two rooflines,
+/// and says so; error bars are wider by what that costs between Hopper and Blackwell. ``Device.preset("h20").source``
+/// says what is from a data sheet, what was announced and what is assumed.
+///
+/// Examples
+/// --------
+/// >>> import disagg as dg
+/// >>> dg.Cluster("h20", gpus=8).system
+/// 'h200_sxm'
+/// >>> "rubin" in dg.devices()
+/// True
+#[pyfunction]
+pub fn preset_devices() -> Vec<String> {
+    catalog::devices()
+}
+
+/// List the workload presets.
+///
+/// Examples
+/// --------
+/// >>> import disagg as dg
+/// >>> "paper-chat" in dg.workloads()
+/// True
+#[pyfunction]
+pub fn preset_workloads() -> Vec<String> {
+    catalog::workloads()
+}
+
+/// Give a preset: the paper's cases and measured ones, with their sources.
+///
+/// Raises
+/// ------
+/// SpecError
+///     If there is no such preset; near names are listed.
+///
+/// Examples
+/// --------
+/// >>> import disagg as dg
+/// >>> dg.Workload.preset("paper-chat").osl
+/// Distribution.fixed(value=256.0)
 #[pyfunction]
 #[pyo3(signature = (name) -> "specs.Workload")]
 pub fn preset_workload<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
     wrap(py, guard(|| catalog::workload(name).map(Data::Workload))?)
 }
 
-/// The device of a system preset.
+/// Give the device of a system preset, or one known by its data sheet, with its sources.
+///
+/// Raises
+/// ------
+/// SpecError
+///     If there is no such system; near names are listed.
 #[pyfunction]
 #[pyo3(signature = (system) -> "specs.Device")]
 pub fn preset_device<'py>(py: Python<'py>, system: &str) -> PyResult<Bound<'py, PyAny>> {
     wrap(py, guard(|| Ok(Data::Device(catalog::system(system)?.0)))?)
 }
 
-/// The fabric of a system preset.
+/// Give the fabric of a system preset, with its sources.
+///
+/// Raises
+/// ------
+/// SpecError
+///     If there is no such system; near names are listed.
 #[pyfunction]
 #[pyo3(signature = (system) -> "specs.Fabric")]
 pub fn preset_fabric<'py>(py: Python<'py>, system: &str) -> PyResult<Bound<'py, PyAny>> {
@@ -112,21 +170,18 @@ fn build_cluster(given: &Map<String, Value>, mut problems: Problems) -> Result<D
     let field = |name: &str| given.get(name).filter(|v| !v.is_null()).cloned();
     let mut whole = Map::new();
     whole.insert("gpus".into(), given.get("gpus").cloned().unwrap_or_default());
-    let system = match field("system") {
+    let mut wanted = "b200_sxm".to_string();
+    match field("system") {
         Some(Value::String(name)) => match catalog::system_name(&name) {
-            Ok(name) => name,
-            Err(Error::Spec(found)) => {
-                problems.0.extend(found.0);
-                "b200_sxm".to_string()
-            }
+            Ok(_) => wanted = name,
+            Err(Error::Spec(found)) => problems.0.extend(found.0),
             Err(other) => return Err(other),
         },
-        _ => {
-            problems.push("system", "is not the name of a system", near("", catalog::systems()));
-            "b200_sxm".to_string()
-        }
-    };
-    let (device, fabric) = catalog::system(&system)?;
+        _ => problems.push("system", "is not the name of a system", near("", catalog::systems())),
+    }
+    // Of a device known by its data sheet: the system whose tables stand for it.
+    let system = catalog::system_name(&wanted)?;
+    let (device, fabric) = catalog::system(&wanted)?;
     let own_fabric = field("fabric").is_some();
     whole.insert("system".into(), system.clone().into());
     whole.insert("device".into(), field("device").unwrap_or(Data::Device(device).to_value()));

@@ -50,8 +50,8 @@ mod _core {
     use super::case::Case;
     #[pymodule_export]
     use super::catalog::{
-        distribution_facts, model_facts, plan_facts, preset_device, preset_fabric, preset_workload, presets, switches,
-        workload_facts,
+        distribution_facts, model_facts, plan_facts, preset_device, preset_devices, preset_fabric, preset_models,
+        preset_systems, preset_workload, preset_workloads, switches, workload_facts,
     };
     #[pymodule_export]
     use super::classes::_fields;

@@ -64,7 +64,27 @@ pub fn validation_run<'py>(
     columns::to_python(py, found)
 }
 
-/// The named sections as markdown tables, with the rows of the silicon sample and the origin of the kernel tables.
+/// Write how true the predictions are: each section as tables, dated, with the origin of the kernel tables.
+///
+/// Parameters
+/// ----------
+/// path
+///     A file that ends in ``.md``, or a folder: it gets ``README.md`` and its pictures (needs matplotlib).
+/// *sections
+///     Which sections; none: all.
+/// ttft
+///     As in `run`.
+///
+/// Returns
+/// -------
+/// Path
+///     The file.
+///
+/// Examples
+/// --------
+/// >>> import disagg as dg
+/// >>> dg.validation.report("out/papers.md", "literature", progress=False).name
+/// 'papers.md'
 #[pyfunction]
 #[pyo3(signature = (sections, ttft, progress: "_Report" = None))]
 pub fn validation_report<'py>(

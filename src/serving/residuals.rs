@@ -11,6 +11,9 @@
 //! rates is that of differences of residuals between rows of one model and system, served alike (framework, and prompts
 //! beside decode or apart) or not; with AFD, of which no server was measured, between rows of any models.
 //!
+//! **Devices without tables.** Where kernel times are another device's, scaled by rooflines (`cost/what_if`), the spread of that
+//! law between Hopper and Blackwell is added in squares, less for a device that is nearer.
+//!
 //! **Logs.** A device that was fitted to the log of an aggregated server (`calibrate/served`) brings its own error s: intervals of
 //! TPOT, TTFT and rate of aggregated plans on it are x exp(z s), z of the normal distribution, in place of other servers'.
 //!
@@ -99,6 +102,8 @@ pub struct Served {
     prompts: Option<&'static str>,
     /// Whether its TTFT is a client's, as those that were measured are.
     client: bool,
+    /// Spread of ln(measured / predicted) that comes with kernel times of another device, scaled; 0: its own.
+    scaled: f64,
     /// Errors of TTFT and TPOT on the log that the device was fitted to; 0: none, or not served alike.
     log: [f64; 2],
 }
@@ -118,6 +123,7 @@ impl Served {
             experts: lib.model.moe.is_some(),
             prompts: prompts.filter(|_| measured),
             client: lib.assumptions.request_path == RequestPath::Client,
+            scaled: SCALED * (lib.told_from() / GENERATION).min(1.0),
             log: if level == Level::Aggregated { [device.log_ttft_error, device.log_tpot_error] } else { [0.0; 2] },
         }
     }
@@ -130,6 +136,7 @@ impl Served {
             experts,
             prompts: Some(if pd { "pd" } else { "aggregated" }),
             client: true,
+            scaled: 0.0,
             log: [0.0; 2],
         }
     }
@@ -194,6 +201,18 @@ impl Known {
     }
 }
 
+/// Spread of ln(scaled / measured) of steps of one generation told from the tables of the other: Blackwell from Hopper and
+/// back, 105 steps each of five models and three frameworks (tests/rust/what_if.rs).
+pub const SCALED: f64 = 0.155;
+/// The largest |ln| of a ratio of their peaks: what is nearer is known better, and a device changed by nothing as before.
+const GENERATION: f64 = 0.81;
+
+/// A factor of an interval, widened where kernel times are another device's: independent errors add in squares.
+fn widened(factor: f64, middle: f64, spread: f64, p: f64) -> f64 {
+    let beside = (factor / middle).ln().hypot(spread * normal::quantile(p));
+    middle * beside.copysign(p - 0.5).exp()
+}
+
 /// The interval of a figure that holds with `chance`, strictly between 0 and 1.
 pub fn interval(served: &Served, quantity: Quantity, chance: f64) -> Interval {
     if quantity == Quantity::Ttft && !served.client {
@@ -205,8 +224,16 @@ pub fn interval(served: &Served, quantity: Quantity, chance: f64) -> Interval {
         return Interval { factors: [end(0.5 * (1.0 - chance)), end(0.5 * (1.0 + chance))], from };
     }
     let known = known(quantity);
-    let (values, from) = known.values(served);
-    let end = |p| stretched(values, known.factor, p);
+    let (values, mut from) = known.values(served);
+    let middle = stretched(values, known.factor, 0.5);
+    let law = served.scaled > 0.0 && quantity != Quantity::Kv;
+    let end = |p| {
+        let factor = stretched(values, known.factor, p);
+        if law { widened(factor, middle, served.scaled, p) } else { factor }
+    };
+    if law {
+        from.push_str("; wider, since kernel times are another device's, scaled");
+    }
     Interval { factors: [end(0.5 * (1.0 - chance)), end(0.5 * (1.0 + chance))], from }
 }
 
@@ -219,7 +246,14 @@ pub fn tightened(served: &Served, slo: &Slo, chance: f64) -> Slo {
             return (own * normal::quantile(each)).exp().max(1.0);
         }
         let known = known(quantity);
-        stretched(known.values(served).0, known.factor, each).max(1.0)
+        let values = known.values(served).0;
+        let factor = stretched(values, known.factor, each);
+        let factor = if served.scaled > 0.0 {
+            widened(factor, stretched(values, known.factor, 0.5), served.scaled, each)
+        } else {
+            factor
+        };
+        factor.max(1.0)
     };
     Slo {
         ttft_ms: slo.ttft_ms.map(|l| l / upper(Quantity::Ttft)),

@@ -31,6 +31,11 @@ pub const SYSTEM_FILES: &[(&str, &str)] = data! { "systems":
     "h100_sxm" "h200_sxm" "b200_sxm" "b300_sxm" "gb200" "gb300"
 };
 
+/// File stem and text of every device known by its data sheet alone.
+pub const DEVICE_FILES: &[(&str, &str)] = data! { "devices":
+    "h20" "rubin" "groq_3_lpu" "ascend_910c" "ascend_950pr" "ascend_950dt" "mi355x" "rtx_pro_6000" "gb10"
+};
+
 /// File stem and text of every workload preset.
 pub const WORKLOAD_FILES: &[(&str, &str)] = data! { "workloads":
     "paper-chat" "paper-coding" "paper-agentic"
@@ -57,6 +62,8 @@ struct ModelBody {
 
 #[derive(Deserialize)]
 struct SystemBody {
+    /// Of a device known by its data sheet: the measured system whose kernel tables stand for it, scaled.
+    tables: Option<String>,
     device: Device,
     fabric: Fabric,
 }
@@ -86,7 +93,7 @@ fn short(name: &str) -> &str {
 }
 
 /// The file that `wanted` names, by full name, name without organisation, or alias.
-fn find(kind: &str, files: &'static [(&str, &str)], wanted: &str) -> Result<(&'static str, &'static str)> {
+fn find(kind: &str, files: &[(&'static str, &'static str)], wanted: &str) -> Result<(&'static str, &'static str)> {
     let key = fold(wanted);
     let mut names = Vec::new();
     for &(file, text) in files {
@@ -145,28 +152,39 @@ pub fn models() -> Vec<String> {
     names("models", MODEL_FILES)
 }
 
-/// A system preset by name or alias (`b200_sxm`, `b200`).
+/// A system preset: the name under which kernel tables are found, its device and its fabric. Measured systems first, then
+/// devices known by their data sheets.
+fn preset(name: &str) -> Result<(String, Device, Fabric)> {
+    let every: Vec<(&'static str, &'static str)> = [SYSTEM_FILES, DEVICE_FILES].concat();
+    let (file, text) = find("systems", &every, name)?;
+    let Entry { name, body: SystemBody { tables, device, fabric }, .. } = entry("systems", file, text)?;
+    Ok((tables.unwrap_or(name), device, fabric))
+}
+
+/// The device and the fabric of a system, or of a device known by its data sheet.
 pub fn system(name: &str) -> Result<(Device, Fabric)> {
-    let (file, text) = find("systems", SYSTEM_FILES, name)?;
-    let e: Entry<SystemBody> = entry("systems", file, text)?;
-    Ok((e.body.device, e.body.fabric))
+    preset(name).map(|(_, device, fabric)| (device, fabric))
 }
 
-/// The name under which the kernel tables know a system (`b200` gives `b200_sxm`).
+/// The name under which the kernel tables know a system (`b200` gives `b200_sxm`), or the one that stands for it.
 pub fn system_name(name: &str) -> Result<String> {
-    let (file, text) = find("systems", SYSTEM_FILES, name)?;
-    Ok(entry::<Nothing>("systems", file, text)?.name)
+    preset(name).map(|(system, ..)| system)
 }
 
-/// Names of all system presets.
+/// Names of all measured systems.
 pub fn systems() -> Vec<String> {
     names("systems", SYSTEM_FILES)
 }
 
+/// Names of devices known by their data sheets.
+pub fn devices() -> Vec<String> {
+    names("systems", DEVICE_FILES)
+}
+
 /// A cluster of a preset system with its default fabric.
 pub fn cluster(name: &str, gpus: u32) -> Result<Cluster> {
-    let (device, fabric) = system(name)?;
-    let cluster = Cluster { system: system_name(name)?, gpus, device, fabric };
+    let (system, device, fabric) = preset(name)?;
+    let cluster = Cluster { system, gpus, device, fabric };
     let mut problems = Problems::new();
     problems.nest("cluster", cluster.check());
     json::checked(cluster, problems)

@@ -35,6 +35,8 @@ _RANGES = {
     "hbm_bytes_per_s": (1.0, 1e15),
     "hbm_bytes": (1.0, 1e14),
     "launch_s": (0.0, 1e-3),
+    "log_tpot_error": (0.0, 10.0),
+    "log_ttft_error": (0.0, 10.0),
     "power_w": (0.0, 1e5),
     "usd_per_hour": (0.0, 1e5),
     "ttft_ms": (1e-3, 1e6),

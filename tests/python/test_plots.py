@@ -41,7 +41,16 @@ POINTS = dg.Frame(
     }
 )
 
+MEASURED = dg.Frame(
+    {
+        "metric": ["tpot_ms"] * 3,
+        "framework": ["vllm", "vllm", "sglang"],
+        "target": [10.0, 20.0, 40.0],
+        "predicted": [9.0, 21.0, 30.0],
+    }
+)
 CASES = [
+    (dg.plots.accuracy, MEASURED, ("measured TPOT (ms)", "predicted TPOT (ms)")),
     (dg.plots.pareto, POINTS, ("output tokens/s per user", "output tokens/s per GPU")),
     (dg.plots.ratio, POINTS, ("attention share of the GPUs (%)", "output tokens/s")),
     (dg.plots.breakdown, BREAKDOWN, ("share of the phase's operator time (%)", "")),

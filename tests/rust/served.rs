@@ -110,7 +110,11 @@ fn a_log_narrows_the_error_bars_and_they_hold() {
         {
             let [low, high] = of(&run.device, quantity, Level::Aggregated);
             let wide = of(&plain, quantity, Level::Aggregated);
-            assert!((high / low).ln() < 0.6 * (wide[1] / wide[0]).ln(), "{} {quantity:?}: {low} {high}, {wide:?}", run.run);
+            assert!(
+                (high / low).ln() < 0.6 * (wide[1] / wide[0]).ln(),
+                "{} {quantity:?}: {low} {high}, {wide:?}",
+                run.run
+            );
             assert_eq!(of(&run.device, quantity, Level::Pd), of(&plain, quantity, Level::Pd));
             for [m, s] in parts(&own[FITTED..], &measured[FITTED..]) {
                 (held, all) = (held + usize::from((low..=high).contains(&(m / s))), all + 1);

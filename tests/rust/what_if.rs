@@ -3,8 +3,9 @@
 use disagg::control::Control;
 use disagg::network::{A2aKind, A2aShape, AfdShape, Comm};
 use disagg::search::{Question, explore};
+use disagg::serving::residuals::SCALED;
 use disagg::serving::{Engine, StepEngine};
-use disagg::spec::{Aggregated, Assumptions, Case, Cluster, Dtype, Level, Plan, Slo, Workload};
+use disagg::spec::{Aggregated, Assumptions, Case, Cluster, Dtype, Level, Parallel, Plan, Slo, Workload};
 
 use crate::lab;
 
@@ -251,7 +252,7 @@ fn tables_are_those_of_the_system_a_device_stands_on() {
     for system in ["h100_sxm", "h200_sxm", "b200_sxm", "gb200"] {
         let mut c = lab::cluster(system, 1);
         c.device = disagg::spec::Device {
-            name: "h20".into(),
+            name: "own".into(),
             bf16_flops: 148e12,
             fp8_flops: 296e12,
             fp4_flops: 0.0,
@@ -261,7 +262,7 @@ fn tables_are_those_of_the_system_a_device_stands_on() {
         };
         let (ms, warnings, evidence) = tpot(&c);
         assert!(
-            warnings.iter().any(|w| w.contains("'h20'") && w.contains(system) && w.contains("HBM bytes/s x ")),
+            warnings.iter().any(|w| w.contains("'own'") && w.contains(system) && w.contains("HBM bytes/s x ")),
             "{warnings:?}"
         );
         assert!(evidence["scaled"] > 0.5 && evidence["measured"] + evidence["interpolated"] < 0.1, "{evidence:?}");
@@ -280,4 +281,83 @@ fn tables_are_those_of_the_system_a_device_stands_on() {
     let (ms, warnings, _) = tpot(&guest);
     assert_eq!(ms, tpot(&lab::cluster("h200_sxm", 1)).0);
     assert!(warnings[0].contains("'h200_sxm' in a cluster of b200_sxm"), "{warnings:?}");
+    // A device known by its data sheet reads those of its nearest relative, alone or in another system's cluster.
+    let h20 = lab::cluster("h20", 1);
+    assert_eq!((h20.system.as_str(), h20.device.name.as_str()), ("h200_sxm", "h20"));
+    let guest = Cluster { device: h20.device.clone(), ..lab::cluster("b200_sxm", 1) };
+    let (alone, beside) = (tpot(&h20), tpot(&guest));
+    assert_eq!(alone.0, beside.0);
+    for (_, warnings, evidence) in [alone, beside] {
+        assert!(
+            warnings[0].contains("'h20'") && warnings[0].contains("h200_sxm") && evidence["scaled"] > 0.5,
+            "{warnings:?}"
+        );
+    }
+}
+
+/// The error bar widens with the distance from the device that was measured, and by nothing for a change of nothing.
+#[test]
+fn what_is_told_from_afar_is_known_less() {
+    use disagg::serving::residuals::{CHANCE, Quantity, Served, interval};
+    let model = lab::model("Qwen/Qwen3-32B");
+    let width = |by: f64| {
+        let c = varied("b200_sxm", 8, |c, by| c.device.hbm_bytes_per_s *= by, by);
+        let lib = lab::library(&model, &c, "sglang", &Assumptions::physical());
+        let [low, high] = interval(&Served::of(&lib, Level::AggregatedAfd), Quantity::Tpot, CHANCE).factors;
+        (high / low).ln()
+    };
+    let widths = [1.0, 1.0 + 1e-6, 1.2, 1.6, 2.5, 5.0].map(width);
+    assert!((widths[1] / widths[0] - 1.0).abs() < 1e-5 && widths.windows(2).all(|w| w[0] <= w[1]), "{widths:?}");
+    assert!(widths[4] > 1.02 * widths[0] && widths[4] == widths[5], "{widths:?}");
+}
+
+/// Steps of one generation from the tables of the other: ln(scaled / measured) of decode and prefill steps.
+fn across(from: &str, to: &str) -> Vec<f64> {
+    let mut out = Vec::new();
+    for (model, tp, experts) in [
+        ("Qwen/Qwen3-32B", 2, false),
+        ("meta-llama/Meta-Llama-3.1-70B", 4, false),
+        ("Qwen/Qwen3-235B-A22B-FP8", 8, true),
+        ("deepseek-ai/DeepSeek-V3", 8, true),
+        ("MiniMaxAI/MiniMax-M2.5", 4, true),
+    ] {
+        for framework in ["trtllm", "sglang", "vllm"] {
+            let target = lab::cluster(to, 8);
+            let mut scaled = Cluster { system: from.into(), ..target.clone() };
+            scaled.device.name = "unseen".into();
+            let lib = |c: &Cluster| lab::library(&lab::model(model), c, framework, &Assumptions::physical());
+            let (own, stood) = (lib(&target), lib(&scaled));
+            if own.formats != stood.formats {
+                continue;
+            }
+            let parallel = Parallel { tp, ep: experts.then_some(tp), ..Parallel::default() };
+            let w = lab::chat();
+            let (own, stood) = (lab::worker(&own, parallel, &w), lab::worker(&stood, parallel, &w));
+            for batch in [1.0, 8.0, 64.0, 256.0] {
+                let time = |s: &StepEngine| s.decode(batch, 4096.0).seconds;
+                out.push((time(&stood) / time(&own)).ln());
+            }
+            for tokens in [512.0, 4096.0, 16384.0] {
+                let time = |s: &StepEngine| s.prefill(1.0, tokens, 0.0, tokens).latency_s;
+                out.push((time(&stood) / time(&own)).ln());
+            }
+        }
+    }
+    out
+}
+
+/// The law for devices without tables, held against a generation that it has not seen.
+#[test]
+fn a_generation_is_told_from_the_other() {
+    for (from, to) in [("h200_sxm", "b200_sxm"), ("b200_sxm", "h200_sxm")] {
+        let mut logs = across(from, to);
+        let n = logs.len() as f64;
+        let (bias, spread) = (logs.iter().sum::<f64>() / n, (logs.iter().map(|l| l * l).sum::<f64>() / n).sqrt());
+        logs.sort_by(|a, b| a.abs().total_cmp(&b.abs()));
+        println!(
+            "{to} from {from}: {n} steps, median {:.3}, mean {bias:+.3}, spread {spread:.3}",
+            logs[logs.len() / 2].abs()
+        );
+        assert!(n >= 50.0 && spread < SCALED && spread > 0.9 * SCALED, "{n} {spread}");
+    }
 }

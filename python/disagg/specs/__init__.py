@@ -1,7 +1,7 @@
 """Specs: plain, frozen data that say what is to be served, on what, and how."""
 
 from disagg import _core
-from disagg.specs.hardware import Cluster, Device, Fabric, systems
+from disagg.specs.hardware import Cluster, Device, Fabric, devices, systems
 from disagg.specs.model import Model, models
 from disagg.specs.plan import AFD, PD, Aggregated, Parallel, Placement, Pool, Workers
 from disagg.specs.serving import SLO, Assumptions, Fixed, Quant, Serving
@@ -27,6 +27,7 @@ __all__ = [
     "Serving",
     "Workers",
     "Workload",
+    "devices",
     "models",
     "systems",
     "workloads",

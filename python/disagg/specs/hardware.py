@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from disagg import _core
-from disagg.specs._base import checked
+from disagg.specs._base import told
 
 
+@told(_core.preset_systems)
 def systems() -> list[str]:
-    """List the system presets: the machines whose kernels were measured.
+    return _core.preset_systems()
 
-    Examples
-    --------
-    >>> import disagg as dg
-    >>> "b200_sxm" in dg.systems()
-    True
-    """
-    return _core.presets("systems")
+
+@told(_core.preset_devices)
+def devices() -> list[str]:
+    return _core.preset_devices()
 
 
 class Device(_core.Device):  # noqa: D101 - as the native class says
@@ -23,15 +21,8 @@ class Device(_core.Device):  # noqa: D101 - as the native class says
     __doc__ = _core.Device.__doc__
 
     @classmethod
-    @checked
+    @told(_core.preset_device)
     def preset(cls, system: str) -> Device:
-        """Give the device of a system preset, with its sources.
-
-        Raises
-        ------
-        SpecError
-            If there is no such system; near names are listed.
-        """
         return _core.preset_device(system)
 
 
@@ -40,15 +31,8 @@ class Fabric(_core.Fabric):  # noqa: D101
     __doc__ = _core.Fabric.__doc__
 
     @classmethod
-    @checked
+    @told(_core.preset_fabric)
     def preset(cls, system: str) -> Fabric:
-        """Give the fabric of a system preset, with its sources.
-
-        Raises
-        ------
-        SpecError
-            If there is no such system; near names are listed.
-        """
         return _core.preset_fabric(system)
 
 

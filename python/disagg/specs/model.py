@@ -20,7 +20,7 @@ class Models(Frame):
 
 def names() -> list[str]:
     """List the names of the model presets."""
-    return _core.presets("models")
+    return _core.preset_models()
 
 
 def models() -> Models:

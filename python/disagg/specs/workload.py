@@ -6,22 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from disagg import _core
-from disagg.specs._base import checked, expect
+from disagg.specs._base import checked, expect, told
 
 if TYPE_CHECKING:
     from disagg.trace import Trace
 
 
+@told(_core.preset_workloads)
 def workloads() -> list[str]:
-    """List the workload presets.
-
-    Examples
-    --------
-    >>> import disagg as dg
-    >>> "paper-chat" in dg.workloads()
-    True
-    """
-    return _core.presets("workloads")
+    return _core.preset_workloads()
 
 
 class Distribution(_core.Distribution):  # noqa: D101 - as the native class says
@@ -82,21 +75,8 @@ class Workload(_core.Workload):  # noqa: D101
     __doc__ = _core.Workload.__doc__
 
     @classmethod
-    @checked
+    @told(_core.preset_workload)
     def preset(cls, name: str) -> Workload:
-        """Give a preset: the paper's cases and measured ones, with their sources.
-
-        Raises
-        ------
-        SpecError
-            If there is no such preset; near names are listed.
-
-        Examples
-        --------
-        >>> import disagg as dg
-        >>> dg.Workload.preset("paper-chat").osl
-        Distribution.fixed(value=256.0)
-        """
         return _core.preset_workload(name)
 
     @classmethod

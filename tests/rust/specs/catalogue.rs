@@ -21,6 +21,12 @@ fn every_preset_is_whole_and_states_its_source() {
         assert!(!c.device.source.is_empty() && !c.fabric.source.is_empty());
         assert_eq!(Cluster::from_json(&c.to_json().unwrap()).unwrap(), c);
     }
+    for name in catalog::devices() {
+        let c = catalog::cluster(&name, 1).unwrap();
+        assert!(catalog::systems().contains(&c.system) && c.device.name == name, "{name}");
+        assert!(c.device.source.len() > 40 && c.fabric.source.len() > 20 && c.check().is_empty(), "{name}");
+        assert_eq!(Cluster::from_json(&c.to_json().unwrap()).unwrap(), c);
+    }
     for name in catalog::workloads() {
         let w = catalog::workload(&name).unwrap();
         assert!(w.check().is_empty(), "{name}: {}", w.check());
@@ -32,9 +38,12 @@ fn every_preset_is_whole_and_states_its_source() {
 #[test]
 fn the_catalogue_lists_every_data_file() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("python/disagg/data");
-    for (kind, files) in
-        [("models", catalog::MODEL_FILES), ("systems", catalog::SYSTEM_FILES), ("workloads", catalog::WORKLOAD_FILES)]
-    {
+    for (kind, files) in [
+        ("models", catalog::MODEL_FILES),
+        ("systems", catalog::SYSTEM_FILES),
+        ("devices", catalog::DEVICE_FILES),
+        ("workloads", catalog::WORKLOAD_FILES),
+    ] {
         let mut on_disk: Vec<String> = std::fs::read_dir(root.join(kind))
             .unwrap()
             .map(|f| f.unwrap().path().file_stem().unwrap().to_str().unwrap().to_string())
