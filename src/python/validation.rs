@@ -82,9 +82,10 @@ pub fn validation_run<'py>(
 ///
 /// Examples
 /// --------
+/// >>> import tempfile
 /// >>> import disagg as dg
-/// >>> dg.validation.report("out/papers.md", "literature", progress=False).name
-/// 'papers.md'
+/// >>> dg.validation.report(tempfile.mkdtemp(), "literature", progress=False).name
+/// 'README.md'
 #[pyfunction]
 #[pyo3(signature = (sections, ttft, progress: "_Report" = None))]
 pub fn validation_report<'py>(
