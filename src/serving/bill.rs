@@ -9,9 +9,10 @@
 //! busy  = share of the time in which it has steps to run: prefill workers beside a slower decode side wait
 //! ```
 //!
-//! a and b are fitted to measured servers of three models (vLLM on H100 and B200) and held against seven others: power
+//! a and b are fitted to measured servers of three models (vLLM on H100 and B200) and held against six others: power
 //! within 7 % (dense) and 22 % (experts) in the mean, where the boards' limit is 14 and 48 % off
-//! (`validation/energy.tsv`, section `energy`; ML.ENERGY benchmark 3.0, 2025-12).
+//! (`validation/energy.tsv`, section `energy`; ML.ENERGY benchmark 3.0, 2025-12). They were fitted by sequences in decode alone;
+//! prompt tokens beside them, which T counts, add 1 to 2 %.
 //! Limits: no host and no network; nobody measured the pools of AFD, which count as GPUs of a worker with as many tokens a
 //! rank; how long kernels wait for exchanges is only in the two laws.
 

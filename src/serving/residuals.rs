@@ -12,7 +12,8 @@
 //! beside decode or apart) or not; with AFD, of which no server was measured, between rows of any models.
 //!
 //! **Devices without tables.** Where kernel times are another device's, scaled by rooflines (`cost/what_if`), the spread of that
-//! law between Hopper and Blackwell is added in squares, less for a device that is nearer.
+//! law between Hopper and Blackwell is added in squares, less for a device that is nearer (the cluster's; a pool's own device
+//! widens nothing).
 //!
 //! **Logs.** A device that was fitted to the log of an aggregated server (`calibrate/served`) brings its own error s: intervals of
 //! TPOT, TTFT and rate of aggregated plans on it are x exp(z s), z of the normal distribution, in place of other servers'.
