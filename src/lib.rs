@@ -28,7 +28,7 @@
 //! (`tests/rust/layers.rs` enforces it).
 //!
 //! Limits: decoder-only language models, one model a cluster, steady states or request-level simulation; no training,
-//! no failures, and power is the nominal one of the device.
+//! no failures, and power is that of the boards alone.
 
 pub mod columns;
 pub mod control;

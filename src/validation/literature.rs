@@ -1,7 +1,6 @@
 //! Formulas and facts of papers that this stage can express; most are exact.
 //!
-//! Limits: provisioning (arXiv 2601.21351), measured AFD systems and the paper's own grid belong to
-//! later stages.
+//! Limit: provisioning (arXiv 2601.21351) and the paper's own grid are not held here; measured AFD systems are in `split`.
 
 use super::row::{CheckedRow, Section};
 use crate::cost::Program;
