@@ -1169,6 +1169,8 @@ class Workers(Spec):
         Token budget of a prefill step; None: chosen.
     two_batch_overlap
         Whether two half batches may overlap compute and communication; None: as `Serving` says.
+    device
+        Hardware of these workers; None: the cluster's.
 
     Examples
     --------
@@ -1186,6 +1188,7 @@ class Workers(Spec):
         batch: int | None = None,
         chunk_tokens: int | None = None,
         two_batch_overlap: bool | None = None,
+        device: specs.Device | None = None,
     ) -> Self: ...
     @property
     def count(self) -> int: ...
@@ -1197,6 +1200,8 @@ class Workers(Spec):
     def chunk_tokens(self) -> int | None: ...
     @property
     def two_batch_overlap(self) -> bool | None: ...
+    @property
+    def device(self) -> specs.Device | None: ...
 
 class Aggregated(Spec):
     """Chunked prefill and decode on the same GPUs.

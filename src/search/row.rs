@@ -103,6 +103,7 @@ impl Part {
                 parallel,
                 batch: Some(self.batch),
                 chunk_tokens: chunk,
+                device: None,
             }),
             Layout::Afd { .. } => match self.layout.afd_plan(self.count, self.batch, chunk) {
                 Some(a) => Slot::Afd(a),

@@ -19,7 +19,8 @@
 use super::Engine;
 use super::engine::Compiled;
 use super::step_engine::StepEngine;
-use crate::spec::{AfdPlan, Cluster, Plan, Slot};
+use crate::spec::plan::Hardware;
+use crate::spec::{Cluster, Plan};
 
 /// Share of the limit at one token a rank, and what each doubling adds: without experts and with.
 pub const DENSE: [f64; 2] = [0.613, 0.0371];
@@ -63,27 +64,26 @@ impl Engine {
         // In an open loop a rank may have nothing to do; in a closed one somebody is always there.
         let busy = |ranks: f64| self.open_loop.map_or(1.0, |_| 1.0 - (-point.decode_batch * ranks).exp());
         let share = |tokens: f64, busy: f64| busy * running(experts, tokens) + (1.0 - busy) * IDLE;
-        let slots: Vec<(&StepEngine, u32, Option<&AfdPlan>, f64)> = match (&self.compiled, &self.plan) {
-            (Compiled::Mixed { engine, replicas }, plan) => {
-                let unit = if let Plan::Afd(a) = plan { Some(a) } else { None };
-                vec![(engine, *replicas, unit, share(decoding + prompts, busy(engine.ranks())))]
+        let roles = self.plan.hardware();
+        let slots: Vec<(&StepEngine, u32, &[Hardware<'_>], f64)> = match &self.compiled {
+            Compiled::Mixed { engine, replicas } => {
+                vec![(engine, *replicas, &roles, share(decoding + prompts, busy(engine.ranks())))]
             }
-            (Compiled::Pd { prefill, prefill_count, decode, decode_count }, Plan::Pd(pd)) => {
+            Compiled::Pd { prefill, prefill_count, decode, decode_count } => {
                 let most = self.prefill_rate.filter(|r| *r > 0.0);
                 let feeding = most.map_or(1.0, |most| (point.requests_per_s / most).min(1.0));
+                let (own, others) = roles.split_at(roles.partition_point(|r| r.path.starts_with("plan.prefill")));
                 vec![
-                    (prefill, *prefill_count, unit(&pd.prefill), share(load.isl, feeding)),
-                    (&**decode, *decode_count, unit(&pd.decode), share(decoding, busy(decode.ranks()))),
+                    (prefill, *prefill_count, own, share(load.isl, feeding)),
+                    (&**decode, *decode_count, others, share(decoding, busy(decode.ranks()))),
                 ]
             }
-            _ => unreachable!("a plan compiles to its own kind"),
         };
         let board = lib.cluster.device.power_w;
         let drawn: f64 = slots
             .iter()
-            .map(|(engine, count, unit, share)| {
-                let pools = unit.iter().flat_map(|a| [(&a.attention, a.stages()), (&a.ffn, a.stages())]);
-                let own = pools.filter_map(|(p, units)| Some((f64::from(p.gpus * units), p.device.as_ref()?.power_w)));
+            .map(|(engine, count, roles, share)| {
+                let own = roles.iter().filter_map(|r| Some((f64::from(r.gpus), r.device?.power_w)));
                 let limit = f64::from(engine.gpus() * count) * board;
                 share * own.fold(limit, |sum, (n, watts)| sum + n * (watts - board))
             })
@@ -92,18 +92,12 @@ impl Engine {
     }
 }
 
-fn unit(slot: &Slot) -> Option<&AfdPlan> {
-    if let Slot::Afd(a) = slot { Some(a) } else { None }
-}
-
 /// US dollars an hour and board power of the whole budget: every pool at its own device, GPUs that
 /// the plan leaves idle at the cluster's.
 pub fn bill(plan: &Plan, cluster: &Cluster) -> (f64, f64) {
-    let units = plan.afd_units();
     let all = f64::from(cluster.gpus);
     let start = (cluster.device.usd_per_hour * all, cluster.device.power_w * all);
-    let pools = units.iter().flat_map(|a| [(&a.attention, a.stages()), (&a.ffn, a.stages())]);
-    pools.filter_map(|(p, units)| p.device.as_ref().map(|d| (f64::from(p.gpus * units), d))).fold(
+    plan.hardware().into_iter().filter_map(|role| Some((f64::from(role.gpus), role.device?))).fold(
         start,
         |(usd, watts), (n, d)| {
             (usd + n * (d.usd_per_hour - cluster.device.usd_per_hour), watts + n * (d.power_w - cluster.device.power_w))

@@ -34,6 +34,8 @@ pub enum Compiled {
 
 /// A compiled plan.
 pub struct Engine {
+    /// What was asked; a role on hardware of its own has another.
+    lib: Arc<Library>,
     pub compiled: Compiled,
     pub load: Load,
     pub workload: Workload,
@@ -79,7 +81,16 @@ impl Engine {
                 a.prefill_interval = (every > 1 || a.prefill_interval.is_some()).then_some(every);
                 let compiled = Compiled::Mixed { engine, replicas: a.replicas };
                 let (workload, plan) = (workload.clone(), Plan::Aggregated(a));
-                Ok(Engine { compiled, load, workload, plan, point: found.point, open_loop: None, prefill_rate: None })
+                Ok(Engine {
+                    lib: lib.clone(),
+                    compiled,
+                    load,
+                    workload,
+                    plan,
+                    point: found.point,
+                    open_loop: None,
+                    prefill_rate: None,
+                })
             }
             Plan::Afd(a) => {
                 let mut a = a.clone();
@@ -99,7 +110,16 @@ impl Engine {
                 a.prefill_interval = (every > 1 || a.prefill_interval.is_some()).then_some(every);
                 let compiled = Compiled::Mixed { engine, replicas: a.units };
                 let (workload, plan) = (workload.clone(), Plan::Afd(a));
-                Ok(Engine { compiled, load, workload, plan, point: found.point, open_loop: None, prefill_rate: None })
+                Ok(Engine {
+                    lib: lib.clone(),
+                    compiled,
+                    load,
+                    workload,
+                    plan,
+                    point: found.point,
+                    open_loop: None,
+                    prefill_rate: None,
+                })
             }
             Plan::Pd(pd) => {
                 let (prefill, prefill_slot, side, np) = choose_prefill(lib, workload, &load, &pd.prefill)?;
@@ -108,16 +128,22 @@ impl Engine {
                 let plan = Plan::Pd(crate::spec::PdPlan { prefill: prefill_slot, decode: decode_slot });
                 let compiled = Compiled::Pd { prefill, prefill_count: np, decode: Box::new(decode), decode_count: nd };
                 let prefill_rate = Some(side.rate * f64::from(np));
-                Ok(Engine { compiled, load, workload: workload.clone(), plan, point, open_loop: None, prefill_rate })
+                Ok(Engine {
+                    lib: lib.clone(),
+                    compiled,
+                    load,
+                    workload: workload.clone(),
+                    plan,
+                    point,
+                    open_loop: None,
+                    prefill_rate,
+                })
             }
         }
     }
 
     pub fn library(&self) -> &Arc<Library> {
-        match &self.compiled {
-            Compiled::Mixed { engine, .. } => engine.library(),
-            Compiled::Pd { decode, .. } => decode.library(),
-        }
+        &self.lib
     }
 
     /// GPUs that the plan uses.
@@ -147,13 +173,12 @@ impl Engine {
 
 /// What a way of serving, its plan and its hardware cannot have together.
 pub(crate) fn contradictions(problems: &mut Problems, plan: &Plan, lib: &Library) {
-    let mut afd = |path: &str, a: &AfdPlan| {
-        for (pool, p) in [("attention", &a.attention), ("ffn", &a.ffn)] {
-            if let Some(device) = &p.device {
-                let inner = lib.quant.check_on(&lib.model.quant, device);
-                problems.nest(&format!("{path}.{pool}.device"), inner);
-            }
+    for role in plan.hardware() {
+        if let Some(device) = role.device {
+            problems.nest(&role.path, lib.quant.check_on(&lib.model.quant, device));
         }
+    }
+    let mut afd = |path: &str, a: &AfdPlan| {
         published_units(problems, path, a, &lib.assumptions);
         if lib.serving.fused_dispatch && a.duplex == Duplex::Half {
             let message = "a fused dispatch sends while F2A receives, half duplex forbids it";
@@ -218,6 +243,7 @@ pub(super) fn choose_prefill(
     let w = &w.prefill_part();
     match slot {
         Slot::Workers(k) => {
+            let lib = &lib.on(k.device.as_ref())?;
             let s = StepEngine::overlapping(lib, k.parallel, k.two_batch_overlap, w)?;
             let budget = defaults::budget(lib, &k.parallel);
             let chunk = k.chunk_tokens.map_or(load.isl.min(budget).ceil(), f64::from);
@@ -269,7 +295,7 @@ pub(super) fn choose_decode(
     let none = || Error::spec("plan.decode.batch", "no batch fits", "");
     match slot {
         Slot::Workers(k) => {
-            let s = StepEngine::overlapping(lib, k.parallel, k.two_batch_overlap, w)?;
+            let s = StepEngine::overlapping(&lib.on(k.device.as_ref())?, k.parallel, k.two_batch_overlap, w)?;
             let d = pick(&s, k.batch).ok_or_else(none)?;
             let mut k = k.clone();
             k.batch = Some(d.batch as u32);

@@ -274,8 +274,8 @@ impl Engine {
     /// What stands in for measurements of the plan's devices, each in words.
     fn what_if(&self) -> Result<Vec<String>> {
         let lib = self.library();
-        let units = self.plan.afd_units();
-        let pools = units.iter().flat_map(|a| [a.attention.device.as_ref(), a.ffn.device.as_ref()]);
+        let roles = self.plan.hardware();
+        let pools = roles.iter().map(|r| r.device);
         let mut out: Vec<String> = Vec::new();
         for device in std::iter::once(None).chain(pools) {
             out.extend(lib.on(device)?.what_if().filter(|w| !out.contains(w)));

@@ -57,6 +57,8 @@ record! {
         pub chunk_tokens: Option<u32> = None,
         /// Whether two half batches may overlap compute and communication; None: as `Serving` says.
         pub two_batch_overlap: Option<bool> = None,
+        /// Hardware of these workers; None: the cluster's.
+        pub device: Option<Device> = None,
     }
 }
 
@@ -189,6 +191,28 @@ record! {
     }
 }
 
+/// What a role of a plan runs on.
+#[derive(Clone, Debug)]
+pub(crate) struct Hardware<'a> {
+    /// The field that names it.
+    pub path: String,
+    pub gpus: u32,
+    /// None: the cluster's.
+    pub device: Option<&'a Device>,
+}
+
+impl Slot {
+    fn hardware(&self, path: &'static str) -> Vec<Hardware<'_>> {
+        match self {
+            Slot::Afd(a) => a.hardware(path),
+            Slot::Workers(w) => {
+                let gpus = w.count.saturating_mul(w.parallel.gpus());
+                vec![Hardware { path: format!("{path}.device"), gpus, device: w.device.as_ref() }]
+            }
+        }
+    }
+}
+
 /// Any deployment plan.
 #[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -288,6 +312,17 @@ impl AfdPlan {
         self.attention.gpus.saturating_add(self.ffn.gpus).saturating_mul(self.pp)
     }
 
+    /// Its two pools, all units and stages together.
+    pub(crate) fn hardware(&self, path: &'static str) -> Vec<Hardware<'_>> {
+        let pools = [("attention", &self.attention), ("ffn", &self.ffn)];
+        let each = pools.into_iter().map(|(pool, p)| Hardware {
+            path: format!("{path}.{pool}.device"),
+            gpus: p.gpus.saturating_mul(self.stages()),
+            device: p.device.as_ref(),
+        });
+        each.collect()
+    }
+
     /// Pairs of pools: the stages of all units.
     pub(crate) fn stages(&self) -> u32 {
         self.units.saturating_mul(self.pp)
@@ -326,6 +361,15 @@ impl Plan {
     }
 
     /// Its AFD units, in either slot.
+    /// The roles that may have hardware of their own.
+    pub(crate) fn hardware(&self) -> Vec<Hardware<'_>> {
+        match self {
+            Plan::Aggregated(_) => Vec::new(),
+            Plan::Afd(a) => a.hardware("plan"),
+            Plan::Pd(pd) => [pd.prefill.hardware("plan.prefill"), pd.decode.hardware("plan.decode")].concat(),
+        }
+    }
+
     pub(crate) fn afd_units(&self) -> Vec<&AfdPlan> {
         match self {
             Plan::Aggregated(_) => Vec::new(),

@@ -2,6 +2,7 @@
 //!
 //! Limit: English only; what a plan leaves open is left out.
 
+use super::hardware::Device;
 use super::plan::{AfdPlan, Parallel, Plan, Slot, Workers};
 
 fn count(n: u32, thing: &str) -> String {
@@ -24,6 +25,11 @@ fn load(batch: Option<u32>, chunk: Option<u32>) -> String {
     [batch, tokens].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
+/// Hardware of a role's own.
+fn on(device: Option<&Device>) -> String {
+    device.map_or(String::new(), |d| format!(" on {}", d.name))
+}
+
 fn unit(p: &AfdPlan) -> String {
     let ffn = if p.ffn.moe_tp > 1 { format!(" in groups of TP{}", p.ffn.moe_tp) } else { String::new() };
     let stages = if p.pp > 1 { format!(" in {} pipeline stages", p.pp) } else { String::new() };
@@ -31,11 +37,13 @@ fn unit(p: &AfdPlan) -> String {
         if p.attention_groups > 1 { format!(", {} attention groups", p.attention_groups) } else { String::new() };
     let parts = count(p.microbatches.unwrap_or(1), "micro-batch").replace("chs", "ches");
     format!(
-        "{} of {}A (TP{}) + {}F{ffn}{stages}{groups}, {parts}",
+        "{} of {}A (TP{}){} + {}F{ffn}{}{stages}{groups}, {parts}",
         count(p.units, "unit"),
         p.attention.gpus,
         p.attention.tp,
-        p.ffn.gpus
+        on(p.attention.device.as_ref()),
+        p.ffn.gpus,
+        on(p.ffn.device.as_ref()),
     )
 }
 
@@ -48,7 +56,7 @@ fn joined(head: String, load: String, overlap: bool, every: Option<u32>) -> Stri
 impl Workers {
     /// In words.
     pub fn words(&self) -> String {
-        let head = format!("{} of {}", count(self.count, "worker"), split(&self.parallel));
+        let head = format!("{} of {}{}", count(self.count, "worker"), split(&self.parallel), on(self.device.as_ref()));
         joined(head, load(self.batch, self.chunk_tokens), self.two_batch_overlap == Some(true), None)
     }
 }

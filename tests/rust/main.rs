@@ -20,6 +20,7 @@ mod design;
 mod fair;
 mod family;
 mod first_token;
+mod fleet;
 mod fluid;
 mod frameworks;
 mod golden_estimates;

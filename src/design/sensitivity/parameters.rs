@@ -24,16 +24,18 @@ pub(super) struct Parameter {
 /// Every device that the plan computes on.
 fn devices(base: &mut Baseline, change: impl Fn(&mut Device)) {
     change(&mut base.case.cluster.device);
-    let pools = match &mut base.plan {
+    let own = match &mut base.plan {
         Plan::Aggregated(_) => Vec::new(),
-        Plan::Afd(a) => vec![&mut a.attention, &mut a.ffn],
+        Plan::Afd(a) => vec![&mut a.attention.device, &mut a.ffn.device],
         Plan::Pd(pd) => [&mut pd.prefill, &mut pd.decode]
             .into_iter()
-            .filter_map(|s| if let Slot::Afd(a) = s { Some([&mut a.attention, &mut a.ffn]) } else { None })
-            .flatten()
+            .flat_map(|s| match s {
+                Slot::Afd(a) => vec![&mut a.attention.device, &mut a.ffn.device],
+                Slot::Workers(w) => vec![&mut w.device],
+            })
             .collect(),
     };
-    pools.into_iter().filter_map(|p| p.device.as_mut()).for_each(change);
+    own.into_iter().filter_map(Option::as_mut).for_each(change);
 }
 
 fn positive(value: f64, what: &str) -> Result<f64, String> {

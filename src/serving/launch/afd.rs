@@ -88,11 +88,6 @@ fn untold(unit: &AfdPlan, path: &str, notes: &mut Vec<String>) {
     if unit.placement.is_some() {
         notes.push(format!("{path}.placement: GPUs are given in order; change CUDA_VISIBLE_DEVICES to place them"));
     }
-    for (pool, p) in [("attention", &unit.attention), ("ffn", &unit.ffn)] {
-        if let Some(device) = &p.device {
-            notes.push(format!("{path}.{pool}.device: its servers belong on {}", device.name));
-        }
-    }
 }
 
 /// The unit in a slot.

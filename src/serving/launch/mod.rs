@@ -104,6 +104,9 @@ pub fn launch(ask: &Ask) -> Result<Launch> {
 
 /// Ways of serving that no framework has a flag for.
 fn serving_notes(ask: &Ask, notes: &mut Vec<String>) {
+    for role in ask.plan.hardware() {
+        notes.extend(role.device.map(|d| format!("{}: its servers belong on {}", role.path, d.name)));
+    }
     if ask.case.serving.fused_dispatch {
         notes.push(
             "serving.fused_dispatch: no released flag fuses dispatch into the experts' kernel for all models".into(),
