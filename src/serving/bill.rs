@@ -20,7 +20,7 @@ use super::Engine;
 use super::engine::Compiled;
 use super::step_engine::StepEngine;
 use crate::spec::plan::Hardware;
-use crate::spec::{Cluster, Plan};
+use crate::spec::{Cluster, Plan, Role};
 
 /// Share of the limit at one token a rank, and what each doubling adds: without experts and with.
 pub const DENSE: [f64; 2] = [0.613, 0.0371];
@@ -72,7 +72,7 @@ impl Engine {
             Compiled::Pd { prefill, prefill_count, decode, decode_count } => {
                 let most = self.prefill_rate.filter(|r| *r > 0.0);
                 let feeding = most.map_or(1.0, |most| (point.requests_per_s / most).min(1.0));
-                let (own, others) = roles.split_at(roles.partition_point(|r| r.path.starts_with("plan.prefill")));
+                let (own, others) = roles.split_at(roles.partition_point(|r| r.role == Role::Prompts));
                 vec![
                     (prefill, *prefill_count, own, share(load.isl, feeding)),
                     (&**decode, *decode_count, others, share(decoding, busy(decode.ranks()))),

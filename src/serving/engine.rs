@@ -69,6 +69,16 @@ impl Engine {
         contradictions(&mut problems, plan, lib);
         problems.into_result()?;
         let load = Load::of(workload);
+        let done = |compiled, plan, point, prefill_rate| Engine {
+            lib: lib.clone(),
+            compiled,
+            load,
+            workload: workload.clone(),
+            plan,
+            point,
+            open_loop: None,
+            prefill_rate,
+        };
         match plan {
             Plan::Aggregated(a) => {
                 let engine = StepEngine::overlapping(lib, a.parallel, a.two_batch_overlap, workload)?;
@@ -80,17 +90,7 @@ impl Engine {
                 let every = aggregated::interval(&engine, a.prefill_interval);
                 a.prefill_interval = (every > 1 || a.prefill_interval.is_some()).then_some(every);
                 let compiled = Compiled::Mixed { engine, replicas: a.replicas };
-                let (workload, plan) = (workload.clone(), Plan::Aggregated(a));
-                Ok(Engine {
-                    lib: lib.clone(),
-                    compiled,
-                    load,
-                    workload,
-                    plan,
-                    point: found.point,
-                    open_loop: None,
-                    prefill_rate: None,
-                })
+                Ok(done(compiled, Plan::Aggregated(a), found.point, None))
             }
             Plan::Afd(a) => {
                 let mut a = a.clone();
@@ -109,17 +109,7 @@ impl Engine {
                 let every = aggregated::interval(&engine, a.prefill_interval);
                 a.prefill_interval = (every > 1 || a.prefill_interval.is_some()).then_some(every);
                 let compiled = Compiled::Mixed { engine, replicas: a.units };
-                let (workload, plan) = (workload.clone(), Plan::Afd(a));
-                Ok(Engine {
-                    lib: lib.clone(),
-                    compiled,
-                    load,
-                    workload,
-                    plan,
-                    point: found.point,
-                    open_loop: None,
-                    prefill_rate: None,
-                })
+                Ok(done(compiled, Plan::Afd(a), found.point, None))
             }
             Plan::Pd(pd) => {
                 let (prefill, prefill_slot, side, np) = choose_prefill(lib, workload, &load, &pd.prefill)?;
@@ -127,17 +117,7 @@ impl Engine {
                 let point = pd::combine(Several::of(&prefill, &side, np), Several::of(&decode, &d, nd), &load);
                 let plan = Plan::Pd(crate::spec::PdPlan { prefill: prefill_slot, decode: decode_slot });
                 let compiled = Compiled::Pd { prefill, prefill_count: np, decode: Box::new(decode), decode_count: nd };
-                let prefill_rate = Some(side.rate * f64::from(np));
-                Ok(Engine {
-                    lib: lib.clone(),
-                    compiled,
-                    load,
-                    workload: workload.clone(),
-                    plan,
-                    point,
-                    open_loop: None,
-                    prefill_rate,
-                })
+                Ok(done(compiled, plan, point, Some(side.rate * f64::from(np))))
             }
         }
     }

@@ -152,6 +152,11 @@ impl Served {
         Some(found).filter(|s| *s > 0.0)
     }
 
+    /// What scaled kernel times add to the spread of a figure; room for KV is no time.
+    fn spread(&self, quantity: Quantity) -> f64 {
+        if quantity == Quantity::Kv { 0.0 } else { self.scaled }
+    }
+
     fn regime(&self) -> Option<[&'static str; 4]> {
         let (generation, layers) =
             (if self.blackwell { "blackwell" } else { "hopper" }, if self.experts { "experts" } else { "dense" });
@@ -208,8 +213,19 @@ pub const SCALED: f64 = 0.155;
 /// The largest |ln| of a ratio of their peaks: what is nearer is known better, and a device changed by nothing as before.
 const GENERATION: f64 = 0.81;
 
-/// A factor of an interval, widened where kernel times are another device's: independent errors add in squares.
-fn widened(factor: f64, middle: f64, spread: f64, p: f64) -> f64 {
+/// A quantile of measured over predicted: of the server's own log, else of its regime, wider where kernel times are another
+/// device's (independent errors add in squares).
+fn end(served: &Served, quantity: Quantity, p: f64) -> f64 {
+    if let Some(own) = served.own(quantity) {
+        return (own * normal::quantile(p)).exp();
+    }
+    let known = known(quantity);
+    let (values, _) = known.values(served);
+    let (factor, spread) = (stretched(values, known.factor, p), served.spread(quantity));
+    if spread <= 0.0 {
+        return factor;
+    }
+    let middle = stretched(values, known.factor, 0.5);
     let beside = (factor / middle).ln().hypot(spread * normal::quantile(p));
     middle * beside.copysign(p - 0.5).exp()
 }
@@ -219,43 +235,23 @@ pub fn interval(served: &Served, quantity: Quantity, chance: f64) -> Interval {
     if quantity == Quantity::Ttft && !served.client {
         return Interval { factors: [f64::NAN; 2], from: String::new() };
     }
-    if let Some(own) = served.own(quantity) {
-        let end = |p| (own * normal::quantile(p)).exp();
-        let from = "a log of the server that the device was fitted to".into();
-        return Interval { factors: [end(0.5 * (1.0 - chance)), end(0.5 * (1.0 + chance))], from };
+    let end = |p| end(served, quantity, p);
+    let factors = [end(0.5 * (1.0 - chance)), end(0.5 * (1.0 + chance))];
+    if served.own(quantity).is_some() {
+        return Interval { factors, from: "a log of the server that the device was fitted to".into() };
     }
-    let known = known(quantity);
-    let (values, mut from) = known.values(served);
-    let middle = stretched(values, known.factor, 0.5);
-    let law = served.scaled > 0.0 && quantity != Quantity::Kv;
-    let end = |p| {
-        let factor = stretched(values, known.factor, p);
-        if law { widened(factor, middle, served.scaled, p) } else { factor }
-    };
-    if law {
+    let (_, mut from) = known(quantity).values(served);
+    if served.spread(quantity) > 0.0 {
         from.push_str("; wider, since kernel times are another device's, scaled");
     }
-    Interval { factors: [end(0.5 * (1.0 - chance)), end(0.5 * (1.0 + chance))], from }
+    Interval { factors, from }
 }
 
 /// Limits that a plan's own figures must keep, so that what is measured keeps `slo` with `chance`.
 pub fn tightened(served: &Served, slo: &Slo, chance: f64) -> Slo {
     let limits = [slo.ttft_ms, slo.tpot_ms].iter().flatten().count().max(1);
     let each = 1.0 - (1.0 - chance) / limits as f64;
-    let upper = |quantity| {
-        if let Some(own) = served.own(quantity) {
-            return (own * normal::quantile(each)).exp().max(1.0);
-        }
-        let known = known(quantity);
-        let values = known.values(served).0;
-        let factor = stretched(values, known.factor, each);
-        let factor = if served.scaled > 0.0 {
-            widened(factor, stretched(values, known.factor, 0.5), served.scaled, each)
-        } else {
-            factor
-        };
-        factor.max(1.0)
-    };
+    let upper = |quantity| end(served, quantity, each).max(1.0);
     Slo {
         ttft_ms: slo.ttft_ms.map(|l| l / upper(Quantity::Ttft)),
         tpot_ms: slo.tpot_ms.map(|l| l / upper(Quantity::Tpot)),

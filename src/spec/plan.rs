@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::hardware::Device;
 use super::json::{self, json_methods};
-use super::level::Level;
+use super::level::{Level, Role};
 use super::record::{choices, record};
 
 record! {
@@ -194,6 +194,7 @@ record! {
 /// What a role of a plan runs on.
 #[derive(Clone, Debug)]
 pub(crate) struct Hardware<'a> {
+    pub role: Role,
     /// The field that names it.
     pub path: String,
     pub gpus: u32,
@@ -202,12 +203,12 @@ pub(crate) struct Hardware<'a> {
 }
 
 impl Slot {
-    fn hardware(&self, path: &'static str) -> Vec<Hardware<'_>> {
+    fn hardware(&self, role: Role, path: &'static str) -> Vec<Hardware<'_>> {
         match self {
-            Slot::Afd(a) => a.hardware(path),
+            Slot::Afd(a) => a.hardware(role, path),
             Slot::Workers(w) => {
                 let gpus = w.count.saturating_mul(w.parallel.gpus());
-                vec![Hardware { path: format!("{path}.device"), gpus, device: w.device.as_ref() }]
+                vec![Hardware { role, path: format!("{path}.device"), gpus, device: w.device.as_ref() }]
             }
         }
     }
@@ -313,9 +314,10 @@ impl AfdPlan {
     }
 
     /// Its two pools, all units and stages together.
-    pub(crate) fn hardware(&self, path: &'static str) -> Vec<Hardware<'_>> {
+    pub(crate) fn hardware(&self, role: Role, path: &'static str) -> Vec<Hardware<'_>> {
         let pools = [("attention", &self.attention), ("ffn", &self.ffn)];
         let each = pools.into_iter().map(|(pool, p)| Hardware {
+            role,
             path: format!("{path}.{pool}.device"),
             gpus: p.gpus.saturating_mul(self.stages()),
             device: p.device.as_ref(),
@@ -365,8 +367,11 @@ impl Plan {
     pub(crate) fn hardware(&self) -> Vec<Hardware<'_>> {
         match self {
             Plan::Aggregated(_) => Vec::new(),
-            Plan::Afd(a) => a.hardware("plan"),
-            Plan::Pd(pd) => [pd.prefill.hardware("plan.prefill"), pd.decode.hardware("plan.decode")].concat(),
+            Plan::Afd(a) => a.hardware(Role::Both, "plan"),
+            Plan::Pd(pd) => {
+                [pd.prefill.hardware(Role::Prompts, "plan.prefill"), pd.decode.hardware(Role::Decode, "plan.decode")]
+                    .concat()
+            }
         }
     }
 
